@@ -1,0 +1,69 @@
+"""The console script. Each command is a module of this package with a ``command`` in it."""
+
+from __future__ import annotations
+
+import importlib
+import signal
+import sys
+from typing import Any
+
+import click
+
+from ondevice import __version__
+from ondevice.errors import OndeviceError
+
+#: Command → its line in ``ondevice --help``. A module is imported only when its command runs.
+COMMANDS = {
+    "ask": "Answer one question, from the arguments or a pipe.",
+    "chat": "Open the terminal app.",
+    "doctor": "Look at this machine: RAM, disk, versions, and what is wrong.",
+    "models": "List, fetch, import and remove models.",
+}
+
+
+class _LazyGroup(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"ondevice.cli.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(sorted(COMMANDS.items()))
+
+
+@click.group(
+    cls=_LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Settings: flag, then ONDEVICE_… environment variable, then config.toml, then default. "
+    "ONDEVICE_HOME moves every file of ondevice into one folder. "
+    "Exit codes: 0 done, 1 failed, 2 wrong use, 130 interrupted.",
+)
+@click.version_option(__version__, prog_name="ondevice")
+def cli() -> None:
+    """Chat with language models on this device. Nothing leaves it."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the console script and exit with 0, 1, 2 or 130."""
+    sys.exit(run(arguments))
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run the command in ``arguments`` (or ``sys.argv``) and return its exit code."""
+    try:
+        result: Any = cli.main(arguments, prog_name="ondevice", standalone_mode=False)
+    except click.exceptions.Abort:
+        click.echo("Interrupted.", err=True)
+        return 128 + signal.SIGINT
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except OndeviceError as error:
+        click.echo(f"ondevice: {error}", err=True)
+        return error.exit_code
+    return result if isinstance(result, int) else 0

@@ -1,0 +1,61 @@
+"""The user's settings: flag before environment before file before default."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ondevice import paths
+from ondevice.engine.messages import KVType, Sampling
+from ondevice.errors import ConfigError
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What ``config.toml`` may hold; each key is also an environment variable.
+
+    The key ``model`` is ``ONDEVICE_MODEL``, ``sampling.top_k`` is ``ONDEVICE_SAMPLING_TOP_K``.
+    """
+
+    model: str = "smollm2-135m"  # a name in the catalogue, or the path of a GGUF file
+    system: str = "You are a helpful assistant."  # the system prompt; empty: none
+    ctx: int | None = None  # tokens; None: what the model was trained on, at most 4096
+    kv_type: KVType = "f16"
+    threads: int | None = None  # None: the physical cores
+    ram: str | None = None  # a limit such as "1.5G"; None: what is available
+    sampling: Sampling = Sampling()
+
+
+def load(path: Path | None = None) -> Settings:
+    """The settings from the file (``path``, or the usual place) with the environment over it.
+
+    Raises :class:`ConfigError` naming the file or variable and the key that is wrong.
+    """
+    path = path or paths.config_file()
+    try:
+        values: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        _convert(values, str(path))
+    except FileNotFoundError:
+        values = {}
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path}: {error}. Mend the file or move it away.") from error
+    for section, target, names in (
+        ("", values, Settings.__struct_fields__),
+        ("SAMPLING_", values.setdefault("sampling", {}), Sampling.__struct_fields__),
+    ):
+        for name in names:
+            variable = f"ONDEVICE_{section}{name.upper()}"
+            if variable in os.environ and name != "sampling":
+                target[name] = os.environ[variable]
+                _convert(values, variable)
+    return _convert(values, str(path))
+
+
+def _convert(values: dict[str, Any], source: str) -> Settings:
+    try:
+        return msgspec.convert(values, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{source}: {error}.") from error

@@ -1,0 +1,185 @@
+"""The typed records that cross the pipe between the app and the engine process.
+
+One record is one line of JSON. Weights and logits never cross. The first group is what the app
+asks, the second what the engine answers; a generation's answer is a stream of events that ends
+with :class:`Finished` or :class:`Failed`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+Role = Literal["system", "user", "assistant"]
+FinishReason = Literal["stop", "length", "cancelled"]
+KVType = Literal["f16", "q8_0", "q4_0"]
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Base of all records; the JSON key ``type`` names the class."""
+
+
+class Turn(msgspec.Struct, frozen=True):
+    """One message of a conversation. ``content`` is data: template tokens in it stay plain text."""
+
+    role: Role
+    content: str
+
+
+class Sampling(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the next token is chosen; the defaults are llama.cpp's.
+
+    ``temperature`` 0 is greedy. ``seed`` None draws a fresh one, which the statistics report.
+    ``top_k`` 0, ``top_p`` 1, ``min_p`` 0 and ``repeat_penalty`` 1 switch a step off.
+    """
+
+    temperature: float = 0.8
+    top_k: int = 40
+    top_p: float = 0.95
+    min_p: float = 0.05
+    repeat_penalty: float = 1.0
+    repeat_last_n: int = 64  # tokens that the repetition penalty looks back on
+    seed: int | None = None  # 0 … 2**32 - 2
+
+
+# ------------------------------------------------------------------ the app asks
+
+
+class Load(Record, frozen=True, kw_only=True):
+    """Load a model, in place of the one loaded before."""
+
+    path: str  # the GGUF file; the first part of a split one
+    n_ctx: int | None = None  # tokens; None: what the model was trained on, at most 4096
+    kv_type: KVType = "f16"
+    n_threads: int | None = None  # None: the physical cores that may be used
+
+
+class Generate(Record, frozen=True, kw_only=True):
+    """Continue a conversation with the assistant's next message."""
+
+    turns: tuple[Turn, ...]
+    sampling: Sampling = Sampling()
+    max_tokens: int | None = None  # None: until the model stops or the context is full
+    stop: tuple[str, ...] = ()  # the reply ends before the first of these strings
+    grammar: str | None = None  # GBNF
+    json_schema: str | None = None  # JSON text of a schema; excludes ``grammar``
+    thinking: bool | None = None  # None: the template's default, for models that can think or not
+
+
+class Cancel(Record, frozen=True, kw_only=True):
+    """Stop the load or generation that is under way."""
+
+
+class Shutdown(Record, frozen=True, kw_only=True):
+    """End the engine process."""
+
+
+# ---------------------------------------------------------------- the engine answers
+
+
+class Loading(Record, frozen=True, kw_only=True):
+    """Progress of a load."""
+
+    fraction: float  # 0 … 1
+
+
+class Loaded(Record, frozen=True, kw_only=True):
+    """The model is ready."""
+
+    path: str
+    name: str  # general.name of the file, or the file's name
+    architecture: str  # llama.cpp's name, such as "qwen2"
+    quantization: str  # such as "Q4_K - Medium"
+    n_params: int
+    n_layers: int
+    n_ctx: int  # tokens, as allocated
+    n_ctx_train: int  # tokens
+    weights_bytes: int
+    kv_bytes: int  # KV cache as allocated
+    compute_bytes: int  # compute and output buffers as allocated
+    load_ms: float
+
+
+class PromptProgress(Record, frozen=True, kw_only=True):
+    """How much of the new part of the prompt has been processed."""
+
+    done: int  # tokens
+    total: int  # tokens
+
+
+class Notice(Record, frozen=True, kw_only=True):
+    """Something the user should know about this reply, in a plain sentence."""
+
+    text: str
+
+
+class Chunk(Record, frozen=True, kw_only=True):
+    """A piece of the reply."""
+
+    text: str
+    part: Literal["answer", "thinking"] = "answer"
+
+
+class Statistics(msgspec.Struct, frozen=True, kw_only=True):
+    """What a reply took."""
+
+    prompt_tokens: int  # the whole prompt
+    reused_tokens: int  # of these, already in the KV cache
+    prompt_ms: float  # time to process the rest
+    generated_tokens: int  # sampled, thinking and end-of-turn token included
+    generated_ms: float  # from the first sampled token to the end
+    context_tokens: int  # positions of the KV cache in use after the reply
+    n_ctx: int
+    peak_ram_bytes: int  # highest resident set of the engine process so far, page cache included
+    seed: int  # that reproduces this reply
+
+    @property
+    def prompt_per_second(self) -> float:
+        """New prompt tokens per second."""
+        done = self.prompt_tokens - self.reused_tokens
+        return done / self.prompt_ms * 1e3 if self.prompt_ms > 0 else 0.0
+
+    @property
+    def generated_per_second(self) -> float:
+        """Generated tokens per second, the first one (which the prompt paid for) left out."""
+        done = self.generated_tokens - 1
+        return done / self.generated_ms * 1e3 if done > 0 and self.generated_ms > 0 else 0.0
+
+
+class Finished(Record, frozen=True, kw_only=True):
+    """The reply is complete, or was cancelled."""
+
+    reason: FinishReason
+    statistics: Statistics
+
+
+class Failed(Record, frozen=True, kw_only=True):
+    """What was asked could not be done; the engine lives on."""
+
+    error: str  # class name in ondevice.errors
+    message: str
+
+
+Request = Load | Generate | Cancel | Shutdown
+Event = PromptProgress | Notice | Chunk | Finished
+Answer = Loading | Loaded | Event | Failed
+
+_encoder = msgspec.json.Encoder()
+_request_decoder: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)
+_answer_decoder: msgspec.json.Decoder[Answer] = msgspec.json.Decoder(Answer)
+
+
+def encode(record: Record) -> bytes:
+    """One line of JSON, newline included."""
+    return _encoder.encode(record) + b"\n"
+
+
+def decode_request(line: bytes) -> Request:
+    """The record in ``line``. Raises :class:`msgspec.DecodeError` for anything else."""
+    return _request_decoder.decode(line)
+
+
+def decode_answer(line: bytes) -> Answer:
+    """The record in ``line``. Raises :class:`msgspec.DecodeError` for anything else."""
+    return _answer_decoder.decode(line)

@@ -1,0 +1,104 @@
+"""Every error that ondevice raises on purpose. Each message says what happened and what to do next.
+
+::
+
+    OndeviceError
+    ├── UsageError              the caller asked for something that makes no sense (exit code 2)
+    ├── ConfigError             the configuration file or an environment variable is wrong (exit code 2)
+    ├── ModelError
+    │   ├── ModelNotFound       no such model in the catalogue or on disk
+    │   ├── ModelFileError      the file is not a GGUF that can be used: truncated, damaged, foreign
+    │   ├── DownloadError       a model could not be fetched; what was fetched is kept for a resume
+    │   └── DiskSpaceError      not enough free disk for what was asked
+    ├── MemoryShortError        the model does not fit in the RAM that is available
+    ├── ContextError            a prompt that cannot fit the context even with every older turn left out
+    ├── EngineError
+    │   ├── EngineDied          the engine process ended by itself: abort, segfault, out of memory
+    │   └── NativeError         llama.cpp refused; the native layer or its version is at fault
+    └── StoreError              the private store could not be opened, read or written
+"""
+
+from __future__ import annotations
+
+
+class OndeviceError(Exception):
+    """Base of the tree above.
+
+    ``str(error)`` is one or two plain sentences for the user: what happened, what to do next.
+    """
+
+    exit_code = 1
+
+
+class UsageError(OndeviceError):
+    exit_code = 2
+
+
+class ConfigError(OndeviceError):
+    exit_code = 2
+
+
+class ModelError(OndeviceError):
+    pass
+
+
+class ModelNotFound(ModelError):
+    pass
+
+
+class ModelFileError(ModelError):
+    pass
+
+
+class DownloadError(ModelError):
+    pass
+
+
+class DiskSpaceError(ModelError):
+    pass
+
+
+class MemoryShortError(OndeviceError):
+    pass
+
+
+class ContextError(OndeviceError):
+    pass
+
+
+class EngineError(OndeviceError):
+    pass
+
+
+class EngineDied(EngineError):
+    pass
+
+
+class NativeError(EngineError):
+    pass
+
+
+class StoreError(OndeviceError):
+    pass
+
+
+#: Class name → class, for errors that cross the pipe from the engine process.
+BY_NAME: dict[str, type[OndeviceError]] = {
+    cls.__name__: cls
+    for cls in (
+        OndeviceError,
+        UsageError,
+        ConfigError,
+        ModelError,
+        ModelNotFound,
+        ModelFileError,
+        DownloadError,
+        DiskSpaceError,
+        MemoryShortError,
+        ContextError,
+        EngineError,
+        EngineDied,
+        NativeError,
+        StoreError,
+    )
+}

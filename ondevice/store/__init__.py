@@ -1,0 +1,5 @@
+"""The private store: one SQLite file, 0600 from creation, one writer, numbered migrations."""
+
+from ondevice.store._database import Database
+
+__all__ = ["Database"]
