@@ -3,15 +3,15 @@
 ::
 
     OndeviceError
-    ├── UsageError              the caller asked for something that makes no sense (exit code 2)
-    ├── ConfigError             the configuration file or an environment variable is wrong (exit code 2)
+    ├── UsageError              asked for what makes no sense (exit code 2)
+    ├── ConfigError             a setting in file or environment is wrong (exit code 2)
     ├── ModelError
     │   ├── ModelNotFound       no such model in the catalogue or on disk
     │   ├── ModelFileError      the file is not a GGUF that can be used: truncated, damaged, foreign
     │   ├── DownloadError       a model could not be fetched; what was fetched is kept for a resume
     │   └── DiskSpaceError      not enough free disk for what was asked
     ├── MemoryShortError        the model does not fit in the RAM that is available
-    ├── ContextError            a prompt that cannot fit the context even with every older turn left out
+    ├── ContextError            the last message alone does not fit the context
     ├── EngineError
     │   ├── EngineDied          the engine process ended by itself: abort, segfault, out of memory
     │   └── NativeError         llama.cpp refused; the native layer or its version is at fault

@@ -1,0 +1,40 @@
+"""What the app needs of an engine: the seam at which the fake engine of the UI tests stands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+from ondevice.engine.messages import Event, Generate, Load, Loaded
+
+
+class EngineLike(Protocol):
+    """A model that can be loaded and asked, one thing at a time.
+
+    ``load`` and ``generate`` block; call them from a worker thread. ``cancel`` and ``close`` may
+    be called from any other thread meanwhile. Errors are those of :mod:`ondevice.errors`.
+    """
+
+    @property
+    def loaded(self) -> Loaded | None:
+        """The model that is ready, or None."""
+
+    @property
+    def pid(self) -> int | None:
+        """The engine's process, or None while there is none."""
+
+    def load(self, request: Load, on_progress: Callable[[float], None] | None = None) -> Loaded:
+        """Load a model; ``on_progress`` gets fractions 0 … 1."""
+
+    def generate(self, request: Generate) -> Iterator[Event]:
+        """The reply as a stream of events that ends with ``Finished``.
+
+        Raises :class:`EngineDied` when the process ended by itself; the next call starts it again
+        with the same model.
+        """
+
+    def cancel(self) -> None:
+        """End the load or reply under way; the stream then ends with reason "cancelled"."""
+
+    def close(self) -> None:
+        """End the process."""
