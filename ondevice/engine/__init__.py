@@ -1,0 +1,6 @@
+"""The model in a process of its own, and the typed messages to it."""
+
+from ondevice.engine._client import Engine
+from ondevice.engine._protocol import EngineLike
+
+__all__ = ["Engine", "EngineLike"]

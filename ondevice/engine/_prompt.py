@@ -1,0 +1,120 @@
+"""Fits a conversation into the context and makes the most of what the KV cache already holds."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ondevice.engine.messages import Turn
+from ondevice.errors import ContextError, UsageError
+from ondevice.llama import ChatTemplate, Model
+
+
+class Prompt(NamedTuple):
+    rendered: str
+    tokens: list[int]
+    left_out: int  # turns that are left out for the first time
+
+
+class Prompter:
+    """Renders conversations for a context of ``n_ctx`` tokens.
+
+    When a conversation does not fit, its oldest exchanges (a user's message and what followed)
+    leave whole; the system prompt and the last exchange stay. More leave than must, so that the
+    next turns find the KV cache as it was; those that left stay out.
+    """
+
+    def __init__(self, model: Model, n_ctx: int) -> None:
+        self._model = model
+        self._template = ChatTemplate(model)
+        self._n_ctx = n_ctx
+        self._gone: tuple[Turn, ...] = ()  # what has left the conversation under way
+
+    def prompt(
+        self,
+        turns: Sequence[Turn],
+        cached: Sequence[int],
+        *,
+        room: int,
+        reply: Sequence[int] = (),
+        thinking: bool | None = None,
+    ) -> Prompt:
+        """The prompt for ``turns`` that leaves ``room`` tokens for the (rest of the) reply.
+
+        ``cached`` is what the KV cache holds, ``reply`` what has been generated already.
+
+        Raises :class:`ContextError` when the last exchange alone is too long and
+        :class:`UsageError` when there is nothing to answer.
+        """
+        if not any(turn.role == "user" for turn in turns):
+            raise UsageError("There is no message to answer.")
+        first = next(i for i, turn in enumerate(turns) if turn.role != "system")
+        system, body = list(turns[:first]), list(turns[first:])
+        # Where an exchange begins, the conversation may begin.
+        starts = [i for i, turn in enumerate(body) if turn.role == "user" or i == 0]
+
+        def build(start: int) -> tuple[str, list[int]]:
+            rendered = self._template.render([*system, *body[start:]], thinking=thinking)
+            return rendered, [*self._tokenize(rendered, cached), *reply]
+
+        gone = len(self._gone) if tuple(body[: len(self._gone)]) == self._gone else 0
+        start = gone if gone in starts else 0
+        rendered, tokens = build(start)
+        if len(tokens) + room > self._n_ctx:
+            candidates = starts[starts.index(start) + 1 :]
+            goal = self._n_ctx * 3 // 4 - room
+            place = bisect_left(candidates, True, key=lambda at: len(build(at)[1]) <= goal)
+            if candidates:
+                start = candidates[min(place, len(candidates) - 1)]
+                rendered, tokens = build(start)
+            if len(tokens) >= self._n_ctx:
+                raise ContextError(
+                    f"The last message needs {len(tokens)} tokens and the context has "
+                    f"{self._n_ctx}. Shorten it, or make the context larger with --ctx."
+                )
+        self._gone = tuple(body[:start])
+        return Prompt(rendered, tokens, start - gone if start > gone else 0)
+
+    def _tokenize(self, rendered: str, cached: Sequence[int]) -> list[int]:
+        """Tokens of ``rendered``, as many as possible the same as ``cached``.
+
+        A model's reply need not be split into tokens as the tokenizer would split its text. Where
+        the rendered text is the text of the cached tokens, those tokens are taken.
+        """
+        fresh = self._template.tokenize(rendered)
+        text = rendered.encode("utf-8", "replace")
+        at, matched = 0, 0
+        if (
+            cached
+            and fresh
+            and cached[0] == fresh[0]
+            and not text.startswith(self._bytes(fresh[0]))
+        ):
+            matched = 1  # BOS, which the tokenizer adds without its text
+        for token in cached[matched:]:
+            piece = self._bytes(token)
+            if text[at : at + len(piece)] != piece:
+                break
+            at, matched = at + len(piece), matched + 1
+        if matched <= common_prefix(fresh, cached):
+            return fresh
+        # Only before a control token is the rest tokenized independently of what precedes it.
+        try:
+            rest = self._template.tokenize(text[at:].decode(), start=False)
+        except UnicodeDecodeError:
+            return fresh
+        if not rest or not self._model.is_control(rest[0]):
+            return fresh
+        return [*cached[:matched], *rest]
+
+    def _bytes(self, token: int) -> bytes:
+        return self._model.piece(token, special=True)
+
+
+def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
+    """How many tokens ``a`` and ``b`` begin with alike."""
+    for i, (x, y) in enumerate(zip(a, b, strict=False)):
+        if x != y:
+            return i
+    return min(len(a), len(b))

@@ -1,0 +1,172 @@
+"""A loaded model in conversation: from turns to a stream of events."""
+
+from __future__ import annotations
+
+import resource
+import secrets
+import threading
+import time
+from collections.abc import Generator, Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from ondevice.engine._prompt import Prompter, common_prefix
+from ondevice.engine._reply_text import THINKING_TAGS, ReplyText
+from ondevice.engine.messages import (
+    Event,
+    Finished,
+    FinishReason,
+    Generate,
+    Notice,
+    PromptProgress,
+    Statistics,
+)
+from ondevice.errors import ContextError, UsageError
+from ondevice.llama import Context, Model, Sampler, grammar_of_schema
+
+
+class Session:
+    """Answers conversations with ``model`` in ``context``, whose KV cache it keeps warm."""
+
+    def __init__(self, model: Model, context: Context) -> None:
+        self._model = model
+        self._context = context
+        self._prompter = Prompter(model, context.n_ctx)
+        #: Length of the last prompt and the logits after it: asked again, it needs no computing,
+        #: and a seed gives the same reply to the last bit.
+        self._last_prompt: tuple[int, npt.NDArray[np.float32]] | None = None
+        #: Control tokens whose text matters, because they mark the thinking.
+        self._tags = {
+            tokens[0]: tag.encode()
+            for pair in THINKING_TAGS
+            for tag in pair
+            if len(tokens := model.tokenize(tag, parse_special=True)) == 1
+        }
+
+    def reply(self, request: Generate, cancel: threading.Event) -> Iterator[Event]:
+        """The events of one reply, ``Finished`` last.
+
+        Raises :class:`UsageError`, :class:`ContextError`, :class:`ModelFileError` (the chat
+        template) or :class:`NativeError`.
+        """
+        if request.max_tokens is not None and request.max_tokens < 1:
+            raise UsageError("The number of tokens to generate must be at least 1.")
+        grammar = request.grammar
+        if request.json_schema is not None:
+            grammar = grammar_of_schema(request.json_schema)
+        seed = request.sampling.seed
+        if seed is None:
+            seed = secrets.randbelow(2**32 - 1)
+        sampler = Sampler(self._model, request.sampling, seed, grammar)
+        try:
+            yield from self._reply(request, sampler, seed, cancel)
+        finally:
+            sampler.close()
+
+    def _reply(
+        self, request: Generate, sampler: Sampler, seed: int, cancel: threading.Event
+    ) -> Iterator[Event]:
+        model, context = self._model, self._context
+        room = min(request.max_tokens or context.n_ctx, context.n_ctx // 4)
+        prompt = self._prompter.prompt(
+            request.turns, context.tokens, room=room, thinking=request.thinking
+        )
+        if prompt.left_out:
+            yield self._left_out_notice(prompt.left_out)
+        text = ReplyText(prompt.rendered, request.stop)
+        generated: list[int] = []
+        reason: FinishReason | None = None
+
+        started = time.perf_counter()
+        reused = self._reuse(prompt.tokens)
+        if not (yield from self._process(prompt.tokens, cancel)):
+            reason = "cancelled"
+        first_token_at = time.perf_counter()
+
+        while reason is None:
+            if not generated and self._last_prompt is not None:
+                token = sampler.sample_from(self._last_prompt[1])
+            else:
+                token = sampler.sample(context)
+            if not generated:
+                first_token_at = time.perf_counter()
+            generated.append(token)
+            if model.is_end(token):
+                reason = "stop"
+                break
+            yield from text.feed(self._tags.get(token) or model.piece(token))
+            if text.stopped:
+                reason = "stop"
+            elif len(generated) == request.max_tokens:
+                reason = "length"
+            elif cancel.is_set():
+                reason = "cancelled"
+            elif len(context.tokens) < context.n_ctx:
+                context.decode([token])
+            else:
+                # The context is full in mid-reply: older turns make room, or the reply ends.
+                try:
+                    prompt = self._prompter.prompt(
+                        request.turns,
+                        context.tokens,
+                        room=room,
+                        reply=generated,
+                        thinking=request.thinking,
+                    )
+                except ContextError:
+                    reason = "length"
+                    break
+                if prompt.left_out:
+                    yield self._left_out_notice(prompt.left_out)
+                self._reuse(prompt.tokens)
+                if not (yield from self._process(prompt.tokens, cancel)):
+                    reason = "cancelled"
+        yield from text.finish()
+        now = time.perf_counter()
+        assert reason is not None
+        yield Finished(
+            reason=reason,
+            statistics=Statistics(
+                prompt_tokens=len(prompt.tokens),
+                reused_tokens=reused,
+                prompt_ms=(first_token_at - started) * 1e3,
+                generated_tokens=len(generated),
+                generated_ms=(now - first_token_at) * 1e3,
+                context_tokens=len(context.tokens),
+                n_ctx=context.n_ctx,
+                peak_ram_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+                seed=seed,
+            ),
+        )
+
+    def _reuse(self, tokens: list[int]) -> int:
+        """Cut the KV cache back to what it has in common with ``tokens``; returns how much."""
+        context = self._context
+        common = common_prefix(tokens, context.tokens)
+        if self._last_prompt is not None and self._last_prompt[0] != common:
+            self._last_prompt = None
+        if common == len(tokens) and self._last_prompt is None:
+            common -= 1  # the logits after the last token must be computed
+        return context.truncate(common) if common < len(context.tokens) else common
+
+    def _process(
+        self, tokens: list[int], cancel: threading.Event
+    ) -> Generator[PromptProgress, None, bool]:
+        """Decode what the KV cache does not have yet of ``tokens``; False when cancelled."""
+        context = self._context
+        new = tokens[len(context.tokens) :]
+        for at in range(0, len(new), context.batch_tokens):
+            if not context.decode(new[at : at + context.batch_tokens], cancel):
+                return False
+            if len(new) > context.batch_tokens:
+                yield PromptProgress(done=min(at + context.batch_tokens, len(new)), total=len(new))
+        if new:
+            self._last_prompt = len(tokens), context.logits()
+        return True
+
+    def _left_out_notice(self, turns: int) -> Notice:
+        return Notice(
+            text=f"The conversation is longer than the context of {self._context.n_ctx} tokens: "
+            f"{turns} more of its oldest messages are no longer seen by the model."
+        )

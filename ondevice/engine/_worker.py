@@ -1,0 +1,150 @@
+"""The engine process: reads requests from standard input, answers on standard output.
+
+A crash, an abort in native code or the OOM killer ends this process and not the app. What native
+code prints goes to the log file, which is the process's standard error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from ondevice import llama
+from ondevice.engine._session import Session
+from ondevice.engine.messages import (
+    Cancel,
+    Failed,
+    Generate,
+    Load,
+    Loaded,
+    Loading,
+    Record,
+    Request,
+    Shutdown,
+    decode_request,
+    encode,
+)
+from ondevice.errors import EngineError, ModelFileError, OndeviceError, UsageError
+from ondevice.llama import Context, LoadCancelled, Model
+
+_DEFAULT_CTX = 4096  # tokens
+_OOM_SCORE_ADJ = "800"  # of 1000: when memory runs out, the engine goes and the app stays
+
+
+class _Job(NamedTuple):
+    request: Load | Generate
+    cancel: threading.Event
+
+
+class Worker:
+    """Does one job after the other; another thread takes requests, so that Cancel gets through."""
+
+    def __init__(self, requests: BinaryIO, answers: BinaryIO) -> None:
+        self._requests = requests
+        self._answers = answers
+        self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
+        self._model: Model | None = None
+        self._context: Context | None = None
+        self._session: Session | None = None
+
+    def run(self) -> None:
+        """Work until Shutdown or until the app is gone."""
+        threading.Thread(target=self._listen, name="listen", daemon=True).start()
+        while True:
+            job = self._jobs.get()
+            try:
+                if isinstance(job.request, Load):
+                    self._send(self._load(job.request, job.cancel))
+                else:
+                    self._generate(job.request, job.cancel)
+            except OndeviceError as error:
+                self._send(Failed(error=type(error).__name__, message=str(error)))
+            except LoadCancelled:
+                self._send(Failed(error=EngineError.__name__, message="The load was cancelled."))
+
+    def _listen(self) -> None:
+        cancel = threading.Event()
+        for line in self._requests:
+            request: Request = decode_request(line)
+            match request:
+                case Cancel():
+                    cancel.set()
+                case Shutdown():
+                    break
+                case _:
+                    cancel = threading.Event()
+                    self._jobs.put(_Job(request, cancel))
+        # The main thread may be deep in native code, and nothing here needs to be saved.
+        os._exit(0)
+
+    def _send(self, record: Record) -> None:
+        self._answers.write(encode(record))
+        self._answers.flush()
+
+    def _load(self, request: Load, cancel: threading.Event) -> Loaded:
+        started = time.perf_counter()
+        path = Path(request.path)
+        self._unload()
+
+        def on_progress(fraction: float) -> bool:
+            self._send(Loading(fraction=fraction))
+            return not cancel.is_set()
+
+        self._model = model = Model(path, on_progress=on_progress)
+        if not model.has_decoder:
+            self._unload()
+            raise ModelFileError(f"{path.name} cannot chat: it is an embedding model.")
+        self._context = context = Context(
+            model,
+            n_ctx=request.n_ctx or min(model.n_ctx_train, _DEFAULT_CTX),
+            kv_type=request.kv_type,
+            n_threads=request.n_threads,
+        )
+        self._session = Session(model, context)
+        return Loaded(
+            path=str(path),
+            name=model.metadata("general.name") or path.stem,
+            architecture=model.metadata("general.architecture") or "",
+            quantization=model.quantization,
+            n_params=model.n_params,
+            n_layers=model.n_layers,
+            n_ctx=context.n_ctx,
+            n_ctx_train=model.n_ctx_train,
+            weights_bytes=model.size_bytes,
+            kv_bytes=context.kv_bytes,
+            compute_bytes=context.compute_bytes,
+            load_ms=(time.perf_counter() - started) * 1e3,
+        )
+
+    def _unload(self) -> None:
+        for part in (self._context, self._model):
+            if part is not None:
+                part.close()
+        self._session = self._context = self._model = None
+
+    def _generate(self, request: Generate, cancel: threading.Event) -> None:
+        if self._session is None:
+            raise UsageError("No model is loaded.")
+        for event in self._session.reply(request, cancel):
+            self._send(event)
+
+
+def main() -> None:
+    """Entry point of ``python -m ondevice.engine._worker``."""
+    # Native code may print; only records may reach the pipe.
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE_ADJ)
+    llama.start(sys.stderr)
+    Worker(sys.stdin.buffer, answers).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,153 @@
+"""A context: the KV cache of one sequence and the decoding of tokens into it."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import llama_cpp
+import numpy as np
+import numpy.typing as npt
+import psutil
+
+from ondevice.errors import MemoryShortError, NativeError
+from ondevice.llama import _log
+from ondevice.llama._model import Model
+
+_GGML_TYPES = {"f16": 1, "q8_0": 8, "q4_0": 2}  # enum ggml_type
+_ABORTED = 2  # llama_decode's answer after the abort callback said so
+
+#: Positions of one batch that may have logits. llama.cpp sizes its compute buffer by it, and by
+#: the whole batch if not told: 515 instead of 26 MiB for a vocabulary of 262,144.
+MAX_OUTPUTS = 16
+
+
+class EvalHook(Protocol):
+    """What sees each node of the compute graph before and after it is computed."""
+
+    @property
+    def callback(self) -> Any:
+        """A ``ggml_backend_sched_eval_callback``, or None."""
+
+
+class Context:
+    """The tokens that a model has seen, with their KV cache of ``n_ctx`` positions.
+
+    ``batch_tokens`` is the most that is computed at once.
+
+    Raises :class:`MemoryShortError` when the KV cache or the buffers cannot be allocated.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        n_ctx: int,
+        kv_type: str = "f16",
+        n_threads: int | None = None,
+        batch_tokens: int = 512,
+        eval_hook: EvalHook | None = None,
+    ) -> None:
+        self.model = model
+        #: What the KV cache holds: a token id for each position.
+        self.tokens: list[int] = []
+        self.batch_tokens = batch_tokens
+        self._hook = eval_hook
+        params = llama_cpp.llama_context_default_params()
+        params.n_ctx = n_ctx
+        params.n_batch = params.n_ubatch = batch_tokens
+        params.n_outputs_max = MAX_OUTPUTS
+        params.n_threads = params.n_threads_batch = n_threads or default_threads()
+        params.type_k = params.type_v = _GGML_TYPES[kv_type]
+        params.no_perf = True
+        if eval_hook is not None and eval_hook.callback is not None:
+            params.cb_eval = eval_hook.callback
+        _log.reset()
+        self._handle = llama_cpp.llama_init_from_model(model.handle, params)
+        if not self._handle:
+            raise MemoryShortError(
+                f"A context of {n_ctx} tokens cannot be made: "
+                f"{_log.last_error() or 'no reason given'}. Try a smaller one with --ctx."
+            )
+        self._memory = llama_cpp.llama_get_memory(self._handle)
+        self.n_ctx: int = llama_cpp.llama_n_ctx(self._handle)
+        self.kv_bytes = _log.buffer_bytes("KV", "RS")
+        self.compute_bytes = _log.buffer_bytes("compute", "output")
+
+    @property
+    def handle(self) -> int:
+        """``llama_context *``, for the modules of this package."""
+        if self._handle is None:
+            raise NativeError("The context is closed.")
+        return int(self._handle)
+
+    def close(self) -> None:
+        """Free the KV cache and the buffers."""
+        if self._handle:
+            llama_cpp.llama_free(self._handle)
+            self._handle = None
+
+    def decode(self, batch: Sequence[int], cancel: threading.Event | None = None) -> bool:
+        """Append ``batch`` to the sequence and compute the logits that follow its last token.
+
+        A batch has at most ``batch_tokens``. ``cancel`` ends one of more than one token between
+        two nodes of the graph; the answer is then False and the sequence as it was.
+
+        Raises :class:`NativeError` when llama.cpp fails; the sequence is then as it was.
+        """
+        ids = (ctypes.c_int32 * len(batch))(*batch)
+        with self._abort_on(cancel if len(batch) > 1 else None):
+            status = llama_cpp.llama_decode(
+                self.handle, llama_cpp.llama_batch_get_one(ids, len(batch))
+            )
+        if status == 0:
+            self.tokens += batch
+            return True
+        self.truncate(len(self.tokens))
+        if status == _ABORTED and cancel is not None and cancel.is_set():
+            return False
+        raise NativeError(
+            f"llama.cpp could not process {len(batch)} tokens (status {status}): "
+            f"{_log.last_error() or 'no reason given'}."
+        )
+
+    @contextmanager
+    def _abort_on(self, cancel: threading.Event | None) -> Iterator[None]:
+        """Let ``cancel`` end the decoding within this block."""
+        if cancel is None:
+            yield
+            return
+        # Asked at each node: nothing beside a batch, but some percent of a single token.
+        abort = llama_cpp.ggml_abort_callback(lambda _: cancel.is_set())
+        llama_cpp.llama_set_abort_callback(self.handle, abort, None)
+        try:
+            yield
+        finally:
+            none = llama_cpp.ggml_abort_callback()
+            llama_cpp.llama_set_abort_callback(self.handle, none, None)
+
+    def truncate(self, length: int) -> int:
+        """Forget the positions from ``length`` on; returns how many remain.
+
+        Recurrent models cannot go back to the middle: for those nothing remains.
+        """
+        if not llama_cpp.llama_memory_seq_rm(self._memory, 0, length, -1):
+            llama_cpp.llama_memory_clear(self._memory, False)
+            length = 0
+        del self.tokens[length:]
+        return length
+
+    def logits(self) -> npt.NDArray[np.float32]:
+        """A copy of the logits after the last decoded token, shape (n_vocab,)."""
+        pointer = llama_cpp.llama_get_logits_ith(self.handle, -1)
+        return np.ctypeslib.as_array(pointer, (self.model.n_vocab,)).copy()
+
+
+def default_threads() -> int:
+    """The physical cores that this process may use; hyper-threads only add contention."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return min(psutil.cpu_count(logical=False) or 1, usable or 1)

@@ -1,0 +1,56 @@
+"""Catches llama.cpp's log lines: all go to a file, the errors among them explain a refusal."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections import deque
+from typing import Any, TextIO
+
+import llama_cpp
+
+_DEBUG, _INFO, _WARN, _ERROR, _CONTINUED = range(1, 6)  # enum ggml_log_level
+
+_file: TextIO = sys.stderr
+_errors: deque[str] = deque(maxlen=8)
+_buffers: dict[str, float] = {}
+_BUFFER = re.compile(r"(KV|RS|compute|output) buffer size\s*=\s*([\d.]+) MiB")
+
+
+@llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]
+def _on_line(level: int, text: bytes, _user_data: Any) -> None:
+    line = text.decode("utf-8", "replace")
+    if level == _ERROR:
+        _errors.append(line.strip())
+    elif found := _BUFFER.search(line):
+        kind, mebibytes = found.groups()
+        _buffers[kind] = _buffers.get(kind, 0.0) + float(mebibytes)
+    if level in (_INFO, _WARN, _ERROR):
+        _file.write(line)
+
+
+def start(file: TextIO) -> None:
+    """Send native log lines, debug ones left out, to ``file`` from now on and start the backends."""
+    global _file  # noqa: PLW0603 - the native library has one log callback for the process
+    _file = file
+    llama_cpp.llama_log_set(_on_line, None)
+    llama_cpp.llama_backend_init()
+
+
+def reset() -> None:
+    """Forget the errors and buffer sizes seen so far."""
+    _errors.clear()
+    _buffers.clear()
+
+
+def last_error() -> str:
+    """What llama.cpp said went wrong since the last reset; empty if nothing."""
+    return _errors[0] if _errors else ""
+
+
+def buffer_bytes(*kinds: str) -> int:
+    """Bytes of the buffers of these kinds (``KV``, ``RS``, ``compute``, ``output``) since reset.
+
+    llama.cpp has no C function for these sizes; it logs them when it allocates.
+    """
+    return int(sum(_buffers.get(kind, 0.0) for kind in kinds) * 2**20)

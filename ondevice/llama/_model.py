@@ -1,0 +1,195 @@
+"""A GGUF model in llama.cpp: its weights, its facts and its tokenizer."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import llama_cpp
+
+from ondevice.errors import ModelFileError, NativeError
+from ondevice.llama import _log
+
+_LOAD_MMAP = 1  # enum llama_load_mode
+_ATTR_UNKNOWN, _ATTR_CONTROL = 1 << 0, 1 << 3  # enum llama_token_attr
+
+
+class LoadCancelled(Exception):
+    """The progress callback of a load asked for its end."""
+
+
+class Model:
+    """The weights of a GGUF file, memory-mapped, and its vocabulary.
+
+    ``use_extra_bufts`` lets llama.cpp repack weights into private buffers with faster kernels; it
+    must be off where weights are repointed (:mod:`ondevice.weights`).
+
+    ``on_progress`` gets fractions 0 … 1 while loading and returns False to cancel.
+
+    Raises :class:`ModelFileError` when llama.cpp refuses the file and :class:`LoadCancelled`.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        use_extra_bufts: bool = True,
+        on_progress: Callable[[float], bool] = lambda _: True,
+    ) -> None:
+        self.path = path
+        cancelled = False
+
+        @llama_cpp.llama_progress_callback  # type: ignore[untyped-decorator]
+        def progress(fraction: float, _user_data: object) -> bool:
+            nonlocal cancelled
+            cancelled = not on_progress(fraction)
+            return not cancelled
+
+        params = llama_cpp.llama_model_default_params()
+        params.load_mode = _LOAD_MMAP
+        params.n_gpu_layers = 0
+        params.use_extra_bufts = use_extra_bufts
+        params.progress_callback = progress
+        _log.reset()
+        self._handle = llama_cpp.llama_model_load_from_file(bytes(path), params)
+        if cancelled:
+            self.close()
+            raise LoadCancelled
+        if not self._handle:
+            raise ModelFileError(
+                f"llama.cpp cannot load {path}: {_log.last_error() or 'no reason given'}. "
+                "The file may be damaged, or of an architecture newer than this version."
+            )
+        self._vocab = llama_cpp.llama_model_get_vocab(self._handle)
+        self._text = ctypes.create_string_buffer(256)
+
+    def close(self) -> None:
+        """Free the weights. Contexts of this model must have been closed before."""
+        if self._handle:
+            llama_cpp.llama_model_free(self._handle)
+            self._handle = None
+
+    # ------------------------------------------------------------------------ facts
+
+    @property
+    def handle(self) -> int:
+        """``llama_model *``, for the modules of this package."""
+        if self._handle is None:
+            raise NativeError("The model is closed.")
+        return int(self._handle)
+
+    @property
+    def vocab_handle(self) -> int:
+        """``llama_vocab *``, for the modules of this package."""
+        return int(self._vocab)
+
+    @property
+    def n_vocab(self) -> int:
+        return int(llama_cpp.llama_vocab_n_tokens(self.vocab_handle))
+
+    @property
+    def n_layers(self) -> int:
+        return int(llama_cpp.llama_model_n_layer(self.handle))
+
+    @property
+    def n_params(self) -> int:
+        return int(llama_cpp.llama_model_n_params(self.handle))
+
+    @property
+    def n_ctx_train(self) -> int:
+        """Tokens of context that the model was trained on."""
+        return int(llama_cpp.llama_model_n_ctx_train(self.handle))
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all weights."""
+        return int(llama_cpp.llama_model_size(self.handle))
+
+    @property
+    def quantization(self) -> str:
+        """llama.cpp's name of the file type, such as ``Q4_K - Medium``."""
+        name: bytes = llama_cpp.llama_ftype_name(llama_cpp.llama_model_ftype(self.handle))
+        return name.decode()
+
+    @property
+    def has_decoder(self) -> bool:
+        """False for embedding models and other encoders, which cannot chat."""
+        return llama_cpp.llama_model_has_decoder(
+            self.handle
+        ) and not llama_cpp.llama_model_has_encoder(self.handle)
+
+    def metadata(self, key: str) -> str | None:
+        """A scalar or string of the GGUF's metadata as text, or None."""
+        name = key.encode()
+        length = llama_cpp.llama_model_meta_val_str(self.handle, name, self._text, 0)
+        if length < 0:
+            return None
+        buffer = ctypes.create_string_buffer(length + 1)
+        llama_cpp.llama_model_meta_val_str(self.handle, name, buffer, length + 1)
+        return buffer.value.decode("utf-8", "replace")
+
+    @property
+    def chat_template(self) -> str | None:
+        """The Jinja source that the file carries, or None."""
+        template: bytes | None = llama_cpp.llama_model_chat_template(self.handle, None)
+        return template.decode("utf-8", "replace") if template else None
+
+    # -------------------------------------------------------------------- tokenizer
+
+    def tokenize(
+        self, text: str, *, add_special: bool = False, parse_special: bool = False
+    ) -> list[int]:
+        """Token ids of ``text``.
+
+        ``add_special`` adds BOS and the like where the model wants them; ``parse_special`` reads
+        the text of control tokens as those tokens, so it must be off for text from outside.
+        """
+        data = text.encode("utf-8", "replace")
+        capacity = len(data) + 8
+        while True:
+            tokens = (ctypes.c_int32 * capacity)()
+            count = llama_cpp.llama_tokenize(
+                self.vocab_handle, data, len(data), tokens, capacity, add_special, parse_special
+            )
+            if count >= 0:
+                return tokens[:count]
+            if -count <= capacity:
+                raise NativeError("llama.cpp cannot tokenize the text.")
+            capacity = -count
+
+    def piece(self, token: int, *, special: bool = False) -> bytes:
+        """The bytes that ``token`` stands for; those of control tokens only with ``special``."""
+        size = llama_cpp.llama_token_to_piece(
+            self.vocab_handle, token, self._text, len(self._text), 0, special
+        )
+        if size < 0:
+            self._text = ctypes.create_string_buffer(-size)
+            return self.piece(token, special=special)
+        return self._text.raw[:size]
+
+    def text(self, tokens: Sequence[int], *, special: bool = False) -> str:
+        """The text that ``tokens`` stand for."""
+        return b"".join(self.piece(t, special=special) for t in tokens).decode("utf-8", "replace")
+
+    def is_end(self, token: int) -> bool:
+        """True for every token that ends a reply."""
+        return bool(llama_cpp.llama_vocab_is_eog(self.vocab_handle, token))
+
+    def is_control(self, token: int) -> bool:
+        """True for tokens that only ``parse_special`` finds: they structure a prompt."""
+        attributes = llama_cpp.llama_vocab_get_attr(self.vocab_handle, token)
+        return bool(attributes & (_ATTR_UNKNOWN | _ATTR_CONTROL))
+
+    @property
+    def bos(self) -> str:
+        """Text of the token that begins a sequence, or empty."""
+        return self._special(llama_cpp.llama_vocab_bos(self.vocab_handle))
+
+    @property
+    def eos(self) -> str:
+        """Text of the token that ends a sequence, or empty."""
+        return self._special(llama_cpp.llama_vocab_eos(self.vocab_handle))
+
+    def _special(self, token: int) -> str:
+        return "" if token < 0 else self.text([token], special=True)
