@@ -30,7 +30,7 @@ def _on_line(level: int, text: bytes, _user_data: Any) -> None:
 
 
 def start(file: TextIO) -> None:
-    """Send native log lines, debug ones left out, to ``file`` from now on and start the backends."""
+    """Start the backends; native log lines, debug ones left out, go to ``file`` from now on."""
     global _file  # noqa: PLW0603 - the native library has one log callback for the process
     _file = file
     llama_cpp.llama_log_set(_on_line, None)
