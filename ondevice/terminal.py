@@ -1,0 +1,16 @@
+"""Makes text from models, files and servers harmless for a terminal."""
+
+from __future__ import annotations
+
+import re
+
+#: Control characters but newline and tab: ESC and the C1 set begin escape sequences.
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def printable(text: str) -> str:
+    """``text`` without control characters; newlines and tabs stay.
+
+    Each character is judged alone, so pieces of a stream may be cleaned one by one.
+    """
+    return _CONTROLS.sub("", text)
