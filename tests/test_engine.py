@@ -1,0 +1,322 @@
+"""The engine process with a real model: streaming, reuse, limits, cancel and death."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from ondevice.engine import Engine
+from ondevice.engine.messages import (
+    Chunk,
+    Event,
+    Finished,
+    Generate,
+    Load,
+    Notice,
+    PromptProgress,
+    Sampling,
+    Turn,
+)
+from ondevice.errors import (
+    ContextError,
+    EngineDied,
+    EngineError,
+    ModelFileError,
+    UsageError,
+)
+
+GREEDY = Sampling(temperature=0)
+SYSTEM = Turn("system", "You are a helpful assistant.")
+ENDLESS = 'root ::= ("one " | "two ")+'
+APP = """
+import sys, time
+from ondevice.engine import Engine
+from ondevice.engine.messages import Load
+engine = Engine()
+engine.load(Load(path=sys.argv[1], n_ctx=256))
+print(engine.pid, flush=True)
+time.sleep(60)
+"""
+HELLO = (SYSTEM, Turn("user", "What is the capital of France?"))
+
+
+@pytest.fixture(scope="module")
+def small_engine(default_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    """An engine with a context of 256 tokens."""
+    with Engine(log=tmp_path_factory.mktemp("log") / "engine.log") as engine:
+        engine.load(Load(path=str(default_model), n_ctx=256))
+        yield engine
+
+
+def ask(engine: Engine, *turns: Turn, **options: object) -> tuple[str, Finished, list[Event]]:
+    """The reply's text, how it finished, and all its events."""
+    options.setdefault("sampling", GREEDY)
+    events = list(engine.generate(Generate(turns=turns, **options)))  # type: ignore[arg-type]
+    finished = events[-1]
+    assert isinstance(finished, Finished)
+    return "".join(e.text for e in events if isinstance(e, Chunk)), finished, events
+
+
+def test_a_reply_streams_and_carries_its_statistics(engine: Engine) -> None:
+    text, finished, events = ask(engine, *HELLO, max_tokens=40)
+    assert "Paris" in text
+    assert finished.reason == "stop"
+    statistics = finished.statistics
+    chunks = [e for e in events if isinstance(e, Chunk)]
+    assert len(chunks) > 3
+    assert statistics.generated_tokens >= len(chunks)
+    assert statistics.prompt_ms > 0
+    assert statistics.generated_ms > 0
+    assert statistics.generated_per_second > 0
+    assert statistics.peak_ram_bytes > 50_000_000
+
+
+def test_only_new_tokens_are_processed_in_the_next_turn(engine: Engine) -> None:
+    first, done, _ = ask(engine, *HELLO, max_tokens=40)
+    _, then, _ = ask(engine, *HELLO, Turn("assistant", first), Turn("user", "And of Spain?"))
+    assert then.statistics.reused_tokens >= done.statistics.context_tokens
+
+
+def test_an_edit_of_the_last_message_reprocesses_only_that(engine: Engine) -> None:
+    ask(engine, *HELLO)
+    _, edited, _ = ask(engine, SYSTEM, Turn("user", "What is the capital of Spain?"))
+    statistics = edited.statistics
+    assert 0 < statistics.prompt_tokens - statistics.reused_tokens < 12
+
+
+def test_a_sampled_reply_is_reused_though_its_text_would_tokenize_otherwise(engine: Engine) -> None:
+    wild = Sampling(temperature=3.0, top_k=0, top_p=1.0, min_p=0.0, seed=5)
+    text, done, _ = ask(engine, *HELLO, sampling=wild, max_tokens=60)
+    _, then, _ = ask(engine, *HELLO, Turn("assistant", text), Turn("user", "Go on."), max_tokens=4)
+    assert then.statistics.reused_tokens >= done.statistics.context_tokens
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.2])
+def test_a_seed_reproduces_a_reply(engine: Engine, temperature: float) -> None:
+    sampling = Sampling(temperature=temperature, seed=7)
+    question = (SYSTEM, Turn("user", "Tell me a story about a fox."))
+    first, done, _ = ask(engine, *question, sampling=sampling, max_tokens=60)
+    ask(engine, SYSTEM, Turn("user", "Something else"), max_tokens=5)
+    again, _, _ = ask(engine, *question, sampling=sampling, max_tokens=60)
+    once_more, _, _ = ask(engine, *question, sampling=sampling, max_tokens=60)
+    assert first == again == once_more
+    assert done.statistics.seed == 7
+
+
+def test_without_a_seed_replies_differ_and_the_seed_is_reported(engine: Engine) -> None:
+    question = (SYSTEM, Turn("user", "Tell me a story about a fox."))
+    hot = Sampling(temperature=1.5)
+    first, done, _ = ask(engine, *question, sampling=hot, max_tokens=40)
+    second, _, _ = ask(engine, *question, sampling=hot, max_tokens=40)
+    assert first != second
+    repeat = Sampling(temperature=1.5, seed=done.statistics.seed)
+    assert ask(engine, *question, sampling=repeat, max_tokens=40)[0] == first
+
+
+def test_a_stop_string_ends_the_reply_before_it(engine: Engine) -> None:
+    whole, _, _ = ask(engine, *HELLO)
+    text, finished, _ = ask(engine, *HELLO, stop=("Par",))
+    assert text == whole.split("Par")[0]
+    assert finished.reason == "stop"
+
+
+def test_max_tokens_ends_the_reply(engine: Engine) -> None:
+    _, finished, _ = ask(engine, *HELLO, max_tokens=3)
+    assert finished.reason == "length"
+    assert finished.statistics.generated_tokens == 3
+
+
+def test_a_long_conversation_goes_on_without_its_oldest_turns(small_engine: Engine) -> None:
+    turns = [SYSTEM]
+    told = []
+    for number in range(20):
+        turns.append(Turn("user", f"Message {number}. " + "Tell me about the sea. " * 4))
+        text, finished, events = ask(small_engine, *turns, max_tokens=12)
+        turns.append(Turn("assistant", text))
+        told += [e.text for e in events if isinstance(e, Notice)]
+        assert finished.statistics.context_tokens <= 256
+    assert "256 tokens" in told[0]
+    assert len(told) < 10, "more than must should leave at once, so that the cache is of use"
+
+
+def test_a_reply_that_fills_the_context_goes_on(small_engine: Engine) -> None:
+    turns = [SYSTEM]
+    for number in range(4):
+        turns += [Turn("user", f"{number} " + "word " * 30), Turn("assistant", "Yes.")]
+    turns.append(Turn("user", "Count from one to one thousand in words."))
+    text, finished, events = ask(small_engine, *turns, grammar=ENDLESS, max_tokens=120)
+    assert any(isinstance(e, Notice) for e in events)
+    assert finished.statistics.generated_tokens == 120
+    after = [Turn("assistant", text), Turn("user", "Go on.")]
+    _, then, _ = ask(small_engine, *turns, *after, max_tokens=2)
+    assert then.statistics.reused_tokens > 120
+
+
+def test_a_reply_longer_than_the_context_ends_with_length(small_engine: Engine) -> None:
+    _, finished, _ = ask(small_engine, *HELLO, grammar=ENDLESS)
+    assert finished.reason == "length"
+    assert 240 < finished.statistics.context_tokens <= 256
+
+
+def test_a_message_longer_than_the_context_is_refused(small_engine: Engine) -> None:
+    with pytest.raises(ContextError, match="context has 256"):
+        ask(small_engine, SYSTEM, Turn("user", "word " * 3000))
+    assert "Paris" in ask(small_engine, *HELLO)[0]
+
+
+def test_progress_is_told_for_a_long_prompt(engine: Engine) -> None:
+    _, _, events = ask(engine, SYSTEM, Turn("user", "sea " * 700), max_tokens=1)
+    progress = [e for e in events if isinstance(e, PromptProgress)]
+    assert len(progress) == 2
+    assert progress[-1].done == progress[-1].total
+
+
+def test_a_json_schema_is_obeyed(engine: Engine) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"city": {"type": "string"}, "people": {"type": "integer"}},
+        "required": ["city", "people"],
+        "additionalProperties": False,
+    }
+    text, _, _ = ask(engine, *HELLO, json_schema=json.dumps(schema), max_tokens=80)
+    answer = json.loads(text)
+    assert set(answer) == {"city", "people"}
+    assert isinstance(answer["people"], int)
+
+
+@pytest.mark.parametrize(
+    "options", [{"grammar": "root ::= ("}, {"json_schema": "{"}, {"max_tokens": 0}]
+)
+def test_what_makes_no_sense_is_refused_and_the_engine_lives(
+    engine: Engine, options: dict[str, object]
+) -> None:
+    with pytest.raises(UsageError):
+        ask(engine, *HELLO, **options)
+    with pytest.raises(UsageError, match="no message"):
+        ask(engine, SYSTEM)
+    assert "Paris" in ask(engine, *HELLO)[0]
+
+
+def test_cancel_ends_a_reply_within_a_token(engine: Engine) -> None:
+    request = Generate(turns=HELLO, grammar=ENDLESS, sampling=GREEDY)
+    after_cancel = 0
+    cancelled = False
+    for event in engine.generate(request):
+        if cancelled and isinstance(event, Chunk):
+            after_cancel += 1
+        if isinstance(event, Chunk) and not cancelled:
+            engine.cancel()
+            cancelled = True
+    assert isinstance(event, Finished)
+    assert event.reason == "cancelled"
+    assert after_cancel < 20, "only what was on its way may still arrive"
+
+
+def test_cancel_ends_the_processing_of_a_prompt(engine: Engine) -> None:
+    turns = (SYSTEM, Turn("user", "the sea and the sky " * 190))
+    timer = threading.Timer(0.05, engine.cancel)
+    timer.start()
+    _, finished, events = ask(engine, *turns, max_tokens=5)
+    assert finished.reason == "cancelled"
+    assert not any(isinstance(e, Chunk) for e in events)
+    assert "Paris" in ask(engine, *HELLO)[0]
+
+
+def test_a_reply_nobody_reads_to_its_end_does_not_disturb_the_next(engine: Engine) -> None:
+    events = engine.generate(Generate(turns=HELLO, grammar=ENDLESS, sampling=GREEDY))
+    next(events)
+    events.close()  # type: ignore[attr-defined]
+    assert "Paris" in ask(engine, *HELLO)[0]
+
+
+def test_two_requests_at_once_are_refused(engine: Engine) -> None:
+    events = engine.generate(Generate(turns=HELLO, sampling=GREEDY))
+    next(events)
+    with pytest.raises(UsageError, match="busy"):
+        ask(engine, *HELLO)
+    list(events)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (signal.SIGKILL, "memory ran out"),
+        (signal.SIGSEGV, "native code"),
+        (signal.SIGABRT, "internal error"),
+    ],
+)
+def test_after_its_death_the_engine_starts_again_with_the_next_message(
+    engine: Engine, number: signal.Signals, words: str
+) -> None:
+    events = engine.generate(Generate(turns=HELLO, sampling=GREEDY))
+    next(events)
+    assert engine.pid is not None
+    os.kill(engine.pid, number)
+    with pytest.raises(EngineDied, match=words):
+        list(events)
+    assert engine.pid is None
+    assert "Paris" in ask(engine, *HELLO)[0]
+    assert engine.loaded is not None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux's OOM killer")
+def test_the_engine_goes_before_the_app_when_memory_runs_out(engine: Engine) -> None:
+    assert int(Path(f"/proc/{engine.pid}/oom_score_adj").read_text()) > int(
+        Path("/proc/self/oom_score_adj").read_text()
+    )
+
+
+def test_a_file_that_is_no_model_is_refused_and_the_engine_lives(
+    default_model: Path, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken.gguf"
+    broken.write_bytes(default_model.read_bytes()[:100_000])
+    with Engine() as engine:
+        with pytest.raises(ModelFileError):
+            engine.load(Load(path=str(broken)))
+        with pytest.raises(UsageError, match="No model"):
+            ask(engine, *HELLO)
+        engine.load(Load(path=str(default_model), n_ctx=256))
+        assert "Paris" in ask(engine, *HELLO)[0]
+
+
+def test_a_load_can_be_cancelled(default_model: Path) -> None:
+    with Engine() as engine:
+        with pytest.raises(EngineError, match="cancelled"):
+            engine.load(Load(path=str(default_model)), on_progress=lambda _: engine.cancel())
+        assert engine.loaded is None
+        engine.load(Load(path=str(default_model), n_ctx=256))
+
+
+def test_the_engine_ends_when_the_app_is_gone(default_model: Path) -> None:
+    app = subprocess.Popen(
+        [sys.executable, "-c", APP, str(default_model)], stdout=subprocess.PIPE, text=True
+    )
+    assert app.stdout is not None
+    engine = psutil.Process(int(app.stdout.readline()))
+    app.kill()
+    app.wait()
+    app.stdout.close()
+    psutil.wait_procs([engine], timeout=5)
+    assert not engine.is_running() or engine.status() == psutil.STATUS_ZOMBIE
+
+
+def test_native_lines_go_to_the_log_and_not_to_the_screen(
+    default_model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    log = tmp_path / "logs" / "engine.log"
+    with Engine(log=log) as engine:
+        engine.load(Load(path=str(default_model), n_ctx=256))
+    assert "llama" in log.read_text()
+    captured = capfd.readouterr()
+    assert captured.out == captured.err == ""
