@@ -1,0 +1,151 @@
+"""How much RAM this process may use now: of the machine, or of the container around it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import psutil
+
+from ondevice.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class AvailableRam:
+    """What there is before something is loaded. Swap is not RAM and not in here."""
+
+    total: int  # bytes: the machine's RAM, or the lowest limit below it
+    available: int  # bytes that can be used now; file cache, which gives way, is among them
+    source: str  # where ``total`` comes from, such as "all RAM of this machine"
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """A control group with a memory limit."""
+
+    limit: int  # bytes
+    free: int  # bytes, file cache included
+    source: str
+
+
+def look(ram: int | None = None, root: Path = Path("/")) -> AvailableRam:
+    """The RAM that is available now, at most ``ram`` bytes if the user set such a limit.
+
+    ``root`` is the folder that holds ``proc`` and ``sys``.
+    """
+    machine = psutil.virtual_memory()
+    found = AvailableRam(machine.total, machine.available, "all RAM of this machine")
+    for group in _groups(root):
+        if group.limit < found.total:
+            found = AvailableRam(group.limit, found.available, group.source)
+        found = AvailableRam(found.total, max(0, min(found.available, group.free)), found.source)
+    if ram is not None and ram < found.total:
+        found = AvailableRam(ram, min(found.available, ram), "the limit in your settings")
+    return found
+
+
+def parse_size(text: str) -> int:
+    """Bytes of a size such as "1.5G", "800 MB", "2GiB" or "1500000000".
+
+    K, M, G and T are powers of 1000, as everywhere in ondevice; Ki, Mi, Gi and Ti of 1024.
+
+    Raises :class:`UsageError` for anything else.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?|\.\d+)\s*(?:([KMGT])(I)?)?B?", text.strip().upper())
+    if not match:
+        raise UsageError(f'"{text}" is not a size. Write it like 1.5G or 800M.')
+    number, prefix, binary = match.groups()
+    return int(float(number) * (1024 if binary else 1000) ** ("KMGT".find(prefix or " ") + 1))
+
+
+# ------------------------------------------------------------------ control groups
+
+
+def _groups(root: Path) -> Iterator[_Group]:
+    """The control groups around this process that limit its memory, from the inside out."""
+    try:
+        memberships = (root / "proc/self/cgroup").read_text().splitlines()
+        mounts = (root / "proc/self/mountinfo").read_text().splitlines()
+    except OSError:  # not Linux
+        return
+    for line in memberships:
+        _, controllers, group = line.split(":", 2)
+        if controllers == "":
+            kind = "cgroup2"
+        elif "memory" in controllers.split(","):
+            kind = "cgroup"
+        else:
+            continue
+        for folder in _folders(kind, group, mounts, root):
+            found = _v2(folder) if kind == "cgroup2" else _v1(folder)
+            if found:
+                limit, free = found
+                version = "v2" if kind == "cgroup2" else "v1"
+                place = "/" + str(folder.relative_to(root))
+                yield _Group(limit, free, f"memory limit of {place} (cgroup {version})")
+
+
+def _folders(kind: str, group: str, mounts: list[str], root: Path) -> Iterator[Path]:
+    """The folders of ``group`` and its ancestors, as far as they are mounted."""
+    for mount in mounts:
+        before, _, after = mount.partition(" - ")
+        mounted, point = (PurePosixPath(part) for part in before.split()[3:5])
+        filesystem, _, options = after.split(" ", 2)
+        if filesystem != kind or (kind == "cgroup" and "memory" not in options.split(",")):
+            continue
+        # A container may see its own group mounted as the root, under the host's name or as "/".
+        # A group outside of what is mounted ("/../…") leaves only the mount itself to look at.
+        path = PurePosixPath(group)
+        inside = path.relative_to(mounted) if path.is_relative_to(mounted) else PurePosixPath()
+        if ".." in inside.parts:
+            inside = PurePosixPath()
+        top = root / point.relative_to("/")
+        for part in (inside, *inside.parents):
+            yield top / part
+
+
+def _v2(folder: Path) -> tuple[int, int] | None:
+    """Limit and free bytes; None where there is no limit."""
+    # Above memory.high nothing is killed, but everything in the group is slowed down.
+    limits = [
+        limit
+        for name in ("max", "high")
+        if (limit := _number(folder / f"memory.{name}")) is not None
+    ]
+    used = _number(folder / "memory.current")
+    if not limits or used is None:
+        return None
+    stat = _stat(folder)
+    cache = stat.get("inactive_file", 0) + stat.get("active_file", 0)
+    return min(limits), min(limits) - used + cache
+
+
+def _v1(folder: Path) -> tuple[int, int] | None:
+    """Limit and free bytes; without a limit the numbers are beyond any machine."""
+    limit = _number(folder / "memory.limit_in_bytes")
+    used = _number(folder / "memory.usage_in_bytes")
+    if limit is None or used is None:
+        return None
+    stat = _stat(folder)
+    # Ancestors that are not mounted in a container are counted here.
+    limit = min(limit, stat.get("hierarchical_memory_limit", limit))
+    cache = stat.get("total_inactive_file", 0) + stat.get("total_active_file", 0)
+    return limit, limit - used + cache
+
+
+def _number(file: Path) -> int | None:
+    try:
+        text = file.read_text().strip()
+    except OSError:
+        return None
+    return int(text) if text.isdigit() else None  # "max"
+
+
+def _stat(folder: Path) -> dict[str, int]:
+    try:
+        lines = (folder / "memory.stat").read_text().splitlines()
+    except OSError:
+        return {}
+    return {name: int(value) for name, _, value in (line.partition(" ") for line in lines)}
