@@ -16,6 +16,7 @@
     │   ├── EngineDied          the engine process ended by itself: abort, segfault, out of memory
     │   └── NativeError         llama.cpp refused; the native layer or its version is at fault
     └── StoreError              the private store could not be opened, read or written
+        └── StoreLocked         its passphrase is missing or wrong
 """
 
 from __future__ import annotations
@@ -82,6 +83,10 @@ class StoreError(OndeviceError):
     pass
 
 
+class StoreLocked(StoreError):
+    pass
+
+
 #: Class name → class, for errors that cross the pipe from the engine process.
 BY_NAME: dict[str, type[OndeviceError]] = {
     cls.__name__: cls
@@ -100,5 +105,6 @@ BY_NAME: dict[str, type[OndeviceError]] = {
         EngineDied,
         NativeError,
         StoreError,
+        StoreLocked,
     )
 }

@@ -1,5 +1,6 @@
 """The private store: one SQLite file, 0600 from creation, one writer, numbered migrations."""
 
 from ondevice.store._database import Database
+from ondevice.store._sqlite import Connection, Row
 
-__all__ = ["Database"]
+__all__ = ["Connection", "Database", "Row"]

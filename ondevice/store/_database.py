@@ -3,86 +3,257 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ondevice.errors import StoreError
+from ondevice.errors import StoreError, StoreLocked
 from ondevice.paths import ensure_private
+from ondevice.store._sqlite import Connection, DatabaseError, Error, Row, connect
 from ondevice.store.migrations import MIGRATIONS
+
+_PLAIN = b"SQLite format 3\0"  # how a file without a passphrase begins; others look random
 
 
 class Database:
     """A SQLite connection in WAL mode with ``synchronous=FULL``: what was committed survives.
 
-    One connection, used from any thread, one transaction at a time.
+    One connection, used from any thread, one transaction at a time. Several processes may have
+    the store open; they write one after the other. With a ``passphrase`` the file is encrypted
+    by SQLCipher.
 
-    Raises :class:`StoreError` when the file cannot be opened, is not a store, or was written by a
-    newer version.
+    Raises :class:`StoreLocked` when the passphrase is missing or wrong, and :class:`StoreError`
+    when the file cannot be opened, is not a store, or was written by a newer version.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, passphrase: str | None = None) -> None:
         self.path = path
         self._lock = threading.RLock()
+        self._open(passphrase or None)
+
+    def _open(self, passphrase: str | None) -> None:
         try:
-            ensure_private(path.parent)
+            ensure_private(self.path.parent)
             # SQLite creates its files with the mode of the database, so this one decides for all.
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-            self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-            self._connection.row_factory = sqlite3.Row
-            for pragma in (
-                "journal_mode=WAL",
-                "synchronous=FULL",
-                "foreign_keys=ON",
-                "secure_delete=ON",
-                "busy_timeout=5000",
-            ):
-                self._connection.execute(f"PRAGMA {pragma}")
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+            while True:
+                inode = self.path.stat().st_ino
+                self._connection = _connect(self.path, passphrase)
+                # Another process may have put a new file in place, for a change of passphrase.
+                if self.path.stat().st_ino == inode:
+                    break
+                self._connection.close()
+            _unfinished(self.path).unlink(missing_ok=True)  # of a change that was killed
+            self._passphrase = passphrase
             self._migrate()
-        except (OSError, sqlite3.Error) as error:
+        except (OSError, Error) as error:
             raise StoreError(
-                f"The store {path} cannot be opened: {error}. If the file is damaged, move it "
-                "aside and start again, or set ONDEVICE_HOME to another folder."
+                f"The store {self.path} cannot be opened: {error}. If the file is damaged, rescue "
+                "what can be read with “ondevice memory export --salvage FILE”, then move the "
+                "store aside; or set ONDEVICE_HOME to another folder."
             ) from error
 
     def _migrate(self) -> None:
-        (version,) = self._connection.execute("PRAGMA user_version").fetchone()
+        version = self._version()
         if version > len(MIGRATIONS):
+            self.close()
             raise StoreError(
                 f"The store {self.path} was written by a newer ondevice (format {version}, this "
                 f"one knows {len(MIGRATIONS)}). Update ondevice to open it."
             )
-        for number, migrate in enumerate(MIGRATIONS[version:], start=version + 1):
-            with self.write() as connection:
-                migrate(connection)
-                connection.execute(f"PRAGMA user_version={number}")
+        if 0 < version < len(MIGRATIONS):
+            self.backup()
+        for number, migrate in enumerate(MIGRATIONS, start=1):
+            if number > version:
+                with self.write() as connection:
+                    # Another process may have got there first.
+                    if self._version() < number:
+                        migrate(connection)
+                        connection.execute(f"PRAGMA user_version={number}")
+
+    def _version(self) -> int:
+        version: int = self._connection.execute("PRAGMA user_version").fetchone()[0]
+        return version
 
     @contextmanager
-    def write(self) -> Iterator[sqlite3.Connection]:
+    def write(self) -> Iterator[Connection]:
         """A transaction: committed when the block ends, rolled back when it raises."""
         with self._lock:
             try:
                 self._connection.execute("BEGIN IMMEDIATE")
                 try:
                     yield self._connection
+                    self._connection.execute("COMMIT")
                 except BaseException:
-                    self._connection.execute("ROLLBACK")
+                    # SQLite itself has rolled back after some errors, such as a full disk.
+                    if self._connection.in_transaction:
+                        self._connection.execute("ROLLBACK")
                     raise
-                self._connection.execute("COMMIT")
-            except sqlite3.Error as error:
-                raise StoreError(f"The store {self.path} could not be written: {error}.") from error
+            except Error as error:
+                raise StoreError(
+                    f"The store {self.path} could not be written: {error}. Nothing of this change "
+                    "was kept; what was there before is safe."
+                ) from error
 
     @contextmanager
-    def read(self) -> Iterator[sqlite3.Connection]:
+    def read(self) -> Iterator[Connection]:
         """The connection, for queries only."""
         with self._lock:
             try:
                 yield self._connection
-            except sqlite3.Error as error:
+            except Error as error:
                 raise StoreError(f"The store {self.path} could not be read: {error}.") from error
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether a passphrase is needed to open the file."""
+        return self._passphrase is not None
+
+    @property
+    def backup_file(self) -> Path:
+        """The copy that is made before the format changes; it has the store's passphrase."""
+        return self.path.with_name(f"{self.path.stem}.backup{self.path.suffix}")
+
+    def backup(self) -> Path:
+        """Write a copy of the whole store to :attr:`backup_file`, in place of the last one."""
+        with self._lock, self._copying():
+            self._copy(self.backup_file, self._passphrase).replace(self.backup_file)
+            _sync_folder(self.path.parent)
+        return self.backup_file
+
+    def set_passphrase(self, passphrase: str | None) -> None:
+        """Encrypt the store and its backup under another passphrase; None: as plain files.
+
+        The new file is complete and on disk before it takes the old one's name. Raises
+        :class:`StoreError` when another program has the store open.
+        """
+        passphrase = passphrase or None
+        with self._lock, self._copying():
+            # Leaving WAL mode needs to be alone, and empties the WAL, which has the old key.
+            self._connection.execute("PRAGMA journal_mode=DELETE")
+            try:
+                fresh = self._copy(self.path, passphrase)
+                self._connection.close()  # Windows cannot replace a file that is open
+                fresh.replace(self.path)
+                self._passphrase = passphrase
+                _sync_folder(self.path.parent)
+            finally:
+                self._connection.close()
+                self._open(self._passphrase)
+            if self.backup_file.exists():
+                self.backup()
+
+    def scrub(self) -> None:
+        """Make sure that deleted bytes are in no file of ours: empty the WAL, renew the backup.
+
+        Raises :class:`StoreError` when another program is reading and the WAL must wait.
+        """
+        with self._lock, self._copying():
+            (busy, _, _) = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            _unfinished(self.backup_file).unlink(missing_ok=True)
+            if self.backup_file.exists():
+                self.backup()
+            if busy:
+                raise StoreError(
+                    "The text is deleted, but another program is reading the store, so its "
+                    f"write-ahead log {self.path}-wal may still hold it. Close that program and "
+                    "run “ondevice memory check”."
+                )
+
+    def damage(self) -> list[str]:
+        """What SQLite's own checks find wrong; an empty list is a sound file."""
+        with self._lock:
+            try:
+                rows = self._connection.execute("PRAGMA integrity_check").fetchall()
+                rows += self._connection.execute("PRAGMA foreign_key_check").fetchall()
+                rows += self._connection.execute("PRAGMA cipher_integrity_check").fetchall()
+            except DatabaseError as error:
+                return [str(error)]
+        return [text for row in rows if (text := " ".join(map(str, row))) != "ok"]
 
     def close(self) -> None:
         with self._lock:
             self._connection.close()
+
+    @contextmanager
+    def _copying(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, Error) as error:
+            raise StoreError(
+                f"The store {self.path} could not be rewritten: {error}. It is as it was; if "
+                "another program has it open, close that and try again."
+            ) from error
+
+    def _copy(self, target: Path, passphrase: str | None) -> Path:
+        """A copy of the store under ``passphrase``, 0600 and on disk, for ``target`` to become."""
+        fresh = _unfinished(target)
+        fresh.unlink(missing_ok=True)
+        os.close(os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+        connection = self._connection
+        try:
+            connection.execute("ATTACH ? AS copy KEY ?", (str(fresh), passphrase or ""))
+            try:
+                with self.write():
+                    connection.execute("SELECT sqlcipher_export('copy')").fetchall()
+                    connection.execute(f"PRAGMA copy.user_version={self._version()}")
+            finally:
+                connection.execute("DETACH copy")
+        except BaseException:
+            fresh.unlink(missing_ok=True)
+            raise
+        return fresh
+
+
+def _unfinished(target: Path) -> Path:
+    return target.with_name(f"{target.name}.new")
+
+
+def _is_plain(path: Path) -> bool | None:
+    """Whether the file is a SQLite file without encryption; None: it is empty."""
+    with path.open("rb") as file:
+        head = file.read(len(_PLAIN))
+    return head == _PLAIN if head else None
+
+
+def _connect(path: Path, passphrase: str | None) -> Connection:
+    plain = _is_plain(path)
+    if plain is False and not passphrase:
+        raise StoreLocked(f"The store {path} has a passphrase, or is not a store at all.")
+    if plain and passphrase:
+        raise StoreLocked(
+            f"The store {path} has no passphrase yet. Open it without one; "
+            "“ondevice memory passphrase” sets it."
+        )
+    connection = connect(path, isolation_level=None, check_same_thread=False)
+    try:
+        if passphrase:
+            connection.execute("PRAGMA key='" + passphrase.replace("'", "''") + "'")
+            try:
+                connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+            except DatabaseError as error:
+                raise StoreLocked(f"The passphrase does not open the store {path}.") from error
+        connection.row_factory = Row
+        for pragma in (
+            "busy_timeout=5000",
+            "journal_mode=WAL",
+            "synchronous=FULL",
+            "foreign_keys=ON",
+            "secure_delete=ON",
+        ):
+            connection.execute(f"PRAGMA {pragma}")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _sync_folder(folder: Path) -> None:
+    """Put a rename on disk, where folders can be opened (not on Windows)."""
+    with suppress(PermissionError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable
 
-from ondevice.store.migrations import m001_conversations
+from ondevice.store._sqlite import Connection
+from ondevice.store.migrations import m001_conversations, m002_memory
 
 #: Applied in order; ``PRAGMA user_version`` is how many have been.
-MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (m001_conversations.migrate,)
+MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
+    m001_conversations.migrate,
+    m002_memory.migrate,
+)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sqlite3
+from ondevice.store._sqlite import Connection
 
 
-def migrate(connection: sqlite3.Connection) -> None:
+def migrate(connection: Connection) -> None:
     connection.execute(
         """
         CREATE TABLE conversation (

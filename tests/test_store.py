@@ -1,0 +1,196 @@
+"""The store keeps what was committed, keeps it private, and says plainly what is wrong."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+from pathlib import Path
+
+import pytest
+
+from ondevice.errors import StoreError, StoreLocked
+from ondevice.store import Database
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "folder" / "store.db"
+
+
+def add(database: Database, title: str) -> None:
+    with database.write() as connection:
+        connection.execute(
+            "INSERT INTO conversation(title, created_at, updated_at) VALUES (?, '', '')", (title,)
+        )
+
+
+def titles(database: Database) -> list[str]:
+    with database.read() as connection:
+        return [row["title"] for row in connection.execute("SELECT title FROM conversation")]
+
+
+def test_what_was_committed_is_there_after_reopening(path: Path) -> None:
+    database = Database(path)
+    add(database, "kept")
+    database.close()
+    assert titles(Database(path)) == ["kept"]
+
+
+def test_a_transaction_that_raises_leaves_nothing_and_the_next_one_works(path: Path) -> None:
+    database = Database(path)
+    with pytest.raises(ZeroDivisionError), database.write() as connection:
+        connection.execute("INSERT INTO conversation VALUES (1, 'lost', '', '')")
+        raise ZeroDivisionError
+    add(database, "kept")
+    assert titles(database) == ["kept"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file modes are POSIX's")
+def test_folder_and_files_are_for_the_user_only(path: Path) -> None:
+    previous = os.umask(0)
+    try:
+        database = Database(path)
+        add(database, "private")
+        database.backup()
+    finally:
+        os.umask(previous)
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
+    assert set(modes) == {"store.db", "store.db-wal", "store.db-shm", "store.backup.db"}
+    assert set(modes.values()) == {0o600}
+
+
+def test_a_passphrase_hides_every_byte_and_can_be_changed_and_removed(path: Path) -> None:
+    database = Database(path)
+    add(database, "a very private title")
+    database.backup()
+    database.set_passphrase("it's a secret")
+    add(database, "a second one")
+    for file in path.parent.iterdir():
+        assert b"private title" not in file.read_bytes(), file.name
+        assert not file.read_bytes().startswith(b"SQLite format 3"), file.name
+    assert database.damage() == []
+    database.close()
+
+    with pytest.raises(StoreLocked):
+        Database(path)
+    with pytest.raises(StoreLocked):
+        Database(path, "not it")
+    database = Database(path, "it's a secret")
+    database.set_passphrase("another")
+    database.close()
+    with pytest.raises(StoreLocked):
+        Database(path, "it's a secret")
+    database = Database(path, "another")
+    database.set_passphrase(None)
+    database.close()
+    with pytest.raises(StoreLocked, match="no passphrase yet"):
+        Database(path, "another")
+    assert titles(Database(path)) == ["a very private title", "a second one"]
+
+
+def test_the_passphrase_is_not_changed_under_another_program(path: Path) -> None:
+    database, other = Database(path), Database(path)
+    add(other, "written next door")
+    with pytest.raises(StoreError, match="another program"):
+        database.set_passphrase("secret")
+    add(other, "still at work")
+    assert titles(database) == ["written next door", "still at work"]
+    assert not database.encrypted
+
+
+def test_a_passphrase_that_cannot_be_set_leaves_the_old_store(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = Database(path)
+    add(database, "kept")
+
+    def full_disk(self: Path, target: Path) -> Path:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full_disk)
+    with pytest.raises(StoreError, match="No space left"):
+        database.set_passphrase("secret")
+    assert titles(database) == ["kept"]
+    assert not database.encrypted
+    database.close()
+    assert titles(Database(path)) == ["kept"]
+    assert [file.name for file in path.parent.glob("*.new")] == []
+
+
+def test_a_copy_that_was_killed_half_way_does_not_stay(path: Path) -> None:
+    path.parent.mkdir()
+    leftover = path.with_name("store.db.new")
+    leftover.write_bytes(b"half a copy")
+    Database(path)
+    assert not leftover.exists()
+
+
+def test_a_store_of_an_earlier_version_is_backed_up_and_brought_up_to_date(path: Path) -> None:
+    from ondevice.store.migrations import m001_conversations
+
+    path.parent.mkdir()
+    old = sqlite3.connect(path)
+    m001_conversations.migrate(old)
+    old.execute("INSERT INTO conversation VALUES (1, 'old', '', '')")
+    old.execute("PRAGMA user_version=1")
+    old.commit()
+    old.close()
+    database = Database(path)
+    assert titles(database) == ["old"]
+    with database.read() as connection:
+        assert connection.execute("SELECT count(*) FROM cube").fetchone()[0] == 0
+    backup = sqlite3.connect(database.backup_file)
+    assert backup.execute("PRAGMA user_version").fetchone() == (1,)
+    assert backup.execute("SELECT title FROM conversation").fetchall() == [("old",)]
+    backup.close()
+
+
+def test_a_store_of_a_newer_version_is_left_alone(path: Path) -> None:
+    database = Database(path)
+    with database.write() as connection:
+        connection.execute("PRAGMA user_version=999")
+    database.close()
+    with pytest.raises(StoreError, match="newer ondevice"):
+        Database(path)
+
+
+def test_a_file_that_is_no_store_is_refused_and_kept(path: Path) -> None:
+    path.parent.mkdir()
+    path.write_text("my diary, not a database")
+    with pytest.raises(StoreError):
+        Database(path)
+    assert path.read_text() == "my diary, not a database"
+
+
+def test_damage_is_found(path: Path) -> None:
+    database = Database(path)
+    for number in range(200):
+        add(database, f"title {number} " + "x" * 200)
+    assert database.damage() == []
+    database.close()
+    content = bytearray(path.read_bytes())
+    content[-4096:] = b"\xff" * 4096
+    path.write_bytes(content)
+    assert Database(path).damage() != []
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_cannot_be_written_is_an_error_with_advice(path: Path) -> None:
+    path.parent.mkdir(mode=0o500)
+    with pytest.raises(StoreError, match="ONDEVICE_HOME"):
+        Database(path)
+
+
+def test_a_full_disk_loses_only_the_change_that_did_not_fit(path: Path) -> None:
+    database = Database(path)
+    add(database, "kept")
+    with database.read() as connection:
+        (pages,) = connection.execute("PRAGMA page_count").fetchone()
+        connection.execute(f"PRAGMA max_page_count={pages + 2}")
+    with pytest.raises(StoreError, match="full"):
+        add(database, "too much " * 10_000)
+    add(database, "small")
+    assert titles(database) == ["kept", "small"]
+    assert database.damage() == []
