@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import resource
+import os
 import secrets
 import threading
 import time
@@ -24,6 +24,7 @@ from ondevice.engine.messages import (
 )
 from ondevice.errors import ContextError, UsageError
 from ondevice.llama import Context, Model, Sampler, grammar_of_schema
+from ondevice.ram.process import of_process
 
 
 class Session:
@@ -139,7 +140,7 @@ class Session:
                 generated_ms=(now - first_token_at) * 1e3,
                 context_tokens=len(context.tokens),
                 n_ctx=context.n_ctx,
-                peak_ram_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+                peak_ram_bytes=ram.peak if (ram := of_process(os.getpid())) else 0,
                 seed=seed,
             ),
         )

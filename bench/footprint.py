@@ -1,0 +1,162 @@
+"""What ondevice adds to a model: RAM of its processes, time to import, time to the first token.
+
+RAM is the proportional set size of all our processes, at its highest while a reply streams, less
+the weights (mapped file), the KV cache and the compute buffers, as far as those are resident.
+Linux only, with the default model.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import re
+import select
+import struct
+import subprocess
+import sys
+import termios
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import frame
+import psutil
+
+from ondevice import models
+from ondevice.engine import Engine
+from ondevice.engine.messages import Load, Loaded
+
+MODEL = "smollm2-135m"
+QUESTION = "Tell me a long story about the sea."
+ONDEVICE = [sys.executable, "-m", "ondevice"]
+
+
+def measure(quick: bool) -> tuple[frame.Figures, frame.Runs]:
+    rounds = 3 if quick else 7
+    path = models.find(MODEL).path
+    with Engine() as engine:
+        loaded = engine.load(Load(path=str(path)))
+    runs: frame.Runs = []
+    for number in range(rounds + 1):
+        frame.say(f"round {number} of {rounds}")
+        run = {
+            "import_ms": import_ms(),
+            "first_token_s": first_token_s(),
+            "ask_overhead_mb": ask_overhead(loaded) / 1e6,
+            "chat_overhead_mb": chat_overhead(loaded) / 1e6,
+        }
+        if number:  # the first warms the page cache
+            runs.append(run)
+    return {name: frame.median(r[name] for r in runs) for name in runs[0]}, runs
+
+
+def import_ms() -> float:
+    code = "import time; t = time.perf_counter(); import ondevice; print(time.perf_counter() - t)"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return float(out.stdout) * 1e3
+
+
+def first_token_s() -> float:
+    started = time.perf_counter()
+    with asking("--max-tokens", "1") as process:
+        assert process.stdout is not None
+        process.stdout.read(1)
+        return time.perf_counter() - started
+
+
+def ask_overhead(loaded: Loaded) -> float:
+    with asking("--max-tokens", "200") as process:
+        watch = Watch(process.pid, loaded)
+        assert process.stdout is not None
+        process.stdout.read()
+        return watch.stop()
+
+
+def asking(*options: str) -> subprocess.Popen[bytes]:
+    command = [*ONDEVICE, "ask", "--model", MODEL, "--seed", "1", *options, QUESTION]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
+
+
+def chat_overhead(loaded: Loaded) -> float:
+    """The app in a terminal of 100 × 30, a question typed, watched until the reply is over."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.environ["TERM"] = "xterm-256color"
+        os.execv(sys.executable, [*ONDEVICE, "chat", "--model", MODEL, "--seed", "1"])
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
+    watch = Watch(pid, loaded)
+    quiet(terminal, 3)
+    os.write(terminal, QUESTION.encode() + b"\r")
+    quiet(terminal, 3)
+    overhead = watch.stop()
+    os.write(terminal, b"\x11")  # ctrl+q
+    quiet(terminal, 1)
+    psutil.Process(pid).kill()
+    os.waitpid(pid, 0)
+    os.close(terminal)
+    return overhead
+
+
+def quiet(terminal: int, seconds: float) -> None:
+    """Read what the app draws until it has drawn nothing for ``seconds``, a minute at most."""
+    end = time.monotonic() + 60
+    while time.monotonic() < end and select.select([terminal], [], [], seconds)[0]:
+        try:
+            os.read(terminal, 65536)
+        except OSError:  # the app has ended
+            return
+
+
+class Watch(threading.Thread):
+    """Follows the highest RAM of a process and its children beyond the model's own."""
+
+    def __init__(self, pid: int, loaded: Loaded) -> None:
+        super().__init__(daemon=True)
+        self._pid = pid
+        self._loaded = loaded
+        self._highest = 0
+        self._over = threading.Event()
+        self.start()
+
+    def run(self) -> None:
+        while not self._over.wait(0.1):
+            try:
+                root = psutil.Process(self._pid)
+                processes = [root, *root.children(recursive=True)]
+                ram = sum(self._overhead(process.pid) for process in processes)
+            except (psutil.Error, OSError):
+                continue  # a process ended meanwhile
+            self._highest = max(self._highest, ram)
+
+    def stop(self) -> int:
+        self._over.set()
+        self.join()
+        return self._highest
+
+    def _overhead(self, pid: int) -> int:
+        """Bytes of process ``pid`` that are not the model's."""
+        buffers = (self._loaded.kv_bytes, self._loaded.compute_bytes)
+        total = 0
+        for name, size, pss in mappings(pid):
+            is_buffer = not name and any(abs(size - b) < 0.02 * b + 8192 for b in buffers)
+            if name != self._loaded.path and not is_buffer:
+                total += pss
+        return total
+
+
+def mappings(pid: int) -> Iterator[tuple[str, int, int]]:
+    """File (or empty), size in bytes and proportional resident bytes of each mapping."""
+    name, size = "", 0
+    for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
+        if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
+            name = " ".join(line.split()[5:])
+        elif line.startswith("Size:"):
+            size = int(line.split()[1]) * 1024
+        elif line.startswith("Pss:"):
+            yield name, size, int(line.split()[1]) * 1024
+
+
+if __name__ == "__main__":
+    frame.run(__doc__, measure)

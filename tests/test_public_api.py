@@ -1,0 +1,36 @@
+"""The public names: complete, importable, documented."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import ondevice
+from ondevice import errors
+
+
+def test_every_public_name_exists_and_says_what_it_is() -> None:
+    for name in ondevice.__all__:
+        thing = getattr(ondevice, name)
+        assert thing.__doc__, name
+    assert list(ondevice.__all__) == sorted(ondevice.__all__)
+
+
+def test_every_error_is_in_the_tree_and_in_its_picture() -> None:
+    classes = {
+        name: thing
+        for name, thing in vars(errors).items()
+        if isinstance(thing, type) and issubclass(thing, Exception)
+    }
+    assert classes == errors.BY_NAME
+    for name in classes:
+        assert name in (errors.__doc__ or ""), name
+
+
+def test_importing_ondevice_loads_no_model_code() -> None:
+    heavy = {"llama_cpp", "numpy", "textual", "huggingface_hub", "jinja2"}
+    code = "import sys, ondevice; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert not heavy & set(loaded.stdout.split())
