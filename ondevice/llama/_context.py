@@ -7,7 +7,6 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
 
 import llama_cpp
 import numpy as np
@@ -16,6 +15,7 @@ import psutil
 
 from ondevice.errors import MemoryShortError, NativeError
 from ondevice.llama import _log
+from ondevice.llama._eval_hook import EvalHook
 from ondevice.llama._model import Model
 
 _GGML_TYPES = {"f16": 1, "q8_0": 8, "q4_0": 2}  # enum ggml_type
@@ -24,14 +24,6 @@ _ABORTED = 2  # llama_decode's answer after the abort callback said so
 #: Positions of one batch that may have logits. llama.cpp sizes its compute buffer by it, and by
 #: the whole batch if not told: 515 instead of 26 MiB for a vocabulary of 262,144.
 MAX_OUTPUTS = 16
-
-
-class EvalHook(Protocol):
-    """What sees each node of the compute graph before and after it is computed."""
-
-    @property
-    def callback(self) -> Any:
-        """A ``ggml_backend_sched_eval_callback``, or None."""
 
 
 class Context:
@@ -56,7 +48,7 @@ class Context:
         #: What the KV cache holds: a token id for each position.
         self.tokens: list[int] = []
         self.batch_tokens = batch_tokens
-        self._hook = eval_hook
+        self._hook = eval_hook or EvalHook()
         params = llama_cpp.llama_context_default_params()
         params.n_ctx = n_ctx
         params.n_batch = params.n_ubatch = batch_tokens
@@ -64,8 +56,8 @@ class Context:
         params.n_threads = params.n_threads_batch = n_threads or default_threads()
         params.type_k = params.type_v = _GGML_TYPES[kv_type]
         params.no_perf = True
-        if eval_hook is not None and eval_hook.callback is not None:
-            params.cb_eval = eval_hook.callback
+        if self._hook.callback is not None:
+            params.cb_eval = self._hook.callback
         _log.reset()
         self._handle = llama_cpp.llama_init_from_model(model.handle, params)
         if not self._handle:
@@ -97,13 +89,19 @@ class Context:
         A batch has at most ``batch_tokens``. ``cancel`` ends one of more than one token between
         two nodes of the graph; the answer is then False and the sequence as it was.
 
-        Raises :class:`NativeError` when llama.cpp fails; the sequence is then as it was.
+        Raises :class:`NativeError` when llama.cpp fails, and what the actions of the eval hook
+        raise; the sequence is then as it was.
         """
         ids = (ctypes.c_int32 * len(batch))(*batch)
         with self._abort_on(cancel if len(batch) > 1 else None):
             status = llama_cpp.llama_decode(
                 self.handle, llama_cpp.llama_batch_get_one(ids, len(batch))
             )
+        try:
+            self._hook.finish(complete=status == 0)
+        except BaseException:
+            self.truncate(len(self.tokens))
+            raise
         if status == 0:
             self.tokens += batch
             return True

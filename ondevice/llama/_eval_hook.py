@@ -1,0 +1,171 @@
+"""Calls what wants to act between the nodes of llama.cpp's compute graph.
+
+llama.cpp asks at every node, in order, whether to end the computed range there, and calls again
+once that range is computed (``llama_context_params.cb_eval``). That is about a thousand calls a
+token, so a node is inspected once, and the verdict is kept in the node itself: a tag in the
+padding of its struct. llama.cpp reuses a graph while it can; a new one has new nodes, in which
+ggml zeroes the padding, so no tag outlives its node, even where the address is used again.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import llama_cpp
+
+from ondevice.errors import NativeError
+from ondevice.llama._ggml import OP_NONE, TAG_OFFSET, Tensor
+
+_tag_at = ctypes.c_uint64.from_address
+
+Action = Callable[[], None]
+
+
+@dataclass(frozen=True)
+class Actions:
+    """What to do at a node, each time that its graph is computed."""
+
+    before: Action | None = None  # all nodes before it are computed, the node is not
+    after: Action | None = None  # the node is computed
+
+
+class NodeHandler(Protocol):
+    """Decides what happens at the nodes of a graph."""
+
+    def inspect(self, node: Tensor) -> Actions | None:
+        """What to do at ``node``; None: nothing.
+
+        Called once for each node of a new graph, in order and before the node is computed. The
+        actions may hold on to the node and its operands: they are forgotten with the graph.
+        """
+
+
+@dataclass(eq=False, slots=True)
+class _Stop:
+    """A node at which something happens."""
+
+    first: bool  # the first node of its graph
+    before: list[Action] = field(default_factory=list)
+    after: list[Action] = field(default_factory=list)
+    next: _Stop | None = None  # the node after it, if something happens before that one
+
+
+class EvalHook:
+    """Runs the actions of its handlers, in the order of the handlers.
+
+    A hook belongs to one context, which calls :meth:`finish` after each ``llama_decode``. Without
+    handlers :attr:`callback` is None, and the context computes as if there were no hook.
+    """
+
+    def __init__(self, *handlers: NodeHandler) -> None:
+        self._handlers = handlers
+        self._error: BaseException | None = None
+        self._stops: dict[int, _Stop] = {}  # tag → what happens there
+        self._plain = 1  # the tag of nodes where nothing happens; lower tags mean nothing
+        self._next_tag = 2
+        self._learnt: tuple[Tensor, _Stop] | None = None  # the last node, if it was inspected now
+        self._entered: _Stop | None = None  # the node whose ``before`` has been run
+        self._skipped_op = OP_NONE
+        #: What llama.cpp calls at each node: a ``ggml_backend_sched_eval_callback``, or None.
+        self.callback: Any = (
+            llama_cpp.ggml_backend_sched_eval_callback(self._on_node) if handlers else None
+        )
+
+    def finish(self, *, complete: bool) -> None:
+        """Take note that ``llama_decode`` has returned, ``complete`` if it says that all is well.
+
+        Raises what an action has raised. The logits are worthless then, whatever ``llama_decode``
+        says: it takes a graph that the callback ended for a computed one.
+        """
+        error, self._error = self._error, None
+        self._learnt = self._entered = None
+        if error is not None:
+            self._forget()
+            raise error
+        if not complete:  # a graph may have been inspected in part
+            self._forget()
+
+    def _forget(self) -> None:
+        """Make all tags stale: every node is inspected again."""
+        self._stops.clear()
+        self._plain = self._next_tag
+        self._next_tag += 1
+
+    def _on_node(self, address: int, ask: bool, _user_data: int | None) -> bool:
+        """True if asked: end the range with this node. True after it: go on with the graph."""
+        tag = _tag_at(address + TAG_OFFSET).value
+        if tag == self._plain:
+            return not ask
+        if self._error is not None:
+            return self._skip(address, ask)
+        try:
+            stop = self._stops.get(tag)
+            if stop is None:
+                return self._learn(Tensor.from_address(address))
+            return self._enter(stop) if ask else self._leave(stop)
+        except BaseException as error:  # nothing may be raised through llama.cpp
+            self._error = error
+            self._forget()
+            return self._skip(address, ask)
+
+    def _learn(self, node: Tensor) -> bool:
+        """Inspect a node. Each node of a graph that is new is a range of its own."""
+        if self._learnt is None:
+            self._forget()
+        stop = _Stop(first=self._learnt is None)
+        for handler in self._handlers:
+            if actions := handler.inspect(node):
+                stop.before += [actions.before] if actions.before else []
+                stop.after += [actions.after] if actions.after else []
+        if stop.first or stop.before or stop.after:
+            self._mark(node, stop)
+        else:
+            node.tag = self._plain
+        if stop.before and self._learnt is not None:
+            previous, previous_stop = self._learnt
+            self._mark(previous, previous_stop)
+            previous_stop.next = stop
+        self._learnt = node, stop
+        for action in stop.before:
+            action()
+        return True
+
+    def _mark(self, node: Tensor, stop: _Stop) -> None:
+        if node.tag <= self._plain:
+            node.tag = self._next_tag
+            self._stops[self._next_tag] = stop
+            self._next_tag += 1
+
+    def _enter(self, stop: _Stop) -> bool:
+        """A node that was inspected before is to be computed."""
+        self._learnt = None
+        if stop.before and self._entered is not stop:
+            if not stop.first:
+                raise NativeError(
+                    "llama.cpp computed the nodes of a graph in another order than before."
+                )
+            for action in stop.before:
+                action()
+        return bool(stop.after or stop.next)
+
+    def _leave(self, stop: _Stop) -> bool:
+        """The range that ends with this node has been computed."""
+        for action in stop.after:
+            action()
+        if stop.next is not None:
+            for action in stop.next.before:
+                action()
+        self._entered = stop.next
+        return True
+
+    def _skip(self, address: int, ask: bool) -> bool:
+        """After an error: compute nothing more, for weights may point nowhere."""
+        node = Tensor.from_address(address)
+        if ask:
+            self._skipped_op, node.op = node.op, OP_NONE
+        elif node.op == OP_NONE:
+            node.op = self._skipped_op
+        return ask

@@ -1,0 +1,151 @@
+"""The eval hook on a real model: it sees every node, changes nothing, and fails in the open."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ondevice.errors import NativeError
+from ondevice.llama import Actions, Context, EvalHook, Model, NodeHandler, Tensor, _ggml
+
+TEXT = "The quick brown fox jumps over the lazy dog, and then it sleeps for a while."
+
+
+@pytest.fixture(scope="module")
+def model(default_model: Path) -> Iterator[Model]:
+    model = Model(default_model, use_extra_bufts=False)
+    yield model
+    model.close()
+
+
+class Recorder:
+    """Writes down what is inspected and what is run; acts where ``wanted`` says so."""
+
+    def __init__(self, wanted: str = "", *, fail: bool = False) -> None:
+        self.wanted = wanted
+        self.fail = fail
+        self.inspected: list[str] = []
+        self.run: list[str] = []
+
+    def inspect(self, node: Tensor) -> Actions | None:
+        self.inspected.append(node.name)
+        if not node.name.startswith(self.wanted) or not self.wanted:
+            return None
+        name = node.name
+
+        def before() -> None:
+            self.run.append(f"before {name}")
+            if self.fail:
+                raise OSError("the disk is gone")
+
+        return Actions(before=before, after=lambda: self.run.append(f"after {name}"))
+
+
+def logits(model: Model, *handlers: NodeHandler, lengths: tuple[int, ...]) -> list[bytes]:
+    """The logits after each batch of a text that is processed in batches of these lengths."""
+    context = Context(model, n_ctx=512, n_threads=2, eval_hook=EvalHook(*handlers))
+    tokens = iter(model.tokenize(TEXT) * 30)
+    result = []
+    for length in lengths:
+        context.decode([next(tokens) for _ in range(length)])
+        result.append(context.logits().tobytes())
+    context.close()
+    return result
+
+
+#: Batches and single tokens by turns, past the 256 positions at which a graph is rebuilt.
+LENGTHS = (20, 1, 1, 230, 1, 1, 1, 1, 7, 1, 1)
+
+
+def test_watching_every_node_changes_no_logit(model: Model) -> None:
+    plain = logits(model, lengths=LENGTHS)
+    for recorder in (Recorder("ffn_out"), Recorder("norm")):
+        assert logits(model, recorder, lengths=LENGTHS) == plain
+
+
+def test_a_reused_graph_is_inspected_once_and_acted_on_each_time(model: Model) -> None:
+    recorder = Recorder("l_out")
+    logits(model, recorder, lengths=(1, 1, 1, 1))
+    n_layers = 30
+    per_token = recorder.run[: 2 * n_layers]
+    assert per_token[:3] == ["before l_out-0", "after l_out-0", "before l_out-1"]
+    assert recorder.run == per_token * 4
+    graphs = recorder.inspected.count("l_out-7")
+    assert graphs < 4  # llama.cpp builds the first graphs anew, then reuses
+
+
+def test_a_graph_in_place_of_another_is_inspected_anew(model: Model) -> None:
+    """Node addresses repeat from graph to graph; what was decided for one must not linger."""
+    recorder = Recorder("l_out")
+    logits(model, recorder, lengths=LENGTHS)
+    assert len(recorder.run) == 2 * 30 * len(LENGTHS)
+
+
+def test_the_first_node_can_be_acted_on(model: Model) -> None:
+    names = Recorder()
+    logits(model, names, lengths=(1,))
+    recorder = Recorder(names.inspected[0])
+    logits(model, recorder, lengths=(1, 1, 1))
+    assert recorder.run.count(f"before {names.inspected[0]}") == 3
+
+
+@pytest.mark.parametrize("lengths", [(1,), (8,), (1, 1, 1)], ids=["token", "batch", "reused"])
+@pytest.mark.parametrize("node", ["l_out-0", "ffn_norm-3", "result_output", "embd"])
+def test_an_error_in_an_action_comes_out_and_the_context_lives_on(
+    model: Model, lengths: tuple[int, ...], node: str
+) -> None:
+    recorder = Recorder(node)
+    context = Context(model, n_ctx=512, n_threads=2, eval_hook=EvalHook(recorder))
+    tokens = model.tokenize(TEXT)
+    for length in lengths[:-1]:
+        context.decode(tokens[:length])
+    kept = list(context.tokens)
+    recorder.fail = True
+    with pytest.raises(OSError, match="the disk is gone"):
+        context.decode(tokens[: lengths[-1]])
+    assert context.tokens == kept
+    recorder.fail = False
+    context.truncate(0)
+    context.decode(tokens)
+    again = context.logits().tobytes()
+    context.close()
+    assert [again] == logits(model, lengths=(len(tokens),))
+
+
+def test_a_context_without_handlers_has_no_callback() -> None:
+    assert EvalHook().callback is None
+
+
+def test_a_handler_reads_the_numbers_that_were_computed(model: Model) -> None:
+    class Rows:
+        tokens: list[list[int]]
+
+        def inspect(self, node: Tensor) -> Actions | None:
+            if node.op_name != "GET_ROWS" or self.tokens:
+                return None
+            _, ids = node.operands()
+            return Actions(before=lambda: self.tokens.append(ids.integers()))
+
+    rows = Rows()
+    rows.tokens = []
+    tokens = model.tokenize(TEXT)
+    context = Context(model, n_ctx=512, n_threads=2, eval_hook=EvalHook(rows))
+    context.decode(tokens)
+    context.close()
+    assert rows.tokens[0] == tokens
+
+
+def test_a_foreign_tensor_layout_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    fields = dict(Tensor._fields_)
+    fields["data"] = fields.pop("data")  # moved to the end
+
+    class Moved(ctypes.Structure):
+        _fields_ = tuple(fields.items())
+        name, op_name, operands = Tensor.name, Tensor.op_name, Tensor.operands
+
+    monkeypatch.setattr(_ggml, "Tensor", Moved)
+    with pytest.raises(NativeError, match=r"ggml \d+\.\d+.*llama-cpp-python 0\.3\.36"):
+        _ggml._check_layout()
