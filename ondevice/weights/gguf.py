@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, TypeGuard
 
 from ondevice.errors import ModelFileError
 
@@ -215,28 +215,32 @@ class GGUFFile:
         return value if isinstance(value, str) else None
 
     def number(self, key: str, default: int = 0) -> int:
-        """The whole number under ``key``; of an array the largest; else ``default``."""
+        """The count under ``key``; of an array the largest; ``default`` if there is none."""
         value = self.metadata.get(key)
-        if isinstance(value, tuple):
-            return max((element for element in value if isinstance(element, int)), default=default)
-        return value if isinstance(value, int) else default
+        values = value if isinstance(value, tuple) else (value,)
+        return max((each for each in values if _is_count(each)), default=default)
+
+    def length(self, key: str) -> int:
+        """Elements of the array under ``key``; 0 if there is none."""
+        value = self.metadata.get(key)
+        if isinstance(value, ArrayOnDisk):
+            return value.length
+        return len(value) if isinstance(value, tuple) else 0
+
+    def hyperparameter(self, key: str, default: int = 0) -> int:
+        """The number under ``key`` of this architecture, such as "embedding_length"."""
+        return self.number(f"{self.architecture}.{key}", default)
 
     def per_block(self, key: str, default: int = 0) -> tuple[int, ...]:
-        """One whole number for each block: an array as it is, a single number repeated."""
-        value = self.metadata.get(key)
+        """A hyperparameter for each block: an array as it is, a single number repeated."""
+        value = self.metadata.get(f"{self.architecture}.{key}")
         if isinstance(value, tuple) and len(value) >= self.n_blocks:
-            return tuple(
-                element if isinstance(element, int) else default
-                for element in value[: self.n_blocks]
-            )
-        return (self.number(key, default),) * self.n_blocks
-
-    def _key(self, key: str) -> str:
-        return f"{self.architecture}.{key}"
+            return tuple(each if _is_count(each) else default for each in value[: self.n_blocks])
+        return (self.hyperparameter(key, default),) * self.n_blocks
 
     @property
     def architecture(self) -> str:
-        """llama.cpp's name, such as "qwen2"; empty if the file does not say."""
+        """llama.cpp's name, such as "qwen2"."""
         return self.text("general.architecture") or ""
 
     @property
@@ -261,7 +265,7 @@ class GGUFFile:
     @property
     def n_blocks(self) -> int:
         """Raises :class:`ModelFileError` for a number that no model has."""
-        n_blocks = self.number(self._key("block_count"))
+        n_blocks = self.hyperparameter("block_count")
         if not 0 <= n_blocks <= _MAX_BLOCKS:
             raise _damaged(self.path, f"it claims {n_blocks} blocks")
         return n_blocks
@@ -269,59 +273,58 @@ class GGUFFile:
     @property
     def n_ctx_train(self) -> int:
         """Tokens; 0 if the file does not say."""
-        return self.number(self._key("context_length"))
+        return self.hyperparameter("context_length")
 
     @property
     def n_embd(self) -> int:
-        return self.number(self._key("embedding_length"))
+        return self.hyperparameter("embedding_length")
 
     @property
     def n_vocab(self) -> int:
-        tokens = self.metadata.get("tokenizer.ggml.tokens")
-        if isinstance(tokens, ArrayOnDisk):
-            return tokens.length
-        if isinstance(tokens, tuple):
-            return len(tokens)
-        return self.number(self._key("vocab_size"))
+        return self.length("tokenizer.ggml.tokens") or self.hyperparameter("vocab_size")
 
     @property
     def n_heads(self) -> tuple[int, ...]:
         """Attention heads of each block."""
-        return self.per_block(self._key("attention.head_count"))
+        return self.per_block("attention.head_count")
 
     @property
     def n_kv_heads(self) -> tuple[int, ...]:
         """Key and value heads of each block; 0 where a block has no attention."""
-        if self._key("attention.head_count_kv") not in self.metadata:
+        if f"{self.architecture}.attention.head_count_kv" not in self.metadata:
             return self.n_heads
-        return self.per_block(self._key("attention.head_count_kv"))
+        return self.per_block("attention.head_count_kv")
 
     @property
     def key_length(self) -> int:
-        """Elements of one key."""
-        return self.number(self._key("attention.key_length"), self._head_length)
+        """Elements of one head's key."""
+        return self.hyperparameter("attention.key_length", self._head_length)
 
     @property
     def value_length(self) -> int:
-        """Elements of one value."""
-        return self.number(self._key("attention.value_length"), self._head_length)
+        """Elements of one head's value."""
+        return self.hyperparameter("attention.value_length", self._head_length)
 
     @property
     def _head_length(self) -> int:
-        return self.n_embd // max(1, *self.n_heads, 1)
+        return self.n_embd // max(1, self.hyperparameter("attention.head_count"))
 
     @property
     def n_experts(self) -> int:
-        return self.number(self._key("expert_count"))
+        return self.hyperparameter("expert_count")
 
     @property
     def n_experts_used(self) -> int:
-        return self.number(self._key("expert_used_count"))
+        return self.hyperparameter("expert_used_count")
 
     @property
     def sliding_window(self) -> int:
         """Tokens that a block with sliding-window attention looks back on; 0: there is none."""
-        return self.number(self._key("attention.sliding_window"))
+        return self.hyperparameter("attention.sliding_window")
+
+
+def _is_count(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and value >= 0
 
 
 def block_of(tensor_name: str) -> int | None:

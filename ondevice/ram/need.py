@@ -1,0 +1,203 @@
+"""How much RAM a model needs, worked out from its file before anything is loaded."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from dataclasses import dataclass
+
+from ondevice.engine.messages import KVType
+from ondevice.errors import MemoryShortError
+from ondevice.ram.available import AvailableRam
+from ondevice.weights.gguf import GGUFFile
+
+# What ondevice.llama.Context asks of llama.cpp, in tokens.
+_BATCH = 512
+_OUTPUTS = 16
+_CTX_STEP = 256  # llama.cpp rounds the context up to a multiple of it
+_SMALLEST_CTX = 512  # below it a conversation is no use
+
+_KV_BITS: dict[KVType, float] = {"f16": 16, "q8_0": 8.5, "q4_0": 4.5}  # an element
+_FLOAT = 4  # bytes
+
+# Measured on x86-64 Linux: Python, its modules and llama.cpp; then what its tokenizer keeps.
+_ENGINE = 48_000_000  # bytes, half of it shared libraries
+_TOKEN, _MERGE = 190, 160  # bytes each
+
+#: Of these, a token reads one row; they stay on the disk.
+_READ_BY_ROW = ("per_layer_token_embd.weight", "token_embd.weight")
+
+#: A block with one of these has a state of fixed size instead of keys and values, or beside them.
+_RECURRENT = ("ssm_a", "ssm_conv1d.weight", "shortconv.conv.weight", "time_mix_key.weight")
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """Bytes of RAM with which each token is computed without reading weights from the disk."""
+
+    n_ctx: int  # tokens, as llama.cpp will allocate
+    weights: int  # what each token reads, be it mapped from the file or repacked into own memory
+    kv: int  # KV cache, and the state of recurrent blocks
+    compute: int  # buffers for activations and logits
+    engine: int  # the process itself and the vocabulary
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.kv + self.compute + self.engine
+
+    def may_repack(self, available: int) -> bool:
+        """Whether llama.cpp may repack weights for its fastest kernels.
+
+        It then holds them twice, in its own memory and as file cache that nobody reads again. If
+        both do not fit, the cache displaces weights that are needed: measured, 1 token a second
+        instead of 26 where the model just fits.
+        """
+        return self.total + self.weights <= available
+
+
+def need(file: GGUFFile, n_ctx: int, kv_type: KVType = "f16") -> Need:
+    """What the model needs with a context of ``n_ctx`` tokens.
+
+    Raises :class:`ModelFileError` if the file claims a number of blocks that no model has.
+    """
+    n_ctx = -(-n_ctx // _CTX_STEP) * _CTX_STEP
+    return Need(
+        n_ctx=n_ctx,
+        weights=_weights(file),
+        kv=int(n_ctx * _kv_elements(file) * _KV_BITS[kv_type] / 8) + _states(file),
+        compute=_compute(file, n_ctx),
+        engine=_ENGINE
+        + file.length("tokenizer.ggml.tokens") * _TOKEN
+        + file.length("tokenizer.ggml.merges") * _MERGE,
+    )
+
+
+def check_fits(
+    file: GGUFFile,
+    n_ctx: int,
+    kv_type: KVType,
+    ram: AvailableRam,
+    alternatives: str = "",
+) -> Need:
+    """The need, if it fits what is available.
+
+    Raises :class:`MemoryShortError` with the figures and what would fit: a smaller context, or
+    else ``alternatives``, a sentence that names smaller models.
+    """
+    wanted = need(file, n_ctx, kv_type)
+    if wanted.total <= ram.available:
+        return wanted
+    figures = (
+        f"{file.name} needs {_mb(wanted.total)} of RAM with a context of {wanted.n_ctx} tokens "
+        f"(weights {_mb(wanted.weights)}, KV cache {_mb(wanted.kv)}, buffers "
+        f"{_mb(wanted.compute)}, engine {_mb(wanted.engine)}), and {_mb(ram.available)} are "
+        f"available ({ram.source}: {_mb(ram.total)})."
+    )
+    fitting = _largest_ctx(file, wanted.n_ctx, kv_type, ram.available)
+    if fitting:
+        raise MemoryShortError(f"{figures} A context of {fitting} tokens fits: --ctx {fitting}.")
+    short = need(file, _SMALLEST_CTX, kv_type).total - ram.available
+    raise MemoryShortError(
+        f"{figures} Even with the smallest context {_mb(short)} are missing. "
+        + (alternatives or "Close other programs, or take a smaller model.")
+    )
+
+
+def _largest_ctx(file: GGUFFile, n_ctx: int, kv_type: KVType, free: int) -> int | None:
+    """Tokens of the largest context below ``n_ctx`` that fits."""
+    steps = range(_SMALLEST_CTX, n_ctx, _CTX_STEP)
+    fitting = bisect_right(steps, free, key=lambda tokens: need(file, tokens, kv_type).total)
+    return steps[fitting - 1] if fitting else None
+
+
+def _mb(n_bytes: int) -> str:
+    return f"{n_bytes / 1e6:.0f} MB"
+
+
+def _weights(file: GGUFFile) -> int:
+    by_row = {name for name in _READ_BY_ROW if name in file.tensors}
+    if "output.weight" not in file.tensors:  # the output layer shares the embedding: read in full
+        by_row.discard("token_embd.weight")
+    return file.weights_bytes - sum(file.tensors[name].n_bytes for name in by_row)
+
+
+def _kv_elements(file: GGUFFile) -> int:
+    """Elements of keys and values for one token, all blocks.
+
+    Blocks with a sliding window count like the others: their cache has full length, so that the
+    start of a conversation can be used again.
+    """
+    kv_heads, key_length, value_length = file.n_kv_heads, file.key_length, file.value_length
+    if file.hyperparameter("attention.key_length_mla"):  # latent attention keeps no values
+        value_length = 0
+    elements = 0
+    for block in range(_n_cached_blocks(file)):
+        keys = file.tensors.get(f"blk.{block}.attn_k.weight")
+        values = file.tensors.get(f"blk.{block}.attn_v.weight", keys)
+        if keys and values:
+            elements += keys.shape[-1] + values.shape[-1]
+        elif not _is_recurrent(file, block):
+            elements += kv_heads[block] * (key_length + value_length)
+    return elements
+
+
+def _n_cached_blocks(file: GGUFFile) -> int:
+    """The blocks after these reuse the cache of earlier ones (Gemma 3n) or only draft."""
+    shared = file.hyperparameter("attention.shared_kv_layers")
+    return max(0, file.n_blocks - shared - file.hyperparameter("nextn_predict_layers"))
+
+
+def _is_recurrent(file: GGUFFile, block: int) -> bool:
+    return any(f"blk.{block}.{name}" in file.tensors for name in _RECURRENT)
+
+
+def _states(file: GGUFFile) -> int:
+    """Bytes of the states of all recurrent blocks, as llama.cpp sizes them."""
+    n_blocks = sum(_is_recurrent(file, block) for block in range(file.n_blocks))
+    rwkv = file.hyperparameter("wkv.head_size")
+    short = file.hyperparameter("shortconv.l_cache")
+    if rwkv:
+        elements = file.n_embd * (file.hyperparameter("token_shift_count", 2) + rwkv)
+    elif short:
+        elements = file.n_embd * (short - 1)
+    else:
+        inner, convolved = _ssm_widths(file)
+        elements = inner * file.hyperparameter("ssm.state_size") + convolved * max(
+            0, file.hyperparameter("ssm.conv_kernel") - 1
+        )
+    return n_blocks * elements * _FLOAT
+
+
+def _ssm_widths(file: GGUFFile) -> tuple[int, int]:
+    """Elements for one token inside a state-space block, and of these with what is convolved."""
+    inner = file.hyperparameter("ssm.inner_size")
+    groups = file.hyperparameter("ssm.group_count")
+    return inner, inner + 2 * groups * file.hyperparameter("ssm.state_size")
+
+
+# ------------------------------------------------------------------ buffers
+
+
+def _compute(file: GGUFFile, n_ctx: int) -> int:
+    """Bytes of the compute and output buffers: the most that is alive at one time.
+
+    How many activations that is in each kind of block was found by comparing with what llama.cpp
+    allocates for models of eighteen shapes, 0.1B to 30B-A3B: of all that is needed it is at most
+    1 % too low and, for some mixtures of experts, 5 % too high.
+    """
+    n_embd, n_vocab = file.n_embd, file.n_vocab
+    experts = file.n_experts_used if file.n_experts else 0
+    hidden = max(
+        file.hyperparameter("feed_forward_length"),
+        experts * file.hyperparameter("expert_feed_forward_length"),
+    )
+    queries = file.hyperparameter("attention.head_count") * file.key_length
+    keys = file.hyperparameter("attention.head_count_kv") * file.key_length
+    inner, convolved = _ssm_widths(file)
+    widest = max(
+        (4 + experts) * n_embd + 3 * hidden,  # feed-forward
+        3 * n_embd + 2 * queries + 2 * keys,  # attention
+        2 * n_embd + 2 * convolved + 4 * inner,  # state space
+    )
+    logits = _OUTPUTS * n_vocab + _BATCH * 2 * n_embd
+    masks = _BATCH * n_ctx * 2 * (2 if file.sliding_window else 1)  # 2 bytes an element
+    return max(_BATCH * widest, logits) * _FLOAT + masks + n_vocab * _FLOAT

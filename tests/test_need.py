@@ -1,0 +1,184 @@
+"""What a model needs: the estimate is what llama.cpp takes, and what does not fit is refused."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ondevice.engine import Engine
+from ondevice.engine.messages import KVType, Load
+from ondevice.errors import MemoryShortError
+from ondevice.ram.available import AvailableRam
+from ondevice.ram.need import Need, check_fits, need
+from ondevice.ram.process import of_process
+from ondevice.weights import gguf
+from ondevice.weights.gguf import GGUFFile, Part, TensorInfo, Value
+
+MB = 1_000_000
+
+
+def model(tensors: dict[str, tuple[int, ...]], **hyperparameters: Value) -> GGUFFile:
+    """A file of the architecture "test" with F16 ``tensors`` (name → shape)."""
+    return GGUFFile(
+        parts=(Part(Path("test.gguf"), 0, 0, 32),),
+        version=3,
+        metadata={
+            "general.architecture": "test",
+            "general.name": "Test",
+            **{f"test.{key.replace('__', '.')}": value for key, value in hyperparameters.items()},
+        },
+        tensors={
+            name: TensorInfo(name, shape, 1, 0, 0, 2 * shape[0] * shape[-1])
+            for name, shape in tensors.items()
+        },
+    )
+
+
+def dense(n_blocks: int = 4) -> GGUFFile:
+    """8 MB of weights, and 8 kB of KV cache for a token."""
+    return model(
+        {
+            "token_embd.weight": (1000, 1000),
+            "output.weight": (1000, 1000),
+            **{f"blk.{block}.attn_k.weight": (1000, 512) for block in range(n_blocks)},
+            **{f"blk.{block}.attn_v.weight": (1000, 512) for block in range(n_blocks)},
+        },
+        block_count=n_blocks,
+        embedding_length=1000,
+        attention__head_count=8,
+    )
+
+
+def ram(available: int) -> AvailableRam:
+    return AvailableRam(2 * available, available, "all RAM of this machine")
+
+
+# ------------------------------------------------------------------ what llama.cpp takes
+
+
+MODELS = [
+    "smollm2-135m-instruct-q4_1.gguf",
+    "gemma-3-270m-q4_k_m.gguf",
+    "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf",
+]
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(("n_ctx", "kv_type"), [(700, "f16"), (8192, "f16"), (2048, "q8_0")])
+def test_the_estimate_is_what_llama_cpp_takes(
+    big_model: Callable[[str], Path], tmp_path: Path, name: str, n_ctx: int, kv_type: KVType
+) -> None:
+    path = big_model(name)
+    expected = need(gguf.read(path), n_ctx, kv_type)
+    with Engine(log=tmp_path / "engine.log") as engine:
+        loaded = engine.load(Load(path=str(path), n_ctx=n_ctx, kv_type=kv_type))
+    assert expected.n_ctx == loaded.n_ctx
+    assert expected.kv == pytest.approx(loaded.kv_bytes, rel=0.002)
+    assert 0.97 * loaded.compute_bytes < expected.compute < 1.08 * loaded.compute_bytes
+
+
+def test_the_engine_takes_no_more_than_the_need_and_a_second_copy(engine: Engine) -> None:
+    assert engine.loaded is not None
+    assert engine.pid is not None
+    expected = need(gguf.read(Path(engine.loaded.path)), engine.loaded.n_ctx)
+    taken = of_process(engine.pid)
+    assert taken is not None
+    assert expected.kv == pytest.approx(engine.loaded.kv_bytes, rel=0.002)
+    assert taken.peak < expected.total + expected.weights
+
+
+# ------------------------------------------------------------------ what counts
+
+
+def test_a_table_that_is_read_by_row_need_not_be_in_ram() -> None:
+    file = dense(n_blocks=1)
+    assert need(file, 512).weights == file.weights_bytes - file.tensors["token_embd.weight"].n_bytes
+
+
+def test_an_embedding_that_is_also_the_output_layer_must_be_in_ram() -> None:
+    file = model({"token_embd.weight": (1000, 1000)}, block_count=0)
+    assert need(file, 512).weights == file.weights_bytes
+
+
+def test_the_context_is_rounded_up_as_llama_cpp_does() -> None:
+    assert need(dense(), 700) == need(dense(), 768)
+
+
+def test_recurrent_blocks_have_a_state_and_no_kv_cache() -> None:
+    file = model(
+        {
+            "blk.0.shortconv.conv.weight": (3, 1000),
+            "blk.1.attn_k.weight": (1000, 256),
+            "blk.1.attn_v.weight": (1000, 256),
+        },
+        block_count=2,
+        embedding_length=1000,
+        attention__head_count=8,
+        shortconv__l_cache=3,
+    )
+    assert need(file, 1024).kv == 1024 * 2 * 256 * 2 + 1000 * 2 * 4
+
+
+def test_blocks_that_share_the_cache_of_others_have_none() -> None:
+    full = dense()
+    sharing = GGUFFile(
+        full.parts,
+        3,
+        {**full.metadata, "test.attention.shared_kv_layers": 3},
+        full.tensors,
+    )
+    assert need(sharing, 1024).kv * 4 == need(full, 1024).kv
+
+
+def test_latent_attention_keeps_one_key_for_all_heads() -> None:
+    file = model(
+        {"blk.0.attn_kv_a_mqa.weight": (1000, 576)},
+        block_count=1,
+        embedding_length=1000,
+        attention__head_count=16,
+        attention__head_count_kv=1,
+        attention__key_length=576,
+        attention__key_length_mla=192,
+        attention__value_length=512,
+    )
+    assert need(file, 1024).kv == 1024 * 576 * 2
+
+
+# ------------------------------------------------------------------ what fits
+
+
+def test_what_fits_is_let_through() -> None:
+    wanted = need(dense(), 4096)
+    assert check_fits(dense(), 4096, "f16", ram(wanted.total)) == wanted
+
+
+def test_a_smaller_context_that_fits_is_named() -> None:
+    available = need(dense(), 2048).total
+    with pytest.raises(MemoryShortError, match=r"--ctx 2048\.") as caught:
+        check_fits(dense(), 4096, "f16", ram(available))
+    assert f"{available / 1e6:.0f} MB are available (all RAM of this machine" in str(caught.value)
+
+
+def test_a_model_that_never_fits_says_by_how_much_and_what_would() -> None:
+    available = need(dense(), 512).total - 3 * MB
+    with pytest.raises(MemoryShortError, match="3 MB are missing") as caught:
+        check_fits(dense(), 4096, "f16", ram(available), "Take the tiny one.")
+    assert str(caught.value).endswith("Take the tiny one.")
+    with pytest.raises(MemoryShortError, match="smaller model"):
+        check_fits(dense(), 512, "f16", ram(available))
+
+
+def test_the_figures_of_a_refusal_add_up() -> None:
+    with pytest.raises(MemoryShortError) as caught:
+        check_fits(dense(), 4096, "f16", ram(10 * MB))
+    total, _, *parts = [int(n) for n in re.findall(r"(\d+) (?:MB|tokens)", str(caught.value))][:6]
+    assert total == pytest.approx(sum(parts), abs=3)
+
+
+def test_weights_are_repacked_only_if_they_fit_twice() -> None:
+    wanted = Need(n_ctx=512, weights=500, kv=50, compute=20, engine=10)
+    assert wanted.may_repack(1080)
+    assert not wanted.may_repack(1079)
