@@ -13,6 +13,7 @@
     ├── MemoryShortError        the model does not fit in the RAM that is available
     ├── ContextError            the last message alone does not fit the context
     ├── EngineError
+    │   ├── LoadCancelled       a load was cancelled; no model is loaded
     │   ├── EngineDied          the engine process ended by itself: abort, segfault, out of memory
     │   └── NativeError         llama.cpp refused; the native layer or its version is at fault
     └── StoreError              the private store could not be opened, read or written
@@ -71,6 +72,11 @@ class EngineError(OndeviceError):
     pass
 
 
+class LoadCancelled(EngineError):
+    def __init__(self, message: str = "The load was cancelled.") -> None:
+        super().__init__(message)
+
+
 class EngineDied(EngineError):
     pass
 
@@ -102,6 +108,7 @@ BY_NAME: dict[str, type[OndeviceError]] = {
         MemoryShortError,
         ContextError,
         EngineError,
+        LoadCancelled,
         EngineDied,
         NativeError,
         StoreError,

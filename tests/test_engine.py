@@ -29,7 +29,8 @@ from ondevice.engine.messages import (
 from ondevice.errors import (
     ContextError,
     EngineDied,
-    EngineError,
+    LoadCancelled,
+    MemoryShortError,
     ModelFileError,
     UsageError,
 )
@@ -290,9 +291,18 @@ def test_a_file_that_is_no_model_is_refused_and_the_engine_lives(
         assert "Paris" in ask(engine, *HELLO)[0]
 
 
+def test_a_model_that_does_not_fit_is_refused_with_the_figures(default_model: Path) -> None:
+    with Engine() as engine:
+        with pytest.raises(MemoryShortError, match=r"MB of RAM .* --ctx"):
+            engine.load(Load(path=str(default_model), n_ctx=8192, ram=300_000_000))
+        with pytest.raises(MemoryShortError, match="are missing"):
+            engine.load(Load(path=str(default_model), ram=100_000_000))
+        engine.load(Load(path=str(default_model), n_ctx=512, ram=300_000_000))
+
+
 def test_a_load_can_be_cancelled(default_model: Path) -> None:
     with Engine() as engine:
-        with pytest.raises(EngineError, match="cancelled"):
+        with pytest.raises(LoadCancelled):
             engine.load(Load(path=str(default_model)), on_progress=lambda _: engine.cancel())
         assert engine.loaded is None
         engine.load(Load(path=str(default_model), n_ctx=256))

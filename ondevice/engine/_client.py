@@ -156,6 +156,7 @@ class Engine:
                 stderr=log,
                 # Ctrl+C in the terminal is for the app, which then cancels.
                 start_new_session=True,
+                creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
             )
         except OSError as error:
             raise EngineError(f"The engine process cannot be started: {error}.") from error

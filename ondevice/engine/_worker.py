@@ -30,8 +30,11 @@ from ondevice.engine.messages import (
     decode_request,
     encode,
 )
-from ondevice.errors import EngineError, ModelFileError, OndeviceError, UsageError
-from ondevice.llama import Context, LoadCancelled, Model
+from ondevice.errors import LoadCancelled, ModelFileError, OndeviceError, UsageError
+from ondevice.llama import Context, Model
+from ondevice.ram import available
+from ondevice.ram.need import check_fits
+from ondevice.weights import gguf
 
 _DEFAULT_CTX = 4096  # tokens
 _OOM_SCORE_ADJ = "800"  # of 1000: when memory runs out, the engine goes and the app stays
@@ -63,10 +66,10 @@ class Worker:
                     self._send(self._load(job.request, job.cancel))
                 else:
                     self._generate(job.request, job.cancel)
-            except OndeviceError as error:
+            except (OndeviceError, LoadCancelled) as error:
+                if isinstance(job.request, Load):
+                    self._unload()
                 self._send(Failed(error=type(error).__name__, message=str(error)))
-            except LoadCancelled:
-                self._send(Failed(error=EngineError.__name__, message="The load was cancelled."))
 
     def _listen(self) -> None:
         cancel = threading.Event()
@@ -89,32 +92,29 @@ class Worker:
 
     def _load(self, request: Load, cancel: threading.Event) -> Loaded:
         started = time.perf_counter()
-        path = Path(request.path)
+        file = gguf.read(Path(request.path))
         self._unload()
+        n_ctx = request.n_ctx or min(file.n_ctx_train or _DEFAULT_CTX, _DEFAULT_CTX)
+        check_fits(file, n_ctx, request.kv_type, available.look(request.ram))
 
         def on_progress(fraction: float) -> bool:
             self._send(Loading(fraction=fraction))
             return not cancel.is_set()
 
-        self._model = model = Model(path, on_progress=on_progress)
+        self._model = model = Model(file.path, on_progress=on_progress)
         if not model.has_decoder:
-            self._unload()
-            raise ModelFileError(f"{path.name} cannot chat: it is an embedding model.")
+            raise ModelFileError(f"{file.path.name} cannot chat: it is an embedding model.")
         self._context = context = Context(
-            model,
-            n_ctx=request.n_ctx or min(model.n_ctx_train, _DEFAULT_CTX),
-            kv_type=request.kv_type,
-            n_threads=request.n_threads,
+            model, n_ctx=n_ctx, kv_type=request.kv_type, n_threads=request.n_threads
         )
-        if cancel.is_set():
-            self._unload()
-            raise LoadCancelled
         self._session = Session(model, context)
+        if cancel.is_set():
+            raise LoadCancelled
         return Loaded(
-            path=str(path),
-            name=model.metadata("general.name") or path.stem,
-            architecture=model.metadata("general.architecture") or "",
-            quantization=model.quantization,
+            path=str(file.path),
+            name=file.name,
+            architecture=file.architecture,
+            quantization=file.quantization,
             n_params=model.n_params,
             n_layers=model.n_layers,
             n_ctx=context.n_ctx,

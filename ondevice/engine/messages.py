@@ -53,6 +53,7 @@ class Load(Record, frozen=True, kw_only=True):
     n_ctx: int | None = None  # tokens; None: what the model was trained on, at most 4096
     kv_type: KVType = "f16"
     n_threads: int | None = None  # None: the physical cores that may be used
+    ram: int | None = None  # bytes that may be used at most; None: what is available
 
 
 class Generate(Record, frozen=True, kw_only=True):

@@ -4,7 +4,7 @@ from ondevice.llama._context import Context, default_threads
 from ondevice.llama._eval_hook import Actions, EvalHook, NodeHandler
 from ondevice.llama._ggml import Tensor
 from ondevice.llama._log import start
-from ondevice.llama._model import LoadCancelled, Model
+from ondevice.llama._model import Model
 from ondevice.llama._sampling import Sampler, grammar_of_schema
 from ondevice.llama._template import ChatTemplate
 
@@ -13,7 +13,6 @@ __all__ = [
     "ChatTemplate",
     "Context",
     "EvalHook",
-    "LoadCancelled",
     "Model",
     "NodeHandler",
     "Sampler",

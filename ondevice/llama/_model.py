@@ -8,15 +8,11 @@ from pathlib import Path
 
 import llama_cpp
 
-from ondevice.errors import ModelFileError, NativeError
+from ondevice.errors import LoadCancelled, ModelFileError, NativeError
 from ondevice.llama import _log
 
 _LOAD_MMAP = 1  # enum llama_load_mode
 _ATTR_UNKNOWN, _ATTR_CONTROL = 1 << 0, 1 << 3  # enum llama_token_attr
-
-
-class LoadCancelled(Exception):
-    """The progress callback of a load asked for its end."""
 
 
 class Model:
