@@ -1,0 +1,269 @@
+"""``ondevice doctor``: what this machine can do, what is wrong with it, and how to mend it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import stat
+import subprocess
+import sys
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import Literal
+
+import click
+import msgspec
+import psutil
+
+from ondevice import __version__, config, paths
+from ondevice.config import Settings
+from ondevice.errors import ConfigError, UsageError
+from ondevice.ram import available
+from ondevice.terminal import printable
+from ondevice.weights import disk_speed
+
+_MARKS = {"fine": "✓", "note": "!", "broken": "✗"}
+_LITTLE_RAM = 500_000_000  # bytes; the smallest models need about 300 MB
+_LITTLE_DISK = 2_000_000_000  # bytes
+_WORTH_READING = 64_000_000  # bytes; reading a smaller file says little about the disk
+_LOAD_LLAMA_S = 60.0
+_LOAD_LLAMA = (
+    "import ondevice.llama, llama_cpp; print(llama_cpp.llama_print_system_info().decode())"
+)
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of the report."""
+
+    topic: str
+    text: str
+    level: Literal["fine", "note", "broken"] = "fine"
+    mend: str = ""  # what to do about it
+    figures: dict[str, float] = {}  # what ``text`` says, as numbers for ``--json``
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def command(as_json: bool) -> int:
+    """Look at this machine: RAM, disk, versions, and what is wrong.
+
+    The exit code is 1 if something is broken.
+    """
+    findings = []
+    for finding in _examine():
+        findings.append(finding)
+        if not as_json:
+            click.echo(printable(f"{_MARKS[finding.level]} {finding.topic:<10} {finding.text}"))
+            if finding.mend:
+                click.echo(printable(f"{'':12} → {finding.mend}"))
+    fine = all(finding.level != "broken" for finding in findings)
+    if as_json:
+        click.echo(msgspec.json.encode({"fine": fine, "findings": findings}))
+    return 0 if fine else 1
+
+
+def _examine() -> Iterator[Finding]:
+    yield _machine()
+    settings = yield from _settings()
+    yield from _folders()
+    yield from _ram(settings)
+    yield from _versions()
+    yield _llama()
+    yield _disk_space()
+    yield _disk_speed()  # the slowest last: the other lines are there at once
+
+
+def _machine() -> Finding:
+    cpus = os.cpu_count() or 1
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cpus
+    cores = psutil.cpu_count(logical=False) or cpus
+    return Finding(
+        topic="machine",
+        text=f"{_processor()}, {cores} cores, {usable} of {cpus} threads may be used; "
+        f"{platform.system()} {platform.release()}",
+        figures={"cores": cores, "threads": cpus, "threads_usable": usable},
+    )
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:  # not Linux
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return " ".join(filter(None, (next(names, platform.processor()), platform.machine())))
+
+
+def _settings() -> Generator[Finding, None, Settings]:
+    file = paths.config_file()
+    try:
+        settings = config.load()
+        if settings.ram is not None:
+            available.parse_size(settings.ram)
+    except (ConfigError, UsageError) as error:
+        yield Finding(
+            topic="settings",
+            text=str(error),
+            level="broken",
+            mend=f"Correct what is named here, or move {file} away to have the defaults.",
+        )
+        return Settings()
+    yield Finding(topic="settings", text=f"{file}{'' if file.exists() else ' (none: defaults)'}")
+    return settings
+
+
+def _folders() -> Iterator[Finding]:
+    for name, folder in (
+        ("data", paths.data_dir()),
+        ("models", paths.models_dir()),
+        ("cache", paths.cache_dir()),
+        ("log", paths.log_dir()),
+    ):
+        existing = _existing(folder)
+        if existing.is_dir() and os.access(existing, os.W_OK | os.X_OK):
+            yield Finding(topic=name, text=str(folder))
+        else:
+            yield Finding(
+                topic=name,
+                text=f"{folder} cannot be used: {existing} is not a folder you may write to",
+                level="broken",
+                mend="Mend its permissions, or set ONDEVICE_HOME to a folder of your own.",
+            )
+    for path in (paths.data_dir(), paths.store_file()):
+        if os.name == "posix" and path.exists() and stat.S_IMODE(path.stat().st_mode) & 0o077:
+            yield Finding(
+                topic="privacy",
+                text=f"other users of this machine may look into {path}",
+                level="note",
+                mend=f"chmod go-rwx '{path}'",
+            )
+
+
+def _existing(path: Path) -> Path:
+    """``path``, or the nearest of its parents that exists."""
+    return next(each for each in (path, *path.parents) if each.exists())
+
+
+def _ram(settings: Settings) -> Iterator[Finding]:
+    limit = available.parse_size(settings.ram) if settings.ram else None
+    ram = available.look(limit)
+    little = ram.available < _LITTLE_RAM
+    yield Finding(
+        topic="RAM",
+        text=f"{_gb(ram.available)} available of {_gb(ram.total)} ({ram.source})",
+        level="note" if little else "fine",
+        mend="Close other programs or raise the limit: even small models need 300 MB and more."
+        if little
+        else "",
+        figures={"total_bytes": ram.total, "available_bytes": ram.available},
+    )
+
+
+def _versions() -> Iterator[Finding]:
+    yield Finding(
+        topic="versions",
+        text=f"ondevice {__version__}, Python {platform.python_version()}, "
+        f"llama-cpp-python {_version('llama-cpp-python')}, Textual {_version('textual')}",
+    )
+    try:
+        from ondevice.store._sqlite import connect  # noqa: PLC0415 - may be what is broken
+
+        with connect(":memory:") as connection:
+            (sqlite,) = connection.execute("SELECT sqlite_version()").fetchone()
+    except Exception as error:
+        yield Finding(
+            topic="SQLite",
+            text=f"cannot be used: {error}",
+            level="broken",
+            mend=_reinstall("sqlcipher3"),
+        )
+    else:
+        yield Finding(topic="SQLite", text=f"{sqlite}, from sqlcipher3 {_version('sqlcipher3')}")
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "missing"
+
+
+def _reinstall(package: str) -> str:
+    return f"{sys.executable} -m pip install --force-reinstall --no-deps '{package}'"
+
+
+def _llama() -> Finding:
+    """Load the library in another process, as the engine does: it may crash."""
+    needed = next(
+        (each for each in _requirements() if each.startswith("llama-cpp-python")),
+        "llama-cpp-python",
+    )
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", _LOAD_LLAMA],
+            capture_output=True,
+            text=True,
+            timeout=_LOAD_LLAMA_S,
+            check=True,
+        )
+    except subprocess.CalledProcessError as error:
+        why = (error.stderr.strip() or f"it crashed ({error.returncode})").splitlines()[-1]
+    except (OSError, subprocess.TimeoutExpired) as error:
+        why = str(error)
+    else:
+        pairs = (pair.split("=") for pair in done.stdout.rpartition(":")[2].split("|"))
+        features = [name.strip() for name, *value in pairs if value and value[0].strip() == "1"]
+        return Finding(topic="llama.cpp", text=f"loads; built for {', '.join(features)}")
+    return Finding(
+        topic="llama.cpp", text=f"does not load: {why}", level="broken", mend=_reinstall(needed)
+    )
+
+
+def _requirements() -> list[str]:
+    try:
+        return importlib.metadata.requires("ondevice") or []
+    except importlib.metadata.PackageNotFoundError:  # run from a folder, not installed
+        return []
+
+
+def _disk_space() -> Finding:
+    folder = paths.models_dir()
+    free = shutil.disk_usage(_existing(folder)).free
+    little = free < _LITTLE_DISK
+    return Finding(
+        topic="disk",
+        text=f"{_gb(free)} free for models in {folder}",
+        level="note" if little else "fine",
+        mend="Make room, or move the models with ONDEVICE_HOME: most need 1 to 5 GB."
+        if little
+        else "",
+        figures={"free_bytes": free},
+    )
+
+
+def _disk_speed() -> Finding:
+    files = (file for file in paths.models_dir().rglob("*") if file.is_file())
+    largest = max(files, key=lambda file: file.stat().st_size, default=None)
+    worth = largest is not None and largest.stat().st_size >= _WORTH_READING
+    place = largest if largest and worth else _existing(paths.models_dir())
+    try:
+        speed = disk_speed.measure(place)
+    except OSError as error:
+        return Finding(
+            topic="disk speed",
+            text=f"could not be measured: {error}",
+            level="note",
+            mend="Nothing, if the lines above are fine: models that fit in RAM do not need it.",
+        )
+    return Finding(
+        topic="disk speed",
+        text=f"{_gb(speed.bytes_per_second)}/s, reading {speed.n_bytes / 1e6:.0f} MB of {place}"
+        + ("" if speed.direct else "; the page cache could not be avoided, it may be less"),
+        figures={"bytes_per_second": round(speed.bytes_per_second), "direct": speed.direct},
+    )
+
+
+def _gb(n_bytes: float) -> str:
+    return f"{n_bytes / 1e9:.2f} GB"

@@ -1,0 +1,120 @@
+"""``ondevice doctor``: it finds what is broken and says how to mend it."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from ondevice import cli
+from ondevice.weights import disk_speed
+
+
+@pytest.fixture(autouse=True)
+def model_to_read(home: Path) -> Path:
+    """A file to measure the disk with; without one the doctor writes one of 256 MB."""
+    file = home / "data" / "models" / "model.gguf"
+    file.parent.mkdir(mode=0o700, parents=True)
+    file.parent.parent.chmod(0o700)
+    with file.open("wb") as opened:
+        opened.truncate(100_000_000)
+    return file
+
+
+def doctor(capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    code = cli.run(["doctor"])
+    return code, capsys.readouterr().out
+
+
+def test_a_healthy_machine_has_nothing_to_mend(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out = doctor(capsys)
+    assert code == 0, out
+    assert "✗" not in out
+    for topic in ("machine", "settings", "data", "RAM", "versions", "SQLite", "llama.cpp", "disk"):
+        assert f"✓ {topic}" in out
+
+
+def test_json_has_the_figures(capsys: pytest.CaptureFixture[str], model_to_read: Path) -> None:
+    assert cli.run(["doctor", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    findings = {finding["topic"]: finding for finding in report["findings"]}
+    assert report["fine"] is True
+    ram = findings["RAM"]["figures"]
+    assert 0 < ram["available_bytes"] <= ram["total_bytes"]
+    assert findings["disk"]["figures"]["free_bytes"] > 0
+    assert findings["disk speed"]["figures"]["bytes_per_second"] > 0
+    assert str(model_to_read) in findings["disk speed"]["text"]
+
+
+def test_a_wrong_setting_is_named_with_its_file(
+    capsys: pytest.CaptureFixture[str], home: Path
+) -> None:
+    file = home / "config" / "config.toml"
+    file.parent.mkdir()
+    file.write_text("ctx = 'long'")
+    code, out = doctor(capsys)
+    assert code == 1
+    assert f"✗ settings   {file}: " in out
+    assert "$.ctx" in out
+    assert "→ Correct" in out
+
+
+def test_a_size_that_is_none_is_found(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ONDEVICE_RAM", "plenty")
+    code, out = doctor(capsys)
+    assert code == 1
+    assert '"plenty" is not a size' in out
+
+
+def test_a_limit_in_the_settings_is_shown(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ONDEVICE_RAM", "400M")
+    code, out = doctor(capsys)
+    assert code == 0
+    assert "! RAM        0.40 GB available of 0.40 GB (the limit in your settings)" in out
+
+
+def test_a_home_that_cannot_be_used_is_found(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    home = tmp_path / "file"
+    home.touch()
+    monkeypatch.setenv("ONDEVICE_HOME", str(home))
+    code, out = doctor(capsys)
+    assert code == 1
+    assert f"✗ data       {home / 'data'} cannot be used: {home} is not a folder" in out
+    assert "set ONDEVICE_HOME" in out
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes are POSIX")
+def test_a_store_that_others_may_read_is_found(
+    capsys: pytest.CaptureFixture[str], home: Path
+) -> None:
+    (home / "data").chmod(0o755)
+    code, out = doctor(capsys)
+    assert code == 0
+    assert f"→ chmod go-rwx '{home / 'data'}'" in out
+
+
+def test_a_library_that_does_not_load_is_found(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "llama_cpp.py").write_text("raise OSError('libllama.so: wrong ELF class')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    code, out = doctor(capsys)
+    assert code == 1
+    assert "✗ llama.cpp  does not load: OSError: libllama.so: wrong ELF class" in out
+    assert "pip install --force-reinstall --no-deps 'llama-cpp-python" in out
+
+
+def test_a_disk_is_measured_without_a_file_and_nothing_stays_behind(tmp_path: Path) -> None:
+    before = set(tmp_path.iterdir())
+    speed = disk_speed.measure(tmp_path, seconds=0.1)
+    assert speed.bytes_per_second > 1_000_000
+    assert speed.n_bytes > 0
+    assert set(tmp_path.iterdir()) == before
