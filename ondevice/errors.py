@@ -9,6 +9,7 @@
     │   ├── ModelNotFound       no such model in the catalogue or on disk
     │   ├── ModelFileError      the file is not a GGUF that can be used: truncated, damaged, foreign
     │   ├── DownloadError       a model could not be fetched; what was fetched is kept for a resume
+    │   ├── DownloadCancelled   a download was cancelled
     │   └── DiskSpaceError      not enough free disk for what was asked
     ├── MemoryShortError        the model does not fit in the RAM that is available
     ├── ContextError            the last message alone does not fit the context
@@ -54,6 +55,11 @@ class ModelFileError(ModelError):
 
 class DownloadError(ModelError):
     pass
+
+
+class DownloadCancelled(DownloadError):
+    def __init__(self, message: str = "The download was cancelled.") -> None:
+        super().__init__(message)
 
 
 class DiskSpaceError(ModelError):
@@ -104,6 +110,7 @@ BY_NAME: dict[str, type[OndeviceError]] = {
         ModelNotFound,
         ModelFileError,
         DownloadError,
+        DownloadCancelled,
         DiskSpaceError,
         MemoryShortError,
         ContextError,

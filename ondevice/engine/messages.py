@@ -28,13 +28,13 @@ class Turn(msgspec.Struct, frozen=True):
 
 
 class Sampling(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How the next token is chosen; the defaults are llama.cpp's.
+    """How the next token is chosen.
 
     ``temperature`` 0 is greedy. ``seed`` None draws a fresh one, which the statistics report.
     ``top_k`` 0, ``top_p`` 1, ``min_p`` 0 and ``repeat_penalty`` 1 switch a step off.
     """
 
-    temperature: float = 0.8
+    temperature: float = 0.6
     top_k: int = 40
     top_p: float = 0.95
     min_p: float = 0.05

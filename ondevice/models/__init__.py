@@ -1,0 +1,7 @@
+"""Models on disk and in the catalogue: find them, fetch them."""
+
+from ondevice.models._catalogue import catalogue
+from ondevice.models._library import find, installed, pull
+from ondevice.models._records import InstalledModel, PullProgress, Recipe
+
+__all__ = ["InstalledModel", "PullProgress", "Recipe", "catalogue", "find", "installed", "pull"]

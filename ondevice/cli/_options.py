@@ -1,0 +1,82 @@
+"""Flags that several commands share, laid over the settings from environment and file."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar, get_args
+
+import click
+import msgspec
+from click.shell_completion import CompletionItem
+
+from ondevice import config
+from ondevice.config import Settings
+from ondevice.engine.messages import KVType, Load
+from ondevice.models import find, installed
+from ondevice.ram.available import parse_size
+
+_Command = Callable[..., Any]
+_Record = TypeVar("_Record", bound=msgspec.Struct)
+
+
+def complete_model(
+    _ctx: click.Context, _param: click.Parameter, typed: str
+) -> list[CompletionItem]:
+    """Names of models on disk for the shell, and files for anything else."""
+    names = [CompletionItem(m.name) for m in installed() if m.name.startswith(typed)]
+    return names or [CompletionItem(typed, type="file")]
+
+
+_FLAGS = (
+    click.option(
+        "-m",
+        "--model",
+        metavar="NAME|FILE",
+        shell_complete=complete_model,
+        help="A model's name (see 'ondevice models list') or a GGUF file.",
+    ),
+    click.option("-s", "--system", metavar="TEXT", help="System prompt; empty for none."),
+    click.option("--ctx", type=click.IntRange(min=16), metavar="TOKENS", help="Context length."),
+    click.option("--kv-type", type=click.Choice(get_args(KVType)), help="Type of the KV cache."),
+    click.option("--threads", type=click.IntRange(min=1), help="Threads; default: physical cores."),
+    click.option("--ram", metavar="SIZE", help="Use at most this much RAM, such as 1.5G."),
+    click.option("--temperature", type=click.FloatRange(min=0), help="0 is greedy."),
+    click.option("--top-k", type=click.IntRange(min=0), help="0 is off."),
+    click.option("--top-p", type=click.FloatRange(0, 1), help="1 is off."),
+    click.option("--min-p", type=click.FloatRange(0, 1), help="0 is off."),
+    click.option("--repeat-penalty", type=click.FloatRange(min=0, min_open=True), help="1 is off."),
+    click.option("--seed", type=click.IntRange(0, 2**32 - 2), help="Makes a reply repeatable."),
+)
+
+
+def settings_flags(command: _Command) -> _Command:
+    """Give ``command`` the flags above; it gets them merged, as ``settings: Settings``."""
+
+    @functools.wraps(command)
+    def with_settings(**flags: Any) -> Any:
+        settings = config.load()
+        sampling = _lay_over(settings.sampling, flags)
+        settings = _lay_over(settings, flags)
+        return command(settings=msgspec.structs.replace(settings, sampling=sampling), **flags)
+
+    for flag in reversed(_FLAGS):
+        with_settings = flag(with_settings)
+    return with_settings
+
+
+def _lay_over(record: _Record, flags: dict[str, Any]) -> _Record:
+    """``record`` with the flags that were given; takes them out of ``flags``."""
+    values = {name: flags.pop(name) for name in record.__struct_fields__ if name in flags}
+    return msgspec.structs.replace(record, **{k: v for k, v in values.items() if v is not None})
+
+
+def load_request(settings: Settings) -> Load:
+    """What the engine is asked to load. Raises :class:`ModelNotFound`."""
+    return Load(
+        path=str(find(settings.model).path),
+        n_ctx=settings.ctx,
+        kv_type=settings.kv_type,
+        n_threads=settings.threads,
+        ram=parse_size(settings.ram) if settings.ram else None,
+    )

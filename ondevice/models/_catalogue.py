@@ -1,0 +1,26 @@
+"""The models that ondevice knows how to fetch, from ``models/catalogue.toml``."""
+
+from __future__ import annotations
+
+import tomllib
+from functools import cache
+from pathlib import Path
+
+import msgspec
+
+from ondevice.models._records import Recipe
+
+#: In a checkout the data is beside the package; when installed, within it.
+_FOLDERS = (Path(__file__).parent / "data", Path(__file__).parents[2] / "models")
+
+
+class _Catalogue(msgspec.Struct, frozen=True):
+    model: tuple[Recipe, ...]
+
+
+@cache
+def catalogue() -> tuple[Recipe, ...]:
+    """All recipes, in the order of the file: smallest first."""
+    file = next(folder / "catalogue.toml" for folder in _FOLDERS if folder.is_dir())
+    values = tomllib.loads(file.read_text(encoding="utf-8"))
+    return msgspec.convert(values, _Catalogue).model
