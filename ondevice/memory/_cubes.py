@@ -28,8 +28,10 @@ from ondevice.store import Connection, Row
 _STEP: dict[SourceKind, int] = {"conversation": 1, "document": 1, "notes": 8, "facts": 8}
 
 _SELECT = (
-    "SELECT cube.*, source.uid, source.kind AS source_kind, source.name "
-    "FROM cube JOIN source ON source.id = cube.source_id "
+    "SELECT cube.*, source.uid, source.kind AS source_kind, "
+    "coalesce(conversation.title, source.name) AS name FROM cube "
+    "JOIN source ON source.id = cube.source_id "
+    "LEFT JOIN conversation ON conversation.id = source.conversation_id "
 )
 
 
@@ -135,6 +137,11 @@ def listing(
     return [_cube(row) for row in found]
 
 
+def in_order(connection: Connection) -> Iterator[Cube]:
+    """All cubes, source by source as they came."""
+    return map(_cube, connection.execute(_SELECT + "ORDER BY cube.id"))
+
+
 def edit(connection: Connection, cube_id: int, content: str, now: datetime) -> None:
     """Give a cube a new content; the old one becomes a version."""
     connection.execute(
@@ -155,6 +162,12 @@ def set_status(connection: Connection, cube_id: int, status: Status) -> None:
 
 def link(connection: Connection, from_id: int, kind: LinkKind, to_id: int) -> None:
     connection.execute("INSERT OR IGNORE INTO link VALUES (?, ?, ?)", (from_id, kind, to_id))
+
+
+def supersede(connection: Connection, new: int, old: int) -> None:
+    """Let ``old`` be found as what once was so, and ``new`` as what is."""
+    link(connection, new, "supersedes", old)
+    set_status(connection, old, "superseded")
 
 
 def tag(connection: Connection, cube_id: int, names: Iterable[str]) -> None:

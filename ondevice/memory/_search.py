@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import cast
@@ -50,16 +50,24 @@ def search(
     limit: int = 10,
     kinds: Collection[Kind] = (),
     statuses: Collection[Status] = ("active", "superseded"),
+    without_source: int | None = None,
 ) -> Found:
-    """The cubes that answer ``text`` best; the same store and text give the same answer."""
+    """The cubes that answer ``text`` best; the same store and text give the same answer.
+
+    Empty ``kinds`` are all kinds; ``without_source`` is the id of a source to leave out.
+    """
     query = read_query(text, today)
-    speakers = {word for word in query.words if _is_speaker(connection, word)}
-    speaker = next(iter(speakers)) if len(speakers) == 1 else None
-    words = [word for word in query.words if word not in speakers]
-    matches = _match(connection, words)
-    if matches is None:
-        return Found(hits=(), sources=(), confidence=0.0)
-    scored = _weigh(connection, matches, query, speaker=speaker, kinds=kinds, statuses=statuses)
+    speakers = [word for word in query.words if _is_speaker(connection, word)]
+    matches = _match(connection, [word for word in query.words if word not in speakers])
+    scored = [
+        candidate
+        for row, candidate in _weigh(
+            connection, matches, query, speaker=speakers[0] if len(speakers) == 1 else None
+        )
+        if row["status"] in statuses
+        and (not kinds or row["kind"] in kinds)
+        and row["source_id"] != without_source
+    ]
     ranked = sorted(scored, key=lambda c: (-c.score, c.id))
     cubes = _cubes.get_many(connection, [c.id for c in ranked[:limit]])
     return Found(
@@ -152,32 +160,27 @@ def _weigh(
     query: Query,
     *,
     speaker: str | None,
-    kinds: Collection[Kind],
-    statuses: Collection[Status],
-) -> list[_Candidate]:
+) -> Iterator[tuple[Row, _Candidate]]:
     """The best matches as they stand once speaker, day, status and form are looked at."""
     best = np.lexsort((matches.ids, -matches.scores))[:_CANDIDATES]
     scores = {int(matches.ids[n]): float(matches.scores[n]) for n in best}
     coverage = {int(matches.ids[n]): float(matches.coverage[n]) for n in best}
     for cube_id in _of_days(connection, query.days):
         scores.setdefault(cube_id, _BY_DAY)
-    candidates = []
     for row in _cubes.rows(connection, scores):
-        if row["status"] not in statuses or (kinds and row["kind"] not in kinds):
-            continue
         factor = _factor(row, query)
         by_speaker = speaker is None or row["speaker"].lower() == speaker
         plain = scores[row["id"]] * factor
-        candidates.append(
+        yield (
+            row,
             _Candidate(
                 id=row["id"],
                 score=plain * (_SPEAKER if speaker and by_speaker else 1.0),
                 plain=plain,
                 coverage=coverage.get(row["id"], 0.0) * min(factor, 1.0),
                 by_speaker=by_speaker,
-            )
+            ),
         )
-    return candidates
 
 
 def _of_days(connection: Connection, days: Days) -> list[int]:
