@@ -12,6 +12,7 @@ import mmap
 import os
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -182,6 +183,10 @@ class Reader:
         self._pool = ThreadPoolExecutor(READS_IN_FLIGHT, thread_name_prefix="weights")
         self.direct = all(file.direct for file in self._files)
         self.bytes_read = 0
+        self.busy_seconds = 0.0  # time in which at least one read was under way
+        self._lock = threading.Lock()
+        self._under_way = 0
+        self._busy_since = 0.0
 
     def close(self) -> None:
         """Wait for the reads under way, drop those that have not begun, close the files."""
@@ -196,13 +201,27 @@ class Reader:
         return Reading(
             [
                 self._pool.submit(
-                    file.read,
+                    self._read,
+                    file,
                     span.offset + at,
                     buffer[at : min(at + PIECE_BYTES, span.n_bytes)],
                 )
                 for at in range(0, span.n_bytes, PIECE_BYTES)
             ]
         )
+
+    def _read(self, file: _File, offset: int, buffer: memoryview) -> None:
+        with self._lock:
+            if self._under_way == 0:
+                self._busy_since = time.perf_counter()
+            self._under_way += 1
+        try:
+            file.read(offset, buffer)
+        finally:
+            with self._lock:
+                self._under_way -= 1
+                if self._under_way == 0:
+                    self.busy_seconds += time.perf_counter() - self._busy_since
 
     def check(self) -> None:
         """Raises :class:`ModelFileError` if a file was changed or replaced."""
