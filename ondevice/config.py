@@ -10,8 +10,9 @@ from typing import Any
 import msgspec
 
 from ondevice import paths
-from ondevice.engine.messages import KVType, Sampling
+from ondevice.engine.messages import KVType, Load, Sampling
 from ondevice.errors import ConfigError
+from ondevice.ram.available import parse_size
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -27,6 +28,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     threads: int | None = None  # None: the physical cores
     ram: str | None = None  # a limit such as "1.5G"; None: what is available
     sampling: Sampling = Sampling()
+
+    def load_request(self, model: Path) -> Load:
+        """What the engine is asked to load. Raises :class:`UsageError` for a ``ram`` of no size."""
+        return Load(
+            path=str(model),
+            n_ctx=self.ctx,
+            kv_type=self.kv_type,
+            n_threads=self.threads,
+            ram=parse_size(self.ram) if self.ram else None,
+        )
 
 
 def load(path: Path | None = None) -> Settings:

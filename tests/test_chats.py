@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from ondevice.chats import Chats, converse
+from ondevice.chats import Chats, reply
 from ondevice.engine._fake import FakeEngine
-from ondevice.engine.messages import Chunk, Finished, Load, Sampling, Turn
+from ondevice.engine.messages import Chunk, Event, Finished, Load, Sampling, Turn
 from ondevice.errors import EngineDied, StoreError
 from ondevice.store import Database
 
@@ -29,6 +29,11 @@ def chats(database: Database) -> Chats:
     return Chats(database)
 
 
+def ask(chats: Chats, engine: FakeEngine, chat: int, text: str) -> list[Event]:
+    chats.say(chat, text)
+    return list(reply(chats, engine, chat, Sampling()))
+
+
 def engine_that_says(*script: str | Chunk | Exception) -> FakeEngine:
     engine = FakeEngine(script)
     engine.load(Load(path="fake.gguf"))
@@ -38,7 +43,7 @@ def engine_that_says(*script: str | Chunk | Exception) -> FakeEngine:
 def test_an_exchange_is_kept_whole(chats: Chats, tmp_path: Path) -> None:
     engine = engine_that_says(Chunk(text="A greeting.", part="thinking"), "Hello ", "there.")
     chat = chats.create("Be kind.")
-    events = list(converse(chats, engine, chat, "Hi!", Sampling()))
+    events = ask(chats, engine, chat, "Hi!")
     again = Database(tmp_path / "store.db")
     conversation = Chats(again).load(chat)
     again.close()
@@ -57,7 +62,7 @@ def test_the_model_sees_the_conversation_so_far_without_its_thinking(chats: Chat
     engine = engine_that_says(Chunk(text="Hm.", part="thinking"), "Hello.")
     chat = chats.create("Be kind.")
     for text in ("Hi!", "Again?"):
-        list(converse(chats, engine, chat, text, Sampling()))
+        ask(chats, engine, chat, text)
     assert engine.requests[-1].turns == (  # type: ignore[union-attr]
         Turn("system", "Be kind."),
         Turn("user", "Hi!"),
@@ -66,24 +71,20 @@ def test_the_model_sees_the_conversation_so_far_without_its_thinking(chats: Chat
     )
 
 
-def test_the_users_words_are_on_disk_before_the_engine_is_asked(
-    chats: Chats, tmp_path: Path
-) -> None:
+def test_the_users_words_are_on_disk_at_once(chats: Chats, tmp_path: Path) -> None:
     chat = chats.create()
-    replies = converse(chats, engine_that_says("Yes."), chat, "Are you there?", Sampling())
-    next(replies)
+    chats.say(chat, "Are you there?")
     other = Database(tmp_path / "store.db")
-    saved = Chats(other).load(chat).messages
+    (message,) = Chats(other).load(chat).messages
     other.close()
-    replies.close()  # type: ignore[attr-defined]
-    assert saved[0].content == "Are you there?"
+    assert message.content == "Are you there?"
 
 
 def test_what_came_before_the_engine_died_is_kept_as_interrupted(chats: Chats) -> None:
     chat = chats.create()
     engine = engine_that_says("One, ", "two, ", EngineDied("It died."))
     with pytest.raises(EngineDied):
-        list(converse(chats, engine, chat, "Count.", Sampling()))
+        ask(chats, engine, chat, "Count.")
     reply = chats.load(chat).messages[-1]
     assert reply.content == "One, two, "
     assert reply.finish_reason is None
@@ -93,16 +94,16 @@ def test_what_came_before_the_engine_died_is_kept_as_interrupted(chats: Chats) -
 def test_a_question_that_met_no_reply_joins_the_next_one(chats: Chats) -> None:
     chat = chats.create()
     with pytest.raises(EngineDied):
-        list(converse(chats, engine_that_says(EngineDied("x")), chat, "Hello?", Sampling()))
+        ask(chats, engine_that_says(EngineDied("x")), chat, "Hello?")
     engine = engine_that_says("Yes.")
-    list(converse(chats, engine, chat, "Anyone?", Sampling()))
+    ask(chats, engine, chat, "Anyone?")
     assert engine.requests[-1].turns == (Turn("user", "Hello?\n\nAnyone?"),)  # type: ignore[union-attr]
 
 
 APP = """
 import sys
 from pathlib import Path
-from ondevice.chats import Chats, converse
+from ondevice.chats import Chats, reply
 from ondevice.engine._fake import FakeEngine, Gate
 from ondevice.engine.messages import Load, Sampling
 from ondevice.store import Database
@@ -110,7 +111,9 @@ from ondevice.store import Database
 chats = Chats(Database(Path(sys.argv[1])))
 engine = FakeEngine(["One, ", "two, ", Gate()])
 engine.load(Load(path="fake.gguf"))
-for event in converse(chats, engine, chats.create(), "Count.", Sampling()):
+chat = chats.create()
+chats.say(chat, "Count.")
+for event in reply(chats, engine, chat, Sampling()):
     print(event, flush=True)
 """
 

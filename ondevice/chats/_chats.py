@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
-from sqlite3 import Row
 
 import msgspec
 
 from ondevice.chats._records import Conversation, Heading, Message
 from ondevice.engine.messages import Chunk, Finished, Statistics
 from ondevice.errors import StoreError
-from ondevice.store import Database
+from ondevice.store import Database, Row
 
 _WRITE_EVERY = 0.5  # seconds between two writes of a reply that is being generated
 _TITLE_LENGTH = 60  # characters

@@ -11,10 +11,8 @@ import msgspec
 from click.shell_completion import CompletionItem
 
 from ondevice import config
-from ondevice.config import Settings
-from ondevice.engine.messages import KVType, Load
-from ondevice.models import find, installed
-from ondevice.ram.available import parse_size
+from ondevice.engine.messages import KVType
+from ondevice.models import installed
 
 _Command = Callable[..., Any]
 _Record = TypeVar("_Record", bound=msgspec.Struct)
@@ -69,14 +67,3 @@ def _lay_over(record: _Record, flags: dict[str, Any]) -> _Record:
     """``record`` with the flags that were given; takes them out of ``flags``."""
     values = {name: flags.pop(name) for name in record.__struct_fields__ if name in flags}
     return msgspec.structs.replace(record, **{k: v for k, v in values.items() if v is not None})
-
-
-def load_request(settings: Settings) -> Load:
-    """What the engine is asked to load. Raises :class:`ModelNotFound`."""
-    return Load(
-        path=str(find(settings.model).path),
-        n_ctx=settings.ctx,
-        kv_type=settings.kv_type,
-        n_threads=settings.threads,
-        ram=parse_size(settings.ram) if settings.ram else None,
-    )

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from ondevice.cli._options import load_request, settings_flags
+from ondevice.cli._options import settings_flags
 from ondevice.config import Settings
 from ondevice.engine import Engine
 from ondevice.engine.messages import (
@@ -25,6 +25,7 @@ from ondevice.engine.messages import (
     Turn,
 )
 from ondevice.errors import UsageError
+from ondevice.models import find
 from ondevice.terminal import printable
 
 
@@ -79,7 +80,7 @@ def command(
         thinking=think,
     )
     with Engine() as engine:
-        loaded = engine.load(load_request(settings))
+        loaded = engine.load(settings.load_request(find(settings.model).path))
         answer = _stream(engine, request, loaded, quiet=as_json)
     if as_json:
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(answer)).decode() + "\n")

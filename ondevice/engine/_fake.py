@@ -18,23 +18,22 @@ from ondevice.engine.messages import (
     Loaded,
     Statistics,
 )
-from ondevice.errors import EngineDied, EngineError, UsageError
+from ondevice.errors import EngineDied, LoadCancelled, UsageError
 
 
 class Gate:
     """A place in a script where the engine waits until the test opens it, or for a cancel."""
 
     def __init__(self) -> None:
-        self.reached = threading.Event()
-        self._moves_on = threading.Event()
+        self._open = threading.Event()
 
     def open(self) -> None:
         """Let the engine move on."""
-        self._moves_on.set()
+        self._open.set()
 
-    def wait(self) -> None:
-        self.reached.set()
-        self._moves_on.wait()
+    def opened(self, timeout: float | None = None) -> bool:
+        """Wait until it is open, ``timeout`` seconds at most; whether it is."""
+        return self._open.wait(timeout)
 
 
 #: A text is a chunk of the answer, a number the progress of a load; an error is raised.
@@ -76,7 +75,7 @@ class FakeEngine:
                 if on_progress and isinstance(step, float):
                     on_progress(step)
             if self._cancelled:
-                raise EngineError("The load was cancelled.")
+                raise LoadCancelled
             self._last_load = request
             return self._ready(request)
 
@@ -128,7 +127,7 @@ class FakeEngine:
                 raise step
             if isinstance(step, Gate):
                 self._gate = step
-                step.wait()
+                step.opened()
             yield step
 
     def _ready(self, request: Load) -> Loaded:

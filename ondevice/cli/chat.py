@@ -1,0 +1,33 @@
+"""``ondevice chat``: the terminal app."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import closing
+
+import click
+
+from ondevice import paths
+from ondevice.chats import Chats
+from ondevice.cli._options import settings_flags
+from ondevice.config import Settings
+from ondevice.engine import Engine
+from ondevice.errors import UsageError
+from ondevice.store import Database
+
+
+@click.command()
+@settings_flags
+@click.option("--resume", is_flag=True, help="Continue the latest conversation.")
+def command(settings: Settings, resume: bool) -> None:
+    """Open the terminal app with a new conversation."""
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise UsageError("“ondevice chat” needs a terminal. For pipes there is “ondevice ask”.")
+    # Only now: with Textual it takes a third of a second.
+    from tui.app import OndeviceApp  # noqa: PLC0415
+
+    with closing(Database(paths.store_file())) as database:
+        chats = Chats(database)
+        headings = chats.headings() if resume else []
+        earlier = chats.load(headings[0].id) if headings else None
+        OndeviceApp(Engine(), chats, settings, earlier).run()

@@ -1,0 +1,73 @@
+"""Someone at the terminal, for the tests of the app: types and reads."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from textual.pilot import Pilot
+
+from ondevice.chats import Chats, Conversation
+from ondevice.config import Settings
+from ondevice.engine import EngineLike
+from tui.app import OndeviceApp
+from tui.widgets.conversation import Conversation as ConversationWidget
+from tui.widgets.prompt import Prompt
+from tui.widgets.status_bar import StatusBar
+
+
+class User:
+    """Types and reads, through the app's own screen."""
+
+    def __init__(self, pilot: Pilot[None]) -> None:
+        self.pilot = pilot
+
+    @property
+    def screen(self) -> str:
+        """What can be read on the screen."""
+        lines = self.pilot.app.screen._compositor.render_strips()
+        return "\n".join(strip.text.rstrip() for strip in lines)
+
+    @property
+    def status(self) -> str:
+        return self.pilot.app.screen.query_one(StatusBar).render().plain
+
+    @property
+    def prompt(self) -> Prompt:
+        return self.pilot.app.screen.query_one(Prompt)
+
+    async def sees(self, text: str) -> None:
+        """Wait until it is on the screen."""
+        await self.until(lambda: text in self.screen, text)
+
+    async def until(self, condition: Callable[[], bool], what: str) -> None:
+        deadline = asyncio.get_running_loop().time() + 5
+        while not condition():
+            assert asyncio.get_running_loop().time() < deadline, f"{what!r} not in:\n{self.screen}"
+            await self.pilot.pause(0.01)
+
+    async def says(self, text: str) -> None:
+        await self.pilot.press(*("space" if c == " " else c for c in text), "enter")
+
+    async def is_idle(self) -> None:
+        widget = self.pilot.app.screen.query_one(ConversationWidget)
+        await self.until(lambda: not widget.replying, "idle")
+        await self.pilot.pause()
+
+
+@asynccontextmanager
+async def at_the_terminal(
+    engine: EngineLike,
+    chats: Chats,
+    model: Path | str,
+    earlier: Conversation | None = None,
+    *,
+    size: tuple[int, int] = (80, 24),
+    **settings: object,
+) -> AsyncIterator[User]:
+    """The app with a model's file or name in its settings, in a terminal of columns and rows."""
+    app = OndeviceApp(engine, chats, Settings(model=str(model), **settings), earlier)
+    async with app.run_test(size=size) as pilot:
+        yield User(pilot)

@@ -1,0 +1,62 @@
+"""The terminal app."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import ClassVar
+
+from textual.app import App, SystemCommand
+from textual.binding import Binding, BindingType
+from textual.screen import Screen
+
+from ondevice import chats
+from ondevice.config import Settings
+from ondevice.engine import EngineLike
+from tui.screens.chat import ChatScreen
+from tui.shared_engine import SharedEngine
+
+
+class OndeviceApp(App[None]):
+    """Chat with ``engine``; conversations go to ``store``, from ``earlier`` on if there is one.
+
+    The app closes the engine when it ends.
+    """
+
+    TITLE = "ondevice"
+    # Here and not in the screens: the screen an app starts with does not load its own.
+    CSS_PATH = [  # noqa: RUF012  (textual's own declaration)
+        "screens/chat.tcss",
+        "screens/dialog.tcss",
+    ]
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("ctrl+q", "quit", "Quit", id="app.quit", priority=True),
+        # Where text is selected, ctrl+c copies it and does not come here.
+        Binding("ctrl+c", "quit", show=False, id="app.interrupt"),
+    ]
+
+    def __init__(
+        self,
+        engine: EngineLike,
+        store: chats.Chats,
+        settings: Settings,
+        earlier: chats.Conversation | None = None,
+    ) -> None:
+        super().__init__()
+        self._engine = SharedEngine(engine)
+        self._store = store
+        self._settings = settings
+        self._earlier = earlier
+
+    def get_default_screen(self) -> ChatScreen:
+        return ChatScreen(self._engine, self._store, self._settings, self._earlier)
+
+    def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
+        yield from super().get_system_commands(screen)
+        if isinstance(screen, ChatScreen):
+            yield SystemCommand("New chat", "Leave this conversation", screen.action_new)
+            yield SystemCommand("Earlier chats", "Continue one of them", screen.action_earlier)
+            yield SystemCommand("Models", "Choose, fetch and load a model", screen.action_models)
+            yield SystemCommand("Stop", "End the reply under way", screen.action_stop)
+
+    async def on_unmount(self) -> None:
+        await self._engine.close()

@@ -1,0 +1,48 @@
+"""Runs what blocks in a thread and shows what comes of it in batches, on the UI's own loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+_FRAME = 0.03  # seconds: what comes faster is shown together
+
+
+async def in_thread(
+    work: Callable[[Callable[[_Item], None]], _Result],
+    show: Callable[[list[_Item]], Awaitable[None]],
+    cancel: Callable[[], None],
+) -> _Result:
+    """Run ``work(put)`` in a thread and ``show`` what it puts, a batch at a time.
+
+    Returns or raises what the work does, once all is shown. When the awaiting task is cancelled,
+    ``cancel`` is called and the thread waited for, so that nothing goes on behind the app's back.
+    """
+    loop = asyncio.get_running_loop()
+    pending: deque[_Item] = deque()
+    news = asyncio.Event()
+
+    def put(item: _Item) -> None:
+        pending.append(item)
+        loop.call_soon_threadsafe(news.set)
+
+    thread = loop.run_in_executor(None, work, put)
+    thread.add_done_callback(lambda _: news.set())
+    try:
+        while pending or not thread.done():
+            await news.wait()
+            news.clear()
+            if batch := [pending.popleft() for _ in range(len(pending))]:
+                await show(batch)
+                await asyncio.sleep(_FRAME)
+    finally:
+        if not thread.done():
+            cancel()
+            await asyncio.wait([thread])
+            thread.exception()  # of no interest any more, and asyncio wants it seen
+    return thread.result()

@@ -1,0 +1,15 @@
+"""A sentence from the app itself, between the messages of a conversation."""
+
+from __future__ import annotations
+
+from textual.content import Content
+from textual.widgets import Static
+
+from ondevice.terminal import printable
+
+
+class Notice(Static):
+    """``error`` makes it stand out."""
+
+    def __init__(self, text: str, *, error: bool = False) -> None:
+        super().__init__(Content(printable(text)), classes="-error" if error else "")

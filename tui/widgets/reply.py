@@ -1,0 +1,92 @@
+"""What the model said: its thinking, its answer, and a word on how it ended if not well."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from textual.app import ComposeResult
+from textual.containers import Vertical
+from textual.widgets import Static
+
+from ondevice.chats import Message
+from ondevice.engine.messages import Chunk, Event, Finished, FinishReason, Statistics
+from tui.widgets.reply_text import ReplyText
+from tui.widgets.thinking import Thinking
+
+_ENDINGS: dict[FinishReason | None, str] = {
+    None: "Interrupted.",
+    "cancelled": "Stopped.",
+    "length": "Cut short: the context is full.",
+}
+
+
+class Reply(Vertical):
+    """An earlier reply, or without ``message`` one that is to come."""
+
+    def __init__(self, message: Message | None = None) -> None:
+        super().__init__()
+        self.doing = "reading"
+        """In a word, while it is under way."""
+        self.statistics: Statistics | None = None
+        """Once it has come to its end."""
+        self._message = message
+        self._thinking: Thinking | None = None
+        self._text = ReplyText(message.content if message else "")
+        self._ending = Static("…", classes="ending")
+        self._chunks = 0
+        self._first_chunk_at = 0.0
+
+    def compose(self) -> ComposeResult:
+        if self._message and self._message.thinking:
+            yield Thinking(self._message.thinking)
+        yield self._text
+        yield self._ending
+
+    def on_mount(self) -> None:
+        if self._message:
+            self.end(self._message.finish_reason)
+
+    @property
+    def per_second(self) -> float | None:
+        """Pieces of text that come in a second, about as many as tokens."""
+        seconds = time.monotonic() - self._first_chunk_at
+        return (self._chunks - 1) / seconds if self._chunks > 1 and seconds > 0.2 else None
+
+    async def show(self, events: Sequence[Event]) -> None:
+        """Draw what has come."""
+        for part in ("thinking", "answer"):
+            chunks = [e.text for e in events if isinstance(e, Chunk) and e.part == part]
+            if chunks:
+                self._ending.display = False
+                self._first_chunk_at = self._first_chunk_at or time.monotonic()
+                self._chunks += len(chunks)
+                await (self._think if part == "thinking" else self._answer)("".join(chunks))
+        for event in events:
+            if isinstance(event, Finished):
+                self.statistics = event.statistics
+                self.end(event.reason)
+
+    async def finish(self) -> None:
+        """Draw the whole once more, now that no more will come."""
+        await self._text.finish()
+        if self._thinking:
+            self._thinking.finish()
+
+    def end(self, reason: FinishReason | None) -> None:
+        """Say how it ended; None: it was interrupted."""
+        self._ending.update(_ENDINGS.get(reason, ""))
+        self._ending.display = reason in _ENDINGS
+
+    async def _think(self, text: str) -> None:
+        self.doing = "thinking"
+        if self._thinking is None:
+            self._thinking = Thinking()
+            await self.mount(self._thinking, before=self._text)
+        self._thinking.write(text)
+
+    async def _answer(self, text: str) -> None:
+        self.doing = "answering"
+        if self._thinking:
+            self._thinking.finish()
+        await self._text.write(text)

@@ -1,0 +1,61 @@
+"""A model's answer, drawn as Markdown; it can neither drive the terminal nor open what it likes."""
+
+from __future__ import annotations
+
+from markdown_it import MarkdownIt
+from textual.content import Content
+from textual.widgets import Markdown
+from textual.widgets.markdown import MarkdownBlock, MarkdownFence, MarkdownStream
+
+from ondevice.terminal import printable
+
+_MAY_OPEN = ("http://", "https://", "mailto:")
+
+
+class _Parser(MarkdownIt):
+    """The Markdown of GitHub."""
+
+    def __init__(self) -> None:
+        super().__init__("gfm-like")
+
+    def normalizeLinkText(self, link: str) -> str:
+        # Percent-decoding for display could bring control characters back.
+        return printable(super().normalizeLinkText(link))
+
+
+class _Fence(MarkdownFence):
+    """A code block. Without a language it stays plain: guessing one loads every lexer there is."""
+
+    @classmethod
+    def highlight(cls, code: str, language: str, ansi: bool = False, dark: bool = False) -> Content:
+        name, *_ = [*language.split(), "text"]
+        return super().highlight(code, name, ansi, dark)
+
+
+class ReplyText(Markdown):
+    """A whole answer, or one that is still being written."""
+
+    def __init__(self, text: str = "") -> None:
+        super().__init__(printable(text), parser_factory=_Parser, open_links=False)
+        self._writing: MarkdownStream | None = None
+
+    def get_block_class(self, block_name: str) -> type[MarkdownBlock]:
+        block = super().get_block_class(block_name)
+        return _Fence if block is MarkdownFence else block
+
+    async def write(self, text: str) -> None:
+        """Append what has come."""
+        self._writing = self._writing or Markdown.get_stream(self)
+        await self._writing.write(printable(text))
+
+    async def finish(self) -> None:
+        """Draw the whole once more: what was cut in two on its way, such as a code fence, mends."""
+        if self._writing:
+            await self._writing.stop()
+            self._writing = None
+            await self.update(self.source)
+
+    def on_markdown_link_clicked(self, event: Markdown.LinkClicked) -> None:
+        event.stop()
+        if event.href.startswith(_MAY_OPEN):
+            self.app.open_url(event.href)
