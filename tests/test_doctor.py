@@ -118,3 +118,39 @@ def test_a_disk_is_measured_without_a_file_and_nothing_stays_behind(tmp_path: Pa
     assert speed.bytes_per_second > 1_000_000
     assert speed.n_bytes > 0
     assert set(tmp_path.iterdir()) == before
+
+
+def test_a_model_that_fits_is_said_to_fit(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, default_model: Path
+) -> None:
+    monkeypatch.setenv("ONDEVICE_MODEL", str(default_model))
+    code, out = doctor(capsys)
+    assert code == 0
+    assert "✓ model      Smollm2 135M 8k Lc100K Mix1 Ep2 Q4_1 fits: it needs 0.27 GB" in out
+
+
+def test_a_model_that_does_not_fit_is_found(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, default_model: Path
+) -> None:
+    monkeypatch.setenv("ONDEVICE_MODEL", str(default_model))
+    monkeypatch.setenv("ONDEVICE_RAM", "200M")
+    code, out = doctor(capsys)
+    assert code == 1
+    assert "✗ model      Smollm2 135M" in out
+    assert "tokens fits: --ctx" in out
+
+
+def test_a_damaged_model_is_found(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, model_to_read: Path
+) -> None:
+    monkeypatch.setenv("ONDEVICE_MODEL", str(model_to_read))
+    code, out = doctor(capsys)
+    assert code == 1
+    assert f"✗ model      {model_to_read} is not a GGUF file" in out
+
+
+def test_a_model_that_is_not_there_yet_can_be_fetched(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out = doctor(capsys)
+    assert code == 0
+    assert "! model " in out
+    assert "ondevice models pull" in out

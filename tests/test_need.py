@@ -107,6 +107,12 @@ def test_the_context_is_rounded_up_as_llama_cpp_does() -> None:
     assert need(dense(), 700) == need(dense(), 768)
 
 
+def test_the_default_context_is_what_the_model_was_trained_on_at_most_4096() -> None:
+    assert need(model({}, block_count=0, context_length=2048)).n_ctx == 2048
+    assert need(model({}, block_count=0, context_length=131072)).n_ctx == 4096
+    assert need(model({}, block_count=0)).n_ctx == 4096
+
+
 def test_recurrent_blocks_have_a_state_and_no_kv_cache() -> None:
     file = model(
         {

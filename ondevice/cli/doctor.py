@@ -17,12 +17,20 @@ import click
 import msgspec
 import psutil
 
-from ondevice import __version__, config, paths
+from ondevice import __version__, config, models, paths
 from ondevice.config import Settings
-from ondevice.errors import ConfigError, UsageError
+from ondevice.errors import (
+    ConfigError,
+    MemoryShortError,
+    ModelFileError,
+    ModelNotFound,
+    UsageError,
+)
 from ondevice.ram import available
+from ondevice.ram.available import AvailableRam
+from ondevice.ram.need import check_fits
 from ondevice.terminal import printable
-from ondevice.weights import disk_speed
+from ondevice.weights import disk_speed, gguf
 
 _MARKS = {"fine": "✓", "note": "!", "broken": "✗"}
 _LITTLE_RAM = 500_000_000  # bytes; the smallest models need about 300 MB
@@ -68,7 +76,8 @@ def _examine() -> Iterator[Finding]:
     yield _machine()
     settings = yield from _settings()
     yield from _folders()
-    yield from _ram(settings)
+    yield _ram(settings)
+    yield _model(settings)
     yield from _versions()
     yield _llama()
     yield _disk_space()
@@ -146,11 +155,10 @@ def _existing(path: Path) -> Path:
     return next(each for each in (path, *path.parents) if each.exists())
 
 
-def _ram(settings: Settings) -> Iterator[Finding]:
-    limit = available.parse_size(settings.ram) if settings.ram else None
-    ram = available.look(limit)
+def _ram(settings: Settings) -> Finding:
+    ram = _available(settings)
     little = ram.available < _LITTLE_RAM
-    yield Finding(
+    return Finding(
         topic="RAM",
         text=f"{_gb(ram.available)} available of {_gb(ram.total)} ({ram.source})",
         level="note" if little else "fine",
@@ -158,6 +166,27 @@ def _ram(settings: Settings) -> Iterator[Finding]:
         if little
         else "",
         figures={"total_bytes": ram.total, "available_bytes": ram.available},
+    )
+
+
+def _available(settings: Settings) -> AvailableRam:
+    return available.look(available.parse_size(settings.ram) if settings.ram else None)
+
+
+def _model(settings: Settings) -> Finding:
+    """Whether the model of the settings is there, sound, and fits."""
+    try:
+        file = gguf.read(models.find(settings.model).path)
+        need = check_fits(file, settings.ctx, settings.kv_type, _available(settings))
+    except ModelNotFound as error:
+        return Finding(topic="model", text=str(error), level="note")
+    except (ModelFileError, MemoryShortError) as error:
+        return Finding(topic="model", text=str(error), level="broken")
+    return Finding(
+        topic="model",
+        text=f"{file.name} {file.quantization} fits: it needs {_gb(need.total)} with a context of "
+        f"{need.n_ctx} tokens",
+        figures={"need_bytes": need.total},
     )
 
 

@@ -36,7 +36,6 @@ from ondevice.ram import available
 from ondevice.ram.need import check_fits
 from ondevice.weights import gguf
 
-_DEFAULT_CTX = 4096  # tokens
 _OOM_SCORE_ADJ = "800"  # of 1000: when memory runs out, the engine goes and the app stays
 
 
@@ -94,18 +93,22 @@ class Worker:
         started = time.perf_counter()
         file = gguf.read(Path(request.path))
         self._unload()
-        n_ctx = request.n_ctx or min(file.n_ctx_train or _DEFAULT_CTX, _DEFAULT_CTX)
-        check_fits(file, n_ctx, request.kv_type, available.look(request.ram))
+        ram = available.look(request.ram)
+        need = check_fits(file, request.n_ctx, request.kv_type, ram)
 
         def on_progress(fraction: float) -> bool:
             self._send(Loading(fraction=fraction))
             return not cancel.is_set()
 
-        self._model = model = Model(file.path, on_progress=on_progress)
+        self._model = model = Model(
+            file.path,
+            use_extra_bufts=need.may_repack(ram.available),
+            on_progress=on_progress,
+        )
         if not model.has_decoder:
             raise ModelFileError(f"{file.path.name} cannot chat: it is an embedding model.")
         self._context = context = Context(
-            model, n_ctx=n_ctx, kv_type=request.kv_type, n_threads=request.n_threads
+            model, n_ctx=need.n_ctx, kv_type=request.kv_type, n_threads=request.n_threads
         )
         self._session = Session(model, context)
         if cancel.is_set():

@@ -14,6 +14,7 @@ from ondevice.weights.gguf import GGUFFile
 _BATCH = 512
 _OUTPUTS = 16
 _CTX_STEP = 256  # llama.cpp rounds the context up to a multiple of it
+_DEFAULT_CTX = 4096
 _SMALLEST_CTX = 512  # below it a conversation is no use
 
 _KV_BITS: dict[KVType, float] = {"f16": 16, "q8_0": 8.5, "q4_0": 4.5}  # an element
@@ -54,11 +55,15 @@ class Need:
         return self.total + self.weights <= available
 
 
-def need(file: GGUFFile, n_ctx: int, kv_type: KVType = "f16") -> Need:
+def need(file: GGUFFile, n_ctx: int | None = None, kv_type: KVType = "f16") -> Need:
     """What the model needs with a context of ``n_ctx`` tokens.
+
+    None is as long as it was trained on, at most 4096 tokens.
 
     Raises :class:`ModelFileError` if the file claims a number of blocks that no model has.
     """
+    if n_ctx is None:
+        n_ctx = min(file.n_ctx_train or _DEFAULT_CTX, _DEFAULT_CTX)
     n_ctx = -(-n_ctx // _CTX_STEP) * _CTX_STEP
     return Need(
         n_ctx=n_ctx,
@@ -73,7 +78,7 @@ def need(file: GGUFFile, n_ctx: int, kv_type: KVType = "f16") -> Need:
 
 def check_fits(
     file: GGUFFile,
-    n_ctx: int,
+    n_ctx: int | None,
     kv_type: KVType,
     ram: AvailableRam,
     alternatives: str = "",
