@@ -21,7 +21,9 @@ def path(tmp_path: Path) -> Path:
 def add(database: Database, title: str) -> None:
     with database.write() as connection:
         connection.execute(
-            "INSERT INTO conversation(title, created_at, updated_at) VALUES (?, '', '')", (title,)
+            "INSERT INTO conversation(title, system, created_at, updated_at) "
+            "VALUES (?, '', '', '')",
+            (title,),
         )
 
 
@@ -39,11 +41,12 @@ def test_what_was_committed_is_there_after_reopening(path: Path) -> None:
 
 def test_a_transaction_that_raises_leaves_nothing_and_the_next_one_works(path: Path) -> None:
     database = Database(path)
+    add(database, "before")
     with pytest.raises(ZeroDivisionError), database.write() as connection:
-        connection.execute("INSERT INTO conversation VALUES (1, 'lost', '', '')")
+        connection.execute("DELETE FROM conversation")
         raise ZeroDivisionError
-    add(database, "kept")
-    assert titles(database) == ["kept"]
+    add(database, "after")
+    assert titles(database) == ["before", "after"]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="file modes are POSIX's")
@@ -133,7 +136,9 @@ def test_a_store_of_an_earlier_version_is_backed_up_and_brought_up_to_date(path:
     path.parent.mkdir()
     old = sqlite3.connect(path)
     m001_conversations.migrate(old)
-    old.execute("INSERT INTO conversation VALUES (1, 'old', '', '')")
+    old.execute(
+        "INSERT INTO conversation(title, system, created_at, updated_at) VALUES ('old', '', '', '')"
+    )
     old.execute("PRAGMA user_version=1")
     old.commit()
     old.close()

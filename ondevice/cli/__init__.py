@@ -17,6 +17,7 @@ COMMANDS = {
     "ask": "Answer one question, from the arguments or a pipe.",
     "chat": "Open the terminal app.",
     "doctor": "Look at this machine: RAM, disk, versions, and what is wrong.",
+    "memory": "See, search, correct, move and forget what is remembered.",
     "models": "List, fetch, import and remove models.",
 }
 

@@ -2,13 +2,14 @@
 
 from ondevice.llama._context import Context, default_threads
 from ondevice.llama._eval_hook import Actions, EvalHook, NodeHandler
-from ondevice.llama._ggml import Tensor
+from ondevice.llama._ggml import OP_NONE, Tensor
 from ondevice.llama._log import start
 from ondevice.llama._model import Model
 from ondevice.llama._sampling import Sampler, grammar_of_schema
 from ondevice.llama._template import ChatTemplate
 
 __all__ = [
+    "OP_NONE",
     "Actions",
     "ChatTemplate",
     "Context",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import sys
 from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TextIO
 
 import llama_cpp
@@ -14,6 +16,7 @@ _DEBUG, _INFO, _WARN, _ERROR, _CONTINUED = range(1, 6)  # enum ggml_log_level
 _file: TextIO = sys.stderr
 _errors: deque[str] = deque(maxlen=8)
 _buffers: dict[str, float] = {}
+_watched: dict[str, Callable[[], None]] = {}
 _BUFFER = re.compile(r"(KV|RS|compute|output) buffer size\s*=\s*([\d.]+) MiB")
 
 
@@ -25,6 +28,9 @@ def _on_line(level: int, text: bytes, _user_data: Any) -> None:
     elif found := _BUFFER.search(line):
         kind, mebibytes = found.groups()
         _buffers[kind] = _buffers.get(kind, 0.0) + float(mebibytes)
+    for part, action in _watched.items():
+        if part in line:
+            action()
     if level in (_INFO, _WARN, _ERROR):
         _file.write(line)
 
@@ -35,6 +41,19 @@ def start(file: TextIO) -> None:
     _file = file
     llama_cpp.llama_log_set(_on_line, None)
     llama_cpp.llama_backend_init()
+
+
+@contextmanager
+def watch(part: str, action: Callable[[], None]) -> Iterator[None]:
+    """Within this block, call ``action`` when llama.cpp logs a line that holds ``part``.
+
+    Some moments are told by nothing but the log. ``action`` must not raise.
+    """
+    _watched[part] = action
+    try:
+        yield
+    finally:
+        del _watched[part]
 
 
 def reset() -> None:

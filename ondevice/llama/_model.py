@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import llama_cpp
 
 from ondevice.errors import LoadCancelled, ModelFileError, NativeError
 from ondevice.llama import _log
+from ondevice.llama._hollow import stand_in
+from ondevice.weights.gguf import Part
 
 _LOAD_MMAP = 1  # enum llama_load_mode
 _ATTR_UNKNOWN, _ATTR_CONTROL = 1 << 0, 1 << 3  # enum llama_token_attr
@@ -19,7 +22,9 @@ class Model:
     """The weights of a GGUF file, memory-mapped, and its vocabulary.
 
     ``use_extra_bufts`` lets llama.cpp repack weights into private buffers with faster kernels; it
-    must be off where weights are repointed (:mod:`ondevice.weights`).
+    must be off where weights are repointed (:mod:`ondevice.weights`). ``hollow`` names the files
+    of the model: it is then opened without its weights, and each must be pointed at its bytes
+    before it is used.
 
     ``on_progress`` gets fractions 0 … 1 while loading and returns False to cancel.
 
@@ -31,6 +36,7 @@ class Model:
         path: Path,
         *,
         use_extra_bufts: bool = True,
+        hollow: Sequence[Part] = (),
         on_progress: Callable[[float], bool] = lambda _: True,
     ) -> None:
         self.path = path
@@ -48,7 +54,8 @@ class Model:
         params.use_extra_bufts = use_extra_bufts
         params.progress_callback = progress
         _log.reset()
-        self._handle = llama_cpp.llama_model_load_from_file(bytes(path), params)
+        with stand_in(hollow) if hollow else nullcontext(path) as native_path:
+            self._handle = llama_cpp.llama_model_load_from_file(bytes(native_path), params)
         if cancelled:
             self.close()
             raise LoadCancelled

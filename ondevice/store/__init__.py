@@ -1,6 +1,7 @@
 """The private store: one SQLite file, 0600 from creation, one writer, numbered migrations."""
 
 from ondevice.store._database import Database
+from ondevice.store._salvage import Salvage
 from ondevice.store._sqlite import Connection, Row
 
-__all__ = ["Connection", "Database", "Row"]
+__all__ = ["Connection", "Database", "Row", "Salvage"]

@@ -39,7 +39,7 @@ class Database:
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
             while True:
                 inode = self.path.stat().st_ino
-                self._connection = _connect(self.path, passphrase)
+                self._connection = open_connection(self.path, passphrase)
                 # Another process may have put a new file in place, for a change of passphrase.
                 if self.path.stat().st_ino == inode:
                     break
@@ -217,7 +217,7 @@ def _is_plain(path: Path) -> bool | None:
     return head == _PLAIN if head else None
 
 
-def _connect(path: Path, passphrase: str | None) -> Connection:
+def open_connection(path: Path, passphrase: str | None) -> Connection:
     plain = _is_plain(path)
     if plain is False and not passphrase:
         raise StoreLocked(f"The store {path} has a passphrase, or is not a store at all.")

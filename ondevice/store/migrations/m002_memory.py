@@ -32,6 +32,10 @@ _STATEMENTS = (
     )
     """,
     "CREATE INDEX cube_message ON cube(message_id) WHERE message_id IS NOT NULL",
+    # Finds equal texts without holding them a second time.
+    "CREATE INDEX cube_length ON cube(length(content))",
+    "CREATE INDEX cube_event ON cube(event_at)",
+    "CREATE INDEX cube_speaker ON cube(speaker COLLATE NOCASE) WHERE speaker <> ''",
     "CREATE INDEX cube_topic ON cube(topic) WHERE topic IS NOT NULL",
     """
     CREATE TABLE version (

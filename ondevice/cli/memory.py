@@ -1,0 +1,372 @@
+"""``ondevice memory``: what is remembered, and how to have it forgotten."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar, get_args
+
+import click
+import msgspec
+
+from ondevice import paths
+from ondevice.errors import OndeviceError, StoreError, StoreLocked, UsageError
+from ondevice.memory import Cube, Memory, Remembered, Version, parse_label
+from ondevice.memory._bench import run as run_bench
+from ondevice.memory._documents import find_files
+from ondevice.memory._records import Kind, Status
+from ondevice.memory._transfer import export_lines
+from ondevice.store import Database, Salvage
+from ondevice.terminal import printable
+
+_PASSPHRASE = "ONDEVICE_PASSPHRASE"
+
+_as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+_limit = click.option(
+    "-n", "limit", type=click.IntRange(1), default=10, show_default=True, help="At most so many."
+)
+
+
+@click.group(name="memory")
+def command() -> None:
+    """See, search, correct, move and forget what is remembered.
+
+    It is all in one file on this device. If that file has a passphrase, it is asked for, or taken
+    from ONDEVICE_PASSPHRASE.
+    """
+
+
+@command.command()
+@click.argument("files", nargs=-1, metavar="FILE|DIR…", type=click.Path(path_type=Path))
+@click.option("--text", help="Remember this text as a note; “-” reads it from a pipe.")
+@click.option("--tag", "tags", multiple=True, help="A tag for what is added; may be repeated.")
+@click.option("--keep-secrets", is_flag=True, help="Store passwords and keys in --text as well.")
+@_as_json
+def add(
+    files: tuple[Path, ...],
+    text: str | None,
+    tags: tuple[str, ...],
+    keep_secrets: bool,
+    as_json: bool,
+) -> None:
+    """Remember files (text, Markdown, PDF; a folder with all in it) or a note.
+
+    A file that has changed since it was last added supersedes what it said then.
+    """
+    if not files and text is None:
+        raise UsageError("Name a file or folder to remember, or give a note with --text.")
+    done: list[dict[str, Any]] = []
+    with _memory() as memory:
+        if text is not None:
+            note = sys.stdin.read() if text == "-" else text
+            remembered = memory.add(note.strip(), tags=tags, keep_secrets=keep_secrets)
+            done.append({"note": _cube(remembered.cube), "left_out": remembered.left_out})
+            if not as_json:
+                _tell(remembered)
+        for file in (file for path in files for file in find_files(path)):
+            chunks = memory.add_file(file, tags)
+            done.append({"file": str(file), "chunks": len(chunks)})
+            if not as_json:
+                state = f"{len(chunks)} chunks" if chunks else "unchanged since it was last added"
+                click.echo(f"{printable(str(file))}: {state}")
+    if as_json:
+        _print_json({"added": done})
+
+
+@command.command()
+@click.argument("query", nargs=-1, required=True)
+@_limit
+@_as_json
+def search(query: tuple[str, ...], limit: int, as_json: bool) -> None:
+    """Find memories by words, names and days: “what did I plan last spring”."""
+    with _memory() as memory:
+        found = memory.search(" ".join(query), limit=limit)
+    if as_json:
+        hits = [{"score": hit.score, **_cube(hit.cube)} for hit in found.hits]
+        _print_json({"confidence": found.confidence, "hits": hits})
+    elif not found.hits:
+        click.echo("Nothing that is remembered has to do with this.")
+    for hit in () if as_json else found.hits:
+        click.echo(_line(hit.cube))
+
+
+@command.command(name="list")
+@click.option("--kind", type=click.Choice(get_args(Kind)), help="Only memories of this kind.")
+@click.option("--status", type=click.Choice(get_args(Status)), help="Only those in this state.")
+@click.option("--tag", help="Only those with this tag.")
+@_limit
+@_as_json
+def list_(
+    kind: Kind | None, status: Status | None, tag: str | None, limit: int, as_json: bool
+) -> None:
+    """List memories, the latest first."""
+    with _memory() as memory:
+        cubes = memory.latest(kind=kind, status=status, tag=tag, limit=limit)
+    if as_json:
+        _print_json([_cube(cube) for cube in cubes])
+    for cube in () if as_json else cubes:
+        click.echo(_line(cube))
+
+
+@command.command()
+@click.argument("number")
+@_as_json
+def show(number: str, as_json: bool) -> None:
+    """Show one memory, such as 3:17, and where it comes from."""
+    with _memory() as memory:
+        known = memory.history(parse_label(number))
+    if as_json:
+        _print_json({**_cube(known.cube), "tags": known.tags, "links": known.links})
+        return
+    cube = known.cube
+    for name, value in (
+        ("kind", cube.kind),
+        ("status", cube.status),
+        ("said", f"{cube.event_at:%Y-%m-%d %H:%M}"),
+        ("written", f"{cube.written_at:%Y-%m-%d %H:%M}, version {cube.version}"),
+        ("by", cube.speaker or "you"),
+        ("source", f"{cube.source.kind} {cube.source.name}".strip()),
+        ("topic", cube.topic),
+        ("tags", ", ".join(known.tags)),
+    ):
+        if value:
+            click.echo(f"{name:8} {printable(value)}")
+    click.echo(f"\n{printable(cube.content)}")
+
+
+@command.command()
+@click.argument("number")
+@_as_json
+def history(number: str, as_json: bool) -> None:
+    """Show what a memory said before, and what it was replaced by, oldest first."""
+    with _memory() as memory:
+        known = memory.history(parse_label(number))
+    story: list[Cube | Version] = [
+        *reversed(known.earlier),
+        *known.versions,
+        known.cube,
+        *known.later,
+    ]
+    if as_json:
+        _print_json(
+            [_cube(then) if isinstance(then, Cube) else msgspec.to_builtins(then) for then in story]
+        )
+        return
+    for then in story:
+        if isinstance(then, Version):
+            text = printable(then.content)
+            click.echo(f"{known.cube.label:>8}  {then.event_at.date()}  before an edit: {text}")
+        else:
+            click.echo(_line(then))
+
+
+@command.command()
+@click.argument("numbers", nargs=-1, required=True, metavar="NUMBER…")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@_as_json
+def forget(numbers: tuple[str, ...], yes: bool, as_json: bool) -> None:
+    """Delete memories for good, with their versions and what was read from them.
+
+    Messages in conversations that say the same are blanked.
+    """
+    ids = [parse_label(number) for number in numbers]
+    with _memory() as memory:
+        going = memory.going(ids)
+        if not yes:
+            for cube in going:
+                click.echo(_line(cube), err=as_json)
+            click.confirm(f"Forget {_plural(len(going), 'memory')} for good?", abort=True, err=True)
+        count = memory.forget(ids)
+    if as_json:
+        _print_json({"forgotten": [cube.label for cube in going]})
+    else:
+        click.echo(f"Forgot {_plural(count, 'memory')}.")
+
+
+@command.command(name="export")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--markdown", is_flag=True, help="Write text to read, not to import again.")
+@click.option("--salvage", is_flag=True, help="Write what can be read of a damaged store.")
+@_as_json
+def export(file: Path, markdown: bool, salvage: bool, as_json: bool) -> None:
+    """Write the whole memory to FILE, or to the terminal with “-”.
+
+    The default is JSON Lines, complete with versions and links. The file is not encrypted.
+    """
+    if salvage and markdown:
+        raise UsageError("--salvage writes JSON Lines; leave --markdown out.")
+    failures = 0
+    with _target(file) as target:
+        if salvage:
+            store = _unlock(Salvage)
+            with contextlib.closing(store):
+                target.writelines(export_lines(store.rows))
+            failures = store.failures
+        else:
+            with _memory() as memory:
+                memory.export(target, markdown=markdown)
+    if as_json and str(file) != "-":
+        _print_json({"file": str(file), "failed_reads": failures})
+    elif failures:
+        click.echo("Some of the store could not be read; the rest is in the file.", err=True)
+
+
+@command.command(name="import")
+@click.argument("file", type=click.File("rb"))
+@_as_json
+def import_(file: BinaryIO, as_json: bool) -> None:
+    """Add the memories of an export that are not here yet; “-” reads from a pipe.
+
+    What was forgotten here stays forgotten.
+    """
+    with _memory() as memory:
+        count = memory.import_(file)
+    if as_json:
+        _print_json({"imported": count})
+    else:
+        click.echo(f"Imported {_plural(count, 'memory')}.")
+
+
+@command.command()
+@_as_json
+def stats(as_json: bool) -> None:
+    """Count what is remembered."""
+    with _memory() as memory:
+        statistics = memory.statistics()
+    if as_json:
+        _print_json(statistics)
+        return
+    for name, value in msgspec.structs.asdict(statistics).items():
+        shown = (
+            ", ".join(f"{n} {k}" for k, n in value.items()) if isinstance(value, dict) else value
+        )
+        click.echo(f"{name.replace('_', ' '):10} {shown}")
+
+
+@command.command()
+@_as_json
+def check(as_json: bool) -> None:
+    """Check that the store is sound and that nothing deleted is left in its files."""
+    with _memory() as memory:
+        problems = memory.check()
+    if as_json:
+        _print_json({"sound": not problems, "problems": problems})
+    if problems:
+        raise StoreError(
+            "\n".join(problems) + "\nRescue what can be read: ondevice memory export --salvage FILE"
+        )
+    if not as_json:
+        click.echo("The store is sound.")
+
+
+@command.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@_as_json
+def bench(file: Path, as_json: bool) -> None:
+    """Measure search on conversations whose questions name the turns that answer them.
+
+    FILE is a JSON list of conversations with “turns” and “questions”. Your own memory is not
+    touched.
+    """
+    report = run_bench(file, lambda line: click.echo(line, err=True))
+    if as_json:
+        _print_json(report)
+        return
+    for name, value in report.figures.items():
+        click.echo(f"{name:18} {value:8.3f}")
+
+
+@command.command()
+@click.option("--remove", is_flag=True, help="Store everything without encryption from now on.")
+def passphrase(remove: bool) -> None:
+    """Set, change or remove the passphrase that encrypts the store.
+
+    There is no way back into a store whose passphrase is lost.
+    """
+    with _memory() as memory:
+        if remove:
+            memory.database.set_passphrase(None)
+        else:
+            memory.database.set_passphrase(
+                click.prompt("New passphrase", hide_input=True, confirmation_prompt=True)
+            )
+    click.echo("The store has no passphrase now." if remove else "The store is encrypted.")
+
+
+@contextmanager
+def _memory() -> Iterator[Memory]:
+    database = _unlock(Database)
+    try:
+        yield Memory(database)
+    finally:
+        database.close()
+
+
+_S = TypeVar("_S", Database, Salvage)
+
+
+def _unlock(kind: type[_S]) -> _S:
+    """Open the store, asking for its passphrase where there is one and somebody to ask."""
+    passphrase = os.environ.get(_PASSPHRASE)
+    try:
+        return kind(paths.store_file(), passphrase)
+    except StoreLocked as error:
+        if passphrase:
+            raise
+        if not sys.stdin.isatty():
+            raise StoreLocked(f"{error} Set {_PASSPHRASE} to it.") from error
+        return kind(paths.store_file(), click.prompt("Passphrase", hide_input=True, err=True))
+
+
+@contextmanager
+def _target(file: Path) -> Iterator[BinaryIO]:
+    """A file for the user only, which takes its name once it is complete; “-” is the terminal."""
+    if str(file) == "-":
+        yield sys.stdout.buffer
+        return
+    fresh = file.with_name(f"{file.name}.new")
+    try:
+        fresh.unlink(missing_ok=True)
+        handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with open(handle, "wb") as target:  # noqa: PTH123  a descriptor, for the mode
+            yield target
+            target.flush()
+            os.fsync(handle)
+        fresh.replace(file)
+    except OSError as error:
+        raise OndeviceError(f"{file} could not be written: {error}.") from error
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def _line(cube: Cube) -> str:
+    state = "" if cube.status == "active" else f" ({cube.status})"
+    who = f"{printable(cube.speaker)}: " if cube.speaker else ""
+    text = " ".join(printable(cube.content).split())
+    return f"{cube.label:>8}  {cube.event_at.date()}  {cube.kind}{state}: {who}{text}"
+
+
+def _cube(cube: Cube) -> dict[str, Any]:
+    """For JSON: with the number that people and the other commands use."""
+    return {"number": cube.label, **msgspec.to_builtins(cube)}
+
+
+def _tell(remembered: Remembered) -> None:
+    click.echo(f"Remembered as {remembered.cube.label}.")
+    for fact in remembered.facts:
+        click.echo(f"Understood: {printable(fact.content)}")
+    if remembered.left_out:
+        click.echo(f"Left out: {', '.join(remembered.left_out)}. Keep it with --keep-secrets.")
+
+
+def _plural(count: int, what: str) -> str:
+    plural = what if count == 1 else f"{what[:-1]}ies" if what.endswith("y") else f"{what}s"
+    return f"{count} {plural}"
+
+
+def _print_json(value: object) -> None:
+    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())

@@ -1,0 +1,49 @@
+"""Lets llama.cpp open a model without reading its weights.
+
+llama.cpp maps the whole file, and on Linux has the system read all of it then and there. So it is
+given a stand-in: a copy of the header, lengthened with a hole to the size of the real file, which
+is all that llama.cpp looks at when it opens a file. Before it maps the stand-in, that is cut off
+behind the header: there is nothing to read, and nothing to keep in RAM. Whoever uses such a model
+points every tensor at real bytes first; a tensor that was forgotten ends the process at its first
+use, rather than computing nonsense.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from ondevice.errors import DiskSpaceError
+from ondevice.llama import _log
+from ondevice.weights.gguf import Part
+
+#: What llama.cpp says when all files are open, their sizes checked and none of them mapped yet.
+_ALL_OPEN = "loaded meta data with"
+
+
+@contextmanager
+def stand_in(parts: Sequence[Part]) -> Iterator[Path]:
+    """A stand-in for these files, to be loaded once within this block."""
+    with tempfile.TemporaryDirectory(prefix="ondevice-", ignore_cleanup_errors=True) as folder:
+        copies = [Path(folder, part.path.name) for part in parts]
+        try:
+            for part, copy in zip(parts, copies, strict=True):
+                with part.path.open("rb") as file:
+                    copy.write_bytes(file.read(part.data_offset))
+                os.truncate(copy, part.file_bytes)
+        except OSError as error:
+            raise DiskSpaceError(
+                f"The header of {parts[0].path.name} could not be copied to {folder}: "
+                f"{error.strerror}. Make room there, or set TMPDIR to another folder."
+            ) from error
+
+        def cut_off() -> None:
+            for part, copy in zip(parts, copies, strict=True):
+                with suppress(OSError):  # then it is mapped with the hole: slower, not wrong
+                    os.truncate(copy, part.data_offset)
+
+        with _log.watch(_ALL_OPEN, cut_off):
+            yield copies[0]

@@ -1,0 +1,198 @@
+"""Measures search on conversations whose questions name the turns that answer them.
+
+The format is that of LoCoMo's conversations with corrected evidence: a JSON list of
+conversations, each with ``turns`` (id, session, when, speaker, text) and ``questions``
+(question, category, evidence as ids of turns, answerable).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from datetime import date, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import msgspec
+import numpy as np
+
+from ondevice.errors import UsageError
+from ondevice.memory import _cubes
+from ondevice.memory._dates import find_days
+from ondevice.memory._search import search
+from ondevice.store import Database
+
+_LIMIT = 20  # turns that a search gives
+
+
+class Turn(msgspec.Struct, frozen=True):
+    id: str
+    session: str
+    when: str
+    speaker: str
+    text: str
+
+
+class Question(msgspec.Struct, frozen=True):
+    question: str
+    evidence: tuple[str, ...]
+    category: int | str = 0
+    answerable: bool = True
+
+
+class Conversation(msgspec.Struct, frozen=True):
+    turns: tuple[Turn, ...]
+    questions: tuple[Question, ...]
+    id: str = ""
+
+
+class Report(msgspec.Struct, frozen=True):
+    """Means over the answerable questions that name evidence, but for latency and AUC."""
+
+    figures: dict[str, float]
+    by_category: dict[str, dict[str, float]]
+    questions: int  # all of them
+    turns: int
+
+
+def run(file: Path, progress: Callable[[str], None] = lambda line: None) -> Report:
+    """Search for each question of ``file`` in the store of its own conversation.
+
+    Raises :class:`UsageError` when the file has another format.
+    """
+    try:
+        conversations = msgspec.json.decode(file.read_bytes(), type=tuple[Conversation, ...])
+    except (OSError, msgspec.DecodeError) as error:
+        raise UsageError(f"{file} cannot be read as conversations with questions: {error}.") from (
+            error
+        )
+    outcomes: list[_Outcome] = []
+    for conversation in conversations:
+        progress(f"{conversation.id}: {len(conversation.questions)} questions")
+        with TemporaryDirectory(prefix="ondevice-bench-") as folder:
+            database = Database(Path(folder) / "store.db")
+            try:
+                outcomes += _ask(database, conversation)
+            finally:
+                database.close()
+    if not any(outcome.answerable and outcome.figures for outcome in outcomes):
+        raise UsageError(f"{file} has no answerable question with evidence.")
+    by_category = defaultdict(list)
+    for outcome in outcomes:
+        by_category[outcome.category].append(outcome)
+    return Report(
+        figures=_means(o for o in outcomes if o.answerable)
+        | {
+            "p50_ms": float(np.percentile([o.milliseconds for o in outcomes], 50)),
+            "p95_ms": float(np.percentile([o.milliseconds for o in outcomes], 95)),
+        }
+        | _abstention(outcomes),
+        by_category={name: _means(by_category[name]) for name in sorted(by_category)},
+        questions=len(outcomes),
+        turns=sum(len(conversation.turns) for conversation in conversations),
+    )
+
+
+class _Outcome(msgspec.Struct, frozen=True):
+    category: str
+    answerable: bool
+    figures: dict[str, float]  # none when the question names no evidence
+    confidence: float
+    milliseconds: float
+
+
+def _ask(database: Database, conversation: Conversation) -> list[_Outcome]:
+    cubes: dict[str, int] = {}  # id of the turn → id of the cube
+    sessions: dict[str, int] = {}
+    last = date.min
+    with database.write() as connection:
+        for turn in conversation.turns:
+            if turn.session not in sessions:
+                sessions[turn.session] = _cubes.open_source(
+                    connection, "conversation", turn.session, uid=turn.session
+                )
+            at = _day(turn.when)
+            last = max(last, at.date())
+            cubes[turn.id] = _cubes.insert(
+                connection,
+                sessions[turn.session],
+                "turn",
+                turn.text,
+                event_at=at,
+                written_at=at,
+                speaker=turn.speaker,
+            )
+    session_of = {turn.id: sessions[turn.session] for turn in conversation.turns}
+    outcomes = []
+    for question in conversation.questions:
+        evidence = [turn for turn in question.evidence if turn in cubes]
+        with database.read() as connection:
+            start = time.perf_counter()
+            found = search(connection, question.question, today=last, limit=_LIMIT)
+            milliseconds = (time.perf_counter() - start) * 1e3
+        ranked = [hit.cube.id for hit in found.hits]
+        outcomes.append(
+            _Outcome(
+                category=str(question.category),
+                answerable=question.answerable,
+                figures=_figures(
+                    ranked,
+                    {cubes[turn] for turn in evidence},
+                    found.sources,
+                    {session_of[turn] for turn in evidence},
+                )
+                if evidence
+                else {},
+                confidence=found.confidence,
+                milliseconds=milliseconds,
+            )
+        )
+    return outcomes
+
+
+def _day(when: str) -> datetime:
+    """The day in a text such as “1:56 pm on 8 May, 2023” or an ISO date, at noon."""
+    days, _ = find_days(when, date.min)
+    try:
+        if days.span:
+            day = days.span[0]
+        else:
+            (year,), (month,), (number,) = days.years, days.months, days.days
+            day = date(year, month, number)
+    except ValueError as error:
+        raise UsageError(f"“{when}” is not a day such as “8 May, 2023” or 2023-05-08.") from error
+    return datetime(day.year, day.month, day.day, 12).astimezone()
+
+
+def _figures(
+    ranked: list[int], evidence: set[int], sources: tuple[int, ...], sessions: set[int]
+) -> dict[str, float]:
+    def found(count: int) -> int:
+        return len(evidence.intersection(ranked[:count]))
+
+    gain = sum(
+        1 / math.log2(rank + 1) for rank, cube in enumerate(ranked[:10], 1) if cube in evidence
+    )
+    best = sum(1 / math.log2(rank + 1) for rank in range(1, min(10, len(evidence)) + 1))
+    return {
+        **{f"recall@{count}": found(count) / len(evidence) for count in (5, 10, 20)},
+        **{f"recall_all@{count}": float(found(count) == len(evidence)) for count in (5, 10)},
+        "ndcg@10": gain / best,
+        "session_recall@5": len(sessions.intersection(sources[:5])) / len(sessions),
+    }
+
+
+def _means(outcomes: Iterable[_Outcome]) -> dict[str, float]:
+    figures = [outcome.figures for outcome in outcomes if outcome.figures]
+    return {name: float(np.mean([f[name] for f in figures])) for name in figures[0]}
+
+
+def _abstention(outcomes: list[_Outcome]) -> dict[str, float]:
+    """The chance that an answerable question scores higher than one that is not (AUC)."""
+    yes = np.array([o.confidence for o in outcomes if o.answerable])[:, None]
+    no = np.array([o.confidence for o in outcomes if not o.answerable])
+    if not no.size:
+        return {}
+    return {"abstention_auc": float(np.mean((yes > no) + (yes == no) / 2))}

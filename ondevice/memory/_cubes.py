@@ -1,0 +1,229 @@
+"""Cubes in the tables of the store: the only place that knows their columns."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+
+from ondevice.errors import UsageError
+from ondevice.memory._records import (
+    POSITION_BITS,
+    POSITIONS,
+    Cube,
+    Kind,
+    Link,
+    LinkKind,
+    Source,
+    SourceKind,
+    Status,
+    Version,
+    label,
+)
+from ondevice.store import Connection, Row
+
+#: Places from one cube of a source to the next. What stands for itself keeps a distance, so that
+#: it is nobody's neighbour in a search.
+_STEP: dict[SourceKind, int] = {"conversation": 1, "document": 1, "notes": 8, "facts": 8}
+
+_SELECT = (
+    "SELECT cube.*, source.uid, source.kind AS source_kind, "
+    "coalesce(conversation.title, source.name) AS name FROM cube "
+    "JOIN source ON source.id = cube.source_id "
+    "LEFT JOIN conversation ON conversation.id = source.conversation_id "
+)
+
+
+def open_source(
+    connection: Connection,
+    kind: SourceKind,
+    name: str = "",
+    *,
+    uid: str | None = None,
+    conversation_id: int | None = None,
+) -> int:
+    """The id of a source, made if need be.
+
+    It is known by its ``uid`` or conversation; there is one source of notes and one of facts.
+    """
+    if uid is not None:
+        column, key = "uid", uid
+    elif conversation_id is not None:
+        column, key = "conversation_id", str(conversation_id)
+    else:
+        column, key = "kind", kind
+    row = connection.execute(f"SELECT id FROM source WHERE {column} = ?", (key,)).fetchone()
+    if row is not None and kind != "document":
+        return int(row["id"])
+    cursor = connection.execute(
+        "INSERT INTO source(uid, kind, name, conversation_id) VALUES (?, ?, ?, ?)",
+        (uid or uuid.uuid4().hex, kind, name, conversation_id),
+    )
+    assert cursor.lastrowid is not None
+    return cursor.lastrowid
+
+
+def insert(
+    connection: Connection,
+    source: int,
+    kind: Kind,
+    content: str,
+    *,
+    event_at: datetime,
+    written_at: datetime,
+    speaker: str = "",
+    topic: str | None = None,
+    message_id: int | None = None,
+) -> int:
+    """Store a new cube at the end of its source and return its id."""
+    first = source << POSITION_BITS
+    (last, step) = connection.execute(
+        "SELECT (SELECT max(id) FROM cube WHERE id BETWEEN ?1 AND ?1 + ?2 - 1), kind "
+        "FROM source WHERE id = ?3",
+        (first, POSITIONS, source),
+    ).fetchone()
+    cube_id = first if last is None else last + _STEP[step]
+    connection.execute(
+        "INSERT INTO cube(id, kind, status, content, speaker, topic, message_id, event_at, "
+        "written_at, version) VALUES (?, ?, 'active', ?, ?, ?, ?, ?, ?, 1)",
+        (cube_id, kind, content, speaker, topic, message_id, _text(event_at), _text(written_at)),
+    )
+    return int(cube_id)
+
+
+def rows(connection: Connection, ids: Iterable[int]) -> Iterator[Row]:
+    """The rows of the table cube for those of ``ids`` that exist, in order of id."""
+    return connection.execute(
+        "SELECT * FROM cube WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id",
+        (json.dumps(list(ids)),),
+    )
+
+
+def get_many(connection: Connection, ids: Sequence[int]) -> list[Cube]:
+    """The cubes with these ids, in this order. Raises :class:`UsageError` for one that is not."""
+    found = connection.execute(
+        _SELECT + "WHERE cube.id IN (SELECT value FROM json_each(?))", (json.dumps(list(ids)),)
+    )
+    cubes = {row["id"]: _cube(row) for row in found}
+    for cube_id in ids:
+        if cube_id not in cubes:
+            raise UsageError(
+                f"There is no memory {label(cube_id)}. “ondevice memory list” shows them."
+            )
+    return [cubes[cube_id] for cube_id in ids]
+
+
+def get(connection: Connection, cube_id: int) -> Cube:
+    """The cube with this id. Raises :class:`UsageError` when there is none."""
+    return get_many(connection, [cube_id])[0]
+
+
+def listing(
+    connection: Connection,
+    *,
+    kind: Kind | None = None,
+    status: Status | None = None,
+    tag: str | None = None,
+    limit: int = -1,
+) -> list[Cube]:
+    """Cubes of this kind, status and tag, the latest written first."""
+    found = connection.execute(
+        _SELECT + "WHERE (?1 IS NULL OR cube.kind = ?1) AND (?2 IS NULL OR status = ?2) "
+        "AND (?3 IS NULL OR cube.id IN (SELECT cube_id FROM tag WHERE name = ?3)) "
+        "ORDER BY written_at DESC, cube.id DESC LIMIT ?4",
+        (kind, status, tag, limit),
+    )
+    return [_cube(row) for row in found]
+
+
+def in_order(connection: Connection) -> Iterator[Cube]:
+    """All cubes, source by source as they came."""
+    return map(_cube, connection.execute(_SELECT + "ORDER BY cube.id"))
+
+
+def edit(connection: Connection, cube_id: int, content: str, now: datetime) -> None:
+    """Give a cube a new content; the old one becomes a version."""
+    connection.execute(
+        "INSERT INTO version SELECT id, version, content, event_at, written_at "
+        "FROM cube WHERE id = ?",
+        (cube_id,),
+    )
+    connection.execute(
+        "UPDATE cube SET content = ?, version = version + 1, event_at = ?, written_at = ? "
+        "WHERE id = ?",
+        (content, _text(now), _text(now), cube_id),
+    )
+
+
+def set_status(connection: Connection, cube_id: int, status: Status) -> None:
+    connection.execute("UPDATE cube SET status = ? WHERE id = ?", (status, cube_id))
+
+
+def link(connection: Connection, from_id: int, kind: LinkKind, to_id: int) -> None:
+    connection.execute("INSERT OR IGNORE INTO link VALUES (?, ?, ?)", (from_id, kind, to_id))
+
+
+def supersede(connection: Connection, new: int, old: int) -> None:
+    """Let ``old`` be found as what once was so, and ``new`` as what is."""
+    link(connection, new, "supersedes", old)
+    set_status(connection, old, "superseded")
+
+
+def tag(connection: Connection, cube_id: int, names: Iterable[str]) -> None:
+    connection.executemany(
+        "INSERT OR IGNORE INTO tag VALUES (?, ?)", [(cube_id, name) for name in names]
+    )
+
+
+def versions(connection: Connection, cube_id: int) -> list[Version]:
+    """What the cube said before, oldest first."""
+    return [
+        Version(
+            number=row["number"],
+            content=row["content"],
+            event_at=datetime.fromisoformat(row["event_at"]),
+            written_at=datetime.fromisoformat(row["written_at"]),
+        )
+        for row in connection.execute(
+            "SELECT * FROM version WHERE cube_id = ? ORDER BY number", (cube_id,)
+        )
+    ]
+
+
+def links(connection: Connection, cube_id: int) -> list[Link]:
+    """The links from and to the cube."""
+    return [
+        Link(from_id=row["from_id"], kind=row["kind"], to_id=row["to_id"])
+        for row in connection.execute(
+            "SELECT * FROM link WHERE from_id = ?1 OR to_id = ?1 ORDER BY from_id, kind, to_id",
+            (cube_id,),
+        )
+    ]
+
+
+def tags(connection: Connection, cube_id: int) -> list[str]:
+    found = connection.execute("SELECT name FROM tag WHERE cube_id = ? ORDER BY name", (cube_id,))
+    return [row["name"] for row in found]
+
+
+def _cube(row: Row) -> Cube:
+    return Cube(
+        id=row["id"],
+        kind=row["kind"],
+        status=row["status"],
+        content=row["content"],
+        speaker=row["speaker"],
+        topic=row["topic"],
+        event_at=datetime.fromisoformat(row["event_at"]),
+        written_at=datetime.fromisoformat(row["written_at"]),
+        version=row["version"],
+        message_id=row["message_id"],
+        source=Source(
+            id=row["source_id"], uid=row["uid"], kind=row["source_kind"], name=row["name"]
+        ),
+    )
+
+
+def _text(moment: datetime) -> str:
+    return moment.isoformat(timespec="seconds")

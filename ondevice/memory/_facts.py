@@ -1,0 +1,98 @@
+"""Reads plain facts out of what the user typed, by rules: “I live in Lyon”, “my dog is called Rex”.
+
+Few and safe: a rule catches only statements in the first person, each gives one fact with a
+topic, and a later value of a topic replaces the earlier. Everything else stays findable in the
+turn itself.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Fact:
+    topic: str  # what it is about, such as "home" or "name of dog"
+    content: str  # a sentence about the user
+
+
+_VALUE = r"(?P<value>[^.!?;,\n()]{1,60}?)"
+_END = (
+    r"(?=\s*(?:[.!?;,\n()]|$)| (?:and|but|so|because|since|now|with|where|which|who|for|though"
+    r"|last|this|next|today|yesterday|recently|in (?:19|20)\d\d)\b)"
+)
+_NAMED = r"(?P<value>[^\W\d_][\w'’-]{0,30}(?: [A-Z][\w'’-]{0,30}){0,2})"
+_KIN = (
+    "wife|husband|partner|girlfriend|boyfriend|fiancée?|mother|mom|mum|father|dad|brother|sister|"
+    "son|daughter|dog|cat|boss|manager|best friend|doctor"
+)
+
+#: Rule, topic and sentence, in which names in braces are the rule's groups.
+_RULES: tuple[tuple[re.Pattern[str], str, str], ...] = tuple(
+    (re.compile(rf"\b(?i:{rule}){tail}{_END}"), topic, sentence)
+    for rule, tail, topic, sentence in (
+        (r"my name(?: is|'s) ", _NAMED, "name", "The user's name is {value}."),
+        (r"I (?:now )?live (?:now )?in ", _VALUE, "home", "The user lives in {value}."),
+        (
+            r"I(?:'ve| have)?(?: just| recently)? moved to ",
+            _VALUE,
+            "home",
+            "The user lives in {value}.",
+        ),
+        (r"I(?:'m| am) from ", _VALUE, "origin", "The user is from {value}."),
+        (r"I (?:now )?work as ", _VALUE, "work", "The user works as {value}."),
+        (r"I (?:now )?work (?:at|for) ", _VALUE, "employer", "The user works for {value}."),
+        (r"my birthday is (?:on )?", _VALUE, "birthday", "The user's birthday is {value}."),
+        (
+            r"I was born ",
+            r"(?P<value>(?:on|in) [^.!?;,\n()]{1,60}?)",
+            "birth",
+            "The user was born {value}.",
+        ),
+        (
+            r"I(?:'m| am) allergic to ",
+            r"(?P<value>[^.!?;\n()]{1,80})",
+            "allergy to {value}",
+            "The user is allergic to {value}.",
+        ),
+        (
+            r"I(?:'m| am) (?:a )?(?=(?:vegan|vegetarian|pescatarian|teetotal)\b)",
+            _VALUE,
+            "diet",
+            "The user is {value}.",
+        ),
+        (
+            r"my favou?rite (?P<thing>[\w ]{1,30}?) (?:is|are) ",
+            _VALUE,
+            "favourite {thing}",
+            "The user's favourite {thing} is {value}.",
+        ),
+        (
+            rf"my (?P<thing>{_KIN})(?:'s name is| is (?:called|named)) ",
+            _NAMED,
+            "name of {thing}",
+            "The user's {thing} is called {value}.",
+        ),
+    )
+)
+#: What is not the user's own statement: code, quotations, and what only might be.
+_FOREIGN = re.compile(
+    r"```.*?(?:```|\Z)|^[ \t]*>.*$|“[^”]*”|\"[^\"\n]*\"", re.DOTALL | re.MULTILINE
+)
+_SENTENCE = re.compile(r"[^.!?\n]+[.!?]*")
+_UNSURE = re.compile(r"\b(?:if|when|wish|imagine|suppose|pretend|would|could|might|he|she|they)\b")
+
+
+def find_facts(text: str) -> Iterator[Fact]:
+    """The facts that the user states about themselves in ``text``, which they typed themselves."""
+    for found in _SENTENCE.finditer(_FOREIGN.sub(" ", text)):
+        sentence = found[0]
+        if sentence.rstrip().endswith("?") or _UNSURE.search(sentence.lower()):
+            continue
+        for rule, topic, content in _RULES:
+            for match in rule.finditer(sentence):
+                groups = {name: value.strip() for name, value in match.groupdict().items()}
+                if groups["value"]:
+                    yield Fact(topic.format(**groups).lower(), content.format(**groups))

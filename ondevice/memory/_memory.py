@@ -1,0 +1,401 @@
+"""The memory as the app and the commands see it: write, find, recall, edit, forget."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Collection, Iterable
+from datetime import datetime
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+
+from ondevice.errors import StoreError, UsageError
+from ondevice.memory import _cubes, _forget
+from ondevice.memory._derive import derive
+from ondevice.memory._documents import chunks, read_file
+from ondevice.memory._recall import Recalled, quote
+from ondevice.memory._records import (
+    POSITION_BITS,
+    Cube,
+    Found,
+    Kind,
+    Link,
+    Status,
+    Version,
+)
+from ondevice.memory._search import search
+from ondevice.memory._secrets import redact
+from ondevice.memory._transfer import export_lines, export_markdown, import_lines
+from ondevice.store import Connection, Database
+
+
+class Remembered(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of storing a text."""
+
+    cube: Cube
+    facts: tuple[Cube, ...] = ()  # read from it, new ones only
+    left_out: tuple[str, ...] = ()  # kinds of secrets that were not stored
+
+
+class History(msgspec.Struct, frozen=True, kw_only=True):
+    """All that is known about a cube."""
+
+    cube: Cube
+    tags: tuple[str, ...]
+    versions: tuple[Version, ...]  # what it said before it was edited, oldest first
+    earlier: tuple[Cube, ...]  # what it supersedes, newest first
+    later: tuple[Cube, ...]  # what supersedes it, oldest first
+    links: tuple[Link, ...]
+
+
+class Statistics(msgspec.Struct, frozen=True, kw_only=True):
+    """How much is remembered."""
+
+    cubes: int
+    by_kind: dict[str, int]
+    by_status: dict[str, int]
+    sources: int
+    versions: int  # earlier ones
+    links: int
+    bytes: int  # of the store's file, conversations included
+    encrypted: bool
+
+
+class Memory:
+    """The memory in the private store. Times are aware; without one it is now.
+
+    Methods that name a cube raise :class:`UsageError` when there is none with that id; all raise
+    :class:`StoreError` when the store cannot be read or written.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    # ------------------------------------------------------------------ writing
+
+    def remember_turn(
+        self,
+        connection: Connection,
+        *,
+        conversation_id: int,
+        message_id: int,
+        text: str,
+        typed: bool = True,
+        keep_secrets: bool = False,
+        at: datetime | None = None,
+    ) -> Remembered:
+        """Remember a message of the user, within the transaction that saves it.
+
+        No facts are read from a text that was not ``typed`` but pasted or read from a file. A
+        message that was edited takes the place of what it said before.
+        """
+        at = at or _now()
+        content, left_out = (text, ()) if keep_secrets else redact(text)
+        row = connection.execute(
+            "SELECT id, content FROM cube WHERE message_id = ?", (message_id,)
+        ).fetchone()
+        if row is None:
+            source = _cubes.open_source(connection, "conversation", conversation_id=conversation_id)
+            cube_id = _cubes.insert(
+                connection,
+                source,
+                "turn",
+                content,
+                event_at=at,
+                written_at=at,
+                message_id=message_id,
+            )
+        else:
+            cube_id = row["id"]
+            if row["content"] != content:
+                _cubes.edit(connection, cube_id, content, at)
+        facts = derive(connection, cube_id, content, at) if typed else ()
+        return Remembered(
+            cube=_cubes.get(connection, cube_id), facts=tuple(facts), left_out=left_out
+        )
+
+    def add(
+        self,
+        content: str,
+        *,
+        kind: Kind = "note",
+        tags: Iterable[str] = (),
+        keep_secrets: bool = False,
+        at: datetime | None = None,
+    ) -> Remembered:
+        """Remember what the user asked to be remembered; the same note twice is one note.
+
+        Raises :class:`UsageError` for an empty text.
+        """
+        if not content.strip():
+            raise UsageError("There is nothing to remember in an empty text.")
+        content, left_out = (content, ()) if keep_secrets else redact(content)
+        now = _now()
+        with self.database.write() as connection:
+            row = connection.execute(
+                "SELECT id FROM cube WHERE length(content) = length(?1) AND content = ?1 "
+                "AND kind = ?2 AND status = 'active'",
+                (content, kind),
+            ).fetchone()
+            if row is None:
+                cube_id = _cubes.insert(
+                    connection,
+                    _cubes.open_source(connection, "notes"),
+                    kind,
+                    content,
+                    event_at=at or now,
+                    written_at=now,
+                )
+                facts = derive(connection, cube_id, content, at or now)
+            else:
+                cube_id, facts = row["id"], []
+            _cubes.tag(connection, cube_id, tags)
+            return Remembered(
+                cube=_cubes.get(connection, cube_id), facts=tuple(facts), left_out=left_out
+            )
+
+    def add_file(self, file: Path, tags: Iterable[str] = ()) -> list[Cube]:
+        """Remember a text, Markdown or PDF file in chunks; never read as the user's own words.
+
+        A file that has changed since supersedes what it said before; one that has not adds
+        nothing, and the list is empty. Raises :class:`UsageError` when it holds no text.
+        """
+        file = file.resolve()
+        content, _ = redact(read_file(file))
+        digest = hashlib.sha256(content.encode()).hexdigest()
+        now = _now()
+        with self.database.write() as connection:
+            before = connection.execute(
+                "SELECT cube.id, digest FROM cube JOIN source ON source.id = source_id "
+                "WHERE source.kind = 'document' AND name = ? AND status = 'active'",
+                (str(file),),
+            ).fetchall()
+            if before and before[0]["digest"] == digest:
+                return []
+            source = _cubes.open_source(connection, "document", str(file))
+            connection.execute("UPDATE source SET digest = ? WHERE id = ?", (digest, source))
+            added = []
+            for chunk in chunks(content):
+                added.append(
+                    _cubes.insert(
+                        connection, source, "document", chunk, event_at=now, written_at=now
+                    )
+                )
+                _cubes.tag(connection, added[-1], tags)
+            for old in before:
+                _cubes.supersede(connection, added[0], old["id"])
+            return _cubes.get_many(connection, added)
+
+    def edit(self, cube_id: int, content: str) -> Cube:
+        """Correct a cube; what it said before stays in its history."""
+        with self.database.write() as connection:
+            _cubes.get(connection, cube_id)
+            _cubes.edit(connection, cube_id, content, _now())
+            return _cubes.get(connection, cube_id)
+
+    def set_status(self, cube_id: int, status: Status) -> Cube:
+        """Archive a cube, so that it is not recalled, or make it active again."""
+        if status not in ("active", "archived"):
+            raise UsageError("A memory can be made active or archived; to delete one, forget it.")
+        with self.database.write() as connection:
+            _cubes.get(connection, cube_id)
+            _cubes.set_status(connection, cube_id, status)
+            return _cubes.get(connection, cube_id)
+
+    # ------------------------------------------------------------------ finding
+
+    def search(
+        self,
+        text: str,
+        *,
+        limit: int = 10,
+        kinds: Collection[Kind] = (),
+        statuses: Collection[Status] = ("active", "superseded"),
+    ) -> Found:
+        """The memories that answer ``text`` best."""
+        with self.database.read() as connection:
+            return search(
+                connection,
+                text,
+                today=_now().date(),
+                limit=limit,
+                kinds=kinds,
+                statuses=statuses,
+            )
+
+    def recall(
+        self,
+        text: str,
+        *,
+        budget: int,
+        count_tokens: Callable[[str], int],
+        conversation_id: int | None = None,
+    ) -> Recalled | None:
+        """What to put before the user's message ``text``, in at most ``budget`` tokens.
+
+        None when nothing that is remembered helps. Turns of the conversation itself are left
+        out: they are in the context anyway.
+        """
+        with self.database.read() as connection:
+            row = connection.execute(
+                "SELECT id FROM source WHERE conversation_id = ?", (conversation_id,)
+            ).fetchone()
+            found = search(
+                connection,
+                text,
+                today=_now().date(),
+                limit=24,
+                without_source=row["id"] if row else None,
+            )
+        return quote(found, budget, count_tokens)
+
+    def latest(
+        self,
+        *,
+        kind: Kind | None = None,
+        status: Status | None = None,
+        tag: str | None = None,
+        limit: int = 50,
+    ) -> list[Cube]:
+        """Cubes, the latest written first."""
+        with self.database.read() as connection:
+            return _cubes.listing(connection, kind=kind, status=status, tag=tag, limit=limit)
+
+    def history(self, cube_id: int) -> History:
+        """All that is known about a cube: versions, what it superseded, what superseded it."""
+        with self.database.read() as connection:
+            return History(
+                cube=_cubes.get(connection, cube_id),
+                tags=tuple(_cubes.tags(connection, cube_id)),
+                versions=tuple(_cubes.versions(connection, cube_id)),
+                earlier=tuple(_chain(connection, cube_id, "from_id", "to_id")),
+                later=tuple(_chain(connection, cube_id, "to_id", "from_id")),
+                links=tuple(_cubes.links(connection, cube_id)),
+            )
+
+    # ------------------------------------------------------------------ forgetting
+
+    def going(self, ids: Iterable[int]) -> list[Cube]:
+        """What :meth:`forget` would delete: these cubes and all that has to go with them."""
+        with self.database.read() as connection:
+            asked = _cubes.get_many(connection, list(ids))
+            gone = _forget.closure(connection, [cube.id for cube in asked])
+            return _cubes.get_many(connection, gone)
+
+    def forget(self, ids: Iterable[int]) -> int:
+        """Delete these cubes and all that has to go with them; return how many that were.
+
+        Afterwards no byte of their text is in a file of the store.
+        """
+        with self.database.write() as connection:
+            asked = _cubes.get_many(connection, list(ids))
+            gone = _forget.closure(connection, [cube.id for cube in asked])
+            _forget.forget(connection, gone)
+        self.database.scrub()
+        return len(gone)
+
+    def forget_conversation(self, conversation_id: int) -> int:
+        """Forget every turn of a conversation, and the facts that rest on them."""
+        with self.database.read() as connection:
+            ids = [
+                row["id"]
+                for row in connection.execute(
+                    "SELECT cube.id FROM cube JOIN source ON source.id = source_id "
+                    "WHERE conversation_id = ? AND status <> 'deleted'",
+                    (conversation_id,),
+                )
+            ]
+        return self.forget(ids) if ids else 0
+
+    # ------------------------------------------------------------------ keeping
+
+    def export(self, file: BinaryIO, *, markdown: bool = False) -> None:
+        """Write the whole memory: as JSON Lines for :meth:`import_`, or as Markdown to read."""
+        with self.database.read() as connection:
+            if markdown:
+                for text in export_markdown(connection):
+                    file.write(text.encode())
+            else:
+                file.writelines(
+                    export_lines(
+                        lambda table: connection.execute(f"SELECT * FROM {table} ORDER BY 1, 2")
+                    )
+                )
+
+    def import_(self, lines: Iterable[bytes]) -> int:
+        """Add the cubes of an export that the store has not; return how many that were.
+
+        Raises :class:`UsageError` for anything but an export, and then adds nothing.
+        """
+        with self.database.write() as connection:
+            return import_lines(connection, lines)
+
+    def statistics(self) -> Statistics:
+        with self.database.read() as connection:
+
+            def count(query: str) -> dict[str, int]:
+                return {str(row[0]): row[1] for row in connection.execute(query)}
+
+            def total(table: str) -> int:
+                (number,) = connection.execute(f"SELECT count(*) FROM {table}").fetchone()
+                return int(number)
+
+            return Statistics(
+                cubes=total("cube"),
+                by_kind=count("SELECT kind, count(*) FROM cube GROUP BY kind ORDER BY kind"),
+                by_status=count(
+                    "SELECT status, count(*) FROM cube GROUP BY status ORDER BY status"
+                ),
+                sources=total("source"),
+                versions=total("version"),
+                links=total("link"),
+                bytes=self.database.path.stat().st_size,
+                encrypted=self.database.encrypted,
+            )
+
+    def check(self) -> list[str]:
+        """What is wrong with the store, in plain words; an empty list is a sound one.
+
+        Also takes what was deleted out of the write-ahead log, should that have had to wait.
+        """
+        problems = self.database.damage()
+        try:
+            with self.database.write() as connection:
+                # Rank 1 compares the index with the texts as well.
+                connection.execute(
+                    "INSERT INTO memory_index(memory_index, rank) VALUES ('integrity-check', 1)"
+                )
+        except StoreError as error:
+            problems.append(f"The search index does not match the memories: {error}")
+        if not problems:
+            self.database.scrub()
+        return problems
+
+
+def _chain(connection: Connection, cube_id: int, near: str, far: str) -> list[Cube]:
+    """The cubes along the links “supersedes”, from ``near`` end to ``far`` end, nearest first."""
+    found = connection.execute(
+        f"""
+        WITH RECURSIVE chain(id, depth) AS (
+            SELECT ?, 0
+            UNION SELECT {far}, depth + 1 FROM chain JOIN link ON {near} = chain.id
+                WHERE link.kind = 'supersedes' AND depth < 1000
+        )
+        SELECT id FROM chain WHERE depth > 0 GROUP BY id ORDER BY min(depth), id
+        """,
+        (cube_id,),
+    )
+    return _cubes.get_many(connection, [row["id"] for row in found])
+
+
+def parse_label(text: str) -> int:
+    """The id of the cube that people call ``3:17``. Raises :class:`UsageError` otherwise."""
+    source, _, position = text.partition(":")
+    if not (source.isascii() and source.isdigit() and position.isascii() and position.isdigit()):
+        raise UsageError(f"“{text}” is not the number of a memory, such as 3:17.")
+    return int(source) << POSITION_BITS | int(position)
+
+
+def _now() -> datetime:
+    return datetime.now().astimezone()

@@ -1,0 +1,86 @@
+"""The records of the memory: cubes, where they come from, and what is known about them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+import msgspec
+
+Kind = Literal["turn", "note", "fact", "profile", "lesson", "document"]
+Status = Literal["active", "superseded", "archived", "deleted"]
+SourceKind = Literal["conversation", "document", "notes", "facts"]
+LinkKind = Literal["evidence", "supersedes", "related"]
+
+#: A cube's id is ``source << POSITION_BITS | position``, so its neighbours are at ±1.
+POSITION_BITS = 32
+POSITIONS = 1 << POSITION_BITS
+
+
+class Source(msgspec.Struct, frozen=True, kw_only=True):
+    """Where cubes come from."""
+
+    id: int
+    uid: str  # the same in every store that a copy of it is imported into
+    kind: SourceKind
+    name: str  # title of the conversation, path of the document
+
+
+class Cube(msgspec.Struct, frozen=True, kw_only=True):
+    """One memory (after MemOS, section 3: content with its provenance and its state of life)."""
+
+    id: int
+    kind: Kind
+    status: Status
+    content: str  # empty once deleted
+    speaker: str  # empty: the user
+    topic: str | None  # what a fact is about; a new value supersedes the old one
+    event_at: datetime  # when it was said, or was so
+    written_at: datetime  # when it came into the store
+    version: int  # 1, 2, …
+    message_id: int | None  # the very message, while its conversation is kept
+    source: Source
+
+    @property
+    def label(self) -> str:
+        """The id for people, such as ``3:17``: source and position."""
+        return label(self.id)
+
+
+class Version(msgspec.Struct, frozen=True, kw_only=True):
+    """What a cube said before it was edited."""
+
+    number: int
+    content: str
+    event_at: datetime
+    written_at: datetime
+
+
+class Link(msgspec.Struct, frozen=True, kw_only=True):
+    """``from_id`` rests on, replaces or belongs with ``to_id``."""
+
+    from_id: int
+    kind: LinkKind
+    to_id: int
+
+
+class Hit(msgspec.Struct, frozen=True, kw_only=True):
+    """A cube that a search found."""
+
+    cube: Cube
+    score: float  # higher is better; to be compared within one search only
+
+
+class Found(msgspec.Struct, frozen=True, kw_only=True):
+    """What a search found, best first."""
+
+    hits: tuple[Hit, ...]
+    sources: tuple[int, ...]  # ids of sources, best first
+    #: 0 … 1: how much of what was asked for the best cube itself says, and, where the question
+    #: names a speaker, how much more that speaker says of it than others do.
+    confidence: float
+
+
+def label(cube_id: int) -> str:
+    """``3:17`` for position 17 of source 3."""
+    return f"{cube_id >> POSITION_BITS}:{cube_id % POSITIONS}"

@@ -1,0 +1,208 @@
+"""Writes the memory to JSON Lines and reads it back, complete; and to Markdown for people.
+
+The first line names the format. Then one line each: sources, cubes with their versions and tags,
+and links. A cube is known by the uid of its source and its position there, which are the same in
+every store, so reading a file twice adds nothing, and what was forgotten stays forgotten.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
+
+import msgspec
+
+from ondevice.errors import UsageError
+from ondevice.memory import _cubes
+from ondevice.memory._recall import plain
+from ondevice.memory._records import (
+    POSITION_BITS,
+    POSITIONS,
+    Kind,
+    LinkKind,
+    SourceKind,
+    Status,
+)
+from ondevice.store import Connection, Row
+
+FORMAT = 1
+
+_R = TypeVar("_R", bound=msgspec.Struct)
+_Place = tuple[str, int]  # uid of the source, position
+
+
+class _Line(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
+    pass
+
+
+class _Header(_Line, frozen=True, kw_only=True, tag="ondevice-memory"):
+    format: int
+
+
+class _Source(_Line, frozen=True, kw_only=True, tag="source"):
+    uid: str
+    kind: SourceKind
+    name: str
+    digest: str | None
+
+
+class _Version(msgspec.Struct, frozen=True, kw_only=True):
+    number: int
+    content: str
+    event_at: str
+    written_at: str
+
+
+class _Cube(_Line, frozen=True, kw_only=True, tag="cube"):
+    place: _Place
+    kind: Kind
+    status: Status
+    content: str
+    speaker: str
+    topic: str | None
+    event_at: str
+    written_at: str
+    version: int
+    versions: tuple[_Version, ...]
+    tags: tuple[str, ...]
+
+
+class _Link(_Line, frozen=True, kw_only=True, tag="link"):
+    from_place: _Place
+    kind: LinkKind
+    to_place: _Place
+
+
+_decoder = msgspec.json.Decoder(_Header | _Source | _Cube | _Link)
+
+
+def export_lines(rows: Callable[[str], Iterable[Row]]) -> Iterator[bytes]:
+    """The whole memory, one record of JSON a line, newlines included.
+
+    ``rows`` gives the rows of a table by primary key; of a damaged store, those that are left.
+    """
+    yield _encode(_Header(format=FORMAT))
+    uids: dict[int, str] = defaultdict(lambda: uuid.uuid4().hex)
+    for row in rows("source"):
+        uids[row["id"]] = row["uid"]
+        yield _encode(_record(_Source, row))
+
+    def place(cube_id: int) -> _Place:
+        return uids[cube_id >> POSITION_BITS], cube_id % POSITIONS
+
+    versions: dict[int, list[_Version]] = defaultdict(list)
+    for row in rows("version"):
+        versions[row["cube_id"]].append(_record(_Version, row))
+    tags: dict[int, list[str]] = defaultdict(list)
+    for row in rows("tag"):
+        tags[row["cube_id"]].append(row["name"])
+    for row in rows("cube"):
+        cube_id = row["id"]
+        if (source := cube_id >> POSITION_BITS) not in uids:  # lost in a damaged store
+            yield _encode(_Source(uid=uids[source], kind="notes", name="", digest=None))
+        yield _encode(
+            _record(
+                _Cube, row, place=place(cube_id), versions=versions[cube_id], tags=tags[cube_id]
+            )
+        )
+    for row in rows("link"):
+        yield _encode(
+            _Link(from_place=place(row["from_id"]), kind=row["kind"], to_place=place(row["to_id"]))
+        )
+
+
+def import_lines(connection: Connection, lines: Iterable[bytes]) -> int:
+    """Add what ``lines`` hold and the store does not; return how many cubes that were.
+
+    Cubes that the store has, be it as deleted, stay as they are. Raises :class:`UsageError`, with
+    the number of the line, for a file that is not an export; the caller rolls back.
+    """
+    added: set[int] = set()
+    for number, text in enumerate(lines, start=1):
+        try:
+            line = _decoder.decode(text)
+            if (number == 1) != isinstance(line, _Header):
+                raise msgspec.ValidationError("the header is the first line, and only that")
+            if isinstance(line, _Header):
+                if line.format > FORMAT:
+                    raise UsageError("This export was written by a newer ondevice. Update it.")
+            elif isinstance(line, _Source):
+                _import_source(connection, line)
+            elif isinstance(line, _Cube):
+                cube_id = _id(connection, line.place)
+                if _import_cube(connection, cube_id, line):
+                    added.add(cube_id)
+            else:
+                ends = _id(connection, line.from_place), _id(connection, line.to_place)
+                if added.intersection(ends) and len(list(_cubes.rows(connection, ends))) == 2:
+                    _cubes.link(connection, ends[0], line.kind, ends[1])
+        except (msgspec.DecodeError, LookupError) as error:
+            raise UsageError(
+                f"Line {number} is not one of an export of the memory: {error}. "
+                "Nothing was imported."
+            ) from error
+    return len(added)
+
+
+def _import_source(connection: Connection, line: _Source) -> None:
+    connection.execute(
+        "INSERT OR IGNORE INTO source(uid, kind, name, digest) VALUES (?, ?, ?, ?)",
+        (line.uid, line.kind, line.name, line.digest),
+    )
+
+
+def _import_cube(connection: Connection, cube_id: int, line: _Cube) -> bool:
+    cursor = connection.execute(
+        "INSERT OR IGNORE INTO cube(id, kind, status, content, speaker, topic, event_at, "
+        "written_at, version) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            *(cube_id, line.kind, line.status, line.content, line.speaker, line.topic),
+            *(line.event_at, line.written_at, line.version),
+        ),
+    )
+    if not cursor.rowcount:
+        return False
+    connection.executemany(
+        "INSERT INTO version VALUES (?, ?, ?, ?, ?)",
+        [(cube_id, v.number, v.content, v.event_at, v.written_at) for v in line.versions],
+    )
+    _cubes.tag(connection, cube_id, line.tags)
+    return True
+
+
+def _id(connection: Connection, place: _Place) -> int:
+    uid, position = place
+    row = connection.execute("SELECT id FROM source WHERE uid = ?", (uid,)).fetchone()
+    if row is None or not 0 <= position < POSITIONS:
+        raise LookupError(f"there is no source {uid} with a position {position}")
+    return int(row["id"]) << POSITION_BITS | position
+
+
+def export_markdown(connection: Connection) -> Iterator[str]:
+    """The memory as text to read, one section per source, newlines included."""
+    source = None
+    for cube in _cubes.in_order(connection):
+        if cube.status == "deleted":
+            continue
+        if cube.source != source:
+            source = cube.source
+            name = f": {plain(source.name)}" if source.name else ""
+            yield f"\n## {source.kind.capitalize()}{name}\n\n"
+        state = "" if cube.status == "active" else f", {cube.status}"
+        who = f"{plain(cube.speaker)}: " if cube.speaker else ""
+        yield f"- {cube.event_at.date()} ({cube.label}, {cube.kind}{state}) {who}"
+        yield cube.content.replace("\n", "\n  ") + "\n"
+        for version in _cubes.versions(connection, cube.id):
+            yield f"  - before {version.number + 1}: {version.content}\n"
+
+
+def _encode(line: _Line) -> bytes:
+    return msgspec.json.encode(line) + b"\n"
+
+
+def _record(kind: type[_R], row: Row, **others: Any) -> _R:
+    """A record of the columns that have the names of its fields, and of ``others``."""
+    names = (name for name in kind.__struct_fields__ if name not in others)
+    return kind(**{name: row[name] for name in names}, **others)

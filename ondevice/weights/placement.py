@@ -1,0 +1,163 @@
+"""Decides for each tensor of a model whether its bytes stay in RAM or are read for each pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from ondevice.errors import MemoryShortError
+from ondevice.weights.gguf import GGUFFile, TensorInfo
+from ondevice.weights.reader import Span
+
+#: Tensors of which a token needs a few rows. When ``output.weight`` is missing, the output layer
+#: shares the first one and needs all of it.
+_READ_BY_ROW = (
+    "token_embd.weight",
+    "per_layer_token_embd.weight",
+    "position_embd.weight",
+    "token_types.weight",
+)
+_LEAST_STREAMED = 256 << 10  # bytes of a tensor; below that a read costs more than its bytes
+_RING_ENTRIES = 3  # the largest tensor that many times: one is computed with, the others arrive
+_RING_BYTES = 48 << 20  # at most that, but two entries at least
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where each tensor's bytes are while the model computes."""
+
+    on_file: tuple[TensorInfo, ...]  # mapped: the system keeps the rows it thinks best
+    pinned: tuple[TensorInfo, ...]  # in RAM for good
+    streamed: tuple[TensorInfo, ...]  # read for each pass, in the order of use as far as known
+    ring_bytes: int  # RAM through which they pass
+
+    @cached_property
+    def resident_bytes(self) -> int:
+        """RAM that this takes: never more than the budget."""
+        return sum(span.n_bytes for span, _ in spans(self.pinned)) + self.ring_bytes
+
+    @property
+    def streamed_bytes(self) -> int:
+        """Bytes to read for each pass."""
+        return sum(tensor.n_bytes for tensor in self.streamed)
+
+
+def place(file: GGUFFile, budget_bytes: int) -> Placement:
+    """The placement that reads least within ``budget_bytes`` of RAM for weights.
+
+    What is streamed is spread evenly over the pass, so that there is something to compute while
+    it is read, and always something to read while it computes.
+
+    Raises :class:`MemoryShortError` if even :func:`least_bytes` is more.
+    """
+    kinds = _Kinds.of(file)
+    everything = kinds.streaming([])
+    if everything.resident_bytes <= budget_bytes:
+        return everything
+    # Small tensors are the dearest to read: they are given up last.
+    for least in sorted({tensor.n_bytes for tensor in kinds.candidates}, reverse=True):
+        eligible = [tensor for tensor in kinds.candidates if tensor.n_bytes >= least]
+        if found := _stream_some_of(eligible, kinds, budget_bytes):
+            return found
+    raise MemoryShortError(
+        f"{file.path.name} needs at least {least_bytes(file) / 1e6:.0f} MB of RAM for weights, "
+        f"even when the others are read from the disk for each token, and may have "
+        f"{budget_bytes / 1e6:.0f} MB. Allow it more with --ram, or choose a smaller model."
+    )
+
+
+def least_bytes(file: GGUFFile) -> int:
+    """The smallest budget with which the model runs at all."""
+    kinds = _Kinds.of(file)
+    return kinds.streaming(kinds.candidates).resident_bytes
+
+
+@dataclass(frozen=True)
+class _Kinds:
+    """The tensors of a model by what may be done with them."""
+
+    on_file: tuple[TensorInfo, ...]
+    others: tuple[TensorInfo, ...]  # in the order of the files
+    candidates: list[TensorInfo]  # of the others, those that may be streamed, in order of use
+
+    @classmethod
+    def of(cls, file: GGUFFile) -> _Kinds:
+        by_row = set(_READ_BY_ROW)
+        if "output.weight" not in file.tensors:
+            by_row.discard("token_embd.weight")
+        others = tuple(t for t in file.tensors.values() if t.name not in by_row)
+        return cls(
+            on_file=tuple(t for t in file.tensors.values() if t.name in by_row),
+            others=others,
+            candidates=sorted(
+                (t for t in others if t.block is not None and t.n_bytes >= _LEAST_STREAMED),
+                key=_order_of_use,
+            ),
+        )
+
+    def streaming(self, streamed: Sequence[TensorInfo]) -> Placement:
+        """The placement that streams these and pins the other others."""
+        names = {tensor.name for tensor in streamed}
+        largest = max(
+            (Span.around(t.part, t.offset, t.n_bytes).n_bytes for t in streamed), default=0
+        )
+        return Placement(
+            on_file=self.on_file,
+            pinned=tuple(tensor for tensor in self.others if tensor.name not in names),
+            streamed=tuple(streamed),
+            ring_bytes=max(min(_RING_ENTRIES * largest, _RING_BYTES), 2 * largest),
+        )
+
+
+def _order_of_use(tensor: TensorInfo) -> tuple[int, bool, bool, int]:
+    """A guess, good for most architectures; the first pass shows the true order."""
+    return tensor.block or 0, "ffn" in tensor.name, "down" in tensor.name, tensor.offset
+
+
+def spans(tensors: Iterable[TensorInfo]) -> list[tuple[Span, list[TensorInfo]]]:
+    """The fewest spans that hold these tensors and nothing else, with what each of them holds."""
+    groups: list[tuple[Span, list[TensorInfo]]] = []
+    for tensor in sorted(tensors, key=lambda t: (t.part, t.offset)):
+        own = Span.around(tensor.part, tensor.offset, tensor.n_bytes)
+        if groups:
+            span, members = groups[-1]
+            if span.part == own.part and own.offset <= span.offset + span.n_bytes:
+                end = own.offset + own.n_bytes
+                groups[-1] = Span(span.part, span.offset, end - span.offset), [*members, tensor]
+                continue
+        groups.append((own, [tensor]))
+    return groups
+
+
+def _stream_some_of(
+    eligible: list[TensorInfo], kinds: _Kinds, budget_bytes: int
+) -> Placement | None:
+    """A placement within the budget that streams some of ``eligible``, or None."""
+    total = sum(tensor.n_bytes for tensor in eligible)
+    wanted = 0
+    placement = kinds.streaming([])
+    while (excess := placement.resident_bytes - budget_bytes) > 0:
+        if wanted >= total:
+            return None
+        wanted += excess
+        placement = kinds.streaming(_evenly(eligible, wanted))
+    for tensor in sorted(placement.streamed, key=lambda t: t.n_bytes, reverse=True):
+        if tensor.n_bytes <= budget_bytes - placement.resident_bytes:
+            fewer = kinds.streaming([t for t in placement.streamed if t is not tensor])
+            if fewer.resident_bytes <= budget_bytes:
+                placement = fewer
+    return placement
+
+
+def _evenly(tensors: list[TensorInfo], wanted_bytes: int) -> list[TensorInfo]:
+    """About that many bytes of the tensors, from all parts of the list alike."""
+    share = wanted_bytes / sum(tensor.n_bytes for tensor in tensors)
+    due = 0.0
+    chosen = []
+    for tensor in tensors:
+        due += tensor.n_bytes * share
+        if due >= tensor.n_bytes / 2:
+            chosen.append(tensor)
+            due -= tensor.n_bytes
+    return chosen

@@ -1,0 +1,255 @@
+"""Reads weights from the disk past the page cache, several large pieces at a time.
+
+What is read once a token must not be cached by the system as well: it would displace what is used
+again, and be gone before its own turn comes. So reads go past the page cache where the file system
+can do that (``O_DIRECT``), and are dropped from it right away where it cannot.
+"""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ondevice.errors import MemoryShortError, ModelFileError
+
+PAGE = 4096  # bytes; every disk and file system of today takes direct reads at multiples of it
+PIECE_BYTES = 4 << 20  # of one read
+READS_IN_FLIGHT = 3
+
+
+class Span(NamedTuple):
+    """A range of a file whose ends are multiples of a page (the last one may be past the end)."""
+
+    part: int  # index of the file
+    offset: int  # bytes
+    n_bytes: int
+
+    @classmethod
+    def around(cls, part: int, offset: int, n_bytes: int) -> Span:
+        """The smallest span that holds these bytes."""
+        start = offset // PAGE * PAGE
+        return cls(part, start, -(-(offset + n_bytes) // PAGE) * PAGE - start)
+
+
+class Arena:
+    """Memory for weights, taken from the system once: page-aligned, in huge pages where possible.
+
+    Pages that are never written to take no RAM. Raises :class:`MemoryShortError`.
+    """
+
+    def __init__(self, n_bytes: int) -> None:
+        self.n_bytes = n_bytes
+        try:
+            self._map = _private_memory(max(n_bytes, PAGE))
+        except OSError as error:
+            raise MemoryShortError(
+                f"The system has no {n_bytes / 1e6:.0f} MB for weights: {error.strerror}. "
+                "Try with less --ram."
+            ) from error
+        if hasattr(mmap, "MADV_HUGEPAGE"):
+            with suppress(OSError):  # a kernel without them
+                self._map.madvise(mmap.MADV_HUGEPAGE)
+        self.view = memoryview(self._map)
+        self.address: int = np.frombuffer(self._map, np.uint8).ctypes.data
+
+    def release(self, offset: int, n_bytes: int) -> None:
+        """Give whole pages back to the system; they read as zeros afterwards."""
+        self._map.madvise(mmap.MADV_DONTNEED, offset, n_bytes)
+
+
+def _private_memory(n_bytes: int) -> mmap.mmap:
+    if sys.platform == "win32":
+        return mmap.mmap(-1, n_bytes)
+    return mmap.mmap(-1, n_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+
+
+@dataclass(frozen=True)
+class _Identity:
+    """What changes when a file is changed or replaced."""
+
+    n_bytes: int
+    mtime_ns: int
+    inode: int
+    device: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> _Identity:
+        return cls(status.st_size, status.st_mtime_ns, status.st_ino, status.st_dev)
+
+
+class _File:
+    """One open file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+        try:
+            self._fd, self.direct = _open_past_cache(path)
+            self._identity = _Identity.of(os.fstat(self._fd))
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+    def read(self, offset: int, buffer: memoryview) -> None:
+        """Fill ``buffer`` from ``offset`` on, up to the end of the file."""
+        wanted = min(len(buffer), self._identity.n_bytes - offset)
+        done = 0
+        try:
+            while done < wanted:
+                n_read = self._read_once(offset + done, buffer[done:])
+                if n_read == 0:
+                    raise self._changed()
+                done += n_read
+            if not self.direct and hasattr(os, "posix_fadvise"):
+                os.posix_fadvise(self._fd, offset, wanted, os.POSIX_FADV_DONTNEED)
+            if _Identity.of(os.fstat(self._fd)) != self._identity:
+                raise self._changed()
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def check(self) -> None:
+        """Raises :class:`ModelFileError` if the path names another file than at the start."""
+        try:
+            if _Identity.of(self.path.stat()) != self._identity:
+                raise self._changed()
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def _read_once(self, offset: int, buffer: memoryview) -> int:
+        if hasattr(os, "preadv"):
+            return os.preadv(self._fd, [buffer], offset)
+        with self._lock:  # Windows: one position for all threads
+            os.lseek(self._fd, offset, os.SEEK_SET)
+            data = os.read(self._fd, len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def _failed(self, error: OSError) -> ModelFileError:
+        return ModelFileError(
+            f"Reading {self.path} failed: {error.strerror}. "
+            "Check the disk; if it is sound, load the model again."
+        )
+
+    def _changed(self) -> ModelFileError:
+        return ModelFileError(f"{self.path} was changed while it was in use. Load the model again.")
+
+
+def _open_past_cache(path: Path) -> tuple[int, bool]:
+    """A file descriptor, and whether its reads must be, and are, direct."""
+    flags = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+    if hasattr(os, "O_DIRECT"):
+        try:
+            fd = os.open(path, flags | os.O_DIRECT)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+        else:
+            try:
+                os.preadv(fd, [mmap.mmap(-1, PAGE)], 0)
+            except OSError as error:
+                os.close(fd)
+                if error.errno != errno.EINVAL:
+                    raise
+            else:
+                return fd, True
+    fd = os.open(path, flags)
+    if sys.platform == "darwin":
+        import fcntl  # noqa: PLC0415 - Unix only
+
+        fcntl.fcntl(fd, fcntl.F_NOCACHE, 1)
+    return fd, False
+
+
+class Reader:
+    """Reads spans of a model's files into memory, in the background."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        """Raises :class:`ModelFileError` if a file cannot be opened."""
+        self._files = [_File(path) for path in paths]
+        self._pool = ThreadPoolExecutor(READS_IN_FLIGHT, thread_name_prefix="weights")
+        self.direct = all(file.direct for file in self._files)
+        self.bytes_read = 0
+        self.busy_seconds = 0.0  # time in which at least one read was under way
+        self._lock = threading.Lock()
+        self._under_way = 0
+        self._busy_since = 0.0
+
+    def close(self) -> None:
+        """Wait for the reads under way, drop those that have not begun, close the files."""
+        self._pool.shutdown(cancel_futures=True)
+        for file in self._files:
+            file.close()
+
+    def start(self, span: Span, buffer: memoryview) -> Reading:
+        """Begin to read ``span`` into the start of ``buffer``, which must be page-aligned."""
+        self.bytes_read += span.n_bytes
+        file = self._files[span.part]
+        return Reading(
+            [
+                self._pool.submit(
+                    self._read,
+                    file,
+                    span.offset + at,
+                    buffer[at : min(at + PIECE_BYTES, span.n_bytes)],
+                )
+                for at in range(0, span.n_bytes, PIECE_BYTES)
+            ]
+        )
+
+    def _read(self, file: _File, offset: int, buffer: memoryview) -> None:
+        with self._lock:
+            if self._under_way == 0:
+                self._busy_since = time.perf_counter()
+            self._under_way += 1
+        try:
+            file.read(offset, buffer)
+        finally:
+            with self._lock:
+                self._under_way -= 1
+                if self._under_way == 0:
+                    self.busy_seconds += time.perf_counter() - self._busy_since
+
+    def check(self) -> None:
+        """Raises :class:`ModelFileError` if a file was changed or replaced."""
+        for file in self._files:
+            file.check()
+
+
+class Reading:
+    """Reads under way into one buffer."""
+
+    def __init__(self, pieces: list[Future[None]]) -> None:
+        self._pieces = pieces
+
+    @property
+    def done(self) -> bool:
+        return all(piece.done() for piece in self._pieces)
+
+    def wait(self) -> None:
+        """Return when the bytes are there.
+
+        Raises :class:`ModelFileError` for what went wrong: an error of the disk, a file that
+        became shorter or was changed.
+        """
+        for piece in self._pieces:
+            piece.result()
+
+    def cancel(self) -> None:
+        """Return when nothing is written to the buffer any more."""
+        for piece in self._pieces:
+            if not piece.cancel():
+                piece.exception()

@@ -1,0 +1,61 @@
+"""Writes a model of 200 kB that llama.cpp loads in milliseconds and that babbles."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import gguf
+import numpy as np
+
+_BLOCKS, _EMBD, _FF, _HEADS, _CTX = 2, 64, 128, 4, 256
+_TOKENS = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+_TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+
+
+def write(path: Path) -> Path:
+    """The same file each time; its tokens are the 256 bytes."""
+    random = np.random.default_rng(1)
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_name("Tiny")
+    writer.add_block_count(_BLOCKS)
+    writer.add_context_length(_CTX)
+    writer.add_embedding_length(_EMBD)
+    writer.add_feed_forward_length(_FF)
+    writer.add_head_count(_HEADS)
+    writer.add_head_count_kv(_HEADS)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_rope_dimension_count(_EMBD // _HEADS)
+    writer.add_file_type(gguf.LlamaFileType.MOSTLY_Q8_0)
+    writer.add_tokenizer_model("llama")
+    writer.add_token_list(_TOKENS)
+    writer.add_token_scores([0.0] * len(_TOKENS))
+    kinds = gguf.TokenType
+    writer.add_token_types([kinds.UNKNOWN, kinds.CONTROL, kinds.CONTROL, *[kinds.BYTE] * 256])
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    writer.add_unk_token_id(0)
+    writer.add_chat_template(_TEMPLATE)
+
+    def matrix(name: str, rows: int, columns: int) -> None:
+        values = random.standard_normal((rows, columns), np.float32) / 8
+        kind = gguf.GGMLQuantizationType.Q8_0
+        writer.add_tensor(name, gguf.quants.quantize(values, kind), raw_dtype=kind)
+
+    def norm(name: str) -> None:
+        writer.add_tensor(name, np.ones(_EMBD, np.float32))
+
+    matrix("token_embd.weight", len(_TOKENS), _EMBD)
+    norm("output_norm.weight")
+    for block in range(_BLOCKS):
+        norm(f"blk.{block}.attn_norm.weight")
+        for name in ("attn_q", "attn_k", "attn_v", "attn_output"):
+            matrix(f"blk.{block}.{name}.weight", _EMBD, _EMBD)
+        norm(f"blk.{block}.ffn_norm.weight")
+        matrix(f"blk.{block}.ffn_gate.weight", _FF, _EMBD)
+        matrix(f"blk.{block}.ffn_up.weight", _FF, _EMBD)
+        matrix(f"blk.{block}.ffn_down.weight", _EMBD, _FF)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
