@@ -38,7 +38,7 @@ class Turn(msgspec.Struct, frozen=True):
 class Question(msgspec.Struct, frozen=True):
     question: str
     evidence: tuple[str, ...]
-    category: int | str = 0
+    category: int | str | None = None
     answerable: bool = True
 
 
@@ -89,7 +89,11 @@ def run(file: Path, progress: Callable[[str], None] = lambda line: None) -> Repo
             "p95_ms": float(np.percentile([o.milliseconds for o in outcomes], 95)),
         }
         | _abstention(outcomes),
-        by_category={name: _means(by_category[name]) for name in sorted(by_category)},
+        by_category={
+            name: _means(by_category[name])
+            for name in sorted(by_category)
+            if any(outcome.figures for outcome in by_category[name])
+        },
         questions=len(outcomes),
         turns=sum(len(conversation.turns) for conversation in conversations),
     )

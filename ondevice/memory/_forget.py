@@ -81,6 +81,7 @@ def forget(connection: Connection, ids: Iterable[int]) -> None:
             "message_id = NULL WHERE id = ?",
             (cube_id,),
         )
+    connection.execute("INSERT OR IGNORE INTO scrub VALUES (1)")
     connection.execute(
         "UPDATE source SET name = '', digest = NULL WHERE kind = 'document' AND id NOT IN "
         "(SELECT source_id FROM cube WHERE status <> 'deleted')"

@@ -22,6 +22,22 @@ _STOP_WORDS = """
 """
 STOP_WORDS = frozenset(_STOP_WORDS.split())
 
+#: Forms of one word that a stemmer does not bring together.
+_FORMS = """
+begin began begun|bite bit bitten|blow blew blown|break broke broken|bring brought|build built
+buy bought|catch caught|choose chose chosen|come came|dig dug|draw drew drawn|drink drank drunk
+drive drove driven|eat ate eaten|fall fell fallen|feed fed|feel felt|fight fought|find found
+fly flew flown|forget forgot forgotten|give gave given|go went gone|grow grew grown|hang hung
+hear heard|hide hid hidden|hold held|keep kept|know knew known|lead led|leave left|lend lent
+lose lost|make made|meet met|pay paid|ride rode ridden|ring rang rung|rise rose risen|run ran
+say said|see saw seen|seek sought|sell sold|send sent|shake shook shaken|shoot shot|show shown
+sing sang sung|sit sat|sleep slept|speak spoke spoken|spend spent|stand stood|steal stole stolen
+swim swam swum|take took taken|teach taught|tear tore torn|tell told|think thought
+throw threw thrown|understand understood|wake woke woken|wear wore worn|win won|write wrote written
+child children|foot feet|life lives|man men|mouse mice|person people|tooth teeth|woman women
+"""
+_FORMS_OF = {form: group for group in map(str.split, re.split(r"[|\n]", _FORMS)) for form in group}
+
 
 @dataclass(frozen=True)
 class Query:
@@ -37,3 +53,8 @@ def read_query(text: str, today: date) -> Query:
     days, rest = find_days(text, today)
     words = dict.fromkeys(w for w in _WORD.findall(rest.lower()) if w not in STOP_WORDS)
     return Query(tuple(words), days, text.lstrip().lower().startswith("when"))
+
+
+def forms(word: str) -> list[str]:
+    """``word`` with its irregular forms: “bought” is found by “buy”."""
+    return _FORMS_OF.get(word, [word])

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import cast
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ondevice.memory import _cubes
 from ondevice.memory._dates import TIME_EXPRESSION, Days
-from ondevice.memory._query import Query, read_query
+from ondevice.memory._query import Query, forms, read_query
 from ondevice.memory._records import POSITION_BITS, Found, Hit, Kind, Status
 from ondevice.store import Connection, Row
 
@@ -38,6 +38,7 @@ _POSTINGS = 20_000  # how many are read, rarest words first: bounds the time of 
 _CANDIDATES = 600  # cubes whose rows are looked at
 _SESSION_CUBES = 5  # best cubes that make the score of their source, the r-th one by 1/r
 
+_Term = tuple[str, ...]  # stems that count as one word
 _Ids = NDArray[np.int64]
 _Scores = NDArray[np.float64]
 
@@ -113,33 +114,31 @@ def _match(connection: Connection, words: list[str]) -> _Matches:
         "USING fts5vocab('main', 'memory_index', 'row')"
     )
     (count,) = connection.execute("SELECT count(*) FROM cube").fetchone()
-    weights: dict[str, float] = {}
-    frequency: dict[str, int] = {}
-    for stem in _stems(connection, words):
-        row = connection.execute("SELECT doc FROM temp.memory_term WHERE term = ?", (stem,))
-        frequency[stem] = (row.fetchone() or (0,))[0]
-        weights[stem] = math.log1p((count - frequency[stem] + 0.5) / (frequency[stem] + 0.5))
-    postings: dict[str, _Ids] = {}
-    read = 0
-    for stem in sorted(weights, key=lambda stem: (frequency[stem], stem)):
-        if frequency[stem] and (not postings or read + frequency[stem] <= _POSTINGS):
-            rows = connection.execute("SELECT doc FROM temp.memory_posting WHERE term = ?", (stem,))
-            postings[stem] = np.fromiter((row[0] for row in rows), np.int64, frequency[stem])
-            read += frequency[stem]
+    terms = dict.fromkeys(_stems(connection, forms(word)) for word in words)
+    frequency = {term: _frequency(connection, term) for term in terms}
+    weights = {
+        term: math.log1p((max(count - n, 0) + 0.5) / (n + 0.5)) for term, n in frequency.items()
+    }
+    postings: dict[_Term, _Ids] = {}
+    left = _POSTINGS
+    for term in sorted(terms, key=lambda term: (frequency[term], term)):
+        if frequency[term] and (not postings or frequency[term] <= left):
+            postings[term] = _places(connection, term)
+            left -= frequency[term]
     if not postings:
         return _Matches(np.empty(0, np.int64), np.empty(0), np.empty(0))
     ids = np.unique(np.concatenate([at + n for at in postings.values() for n in (0, *_NEIGHBOURS)]))
     scores, coverage = np.zeros(len(ids)), np.zeros(len(ids))
-    for stem, at in postings.items():
+    for term, at in postings.items():
         frequencies = np.zeros(len(ids))
         for n, weight in ((0, 1.0), *_NEIGHBOURS.items()):
             frequencies[np.searchsorted(ids, at + n)] += weight
-        scores += weights[stem] * frequencies * (_K1 + 1) / (frequencies + _K1)
-        coverage[np.searchsorted(ids, at)] += weights[stem]
+        scores += weights[term] * frequencies * (_K1 + 1) / (frequencies + _K1)
+        coverage[np.searchsorted(ids, at)] += weights[term]
     return _Matches(ids, scores, coverage / sum(weights.values()))
 
 
-def _stems(connection: Connection, words: list[str]) -> list[str]:
+def _stems(connection: Connection, words: Iterable[str]) -> _Term:
     """What the index makes of ``words``, found out by its own tokenizer."""
     connection.execute(
         "CREATE VIRTUAL TABLE IF NOT EXISTS temp.memory_words "
@@ -151,7 +150,25 @@ def _stems(connection: Connection, words: list[str]) -> list[str]:
     )
     connection.execute("DELETE FROM temp.memory_words")
     connection.execute("INSERT INTO temp.memory_words VALUES (?)", (" ".join(words),))
-    return [row[0] for row in connection.execute("SELECT term FROM temp.memory_stem")]
+    return tuple(row[0] for row in connection.execute("SELECT term FROM temp.memory_stem"))
+
+
+def _frequency(connection: Connection, term: _Term) -> int:
+    """In how many cubes the term is; one with two forms of it counts twice."""
+    counts = (
+        connection.execute("SELECT doc FROM temp.memory_term WHERE term = ?", (stem,)).fetchone()
+        for stem in term
+    )
+    return sum(row[0] for row in counts if row is not None)
+
+
+def _places(connection: Connection, term: _Term) -> _Ids:
+    """The ids of the cubes with a form of the term, in order, each once."""
+    found = (
+        connection.execute("SELECT doc FROM temp.memory_posting WHERE term = ?", (stem,))
+        for stem in term
+    )
+    return np.unique(np.fromiter((row[0] for rows in found for row in rows), np.int64))
 
 
 def _weigh(

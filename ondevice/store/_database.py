@@ -47,6 +47,9 @@ class Database:
             _unfinished(self.path).unlink(missing_ok=True)  # of a change that was killed
             self._passphrase = passphrase
             self._migrate()
+            if self._scrub_is_due():
+                with suppress(StoreError):  # of another program that is reading; next time then
+                    self.scrub()
         except (OSError, Error) as error:
             raise StoreError(
                 f"The store {self.path} cannot be opened: {error}. If the file is damaged, rescue "
@@ -147,7 +150,9 @@ class Database:
     def scrub(self) -> None:
         """Make sure that deleted bytes are in no file of ours: empty the WAL, renew the backup.
 
-        Raises :class:`StoreError` when another program is reading and the WAL must wait.
+        A transaction that deletes says so in the table ``scrub``; if the process is killed before
+        it comes to this, the next one to open the store does it. Raises :class:`StoreError` when
+        another program is reading and the WAL must wait.
         """
         with self._lock, self._copying():
             (busy, _, _) = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
@@ -160,6 +165,12 @@ class Database:
                     f"write-ahead log {self.path}-wal may still hold it. Close that program and "
                     "run “ondevice memory check”."
                 )
+            if self._scrub_is_due():
+                with self.write() as connection:
+                    connection.execute("DELETE FROM scrub")
+
+    def _scrub_is_due(self) -> bool:
+        return self._connection.execute("SELECT 1 FROM scrub").fetchone() is not None
 
     def damage(self) -> list[str]:
         """What SQLite's own checks find wrong; an empty list is a sound file."""

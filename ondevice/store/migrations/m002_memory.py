@@ -64,6 +64,7 @@ _STATEMENTS = (
     ) WITHOUT ROWID
     """,
     "CREATE INDEX tag_name ON tag(name)",
+    "CREATE TABLE scrub (due INTEGER PRIMARY KEY)",  # a row: deleted text is still in the WAL
     # The index has no copy of the text, and forgets a word for good when it is deleted.
     """
     CREATE VIRTUAL TABLE memory_index USING fts5(

@@ -1,0 +1,200 @@
+"""Search finds what answers a question, says when nothing does, and is always the same."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import pytest
+
+from ondevice.errors import UsageError
+from ondevice.memory import _cubes
+from ondevice.memory._bench import run
+from ondevice.memory._dates import Days, find_days
+from ondevice.memory._records import Found
+from ondevice.memory._search import search
+from ondevice.store import Database
+
+TODAY = date(2024, 5, 15)  # a Wednesday
+
+
+class Talks:
+    """Conversations in a store."""
+
+    def __init__(self, path: Path) -> None:
+        self.database = Database(path)
+
+    def tell(self, day: str, *turns: str) -> None:
+        """A conversation of that day; a turn may begin with a speaker: ``Ana: Hello``."""
+        at = datetime.fromisoformat(day).replace(tzinfo=UTC)
+        with self.database.write() as connection:
+            source = _cubes.open_source(connection, "conversation", uid=f"{day} {turns}")
+            for turn in turns:
+                speaker, _, text = turn.rpartition(": ")
+                _cubes.insert(
+                    connection, source, "turn", text, speaker=speaker, event_at=at, written_at=at
+                )
+
+    def search(self, text: str) -> Found:
+        with self.database.read() as connection:
+            return search(connection, text, today=TODAY)
+
+    def find(self, text: str) -> list[str]:
+        return [hit.cube.content for hit in self.search(text).hits]
+
+
+@pytest.fixture
+def talks(tmp_path: Path) -> Talks:
+    talks = Talks(tmp_path / "store.db")
+    talks.tell("2024-01-10", "The weather was awful.", "We stayed in and played chess.")
+    return talks
+
+
+def test_other_forms_of_a_word_are_found(talks: Talks) -> None:
+    talks.tell("2024-02-01", "I have been hiking in the mountains")
+    assert talks.find("Which mountain did I hike on?") == ["I have been hiking in the mountains"]
+
+
+def test_an_answer_is_found_beside_its_question(talks: Talks) -> None:
+    talks.tell("2024-02-01", "What colour is your bicycle?", "Deep purple.", "Nice.", "I see.")
+    assert talks.find("colour of the bicycle")[:2] == [
+        "What colour is your bicycle?",
+        "Deep purple.",
+    ]
+
+
+def test_neighbours_end_with_their_conversation(talks: Talks) -> None:
+    talks.tell("2024-02-01", "My bicycle was stolen")
+    talks.tell("2024-02-01", "The soup was good")
+    assert talks.find("bicycle") == ["My bicycle was stolen"]
+
+
+def test_the_speaker_who_is_named_comes_first(talks: Talks) -> None:
+    talks.tell("2024-02-01", "Ben: I adopted a parrot last year.", "Ana: I adopted a tortoise.")
+    assert talks.find("What did Ana adopt?")[0] == "I adopted a tortoise."
+    assert talks.find("What did Ben adopt?")[0] == "I adopted a parrot last year."
+
+
+def test_confidence_falls_when_somebody_else_said_it(talks: Talks) -> None:
+    talks.tell("2024-02-01", "Ben: I adopted a parrot from the shelter.", "Ana: Lovely!")
+    ben = talks.search("Did Ben adopt a parrot from the shelter?").confidence
+    ana = talks.search("Did Ana adopt a parrot from the shelter?").confidence
+    assert ana < ben
+
+
+def test_nothing_relevant_is_an_answer(talks: Talks) -> None:
+    assert talks.search("quantum chromodynamics") == Found(hits=(), sources=(), confidence=0)
+    assert talks.search("") == Found(hits=(), sources=(), confidence=0)
+    assert talks.search("what is it that you do with my").hits == ()
+    partly = talks.search("Did the awful neighbours sell their vineyard in Tuscany?")
+    assert partly.confidence < 0.35 < talks.search("awful weather").confidence
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['"', "a AND", "NEAR(", "x*", "content:", "^", "'; DROP TABLE cube; --", "\0", "()", "-"],
+)
+def test_query_syntax_is_only_text(talks: Talks, text: str) -> None:
+    talks.search(text)
+    assert talks.find(f"{text} chess")
+
+
+def test_the_day_that_is_asked_for_comes_first(talks: Talks) -> None:
+    for day in ("2023-04-02", "2024-04-02", "2024-05-14"):
+        talks.tell(day, f"Dinner at the harbour on {day}")
+    assert talks.find("Where was the dinner yesterday?")[0].endswith("2024-05-14")
+    assert talks.find("dinner last month")[0].endswith("2024-04-02")
+    assert talks.find("dinner in April 2023")[0].endswith("2023-04-02")
+    assert talks.find("dinner last spring")[0].endswith("2023-04-02")
+
+
+def test_a_day_alone_is_enough(talks: Talks) -> None:
+    talks.tell("2024-05-14", "I mended the fence.")
+    assert talks.find("What did I do yesterday?") == ["I mended the fence."]
+
+
+@pytest.mark.parametrize(
+    ("text", "first", "last"),
+    [
+        ("yesterday", "2024-05-14", "2024-05-14"),
+        ("last week", "2024-05-06", "2024-05-12"),
+        ("this weekend", "2024-05-18", "2024-05-19"),
+        ("last Friday", "2024-05-10", "2024-05-10"),
+        ("last Wednesday", "2024-05-08", "2024-05-08"),
+        ("last month", "2024-04-01", "2024-04-30"),
+        ("last year", "2023-01-01", "2023-12-31"),
+        ("last winter", "2023-12-01", "2024-02-29"),
+        ("this spring", "2024-03-01", "2024-05-31"),
+        ("three weeks ago", "2024-04-21", "2024-04-27"),
+        ("on 2023-02-28", "2023-02-28", "2023-02-28"),
+        ("in May 2023", "2023-05-01", "2023-05-31"),
+        ("in 2022", "2022-01-01", "2022-12-31"),
+    ],
+)
+def test_words_for_days(text: str, first: str, last: str) -> None:
+    days, _ = find_days(f"What happened {text}?", TODAY)
+    assert days.period == (date.fromisoformat(first), date.fromisoformat(last))
+
+
+def test_the_very_day_counts_for_more() -> None:
+    days, rest = find_days("What did I buy on 7 July, 2023?", TODAY)
+    assert [days.match(date(2023, 7, day)) for day in (7, 8)] == [2, 1]
+    assert days.match(date(2023, 8, 7)) == 0
+    assert "July" not in rest and "2023" not in rest and "buy" in rest
+
+
+@pytest.mark.parametrize("text", ["may I go", "It may rain", "7 apples and 2 pears", ""])
+def test_texts_without_a_day(text: str) -> None:
+    assert find_days(text, TODAY) == (Days(), text)
+
+
+def test_equal_scores_come_in_the_order_they_were_told(talks: Talks) -> None:
+    for _ in range(20):
+        talks.tell("2024-03-03", "Ping pong tournament")
+    first = talks.search("ping pong")
+    assert [hit.cube.id for hit in first.hits] == sorted(hit.cube.id for hit in first.hits)
+    assert talks.search("ping pong") == first
+
+
+def write(path: Path, **question: object) -> Path:
+    turns = [
+        {"id": f"D{n}:1", "session": f"s{n}", "when": f"1:00 pm on {n} May, 2023"}
+        | {"speaker": "Ana", "text": text}
+        for n, text in enumerate(("I bought a kayak", "I sold my house", "I like plums"), 1)
+    ]
+    questions = [
+        {"question": "What did Ana buy?", "evidence": ["D1:1"], "category": 1, "answerable": True},
+        {
+            "question": "What did Ana sell, and what does she like?",
+            "evidence": ["D2:1", "D3:1"],
+            "category": 2,
+            "answerable": True,
+        }
+        | question,
+        {"question": "Where is the zoo?", "evidence": [], "category": 5, "answerable": False},
+    ]
+    path.write_text(json.dumps([{"id": "c", "turns": turns, "questions": questions}]))
+    return path
+
+
+def test_the_benchmark_counts_what_was_found(tmp_path: Path) -> None:
+    report = run(write(tmp_path / "all.json"))
+    assert report.figures["recall@5"] == report.figures["ndcg@10"] == 1
+    assert report.figures["abstention_auc"] == 1
+    assert report.figures["session_recall@5"] == 1
+    assert (report.questions, report.turns) == (3, 3)
+
+    half = run(write(tmp_path / "half.json", question="What did Ana sell?"))
+    assert half.by_category["2"]["recall@10"] == 0.5
+    assert half.by_category["2"]["recall_all@10"] == 0
+    assert half.by_category["2"]["ndcg@10"] == pytest.approx(1 / (1 + 0.63093), abs=1e-4)
+    assert half.figures["recall@10"] == 0.75
+
+
+def test_the_benchmark_refuses_other_files(tmp_path: Path) -> None:
+    wrong = tmp_path / "wrong.json"
+    for content in ("", "{}", "[]", '[{"turns": 1}]'):
+        wrong.write_text(content)
+        with pytest.raises(UsageError):
+            run(wrong)
