@@ -85,6 +85,18 @@ def test_tensors_lie_where_the_reference_reader_finds_them(model: Path) -> None:
     assert file.tensors["blk.1.ffn_up.weight"].block == 1
 
 
+def test_a_name_cannot_steer_the_terminal(tmp_path: Path) -> None:
+    path = tmp_path / "evil.gguf"
+    writer = reference.GGUFWriter(path, "llama")
+    writer.add_name("\x1b[2JModel\x07")
+    writer.add_tensor("output_norm.weight", np.ones(32, np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    assert gguf.read(path).name == "[2JModel"
+
+
 def test_long_arrays_stay_on_the_disk_and_can_be_found_there(model: Path) -> None:
     tokens = gguf.read(model).metadata["tokenizer.ggml.tokens"]
     assert isinstance(tokens, gguf.ArrayOnDisk)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import shapes
 
+from ondevice import llama
 from ondevice.engine import Engine
 from ondevice.engine.messages import KVType, Load
 from ondevice.errors import MemoryShortError
@@ -78,6 +81,24 @@ def test_the_estimate_is_what_llama_cpp_takes(
     assert expected.n_ctx == loaded.n_ctx
     assert expected.kv == pytest.approx(loaded.kv_bytes, rel=0.002)
     assert 0.97 * loaded.compute_bytes < expected.compute < 1.08 * loaded.compute_bytes
+
+
+@pytest.mark.parametrize("name", shapes.SHAPES)
+@pytest.mark.parametrize(("n_ctx", "kv_type"), [(1024, "f16"), (4096, "q8_0"), (8192, "f16")])
+def test_the_estimate_holds_for_every_kind_of_block(
+    tmp_path: Path, name: str, n_ctx: int, kv_type: KVType
+) -> None:
+    path = shapes.write(tmp_path, name)
+    expected = need(gguf.read(path), n_ctx, kv_type)
+    llama.start(io.StringIO())
+    loaded = llama.Model(path)
+    context = llama.Context(loaded, n_ctx=n_ctx, kv_type=kv_type)
+    try:
+        assert expected.kv == pytest.approx(context.kv_bytes, rel=0.003)
+        assert 0.95 * context.compute_bytes < expected.compute < 1.2 * context.compute_bytes
+    finally:
+        context.close()
+        loaded.close()
 
 
 def test_the_engine_takes_no_more_than_the_need_and_a_second_copy(engine: Engine) -> None:

@@ -19,6 +19,7 @@ from types import MappingProxyType
 from typing import BinaryIO, NamedTuple, TypeGuard
 
 from ondevice.errors import ModelFileError
+from ondevice.terminal import printable
 
 
 class TensorType(NamedTuple):
@@ -245,7 +246,8 @@ class GGUFFile:
 
     @property
     def name(self) -> str:
-        return self.text("general.name") or self.path.stem
+        """What the model calls itself, harmless for a terminal, or the name of the file."""
+        return printable(self.text("general.name") or "").strip() or self.path.stem
 
     @property
     def chat_template(self) -> str | None:

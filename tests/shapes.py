@@ -1,0 +1,216 @@
+"""Writes models with the structure of real ones and no weights: the files are mostly holes.
+
+llama.cpp loads them and allocates what it would for the real ones.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import gguf
+import numpy as np
+
+_EMBD, _HEAD, _VOCAB = 512, 64, 32_000
+_FLOAT32 = ("conv1d.weight", "conv.weight", "ssm_a", "ssm_d", "inp.weight", "ssm_norm.weight")
+Tensors = dict[str, tuple[int, ...]]  # name → shape in ggml's order
+
+
+def write(folder: Path, name: str) -> Path:
+    """The model ``name`` of :data:`SHAPES`."""
+    architecture, n_blocks, hyperparameters, block = SHAPES[name]
+    path = folder / f"{name}.gguf"
+    writer = gguf.GGUFWriter(path, architecture)
+    writer.add_tokenizer_model("no_vocab")
+    common = {
+        "block_count": n_blocks,
+        "context_length": 32768,
+        "embedding_length": _EMBD,
+        "vocab_size": _VOCAB,
+        "attention.layer_norm_rms_epsilon": 1e-6,
+        "rope.dimension_count": _HEAD,
+    }
+    for key, value in (common | hyperparameters).items():
+        if isinstance(value, list):
+            writer.add_array(f"{architecture}.{key}", value)
+        elif isinstance(value, float):
+            writer.add_float32(f"{architecture}.{key}", value)
+        else:
+            writer.add_uint32(f"{architecture}.{key}", value)
+    tensors: Tensors = {"token_embd.weight": (_EMBD, _VOCAB)}
+    tensors["token_embd_norm.weight" if architecture == "lfm2" else "output_norm.weight"] = (_EMBD,)
+    for number in range(n_blocks):
+        tensors |= {f"blk.{number}.{key}": shape for key, shape in block(number).items()}
+    n_bytes = 0
+    for key, shape in tensors.items():
+        matrix = len(shape) > 1 and not key.endswith(_FLOAT32)
+        kind = gguf.GGMLQuantizationType.F16 if matrix else gguf.GGMLQuantizationType.F32
+        size = math.prod(shape) * (2 if matrix else 4)
+        writer.add_tensor_info(key, shape[::-1], np.dtype(np.float32), size, raw_dtype=kind)
+        n_bytes += -(-size // 32) * 32
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    writer.close()
+    os.truncate(path, -(-path.stat().st_size // 32) * 32 + n_bytes)
+    return path
+
+
+def _feed_forward(width: int) -> Tensors:
+    return {
+        "ffn_norm.weight": (_EMBD,),
+        "ffn_gate.weight": (_EMBD, width),
+        "ffn_up.weight": (_EMBD, width),
+        "ffn_down.weight": (width, _EMBD),
+    }
+
+
+def _attention(heads: int, kv_heads: int, gate: int = 1) -> Tensors:
+    return {
+        "attn_norm.weight": (_EMBD,),
+        "attn_q.weight": (_EMBD, heads * _HEAD * gate),
+        "attn_k.weight": (_EMBD, kv_heads * _HEAD),
+        "attn_v.weight": (_EMBD, kv_heads * _HEAD),
+        "attn_output.weight": (heads * _HEAD, _EMBD),
+        "attn_q_norm.weight": (_HEAD,),
+        "attn_k_norm.weight": (_HEAD,),
+    }
+
+
+def _dense(_number: int) -> Tensors:
+    return _attention(16, 8) | _feed_forward(1536)
+
+
+def _experts(_number: int) -> Tensors:
+    return _attention(16, 2) | {
+        "ffn_norm.weight": (_EMBD,),
+        "ffn_gate_inp.weight": (_EMBD, 32),
+        "ffn_gate_exps.weight": (_EMBD, 192, 32),
+        "ffn_up_exps.weight": (_EMBD, 192, 32),
+        "ffn_down_exps.weight": (192, _EMBD, 32),
+    }
+
+
+def _sliding(_number: int) -> Tensors:
+    norms: Tensors = {"post_attention_norm.weight": (_EMBD,), "post_ffw_norm.weight": (_EMBD,)}
+    return _attention(8, 2) | _feed_forward(3072) | norms
+
+
+def _convolution(number: int) -> Tensors:
+    if number % 3 == 2:
+        return _attention(8, 4) | _feed_forward(2304)
+    return _feed_forward(2304) | {
+        "attn_norm.weight": (_EMBD,),
+        "shortconv.conv.weight": (3, _EMBD),
+        "shortconv.in_proj.weight": (_EMBD, 3 * _EMBD),
+        "shortconv.out_proj.weight": (_EMBD, _EMBD),
+    }
+
+
+def _state_space(number: int) -> Tensors:
+    if number % 3 == 2:
+        attention = _attention(8, 2)
+        del attention["attn_q_norm.weight"], attention["attn_k_norm.weight"]
+        return attention | _feed_forward(1365)
+    inner, state, heads = 2 * _EMBD, 128, 16
+    return _feed_forward(1365) | {
+        "attn_norm.weight": (_EMBD,),
+        "ssm_in.weight": (_EMBD, 2 * inner + 2 * state + heads),
+        "ssm_conv1d.weight": (4, inner + 2 * state),
+        "ssm_conv1d.bias": (inner + 2 * state,),
+        "ssm_dt.bias": (heads,),
+        "ssm_a": (1, heads),
+        "ssm_d": (1, heads),
+        "ssm_norm.weight": (inner, 1),
+        "ssm_out.weight": (inner, _EMBD),
+    }
+
+
+def _delta_net(number: int) -> Tensors:
+    feed_forward = _feed_forward(1792)
+    feed_forward["post_attention_norm.weight"] = feed_forward.pop("ffn_norm.weight")
+    if number % 4 == 3:
+        return _attention(8, 2, gate=2) | feed_forward
+    key, value, heads = 1024, 1024, 8
+    return feed_forward | {
+        "attn_norm.weight": (_EMBD,),
+        "attn_qkv.weight": (_EMBD, 2 * key + value),
+        "attn_gate.weight": (_EMBD, value),
+        "ssm_conv1d.weight": (4, 2 * key + value),
+        "ssm_dt.bias": (heads,),
+        "ssm_a": (heads,),
+        "ssm_beta.weight": (_EMBD, heads),
+        "ssm_alpha.weight": (_EMBD, heads),
+        "ssm_norm.weight": (128,),
+        "ssm_out.weight": (value, _EMBD),
+    }
+
+
+def _heads(heads: int, kv_heads: int | list[int]) -> dict[str, object]:
+    return {
+        "attention.head_count": heads,
+        "attention.head_count_kv": kv_heads,
+        "attention.key_length": _HEAD,
+        "attention.value_length": _HEAD,
+    }
+
+
+#: Name → architecture, blocks, hyperparameters, and the tensors of the block with a number.
+SHAPES: dict[str, tuple[str, int, dict[str, object], Callable[[int], Tensors]]] = {
+    "dense": ("qwen3", 2, {"feed_forward_length": 1536} | _heads(16, 8), _dense),
+    "experts": (
+        "qwen3moe",
+        2,
+        {
+            "feed_forward_length": 1536,
+            "expert_count": 32,
+            "expert_used_count": 8,
+            "expert_feed_forward_length": 192,
+        }
+        | _heads(16, 2),
+        _experts,
+    ),
+    "sliding window": (
+        "gemma3",
+        6,
+        {"feed_forward_length": 3072, "attention.sliding_window": 512} | _heads(8, 2),
+        _sliding,
+    ),
+    "convolution": (
+        "lfm2",
+        6,
+        {"feed_forward_length": 2304, "shortconv.l_cache": 3} | _heads(8, [0, 0, 4] * 2),
+        _convolution,
+    ),
+    "state space": (
+        "granitehybrid",
+        6,
+        {
+            "feed_forward_length": 1365,
+            "ssm.conv_kernel": 4,
+            "ssm.inner_size": 1024,
+            "ssm.state_size": 128,
+            "ssm.time_step_rank": 16,
+            "ssm.group_count": 1,
+        }
+        | _heads(8, [0, 0, 2] * 2),
+        _state_space,
+    ),
+    "delta net": (
+        "qwen35",
+        4,
+        {
+            "feed_forward_length": 1792,
+            "ssm.conv_kernel": 4,
+            "ssm.inner_size": 1024,
+            "ssm.state_size": 128,
+            "ssm.time_step_rank": 8,
+            "ssm.group_count": 8,
+            "rope.dimension_sections": [11, 11, 10, 0],
+        }
+        | _heads(8, 2),
+        _delta_net,
+    ),
+}
