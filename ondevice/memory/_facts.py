@@ -21,47 +21,59 @@ class Fact:
 _VALUE = r"(?P<value>[^.!?;,\n()]{1,60}?)"
 _END = (
     r"(?=\s*(?:[.!?;,\n()]|$)| (?:and|but|so|because|since|now|with|where|which|who|for|though"
-    r"|last|this|next|today|yesterday|recently|in (?:19|20)\d\d)\b)"
+    r"|last|this|next|today|yesterday|recently|in (?:19|20)\d\d|on [A-Z]\w+day)\b)"
 )
+_LIST = r"(?P<value>[^.!?;\n()]{1,80}?)(?=[.!?;\n()]|$|,? (?:so|but|because|which|since)\b)"
 _NAMED = r"(?P<value>[^\W\d_][\w'’-]{0,30}(?: [A-Z][\w'’-]{0,30}){0,2})"
 _KIN = (
     "wife|husband|partner|girlfriend|boyfriend|fiancée?|mother|mom|mum|father|dad|brother|sister|"
     "son|daughter|dog|cat|boss|manager|best friend|doctor"
 )
 
-#: Rule, topic and sentence, in which names in braces are the rule's groups.
+#: Rule, topic and sentence, in which names in braces are the rule's groups. What a question may
+#: call the thing stands in brackets: search goes by words (key expansion, LongMemEval section 5.2).
 _RULES: tuple[tuple[re.Pattern[str], str, str], ...] = tuple(
     (re.compile(rf"\b(?i:{rule}){tail}{_END}"), topic, sentence)
     for rule, tail, topic, sentence in (
         (r"my name(?: is|'s) ", _NAMED, "name", "The user's name is {value}."),
-        (r"I (?:now )?live (?:now )?in ", _VALUE, "home", "The user lives in {value}."),
+        (
+            r"I (?:now )?live (?:now )?in ",
+            _VALUE,
+            "home",
+            "The user lives in {value} (home, city, address).",
+        ),
         (
             r"I(?:'ve| have)?(?: just| recently)? moved to ",
             _VALUE,
             "home",
-            "The user lives in {value}.",
+            "The user lives in {value} (home, city, address).",
         ),
-        (r"I(?:'m| am) from ", _VALUE, "origin", "The user is from {value}."),
-        (r"I (?:now )?work as ", _VALUE, "work", "The user works as {value}."),
-        (r"I (?:now )?work (?:at|for) ", _VALUE, "employer", "The user works for {value}."),
+        (r"I(?:'m| am) from ", _VALUE, "origin", "The user is from {value} (origin)."),
+        (r"I (?:now )?work as ", _VALUE, "work", "The user works as {value} (job, profession)."),
+        (
+            r"I (?:now )?work (?:at|for) ",
+            _VALUE,
+            "employer",
+            "The user works for {value} (job, employer).",
+        ),
         (r"my birthday is (?:on )?", _VALUE, "birthday", "The user's birthday is {value}."),
         (
             r"I was born ",
             r"(?P<value>(?:on|in) [^.!?;,\n()]{1,60}?)",
             "birth",
-            "The user was born {value}.",
+            "The user was born {value} (birth, birthday, age).",
         ),
         (
             r"I(?:'m| am) allergic to ",
-            r"(?P<value>[^.!?;\n()]{1,80})",
+            _LIST,
             "allergy to {value}",
-            "The user is allergic to {value}.",
+            "The user is allergic to {value} (allergy).",
         ),
         (
             r"I(?:'m| am) (?:a )?(?=(?:vegan|vegetarian|pescatarian|teetotal)\b)",
             _VALUE,
             "diet",
-            "The user is {value}.",
+            "The user is {value} (diet, food).",
         ),
         (
             r"my favou?rite (?P<thing>[\w ]{1,30}?) (?:is|are) ",

@@ -18,7 +18,7 @@ _STOP_WORDS = """
     i me my mine myself we our ours us you your yours he him his she her hers it its
     they them their theirs this that these those there here such own same both each any some
     what which who whom whose when where why how more most other ever
-    get got s t d m re ve ll don didn doesn isn wasn aren weren
+    get got now please thank thanks hello hi s t d m re ve ll don didn doesn isn wasn aren weren
 """
 STOP_WORDS = frozenset(_STOP_WORDS.split())
 
@@ -43,7 +43,8 @@ _FORMS_OF = {form: group for group in map(str.split, re.split(r"[|\n]", _FORMS))
 class Query:
     """A question, taken apart."""
 
-    words: tuple[str, ...]  # lower case, in order, each once, without stop words and dates
+    words: tuple[str, ...]  # lower case, in order, each once, without stop words
+    names_of_days: frozenset[str]  # those of the words that only say when it was
     days: Days
     asks_when: bool
 
@@ -51,8 +52,13 @@ class Query:
 def read_query(text: str, today: date) -> Query:
     """Take ``text`` apart, with relative dates seen from ``today``."""
     days, rest = find_days(text, today)
-    words = dict.fromkeys(w for w in _WORD.findall(rest.lower()) if w not in STOP_WORDS)
-    return Query(tuple(words), days, text.lstrip().lower().startswith("when"))
+    words = dict.fromkeys(w for w in _WORD.findall(text.lower()) if w not in STOP_WORDS)
+    return Query(
+        words=tuple(words),
+        names_of_days=frozenset(words).difference(_WORD.findall(rest.lower())),
+        days=days,
+        asks_when=text.lstrip().lower().startswith("when"),
+    )
 
 
 def forms(word: str) -> list[str]:

@@ -11,7 +11,7 @@ import msgspec
 from ondevice.memory._records import Cube, Found
 
 #: Recall only when the best cube itself says at least this share of what was asked (0 … 1).
-GATE = 0.35
+GATE = 0.3
 _WORTH = 0.4  # a memory is quoted with at least this share of the best one's score
 _MOST = 8  # memories in a reply; small models lose the thread in more
 

@@ -59,7 +59,11 @@ def search(
     """
     query = read_query(text, today)
     speakers = [word for word in query.words if _is_speaker(connection, word)]
-    matches = _match(connection, [word for word in query.words if word not in speakers])
+    matches = _match(
+        connection,
+        [word for word in query.words if word not in speakers],
+        optional=query.names_of_days,
+    )
     scored = [
         candidate
         for row, candidate in _weigh(
@@ -103,8 +107,11 @@ def _is_speaker(connection: Connection, word: str) -> bool:
     return row.fetchone() is not None
 
 
-def _match(connection: Connection, words: list[str]) -> _Matches:
-    """BM25 (Robertson and Zaragoza 2009, section 3.4) with one binary field per cube."""
+def _match(connection: Connection, words: list[str], optional: Collection[str]) -> _Matches:
+    """BM25 (Robertson and Zaragoza 2009, section 3.4) with one binary field per cube.
+
+    Words that are ``optional`` count for coverage only in a cube that has them.
+    """
     connection.execute(
         "CREATE VIRTUAL TABLE IF NOT EXISTS temp.memory_posting "
         "USING fts5vocab('main', 'memory_index', 'instance')"
@@ -114,7 +121,7 @@ def _match(connection: Connection, words: list[str]) -> _Matches:
         "USING fts5vocab('main', 'memory_index', 'row')"
     )
     (count,) = connection.execute("SELECT count(*) FROM cube").fetchone()
-    terms = dict.fromkeys(_stems(connection, forms(word)) for word in words)
+    terms = {_stems(connection, forms(word)): word in optional for word in words}
     frequency = {term: _frequency(connection, term) for term in terms}
     weights = {
         term: math.log1p((max(count - n, 0) + 0.5) / (n + 0.5)) for term, n in frequency.items()
@@ -128,14 +135,17 @@ def _match(connection: Connection, words: list[str]) -> _Matches:
     if not postings:
         return _Matches(np.empty(0, np.int64), np.empty(0), np.empty(0))
     ids = np.unique(np.concatenate([at + n for at in postings.values() for n in (0, *_NEIGHBOURS)]))
-    scores, coverage = np.zeros(len(ids)), np.zeros(len(ids))
+    scores, said = np.zeros(len(ids)), np.zeros(len(ids))
+    asked = np.full(len(ids), math.fsum(weights[t] for t in terms if not terms[t]))
     for term, at in postings.items():
         frequencies = np.zeros(len(ids))
         for n, weight in ((0, 1.0), *_NEIGHBOURS.items()):
             frequencies[np.searchsorted(ids, at + n)] += weight
         scores += weights[term] * frequencies * (_K1 + 1) / (frequencies + _K1)
-        coverage[np.searchsorted(ids, at)] += weights[term]
-    return _Matches(ids, scores, coverage / sum(weights.values()))
+        said[np.searchsorted(ids, at)] += weights[term]
+        if terms[term]:
+            asked[np.searchsorted(ids, at)] += weights[term]
+    return _Matches(ids, scores, np.divide(said, asked, out=said, where=asked > 0))
 
 
 def _stems(connection: Connection, words: Iterable[str]) -> _Term:
