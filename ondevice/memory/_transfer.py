@@ -26,6 +26,7 @@ from ondevice.memory._records import (
     Status,
 )
 from ondevice.store import Connection, Row
+from ondevice.terminal import printable
 
 FORMAT = 1
 
@@ -193,9 +194,9 @@ def export_markdown(connection: Connection) -> Iterator[str]:
         state = "" if cube.status == "active" else f", {cube.status}"
         who = f"{plain(cube.speaker)}: " if cube.speaker else ""
         yield f"- {cube.event_at.date()} ({cube.label}, {cube.kind}{state}) {who}"
-        yield cube.content.replace("\n", "\n  ") + "\n"
+        yield printable(cube.content).replace("\n", "\n  ") + "\n"
         for version in _cubes.versions(connection, cube.id):
-            yield f"  - before {version.number + 1}: {version.content}\n"
+            yield f"  - before {version.number + 1}: {printable(version.content)}\n"
 
 
 def _encode(line: _Line) -> bytes:
