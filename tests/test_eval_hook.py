@@ -46,7 +46,7 @@ class Recorder:
 
 def logits(model: Model, *handlers: NodeHandler, lengths: tuple[int, ...]) -> list[bytes]:
     """The logits after each batch of a text that is processed in batches of these lengths."""
-    context = Context(model, n_ctx=512, n_threads=2, eval_hook=EvalHook(*handlers))
+    context = Context(model, n_ctx=512, n_threads=1, eval_hook=EvalHook(*handlers))
     tokens = iter(model.tokenize(TEXT) * 30)
     result = []
     for length in lengths:
@@ -98,7 +98,7 @@ def test_an_error_in_an_action_comes_out_and_the_context_lives_on(
     model: Model, lengths: tuple[int, ...], node: str
 ) -> None:
     recorder = Recorder(node)
-    context = Context(model, n_ctx=512, n_threads=2, eval_hook=EvalHook(recorder))
+    context = Context(model, n_ctx=512, n_threads=1, eval_hook=EvalHook(recorder))
     tokens = model.tokenize(TEXT)
     for length in lengths[:-1]:
         context.decode(tokens[:length])
@@ -132,7 +132,7 @@ def test_a_handler_reads_the_numbers_that_were_computed(model: Model) -> None:
     rows = Rows()
     rows.tokens = []
     tokens = model.tokenize(TEXT)
-    context = Context(model, n_ctx=512, n_threads=2, eval_hook=EvalHook(rows))
+    context = Context(model, n_ctx=512, n_threads=1, eval_hook=EvalHook(rows))
     context.decode(tokens)
     context.close()
     assert rows.tokens[0] == tokens

@@ -29,7 +29,7 @@ LENGTHS = (23, 1, 1, 1, 9, 1, 1)  # tokens of the batches: prompts and single to
 
 def logits(model: Model, hook: EvalHook | None, lengths: tuple[int, ...] = LENGTHS) -> list[bytes]:
     """The logits after each batch."""
-    context = Context(model, n_ctx=512, n_threads=2, batch_tokens=512, eval_hook=hook)
+    context = Context(model, n_ctx=512, n_threads=1, batch_tokens=512, eval_hook=hook)
     tokens = iter(model.tokenize(TEXT) * 20)
     result = []
     for length in lengths:
@@ -148,7 +148,7 @@ def test_a_placement_keeps_to_the_budget_and_places_every_tensor_once(
 def test_what_is_streamed_is_read_once_for_each_pass(file: GGUFFile) -> None:
     window = Window(file, least_bytes(file) + 10_000_000)
     model = window.load_model()
-    context = Context(model, n_ctx=512, n_threads=2, eval_hook=EvalHook(window))
+    context = Context(model, n_ctx=512, n_threads=1, eval_hook=EvalHook(window))
     tokens = model.tokenize(TEXT)
     for _ in range(3):  # the first passes show the order of use
         context.decode(tokens[:1])
@@ -202,7 +202,7 @@ def test_a_disk_that_fails_is_an_error_and_not_a_token(
     file = gguf.read(copy)
     window = Window(file, least_bytes(file) + 10_000_000)
     model = window.load_model()
-    context = Context(model, n_ctx=512, n_threads=2, eval_hook=EvalHook(window))
+    context = Context(model, n_ctx=512, n_threads=1, eval_hook=EvalHook(window))
     context.decode(model.tokenize(TEXT))
     seen = list(context.tokens)
     with monkeypatch.context() as patch:
@@ -222,7 +222,7 @@ def test_after_a_passing_error_the_window_goes_on(
     window = Window(file, least_bytes(file) + 10_000_000)
     model = window.load_model()
     hook = EvalHook(window)
-    context = Context(model, n_ctx=512, n_threads=2, eval_hook=hook)
+    context = Context(model, n_ctx=512, n_threads=1, eval_hook=hook)
     with monkeypatch.context() as patch:
         fail_to_read(file, patch)
         with pytest.raises(ModelFileError):

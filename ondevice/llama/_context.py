@@ -83,20 +83,28 @@ class Context:
             llama_cpp.llama_free(self._handle)
             self._handle = None
 
-    def decode(self, batch: Sequence[int], cancel: threading.Event | None = None) -> bool:
-        """Append ``batch`` to the sequence and compute the logits that follow its last token.
+    def decode(
+        self,
+        batch: Sequence[int],
+        cancel: threading.Event | None = None,
+        *,
+        n_outputs: int = 1,
+    ) -> bool:
+        """Append ``batch`` to the sequence and compute the logits that follow its last tokens.
 
-        A batch has at most ``batch_tokens``. ``cancel`` ends one of more than one token between
-        two nodes of the graph; the answer is then False and the sequence as it was.
+        A batch has at most ``batch_tokens``, and ``n_outputs`` is at most ``MAX_OUTPUTS``.
+        ``cancel`` ends a batch of more than one token between two nodes of the graph; the answer
+        is then False and the sequence as it was.
 
         Raises :class:`NativeError` when llama.cpp fails, and what the actions of the eval hook
         raise; the sequence is then as it was.
         """
         ids = (ctypes.c_int32 * len(batch))(*batch)
+        wanted = (ctypes.c_int8 * len(batch))(*[0] * (len(batch) - n_outputs), *[1] * n_outputs)
+        native = llama_cpp.llama_batch_get_one(ids, len(batch))
+        native.logits = wanted
         with self._abort_on(cancel if len(batch) > 1 else None):
-            status = llama_cpp.llama_decode(
-                self.handle, llama_cpp.llama_batch_get_one(ids, len(batch))
-            )
+            status = llama_cpp.llama_decode(self.handle, native)
         try:
             self._hook.finish(complete=status == 0)
         except BaseException:
@@ -139,9 +147,12 @@ class Context:
         del self.tokens[length:]
         return length
 
-    def logits(self) -> npt.NDArray[np.float32]:
-        """A copy of the logits after the last decoded token, shape (n_vocab,)."""
-        pointer = llama_cpp.llama_get_logits_ith(self.handle, -1)
+    def logits(self, back: int = 1) -> npt.NDArray[np.float32]:
+        """A copy of the logits after the last decoded token, shape (n_vocab,).
+
+        ``back`` is 2 for the token before the last one, and so on, up to the last ``n_outputs``.
+        """
+        pointer = llama_cpp.llama_get_logits_ith(self.handle, -back)
         return np.ctypeslib.as_array(pointer, (self.model.n_vocab,)).copy()
 
 
