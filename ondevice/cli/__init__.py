@@ -15,6 +15,7 @@ from ondevice.errors import OndeviceError
 #: Command → its line in ``ondevice --help``. A module is imported only when its command runs.
 COMMANDS = {
     "ask": "Answer one question, from the arguments or a pipe.",
+    "completion": "Print the script that completes commands in your shell.",
     "chat": "Open the terminal app.",
     "doctor": "Look at this machine: RAM, disk, versions, and what is wrong.",
     "memory": "See, search, correct, move and forget what is remembered.",

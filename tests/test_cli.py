@@ -1,0 +1,169 @@
+"""The console script as a shell sees it: output, exit codes, settings, signals."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ondevice.cli import COMMANDS, run
+
+ASK = ["--temperature", "0", "--ctx", "512", "--max-tokens", "30"]
+
+
+def ondevice(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
+    options.setdefault("stdin", subprocess.DEVNULL if "input" not in options else None)
+    if "input" in options:
+        del options["stdin"]
+    return subprocess.run(  # type: ignore[call-overload,no-any-return]
+        [sys.executable, "-m", "ondevice", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        **options,
+    )
+
+
+def test_the_answer_goes_to_stdout_and_nothing_else(default_model: Path) -> None:
+    done = ondevice("ask", "-m", str(default_model), *ASK, "What is the capital of France?")
+    assert done.returncode == 0
+    assert "Paris" in done.stdout
+    assert "\x1b" not in done.stdout
+    assert done.stderr == ""
+
+
+def test_a_question_may_come_through_a_pipe(default_model: Path) -> None:
+    done = ondevice("ask", "-m", str(default_model), *ASK, input="What is the capital of France?")
+    assert "Paris" in done.stdout
+    both = ondevice("ask", "-m", str(default_model), *ASK, "What is its capital?", input="France\n")
+    assert "Paris" in both.stdout
+
+
+def test_json_carries_the_answer_and_its_statistics(default_model: Path) -> None:
+    done = ondevice("ask", "-m", str(default_model), *ASK, "--json", "--seed", "3", "Say hello.")
+    answer = json.loads(done.stdout)
+    assert answer["answer"]
+    assert answer["finish_reason"] in {"stop", "length"}
+    assert answer["statistics"]["generated_tokens"] > 0
+    assert answer["statistics"]["seed"] == 3
+    assert answer["model"]["architecture"] == "llama"
+
+
+def test_a_schema_may_be_text_or_a_file(default_model: Path, tmp_path: Path) -> None:
+    schema = '{"type": "object", "properties": {"n": {"enum": [7]}}, "required": ["n"]}'
+    file = tmp_path / "schema.json"
+    file.write_text(schema)
+    for given in (schema, str(file)):
+        done = ondevice("ask", "-m", str(default_model), *ASK, "--schema", given, "A number?")
+        assert json.loads(done.stdout) == {"n": 7}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["ask"], 2, "Ask something"),
+        (["ask", "--temperature", "hot", "x"], 2, "temperature"),
+        (["ask", "--ram", "much", "x"], 2, "not a size"),
+        (["ask", "--grammar", "none.gbnf", "x"], 2, "none.gbnf"),
+        (["nonsense"], 2, "No such command"),
+        (["ask", "-m", "smollm2-135", "x"], 1, "Did you mean smollm2-135m"),
+        (["ask", "-m", "smollm2-135m", "x"], 1, "ondevice models pull smollm2-135m"),
+        (["ask", "-m", "nowhere.gguf", "x"], 1, "nowhere.gguf"),
+    ],
+)
+def test_what_fails_says_why_and_what_to_do(
+    arguments: list[str], code: int, words: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run(arguments) == code
+    captured = capfd.readouterr()
+    assert words in captured.err
+    assert captured.out == ""
+    assert "Traceback" not in captured.err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_ctrl_c_ends_with_130_and_leaves_no_engine(default_model: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ondevice", "ask", "-m", str(default_model), "Count to 9999."],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.read(1)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=10)
+    assert process.returncode == 130
+    assert "Interrupted" in stderr
+    assert "Traceback" not in stderr
+
+
+def test_flag_before_environment_before_file_before_default(
+    home: Path, monkeypatch: pytest.MonkeyPatch, default_model: Path
+) -> None:
+    def seed(*flags: str) -> int:
+        done = ondevice("ask", "-m", str(default_model), *ASK, "--json", *flags, "Hi")
+        return int(json.loads(done.stdout)["statistics"]["seed"])
+
+    file = home / "config" / "config.toml"
+    file.parent.mkdir(parents=True)
+    file.write_text("[sampling]\nseed = 1\n")
+    assert seed() == 1
+    monkeypatch.setenv("ONDEVICE_SAMPLING_SEED", "2")
+    assert seed() == 2
+    assert seed("--seed", "3") == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("modle = 'x'", "modle"),
+        ("ctx = 'long'", "ctx"),
+        ("[sampling]\ntemperature = 'hot'", "temperature"),
+        ("ctx = ", "config.toml"),
+    ],
+)
+def test_a_wrong_setting_is_named(
+    home: Path, text: str, words: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file = home / "config" / "config.toml"
+    file.parent.mkdir(parents=True)
+    file.write_text(text)
+    assert run(["ask", "x"]) == 2
+    assert words in capfd.readouterr().err
+
+
+def test_a_wrong_environment_variable_is_named(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ONDEVICE_CTX", "long")
+    assert run(["ask", "x"]) == 2
+    assert "ONDEVICE_CTX" in capfd.readouterr().err
+
+
+def test_every_command_has_help_and_stands_in_the_readme(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    readme = Path("README.md").read_text()
+    for name in COMMANDS:
+        assert run([name, "--help"]) == 0
+        assert "Usage: ondevice" in capfd.readouterr().out
+        assert f"ondevice {name}" in readme, name
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shell_completion(shell: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(["completion", shell]) == 0
+    assert "_ONDEVICE_COMPLETE" in capfd.readouterr().out
+
+
+def test_commands_and_models_are_completed(monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = {**os.environ, "_ONDEVICE_COMPLETE": "bash_complete"}
+    words = {"COMP_WORDS": "ondevice do", "COMP_CWORD": "1"}
+    assert "doctor" in ondevice(env={**environment, **words}).stdout
