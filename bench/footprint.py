@@ -1,8 +1,9 @@
 """What ondevice adds to a model: RAM of its processes, time to import, time to the first token.
 
-RAM is the proportional set size of all our processes, at its highest while a reply streams, less
-the weights (mapped file), the KV cache and the compute buffers, as far as those are resident.
-Linux only, with the default model.
+RAM is the proportional set size of all our processes, at its highest while a reply to a prompt of
+over 512 tokens streams, less the weights (pages of the mapped file), the KV cache and the compute
+buffers. llama.cpp clears the KV cache, and a full batch touches the buffers, so both are resident
+in full. Linux only, with the default model.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ import sys
 import termios
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import frame
@@ -30,6 +30,7 @@ from ondevice.engine.messages import Load, Loaded
 
 MODEL = "smollm2-135m"
 QUESTION = "Tell me a long story about the sea."
+LONG_QUESTION = "The sea was calm and the boat lay at the quay. " * 50 + QUESTION
 ONDEVICE = [sys.executable, "-m", "ondevice"]
 
 
@@ -60,22 +61,22 @@ def import_ms() -> float:
 
 def first_token_s() -> float:
     started = time.perf_counter()
-    with asking("--max-tokens", "1") as process:
+    with asking(QUESTION, "--max-tokens", "1") as process:
         assert process.stdout is not None
         process.stdout.read(1)
         return time.perf_counter() - started
 
 
 def ask_overhead(loaded: Loaded) -> float:
-    with asking("--max-tokens", "200") as process:
+    with asking(LONG_QUESTION, "--max-tokens", "100") as process:
         watch = Watch(process.pid, loaded)
         assert process.stdout is not None
         process.stdout.read()
         return watch.stop()
 
 
-def asking(*options: str) -> subprocess.Popen[bytes]:
-    command = [*ONDEVICE, "ask", "--model", MODEL, "--seed", "1", *options, QUESTION]
+def asking(question: str, *options: str) -> subprocess.Popen[bytes]:
+    command = [*ONDEVICE, "ask", "--model", MODEL, "--seed", "1", *options, question]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
 
 
@@ -88,7 +89,7 @@ def chat_overhead(loaded: Loaded) -> float:
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
     watch = Watch(pid, loaded)
     quiet(terminal, 3)
-    os.write(terminal, QUESTION.encode() + b"\r")
+    os.write(terminal, LONG_QUESTION.encode() + b"\r")
     quiet(terminal, 3)
     overhead = watch.stop()
     os.write(terminal, b"\x11")  # ctrl+q
@@ -125,37 +126,27 @@ class Watch(threading.Thread):
             try:
                 root = psutil.Process(self._pid)
                 processes = [root, *root.children(recursive=True)]
-                ram = sum(self._overhead(process.pid) for process in processes)
+                total = sum(set_size(process.pid, self._loaded.path) for process in processes)
             except (psutil.Error, OSError):
                 continue  # a process ended meanwhile
-            self._highest = max(self._highest, ram)
+            self._highest = max(self._highest, total)
 
     def stop(self) -> int:
+        """Bytes beyond the model's."""
         self._over.set()
         self.join()
-        return self._highest
-
-    def _overhead(self, pid: int) -> int:
-        """Bytes of process ``pid`` that are not the model's."""
-        buffers = (self._loaded.kv_bytes, self._loaded.compute_bytes)
-        total = 0
-        for name, size, pss in mappings(pid):
-            is_buffer = not name and any(abs(size - b) < 0.02 * b + 8192 for b in buffers)
-            if name != self._loaded.path and not is_buffer:
-                total += pss
-        return total
+        return self._highest - self._loaded.kv_bytes - self._loaded.compute_bytes
 
 
-def mappings(pid: int) -> Iterator[tuple[str, int, int]]:
-    """File (or empty), size in bytes and proportional resident bytes of each mapping."""
-    name, size = "", 0
+def set_size(pid: int, without: str) -> int:
+    """Bytes of the proportional set size of process ``pid``, the file ``without`` left out."""
+    name, total = "", 0
     for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
         if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
             name = " ".join(line.split()[5:])
-        elif line.startswith("Size:"):
-            size = int(line.split()[1]) * 1024
-        elif line.startswith("Pss:"):
-            yield name, size, int(line.split()[1]) * 1024
+        elif line.startswith("Pss:") and name != without:
+            total += int(line.split()[1]) * 1024
+    return total
 
 
 if __name__ == "__main__":
