@@ -81,6 +81,13 @@ def command(
     )
     with Engine() as engine:
         loaded = engine.load(settings.load_request(find(settings.model).path))
+        if loaded.streamed_bytes:
+            click.echo(
+                f"ondevice: {loaded.name} is larger than the RAM available: "
+                f"{loaded.streamed_bytes / 1e6:.0f} of its {loaded.weights_bytes / 1e6:.0f} MB "
+                "are read from the disk for each token.",
+                err=True,
+            )
         answer = _stream(engine, request, loaded, quiet=as_json)
     if as_json:
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(answer)).decode() + "\n")

@@ -21,17 +21,22 @@ from ondevice.engine.messages import (
     Notice,
     PromptProgress,
     Statistics,
+    Streaming,
 )
 from ondevice.errors import ContextError, UsageError
 from ondevice.llama import Context, Model, Sampler, grammar_of_schema
 from ondevice.ram.process import of_process
+from ondevice.weights.window import Window, WindowStatistics
 
 
 class Session:
-    """Answers conversations with ``model`` in ``context``, whose KV cache it keeps warm."""
+    """Answers conversations with ``model`` in ``context``, whose KV cache it keeps warm.
 
-    def __init__(self, model: Model, context: Context) -> None:
+    ``window`` is what feeds the model, if it is larger than RAM."""
+
+    def __init__(self, model: Model, context: Context, window: Window | None = None) -> None:
         self._model = model
+        self._window = window
         self._context = context
         self._prompter = Prompter(model, context.n_ctx)
         #: The last conversation as tokens, the reply as it was sampled.
@@ -81,6 +86,7 @@ class Session:
         generated: list[int] = []
         reason: FinishReason | None = None
 
+        before = self._window.statistics() if self._window else None
         started = time.perf_counter()
         reused = self._reuse(prompt.tokens)
         if not (yield from self._process(prompt.tokens, cancel)):
@@ -142,6 +148,7 @@ class Session:
                 n_ctx=context.n_ctx,
                 peak_ram_bytes=ram.peak if (ram := of_process(os.getpid())) else 0,
                 seed=seed,
+                streaming=self._streaming(before),
             ),
         )
 
@@ -169,6 +176,18 @@ class Session:
         if new:
             self._last_prompt = len(tokens), context.logits()
         return True
+
+    def _streaming(self, before: WindowStatistics | None) -> Streaming | None:
+        """What the window has done since ``before``."""
+        if self._window is None or before is None:
+            return None
+        done = self._window.statistics().since(before)
+        return Streaming(
+            bytes_read=done.bytes_read,
+            read_ms=done.read_seconds * 1e3,
+            wait_ms=done.wait_seconds * 1e3,
+            resident_bytes=self._window.placement.resident_bytes,
+        )
 
     def _left_out_notice(self, turns: int) -> Notice:
         return Notice(

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from ondevice import llama
+from ondevice.engine._holding import Holding, hold
 from ondevice.engine._session import Session
 from ondevice.engine.messages import (
     Cancel,
@@ -30,11 +31,7 @@ from ondevice.engine.messages import (
     decode_request,
     encode,
 )
-from ondevice.errors import LoadCancelled, ModelFileError, OndeviceError, UsageError
-from ondevice.llama import Context, Model
-from ondevice.ram import available
-from ondevice.ram.need import check_fits
-from ondevice.weights import gguf
+from ondevice.errors import OndeviceError, UsageError
 
 _OOM_SCORE_ADJ = "800"  # of 1000: when memory runs out, the engine goes and the app stays
 
@@ -51,8 +48,7 @@ class Worker:
         self._requests = requests
         self._answers = answers
         self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
-        self._model: Model | None = None
-        self._context: Context | None = None
+        self._holding: Holding | None = None
         self._session: Session | None = None
 
     def run(self) -> None:
@@ -65,9 +61,7 @@ class Worker:
                     self._send(self._load(job.request, job.cancel))
                 else:
                     self._generate(job.request, job.cancel)
-            except (OndeviceError, LoadCancelled) as error:
-                if isinstance(job.request, Load):
-                    self._unload()
+            except OndeviceError as error:
                 self._send(Failed(error=type(error).__name__, message=str(error)))
 
     def _listen(self) -> None:
@@ -91,48 +85,30 @@ class Worker:
 
     def _load(self, request: Load, cancel: threading.Event) -> Loaded:
         started = time.perf_counter()
-        file = gguf.read(Path(request.path))
         self._unload()
-        ram = available.look(request.ram)
-        need = check_fits(file, request.n_ctx, request.kv_type, ram)
-
-        def on_progress(fraction: float) -> bool:
-            self._send(Loading(fraction=fraction))
-            return not cancel.is_set()
-
-        self._model = model = Model(
-            file.path,
-            use_extra_bufts=need.may_repack(ram.available),
-            on_progress=on_progress,
-        )
-        if not model.has_decoder:
-            raise ModelFileError(f"{file.path.name} cannot chat: it is an embedding model.")
-        self._context = context = Context(
-            model, n_ctx=need.n_ctx, kv_type=request.kv_type, n_threads=request.n_threads
-        )
-        self._session = Session(model, context)
-        if cancel.is_set():
-            raise LoadCancelled
+        self._holding = held = hold(request, lambda f: self._send(Loading(fraction=f)), cancel)
+        self._session = Session(held.model, held.context, held.window)
+        placement = held.window.placement if held.window else None
         return Loaded(
-            path=str(file.path),
-            name=file.name,
-            architecture=file.architecture,
-            quantization=file.quantization,
-            n_params=model.n_params,
-            n_layers=model.n_layers,
-            n_ctx=context.n_ctx,
-            n_ctx_train=model.n_ctx_train,
-            weights_bytes=model.size_bytes,
-            kv_bytes=context.kv_bytes,
-            compute_bytes=context.compute_bytes,
+            path=str(held.file.path),
+            name=held.file.name,
+            architecture=held.file.architecture,
+            quantization=held.file.quantization,
+            n_params=held.model.n_params,
+            n_layers=held.model.n_layers,
+            n_ctx=held.context.n_ctx,
+            n_ctx_train=held.model.n_ctx_train,
+            weights_bytes=held.model.size_bytes,
+            streamed_bytes=placement.streamed_bytes if placement else 0,
+            kv_bytes=held.context.kv_bytes,
+            compute_bytes=held.context.compute_bytes,
             load_ms=(time.perf_counter() - started) * 1e3,
         )
 
     def _unload(self) -> None:
-        for part in (self._context, self._model):
-            if part is not None:
-                part.close()
-        self._session = self._context = self._model = None
+        if self._holding is not None:
+            self._holding.close()
+        self._session = self._holding = None
 
     def _generate(self, request: Generate, cancel: threading.Event) -> None:
         if self._session is None:

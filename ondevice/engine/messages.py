@@ -97,6 +97,7 @@ class Loaded(Record, frozen=True, kw_only=True):
     n_ctx: int  # tokens, as allocated
     n_ctx_train: int  # tokens
     weights_bytes: int
+    streamed_bytes: int = 0  # of these, read from the disk for each pass; 0: all are in RAM
     kv_bytes: int  # KV cache as allocated
     compute_bytes: int  # compute and output buffers as allocated
     load_ms: float
@@ -122,6 +123,15 @@ class Chunk(Record, frozen=True, kw_only=True):
     part: Literal["answer", "thinking"] = "answer"
 
 
+class Streaming(msgspec.Struct, frozen=True, kw_only=True):
+    """What was read from the disk for a reply of a model larger than RAM."""
+
+    bytes_read: int
+    read_ms: float  # in which the disk was busy for us
+    wait_ms: float  # in which the computing waited for it
+    resident_bytes: int  # weights in RAM, buffers for the streamed ones included
+
+
 class Statistics(msgspec.Struct, frozen=True, kw_only=True):
     """What a reply took."""
 
@@ -134,6 +144,7 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True):
     n_ctx: int
     peak_ram_bytes: int  # highest resident set of the engine process so far, page cache included
     seed: int  # that reproduces this reply
+    streaming: Streaming | None = None  # None: all weights are in RAM
 
     @property
     def prompt_per_second(self) -> float:

@@ -100,7 +100,7 @@ def check_fits(
         f"{_mb(wanted.compute)}, engine {_mb(wanted.engine)}), and {_mb(ram.available)} are "
         f"available ({ram.source}: {_mb(ram.total)})."
     )
-    fitting = _largest_ctx(file, wanted.n_ctx, kv_type, ram.available)
+    fitting = largest_ctx(file, wanted.n_ctx, kv_type, ram.available)
     if fitting:
         raise MemoryShortError(f"{figures} A context of {fitting} tokens fits: --ctx {fitting}.")
     short = need(file, _SMALLEST_CTX, kv_type).total - ram.available
@@ -110,11 +110,11 @@ def check_fits(
     )
 
 
-def _largest_ctx(file: GGUFFile, n_ctx: int, kv_type: KVType, free: int) -> int | None:
-    """Tokens of the largest context below ``n_ctx`` that fits."""
-    steps = range(_SMALLEST_CTX, n_ctx, _CTX_STEP)
-    fitting = bisect_right(steps, free, key=lambda tokens: need(file, tokens, kv_type).total)
-    return steps[fitting - 1] if fitting else None
+def largest_ctx(file: GGUFFile, n_ctx: int, kv_type: KVType, available: int) -> int:
+    """Tokens of the largest context, at most ``n_ctx``, that fits ``available`` bytes; 0: none."""
+    steps = [*range(_SMALLEST_CTX, n_ctx, _CTX_STEP), n_ctx]
+    fitting = bisect_right(steps, available, key=lambda tokens: need(file, tokens, kv_type).total)
+    return steps[fitting - 1] if fitting else 0
 
 
 def _mb(n_bytes: int) -> str:
