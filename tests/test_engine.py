@@ -294,10 +294,32 @@ def test_a_file_that_is_no_model_is_refused_and_the_engine_lives(
 def test_a_model_that_does_not_fit_is_refused_with_the_figures(default_model: Path) -> None:
     with Engine() as engine:
         with pytest.raises(MemoryShortError, match=r"MB of RAM .* --ctx"):
-            engine.load(Load(path=str(default_model), n_ctx=8192, ram=300_000_000))
+            engine.load(Load(path=str(default_model), n_ctx=8192, ram=220_000_000))
         with pytest.raises(MemoryShortError, match="are missing"):
             engine.load(Load(path=str(default_model), ram=100_000_000))
         engine.load(Load(path=str(default_model), n_ctx=512, ram=300_000_000))
+
+
+def test_a_context_that_was_not_asked_for_shrinks_to_what_fits(default_model: Path) -> None:
+    with Engine() as engine:
+        loaded = engine.load(Load(path=str(default_model), ram=230_000_000))
+        assert 1024 <= loaded.n_ctx < 4096
+        assert loaded.streamed_bytes == 0
+
+
+def test_a_model_larger_than_the_ram_is_streamed_and_says_the_same(
+    engine: Engine, default_model: Path
+) -> None:
+    resident, _, _ = ask(engine, *HELLO)
+    with Engine() as small:
+        loaded = small.load(Load(path=str(default_model), n_ctx=512, ram=165_000_000))
+        assert loaded.streamed_bytes > 20_000_000
+        text, finished, _ = ask(small, *HELLO)
+    assert text == resident
+    streaming = finished.statistics.streaming
+    assert streaming is not None
+    assert streaming.bytes_read >= loaded.streamed_bytes * finished.statistics.generated_tokens
+    assert streaming.resident_bytes < loaded.weights_bytes - loaded.streamed_bytes + 20_000_000
 
 
 def test_a_load_can_be_cancelled(default_model: Path) -> None:
