@@ -11,6 +11,7 @@ import pytest
 
 from ondevice.errors import ModelFileError
 from ondevice.weights import gguf
+from ondevice.weights.tensor_types import TENSOR_TYPES
 
 
 def write_model(
@@ -111,7 +112,7 @@ def test_tensors_outside_the_blocks_have_no_block(name: str) -> None:
 
 
 def test_tensor_types_are_laid_out_as_ggml_does() -> None:
-    ours = {number: kind[1:] for number, kind in gguf.TENSOR_TYPES.items()}
+    ours = {number: kind[1:] for number, kind in TENSOR_TYPES.items()}
     for kind, layout in reference.GGML_QUANT_SIZES.items():
         if kind.name != "Q8_1":  # gguf-py is wrong here: ggml's block has two 16-bit numbers
             assert ours[kind.value] == layout, kind.name

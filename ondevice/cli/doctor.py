@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import platform
 import shutil
-import stat
 import subprocess
 import sys
 from collections.abc import Generator, Iterator
@@ -141,7 +141,7 @@ def _folders() -> Iterator[Finding]:
                 mend="Mend its permissions, or set ONDEVICE_HOME to a folder of your own.",
             )
     for path in (paths.data_dir(), paths.store_file()):
-        if os.name == "posix" and path.exists() and stat.S_IMODE(path.stat().st_mode) & 0o077:
+        if os.name == "posix" and _existing(path) == path and path.stat().st_mode & 0o077:
             yield Finding(
                 topic="privacy",
                 text=f"other users of this machine may look into {path}",
@@ -152,7 +152,11 @@ def _folders() -> Iterator[Finding]:
 
 def _existing(path: Path) -> Path:
     """``path``, or the nearest of its parents that exists."""
-    return next(each for each in (path, *path.parents) if each.exists())
+    for each in (path, *path.parents):
+        with contextlib.suppress(OSError):  # of a folder that may not be entered
+            if each.exists():
+                return each
+    return Path(path.anchor)
 
 
 def _ram(settings: Settings) -> Finding:
