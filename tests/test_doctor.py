@@ -135,9 +135,9 @@ def test_a_model_that_does_not_fit_is_found(
     monkeypatch.setenv("ONDEVICE_MODEL", str(default_model))
     monkeypatch.setenv("ONDEVICE_RAM", "200M")
     code, out = doctor(capsys)
-    assert code == 1
-    assert "✗ model      Smollm2 135M" in out
-    assert "tokens fits: --ctx" in out
+    assert code == 0  # the engine streams what does not fit
+    assert "! model      Smollm2 135M 8k Lc100K Mix1 Ep2 Q4_1 does not fit: it needs 0.27 GB" in out
+    assert "→ It gets a shorter context" in out
 
 
 def test_a_damaged_model_is_found(

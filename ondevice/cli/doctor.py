@@ -19,16 +19,10 @@ import psutil
 
 from ondevice import __version__, config, models, paths
 from ondevice.config import Settings
-from ondevice.errors import (
-    ConfigError,
-    MemoryShortError,
-    ModelFileError,
-    ModelNotFound,
-    UsageError,
-)
+from ondevice.errors import ConfigError, ModelFileError, ModelNotFound, UsageError
 from ondevice.ram import available
 from ondevice.ram.available import AvailableRam
-from ondevice.ram.need import check_fits
+from ondevice.ram.need import need
 from ondevice.terminal import printable
 from ondevice.weights import disk_speed, gguf
 
@@ -181,16 +175,22 @@ def _model(settings: Settings) -> Finding:
     """Whether the model of the settings is there, sound, and fits."""
     try:
         file = gguf.read(models.find(settings.model).path)
-        need = check_fits(file, settings.ctx, settings.kv_type, _available(settings))
+        wanted = need(file, settings.ctx, settings.kv_type)
     except ModelNotFound as error:
         return Finding(topic="model", text=str(error), level="note")
-    except (ModelFileError, MemoryShortError) as error:
+    except ModelFileError as error:
         return Finding(topic="model", text=str(error), level="broken")
+    fits = wanted.total <= _available(settings).available
     return Finding(
         topic="model",
-        text=f"{file.name} {file.quantization} fits: it needs {_gb(need.total)} with a context of "
-        f"{need.n_ctx} tokens",
-        figures={"need_bytes": need.total},
+        text=f"{file.name} {file.quantization} {'fits' if fits else 'does not fit'}: it needs "
+        f"{_gb(wanted.total)} with a context of {wanted.n_ctx} tokens",
+        level="fine" if fits else "note",
+        mend=""
+        if fits
+        else "It gets a shorter context, or its weights are streamed from the disk: slower than a "
+        "smaller model that fits.",
+        figures={"need_bytes": wanted.total},
     )
 
 
