@@ -66,8 +66,8 @@ def measure(quick: bool) -> tuple[frame.Figures, frame.Runs]:
     told = [run for run in runs if run["told"]]
     never = [run for run in runs if not run["told"]]
     figures = {"recalled_for_nothing": sum(opened) / len(opened)}
-    for name, some in (("told", told), ("never_told", never)):
-        figures[f"{name}"] = float(len(some))
+    for name, some in (("told", told), ("never_told", never)) if runs else ():
+        figures[name] = float(len(some))
         for side in ("on", "off"):
             figures[f"{name}_right_{side}"] = float(sum(run[f"{side}_right"] for run in some))
     return figures, runs
