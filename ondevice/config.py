@@ -11,7 +11,8 @@ import msgspec
 
 from ondevice import paths
 from ondevice.engine.messages import KVType, Load, Sampling
-from ondevice.errors import ConfigError
+from ondevice.errors import ConfigError, UsageError
+from ondevice.models import find
 from ondevice.ram.available import parse_size
 
 
@@ -27,16 +28,26 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     kv_type: KVType = "f16"
     threads: int | None = None  # None: the physical cores
     ram: str | None = None  # a limit such as "1.5G"; None: what is available
+    draft: str | None = None  # a smaller model of the same family, when weights are streamed
     sampling: Sampling = Sampling()
 
+    def __post_init__(self) -> None:
+        """Raises :class:`UsageError` for a ``ram`` that is no size."""
+        if self.ram is not None:
+            parse_size(self.ram)
+
     def load_request(self, model: Path) -> Load:
-        """What the engine is asked to load. Raises :class:`UsageError` for a ``ram`` of no size."""
+        """What the engine is asked to load.
+
+        Raises :class:`ModelNotFound` for a ``draft`` that is not on disk.
+        """
         return Load(
             path=str(model),
             n_ctx=self.ctx,
             kv_type=self.kv_type,
             n_threads=self.threads,
             ram=parse_size(self.ram) if self.ram else None,
+            drafter=str(find(self.draft).path) if self.draft else None,
         )
 
 
@@ -68,5 +79,5 @@ def load(path: Path | None = None) -> Settings:
 def _convert(values: dict[str, Any], source: str) -> Settings:
     try:
         return msgspec.convert(values, Settings, strict=False)
-    except msgspec.ValidationError as error:
-        raise ConfigError(f"{source}: {error}.") from error
+    except (msgspec.ValidationError, UsageError) as error:
+        raise ConfigError(f"{source}: {error}") from error

@@ -127,6 +127,7 @@ def test_flag_before_environment_before_file_before_default(
         ("ctx = 'long'", "ctx"),
         ("[sampling]\ntemperature = 'hot'", "temperature"),
         ("ctx = ", "config.toml"),
+        ("ram = 'much'", "not a size"),
     ],
 )
 def test_a_wrong_setting_is_named(

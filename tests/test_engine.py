@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import llama_cpp
 import psutil
 import pytest
 
@@ -318,8 +319,30 @@ def test_a_model_larger_than_the_ram_is_streamed_and_says_the_same(
     assert text == resident
     streaming = finished.statistics.streaming
     assert streaming is not None
-    assert streaming.bytes_read >= loaded.streamed_bytes * finished.statistics.generated_tokens
+    passes = finished.statistics.generated_tokens - streaming.accepted_tokens
+    assert streaming.bytes_read >= loaded.streamed_bytes * passes
     assert streaming.resident_bytes < loaded.weights_bytes - loaded.streamed_bytes + 20_000_000
+
+
+def test_a_drafter_saves_passes_and_changes_nothing(default_model: Path, tmp_path: Path) -> None:
+    wide = tmp_path / "f16.gguf"  # so large that the window for it and the drafter take less RAM
+    params = llama_cpp.llama_model_quantize_default_params()
+    params.ftype, params.allow_requantize = llama_cpp.LLAMA_FTYPE_MOSTLY_F16, True
+    assert llama_cpp.llama_model_quantize(bytes(default_model), bytes(wide), params) == 0
+    plain = Load(path=str(wide), n_ctx=512)
+    drafted = Load(path=str(wide), n_ctx=512, ram=300_000_000, drafter=str(default_model))
+    question = (SYSTEM, Turn("user", "Tell me a story about a fox."))
+    replies = []
+    for request in (plain, drafted):
+        with Engine() as engine:
+            engine.load(request)
+            for sampling in (GREEDY, Sampling(temperature=0.9, seed=2)):
+                text, finished, _ = ask(engine, *question, sampling=sampling, max_tokens=25)
+                replies.append(text)
+    assert replies[:2] == replies[2:]
+    streaming = finished.statistics.streaming
+    assert streaming is not None
+    assert streaming.accepted_tokens > 5
 
 
 def test_a_load_can_be_cancelled(default_model: Path) -> None:

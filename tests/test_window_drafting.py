@@ -34,10 +34,10 @@ def model(default_model: Path) -> Iterator[Model]:
 
 
 class Stubborn:
-    """Proposes the same token over and over: nearly always wrong."""
+    """Proposes a control token that is never drawn, over and over."""
 
     def propose(self, tokens: Sequence[int], count: int) -> list[int]:
-        return [tokens[0]] * count
+        return [1] * count
 
 
 def reply(

@@ -39,6 +39,12 @@ _FLAGS = (
     click.option("--kv-type", type=click.Choice(get_args(KVType)), help="Type of the KV cache."),
     click.option("--threads", type=click.IntRange(min=1), help="Threads; default: physical cores."),
     click.option("--ram", metavar="SIZE", help="Use at most this much RAM, such as 1.5G."),
+    click.option(
+        "--draft",
+        metavar="NAME|FILE",
+        shell_complete=complete_model,
+        help="A small model of the same family that drafts for one larger than RAM.",
+    ),
     click.option("--temperature", type=click.FloatRange(min=0), help="0 is greedy."),
     click.option("--top-k", type=click.IntRange(min=0), help="0 is off."),
     click.option("--top-p", type=click.FloatRange(0, 1), help="1 is off."),

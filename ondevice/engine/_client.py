@@ -154,6 +154,8 @@ class Engine:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
+                # An abort would have gdb, where there is one, describe itself at length.
+                env={**os.environ, "GGML_NO_BACKTRACE": "1"},
                 # Ctrl+C in the terminal is for the app, which then cancels.
                 start_new_session=True,
                 creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),

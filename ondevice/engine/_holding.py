@@ -16,6 +16,7 @@ from ondevice.ram import available
 from ondevice.ram.available import AvailableRam
 from ondevice.ram.need import check_fits, largest_ctx, need
 from ondevice.weights import gguf
+from ondevice.weights.drafting import ModelDrafter, check_vocabulary
 from ondevice.weights.gguf import GGUFFile
 from ondevice.weights.window import Window
 
@@ -31,6 +32,7 @@ class Holding:
     model: Model
     context: Context
     window: Window | None  # None: all weights are in RAM
+    drafter: ModelDrafter | None  # None: none was asked for, or there is no window
     _open: ExitStack
 
     def close(self) -> None:
@@ -60,12 +62,16 @@ def hold(request: Load, on_progress: Callable[[float], None], cancel: threading.
         if fitting >= _SHORT_CTX:
             wanted = need(file, fitting, request.kv_type)
     window: Window | None = None
+    drafter: ModelDrafter | None = None
     with ExitStack() as stack:
         if wanted.total <= ram.available:
             repack = wanted.may_repack(ram.available)
             model = Model(file.path, use_extra_bufts=repack, on_progress=go_on)
         else:
             budget = ram.available - (wanted.total - wanted.weights)
+            if request.drafter is not None:
+                drafter, taken = _open_drafter(request, file, wanted.n_ctx, stack)
+                budget -= taken
             try:
                 window = Window(file, budget, on_progress=go_on)
             except MemoryShortError:
@@ -86,7 +92,22 @@ def hold(request: Load, on_progress: Callable[[float], None], cancel: threading.
         stack.callback(context.close)
         if cancel.is_set():
             raise LoadCancelled
-        return Holding(file, model, context, window, stack.pop_all())
+        return Holding(file, model, context, window, drafter, stack.pop_all())
+
+
+def _open_drafter(
+    request: Load, target: GGUFFile, n_ctx: int, stack: ExitStack
+) -> tuple[ModelDrafter, int]:
+    """The drafter that was asked for, resident, and the bytes of RAM that it takes."""
+    assert request.drafter is not None
+    file = gguf.read(Path(request.drafter))
+    check_vocabulary(file, target)
+    wanted = need(file, n_ctx, request.kv_type)
+    model = Model(file.path, use_extra_bufts=False)
+    stack.callback(model.close)
+    context = Context(model, n_ctx=n_ctx, kv_type=request.kv_type, n_threads=request.n_threads)
+    stack.callback(context.close)
+    return ModelDrafter(context, target.n_vocab), wanted.total - wanted.engine
 
 
 def _smaller_model(ram: AvailableRam) -> str:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Generator, Iterator
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -26,17 +27,27 @@ from ondevice.engine.messages import (
 from ondevice.errors import ContextError, UsageError
 from ondevice.llama import Context, Model, Sampler, grammar_of_schema
 from ondevice.ram.process import of_process
-from ondevice.weights.window import Window, WindowStatistics
+from ondevice.weights.drafting import Drafter, PromptLookup, Speculation
+from ondevice.weights.window import Window
 
 
 class Session:
     """Answers conversations with ``model`` in ``context``, whose KV cache it keeps warm.
 
-    ``window`` is what feeds the model, if it is larger than RAM."""
+    ``window`` is what feeds the model, if it is larger than RAM; ``drafter`` then proposes tokens,
+    or else what the conversation has said before."""
 
-    def __init__(self, model: Model, context: Context, window: Window | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        context: Context,
+        window: Window | None = None,
+        drafter: Drafter | None = None,
+    ) -> None:
         self._model = model
         self._window = window
+        # A pass of a model in RAM costs too little for drafts to pay.
+        self._speculation = Speculation(context, drafter or PromptLookup()) if window else None
         self._context = context
         self._prompter = Prompter(model, context.n_ctx)
         #: The last conversation as tokens, the reply as it was sampled.
@@ -86,20 +97,16 @@ class Session:
         generated: list[int] = []
         reason: FinishReason | None = None
 
-        before = self._window.statistics() if self._window else None
+        before = self._streamed()
         started = time.perf_counter()
         reused = self._reuse(prompt.tokens)
         if not (yield from self._process(prompt.tokens, cancel)):
             reason = "cancelled"
+        drawn = self._first(sampler) if reason is None else []
         first_token_at = time.perf_counter()
 
         while reason is None:
-            if not generated and self._last_prompt is not None:
-                token = sampler.sample_from(self._last_prompt[1])
-            else:
-                token = sampler.sample(context)
-            if not generated:
-                first_token_at = time.perf_counter()
+            token = drawn.pop(0)
             generated.append(token)
             if model.is_end(token):
                 reason = "stop"
@@ -111,8 +118,10 @@ class Session:
                 reason = "length"
             elif cancel.is_set():
                 reason = "cancelled"
+            elif drawn:
+                continue
             elif len(context.tokens) < context.n_ctx:
-                context.decode([token])
+                drawn = self._next(token, sampler)
             else:
                 # The context is full in mid-reply: older turns make room, or the reply ends.
                 try:
@@ -132,6 +141,8 @@ class Session:
                 self._reuse(tokens)
                 if not (yield from self._process(tokens, cancel)):
                     reason = "cancelled"
+                    break
+                drawn = self._first(sampler)
         self._spelling = [*prompt.tokens, *generated]
         yield from text.finish()
         now = time.perf_counter()
@@ -148,7 +159,7 @@ class Session:
                 n_ctx=context.n_ctx,
                 peak_ram_bytes=ram.peak if (ram := of_process(os.getpid())) else 0,
                 seed=seed,
-                streaming=self._streaming(before),
+                streaming=_since(before, self._streamed()),
             ),
         )
 
@@ -177,16 +188,30 @@ class Session:
             self._last_prompt = len(tokens), context.logits()
         return True
 
-    def _streaming(self, before: WindowStatistics | None) -> Streaming | None:
-        """What the window has done since ``before``."""
-        if self._window is None or before is None:
+    def _first(self, sampler: Sampler) -> list[int]:
+        """The token after the prompt."""
+        assert self._last_prompt is not None
+        return [sampler.sample_from(self._last_prompt[1])]
+
+    def _next(self, token: int, sampler: Sampler) -> list[int]:
+        """The tokens after ``token``: one, or as many as a drafter foresaw."""
+        if self._speculation is not None:
+            return self._speculation.decode(token, sampler)
+        self._context.decode([token])
+        return [sampler.sample(self._context)]
+
+    def _streamed(self) -> Streaming | None:
+        """What the window has done since the model was loaded."""
+        if self._window is None or self._speculation is None:
             return None
-        done = self._window.statistics().since(before)
+        done = self._window.statistics()
         return Streaming(
             bytes_read=done.bytes_read,
             read_ms=done.read_seconds * 1e3,
             wait_ms=done.wait_seconds * 1e3,
             resident_bytes=self._window.placement.resident_bytes,
+            drafted_tokens=self._speculation.proposed,
+            accepted_tokens=self._speculation.accepted,
         )
 
     def _left_out_notice(self, turns: int) -> Notice:
@@ -194,3 +219,15 @@ class Session:
             text=f"The conversation is longer than the context of {self._context.n_ctx} tokens: "
             f"{turns} more of its oldest messages are no longer seen by the model."
         )
+
+
+def _since(before: Streaming | None, now: Streaming | None) -> Streaming | None:
+    """What was done between the two."""
+    if before is None or now is None:
+        return None
+    counted = {
+        name: getattr(now, name) - getattr(before, name)
+        for name in now.__struct_fields__
+        if name != "resident_bytes"
+    }
+    return msgspec.structs.replace(now, **counted)

@@ -54,6 +54,7 @@ class Load(Record, frozen=True, kw_only=True):
     kv_type: KVType = "f16"
     n_threads: int | None = None  # None: the physical cores that may be used
     ram: int | None = None  # bytes that may be used at most; None: what is available
+    drafter: str | None = None  # a smaller GGUF file of the same vocabulary, to draft for a window
 
 
 class Generate(Record, frozen=True, kw_only=True):
@@ -130,6 +131,8 @@ class Streaming(msgspec.Struct, frozen=True, kw_only=True):
     read_ms: float  # in which the disk was busy for us
     wait_ms: float  # in which the computing waited for it
     resident_bytes: int  # weights in RAM, buffers for the streamed ones included
+    drafted_tokens: int  # proposed by the drafter
+    accepted_tokens: int  # of these, the model's own choice as well
 
 
 class Statistics(msgspec.Struct, frozen=True, kw_only=True):

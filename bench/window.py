@@ -1,0 +1,293 @@
+"""A model larger than the RAM limit: the window, with and without drafts, against stock llama.cpp.
+
+Every run is a process of its own under a memory limit that counts the page cache, and starts with
+none of the model cached. Stock llama.cpp maps the file; it gets the same context, threads, prompt
+and greedy sampling. Runs alternate; a ratio is one of medians. Needs root or systemd-run.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import frame
+
+from ondevice import llama
+from ondevice.engine.messages import Sampling
+from ondevice.llama import Context, EvalHook, Model, Sampler
+from ondevice.ram.limit import limited
+from ondevice.ram.need import need
+from ondevice.weights import gguf
+from ondevice.weights.drafting import Drafter, ModelDrafter, PromptLookup, Speculation
+from ondevice.weights.placement import least_bytes
+from ondevice.weights.window import Window
+
+MODEL = "qwen2.5-coder-1.5b-instruct-q4_k_m.gguf"
+DRAFTER = "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf"
+LIMITS = {"600mb": 600_000_000, "800mb": 800_000_000}
+N_CTX = 1024
+ENGINE = 48_000_000  # bytes of the process itself, which `need` counts for each model
+RESERVE = 30_000_000  # bytes: shared libraries and Python's own files in the page cache
+
+CODE = [
+    "def quicksort(numbers):\n    if len(numbers) < 2:\n        return numbers\n",
+    "class Stack:\n    def __init__(self):\n        self.items = []\n\n    def push(self, item):\n",
+    "import csv\n\ndef read_rows(path):\n    with open(path) as file:\n",
+    "def test_add():\n    assert add(1, 2) == 3\n\n\ndef test_subtract():\n",
+    "SELECT name, count(*) FROM orders\nJOIN customers ON",
+]
+_CHAT = [
+    "Why is the sky blue?",
+    "Explain to a child how a bicycle stays upright.",
+    "What should I see on two days in Lisbon?",
+    "Write a short letter that declines an invitation.",
+    "Give me three reasons to learn a musical instrument.",
+]
+CHAT = [f"<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n" for text in _CHAT]
+LONG = "The sea was calm and the old boat lay at the quay. " * 60
+
+
+# ------------------------------------------------------- in the process under the limit
+
+
+def child(task: dict[str, Any]) -> None:
+    """Do one run and print its figures as JSON."""
+    llama.start(open(os.devnull, "w"))  # noqa: SIM115, PTH123 - for the life of the process
+    path = Path(task["model"])
+    with opened(task, path) as (context, window, drafter):
+        result: dict[str, Any] = {"replies": []}
+        if window is not None:
+            result["resident"] = window.placement.resident_bytes
+            result["streamed"] = window.placement.streamed_bytes
+        if task.get("long_prompt"):
+            tokens = context.model.tokenize(LONG)[:512]
+            started = time.perf_counter()
+            context.decode(tokens)
+            result["first_token_seconds"] = time.perf_counter() - started
+            context.truncate(0)
+        for prompt in task["prompts"]:
+            result["replies"].append(reply(context, window, drafter, prompt, task["n_tokens"]))
+    print(json.dumps(result))
+
+
+@contextmanager
+def opened(
+    task: dict[str, Any], path: Path
+) -> Iterator[tuple[Context, Window | None, Drafter | None]]:
+    """The context of a variant, ready to run."""
+    file = gguf.read(path)
+    if task["variant"] in ("stock", "resident"):
+        yield Context(Model(path, use_extra_bufts=False), n_ctx=N_CTX), None, None
+        return
+    wants = need(file, N_CTX)
+    budget = task["limit"] - RESERVE - (wants.total - wants.weights)
+    drafter: Drafter | None = None
+    small = gguf.read(Path(task["drafter"]))
+    small_wants = need(small, N_CTX)
+    small_total = small_wants.total - ENGINE
+    if task["variant"] == "drafted" and budget - small_total < least_bytes(file):
+        drafter = PromptLookup()
+    elif task["variant"] == "drafted":
+        small_window = Window(small, small_wants.weights + (8 << 20))
+        small_context = Context(
+            small_window.load_model(), n_ctx=N_CTX, eval_hook=EvalHook(small_window)
+        )
+        drafter = ModelDrafter(small_context, file.length("tokenizer.ggml.tokens"))
+        budget -= small_total
+    window = Window(file, min(budget, file.weights_bytes))
+    yield Context(window.load_model(), n_ctx=N_CTX, eval_hook=EvalHook(window)), window, drafter
+
+
+def reply(
+    context: Context, window: Window | None, drafter: Drafter | None, prompt: str, n_tokens: int
+) -> dict[str, Any]:
+    model = context.model
+    sampler = Sampler(model, Sampling(temperature=0), 0, None)
+    context.truncate(0)
+    started = time.perf_counter()
+    context.decode(model.tokenize(prompt, parse_special=True))
+    tokens = [sampler.sample_from(context.logits())]
+    first = time.perf_counter()
+    warm_up = 2  # passes until graphs and order of use are known
+    speculation = Speculation(context, drafter) if drafter else None
+    before = window.statistics() if window else None
+    counted = passes = 0
+    begun = first
+    while len(tokens) < n_tokens:
+        if passes == warm_up:
+            begun, counted = time.perf_counter(), len(tokens)
+            before = window.statistics() if window else None
+        if speculation:
+            tokens += speculation.decode(tokens[-1], sampler, n_tokens - len(tokens))
+        else:
+            context.decode(tokens[-1:])
+            tokens.append(sampler.sample_from(context.logits()))
+        passes += 1
+    seconds = time.perf_counter() - begun
+    sampler.close()
+    result: dict[str, Any] = {
+        "prompt": prompt,
+        "tokens": tokens,
+        "per_second": (len(tokens) - counted) / seconds,
+        "prompt_seconds": first - started,
+        "passes": passes - warm_up,
+    }
+    if window is not None and before is not None:
+        done = window.statistics().since(before)
+        result["bytes_per_pass"] = done.bytes_read / (passes - warm_up)
+        if streamed := window.placement.streamed_bytes:
+            result["bytes_read_ratio"] = result["bytes_per_pass"] / streamed
+        result["disk_bytes_per_second"] = done.bytes_read / seconds
+        result["wait_share"] = done.wait_seconds / seconds
+    if speculation:
+        result["tokens_per_pass"] = (len(tokens) - counted) / max(passes - warm_up, 1)
+    return result
+
+
+# ------------------------------------------------------------------------- the parent
+
+
+def run(task: dict[str, Any], limit: int | None = None) -> dict[str, Any]:
+    """One run in a process of its own, with nothing of the models in the page cache."""
+    for path in (task["model"], task["drafter"]):
+        if hasattr(os, "posix_fadvise"):
+            with Path(path).open("rb") as file:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    script = "import sys, json, window; window.child(json.loads(sys.argv[1]))"
+    command = [sys.executable, "-c", script, json.dumps(task)]
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])
+    }
+
+    def start(command: Sequence[str]) -> str:
+        return subprocess.run(
+            command, env=environment, stdout=subprocess.PIPE, text=True, check=True
+        ).stdout
+
+    if limit is None:
+        answer: dict[str, Any] = json.loads(start(command))
+    else:
+        with limited(command, limit) as line:
+            answer = json.loads(start(line))
+    return {"variant": task["variant"], "limit": task["limit"]} | answer
+
+
+def disk_rate(path: Path, n_threads: int, n_bytes: int) -> float:
+    """Bytes a second of plain direct reads of ``n_bytes``, ``n_threads`` at a time."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECT)
+    size = min(path.stat().st_size, 768 << 20)
+    offsets = iter(range(0, size - n_bytes, n_bytes))
+    lock = threading.Lock()
+
+    def work() -> None:
+        buffer = mmap.mmap(-1, n_bytes)
+        while True:
+            with lock:
+                offset = next(offsets, None)
+            if offset is None:
+                return
+            os.preadv(fd, [buffer], offset)
+
+    threads = [threading.Thread(target=work) for _ in range(n_threads)]
+    started = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    rate = size / (time.perf_counter() - started)
+    os.close(fd)
+    return rate
+
+
+def measure(quick: bool) -> tuple[frame.Figures, frame.Runs]:
+    found = {path.name: path for path in frame.models(MODEL, DRAFTER)}
+    if len(found) < 2:
+        return {}, []
+    rounds, n_prompts, n_stock, n_ours = (1, 1, 6, 32) if quick else (3, 5, 16, 128)
+    prompts = [*CODE[:n_prompts], *CHAT[:n_prompts]]
+    task = {"model": str(found[MODEL]), "drafter": str(found[DRAFTER]), "prompts": prompts}
+    runs: frame.Runs = []
+    rates: list[float] = []
+
+    def add(variant: str, limit: int | None, n_tokens: int, **more: Any) -> None:
+        frame.say(f"{variant}, {limit / 1e6:.0f} MB" if limit else variant)
+        # What is to be pinned must fit, where nothing limits the process.
+        these = {"variant": variant, "limit": limit or 4 << 30, "n_tokens": n_tokens}
+        runs.append(run(task | these | more, limit))
+
+    for _ in range(rounds):
+        for limit in LIMITS.values():
+            add("stock", limit, n_stock, prompts=prompts[::n_prompts])
+            add("plain", limit, n_ours, long_prompt=True)
+            rates += [disk_rate(found[MODEL], *way) for way in ((2, 32 << 20), (3, 16 << 20))]
+            add("drafted", limit, n_ours)
+        add("resident", None, n_ours, long_prompt=True)
+        add("plain", None, n_ours)
+    return figures_of(runs, frame.median(rates)), runs
+
+
+def figures_of(runs: frame.Runs, disk_rate: float) -> frame.Figures:
+    def replies(variant: str, limit: int | None, kind: list[str] | None = None) -> frame.Runs:
+        return [
+            reply
+            for run in runs
+            if (run["variant"], run["limit"]) == (variant, limit or 4 << 30)
+            for reply in run["replies"]
+            if kind is None or reply["prompt"] in kind
+        ]
+
+    def median(found: frame.Runs, key: str = "per_second") -> float:
+        return frame.median(reply[key] for reply in found)
+
+    def first_token(variant: str, limit: int | None) -> float:
+        return frame.median(
+            run["first_token_seconds"]
+            for run in runs
+            if (run["variant"], run["limit"]) == (variant, limit or 4 << 30)
+            and "first_token_seconds" in run
+        )
+
+    figures = {"disk_bytes_per_second": disk_rate}
+    resident = {reply["prompt"]: reply["tokens"] for reply in replies("resident", None)}
+    ours: frame.Runs = []
+    plain: frame.Runs = []
+    for label, limit in LIMITS.items():
+        stock = median(replies("stock", limit))
+        figures[f"stock_per_second_{label}"] = stock
+        for variant in ("plain", "drafted"):
+            found = replies(variant, limit)
+            ours += found
+            figures[f"{variant}_per_second_{label}"] = median(found)
+            figures[f"{variant}_vs_stock_{label}"] = median(found) / stock
+        for kind, texts in (("code", CODE), ("chat", CHAT)):
+            found = replies("drafted", limit, texts)
+            figures[f"drafted_{kind}_vs_stock_{label}"] = median(found) / stock
+            figures[f"drafted_{kind}_tokens_per_pass_{label}"] = median(found, "tokens_per_pass")
+        plain += replies("plain", limit)
+        streamed = next(
+            run["streamed"] for run in runs if (run["variant"], run["limit"]) == ("plain", limit)
+        )
+        floor = max(streamed / disk_rate, first_token("resident", None))
+        figures[f"ttft_ratio_{label}"] = first_token("plain", limit) / floor
+    figures["disk_efficiency"] = median(plain, "disk_bytes_per_second") / disk_rate
+    figures["bytes_read_ratio"] = median(plain, "bytes_read_ratio")
+    figures["wait_share"] = median(plain, "wait_share")
+    figures["identical_fraction"] = statistics.mean(
+        reply["tokens"] == resident[reply["prompt"]] for reply in ours
+    )
+    figures["hook_ratio"] = median(replies("plain", None)) / median(replies("resident", None))
+    return figures
+
+
+if __name__ == "__main__":
+    frame.run(__doc__, measure)
