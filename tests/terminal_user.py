@@ -17,6 +17,8 @@ from tui.widgets.conversation import Conversation as ConversationWidget
 from tui.widgets.prompt import Prompt
 from tui.widgets.status_bar import StatusBar
 
+_PATIENCE = 30  # seconds, on a busy machine
+
 
 class User:
     """Types and reads, through the app's own screen."""
@@ -43,10 +45,10 @@ class User:
         await self.until(lambda: text in self.screen, text)
 
     async def until(self, condition: Callable[[], bool], what: str) -> None:
-        deadline = asyncio.get_running_loop().time() + 5
+        deadline = asyncio.get_running_loop().time() + _PATIENCE
         while not condition():
             assert asyncio.get_running_loop().time() < deadline, f"{what!r} not in:\n{self.screen}"
-            await self.pilot.pause(0.01)
+            await self.pilot.pause(0.03)
 
     async def says(self, text: str) -> None:
         await self.pilot.press(*("space" if c == " " else c for c in text), "enter")

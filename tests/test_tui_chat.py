@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from terminal_user import User, at_the_terminal
+from textual import events
 from textual.binding import Binding
 from textual.widgets import OptionList
 
@@ -61,7 +62,7 @@ async def test_a_reply_streams_in_and_is_drawn_as_markdown(chats: Chats, open_ap
         assert "```" not in user.screen
         assert "Tiny-1B" in user.status
         assert "tok/s" in user.status
-        assert "/4096 context" in user.status
+        assert "ctx 35/4096" in user.status
     assert [m.content for m in saved(chats)] == [
         "How?",
         "Use **bold** words.\n\n```py\nx = 1\n```",
@@ -192,6 +193,26 @@ async def test_a_prompt_may_have_several_lines(chats: Chats, open_app: OpenApp) 
     assert saved(chats)[0].content == "a\nb\nc"
 
 
+async def test_what_is_pasted_may_have_any_line_ends_and_no_escape_sequences(
+    chats: Chats, open_app: OpenApp
+) -> None:
+    async with open_app(FakeEngine()) as user:
+        user.pilot.app.post_message(events.Paste("one\r\ntwo\rthree\n\x1b[2Jfour"))
+        await user.sees("four")
+        await user.pilot.press("enter")
+        await user.sees("Hello.")
+    assert saved(chats)[0].content == "one\ntwo\nthree\n[2Jfour"
+
+
+async def test_a_burst_of_keys_is_taken_in_its_order(chats: Chats, open_app: OpenApp) -> None:
+    async with open_app(FakeEngine()) as user:
+        for key in ("a", "b", "backspace", "ctrl+j", "c", "enter", "d"):
+            user.pilot.app.post_message(events.Key(key, key if len(key) == 1 else None))
+        await user.sees("Hello.")
+        assert user.prompt.text == "d"
+    assert saved(chats)[0].content == "a\nc"
+
+
 async def test_a_message_may_be_sent_while_the_model_loads(chats: Chats, open_app: OpenApp) -> None:
     gate = Gate()
     async with open_app(FakeEngine(["Ready."], loads=[[0.25, gate]])) as user:
@@ -199,6 +220,13 @@ async def test_a_message_may_be_sent_while_the_model_loads(chats: Chats, open_ap
         await user.sees("loading 25%")
         assert saved(chats)[0].content == "Hi"
         gate.open()
+        await user.sees("Ready.")
+
+
+async def test_a_message_may_be_sent_before_anything_else_happens(open_app: OpenApp) -> None:
+    async with open_app(FakeEngine(["Ready."])) as user:
+        user.prompt.text = "Hi"
+        user.prompt.action_send()
         await user.sees("Ready.")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from typing import ClassVar
 
@@ -41,7 +42,10 @@ class OndeviceApp(App[None]):
         settings: Settings,
         earlier: chats.Conversation | None = None,
     ) -> None:
-        super().__init__()
+        # The terminal's own colours, so that with NO_COLOR none is sent at all, not even greys.
+        super().__init__(ansi_color="NO_COLOR" in os.environ or None)
+        if self.no_color:
+            self.theme = "ansi-dark"
         self._engine = SharedEngine(engine)
         self._store = store
         self._settings = settings

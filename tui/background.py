@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TypeVar
 
 _Item = TypeVar("_Item")
@@ -43,6 +44,8 @@ async def in_thread(
     finally:
         if not thread.done():
             cancel()
-            await asyncio.wait([thread])
-            thread.exception()  # of no interest any more, and asyncio wants it seen
+        while not thread.done():  # an app that closes may cancel more than once
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([thread])
+        thread.exception()  # of no interest to whoever has cancelled, but asyncio wants it seen
     return thread.result()

@@ -65,31 +65,29 @@ class ChatScreen(Screen[None]):
 
     def on_mount(self) -> None:
         self.set_interval(_LOOK_AT_RAM, self._look_at_ram)
-        self.find_model()
+        self.load_model()
 
     # ------------------------------------------------------------------ the conversation
 
     @on(Submitted)
     def _send(self, message: Submitted) -> None:
         if self.conversation.replying:
+            self.prompt.give_back(message.text)
             self.notify("A reply is under way. Esc stops it.")
-            return
-        self.prompt.clear()
-        self.conversation.ask(message.text)
+        else:
+            self.conversation.ask(message.text)
 
     @on(ReplyProgressed)
     def _show_progress(self, message: ReplyProgressed) -> None:
         self.status.doing = message.doing
-        self.status.per_second = message.per_second
-        self.status.estimated = True
+        self.status.estimate = message.per_second
 
     @on(ReplyEnded)
     def _show_end(self, message: ReplyEnded) -> None:
         self.status.doing = ""
+        self.status.estimate = None
         if message.statistics:
-            self.status.per_second = message.statistics.generated_per_second or None
-            self.status.estimated = False
-            self.status.context = message.statistics.context_tokens, message.statistics.n_ctx
+            self.status.statistics = message.statistics
 
     def _conversation(self, earlier: chats.Conversation | None) -> Conversation:
         return Conversation(
@@ -131,47 +129,44 @@ class ChatScreen(Screen[None]):
     # ------------------------------------------------------------------ the engine
 
     @work
-    async def find_model(self) -> None:
-        """Load the model of the settings, or offer others if it is not there."""
-        try:
-            model = await asyncio.to_thread(models.find, self._settings.model)
-        except ModelNotFound as error:
-            known = self._settings.model in {recipe.name for recipe in models.catalogue()}
-            self.action_models("This model is not on disk yet." if known else str(error))
-        else:
-            self.load_model(model)
-
-    @work
     async def action_models(self, hint: str = "") -> None:
         """Choose a model and load it."""
         model = await self.app.push_screen_wait(ModelsScreen(self._model, hint))
         if model is not None:
+            self.conversation.stop()
             self.load_model(model)
 
     @work(group="load", exclusive=True)
-    async def load_model(self, model: InstalledModel) -> None:
-        """Load a model in place of the one loaded before; a reply under way is stopped."""
-        self.conversation.stop()
-        self._model = model.name
+    async def load_model(self, model: InstalledModel | None = None) -> None:
+        """Load a model (None: that of the settings) in place of the one loaded before."""
         async with self._engine.free:
-            self.status.model = model.name
-            self.status.loaded = 0.0
             try:
+                if model is None:
+                    model = await asyncio.to_thread(models.find, self._settings.model)
+                self._model = self.status.model = model.name
+                self.status.loaded = 0.0
                 request = self._settings.load_request(model.path)
                 await self._engine.load(request, self._show_loading)
             except LoadCancelled:
                 pass
+            except ModelNotFound as error:
+                self.action_models(self._not_found(error))
             except OndeviceError as error:
                 await self.conversation.note(str(error), error=True)
             finally:
                 self._show_model()
 
+    def _not_found(self, error: ModelNotFound) -> str:
+        titles = {recipe.name: recipe.title for recipe in models.catalogue()}
+        title = titles.get(self._settings.model)
+        return f"{title} is not on disk yet. Enter fetches it." if title else str(error)
+
     def _show_model(self) -> None:
         loaded = self._engine.loaded
         self.status.loaded = None
-        self.status.model = loaded.name if loaded else "no model"
-        self.status.context = (0, loaded.n_ctx) if loaded else None
-        self.status.per_second = None
+        self.status.model = self._model if loaded else "no model"
+        self.status.n_ctx = loaded.n_ctx if loaded else None
+        self.status.statistics = None
 
     def _show_loading(self, fraction: float) -> None:
         self.status.loaded = fraction

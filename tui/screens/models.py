@@ -35,7 +35,10 @@ class ModelsScreen(ModalScreen[InstalledModel | None]):
     def __init__(self, wanted: str, hint: str = "") -> None:
         super().__init__()
         self._wanted = wanted
-        self._hint = hint
+        self._hint = Label(Content(printable(hint)), id="hint")
+        self._hint.display = bool(hint)
+        self._progress = ProgressBar(id="progress")
+        self._progress.display = False
         self._choices: list[InstalledModel | Recipe] = []
         self._cancel = threading.Event()
         self._fetching = False
@@ -43,13 +46,16 @@ class ModelsScreen(ModalScreen[InstalledModel | None]):
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog") as dialog:
             dialog.border_title = "Models"
-            dialog.border_subtitle = "Enter loads · Esc closes"
-            yield Label(self._hint, id="hint")
+            dialog.border_subtitle = "Enter fetches and loads · Esc closes"
+            yield self._hint
             yield OptionList()
-            yield ProgressBar(id="progress")
+            yield self._progress
 
-    async def on_mount(self) -> None:
-        self.query_one("#progress").display = False
+    def on_mount(self) -> None:
+        self._list()
+
+    @work
+    async def _list(self) -> None:
         self._choices = await asyncio.to_thread(_choices)
         options = self.query_one(OptionList)
         options.add_options(_options(self._choices))
@@ -71,10 +77,9 @@ class ModelsScreen(ModalScreen[InstalledModel | None]):
 
     @work
     async def _fetch(self, recipe: Recipe) -> None:
-        hint, progress = self.query_one("#hint", Label), self.query_one("#progress", ProgressBar)
-        hint.update(Content(f"Fetching {recipe.title}. Esc cancels."))
-        progress.update(total=None)
-        progress.display = True
+        self._say(f"Fetching {recipe.title}. Esc cancels.")
+        self._progress.update(total=None)
+        self._progress.display = True
         self._cancel.clear()
         self._fetching = True
         try:
@@ -84,17 +89,19 @@ class ModelsScreen(ModalScreen[InstalledModel | None]):
                 self._cancel.set,
             )
         except OndeviceError as error:
-            hint.update(Content(printable(str(error))))
+            self._say(str(error))
         else:
             self.dismiss(model)
         finally:
             self._fetching = False
-            progress.display = False
+            self._progress.display = False
+
+    def _say(self, text: str) -> None:
+        self._hint.update(Content(printable(text)))
+        self._hint.display = True
 
     async def _show_progress(self, news: list[PullProgress]) -> None:
-        self.query_one("#progress", ProgressBar).update(
-            total=news[-1].total_bytes, progress=news[-1].done_bytes
-        )
+        self._progress.update(total=news[-1].total_bytes, progress=news[-1].done_bytes)
 
 
 def _choices() -> list[InstalledModel | Recipe]:

@@ -2,51 +2,69 @@
 
 from __future__ import annotations
 
+from rich.cells import cell_len
 from textual.content import Content
 from textual.reactive import reactive
 from textual.widget import Widget
 
+from ondevice.engine.messages import Statistics
 from ondevice.ram.process import ProcessRam
 from ondevice.terminal import printable
 
-_MODEL_WIDTH = 28  # cells
+_NAME = 12  # cells that the model's name has at least
+_SEPARATOR = " · "
 
 
 class StatusBar(Widget):
-    """What does not fit the width is left out, the least important first."""
+    """Where it is narrow the model's name is cut, then figures are left out."""
 
     model: reactive[str] = reactive("no model")
     loaded: reactive[float | None] = reactive(None)
     """How much of a model is loaded, 0 … 1; None: none is being loaded."""
     doing: reactive[str] = reactive("")
-    per_second: reactive[float | None] = reactive(None)
-    """Tokens."""
-    estimated: reactive[bool] = reactive(False)
-    """Whether ``per_second`` is a guess while the reply is under way."""
-    context: reactive[tuple[int, int] | None] = reactive(None)
-    """Tokens in use, and all there is room for."""
+    estimate: reactive[float | None] = reactive(None)
+    """Tokens a second of the reply under way; None: none is, or it has only begun."""
+    n_ctx: reactive[int | None] = reactive(None)
+    """Tokens that there is room for; None: no model is loaded."""
+    statistics: reactive[Statistics | None] = reactive(None)
+    """Of the last reply of this model."""
     ram: reactive[ProcessRam | None] = reactive(None)
     """Of the engine's process."""
 
     def render(self) -> Content:
-        loading = self.loaded is not None
-        doing = f"loading {self.loaded:.0%}" if loading else self.doing
-        left = Content.assemble(
-            Content(printable(self.model)).truncate(_MODEL_WIDTH, ellipsis=True).stylize("bold"),
-            f"  {doing}" if doing else "",
-        )
+        doing = f"  {self._doing}  "
+        figures = self._figures()
+        while figures and self.size.width - cell_len(doing + _SEPARATOR.join(figures)) < _NAME:
+            figures.pop()
+        right = _SEPARATOR.join(figures)
+        room = self.size.width - cell_len(doing + right)
+        model = Content(printable(self.model)).truncate(max(room, _NAME), ellipsis=True)
+        gap = " " * max(room - model.cell_length, 0)
+        return Content.assemble(model.stylize("bold"), doing, gap, (right, "dim"))
+
+    @property
+    def _doing(self) -> str:
+        return self.doing if self.loaded is None else f"loading {self.loaded:.0%}"
+
+    def _figures(self) -> list[str]:
+        """The most important first."""
         figures = []
-        if self.per_second is not None and not loading:
-            figures.append(f"{'~' if self.estimated else ''}{self.per_second:.1f} tok/s")
-        if self.context is not None and not loading:
-            used, total = self.context
-            figures.append(f"{used}/{total} context")
+        if self.loaded is None and self.n_ctx is not None:
+            last = self.statistics
+            if self.estimate is not None:
+                figures.append(f"~{_rate(self.estimate)}")
+            elif last and last.generated_per_second:
+                figures.append(_rate(last.generated_per_second))
+            figures.append(f"ctx {last.context_tokens if last else 0}/{self.n_ctx}")
+            if last and (disk := last.streaming) and disk.read_ms:
+                waited = disk.wait_ms / (last.prompt_ms + last.generated_ms)
+                rate = disk.bytes_read / disk.read_ms / 1e3
+                figures.append(f"disk {rate:.0f} MB/s, waited {waited:.0%}")
         if self.ram is not None:
             resident, cache = (round(n / 1e6) for n in (self.ram.resident, self.ram.page_cache))
-            figures.append(f"RAM {resident} MB + {cache} MB file cache")
-        room = self.size.width - left.cell_length
-        while figures and sum(len(f) + 3 for f in figures) > room:
-            figures.pop()
-        right = Content.from_text(" · ".join(figures), markup=False)
-        gap = self.size.width - left.cell_length - right.cell_length
-        return Content.assemble(left, " " * max(gap, 1), (right.plain, "dim"))
+            figures.append(f"RAM {resident} MB, cache {cache} MB")
+        return figures
+
+
+def _rate(per_second: float) -> str:
+    return f"{per_second:.{1 if per_second < 100 else 0}f} tok/s"

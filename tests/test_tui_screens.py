@@ -1,0 +1,96 @@
+"""What the screens of the terminal app look like, in a usual and in a small terminal.
+
+The pictures are text files in ``tests/screens``; ``ONDEVICE_TEST_ACCEPT=1`` writes them anew.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from terminal_user import User, at_the_terminal
+
+from ondevice import paths
+from ondevice.chats import Chats
+from ondevice.engine._fake import FakeEngine
+from ondevice.engine.messages import Chunk, Notice
+from ondevice.errors import EngineDied
+from ondevice.store import Database
+
+SIZES = [(80, 24), (40, 12)]
+PICTURES = Path(__file__).with_name("screens")
+REPLY = """\
+Two ways, `sorted` and **sort**:
+
+```python
+names = sorted(names)  # a new list
+```
+
+| way | returns |
+| --- | --- |
+| sorted | a list |
+| sort | None |
+"""
+
+
+@pytest.fixture
+def chats(tmp_path: Path) -> Iterator[Chats]:
+    database = Database(tmp_path / "store.db")
+    yield Chats(database)
+    database.close()
+
+
+@pytest.fixture
+def model() -> str:
+    """The name of a model on disk."""
+    file = paths.ensure_private(paths.models_dir() / "tiny-1b") / "tiny-1b.gguf"
+    file.write_bytes(bytes(1_000_000))
+    return "tiny-1b"
+
+
+async def looks_like(name: str, user: User) -> None:
+    """Wait until the screen is the picture of this name and of the terminal's size."""
+    size = user.pilot.app.size
+    picture = PICTURES / f"{name}-{size.width}x{size.height}.txt"
+
+    def screen() -> str:
+        return re.sub(r"Thought for \d+ s", "Thought for 1 s", user.screen) + "\n"
+
+    if os.environ.get("ONDEVICE_TEST_ACCEPT"):
+        await user.pilot.pause(0.5)
+        picture.write_text(screen(), encoding="utf-8")
+    expected = picture.read_text(encoding="utf-8")
+    await user.until(lambda: screen() == expected, f"the screen of {picture}")
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_the_conversation(chats: Chats, model: str, size: tuple[int, int]) -> None:
+    engine = FakeEngine(
+        [Chunk(text="They want to sort.", part="thinking"), REPLY],
+        [
+            Notice(text="Two messages were left out: the context is full."),
+            "It is",
+            EngineDied("The engine stopped unexpectedly: it crashed in native code."),
+        ],
+    )
+    async with at_the_terminal(engine, chats, model, size=size) as user:
+        await user.until(lambda: "ctx" in user.status, "loaded")
+        await looks_like("welcome", user)
+        await user.says("How do I sort?")
+        await user.is_idle()
+        await looks_like("reply", user)
+        await user.says("And backwards?")
+        await user.is_idle()
+        await looks_like("died", user)
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_the_models(chats: Chats, model: str, size: tuple[int, int]) -> None:
+    async with at_the_terminal(FakeEngine(), chats, model, size=size) as user:
+        await user.until(lambda: "ctx" in user.status, "loaded")
+        await user.pilot.press("ctrl+l")
+        await user.sees("SmolLM2 135M")
+        await looks_like("models", user)
