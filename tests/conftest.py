@@ -21,8 +21,13 @@ DEFAULT_MODEL = "smollm2-135m"
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """No test touches the user's own files or is ruled by the user's own settings."""
-    for name in [n for n in os.environ if n.startswith("ONDEVICE_") and "TEST" not in n]:
-        monkeypatch.delenv(name)
+    others = ("HF_", "HUGGING", "OLLAMA_", "XDG_")
+    for name in list(os.environ):
+        if name.startswith(others) or (name.startswith("ONDEVICE_") and "TEST" not in name):
+            monkeypatch.delenv(name)
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(tmp_path / "user"))
+    monkeypatch.setenv("OLLAMA_MODELS", str(tmp_path / "user" / ".ollama" / "models"))
     monkeypatch.setenv("ONDEVICE_HOME", str(tmp_path / "home"))
     return tmp_path / "home"
 

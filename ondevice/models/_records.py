@@ -8,6 +8,9 @@ from typing import Literal
 
 import msgspec
 
+#: Whose folder a model is in; "file" is one that the user named by its path.
+Place = Literal["ondevice", "Hugging Face", "Ollama", "LM Studio", "file"]
+
 
 class WheelSource(
     msgspec.Struct, frozen=True, kw_only=True, tag="wheel", forbid_unknown_fields=True
@@ -19,14 +22,21 @@ class WheelSource(
     member: str  # path within the wheel
     sha256: str
 
+    @property
+    def origin(self) -> str:
+        return f"{self.package}=={self.version}"
+
 
 class HubSource(msgspec.Struct, frozen=True, kw_only=True, tag="hub", forbid_unknown_fields=True):
-    """A file in a repository on the Hugging Face hub."""
+    """A file in a repository on the Hugging Face hub; of a split model the first part."""
 
     repo: str  # owner/name
-    file: str
-    revision: str = "main"
+    file: str  # path within the repository
     sha256: str | None = None  # None: what the hub itself says
+
+    @property
+    def origin(self) -> str:
+        return f"{self.repo}/{self.file}"
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -34,12 +44,19 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     name: str
     title: str
-    parameters: str  # such as "1.5B" or "30B-A3B"
+    parameters: str  # such as "1.5B" or "30B-A3B": 30B, of which each token uses 3B
     quantization: str
-    size_bytes: int
+    size_bytes: int  # all parts
     context: int  # tokens
     license: str
     sources: tuple[WheelSource | HubSource, ...]  # tried in order
+
+
+class Provenance(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a model in our own folder came from; kept beside it."""
+
+    origin: str  # as in a source, or the path that was imported
+    sha256: tuple[str, ...]  # of each part
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +66,29 @@ class InstalledModel:
     name: str  # what to call it in commands
     path: Path  # the GGUF file; the first part of a split one
     size_bytes: int  # all parts
-    source: Literal["ondevice"]  # whose folder it is in
+    place: Place
+    origin: str = ""  # "owner/repo/file.gguf", "name:tag", …: unique within its place
+    license: str = ""
+    missing: tuple[str, ...] = ()  # names of the parts that are not there
 
 
-@dataclass(frozen=True, slots=True)
-class PullProgress:
+class PullProgress(msgspec.Struct, frozen=True, tag="progress"):
     """How far a download is."""
 
     done_bytes: int
-    total_bytes: int
+    total_bytes: int  # 0: not known yet
+
+
+class PullRequest(msgspec.Struct, frozen=True):
+    """What the process that fetches is to put into our folder of this name."""
+
+    name: str
+    sources: tuple[WheelSource | HubSource, ...]  # tried in order
+    size_bytes: int = 0  # 0: the source will say
+
+
+class PullFailed(msgspec.Struct, frozen=True, tag="failed"):
+    """Why it could not."""
+
+    error: str  # class name in ondevice.errors
+    message: str

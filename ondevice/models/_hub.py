@@ -1,0 +1,201 @@
+"""Fetches files from the Hugging Face hub, and goes on where an earlier attempt ended.
+
+``huggingface_hub`` knows where the hub is, who we are and what it answers (``HF_ENDPOINT``,
+``HF_TOKEN``, ``HF_HUB_OFFLINE``, proxies). Its own download begins anew in each process, so the
+bytes are asked for here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from huggingface_hub import (
+    constants,
+    errors,
+    get_hf_file_metadata,
+    get_session,
+    hf_hub_url,
+    hf_raise_for_status,
+)
+from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
+
+from ondevice.errors import DownloadError, ModelFileError
+from ondevice.models import _own, _scan
+from ondevice.models._meter import Meter
+from ondevice.models._records import HubSource
+from ondevice.weights import gguf
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_PIECE = 1 << 20  # bytes
+_ATTEMPTS = 5  # in a row that bring nothing
+_LONGEST_WAIT = 8.0  # seconds between two of them
+_PARTIAL_CONTENT = 206
+
+#: Base of all errors of the HTTP library, which is not the same for each version of the hub's.
+_HTTPError: type[Exception] = errors.HTTPError  # type: ignore[attr-defined]
+
+
+class _Remote(NamedTuple):
+    """A file on the hub."""
+
+    url: str  # of this very version
+    size_bytes: int
+    sha256: str
+    path: Path  # where it goes
+
+    @property
+    def part(self) -> Path:
+        """What is there of it; of another version of the file it has another name."""
+        return self.path.with_name(f"{self.path.name}.{self.sha256[:16]}.part")
+
+
+def fetch(source: HubSource, folder: Path, meter: Meter) -> list[str]:
+    """Put the file, of a split model all, into ``folder``, whole and checked; return their sha256.
+
+    Raises :class:`DownloadError`, :class:`ModelFileError` and :class:`DiskSpaceError`. What has
+    come so far is kept for the next time.
+    """
+    with _hub_errors_of(source):
+        subfolder, _, name = source.file.rpartition("/")
+        names = gguf.part_names(name)
+        in_repo = [f"{subfolder}/{each}" if subfolder else each for each in names]
+        files = [_locate(source, file, folder / Path(file).name) for file in in_repo]
+        for old in set(folder.glob("*.part")) - {file.part for file in files}:
+            old.unlink()
+        meter.total = sum(file.size_bytes for file in files)
+        there = sum(_size(file.path) + _size(file.part) for file in files)
+        _own.check_disk(folder, meter.total - there)
+        for file in files:
+            _fetch(file, meter)
+    nature = _scan.nature(files[0].path)
+    if nature is None or not nature.can_chat:
+        for file in files:
+            file.path.unlink()
+        raise ModelFileError(f"{source.origin} is no model that can chat. Choose another file.")
+    return [file.sha256 for file in files]
+
+
+def _locate(source: HubSource, file: str, path: Path) -> _Remote:
+    """Ask the hub for size, sha256 and version."""
+    found = get_hf_file_metadata(hf_hub_url(source.repo, file))
+    if found.size is None or not _SHA256.fullmatch(found.etag or ""):
+        raise DownloadError(
+            f"{constants.ENDPOINT} does not say the sha256 of {source.repo}/{file}, so it could "
+            "not be checked. Fetch it from another hub: see HF_ENDPOINT."
+        )
+    assert found.etag is not None
+    if source.sha256 not in (None, found.etag):
+        raise DownloadError(
+            f"{source.origin} is not the file it was: the hub says its sha256 is {found.etag}, "
+            f"and it should be {source.sha256}. Get a newer ondevice, or look for who changed it."
+        )
+    url = hf_hub_url(source.repo, file, revision=found.commit_hash)
+    return _Remote(url, found.size, found.etag, path)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _fetch(remote: _Remote, meter: Meter) -> None:
+    if remote.path.exists():  # a part of a split model that was fetched before
+        meter.done += remote.size_bytes
+        return
+    with remote.part.open("a+b") as file:
+        sha256 = _receive(remote, file, meter)
+        os.fsync(file.fileno())
+    if sha256 != remote.sha256:
+        remote.part.unlink()
+        raise DownloadError(
+            f"{remote.path.name} came damaged: its sha256 is {sha256} and not {remote.sha256}. "
+            "Nothing was kept; try again."
+        )
+    remote.part.replace(remote.path)
+
+
+def _receive(remote: _Remote, file: BinaryIO, meter: Meter) -> str:
+    """Append to ``file`` what is missing of it and return the sha256 of the whole."""
+    before = meter.done
+    digest = hashlib.sha256()
+    file.seek(0)
+    while piece := file.read(_PIECE):  # of an earlier attempt
+        digest.update(piece)
+        meter.done += len(piece)
+    failures = 0
+    while (start := file.tell()) < remote.size_bytes:
+        headers = {"Range": f"bytes={start}-", "Accept-Encoding": "identity"}
+        try:
+            with get_session().stream(
+                "GET",
+                remote.url,
+                headers=build_hf_headers(headers=headers),
+                timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT,
+            ) as response:
+                hf_raise_for_status(response)
+                if response.status_code != _PARTIAL_CONTENT:  # it sends all of it
+                    file.truncate(0)
+                    file.seek(0)
+                    digest = hashlib.sha256()
+                    meter.done = before
+                for piece in response.iter_bytes():
+                    file.write(piece)
+                    file.flush()  # if we are killed, it is on the disk
+                    digest.update(piece)
+                    meter.done += len(piece)
+                    if file.tell() >= remote.size_bytes:
+                        break
+        except _HTTPError as error:
+            if isinstance(error, HfHubHTTPError) and error.response.status_code < 500:
+                raise
+            if failures == _ATTEMPTS:
+                raise
+        if file.tell() > start:
+            failures = 0
+        else:
+            failures += 1
+            time.sleep(min(2.0**failures / 4, _LONGEST_WAIT))
+    return digest.hexdigest()
+
+
+@contextmanager
+def _hub_errors_of(source: HubSource) -> Generator[None]:
+    """Say what the hub's errors mean and what to do."""
+    try:
+        yield
+    except OfflineModeIsEnabled as error:
+        raise DownloadError(
+            f"{source.origin} was not fetched: HF_HUB_OFFLINE is set. Unset it to go online."
+        ) from error
+    except HfHubHTTPError as error:
+        raise DownloadError(_meaning(source, error)) from error
+    except _HTTPError as error:
+        raise DownloadError(
+            f"The hub at {constants.ENDPOINT} cannot be reached, or stopped answering: {error}. "
+            "Check the network, the proxy and HF_ENDPOINT. The next pull goes on from here."
+        ) from error
+
+
+def _meaning(source: HubSource, error: HfHubHTTPError) -> str:
+    status = error.response.status_code
+    page = f"{constants.ENDPOINT}/{source.repo}"
+    match status:
+        case 401 | 403:
+            return (
+                f"The hub does not give {source.origin} to you ({status}). If {page} exists, "
+                "accept its conditions there, and set HF_TOKEN to a token of yours that may read "
+                "it (or run: hf auth login)."
+            )
+        case 404:
+            return f"The hub has no {source.origin}. Look at {page} for what there is."
+        case 429:
+            return "The hub had too many requests from here. Try again in some minutes."
+        case _:
+            return f"The hub answers {status} for {source.origin}. Try again later."

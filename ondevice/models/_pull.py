@@ -1,0 +1,133 @@
+"""Fetches models in a process of its own, so that a download can be ended at once.
+
+Whatever it waits for: when the pipe to that process closes, be it that the user cancelled or that
+we died, it ends, and the next pull goes on from what is on the disk.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+
+import msgspec
+
+from ondevice import errors, paths
+from ondevice.errors import DownloadCancelled, DownloadError, ModelError, UsageError
+from ondevice.models import _library, _own
+from ondevice.models._catalogue import catalogue
+from ondevice.models._records import (
+    HubSource,
+    InstalledModel,
+    PullFailed,
+    PullProgress,
+    PullRequest,
+)
+from ondevice.weights import gguf
+
+OnProgress = Callable[[PullProgress], None]
+
+_END_S = 2.0  # after which a process that does not end is killed
+_HUB_FILE = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)/(?P<file>(?:[^/\s]+/)*[^/\s]+\.gguf)", re.ASCII)
+_NAME = re.compile(r"[A-Za-z0-9][\w.+-]*", re.ASCII)
+
+
+def pull(
+    wanted: str,
+    on_progress: OnProgress = lambda _: None,
+    cancel: threading.Event | None = None,
+    name: str | None = None,
+) -> InstalledModel:
+    """Fetch a model, unless it is on disk, and return it.
+
+    ``wanted`` is a name in the catalogue, or ``owner/repo/file.gguf`` for any file on the Hugging
+    Face hub; of a split model, any part. It gets the name ``name``; by default that of the
+    catalogue or of the file.
+
+    Raises :class:`ModelNotFound`, :class:`DiskSpaceError`, :class:`ModelFileError`,
+    :class:`DownloadError`, and :class:`DownloadCancelled` when ``cancel`` is set.
+    """
+    request = _request(wanted, name)
+    origins = {source.origin for source in request.sources}
+    for model in _library.installed():
+        ours = model.place == "ondevice" and model.name == request.name
+        if ours and model.origin and model.origin not in origins:
+            raise ModelError(
+                f"There is another model named {model.name} already, from {model.origin}. "
+                "Give this one another name with --name."
+            )
+        if not model.missing and (ours or model.origin in origins):
+            return model
+    _fetch(request, on_progress, cancel or threading.Event())
+    fetched = _own.in_folder(_own.folder_of(request.name))
+    assert fetched is not None
+    return fetched
+
+
+def _request(wanted: str, name: str | None) -> PullRequest:
+    recipe = next((recipe for recipe in catalogue() if recipe.name == wanted), None)
+    if recipe:
+        return PullRequest(checked_name(name or recipe.name), recipe.sources, recipe.size_bytes)
+    on_hub = _HUB_FILE.fullmatch(wanted)
+    if not on_hub:
+        raise _library.unknown(wanted, set())
+    folder, _, file = on_hub["file"].rpartition("/")
+    first = gguf.part_names(file)[0]
+    source = HubSource(repo=on_hub["repo"], file=f"{folder}/{first}" if folder else first)
+    return PullRequest(checked_name(name or name_for(first)), (source,))
+
+
+def name_for(file: str) -> str:
+    """A name for the model in a file of this name."""
+    stem = re.sub(r"(-00001-of-\d{5})?\.gguf$", "", file)
+    return re.sub(r"[^\w.+-]+", "-", stem, flags=re.ASCII).lstrip("._+-") or "model"
+
+
+def checked_name(name: str) -> str:
+    """``name``, if it can be that of a folder. Raises :class:`UsageError`."""
+    if not _NAME.fullmatch(name):
+        raise UsageError(f"{name} cannot be a name: use letters, digits and - . _ +")
+    return name
+
+
+def _fetch(request: PullRequest, on_progress: OnProgress, cancel: threading.Event) -> None:
+    log = paths.ensure_private(paths.log_dir()) / "pull.log"
+    with log.open("wb") as errors_to:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "ondevice.models._fetch"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors_to,
+        )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    failure: PullFailed | None = None
+    try:
+        with suppress(BrokenPipeError):  # it died; how, its return code says
+            process.stdin.write(msgspec.json.encode(request))
+            process.stdin.close()
+        for line in process.stdout:  # one comes several times a second
+            if cancel.is_set():
+                raise DownloadCancelled
+            news = msgspec.json.decode(line, type=PullProgress | PullFailed)
+            if isinstance(news, PullFailed):
+                failure = news
+            else:
+                on_progress(news)
+    finally:
+        process.stdout.close()
+        try:
+            process.wait(_END_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    if failure:
+        raise errors.BY_NAME[failure.error](failure.message)
+    if process.returncode:
+        raise DownloadError(
+            f"The process that fetches {request.name} ended by itself ({process.returncode}). "
+            f"Try again; {log} may say why."
+        )

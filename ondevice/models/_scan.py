@@ -1,0 +1,112 @@
+"""Looks for GGUF files in folders that may be anybody's.
+
+Depth and number of entries are bounded. What has a name that could steer a terminal is passed
+over, and so is what cannot be read.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from ondevice.errors import ModelFileError
+from ondevice.weights import gguf
+
+_MAX_ENTRIES = 20_000  # files and folders that are looked at below one folder
+_MAX_LICENSE = 40  # characters
+
+#: ``general.type`` and ``general.architecture`` of files that cannot chat by themselves.
+_PARTIAL_TYPES = ("adapter", "imatrix", "mmproj")
+_ENCODERS = re.compile(r"clip|.*bert.*|t5encoder|.*embedding|wavtokenizer.*")
+
+
+class Files(NamedTuple):
+    """The files of one model."""
+
+    first: Path  # what is opened; of a split model it may be missing
+    size_bytes: int  # of the parts that are there
+    missing: tuple[str, ...]  # names of parts
+
+    @property
+    def stem(self) -> str:
+        """The name without its ending and the number of the part."""
+        return re.sub(r"-\d{5}-of-\d{5}$", "", self.first.stem)
+
+
+def walk(folder: Path, depth: int) -> Iterator[Path]:
+    """Files below ``folder``, in at most ``depth`` levels of folders, in the order of their names.
+
+    Hidden ones are left out.
+    """
+    left = _MAX_ENTRIES
+    folders = [(folder, depth)]
+    while folders:
+        here, levels = folders.pop()
+        entries: list[os.DirEntry[str]] = []
+        try:
+            with os.scandir(here) as found:
+                for entry in found:
+                    left -= 1
+                    if left < 0:
+                        break
+                    if entry.name.isprintable() and not entry.name.startswith("."):
+                        entries.append(entry)
+        except OSError:
+            continue
+        deeper: list[tuple[Path, int]] = []
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            try:
+                if entry.is_file():
+                    yield Path(entry.path)
+                elif levels > 1 and entry.is_dir():
+                    deeper.append((Path(entry.path), levels - 1))
+            except OSError:
+                continue
+        folders.extend(reversed(deeper))
+
+
+def models(files: Iterable[Path]) -> Iterator[Files]:
+    """The models among these files; the parts of a split one are one model."""
+    groups: dict[Path, list[Path]] = {}
+    for file in files:
+        if file.suffix == ".gguf":
+            names = gguf.part_names(file.name)
+            groups.setdefault(file.with_name(names[0]), []).append(file)
+    for first, there in groups.items():
+        found = {file.name for file in there}
+        missing = tuple(name for name in gguf.part_names(first.name) if name not in found)
+        try:
+            yield Files(first, sum(file.stat().st_size for file in there), missing)
+        except OSError:  # gone since it was found
+            continue
+
+
+class Nature(NamedTuple):
+    """What a file says of itself, as far as a list of models shows it."""
+
+    can_chat: bool
+    license: str
+
+
+def nature(path: Path) -> Nature | None:
+    """What the file says of itself, or None if it is no GGUF file that can be read."""
+    try:
+        summary = gguf.read_summary(path)
+    except ModelFileError:
+        return None
+    kind, architecture = summary.get("general.type"), summary.get("general.architecture")
+    license_ = summary.get("general.license")
+    return Nature(
+        can_chat=isinstance(architecture, str)
+        and kind not in _PARTIAL_TYPES
+        and not _ENCODERS.fullmatch(architecture),
+        license=plain(license_)[:_MAX_LICENSE] if isinstance(license_, str) else "",
+    )
+
+
+def plain(text: str) -> str:
+    """``text`` as one line without anything but characters that are seen."""
+    return "".join(filter(str.isprintable, text))
