@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+export Q
 
 .PHONY: chat ask test lint bench clean
 
@@ -12,7 +13,7 @@ chat: $(VENV)/.installed
 
 ask: $(VENV)/.installed
 	@$(BIN)/ondevice models pull --if-missing
-	@$(BIN)/ondevice ask "$(Q)"
+	@$(BIN)/ondevice ask "$$Q"
 
 test: $(VENV)/.installed-dev lint
 	@echo "==> Running the tests"
@@ -24,6 +25,7 @@ lint: $(VENV)/.installed-dev
 	@$(BIN)/mypy
 
 bench: $(VENV)/.installed-dev
+	@$(BIN)/ondevice models pull --if-missing
 	@for script in $$(ls bench/*.py | grep -v frame.py); do echo "==> $$script" >&2; $(BIN)/python $$script || exit 1; done
 
 $(VENV)/bin/python:

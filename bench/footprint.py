@@ -81,33 +81,35 @@ def asking(question: str, *options: str) -> subprocess.Popen[bytes]:
 
 
 def chat_overhead(loaded: Loaded) -> float:
-    """The app in a terminal of 100 × 30, a question typed, watched until the reply is over."""
+    """The app in a terminal of 100 × 30, a question typed, watched while the reply streams."""
     pid, terminal = pty.fork()
     if pid == 0:
         os.environ["TERM"] = "xterm-256color"
         os.execv(sys.executable, [*ONDEVICE, "chat", "--model", MODEL, "--seed", "1"])
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
     watch = Watch(pid, loaded)
-    quiet(terminal, 3)
+    read(terminal, 60, until=b"ctx 0/")
     os.write(terminal, LONG_QUESTION.encode() + b"\r")
-    quiet(terminal, 3)
+    read(terminal, 15)
     overhead = watch.stop()
     os.write(terminal, b"\x11")  # ctrl+q
-    quiet(terminal, 1)
+    read(terminal, 1)
     psutil.Process(pid).kill()
     os.waitpid(pid, 0)
     os.close(terminal)
     return overhead
 
 
-def quiet(terminal: int, seconds: float) -> None:
-    """Read what the app draws until it has drawn nothing for ``seconds``, a minute at most."""
-    end = time.monotonic() + 60
-    while time.monotonic() < end and select.select([terminal], [], [], seconds)[0]:
-        try:
-            os.read(terminal, 65536)
-        except OSError:  # the app has ended
-            return
+def read(terminal: int, seconds: float, until: bytes | None = None) -> None:
+    """Take what the app draws for ``seconds``, or until it has drawn ``until``."""
+    end = time.monotonic() + seconds
+    drawn = b""
+    while (left := end - time.monotonic()) > 0 and (until is None or until not in drawn):
+        if select.select([terminal], [], [], left)[0]:
+            try:
+                drawn = drawn[-100:] + os.read(terminal, 65536)
+            except OSError:  # the app has ended
+                return
 
 
 class Watch(threading.Thread):

@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 
 from ondevice import __version__
+from ondevice.errors import OndeviceError
 
 Figures = dict[str, float]
 Runs = list[dict[str, Any]]
@@ -27,7 +28,10 @@ def run(description: str | None, measure: Callable[[bool], tuple[Figures, Runs]]
     )
     parser.add_argument("--quick", action="store_true", help="fewer runs: a minute or two")
     quick = parser.parse_args().quick
-    figures, runs = measure(quick)
+    try:
+        figures, runs = measure(quick)
+    except OndeviceError as error:
+        sys.exit(str(error))
     rounded = {name: round(value, 4) for name, value in figures.items()}
     print(json.dumps({"figures": rounded, "machine": machine(), "runs": runs}, indent=1))
 
