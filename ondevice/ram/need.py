@@ -24,9 +24,6 @@ _FLOAT = 4  # bytes
 _ENGINE = 48_000_000  # bytes, half of it shared libraries
 _TOKEN, _MERGE = 190, 160  # bytes each
 
-#: Of these, a token reads one row; they stay on the disk.
-_READ_BY_ROW = ("per_layer_token_embd.weight", "token_embd.weight")
-
 #: A block with one of these has a state of fixed size instead of keys and values, or beside them.
 _RECURRENT = ("ssm_a", "ssm_conv1d.weight", "shortconv.conv.weight", "time_mix_key.weight")
 
@@ -67,7 +64,7 @@ def need(file: GGUFFile, n_ctx: int | None = None, kv_type: KVType = "f16") -> N
     n_ctx = -(-n_ctx // _CTX_STEP) * _CTX_STEP
     return Need(
         n_ctx=n_ctx,
-        weights=_weights(file),
+        weights=file.weights_bytes - sum(file.tensors[name].n_bytes for name in file.read_by_row),
         kv=int(n_ctx * _kv_elements(file) * _KV_BITS[kv_type] / 8) + _states(file),
         compute=_compute(file, n_ctx),
         engine=_ENGINE
@@ -119,13 +116,6 @@ def largest_ctx(file: GGUFFile, n_ctx: int, kv_type: KVType, available: int) -> 
 
 def _mb(n_bytes: int) -> str:
     return f"{n_bytes / 1e6:.0f} MB"
-
-
-def _weights(file: GGUFFile) -> int:
-    by_row = {name for name in _READ_BY_ROW if name in file.tensors}
-    if "output.weight" not in file.tensors:  # the output layer shares the embedding: read in full
-        by_row.discard("token_embd.weight")
-    return file.weights_bytes - sum(file.tensors[name].n_bytes for name in by_row)
 
 
 def _kv_elements(file: GGUFFile) -> int:

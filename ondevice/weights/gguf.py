@@ -42,6 +42,7 @@ __all__ = [
 
 _MAX_BLOCKS = 512  # llama.cpp's own limit
 _MAX_PARTS = 256  # of a split model
+_ROWS = ("token_embd", "per_layer_token_embd", "position_embd", "token_types")  # looked up
 _SPLIT_NAME = re.compile(r"(?P<prefix>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.DOTALL)
 
 
@@ -67,6 +68,16 @@ class GGUFFile:
     def weights_bytes(self) -> int:
         """Bytes of all tensors, padding left out."""
         return sum(tensor.n_bytes for tensor in self.tensors.values())
+
+    @cached_property
+    def read_by_row(self) -> frozenset[str]:
+        """Tensors of which a token needs a few rows only: they may stay on the disk.
+
+        When ``output.weight`` is missing, the output layer shares the token embeddings and needs
+        all of them.
+        """
+        rows = {f"{name}.weight" for name in _ROWS} & self.tensors.keys()
+        return frozenset(rows if "output.weight" in self.tensors else rows - {"token_embd.weight"})
 
     @cached_property
     def n_params(self) -> int:

@@ -10,14 +10,6 @@ from ondevice.errors import MemoryShortError
 from ondevice.weights.gguf import GGUFFile, TensorInfo
 from ondevice.weights.reader import Span
 
-#: Tensors of which a token needs a few rows. When ``output.weight`` is missing, the output layer
-#: shares the first one and needs all of it.
-_READ_BY_ROW = (
-    "token_embd.weight",
-    "per_layer_token_embd.weight",
-    "position_embd.weight",
-    "token_types.weight",
-)
 _LEAST_STREAMED = 256 << 10  # bytes of a tensor; below that a read costs more than its bytes
 _RING_ENTRIES = 3  # the largest tensor that many times: one is computed with, the others arrive
 _RING_BYTES = 48 << 20  # at most that, but two entries at least
@@ -83,12 +75,9 @@ class _Kinds:
 
     @classmethod
     def of(cls, file: GGUFFile) -> _Kinds:
-        by_row = set(_READ_BY_ROW)
-        if "output.weight" not in file.tensors:
-            by_row.discard("token_embd.weight")
-        others = tuple(t for t in file.tensors.values() if t.name not in by_row)
+        others = tuple(t for t in file.tensors.values() if t.name not in file.read_by_row)
         return cls(
-            on_file=tuple(t for t in file.tensors.values() if t.name in by_row),
+            on_file=tuple(t for t in file.tensors.values() if t.name in file.read_by_row),
             others=others,
             candidates=sorted(
                 (t for t in others if t.block is not None and t.n_bytes >= _LEAST_STREAMED),
