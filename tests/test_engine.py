@@ -95,6 +95,14 @@ def test_an_edit_of_the_last_message_reprocesses_only_that(engine: Engine) -> No
     assert 0 < statistics.prompt_tokens - statistics.reused_tokens < 12
 
 
+def test_a_reply_goes_on_where_it_was_cut(engine: Engine) -> None:
+    whole, _, _ = ask(engine, *HELLO, max_tokens=40)
+    cut, _, _ = ask(engine, *HELLO, max_tokens=4)
+    rest, then, _ = ask(engine, *HELLO, Turn("assistant", cut), max_tokens=40)
+    assert cut + rest == whole
+    assert then.statistics.prompt_tokens - then.statistics.reused_tokens <= 1
+
+
 def test_a_sampled_reply_is_reused_though_its_text_would_tokenize_otherwise(engine: Engine) -> None:
     wild = Sampling(temperature=3.0, top_k=0, top_p=1.0, min_p=0.0, seed=5)
     text, done, _ = ask(engine, *HELLO, sampling=wild, max_tokens=60)

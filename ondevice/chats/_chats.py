@@ -1,179 +1,255 @@
-"""Reads and writes conversations in the store; a reply is saved while it is being written."""
+"""Reads and writes conversations in the store. They are trees: nothing is ever overwritten."""
 
 from __future__ import annotations
 
-import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
-import msgspec
-
-from ondevice.chats._records import Conversation, Heading, Message
-from ondevice.engine.messages import Chunk, Finished, Statistics
+from ondevice.chats import _read
+from ondevice.chats._records import Attachment, Conversation, Found, Heading
+from ondevice.engine.messages import Role
 from ondevice.errors import StoreError
-from ondevice.store import Database, Row
+from ondevice.memory import Cube, Memory
+from ondevice.store import Connection, Database
 
-_WRITE_EVERY = 0.5  # seconds between two writes of a reply that is being generated
 _TITLE_LENGTH = 60  # characters
 
 
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What came of a message of the user."""
+
+    message_id: int
+    recalled: tuple[str, ...] = ()  # memories that go with it to the model
+    learnt: tuple[str, ...] = ()  # facts that were read from it, new ones only
+    left_out: tuple[str, ...] = ()  # kinds of secrets that were not remembered
+
+
 class Chats:
-    """The conversations in ``database``. May be used from any thread."""
+    """The conversations in ``database``, and the memory beside them. May be used from any thread.
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    def create(self, system: str = "") -> int:
-        """Begin a conversation with a system prompt (empty: none) and return its id."""
-        now = _now()
-        with self._database.write() as connection:
-            (id_,) = connection.execute(
-                "INSERT INTO conversation (system, created_at, updated_at) VALUES (?, ?, ?) "
-                "RETURNING id",
-                (system, now, now),
-            ).fetchone()
-        return int(id_)
-
-    def headings(self) -> list[Heading]:
-        """All conversations, the one used last first."""
-        with self._database.read() as connection:
-            rows = connection.execute(
-                "SELECT c.id, c.title, c.updated_at, count(m.id) AS messages "
-                "FROM conversation c LEFT JOIN message m ON m.conversation_id = c.id "
-                "GROUP BY c.id ORDER BY c.updated_at DESC, c.id DESC"
-            ).fetchall()
-        return [
-            Heading(row["id"], row["title"], _time(row["updated_at"]), row["messages"])
-            for row in rows
-        ]
-
-    def load(self, conversation_id: int) -> Conversation:
-        """The conversation with all its messages. Raises :class:`StoreError` if it is not there."""
-        with self._database.read() as connection:
-            head = connection.execute(
-                "SELECT title, system FROM conversation WHERE id = ?", (conversation_id,)
-            ).fetchone()
-            rows = connection.execute(
-                "SELECT * FROM message WHERE conversation_id = ? ORDER BY position",
-                (conversation_id,),
-            ).fetchall()
-        if head is None:
-            raise StoreError("This conversation is no longer in the store. Begin a new one.")
-        return Conversation(
-            conversation_id, head["title"], head["system"], tuple(map(_message, rows))
-        )
-
-    def delete(self, conversation_id: int) -> None:
-        """Remove the conversation and all its messages."""
-        with self._database.write() as connection:
-            connection.execute("DELETE FROM conversation WHERE id = ?", (conversation_id,))
-
-    def say(self, conversation_id: int, text: str) -> int:
-        """Append what the user typed, on disk when this returns, and return the message's id.
-
-        The first message gives the conversation its title.
-        """
-        return self._append(conversation_id, "user", text, title=_title(text))
-
-    def draft(self, conversation_id: int, model: str) -> Draft:
-        """Begin the assistant's reply by the named model."""
-        return Draft(self, conversation_id, model)
-
-    def _append(
-        self, conversation_id: int, role: str, content: str, *, model: str = "", title: str = ""
-    ) -> int:
-        now = _now()
-        with self._database.write() as connection:
-            updated = connection.execute(
-                "UPDATE conversation SET updated_at = ?, title = coalesce(nullif(title, ''), ?) "
-                "WHERE id = ?",
-                (now, title, conversation_id),
-            )
-            if not updated.rowcount:
-                raise StoreError("This conversation was deleted. Begin a new one.")
-            (id_,) = connection.execute(
-                "INSERT INTO message (conversation_id, position, role, content, created_at, model) "
-                "SELECT ?, coalesce(max(position) + 1, 0), ?, ?, ?, nullif(?, '') "
-                "FROM message WHERE conversation_id = ? RETURNING id",
-                (conversation_id, role, content, now, model, conversation_id),
-            ).fetchone()
-        return int(id_)
-
-    def _update(
-        self,
-        message_id: int,
-        content: str,
-        thinking: str,
-        finished: Finished | None,
-    ) -> None:
-        with self._database.write() as connection:
-            connection.execute(
-                "UPDATE message SET content = ?, thinking = ?, finish_reason = ?, statistics = ? "
-                "WHERE id = ?",
-                (
-                    content,
-                    thinking,
-                    finished.reason if finished else None,
-                    msgspec.json.encode(finished.statistics).decode() if finished else None,
-                    message_id,
-                ),
-            )
-
-
-class Draft:
-    """A reply that is being written: one message that grows, on disk at most half a second late.
-
-    Until it is finished it is an interrupted message, so that nothing is left to mend if the app
-    is killed. A reply of which nothing ever came is not kept.
+    Methods that name a conversation or a message raise :class:`StoreError` if it is not there.
     """
 
-    def __init__(self, chats: Chats, conversation_id: int, model: str) -> None:
-        self._chats = chats
-        self._conversation_id = conversation_id
-        self._model = model
-        self._message_id: int | None = None
-        self._parts: dict[str, list[str]] = {"answer": [], "thinking": []}
-        self._written_at = -_WRITE_EVERY
-        self._unsaved = False
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.memory = Memory(database)
 
-    def add(self, chunk: Chunk) -> None:
-        """Append a piece of the reply."""
-        self._parts[chunk.part].append(chunk.text)
-        self._unsaved = True
-        if time.monotonic() - self._written_at >= _WRITE_EVERY:
-            self.save()
-            self._written_at = time.monotonic()
+    # ------------------------------------------------------------------ finding
 
-    def finish(self, finished: Finished) -> None:
-        """Save the whole reply and how it ended."""
-        self._unsaved = True
-        self.save(finished)
+    def headings(self, *, archived: bool = False) -> list[Heading]:
+        """Conversations, pinned ones first, then the one used last first."""
+        with self.database.read() as connection:
+            return _read.headings(connection, archived=archived)
 
-    def save(self, finished: Finished | None = None) -> None:
-        """Write what has come so far."""
-        if not self._unsaved:
-            return
-        if self._message_id is None:
-            self._message_id = self._chats._append(
-                self._conversation_id, "assistant", "", model=self._model
+    def search(self, text: str, *, conversation_id: int | None = None) -> list[Found]:
+        """The best message of each conversation that has these words, best first.
+
+        The last word may be the beginning of one. Within one conversation: all such messages of
+        all branches, oldest first.
+        """
+        with self.database.read() as connection:
+            return _read.search(connection, text, conversation_id)
+
+    def said(self, limit: int = 500) -> list[str]:
+        """What the user has said last, in all conversations, oldest first, each text once."""
+        with self.database.read() as connection:
+            rows = connection.execute(
+                "SELECT content FROM message WHERE role = 'user' AND content <> '' "
+                "GROUP BY content ORDER BY max(id) DESC LIMIT ?",
+                (limit,),
+            ).fetchall()
+        return [row["content"] for row in reversed(rows)]
+
+    def load(self, conversation_id: int, *, until: int | None = None) -> Conversation:
+        """The conversation with the messages of the branch it shows.
+
+        ``until`` is the last of them that is wanted; it may be in another branch.
+        """
+        with self.database.read() as connection:
+            conversation = _read.load(connection, self.memory, conversation_id, until)
+        if conversation is None:
+            raise StoreError("This conversation is no longer in the store. Begin a new one.")
+        return conversation
+
+    # ------------------------------------------------------------------ talking
+
+    def create(self, system: str = "", *, private: bool = False) -> int:
+        """Begin a conversation with a system prompt (empty: none) and return its id."""
+        now = _now()
+        with self.database.write() as connection:
+            (id_,) = connection.execute(
+                "INSERT INTO conversation (system, private, created_at, updated_at) "
+                "VALUES (?, ?, ?, ?) RETURNING id",
+                (system, private, now, now),
+            ).fetchone()
+        return int(id_)
+
+    def say(
+        self,
+        conversation_id: int,
+        text: str,
+        attachments: Sequence[Attachment] = (),
+        *,
+        instead_of: int | None = None,
+        recall: int = 0,
+    ) -> Said:
+        """Append what the user typed; all of it is on disk when this returns.
+
+        ``instead_of`` names an earlier message: this one then begins a new branch at its place.
+        ``recall`` is how many tokens the memories that help may take. The first message gives the
+        conversation its title.
+        """
+        recalled = self._recall(conversation_id, text, recall, instead_of) if recall else ()
+        quoted = tuple(cube.content for cube in recalled)
+        with self.database.write() as connection:
+            message_id = append(
+                connection,
+                conversation_id,
+                "user",
+                text,
+                parent_id=_parent(connection, conversation_id, instead_of),
+                title=_title(text or " ".join(a.name for a in attachments)),
             )
-        answer, thinking = ("".join(self._parts[part]) for part in ("answer", "thinking"))
-        self._chats._update(self._message_id, answer, thinking, finished)
-        self._unsaved = False
+            connection.executemany(
+                "INSERT INTO attachment VALUES (?, ?, ?, ?)",
+                [(message_id, i, a.name, a.content) for i, a in enumerate(attachments)],
+            )
+            connection.executemany(
+                "INSERT INTO recall VALUES (?, ?)", [(message_id, cube.id) for cube in recalled]
+            )
+            if not text or _is_private(connection, conversation_id):
+                return Said(message_id, quoted)
+            remembered = self.memory.remember_turn(
+                connection, conversation_id=conversation_id, message_id=message_id, text=text
+            )
+        learnt = tuple(cube.content for cube in remembered.facts)
+        return Said(message_id, quoted, learnt, remembered.left_out)
+
+    def show(self, message_id: int) -> None:
+        """Let the conversation go on in the branch of this message, the newest one if many."""
+        with self.database.write() as connection:
+            changed = connection.execute(
+                """
+                WITH RECURSIVE after(id, conversation_id) AS (
+                    SELECT id, conversation_id FROM message WHERE id = ?
+                    UNION ALL SELECT message.id, message.conversation_id
+                    FROM after JOIN message ON parent_id = after.id
+                )
+                UPDATE conversation SET end_id = (SELECT max(id) FROM after)
+                WHERE id = (SELECT conversation_id FROM after)
+                """,
+                (message_id,),
+            )
+            _check(changed.rowcount)
+
+    # ------------------------------------------------------------------ keeping
+
+    def rename(self, conversation_id: int, title: str) -> None:
+        """Give it a title of the user's own; an empty one changes nothing."""
+        if title := " ".join(title.split()):
+            self._set(conversation_id, "title", title)
+
+    def pin(self, conversation_id: int, pinned: bool = True) -> None:
+        """Keep it at the top of the list, or no longer."""
+        self._set(conversation_id, "pinned", pinned)
+
+    def archive(self, conversation_id: int, archived: bool = True) -> None:
+        """Take it out of the list without deleting it, or bring it back."""
+        self._set(conversation_id, "archived", archived)
+
+    def set_private(self, conversation_id: int, private: bool) -> None:
+        """From now on nothing of it is remembered and nothing is recalled in it, or again is."""
+        self._set(conversation_id, "private", private)
+
+    def delete(self, conversation_id: int, *, forget: bool = False) -> None:
+        """Remove the conversation for good: no byte of it stays in a file of the store.
+
+        What is remembered of it stays in the memory, unless that is to ``forget`` it as well.
+        """
+        if forget:
+            self.memory.forget_conversation(conversation_id)
+        with self.database.write() as connection:
+            connection.execute("DELETE FROM conversation WHERE id = ?", (conversation_id,))
+            connection.execute("INSERT OR IGNORE INTO scrub VALUES (1)")
+        self.database.scrub()
+
+    def _set(self, conversation_id: int, column: str, value: str | bool) -> None:
+        with self.database.write() as connection:
+            changed = connection.execute(
+                f"UPDATE conversation SET {column} = ? WHERE id = ?", (value, conversation_id)
+            )
+            _check(changed.rowcount)
+
+    def _recall(
+        self, conversation_id: int, text: str, budget: int, instead_of: int | None
+    ) -> Sequence[Cube]:
+        """Memories that help to answer ``text``, but those that the model has seen already."""
+        with self.database.read() as connection:
+            if _is_private(connection, conversation_id):
+                return ()
+            parent = _parent(connection, conversation_id, instead_of)
+            seen = _read.recalled_until(connection, parent)
+        recalled = self.memory.recall(
+            text, budget=budget, count_tokens=_about_tokens, conversation_id=conversation_id
+        )
+        return [cube for cube in recalled.cubes if cube.id not in seen] if recalled else ()
 
 
-def _message(row: Row) -> Message:
-    return Message(
-        id=row["id"],
-        role=row["role"],
-        content=row["content"],
-        created_at=_time(row["created_at"]),
-        thinking=row["thinking"],
-        model=row["model"],
-        finish_reason=row["finish_reason"],
-        statistics=msgspec.json.decode(row["statistics"], type=Statistics)
-        if row["statistics"]
-        else None,
+def append(
+    connection: Connection,
+    conversation_id: int,
+    role: Role,
+    content: str,
+    *,
+    parent_id: int | None,
+    title: str = "",
+    model: str | None = None,
+) -> int:
+    """Add a message after ``parent_id`` (None: the first one), where its branch then ends."""
+    now = _now()
+    changed = connection.execute(
+        "UPDATE conversation SET updated_at = ?, title = coalesce(nullif(title, ''), ?) "
+        "WHERE id = ?",
+        (now, title, conversation_id),
     )
+    _check(changed.rowcount)
+    (id_,) = connection.execute(
+        "INSERT INTO message "
+        "(conversation_id, parent_id, position, role, content, created_at, model) "
+        "SELECT ?1, ?2, coalesce(max(position) + 1, 0), ?3, ?4, ?5, ?6 "
+        "FROM message WHERE conversation_id = ?1 RETURNING id",
+        (conversation_id, parent_id, role, content, now, model),
+    ).fetchone()
+    connection.execute("UPDATE conversation SET end_id = ? WHERE id = ?", (id_, conversation_id))
+    return int(id_)
+
+
+def _parent(connection: Connection, conversation_id: int, instead_of: int | None) -> int | None:
+    """What the next message follows: the end of the branch, or what ``instead_of`` follows."""
+    row = connection.execute(
+        "SELECT parent_id FROM message WHERE conversation_id = ? AND id = ?"
+        if instead_of
+        else "SELECT end_id FROM conversation WHERE id = ?",
+        (conversation_id, instead_of) if instead_of else (conversation_id,),
+    ).fetchone()
+    _check(row is not None)
+    parent: int | None = row[0]
+    return parent
+
+
+def _is_private(connection: Connection, conversation_id: int) -> bool:
+    row = connection.execute(
+        "SELECT private FROM conversation WHERE id = ?", (conversation_id,)
+    ).fetchone()
+    _check(row is not None)
+    return bool(row["private"])
+
+
+def _check(found: int) -> None:
+    if not found:
+        raise StoreError("This conversation was deleted. Begin a new one.")
 
 
 def _title(text: str) -> str:
@@ -182,9 +258,10 @@ def _title(text: str) -> str:
     return line if len(line) <= _TITLE_LENGTH else line[: _TITLE_LENGTH - 1].rstrip() + "…"
 
 
+def _about_tokens(text: str) -> int:
+    """Tokens of ``text``, rather too many than too few: only the engine could count them."""
+    return len(text.encode()) // 3 + 1
+
+
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="microseconds")
-
-
-def _time(text: str) -> datetime:
-    return datetime.fromisoformat(text)

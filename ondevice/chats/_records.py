@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
 from ondevice.engine.messages import FinishReason, Statistics, Turn
+from ondevice.memory import Cube, quotation
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """A text that goes with a message of the user: a file, or something long that was pasted."""
+
+    name: str
+    content: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,10 +27,19 @@ class Message:
     role: Literal["user", "assistant"]
     content: str
     created_at: datetime  # UTC
+    versions: tuple[int, ...]  # ids of the messages at this place, one for each branch, by age
+    attachments: tuple[Attachment, ...] = ()
+    recalled: tuple[Cube, ...] = ()  # memories that are quoted to the model with it, by age
     thinking: str = ""
     model: str | None = None
     finish_reason: FinishReason | None = None  # None: interrupted
     statistics: Statistics | None = None
+
+    def prompt(self) -> str:
+        """What the model is to see of it: memories and attachments as quotations, then the text."""
+        parts = [quotation(self.recalled)] if self.recalled else []
+        parts += map(_quoted, self.attachments)
+        return "\n\n".join([*parts, self.content] if self.content else parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,18 +47,30 @@ class Heading:
     """A conversation in a list."""
 
     id: int
-    title: str  # the beginning of the first message
+    title: str  # given by the user, or the beginning of the first message
     updated_at: datetime  # UTC
-    messages: int  # how many
+    messages: int  # how many, all branches together
+    pinned: bool
+    archived: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The message of a conversation that matches a search best."""
+
+    heading: Heading
+    message_id: int | None  # None: only the title matches
+    excerpt: tuple[tuple[str, bool], ...]  # pieces of the text, and whether they match
 
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """A conversation with all its messages, oldest first."""
+    """A conversation with the messages of the branch that is shown, oldest first."""
 
     id: int
     title: str
     system: str  # the system prompt; empty: none
+    private: bool  # nothing of it is remembered, nothing is recalled in it
     messages: tuple[Message, ...]
 
     def turns(self) -> tuple[Turn, ...]:
@@ -50,10 +81,18 @@ class Conversation:
         """
         turns = [Turn("system", self.system)] if self.system else []
         for message in self.messages:
-            if not message.content:
+            if not (text := message.prompt()):
                 continue
             if turns and turns[-1].role == message.role:
-                turns[-1] = Turn(message.role, f"{turns[-1].content}\n\n{message.content}")
+                turns[-1] = Turn(message.role, f"{turns[-1].content}\n\n{text}")
             else:
-                turns.append(Turn(message.role, message.content))
+                turns.append(Turn(message.role, text))
         return tuple(turns)
+
+
+def _quoted(attachment: Attachment) -> str:
+    """In a fence that the text itself cannot close."""
+    longest = max(map(len, re.findall("`+", attachment.content)), default=0)
+    fence = "`" * max(3, longest + 1)
+    name = " ".join(attachment.name.split())
+    return f"{name}:\n{fence}\n{attachment.content.rstrip()}\n{fence}"

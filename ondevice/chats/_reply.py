@@ -4,28 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ondevice.chats._chats import Chats, Draft
+from ondevice.chats._chats import Chats
+from ondevice.chats._draft import Draft
 from ondevice.engine import EngineLike
 from ondevice.engine.messages import Chunk, Event, Finished, Generate, Sampling
 
 
 def reply(
-    chats: Chats, engine: EngineLike, conversation_id: int, sampling: Sampling
+    chats: Chats,
+    engine: EngineLike,
+    conversation_id: int,
+    sampling: Sampling,
+    *,
+    after: int | None = None,
 ) -> Iterator[Event]:
     """Continue the conversation with the assistant's next message, saved as it comes.
+
+    It answers the message ``after``, or the last one of the branch that is shown. If that is an
+    assistant's, it goes on where it ended.
 
     Blocks; iterate in a worker thread. If the engine dies, if the iteration is given up or if
     this process is killed, what has come stays in the store as an interrupted message.
 
     Raises what :meth:`EngineLike.generate` raises, and :class:`StoreError`.
     """
-    request = Generate(turns=chats.load(conversation_id).turns(), sampling=sampling)
+    conversation = chats.load(conversation_id, until=after)
+    last = conversation.messages[-1] if conversation.messages else None
+    continued = last if last and last.role == "assistant" else None
+    request = Generate(turns=conversation.turns(), sampling=sampling)
     draft: Draft | None = None
     try:
         for event in engine.generate(request):
             if draft is None:  # only now is it certain that a model is loaded
                 model = engine.loaded.name if engine.loaded else ""
-                draft = chats.draft(conversation_id, model)
+                parent = last.id if last else None
+                draft = Draft(chats.database, conversation_id, parent, model, continued)
             if isinstance(event, Chunk):
                 draft.add(event)
             elif isinstance(event, Finished):

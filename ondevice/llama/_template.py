@@ -67,15 +67,18 @@ class ChatTemplate:
     def render(self, turns: Sequence[Turn], *, thinking: bool | None = None) -> str:
         """The prompt for the assistant's next message, control tokens spelled out, cuts marked.
 
+        If the last turn is the assistant's, it is the beginning of that message.
+
         Raises :class:`ModelFileError` when the template fails.
         """
         messages = [{"role": t.role, "content": self._inert(t.content)} for t in turns]
+        begun = messages.pop()["content"] if turns[-1].role == "assistant" else ""
         try:
             try:
-                return self._render(messages, thinking)
+                return self._render(messages, thinking) + begun
             except _Refused:
                 # Some templates know no system role: its text then leads the first user message.
-                return self._render(_system_in_user(messages), thinking)
+                return self._render(_system_in_user(messages), thinking) + begun
         except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError) as error:
             raise ModelFileError(
                 f"The chat template of {self._model.path.name} failed: {error}. "

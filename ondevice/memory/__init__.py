@@ -1,7 +1,7 @@
 """A private memory of what the user told: found again, corrected, and forgotten for good."""
 
 from ondevice.memory._memory import History, Memory, Remembered, Statistics, parse_label
-from ondevice.memory._recall import Recalled
+from ondevice.memory._recall import Recalled, quotation
 from ondevice.memory._records import Cube, Found, Hit, Link, Source, Version
 
 __all__ = [
@@ -17,4 +17,5 @@ __all__ = [
     "Statistics",
     "Version",
     "parse_label",
+    "quotation",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
@@ -261,6 +261,11 @@ class Memory:
         """Cubes, the latest written first."""
         with self.database.read() as connection:
             return _cubes.listing(connection, kind=kind, status=status, tag=tag, limit=limit)
+
+    def cubes(self, ids: Sequence[int]) -> list[Cube]:
+        """The cubes with these ids, in this order."""
+        with self.database.read() as connection:
+            return _cubes.get_many(connection, ids)
 
     def history(self, cube_id: int) -> History:
         """All that is known about a cube: versions, what it superseded, what superseded it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
@@ -42,10 +42,15 @@ def quote(found: Found, budget: int, count_tokens: Callable[[str], int]) -> Reca
         if any(hit.cube.content == cube.content for cube in chosen):
             continue
         longer = sorted([*chosen, hit.cube], key=lambda cube: (cube.event_at, cube.id))
-        candidate = "\n".join([_INTRODUCTION, *map(line, longer)])
+        candidate = quotation(longer)
         if (length := count_tokens(candidate)) <= budget:
             chosen, text, tokens = longer, candidate, length
     return Recalled(text=text, cubes=tuple(chosen), tokens=tokens) if chosen else None
+
+
+def quotation(cubes: Iterable[Cube]) -> str:
+    """The cubes as a list of quotations, to stand before the user's words."""
+    return "\n".join([_INTRODUCTION, *map(line, cubes)])
 
 
 def line(cube: Cube) -> str:

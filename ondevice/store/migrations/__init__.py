@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ondevice.store._sqlite import Connection
-from ondevice.store.migrations import m001_conversations, m002_memory
+from ondevice.store.migrations import m001_conversations, m002_memory, m003_branches
 
 #: Applied in order; ``PRAGMA user_version`` is how many have been.
 MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     m001_conversations.migrate,
     m002_memory.migrate,
+    m003_branches.migrate,
 )

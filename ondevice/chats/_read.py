@@ -1,0 +1,180 @@
+"""Queries for conversations: the list, a branch with all that belongs to it, and the search."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from ondevice.chats._records import Attachment, Conversation, Found, Heading, Message
+from ondevice.engine.messages import Statistics
+from ondevice.memory import Cube, Memory
+from ondevice.store import Connection, Row
+
+_FOUND = 100  # at most
+
+#: The messages from ``:end`` back to the first one.
+_BRANCH = """
+    WITH RECURSIVE branch(id, parent_id) AS (
+        SELECT id, parent_id FROM message WHERE id = :end
+        UNION ALL SELECT message.id, message.parent_id
+        FROM branch JOIN message ON message.id = branch.parent_id
+    )
+"""
+_HEADING = (
+    "SELECT conversation.*, (SELECT count(*) FROM message "
+    "WHERE conversation_id = conversation.id) AS messages FROM conversation "
+)
+
+
+def headings(connection: Connection, *, archived: bool) -> list[Heading]:
+    rows = connection.execute(
+        f"{_HEADING} WHERE archived = ? ORDER BY pinned DESC, updated_at DESC, id DESC",
+        (archived,),
+    )
+    return [_heading(row) for row in rows]
+
+
+def load(
+    connection: Connection, memory: Memory, conversation_id: int, until: int | None
+) -> Conversation | None:
+    head = connection.execute(
+        "SELECT title, system, private, end_id FROM conversation WHERE id = ?", (conversation_id,)
+    ).fetchone()
+    if head is None:
+        return None
+    end = {"end": until or head["end_id"]}
+    rows = connection.execute(
+        f"{_BRANCH} SELECT message.* FROM branch JOIN message USING (id) ORDER BY position", end
+    ).fetchall()
+    attachments: dict[int, list[Attachment]] = defaultdict(list)
+    for row in connection.execute(
+        f"{_BRANCH} SELECT attachment.* FROM branch JOIN attachment ON message_id = branch.id "
+        "ORDER BY message_id, number",
+        end,
+    ):
+        attachments[row["message_id"]].append(Attachment(row["name"], row["content"]))
+    recalled = _recalled(connection, memory, end)
+    versions = _versions(connection, conversation_id)
+    return Conversation(
+        conversation_id,
+        head["title"],
+        head["system"],
+        bool(head["private"]),
+        tuple(
+            Message(
+                id=row["id"],
+                role=row["role"],
+                content=row["content"],
+                created_at=_time(row["created_at"]),
+                versions=versions.get(row["parent_id"], (row["id"],)),
+                attachments=tuple(attachments[row["id"]]),
+                recalled=tuple(recalled[row["id"]]),
+                thinking=row["thinking"],
+                model=row["model"],
+                finish_reason=row["finish_reason"],
+                statistics=_statistics(row["statistics"]),
+            )
+            for row in rows
+        ),
+    )
+
+
+def recalled_until(connection: Connection, message_id: int | None) -> set[int]:
+    """The ids of all cubes that were quoted to the model in the branch that ends there."""
+    rows = connection.execute(
+        f"{_BRANCH} SELECT cube_id FROM branch JOIN recall ON message_id = branch.id",
+        {"end": message_id},
+    )
+    return {row["cube_id"] for row in rows}
+
+
+def search(connection: Connection, text: str, conversation_id: int | None) -> list[Found]:
+    words = re.findall(r"\w+", text)
+    if not words:
+        return []
+    query = " ".join(f'"{word}"' for word in words) + "*"
+    rows = connection.execute(
+        "SELECT message.id, conversation_id, bm25(message_index) AS rank, "
+        "snippet(message_index, 0, char(2), char(3), '…', 12) AS excerpt "
+        "FROM message_index JOIN message ON message.id = message_index.rowid "
+        "WHERE message_index MATCH ? AND (?2 IS NULL OR conversation_id = ?2) "
+        "ORDER BY CASE WHEN ?2 IS NULL THEN rank ELSE message.id END",
+        (query, conversation_id),
+    ).fetchall()
+    best: dict[int, Row] = {}
+    for row in rows:
+        best.setdefault(row["id"] if conversation_id else row["conversation_id"], row)
+    found = [
+        Found(_one_heading(connection, row["conversation_id"]), row["id"], _pieces(row["excerpt"]))
+        for row in list(best.values())[:_FOUND]
+    ]
+    if conversation_id is None:
+        titled = connection.execute(
+            f"{_HEADING} WHERE instr(lower(title), lower(?)) ORDER BY updated_at DESC LIMIT ?",
+            (text.strip(), _FOUND),
+        )
+        found += [Found(_heading(row), None, ()) for row in titled if row["id"] not in best]
+    return found
+
+
+def _recalled(connection: Connection, memory: Memory, end: dict[str, Any]) -> dict[int, list[Cube]]:
+    """What was recalled with each message; memories that were forgotten since are left out."""
+    rows = connection.execute(
+        f"{_BRANCH} SELECT recall.* FROM branch "
+        "JOIN recall ON recall.message_id = branch.id JOIN cube ON cube.id = cube_id "
+        "WHERE status <> 'deleted' ORDER BY event_at, cube_id",
+        end,
+    ).fetchall()
+    recalled: dict[int, list[Cube]] = defaultdict(list)
+    for row, cube in zip(rows, memory.cubes([row["cube_id"] for row in rows]), strict=True):
+        recalled[row["message_id"]].append(cube)
+    return recalled
+
+
+def _versions(connection: Connection, conversation_id: int) -> dict[int | None, tuple[int, ...]]:
+    """Parent → its children, for those that have several."""
+    rows = connection.execute(
+        "SELECT parent_id, json_group_array(id) AS ids FROM message WHERE conversation_id = ? "
+        "GROUP BY parent_id HAVING count(*) > 1",
+        (conversation_id,),
+    )
+    return {row["parent_id"]: tuple(sorted(json.loads(row["ids"]))) for row in rows}
+
+
+def _one_heading(connection: Connection, conversation_id: int) -> Heading:
+    row = connection.execute(f"{_HEADING} WHERE id = ?", (conversation_id,)).fetchone()
+    return _heading(row)
+
+
+def _heading(row: Row) -> Heading:
+    return Heading(
+        row["id"],
+        row["title"],
+        _time(row["updated_at"]),
+        row["messages"],
+        bool(row["pinned"]),
+        bool(row["archived"]),
+    )
+
+
+def _pieces(excerpt: str) -> tuple[tuple[str, bool], ...]:
+    """The excerpt, in which matches begin with character 2 and end with 3, cut there."""
+    before, *rest = excerpt.split("\x02")
+    pieces = [(before, False)]
+    for part in rest:
+        match, _, after = part.partition("\x03")
+        pieces += [(match, True), (after, False)]
+    return tuple(piece for piece in pieces if piece[0])
+
+
+def _statistics(text: str | None) -> Statistics | None:
+    return msgspec.json.decode(text, type=Statistics) if text else None
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text)
