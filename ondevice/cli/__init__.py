@@ -20,6 +20,7 @@ COMMANDS = {
     "doctor": "Look at this machine: RAM, disk, versions, and what is wrong.",
     "memory": "See, search, correct, move and forget what is remembered.",
     "models": "List, fetch, import and remove models.",
+    "serve": "Serve the models to other programs on this machine.",
 }
 
 

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -19,6 +19,8 @@ from ondevice import errors, paths
 from ondevice.engine.messages import (
     Answer,
     Cancel,
+    Embed,
+    Embedded,
     Event,
     Failed,
     Finished,
@@ -82,14 +84,9 @@ class Engine:
         with self._exclusive():
             return self._do_load(request, on_progress)
 
-    def generate(self, request: Generate) -> Iterator[Event]:
+    def generate(self, request: Generate) -> Generator[Event, None, None]:
         with self._exclusive():
-            if self._process is None:
-                if self._load is None:
-                    raise UsageError("No model is loaded.")
-                self._do_load(self._load, None)
-            self._send(request)
-            answers = self._answers()
+            answers = self._ask(request)
             try:
                 for answer in answers:
                     if isinstance(answer, Event):
@@ -100,6 +97,14 @@ class Engine:
                 for _ in answers:
                     pass
                 raise
+
+    def embed(self, texts: Sequence[str]) -> Embedded:
+        """A vector of length 1 for each text of at most 512 tokens."""
+        with self._exclusive():
+            for answer in self._ask(Embed(texts=tuple(texts))):
+                if isinstance(answer, Embedded):
+                    return answer
+        raise AssertionError("the answers end with Embedded or an error")
 
     def cancel(self) -> None:
         with contextlib.suppress(EngineDied):
@@ -129,6 +134,14 @@ class Engine:
             yield
         finally:
             self._busy.release()
+
+    def _ask(self, request: Generate | Embed) -> Iterator[Answer]:
+        if self._process is None:
+            if self._load is None:
+                raise UsageError("No model is loaded.")
+            self._do_load(self._load, None)
+        self._send(request)
+        return self._answers()
 
     def _do_load(self, request: Load, on_progress: Callable[[float], None] | None) -> Loaded:
         self._loaded = None
@@ -192,7 +205,7 @@ class Engine:
             if isinstance(answer, Failed):
                 raise errors.BY_NAME.get(answer.error, OndeviceError)(answer.message)
             yield answer
-            if isinstance(answer, Loaded | Finished):
+            if isinstance(answer, Loaded | Finished | Embedded):
                 return
         raise self._died(process)
 

@@ -6,7 +6,7 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 
 import msgspec
 import numpy as np
@@ -15,6 +15,7 @@ import numpy.typing as npt
 from ondevice.engine._prompt import Prompter, common_prefix
 from ondevice.engine._reply_text import THINKING_TAGS, ReplyText
 from ondevice.engine.messages import (
+    Embedded,
     Event,
     Finished,
     FinishReason,
@@ -25,10 +26,12 @@ from ondevice.engine.messages import (
     Streaming,
 )
 from ondevice.errors import ContextError, UsageError
-from ondevice.llama import Context, Model, Sampler, grammar_of_schema
+from ondevice.llama import Context, EvalHook, Model, Sampler, grammar_of_schema
 from ondevice.ram.process import of_process
 from ondevice.weights.drafting import Drafter, PromptLookup, Speculation
 from ondevice.weights.window import Window
+
+_EMBEDDED = 512  # tokens of a text to embed at most: it is computed at once
 
 
 class Session:
@@ -49,6 +52,7 @@ class Session:
         # A pass of a model in RAM costs too little for drafts to pay.
         self._speculation = Speculation(context, drafter or PromptLookup()) if window else None
         self._context = context
+        self._embedder: Context | None = None  # made when it is first wanted
         self._prompter = Prompter(model, context.n_ctx)
         #: The last conversation as tokens, the reply as it was sampled.
         self._spelling: list[int] = []
@@ -62,6 +66,40 @@ class Session:
             for tag in pair
             if len(tokens := model.tokenize(tag, parse_special=True)) == 1
         }
+
+    def close(self) -> None:
+        """Free what the session has made itself."""
+        if self._embedder is not None:
+            self._embedder.close()
+
+    def embed(self, texts: Sequence[str], cancel: threading.Event) -> Embedded:
+        """A vector for each text.
+
+        Raises :class:`UsageError` for a text that is empty or too long or when cancelled, and
+        :class:`NativeError`.
+        """
+        if self._embedder is None:
+            hook = EvalHook(self._window) if self._window else None
+            self._embedder = Context(
+                self._model,
+                n_ctx=_EMBEDDED,
+                n_threads=self._context.n_threads,
+                eval_hook=hook,
+                batch_tokens=_EMBEDDED,
+                embeddings=True,
+            )
+        vectors, total = [], 0
+        for text in texts:
+            tokens = self._model.tokenize(text, add_special=True)
+            if not 0 < len(tokens) <= _EMBEDDED:
+                raise UsageError(
+                    f"A text to embed has 1 to {_EMBEDDED} tokens; this one has {len(tokens)}."
+                )
+            if cancel.is_set():
+                raise UsageError("Cancelled.")
+            vectors.append(tuple(self._embedder.embed(tokens).tolist()))
+            total += len(tokens)
+        return Embedded(vectors=tuple(vectors), tokens=total)
 
     def reply(self, request: Generate, cancel: threading.Event) -> Iterator[Event]:
         """The events of one reply, ``Finished`` last.

@@ -20,6 +20,7 @@ from ondevice.engine._holding import Holding, hold
 from ondevice.engine._session import Session
 from ondevice.engine.messages import (
     Cancel,
+    Embed,
     Failed,
     Generate,
     Load,
@@ -37,7 +38,7 @@ _OOM_SCORE_ADJ = "800"  # of 1000: when memory runs out, the engine goes and the
 
 
 class _Job(NamedTuple):
-    request: Load | Generate
+    request: Load | Generate | Embed
     cancel: threading.Event
 
 
@@ -57,10 +58,14 @@ class Worker:
         while True:
             job = self._jobs.get()
             try:
-                if isinstance(job.request, Load):
-                    self._send(self._load(job.request, job.cancel))
-                else:
-                    self._generate(job.request, job.cancel)
+                match job.request:
+                    case Load():
+                        self._send(self._load(job.request, job.cancel))
+                    case Generate():
+                        for event in self._loaded_session.reply(job.request, job.cancel):
+                            self._send(event)
+                    case Embed():
+                        self._send(self._loaded_session.embed(job.request.texts, job.cancel))
             except OndeviceError as error:
                 self._send(Failed(error=type(error).__name__, message=str(error)))
 
@@ -106,15 +111,17 @@ class Worker:
         )
 
     def _unload(self) -> None:
+        if self._session is not None:
+            self._session.close()
         if self._holding is not None:
             self._holding.close()
         self._session = self._holding = None
 
-    def _generate(self, request: Generate, cancel: threading.Event) -> None:
+    @property
+    def _loaded_session(self) -> Session:
         if self._session is None:
             raise UsageError("No model is loaded.")
-        for event in self._session.reply(request, cancel):
-            self._send(event)
+        return self._session
 
 
 def main() -> None:

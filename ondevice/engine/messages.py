@@ -69,8 +69,14 @@ class Generate(Record, frozen=True, kw_only=True):
     thinking: bool | None = None  # None: the template's default, for models that can think or not
 
 
+class Embed(Record, frozen=True, kw_only=True):
+    """Turn texts into vectors that are close where the texts mean much the same."""
+
+    texts: tuple[str, ...]  # of at most 512 tokens each
+
+
 class Cancel(Record, frozen=True, kw_only=True):
-    """Stop the load or generation that is under way."""
+    """Stop what is under way."""
 
 
 class Shutdown(Record, frozen=True, kw_only=True):
@@ -169,6 +175,13 @@ class Finished(Record, frozen=True, kw_only=True):
     statistics: Statistics
 
 
+class Embedded(Record, frozen=True, kw_only=True):
+    """A vector of length 1 for each text."""
+
+    vectors: tuple[tuple[float, ...], ...]
+    tokens: int  # of all texts
+
+
 class Failed(Record, frozen=True, kw_only=True):
     """What was asked could not be done; the engine lives on."""
 
@@ -176,9 +189,9 @@ class Failed(Record, frozen=True, kw_only=True):
     message: str
 
 
-Request = Load | Generate | Cancel | Shutdown
+Request = Load | Generate | Embed | Cancel | Shutdown
 Event = PromptProgress | Notice | Chunk | Finished
-Answer = Loading | Loaded | Event | Failed
+Answer = Loading | Loaded | Event | Embedded | Failed
 
 _encoder = msgspec.json.Encoder()
 _request_decoder: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)

@@ -19,6 +19,7 @@ from ondevice.llama._eval_hook import EvalHook
 from ondevice.llama._model import Model
 
 _GGML_TYPES = {"f16": 1, "q8_0": 8, "q4_0": 2}  # enum ggml_type
+_POOLING_MEAN = 1  # enum llama_pooling_type
 _ABORTED = 2  # llama_decode's answer after the abort callback said so
 
 #: Positions of one batch that may have logits. llama.cpp sizes its compute buffer by it, and by
@@ -29,7 +30,8 @@ MAX_OUTPUTS = 16
 class Context:
     """The tokens that a model has seen, with their KV cache of ``n_ctx`` positions.
 
-    ``batch_tokens`` is the most that is computed at once.
+    ``batch_tokens`` is the most that is computed at once. ``embeddings`` makes a context that only
+    :meth:`embed` may use.
 
     Raises :class:`MemoryShortError` when the KV cache or the buffers cannot be allocated.
     """
@@ -43,6 +45,7 @@ class Context:
         n_threads: int | None = None,
         batch_tokens: int = 512,
         eval_hook: EvalHook | None = None,
+        embeddings: bool = False,
     ) -> None:
         self.model = model
         #: What the KV cache holds: a token id for each position.
@@ -52,8 +55,10 @@ class Context:
         params = llama_cpp.llama_context_default_params()
         params.n_ctx = n_ctx
         params.n_batch = params.n_ubatch = batch_tokens
-        params.n_outputs_max = MAX_OUTPUTS
-        params.n_threads = params.n_threads_batch = n_threads or default_threads()
+        params.n_outputs_max = batch_tokens if embeddings else MAX_OUTPUTS
+        if embeddings:
+            params.embeddings, params.pooling_type = True, _POOLING_MEAN
+        self.n_threads = params.n_threads = params.n_threads_batch = n_threads or default_threads()
         params.type_k = params.type_v = _GGML_TYPES[kv_type]
         params.no_perf = True
         if self._hook.callback is not None:
@@ -120,6 +125,19 @@ class Context:
             f"llama.cpp could not process {len(batch)} tokens (status {status}): "
             f"{_log.last_error() or 'no reason given'}."
         )
+
+    def embed(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
+        """The mean of the last hidden states after each token, of length 1; shape (n_embd,).
+
+        ``tokens`` are at most ``batch_tokens``. Raises what :meth:`decode` raises.
+        """
+        self.truncate(0)
+        self.decode(tokens, n_outputs=len(tokens))
+        pointer = llama_cpp.llama_get_embeddings_seq(self.handle, 0)
+        n_embd = llama_cpp.llama_model_n_embd(self.model.handle)
+        mean = np.ctypeslib.as_array(pointer, (n_embd,)).copy()
+        mean /= max(float(np.linalg.norm(mean)), 1e-12)
+        return mean
 
     @contextmanager
     def _abort_on(self, cancel: threading.Event | None) -> Iterator[None]:
