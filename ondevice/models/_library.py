@@ -85,24 +85,35 @@ def unknown(name: str, on_disk: set[str]) -> ModelNotFound:
     return ModelNotFound(f"There is no model named {name}. {hint}")
 
 
-def remove(name: str) -> None:
-    """Delete our own model of this name, or what an interrupted download left of it.
+def removable(name: str) -> int:
+    """Bytes of our own model of this name, or of what an interrupted download left of it.
 
-    Raises :class:`ModelError` if it belongs to another app or is in use, else as :func:`find`.
+    Raises :class:`ModelError` if it is not ours to remove, else as :func:`find`.
     """
-    if name not in {model.name for model in _own.models()} | _own.partly_fetched().keys():
-        model = find(name)
-        if model.place == "file":
-            why = "it is not in the folder of ondevice. Delete the file yourself if you want to."
-        elif model.place == "ondevice":
-            why = f"name it {model.name}."
-        else:
-            why = f"it belongs to {model.place}. Remove it there."
-        raise ModelError(f"{model.path} was not removed: {why}")
+    ours = {model.name: model.size_bytes for model in _own.models()}
+    n_bytes = ours.get(name, 0) + _own.leftovers().get(name, 0)
+    if name in ours or n_bytes:
+        return n_bytes
+    model = find(name)
+    if model.place == "file":
+        why = "it is not in the folder of ondevice. Delete the file yourself if you want to."
+    elif model.place == "ondevice":
+        why = f"call it {model.name}."
+    else:
+        why = f"it belongs to {model.place}. Remove it there."
+    raise ModelError(f"{model.path} was not removed: {why}")
+
+
+def remove(name: str) -> None:
+    """Delete what :func:`removable` speaks of; of a link, what it leads to stays.
+
+    Raises the same, and :class:`ModelError` if it is in use.
+    """
+    removable(name)
     try:
         with _own.lock(name).acquire(timeout=0):
             shutil.rmtree(_own.folder_of(name))
-    except Timeout:
-        raise ModelError(f"{name} is being fetched right now. Stop that first.") from None
+    except Timeout as error:
+        raise ModelError(f"{name} is being fetched right now. Stop that first.") from error
     except OSError as error:
         raise ModelError(f"{name} could not be removed: {error}. Close what uses it.") from error

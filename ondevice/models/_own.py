@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
 from filelock import FileLock
 
 from ondevice import paths
-from ondevice.errors import DiskSpaceError
+from ondevice.errors import DiskSpaceError, ModelError
 from ondevice.models import _scan
 from ondevice.models._records import InstalledModel, Provenance
 
@@ -29,6 +31,37 @@ def lock(name: str) -> FileLock:
     return FileLock(folder / f"{name}.lock")
 
 
+@contextmanager
+def changing(name: str) -> Generator[tuple[Path, Path]]:
+    """The model's folder for this process alone, and an empty one in it for what is not done yet.
+
+    What a process that was killed left there goes first, and in the end all of it.
+
+    Raises :class:`DiskSpaceError` and :class:`ModelError` for what the disk does not do.
+    """
+    folder = folder_of(name)
+    try:
+        with lock(name):
+            scratch = scratch_in(paths.ensure_private(folder))
+            shutil.rmtree(scratch, ignore_errors=True)
+            scratch.mkdir()
+            try:
+                yield folder, scratch
+            finally:
+                shutil.rmtree(scratch, ignore_errors=True)
+                with suppress(OSError):
+                    folder.rmdir()  # if it is empty
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise _no_room(folder, f"it ran full while {name} was written") from error
+        raise ModelError(f"{name} cannot be written: {error}. Check {folder}.") from error
+
+
+def scratch_in(folder: Path) -> Path:
+    """Where in a model's folder things lie that are not done yet."""
+    return folder / ".scratch"
+
+
 def models() -> Iterator[InstalledModel]:
     """All models in our folder."""
     try:
@@ -36,8 +69,8 @@ def models() -> Iterator[InstalledModel]:
     except OSError:  # nothing was ever fetched
         return
     for folder in folders:
-        model = None if folder.name.startswith(".") else in_folder(folder)
-        if model:
+        seen = folder.name.isprintable() and not folder.name.startswith(".")
+        if seen and (model := in_folder(folder)):
             yield model
 
 
@@ -59,11 +92,15 @@ def in_folder(folder: Path) -> InstalledModel | None:
     )
 
 
-def partly_fetched() -> dict[str, int]:
-    """Names of models whose download was interrupted, and the bytes that are there."""
+def leftovers() -> dict[str, int]:
+    """Names of models that are being fetched, or were when something stopped it; bytes there."""
     found: dict[str, int] = {}
-    for part in paths.models_dir().glob("*/*.part"):
-        found[part.parent.name] = found.get(part.parent.name, 0) + part.stat().st_size
+    for folder in paths.models_dir().glob("[!.]*"):
+        parts = [*folder.glob("*.part"), *scratch_in(folder).rglob("*")]
+        with suppress(OSError):  # it goes on while we look
+            n_bytes = sum(part.stat().st_size for part in parts if part.is_file())
+            if n_bytes and folder.name.isprintable():
+                found[folder.name] = n_bytes
     return found
 
 
@@ -87,10 +124,10 @@ def check_disk(folder: Path, n_bytes: int) -> None:
     free = shutil.disk_usage(folder).free
     needed = n_bytes + _SPARE_BYTES
     if free < needed:
-        raise no_room(folder, f"{needed / 1e6:.0f} MB are needed and {free / 1e6:.0f} MB are free")
+        raise _no_room(folder, f"{needed / 1e6:.0f} MB are needed and {free / 1e6:.0f} MB are free")
 
 
-def no_room(folder: Path, figures: str) -> DiskSpaceError:
+def _no_room(folder: Path, figures: str) -> DiskSpaceError:
     return DiskSpaceError(
         f"There is not enough room on the disk of {folder}: {figures}. "
         "Make room, or set ONDEVICE_HOME to a folder on another disk."

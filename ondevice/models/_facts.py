@@ -1,0 +1,92 @@
+"""What is known of one model, for people who choose one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ondevice.errors import ModelNotFound
+from ondevice.models import _library, _own
+from ondevice.models._catalogue import catalogue
+from ondevice.models._records import InstalledModel, Place, Recipe
+from ondevice.ram.need import Need, need
+from ondevice.weights import gguf
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """Of a model that is not on disk only what the catalogue says; the rest is None."""
+
+    name: str
+    title: str
+    place: Place | None
+    origins: tuple[str, ...]  # where it is from or can be had
+    size_bytes: int
+    license: str
+    parameters: str
+    quantization: str
+    context: int  # tokens it was trained on
+    paths: tuple[str, ...] = ()
+    sha256: tuple[str, ...] = ()  # of each path, if it was checked
+    architecture: str | None = None
+    n_blocks: int | None = None
+    n_experts: int | None = None
+    n_vocab: int | None = None
+    chat_template: bool | None = None
+    need: Need | None = None  # of RAM, with the default context
+
+
+def facts(name: str) -> Facts:
+    """What is known of the model that ``name`` means, on disk or not.
+
+    Raises :class:`ModelNotFound`, and :class:`ModelFileError` if its file is damaged.
+    """
+    try:
+        model = _library.find(name)
+    except ModelNotFound:
+        recipe = next((recipe for recipe in catalogue() if recipe.name == name), None)
+        if recipe is None:
+            raise
+        return _of_recipe(recipe)
+    return _of_model(model)
+
+
+def _of_recipe(recipe: Recipe) -> Facts:
+    return Facts(
+        name=recipe.name,
+        title=recipe.title,
+        place=None,
+        origins=tuple(source.origin for source in recipe.sources),
+        size_bytes=recipe.size_bytes,
+        license=recipe.license,
+        parameters=recipe.parameters,
+        quantization=recipe.quantization,
+        context=recipe.context,
+    )
+
+
+def _of_model(model: InstalledModel) -> Facts:
+    file = gguf.read(model.path)
+    provenance = _own.read_provenance(model.path.parent) if model.place == "ondevice" else None
+    return Facts(
+        name=model.name,
+        title=file.name,
+        place=model.place,
+        origins=(model.origin,) if model.origin else (),
+        size_bytes=file.file_bytes,
+        license=model.license,
+        parameters=_rounded(file.n_params),
+        quantization=file.quantization,
+        context=file.n_ctx_train,
+        paths=tuple(str(part.path) for part in file.parts),
+        sha256=provenance.sha256 if provenance else (),
+        architecture=file.architecture,
+        n_blocks=file.n_blocks,
+        n_experts=file.n_experts,
+        n_vocab=file.n_vocab,
+        chat_template=file.chat_template is not None,
+        need=need(file),
+    )
+
+
+def _rounded(n_params: int) -> str:
+    return f"{n_params / 1e9:.1f}B" if n_params >= 1e9 else f"{n_params / 1e6:.0f}M"

@@ -1,0 +1,90 @@
+"""Takes a GGUF file of the user's into our folder."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+from ondevice.errors import ModelError, ModelFileError, UsageError
+from ondevice.models import _own, _scan
+from ondevice.models._meter import Meter
+from ondevice.models._pull import OnProgress, checked_name, name_for
+from ondevice.models._records import InstalledModel, Provenance
+from ondevice.weights import gguf
+
+#: "share" is a hard link, which takes no room; on another disk it is a copy. "move" is the same,
+#: and the file is gone from where it was. "link" is a symbolic link.
+How = Literal["share", "move", "link"]
+
+_PIECE = 1 << 20  # bytes
+
+
+def import_file(
+    path: Path,
+    name: str | None = None,
+    how: How = "share",
+    on_progress: OnProgress = lambda _: None,
+) -> InstalledModel:
+    """Make the model at ``path`` one of ours; of a split one any part will do.
+
+    Raises :class:`ModelFileError` if it is no model that can chat, :class:`DiskSpaceError`, and
+    :class:`ModelError` if there is another model of this name.
+    """
+    parts = [part.path for part in gguf.read(path).parts]
+    nature = _scan.nature(parts[0])
+    if nature is None or not nature.can_chat:
+        raise ModelFileError(f"{path} is no model that can chat. Choose another file.")
+    if how == "move" and any(part.is_symlink() for part in parts):
+        raise UsageError(f"{path} is a link. Name the file it leads to, or leave out --move.")
+    name = checked_name(name or name_for(parts[0].name))
+    meter = Meter(sum(part.stat().st_size for part in parts))
+    with _own.changing(name) as (folder, scratch):
+        if there := _own.in_folder(folder):
+            raise ModelError(
+                f"There is a model named {name} already: {there.path}. Choose another name with "
+                f"--name, or remove that one first: ondevice models rm {name}"
+            )
+        sha256 = tuple(_place(part, scratch, how, meter, on_progress) for part in parts)
+        for part in parts:
+            (scratch / part.name).replace(folder / part.name)
+        _own.write_provenance(folder, Provenance(origin=str(path.absolute()), sha256=sha256))
+        if how == "move":
+            for part in parts:
+                part.unlink()
+        model = _own.in_folder(folder)
+    assert model is not None
+    return model
+
+
+def _place(part: Path, scratch: Path, how: How, meter: Meter, on_progress: OnProgress) -> str:
+    """Put the file into ``scratch`` and return its sha256."""
+    target = scratch / part.name
+    source = part.resolve()
+    if how == "link":
+        target.symlink_to(source)
+    else:
+        try:
+            os.link(source, target)
+        except OSError:  # another disk, or one without hard links
+            _own.check_disk(scratch, meter.total - meter.done)
+            with source.open("rb") as file, target.open("wb") as copy:
+                return _digest(file, copy, meter, on_progress)
+    with source.open("rb") as file:
+        return _digest(file, None, meter, on_progress)
+
+
+def _digest(file: BinaryIO, copy: BinaryIO | None, meter: Meter, on_progress: OnProgress) -> str:
+    """The sha256 of ``file``, which is copied in the same pass if it is to be."""
+    digest = hashlib.sha256()
+    while piece := file.read(_PIECE):
+        digest.update(piece)
+        if copy:
+            copy.write(piece)
+        meter.done += len(piece)
+        on_progress(meter.read())
+    if copy:
+        copy.flush()
+        os.fsync(copy.fileno())
+    return digest.hexdigest()
