@@ -48,7 +48,10 @@ def find(name: str) -> InstalledModel:
 
 
 def _at_path(path: Path) -> InstalledModel | None:
-    if not path.is_file():
+    try:
+        if not path.is_file():
+            return None
+    except OSError:  # too long for a path
         return None
     parts = [path.with_name(name) for name in gguf.part_names(path.name)]
     size = sum(part.stat().st_size for part in parts if part.is_file())

