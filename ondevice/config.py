@@ -12,7 +12,7 @@ import msgspec
 from ondevice import paths
 from ondevice.engine.messages import KVType, Load, Sampling
 from ondevice.errors import ConfigError, UsageError
-from ondevice.models import find
+from ondevice.models import InstalledModel, find
 from ondevice.ram.available import parse_size
 
 
@@ -22,7 +22,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     The key ``model`` is ``ONDEVICE_MODEL``, ``sampling.top_k`` is ``ONDEVICE_SAMPLING_TOP_K``.
     """
 
-    model: str = "smollm2-135m"  # a name in the catalogue, or the path of a GGUF file
+    model: str = "smollm2-135m"  # a name in the catalogue, a GGUF file, or a server's URL
     system: str = "You are a helpful assistant."  # the system prompt; empty: none
     ctx: int | None = None  # tokens; None: what the model was trained on, at most 4096
     kv_type: KVType = "f16"
@@ -36,13 +36,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         if self.ram is not None:
             parse_size(self.ram)
 
-    def load_request(self, model: Path) -> Load:
+    def load_request(self, model: InstalledModel) -> Load:
         """What the engine is asked to load.
 
         Raises :class:`ModelNotFound` for a ``draft`` that is not on disk.
         """
         return Load(
-            path=str(model),
+            path=model.location,
             n_ctx=self.ctx,
             kv_type=self.kv_type,
             n_threads=self.threads,

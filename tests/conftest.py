@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from ondevice.engine import Engine
 from ondevice.engine.messages import Load
 
 DEFAULT_MODEL = "smollm2-135m"
+SERVER_KEY = "a-key"
 
 
 @pytest.fixture(autouse=True)
@@ -61,3 +64,23 @@ def engine(default_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
     with Engine(log=tmp_path_factory.mktemp("log") / "engine.log") as engine:
         engine.load(Load(path=str(default_model), n_ctx=1024))
         yield engine
+
+
+@pytest.fixture(scope="session")
+def server_url(default_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A running server that has the default model and nothing else."""
+    home = tmp_path_factory.mktemp("home")
+    folder = home / "data" / "models" / "smollm2-135m"
+    folder.parent.mkdir(parents=True)
+    folder.symlink_to(default_model.parent)
+    command = [sys.executable, "-m", "ondevice", "serve", "--port", "0", "--ctx", "512"]
+    process = subprocess.Popen(
+        [*command, "--temperature", "0", "--api-key", SERVER_KEY],
+        env={**os.environ, "ONDEVICE_HOME": str(home), "HOME": str(home)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    yield process.stderr.readline().split()[1]
+    process.terminate()
+    process.communicate(timeout=20)

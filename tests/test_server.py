@@ -3,49 +3,27 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 
 import httpx2
 import openai
 import pytest
+from conftest import SERVER_KEY
 
 from ondevice.cli import run
 
-KEY = "a-key"
 ASK = [
     {"role": "system", "content": "You are a helpful assistant."},
     {"role": "user", "content": "What is the capital of France?"},
 ]
 
 
-@pytest.fixture(scope="module")
-def url(default_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A running server that has the default model and nothing else."""
-    home = tmp_path_factory.mktemp("home")
-    folder = home / "data" / "models" / "smollm2-135m"
-    folder.parent.mkdir(parents=True)
-    folder.symlink_to(default_model.parent)
-    command = [sys.executable, "-m", "ondevice", "serve", "--port", "0", "--ctx", "512"]
-    process = subprocess.Popen(
-        [*command, "--temperature", "0", "--api-key", KEY],
-        env={**os.environ, "ONDEVICE_HOME": str(home), "HOME": str(home)},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stderr is not None
-    yield process.stderr.readline().split()[1]
-    process.terminate()
-    process.communicate(timeout=20)
-
-
 @pytest.fixture
-def client(url: str) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=url, api_key=KEY, max_retries=0, timeout=60) as client:
+def client(server_url: str) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(
+        base_url=server_url, api_key=SERVER_KEY, max_retries=0, timeout=60
+    ) as client:
         yield client
 
 
@@ -117,14 +95,14 @@ def test_what_cannot_be_done_is_refused(
         client.chat.completions.create(**{"model": "smollm2-135m", "messages": ASK, **options})
 
 
-def test_strangers_are_kept_out(url: str) -> None:
-    good = {"Authorization": f"Bearer {KEY}"}
-    assert httpx2.get(f"{url}/models").status_code == 401
-    assert httpx2.get(f"{url}/models", headers=good).status_code == 200
+def test_strangers_are_kept_out(server_url: str) -> None:
+    good = {"Authorization": f"Bearer {SERVER_KEY}"}
+    assert httpx2.get(f"{server_url}/models").status_code == 401
+    assert httpx2.get(f"{server_url}/models", headers=good).status_code == 200
     # A name of somebody else's that points here.
-    other = httpx2.get(f"{url}/models", headers={**good, "Host": "evil.example"})
+    other = httpx2.get(f"{server_url}/models", headers={**good, "Host": "evil.example"})
     assert other.status_code == 400
-    huge = httpx2.post(f"{url}/embeddings", headers=good, content=b" " * 9_000_000)
+    huge = httpx2.post(f"{server_url}/embeddings", headers=good, content=b" " * 9_000_000)
     assert huge.status_code == 413
 
 

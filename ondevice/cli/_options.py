@@ -30,9 +30,9 @@ _FLAGS = (
     click.option(
         "-m",
         "--model",
-        metavar="NAME|FILE",
+        metavar="NAME|FILE|URL",
         shell_complete=complete_model,
-        help="A model's name (see 'ondevice models list') or a GGUF file.",
+        help="A model's name (see 'ondevice models list'), a GGUF file, or a server's URL.",
     ),
     click.option("-s", "--system", metavar="TEXT", help="System prompt; empty for none."),
     click.option("--ctx", type=click.IntRange(min=16), metavar="TOKENS", help="Context length."),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import click
@@ -12,7 +13,7 @@ import msgspec
 
 from ondevice.cli._options import settings_flags
 from ondevice.config import Settings
-from ondevice.engine import Engine
+from ondevice.engine import AnyEngine, EngineLike
 from ondevice.engine.messages import (
     Chunk,
     Finished,
@@ -79,8 +80,11 @@ def command(
         json_schema=_schema(schema) if schema else None,
         thinking=think,
     )
-    with Engine() as engine:
-        loaded = engine.load(settings.load_request(find(settings.model).path))
+    with closing(AnyEngine()) as engine:
+        wanted = settings.load_request(find(settings.model))
+        loaded = engine.load(wanted)
+        if wanted.is_remote:
+            click.echo(f"ondevice: the question goes to {loaded.name}.", err=True)
         if loaded.streamed_bytes:
             click.echo(
                 f"ondevice: {loaded.name} is larger than the RAM available: "
@@ -122,7 +126,7 @@ def _schema(text: str) -> str:
     return text if text.lstrip().startswith(("{", "[")) else _read(Path(text))
 
 
-def _stream(engine: Engine, request: Generate, loaded: Loaded, *, quiet: bool) -> Answer:
+def _stream(engine: EngineLike, request: Generate, loaded: Loaded, *, quiet: bool) -> Answer:
     parts: dict[str, list[str]] = {"answer": [], "thinking": []}
     notices: list[str] = []
     finished: Finished | None = None

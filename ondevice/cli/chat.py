@@ -11,7 +11,7 @@ from ondevice import paths
 from ondevice.chats import Chats
 from ondevice.cli._options import settings_flags
 from ondevice.config import Settings
-from ondevice.engine import Engine
+from ondevice.engine import AnyEngine
 from ondevice.errors import UsageError
 from ondevice.store import Database
 
@@ -30,4 +30,4 @@ def command(settings: Settings, resume: bool) -> None:
         chats = Chats(database)
         headings = chats.headings() if resume else []
         earlier = chats.load(headings[0].id) if headings else None
-        OndeviceApp(Engine(), chats, settings, earlier).run()
+        OndeviceApp(AnyEngine(), chats, settings, earlier).run()

@@ -174,7 +174,10 @@ def _available(settings: Settings) -> AvailableRam:
 def _model(settings: Settings) -> Finding:
     """Whether the model of the settings is there, sound, and fits."""
     try:
-        file = gguf.read(models.find(settings.model).path)
+        model = models.find(settings.model)
+        if model.place == "server":
+            return Finding(topic="model", text=f"it is on a server: {model.name}")
+        file = gguf.read(model.path)
         wanted = need(file, settings.ctx, settings.kv_type)
     except ModelNotFound as error:
         return Finding(topic="model", text=str(error), level="note")

@@ -13,6 +13,7 @@ import msgspec
 
 Role = Literal["system", "user", "assistant"]
 FinishReason = Literal["stop", "length", "cancelled"]
+URL_SCHEMES = ("http://", "https://")
 KVType = Literal["f16", "q8_0", "q4_0"]
 
 
@@ -49,12 +50,17 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class Load(Record, frozen=True, kw_only=True):
     """Load a model, in place of the one loaded before."""
 
-    path: str  # the GGUF file; the first part of a split one
+    path: str  # the GGUF file, the first part of a split one; or a server's URL
     n_ctx: int | None = None  # tokens; None: what the model was trained on, at most 4096
     kv_type: KVType = "f16"
     n_threads: int | None = None  # None: the physical cores that may be used
     ram: int | None = None  # bytes that may be used at most; None: what is available
     drafter: str | None = None  # a smaller GGUF file of the same vocabulary, to draft for a window
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether the model is on a server."""
+        return self.path.startswith(URL_SCHEMES)
 
 
 class Generate(Record, frozen=True, kw_only=True):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from filelock import Timeout
 
+from ondevice.engine.messages import URL_SCHEMES
 from ondevice.errors import ModelError, ModelFileError, ModelNotFound
 from ondevice.models import _other_apps, _own, _scan
 from ondevice.models._catalogue import catalogue
@@ -30,12 +31,15 @@ def installed() -> list[InstalledModel]:
 def find(name: str) -> InstalledModel:
     """The model that ``name`` means.
 
-    That is a GGUF file of this path; else our own model of this name; else one of another app, by
+    That is one on a server for a URL such as "http://localhost:8017/v1#smollm2-135m"; a GGUF file
+    of this path; else our own model of this name; else one of another app, by
     its name, its file's name, Ollama's "name:tag" or "owner/repo/file.gguf".
 
     Raises :class:`ModelNotFound` with what to do instead, also if several models are meant, and
     :class:`ModelFileError` if parts of the model are missing.
     """
+    if name.startswith(URL_SCHEMES):
+        return InstalledModel(name, Path(), 0, "server", origin=name)
     path = os.path.expanduser(name)  # noqa: PTH111 - that of pathlib fails for "~nobody"
     model = _at_path(Path(path)) or _called(name)
     if model.missing:

@@ -8,8 +8,8 @@ from typing import Literal
 
 import msgspec
 
-#: Whose folder a model is in; "file" is one that the user named by its path.
-Place = Literal["ondevice", "Hugging Face", "Ollama", "LM Studio", "file"]
+#: Whose folder a model is in; "file" is one that the user named by its path, "server" by its URL.
+Place = Literal["ondevice", "Hugging Face", "Ollama", "LM Studio", "file", "server"]
 
 
 class WheelSource(
@@ -70,6 +70,11 @@ class InstalledModel:
     origin: str = ""  # "owner/repo/file.gguf", "name:tag", …: unique within its place
     license: str = ""
     missing: tuple[str, ...] = ()  # names of the parts that are not there
+
+    @property
+    def location(self) -> str:
+        """What the engine is asked to load: a path, or a server's URL."""
+        return self.origin if self.place == "server" else str(self.path)
 
 
 class PullProgress(msgspec.Struct, frozen=True, tag="progress"):

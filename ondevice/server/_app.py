@@ -149,7 +149,7 @@ class _Service:
         # A client may name what is listed, and no path.
         if name and name not in _names():
             raise _Refused(404, f'There is no model "{name}" here. GET /v1/models lists them.')
-        wanted = self._settings.load_request(find(name or self._settings.model).path)
+        wanted = self._settings.load_request(find(name or self._settings.model))
         if self._engine.loaded is None or self._engine.loaded.path != wanted.path:
             self._engine.load(wanted)
 

@@ -145,7 +145,7 @@ class ChatScreen(Screen[None]):
                     model = await asyncio.to_thread(models.find, self._settings.model)
                 self._model = self.status.model = model.name
                 self.status.loaded = 0.0
-                request = self._settings.load_request(model.path)
+                request = self._settings.load_request(model)
                 await self._engine.load(request, self._show_loading)
             except LoadCancelled:
                 pass

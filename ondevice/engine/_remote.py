@@ -1,0 +1,285 @@
+"""A model on somebody else's server, asked over OpenAI's HTTP protocol.
+
+vLLM, llama-server, Ollama and ``ondevice serve`` speak it. What is asked leaves this device, so the
+name of such a model says where it goes.
+"""
+
+from __future__ import annotations
+
+import json
+import queue
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx2
+import msgspec
+
+from ondevice.engine.messages import (
+    Chunk,
+    Event,
+    Finished,
+    FinishReason,
+    Generate,
+    Load,
+    Loaded,
+    Statistics,
+)
+from ondevice.errors import EngineDied, EngineError, ModelNotFound, UsageError
+from ondevice.terminal import printable
+
+_MESSAGE = 300  # characters of an error that are passed on
+_CONNECT_S, _ANSWER_S = 10.0, 600.0  # a long prompt on a slow server takes its time
+
+
+class _Delta(msgspec.Struct, frozen=True):
+    content: str | None = None
+    reasoning_content: str | None = None  # vLLM, llama-server, ondevice
+    reasoning: str | None = None  # Ollama
+
+
+class _Choice(msgspec.Struct, frozen=True):
+    delta: _Delta = _Delta()
+    finish_reason: str | None = None
+
+
+class _Details(msgspec.Struct, frozen=True):
+    cached_tokens: int | None = None
+
+
+class _Usage(msgspec.Struct, frozen=True):
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    prompt_tokens_details: _Details | None = None
+
+    @property
+    def cached_tokens(self) -> int:
+        details = self.prompt_tokens_details
+        return details.cached_tokens or 0 if details else 0
+
+
+class _End(msgspec.Struct, frozen=True, kw_only=True):
+    """That a reply is over."""
+
+    reason: FinishReason
+    usage: _Usage = _Usage()
+
+
+class _Piece(msgspec.Struct, frozen=True):
+    choices: list[_Choice] = []
+    usage: _Usage | None = None
+    error: Any = None
+
+
+class _Model(msgspec.Struct, frozen=True):
+    id: str
+
+
+class _Models(msgspec.Struct, frozen=True):
+    data: list[_Model]
+
+
+class RemoteEngine:
+    """An :class:`ondevice.engine.EngineLike` whose model is named by a URL.
+
+    ``https://host/v1#model`` is the server's base URL and the model there, which may be left out
+    where there is only one. ``api_key`` is sent to whatever server is loaded.
+    """
+
+    pid: int | None = None
+
+    def __init__(self, api_key: str | None = None) -> None:
+        self._api_key = api_key
+        self._client: httpx2.Client | None = None
+        self._model = ""
+        self._loaded: Loaded | None = None
+        #: Where the thread that talks to the server puts what it hears.
+        self._heard: queue.SimpleQueue[Chunk | _End | Exception] = queue.SimpleQueue()
+
+    @property
+    def loaded(self) -> Loaded | None:
+        return self._loaded
+
+    def load(self, request: Load, on_progress: Callable[[float], None] | None = None) -> Loaded:
+        """See that the server answers and has the model.
+
+        Raises :class:`EngineError` if it does not answer and :class:`ModelNotFound`.
+        """
+        self.close()
+        started = time.perf_counter()
+        url = httpx2.URL(request.path)
+        base = str(url.copy_with(fragment=None)).rstrip("/") + "/"
+        headers = {"Authorization": f"Bearer {self._api_key}"} if self._api_key else {}
+        timeout = httpx2.Timeout(_ANSWER_S, connect=_CONNECT_S)
+        self._client = httpx2.Client(base_url=base, headers=headers, timeout=timeout)
+        self._model = self._choose(url.fragment)
+        self._loaded = Loaded(
+            path=request.path,
+            name=f"{self._model} at {url.host}",
+            architecture="",
+            quantization="",
+            n_params=0,
+            n_layers=0,
+            n_ctx=0,
+            n_ctx_train=0,
+            weights_bytes=0,
+            kv_bytes=0,
+            compute_bytes=0,
+            load_ms=(time.perf_counter() - started) * 1e3,
+        )
+        return self._loaded
+
+    def generate(self, request: Generate) -> Generator[Event, None, None]:
+        client = self._client
+        if client is None:
+            raise UsageError("No model is loaded.")
+        if request.grammar is not None:
+            raise UsageError("Servers take a JSON schema, but no grammar. Use a model on disk.")
+        heard: queue.SimpleQueue[Chunk | _End | Exception] = queue.SimpleQueue()
+        self._heard = heard
+        left = threading.Event()
+
+        def listen() -> None:
+            try:
+                for heard_now in self._stream(client, request):
+                    heard.put(heard_now)
+                    if left.is_set():
+                        return
+            except Exception as error:
+                heard.put(error)
+
+        # In a thread of its own: a server that is silent must not hold up a cancel.
+        started = first = time.perf_counter()
+        threading.Thread(target=listen, name="remote", daemon=True).start()
+        chunks = 0
+        try:
+            while isinstance(event := heard.get(), Chunk):
+                if not chunks:
+                    first = time.perf_counter()
+                chunks += 1
+                yield event
+        finally:
+            left.set()
+        if isinstance(event, Exception):
+            raise event
+        yield Finished(
+            reason=event.reason,
+            statistics=Statistics(
+                prompt_tokens=event.usage.prompt_tokens,
+                reused_tokens=event.usage.cached_tokens,
+                prompt_ms=(first - started) * 1e3,
+                generated_tokens=event.usage.completion_tokens or chunks,
+                generated_ms=(time.perf_counter() - first) * 1e3,
+                context_tokens=event.usage.prompt_tokens + event.usage.completion_tokens,
+                n_ctx=0,
+                peak_ram_bytes=0,
+                seed=request.sampling.seed or 0,
+            ),
+        )
+
+    def cancel(self) -> None:
+        self._heard.put(_End(reason="cancelled"))
+
+    def close(self) -> None:
+        client, self._client, self._loaded = self._client, None, None
+        if client is not None:
+            self.cancel()
+            client.close()
+
+    def _choose(self, wanted: str) -> str:
+        assert self._client is not None
+        with _failures():
+            answer = self._client.get("models")
+            _check(answer)
+            names = [model.id for model in msgspec.json.decode(answer.content, type=_Models).data]
+        if wanted in names or (wanted and not names):
+            return wanted
+        if not wanted and len(names) == 1:
+            return names[0]
+        url = str(self._client.base_url).rstrip("/")
+        listed = "".join(f"\n  {url}#{name}" for name in names)
+        raise ModelNotFound(f"Name one of the models of this server:{listed}")
+
+    def _stream(self, client: httpx2.Client, request: Generate) -> Iterator[Chunk | _End]:
+        usage = _Usage()
+        reason: FinishReason = "stop"
+        body = _body(request, self._model)
+        with _failures(), client.sse("chat/completions", method="POST", json=body) as events:
+            _check(events.response)
+            for event in events:
+                if event.data == "[DONE]":
+                    break
+                piece = msgspec.json.decode(event.data, type=_Piece)
+                if piece.error is not None:
+                    raise EngineError(f"The server gave up: {_message(event.data)}")
+                usage = piece.usage or usage
+                for choice in piece.choices:
+                    if choice.finish_reason == "length":
+                        reason = "length"
+                    if thought := choice.delta.reasoning_content or choice.delta.reasoning:
+                        yield Chunk(text=thought, part="thinking")
+                    if choice.delta.content:
+                        yield Chunk(text=choice.delta.content)
+        yield _End(reason=reason, usage=usage)
+
+
+def _body(request: Generate, model: str) -> dict[str, Any]:
+    """What every server of this protocol understands; the rest of the sampling is its own."""
+    sampling = request.sampling
+    body: dict[str, Any] = {
+        "model": model,
+        "messages": [{"role": turn.role, "content": turn.content} for turn in request.turns],
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+    }
+    if sampling.seed is not None:
+        body["seed"] = sampling.seed
+    if request.max_tokens is not None:
+        body["max_tokens"] = request.max_tokens
+    if request.stop:
+        body["stop"] = list(request.stop)
+    if request.json_schema is not None:
+        schema = {"name": "answer", "schema": json.loads(request.json_schema)}
+        body["response_format"] = {"type": "json_schema", "json_schema": schema}
+    if request.thinking is not None:
+        body["chat_template_kwargs"] = {"enable_thinking": request.thinking}
+    return body
+
+
+@contextmanager
+def _failures() -> Iterator[None]:
+    """Errors of the connection as errors of ours."""
+    try:
+        yield
+    except httpx2.ConnectError as error:
+        raise EngineError(f"The server does not answer: {error}. Is it running?") from error
+    except httpx2.HTTPError as error:
+        what = str(error) or type(error).__name__
+        raise EngineDied(f"The connection to the server broke: {what}. Send it again.") from error
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise EngineError(
+            f"The server answers, but not in OpenAI's protocol ({error}). "
+            "The URL of most ends in /v1."
+        ) from error
+
+
+def _check(response: httpx2.Response) -> None:
+    if not response.is_success:
+        text = response.read().decode("utf-8", "replace")
+        hint = " Give the key in ONDEVICE_API_KEY." if response.status_code == 401 else ""
+        raise EngineError(f"The server refuses ({response.status_code}): {_message(text)}{hint}")
+
+
+def _message(text: str) -> str:
+    """What an answer of a server says of an error: as OpenAI does, or in plain text."""
+    try:
+        said: Any = json.loads(text)
+        said = said.get("error", said)
+        said = said.get("message", said) if isinstance(said, dict) else said
+    except (ValueError, AttributeError):
+        said = text
+    return printable(str(said))[:_MESSAGE]

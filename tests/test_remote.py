@@ -1,0 +1,168 @@
+"""Models on servers: our own server at the other end, then servers that misbehave."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from ondevice.engine import AnyEngine
+from ondevice.engine.messages import Chunk, Finished, Generate, Load, Sampling, Turn
+from ondevice.errors import EngineDied, EngineError, ModelNotFound, OndeviceError, UsageError
+
+GREEDY = Sampling(temperature=0)
+QUESTION = (Turn("system", "You are a helpful assistant."), Turn("user", "The capital of France?"))
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[AnyEngine]:
+    monkeypatch.setenv("ONDEVICE_API_KEY", "a-key")
+    with closing(AnyEngine()) as engine:
+        yield engine
+
+
+def ask(engine: AnyEngine, **options: object) -> tuple[str, Finished]:
+    request = Generate(turns=QUESTION, sampling=GREEDY, **options)  # type: ignore[arg-type]
+    *chunks, finished = engine.generate(request)
+    assert isinstance(finished, Finished)
+    return "".join(c.text for c in chunks if isinstance(c, Chunk)), finished
+
+
+def test_a_server_answers_as_the_model_does_here(
+    server_url: str, default_model: str, engine: AnyEngine
+) -> None:
+    loaded = engine.load(Load(path=server_url))
+    assert loaded.name == "smollm2-135m at 127.0.0.1"
+    remote, finished = ask(engine)
+    assert finished.reason == "stop"
+    assert finished.statistics.generated_tokens > 0
+    assert ask(engine, max_tokens=2)[1].reason == "length"
+    assert json.loads(ask(engine, json_schema='{"const": 7}')[0]) == 7
+    with pytest.raises(UsageError, match="grammar"):
+        ask(engine, grammar='root ::= "a"')
+    engine.load(Load(path=str(default_model), n_ctx=512))
+    assert ask(engine)[0].strip() == remote.strip()
+
+
+def test_ask_says_where_the_question_goes(server_url: str, engine: AnyEngine) -> None:
+    command = [sys.executable, "-m", "ondevice", "ask", "-m", f"{server_url}#smollm2-135m"]
+    done = subprocess.run([*command, "Hi"], capture_output=True, text=True, check=True)
+    assert done.stdout.strip()
+    assert "goes to smollm2-135m at 127.0.0.1" in done.stderr
+
+
+def test_a_model_that_is_not_there_is_named(server_url: str, engine: AnyEngine) -> None:
+    with pytest.raises(ModelNotFound, match="#smollm2-135m"):
+        engine.load(Load(path=f"{server_url}#other"))
+
+
+def test_a_wrong_key(server_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ONDEVICE_API_KEY", "wrong")
+    with closing(AnyEngine()) as engine, pytest.raises(EngineError, match="ONDEVICE_API_KEY"):
+        engine.load(Load(path=server_url))
+
+
+def test_no_server(engine: AnyEngine) -> None:
+    with pytest.raises(EngineError, match="does not answer"):
+        engine.load(Load(path="http://127.0.0.1:9/v1"))
+
+
+# ------------------------------------------------------------- servers that misbehave
+
+Answer = Callable[[BaseHTTPRequestHandler], None]
+
+
+@pytest.fixture
+def odd_server() -> Iterator[Callable[[Answer], str]]:
+    """Starts a server that lists one model and gives this answer; returns its URL."""
+    servers = []
+
+    def start(answer: Answer) -> str:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                send(self, b'{"data": [{"id": "m"}]}')
+
+            def do_POST(self) -> None:
+                self.rfile.read(int(self.headers["Content-Length"]))
+                answer(self)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        return f"http://127.0.0.1:{server.server_port}/v1"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def send(handler: BaseHTTPRequestHandler, body: bytes, status: int = 200) -> None:
+    handler.send_response(status)
+    kind = "text/event-stream" if body.startswith(b"data:") else "application/json"
+    handler.send_header("Content-Type", kind)
+    handler.end_headers()
+    handler.wfile.write(body)
+
+
+CHUNK = b'data: {"choices": [{"delta": {"content": "Hello"}}]}\n\n'
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "error", "words"),
+    [
+        (b'{"error": {"message": "too busy"}}', 503, EngineError, "too busy"),
+        (b"<html>Bad\x1b[2Jgateway", 502, EngineError, "gateway"),
+        (b"data: not json\n\n", 200, EngineError, "protocol"),
+        (b"{}", 200, EngineDied, "broke"),
+        (CHUNK + b'data: {"error": {"message": "no RAM"}}\n\n', 200, EngineError, "no RAM"),
+    ],
+)
+def test_what_a_server_says_wrong_is_an_error(
+    engine: AnyEngine,
+    odd_server: Callable[[Answer], str],
+    body: bytes,
+    status: int,
+    error: type[OndeviceError],
+    words: str,
+) -> None:
+    engine.load(Load(path=odd_server(lambda handler: send(handler, body, status))))
+    with pytest.raises(error, match=words) as caught:
+        ask(engine)
+    assert "\x1b" not in str(caught.value)
+
+
+def test_thinking_comes_apart(engine: AnyEngine, odd_server: Callable[[Answer], str]) -> None:
+    thought = b'data: {"choices": [{"delta": {"reasoning_content": "Hm."}}]}\n\n'
+    engine.load(Load(path=odd_server(lambda h: send(h, thought + CHUNK + b"data: [DONE]\n\n"))))
+    first, second, _ = engine.generate(Generate(turns=QUESTION))
+    assert first == Chunk(text="Hm.", part="thinking")
+    assert second == Chunk(text="Hello")
+
+
+def test_a_silent_server_can_be_cancelled(
+    engine: AnyEngine, odd_server: Callable[[Answer], str]
+) -> None:
+    over = threading.Event()
+
+    def hang(handler: BaseHTTPRequestHandler) -> None:
+        send(handler, CHUNK)
+        over.wait(30)
+
+    engine.load(Load(path=odd_server(hang)))
+    events = engine.generate(Generate(turns=QUESTION))
+    assert next(events) == Chunk(text="Hello")
+    engine.cancel()
+    finished = next(events)
+    over.set()
+    assert isinstance(finished, Finished)
+    assert finished.reason == "cancelled"
