@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ondevice import config, models
-from ondevice.models._pull import checked_name
+from ondevice.models._own import checked_name
 from ondevice.models._records import HubSource
 from ondevice.weights.tensor_types import FILE_TYPES
 

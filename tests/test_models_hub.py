@@ -137,6 +137,44 @@ def test_a_process_that_is_killed_leaves_no_junk_and_no_process(
     assert hub.asked[-1].start == there
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_a_download_whose_process_is_killed_says_so_and_goes_on_later(
+    hub: Hub, weights: bytes
+) -> None:
+    hub.holds_at = 100_000
+
+    def kill(news: PullProgress) -> None:
+        if news.done_bytes:
+            psutil.Process().children()[0].kill()
+
+    with pytest.raises(DownloadError, match=r"ended by itself \(-9\)\. Try again"):
+        models.pull(FILE, kill)
+    hub.holds_at = None
+    assert models.pull(FILE).path.read_bytes() == weights
+    assert hub.asked[-1].start > 0
+
+
+def test_what_is_being_fetched_is_not_removed(hub: Hub) -> None:
+    refusals: list[str] = []
+
+    def remove(news: PullProgress) -> None:
+        if news.done_bytes and not hub.gate.is_set():
+            with pytest.raises(ModelError) as error:
+                models.remove(NAME)
+            refusals.append(str(error.value))
+            hub.gate.set()
+
+    hub.holds_at = 100_000
+    assert models.pull(FILE, remove)
+    assert refusals == [f"{NAME} is being fetched right now. Stop that first."]
+
+
+def test_what_is_left_of_a_download_can_be_removed(hub: Hub) -> None:
+    assert pull_and_cancel(hub) == models.removable(NAME)
+    models.remove(NAME)
+    assert files_in_home() == []
+
+
 def test_damage_on_the_way_is_found_and_nothing_kept(hub: Hub) -> None:
     hub.changes = lambda content: content[:-1] + bytes([content[-1] ^ 1])
     with pytest.raises(DownloadError, match="came damaged"):
@@ -180,6 +218,11 @@ def test_what_the_hub_does_not_have_is_named(hub: Hub) -> None:
         models.pull("someone/Tiny-GGUF")
 
 
+def test_a_repository_that_cannot_be_is_named(hub: Hub) -> None:
+    with pytest.raises(DownloadError, match=r"a--b/c cannot be a repository"):
+        models.pull("a--b/c/d.gguf")
+
+
 def test_offline_says_how_to_go_online(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(DownloadError, match="Unset it"):
@@ -212,6 +255,14 @@ def test_a_disk_that_refuses_to_write_is_named(hub: Hub) -> None:
             models.pull(FILE)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_home_that_is_no_folder_is_named(hub: Hub, home: Path) -> None:
+    home.write_text("")
+    with pytest.raises(ModelError, match=r"cannot be written.*ONDEVICE_HOME"):
+        models.pull(FILE)
+    assert models.installed() == []
+    assert models.leftovers() == {}
 
 
 def test_a_name_belongs_to_one_model(hub: Hub, weights: bytes) -> None:

@@ -88,13 +88,16 @@ def test_the_hugging_face_cache_is_used_in_place(
     assert models.find("someone/Repo-GGUF/q4/a.gguf") == model
 
 
-def test_a_model_of_the_catalogue_in_the_hugging_face_cache_needs_no_download(user: Path) -> None:
+def test_a_model_of_the_catalogue_that_another_app_has_needs_no_download(user: Path) -> None:
     recipe = next(recipe for recipe in models.catalogue() if recipe.name == "qwen3-0.6b")
     repo, _, file = recipe.sources[0].origin.rpartition("/")
     path = in_hugging_face_cache(user / ".cache/huggingface/hub", repo, file)
     model = models.find("qwen3-0.6b")
     assert (model.path, model.license) == (path, recipe.license)
     assert models.pull("qwen3-0.6b") == model
+    path.unlink()
+    lm_studio = gguf_files.write(user / ".lmstudio/models" / repo / file)
+    assert models.find("qwen3-0.6b").path == lm_studio
 
 
 def test_ollamas_models_have_ollamas_names(user: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,6 +252,14 @@ def test_a_folder_without_end_is_listed_soon(user: Path) -> None:
         (repo / f"x{number}-00001-of-00200.gguf").touch()
     (repo / "loop").symlink_to(user)
     assert 4900 < len(models.installed()) <= 5000
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names of any bytes")
+def test_a_file_whose_name_is_no_text_is_refused(user: Path) -> None:
+    path = gguf_files.write(user / os.fsdecode(b"a\xff.gguf"))
+    for use in (models.find, lambda name: models.import_file(Path(name))):
+        with pytest.raises(ModelFileError, match="Rename it first"):
+            use(str(path))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX pipes and permissions")

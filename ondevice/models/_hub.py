@@ -24,7 +24,7 @@ from huggingface_hub import (
     hf_hub_url,
     hf_raise_for_status,
 )
-from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
 from ondevice.errors import DownloadError, ModelFileError
@@ -174,6 +174,8 @@ def _hub_errors_of(source: HubSource) -> Generator[None]:
         raise DownloadError(
             f"{source.origin} was not fetched: HF_HUB_OFFLINE is set. Unset it to go online."
         ) from error
+    except HFValidationError as error:
+        raise DownloadError(f"{source.repo} cannot be a repository of the hub: {error}") from error
     except HfHubHTTPError as error:
         raise DownloadError(_meaning(source, error)) from error
     except _HTTPError as error:

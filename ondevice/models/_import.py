@@ -10,8 +10,7 @@ from typing import BinaryIO, Literal
 from ondevice.errors import ModelError, ModelFileError, UsageError
 from ondevice.models import _own, _scan
 from ondevice.models._meter import Meter
-from ondevice.models._pull import OnProgress, checked_name, name_for
-from ondevice.models._records import InstalledModel, Provenance
+from ondevice.models._records import InstalledModel, OnProgress, Provenance
 from ondevice.weights import gguf
 
 #: "share" is a hard link, which takes no room; on another disk it is a copy. "move" is the same,
@@ -36,9 +35,11 @@ def import_file(
     nature = _scan.nature(parts[0])
     if nature is None or not nature.can_chat:
         raise ModelFileError(f"{path} is no model that can chat. Choose another file.")
+    if not all(part.name.isprintable() for part in parts):
+        raise ModelFileError(f"{path} has a name that cannot be shown. Rename it first.")
     if how == "move" and any(part.is_symlink() for part in parts):
         raise UsageError(f"{path} is a link. Name the file it leads to, or leave out --move.")
-    name = checked_name(name or name_for(parts[0].name))
+    name = _own.checked_name(name or _own.name_for(parts[0]))
     meter = Meter(sum(part.stat().st_size for part in parts))
     with _own.changing(name) as (folder, scratch):
         if there := _own.in_folder(folder):
@@ -49,7 +50,9 @@ def import_file(
         sha256 = tuple(_place(part, scratch, how, meter, on_progress) for part in parts)
         for part in parts:
             (scratch / part.name).replace(folder / part.name)
-        _own.write_provenance(folder, Provenance(origin=str(path.absolute()), sha256=sha256))
+        _own.write_provenance(
+            folder, Provenance(origin=_scan.plain(str(path.absolute())), sha256=sha256)
+        )
         if how == "move":
             for part in parts:
                 part.unlink()

@@ -20,12 +20,19 @@ from ondevice.weights import gguf
 
 def installed() -> list[InstalledModel]:
     """The models on disk, by name. A file that several apps know is listed once, as ours first."""
-    licenses = {recipe.name: recipe.license for recipe in catalogue()}
     found: dict[Path, InstalledModel] = {}
     for model in (*_own.models(), *_other_apps.models()):
-        known = replace(model, license=licenses.get(model.name, model.license))
-        found.setdefault(model.path.resolve(), known)
+        found.setdefault(model.path.resolve(), _with_recipe(model))
     return sorted(found.values(), key=lambda model: (model.name.casefold(), model.place))
+
+
+def _with_recipe(model: InstalledModel) -> InstalledModel:
+    """What the catalogue knows of the model, if it is from where the catalogue would fetch it."""
+    for recipe in catalogue():
+        if model.origin in (source.origin for source in recipe.sources):
+            name = model.name if model.place == "ondevice" else recipe.name
+            return replace(model, name=name, license=recipe.license)
+    return model
 
 
 def find(name: str) -> InstalledModel:
@@ -41,7 +48,7 @@ def find(name: str) -> InstalledModel:
     if name.startswith(URL_SCHEMES):
         return InstalledModel(name, Path(), 0, "server", origin=name)
     path = os.path.expanduser(name)  # noqa: PTH111 - that of pathlib fails for "~nobody"
-    model = _at_path(Path(path)) or _called(name)
+    model = _at_path(Path(path)) or called(name)
     if model.missing:
         some = ", ".join(model.missing[:3]) + (" …" if model.missing[3:] else "")
         raise ModelFileError(
@@ -57,15 +64,21 @@ def _at_path(path: Path) -> InstalledModel | None:
             return None
     except OSError:  # too long for a path
         return None
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise ModelFileError(f"{path} has a name that is no text. Rename it first.") from error
     parts = [path.with_name(name) for name in gguf.part_names(path.name)]
     size = sum(part.stat().st_size for part in parts if part.is_file())
     return InstalledModel(_scan.plain(path.stem), path.absolute(), size, "file")
 
 
-def _called(name: str) -> InstalledModel:
+def called(name: str) -> InstalledModel:
+    """As :func:`find`, but ``name`` is no path, and the model may be incomplete."""
+    if own := _own.named(name):
+        return _with_recipe(own)
     on_disk = installed()
-    meant = [model for model in on_disk if model.place == "ondevice" and model.name == name]
-    meant = meant or [model for model in on_disk if name.casefold() in _names(model)]
+    meant = [model for model in on_disk if name.casefold() in _names(model)]
     if len(meant) == 1:
         return meant[0]
     if meant:

@@ -10,7 +10,6 @@ from pathlib import Path
 import msgspec
 
 from ondevice.models import _scan
-from ondevice.models._catalogue import catalogue
 from ondevice.models._records import InstalledModel, Place
 
 _MAX_REPOS = 1000
@@ -39,15 +38,13 @@ def _hugging_face_cache() -> Path:
 
 def _hugging_face() -> Iterator[InstalledModel]:
     """``models--owner--name/snapshots/commit/file``; the files are links to blobs."""
-    recipes = {source.origin: each.name for each in catalogue() for source in each.sources}
     for repo in sorted(_hugging_face_cache().glob("models--*"))[:_MAX_REPOS]:
         snapshots = repo / "snapshots"
         owner_and_name = repo.name.removeprefix("models--").replace("--", "/")
         for files in _scan.models(_scan.walk(snapshots, depth=4)):
             in_repo = files.first.relative_to(snapshots).parts[1:]
             origin = "/".join((owner_and_name, *in_repo))
-            name = recipes.get(origin, files.stem)
-            yield from _model(files, name, "Hugging Face", origin)
+            yield from _model(files, _scan.stem(files.first), "Hugging Face", origin)
 
 
 # ------------------------------------------------------------------ Ollama
@@ -107,7 +104,7 @@ def _lm_studio() -> Iterator[InstalledModel]:
     for folder in (_path("~/.lmstudio/models"), _path("~/.cache/lm-studio/models")):
         for files in _scan.models(_scan.walk(folder, depth=3)):
             origin = files.first.relative_to(folder).as_posix()
-            yield from _model(files, files.stem, "LM Studio", origin)
+            yield from _model(files, _scan.stem(files.first), "LM Studio", origin)
 
 
 # ------------------------------------------------------------------ all

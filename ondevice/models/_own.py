@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import shutil
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
@@ -12,12 +13,30 @@ import msgspec
 from filelock import FileLock
 
 from ondevice import paths
-from ondevice.errors import DiskSpaceError, ModelError
+from ondevice.errors import DiskSpaceError, ModelError, UsageError
 from ondevice.models import _scan
 from ondevice.models._records import InstalledModel, Provenance
 
+_NAME = re.compile(r"[A-Za-z0-9][\w.+-]*", re.ASCII)
 _PROVENANCE = "provenance.json"
 _SPARE_BYTES = 100_000_000  # that a download leaves free
+
+
+def name_for(file: Path) -> str:
+    """A name for the model in this file."""
+    return re.sub(r"[^\w.+-]+", "-", _scan.stem(file), flags=re.ASCII).lstrip("._+-") or "model"
+
+
+def checked_name(name: str) -> str:
+    """``name``, if it can be that of a folder. Raises :class:`UsageError`."""
+    if not _NAME.fullmatch(name):
+        raise UsageError(f"{name} cannot be a name: use letters, digits and - . _ +")
+    return name
+
+
+def named(name: str) -> InstalledModel | None:
+    """Our model of this name, or None."""
+    return in_folder(folder_of(name)) if _NAME.fullmatch(name) else None
 
 
 def folder_of(name: str) -> Path:

@@ -10,29 +10,27 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
 import msgspec
 
 from ondevice import errors, paths
-from ondevice.errors import DownloadCancelled, DownloadError, ModelError, UsageError
+from ondevice.errors import DownloadCancelled, DownloadError, ModelError
 from ondevice.models import _library, _own
 from ondevice.models._catalogue import catalogue
 from ondevice.models._records import (
     HubSource,
     InstalledModel,
+    OnProgress,
     PullFailed,
     PullProgress,
     PullRequest,
 )
 from ondevice.weights import gguf
 
-OnProgress = Callable[[PullProgress], None]
-
 _END_S = 2.0  # after which a process that does not end is killed
 _HUB_FILE = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)/(?P<file>(?:[^/\s]+/)*[^/\s]+\.gguf)", re.ASCII)
-_NAME = re.compile(r"[A-Za-z0-9][\w.+-]*", re.ASCII)
 
 
 def pull(
@@ -62,46 +60,37 @@ def pull(
         if not model.missing and (ours or model.origin in origins):
             return model
     _fetch(request, on_progress, cancel or threading.Event())
-    fetched = _own.in_folder(_own.folder_of(request.name))
-    assert fetched is not None
-    return fetched
+    return _library.called(request.name)
 
 
 def _request(wanted: str, name: str | None) -> PullRequest:
     recipe = next((recipe for recipe in catalogue() if recipe.name == wanted), None)
     if recipe:
-        return PullRequest(checked_name(name or recipe.name), recipe.sources, recipe.size_bytes)
+        return PullRequest(
+            _own.checked_name(name or recipe.name), recipe.sources, recipe.size_bytes
+        )
     on_hub = _HUB_FILE.fullmatch(wanted)
     if not on_hub:
         raise _library.unknown(wanted, set())
     folder, _, file = on_hub["file"].rpartition("/")
     first = gguf.part_names(file)[0]
     source = HubSource(repo=on_hub["repo"], file=f"{folder}/{first}" if folder else first)
-    return PullRequest(checked_name(name or name_for(first)), (source,))
-
-
-def name_for(file: str) -> str:
-    """A name for the model in a file of this name."""
-    stem = re.sub(r"(-00001-of-\d{5})?\.gguf$", "", file)
-    return re.sub(r"[^\w.+-]+", "-", stem, flags=re.ASCII).lstrip("._+-") or "model"
-
-
-def checked_name(name: str) -> str:
-    """``name``, if it can be that of a folder. Raises :class:`UsageError`."""
-    if not _NAME.fullmatch(name):
-        raise UsageError(f"{name} cannot be a name: use letters, digits and - . _ +")
-    return name
+    return PullRequest(_own.checked_name(name or _own.name_for(Path(first))), (source,))
 
 
 def _fetch(request: PullRequest, on_progress: OnProgress, cancel: threading.Event) -> None:
-    log = paths.ensure_private(paths.log_dir()) / "pull.log"
-    with log.open("wb") as errors_to:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "ondevice.models._fetch"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors_to,
-        )
+    log = paths.log_dir() / "pull.log"
+    try:
+        paths.ensure_private(log.parent)
+        with log.open("wb") as errors_to:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "ondevice.models._fetch"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors_to,
+            )
+    except OSError as error:
+        raise ModelError(f"{log} cannot be written: {error}. Set ONDEVICE_HOME.") from error
     assert process.stdin is not None
     assert process.stdout is not None
     failure: PullFailed | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -82,6 +83,9 @@ class PullProgress(msgspec.Struct, frozen=True, tag="progress"):
 
     done_bytes: int
     total_bytes: int  # 0: not known yet
+
+
+OnProgress = Callable[[PullProgress], None]
 
 
 class PullRequest(msgspec.Struct, frozen=True):

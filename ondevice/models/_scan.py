@@ -20,7 +20,7 @@ _MAX_LICENSE = 40  # characters
 
 #: ``general.type`` and ``general.architecture`` of files that cannot chat by themselves.
 _PARTIAL_TYPES = ("adapter", "imatrix", "mmproj")
-_ENCODERS = re.compile(r"clip|.*bert.*|t5encoder|.*embedding|wavtokenizer.*")
+_ENCODERS = re.compile(r"clip|.*bert.*|t5encoder|.*embed.*|wavtokenizer.*")
 
 
 class Files(NamedTuple):
@@ -30,10 +30,10 @@ class Files(NamedTuple):
     size_bytes: int  # of the parts that are there
     missing: tuple[str, ...]  # names of parts
 
-    @property
-    def stem(self) -> str:
-        """The name without its ending and the number of the part."""
-        return re.sub(r"-\d{5}-of-\d{5}$", "", self.first.stem)
+
+def stem(path: Path) -> str:
+    """The file's name without its ending and the number of the part."""
+    return re.sub(r"-\d{5}-of-\d{5}$", "", path.stem)
 
 
 def walk(folder: Path, depth: int) -> Iterator[Path]:
