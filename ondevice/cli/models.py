@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 
 import click
@@ -248,12 +249,15 @@ def where(name: str, as_json: bool) -> None:
 
 @contextmanager
 def _progress(label: str) -> Iterator[Callable[[PullProgress], None]]:
-    """A bar on standard error; gives what moves it."""
-    with click.progressbar(length=0, label=label, file=sys.stderr) as bar:
+    """Gives what draws and moves a bar on standard error; without news there is none."""
+    with ExitStack() as stack:
+        bar = cache(
+            lambda: stack.enter_context(click.progressbar(length=0, label=label, file=sys.stderr))
+        )
 
         def show(news: PullProgress) -> None:
-            bar.length = news.total_bytes
-            bar.update(news.done_bytes - bar.pos)
+            bar().length = news.total_bytes
+            bar().update(news.done_bytes - bar().pos)
 
         yield show
 
