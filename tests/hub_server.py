@@ -109,10 +109,10 @@ class _Handler(BaseHTTPRequestHandler):
         asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
         start = int(asked[1]) if asked else 0
         hub.asked.append(Asked(start, self.headers.get("Authorization")))
-        if hub.statuses:
-            self._reply(hub.statuses.pop(0))
-            return
         total = len(content)
+        if hub.statuses or start >= total:
+            self._reply(hub.statuses.pop(0) if hub.statuses else 416)
+            return
         headers = {}
         if asked and hub.knows_ranges:
             headers["Content-Range"] = f"bytes {start}-{total - 1}/{total}"

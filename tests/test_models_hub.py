@@ -74,6 +74,13 @@ def test_a_connection_that_breaks_is_taken_up_again(hub: Hub, weights: bytes) ->
     assert [asked.start for asked in hub.asked] == [0, 0, 50_000, 50_000, 80_000]
 
 
+def test_a_file_that_is_shorter_than_the_hub_says_is_refused(hub: Hub, weights: bytes) -> None:
+    hub.claims = {"X-Linked-Size": str(len(weights) + 1)}
+    with pytest.raises(DownloadError, match="The hub answers 416"):
+        models.pull(FILE)
+    assert models.installed() == []
+
+
 def test_a_server_without_ranges_sends_all_of_it_again(hub: Hub, weights: bytes) -> None:
     hub.knows_ranges = False
     hub.cuts = [50_000]

