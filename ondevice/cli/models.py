@@ -234,7 +234,7 @@ def rm(name: str, yes: bool, as_json: bool) -> None:
 @_as_json
 def where(name: str, as_json: bool) -> None:
     """Print the path of a model's file; of a split one that of the first part."""
-    model = models.find(name)
+    model = models.find_file(name)
     if as_json:
         parts = [str(model.path.with_name(part)) for part in gguf.part_names(model.path.name)]
         _print_json({"path": str(model.path), "parts": parts})

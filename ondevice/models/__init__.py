@@ -3,7 +3,7 @@
 from ondevice.models._catalogue import catalogue
 from ondevice.models._facts import Facts, facts
 from ondevice.models._import import How, import_file
-from ondevice.models._library import find, installed, removable, remove
+from ondevice.models._library import find, find_file, installed, removable, remove
 from ondevice.models._own import leftovers
 from ondevice.models._pull import pull
 from ondevice.models._records import InstalledModel, PullProgress, Recipe
@@ -17,6 +17,7 @@ __all__ = [
     "catalogue",
     "facts",
     "find",
+    "find_file",
     "import_file",
     "installed",
     "leftovers",

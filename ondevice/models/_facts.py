@@ -41,7 +41,7 @@ def facts(name: str) -> Facts:
     Raises :class:`ModelNotFound`, and :class:`ModelFileError` if its file is damaged.
     """
     try:
-        model = _library.find(name)
+        model = _library.find_file(name)
     except ModelNotFound:
         recipe = next((recipe for recipe in catalogue() if recipe.name == name), None)
         if recipe is None:

@@ -39,8 +39,8 @@ def find(name: str) -> InstalledModel:
     """The model that ``name`` means.
 
     That is one on a server for a URL such as "http://localhost:8017/v1#smollm2-135m"; a GGUF file
-    of this path; else our own model of this name; else one of another app, by
-    its name, its file's name, Ollama's "name:tag" or "owner/repo/file.gguf".
+    of this path; else our own model of this name; else one of another app, by its name, its
+    file's name, Ollama's "name:tag" or "owner/repo/file.gguf".
 
     Raises :class:`ModelNotFound` with what to do instead, also if several models are meant, and
     :class:`ModelFileError` if parts of the model are missing.
@@ -55,6 +55,14 @@ def find(name: str) -> InstalledModel:
             f"{model.name} is not complete: {some} {'is' if len(model.missing) == 1 else 'are'} "
             f"missing in {model.path.parent}. Fetch it again where it came from."
         )
+    return model
+
+
+def find_file(name: str) -> InstalledModel:
+    """As :func:`find`, for who needs the file: a model on a server is refused."""
+    model = find(name)
+    if model.place == "server":
+        raise ModelNotFound(f"{name} is on a server and not on this disk. Ask the server about it.")
     return model
 
 
@@ -114,7 +122,7 @@ def removable(name: str) -> int:
     n_bytes = ours.get(name, 0) + _own.leftovers().get(name, 0)
     if name in ours or n_bytes:
         return n_bytes
-    model = find(name)
+    model = find_file(name)
     if model.place == "file":
         why = "it is not in the folder of ondevice. Delete the file yourself if you want to."
     elif model.place == "ondevice":
