@@ -12,7 +12,7 @@ import gguf_files
 import pytest
 
 from ondevice import models, paths
-from ondevice.errors import ModelError, ModelFileError, ModelNotFound
+from ondevice.errors import ModelError, ModelFileError, ModelNotFound, UsageError
 from ondevice.models import InstalledModel
 
 
@@ -255,11 +255,19 @@ def test_a_folder_without_end_is_listed_soon(user: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="file names of any bytes")
-def test_a_file_whose_name_is_no_text_is_refused(user: Path) -> None:
-    path = gguf_files.write(user / os.fsdecode(b"a\xff.gguf"))
-    for use in (models.find, lambda name: models.import_file(Path(name))):
-        with pytest.raises(ModelFileError, match="Rename it first"):
-            use(str(path))
+def test_a_file_whose_name_is_no_text_can_be_imported(user: Path) -> None:
+    path = gguf_files.write(user / os.fsdecode(b"a\xff\x1b.gguf"))
+    with pytest.raises(ModelFileError, match="Rename it first"):
+        models.find(str(path))
+    assert models.import_file(path).name == "a-"
+    assert models.find("a-").origin == str(user / "a.gguf")
+
+
+def test_a_file_of_any_name_can_be_imported(user: Path) -> None:
+    blob = in_ollama(user / ".ollama/models", "registry.ollama.ai/library/b/latest")
+    assert models.import_file(blob, "blob").path.samefile(blob)
+    hidden = gguf_files.write(user / ".v1.5-hidden")
+    assert models.import_file(hidden).name == "v1.5-hidden"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX pipes and permissions")
@@ -341,6 +349,9 @@ def test_a_name_is_not_given_twice(user: Path) -> None:
     with pytest.raises(ModelError, match=r"There is a model named a already.*--name"):
         models.import_file(path)
     assert models.import_file(path, "b").name == "b"
+    for name in (" ", ".", "a/b", "..", "c-00001-of-00002"):
+        with pytest.raises(UsageError, match="cannot be a name"):
+            models.import_file(path, name)
 
 
 # ------------------------------------------------------------------ remove

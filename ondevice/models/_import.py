@@ -35,8 +35,6 @@ def import_file(
     nature = _scan.nature(parts[0])
     if nature is None or not nature.can_chat:
         raise ModelFileError(f"{path} is no model that can chat. Choose another file.")
-    if not all(part.name.isprintable() for part in parts):
-        raise ModelFileError(f"{path} has a name that cannot be shown. Rename it first.")
     if how == "move" and any(part.is_symlink() for part in parts):
         raise UsageError(f"{path} is a link. Name the file it leads to, or leave out --move.")
     name = _own.checked_name(name or _own.name_for(parts[0]))
@@ -47,9 +45,13 @@ def import_file(
                 f"There is a model named {name} already: {there.path}. Choose another name with "
                 f"--name, or remove that one first: ondevice models rm {name}"
             )
-        sha256 = tuple(_place(part, scratch, how, meter, on_progress) for part in parts)
-        for part in parts:
-            (scratch / part.name).replace(folder / part.name)
+        places = [scratch / each for each in _names(name, len(parts))]
+        sha256 = tuple(
+            _place(part, place, how, meter, on_progress)
+            for part, place in zip(parts, places, strict=True)
+        )
+        for place in places:
+            place.replace(folder / place.name)
         _own.write_provenance(
             folder, Provenance(origin=_scan.plain(str(path.absolute())), sha256=sha256)
         )
@@ -61,9 +63,14 @@ def import_file(
     return model
 
 
-def _place(part: Path, scratch: Path, how: How, meter: Meter, on_progress: OnProgress) -> str:
-    """Put the file into ``scratch`` and return its sha256."""
-    target = scratch / part.name
+def _names(name: str, n_parts: int) -> list[str]:
+    """What the files are called with us, whatever they were called before."""
+    number = f"-00001-of-{n_parts:05}" if n_parts > 1 else ""
+    return gguf.part_names(f"{name}{number}.gguf")
+
+
+def _place(part: Path, target: Path, how: How, meter: Meter, on_progress: OnProgress) -> str:
+    """Put the file at ``target`` and return its sha256."""
     source = part.resolve()
     if how == "link":
         target.symlink_to(source)
@@ -71,7 +78,7 @@ def _place(part: Path, scratch: Path, how: How, meter: Meter, on_progress: OnPro
         try:
             os.link(source, target)
         except OSError:  # another disk, or one without hard links
-            _own.check_disk(scratch, meter.total - meter.done)
+            _own.check_disk(target.parent, meter.total - meter.done)
             with source.open("rb") as file, target.open("wb") as copy:
                 return _digest(file, copy, meter, on_progress)
     with source.open("rb") as file:

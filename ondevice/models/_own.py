@@ -28,8 +28,8 @@ def name_for(file: Path) -> str:
 
 
 def checked_name(name: str) -> str:
-    """``name``, if it can be that of a folder. Raises :class:`UsageError`."""
-    if not _NAME.fullmatch(name):
+    """``name``, if it can be that of a folder and of a file. Raises :class:`UsageError`."""
+    if not _NAME.fullmatch(name) or _scan.stem(Path(f"{name}.gguf")) != name:
         raise UsageError(f"{name} cannot be a name: use letters, digits and - . _ +")
     return name
 

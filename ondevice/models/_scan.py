@@ -33,7 +33,7 @@ class Files(NamedTuple):
 
 def stem(path: Path) -> str:
     """The file's name without its ending and the number of the part."""
-    return re.sub(r"-\d{5}-of-\d{5}$", "", path.stem)
+    return re.sub(r"(-\d{5}-of-\d{5})?\.gguf$", "", path.name)
 
 
 def walk(folder: Path, depth: int) -> Iterator[Path]:
