@@ -29,6 +29,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     threads: int | None = None  # None: the physical cores
     ram: str | None = None  # a limit such as "1.5G"; None: what is available
     draft: str | None = None  # a smaller model of the same family, when weights are streamed
+    memory: bool = True  # whether new chats are remembered and helped by what is remembered
     sampling: Sampling = Sampling()
 
     def __post_init__(self) -> None:

@@ -71,5 +71,5 @@ async def at_the_terminal(
 ) -> AsyncIterator[User]:
     """The app with a model's file or name in its settings, in a terminal of columns and rows."""
     app = OndeviceApp(engine, chats, Settings(model=str(model), **settings), earlier)
-    async with app.run_test(size=size) as pilot:
+    async with app.run_test(size=size, notifications=True) as pilot:
         yield User(pilot)

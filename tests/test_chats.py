@@ -271,7 +271,7 @@ def test_what_the_user_said_is_remembered_and_recalled_once_in_another_conversat
 
     chat = chats.create()
     said = chats.say(chat, "Which city do I live in?", recall=200)
-    assert any("Lisbon" in text for text in said.recalled)
+    assert any("Lisbon" in cube.content for cube in said.recalled)
     (message,) = chats.load(chat).messages
     assert message.content == "Which city do I live in?"
     (turn,) = chats.load(chat).turns()
@@ -279,7 +279,7 @@ def test_what_the_user_said_is_remembered_and_recalled_once_in_another_conversat
     assert turn.content.endswith("\n\nWhich city do I live in?")
     assert chats.say(chat, "So, which city do I live in?", recall=200).recalled == ()
     again = chats.say(chat, "In which city do I live?", recall=200, instead_of=message.id)
-    assert any("Lisbon" in text for text in again.recalled)
+    assert any("Lisbon" in cube.content for cube in again.recalled)
 
 
 def test_a_private_conversation_is_neither_remembered_nor_helped_by_memories(

@@ -20,7 +20,7 @@ from ondevice.errors import EngineDied, ModelFileError
 from ondevice.store import Database
 from tui.app import OndeviceApp
 from tui.screens.chat import ChatScreen
-from tui.screens.earlier import EarlierScreen
+from tui.screens.chats import ChatsScreen
 from tui.screens.models import ModelsScreen
 from tui.widgets.prompt import Prompt
 from tui.widgets.thinking import Thinking
@@ -90,8 +90,9 @@ async def test_thinking_stays_folded_until_it_is_opened(open_app: OpenApp) -> No
     thought = Chunk(text="The user greets me.", part="thinking")
     async with open_app(FakeEngine([thought, "Hello!"])) as user:
         await user.says("Hi")
-        await user.sees("Thought for 0 s")
+        await user.sees("Thought for")
         await user.sees("Hello!")
+        await user.is_idle()
         assert "greets" not in user.screen
         await user.pilot.click(Thinking)
         await user.sees("The user greets me.")
@@ -284,14 +285,15 @@ async def test_commands_are_in_the_palette(open_app: OpenApp) -> None:
     async with open_app(FakeEngine(["Hello."])) as user:
         await user.says("Hi")
         await user.sees("Hello.")
-        await user.pilot.press("ctrl+p", *"new", "space", *"chat")
-        await user.sees("Leave this conversation")
+        await user.pilot.press("ctrl+p", *"another", "space", *"chat")
+        await user.sees("Begin another chat")
+        await user.sees("/new")
         await user.pilot.press("down", "enter")
         await user.sees("Nothing you write leaves it")
 
 
 def test_every_key_can_be_remapped() -> None:
-    for cls in (OndeviceApp, ChatScreen, EarlierScreen, ModelsScreen, Prompt):
+    for cls in (OndeviceApp, ChatScreen, ChatsScreen, ModelsScreen, Prompt):
         for binding in cls.__dict__["BINDINGS"]:
             assert isinstance(binding, Binding)
             assert binding.id, f"{cls.__name__}: {binding.key}"

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 from terminal_user import User, at_the_terminal
 
-from ondevice import paths
+from ondevice import models, paths
 from ondevice.chats import Chats
+from ondevice.config import Settings
 from ondevice.engine._fake import FakeEngine
 from ondevice.engine.messages import Chunk, Notice
 from ondevice.errors import EngineDied
@@ -88,7 +89,11 @@ async def test_the_conversation(chats: Chats, model: str, size: tuple[int, int])
 
 
 @pytest.mark.parametrize("size", SIZES)
-async def test_the_models(chats: Chats, model: str, size: tuple[int, int]) -> None:
+async def test_the_models(
+    chats: Chats, model: str, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = [recipe for recipe in models.catalogue() if recipe.name == Settings().model]
+    monkeypatch.setattr(models, "catalogue", lambda: known)
     async with at_the_terminal(FakeEngine(), chats, model, size=size) as user:
         await user.until(lambda: "ctx" in user.status, "loaded")
         await user.pilot.press("ctrl+l")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from functools import partial
 from typing import ClassVar
 
 from textual.app import App, SystemCommand
@@ -13,6 +14,8 @@ from textual.screen import Screen
 from ondevice import chats
 from ondevice.config import Settings
 from ondevice.engine import EngineLike
+from tui.commands import COMMANDS
+from tui.messages import CommandGiven
 from tui.screens.chat import ChatScreen
 from tui.shared_engine import SharedEngine
 
@@ -30,6 +33,7 @@ class OndeviceApp(App[None]):
         "screens/dialog.tcss",
     ]
     BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("f1", "help", "Help", id="app.help"),
         Binding("ctrl+q", "quit", "Quit", id="app.quit", priority=True),
         # Where text is selected, ctrl+c copies it and does not come here.
         Binding("ctrl+c", "quit", show=False, id="app.interrupt"),
@@ -57,10 +61,10 @@ class OndeviceApp(App[None]):
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         yield from super().get_system_commands(screen)
         if isinstance(screen, ChatScreen):
-            yield SystemCommand("New chat", "Leave this conversation", screen.action_new)
-            yield SystemCommand("Earlier chats", "Continue one of them", screen.action_earlier)
-            yield SystemCommand("Models", "Choose, fetch and load a model", screen.action_models)
-            yield SystemCommand("Stop", "End the reply under way", screen.action_stop)
+            for command in COMMANDS:
+                given = partial(screen.obey, CommandGiven(command.name, ""))
+                spelled = f"/{command.name} {command.argument}".strip()
+                yield SystemCommand(command.help, spelled, given)
 
     async def on_unmount(self) -> None:
         await self._engine.close()

@@ -6,14 +6,34 @@ from dataclasses import dataclass
 
 from textual.message import Message
 
+from ondevice.chats import Attachment
+from ondevice.chats import Message as ChatMessage
 from ondevice.engine.messages import Statistics
 
 
 @dataclass
 class Submitted(Message):
-    """The user has sent the text of the prompt."""
+    """The user has sent what is in the prompt."""
 
     text: str
+    attachments: tuple[Attachment, ...] = ()
+    replaced: ChatMessage | None = None
+    """The message that it is an edit of."""
+
+
+@dataclass
+class CommandGiven(Message):
+    """The user has typed a command, such as "/rename Holidays"."""
+
+    name: str
+    argument: str
+
+
+@dataclass
+class Typed(Message):
+    """The user types, but not in the prompt."""
+
+    character: str
 
 
 @dataclass

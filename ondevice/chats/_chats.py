@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
-from ondevice.chats import _read
+from ondevice.chats import _foreign, _read, _transfer
 from ondevice.chats._records import Attachment, Conversation, Found, Heading
 from ondevice.engine.messages import Role
-from ondevice.errors import StoreError
+from ondevice.errors import StoreError, UsageError
 from ondevice.memory import Cube, Memory
 from ondevice.store import Connection, Database
 
@@ -21,7 +23,7 @@ class Said:
     """What came of a message of the user."""
 
     message_id: int
-    recalled: tuple[str, ...] = ()  # memories that go with it to the model
+    recalled: tuple[Cube, ...] = ()  # memories that go with it to the model
     learnt: tuple[str, ...] = ()  # facts that were read from it, new ones only
     left_out: tuple[str, ...] = ()  # kinds of secrets that were not remembered
 
@@ -42,6 +44,20 @@ class Chats:
         """Conversations, pinned ones first, then the one used last first."""
         with self.database.read() as connection:
             return _read.headings(connection, archived=archived)
+
+    def heading(self, conversation_id: int) -> Heading | None:
+        """The conversation as in a list, or None if it is not there."""
+        with self.database.read() as connection:
+            return _read.heading(connection, conversation_id)
+
+    def of_message(self, message_id: int) -> int:
+        """The conversation that has this message."""
+        with self.database.read() as connection:
+            row = connection.execute(
+                "SELECT conversation_id FROM message WHERE id = ?", (message_id,)
+            ).fetchone()
+        _check(row is not None)
+        return int(row["conversation_id"])
 
     def search(self, text: str, *, conversation_id: int | None = None) -> list[Found]:
         """The best message of each conversation that has these words, best first.
@@ -102,7 +118,6 @@ class Chats:
         conversation its title.
         """
         recalled = self._recall(conversation_id, text, recall, instead_of) if recall else ()
-        quoted = tuple(cube.content for cube in recalled)
         with self.database.write() as connection:
             message_id = append(
                 connection,
@@ -120,12 +135,12 @@ class Chats:
                 "INSERT INTO recall VALUES (?, ?)", [(message_id, cube.id) for cube in recalled]
             )
             if not text or _is_private(connection, conversation_id):
-                return Said(message_id, quoted)
+                return Said(message_id, recalled)
             remembered = self.memory.remember_turn(
                 connection, conversation_id=conversation_id, message_id=message_id, text=text
             )
         learnt = tuple(cube.content for cube in remembered.facts)
-        return Said(message_id, quoted, learnt, remembered.left_out)
+        return Said(message_id, recalled, learnt, remembered.left_out)
 
     def show(self, message_id: int) -> None:
         """Let the conversation go on in the branch of this message, the newest one if many."""
@@ -175,6 +190,35 @@ class Chats:
             connection.execute("INSERT OR IGNORE INTO scrub VALUES (1)")
         self.database.scrub()
 
+    def export(self, conversation_id: int, path: Path) -> None:
+        """Write the conversation to a new file, mode 0600: JSON for ``.json``, else Markdown.
+
+        JSON has all branches and can be imported again. Raises :class:`UsageError` when the file
+        is there already or cannot be written.
+        """
+        if path.suffix.lower() == ".json":
+            with self.database.read() as connection:
+                data = _transfer.to_json(connection, conversation_id)
+        else:
+            data = _transfer.markdown(self.load(conversation_id)).encode()
+        try:
+            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+        except OSError as error:
+            raise UsageError(f"{path} cannot be written: {error.strerror}.") from error
+
+    def import_(self, path: Path) -> list[int]:
+        """Add the conversations of a file and return their ids; nothing of them is remembered.
+
+        It may be an export of our own, of ChatGPT or of Claude. Raises :class:`UsageError` for
+        anything else, and then adds nothing.
+        """
+        transcripts = _foreign.read(path)
+        with self.database.write() as connection:
+            ids = [_transfer.insert(connection, transcript) for transcript in transcripts]
+        return [id_ for id_ in ids if id_ is not None]
+
     def _set(self, conversation_id: int, column: str, value: str | bool) -> None:
         with self.database.write() as connection:
             changed = connection.execute(
@@ -184,7 +228,7 @@ class Chats:
 
     def _recall(
         self, conversation_id: int, text: str, budget: int, instead_of: int | None
-    ) -> Sequence[Cube]:
+    ) -> tuple[Cube, ...]:
         """Memories that help to answer ``text``, but those that the model has seen already."""
         with self.database.read() as connection:
             if _is_private(connection, conversation_id):
@@ -194,7 +238,8 @@ class Chats:
         recalled = self.memory.recall(
             text, budget=budget, count_tokens=_about_tokens, conversation_id=conversation_id
         )
-        return [cube for cube in recalled.cubes if cube.id not in seen] if recalled else ()
+        cubes = recalled.cubes if recalled else ()
+        return tuple(cube for cube in cubes if cube.id not in seen)
 
 
 def append(

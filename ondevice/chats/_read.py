@@ -39,6 +39,11 @@ def headings(connection: Connection, *, archived: bool) -> list[Heading]:
     return [_heading(row) for row in rows]
 
 
+def heading(connection: Connection, conversation_id: int) -> Heading | None:
+    row = connection.execute(f"{_HEADING} WHERE id = ?", (conversation_id,)).fetchone()
+    return _heading(row) if row else None
+
+
 def load(
     connection: Connection, memory: Memory, conversation_id: int, until: int | None
 ) -> Conversation | None:
@@ -99,20 +104,34 @@ def search(connection: Connection, text: str, conversation_id: int | None) -> li
         return []
     query = " ".join(f'"{word}"' for word in words) + "*"
     rows = connection.execute(
-        "SELECT message.id, conversation_id, bm25(message_index) AS rank, "
-        "snippet(message_index, 0, char(2), char(3), '…', 12) AS excerpt "
-        "FROM message_index JOIN message ON message.id = message_index.rowid "
-        "WHERE message_index MATCH ? AND (?2 IS NULL OR conversation_id = ?2) "
+        "SELECT message.id, conversation_id FROM message_index "
+        "JOIN message ON message.id = message_index.rowid "
+        "WHERE message_index MATCH ?1 AND (?2 IS NULL OR conversation_id = ?2) "
         "ORDER BY CASE WHEN ?2 IS NULL THEN rank ELSE message.id END",
         (query, conversation_id),
     ).fetchall()
-    best: dict[int, Row] = {}
+    best: dict[int, int] = {}  # conversation → message, or a message → itself
     for row in rows:
-        best.setdefault(row["id"] if conversation_id else row["conversation_id"], row)
-    found = [
-        Found(_one_heading(connection, row["conversation_id"]), row["id"], _pieces(row["excerpt"]))
-        for row in list(best.values())[:_FOUND]
-    ]
+        best.setdefault(row["id"] if conversation_id else row["conversation_id"], row["id"])
+    wanted = list(best.values())[:_FOUND]
+    excerpts = dict(
+        connection.execute(
+            "SELECT rowid, snippet(message_index, 0, char(2), char(3), '…', 12) "
+            "FROM message_index WHERE message_index MATCH ? "
+            "AND rowid IN (SELECT value FROM json_each(?))",
+            (query, json.dumps(wanted)),
+        ).fetchall()
+    )
+    headings = {
+        row["message_id"]: _heading(row)
+        for row in connection.execute(
+            f"SELECT heading.*, message.id AS message_id FROM ({_HEADING}) AS heading "
+            "JOIN message ON conversation_id = heading.id "
+            "WHERE message.id IN (SELECT value FROM json_each(?))",
+            (json.dumps(wanted),),
+        )
+    }
+    found = [Found(headings[id_], id_, _pieces(excerpts[id_])) for id_ in wanted]
     if conversation_id is None:
         titled = connection.execute(
             f"{_HEADING} WHERE instr(lower(title), lower(?)) ORDER BY updated_at DESC LIMIT ?",
@@ -144,11 +163,6 @@ def _versions(connection: Connection, conversation_id: int) -> dict[int | None, 
         (conversation_id,),
     )
     return {row["parent_id"]: tuple(sorted(json.loads(row["ids"]))) for row in rows}
-
-
-def _one_heading(connection: Connection, conversation_id: int) -> Heading:
-    row = connection.execute(f"{_HEADING} WHERE id = ?", (conversation_id,)).fetchone()
-    return _heading(row)
 
 
 def _heading(row: Row) -> Heading:

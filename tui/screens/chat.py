@@ -3,79 +3,86 @@
 from __future__ import annotations
 
 import asyncio
+from inspect import isawaitable
 from typing import ClassVar
 
 from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.screen import Screen
 from textual.widgets import Footer
 
-from ondevice import chats, models
-from ondevice.config import Settings
+from ondevice import models
 from ondevice.errors import LoadCancelled, ModelNotFound, OndeviceError
 from ondevice.models import InstalledModel
 from ondevice.ram import process
-from tui.messages import ReplyEnded, ReplyProgressed, Submitted
-from tui.screens.earlier import EarlierScreen
+from tui import commands
+from tui.messages import CommandGiven, ReplyEnded, ReplyProgressed, Submitted, Typed
+from tui.screens.chat_keeping import ChatKeeping
+from tui.screens.chat_memory import ChatMemory
+from tui.screens.chat_turns import ChatTurns
 from tui.screens.models import ModelsScreen
-from tui.shared_engine import SharedEngine
-from tui.widgets.conversation import Conversation
-from tui.widgets.prompt import Prompt
-from tui.widgets.status_bar import StatusBar
 
 _LOOK_AT_RAM = 1.0  # seconds
 
 
-class ChatScreen(Screen[None]):
-    """Opens with ``earlier``, or with a new conversation."""
-
+class ChatScreen(ChatTurns, ChatKeeping, ChatMemory):
     AUTO_FOCUS = "Prompt"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "stop", "Stop", id="chat.stop"),
         Binding("ctrl+n", "new", "New", id="chat.new"),
-        Binding("ctrl+r", "earlier", "Earlier", id="chat.earlier"),
+        Binding("ctrl+r", "chats", "Chats", id="chat.chats"),
+        Binding("ctrl+o", "memory", "Memory", id="chat.memory"),
         Binding("ctrl+l", "models", "Models", id="chat.models"),
+        Binding("ctrl+f", "find", "Find", show=False, id="chat.find", priority=True),
         # Before the prompt takes them for its own few lines.
+        Binding("ctrl+up", "point(-1)", "Messages", show=False, id="chat.up", priority=True),
+        Binding("ctrl+down", "point(1)", show=False, id="chat.down", priority=True),
         Binding("pageup", "page(-1)", show=False, id="chat.page_up", priority=True),
         Binding("pagedown", "page(1)", show=False, id="chat.page_down", priority=True),
     ]
 
-    def __init__(
-        self,
-        engine: SharedEngine,
-        store: chats.Chats,
-        settings: Settings,
-        earlier: chats.Conversation | None = None,
-    ) -> None:
-        super().__init__()
-        self._engine = engine
-        self._store = store
-        self._settings = settings
-        self._model = settings.model
-        self.conversation = self._conversation(earlier)
-        self.prompt = Prompt()
-        self.status = StatusBar()
-
     def compose(self) -> ComposeResult:
         yield self.conversation
+        yield self.prompt.completions
         yield self.prompt
         yield self.status
         yield Footer()
 
     def on_mount(self) -> None:
         self.set_interval(_LOOK_AT_RAM, self._look_at_ram)
+        self.status.private = self.conversation.private
         self.load_model()
 
-    # ------------------------------------------------------------------ the conversation
+    # ------------------------------------------------------------------ talking
 
     @on(Submitted)
     def _send(self, message: Submitted) -> None:
-        if self.conversation.replying:
+        if self.is_busy():
+            self.prompt.revise(message.replaced)
             self.prompt.give_back(message.text)
-            self.notify("A reply is under way. Esc stops it.")
         else:
-            self.conversation.ask(message.text)
+            replaced = message.replaced.id if message.replaced else None
+            self.conversation.ask(message.text, message.attachments, replaced)
+
+    @on(CommandGiven)
+    async def obey(self, given: CommandGiven) -> None:
+        command = commands.find(given.name)
+        if command is None:
+            self.notify(f"There is no command /{given.name}. F1 shows them.", severity="warning")
+        elif command.argument.isupper() and not given.argument:
+            self.prompt.text = f"/{command.name} "
+            self.notify(f"Say /{command.name} {command.argument}.")
+        elif command.argument:
+            done = getattr(self, f"action_{command.action}")(given.argument)
+            if isawaitable(done):
+                await done
+        else:
+            await self.run_action(command.action)
+
+    @on(Typed)
+    def _type(self, message: Typed) -> None:
+        self.prompt.focus()
+        self.prompt.insert(message.character)
 
     @on(ReplyProgressed)
     def _show_progress(self, message: ReplyProgressed) -> None:
@@ -89,42 +96,26 @@ class ChatScreen(Screen[None]):
         if message.statistics:
             self.status.statistics = message.statistics
 
-    def _conversation(self, earlier: chats.Conversation | None) -> Conversation:
-        return Conversation(
-            self._engine,
-            self._store,
-            system=self._settings.system,
-            sampling=self._settings.sampling,
-            earlier=earlier,
-        )
-
-    async def _open(self, earlier: chats.Conversation | None) -> None:
-        """Show another conversation; a reply under way in this one is stopped and kept."""
-        await self.conversation.remove()
-        self.conversation = self._conversation(earlier)
-        await self.mount(self.conversation, before=self.prompt)
-        self.status.doing = ""
-        self._show_model()
-        self.prompt.focus()
-
-    async def action_new(self) -> None:
-        await self._open(None)
-
-    @work
-    async def action_earlier(self) -> None:
-        chosen = await self.app.push_screen_wait(EarlierScreen(self._store.headings()))
-        if chosen is not None:
-            await self._open(self._store.load(chosen))
-
     def action_stop(self) -> None:
         if self.conversation.replying:
             self.conversation.stop()
-        else:
+        elif self.prompt.has_focus:
             self.workers.cancel_group(self, "load")
+        else:
+            self.prompt.focus()
 
     def action_page(self, direction: int) -> None:
         conversation = self.conversation
         conversation.scroll_relative(y=direction * (conversation.size.height - 2), animate=False)
+
+    def action_help(self) -> None:
+        if self.query("HelpPanel"):
+            self.app.action_hide_help_panel()
+        else:
+            self.app.action_show_help_panel()
+
+    async def action_quit(self) -> None:
+        await self.app.action_quit()
 
     # ------------------------------------------------------------------ the engine
 
@@ -139,14 +130,14 @@ class ChatScreen(Screen[None]):
     @work(group="load", exclusive=True)
     async def load_model(self, model: InstalledModel | None = None) -> None:
         """Load a model (None: that of the settings) in place of the one loaded before."""
-        async with self._engine.free:
+        async with self.engine.free:
             try:
                 if model is None:
-                    model = await asyncio.to_thread(models.find, self._settings.model)
+                    model = await asyncio.to_thread(models.find, self.settings.model)
                 self._model = self.status.model = model.name
                 self.status.loaded = 0.0
-                request = self._settings.load_request(model)
-                await self._engine.load(request, self._show_loading)
+                request = self.settings.load_request(model)
+                await self.engine.load(request, self._show_loading)
             except LoadCancelled:
                 pass
             except ModelNotFound as error:
@@ -158,11 +149,11 @@ class ChatScreen(Screen[None]):
 
     def _not_found(self, error: ModelNotFound) -> str:
         titles = {recipe.name: recipe.title for recipe in models.catalogue()}
-        title = titles.get(self._settings.model)
+        title = titles.get(self.settings.model)
         return f"{title} is not on disk yet. Enter fetches it." if title else str(error)
 
     def _show_model(self) -> None:
-        loaded = self._engine.loaded
+        loaded = self.engine.loaded
         self.status.loaded = None
         self.status.model = self._model if loaded else "no model"
         self.status.n_ctx = loaded.n_ctx if loaded else None
@@ -172,5 +163,5 @@ class ChatScreen(Screen[None]):
         self.status.loaded = fraction
 
     def _look_at_ram(self) -> None:
-        pid = self._engine.pid
+        pid = self.engine.pid
         self.status.ram = process.of_process(pid) if pid else None

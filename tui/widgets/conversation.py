@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine, Sequence
+from typing import Any
 
 from textual.app import ComposeResult
-from textual.containers import VerticalScroll
 from textual.worker import Worker
 
 from ondevice import chats
+from ondevice.chats import Attachment
 from ondevice.engine.messages import Event, PromptProgress, Sampling
 from ondevice.engine.messages import Notice as EngineNotice
 from ondevice.errors import OndeviceError
 from tui.messages import ReplyEnded, ReplyProgressed
 from tui.shared_engine import SharedEngine
+from tui.widgets.message import MessageView
 from tui.widgets.notice import Notice
 from tui.widgets.reply import Reply
+from tui.widgets.transcript import Transcript
 from tui.widgets.user_message import UserMessage
 from tui.widgets.welcome import Welcome
 
-_SHOWN = 40  # messages of an earlier conversation; those before them stay in the store
+_RECALL = 300  # tokens that memories may take at most in a message
+_RECALL_SHARE = 8  # or so many of the context
 
 
-class Conversation(VerticalScroll, can_focus=False):
+class Conversation(Transcript):
     """Continues ``earlier``, or begins a new conversation, kept from its first message on."""
 
     def __init__(
@@ -32,42 +37,57 @@ class Conversation(VerticalScroll, can_focus=False):
         *,
         system: str,
         sampling: Sampling,
+        private: bool,
         earlier: chats.Conversation | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(earlier.messages if earlier else ())
+        self.id_in_store = earlier.id if earlier else None
+        self.private = earlier.private if earlier else private
+        """Whether nothing of it is remembered, and nothing is recalled."""
         self._engine = engine
         self._store = store
         self._system = system
         self._sampling = sampling
-        self._earlier = earlier
-        self._conversation_id = earlier.id if earlier else None
         self._exchange: Worker[None] | None = None
         self._streaming = False
         self._stopped = False
 
     def compose(self) -> ComposeResult:
-        if self._earlier is None:
+        if not self.messages:
             yield Welcome()
-            return
-        messages = self._earlier.messages
-        if len(messages) > _SHOWN:
-            yield Notice(f"{len(messages) - _SHOWN} earlier messages are not shown.")
-        for message in messages[-_SHOWN:]:
-            yield UserMessage(message.content) if message.role == "user" else Reply(message)
-
-    def on_mount(self) -> None:
-        self.anchor()
+        yield from super().compose()
 
     @property
     def replying(self) -> bool:
         """Whether an exchange is under way."""
         return self._exchange is not None and not self._exchange.is_finished
 
-    def ask(self, text: str) -> None:
-        """Say ``text`` and show the reply. One exchange at a time."""
-        assert not self.replying
-        self._stopped = False
-        self._exchange = self.run_worker(self._run_exchange(text))
+    @property
+    def _may_prune(self) -> bool:
+        return not self.replying
+
+    # ------------------------------------------------------------------ one exchange at a time
+
+    def ask(
+        self, text: str, attachments: Sequence[Attachment] = (), instead_of: int | None = None
+    ) -> None:
+        """Say ``text``, at the end or in place of an earlier message, and show the reply."""
+        self._begin(self._ask(text, attachments, instead_of))
+
+    def regenerate(self, view: MessageView) -> None:
+        """Have another reply: another one than this, or another one to this message."""
+        assert view.message
+        place = self.messages.index(view.message) + isinstance(view, UserMessage)
+        if place:
+            self._begin(self._answer_anew(place))
+
+    def go_on(self, view: MessageView) -> None:
+        """Let a reply that was cut short go on, or have one to a message that met none."""
+        assert view.message
+        if isinstance(view, Reply):
+            self._begin(self._go_on(view, view.message.id))
+        else:
+            self.regenerate(view)
 
     def stop(self) -> None:
         """End the reply under way; what has come of it stays."""
@@ -83,37 +103,115 @@ class Conversation(VerticalScroll, can_focus=False):
         """Show a sentence from the app."""
         await self.mount(Notice(text, error=error))
 
-    async def _run_exchange(self, text: str) -> None:
-        reply = Reply()
+    async def show_version(self, message_id: int) -> None:
+        """Show the branch with this message instead of its sibling."""
+        assert self.id_in_store is not None
+        await asyncio.to_thread(self._store.show, message_id)
+        conversation = await asyncio.to_thread(self._store.load, self.id_in_store)
+        known = [message.id for message in self.messages]
+        place = [message.id for message in conversation.messages].index(message_id)
+        assert known[:place] == [message.id for message in conversation.messages[:place]]
+        await self.cut(place)
+        self.messages = list(conversation.messages)
+        await self.jump(message_id)
+
+    # ------------------------------------------------------------------ how it goes
+
+    def _begin(self, exchange: Coroutine[Any, Any, None]) -> None:
+        assert not self.replying
+        self._stopped = False
+        self._exchange = self.run_worker(exchange)
+
+    async def _ask(
+        self, text: str, attachments: Sequence[Attachment], instead_of: int | None
+    ) -> None:
+        if instead_of is not None:
+            await self.cut([message.id for message in self.messages].index(instead_of))
         await self.query(Welcome).remove()
-        await self.mount(UserMessage(text), reply)
+        await self.to_end()
+        view = UserMessage(text=text, attachments=attachments)
+        await self.mount(view)
+        try:
+            said = await asyncio.to_thread(self._say, text, attachments, instead_of)
+        except OndeviceError as error:
+            await self.note(str(error), error=True)
+            self.post_message(ReplyEnded(None))
+            return
+        await self._read_back(view)
+        if said.learnt:
+            await self.note(f"Remembered: {' '.join(said.learnt)}")
+        if said.left_out:
+            await self.note(f"Not remembered, for it looks secret: {', '.join(said.left_out)}.")
+        await self._answer(Reply(recalled=said.recalled), said.message_id)
+
+    def _say(
+        self, text: str, attachments: Sequence[Attachment], instead_of: int | None
+    ) -> chats.Said:
+        if self.id_in_store is None:
+            self.id_in_store = self._store.create(self._system, private=self.private)
+        loaded = self._engine.loaded
+        room = loaded.n_ctx // _RECALL_SHARE if loaded else _RECALL
+        return self._store.say(
+            self.id_in_store,
+            text,
+            attachments,
+            instead_of=instead_of,
+            recall=min(_RECALL, room),
+        )
+
+    async def _answer_anew(self, place: int) -> None:
+        question = self.messages[place - 1]
+        await self.cut(place)
+        await self.to_end()
+        await self._answer(Reply(recalled=question.recalled), question.id)
+
+    async def _go_on(self, reply: Reply, message_id: int) -> None:
+        await reply.go_on()
+        await self._answer(reply, message_id)
+
+    async def _answer(self, reply: Reply, after: int) -> None:
+        if not reply.is_attached:
+            await self.mount(reply)
         self.anchor()
         try:
-            await self._fetch(reply, await asyncio.to_thread(self._say, text))
+            await self._stream(reply, after)
         except OndeviceError as error:
             reply.end(None)
             await self.note(str(error), error=True)
+            if not reply.begun:
+                await reply.remove()
         except asyncio.CancelledError:
             reply.end("cancelled")
             self.post_message(ReplyEnded(None))
             raise
         await reply.finish()
+        await self._read_back(reply)
         self.post_message(ReplyEnded(reply.statistics))
 
-    def _say(self, text: str) -> int:
-        if self._conversation_id is None:
-            self._conversation_id = self._store.create(self._system)
-        self._store.say(self._conversation_id, text)
-        return self._conversation_id
+    async def _read_back(self, latest: MessageView) -> None:
+        """Learn from the store what it has become there; ``latest`` may be its last message."""
+        assert self.id_in_store is not None
+        conversation = await asyncio.to_thread(self._store.load, self.id_in_store)
+        self.messages = list(conversation.messages)
+        by_id = {message.id: message for message in self.messages}
+        known = set()
+        for view in self.views:
+            assert view.message
+            known.add(view.message.id)
+            view.message = by_id.get(view.message.id, view.message)
+        if self.messages and self.messages[-1].id not in known:
+            latest.message = self.messages[-1]
 
-    async def _fetch(self, reply: Reply, conversation_id: int) -> None:
+    async def _stream(self, reply: Reply, after: int) -> None:
+        assert self.id_in_store is not None
+        conversation_id = self.id_in_store
         async with self._engine.free:
             self._streaming = True
             try:
                 self.post_message(ReplyProgressed("reading"))
                 await self._engine.stream(
                     lambda engine: chats.reply(
-                        self._store, engine, conversation_id, self._sampling
+                        self._store, engine, conversation_id, self._sampling, after=after
                     ),
                     lambda events: self._show(reply, events),
                 )

@@ -6,11 +6,13 @@ import time
 from collections.abc import Sequence
 
 from textual.app import ComposeResult
-from textual.containers import Vertical
 from textual.widgets import Static
 
 from ondevice.chats import Message
 from ondevice.engine.messages import Chunk, Event, Finished, FinishReason, Statistics
+from ondevice.memory import Cube
+from tui.widgets.memories import Memories
+from tui.widgets.message import MessageView
 from tui.widgets.reply_text import ReplyText
 from tui.widgets.thinking import Thinking
 
@@ -21,16 +23,16 @@ _ENDINGS: dict[FinishReason | None, str] = {
 }
 
 
-class Reply(Vertical):
-    """An earlier reply, or without ``message`` one that is to come."""
+class Reply(MessageView):
+    """An earlier reply, or without ``message`` one that is to come; ``recalled`` helped it."""
 
-    def __init__(self, message: Message | None = None) -> None:
-        super().__init__()
+    def __init__(self, message: Message | None = None, recalled: Sequence[Cube] = ()) -> None:
+        super().__init__(message)
         self.doing = "reading"
         """In a word, while it is under way."""
         self.statistics: Statistics | None = None
         """Once it has come to its end."""
-        self._message = message
+        self._recalled = recalled
         self._thinking: Thinking | None = None
         self._text = ReplyText(message.content if message else "")
         self._ending = Static("…", classes="ending")
@@ -38,14 +40,28 @@ class Reply(Vertical):
         self._first_chunk_at = 0.0
 
     def compose(self) -> ComposeResult:
-        if self._message and self._message.thinking:
-            yield Thinking(self._message.thinking)
+        if self.message and self.message.thinking:
+            yield Thinking(self.message.thinking)
         yield self._text
         yield self._ending
+        if self._recalled:
+            yield Memories(self._recalled)
+        yield self.versions
 
     def on_mount(self) -> None:
-        if self._message:
-            self.end(self._message.finish_reason)
+        if self.message:
+            self.end(self.message.finish_reason)
+
+    async def go_on(self) -> None:
+        """More is to come."""
+        self._chunks, self._first_chunk_at = 0, 0.0
+        self._ending.update("…")
+        self._ending.display = True
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything of it has come."""
+        return self._chunks > 0 or self.message is not None
 
     @property
     def per_second(self) -> float | None:

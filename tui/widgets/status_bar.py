@@ -21,6 +21,8 @@ class StatusBar(Widget):
     model: reactive[str] = reactive("no model")
     loaded: reactive[float | None] = reactive(None)
     """How much of a model is loaded, 0 … 1; None: none is being loaded."""
+    private: reactive[bool] = reactive(False)
+    """Whether the chat is kept out of the memory."""
     doing: reactive[str] = reactive("")
     estimate: reactive[float | None] = reactive(None)
     """Tokens a second of the reply under way; None: none is, or it has only begun."""
@@ -48,7 +50,7 @@ class StatusBar(Widget):
 
     def _figures(self) -> list[str]:
         """The most important first."""
-        figures = []
+        figures = ["private"] if self.private else []
         if self.loaded is None and self.n_ctx is not None:
             last = self.statistics
             if self.estimate is not None:

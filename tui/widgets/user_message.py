@@ -2,12 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from textual.app import ComposeResult
 from textual.content import Content
 from textual.widgets import Static
 
+from ondevice.chats import Attachment, Message
 from ondevice.terminal import printable
+from tui.widgets.message import MessageView
 
 
-class UserMessage(Static):
-    def __init__(self, text: str) -> None:
-        super().__init__(Content(printable(text)))
+class UserMessage(MessageView):
+    """An earlier message, or a ``text`` with ``attachments`` that has just been sent."""
+
+    def __init__(
+        self,
+        message: Message | None = None,
+        *,
+        text: str = "",
+        attachments: Sequence[Attachment] = (),
+    ) -> None:
+        super().__init__(message)
+        self._text = message.content if message else text
+        self._attachments = message.attachments if message else attachments
+
+    def compose(self) -> ComposeResult:
+        yield Static(Content(printable(self._text)))
+        for attachment in self._attachments:
+            yield Static(Content(f"+ {describe(attachment)}"), classes="attachment")
+        yield self.versions
+
+
+def describe(attachment: Attachment) -> str:
+    """Its name and length, for one line."""
+    n_lines = len(attachment.content.splitlines())
+    name = printable(" ".join(attachment.name.split()))
+    return f"{name}, {n_lines} {'line' if n_lines == 1 else 'lines'}"

@@ -1,0 +1,190 @@
+"""Whole chats in the terminal app: find, rename, pin, archive, delete; and the memory in them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+from pathlib import Path
+
+import pytest
+from terminal_user import User, at_the_terminal
+
+from ondevice.chats import Chats
+from ondevice.engine._fake import FakeEngine
+from ondevice.engine.messages import Generate
+from ondevice.store import Database
+
+OpenApp = Callable[..., AbstractAsyncContextManager[User]]
+
+
+@pytest.fixture
+def chats(tmp_path: Path) -> Iterator[Chats]:
+    database = Database(tmp_path / "store.db")
+    yield Chats(database)
+    database.close()
+
+
+@pytest.fixture
+def open_app(chats: Chats, tmp_path: Path) -> OpenApp:
+    model = tmp_path / "Tiny-1B.gguf"
+    model.touch()
+    return partial(at_the_terminal, chats=chats, model=model)
+
+
+async def test_a_chat_is_found_by_a_word_in_it_and_opens_there(
+    chats: Chats, open_app: OpenApp
+) -> None:
+    chat = chats.create()
+    chats.say(chat, "The quick brown fox")
+    for number in range(60):
+        chats.say(chat, f"Message {number}\nof two lines")
+    chats.say(chats.create(), "A lazy dog")
+    async with open_app(FakeEngine()) as user:
+        await user.pilot.press("ctrl+r")
+        await user.sees("A lazy dog")
+        await user.pilot.press(*"brow")
+        await user.until(lambda: "lazy" not in user.screen, "only the fox")
+        await user.pilot.press("enter")
+        await user.sees("▌  The quick brown fox")
+        await user.pilot.press("ctrl+f")
+        await user.sees("This chat")
+        await user.pilot.press(*"59", "enter")
+        await user.sees("▌  Message 59")
+
+
+async def test_what_is_in_another_branch_is_found_and_shown(
+    chats: Chats, open_app: OpenApp
+) -> None:
+    chat = chats.create()
+    old = chats.say(chat, "Nightingale").message_id
+    chats.say(chat, "Sparrow", instead_of=old)
+    async with open_app(FakeEngine(), earlier=chats.load(chat)) as user:
+        await user.sees("Sparrow")
+        await user.says("/find nightingale")
+        await user.sees("This chat")
+        await user.pilot.press("enter")
+        await user.sees("▌  Nightingale")
+
+
+async def test_chats_are_renamed_pinned_and_archived_in_the_list(
+    chats: Chats, open_app: OpenApp
+) -> None:
+    for text in ("One", "Two", "Three"):
+        chats.say(chats.create(), text)
+    async with open_app(FakeEngine()) as user:
+        await user.pilot.press("ctrl+r", "down", "f2")
+        await user.sees("Rename")
+        await user.pilot.press(*"!", "enter")
+        await user.sees("Two!")
+        await user.pilot.press("f3")
+        await user.sees("● Two!")
+        await user.pilot.press("f4")
+        await user.until(lambda: "Two!" not in user.screen, "archived")
+        await user.pilot.press("f5")
+        await user.sees("Archived chats")
+        await user.sees("● Two!")
+    assert [heading.title for heading in chats.headings()] == ["Three", "One"]
+
+
+async def test_the_chat_on_the_screen_is_renamed_and_pinned(
+    chats: Chats, open_app: OpenApp
+) -> None:
+    async with open_app(FakeEngine()) as user:
+        await user.says("/pin")
+        await user.sees("Nothing has been said")
+        await user.says("Hi")
+        await user.is_idle()
+        await user.says("/rename A title")
+        await user.sees("The chat is renamed.")
+        await user.says("/pin")
+        await user.sees("The chat is pinned.")
+    (heading,) = chats.headings()
+    assert (heading.title, heading.pinned) == ("A title", True)
+
+
+async def test_a_deleted_chat_is_gone_from_the_screen_too(chats: Chats, open_app: OpenApp) -> None:
+    async with open_app(FakeEngine()) as user:
+        await user.says("I live in Lisbon.")
+        await user.is_idle()
+        await user.says("/delete")
+        await user.sees("for good?")
+        await user.pilot.press("enter")
+        await user.until(lambda: "for good?" not in user.screen, "closed")
+        assert len(chats.headings()) == 1
+        await user.says("/delete")
+        await user.sees("for good?")
+        await user.pilot.press("down", "down", "enter")
+        await user.sees("Nothing you write leaves it")
+    assert chats.headings() == []
+    assert not chats.memory.search("Lisbon").hits
+
+
+async def test_a_chat_is_exported_and_imported(
+    chats: Chats, open_app: OpenApp, tmp_path: Path
+) -> None:
+    async with open_app(FakeEngine(["Hello **you**."])) as user:
+        await user.says("Hi")
+        await user.is_idle()
+        for name in ("a.md", "a.json"):
+            await user.says(f"/export {tmp_path / name}")
+            await user.until((tmp_path / name).exists, name)
+        await user.pilot.press("ctrl+n")
+        await user.until(lambda: "Hello" not in user.screen, "a new chat")
+        await user.says(f"/import {tmp_path / 'a.json'}")
+        await user.sees("Hello you.")
+    assert "Hello **you**." in (tmp_path / "a.md").read_text()
+    assert len(chats.headings()) == 2
+
+
+async def test_a_note_is_remembered_recalled_shown_and_forgotten(
+    chats: Chats, open_app: OpenApp
+) -> None:
+    engine = FakeEngine(["You like pears."])
+    async with open_app(engine, size=(100, 30)) as user:
+        await user.says("/remember My sister Ana likes pears.")
+        await user.sees("Remembered: My sister Ana likes pears.")
+        await user.says("What does my sister Ana like?")
+        await user.sees("You like pears.")
+        await user.is_idle()
+        await user.sees("With 1 memory")
+        request = engine.requests[-1]
+        assert isinstance(request, Generate)
+        assert '"My sister Ana likes pears."' in request.turns[-1].content
+        assert request.turns[-1].content.endswith("What does my sister Ana like?")
+
+        await user.says("/forget pears")
+        await user.sees("Memory")
+        await user.pilot.press("f8")
+        await user.sees("Forget for good")
+        await user.pilot.press("down", "enter")
+        await user.until(lambda: "Forget for good" not in user.screen, "closed")
+        await user.pilot.press("escape")
+        await user.until(lambda: "With 1 memory" not in user.screen, "forgotten")
+    assert not [hit for hit in chats.memory.search("pears").hits if "Ana" in hit.cube.content]
+
+
+async def test_from_a_memory_to_the_message_it_was_read_from(
+    chats: Chats, open_app: OpenApp
+) -> None:
+    chats.say(chats.create(), "By the way, I live in Lisbon.")
+    async with open_app(FakeEngine()) as user:
+        await user.pilot.press("ctrl+o")
+        await user.sees("Lisbon")
+        await user.pilot.press(*"city", "enter")
+        await user.sees("▌  By the way")
+
+
+async def test_in_private_nothing_is_remembered(chats: Chats, open_app: OpenApp) -> None:
+    async with open_app(FakeEngine()) as user:
+        await user.says("/private")
+        await user.sees("nothing of this chat is remembered")
+        assert "private" in user.status
+        await user.says("I live in Lisbon.")
+        await user.is_idle()
+        assert not chats.memory.search("Lisbon").hits
+        await user.says("/private")
+        await user.sees("is remembered again")
+        await user.says("I live in Porto.")
+        await user.sees("Remembered: ")
+    assert chats.memory.search("Porto").hits

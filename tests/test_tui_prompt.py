@@ -1,0 +1,141 @@
+"""The prompt of the terminal app: history, commands, completion, attachments, folded pastes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+from pathlib import Path
+
+import pytest
+from terminal_user import User, at_the_terminal
+from textual import events
+
+from ondevice.chats import Attachment, Chats, Message
+from ondevice.engine._fake import FakeEngine
+from ondevice.store import Database
+from tui.commands import COMMANDS
+from tui.screens.chat import ChatScreen
+
+OpenApp = Callable[..., AbstractAsyncContextManager[User]]
+
+
+@pytest.fixture
+def chats(tmp_path: Path) -> Iterator[Chats]:
+    database = Database(tmp_path / "store.db")
+    yield Chats(database)
+    database.close()
+
+
+@pytest.fixture
+def open_app(chats: Chats, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> OpenApp:
+    model = tmp_path / "Tiny-1B.gguf"
+    model.touch()
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    return partial(at_the_terminal, chats=chats, model=model)
+
+
+def first(chats: Chats) -> Message:
+    """The first message of the latest conversation."""
+    return chats.load(chats.headings()[0].id).messages[0]
+
+
+async def test_up_brings_back_what_was_said_before_in_any_chat(
+    chats: Chats, open_app: OpenApp
+) -> None:
+    chats.say(chats.create(), "long ago")
+    async with open_app(FakeEngine()) as user:
+        await user.says("just now")
+        await user.is_idle()
+        await user.pilot.press("d", "r", "up")
+        assert user.prompt.text == "just now"
+        await user.pilot.press("up", "up")
+        assert user.prompt.text == "long ago"
+        await user.pilot.press("down", "down")
+        assert user.prompt.text == "dr"
+
+
+async def test_up_and_down_move_within_lines_first(open_app: OpenApp) -> None:
+    async with open_app(FakeEngine()) as user:
+        await user.pilot.press("a", "ctrl+j", "b", "up", "x", "down", "y")
+        assert user.prompt.text == "ax\nby"
+
+
+async def test_commands_are_completed(open_app: OpenApp) -> None:
+    async with open_app(FakeEngine(), size=(80, 30)) as user:
+        await user.pilot.press("/")
+        await user.sees("/new")
+        await user.pilot.press("r", "e")
+        await user.sees("/rename TITLE  Give this chat a title")
+        assert "/new" not in user.screen
+        await user.pilot.press("down", "tab")
+        assert user.prompt.text == "/remember "
+        await user.until(lambda: "Give this chat" not in user.screen, "no more choices")
+        user.prompt.text = ""
+        await user.says("/mod")
+        assert user.prompt.text == "/models"
+        await user.pilot.press("enter")
+        await user.sees("Enter fetches")
+
+
+async def test_an_unknown_command_is_not_sent_to_the_model(chats: Chats, open_app: OpenApp) -> None:
+    async with open_app(FakeEngine()) as user:
+        await user.says("/frobnicate now")
+        await user.sees("There is no command /frobnicate")
+        await user.says("/usr/bin is a path")
+        await user.sees("Hello.")
+    assert first(chats).content == "/usr/bin is a path"
+
+
+def test_every_command_has_an_action() -> None:
+    for command in COMMANDS:
+        assert callable(getattr(ChatScreen, f"action_{command.action}"))
+
+
+async def test_files_are_completed_and_attached(chats: Chats, open_app: OpenApp) -> None:
+    Path("notes").mkdir()
+    Path("notes/to do.md").write_text("milk\nbread\n")
+    async with open_app(FakeEngine()) as user:
+        await user.pilot.press(*"what", "space", "@", "n")
+        await user.sees("notes/")
+        await user.pilot.press("tab")
+        assert user.prompt.text == "what @notes/"
+        await user.sees("notes/to do.md")
+        await user.pilot.press("tab")
+        assert user.prompt.text == 'what @"notes/to do.md"'
+        await user.pilot.press("enter")
+        await user.sees("+ notes/to do.md, 2 lines")
+        await user.is_idle()
+    assert first(chats).attachments == (Attachment("notes/to do.md", "milk\nbread\n"),)
+    assert not chats.memory.search("bread").hits
+
+
+async def test_a_file_that_holds_no_text_is_refused_and_nothing_is_lost(
+    open_app: OpenApp,
+) -> None:
+    Path("picture.bin").write_bytes(b"\0\1")
+    async with open_app(FakeEngine()) as user:
+        await user.pilot.press(*"@picture.bin", "space", "enter")
+        await user.sees("holds no text")
+        assert user.prompt.text == "@picture.bin "
+
+
+async def test_a_long_paste_is_folded_and_goes_with_the_message(
+    chats: Chats, open_app: OpenApp
+) -> None:
+    text = "\n".join(f"line {number}" for number in range(100))
+    async with open_app(FakeEngine()) as user:
+        user.pilot.app.post_message(events.Paste(text))
+        await user.sees("[pasted text 1, 100 lines]")
+        await user.says(" explain")
+        await user.sees("+ pasted text 1, 100 lines")
+        await user.is_idle()
+        await user.says("/edit")
+        await user.sees("Editing")
+        await user.says("!")
+        await user.is_idle()
+    message = first(chats)
+    assert message.content == "[pasted text 1, 100 lines] explain!"
+    assert message.attachments == (Attachment("pasted text 1, 100 lines", text),)
+    assert "line 99" in message.prompt()

@@ -1,0 +1,77 @@
+"""Texts that go with a message: files named with an @ in it, and long things that were pasted."""
+
+from __future__ import annotations
+
+import os
+import re
+from itertools import islice
+from pathlib import Path
+
+from ondevice.chats import Attachment
+from ondevice.memory import read_file
+
+_MENTION = re.compile(r'(?<!\S)@(?:"([^"\n]+)"|(\S+))')
+_LOOKED_AT = 5000  # entries of a folder at most
+
+
+def attached(text: str) -> list[Attachment]:
+    """The files that ``text`` mentions, such as ``@notes.md`` or ``@"my notes.md"``.
+
+    What is no file is no mention. Raises :class:`UsageError` for a file that holds no text.
+    """
+    files: dict[Path, Attachment] = {}
+    for match in _MENTION.finditer(text):
+        for name in (match[1] or match[2], (match[1] or match[2]).rstrip(".,;:!?)")):
+            path = Path(name).expanduser()
+            if path.is_file():
+                files.setdefault(path, Attachment(name, read_file(path)))
+                break
+    return list(files.values())
+
+
+def mention(before: str) -> str | None:
+    """What has been typed of a file's name, if ``before`` the cursor one begins; else None."""
+    match = re.search(r'(?<!\S)@(?:"([^"\n]*)|([^\s"]*))$', before)
+    return (match[1] or match[2] or "") if match else None
+
+
+def files(typed: str, limit: int) -> list[str]:
+    """Paths that begin with ``typed``, folders with a slash at their end."""
+    folder, beginning = os.path.split(typed)
+    found = []
+    try:
+        with os.scandir(Path(folder or ".").expanduser()) as entries:
+            for entry in islice(entries, _LOOKED_AT):
+                hidden = entry.name.startswith(".") and not beginning.startswith(".")
+                if entry.name.lower().startswith(beginning.lower()) and not hidden:
+                    path = os.path.join(folder, entry.name)  # noqa: PTH118  (keeps "./")
+                    found.append(path + os.sep if entry.is_dir() else path)
+    except OSError:
+        return []
+    return sorted(found)[:limit]
+
+
+class Pastes:
+    """Long texts that were pasted; in the prompt a line stands for each."""
+
+    _LINES, _CHARACTERS = 12, 1500  # of a text that is short enough to stand in the prompt
+
+    def __init__(self) -> None:
+        self._texts: dict[str, str] = {}
+
+    def fold(self, text: str) -> str:
+        """What to put into the prompt: ``text``, or if it is long what stands for it."""
+        lines = len(text.splitlines())
+        if lines <= self._LINES and len(text) <= self._CHARACTERS:
+            return text
+        name = f"pasted text {len(self._texts) + 1}, {lines} lines"
+        self._texts[name] = text
+        return f"[{name}]"
+
+    def attached(self, text: str) -> list[Attachment]:
+        """Those that ``text`` still mentions."""
+        return [
+            Attachment(name, content)
+            for name, content in self._texts.items()
+            if f"[{name}]" in text
+        ]

@@ -1,0 +1,58 @@
+"""What can be typed after a slash; the same things are in the command palette."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    name: str
+    action: str
+    """Of the chat screen; it takes the argument if there is one."""
+    help: str
+    argument: str = ""
+    """What to type after the name, in capitals; empty: nothing. In brackets: may be left out."""
+
+
+COMMANDS = (
+    Command("new", "new", "Begin another chat"),
+    Command("chats", "chats", "Find an earlier chat", "[WORDS]"),
+    Command("find", "find", "Find in this chat", "[WORDS]"),
+    Command("rename", "rename", "Give this chat a title", "TITLE"),
+    Command("pin", "pin", "Keep this chat at the top of the list, or no longer"),
+    Command("archive", "archive", "Take this chat out of the list, or bring it back"),
+    Command("delete", "delete", "Delete this chat for good"),
+    Command("edit", "edit", "Edit your last message and send it again"),
+    Command("again", "regenerate", "Have another reply"),
+    Command("continue", "go_on", "Let a reply that was cut short go on"),
+    Command("copy", "copy", "Copy the last message"),
+    Command("code", "copy_code", "Copy the last block of code"),
+    Command("quote", "quote", "Quote the last message"),
+    Command("stop", "stop", "End the reply under way"),
+    Command("remember", "remember", "Remember a note", "TEXT"),
+    Command("forget", "memory", "Find memories and forget them for good", "[WORDS]"),
+    Command("memory", "memory", "See what is remembered", "[WORDS]"),
+    Command("private", "private", "Remember and recall nothing in this chat, or do so again"),
+    Command("models", "models", "Choose, fetch and load a model"),
+    Command("export", "export", "Write this chat to a Markdown or JSON file", "FILE"),
+    Command("import", "import", "Read chats from a JSON file", "FILE"),
+    Command("help", "help", "Show keys, or hide them"),
+    Command("quit", "quit", "Leave"),
+)
+
+_GIVEN = re.compile(r"/([a-z]+)(?:\s+(.*))?", re.DOTALL)
+
+
+def given(text: str) -> tuple[str, str] | None:
+    """The name and the argument of the command that ``text`` is, or None if it is none."""
+    match = _GIVEN.fullmatch(text)
+    return (match[1], (match[2] or "").strip()) if match else None
+
+
+def find(name: str) -> Command | None:
+    """The command of this name, or the only one that begins so."""
+    exact = [command for command in COMMANDS if command.name == name]
+    found = exact or [command for command in COMMANDS if command.name.startswith(name)]
+    return found[0] if len(found) == 1 else None

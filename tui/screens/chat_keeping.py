@@ -1,0 +1,94 @@
+"""What can be done with whole chats: begin, find, rename, pin, archive, delete, export, import."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+from textual import work
+
+from ondevice.chats import Heading
+from ondevice.errors import OndeviceError
+from tui.screens.chat_base import ChatBase
+from tui.screens.chats import ChatsScreen, delete
+
+
+class ChatKeeping(ChatBase):
+    async def action_new(self) -> None:
+        await self.open(None)
+
+    @work
+    async def action_chats(self, words: str = "") -> None:
+        found = await self.app.push_screen_wait(ChatsScreen(self.store, words))
+        if found is not None:
+            await self.go_to(found.heading.id, found.message_id)
+        elif not await asyncio.to_thread(self._exists):
+            await self.open(None)
+
+    @work
+    async def action_find(self, words: str = "") -> None:
+        if (id_ := self.id_in_store) is not None:
+            found = await self.app.push_screen_wait(ChatsScreen(self.store, words, within=id_))
+            if found is not None:
+                await self.go_to(id_, found.message_id)
+
+    def _exists(self) -> bool:
+        """Whether the conversation has not been deleted; a new one has not."""
+        id_ = self.conversation.id_in_store
+        return id_ is None or self.store.heading(id_) is not None
+
+    # ------------------------------------------------------------------ this one
+
+    async def action_rename(self, title: str) -> None:
+        if (id_ := self.id_in_store) is not None:
+            await self._do(lambda: self.store.rename(id_, title), "The chat is renamed.")
+
+    async def action_pin(self) -> None:
+        if heading := await self._heading():
+            pinned = not heading.pinned
+            done = "pinned" if pinned else "no longer pinned"
+            await self._do(lambda: self.store.pin(heading.id, pinned), f"The chat is {done}.")
+
+    async def action_archive(self) -> None:
+        if heading := await self._heading():
+            archived = not heading.archived
+            done = "archived" if archived else "in the list again"
+            await self._do(lambda: self.store.archive(heading.id, archived), f"The chat is {done}.")
+
+    @work
+    async def action_delete(self) -> None:
+        heading = None if self.is_busy() else await self._heading()
+        if heading and await delete(self, self.store, heading):
+            await self.open(None)
+
+    async def _heading(self) -> Heading | None:
+        id_ = self.id_in_store
+        return None if id_ is None else await asyncio.to_thread(self.store.heading, id_)
+
+    # ------------------------------------------------------------------ files
+
+    async def action_export(self, file: str) -> None:
+        """To Markdown, or to JSON if the file is called so."""
+        if (id_ := self.id_in_store) is not None:
+            path = Path(file).expanduser()
+            await self._do(lambda: self.store.export(id_, path), f"The chat is in {path}.")
+
+    @work
+    async def action_import(self, file: str) -> None:
+        try:
+            ids = await asyncio.to_thread(self.store.import_, Path(file).expanduser())
+        except OndeviceError as error:
+            self.notify(str(error), severity="error")
+            return
+        self.notify("One chat was added." if len(ids) == 1 else f"{len(ids)} chats were added.")
+        if len(ids) == 1 and not self.conversation.replying:
+            await self.go_to(ids[0], None)
+
+    async def _do(self, change: Callable[[], object], done: str) -> None:
+        try:
+            await asyncio.to_thread(change)
+        except OndeviceError as error:
+            self.notify(str(error), severity="error")
+        else:
+            self.notify(done)

@@ -1,0 +1,124 @@
+"""A line to type words in, above a list of what fits them."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import abstractmethod
+from typing import ClassVar, Generic, TypeVar
+
+from textual import work
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical
+from textual.content import Content
+from textual.screen import ModalScreen
+from textual.widgets import Input, OptionList
+from textual.widgets.option_list import Option
+from textual.worker import Worker
+
+from ondevice.terminal import printable
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+
+class Finder(ModalScreen[_Result], Generic[_Item, _Result]):
+    """The keys go to the line, up and down to the list."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "close", "Close", id="finder.close"),
+        Binding("ctrl+c", "app.quit", show=False, id="finder.quit"),
+        Binding("down", "move(1)", show=False, id="finder.down", priority=True),
+        Binding("up", "move(-1)", show=False, id="finder.up", priority=True),
+    ]
+
+    def __init__(self, title: str, keys: str, words: str) -> None:
+        super().__init__()
+        self._title = title
+        self._keys = keys
+        self._words = words
+        self._items: list[_Item] = []
+        self._looking: Worker[None] | None = None
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="dialog") as dialog:
+            dialog.border_title = self._title
+            dialog.border_subtitle = self._keys
+            yield Input(printable(self._words), placeholder="Search", select_on_focus=False)
+            yield OptionList()
+
+    def on_mount(self) -> None:
+        self.query_one(OptionList).can_focus = False
+        self._list(self.find(self._words))
+
+    @abstractmethod
+    def find(self, words: str) -> list[_Item]:
+        """What to list. Blocks; called in a thread while the user types."""
+
+    @abstractmethod
+    def line(self, item: _Item) -> Content:
+        """How it stands in the list."""
+
+    @abstractmethod
+    def key(self, item: _Item) -> int:
+        """What it is known by, however it changes."""
+
+    @abstractmethod
+    def nothing(self, words: str) -> str:
+        """What to say when nothing was found."""
+
+    @abstractmethod
+    def choose(self, item: _Item) -> None:
+        """The user has pressed Enter on it."""
+
+    @property
+    def pointed_at(self) -> _Item | None:
+        """The highlighted item."""
+        place = self.query_one(OptionList).highlighted if self._items else None
+        return None if place is None else self._items[place]
+
+    def look(self) -> None:
+        """Find anew, and point at the same item, or else at the same place."""
+        self._looking = self._look(self.pointed_at)
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        if event.value != self._words:
+            self._words = event.value
+            self._looking = self._look(None)
+
+    async def on_input_submitted(self) -> None:
+        if self._looking:  # for the words that were typed last
+            await self._looking.wait()
+        if (item := self.pointed_at) is not None:
+            self.choose(item)
+
+    def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
+        self.choose(self._items[event.option_index])
+
+    def action_move(self, direction: int) -> None:
+        options = self.query_one(OptionList)
+        if direction > 0:
+            options.action_cursor_down()
+        else:
+            options.action_cursor_up()
+
+    @abstractmethod
+    def action_close(self) -> None: ...
+
+    @work(exclusive=True, group="look")
+    async def _look(self, pointed_at: _Item | None) -> None:
+        self._list(await asyncio.to_thread(self.find, self._words), pointed_at)
+
+    def _list(self, items: list[_Item], pointed_at: _Item | None = None) -> None:
+        options = self.query_one(OptionList)
+        place = 0
+        if pointed_at is not None:
+            keys = list(map(self.key, items))
+            key = self.key(pointed_at)
+            place = keys.index(key) if key in keys else self._items.index(pointed_at)
+        self._items = items
+        options.set_options(Option(self.line(item)) for item in items)
+        if items:
+            options.highlighted = min(place, len(items) - 1)
+        else:
+            options.add_option(Option(self.nothing(self._words), disabled=True))

@@ -1,0 +1,80 @@
+"""What could be meant by the command or file name that is being typed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from textual.content import Content
+from textual.widgets import OptionList
+from textual.widgets.option_list import Option
+
+from ondevice.terminal import printable
+from tui import attachments, commands
+
+_SHOWN = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    typed: str
+    """What of it stands before the cursor."""
+    text: str
+    """What to put there instead."""
+    label: str
+    help: str = ""
+
+
+class Completions(OptionList, can_focus=False):
+    """Hidden while there is nothing to choose from. The prompt drives it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.display = False
+        self._before = ""
+        self._choices: list[Completion] = []
+
+    def look_at(self, before: str) -> None:
+        """Offer what fits the text before the cursor; nothing for an empty one."""
+        if before == self._before:
+            return
+        self._before = before
+        self._choices = _completions(before)
+        self.display = bool(self._choices)
+        self.set_options(
+            Option(Content.assemble(printable(choice.label), (f"  {choice.help}", "dim")))
+            for choice in self._choices
+        )
+        self.highlighted = 0 if self._choices else None
+
+    @property
+    def chosen(self) -> Completion | None:
+        """The one that is highlighted, if any is to be seen."""
+        if not self.display or self.highlighted is None:
+            return None
+        return self._choices[self.highlighted]
+
+
+def _completions(before: str) -> list[Completion]:
+    if before.startswith("/") and " " not in before and "\n" not in before:
+        return [
+            Completion(
+                before,
+                f"/{command.name}{' ' if command.argument else ''}",
+                f"/{command.name} {command.argument}".strip(),
+                command.help,
+            )
+            for command in commands.COMMANDS
+            if command.name.startswith(before[1:])
+        ]
+    typed = attachments.mention(before)
+    if typed is None:
+        return []
+    return [
+        Completion(
+            before[before.rindex("@") :],
+            f'@"{path}"' if " " in path else f"@{path}",
+            path,
+        )
+        for path in attachments.files(typed, _SHOWN)
+        if path != typed
+    ]

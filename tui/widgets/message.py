@@ -1,0 +1,65 @@
+"""What messages of both sides have in common: they can be pointed at, and something done with."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from textual import events
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical
+from textual.content import Content
+from textual.widgets import Static
+
+from ondevice.chats import Message
+from tui.messages import Typed
+
+
+class MessageView(Vertical, can_focus=True):
+    """A message of the conversation; without ``message`` one that is not in the store yet."""
+
+    # A click is for selecting text. Who clicks and types on means the prompt.
+    FOCUS_ON_CLICK = False
+    HELP = """\
+## A message
+
+Shift+Tab in the prompt leads here. The keys act on the message that is marked; anything else you
+type goes to the prompt. Where there is more than one version, left and right switch between them.
+"""
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("up", "screen.point(-1)", "Previous message", show=False, id="message.up"),
+        Binding("down", "screen.point(1)", "Next message", show=False, id="message.down"),
+        Binding("left", "screen.version(-1)", "Earlier version", show=False, id="message.left"),
+        Binding("right", "screen.version(1)", "Later version", show=False, id="message.right"),
+        Binding("c", "screen.copy", "Copy", id="message.copy"),
+        Binding("b", "screen.copy_code", "Copy code", id="message.copy_code"),
+        Binding("q", "screen.quote", "Quote", id="message.quote"),
+        Binding("e", "screen.edit", "Edit", id="message.edit"),
+        Binding("r", "screen.regenerate", "Again", id="message.regenerate"),
+        Binding("g", "screen.go_on", "Go on", id="message.go_on"),
+    ]
+
+    def __init__(self, message: Message | None) -> None:
+        super().__init__()
+        self.versions = Static(classes="versions")
+        self.message = message
+
+    @property
+    def message(self) -> Message | None:
+        return self._message
+
+    @message.setter
+    def message(self, message: Message | None) -> None:
+        self._message = message
+        self.versions.display = message is not None and len(message.versions) > 1
+        if message is not None:
+            place = message.versions.index(message.id) + 1
+            self.versions.update(Content(f"‹ {place}/{len(message.versions)} ›"))
+
+    def on_click(self, event: events.Click) -> None:
+        if event.widget is self.versions:
+            self.focus()
+
+    def on_key(self, event: events.Key) -> None:
+        if event.character and event.is_printable and event.key not in self.screen.active_bindings:
+            event.stop()
+            self.post_message(Typed(event.character))
