@@ -89,7 +89,7 @@ def command(
             click.echo(
                 f"ondevice: {loaded.name} is larger than the RAM available: "
                 f"{loaded.streamed_bytes / 1e6:.0f} of its {loaded.weights_bytes / 1e6:.0f} MB "
-                "are read from the disk for each token.",
+                "are read from the disk when they are needed.",
                 err=True,
             )
         answer = _stream(engine, request, loaded, quiet=as_json)

@@ -250,6 +250,8 @@ class Session:
             resident_bytes=self._window.placement.resident_bytes,
             drafted_tokens=self._speculation.proposed,
             accepted_tokens=self._speculation.accepted,
+            experts_used=done.experts_used,
+            experts_found=done.experts_found,
         )
 
     def _left_out_notice(self, turns: int) -> Notice:

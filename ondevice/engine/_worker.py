@@ -104,7 +104,7 @@ class Worker:
             n_ctx=held.context.n_ctx,
             n_ctx_train=held.model.n_ctx_train,
             weights_bytes=held.model.size_bytes,
-            streamed_bytes=placement.streamed_bytes if placement else 0,
+            streamed_bytes=placement.absent_bytes if placement else 0,
             kv_bytes=held.context.kv_bytes,
             compute_bytes=held.context.compute_bytes,
             load_ms=(time.perf_counter() - started) * 1e3,

@@ -110,7 +110,7 @@ class Loaded(Record, frozen=True, kw_only=True):
     n_ctx: int  # tokens, as allocated
     n_ctx_train: int  # tokens
     weights_bytes: int
-    streamed_bytes: int = 0  # of these, read from the disk for each pass; 0: all are in RAM
+    streamed_bytes: int = 0  # of these, not in RAM but read from the disk when they are needed
     kv_bytes: int  # KV cache as allocated
     compute_bytes: int  # compute and output buffers as allocated
     load_ms: float
@@ -145,6 +145,8 @@ class Streaming(msgspec.Struct, frozen=True, kw_only=True):
     resident_bytes: int  # weights in RAM, buffers for the streamed ones included
     drafted_tokens: int  # proposed by the drafter
     accepted_tokens: int  # of these, the model's own choice as well
+    experts_used: int  # each once for a pass and block; 0: the model has none on the disk
+    experts_found: int  # of these, in RAM already
 
 
 class Statistics(msgspec.Struct, frozen=True, kw_only=True):

@@ -69,6 +69,10 @@ class Tensor(ctypes.Structure):
         """ggml's name of the operation, such as "MUL_MAT"; "NONE" for a weight or an input."""
         return _op_name(self.op)
 
+    def copy(self) -> Tensor:
+        """A tensor of its own that looks at the same data."""
+        return Tensor.from_buffer_copy(self)
+
     def operands(self) -> Iterator[Tensor]:
         """The tensors that this node reads."""
         return (Tensor.from_address(address) for address in self.src if address)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from ondevice.errors import MemoryShortError
@@ -11,8 +11,21 @@ from ondevice.weights.gguf import GGUFFile, TensorInfo
 from ondevice.weights.reader import Span
 
 _LEAST_STREAMED = 256 << 10  # bytes of a tensor; below that a read costs more than its bytes
+_LEAST_EXPERT = 16 << 10  # bytes of one expert in a tensor, for the same reason; few are read
 _RING_ENTRIES = 3  # the largest tensor that many times: one is computed with, the others arrive
 _RING_BYTES = 48 << 20  # at most that, but two entries at least
+
+
+@dataclass(frozen=True)
+class ExpertBlock:
+    """The experts of one block, of which a token needs a few."""
+
+    tensors: tuple[TensorInfo, ...]  # each holds one matrix of every expert
+    n_slots: int = 0  # experts that stay in RAM; which ones changes
+
+    @cached_property
+    def bytes_per_slot(self) -> int:
+        return sum(slot_bytes(tensor) for tensor in self.tensors)
 
 
 @dataclass(frozen=True)
@@ -23,30 +36,74 @@ class Placement:
     pinned: tuple[TensorInfo, ...]  # in RAM for good
     streamed: tuple[TensorInfo, ...]  # read for each pass, in the order of use as far as known
     ring_bytes: int  # RAM through which they pass
+    experts: tuple[ExpertBlock, ...] = ()  # read when they are needed, and kept for a while
 
     @cached_property
     def resident_bytes(self) -> int:
         """RAM that this takes: never more than the budget."""
-        return sum(span.n_bytes for span, _ in spans(self.pinned)) + self.ring_bytes
+        tensors = [tensor for block in self.experts for tensor in block.tensors]
+        return (
+            sum(span.n_bytes for span, _ in spans(self.pinned))
+            + self.ring_bytes
+            + sum(block.n_slots * block.bytes_per_slot for block in self.experts)
+            + N_STAGES * max(map(stage_bytes, tensors), default=0)
+        )
 
     @property
     def streamed_bytes(self) -> int:
-        """Bytes to read for each pass."""
+        """Bytes to read for each pass, experts left out."""
         return sum(tensor.n_bytes for tensor in self.streamed)
+
+    @property
+    def absent_bytes(self) -> int:
+        """Bytes that are not in RAM: the streamed ones, and the experts without a slot."""
+        return self.streamed_bytes + sum(
+            expert_bytes(tensor) * (tensor.shape[2] - block.n_slots)
+            for block in self.experts
+            for tensor in block.tensors
+        )
+
+
+#: The experts of a long prompt are needed all at once: one tensor is computed with while the next
+#: one is read.
+N_STAGES = 2
+
+
+def stage_bytes(tensor: TensorInfo) -> int:
+    """RAM for all experts of a tensor."""
+    return Span.around(tensor.part, tensor.offset, tensor.n_bytes).n_bytes
+
+
+def expert_bytes(tensor: TensorInfo) -> int:
+    """Of one expert in this tensor."""
+    return tensor.n_bytes // tensor.shape[2]
+
+
+def slot_bytes(tensor: TensorInfo) -> int:
+    """RAM for one expert of a tensor: whole pages, wherever the expert begins in the file."""
+    size = expert_bytes(tensor)
+    return max(
+        Span.around(tensor.part, tensor.offset + size * expert, size).n_bytes
+        for expert in range(tensor.shape[2])
+    )
 
 
 def place(file: GGUFFile, budget_bytes: int) -> Placement:
     """The placement that reads least within ``budget_bytes`` of RAM for weights.
 
     What is streamed is spread evenly over the pass, so that there is something to compute while
-    it is read, and always something to read while it computes.
+    it is read, and always something to read while it computes. Experts come after what every
+    token needs.
 
     Raises :class:`MemoryShortError` if even :func:`least_bytes` is more.
     """
     kinds = _Kinds.of(file)
-    everything = kinds.streaming([])
+    everything = kinds.streaming([], experts=())
     if everything.resident_bytes <= budget_bytes:
         return everything
+    resident = kinds.streaming([])
+    if resident.resident_bytes <= budget_bytes:
+        return replace(resident, experts=_with_slots(resident, budget_bytes))
     # Small tensors are the dearest to read: they are given up last.
     for least in sorted({tensor.n_bytes for tensor in kinds.candidates}, reverse=True):
         eligible = [tensor for tensor in kinds.candidates if tensor.n_bytes >= least]
@@ -62,7 +119,10 @@ def place(file: GGUFFile, budget_bytes: int) -> Placement:
 def least_bytes(file: GGUFFile) -> int:
     """The smallest budget with which the model runs at all."""
     kinds = _Kinds.of(file)
-    return kinds.streaming(kinds.candidates).resident_bytes
+    return min(
+        kinds.streaming(kinds.candidates).resident_bytes,
+        kinds.streaming([], experts=()).resident_bytes,
+    )
 
 
 @dataclass(frozen=True)
@@ -72,31 +132,63 @@ class _Kinds:
     on_file: tuple[TensorInfo, ...]
     others: tuple[TensorInfo, ...]  # in the order of the files
     candidates: list[TensorInfo]  # of the others, those that may be streamed, in order of use
+    experts: tuple[ExpertBlock, ...]  # of the others, those of which a token needs a part
 
     @classmethod
     def of(cls, file: GGUFFile) -> _Kinds:
         others = tuple(t for t in file.tensors.values() if t.name not in file.read_by_row)
+        experts: dict[int, list[TensorInfo]] = {}
+        candidates = []
+        for tensor in sorted(others, key=_order_of_use):
+            if tensor.block is not None and _holds_experts(tensor, file.n_experts):
+                experts.setdefault(tensor.block, []).append(tensor)
+            elif tensor.block is not None and tensor.n_bytes >= _LEAST_STREAMED:
+                candidates.append(tensor)
         return cls(
             on_file=tuple(t for t in file.tensors.values() if t.name in file.read_by_row),
             others=others,
-            candidates=sorted(
-                (t for t in others if t.block is not None and t.n_bytes >= _LEAST_STREAMED),
-                key=_order_of_use,
-            ),
+            candidates=candidates,
+            experts=tuple(ExpertBlock(tuple(tensors)) for tensors in experts.values()),
         )
 
-    def streaming(self, streamed: Sequence[TensorInfo]) -> Placement:
-        """The placement that streams these and pins the other others."""
+    def streaming(
+        self, streamed: Sequence[TensorInfo], experts: tuple[ExpertBlock, ...] | None = None
+    ) -> Placement:
+        """The placement that streams these, reads experts as needed and pins the other others."""
+        experts = self.experts if experts is None else experts
         names = {tensor.name for tensor in streamed}
-        largest = max(
-            (Span.around(t.part, t.offset, t.n_bytes).n_bytes for t in streamed), default=0
-        )
+        names |= {tensor.name for block in experts for tensor in block.tensors}
+        largest = max(map(stage_bytes, streamed), default=0)
         return Placement(
             on_file=self.on_file,
             pinned=tuple(tensor for tensor in self.others if tensor.name not in names),
             streamed=tuple(streamed),
             ring_bytes=max(min(_RING_ENTRIES * largest, _RING_BYTES), 2 * largest),
+            experts=experts,
         )
+
+
+def _holds_experts(tensor: TensorInfo, n_experts: int) -> bool:
+    """Whether a tensor holds a matrix of each expert, as ``MUL_MAT_ID`` takes it."""
+    return (
+        "_exps." in tensor.name
+        and len(tensor.shape) == 3
+        and tensor.shape[2] == n_experts
+        and expert_bytes(tensor) >= _LEAST_EXPERT
+    )
+
+
+def _with_slots(placement: Placement, budget_bytes: int) -> tuple[ExpertBlock, ...]:
+    """The blocks of experts with as many slots as fit: the same number for each, or one more."""
+    room = budget_bytes - placement.resident_bytes
+    level = room // max(1, sum(block.bytes_per_slot for block in placement.experts))
+    room -= level * sum(block.bytes_per_slot for block in placement.experts)
+    blocks = []
+    for block in placement.experts:
+        more = block.bytes_per_slot <= room
+        room -= more * block.bytes_per_slot
+        blocks.append(replace(block, n_slots=min(level + more, block.tensors[0].shape[2])))
+    return tuple(blocks)
 
 
 def _order_of_use(tensor: TensorInfo) -> tuple[int, bool, bool, int]:

@@ -2,7 +2,8 @@
 
 llama.cpp computes; the window sees to it that each weight is where the node that reads it looks
 for it. Some weights are pinned, the others are read from the disk for each pass through the model,
-ahead of their use ("LLM in a flash", section 3, with the block as the unit).
+ahead of their use ("LLM in a flash", section 3, with the block as the unit). Of a mixture of
+experts, only those are read that a pass needs and that no pass has needed just before.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy as np
 
 from ondevice.errors import LoadCancelled
 from ondevice.llama import OP_NONE, Actions, Model, Tensor
+from ondevice.weights.experts import Experts
 from ondevice.weights.gguf import GGUFFile, TensorInfo
 from ondevice.weights.placement import Placement, place, spans
 from ondevice.weights.reader import Arena, Reader
@@ -30,12 +32,15 @@ class WindowStatistics(msgspec.Struct, frozen=True, kw_only=True):
     bytes_read: int
     read_seconds: float  # in which the disk was busy for us
     wait_seconds: float  # in which the computing waited for it
+    experts_used: int  # each once for a pass and block; 0: the model has none, or all are in RAM
+    experts_found: int  # of these, in RAM already
 
     def since(self, earlier: WindowStatistics) -> WindowStatistics:
         return WindowStatistics(
-            bytes_read=self.bytes_read - earlier.bytes_read,
-            read_seconds=self.read_seconds - earlier.read_seconds,
-            wait_seconds=self.wait_seconds - earlier.wait_seconds,
+            **{
+                name: getattr(self, name) - getattr(earlier, name)
+                for name in self.__struct_fields__
+            }
         )
 
 
@@ -79,11 +84,14 @@ class Window:
         self._memory: list[Arena | mmap.mmap] = []  # kept alive
         self._addresses: dict[str, int] = {}  # of the weights that stay where they are
         self._ring: Ring | None = None
+        self._experts: Experts | None = None
         try:
             self._map_on_file()
             self._pin(on_progress)
             if self.placement.streamed:
                 self._ring = Ring(self._reader, self.placement.streamed, self.placement.ring_bytes)
+            if self.placement.experts:
+                self._experts = Experts(self._reader, self.placement.experts)
         except BaseException:
             self.close()
             raise
@@ -96,14 +104,19 @@ class Window:
         """Stop reading and give the memory back. The model must have been closed before."""
         if self._ring is not None:
             self._ring.close()
+        if self._experts is not None:
+            self._experts.close()
         self._reader.close()
         self._memory.clear()
 
     def statistics(self) -> WindowStatistics:
+        waiting = [part.wait_seconds for part in (self._ring, self._experts) if part]
         return WindowStatistics(
             bytes_read=self._reader.bytes_read,
             read_seconds=self._reader.busy_seconds,
-            wait_seconds=self._ring.wait_seconds if self._ring else 0.0,
+            wait_seconds=sum(waiting),
+            experts_used=self._experts.used if self._experts else 0,
+            experts_found=self._experts.found if self._experts else 0,
         )
 
     def inspect(self, node: Tensor) -> Actions | None:
@@ -117,6 +130,8 @@ class Window:
             if address := self._addresses.get(weight.name):
                 root.data = address
                 operand.data = address + operand.view_offs
+            elif self._experts and weight.name in self._experts:
+                return self._experts.inspect(node, weight)
             else:
                 streamed.append(_Operand(operand, operand.view_offs, weight))
         return Actions(before=partial(self._fetch, streamed)) if streamed else None
