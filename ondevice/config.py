@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from ondevice import paths
-from ondevice.engine.messages import KVType, Load, Sampling
+from ondevice.engine.messages import KVType, Load, Preference, Sampling
 from ondevice.errors import ConfigError, UsageError
 from ondevice.models import InstalledModel, find
 from ondevice.ram.available import parse_size
@@ -24,8 +24,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     model: str = "smollm2-135m"  # a name in the catalogue, a GGUF file, or a server's URL
     system: str = "You are a helpful assistant."  # the system prompt; empty: none
-    ctx: int | None = None  # tokens; None: what the model was trained on, at most 4096
-    kv_type: KVType = "f16"
+    ctx: int | None = None  # tokens; None: at most 4096, what fits well
+    kv_type: KVType | None = None  # of the KV cache; None: f16 unless room is short
+    prefer: Preference = "balanced"  # when not everything can be had: speed, quality, or both
     threads: int | None = None  # None: the physical cores
     ram: str | None = None  # a limit such as "1.5G"; None: what is available
     draft: str | None = None  # a smaller model of the same family, when weights are streamed
@@ -46,6 +47,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             path=model.location,
             n_ctx=self.ctx,
             kv_type=self.kv_type,
+            prefer=self.prefer,
             n_threads=self.threads,
             ram=parse_size(self.ram) if self.ram else None,
             drafter=str(find(self.draft).path) if self.draft else None,

@@ -302,8 +302,8 @@ def test_a_file_that_is_no_model_is_refused_and_the_engine_lives(
 
 def test_a_model_that_does_not_fit_is_refused_with_the_figures(default_model: Path) -> None:
     with Engine() as engine:
-        with pytest.raises(MemoryShortError, match=r"MB of RAM .* --ctx"):
-            engine.load(Load(path=str(default_model), n_ctx=8192, ram=220_000_000))
+        with pytest.raises(MemoryShortError, match=r"MB of RAM.* --ctx"):
+            engine.load(Load(path=str(default_model), n_ctx=8192, kv_type="f16", ram=220_000_000))
         with pytest.raises(MemoryShortError, match="are missing"):
             engine.load(Load(path=str(default_model), ram=100_000_000))
         engine.load(Load(path=str(default_model), n_ctx=512, ram=300_000_000))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,9 +12,8 @@ import shapes
 from ondevice import llama
 from ondevice.engine import Engine
 from ondevice.engine.messages import KVType, Load
-from ondevice.errors import MemoryShortError
 from ondevice.ram.available import AvailableRam
-from ondevice.ram.need import Need, check_fits, need
+from ondevice.ram.need import Need, need
 from ondevice.ram.process import of_process
 from ondevice.weights import gguf
 from ondevice.weights.gguf import GGUFFile, Part, TensorInfo, Value
@@ -175,34 +173,6 @@ def test_latent_attention_keeps_one_key_for_all_heads() -> None:
 
 
 # ------------------------------------------------------------------ what fits
-
-
-def test_what_fits_is_let_through() -> None:
-    wanted = need(dense(), 4096)
-    assert check_fits(dense(), 4096, "f16", ram(wanted.total)) == wanted
-
-
-def test_a_smaller_context_that_fits_is_named() -> None:
-    available = need(dense(), 2048).total
-    with pytest.raises(MemoryShortError, match=r"--ctx 2048\.") as caught:
-        check_fits(dense(), 4096, "f16", ram(available))
-    assert f"{available / 1e6:.0f} MB are available (all RAM of this machine" in str(caught.value)
-
-
-def test_a_model_that_never_fits_says_by_how_much_and_what_would() -> None:
-    available = need(dense(), 512).total - 3 * MB
-    with pytest.raises(MemoryShortError, match="3 MB are missing") as caught:
-        check_fits(dense(), 4096, "f16", ram(available), "Take the tiny one.")
-    assert str(caught.value).endswith("Take the tiny one.")
-    with pytest.raises(MemoryShortError, match="smaller model"):
-        check_fits(dense(), 512, "f16", ram(available))
-
-
-def test_the_figures_of_a_refusal_add_up() -> None:
-    with pytest.raises(MemoryShortError) as caught:
-        check_fits(dense(), 4096, "f16", ram(10 * MB))
-    total, _, *parts = [int(n) for n in re.findall(r"(\d+) (?:MB|tokens)", str(caught.value))][:6]
-    assert total == pytest.approx(sum(parts), abs=3)
 
 
 def test_weights_are_repacked_only_if_they_fit_twice() -> None:

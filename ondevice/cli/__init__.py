@@ -19,8 +19,10 @@ COMMANDS = {
     "completion": "Print the script that completes commands in your shell.",
     "chat": "Open the terminal app.",
     "doctor": "Look at this machine: RAM, disk, versions, and what is wrong.",
+    "fit": "Show which models run here, how well and how fast.",
     "memory": "See, search, correct, move and forget what is remembered.",
     "models": "List, fetch, import and remove models.",
+    "plan": "Show how a model would be run now, and why.",
     "serve": "Serve the models to other programs on this machine.",
 }
 

@@ -11,7 +11,7 @@ import msgspec
 from click.shell_completion import CompletionItem
 
 from ondevice import config
-from ondevice.engine.messages import KVType
+from ondevice.engine.messages import KVType, Preference
 from ondevice.models import installed
 
 _Command = Callable[..., Any]
@@ -37,6 +37,11 @@ _FLAGS = (
     click.option("-s", "--system", metavar="TEXT", help="System prompt; empty for none."),
     click.option("--ctx", type=click.IntRange(min=16), metavar="TOKENS", help="Context length."),
     click.option("--kv-type", type=click.Choice(get_args(KVType)), help="Type of the KV cache."),
+    click.option(
+        "--prefer",
+        type=click.Choice(get_args(Preference)),
+        help="When RAM is short: speed, quality (exact), or balanced.",
+    ),
     click.option("--threads", type=click.IntRange(min=1), help="Threads; default: physical cores."),
     click.option("--ram", metavar="SIZE", help="Use at most this much RAM, such as 1.5G."),
     click.option(

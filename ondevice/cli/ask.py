@@ -85,13 +85,8 @@ def command(
         loaded = engine.load(wanted)
         if wanted.is_remote:
             click.echo(f"ondevice: the question goes to {loaded.name}.", err=True)
-        if loaded.streamed_bytes:
-            click.echo(
-                f"ondevice: {loaded.name} is larger than the RAM available: "
-                f"{loaded.streamed_bytes / 1e6:.0f} of its {loaded.weights_bytes / 1e6:.0f} MB "
-                "are read from the disk when they are needed.",
-                err=True,
-            )
+        if loaded.streamed_bytes or loaded.kv_type not in ("f16", settings.kv_type):
+            click.echo(f"ondevice: {loaded.plan}", err=True)
         answer = _stream(engine, request, loaded, quiet=as_json)
     if as_json:
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(answer)).decode() + "\n")

@@ -19,10 +19,17 @@ import psutil
 
 from ondevice import __version__, config, models, paths
 from ondevice.config import Settings
-from ondevice.errors import ConfigError, ModelFileError, ModelNotFound, UsageError
-from ondevice.ram import available
+from ondevice.errors import (
+    ConfigError,
+    MemoryShortError,
+    ModelFileError,
+    ModelNotFound,
+    UsageError,
+)
+from ondevice.ram import available, speeds
 from ondevice.ram.available import AvailableRam
-from ondevice.ram.need import need
+from ondevice.ram.planner import plan, why
+from ondevice.ram.speeds import processor
 from ondevice.terminal import printable
 from ondevice.weights import disk_speed, gguf
 
@@ -84,19 +91,10 @@ def _machine() -> Finding:
     cores = psutil.cpu_count(logical=False) or cpus
     return Finding(
         topic="machine",
-        text=f"{_processor()}, {cores} cores, {usable} of {cpus} threads may be used; "
+        text=f"{processor()}, {cores} cores, {usable} of {cpus} threads may be used; "
         f"{platform.system()} {platform.release()}",
         figures={"cores": cores, "threads": cpus, "threads_usable": usable},
     )
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:  # not Linux
-        lines = []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return " ".join(filter(None, (next(names, platform.processor()), platform.machine())))
 
 
 def _settings() -> Generator[Finding, None, Settings]:
@@ -178,22 +176,25 @@ def _model(settings: Settings) -> Finding:
         if model.place == "server":
             return Finding(topic="model", text=f"it is on a server: {model.name}")
         file = gguf.read(model.path)
-        wanted = need(file, settings.ctx, settings.kv_type)
+        chosen = plan(
+            file,
+            ram := _available(settings),
+            speeds.known(),
+            n_ctx=settings.ctx,
+            kv_type=settings.kv_type,
+            preference=settings.prefer,
+        )
     except ModelNotFound as error:
         return Finding(topic="model", text=str(error), level="note")
-    except ModelFileError as error:
+    except (ModelFileError, MemoryShortError) as error:
         return Finding(topic="model", text=str(error), level="broken")
-    fits = wanted.total <= _available(settings).available
     return Finding(
         topic="model",
-        text=f"{file.name} {file.quantization} {'fits' if fits else 'does not fit'}: it needs "
-        f"{_gb(wanted.total)} with a context of {wanted.n_ctx} tokens",
-        level="fine" if fits else "note",
-        mend=""
-        if fits
-        else "It gets a shorter context, or its weights are streamed from the disk: slower than a "
-        "smaller model that fits.",
-        figures={"need_bytes": wanted.total},
+        text=f"{file.name} {file.quantization}, {_gb(chosen.peak_bytes)} with a context of "
+        f"{chosen.n_ctx} tokens. {why(chosen, ram)}",
+        level="note" if chosen.streamed_bytes else "fine",
+        mend="A smaller model may be faster: ondevice fit" if chosen.streamed_bytes else "",
+        figures={"peak_bytes": chosen.peak_bytes, "streamed_bytes": chosen.streamed_bytes},
     )
 
 

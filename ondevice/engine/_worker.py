@@ -12,6 +12,7 @@ import queue
 import sys
 import threading
 import time
+import traceback
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -68,6 +69,10 @@ class Worker:
                         self._send(self._loaded_session.embed(job.request.texts, job.cancel))
             except OndeviceError as error:
                 self._send(Failed(error=type(error).__name__, message=str(error)))
+            except Exception as error:
+                traceback.print_exc()
+                what = f"The engine met an error of its own: {error!r}. Its log says more."
+                self._send(Failed(error="EngineError", message=what))
 
     def _listen(self) -> None:
         cancel = threading.Event()
@@ -95,15 +100,17 @@ class Worker:
         self._session = Session(held.model, held.context, held.window, held.drafter)
         placement = held.window.placement if held.window else None
         return Loaded(
-            path=str(held.file.path),
-            name=held.file.name,
-            architecture=held.file.architecture,
-            quantization=held.file.quantization,
+            path=str(held.plan.file.path),
+            name=held.plan.file.name,
+            architecture=held.plan.file.architecture,
+            quantization=held.plan.file.quantization,
             n_params=held.model.n_params,
             n_layers=held.model.n_layers,
             n_ctx=held.context.n_ctx,
             n_ctx_train=held.model.n_ctx_train,
             weights_bytes=held.model.size_bytes,
+            kv_type=held.plan.kv_type,
+            plan=held.why,
             streamed_bytes=placement.absent_bytes if placement else 0,
             kv_bytes=held.context.kv_bytes,
             compute_bytes=held.context.compute_bytes,

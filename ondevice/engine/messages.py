@@ -13,6 +13,7 @@ import msgspec
 
 Role = Literal["system", "user", "assistant"]
 FinishReason = Literal["stop", "length", "cancelled"]
+Preference = Literal["speed", "balanced", "exact"]
 URL_SCHEMES = ("http://", "https://")
 KVType = Literal["f16", "q8_0", "q4_0"]
 
@@ -51,8 +52,9 @@ class Load(Record, frozen=True, kw_only=True):
     """Load a model, in place of the one loaded before."""
 
     path: str  # the GGUF file, the first part of a split one; or a server's URL
-    n_ctx: int | None = None  # tokens; None: what the model was trained on, at most 4096
-    kv_type: KVType = "f16"
+    n_ctx: int | None = None  # tokens; None: at most 4096, what fits well
+    kv_type: KVType | None = None  # None: f16 unless room is short
+    prefer: Preference = "balanced"  # when not everything can be had
     n_threads: int | None = None  # None: the physical cores that may be used
     ram: int | None = None  # bytes that may be used at most; None: what is available
     drafter: str | None = None  # a smaller GGUF file of the same vocabulary, to draft for a window
@@ -110,6 +112,8 @@ class Loaded(Record, frozen=True, kw_only=True):
     n_ctx: int  # tokens, as allocated
     n_ctx_train: int  # tokens
     weights_bytes: int
+    kv_type: KVType = "f16"
+    plan: str = ""  # how it is run, and why: a sentence or two
     streamed_bytes: int = 0  # of these, not in RAM but read from the disk when they are needed
     kv_bytes: int  # KV cache as allocated
     compute_bytes: int  # compute and output buffers as allocated

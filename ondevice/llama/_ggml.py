@@ -95,7 +95,7 @@ OP_NONE = 0  #: The operation of a tensor that is not computed.
 TAG_OFFSET: int = Tensor.tag.offset  # type: ignore[attr-defined]  # on the class, a descriptor
 
 
-class _InitParams(ctypes.Structure):
+class InitParams(ctypes.Structure):
     """``struct ggml_init_params``."""
 
     _fields_ = (
@@ -108,13 +108,14 @@ class _InitParams(ctypes.Structure):
 _lib = load_shared_library("ggml-base", libggml_base_path)
 
 
-def _function(name: str, result: Any, *arguments: Any) -> Any:
+def function(name: str, result: Any, *arguments: Any) -> Any:
+    """A function of ggml with its types."""
     function = getattr(_lib, name)
     function.restype, function.argtypes = result, arguments
     return function
 
 
-_op_name_of = _function("ggml_op_name", ctypes.c_char_p, ctypes.c_int)
+_op_name_of = function("ggml_op_name", ctypes.c_char_p, ctypes.c_int)
 
 
 @cache
@@ -125,16 +126,16 @@ def _op_name(op: int) -> str:
 def _check_layout() -> None:
     """Raises :class:`NativeError` unless :class:`Tensor` is ggml's own struct, field by field."""
     pointer, size, int64 = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int64
-    new_2d = _function("ggml_new_tensor_2d", pointer, pointer, ctypes.c_int, int64, int64)
-    view_2d = _function("ggml_view_2d", pointer, pointer, pointer, int64, int64, size, size)
-    mul_mat = _function("ggml_mul_mat", pointer, pointer, pointer, pointer)
-    set_name = _function("ggml_set_name", pointer, pointer, ctypes.c_char_p)
-    set_input = _function("ggml_set_input", None, pointer)
-    get_data = _function("ggml_get_data", pointer, pointer)
-    get_name = _function("ggml_get_name", ctypes.c_char_p, pointer)
-    nbytes = _function("ggml_nbytes", size, pointer)
-    overhead = _function("ggml_tensor_overhead", size)
-    context = _function("ggml_init", pointer, _InitParams)(_InitParams(16 * overhead(), None, True))
+    new_2d = function("ggml_new_tensor_2d", pointer, pointer, ctypes.c_int, int64, int64)
+    view_2d = function("ggml_view_2d", pointer, pointer, pointer, int64, int64, size, size)
+    mul_mat = function("ggml_mul_mat", pointer, pointer, pointer, pointer)
+    set_name = function("ggml_set_name", pointer, pointer, ctypes.c_char_p)
+    set_input = function("ggml_set_input", None, pointer)
+    get_data = function("ggml_get_data", pointer, pointer)
+    get_name = function("ggml_get_name", ctypes.c_char_p, pointer)
+    nbytes = function("ggml_nbytes", size, pointer)
+    overhead = function("ggml_tensor_overhead", size)
+    context = function("ggml_init", pointer, InitParams)(InitParams(16 * overhead(), None, True))
     try:
         rows, columns, f32, object_bytes = 3, 8, 0, 4 * ctypes.sizeof(pointer)
         weight_at = new_2d(context, f32, columns, rows)
@@ -161,9 +162,9 @@ def _check_layout() -> None:
             and not any(t.buffer or t.extra or t.tag for t in (weight, view, product))
         )
     finally:
-        _function("ggml_free", None, pointer)(context)
+        function("ggml_free", None, pointer)(context)
     if not same:
-        ggml = _function("ggml_version", ctypes.c_char_p)().decode()
+        ggml = function("ggml_version", ctypes.c_char_p)().decode()
         raise NativeError(
             f"The tensors of ggml {ggml} (llama-cpp-python {llama_cpp.__version__}) are laid out "
             "otherwise than ondevice knows them. "

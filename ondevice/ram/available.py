@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 import psutil
 
 from ondevice.errors import UsageError
+
+# Of a machine that is shared with other programs; a container or a limit is for us alone.
+_RESERVED_SHARE, _MOST_RESERVED = 20, 500_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +22,12 @@ class AvailableRam:
     total: int  # bytes: the machine's RAM, or the lowest limit below it
     available: int  # bytes that can be used now; file cache, which gives way, is among them
     source: str  # where ``total`` comes from, such as "all RAM of this machine"
+    reserve: int = 0  # bytes of ``available`` to leave alone, so that other programs go on well
+
+    @property
+    def usable(self) -> int:
+        """Bytes to be planned with."""
+        return max(0, self.available - self.reserve)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +45,12 @@ def look(ram: int | None = None, root: Path = Path("/")) -> AvailableRam:
     ``root`` is the folder that holds ``proc`` and ``sys``.
     """
     machine = psutil.virtual_memory()
-    found = AvailableRam(machine.total, machine.available, "all RAM of this machine")
+    reserve = min(machine.total // _RESERVED_SHARE, _MOST_RESERVED)
+    found = AvailableRam(machine.total, machine.available, "all RAM of this machine", reserve)
     for group in _groups(root):
         if group.limit < found.total:
             found = AvailableRam(group.limit, found.available, group.source)
-        found = AvailableRam(found.total, max(0, min(found.available, group.free)), found.source)
+        found = replace(found, available=max(0, min(found.available, group.free)))
     if ram is not None and ram < found.total:
         found = AvailableRam(ram, min(found.available, ram), "the limit in your settings")
     return found

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from dataclasses import dataclass
 
 from ondevice.engine.messages import KVType
-from ondevice.errors import MemoryShortError
-from ondevice.ram.available import AvailableRam
 from ondevice.weights.gguf import GGUFFile
 
 # What ondevice.llama.Context asks of llama.cpp, in tokens.
@@ -15,7 +12,6 @@ _BATCH = 512
 _OUTPUTS = 16
 _CTX_STEP = 256  # llama.cpp rounds the context up to a multiple of it
 _DEFAULT_CTX = 4096
-_SMALLEST_CTX = 512  # below it a conversation is no use
 
 _KV_BITS: dict[KVType, float] = {"f16": 16, "q8_0": 8.5, "q4_0": 4.5}  # an element
 _FLOAT = 4  # bytes
@@ -71,51 +67,6 @@ def need(file: GGUFFile, n_ctx: int | None = None, kv_type: KVType = "f16") -> N
         + file.length("tokenizer.ggml.tokens") * _TOKEN
         + file.length("tokenizer.ggml.merges") * _MERGE,
     )
-
-
-def check_fits(
-    file: GGUFFile,
-    n_ctx: int | None,
-    kv_type: KVType,
-    ram: AvailableRam,
-    alternatives: str = "",
-) -> Need:
-    """The need, if it fits what is available.
-
-    The engine asks when it runs already, so some 25 MB of its own are both used and needed. That
-    is the reserve: at the very limit the page cache drops weights that are wanted again.
-
-    Raises :class:`MemoryShortError` with the figures and what would fit: a smaller context, or
-    else ``alternatives``, a sentence that names smaller models.
-    """
-    wanted = need(file, n_ctx, kv_type)
-    if wanted.total <= ram.available:
-        return wanted
-    figures = (
-        f"{file.name} needs {_mb(wanted.total)} of RAM with a context of {wanted.n_ctx} tokens "
-        f"(weights {_mb(wanted.weights)}, KV cache {_mb(wanted.kv)}, buffers "
-        f"{_mb(wanted.compute)}, engine {_mb(wanted.engine)}), and {_mb(ram.available)} are "
-        f"available ({ram.source}: {_mb(ram.total)})."
-    )
-    fitting = largest_ctx(file, wanted.n_ctx, kv_type, ram.available)
-    if fitting:
-        raise MemoryShortError(f"{figures} A context of {fitting} tokens fits: --ctx {fitting}.")
-    short = need(file, _SMALLEST_CTX, kv_type).total - ram.available
-    raise MemoryShortError(
-        f"{figures} Even with the smallest context {_mb(short)} are missing. "
-        + (alternatives or "Close other programs, or take a smaller model.")
-    )
-
-
-def largest_ctx(file: GGUFFile, n_ctx: int, kv_type: KVType, available: int) -> int:
-    """Tokens of the largest context, at most ``n_ctx``, that fits ``available`` bytes; 0: none."""
-    steps = [*range(_SMALLEST_CTX, n_ctx, _CTX_STEP), n_ctx]
-    fitting = bisect_right(steps, available, key=lambda tokens: need(file, tokens, kv_type).total)
-    return steps[fitting - 1] if fitting else 0
-
-
-def _mb(n_bytes: int) -> str:
-    return f"{n_bytes / 1e6:.0f} MB"
 
 
 def _kv_elements(file: GGUFFile) -> int:

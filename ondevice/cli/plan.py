@@ -1,0 +1,156 @@
+"""``ondevice plan`` and ``ondevice fit``: how models are run in the RAM that there is, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+import msgspec
+
+from ondevice import models
+from ondevice.cli._options import complete_model, settings_flags
+from ondevice.config import Settings
+from ondevice.errors import UsageError
+from ondevice.ram import available, speeds
+from ondevice.ram.available import AvailableRam, parse_size
+from ondevice.ram.planner import Plan, plan, why
+from ondevice.terminal import printable
+from ondevice.weights import gguf
+
+_BAR = 60  # cells
+
+
+class PlanReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``--json`` prints of a plan."""
+
+    model: str
+    kind: str  # "resident" or "window"
+    why: str
+    n_ctx: int  # tokens
+    kv_type: str
+    drafter: str | None
+    peak_bytes: int
+    weights_bytes: int  # in RAM
+    streamed_bytes: int  # read for each token
+    kv_bytes: int
+    compute_bytes: int
+    engine_bytes: int
+    drafter_bytes: int
+    usable_bytes: int
+    tokens_per_second: float
+    first_token_s: float  # after a prompt of 512 tokens
+    quality: float  # of 1: what is left of the unquantized model's
+    effective_params: float
+    measured: bool  # False: the speeds of this machine are guessed, see ``ondevice plan --measure``
+
+    @classmethod
+    def of(cls, chosen: Plan, ram: AvailableRam, measured: bool) -> PlanReport:
+        return cls(
+            model=chosen.file.name,
+            kind=chosen.kind,
+            why=why(chosen, ram),
+            n_ctx=chosen.n_ctx,
+            kv_type=chosen.kv_type,
+            drafter=chosen.drafter.name if chosen.drafter else None,
+            peak_bytes=chosen.peak_bytes,
+            weights_bytes=chosen.resident_bytes,
+            streamed_bytes=chosen.streamed_bytes,
+            kv_bytes=chosen.need.kv,
+            compute_bytes=chosen.need.compute,
+            engine_bytes=chosen.need.engine,
+            drafter_bytes=chosen.drafter_bytes,
+            usable_bytes=ram.usable,
+            tokens_per_second=chosen.tokens_per_second,
+            first_token_s=chosen.first_token_s,
+            quality=chosen.quality,
+            effective_params=chosen.effective_params,
+            measured=measured,
+        )
+
+
+@click.command()
+@click.argument("name", metavar="[MODEL]", required=False, shell_complete=complete_model)
+@settings_flags
+@click.option("--measure", is_flag=True, help="Measure this machine's speeds again, first.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def command(settings: Settings, name: str | None, measure: bool, as_json: bool) -> None:
+    """Show how MODEL would be run now, and why; by default the model of the settings.
+
+    \b
+      ondevice plan
+      ondevice plan qwen3-4b --ram 2G
+    """
+    model = models.find(name or settings.model)
+    if model.place == "server":
+        raise UsageError("A model on a server takes no RAM here.")
+    measured = machine_speeds(measure)
+    ram = usable_ram(settings)
+    chosen = plan_of(model.path, settings, ram, measured)
+    report = PlanReport.of(chosen, ram, measured is not speeds.USUAL)
+    if as_json:
+        click.echo(msgspec.json.encode(report))
+        return
+    for line in _lines(report):
+        click.echo(printable(line))
+
+
+def _lines(report: PlanReport) -> Sequence[str]:
+    parts = [
+        ("weights", report.weights_bytes),
+        ("KV cache", report.kv_bytes),
+        ("drafter", report.drafter_bytes),
+        ("buffers", report.compute_bytes),
+        ("engine", report.engine_bytes),
+        ("free", max(0, report.usable_bytes - report.peak_bytes)),
+    ]
+    total = sum(size for _, size in parts)
+    bar = "".join(
+        mark * round(size / total * _BAR) for mark, (_, size) in zip("█▓▒░▪·", parts, strict=True)
+    )
+    guess = "" if report.measured else " (a guess: --measure finds out)"
+    return [
+        f"{report.model}: {report.why}",
+        "",
+        f"  {bar}",
+        "  "
+        + "   ".join(
+            f"{mark} {name} {size / 1e6:.0f} MB"
+            for mark, (name, size) in zip("█▓▒░▪·", parts, strict=True)
+            if size
+        ),
+        "",
+        f"  context      {report.n_ctx} tokens, KV cache in {report.kv_type}",
+        f"  RAM          {report.peak_bytes / 1e6:.0f} MB at most, of "
+        f"{report.usable_bytes / 1e6:.0f} MB that can be used",
+        f"  speed        {report.tokens_per_second:.1f} tokens/s; {report.first_token_s:.1f} s to "
+        f"the first token of a reply to 512 tokens{guess}",
+        f"  quality      {report.quality:.0%} of the unquantized model's, about a model of "
+        f"{report.effective_params / 1e9:.2g}B parameters",
+    ]
+
+
+def machine_speeds(again: bool) -> speeds.Speeds:
+    """The machine's speeds, measured now if they are not known or wanted ``again``."""
+    known = speeds.known()
+    if not again and known is not speeds.USUAL:
+        return known
+    click.echo("Measuring the processor and the disk, a quarter of a minute …", err=True)
+    return speeds.measure()
+
+
+def usable_ram(settings: Settings) -> AvailableRam:
+    return available.look(parse_size(settings.ram) if settings.ram else None)
+
+
+def plan_of(path: Path, settings: Settings, ram: AvailableRam, measured: speeds.Speeds) -> Plan:
+    drafter = gguf.read(models.find(settings.draft).path) if settings.draft else None
+    return plan(
+        gguf.read(path),
+        ram,
+        measured,
+        n_ctx=settings.ctx,
+        kv_type=settings.kv_type,
+        drafter=drafter,
+        preference=settings.prefer,
+    )

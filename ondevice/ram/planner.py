@@ -1,0 +1,268 @@
+"""Decides how a model is run in the RAM that there is, and says what to expect of it.
+
+A plan is a pure function of the model's file, the RAM, the machine's speeds and what the user
+prefers. All ways of running are worked out, and the one of the highest worth is taken; more RAM
+only ever adds ways, so that it never makes a plan worse.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal, get_args
+
+from ondevice.engine.messages import KVType, Preference
+from ondevice.errors import MemoryShortError
+from ondevice.ram.available import AvailableRam
+from ondevice.ram.need import Need, need
+from ondevice.ram.speeds import Speeds
+from ondevice.weights.gguf import GGUFFile
+from ondevice.weights.placement import Placement, least_bytes, place
+
+_CONTEXTS = (4096, 3072, 2048, 1536, 1024)  # tokens that are tried if no length is asked for
+_PROMPT = 512  # tokens of the prompt whose first token is foretold
+_ENOUGH = 30.0  # tokens a second; more is worth nothing to a reader
+
+#: What of a reply's quality is left with each type of KV cache.
+_KV_QUALITY: dict[KVType, float] = {"f16": 1.0, "q8_0": 0.997, "q4_0": 0.96}
+
+#: Bits a weight → what is left of the model's quality, as measured by others on models of 1 to 8
+#: billion parameters; between them, straight lines.
+_BITS_QUALITY = ((1.5, 0.2), (2.6, 0.6), (3.4, 0.82), (4.0, 0.92), (4.8, 0.97), (5.7, 0.99), (8, 1))
+
+# What a token takes beside the products with weights: measured on models of 135M to 1.5B.
+_DECODE_FACTOR, _PREFILL_FACTOR = 1.25, 1.15
+_BLOCK_SECONDS = 0.1e-3
+_DRAFTED, _ACCEPTED = 4, 2.4  # tokens that a drafter proposes, and that a pass then gives
+_MISSED = 0.5  # of the experts that are needed, those that the cache does not hold, at most
+_DISK_FACTOR = 0.9  # of the disk's speed that streaming reaches
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One way of running one model."""
+
+    file: GGUFFile
+    kind: Literal["resident", "window"]
+    kv_type: KVType
+    need: Need  # of the model with all its weights in RAM
+    weights_budget: int  # bytes of RAM that weights may take
+    resident_bytes: int  # weights in RAM, buffers for the streamed ones included
+    streamed_bytes: int  # weights that are not in RAM, but read from the disk when needed
+    drafter: GGUFFile | None
+    drafter_bytes: int  # RAM that it takes
+    tokens_per_second: float  # expected
+    first_token_s: float  # expected after a prompt of 512 tokens
+    quality: float  # of 1: what is left of the unquantized model's
+
+    @property
+    def n_ctx(self) -> int:
+        return self.need.n_ctx
+
+    @property
+    def peak_bytes(self) -> int:
+        """RAM that the engine is expected to take at most."""
+        return self.need.total - self.need.weights + self.resident_bytes + self.drafter_bytes
+
+    @property
+    def effective_params(self) -> float:
+        """Parameters of a dense, unquantized model that is about as good."""
+        file = self.file
+        active = file.n_params
+        if file.n_experts:
+            experts = sum(math.prod(t.shape) for t in file.tensors.values() if "_exps" in t.name)
+            active -= experts - experts * file.n_experts_used // file.n_experts
+        return math.sqrt(file.n_params * active) * self.quality
+
+    def worth(self, preference: Preference) -> float:
+        """By which plans are compared; one more is twice as good.
+
+        A disk that is read all the time counts like half the speed.
+        """
+        speed = math.log2(min(self.tokens_per_second, _ENOUGH)) - (self.kind == "window")
+        context = math.log2(self.n_ctx)
+        loss = math.log2(self.quality)
+        size = math.log2(self.effective_params) - loss
+        match preference:
+            case "speed":
+                return 2 * speed + 0.5 * context + 4 * loss + size
+            case "balanced":
+                return speed + 0.5 * context + 60 * loss + 2 * size
+            case "exact":
+                return 0.5 * speed + 0.5 * context + 1000 * loss + 3 * size
+
+
+def plan(
+    file: GGUFFile,
+    ram: AvailableRam,
+    speeds: Speeds,
+    *,
+    n_ctx: int | None = None,
+    kv_type: KVType | None = None,
+    drafter: GGUFFile | None = None,
+    preference: Preference = "balanced",
+    instead: str = "",
+) -> Plan:
+    """The best way to run the model; ``n_ctx`` and ``kv_type`` None are for the planner to choose.
+
+    ``drafter`` is a smaller model of the same vocabulary, to be used if weights are streamed and it
+    fits. Raises :class:`MemoryShortError` if there is no way, with what is missing and what would
+    do: a shorter context, else ``instead``, a sentence that names another model.
+    """
+    found = list(_ways(file, ram, speeds, n_ctx, kv_type, drafter))
+    if not found:
+        least = _least(file, n_ctx, kv_type)
+        shorter = next((c for c in _CONTEXTS if _least(file, c, kv_type) <= ram.usable), None)
+        hint = f"A context of {shorter} tokens fits: --ctx {shorter}" if shorter else instead
+        raise MemoryShortError(
+            f"{file.name} needs at least {_mb(least)} of RAM, even with most of its weights read "
+            f"from the disk for each token, and {_mb(ram.usable)} can be used ({ram.source}: "
+            f"{_mb(ram.total)}): {_mb(least - ram.usable)} are missing. {hint}"
+        )
+    wanted = [way for way in found if way.kind == "resident" or way.drafter is drafter]
+    return max(wanted or found, key=lambda way: way.worth(preference))
+
+
+def best(plans: Sequence[Plan], preference: Preference = "balanced") -> Plan:
+    """The plan, of several models, that gives the most; ``plans`` must not be empty."""
+    return max(plans, key=lambda way: way.worth(preference))
+
+
+def why(chosen: Plan, ram: AvailableRam) -> str:
+    """A plain sentence."""
+    whole = chosen.need.total
+    if chosen.kind == "resident":
+        reason = f"All of it fits in the {_mb(ram.usable)} that can be used."
+    else:
+        reason = (
+            f"All of it would take {_mb(whole)} and {_mb(ram.usable)} can be used, so "
+            f"{_mb(chosen.streamed_bytes)} of its weights are read from the disk when they are "
+            "needed. What it says is the same to the last bit."
+        )
+    if chosen.kv_type != "f16":
+        reason += f" The KV cache is kept in {chosen.kv_type} to save room."
+    if chosen.drafter:
+        reason += f" {chosen.drafter.name} drafts for it."
+    return reason
+
+
+def _ways(
+    file: GGUFFile,
+    ram: AvailableRam,
+    speeds: Speeds,
+    n_ctx: int | None,
+    kv_type: KVType | None,
+    drafter: GGUFFile | None,
+) -> Iterator[Plan]:
+    trained = file.n_ctx_train or _CONTEXTS[0]
+    contexts = (n_ctx,) if n_ctx else sorted({min(c, trained) for c in _CONTEXTS}, reverse=True)
+    for kv in (kv_type,) if kv_type else get_args(KVType):
+        for context in contexts:
+            wanted = need(file, context, kv)
+            if wanted.total <= ram.usable:
+                yield _way(file, kv, wanted, speeds)
+                continue
+            for small in (drafter, None) if drafter else (None,):
+                taken = _drafter_bytes(small, wanted.n_ctx, kv) if small else 0
+                budget = ram.usable - (wanted.total - wanted.weights) - taken
+                if budget >= least_bytes(file):
+                    yield _way(file, kv, wanted, speeds, budget, place(file, budget), small)
+
+
+def _way(
+    file: GGUFFile,
+    kv_type: KVType,
+    wanted: Need,
+    speeds: Speeds,
+    weights_budget: int | None = None,
+    placed: Placement | None = None,
+    drafter: GGUFFile | None = None,
+) -> Plan:
+    """With this placement; None: all weights are in RAM."""
+    absent = placed.absent_bytes if placed else 0
+    computing = _decode_seconds(file, speeds)
+    reading = _bytes_read(file, placed) / (speeds.disk * _DISK_FACTOR) if placed else 0.0
+    seconds = max(computing, reading)
+    if drafter:
+        drafting = _decode_seconds(drafter, speeds) * _DRAFTED
+        seconds = (max(computing * 2, reading) + drafting) / _ACCEPTED
+    bits = file.weights_bytes * 8 / max(1, file.n_params)
+    return Plan(
+        file=file,
+        kind="window" if placed else "resident",
+        kv_type=kv_type,
+        need=wanted,
+        weights_budget=wanted.weights if weights_budget is None else weights_budget,
+        resident_bytes=placed.resident_bytes if placed else wanted.weights,
+        streamed_bytes=absent,
+        drafter=drafter,
+        drafter_bytes=_drafter_bytes(drafter, wanted.n_ctx, kv_type) if drafter else 0,
+        tokens_per_second=1 / seconds,
+        first_token_s=max(_prefill_seconds(file, speeds), absent / (speeds.disk * _DISK_FACTOR)),
+        quality=_between(bits, _BITS_QUALITY) * _KV_QUALITY[kv_type],
+    )
+
+
+def _bytes_read(file: GGUFFile, placed: Placement) -> float:
+    """For one token: what is streamed, and of the experts without a slot those that it needs."""
+    share = file.n_experts_used / file.n_experts if file.n_experts else 0.0
+    experts = placed.absent_bytes - placed.streamed_bytes
+    return placed.streamed_bytes + experts * share * _MISSED
+
+
+def _drafter_bytes(drafter: GGUFFile, n_ctx: int, kv_type: KVType) -> int:
+    wanted = need(drafter, n_ctx, kv_type)
+    return wanted.total - wanted.engine
+
+
+def _least(file: GGUFFile, n_ctx: int | None, kv_type: KVType | None) -> int:
+    smallest = need(file, n_ctx or _CONTEXTS[-1], kv_type or "q4_0")
+    return smallest.total - smallest.weights + least_bytes(file)
+
+
+# ------------------------------------------------------------------ speed
+
+
+def _decode_seconds(file: GGUFFile, speeds: Speeds) -> float:
+    """For one token, all weights in RAM."""
+    products = sum(
+        elements / speeds.decoding(type_name) for type_name, elements in _multiplied(file, 1)
+    )
+    return products * _DECODE_FACTOR + file.n_blocks * _BLOCK_SECONDS
+
+
+def _prefill_seconds(file: GGUFFile, speeds: Speeds) -> float:
+    """For a prompt of 512 tokens, all weights in RAM."""
+    products = sum(
+        elements / speeds.prefilling(type_name)
+        for type_name, elements in _multiplied(file, _PROMPT)
+    )
+    return products * _PREFILL_FACTOR
+
+
+def _multiplied(file: GGUFFile, n_tokens: int) -> Iterator[tuple[str, float]]:
+    """Type and multiply-adds of each tensor that tokens are multiplied with."""
+    share = file.n_experts_used / file.n_experts if file.n_experts else 1.0
+    for tensor in file.tensors.values():
+        if len(tensor.shape) < 2 or tensor.name in file.read_by_row:
+            continue
+        # Only the last token of a prompt needs the output layer.
+        of_output = tensor.name in ("output.weight", "token_embd.weight")
+        elements = math.prod(tensor.shape) * (1 if of_output else n_tokens)
+        yield tensor.type_name, elements * (share if "_exps" in tensor.name else 1.0)
+
+
+def _between(x: float, points: Sequence[tuple[float, float]]) -> float:
+    """The value at ``x`` on the line through ``points``, level beyond its ends."""
+    if x <= points[0][0]:
+        return points[0][1]
+    for (x0, y0), (x1, y1) in pairwise(points):
+        if x <= x1:
+            return y0 + (y1 - y0) * (x - x0) / (x1 - x0)
+    return points[-1][1]
+
+
+def _mb(n_bytes: float) -> str:
+    return f"{n_bytes / 1e6:.0f} MB"
