@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import time
 from collections.abc import Iterable
 from functools import partial
 from typing import ClassVar
 
+from textual import events
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
@@ -18,6 +21,9 @@ from tui.commands import COMMANDS
 from tui.messages import CommandGiven
 from tui.screens.chat import ChatScreen
 from tui.shared_engine import SharedEngine
+
+_TIDY_EVERY = 10.0  # seconds
+_IDLE = 2.0  # seconds without any input
 
 
 class OndeviceApp(App[None]):
@@ -54,6 +60,7 @@ class OndeviceApp(App[None]):
         self._store = store
         self._settings = settings
         self._earlier = earlier
+        self._input_at = 0.0
 
     def get_default_screen(self) -> ChatScreen:
         return ChatScreen(self._engine, self._store, self._settings, self._earlier)
@@ -65,6 +72,20 @@ class OndeviceApp(App[None]):
                 given = partial(screen.obey, CommandGiven(command.name, ""))
                 spelled = f"/{command.name} {command.argument}".strip()
                 yield SystemCommand(command.help, spelled, given)
+
+    def on_mount(self) -> None:
+        # A full collection takes a tenth of a second: it waits until nobody would notice.
+        gc.set_threshold(700, 10, 100)
+        self.set_interval(_TIDY_EVERY, self._tidy)
+
+    async def on_event(self, event: events.Event) -> None:
+        if isinstance(event, events.InputEvent):
+            self._input_at = time.monotonic()
+        await super().on_event(event)
+
+    def _tidy(self) -> None:
+        if time.monotonic() - self._input_at > _IDLE:
+            gc.collect()
 
     async def on_unmount(self) -> None:
         await self._engine.close()

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
+import msgspec
+
 from ondevice.engine.messages import FinishReason, Statistics, Turn
 from ondevice.memory import Cube, quotation
 
@@ -19,8 +21,7 @@ class Attachment:
     content: str
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(msgspec.Struct, frozen=True, gc=False):  # in thousands, they would slow down the gc
     """One message of a conversation. The fields from ``thinking`` on are an assistant's."""
 
     id: int

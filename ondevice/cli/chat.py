@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from contextlib import closing
 
@@ -30,4 +31,5 @@ def command(settings: Settings, resume: bool) -> None:
         chats = Chats(database)
         headings = chats.headings() if resume else []
         earlier = chats.load(headings[0].id) if headings else None
+        gc.freeze()  # what has been imported stays: there is no use in looking through it again
         OndeviceApp(AnyEngine(), chats, settings, earlier).run()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from textual import events
+from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
@@ -40,8 +41,12 @@ type goes to the prompt. Where there is more than one version, left and right sw
 
     def __init__(self, message: Message | None) -> None:
         super().__init__()
-        self.versions = Static(classes="versions")
+        self._versions = Static(classes="versions")
         self.message = message
+
+    def compose(self) -> ComposeResult:
+        if self.message and len(self.message.versions) > 1:
+            yield self._versions
 
     @property
     def message(self) -> Message | None:
@@ -50,13 +55,14 @@ type goes to the prompt. Where there is more than one version, left and right sw
     @message.setter
     def message(self, message: Message | None) -> None:
         self._message = message
-        self.versions.display = message is not None and len(message.versions) > 1
-        if message is not None:
+        if message and len(message.versions) > 1:
             place = message.versions.index(message.id) + 1
-            self.versions.update(Content(f"‹ {place}/{len(message.versions)} ›"))
+            self._versions.update(Content(f"‹ {place}/{len(message.versions)} ›"))
+            if self.is_mounted and not self._versions.is_attached:
+                self.mount(self._versions)
 
     def on_click(self, event: events.Click) -> None:
-        if event.widget is self.versions:
+        if event.widget is self._versions:
             self.focus()
 
     def on_key(self, event: events.Key) -> None:

@@ -46,7 +46,7 @@ class Reply(MessageView):
         yield self._ending
         if self._recalled:
             yield Memories(self._recalled)
-        yield self.versions
+        yield from super().compose()
 
     def on_mount(self) -> None:
         if self.message:

@@ -16,8 +16,8 @@ from tui.widgets.reply import Reply
 from tui.widgets.user_message import UserMessage
 
 _OPENED = 12  # messages that are mounted at first
-_MORE = 4  # at a time, when the view comes near the last of them
-_MOST = 60  # more than that, and those farthest from the view go
+_MORE = 2  # at a time, when the view comes near the last of them
+_KEPT = 2  # heights of the view: what is farther away than that goes
 
 
 class Transcript(VerticalScroll, can_focus=False):
@@ -122,19 +122,23 @@ class Transcript(VerticalScroll, can_focus=False):
         views: list[MessageView] = []
         try:
             if self._first > 0 and self.scroll_y < height:
+                below = self.scroll_y + _KEPT * height
+                far = [view for view in self.views if view.virtual_region.y > below]
                 start = max(0, self._first - _MORE)
                 views = list(self._views(start, self._first))
                 self._first = start
                 await self.mount(*views, before=0)
                 if self._anchor_released and self._may_prune:
-                    await self.remove_children(self.views[_MOST:])
+                    await self.remove_children(far)
             elif self._last < len(self.messages) and self.scroll_y > self.max_scroll_y - height:
+                above = self.scroll_y - _KEPT * height
+                far = [view for view in self.views if view.virtual_region.bottom < above]
                 end = min(len(self.messages), self._last + _MORE)
                 views = list(self._views(self._last, end))
                 await self.mount(*views, after=self.views[-1])
-                if self._may_prune and (gone := self.views[:-_MOST]):
-                    self._first += len(gone)
-                    await self.remove_children(gone)
+                if self._may_prune:
+                    self._first += len(far)
+                    await self.remove_children(far)
         finally:
             self._growing = False
         if views:
@@ -156,12 +160,13 @@ class Transcript(VerticalScroll, can_focus=False):
 
     def arrange(self, size: Size, optimal: bool = False) -> DockArrangeResult:
         result = super().arrange(size, optimal)
-        if self._held and self._anchor_released:
-            held, distance = self._held
-            for placement in result.placements:
-                if placement.widget is held:
-                    y = max(0, placement.region.y - distance)
-                    self.set_reactive(Widget.scroll_y, y)
-                    self.set_reactive(Widget.scroll_target_y, y)
-                    break
+        if self._anchor_released:
+            y = round(self.scroll_y)
+            if self._held:
+                held, distance = self._held
+                tops = (p.region.y - distance for p in result.placements if p.widget is held)
+                y = next(tops, y)
+            # While it is anchored, a short conversation stands at the bottom: above zero.
+            self.set_reactive(Widget.scroll_y, max(0, y))
+            self.set_reactive(Widget.scroll_target_y, max(0, y))
         return result

@@ -31,7 +31,7 @@ class UserMessage(MessageView):
         yield Static(Content(printable(self._text)))
         for attachment in self._attachments:
             yield Static(Content(f"+ {describe(attachment)}"), classes="attachment")
-        yield self.versions
+        yield from super().compose()
 
 
 def describe(attachment: Attachment) -> str:

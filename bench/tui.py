@@ -1,0 +1,234 @@
+"""How fast the terminal app is: to start, to type in while a reply streams, to open and scroll.
+
+- ``start_s``: from starting the process to a prompt that can be typed in. Linux and macOS.
+- ``typing_p95_ms``: from a key press to its letter on the screen while a reply streams as fast as
+  the default model writes; the app's own work, without the terminal's.
+- ``stream_cost_pct``: tokens a second that showing and saving a reply costs the engine.
+- ``open_10k_ms``: a conversation of 10,000 messages, from the store to the screen.
+- ``frame_max_ms``: the longest time for which the app is deaf while that conversation is scrolled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import gc
+import os
+import pty
+import select
+import struct
+import subprocess
+import sys
+import tempfile
+import termios
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import frame
+
+sys.path.remove(str(Path(__file__).parent))  # or this file would stand for the package tui
+
+from textual import events
+
+from ondevice import models
+from ondevice.chats import Chats, reply
+from ondevice.config import Settings
+from ondevice.engine import Engine
+from ondevice.engine._fake import FakeEngine
+from ondevice.engine.messages import Finished, Load, Sampling
+from ondevice.store import Database
+from tui.app import OndeviceApp
+from tui.screens.chat import ChatScreen
+
+QUESTION = "Tell me a long story about the sea."
+GREEDY = Sampling(temperature=0)
+SIZE = (100, 40)  # columns and rows
+MARKDOWN = """\
+A paragraph with **bold** words, `code` and a [link](https://example.com), long enough for two lines
+of a usual terminal.
+
+```python
+def answer(question):
+    return 42
+```
+
+- one
+- two
+"""
+
+
+def measure(quick: bool) -> tuple[frame.Figures, frame.Runs]:
+    rounds = 1 if quick else 5
+    gc.freeze()  # as the command does
+    runs: frame.Runs = []
+    for number in range(1, rounds + 1):
+        frame.say(f"round {number} of {rounds}")
+        run: dict[str, Any] = {"start_s": start_s()}
+        run |= asyncio.run(streaming(300 if quick else 5000))
+        run |= asyncio.run(long_conversation(40 if quick else 200))
+        runs.append(run)
+    return {name: frame.median(run[name] for run in runs) for name in runs[0]}, runs
+
+
+def start_s() -> float:
+    """Until the prompt is drawn, in a terminal of our own."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", SIZE[1], SIZE[0], 0, 0))
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory() as home:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "ondevice", "chat", "--model", str(model())],
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            env={**os.environ, "ONDEVICE_HOME": home, "TERM": "xterm-256color"},
+        )
+        os.close(theirs)
+        seen = b""
+        while b"Ask anything" not in seen:
+            if not select.select([ours], [], [], 60)[0]:
+                raise TimeoutError("The prompt did not come.")
+            seen += os.read(ours, 65536)
+        took = time.perf_counter() - started
+        process.terminate()
+        process.wait()
+    os.close(ours)
+    return took
+
+
+async def streaming(tokens: int) -> dict[str, float]:
+    """The same reply twice: shown in the app while somebody types, and only received."""
+    engine = Engine()
+    settings = Settings(model=str(model()), ctx=tokens + 100, system="", sampling=GREEDY)
+    with store() as chats:
+        app = OndeviceApp(engine, chats, settings)
+        async with app.run_test(size=SIZE) as pilot:
+            screen = chat(app)
+            while not engine.loaded:
+                await pilot.pause(0.05)
+            ask(screen, QUESTION)
+            await until(lambda: bool(screen.status.estimate))
+            typed = [await type_letter(screen) for _ in range(30)]
+            screen.prompt.text = ""
+            await until(lambda: not screen.conversation.replying)
+            shown = screen.status.statistics
+        with Engine() as bare:
+            bare.load(Load(path=str(model()), n_ctx=tokens + 100))
+            other = chats.create()
+            chats.say(other, QUESTION)
+            received = [e for e in reply(chats, bare, other, GREEDY) if isinstance(e, Finished)]
+    assert shown
+    alone = received[0].statistics
+    assert shown.generated_tokens == alone.generated_tokens
+    return {
+        "typing_p95_ms": sorted(typed)[int(len(typed) * 0.95)] * 1e3,
+        "stream_cost_pct": 100 * (1 - shown.generated_per_second / alone.generated_per_second),
+        "stream_tokens": shown.generated_tokens,
+        "stream_tokens_per_s": alone.generated_per_second,
+    }
+
+
+async def long_conversation(pages: int) -> dict[str, float]:
+    """Open a conversation of 10,000 messages and page up through it."""
+    with store() as chats:
+        conversation = chats.create()
+        texts = [f"{n}. {MARKDOWN if n % 2 else 'Why?'}" for n in range(10_000)]
+        long_ago = "2026-01-01T00:00:00+00:00"
+        with chats.database.write() as connection:
+            connection.executemany(
+                "INSERT INTO message (conversation_id, parent_id, position, role, content, "
+                "created_at, finish_reason) VALUES (?, ?, ?, ?, ?, ?, 'stop')",
+                [
+                    (conversation, n or None, n, "assistant" if n % 2 else "user", text, long_ago)
+                    for n, text in enumerate(texts)
+                ],
+            )
+            connection.execute("UPDATE conversation SET end_id = 10000")
+        app = OndeviceApp(FakeEngine(), chats, Settings(model=str(model())))
+        async with app.run_test(size=SIZE) as pilot:
+            await pilot.pause()
+            screen = chat(app)
+            started = time.perf_counter()
+            await screen.go_to(conversation, None)
+            await drawn(screen)
+            opened = time.perf_counter() - started
+            await pilot.pause()
+            ticks = asyncio.create_task(longest_gap())
+            for _ in range(pages):
+                app.post_message(events.Key("pageup", None))
+                await asyncio.sleep(0)
+                await drawn(screen)
+                await asyncio.sleep(0.05)
+            ticks.cancel()
+            longest = await ticks
+            assert len(screen.conversation.views) < 100
+    return {"open_10k_ms": opened * 1e3, "frame_max_ms": longest * 1e3}
+
+
+# ------------------------------------------------------------------ at the terminal
+
+
+def model() -> Path:
+    return models.find(Settings().model).path
+
+
+@contextmanager
+def store() -> Iterator[Chats]:
+    with tempfile.TemporaryDirectory() as folder:
+        database = Database(Path(folder) / "store.db")
+        yield Chats(database)
+        database.close()
+
+
+def chat(app: OndeviceApp) -> ChatScreen:
+    assert isinstance(app.screen, ChatScreen)
+    return app.screen
+
+
+def ask(screen: ChatScreen, text: str) -> None:
+    screen.prompt.text = text
+    screen.prompt.action_send()
+
+
+async def type_letter(screen: ChatScreen) -> float:
+    """Seconds from the key press to the letter on the screen."""
+    before = len(screen.prompt.text)
+    started = time.perf_counter()
+    screen.app.post_message(events.Key("x", "x"))
+    while len(screen.prompt.text) == before:
+        await asyncio.sleep(0.001)
+    await drawn(screen)
+    took = time.perf_counter() - started
+    await asyncio.sleep(0.1)
+    return took
+
+
+async def drawn(screen: ChatScreen) -> None:
+    """Wait until what has changed is on the screen."""
+    done = asyncio.Event()
+    screen.prompt.call_after_refresh(done.set)
+    await done.wait()
+
+
+async def until(condition: Any) -> None:
+    while not condition():
+        await asyncio.sleep(0.02)
+
+
+async def longest_gap() -> float:
+    """Until it is cancelled: the longest time in which nothing else had a turn, in seconds."""
+    longest = 0.0
+    try:
+        while True:
+            before = time.perf_counter()
+            await asyncio.sleep(0.001)
+            longest = max(longest, time.perf_counter() - before - 0.001)
+    except asyncio.CancelledError:
+        return longest
+
+
+if __name__ == "__main__":
+    frame.run(__doc__, measure)
