@@ -4,16 +4,29 @@ from __future__ import annotations
 
 import os
 import tomllib
+from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import tomlkit
+from tomlkit.exceptions import TOMLKitError
 
 from ondevice import paths
 from ondevice.engine.messages import KVType, Load, Preference, Sampling
 from ondevice.errors import ConfigError, UsageError
 from ondevice.models import InstalledModel, find
 from ondevice.ram.available import parse_size
+
+_TABLES = ("sampling", "app")
+
+
+class App(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the terminal app looks and which keys it takes: the table ``app`` of the file."""
+
+    theme: str = "textual-dark"  # one of those in the command palette
+    linear: bool = False  # for screen readers: no borders, no drawn tables, who speaks in words
+    keys: dict[str, str] = {}  # id of a binding, such as "chat.new" → keys, such as "ctrl+t,f6"
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -32,6 +45,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     draft: str | None = None  # a smaller model of the same family, when weights are streamed
     memory: bool = True  # whether new chats are remembered and helped by what is remembered
     sampling: Sampling = Sampling()
+    app: App = App()
 
     def __post_init__(self) -> None:
         """Raises :class:`UsageError` for a ``ram`` that is no size."""
@@ -70,13 +84,71 @@ def load(path: Path | None = None) -> Settings:
     for section, target, names in (
         ("", values, Settings.__struct_fields__),
         ("SAMPLING_", values.setdefault("sampling", {}), Sampling.__struct_fields__),
+        ("APP_", values.setdefault("app", {}), ("theme", "linear")),
     ):
         for name in names:
             variable = f"ONDEVICE_{section}{name.upper()}"
-            if variable in os.environ and name != "sampling":
+            if variable in os.environ and name not in ("sampling", "app"):
                 target[name] = os.environ[variable]
                 _convert(values, variable)
     return _convert(values, str(path))
+
+
+def change(settings: Settings, key: str, text: str, path: Path | None = None) -> Settings:
+    """``settings`` with one changed, in the file as well, whose comments and layout stay.
+
+    ``key`` is such as ``model`` or ``sampling.top_k``; an empty ``text`` brings the default back.
+    Raises :class:`ConfigError` when there is no such key, or for a value or a file that is wrong.
+    """
+    path = path or paths.config_file()
+    values = msgspec.to_builtins(settings)
+    _put(values, key, text or None)
+    changed = _convert(values, key)
+    try:
+        try:
+            document = tomlkit.parse(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            document = tomlkit.document()
+        value = msgspec.to_builtins(changed) if text else None
+        if value:
+            for name in _names(key):
+                value = value[name]
+        _put(document, key, value)
+        _convert(document.unwrap(), str(path))
+        paths.ensure_private(path.parent)
+        fresh = path.with_name(f"{path.name}.new")
+        fresh.write_text(tomlkit.dumps(document), encoding="utf-8")
+        fresh.replace(path)
+    except (OSError, UnicodeDecodeError, TOMLKitError) as error:
+        raise ConfigError(f"{path}: {error}. Mend the file or move it away.") from error
+    return changed
+
+
+def flat(settings: Settings) -> dict[str, Any]:
+    """Each key as :func:`change` takes it → its value."""
+    values: dict[str, Any] = {}
+    for name, value in msgspec.to_builtins(settings).items():
+        inner = {f"{name}.{key}": one for key, one in value.items()} if name in _TABLES else None
+        values |= inner if inner is not None else {name: value}
+    return values
+
+
+def _put(values: MutableMapping[str, Any], key: str, value: Any) -> None:
+    """Set a key in its table, or take it away for None."""
+    *tables, name = _names(key)
+    for table in tables:
+        values = values.setdefault(table, {})
+        if not isinstance(values, MutableMapping):
+            raise ConfigError(f"There is no setting {key}.")
+    if value is None:
+        values.pop(name, None)
+    else:
+        values[name] = value
+
+
+def _names(key: str) -> list[str]:
+    """The tables and the name in a key; ids of bindings have points in them."""
+    return key.split(".", 2 if key.startswith("app.keys.") else -1)
 
 
 def _convert(values: dict[str, Any], source: str) -> Settings:

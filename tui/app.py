@@ -13,6 +13,7 @@ from textual import events
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
+from textual.theme import Theme
 
 from ondevice import chats
 from ondevice.config import Settings
@@ -37,9 +38,9 @@ class OndeviceApp(App[None]):
     CSS_PATH = [  # noqa: RUF012  (textual's own declaration)
         "screens/chat.tcss",
         "screens/dialog.tcss",
+        "screens/linear.tcss",
     ]
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("f1", "help", "Help", id="app.help"),
         Binding("ctrl+q", "quit", "Quit", id="app.quit", priority=True),
         # Where text is selected, ctrl+c copies it and does not come here.
         Binding("ctrl+c", "quit", show=False, id="app.interrupt"),
@@ -56,6 +57,10 @@ class OndeviceApp(App[None]):
         super().__init__(ansi_color="NO_COLOR" in os.environ or None)
         if self.no_color:
             self.theme = "ansi-dark"
+        elif settings.app.theme in self.available_themes:
+            self.theme = settings.app.theme
+        self.set_class(settings.app.linear, "-linear")
+        self.set_keymap(settings.app.keys)
         self._engine = SharedEngine(engine)
         self._store = store
         self._settings = settings
@@ -74,6 +79,7 @@ class OndeviceApp(App[None]):
                 yield SystemCommand(command.help, spelled, given)
 
     def on_mount(self) -> None:
+        self.theme_changed_signal.subscribe(self, self._keep_theme)
         # A full collection takes a tenth of a second: it waits until nobody would notice.
         gc.set_threshold(700, 10, 100)
         self.set_interval(_TIDY_EVERY, self._tidy)
@@ -82,6 +88,10 @@ class OndeviceApp(App[None]):
         if isinstance(event, events.InputEvent):
             self._input_at = time.monotonic()
         await super().on_event(event)
+
+    def _keep_theme(self, theme: Theme) -> None:
+        if isinstance(self.screen_stack[0], ChatScreen) and not self.no_color:
+            self.screen_stack[0].set("app.theme", theme.name)
 
     def _tidy(self) -> None:
         if time.monotonic() - self._input_at > _IDLE:

@@ -38,6 +38,7 @@ COMMANDS = (
     Command("models", "models", "Choose, fetch and load a model"),
     Command("export", "export", "Write this chat to a Markdown or JSON file", "FILE"),
     Command("import", "import", "Read chats from a JSON file", "FILE"),
+    Command("set", "set", "Change a setting, or see them all", "[KEY [VALUE]]"),
     Command("help", "help", "Show keys, or hide them"),
     Command("quit", "quit", "Leave"),
 )

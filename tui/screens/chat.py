@@ -11,8 +11,8 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.widgets import Footer
 
-from ondevice import models
-from ondevice.errors import LoadCancelled, ModelNotFound, OndeviceError
+from ondevice import config, models, paths
+from ondevice.errors import ConfigError, LoadCancelled, ModelNotFound, OndeviceError
 from ondevice.models import InstalledModel
 from ondevice.ram import process
 from tui import commands
@@ -33,6 +33,7 @@ class ChatScreen(ChatTurns, ChatKeeping, ChatMemory):
         Binding("ctrl+r", "chats", "Chats", id="chat.chats"),
         Binding("ctrl+o", "memory", "Memory", id="chat.memory"),
         Binding("ctrl+l", "models", "Models", id="chat.models"),
+        Binding("f1", "help", "Help", id="chat.help"),
         Binding("ctrl+f", "find", "Find", show=False, id="chat.find", priority=True),
         # Before the prompt takes them for its own few lines.
         Binding("ctrl+up", "point(-1)", "Messages", show=False, id="chat.up", priority=True),
@@ -107,6 +108,36 @@ class ChatScreen(ChatTurns, ChatKeeping, ChatMemory):
     def action_page(self, direction: int) -> None:
         conversation = self.conversation
         conversation.scroll_relative(y=direction * (conversation.size.height - 2), animate=False)
+
+    async def action_set(self, change: str) -> None:
+        """Show the settings, or those that begin so, or change one."""
+        key, _, value = change.partition(" ")
+        if value:
+            self.set(key, value.strip().strip('"'))
+            return
+        lines = [
+            f"{name} = {value!r}"
+            for name, value in config.flat(self.settings).items()
+            if name.startswith(key)
+        ]
+        where = f"/set KEY VALUE changes one, also in {paths.config_file()}"
+        await self.conversation.note("\n".join([*lines, where]))
+
+    def set(self, key: str, text: str) -> None:
+        """Change a setting, here and in the file; "" in quotes is an empty value, the default."""
+        try:
+            self.settings = config.change(self.settings, key, text)
+        except ConfigError as error:
+            self.notify(str(error), severity="error")
+            return
+        self.conversation.sampling = self.settings.sampling
+        app = self.settings.app
+        self.app.set_class(app.linear, "-linear")
+        self.app.set_keymap(app.keys)
+        if app.theme in self.app.available_themes and not self.app.no_color:
+            self.app.theme = app.theme
+        later = "" if "." in key else " for the next chat or load"
+        self.notify(f"{key} is set{later}.")
 
     def action_help(self) -> None:
         if self.query("HelpPanel"):

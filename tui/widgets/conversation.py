@@ -47,7 +47,7 @@ class Conversation(Transcript):
         self._engine = engine
         self._store = store
         self._system = system
-        self._sampling = sampling
+        self.sampling = sampling
         self._exchange: Worker[None] | None = None
         self._streaming = False
         self._stopped = False
@@ -211,7 +211,7 @@ class Conversation(Transcript):
                 self.post_message(ReplyProgressed("reading"))
                 await self._engine.stream(
                     lambda engine: chats.reply(
-                        self._store, engine, conversation_id, self._sampling, after=after
+                        self._store, engine, conversation_id, self.sampling, after=after
                     ),
                     lambda events: self._show(reply, events),
                 )

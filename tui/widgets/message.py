@@ -12,6 +12,7 @@ from textual.content import Content
 from textual.widgets import Static
 
 from ondevice.chats import Message
+from ondevice.terminal import printable
 from tui.messages import Typed
 
 
@@ -43,6 +44,11 @@ type goes to the prompt. Where there is more than one version, left and right sw
         super().__init__()
         self._versions = Static(classes="versions")
         self.message = message
+
+    def name_speaker(self, name: str) -> ComposeResult:
+        """Where colours and borders cannot tell who speaks."""
+        if self.app.has_class("-linear"):
+            yield Static(Content(f"{printable(name)}:"))
 
     def compose(self) -> ComposeResult:
         if self.message and len(self.message.versions) > 1:

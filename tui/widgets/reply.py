@@ -40,6 +40,7 @@ class Reply(MessageView):
         self._first_chunk_at = 0.0
 
     def compose(self) -> ComposeResult:
+        yield from self.name_speaker((self.message and self.message.model) or "Reply")
         if self.message and self.message.thinking:
             yield Thinking(self.message.thinking)
         yield self._text

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from markdown_it import MarkdownIt
+from markdown_it.token import Token
+from markdown_it.utils import EnvType
 from textual.content import Content
 from textual.widgets import Markdown
 from textual.widgets.markdown import MarkdownBlock, MarkdownFence, MarkdownStream
@@ -23,6 +25,22 @@ class _Parser(MarkdownIt):
         return printable(super().normalizeLinkText(link))
 
 
+class _LinearParser(_Parser):
+    """For a screen reader a table is better line by line, as it was written, than drawn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.disable(["table", "hr"])
+
+    def parse(self, src: str, env: EnvType | None = None) -> list[Token]:
+        tokens = super().parse(src, env)
+        for token in tokens:
+            for child in token.children or ():
+                if child.type == "softbreak":
+                    child.type = "hardbreak"
+        return tokens
+
+
 class _Fence(MarkdownFence):
     """A code block. Without a language it stays plain: guessing one loads every lexer there is."""
 
@@ -36,8 +54,11 @@ class ReplyText(Markdown):
     """A whole answer, or one that is still being written."""
 
     def __init__(self, text: str = "") -> None:
-        super().__init__(printable(text), parser_factory=_Parser, open_links=False)
+        super().__init__(printable(text), parser_factory=self._parser, open_links=False)
         self._writing: MarkdownStream | None = None
+
+    def _parser(self) -> MarkdownIt:
+        return _LinearParser() if self.app.has_class("-linear") else _Parser()
 
     def get_block_class(self, block_name: str) -> type[MarkdownBlock]:
         block = super().get_block_class(block_name)

@@ -28,6 +28,7 @@ class UserMessage(MessageView):
         self._attachments = message.attachments if message else attachments
 
     def compose(self) -> ComposeResult:
+        yield from self.name_speaker("You")
         yield Static(Content(printable(self._text)))
         for attachment in self._attachments:
             yield Static(Content(f"+ {describe(attachment)}"), classes="attachment")
