@@ -14,6 +14,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from ondevice.errors import DiskSpaceError
@@ -24,26 +25,40 @@ from ondevice.weights.gguf import Part
 _ALL_OPEN = "loaded meta data with"
 
 
+@dataclass(frozen=True)
+class HollowHeader:
+    """What llama.cpp is to find in a file: the header may be another than on the disk."""
+
+    name: str
+    content: bytes  # everything before the tensor data
+    file_bytes: int
+
+    @classmethod
+    def of(cls, part: Part) -> HollowHeader:
+        with part.path.open("rb") as file:
+            return cls(part.path.name, file.read(part.data_offset), part.file_bytes)
+
+
 @contextmanager
-def stand_in(parts: Sequence[Part]) -> Iterator[Path]:
+def stand_in(files: Sequence[Part | HollowHeader]) -> Iterator[Path]:
     """A stand-in for these files, to be loaded once within this block."""
     with tempfile.TemporaryDirectory(prefix="ondevice-", ignore_cleanup_errors=True) as folder:
-        copies = [Path(folder, part.path.name) for part in parts]
         try:
-            for part, copy in zip(parts, copies, strict=True):
-                with part.path.open("rb") as file:
-                    copy.write_bytes(file.read(part.data_offset))
-                os.truncate(copy, part.file_bytes)
+            headers = [f if isinstance(f, HollowHeader) else HollowHeader.of(f) for f in files]
+            copies = [Path(folder, header.name) for header in headers]
+            for header, copy in zip(headers, copies, strict=True):
+                copy.write_bytes(header.content)
+                os.truncate(copy, header.file_bytes)
         except OSError as error:
             raise DiskSpaceError(
-                f"The header of {parts[0].path.name} could not be copied to {folder}: "
+                f"The header of the model could not be copied to {folder}: "
                 f"{error.strerror}. Make room there, or set TMPDIR to another folder."
             ) from error
 
         def cut_off() -> None:
-            for part, copy in zip(parts, copies, strict=True):
+            for header, copy in zip(headers, copies, strict=True):
                 with suppress(OSError):  # then it is mapped with the hole: slower, not wrong
-                    os.truncate(copy, part.data_offset)
+                    os.truncate(copy, len(header.content))
 
         with _log.watch(_ALL_OPEN, cut_off):
             yield copies[0]

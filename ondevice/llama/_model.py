@@ -11,7 +11,7 @@ import llama_cpp
 
 from ondevice.errors import LoadCancelled, ModelFileError, NativeError
 from ondevice.llama import _log
-from ondevice.llama._hollow import stand_in
+from ondevice.llama._hollow import HollowHeader, stand_in
 from ondevice.weights.gguf import Part
 
 _LOAD_MMAP = 1  # enum llama_load_mode
@@ -23,7 +23,7 @@ class Model:
 
     ``use_extra_bufts`` lets llama.cpp repack weights into private buffers with faster kernels; it
     must be off where weights are repointed (:mod:`ondevice.weights`). ``hollow`` names the files
-    of the model: it is then opened without its weights, and each must be pointed at its bytes
+    of the model, or what to find in them instead: it is then opened without its weights, and each must be pointed at its bytes
     before it is used.
 
     ``on_progress`` gets fractions 0 … 1 while loading and returns False to cancel.
@@ -36,7 +36,7 @@ class Model:
         path: Path,
         *,
         use_extra_bufts: bool = True,
-        hollow: Sequence[Part] = (),
+        hollow: Sequence[Part | HollowHeader] = (),
         on_progress: Callable[[float], bool] = lambda _: True,
     ) -> None:
         self.path = path

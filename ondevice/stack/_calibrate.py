@@ -1,0 +1,121 @@
+"""What a model does with a text: which weights are multiplied with what, and how it diverges."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Sequence
+from functools import partial
+from importlib import resources
+
+import numpy as np
+import numpy.typing as npt
+
+from ondevice.llama import OP_NONE, Actions, Context, EvalHook, Tensor
+from ondevice.weights.gguf import GGUFFile
+from ondevice.weights.placement import least_bytes
+from ondevice.weights.window import Window
+
+Floats = npt.NDArray[np.float32]
+
+_TOKENS = 1024  # of the text that are used
+_BATCH = 128
+OUTPUTS = 16  # positions of a batch whose logits can be had
+_RAM = 400_000_000  # bytes for the weights of the model that is packed, if it can do with that
+
+
+def default_text() -> str:
+    """Prose, conversation and code, for models of which nothing else is known."""
+    return resources.files("ondevice.stack").joinpath("calibration.txt").read_text("utf-8")
+
+
+class Usage:
+    """Collects how each weight is used; a handler of the eval hook."""
+
+    def __init__(self, file: GGUFFile) -> None:
+        self._file = file
+        self._squares: dict[str, npt.NDArray[np.float64]] = {}
+        self._counts: dict[str, int] = {}
+        self._used: set[str] = set()
+        self._unfit: set[str] = set()  # used otherwise than a stack can
+
+    def fits(self, name: str) -> bool:
+        """Whether all uses of the weight are such as a stack can compute."""
+        return name in self._used and name not in self._unfit
+
+    def importance(self, name: str, columns: int) -> Floats:
+        """The mean square of what each column of the weight is multiplied with."""
+        if name not in self._squares:  # only looked up
+            return np.ones(columns, np.float32)
+        mean = self._squares[name] / self._counts[name]
+        return (mean + 1e-3 * mean.mean() + 1e-30).astype(np.float32)
+
+    def inspect(self, node: Tensor) -> Actions | None:
+        for place, operand in enumerate(node.operands()):
+            root = Tensor.from_address(operand.view_src) if operand.view_src else operand
+            if root.op != OP_NONE or root.name not in self._file.tensors:
+                continue
+            self._used.add(root.name)
+            x = Tensor.from_address(node.src[1]) if node.src[1] else None
+            if place or operand.view_src or x is None:
+                self._unfit.add(root.name)
+            elif node.op_name == "MUL_MAT" and x.type == 0 and tuple(x.ne[2:]) == (1, 1):
+                return Actions(after=partial(self._add, root.name, x))
+            elif node.op_name != "GET_ROWS" or x.ne[1] != 1:
+                self._unfit.add(root.name)
+        return None
+
+    def _add(self, name: str, x: Tensor) -> None:
+        assert x.data is not None
+        columns, n, stride = x.ne[0], x.ne[1], x.nb[1] // 4
+        flat = (ctypes.c_float * (stride * (n - 1) + columns)).from_address(x.data)
+        values = np.lib.stride_tricks.as_strided(
+            np.ctypeslib.as_array(flat), (n, columns), (stride * 4, 4)
+        ).astype(np.float64)
+        if name not in self._squares:
+            self._squares[name], self._counts[name] = np.zeros(columns), 0
+        self._squares[name] += (values**2).sum(0)
+        self._counts[name] += n
+
+
+def usage_of(file: GGUFFile, text: str, on_progress: Callable[[float], None]) -> Usage:
+    """How the model in ``file`` uses its weights on ``text``; in little RAM, however large it is."""
+    usage = Usage(file)
+    window = Window(file, max(least_bytes(file), min(_RAM, file.weights_bytes)))
+    try:
+        model = window.load_model()
+        try:
+            context = Context(
+                model, n_ctx=_TOKENS, batch_tokens=_BATCH, eval_hook=EvalHook(window, usage)
+            )
+            try:
+                tokens = model.tokenize(text, add_special=True)[:_TOKENS]
+                for at in range(0, len(tokens), _BATCH):
+                    batch = tokens[at : at + _BATCH]
+                    context.decode(batch, n_outputs=min(OUTPUTS, len(batch)))
+                    on_progress((at + len(batch)) / len(tokens))
+            finally:
+                context.close()
+        finally:
+            model.close()
+    finally:
+        window.close()
+    return usage
+
+
+def log_probabilities(context: Context, tokens: Sequence[int]) -> Floats:
+    """Of every next token after each of ``tokens``; shape (len(tokens), n_vocab)."""
+    context.truncate(0)
+    rows = []
+    for at in range(0, len(tokens), OUTPUTS):
+        batch = tokens[at : at + OUTPUTS]
+        context.decode(batch, n_outputs=len(batch))
+        rows += [context.logits(back) for back in range(len(batch), 0, -1)]
+    logits = np.stack(rows)
+    logits -= logits.max(axis=1, keepdims=True)
+    logits -= np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    return logits
+
+
+def divergence(reference: Floats, other: Floats) -> float:
+    """Mean Kullback-Leibler divergence of ``other`` from ``reference``, nats a token."""
+    return float((np.exp(reference) * (reference - other)).sum(axis=1).mean())

@@ -1,0 +1,153 @@
+"""The file of a stack: what is in it, in which order, and how good it is up to where."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from ondevice.errors import ModelFileError
+from ondevice.llama import PLANES, HollowHeader, PlanesShape
+from ondevice.stack import _layout
+from ondevice.stack._layout import BASE_PLANES, PREFIX, VERSION, BlockId, Entry
+from ondevice.weights.gguf import ArrayOnDisk, GGUFFile, TensorInfo
+
+_F16 = 1  # ggml's number of that type
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """A weight that lies in planes."""
+
+    name: str
+    shape: PlanesShape
+    base: TensorInfo  # scales, nibbles and the first planes
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A residual block: it makes some rows of one matrix a bit more exact."""
+
+    id: BlockId
+    tensor: TensorInfo
+    end: int  # bytes of the file up to its end
+    kl: float  # expected divergence from the whole stack once it is loaded; NaN: not measured
+
+
+def is_stack(file: GGUFFile) -> bool:
+    return f"{PREFIX}version" in file.metadata
+
+
+@dataclass(frozen=True)
+class StackFile:
+    """A stack as its file describes it."""
+
+    gguf: GGUFFile
+    matrices: Mapping[str, Matrix]
+    blocks: tuple[Block, ...]  # in the order in which they are loaded
+    checksums: Mapping[str, int]  # of every tensor of the file
+    base_kl: float  # expected divergence without any block; NaN: not measured
+
+    @property
+    def base_end(self) -> int:
+        """Bytes of the file without any block: the smallest size."""
+        return self.blocks[0].tensor.offset if self.blocks else self.gguf.file_bytes
+
+    @classmethod
+    def of(cls, file: GGUFFile) -> StackFile:
+        """Raises :class:`ModelFileError` if the file is damaged or of another version."""
+        version = file.number(f"{PREFIX}version")
+        if version != VERSION:
+            raise ModelFileError(
+                f"{file.path.name} is a stack of version {version}, and {VERSION} is known. "
+                "Pack the model again, or get another version of ondevice."
+            )
+        columns = _numbers(file, "columns", "<u4")
+        checksums = _numbers(file, "checksums", "<u4")
+        kl = _numbers(file, "kl", "<f4")
+        matrices: dict[str, Matrix] = {}
+        blocks: list[Block] = []
+        levels: dict[tuple[str, int], int] = {}
+        base_kl = float("nan")
+        for tensor, width, divergence in zip(file.tensors.values(), columns, kl, strict=True):
+            if width:
+                matrices[tensor.name] = _matrix(file, tensor, int(width))
+                base_kl = float(divergence)
+            elif block := _block_of(tensor, matrices):
+                level = levels.get((block.matrix, block.chunk), BASE_PLANES)
+                expected = _layout.block_entry(block, matrices[block.matrix].shape)
+                if block.plane != level or level >= PLANES or tensor.n_bytes != expected.n_bytes:
+                    raise _damaged(file, f"its block {tensor.name} is out of place")
+                levels[block.matrix, block.chunk] = level + 1
+                end = tensor.offset + tensor.n_bytes
+                blocks.append(Block(block, tensor, end, float(divergence)))
+            elif blocks:
+                raise _damaged(file, f"its tensor {tensor.name} lies behind the first block")
+        return cls(
+            file,
+            matrices,
+            tuple(blocks),
+            dict(zip(file.tensors, map(int, checksums), strict=True)),
+            base_kl,
+        )
+
+    def prefix(self, n_bytes: int) -> int:
+        """How many blocks end within the first ``n_bytes`` of the file."""
+        ends = [block.end for block in self.blocks]
+        return int(np.searchsorted(ends, n_bytes, side="right"))
+
+    def as_llama_sees_it(self) -> HollowHeader:
+        """A header with every weight in its true shape and none of the blocks."""
+        (part,) = self.gguf.parts
+        blocks = {block.tensor.name for block in self.blocks}
+        entries = []
+        for tensor in self.gguf.tensors.values():
+            if matrix := self.matrices.get(tensor.name):
+                shape = (matrix.shape.columns, matrix.shape.rows)
+                entries.append(Entry(tensor.name, shape, _F16, 2 * shape[0] * shape[1]))
+            elif tensor.name not in blocks:
+                entries.append(Entry(tensor.name, tensor.shape, tensor.type, tensor.n_bytes))
+        n_keys, keys = _layout.raw_keys(self.gguf)
+        infos, data_bytes = _layout.tensor_infos(entries, part.alignment)
+        front = _layout.header(len(entries), n_keys, keys, infos, part.alignment)
+        return HollowHeader(part.path.name, front, len(front) + data_bytes)
+
+    def without_blocks(self) -> GGUFFile:
+        """The model as the planning of RAM should see it: base and nothing else."""
+        blocks = {block.tensor.name for block in self.blocks}
+        tensors = {n: t for n, t in self.gguf.tensors.items() if n not in blocks}
+        return replace(self.gguf, tensors=tensors)
+
+
+def _matrix(file: GGUFFile, tensor: TensorInfo, columns: int) -> Matrix:
+    rows = tensor.shape[-1]
+    shape = _layout.shape_of(rows, columns)
+    if columns % 32 or _layout.base_bytes(shape) != tensor.n_bytes:
+        raise _damaged(file, f"the size of {tensor.name} does not fit its shape")
+    return Matrix(tensor.name, shape, tensor)
+
+
+def _block_of(tensor: TensorInfo, matrices: Mapping[str, Matrix]) -> BlockId | None:
+    block = BlockId.of(tensor.name)
+    if block is None or block.matrix not in matrices:
+        return None
+    return block if block.chunk < len(matrices[block.matrix].shape.chunks()) else None
+
+
+def _numbers(file: GGUFFile, key: str, kind: str) -> npt.NDArray[np.generic]:
+    """A metadata array with a number for each tensor."""
+    value = file.metadata.get(PREFIX + key)
+    numbers: npt.NDArray[np.generic] = np.array([])
+    if isinstance(value, tuple):
+        numbers = np.array(value, kind)
+    elif isinstance(value, ArrayOnDisk) and value.n_bytes == 4 * value.length:
+        numbers = np.fromfile(file.path, kind, value.length, offset=value.offset)
+    if len(numbers) != len(file.tensors):
+        raise _damaged(file, f"its list of {key} is not as long as that of its tensors")
+    return numbers
+
+
+def _damaged(file: GGUFFile, reason: str) -> ModelFileError:
+    return ModelFileError(f"{file.path.name} is damaged: {reason}. Pack the model again.")

@@ -1,0 +1,135 @@
+"""Where everything lies in the file of a stack, worked out from the shapes alone.
+
+``docs/stack-format.md`` is the description for others.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from ondevice.llama import PLANES, PlanesShape
+from ondevice.weights.gguf import GGUFFile
+
+VERSION = 1
+PREFIX = "ondevice.stack."
+BASE_PLANES = 2  # of each matrix, always loaded
+I8 = 24  # ggml's number of that type
+_CHUNK_BYTES = 1 << 20  # of one plane of one chunk, at most
+_CHUNK_STEP = 4  # rows
+
+_STRING_LENGTH = struct.Struct("<Q")
+
+
+class Entry(NamedTuple):
+    """A tensor of a GGUF file as its header names it."""
+
+    name: str
+    shape: tuple[int, ...]
+    type: int
+    n_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class BlockId:
+    """Which residual block: one plane of some rows of one matrix."""
+
+    matrix: str
+    chunk: int
+    plane: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.matrix}.{self.chunk}.{self.plane}"
+
+    @classmethod
+    def of(cls, name: str) -> BlockId | None:
+        matrix, chunk, plane = name.rsplit(".", 2) if name.count(".") >= 2 else ("", "", "")
+        return cls(matrix, int(chunk), int(plane)) if chunk.isdigit() and plane.isdigit() else None
+
+
+def shape_of(rows: int, columns: int) -> PlanesShape:
+    """The shape of a matrix with its rows cut into chunks."""
+    fitting = _CHUNK_BYTES * 8 // columns
+    n_chunks = -(-rows // fitting)
+    return PlanesShape(rows, columns, -(-rows // n_chunks // _CHUNK_STEP) * _CHUNK_STEP)
+
+
+def base_bytes(shape: PlanesShape) -> int:
+    """Of scales, nibbles and the first planes."""
+    plane = shape.rows * shape.columns // 8
+    return shape.scales_bytes + shape.nibbles_bytes + BASE_PLANES * plane
+
+
+def base_entry(name: str, shape: PlanesShape) -> Entry:
+    total = base_bytes(shape)
+    return Entry(name, (total // shape.rows, shape.rows), I8, total)
+
+
+def block_entry(block: BlockId, shape: PlanesShape) -> Entry:
+    rows = shape.chunks()[block.chunk]
+    n_bytes = shape.plane_bytes(rows)
+    return Entry(block.name, (shape.columns // 8, len(rows)), I8, n_bytes)
+
+
+def blocks_of(name: str, shape: PlanesShape) -> list[BlockId]:
+    """All blocks of a matrix, plane after plane."""
+    chunks = range(len(shape.chunks()))
+    return [BlockId(name, c, p) for p in range(BASE_PLANES, PLANES) for c in chunks]
+
+
+# ----------------------------------------------------------------------------- headers
+
+
+def tensor_infos(entries: Iterable[Entry], alignment: int) -> tuple[bytes, int]:
+    """The tensor infos of a GGUF header, and the bytes of the data section."""
+    parts = []
+    offset = 0
+    for name, shape, kind, n_bytes in entries:
+        parts += [
+            _string(name),
+            struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, kind, offset),
+        ]
+        offset += padded(n_bytes, alignment)
+    return b"".join(parts), offset
+
+
+def header(n_tensors: int, n_keys: int, keys: bytes, infos: bytes, alignment: int) -> bytes:
+    """Everything before the data section of a GGUF file."""
+    front = struct.pack("<4sIQQ", b"GGUF", 3, n_tensors, n_keys) + keys + infos
+    return front + bytes(padded(len(front), alignment) - len(front))
+
+
+def raw_keys(file: GGUFFile) -> tuple[int, bytes]:
+    """The number of metadata keys of a file of one part, and their bytes as they are."""
+    (part,) = file.parts
+    with part.path.open("rb") as opened:
+        front = opened.read(part.data_offset)
+    entries = [Entry(t.name, t.shape, t.type, t.n_bytes) for t in file.tensors.values()]
+    infos, _ = tensor_infos(entries, part.alignment)
+    return struct.unpack_from("<Q", front, 16)[0], front[24 : front.rindex(infos)]
+
+
+def key_u32(name: str, value: int) -> bytes:
+    return _string(PREFIX + name) + struct.pack("<II", 4, value)
+
+
+def key_array(name: str, kind: str, values: Sequence[float]) -> bytes:
+    """An array of u32 ("I") or float ("f")."""
+    element = {"I": 4, "f": 6}[kind]
+    return (
+        _string(PREFIX + name)
+        + struct.pack("<IIQ", 9, element, len(values))
+        + struct.pack(f"<{len(values)}{kind}", *values)
+    )
+
+
+def _string(text: str) -> bytes:
+    data = text.encode()
+    return _STRING_LENGTH.pack(len(data)) + data
+
+
+def padded(position: int, alignment: int) -> int:
+    return -(-position // alignment) * alignment
