@@ -22,8 +22,10 @@ COMMANDS = {
     "fit": "Show which models run here, how well and how fast.",
     "memory": "See, search, correct, move and forget what is remembered.",
     "models": "List, fetch, import and remove models.",
+    "pack": "Pack a model into a stack, whose size is a dial.",
     "plan": "Show how a model would be run now, and why.",
     "serve": "Serve the models to other programs on this machine.",
+    "stack": "See how good a stack is at each of its sizes.",
 }
 
 

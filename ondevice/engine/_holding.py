@@ -1,4 +1,4 @@
-"""Holds a model in the RAM that there is: resident if it fits, else through the window."""
+"""Holds a model in the RAM that there is: resident, through the window, or a part of a stack."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ondevice.engine.messages import Load
-from ondevice.errors import LoadCancelled, ModelFileError
+from ondevice.errors import LoadCancelled, MemoryShortError, ModelFileError
 from ondevice.llama import Context, EvalHook, Model
 from ondevice.models import catalogue
 from ondevice.ram import available, speeds
 from ondevice.ram.available import AvailableRam
 from ondevice.ram.planner import Plan, plan, why
+from ondevice.stack import Stack, StackFile, is_stack
 from ondevice.weights import gguf
 from ondevice.weights.drafting import ModelDrafter, check_vocabulary
 from ondevice.weights.gguf import GGUFFile
@@ -33,6 +34,7 @@ class Holding:
     context: Context
     window: Window | None  # None: all weights are in RAM
     drafter: ModelDrafter | None  # None: none was asked for, or there is no window
+    stack: Stack | None  # None: the file is no stack
     _open: ExitStack
 
     def close(self) -> None:
@@ -51,7 +53,9 @@ def hold(request: Load, on_progress: Callable[[float], None], cancel: threading.
         on_progress(fraction)
         return not cancel.is_set()
 
-    file = gguf.read(Path(request.path))
+    whole = gguf.read(Path(request.path))
+    stacked = StackFile.of(whole) if is_stack(whole) else None
+    file = stacked.without_blocks() if stacked else whole
     ram = available.look(request.ram)
     chosen = plan(
         file,
@@ -65,8 +69,13 @@ def hold(request: Load, on_progress: Callable[[float], None], cancel: threading.
     )
     window: Window | None = None
     drafter: ModelDrafter | None = None
+    dial: Stack | None = None
     with ExitStack() as stack:
-        if chosen.kind == "resident":
+        if stacked is not None:
+            dial = _open_stack(stacked, chosen, request, ram, go_on)
+            stack.callback(dial.close)
+            model = dial.load_model()
+        elif chosen.kind == "resident":
             repack = chosen.need.may_repack(ram.usable)
             model = Model(file.path, use_extra_bufts=repack, on_progress=go_on)
         else:
@@ -83,12 +92,40 @@ def hold(request: Load, on_progress: Callable[[float], None], cancel: threading.
             n_ctx=chosen.n_ctx,
             kv_type=chosen.kv_type,
             n_threads=request.n_threads,
-            eval_hook=EvalHook(window) if window else None,
+            eval_hook=EvalHook(*(handler for handler in (window, dial) if handler)),
         )
         stack.callback(context.close)
         if cancel.is_set():
             raise LoadCancelled
-        return Holding(chosen, why(chosen, ram), model, context, window, drafter, stack.pop_all())
+        reason = why(chosen, ram) if dial is None else _how_much(dial)
+        return Holding(chosen, reason, model, context, window, drafter, dial, stack.pop_all())
+
+
+def _open_stack(
+    file: StackFile,
+    chosen: Plan,
+    request: Load,
+    ram: AvailableRam,
+    on_progress: Callable[[float], bool],
+) -> Stack:
+    """As much of the stack as fits beside everything else."""
+    budget = ram.usable - (chosen.need.total - chosen.need.weights)
+    if chosen.kind != "resident":
+        raise MemoryShortError(
+            f"{file.gguf.path.name} needs {file.base_end / 1e6:.0f} MB of RAM for the smallest "
+            f"part of its weights, and {budget / 1e6:.0f} MB are left for them. "
+            "Close other programs, allow it more with --ram, or take a smaller model."
+        )
+    return Stack(file.gguf, budget, threads=request.n_threads, on_progress=on_progress)
+
+
+def _how_much(stack: Stack) -> str:
+    """A plain sentence."""
+    total = len(stack.file.blocks)
+    return (
+        f"{stack.resident_bytes / 1e6:.0f} of its {stack.file.gguf.file_bytes / 1e6:.0f} MB fit: "
+        f"{stack.n_blocks} of {total} steps above the smallest size."
+    )
 
 
 def _drafter_of(request: Load, target: GGUFFile) -> GGUFFile | None:

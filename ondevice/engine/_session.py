@@ -28,6 +28,7 @@ from ondevice.engine.messages import (
 from ondevice.errors import ContextError, UsageError
 from ondevice.llama import Context, EvalHook, Model, Sampler, grammar_of_schema
 from ondevice.ram.process import of_process
+from ondevice.stack import Stack
 from ondevice.weights.drafting import Drafter, PromptLookup, Speculation
 from ondevice.weights.window import Window
 
@@ -46,8 +47,10 @@ class Session:
         context: Context,
         window: Window | None = None,
         drafter: Drafter | None = None,
+        stack: Stack | None = None,
     ) -> None:
         self._model = model
+        self._stack = stack
         self._window = window
         # A pass of a model in RAM costs too little for drafts to pay.
         self._speculation = Speculation(context, drafter or PromptLookup()) if window else None
@@ -79,7 +82,7 @@ class Session:
         :class:`NativeError`.
         """
         if self._embedder is None:
-            hook = EvalHook(self._window) if self._window else None
+            hook = EvalHook(*(handler for handler in (self._window, self._stack) if handler))
             self._embedder = Context(
                 self._model,
                 n_ctx=_EMBEDDED,

@@ -97,7 +97,7 @@ class Worker:
         started = time.perf_counter()
         self._unload()
         self._holding = held = hold(request, lambda f: self._send(Loading(fraction=f)), cancel)
-        self._session = Session(held.model, held.context, held.window, held.drafter)
+        self._session = Session(held.model, held.context, held.window, held.drafter, held.stack)
         placement = held.window.placement if held.window else None
         return Loaded(
             path=str(held.plan.file.path),

@@ -23,8 +23,8 @@ class Model:
 
     ``use_extra_bufts`` lets llama.cpp repack weights into private buffers with faster kernels; it
     must be off where weights are repointed (:mod:`ondevice.weights`). ``hollow`` names the files
-    of the model, or what to find in them instead: it is then opened without its weights, and each must be pointed at its bytes
-    before it is used.
+    of the model, or what to find in them instead: it is then opened without its weights, and each
+    must be pointed at its bytes before it is used.
 
     ``on_progress`` gets fractions 0 … 1 while loading and returns False to cancel.
 

@@ -105,12 +105,13 @@ class Planes:
 
     def multiply_node(self, node: Tensor, threads: int) -> None:
         """Compute a MUL_MAT node whose first operand is this matrix."""
-        x = Tensor.from_address(node.src[1])
-        self._multiply(x.data, x.nb[1] // 4, node.data, node.nb[1] // 4, node_columns(x), threads)
+        _, x = node.operands()
+        n = x.ne[1]
+        self._multiply(x.data, x.nb[1] // 4, node.data, node.nb[1] // 4, n, threads)
 
     def rows_node(self, node: Tensor) -> None:
         """Compute a GET_ROWS node whose first operand is this matrix."""
-        ids = Tensor.from_address(node.src[1])
+        _, ids = node.operands()
         row = np.empty(-(-self.shape.columns // SPAN) * SPAN, np.int16)
         _library().planes_rows(
             self._reference, ids.data, ids.ne[0], node.data, node.nb[1] // 4, row.ctypes.data
@@ -150,11 +151,6 @@ class Planes:
         library = _library()
         scratch = _scratch(library.planes_scratch(self.shape.columns, n, threads))
         library.planes_multiply(self._reference, x, x_stride, y, y_stride, n, threads, scratch)
-
-
-def node_columns(x: Tensor) -> int:
-    """Columns of the activations ``x`` of a MUL_MAT node."""
-    return int(x.ne[1])
 
 
 class Encoded(NamedTuple):

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ondevice.errors import NativeError
-from ondevice.llama._ggml import _function
+from ondevice.llama._ggml import function
 from ondevice.weights.tensor_types import TENSOR_TYPES
 
 _F32 = 0
@@ -27,7 +27,7 @@ class _Traits(ctypes.Structure):
     )
 
 
-_traits = _function("ggml_get_type_traits", ctypes.POINTER(_Traits), ctypes.c_int)
+_traits = function("ggml_get_type_traits", ctypes.POINTER(_Traits), ctypes.c_int)
 
 
 def dequantize(data: bytes, kind: int, columns: int) -> npt.NDArray[np.float32]:

@@ -47,7 +47,8 @@ class Usage:
         if name not in self._squares:  # only looked up
             return np.ones(columns, np.float32)
         mean = self._squares[name] / self._counts[name]
-        return (mean + 1e-3 * mean.mean() + 1e-30).astype(np.float32)
+        floor = 1e-3 * mean.mean() + 1e-30
+        return np.asarray(mean + floor, np.float32)
 
     def inspect(self, node: Tensor) -> Actions | None:
         for place, operand in enumerate(node.operands()):
@@ -77,15 +78,21 @@ class Usage:
         self._counts[name] += n
 
 
-def usage_of(file: GGUFFile, text: str, on_progress: Callable[[float], None]) -> Usage:
-    """How the model in ``file`` uses its weights on ``text``; in little RAM, however large it is."""
+def usage_of(
+    file: GGUFFile, text: str, threads: int, on_progress: Callable[[float], None]
+) -> Usage:
+    """How the model in ``file`` uses its weights on ``text``; in little RAM, whatever its size."""
     usage = Usage(file)
     window = Window(file, max(least_bytes(file), min(_RAM, file.weights_bytes)))
     try:
         model = window.load_model()
         try:
             context = Context(
-                model, n_ctx=_TOKENS, batch_tokens=_BATCH, eval_hook=EvalHook(window, usage)
+                model,
+                n_ctx=_TOKENS,
+                n_threads=threads,
+                batch_tokens=_BATCH,
+                eval_hook=EvalHook(window, usage),
             )
             try:
                 tokens = model.tokenize(text, add_special=True)[:_TOKENS]

@@ -54,7 +54,8 @@ def shape_of(rows: int, columns: int) -> PlanesShape:
     """The shape of a matrix with its rows cut into chunks."""
     fitting = _CHUNK_BYTES * 8 // columns
     n_chunks = -(-rows // fitting)
-    return PlanesShape(rows, columns, -(-rows // n_chunks // _CHUNK_STEP) * _CHUNK_STEP)
+    chunk_rows = -(-rows // n_chunks)
+    return PlanesShape(rows, columns, -(-chunk_rows // _CHUNK_STEP) * _CHUNK_STEP)
 
 
 def base_bytes(shape: PlanesShape) -> int:

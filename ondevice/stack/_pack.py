@@ -19,7 +19,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ondevice.errors import ModelFileError
+from ondevice.errors import ModelFileError, UsageError
 from ondevice.llama import (
     PLANES,
     Context,
@@ -46,8 +46,8 @@ from ondevice.weights import gguf
 from ondevice.weights.gguf import GGUFFile, TensorInfo
 from ondevice.weights.tensor_types import TENSOR_TYPES
 
-_LEAST_WEIGHTS = 1 << 15  # of a matrix; smaller ones stay as they are
-_MEASURED_TOKENS = 128
+_LEAST_WEIGHTS = 1 << 12  # of a matrix; smaller ones stay as they are
+_MEASURED_TOKENS = 64
 _CURVE_POINTS = 8  # sizes at which the divergence is measured
 
 
@@ -101,7 +101,7 @@ class _Writer:
     def put(self, name: str, offset: int, data: npt.NDArray[np.uint8]) -> None:
         """Write a part of a tensor."""
         self._file.seek(self.offsets[name] + offset)
-        self._file.write(data)
+        self._file.write(data.data)
 
     def finish(self, checksums: Mapping[str, int], divergences: Mapping[str, float]) -> None:
         """Write the header and let everything reach the disk."""
@@ -145,21 +145,21 @@ def pack(
     ``calibration`` is the text on which it is measured what matters; ``jobs`` the threads. When
     stopped, the same call goes on with what is in ``target`` + ".part".
 
-    Raises :class:`ModelFileError` for a model that cannot be packed, and
-    :class:`~ondevice.errors.NativeError` without a compiler.
+    Raises :class:`UsageError` for a stack, :class:`ModelFileError` for a model that cannot be
+    packed and :class:`~ondevice.errors.NativeError` without a compiler.
     """
     file = gguf.read(source)
     if len(file.parts) > 1:
         raise ModelFileError(f"{source.name} is split. Merge its parts first (llama-gguf-split).")
     if f"{_layout.PREFIX}version" in file.metadata:
-        raise ModelFileError(f"{source.name} is a stack already. Pack the model it was made of.")
+        raise UsageError(f"{source.name} is a stack already. Pack the model it was made of.")
     text = calibration or default_text()
     threads = jobs or default_threads()
 
     def stage(name: str) -> Callable[[float], None]:
         return lambda done: on_progress(PackProgress(name, done))
 
-    usage = usage_of(file, text, stage("calibrating"))
+    usage = usage_of(file, text, threads, stage("calibrating"))
     plan = _plan(file, usage)
     parts = target.with_name(target.name + ".part")
     journal = _Journal(
@@ -215,7 +215,7 @@ class _Journal:
         return name in self._done
 
     def add(self, name: str, checksums: dict[str, int], errors: list[list[float]]) -> None:
-        entry = {"name": name, "errors": errors, "checksums": checksums}
+        entry: dict[str, object] = {"name": name, "errors": errors, "checksums": checksums}
         self._take(entry)
         with self.path.open("a") as file:
             file.write(json.dumps(entry) + "\n")
@@ -258,7 +258,8 @@ def _encode(
                         source.seek(tensor.offset)
                         data = np.frombuffer(source.read(tensor.n_bytes), np.uint8)
                         writer.put(tensor.name, 0, data)
-                        checksums, errors = {tensor.name: _sum(data)}, []
+                        checksums = {tensor.name: _sum(data)}
+                        errors: list[list[float]] = []
                     else:
                         importance = usage.importance(tensor.name, shape.columns)
                         checksums, errors = _encode_matrix(
@@ -282,7 +283,8 @@ def _encode_matrix(
     writer: _Writer,
 ) -> tuple[dict[str, int], list[list[float]]]:
     """Write a matrix in planes; returns the checksums of its parts and the errors of its chunks."""
-    checksums, errors = {}, []
+    checksums: dict[str, int] = {}
+    errors: list[list[float]] = []
     _, block, block_bytes = TENSOR_TYPES[tensor.type]
     row_bytes = shape.columns // block * block_bytes
     columns: list[list[npt.NDArray[np.uint8]]] = [[] for _ in range(2 + BASE_PLANES)]
@@ -324,7 +326,13 @@ def _measure(
         open_.callback(stack.close)
         model = stack.load_model()
         open_.callback(model.close)
-        context = Context(model, n_ctx=512, batch_tokens=OUTPUTS, eval_hook=EvalHook(stack))
+        context = Context(
+            model,
+            n_ctx=_MEASURED_TOKENS,
+            n_threads=threads,
+            batch_tokens=OUTPUTS,
+            eval_hook=EvalHook(stack),
+        )
         open_.callback(context.close)
         tokens = model.tokenize(text, add_special=True)[:_MEASURED_TOKENS]
         reference = log_probabilities(context, tokens)

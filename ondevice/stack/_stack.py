@@ -187,10 +187,9 @@ class Stack:
                     self._check(unchecked.pop(0))
                 if not on_progress(min(done, end) / end):
                     raise LoadCancelled
-        except BaseException:
+        finally:
             for _, reading in readings:
                 reading.cancel()
-            raise
 
     def _check(self, tensor: TensorInfo) -> None:
         found = checksum(self._arena.address + tensor.offset, tensor.n_bytes)

@@ -1,0 +1,107 @@
+"""``ondevice pack``: make a stack of a model."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import click
+
+from ondevice import llama
+from ondevice.errors import UsageError
+from ondevice.stack import PackProgress, StackFile, pack
+from ondevice.terminal import printable
+from ondevice.weights import gguf
+
+_FINE = ("F32", "F16", "BF16", "Q8_0")
+_DOING = {
+    "calibrating": "Watching the model read a text",
+    "encoding": "Packing",
+    "measuring": "Measuring what each part is worth",
+    "writing": "Writing in the order of loading",
+}
+
+
+@click.command(name="pack")
+@click.argument("model", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Default: MODEL.stack.gguf.")
+@click.option(
+    "--calibration",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    metavar="TEXTFILE",
+    help="A text like those that the model will see; default: prose, talk and code of our own.",
+)
+@click.option("--jobs", type=click.IntRange(min=1), help="Threads; default: physical cores.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(
+    model: Path, output: Path | None, calibration: Path | None, jobs: int | None, as_json: bool
+) -> None:
+    """Pack MODEL, a GGUF file, into a stack: a file of which any prefix is a working model.
+
+    F16, BF16 or Q8_0 are the best sources. What was interrupted goes on when called again.
+    """
+    file = gguf.read(model)
+    if not file.quantization.startswith(_FINE):
+        click.echo(
+            f"{printable(model.name)} is {file.quantization}: what that has lost stays lost. "
+            "F16, BF16 or Q8_0 make a better stack.",
+            err=True,
+        )
+    target = output or model.with_name(f"{model.stem}.stack.gguf")
+    if target.exists() and target.samefile(model):
+        raise UsageError("A model cannot be packed into its own file. Name another with -o.")
+    text = calibration.read_text("utf-8", "replace") if calibration else None
+    started = time.monotonic()
+    line = _Line(shown=sys.stderr.isatty() and not as_json)
+    with Path(os.devnull).open("w") as nowhere:
+        llama.start(nowhere)
+        try:
+            pack(model, target, calibration=text, jobs=jobs, on_progress=line.show)
+        finally:
+            line.end()
+    stack = StackFile.of(gguf.read(target))
+    if as_json:
+        figures = {
+            "path": str(target),
+            "base_bytes": stack.base_end,
+            "bytes": stack.gguf.file_bytes,
+            "blocks": len(stack.blocks),
+            "seconds": round(time.monotonic() - started, 1),
+        }
+        click.echo(json.dumps(figures))
+        return
+    click.echo(
+        f"{printable(str(target))}: {stack.base_end / 1e6:.0f} to "
+        f"{stack.gguf.file_bytes / 1e6:.0f} MB in {len(stack.blocks)} steps. "
+        f"See it with: ondevice stack show {printable(str(target))}"
+    )
+
+
+class _Line:
+    """One line on standard error that says what is done and how long that will take."""
+
+    def __init__(self, *, shown: bool) -> None:
+        self._shown = shown
+        self._stage = ""
+        self._since = 0.0
+
+    def show(self, progress: PackProgress) -> None:
+        now = time.monotonic()
+        if progress.stage != self._stage:
+            self._stage, self._since = progress.stage, now
+        if not self._shown:
+            return
+        left = ""
+        if 0 < progress.done < 1:
+            seconds = (now - self._since) * (1 - progress.done) / progress.done
+            left = f", {seconds // 60:.0f}:{seconds % 60:02.0f} left"
+        click.echo(
+            f"\r\x1b[K{_DOING[progress.stage]}: {progress.done:.0%}{left}", nl=False, err=True
+        )
+
+    def end(self) -> None:
+        if self._shown:
+            click.echo("\r\x1b[K", nl=False, err=True)

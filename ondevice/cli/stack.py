@@ -1,0 +1,127 @@
+"""``ondevice stack``: look at a stack, the quality that each size of it has."""
+
+from __future__ import annotations
+
+import json
+import math
+from html import escape
+from itertools import pairwise
+from pathlib import Path
+
+import click
+import numpy as np
+
+from ondevice.errors import UsageError
+from ondevice.stack import StackFile, is_stack
+from ondevice.terminal import printable
+from ondevice.weights import gguf
+
+_ROWS, _COLUMNS = 12, 60  # of the curve in the terminal
+
+
+@click.group(name="stack")
+def command() -> None:
+    """See what a stack holds."""
+
+
+@command.command(name="show")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--svg", type=click.Path(path_type=Path), help="Write the curve to this file.")
+def show(file: Path, as_json: bool, svg: Path | None) -> None:
+    """Show how good FILE, a stack, is at each of its sizes.
+
+    The divergence is how far the answers are from those of the whole stack, as measured when it
+    was packed: 0.01 is hardly noticed, 1 is another model.
+    """
+    read = gguf.read(file)
+    if not is_stack(read):
+        raise UsageError(f"{file} is no stack. Make one of it: ondevice pack {file}")
+    stack = StackFile.of(read)
+    sizes = [stack.base_end, *(block.end for block in stack.blocks)]
+    curve = [stack.base_kl, *(block.kl for block in stack.blocks)]
+    largest = max((b - a for a, b in pairwise(sizes)), default=0)
+    if svg is not None:
+        svg.write_text(_svg(sizes, curve, read.name), "utf-8")
+    if as_json:
+        steps = [
+            {"name": name, "bytes": size, "kl": None if math.isnan(kl) else round(kl, 6)}
+            for name, size, kl in zip(
+                ["base", *(block.tensor.name for block in stack.blocks)], sizes, curve, strict=True
+            )
+        ]
+        click.echo(json.dumps({"path": str(file), "largest_step": largest, "steps": steps}))
+        return
+    click.echo(
+        f"{printable(read.name)}: {sizes[0] / 1e6:.0f} to {sizes[-1] / 1e6:.0f} MB, "
+        f"{len(stack.blocks)} steps of at most {largest / 1e6:.2f} MB"
+    )
+    for line in _drawn(sizes, curve):
+        click.echo(line)
+
+
+def _points(sizes: list[int], curve: list[float]) -> tuple[list[float], list[float]]:
+    """Megabytes and the logarithm of the divergence, without the last step, where it is zero."""
+    known = [
+        (size / 1e6, math.log10(kl))
+        for size, kl in zip(sizes, curve, strict=True)
+        if not math.isnan(kl) and kl > 1e-5
+    ]
+    return [x for x, _ in known], [y for _, y in known]
+
+
+def _drawn(sizes: list[int], curve: list[float]) -> list[str]:
+    """The curve in characters, a row for each step of the logarithm."""
+    megabytes, logs = _points(sizes, curve)
+    if len(megabytes) < 2 or max(logs) == min(logs):
+        return ["No divergence was measured when it was packed."]
+    at = np.linspace(megabytes[0], megabytes[-1], _COLUMNS)
+    heights = np.interp(at, megabytes, logs)
+    low, high = min(logs), max(logs)
+    rows = np.round((high - heights) / (high - low) * (_ROWS - 1)).astype(int)
+    lines = ["divergence"]
+    for row in range(_ROWS):
+        value = 10 ** (high - (high - low) * row / (_ROWS - 1))
+        lines.append(f"{value:10.3g} │" + "".join("●" if r == row else " " for r in rows).rstrip())
+    lines.append(" " * 11 + "└" + "─" * _COLUMNS)
+    left, right = f"{megabytes[0]:.0f}", f"{megabytes[-1]:.0f} MB"
+    lines.append(" " * 12 + left + right.rjust(_COLUMNS - len(left)))
+    return lines
+
+
+def _svg(sizes: list[int], curve: list[float], title: str) -> str:
+    """The curve as a picture."""
+    width, height, margin = 640, 400, 60
+    megabytes, logs = _points(sizes, curve)
+    if len(megabytes) < 2 or max(logs) == min(logs):
+        raise UsageError("No divergence was measured when this stack was packed.")
+    low, high = math.floor(min(logs)), math.ceil(max(logs))
+    first, last = megabytes[0], megabytes[-1]
+
+    def x(size: float) -> float:
+        return margin + (size - first) / (last - first) * (width - 2 * margin)
+
+    def y(log: float) -> float:
+        return margin + (high - log) / (high - low) * (height - 2 * margin)
+
+    line = " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in zip(megabytes, logs, strict=True))
+    labels = [
+        f'<text x="{margin - 8}" y="{y(tick):.1f}" text-anchor="end">{10.0**tick:g}</text>'
+        f'<path d="M{margin} {y(tick):.1f}H{width - margin}" stroke="#ddd"/>'
+        for tick in range(low, high + 1)
+    ] + [
+        f'<text x="{x(size):.1f}" y="{height - margin + 20}" text-anchor="middle">{size:.0f}</text>'
+        for size in np.linspace(first, last, 6)
+    ]
+    return "\n".join(
+        [
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
+            'font-family="sans-serif" font-size="12">',
+            f'<rect width="{width}" height="{height}" fill="white"/>',
+            f'<text x="{margin}" y="30" font-size="15">{escape(printable(title))}: divergence '
+            "from the whole stack, by MB loaded</text>",
+            *labels,
+            f'<polyline points="{line}" fill="none" stroke="#2a6fb0" stroke-width="2"/>',
+            "</svg>\n",
+        ]
+    )

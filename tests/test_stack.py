@@ -1,0 +1,347 @@
+"""Stacks: the arithmetic against numpy, any prefix a working model, resizing in mid-reply."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_model
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ondevice import llama
+from ondevice.cli import run
+from ondevice.engine import Engine
+from ondevice.engine.messages import Finished, Generate, Load, Sampling, Turn
+from ondevice.errors import MemoryShortError, ModelFileError, UsageError
+from ondevice.llama import PLANES, Context, EvalHook, Model, Planes, PlanesShape, encode
+from ondevice.stack import Stack, StackFile, is_stack, pack
+from ondevice.weights import gguf
+
+pytestmark = pytest.mark.skipif(
+    not any(shutil.which(name) for name in ("cc", "gcc", "clang")), reason="needs a C compiler"
+)
+
+TEXT = "The museum opens at nine. In the first room there is a clock that has no hands.\n"
+
+
+# ------------------------------------------------------------------------- arithmetic
+
+
+def planes_of(weights: np.ndarray, chunk_rows: int, levels: list[int]) -> tuple[Planes, list]:
+    """A matrix in planes, each chunk with its own number of them; and what must be kept alive."""
+    shape = PlanesShape(*weights.shape, chunk_rows)
+    encoded = encode(weights, np.ones(weights.shape[1], np.float32))
+    planes = Planes(shape, encoded.scales.ctypes.data, encoded.nibbles.ctypes.data)
+    row_bytes = weights.shape[1] // 8
+    for number, rows in enumerate(shape.chunks()):
+        for plane in range(PLANES):
+            address = encoded.planes[plane].ctypes.data + rows.start * row_bytes
+            planes.planes[number, plane] = address
+        planes.levels[number] = levels[number % len(levels)]
+    return planes, [encoded]
+
+
+def decoded(encoded: llama.Encoded, rows: int, columns: int, level: int) -> np.ndarray:
+    """The weights as docs/stack-format.md defines them."""
+    u = np.zeros((rows, columns), np.int64)
+    for plane in range(level):
+        bits = np.unpackbits(encoded.planes[plane], bitorder="little").reshape(rows, columns)
+        u += np.where(bits, 32 >> plane, -(32 >> plane))
+    v = (u * 128 * (12288 + u * u)) >> 16
+    low, high = encoded.nibbles & 15, encoded.nibbles >> 4
+    nibbles = np.stack([low, high], axis=1).reshape(rows, columns // 16).repeat(16, axis=1)
+    scales = (encoded.scales.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+    scales = scales.reshape(rows, -1).repeat(256, axis=1)[:, :columns]
+    return (v * nibbles * scales).astype(np.float64)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    rows=st.integers(1, 23),
+    words=st.integers(1, 20),
+    n=st.integers(1, 9),
+    levels=st.lists(st.integers(1, PLANES), min_size=1, max_size=4),
+    seed=st.integers(0, 2**32 - 1),
+    threads=st.integers(1, 2),
+)
+def test_products_and_rows_are_those_of_the_format(
+    rows: int, words: int, n: int, levels: list[int], seed: int, threads: int
+) -> None:
+    random = np.random.default_rng(seed)
+    columns = 32 * words
+    weights = random.standard_normal((rows, columns)).astype(np.float32)
+    x = random.standard_normal((n, columns)).astype(np.float32)
+    planes, (encoded,) = planes_of(weights, 8, levels)
+    expected = np.concatenate(
+        [
+            decoded(encoded, rows, columns, int(level))[chunk.start : chunk.stop]
+            for chunk, level in zip(planes.shape.chunks(), planes.levels, strict=True)
+        ]
+    )
+    assert np.array_equal(planes.rows(range(rows)), expected.astype(np.float32))
+    products = x @ expected.T
+    # Activations are rounded to 1/4095 of the largest of 256.
+    most = np.abs(x).max() / 4095 * np.abs(expected).sum(axis=1).max()
+    assert np.abs(planes.multiply(x, threads) - products).max() <= most
+
+
+def test_each_plane_makes_weights_twice_as_exact() -> None:
+    weights = np.random.default_rng(1).standard_normal((64, 512)).astype(np.float32)
+    errors = encode(weights, np.ones(512, np.float32)).errors
+    decibels = 10 * np.log10(errors[0] / errors[1:])
+    assert decibels[1] > 9
+    assert np.all(np.diff(decibels) > 5)
+
+
+def test_important_columns_are_kept_more_exactly() -> None:
+    weights = np.random.default_rng(2).standard_normal((64, 256)).astype(np.float32)
+    importance = np.ones(256, np.float32)
+    importance[::16] = 100
+    for kind, low, high in (("even", 0.5, 2.0), ("weighed", 0.0, 0.7)):
+        planes, _kept = planes_of(weights, 64, [3])
+        if kind == "weighed":
+            encoded = encode(weights, importance)
+            planes = Planes(planes.shape, encoded.scales.ctypes.data, encoded.nibbles.ctypes.data)
+            planes.planes[0] = [plane.ctypes.data for plane in encoded.planes]
+            planes.levels[:] = 3
+        squares = (planes.rows(range(64)) - weights) ** 2
+        assert low < squares[:, ::16].mean() / squares.mean() < high
+
+
+# ------------------------------------------------------------------------------ files
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model.write(tmp_path_factory.mktemp("tiny") / "tiny.gguf")
+
+
+@pytest.fixture(scope="module")
+def packed(default_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The default model as a stack."""
+    path = tmp_path_factory.mktemp("stack") / "smollm2.stack.gguf"
+    pack(default_model, path, jobs=1)
+    return path
+
+
+@pytest.fixture(scope="module")
+def tiny_packed(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("tiny-stack") / "tiny.stack.gguf"
+    pack(tiny, path, jobs=1)
+    return path
+
+
+@contextmanager
+def opened(path: Path, budget: int | None = None) -> Iterator[tuple[Stack, Context]]:
+    stack = Stack(gguf.read(path), budget, threads=1)
+    model = stack.load_model()
+    context = Context(model, n_ctx=256, n_threads=1, eval_hook=EvalHook(stack))
+    try:
+        yield stack, context
+    finally:
+        context.close()
+        model.close()
+        stack.close()
+
+
+def greedy(context: Context, n: int) -> list[int]:
+    """The next ``n`` tokens."""
+    tokens = []
+    for _ in range(n):
+        tokens.append(int(context.logits().argmax()))
+        context.decode(tokens[-1:])
+    return tokens
+
+
+def logits_after(context: Context, text: str) -> np.ndarray:
+    context.truncate(0)
+    context.decode(context.model.tokenize(text))
+    return context.logits()
+
+
+def test_more_blocks_bring_the_answers_nearer_to_the_model(
+    packed: Path, default_model: Path
+) -> None:
+    model = Model(default_model, use_extra_bufts=False)
+    context = Context(model, n_ctx=256)
+    wanted = logits_after(context, TEXT)
+    context.close()
+    model.close()
+    distances = []
+    with opened(packed) as (stack, context):
+        first, last = stack.file.base_end, stack.file.gguf.file_bytes
+        for share in (0.5, 0.75, 1.0):
+            stack.resize(int(first + share * (last - first)) + 4096)
+            distances.append(np.abs(logits_after(context, TEXT) - wanted).mean())
+    assert distances == sorted(distances, reverse=True)
+    assert distances[-1] < distances[0] / 2, distances
+
+
+def test_resizing_in_mid_reply_keeps_the_conversation(packed: Path) -> None:
+    file = StackFile.of(gguf.read(packed))
+    half = (file.base_end + file.gguf.file_bytes) // 2
+    with opened(packed, half) as (stack, context):
+        logits_after(context, TEXT)
+        before = greedy(context, 4)
+        stack.resize(None)
+        larger = greedy(context, 4)
+        stack.resize(half)
+        smaller = greedy(context, 4)
+        final = context.logits()
+    with opened(packed) as (stack, context):  # the same sizes at the same tokens, loaded anew
+        stack.resize(half)
+        logits_after(context, TEXT)
+        assert greedy(context, 4) == before
+    with opened(packed) as (stack, context):
+        stack.resize(half)
+        logits_after(context, TEXT)
+        greedy(context, 4)
+        stack.resize(None)
+        assert greedy(context, 4) == larger
+        stack.resize(half)
+        assert greedy(context, 4) == smaller
+        assert np.array_equal(context.logits(), final)
+
+
+def test_growing_reads_what_is_added_and_no_more(tiny_packed: Path) -> None:
+    with opened(tiny_packed) as (stack, _):
+        stack.resize(stack.file.base_end + 8_192)
+        before, resident = stack.bytes_read, stack.resident_bytes
+        stack.resize(stack.file.base_end + 24_576)
+        added = stack.resident_bytes - resident
+        assert 8_192 <= added <= 16_384 + 4096
+        assert stack.bytes_read - before <= added + 8192
+
+
+def test_a_stack_never_takes_more_than_its_budget(tiny_packed: Path) -> None:
+    file = StackFile.of(gguf.read(tiny_packed))
+    with opened(tiny_packed) as (stack, _):
+        for budget in range(file.base_end + 4096, file.gguf.file_bytes, 7_777):
+            stack.resize(budget)
+            assert budget - 3 * 4096 < stack.resident_bytes <= budget
+        with pytest.raises(MemoryShortError, match="at least"):
+            stack.resize(file.base_end - 4096)
+
+
+def test_any_gguf_tool_can_list_it(tiny_packed: Path) -> None:
+    import gguf as gguf_py
+
+    tensors = {tensor.name: tensor for tensor in gguf_py.GGUFReader(tiny_packed).tensors}
+    assert tensors["blk.0.ffn_up.weight"].shape[-1] == 128
+    assert "blk.0.ffn_up.weight.0.5" in tensors
+
+
+# ----------------------------------------------------------------------------- damage
+
+
+def flipped(path: Path, offset: int, target: Path) -> Path:
+    data = bytearray(path.read_bytes())
+    data[offset] ^= 4
+    target.write_bytes(data)
+    return target
+
+
+def test_a_flipped_bit_is_found_when_its_block_is_first_loaded(
+    tiny_packed: Path, tmp_path: Path
+) -> None:
+    file = StackFile.of(gguf.read(tiny_packed))
+    block = file.blocks[len(file.blocks) // 2]
+    bad = flipped(tiny_packed, block.tensor.offset + 234, tmp_path / "bad.gguf")
+    with opened(bad, -(-block.tensor.offset // 4096) * 4096 - 4096) as (stack, context):
+        good = logits_after(context, TEXT)
+        with pytest.raises(ModelFileError, match=block.tensor.name):
+            stack.resize(None)
+        assert np.array_equal(logits_after(context, TEXT), good)  # it goes on as it was
+
+
+def test_a_flipped_bit_in_the_base_is_refused(tiny_packed: Path, tmp_path: Path) -> None:
+    matrix = StackFile.of(gguf.read(tiny_packed)).matrices["blk.1.ffn_up.weight"]
+    bad = flipped(tiny_packed, matrix.base.offset + 77, tmp_path / "bad.gguf")
+    with pytest.raises(ModelFileError, match=r"blk\.1\.ffn_up\.weight"):
+        Stack(gguf.read(bad))
+
+
+def test_a_file_cut_short_is_refused(tiny_packed: Path, tmp_path: Path) -> None:
+    short = tmp_path / "short.gguf"
+    short.write_bytes(tiny_packed.read_bytes()[:-1_000])
+    with pytest.raises(ModelFileError, match="cut short"):
+        gguf.read(short)
+
+
+# ---------------------------------------------------------------------------- packing
+
+
+def test_a_packing_that_was_killed_goes_on(tiny: Path, tmp_path: Path) -> None:
+    whole, resumed = tmp_path / "whole.gguf", tmp_path / "resumed.gguf"
+    pack(tiny, whole)
+    program = (
+        "import os, sys; from pathlib import Path; from ondevice import stack\n"
+        "def at(progress):\n"
+        "    if progress.stage == 'encoding' and progress.done > 0.5: os._exit(9)\n"
+        "stack.pack(Path(sys.argv[1]), Path(sys.argv[2]), on_progress=at)"
+    )
+    command = [sys.executable, "-c", program, str(tiny), str(resumed)]
+    assert subprocess.run(command, check=False, capture_output=True).returncode == 9
+    assert not resumed.exists()
+    journal = resumed.with_name("resumed.gguf.journal")
+    done = len(journal.read_text().splitlines())
+    assert done > 1
+    first_lines = journal.read_text()
+    seen: list[str] = []
+    pack(
+        tiny,
+        resumed,
+        on_progress=lambda p: seen.append(journal.read_text()) if p.stage == "measuring" else None,
+    )
+    assert seen[0].startswith(first_lines)  # what was done was not done again
+    assert resumed.read_bytes() == whole.read_bytes()
+    left = {path.name for path in tmp_path.iterdir()} - {"home"}
+    assert left == {"resumed.gguf", "whole.gguf"}
+
+
+def test_a_stack_is_not_packed_again(tiny: Path, tmp_path: Path) -> None:
+    pack(tiny, tmp_path / "tiny.stack.gguf")
+    with pytest.raises(UsageError, match="is a stack already"):
+        pack(tmp_path / "tiny.stack.gguf", tmp_path / "again.gguf")
+
+
+def test_pack_and_show_commands(
+    tiny: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "out.gguf"
+    assert run(["pack", str(tiny), "-o", str(target), "--json"]) == 0
+    assert json.loads(capfd.readouterr().out)["blocks"] > 0
+    assert is_stack(gguf.read(target))
+    assert run(["stack", "show", str(target), "--svg", str(tmp_path / "curve.svg")]) == 0
+    assert "divergence" in capfd.readouterr().out
+    assert "<polyline" in (tmp_path / "curve.svg").read_text()
+    assert run(["stack", "show", str(target), "--json"]) == 0
+    steps = json.loads(capfd.readouterr().out)["steps"]
+    assert steps[0]["name"] == "base"
+    assert steps == sorted(steps, key=lambda step: step["bytes"])
+    assert run(["stack", "show", str(tiny)]) == 2
+
+
+# ----------------------------------------------------------------------------- engine
+
+
+def test_the_engine_holds_as_much_of_a_stack_as_fits(packed: Path, tmp_path: Path) -> None:
+    with Engine(log=tmp_path / "engine.log") as engine:
+        engine.load(Load(path=str(packed), n_ctx=512))
+        question = Turn("user", "What is the capital of France?")
+        events = list(
+            engine.generate(
+                Generate(turns=(question,), sampling=Sampling(temperature=0), max_tokens=24)
+            )
+        )
+        assert isinstance(events[-1], Finished)
+        assert "Paris" in "".join(getattr(event, "text", "") for event in events)
+        assert len(engine.embed(["a text"]).vectors[0]) == 576
