@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import json
-import os
 import sys
 import time
 from pathlib import Path
@@ -56,12 +56,11 @@ def command(
     text = calibration.read_text("utf-8", "replace") if calibration else None
     started = time.monotonic()
     line = _Line(shown=sys.stderr.isatty() and not as_json)
-    with Path(os.devnull).open("w") as nowhere:
-        llama.start(nowhere)
-        try:
-            pack(model, target, calibration=text, jobs=jobs, on_progress=line.show)
-        finally:
-            line.end()
+    llama.start(io.StringIO())  # llama.cpp's own lines would tear ours
+    try:
+        pack(model, target, calibration=text, jobs=jobs, on_progress=line.show)
+    finally:
+        line.end()
     stack = StackFile.of(gguf.read(target))
     if as_json:
         figures = {
