@@ -17,7 +17,7 @@ from tui.widgets.conversation import Conversation as ConversationWidget
 from tui.widgets.prompt import Prompt
 from tui.widgets.status_bar import StatusBar
 
-_PATIENCE = 30  # seconds, on a busy machine
+_PATIENCE = 120  # seconds, on a busy machine
 
 
 class User:

@@ -345,12 +345,12 @@ def test_a_drafter_saves_passes_and_changes_nothing(default_model: Path, tmp_pat
         with Engine() as engine:
             engine.load(request)
             for sampling in (GREEDY, Sampling(temperature=0.9, seed=2)):
-                text, finished, _ = ask(engine, *question, sampling=sampling, max_tokens=25)
+                text, finished, _ = ask(engine, *question, sampling=sampling, max_tokens=16)
                 replies.append(text)
     assert replies[:2] == replies[2:]
     streaming = finished.statistics.streaming
     assert streaming is not None
-    assert streaming.accepted_tokens > 5
+    assert streaming.accepted_tokens > 3
 
 
 def test_a_load_can_be_cancelled(default_model: Path) -> None:

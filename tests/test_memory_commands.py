@@ -6,10 +6,15 @@ import io
 import json
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import keyring
 import pytest
+from keyring.backend import KeyringBackend
+from keyring.backends.fail import Keyring as NoKeyring
+from keyring.errors import PasswordDeleteError
 
 from ondevice import paths
 from ondevice.cli import run
@@ -241,6 +246,63 @@ def test_a_passphrase_is_asked_for_or_taken_from_the_environment(
     assert "walrus" in memory("list")
     memory("passphrase", "--remove")
     monkeypatch.delenv("ONDEVICE_PASSPHRASE")
+    assert "walrus" in memory("list")
+
+
+class Ring(KeyringBackend):
+    """A keyring in memory."""
+
+    priority = -1  # never found by itself
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: dict[tuple[str, str], str] = {}
+
+    def get_password(self, service: str, username: str) -> str | None:
+        return self.kept.get((service, username))
+
+    def set_password(self, service: str, username: str, password: str) -> None:
+        self.kept[service, username] = password
+
+    def delete_password(self, service: str, username: str) -> None:
+        if self.kept.pop((service, username), None) is None:
+            raise PasswordDeleteError
+
+
+@pytest.fixture
+def ring() -> Iterator[Ring]:
+    before, ring = keyring.get_keyring(), Ring()
+    keyring.set_keyring(ring)
+    yield ring
+    keyring.set_keyring(before)
+
+
+def test_the_keyring_opens_the_store_and_the_code_does_without_it(
+    memory: Commands, ring: Ring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory("add", "--text", "a walrus")
+    said = memory("passphrase", "--keyring")
+    (code,) = ring.kept.values()
+    assert code in said
+    assert b"walrus" not in paths.store_file().read_bytes()
+    assert "walrus" in memory("list")
+    ring.kept.clear()
+    memory("list", code=1)
+    monkeypatch.setenv("ONDEVICE_PASSPHRASE", code)
+    assert "walrus" in memory("list")
+    memory("passphrase", "--keyring")
+    assert list(ring.kept.values()) != [code]
+    monkeypatch.delenv("ONDEVICE_PASSPHRASE")
+    memory("passphrase", "--remove")
+    assert not ring.kept
+    assert "walrus" in memory("list")
+
+
+def test_without_a_keyring_the_store_stays_as_it_was(memory: Commands, ring: Ring) -> None:
+    keyring.set_keyring(NoKeyring())
+    memory("add", "--text", "a walrus")
+    memory("passphrase", "--keyring", code=2)
+    assert "passphrase of your own" in memory.error
     assert "walrus" in memory("list")
 
 

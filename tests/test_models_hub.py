@@ -129,7 +129,7 @@ def test_a_process_that_is_killed_leaves_no_junk_and_no_process(
     process = subprocess.Popen(
         [sys.executable, "-m", "ondevice", "models", "pull", FILE], stderr=subprocess.DEVNULL
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while not models.leftovers().get(NAME):
         assert time.monotonic() < deadline
         time.sleep(0.01)

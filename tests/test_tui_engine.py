@@ -108,7 +108,7 @@ class Terminal:
         return self._run("capture-pane", "-t", f"{self._session}", "-p")
 
     def sees(self, text: str, *, no_more: bool = False) -> None:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while (text in (screen := self.screen())) == no_more:
             assert time.monotonic() < deadline, f"{text!r}, {no_more=}:\n{screen}"
             time.sleep(0.1)

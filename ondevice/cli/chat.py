@@ -8,9 +8,9 @@ from contextlib import closing
 
 import click
 
-from ondevice import paths
 from ondevice.chats import Chats
 from ondevice.cli._options import settings_flags
+from ondevice.cli._unlock import unlock
 from ondevice.config import Settings
 from ondevice.engine import AnyEngine
 from ondevice.errors import UsageError
@@ -27,7 +27,7 @@ def command(settings: Settings, resume: bool) -> None:
     # Only now: with Textual it takes a third of a second.
     from tui.app import OndeviceApp  # noqa: PLC0415
 
-    with closing(Database(paths.store_file())) as database:
+    with closing(unlock(Database)) as database:
         chats = Chats(database)
         headings = chats.headings() if resume else []
         earlier = chats.load(headings[0].id) if headings else None

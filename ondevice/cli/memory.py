@@ -8,13 +8,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar, get_args
+from typing import Any, BinaryIO, get_args
 
 import click
 import msgspec
 
-from ondevice import paths
-from ondevice.errors import OndeviceError, StoreError, StoreLocked, UsageError
+from ondevice.cli._unlock import forget_code, keep_new_code, unlock
+from ondevice.errors import OndeviceError, StoreError, UsageError
 from ondevice.memory import Cube, Memory, Remembered, Version, parse_label
 from ondevice.memory._bench import run as run_bench
 from ondevice.memory._documents import find_files
@@ -22,8 +22,6 @@ from ondevice.memory._records import Kind, Status
 from ondevice.memory._transfer import export_lines
 from ondevice.store import Database, Salvage
 from ondevice.terminal import printable
-
-_PASSPHRASE = "ONDEVICE_PASSPHRASE"
 
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _limit = click.option(
@@ -35,8 +33,8 @@ _limit = click.option(
 def command() -> None:
     """See, search, correct, move and forget what is remembered.
 
-    It is all in one file on this device. If that file has a passphrase, it is asked for, or taken
-    from ONDEVICE_PASSPHRASE.
+    It is all in one file on this device. If that file has a passphrase, it is taken from
+    ONDEVICE_PASSPHRASE or the system's keyring, or asked for.
     """
 
 
@@ -202,7 +200,7 @@ def export(file: Path, markdown: bool, salvage: bool, as_json: bool) -> None:
     failures = 0
     with _target(file) as target:
         if salvage:
-            store = _unlock(Salvage)
+            store = unlock(Salvage)
             with contextlib.closing(store):
                 target.writelines(export_lines(store.rows))
             failures = store.failures
@@ -281,45 +279,39 @@ def bench(file: Path, as_json: bool) -> None:
 
 
 @command.command()
+@click.option("--keyring", is_flag=True, help="Let the system's keyring keep a new one.")
 @click.option("--remove", is_flag=True, help="Store everything without encryption from now on.")
-def passphrase(remove: bool) -> None:
+def passphrase(keyring: bool, remove: bool) -> None:
     """Set, change or remove the passphrase that encrypts the store.
 
-    There is no way back into a store whose passphrase is lost.
+    With --keyring a passphrase is made and kept by the system's keyring, so that nobody is asked.
+    It is shown once, as a recovery code for the day when the keyring is lost. There is no way back
+    into a store whose passphrase is lost.
     """
+    if keyring and remove:
+        raise UsageError("Give --keyring or --remove, not both.")
     with _memory() as memory:
-        if remove:
-            memory.database.set_passphrase(None)
+        if keyring:
+            code = keep_new_code()
+            click.echo(f"Recovery code, to be written down: {code}")
+            memory.database.set_passphrase(code)
         else:
             memory.database.set_passphrase(
-                click.prompt("New passphrase", hide_input=True, confirmation_prompt=True)
+                None
+                if remove
+                else click.prompt("New passphrase", hide_input=True, confirmation_prompt=True)
             )
+            forget_code()
     click.echo("The store has no passphrase now." if remove else "The store is encrypted.")
 
 
 @contextmanager
 def _memory() -> Iterator[Memory]:
-    database = _unlock(Database)
+    database = unlock(Database)
     try:
         yield Memory(database)
     finally:
         database.close()
-
-
-_S = TypeVar("_S", Database, Salvage)
-
-
-def _unlock(kind: type[_S]) -> _S:
-    """Open the store, asking for its passphrase where there is one and somebody to ask."""
-    passphrase = os.environ.get(_PASSPHRASE)
-    try:
-        return kind(paths.store_file(), passphrase)
-    except StoreLocked as error:
-        if passphrase:
-            raise
-        if not sys.stdin.isatty():
-            raise StoreLocked(f"{error} Set {_PASSPHRASE} to it.") from error
-        return kind(paths.store_file(), click.prompt("Passphrase", hide_input=True, err=True))
 
 
 @contextmanager

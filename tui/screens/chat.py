@@ -187,7 +187,7 @@ class ChatScreen(ChatTurns, ChatKeeping, ChatMemory):
         loaded = self.engine.loaded
         self.status.loaded = None
         self.status.model = self._model if loaded else "no model"
-        self.status.n_ctx = loaded.n_ctx if loaded else None
+        self.status.n_ctx = (loaded.n_ctx or None) if loaded else None
         self.status.statistics = None
 
     def _show_loading(self, fraction: float) -> None:

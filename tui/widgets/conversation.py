@@ -150,7 +150,7 @@ class Conversation(Transcript):
         if self.id_in_store is None:
             self.id_in_store = self._store.create(self._system, private=self.private)
         loaded = self._engine.loaded
-        room = loaded.n_ctx // _RECALL_SHARE if loaded else _RECALL
+        room = loaded.n_ctx // _RECALL_SHARE if loaded and loaded.n_ctx else _RECALL
         return self._store.say(
             self.id_in_store,
             text,
