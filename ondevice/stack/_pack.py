@@ -43,12 +43,14 @@ from ondevice.stack._calibrate import (
 from ondevice.stack._layout import BASE_PLANES, VERSION, BlockId, Entry
 from ondevice.stack._stack import Stack
 from ondevice.weights import gguf
-from ondevice.weights.gguf import GGUFFile, TensorInfo
+from ondevice.weights.gguf import GGUFFile, TensorInfo, block_of
 from ondevice.weights.tensor_types import TENSOR_TYPES
 
 _LEAST_WEIGHTS = 1 << 12  # of a matrix; smaller ones stay as they are
 _MEASURED_TOKENS = 64
 _CURVE_POINTS = 8  # sizes at which the divergence is measured
+_MEASURED_PLANES = 3
+_MEASURED_TOGETHER = 4  # blocks of the model
 
 
 class PackProgress(NamedTuple):
@@ -342,13 +344,47 @@ def _measure(
             return divergence(reference, log_probabilities(context, tokens))
 
         shapes = {name: matrix.shape for name, matrix in stack.file.matrices.items()}
-        order = _order(shapes, journal, dict.fromkeys(shapes, 1.0))
-        points = np.linspace(0, len(order), _CURVE_POINTS).astype(int)
+        groups = _groups(shapes)
+        points = _CURVE_POINTS
+        sensitivities = {}
+        for done, names in enumerate(groups, 1):
+            sensitivities.update(_sensitivities(names, shapes, journal, diverges))
+            on_progress(done / (len(groups) + points))
+        order = _order(shapes, journal, sensitivities)
         divergences = {}
-        for done, point in enumerate(points, 1):
+        for done, point in enumerate(np.linspace(0, len(order), points).astype(int), 1):
             divergences[point] = diverges(_levels(shapes, order[:point]))
-            on_progress(done / len(points))
+            on_progress((len(groups) + done) / (len(groups) + points))
     return order, _curve(list(shapes), order, divergences)
+
+
+def _groups(shapes: Mapping[str, PlanesShape]) -> list[list[str]]:
+    """The matrices that are measured together: the same one of neighbouring blocks of the model."""
+    groups: dict[tuple[str, int], list[str]] = {}
+    for name in shapes:
+        block = block_of(name)
+        if block is None:
+            groups[name, 0] = [name]
+        else:
+            kind = name.split(".", 2)[2]
+            groups.setdefault((kind, block // _MEASURED_TOGETHER), []).append(name)
+    return list(groups.values())
+
+
+def _sensitivities(
+    names: list[str],
+    shapes: Mapping[str, PlanesShape],
+    journal: _Journal,
+    diverges: Callable[[Mapping[str, npt.NDArray[np.int32]]], float],
+) -> dict[str, float]:
+    """The divergence for each matrix if all of its output were wrong, from what it is with
+    ``_MEASURED_PLANES`` planes while all others have theirs."""
+    levels = {n: np.full(len(shapes[n].chunks()), _MEASURED_PLANES, np.int32) for n in names}
+    wrong = 0.0
+    for name in names:
+        errors = journal.errors[name].sum(axis=0)
+        wrong += (errors[_MEASURED_PLANES] - errors[PLANES]) / max(errors[0], 1e-30)
+    return dict.fromkeys(names, max(diverges(levels), 1e-9) / wrong)
 
 
 def _order(
