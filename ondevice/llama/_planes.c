@@ -16,7 +16,7 @@
 #define WIDE 1
 #endif
 
-enum { PLANES = 6, GROUP = 16, WORD = 32, SPAN = 256, TILE = 4, FEW = 4, X_MOST = 4095 };
+enum { PLANES = 6, GROUP = 16, WORD = 32, SPAN = 256, TILE = 4, X_MOST = 4095 };
 
 /* Where the bytes of a matrix are. Ascending rows in each part; every plane is a string of bits,
    32 to a word, the first weight in the lowest bit. */
@@ -42,38 +42,43 @@ static int widened(int u) { return (u * 128 * (12288 + u * u)) >> 16; }
 
 /* ------------------------------------------------------------------ expanding weights */
 
-/* One row as 16-bit integers, padded with zeros to whole spans. */
-static void expand(const Matrix *m, int64_t row, int16_t *out) {
-    const int64_t chunk = row / m->chunk_rows, words = m->columns / WORD;
-    const int64_t at = (row - chunk * m->chunk_rows) * words;
-    const int level = m->levels[chunk];
-    const uint8_t *nibbles = m->nibbles + row * words;
-    const uint32_t *planes[PLANES];
-    int lowest = 0;
-    for (int p = 0; p < level; p++) {
-        planes[p] = (const uint32_t *)m->planes[chunk * PLANES + p] + at;
-        lowest -= 32 >> p;
-    }
+/* v for each code of each level: a code has the bit of plane p at 32 >> p. */
+static int16_t values[PLANES + 1][64];
+
+static int lowest_of(int level) { return (64 >> level) - 64; }
+
+/* One row as 16-bit integers, padded with zeros to whole spans. `level` is known when this is
+   compiled, so that its loops are rolled out. */
+static inline __attribute__((always_inline)) void expand_level(
+    const int level, const uint32_t *const *planes, const uint8_t *nibbles, int64_t words,
+    int16_t *out) {
 #ifdef WIDE
-    const __m512i start = _mm512_set1_epi16((short)lowest), base = _mm512_set1_epi16(12288);
-    const __m512i s0 = _mm512_set1_epi16(64), s1 = _mm512_set1_epi16(32),
-                  s2 = _mm512_set1_epi16(16), s3 = _mm512_set1_epi16(8),
-                  s4 = _mm512_set1_epi16(4), s5 = _mm512_set1_epi16(2);
-#define PLANE(p) if (level > p) u = _mm512_mask_add_epi16(u, planes[p][w], u, s##p);
-    for (int64_t w = 0; w < words; w++) {
-        __m512i u = start;
-        PLANE(0) PLANE(1) PLANE(2) PLANE(3) PLANE(4) PLANE(5)
-        __m512i v = _mm512_mulhi_epi16(_mm512_slli_epi16(u, 7),
-                                       _mm512_add_epi16(base, _mm512_mullo_epi16(u, u)));
-        __m512i n = _mm512_mask_blend_epi16(0xffff0000u, _mm512_set1_epi16(nibbles[w] & 15),
-                                            _mm512_set1_epi16(nibbles[w] >> 4));
-        _mm512_storeu_si512(out + w * WORD, _mm512_mullo_epi16(v, n));
+    const __m512i table0 = _mm512_loadu_si512(values[level]),
+                  table1 = _mm512_loadu_si512(values[level] + 32);
+    const __m512i second = _mm512_maskz_set1_epi16(0xffff0000u, 1);
+    for (int64_t first = 0; first < words; first += SPAN / WORD) {
+        const int n = words - first < SPAN / WORD ? (int)(words - first) : SPAN / WORD;
+        uint64_t packed = 0;
+        memcpy(&packed, nibbles + first, (size_t)n);
+        const __m128i bytes = _mm_set1_epi64x((long long)packed), low = _mm_set1_epi8(15);
+        const __m128i apart = _mm_unpacklo_epi8(
+            _mm_and_si128(bytes, low), _mm_and_si128(_mm_srli_epi16(bytes, 4), low));
+        const __m512i all = _mm512_castsi256_si512(_mm256_cvtepu8_epi16(apart));
+        for (int i = 0; i < n; i++) {
+            __m512i code = _mm512_setzero_si512();
+            for (int p = 0; p < level; p++)
+                code = _mm512_mask_add_epi16(code, planes[p][first + i], code,
+                                             _mm512_set1_epi16((short)(32 >> p)));
+            const __m512i v = _mm512_permutex2var_epi16(table0, code, table1);
+            const __m512i which = _mm512_add_epi16(second, _mm512_set1_epi16((short)(2 * i)));
+            const __m512i nibble = _mm512_permutexvar_epi16(which, all);
+            _mm512_storeu_si512(out + (first + i) * WORD, _mm512_mullo_epi16(v, nibble));
+        }
     }
-#undef PLANE
 #else
     for (int64_t w = 0; w < words; w++) {
         int16_t u[WORD];
-        for (int i = 0; i < WORD; i++) u[i] = (int16_t)lowest;
+        for (int i = 0; i < WORD; i++) u[i] = (int16_t)lowest_of(level);
         for (int p = 0; p < level; p++) {
             const uint32_t bits = planes[p][w];
             const int16_t step = 64 >> p;
@@ -86,6 +91,24 @@ static void expand(const Matrix *m, int64_t row, int16_t *out) {
         }
     }
 #endif
+}
+
+static void expand(const Matrix *m, int64_t row, int16_t *out) {
+    const int64_t chunk = row / m->chunk_rows, words = m->columns / WORD;
+    const int64_t at = (row - chunk * m->chunk_rows) * words;
+    const uint8_t *nibbles = m->nibbles + row * words;
+    const uint32_t *planes[PLANES];
+    const int level = m->levels[chunk];
+    for (int p = 0; p < level; p++)
+        planes[p] = (const uint32_t *)m->planes[chunk * PLANES + p] + at;
+    switch (level) {
+    case 1: expand_level(1, planes, nibbles, words, out); break;
+    case 2: expand_level(2, planes, nibbles, words, out); break;
+    case 3: expand_level(3, planes, nibbles, words, out); break;
+    case 4: expand_level(4, planes, nibbles, words, out); break;
+    case 5: expand_level(5, planes, nibbles, words, out); break;
+    default: expand_level(6, planes, nibbles, words, out);
+    }
     const int64_t end = spans_of(m->columns) * SPAN;
     memset(out + m->columns, 0, (size_t)(end - m->columns) * sizeof *out);
 }
@@ -184,6 +207,9 @@ void planes_multiply(const Matrix *m, const float *x, int64_t x_stride, float *y
     float *x_scales = (float *)(rounded + n * padded);
     int16_t *tiles = (int16_t *)(x_scales + n * spans);
     float *tile_scales = (float *)(tiles + threads * TILE * padded);
+#pragma omp parallel for schedule(static) num_threads(threads) if (n >= 16)
+    for (int64_t c = 0; c < n; c++)
+        round_column(x + c * x_stride, m->columns, rounded + c * padded, x_scales + c * spans);
 #pragma omp parallel num_threads(threads)
     {
 #ifdef _OPENMP
@@ -194,10 +220,7 @@ void planes_multiply(const Matrix *m, const float *x, int64_t x_stride, float *y
 #endif
         int16_t *tile = tiles + me * TILE * padded;
         float *scales = tile_scales + me * TILE * spans;
-#pragma omp for schedule(static)
-        for (int64_t c = 0; c < n; c++)
-            round_column(x + c * x_stride, m->columns, rounded + c * padded, x_scales + c * spans);
-#pragma omp for schedule(dynamic, 16)
+#pragma omp for schedule(dynamic, 4) nowait
         for (int64_t row = 0; row < m->rows; row += TILE) {
             const int n_rows = m->rows - row < TILE ? (int)(m->rows - row) : TILE;
             for (int r = 0; r < n_rows; r++) {
@@ -234,6 +257,9 @@ enum { INVERSE = 4096 };
 static float inverse[INVERSE + 1]; /* t for t * (3 + t * t) / 4 = i / INVERSE */
 
 void planes_start(void) {
+    for (int level = 1; level <= PLANES; level++)
+        for (int code = 0; code < 64; code += 64 >> level)
+            values[level][code] = (int16_t)widened(lowest_of(level) + 2 * code);
     for (int i = 0; i <= INVERSE; i++) inverse[i] = (float)(2 * sinh(asinh(2.0 * i / INVERSE) / 3));
 }
 
@@ -261,7 +287,7 @@ void planes_encode(const float *w, const float *importance, int64_t rows, int64_
     for (int level = 1; level <= PLANES; level++)
         for (int code = 0; code < 64; code++)
             value[level][code] = (float)widened(moved(code, level)) / 2048;
-#pragma omp parallel for schedule(static) num_threads(threads) reduction(+ : all[:PLANES + 1])
+#pragma omp parallel for schedule(dynamic, 8) num_threads(threads) reduction(+ : all[:PLANES + 1])
     for (int64_t row = 0; row < rows; row++) {
         for (int64_t s = 0; s < spans; s++) {
             const int64_t first = s * SPAN;
