@@ -128,14 +128,14 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def packed(default_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The default model as a stack."""
     path = tmp_path_factory.mktemp("stack") / "smollm2.stack.gguf"
-    pack(default_model, path, jobs=1)
+    pack(default_model, path, calibration=TEXT, jobs=1)
     return path
 
 
 @pytest.fixture(scope="module")
 def tiny_packed(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("tiny-stack") / "tiny.stack.gguf"
-    pack(tiny, path, jobs=1)
+    pack(tiny, path, calibration=TEXT, jobs=1)
     return path
 
 
@@ -281,14 +281,15 @@ def test_a_file_cut_short_is_refused(tiny_packed: Path, tmp_path: Path) -> None:
 
 def test_a_packing_that_was_killed_goes_on(tiny: Path, tmp_path: Path) -> None:
     whole, resumed = tmp_path / "whole.gguf", tmp_path / "resumed.gguf"
-    pack(tiny, whole)
+    pack(tiny, whole, calibration=TEXT, jobs=1)
     program = (
         "import os, sys; from pathlib import Path; from ondevice import stack\n"
         "def at(progress):\n"
         "    if progress.stage == 'encoding' and progress.done > 0.5: os._exit(9)\n"
-        "stack.pack(Path(sys.argv[1]), Path(sys.argv[2]), on_progress=at)"
+        "stack.pack(Path(sys.argv[1]), Path(sys.argv[2]), "
+        "calibration=sys.argv[3], jobs=1, on_progress=at)"
     )
-    command = [sys.executable, "-c", program, str(tiny), str(resumed)]
+    command = [sys.executable, "-c", program, str(tiny), str(resumed), TEXT]
     assert subprocess.run(command, check=False, capture_output=True).returncode == 9
     assert not resumed.exists()
     journal = resumed.with_name("resumed.gguf.journal")
@@ -299,6 +300,8 @@ def test_a_packing_that_was_killed_goes_on(tiny: Path, tmp_path: Path) -> None:
     pack(
         tiny,
         resumed,
+        calibration=TEXT,
+        jobs=1,
         on_progress=lambda p: seen.append(journal.read_text()) if p.stage == "measuring" else None,
     )
     assert seen[0].startswith(first_lines)  # what was done was not done again
