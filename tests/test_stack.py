@@ -23,6 +23,7 @@ from ondevice.engine.messages import Finished, Generate, Load, Sampling, Turn
 from ondevice.errors import MemoryShortError, ModelFileError, UsageError
 from ondevice.llama import PLANES, Context, EvalHook, Model, Planes, PlanesShape, encode
 from ondevice.stack import Stack, StackFile, is_stack, pack
+from ondevice.stack._calibrate import divergence, log_probabilities
 from ondevice.weights import gguf
 
 pytestmark = pytest.mark.skipif(
@@ -171,18 +172,19 @@ def test_more_blocks_bring_the_answers_nearer_to_the_model(
     packed: Path, default_model: Path
 ) -> None:
     model = Model(default_model, use_extra_bufts=False)
-    context = Context(model, n_ctx=256)
-    wanted = logits_after(context, TEXT)
+    context = Context(model, n_ctx=256, n_threads=1)
+    tokens = model.tokenize(TEXT)
+    wanted = log_probabilities(context, tokens)
     context.close()
     model.close()
-    distances = []
+    divergences = []
     with opened(packed) as (stack, context):
         first, last = stack.file.base_end, stack.file.gguf.file_bytes
-        for share in (0.5, 0.75, 1.0):
+        for share in (0.2, 0.6, 1.0):
             stack.resize(int(first + share * (last - first)) + 4096)
-            distances.append(np.abs(logits_after(context, TEXT) - wanted).mean())
-    assert distances == sorted(distances, reverse=True)
-    assert distances[-1] < distances[0] / 2, distances
+            divergences.append(divergence(wanted, log_probabilities(context, tokens)))
+    assert divergences[0] > 2 * divergences[1] > 4 * divergences[2]
+    assert divergences[2] < 0.2
 
 
 def test_resizing_in_mid_reply_keeps_the_conversation(packed: Path) -> None:
