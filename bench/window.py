@@ -15,8 +15,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -159,27 +159,28 @@ def reply(
 
 def run(task: dict[str, Any], limit: int | None = None) -> dict[str, Any]:
     """One run in a process of its own, with nothing of the models in the page cache."""
-    for path in (task["model"], task["drafter"]):
+    answer = in_process("window", task, limit, task["model"], task["drafter"])
+    return {"variant": task["variant"], "limit": task["limit"]} | answer
+
+
+def in_process(
+    module: str, task: dict[str, Any], limit: int | None, *files: str | Path
+) -> dict[str, Any]:
+    """What ``module.child(task)`` prints, run with ``limit`` bytes of RAM and without ``files``
+    in the page cache."""
+    for path in files:
         if hasattr(os, "posix_fadvise"):
             with Path(path).open("rb") as file:
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-    script = "import sys, json, window; window.child(json.loads(sys.argv[1]))"
+    script = f"import sys, json, {module}; {module}.child(json.loads(sys.argv[1]))"
     command = [sys.executable, "-c", script, json.dumps(task)]
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])
     }
-
-    def start(command: Sequence[str]) -> str:
-        return subprocess.run(
-            command, env=environment, stdout=subprocess.PIPE, text=True, check=True
-        ).stdout
-
-    if limit is None:
-        answer: dict[str, Any] = json.loads(start(command))
-    else:
-        with limited(command, limit) as line:
-            answer = json.loads(start(line))
-    return {"variant": task["variant"], "limit": task["limit"]} | answer
+    with limited(command, limit) if limit else nullcontext(command) as line:
+        done = subprocess.run(line, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
 
 
 def disk_rate(path: Path, n_threads: int, n_bytes: int) -> float:

@@ -1,0 +1,183 @@
+"""A mixture of experts twice as large as the RAM limit: the window against stock llama.cpp.
+
+The model has random weights and a router with the habits of a trained one (synthetic/moe.py). Both
+get the same text, a prompt and then token by token, in processes under a memory limit that counts
+the page cache; runs alternate. The hit rate of the experts is compared with the best that any
+cache of that size can do (Belady: evict what is used again last), and with LRU, on the experts
+that the router picked. Needs 3 GB of disk, and root or systemd-run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import frame
+from synthetic import moe
+from window import RESERVE, in_process
+
+from ondevice import llama
+from ondevice.llama import Actions, Context, EvalHook, Model, Tensor
+from ondevice.ram.need import need
+from ondevice.weights import gguf
+from ondevice.weights.window import Window
+
+SHAPE = moe.LARGE
+N_CTX = 2048
+N_PROMPT = 512
+N_WARM = 100  # tokens until the cache is filled
+
+
+def child(task: dict[str, Any]) -> None:
+    """Do one run and print its figures as JSON."""
+    llama.start(open(os.devnull, "w"))  # noqa: SIM115, PTH123 - for the life of the process
+    path = Path(task["model"])
+    file = gguf.read(path)
+    window: Window | None = None
+    routes: list[list[list[int]]] = [[] for _ in range(SHAPE.n_blocks)]
+    result: dict[str, Any] = {}
+    if task["variant"] == "window":
+        wants = need(file, N_CTX)
+        window = Window(file, task["limit"] - RESERVE - (wants.total - wants.weights))
+        context = Context(window.load_model(), n_ctx=N_CTX, eval_hook=EvalHook(window))
+        result["slots"] = [block.n_slots for block in window.placement.experts]
+        result["resident"] = window.placement.resident_bytes
+    else:
+        hook = EvalHook(_Routes(routes)) if task["variant"] == "resident" else None
+        context = Context(Model(path, use_extra_bufts=False), n_ctx=N_CTX, eval_hook=hook)
+    text = moe.text(task["n_tokens"], SHAPE, seed=2)
+    n_warm = min(N_WARM, len(text) // 2)
+    counted = len(text) - n_warm
+    logits = hashlib.sha256()
+    begun, warm = 0.0, None
+    for number, token in enumerate(text):
+        if number == n_warm:
+            begun = time.perf_counter()
+            warm = window.statistics() if window else None
+        context.decode([token])
+        logits.update(context.logits().tobytes())
+    seconds = time.perf_counter() - begun
+    result |= {"per_second": counted / seconds, "logits": logits.hexdigest(), "routes": routes}
+    if window is not None and warm is not None:
+        done = window.statistics()
+        result["hit_rate"] = done.experts_found / done.experts_used  # from the first token on
+        done = done.since(warm)
+        result["bytes_per_token"] = done.bytes_read / counted
+        result["wait_share"] = done.wait_seconds / seconds
+        result["disk_bytes_per_second"] = done.bytes_read / max(done.read_seconds, 1e-9)
+    if task["prompt"]:
+        context.truncate(0)
+        begun = time.perf_counter()
+        context.decode(moe.text(N_PROMPT, SHAPE, seed=3))
+        result["prompt_seconds"] = time.perf_counter() - begun
+    print(json.dumps(result))
+
+
+class _Routes:
+    """Notes which experts each token goes to."""
+
+    def __init__(self, routes: list[list[list[int]]]) -> None:
+        self._routes = routes
+
+    def inspect(self, node: Tensor) -> Actions | None:
+        if node.op_name != "MUL_MAT_ID":
+            return None
+        weights, _, ids = node.operands()
+        if "ffn_up_exps" not in weights.name:
+            return None
+        route = self._routes[int(weights.name.split(".")[1])]
+        return Actions(after=lambda: route.append(ids.integers()))
+
+
+def hits(routes: list[list[int]], n_slots: int, worth: Callable[[int, int], float]) -> int:
+    """How often an expert is found by a cache that evicts the one of least ``worth``.
+
+    ``worth`` gets the number of a token and an expert that is not used at that token.
+    """
+    cached: set[int] = set()
+    found = 0
+    for number, experts in enumerate(routes):
+        found += len(cached & set(experts))
+        cached |= set(experts)
+        while len(cached) > n_slots:
+            cached.remove(min(cached - set(experts), key=lambda e: worth(number, e)))
+    return found
+
+
+def lru(routes: list[list[int]]) -> Callable[[int, int], float]:
+    def worth(number: int, expert: int) -> float:
+        return next((n for n in range(number, -1, -1) if expert in routes[n]), -1)
+
+    return worth
+
+
+def belady(routes: list[list[int]]) -> Callable[[int, int], float]:
+    def worth(number: int, expert: int) -> float:
+        used = next((n for n in range(number, len(routes)) if expert in routes[n]), len(routes))
+        return -used
+
+    return worth
+
+
+def measure(quick: bool) -> tuple[frame.Figures, frame.Runs]:
+    rounds, n_stock, n_tokens = (1, 8, 300) if quick else (3, 16, 600)
+    runs: frame.Runs = []
+    with tempfile.TemporaryDirectory(prefix="ondevice-") as folder:
+        path = Path(folder) / "moe.gguf"
+        moe.write(path, SHAPE)
+        limit = path.stat().st_size // 2
+
+        def add(variant: str, limit: int | None, n_tokens: int, prompt: bool = True) -> None:
+            frame.say(f"{variant}, {limit / 1e6:.0f} MB" if limit else variant)
+            task = {"variant": variant, "model": str(path), "limit": limit}
+            task |= {"n_tokens": n_tokens, "prompt": prompt}
+            runs.append({"variant": variant} | in_process("moe", task, limit, path))
+
+        add("resident", None, n_tokens, prompt=False)
+        for _ in range(rounds):
+            add("stock", limit, n_stock)
+            add("window", limit, n_tokens)
+    return figures_of(runs), runs
+
+
+def figures_of(runs: frame.Runs) -> frame.Figures:
+    def median(variant: str, key: str) -> float:
+        return frame.median(run[key] for run in runs if run["variant"] == variant)
+
+    resident = next(run for run in runs if run["variant"] == "resident")
+    ours = [run for run in runs if run["variant"] == "window"]
+    routes, slots = resident.pop("routes"), ours[0]["slots"]
+    for run in runs:
+        run.pop("routes", None)
+    used = sum(len(experts) for block in routes for experts in block)
+
+    def hit_rate(policy: Callable[[list[list[int]]], Callable[[int, int], float]]) -> float:
+        found = [hits(block, n, policy(block)) for block, n in zip(routes, slots, strict=True)]
+        return sum(found) / used
+
+    best = hit_rate(belady)
+    figures = {
+        "moe_vs_stock": median("window", "per_second") / median("stock", "per_second"),
+        "moe_prompt_vs_stock": median("stock", "prompt_seconds")
+        / median("window", "prompt_seconds"),
+        "moe_vs_resident": median("window", "per_second") / resident["per_second"],
+        "moe_per_second": median("window", "per_second"),
+        "moe_identical": float(all(run["logits"] == resident["logits"] for run in ours)),
+        "moe_slots": slots[0],
+        "moe_hit_rate": median("window", "hit_rate"),
+        "moe_hit_vs_belady": median("window", "hit_rate") / best,
+        "moe_hit_lru_vs_belady": hit_rate(lru) / best,
+        "moe_wait_share": median("window", "wait_share"),
+        "moe_disk_bytes_per_second": median("window", "disk_bytes_per_second"),
+    }
+    return figures
+
+
+if __name__ == "__main__":
+    frame.run(__doc__, measure)
