@@ -80,7 +80,14 @@ def hold(request: Load, on_progress: Callable[[float], None], cancel: threading.
             model = Model(file.path, use_extra_bufts=repack, on_progress=go_on)
         else:
             if chosen.drafter is not None:
-                drafter = _open_drafter(chosen, chosen.drafter, request, stack)
+                drafter = ModelDrafter.open(
+                    chosen.drafter,
+                    file,
+                    n_ctx=chosen.n_ctx,
+                    kv_type=chosen.kv_type,
+                    n_threads=request.n_threads,
+                )
+                stack.callback(drafter.close)
             window = Window(file, chosen.weights_budget, on_progress=go_on)
             stack.callback(window.close)
             model = window.load_model()
@@ -134,17 +141,6 @@ def _drafter_of(request: Load, target: GGUFFile) -> GGUFFile | None:
     file = gguf.read(Path(request.drafter))
     check_vocabulary(file, target)
     return file
-
-
-def _open_drafter(chosen: Plan, file: GGUFFile, request: Load, stack: ExitStack) -> ModelDrafter:
-    """The drafter, resident."""
-    model = Model(file.path, use_extra_bufts=False)
-    stack.callback(model.close)
-    context = Context(
-        model, n_ctx=chosen.n_ctx, kv_type=chosen.kv_type, n_threads=request.n_threads
-    )
-    stack.callback(context.close)
-    return ModelDrafter(context, chosen.file.n_vocab)
 
 
 def _smaller_model(ram: AvailableRam) -> str:

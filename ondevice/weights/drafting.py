@@ -16,13 +16,18 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from ondevice.errors import UsageError
-from ondevice.llama import Context, Sampler
+from ondevice.llama import Context, Model, Sampler
 from ondevice.weights.gguf import ArrayOnDisk, GGUFFile
 
 #: Tokens of a pass. From the next on, llama.cpp multiplies with other kernels, which round
 #: otherwise than those for a single token; up to here the logits are the same to the last bit.
 MOST_VERIFIED = 7
-_LOOKED_UP = (4, 3, 2)  # tokens at the end of the text that must have occurred before, best first
+_LOOKED_UP = (
+    4,
+    3,
+    2,
+    1,
+)  # tokens at the end of the text that must have occurred before, best first
 _MEMORY = 0.9  # what is known from earlier passes counts this much of what one more shows
 
 
@@ -56,6 +61,22 @@ class ModelDrafter:
     the two agree is for :func:`check_vocabulary` to say, before anything is loaded.
     """
 
+    @classmethod
+    def open(
+        cls, file: GGUFFile, target: GGUFFile, *, n_ctx: int, kv_type: str, n_threads: int | None
+    ) -> ModelDrafter:
+        """A drafter for ``target`` that is in RAM, but for the vocabulary that it shares.
+
+        Raises what ``Model`` and ``Context`` raise.
+        """
+        model = Model(file.path, use_extra_bufts=False, without_vocabulary=file)
+        try:
+            context = Context(model, n_ctx=n_ctx, kv_type=kv_type, n_threads=n_threads)
+        except BaseException:
+            model.close()
+            raise
+        return cls(context, target.n_vocab)
+
     def __init__(self, context: Context, n_vocab: int) -> None:
         self._context = context
         self._n_vocab = n_vocab
@@ -78,6 +99,11 @@ class ModelDrafter:
             context.decode(proposed[-1:])
             proposed.append(self._most_likely())
         return proposed
+
+    def close(self) -> None:
+        """Free the smaller model."""
+        self._context.close()
+        self._context.model.close()
 
     def _most_likely(self) -> int:
         return int(self._context.logits()[: self._n_vocab].argmax())
