@@ -322,7 +322,10 @@ def test_pack_and_show_commands(
     tiny: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     target = tmp_path / "out.gguf"
-    assert run(["pack", str(tiny), "-o", str(target), "--json"]) == 0
+    text = tmp_path / "text.txt"
+    text.write_text(TEXT)
+    options = ["--calibration", str(text), "--jobs", "1", "--json"]
+    assert run(["pack", str(tiny), "-o", str(target), *options]) == 0
     assert json.loads(capfd.readouterr().out)["blocks"] > 0
     assert is_stack(gguf.read(target))
     assert run(["stack", "show", str(target), "--svg", str(tmp_path / "curve.svg")]) == 0
