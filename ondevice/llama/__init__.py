@@ -2,17 +2,18 @@
 
 from ondevice.llama._context import Context, default_threads
 from ondevice.llama._eval_hook import Actions, EvalHook, NodeHandler
-from ondevice.llama._ggml import OP_NONE, Tensor
+from ondevice.llama._ggml import OP_CUSTOM, OP_NONE, Tensor
 from ondevice.llama._hollow import HollowHeader
 from ondevice.llama._log import start
 from ondevice.llama._model import Model
-from ondevice.llama._planes import PLANES, Planes, checksum, encode
+from ondevice.llama._planes import PLANES, Planes, checksum, encode, scratch
 from ondevice.llama._planes import Shape as PlanesShape
 from ondevice.llama._quants import dequantize
 from ondevice.llama._sampling import Sampler, grammar_of_schema
 from ondevice.llama._template import ChatTemplate
 
 __all__ = [
+    "OP_CUSTOM",
     "OP_NONE",
     "PLANES",
     "Actions",
@@ -31,5 +32,6 @@ __all__ = [
     "dequantize",
     "encode",
     "grammar_of_schema",
+    "scratch",
     "start",
 ]

@@ -8,6 +8,7 @@ compares every field with what ggml's own functions say.
 from __future__ import annotations
 
 import ctypes
+import struct
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
@@ -45,7 +46,7 @@ class Tensor(ctypes.Structure):
         ("ne", ctypes.c_int64 * _MAX_DIMS),
         ("nb", ctypes.c_size_t * _MAX_DIMS),
         ("op", ctypes.c_int),
-        ("op_params", ctypes.c_char * _MAX_OP_PARAMS),
+        ("_op_params", ctypes.c_uint8 * _MAX_OP_PARAMS),
         ("flags", ctypes.c_int32),
         ("src", ctypes.c_void_p * _MAX_SRC),
         ("view_src", ctypes.c_void_p),
@@ -77,6 +78,15 @@ class Tensor(ctypes.Structure):
         """The tensors that this node reads."""
         return (Tensor.from_address(address) for address in self.src if address)
 
+    def compute_with(self, function: int, data: int) -> None:
+        """Have all threads of ggml call ``function(node, thread, threads, data)`` for this node.
+
+        Both are addresses. The operands stay, and so do the type and shape of the result.
+        """
+        params = struct.pack("@PiP", function, _ALL_THREADS, data)
+        self._op_params[: len(params)] = params
+        self.op = OP_CUSTOM
+
     def integers(self) -> list[int]:
         """The elements of a two-dimensional int32 tensor on the CPU, row after row."""
         assert self.data is not None
@@ -89,6 +99,7 @@ class Tensor(ctypes.Structure):
         ]
 
 
+_ALL_THREADS = -1  # GGML_N_TASKS_MAX
 OP_NONE = 0  #: The operation of a tensor that is not computed.
 
 #: Where a tensor's tag lies, bytes from its address.
@@ -121,6 +132,10 @@ _op_name_of = function("ggml_op_name", ctypes.c_char_p, ctypes.c_int)
 @cache
 def _op_name(op: int) -> str:
     return str(_op_name_of(op).decode())
+
+
+#: The operation of a tensor that is computed by a function in its ``op_params``.
+OP_CUSTOM: int = next(op for op in range(256) if _op_name(op) == "CUSTOM")
 
 
 def _check_layout() -> None:

@@ -6,30 +6,45 @@
    every weight, and nothing else changes.
 
    Weights become 16-bit integers, a few rows at a time, and are multiplied with activations that
-   are rounded to 13 bits: sums over 256 of them are exact in 32 bits. */
+   are rounded to 13 bits: sums over 256 of them are exact in 32 bits. What a column comes to does
+   not depend on how many there are. */
 
 #include <math.h>
+#include <stdatomic.h>
 #include <stdint.h>
 #include <string.h>
-#if defined(__AVX512BW__) && defined(__AVX512VNNI__)
+#if defined(__AVX512BW__) && defined(__AVX512VBMI__) && defined(__AVX512VNNI__) && defined(__GFNI__)
 #include <immintrin.h>
 #define WIDE 1
 #endif
+#define UNROLLED _Pragma("GCC unroll 16") /* so that what they index stays in registers */
 
-enum { PLANES = 6, GROUP = 16, WORD = 32, SPAN = 256, TILE = 4, X_MOST = 4095 };
+enum { PLANES = 6, GROUP = 16, WORD = 32, SPAN = 256, X_MOST = 4095 };
+enum {
+    ROWS = 4, COLUMNS = 4, /* of a tile: its sums are in registers */
+    GATHERED = 32,         /* rows that are expanded before they meet a second tile of columns */
+    PASS = 96,             /* columns that are rounded at once */
+    AHEAD = 4096           /* bytes of a plane that are wanted early: there are many streams */
+};
 
 /* Where the bytes of a matrix are. Ascending rows in each part; every plane is a string of bits,
    32 to a word, the first weight in the lowest bit. */
 typedef struct {
     int64_t rows, columns;       /* columns: a multiple of 32 */
-    int64_t chunk_rows;          /* rows of a chunk, a multiple of TILE; the last may have fewer */
+    int64_t chunk_rows;          /* rows of a chunk, a multiple of ROWS; the last may have fewer */
     const uint16_t *scales;      /* [rows][spans]: bfloat16, one for 256 weights */
     const uint8_t *nibbles;      /* [rows][columns / 32]: one for 16 weights, the lower one first */
     const uint8_t *const *planes; /* [chunks][PLANES] */
     const int32_t *levels;       /* [chunks]: planes that are loaded */
+    uint8_t *scratch;            /* planes_scratch(columns) bytes for each thread */
+    int64_t threads;             /* that there is scratch for; others do nothing */
+    _Atomic int64_t next;        /* the first row that no thread has taken */
+    _Atomic int64_t done;        /* threads that found no row left */
 } Matrix;
 
 static int64_t spans_of(int64_t columns) { return (columns + SPAN - 1) / SPAN; }
+
+static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
 static float scale_of(uint16_t bits) {
     uint32_t wide = (uint32_t)bits << 16;
@@ -39,6 +54,15 @@ static float scale_of(uint16_t bits) {
 }
 
 static int widened(int u) { return (u * 128 * (12288 + u * u)) >> 16; }
+
+/* Where number i of 64 lies in expanded weights and rounded activations. */
+static int place(int i) {
+#ifdef WIDE
+    return i % 2 * 32 + i / 2; /* even ones first, as they come out of bytes */
+#else
+    return i;
+#endif
+}
 
 /* ------------------------------------------------------------------ expanding weights */
 
@@ -50,37 +74,64 @@ static int lowest_of(int level) { return (64 >> level) - 64; }
 /* One row as 16-bit integers, padded with zeros to whole spans. `level` is known when this is
    compiled, so that its loops are rolled out. */
 static inline __attribute__((always_inline)) void expand_level(
-    const int level, const uint32_t *const *planes, const uint8_t *nibbles, int64_t words,
+    const int level, const uint8_t *const *planes, const uint8_t *nibbles, int64_t columns,
     int16_t *out) {
+    const int64_t words = columns / WORD;
 #ifdef WIDE
+    /* Eight bytes of each plane become, transposed, the codes of 64 weights. */
+    uint64_t order[8];
+    for (int lane = 0; lane < 8; lane++) {
+        order[lane] = 0x3f3f; /* a byte that is zero */
+        for (int p = 0; p < PLANES; p++) order[lane] |= (uint64_t)(8 * p + lane) << (16 + 8 * p);
+    }
+    const __m512i lanes = _mm512_loadu_si512(order),
+                  ones = _mm512_set1_epi64((long long)0x8040201008040201u);
     const __m512i table0 = _mm512_loadu_si512(values[level]),
                   table1 = _mm512_loadu_si512(values[level] + 32);
-    const __m512i second = _mm512_maskz_set1_epi16(0xffff0000u, 1);
+    const __m512i quarter = _mm512_set_epi64(0x3000300030003, 0x3000300030003, 0x2000200020002,
+                                             0x2000200020002, 0x1000100010001, 0x1000100010001,
+                                             0, 0);
     for (int64_t first = 0; first < words; first += SPAN / WORD) {
-        const int n = words - first < SPAN / WORD ? (int)(words - first) : SPAN / WORD;
+        const int n = (int)least(words - first, SPAN / WORD);
+        for (int p = 0; p < level; p++) __builtin_prefetch(planes[p] + first * 4 + AHEAD);
+        __builtin_prefetch(nibbles + first + AHEAD / 4);
         uint64_t packed = 0;
-        memcpy(&packed, nibbles + first, (size_t)n);
+        if (n == SPAN / WORD) memcpy(&packed, nibbles + first, 8);
+        else for (int i = 0; i < n; i++) packed |= (uint64_t)nibbles[first + i] << 8 * i;
         const __m128i bytes = _mm_set1_epi64x((long long)packed), low = _mm_set1_epi8(15);
         const __m128i apart = _mm_unpacklo_epi8(
             _mm_and_si128(bytes, low), _mm_and_si128(_mm_srli_epi16(bytes, 4), low));
         const __m512i all = _mm512_castsi256_si512(_mm256_cvtepu8_epi16(apart));
-        for (int i = 0; i < n; i++) {
-            __m512i code = _mm512_setzero_si512();
-            for (int p = 0; p < level; p++)
-                code = _mm512_mask_add_epi16(code, planes[p][first + i], code,
-                                             _mm512_set1_epi16((short)(32 >> p)));
-            const __m512i v = _mm512_permutex2var_epi16(table0, code, table1);
-            const __m512i which = _mm512_add_epi16(second, _mm512_set1_epi16((short)(2 * i)));
-            const __m512i nibble = _mm512_permutexvar_epi16(which, all);
-            _mm512_storeu_si512(out + (first + i) * WORD, _mm512_mullo_epi16(v, nibble));
+        for (int i = 0; i < n; i += 2) {
+            __m512i bits = _mm512_setzero_si512();
+            UNROLLED for (int p = 0; p < level; p++) {
+                uint64_t of_plane = 0;
+                const uint8_t *from = planes[p] + (first + i) * 4;
+                if (i + 1 < n) memcpy(&of_plane, from, 8);
+                else memcpy(&of_plane, from, 4);
+                bits = _mm512_mask_set1_epi64(bits, (__mmask8)(1 << p), (long long)of_plane);
+            }
+            const __m512i codes =
+                _mm512_gf2p8affine_epi64_epi8(ones, _mm512_permutexvar_epi8(lanes, bits), 0);
+            const __m512i nibble = _mm512_permutexvar_epi16(
+                _mm512_add_epi16(quarter, _mm512_set1_epi16((short)(2 * i))), all);
+            const __m512i even = _mm512_and_si512(codes, _mm512_set1_epi16(63)),
+                          odd = _mm512_srli_epi16(codes, 8);
+            int16_t *to = out + (first + i) * WORD;
+            _mm512_storeu_si512(
+                to, _mm512_mullo_epi16(_mm512_permutex2var_epi16(table0, even, table1), nibble));
+            _mm512_storeu_si512(
+                to + 32, _mm512_mullo_epi16(_mm512_permutex2var_epi16(table0, odd, table1), nibble));
         }
     }
+    const int64_t filled = (words + words % 2) * WORD;
 #else
     for (int64_t w = 0; w < words; w++) {
         int16_t u[WORD];
         for (int i = 0; i < WORD; i++) u[i] = (int16_t)lowest_of(level);
         for (int p = 0; p < level; p++) {
-            const uint32_t bits = planes[p][w];
+            uint32_t bits;
+            memcpy(&bits, planes[p] + w * 4, 4);
             const int16_t step = 64 >> p;
             for (int i = 0; i < WORD; i++) u[i] += (int16_t)((bits >> i) & 1) * step;
         }
@@ -90,176 +141,283 @@ static inline __attribute__((always_inline)) void expand_level(
             out[w * WORD + i] = v * (i < GROUP ? low : high);
         }
     }
+    const int64_t filled = columns;
 #endif
+    memset(out + filled, 0, (size_t)(spans_of(columns) * SPAN - filled) * sizeof *out);
 }
 
 static void expand(const Matrix *m, int64_t row, int16_t *out) {
-    const int64_t chunk = row / m->chunk_rows, words = m->columns / WORD;
-    const int64_t at = (row - chunk * m->chunk_rows) * words;
-    const uint8_t *nibbles = m->nibbles + row * words;
-    const uint32_t *planes[PLANES];
+    const int64_t chunk = row / m->chunk_rows, at = row - chunk * m->chunk_rows;
+    const uint8_t *nibbles = m->nibbles + row * (m->columns / WORD);
+    const uint8_t *planes[PLANES];
     const int level = m->levels[chunk];
     for (int p = 0; p < level; p++)
-        planes[p] = (const uint32_t *)m->planes[chunk * PLANES + p] + at;
+        planes[p] = m->planes[chunk * PLANES + p] + at * (m->columns / 8);
     switch (level) {
-    case 1: expand_level(1, planes, nibbles, words, out); break;
-    case 2: expand_level(2, planes, nibbles, words, out); break;
-    case 3: expand_level(3, planes, nibbles, words, out); break;
-    case 4: expand_level(4, planes, nibbles, words, out); break;
-    case 5: expand_level(5, planes, nibbles, words, out); break;
-    default: expand_level(6, planes, nibbles, words, out);
+    case 1: expand_level(1, planes, nibbles, m->columns, out); break;
+    case 2: expand_level(2, planes, nibbles, m->columns, out); break;
+    case 3: expand_level(3, planes, nibbles, m->columns, out); break;
+    case 4: expand_level(4, planes, nibbles, m->columns, out); break;
+    case 5: expand_level(5, planes, nibbles, m->columns, out); break;
+    default: expand_level(6, planes, nibbles, m->columns, out);
     }
-    const int64_t end = spans_of(m->columns) * SPAN;
-    memset(out + m->columns, 0, (size_t)(end - m->columns) * sizeof *out);
+}
+
+static void expand_scales(const Matrix *m, int64_t row, float *out) {
+    const int64_t spans = spans_of(m->columns);
+    for (int64_t s = 0; s < spans; s++) out[s] = scale_of(m->scales[row * spans + s]);
 }
 
 /* ------------------------------------------------------------------------ multiplying */
 
+/* 64 activations as integers, where the weights that they meet lie. */
+static void round_word(const float *x, int n, float inverse, int16_t *out) {
+#ifdef WIDE
+    __m256i quarters[4];
+    for (int q = 0; q < 4; q++) {
+        const int left = n - 16 * q;
+        const __mmask16 these = left >= 16 ? 0xffff : left > 0 ? (__mmask16)((1 << left) - 1) : 0;
+        const __m512 exact = _mm512_mul_ps(_mm512_maskz_loadu_ps(these, x + 16 * q),
+                                           _mm512_set1_ps(inverse));
+        quarters[q] = _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(exact));
+    }
+    const __m512i first = _mm512_inserti64x4(_mm512_castsi256_si512(quarters[0]), quarters[1], 1),
+                  second = _mm512_inserti64x4(_mm512_castsi256_si512(quarters[2]), quarters[3], 1);
+    int16_t order[WORD];
+    for (int i = 0; i < WORD; i++) order[i] = (int16_t)(2 * i);
+    const __m512i even = _mm512_loadu_si512(order),
+                  odd = _mm512_add_epi16(even, _mm512_set1_epi16(1));
+    _mm512_storeu_si512(out, _mm512_permutex2var_epi16(first, even, second));
+    _mm512_storeu_si512(out + 32, _mm512_permutex2var_epi16(first, odd, second));
+#else
+    for (int i = 0; i < 64; i++) out[i] = i < n ? (int16_t)rintf(x[i] * inverse) : 0;
+#endif
+}
+
 /* One column of activations as integers, a scale for each span. */
 static void round_column(const float *x, int64_t columns, int16_t *out, float *scales) {
     for (int64_t s = 0; s < spans_of(columns); s++) {
-        const int64_t n = columns - s * SPAN < SPAN ? columns - s * SPAN : SPAN;
+        const int n = (int)least(columns - s * SPAN, SPAN);
         const float *from = x + s * SPAN;
-        int16_t *to = out + s * SPAN;
         float most = 0;
-        for (int64_t i = 0; i < n; i++) most = fabsf(from[i]) > most ? fabsf(from[i]) : most;
-        const float inverse = most > 0 ? X_MOST / most : 0;
-        for (int64_t i = 0; i < n; i++) to[i] = (int16_t)lrintf(from[i] * inverse);
-        for (int64_t i = n; i < SPAN; i++) to[i] = 0;
+        for (int i = 0; i < n; i++) most = fabsf(from[i]) > most ? fabsf(from[i]) : most;
+        for (int i = 0; i < SPAN; i += 64)
+            round_word(from + i, n - i, most > 0 ? X_MOST / most : 0, out + s * SPAN + i);
         scales[s] = most / X_MOST;
     }
 }
 
-/* y[c][r] for TILE rows and up to TILE columns. */
-static void multiply_tile(int64_t spans, const int16_t *w, const float *w_scales, int n_rows,
-                          const int16_t *x, const float *x_scales, int n_columns,
-                          float *const *y) {
+/* ROWS rows times n columns, which is known when this is compiled. */
+static inline __attribute__((always_inline)) void multiply_tile(
+    const int n, int64_t spans, const int16_t *w, const float *w_scales, const int16_t *x,
+    const float *x_scales, float *y, int64_t y_stride, int n_rows) {
 #ifdef WIDE
-    if (n_rows == TILE && n_columns == TILE) {
-        __m512 sums[TILE][TILE];
-        for (int r = 0; r < TILE; r++)
-            for (int c = 0; c < TILE; c++) sums[r][c] = _mm512_setzero_ps();
-        for (int64_t s = 0; s < spans; s++) {
-            __m512i part[TILE][TILE];
-            for (int r = 0; r < TILE; r++)
-                for (int c = 0; c < TILE; c++) part[r][c] = _mm512_setzero_si512();
-            for (int i = 0; i < SPAN; i += WORD) {
-                __m512i a[TILE], b[TILE];
-                for (int r = 0; r < TILE; r++)
-                    a[r] = _mm512_loadu_si512(w + (r * spans + s) * SPAN + i);
-                for (int c = 0; c < TILE; c++)
-                    b[c] = _mm512_loadu_si512(x + (c * spans + s) * SPAN + i);
-                for (int r = 0; r < TILE; r++)
-                    for (int c = 0; c < TILE; c++)
-                        part[r][c] = _mm512_dpwssd_epi32(part[r][c], a[r], b[c]);
+    __m512 sums[COLUMNS][ROWS];
+    UNROLLED for (int c = 0; c < n; c++)
+        UNROLLED for (int r = 0; r < ROWS; r++) sums[c][r] = _mm512_setzero_ps();
+    for (int64_t s = 0; s < spans; s++) {
+        __m512i part[COLUMNS][ROWS];
+        UNROLLED for (int c = 0; c < n; c++)
+            UNROLLED for (int r = 0; r < ROWS; r++) part[c][r] = _mm512_setzero_si512();
+        __asm__ volatile("" : : "r"(sums) : "memory"); /* leaves the registers to the parts */
+        for (int i = 0; i < SPAN; i += WORD) {
+            __m512i a[ROWS];
+            UNROLLED for (int r = 0; r < ROWS; r++)
+                a[r] = _mm512_loadu_si512(w + (r * spans + s) * SPAN + i);
+            UNROLLED for (int c = 0; c < n; c++) {
+                const __m512i b = _mm512_loadu_si512(x + (c * spans + s) * SPAN + i);
+                UNROLLED for (int r = 0; r < ROWS; r++)
+                    part[c][r] = _mm512_dpwssd_epi32(part[c][r], a[r], b);
             }
-            for (int r = 0; r < TILE; r++)
-                for (int c = 0; c < TILE; c++) {
-                    const float scale = w_scales[r * spans + s] * x_scales[c * spans + s];
-                    sums[r][c] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(part[r][c]),
-                                                 _mm512_set1_ps(scale), sums[r][c]);
-                }
         }
-        for (int r = 0; r < TILE; r++)
-            for (int c = 0; c < TILE; c++) y[c][r] = _mm512_reduce_add_ps(sums[r][c]);
-        return;
+        UNROLLED for (int r = 0; r < ROWS; r++) {
+            const __m512 of_row = _mm512_set1_ps(w_scales[r * spans + s]);
+            UNROLLED for (int c = 0; c < n; c++) {
+                const __m512 scale =
+                    _mm512_mul_ps(of_row, _mm512_set1_ps(x_scales[c * spans + s]));
+                sums[c][r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(part[c][r]), scale, sums[c][r]);
+            }
+        }
     }
-#endif
-    for (int r = 0; r < n_rows; r++)
-        for (int c = 0; c < n_columns; c++) {
-#ifdef WIDE
-            __m512 sums = _mm512_setzero_ps();
+    UNROLLED for (int c = 0; c < n; c++) {
+        const __m512 ab = _mm512_add_ps(_mm512_unpacklo_ps(sums[c][0], sums[c][1]),
+                                        _mm512_unpackhi_ps(sums[c][0], sums[c][1])),
+                     cd = _mm512_add_ps(_mm512_unpacklo_ps(sums[c][2], sums[c][3]),
+                                        _mm512_unpackhi_ps(sums[c][2], sums[c][3]));
+        const __m512d abd = _mm512_castps_pd(ab), cdd = _mm512_castps_pd(cd);
+        const __m512 four = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(abd, cdd)),
+                                          _mm512_castpd_ps(_mm512_unpackhi_pd(abd, cdd)));
+        const __m256 two = _mm256_add_ps(_mm512_castps512_ps256(four),
+                                         _mm512_extractf32x8_ps(four, 1));
+        const __m128 one =
+            _mm_add_ps(_mm256_castps256_ps128(two), _mm256_extractf128_ps(two, 1));
+        _mm_mask_storeu_ps(y + c * y_stride, (__mmask8)((1 << n_rows) - 1), one);
+    }
 #else
-            float sums = 0;
-#endif
+    for (int c = 0; c < n; c++)
+        for (int r = 0; r < n_rows; r++) {
+            float sum = 0;
             for (int64_t s = 0; s < spans; s++) {
                 const int16_t *a = w + (r * spans + s) * SPAN, *b = x + (c * spans + s) * SPAN;
-                const float scale = w_scales[r * spans + s] * x_scales[c * spans + s];
-#ifdef WIDE
-                __m512i part = _mm512_setzero_si512();
-                for (int i = 0; i < SPAN; i += WORD)
-                    part = _mm512_dpwssd_epi32(part, _mm512_loadu_si512(a + i),
-                                               _mm512_loadu_si512(b + i));
-                sums = _mm512_fmadd_ps(_mm512_cvtepi32_ps(part), _mm512_set1_ps(scale), sums);
-            }
-            y[c][r] = _mm512_reduce_add_ps(sums);
-#else
                 int32_t part = 0;
                 for (int i = 0; i < SPAN; i++) part += (int32_t)a[i] * b[i];
-                sums += (float)part * scale;
+                sum += (float)part * (w_scales[r * spans + s] * x_scales[c * spans + s]);
             }
-            y[c][r] = sums;
-#endif
+            y[c * y_stride + r] = sum;
         }
+#endif
 }
 
-/* Bytes that planes_multiply needs beside its operands. */
-int64_t planes_scratch(int64_t columns, int64_t n, int32_t threads) {
-    const int64_t spans = spans_of(columns), row = spans * (SPAN * 2 + 4);
-    return (n + (int64_t)threads * TILE) * row + 64;
+/* What a thread needs: weights that are expanded, and activations that are rounded. */
+typedef struct {
+    int16_t *weights, *x;
+    float *weight_scales, *x_scales;
+} Scratch;
+
+static int64_t padded(int64_t columns) { return spans_of(columns) * SPAN; }
+
+/* Bytes of a thread, a multiple of 64. */
+int64_t planes_scratch(int64_t columns) {
+    return (GATHERED + PASS) * (padded(columns) * 2 + (spans_of(columns) + 15) / 16 * 64);
 }
 
-/* y = W x for n columns; x_stride and y_stride are floats from one column to the next. */
-void planes_multiply(const Matrix *m, const float *x, int64_t x_stride, float *y, int64_t y_stride,
-                     int64_t n, int32_t threads, void *scratch) {
-    const int64_t spans = spans_of(m->columns), padded = spans * SPAN;
-    int16_t *rounded = scratch;
-    float *x_scales = (float *)(rounded + n * padded);
-    int16_t *tiles = (int16_t *)(x_scales + n * spans);
-    float *tile_scales = (float *)(tiles + threads * TILE * padded);
-#pragma omp parallel for schedule(static) num_threads(threads) if (n >= 16)
-    for (int64_t c = 0; c < n; c++)
-        round_column(x + c * x_stride, m->columns, rounded + c * padded, x_scales + c * spans);
-#pragma omp parallel num_threads(threads)
-    {
-#ifdef _OPENMP
-        extern int omp_get_thread_num(void);
-        const int me = omp_get_thread_num();
-#else
-        const int me = 0;
-#endif
-        int16_t *tile = tiles + me * TILE * padded;
-        float *scales = tile_scales + me * TILE * spans;
-#pragma omp for schedule(dynamic, 4) nowait
-        for (int64_t row = 0; row < m->rows; row += TILE) {
-            const int n_rows = m->rows - row < TILE ? (int)(m->rows - row) : TILE;
-            for (int r = 0; r < n_rows; r++) {
-                expand(m, row + r, tile + r * padded);
-                for (int64_t s = 0; s < spans; s++)
-                    scales[r * spans + s] = scale_of(m->scales[(row + r) * spans + s]);
-            }
-            for (int64_t c = 0; c < n; c += TILE) {
-                const int n_columns = n - c < TILE ? (int)(n - c) : TILE;
-                float *to[TILE];
-                for (int i = 0; i < n_columns; i++) to[i] = y + (c + i) * y_stride + row;
-                multiply_tile(spans, tile, scales, n_rows, rounded + c * padded,
-                              x_scales + c * spans, n_columns, to);
-            }
+static Scratch scratch_of(const Matrix *m, int thread) {
+    uint8_t *start = m->scratch + thread * planes_scratch(m->columns);
+    Scratch s;
+    s.weights = (int16_t *)start;
+    s.x = s.weights + GATHERED * padded(m->columns);
+    s.weight_scales = (float *)(s.x + PASS * padded(m->columns));
+    s.x_scales = s.weight_scales + GATHERED * spans_of(m->columns);
+    return s;
+}
+
+/* These rows times n columns that have been rounded. */
+static void multiply_rows(const Matrix *m, const Scratch *s, int64_t first, int64_t last, int64_t n,
+                          float *y, int64_t y_stride) {
+    const int64_t spans = spans_of(m->columns), width = spans * SPAN;
+    const int gathered = n > COLUMNS ? GATHERED : ROWS;
+    for (int64_t row = first; row < last; row += gathered) {
+        const int64_t n_rows = least(last - row, gathered);
+        for (int64_t r = 0; r < n_rows; r++) {
+            expand(m, row + r, s->weights + r * width);
+            expand_scales(m, row + r, s->weight_scales + r * spans);
         }
+        for (int64_t c = 0; c < n; c += COLUMNS)
+            for (int64_t r = 0; r < n_rows; r += ROWS) {
+                const int16_t *w = s->weights + r * width, *x = s->x + c * width;
+                const float *w_scales = s->weight_scales + r * spans;
+                const float *x_scales = s->x_scales + c * spans;
+                float *to = y + c * y_stride + row + r;
+                const int some = (int)least(n_rows - r, ROWS);
+#define TIMES(n) multiply_tile(n, spans, w, w_scales, x, x_scales, to, y_stride, some)
+                switch (least(n - c, COLUMNS)) {
+                case 1: TIMES(1); break;
+                case 2: TIMES(2); break;
+                case 3: TIMES(3); break;
+                default: TIMES(4);
+                }
+#undef TIMES
+            }
     }
 }
 
-/* The rows with these numbers as floats; scratch holds one expanded row. */
-void planes_rows(const Matrix *m, const int32_t *numbers, int64_t n, float *y, int64_t y_stride,
-                 int16_t *scratch) {
-    const int64_t spans = spans_of(m->columns);
+/* The part of thread `me` of `threads` in y = W x for n columns; x_stride and y_stride are floats
+   from one column to the next. Many columns are shared out, otherwise the rows. */
+static void multiply(Matrix *m, const float *x, int64_t x_stride, float *y, int64_t y_stride,
+                     int64_t n, int me, int threads) {
+    threads = (int)least(threads, m->threads);
+    if (me >= threads) return;
+    const Scratch s = scratch_of(m, me);
+    const int64_t width = padded(m->columns), spans = spans_of(m->columns);
+    const int by_columns = n > PASS;
+    const int64_t first = by_columns ? n * me / threads : 0;
+    const int64_t last = by_columns ? n * (me + 1) / threads : n;
+    for (int64_t at = first; at < last; at += PASS) {
+        const int64_t some = least(last - at, PASS);
+        for (int64_t c = 0; c < some; c++)
+            round_column(x + (at + c) * x_stride, m->columns, s.x + c * width,
+                         s.x_scales + c * spans);
+        if (by_columns) {
+            multiply_rows(m, &s, 0, m->rows, some, y + at * y_stride, y_stride);
+            continue;
+        }
+        for (int64_t row; (row = atomic_fetch_add(&m->next, GATHERED)) < m->rows;)
+            multiply_rows(m, &s, row, least(row + GATHERED, m->rows), some, y, y_stride);
+    }
+    if (atomic_fetch_add(&m->done, 1) + 1 == threads) { /* ggml waits for all before it goes on */
+        m->next = 0;
+        m->done = 0;
+    }
+}
+
+/* The rows with these numbers as floats. */
+static void take_rows(const Matrix *m, const int32_t *numbers, int64_t n, float *y,
+                      int64_t y_stride) {
+    const Scratch s = scratch_of(m, 0);
     for (int64_t i = 0; i < n; i++) {
-        const int64_t row = numbers[i];
-        expand(m, row, scratch);
+        expand(m, numbers[i], s.weights);
+        expand_scales(m, numbers[i], s.weight_scales);
         for (int64_t c = 0; c < m->columns; c++)
-            y[i * y_stride + c] = scratch[c] * scale_of(m->scales[row * spans + c / SPAN]);
+            y[i * y_stride + c] =
+                s.weights[c / 64 * 64 + place(c % 64)] * s.weight_scales[c / SPAN];
     }
+}
+
+/* --------------------------------------------------------------------- nodes of a graph */
+
+/* Of a tensor of ggml. */
+typedef struct {
+    int64_t ne, nb, src, data; /* bytes from its start */
+} Layout;
+static Layout layout;
+
+static void *field(const void *tensor, int64_t offset) { return (char *)tensor + offset; }
+static void *data_of(const void *tensor) { return *(void **)field(tensor, layout.data); }
+static const void *operand_of(const void *node, int i) {
+    return ((void **)field(node, layout.src))[i];
+}
+static int64_t n_of(const void *tensor, int i) { return ((int64_t *)field(tensor, layout.ne))[i]; }
+static int64_t stride_of(const void *tensor) { /* floats from one column to the next */
+    return (int64_t)(((size_t *)field(tensor, layout.nb))[1] / sizeof(float));
+}
+
+/* What ggml calls, on each of its threads, for a MUL_MAT node that was made a CUSTOM one. */
+void planes_multiply_node(void *node, int me, int threads, void *matrix) {
+    const void *x = operand_of(node, 1);
+    multiply(matrix, data_of(x), stride_of(x), data_of(node), stride_of(node), n_of(x, 1), me,
+             threads);
+}
+
+/* The same for GET_ROWS. */
+void planes_rows_node(void *node, int me, int threads, void *matrix) {
+    const void *numbers = operand_of(node, 1);
+    (void)threads;
+    if (me == 0)
+        take_rows(matrix, data_of(numbers), n_of(numbers, 0), data_of(node), stride_of(node));
 }
 
 /* ---------------------------------------------------------------------------- packing */
 
-enum { INVERSE = 4096 };
+enum {
+    INVERSE = 4096,
+    LEAST_WELL = 3 /* planes from which on every number of them should do well */
+};
 static float inverse[INVERSE + 1]; /* t for t * (3 + t * t) / 4 = i / INVERSE */
+static float value[PLANES + 1][64]; /* what a code stands for, in units of its group's scale */
 
-void planes_start(void) {
+/* U of a code of which only the first `level` bits are known. */
+static int moved(int code, int level) {
+    return ((code >> (PLANES - level)) * 2 + 1 - (1 << level)) << (PLANES - level);
+}
+
+void planes_start(const Layout *of_tensors) {
+    layout = *of_tensors;
     for (int level = 1; level <= PLANES; level++)
-        for (int code = 0; code < 64; code += 64 >> level)
-            values[level][code] = (int16_t)widened(lowest_of(level) + 2 * code);
+        for (int code = 0; code < 64; code++) {
+            value[level][code] = (float)widened(moved(code, level)) / 2048;
+            if (code % (64 >> level) == 0)
+                values[level][code] = (int16_t)widened(moved(code, level));
+        }
     for (int i = 0; i <= INVERSE; i++) inverse[i] = (float)(2 * sinh(asinh(2.0 * i / INVERSE) / 3));
 }
 
@@ -271,23 +429,11 @@ static int code_of(float ratio) {
     return code < 0 ? 0 : code > 63 ? 63 : code;
 }
 
-/* U of a code of which only the first `level` bits are known. */
-static int moved(int code, int level) {
-    return ((code >> (PLANES - level)) * 2 + 1 - (1 << level)) << (PLANES - level);
-}
-
 /* Encode rows of floats. `importance` weighs the columns. Adds to errors[level], for each number of
    planes, the weighted squared error that remains with it; errors[0] is the weighted energy. */
 void planes_encode(const float *w, const float *importance, int64_t rows, int64_t columns,
-                   uint16_t *scales, uint8_t *nibbles, uint8_t *const *planes, double *errors,
-                   int32_t threads) {
+                   uint16_t *scales, uint8_t *nibbles, uint8_t *const *planes, double *errors) {
     const int64_t spans = spans_of(columns);
-    double all[PLANES + 1] = {0};
-    static float value[PLANES + 1][64]; /* what a code stands for, in units of the group's scale */
-    for (int level = 1; level <= PLANES; level++)
-        for (int code = 0; code < 64; code++)
-            value[level][code] = (float)widened(moved(code, level)) / 2048;
-#pragma omp parallel for schedule(dynamic, 8) num_threads(threads) reduction(+ : all[:PLANES + 1])
     for (int64_t row = 0; row < rows; row++) {
         for (int64_t s = 0; s < spans; s++) {
             const int64_t first = s * SPAN;
@@ -319,9 +465,10 @@ void planes_encode(const float *w, const float *importance, int64_t rows, int64_
                     float error = 0;
                     for (int i = 0; i < GROUP; i++) {
                         const int code = code_of(x[i] * over);
-                        const float fine = x[i] - scale * value[4][code];
-                        const float coarse = x[i] - scale * value[3][code];
-                        error += h[i] * (4 * fine * fine + coarse * coarse);
+                        for (int level = LEAST_WELL; level <= PLANES; level++) {
+                            const float off = x[i] - scale * value[level][code];
+                            error += h[i] * (1 << 2 * (level - LEAST_WELL)) * off * off;
+                        }
                     }
                     if (error < least) least = error, best = nibble;
                 }
@@ -333,10 +480,10 @@ void planes_encode(const float *w, const float *importance, int64_t rows, int64_
                     const int code = best ? code_of(x[i] / (unit * best)) : 32;
                     for (int p = 0; p < PLANES; p++)
                         word[p] |= (uint16_t)((code >> (PLANES - 1 - p) & 1) << i);
-                    all[0] += h[i] * x[i] * x[i];
+                    errors[0] += h[i] * x[i] * x[i];
                     for (int level = 1; level <= PLANES; level++) {
                         const float off = x[i] - unit * best * value[level][code];
-                        all[level] += h[i] * off * off;
+                        errors[level] += h[i] * off * off;
                     }
                 }
                 for (int p = 0; p < PLANES; p++) {
@@ -346,7 +493,6 @@ void planes_encode(const float *w, const float *importance, int64_t rows, int64_
             }
         }
     }
-    for (int level = 0; level <= PLANES; level++) errors[level] += all[level];
 }
 
 /* ------------------------------------------------------------------------- checksums */

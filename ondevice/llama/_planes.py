@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -30,6 +31,7 @@ PLANES = 6  #: of a matrix at most
 GROUP = 16  #: weights that share a nibble
 WORD = 32  #: a row is a multiple of it
 SPAN = 256  #: weights that share a scale
+_LINE = 64  # bytes of a cache line
 CHUNK_STEP = 4  #: rows of a chunk are a multiple of it
 
 _FLAGS = (
@@ -52,6 +54,10 @@ class _Matrix(ctypes.Structure):
         ("nibbles", ctypes.c_void_p),
         ("planes", ctypes.c_void_p),
         ("levels", ctypes.c_void_p),
+        ("scratch", ctypes.c_void_p),
+        ("threads", ctypes.c_int64),
+        ("next", ctypes.c_int64),
+        ("done", ctypes.c_int64),
     )
 
 
@@ -84,8 +90,9 @@ class Shape(NamedTuple):
 class Planes:
     """A matrix whose bytes are somewhere in memory: who makes it keeps them there."""
 
-    def __init__(self, shape: Shape, scales: int, nibbles: int) -> None:
-        """``scales`` and ``nibbles`` are addresses."""
+    def __init__(self, shape: Shape, scales: int, nibbles: int, scratch: Bytes) -> None:
+        """``scales`` and ``nibbles`` are addresses; ``scratch`` is what :func:`scratch` made for
+        this many columns or more. One matrix computes with it at a time."""
         n_chunks = len(shape.chunks())
         self.shape = shape
         #: Address of each plane; shape (chunks, PLANES).
@@ -100,57 +107,53 @@ class Planes:
             nibbles,
             self.planes.ctypes.data,
             self.levels.ctypes.data,
+            scratch.ctypes.data,
+            len(scratch),
         )
-        self._reference = ctypes.byref(self._native)
+        self._scratch = scratch
+        self._address = ctypes.addressof(self._native)
 
-    def multiply_node(self, node: Tensor, threads: int) -> None:
-        """Compute a MUL_MAT node whose first operand is this matrix."""
-        _, x = node.operands()
-        n = x.ne[1]
-        self._multiply(x.data, x.nb[1] // 4, node.data, node.nb[1] // 4, n, threads)
+    def take_over(self, node: Tensor) -> bool:
+        """Have ggml compute a node whose first operand is this matrix with our own code.
 
-    def rows_node(self, node: Tensor) -> None:
-        """Compute a GET_ROWS node whose first operand is this matrix."""
-        _, ids = node.operands()
-        row = np.empty(-(-self.shape.columns // SPAN) * SPAN, np.int16)
-        _library().planes_rows(
-            self._reference, ids.data, ids.ne[0], node.data, node.nb[1] // 4, row.ctypes.data
-        )
+        False if there is none for its operation. The matrix must stay until ggml is done.
+        """
+        function = _node_function(node.op_name)
+        if function is None:
+            return False
+        address = ctypes.cast(function, ctypes.c_void_p).value
+        assert address is not None
+        node.compute_with(address, self._address)
+        return True
 
-    def multiply(self, x: Floats, threads: int = 1) -> Floats:
-        """``x`` of shape (n, columns) times the matrix; shape (n, rows)."""
-        x = np.ascontiguousarray(x, np.float32)
+    def multiply(self, x: Floats) -> Floats:
+        """``x`` of shape (n, columns) times the matrix, on all threads; shape (n, rows)."""
         y = np.empty((len(x), self.shape.rows), np.float32)
-        self._multiply(x.ctypes.data, x.shape[1], y.ctypes.data, y.shape[1], len(x), threads)
+        self._compute("MUL_MAT", np.ascontiguousarray(x, np.float32), y)
         return y
 
     def rows(self, numbers: Sequence[int]) -> Floats:
         """These rows of the matrix; shape (len(numbers), columns)."""
-        ids = np.array(numbers, np.int32)
-        out = np.empty((len(ids), self.shape.columns), np.float32)
-        row = np.empty(-(-self.shape.columns // SPAN) * SPAN, np.int16)
-        _library().planes_rows(
-            self._reference,
-            ids.ctypes.data,
-            len(ids),
-            out.ctypes.data,
-            self.shape.columns,
-            row.ctypes.data,
-        )
-        return out
+        y = np.empty((len(numbers), self.shape.columns), np.float32)
+        self._compute("GET_ROWS", np.array(numbers, np.int32), y)
+        return y
 
-    def _multiply(
-        self,
-        x: int | None,
-        x_stride: int,
-        y: int | None,
-        y_stride: int,
-        n: int,
-        threads: int,
-    ) -> None:
-        library = _library()
-        scratch = _scratch(library.planes_scratch(self.shape.columns, n, threads))
-        library.planes_multiply(self._reference, x, x_stride, y, y_stride, n, threads, scratch)
+    def _compute(self, operation: str, x: npt.NDArray[Any], y: Floats) -> None:
+        node, operand = _tensor_of(y), _tensor_of(x)
+        node.src[1] = operand.address
+        function = _node_function(operation)
+        assert function is not None
+        function(node.address, 0, 1, self._address)
+
+
+def _tensor_of(array: npt.NDArray[Any]) -> Tensor:
+    """ggml's view of an array of one or two dimensions."""
+    tensor = Tensor()
+    tensor.data = array.ctypes.data
+    for dimension, (size, stride) in enumerate(zip(array.shape, array.strides, strict=True), 1):
+        tensor.ne[array.ndim - dimension] = size
+        tensor.nb[array.ndim - dimension] = stride
+    return tensor
 
 
 class Encoded(NamedTuple):
@@ -164,27 +167,43 @@ class Encoded(NamedTuple):
 
 def encode(weights: Floats, importance: Floats, threads: int = 1) -> Encoded:
     """``weights`` of shape (rows, columns) in planes, errors weighted by ``importance``."""
-    rows, columns = weights.shape
-    shape = Shape(rows, columns, rows)
-    scales = np.zeros(shape.scales_bytes, np.uint8)
-    nibbles = np.zeros(shape.nibbles_bytes, np.uint8)
-    planes = [np.zeros(rows * columns // 8, np.uint8) for _ in range(PLANES)]
-    pointers = np.array([plane.ctypes.data for plane in planes], np.uint64)
-    errors = np.zeros(PLANES + 1, np.float64)
     weights = np.ascontiguousarray(weights, np.float32)
     importance = np.ascontiguousarray(importance, np.float32)
-    _library().planes_encode(
-        weights.ctypes.data,
-        importance.ctypes.data,
-        rows,
-        columns,
-        scales.ctypes.data,
-        nibbles.ctypes.data,
-        pointers.ctypes.data,
-        errors.ctypes.data,
-        threads,
-    )
-    return Encoded(scales, nibbles, planes, errors)
+    rows, columns = weights.shape
+    shape = Shape(rows, columns, rows)
+    scales = np.zeros((rows, shape.scales_bytes // rows), np.uint8)
+    nibbles = np.zeros((rows, columns // WORD), np.uint8)
+    planes = [np.zeros((rows, columns // 8), np.uint8) for _ in range(PLANES)]
+    library = _library()
+
+    def encode_rows(part: slice) -> npt.NDArray[np.float64]:
+        errors = np.zeros(PLANES + 1, np.float64)
+        pointers = np.array([plane[part].ctypes.data for plane in planes], np.uint64)
+        library.planes_encode(
+            weights[part].ctypes.data,
+            importance.ctypes.data,
+            len(weights[part]),
+            columns,
+            scales[part].ctypes.data,
+            nibbles[part].ctypes.data,
+            pointers.ctypes.data,
+            errors.ctypes.data,
+        )
+        return errors
+
+    step = -(-rows // threads)
+    with ThreadPoolExecutor(threads) as pool:
+        parts = [slice(at, at + step) for at in range(0, rows, step)]
+        errors = sum(pool.map(encode_rows, parts), np.zeros(PLANES + 1))
+    return Encoded(scales.ravel(), nibbles.ravel(), [plane.ravel() for plane in planes], errors)
+
+
+def scratch(columns: int, threads: int) -> Bytes:
+    """What computing with matrices of at most so many columns takes, on so many threads."""
+    size = threads * _library().planes_scratch(columns)
+    room = np.zeros(size + _LINE, np.uint8)
+    start = -room.ctypes.data % _LINE
+    return room[start : start + size].reshape(threads, -1)
 
 
 def checksum(address: int, n_bytes: int) -> int:
@@ -197,16 +216,6 @@ def check_compiled() -> None:
     _library()
 
 
-_kept_scratch: list[npt.NDArray[np.uint8]] = []
-
-
-def _scratch(n_bytes: int) -> int:
-    """Address of at least so many bytes; one computation uses them at a time."""
-    if not _kept_scratch or len(_kept_scratch[0]) < n_bytes:
-        _kept_scratch[:] = [np.empty(n_bytes, np.uint8)]
-    return _kept_scratch[0].ctypes.data
-
-
 @cache
 def _library() -> Any:
     source = resources.files("ondevice.llama").joinpath("_planes.c").read_bytes()
@@ -217,19 +226,28 @@ def _library() -> Any:
         _compile(source, path)
     library = ctypes.CDLL(str(path))
     address, int64, int32 = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32
-    library.planes_multiply.argtypes = (
-        *(address, address, int64, address, int64, int64, int32, address),
-    )
-    library.planes_scratch.argtypes = (int64, int64, int32)
+    library.planes_scratch.argtypes = (int64,)
     library.planes_scratch.restype = int64
-    library.planes_rows.argtypes = (address, address, int64, address, int64, address)
     library.planes_encode.argtypes = (
-        *(address, address, int64, int64, address, address, address, address, int32),
+        *(address, address, int64, int64, address, address, address, address),
     )
     library.planes_checksum.argtypes = (address, int64)
     library.planes_checksum.restype = ctypes.c_uint32
-    library.planes_start()
+    for function in (library.planes_multiply_node, library.planes_rows_node):
+        function.argtypes = (address, int32, int32, address)
+        function.restype = None
+    fields: list[Any] = [Tensor.ne, Tensor.nb, Tensor.src, Tensor.data]  # descriptors of ctypes
+    offsets = [field.offset for field in fields]
+    library.planes_start((ctypes.c_int64 * len(offsets))(*offsets))
     return library
+
+
+def _node_function(operation: str) -> Any | None:
+    """What computes a node of this operation."""
+    library = _library()
+    return {"MUL_MAT": library.planes_multiply_node, "GET_ROWS": library.planes_rows_node}.get(
+        operation
+    )
 
 
 def _processor() -> str:
@@ -257,17 +275,16 @@ def _compile(source: bytes, path: Path) -> None:
     code.write_bytes(source)
     reason = ""
     try:
-        for openmp in (["-fopenmp"], []):  # without it, one thread computes
-            done = subprocess.run(
-                [compiler, *_FLAGS, *openmp, str(code), "-o", str(own), "-lm"],
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            if done.returncode == 0:
-                own.replace(path)
-                return
-            reason = done.stderr.strip()[:300]
+        done = subprocess.run(
+            [compiler, *_FLAGS, str(code), "-o", str(own), "-lm"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode == 0:
+            own.replace(path)
+            return
+        reason = done.stderr.strip()[:300]
     except OSError as error:
         reason = str(error)
     finally:

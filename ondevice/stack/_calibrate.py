@@ -20,6 +20,7 @@ Floats = npt.NDArray[np.float32]
 _TOKENS = 1024  # of the text that are used
 _BATCH = 128
 OUTPUTS = 16  # positions of a batch whose logits can be had
+_RARE = 0.1  # of what counts: tokens that the text does not have
 _RAM = 400_000_000  # bytes for the weights of the model that is packed, if it can do with that
 
 
@@ -35,6 +36,7 @@ class Usage:
         self._file = file
         self._squares: dict[str, npt.NDArray[np.float64]] = {}
         self._counts: dict[str, int] = {}
+        self._looked_up: dict[str, list[int]] = {}  # numbers of rows
         self._used: set[str] = set()
         self._unfit: set[str] = set()  # used otherwise than a stack can
 
@@ -50,6 +52,18 @@ class Usage:
         floor = 1e-3 * mean.mean() + 1e-30
         return np.asarray(mean + floor, np.float32)
 
+    def chunk_importance(self, name: str, chunk: range, n_rows: int) -> float:
+        """How much these of the ``n_rows`` rows count, 1 on average.
+
+        All rows of a product are alike. In a table, as that of the tokens, those count that are
+        looked up; the others a little, since other texts have other tokens.
+        """
+        numbers = self._looked_up.get(name, [])
+        if not numbers or name in self._squares:
+            return 1.0
+        hits = sum(number in chunk for number in numbers)
+        return _RARE + (1 - _RARE) * hits / len(numbers) * n_rows / len(chunk)
+
     def inspect(self, node: Tensor) -> Actions | None:
         for place, operand in enumerate(node.operands()):
             root = Tensor.from_address(operand.view_src) if operand.view_src else operand
@@ -61,9 +75,14 @@ class Usage:
                 self._unfit.add(root.name)
             elif node.op_name == "MUL_MAT" and x.type == 0 and tuple(x.ne[2:]) == (1, 1):
                 return Actions(after=partial(self._add, root.name, x))
-            elif node.op_name != "GET_ROWS" or x.ne[1] != 1:
+            elif node.op_name == "GET_ROWS" and x.ne[1] == 1:
+                return Actions(after=partial(self._look_up, root.name, x))
+            else:
                 self._unfit.add(root.name)
         return None
+
+    def _look_up(self, name: str, numbers: Tensor) -> None:
+        self._looked_up.setdefault(name, []).extend(numbers.integers())
 
     def _add(self, name: str, x: Tensor) -> None:
         assert x.data is not None

@@ -33,7 +33,6 @@ from ondevice.llama import (
 from ondevice.stack import _layout
 from ondevice.stack._calibrate import (
     OUTPUTS,
-    Floats,
     Usage,
     default_text,
     divergence,
@@ -49,7 +48,7 @@ from ondevice.weights.tensor_types import TENSOR_TYPES
 _LEAST_WEIGHTS = 1 << 12  # of a matrix; smaller ones stay as they are
 _MEASURED_TOKENS = 64
 _CURVE_POINTS = 8  # sizes at which the divergence is measured
-_MEASURED_PLANES = 3
+_MEASURED_PLANES = 4
 _MEASURED_TOGETHER = 4  # blocks of the model
 
 
@@ -263,9 +262,8 @@ def _encode(
                         checksums = {tensor.name: _sum(data)}
                         errors: list[list[float]] = []
                     else:
-                        importance = usage.importance(tensor.name, shape.columns)
                         checksums, errors = _encode_matrix(
-                            source, tensor, shape, importance, threads, writer
+                            source, tensor, shape, usage, threads, writer
                         )
                     writer.flush()
                     journal.add(tensor.name, checksums, errors)
@@ -280,13 +278,14 @@ def _encode_matrix(
     source: BinaryIO,
     tensor: TensorInfo,
     shape: PlanesShape,
-    importance: Floats,
+    usage: Usage,
     threads: int,
     writer: _Writer,
 ) -> tuple[dict[str, int], list[list[float]]]:
     """Write a matrix in planes; returns the checksums of its parts and the errors of its chunks."""
     checksums: dict[str, int] = {}
     errors: list[list[float]] = []
+    importance = usage.importance(tensor.name, shape.columns)
     _, block, block_bytes = TENSOR_TYPES[tensor.type]
     row_bytes = shape.columns // block * block_bytes
     columns: list[list[npt.NDArray[np.uint8]]] = [[] for _ in range(2 + BASE_PLANES)]
@@ -301,7 +300,8 @@ def _encode_matrix(
         parts = (encoded.scales, encoded.nibbles, *encoded.planes[:BASE_PLANES])
         for column, part in zip(columns, parts, strict=True):
             column.append(part)
-        errors.append(encoded.errors.tolist())
+        weight = usage.chunk_importance(tensor.name, rows, shape.rows)
+        errors.append((encoded.errors * weight).tolist())
     base = np.concatenate([part for column in columns for part in column])
     writer.put(tensor.name, 0, base)
     checksums[tensor.name] = _sum(base)

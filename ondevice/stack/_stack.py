@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
 from ondevice.errors import LoadCancelled, MemoryShortError, ModelFileError
 from ondevice.llama import (
+    OP_CUSTOM,
     OP_NONE,
     Actions,
     Model,
@@ -17,6 +17,7 @@ from ondevice.llama import (
     Tensor,
     checksum,
     default_threads,
+    scratch,
 )
 from ondevice.stack._file import Matrix, StackFile
 from ondevice.stack._layout import BASE_PLANES
@@ -55,10 +56,11 @@ class Stack:
         on_progress: Callable[[float], bool] = lambda _: True,
     ) -> None:
         self.file = StackFile.of(file)
-        self._threads = threads or default_threads()
         self._reader = Reader([file.path])
         self._end = 0  # bytes of the file that are in RAM
         self.n_blocks = 0  # that are loaded
+        columns = max(matrix.shape.columns for matrix in self.file.matrices.values())
+        self._scratch = scratch(columns, threads or default_threads())
         try:
             self._arena = Arena(-(-file.file_bytes // PAGE) * PAGE)
             self._planes = {name: self._at(matrix) for name, matrix in self.file.matrices.items()}
@@ -97,7 +99,7 @@ class Stack:
         constructor; what was loaded then is as before.
         """
         file = self.file
-        budget = file.gguf.file_bytes if budget_bytes is None else budget_bytes
+        budget = self._arena.n_bytes if budget_bytes is None else budget_bytes
         if budget < -(-file.base_end // PAGE) * PAGE:
             raise MemoryShortError(
                 f"{file.gguf.path.name} needs at least {file.base_end / 1e6:.0f} MB of RAM for "
@@ -126,7 +128,7 @@ class Stack:
 
     def inspect(self, node: Tensor) -> Actions | None:
         """Take over the products of our matrices, and point all other weights at their bytes."""
-        for operand in node.operands():
+        for place, operand in enumerate(node.operands()):
             root = Tensor.from_address(operand.view_src) if operand.view_src else operand
             weight = self.file.gguf.tensors.get(root.name) if root.op == OP_NONE else None
             if weight is None:
@@ -137,11 +139,8 @@ class Stack:
                 operand.data = root.data + operand.view_offs
                 continue
             operation = node.op_name
-            node.op = OP_NONE  # llama.cpp skips it: we compute it once its operands are there
-            if operation == "MUL_MAT":
-                return Actions(after=partial(planes.multiply_node, node, self._threads))
-            if operation == "GET_ROWS":
-                return Actions(after=partial(planes.rows_node, node))
+            if node.op == OP_CUSTOM or (place == 0 and planes.take_over(node)):
+                return None
             raise ModelFileError(
                 f"{self.file.gguf.path.name} cannot be used: {operation} on {weight.name} is not "
                 "known for stacks. Pack the model again with this version."
@@ -152,7 +151,7 @@ class Stack:
         """The matrix at the place of its base, with no planes yet."""
         shape, start = matrix.shape, self._arena.address + matrix.base.offset
         nibbles = start + shape.scales_bytes
-        planes = Planes(shape, start, nibbles)
+        planes = Planes(shape, start, nibbles, self._scratch)
         first = nibbles + shape.nibbles_bytes
         for plane in range(BASE_PLANES):
             for number, rows in enumerate(shape.chunks()):
