@@ -42,15 +42,19 @@ def planes_of(
     """A matrix in planes, each chunk with its own number of them; and what must be kept alive."""
     shape = PlanesShape(*weights.shape, chunk_rows)
     encoded = encode(weights, np.ones(weights.shape[1], np.float32))
-    room = llama.scratch(weights.shape[1], threads)
-    planes = Planes(shape, encoded.scales.ctypes.data, encoded.nibbles.ctypes.data, room)
-    row_bytes = weights.shape[1] // 8
-    for number, rows in enumerate(shape.chunks()):
-        for plane in range(PLANES):
-            address = encoded.planes[plane].ctypes.data + rows.start * row_bytes
-            planes.planes[number, plane] = address
-        planes.levels[number] = levels[number % len(levels)]
+    planes = Planes(shape, llama.scratch(weights.shape[1], threads))
+    place(planes, encoded)
+    planes.levels[:] = np.resize(levels, len(planes.levels))
     return planes, [encoded]
+
+
+def place(planes: Planes, encoded: llama.Encoded) -> None:
+    """Let the matrix be what was encoded."""
+    parts = [encoded.scales, encoded.nibbles, *encoded.planes]
+    for number, rows in enumerate(planes.shape.chunks()):
+        planes.parts[number] = [
+            part.ctypes.data + rows.start * (len(part) // planes.shape.rows) for part in parts
+        ]
 
 
 def decoded(encoded: llama.Encoded, rows: int, columns: int, level: int) -> np.ndarray:
@@ -113,10 +117,7 @@ def test_important_columns_are_kept_more_exactly() -> None:
         planes, _kept = planes_of(weights, 64, [3])
         if kind == "weighed":
             encoded = encode(weights, importance)
-            scales, nibbles = encoded.scales.ctypes.data, encoded.nibbles.ctypes.data
-            planes = Planes(planes.shape, scales, nibbles, llama.scratch(256, 1))
-            planes.planes[0] = [plane.ctypes.data for plane in encoded.planes]
-            planes.levels[:] = 3
+            place(planes, encoded)
         squares = (planes.rows(range(64)) - weights) ** 2
         assert low < squares[:, ::16].mean() / squares.mean() < high
 
@@ -133,7 +134,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def packed(default_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The default model as a stack."""
     path = tmp_path_factory.mktemp("stack") / "smollm2.stack.gguf"
-    pack(default_model, path, calibration=TEXT, jobs=1)
+    pack(default_model, path, calibration=TEXT)
     return path
 
 
@@ -145,8 +146,10 @@ def tiny_packed(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def opened(path: Path, budget: int | None = None) -> Iterator[tuple[Stack, Context]]:
-    stack = Stack(gguf.read(path), budget, threads=1)
+def opened(
+    path: Path, budget: int | None = None, *, whole: bool = False
+) -> Iterator[tuple[Stack, Context]]:
+    stack = Stack(gguf.read(path), budget, whole=whole, threads=1)
     model = stack.load_model()
     context = Context(model, n_ctx=256, n_threads=1, eval_hook=EvalHook(stack))
     try:
@@ -217,6 +220,41 @@ def test_resizing_in_mid_reply_keeps_the_conversation(packed: Path) -> None:
         assert np.array_equal(context.logits(), final)
 
 
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.9])
+def test_what_is_streamed_gives_the_very_same_answers(packed: Path, share: float) -> None:
+    file = StackFile.of(gguf.read(packed))
+    least, most = file.least_whole_bytes, file.ram_bytes[-1]
+    with opened(packed) as (_, context):
+        prompt = logits_after(context, TEXT)
+        tokens, final = greedy(context, 4), context.logits()
+    with opened(packed, int(least + share * (most - least)), whole=True) as (stack, context):
+        assert stack.n_blocks < len(file.blocks)
+        assert np.array_equal(logits_after(context, TEXT), prompt)
+        assert greedy(context, 2) == tokens[:2]
+        stack.resize(least)  # in mid-reply
+        assert stack.resident_bytes <= least
+        assert greedy(context, 2) == tokens[2:]
+        assert np.array_equal(context.logits(), final)
+
+
+def test_what_is_resident_can_draft_for_what_is_streamed(packed: Path) -> None:
+    file = StackFile.of(gguf.read(packed))
+    budget = (file.ram_bytes[file.n_base - 1] + file.ram_bytes[-1]) // 2
+    with opened(packed, budget, whole=True) as (stack, context):
+        drafting = Context(
+            context.model, n_ctx=256, n_threads=1, eval_hook=EvalHook(stack.resident())
+        )
+        try:
+            alone = logits_after(drafting, TEXT)
+            blocks = stack.n_blocks
+        finally:
+            drafting.close()
+        assert not np.array_equal(logits_after(context, TEXT), alone)
+    with opened(packed) as (stack, context):
+        stack.resize(stack.file.ram_bytes[stack.file.n_base + blocks - 1])
+        assert np.array_equal(logits_after(context, TEXT), alone)
+
+
 def test_growing_reads_what_is_added_and_no_more(tiny_packed: Path) -> None:
     with opened(tiny_packed) as (stack, _):
         stack.resize(stack.file.base_end + 8_192)
@@ -230,11 +268,12 @@ def test_growing_reads_what_is_added_and_no_more(tiny_packed: Path) -> None:
 def test_a_stack_never_takes_more_than_its_budget(tiny_packed: Path) -> None:
     file = StackFile.of(gguf.read(tiny_packed))
     with opened(tiny_packed) as (stack, _):
-        for budget in range(file.base_end + 4096, file.gguf.file_bytes, 7_777):
+        least = file.ram_bytes[file.n_base - 1]
+        for budget in range(least, file.ram_bytes[-1], 7_777):
             stack.resize(budget)
             assert budget - 3 * 4096 < stack.resident_bytes <= budget
         with pytest.raises(MemoryShortError, match="at least"):
-            stack.resize(file.base_end - 4096)
+            stack.resize(least - 1)
 
 
 def test_any_gguf_tool_can_list_it(tiny_packed: Path) -> None:
@@ -259,9 +298,10 @@ def test_a_flipped_bit_is_found_when_its_block_is_first_loaded(
     tiny_packed: Path, tmp_path: Path
 ) -> None:
     file = StackFile.of(gguf.read(tiny_packed))
-    block = file.blocks[len(file.blocks) // 2]
+    number = len(file.blocks) // 2
+    block = file.blocks[number]
     bad = flipped(tiny_packed, block.tensor.offset + 234, tmp_path / "bad.gguf")
-    with opened(bad, -(-block.tensor.offset // 4096) * 4096 - 4096) as (stack, context):
+    with opened(bad, file.ram_bytes[file.n_base + number - 1]) as (stack, context):
         good = logits_after(context, TEXT)
         with pytest.raises(ModelFileError, match=block.tensor.name):
             stack.resize(None)
@@ -273,6 +313,16 @@ def test_a_flipped_bit_in_the_base_is_refused(tiny_packed: Path, tmp_path: Path)
     bad = flipped(tiny_packed, matrix.base.offset + 77, tmp_path / "bad.gguf")
     with pytest.raises(ModelFileError, match=r"blk\.1\.ffn_up\.weight"):
         Stack(gguf.read(bad))
+
+
+def test_a_flipped_bit_is_found_when_it_is_streamed(packed: Path, tmp_path: Path) -> None:
+    file = StackFile.of(gguf.read(packed))
+    bad = flipped(packed, file.blocks[-1].tensor.offset + 99, tmp_path / "bad.gguf")
+    with (
+        opened(bad, file.least_whole_bytes, whole=True) as (_, context),
+        pytest.raises(ModelFileError, match="damaged"),
+    ):
+        logits_after(context, TEXT)
 
 
 def test_a_file_cut_short_is_refused(tiny_packed: Path, tmp_path: Path) -> None:

@@ -6,13 +6,14 @@ from ondevice.llama._ggml import OP_CUSTOM, OP_NONE, Tensor
 from ondevice.llama._hollow import HollowHeader
 from ondevice.llama._log import start
 from ondevice.llama._model import Model
-from ondevice.llama._planes import PLANES, Planes, checksum, encode, scratch
+from ondevice.llama._planes import FIRST_PLANE, PLANES, Planes, checksum, encode, scratch
 from ondevice.llama._planes import Shape as PlanesShape
 from ondevice.llama._quants import dequantize
 from ondevice.llama._sampling import Sampler, grammar_of_schema
 from ondevice.llama._template import ChatTemplate
 
 __all__ = [
+    "FIRST_PLANE",
     "OP_CUSTOM",
     "OP_NONE",
     "PLANES",

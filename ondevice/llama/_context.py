@@ -46,16 +46,18 @@ class Context:
         batch_tokens: int = 512,
         eval_hook: EvalHook | None = None,
         embeddings: bool = False,
+        max_outputs: int = MAX_OUTPUTS,
     ) -> None:
         self.model = model
         #: What the KV cache holds: a token id for each position.
         self.tokens: list[int] = []
         self.batch_tokens = batch_tokens
+        self.max_outputs = max_outputs
         self._hook = eval_hook or EvalHook()
         params = llama_cpp.llama_context_default_params()
         params.n_ctx = n_ctx
         params.n_batch = params.n_ubatch = batch_tokens
-        params.n_outputs_max = batch_tokens if embeddings else MAX_OUTPUTS
+        params.n_outputs_max = batch_tokens if embeddings else max_outputs
         if embeddings:
             params.embeddings, params.pooling_type = True, _POOLING_MEAN
         self.n_threads = params.n_threads = params.n_threads_batch = n_threads or default_threads()
@@ -97,7 +99,7 @@ class Context:
     ) -> bool:
         """Append ``batch`` to the sequence and compute the logits that follow its last tokens.
 
-        A batch has at most ``batch_tokens``, and ``n_outputs`` is at most ``MAX_OUTPUTS``.
+        A batch has at most ``batch_tokens``, and ``n_outputs`` is at most ``max_outputs``.
         ``cancel`` ends a batch of more than one token between two nodes of the graph; the answer
         is then False and the sequence as it was.
 

@@ -27,14 +27,15 @@ enum {
     AHEAD = 4096           /* bytes of a plane that are wanted early: there are many streams */
 };
 
-/* Where the bytes of a matrix are. Ascending rows in each part; every plane is a string of bits,
-   32 to a word, the first weight in the lowest bit. */
+enum { SCALES, NIBBLES, FIRST_PLANE, PARTS = FIRST_PLANE + PLANES }; /* of a chunk */
+
+/* Where the bytes of a matrix are: some rows after the others are a chunk, which has its scales
+   (bfloat16, one for 256 weights of a row), its nibbles (one for 16 weights, the lower one first)
+   and its planes (strings of bits, the first weight in the lowest one), each row after row. */
 typedef struct {
     int64_t rows, columns;       /* columns: a multiple of 32 */
     int64_t chunk_rows;          /* rows of a chunk, a multiple of ROWS; the last may have fewer */
-    const uint16_t *scales;      /* [rows][spans]: bfloat16, one for 256 weights */
-    const uint8_t *nibbles;      /* [rows][columns / 32]: one for 16 weights, the lower one first */
-    const uint8_t *const *planes; /* [chunks][PLANES] */
+    const uint8_t *const *parts; /* [chunks][PARTS] */
     const int32_t *levels;       /* [chunks]: planes that are loaded */
     uint8_t *scratch;            /* planes_scratch(columns) bytes for each thread */
     int64_t threads;             /* that there is scratch for; others do nothing */
@@ -43,6 +44,8 @@ typedef struct {
 } Matrix;
 
 static int64_t spans_of(int64_t columns) { return (columns + SPAN - 1) / SPAN; }
+
+static int64_t padded(int64_t columns) { return spans_of(columns) * SPAN; }
 
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
@@ -146,13 +149,18 @@ static inline __attribute__((always_inline)) void expand_level(
     memset(out + filled, 0, (size_t)(spans_of(columns) * SPAN - filled) * sizeof *out);
 }
 
-static void expand(const Matrix *m, int64_t row, int16_t *out) {
+/* One row as integers, and the scale of each span. */
+static void expand(const Matrix *m, int64_t row, int16_t *out, float *scales) {
     const int64_t chunk = row / m->chunk_rows, at = row - chunk * m->chunk_rows;
-    const uint8_t *nibbles = m->nibbles + row * (m->columns / WORD);
+    const int64_t spans = spans_of(m->columns);
+    const uint8_t *const *parts = m->parts + chunk * PARTS;
+    const uint8_t *nibbles = parts[NIBBLES] + at * (m->columns / WORD);
     const uint8_t *planes[PLANES];
     const int level = m->levels[chunk];
     for (int p = 0; p < level; p++)
-        planes[p] = m->planes[chunk * PLANES + p] + at * (m->columns / 8);
+        planes[p] = parts[FIRST_PLANE + p] + at * (m->columns / 8);
+    for (int64_t s = 0; s < spans; s++)
+        scales[s] = scale_of(((const uint16_t *)parts[SCALES])[at * spans + s]);
     switch (level) {
     case 1: expand_level(1, planes, nibbles, m->columns, out); break;
     case 2: expand_level(2, planes, nibbles, m->columns, out); break;
@@ -161,11 +169,6 @@ static void expand(const Matrix *m, int64_t row, int16_t *out) {
     case 5: expand_level(5, planes, nibbles, m->columns, out); break;
     default: expand_level(6, planes, nibbles, m->columns, out);
     }
-}
-
-static void expand_scales(const Matrix *m, int64_t row, float *out) {
-    const int64_t spans = spans_of(m->columns);
-    for (int64_t s = 0; s < spans; s++) out[s] = scale_of(m->scales[row * spans + s]);
 }
 
 /* ------------------------------------------------------------------------ multiplying */
@@ -274,8 +277,6 @@ typedef struct {
     float *weight_scales, *x_scales;
 } Scratch;
 
-static int64_t padded(int64_t columns) { return spans_of(columns) * SPAN; }
-
 /* Bytes of a thread, a multiple of 64. */
 int64_t planes_scratch(int64_t columns) {
     return (GATHERED + PASS) * (padded(columns) * 2 + (spans_of(columns) + 15) / 16 * 64);
@@ -294,14 +295,12 @@ static Scratch scratch_of(const Matrix *m, int thread) {
 /* These rows times n columns that have been rounded. */
 static void multiply_rows(const Matrix *m, const Scratch *s, int64_t first, int64_t last, int64_t n,
                           float *y, int64_t y_stride) {
-    const int64_t spans = spans_of(m->columns), width = spans * SPAN;
+    const int64_t spans = spans_of(m->columns), width = padded(m->columns);
     const int gathered = n > COLUMNS ? GATHERED : ROWS;
     for (int64_t row = first; row < last; row += gathered) {
         const int64_t n_rows = least(last - row, gathered);
-        for (int64_t r = 0; r < n_rows; r++) {
-            expand(m, row + r, s->weights + r * width);
-            expand_scales(m, row + r, s->weight_scales + r * spans);
-        }
+        for (int64_t r = 0; r < n_rows; r++)
+            expand(m, row + r, s->weights + r * width, s->weight_scales + r * spans);
         for (int64_t c = 0; c < n; c += COLUMNS)
             for (int64_t r = 0; r < n_rows; r += ROWS) {
                 const int16_t *w = s->weights + r * width, *x = s->x + c * width;
@@ -321,10 +320,11 @@ static void multiply_rows(const Matrix *m, const Scratch *s, int64_t first, int6
     }
 }
 
-/* The part of thread `me` of `threads` in y = W x for n columns; x_stride and y_stride are floats
-   from one column to the next. Many columns are shared out, otherwise the rows. */
-static void multiply(Matrix *m, const float *x, int64_t x_stride, float *y, int64_t y_stride,
-                     int64_t n, int me, int threads) {
+/* The part of thread `me` of `threads` in y = W x for n columns and the rows from `begin` to `end`;
+   x_stride and y_stride are floats from one column to the next. Many columns are shared out among
+   the threads, otherwise the rows. */
+static void multiply(Matrix *m, int64_t begin, int64_t end, const float *x, int64_t x_stride,
+                     float *y, int64_t y_stride, int64_t n, int me, int threads) {
     threads = (int)least(threads, m->threads);
     if (me >= threads) return;
     const Scratch s = scratch_of(m, me);
@@ -338,13 +338,13 @@ static void multiply(Matrix *m, const float *x, int64_t x_stride, float *y, int6
             round_column(x + (at + c) * x_stride, m->columns, s.x + c * width,
                          s.x_scales + c * spans);
         if (by_columns) {
-            multiply_rows(m, &s, 0, m->rows, some, y + at * y_stride, y_stride);
+            multiply_rows(m, &s, begin, end, some, y + at * y_stride, y_stride);
             continue;
         }
-        for (int64_t row; (row = atomic_fetch_add(&m->next, GATHERED)) < m->rows;)
-            multiply_rows(m, &s, row, least(row + GATHERED, m->rows), some, y, y_stride);
+        for (int64_t row; (row = begin + atomic_fetch_add(&m->next, GATHERED)) < end;)
+            multiply_rows(m, &s, row, least(row + GATHERED, end), some, y, y_stride);
     }
-    if (atomic_fetch_add(&m->done, 1) + 1 == threads) { /* ggml waits for all before it goes on */
+    if (atomic_fetch_add(&m->done, 1) + 1 == threads) { /* all wait for all before the next one */
         m->next = 0;
         m->done = 0;
     }
@@ -355,8 +355,7 @@ static void take_rows(const Matrix *m, const int32_t *numbers, int64_t n, float 
                       int64_t y_stride) {
     const Scratch s = scratch_of(m, 0);
     for (int64_t i = 0; i < n; i++) {
-        expand(m, numbers[i], s.weights);
-        expand_scales(m, numbers[i], s.weight_scales);
+        expand(m, numbers[i], s.weights, s.weight_scales);
         for (int64_t c = 0; c < m->columns; c++)
             y[i * y_stride + c] =
                 s.weights[c / 64 * 64 + place(c % 64)] * s.weight_scales[c / SPAN];
@@ -381,11 +380,16 @@ static int64_t stride_of(const void *tensor) { /* floats from one column to the 
     return (int64_t)(((size_t *)field(tensor, layout.nb))[1] / sizeof(float));
 }
 
+/* Some rows of what a MUL_MAT node comes to. */
+void planes_multiply(void *node, int me, int threads, void *matrix, int64_t begin, int64_t end) {
+    const void *x = operand_of(node, 1);
+    multiply(matrix, begin, end, data_of(x), stride_of(x), data_of(node), stride_of(node),
+             n_of(x, 1), me, threads);
+}
+
 /* What ggml calls, on each of its threads, for a MUL_MAT node that was made a CUSTOM one. */
 void planes_multiply_node(void *node, int me, int threads, void *matrix) {
-    const void *x = operand_of(node, 1);
-    multiply(matrix, data_of(x), stride_of(x), data_of(node), stride_of(node), n_of(x, 1), me,
-             threads);
+    planes_multiply(node, me, threads, matrix, 0, ((Matrix *)matrix)->rows);
 }
 
 /* The same for GET_ROWS. */

@@ -15,7 +15,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,6 +28,7 @@ from ondevice.errors import NativeError
 from ondevice.llama._ggml import Tensor
 
 PLANES = 6  #: of a matrix at most
+FIRST_PLANE = 2  #: parts of a chunk that come before its planes: scales and nibbles
 GROUP = 16  #: weights that share a nibble
 WORD = 32  #: a row is a multiple of it
 SPAN = 256  #: weights that share a scale
@@ -50,9 +51,7 @@ class _Matrix(ctypes.Structure):
         ("rows", ctypes.c_int64),
         ("columns", ctypes.c_int64),
         ("chunk_rows", ctypes.c_int64),
-        ("scales", ctypes.c_void_p),
-        ("nibbles", ctypes.c_void_p),
-        ("planes", ctypes.c_void_p),
+        ("parts", ctypes.c_void_p),
         ("levels", ctypes.c_void_p),
         ("scratch", ctypes.c_void_p),
         ("threads", ctypes.c_int64),
@@ -68,14 +67,6 @@ class Shape(NamedTuple):
     columns: int
     chunk_rows: int  # the last chunk may have fewer
 
-    @property
-    def scales_bytes(self) -> int:
-        return self.rows * -(-self.columns // SPAN) * 2
-
-    @property
-    def nibbles_bytes(self) -> int:
-        return self.rows * self.columns // WORD
-
     def chunks(self) -> list[range]:
         """The rows of each chunk."""
         return [
@@ -83,29 +74,32 @@ class Shape(NamedTuple):
             for at in range(0, self.rows, self.chunk_rows)
         ]
 
-    def plane_bytes(self, chunk: range) -> int:
-        return len(chunk) * self.columns // 8
+    def part_bytes(self, n_rows: int) -> list[int]:
+        """Of so many rows: scales, nibbles and one plane."""
+        return [
+            n_rows * -(-self.columns // SPAN) * 2,
+            n_rows * self.columns // WORD,
+            n_rows * self.columns // 8,
+        ]
 
 
 class Planes:
-    """A matrix whose bytes are somewhere in memory: who makes it keeps them there."""
+    """A matrix whose bytes are somewhere in memory: who says where keeps them there."""
 
-    def __init__(self, shape: Shape, scales: int, nibbles: int, scratch: Bytes) -> None:
-        """``scales`` and ``nibbles`` are addresses; ``scratch`` is what :func:`scratch` made for
-        this many columns or more. One matrix computes with it at a time."""
+    def __init__(self, shape: Shape, scratch: Bytes) -> None:
+        """``scratch`` is what :func:`scratch` made for this many columns or more; one matrix
+        computes with it at a time."""
         n_chunks = len(shape.chunks())
         self.shape = shape
-        #: Address of each plane; shape (chunks, PLANES).
-        self.planes = np.zeros((n_chunks, PLANES), np.uint64)
+        #: Addresses of scales, nibbles and planes; shape (chunks, 2 + PLANES).
+        self.parts = np.zeros((n_chunks, FIRST_PLANE + PLANES), np.uint64)
         #: Planes of each chunk that count; shape (chunks,).
         self.levels = np.zeros(n_chunks, np.int32)
         self._native = _Matrix(
             shape.rows,
             shape.columns,
             shape.chunk_rows,
-            scales,
-            nibbles,
-            self.planes.ctypes.data,
+            self.parts.ctypes.data,
             self.levels.ctypes.data,
             scratch.ctypes.data,
             len(scratch),
@@ -113,37 +107,53 @@ class Planes:
         self._scratch = scratch
         self._address = ctypes.addressof(self._native)
 
-    def take_over(self, node: Tensor) -> bool:
-        """Have ggml compute a node whose first operand is this matrix with our own code.
+    def multiply_node(self, node: Tensor) -> None:
+        """Have ggml compute a MUL_MAT node whose first operand is this matrix with our own code.
 
-        False if there is none for its operation. The matrix must stay until ggml is done.
+        The matrix must stay until ggml is done; what it holds may change in between.
         """
-        function = _node_function(node.op_name)
-        if function is None:
-            return False
-        address = ctypes.cast(function, ctypes.c_void_p).value
-        assert address is not None
-        node.compute_with(address, self._address)
-        return True
+        node.compute_with(_address_of(_library().planes_multiply_node), self._address)
+
+    def look_up_node(self, node: Tensor) -> None:
+        """The same for GET_ROWS."""
+        node.compute_with(_address_of(_library().planes_rows_node), self._address)
+
+    def multiply_rows(self, node: Tensor, rows: range, pool: ThreadPoolExecutor) -> None:
+        """Compute these rows of a MUL_MAT node whose first operand is this matrix.
+
+        ``pool`` has as many threads as there is scratch for.
+        """
+        threads = len(self._scratch)
+        multiply = partial(_library().planes_multiply, node.address)
+        calls = [
+            pool.submit(multiply, me, threads, self._address, rows.start, rows.stop)
+            for me in range(threads)
+        ]
+        for call in calls:
+            call.result()
 
     def multiply(self, x: Floats) -> Floats:
         """``x`` of shape (n, columns) times the matrix, on all threads; shape (n, rows)."""
+        x = np.ascontiguousarray(x, np.float32)
         y = np.empty((len(x), self.shape.rows), np.float32)
-        self._compute("MUL_MAT", np.ascontiguousarray(x, np.float32), y)
+        with ThreadPoolExecutor(len(self._scratch)) as pool:
+            self.multiply_rows(_node_of(x, y), range(self.shape.rows), pool)
         return y
 
     def rows(self, numbers: Sequence[int]) -> Floats:
         """These rows of the matrix; shape (len(numbers), columns)."""
-        y = np.empty((len(numbers), self.shape.columns), np.float32)
-        self._compute("GET_ROWS", np.array(numbers, np.int32), y)
+        ids = np.array(numbers, np.int32)
+        y = np.empty((len(ids), self.shape.columns), np.float32)
+        _library().planes_rows_node(_node_of(ids, y).address, 0, 1, self._address)
         return y
 
-    def _compute(self, operation: str, x: npt.NDArray[Any], y: Floats) -> None:
-        node, operand = _tensor_of(y), _tensor_of(x)
-        node.src[1] = operand.address
-        function = _node_function(operation)
-        assert function is not None
-        function(node.address, 0, 1, self._address)
+
+def _node_of(operand: npt.NDArray[Any], result: Floats) -> Tensor:
+    """A node of a graph that has the matrix as its first operand, and these arrays."""
+    node, second = _tensor_of(result), _tensor_of(operand)
+    node.src[1] = second.address
+    node.kept = second  # as long as the node
+    return node
 
 
 def _tensor_of(array: npt.NDArray[Any]) -> Tensor:
@@ -170,10 +180,9 @@ def encode(weights: Floats, importance: Floats, threads: int = 1) -> Encoded:
     weights = np.ascontiguousarray(weights, np.float32)
     importance = np.ascontiguousarray(importance, np.float32)
     rows, columns = weights.shape
-    shape = Shape(rows, columns, rows)
-    scales = np.zeros((rows, shape.scales_bytes // rows), np.uint8)
-    nibbles = np.zeros((rows, columns // WORD), np.uint8)
-    planes = [np.zeros((rows, columns // 8), np.uint8) for _ in range(PLANES)]
+    row_bytes = Shape(rows, columns, rows).part_bytes(1)
+    scales, nibbles = (np.zeros((rows, n_bytes), np.uint8) for n_bytes in row_bytes[:2])
+    planes = [np.zeros((rows, row_bytes[2]), np.uint8) for _ in range(PLANES)]
     library = _library()
 
     def encode_rows(part: slice) -> npt.NDArray[np.float64]:
@@ -236,18 +245,16 @@ def _library() -> Any:
     for function in (library.planes_multiply_node, library.planes_rows_node):
         function.argtypes = (address, int32, int32, address)
         function.restype = None
+    library.planes_multiply.argtypes = (address, int32, int32, address, int64, int64)
+    library.planes_multiply.restype = None
     fields: list[Any] = [Tensor.ne, Tensor.nb, Tensor.src, Tensor.data]  # descriptors of ctypes
     offsets = [field.offset for field in fields]
     library.planes_start((ctypes.c_int64 * len(offsets))(*offsets))
     return library
 
 
-def _node_function(operation: str) -> Any | None:
-    """What computes a node of this operation."""
-    library = _library()
-    return {"MUL_MAT": library.planes_multiply_node, "GET_ROWS": library.planes_rows_node}.get(
-        operation
-    )
+def _address_of(function: Any) -> int:
+    return int(ctypes.cast(function, ctypes.c_void_p).value or 0)
 
 
 def _processor() -> str:

@@ -19,9 +19,9 @@ Floats = npt.NDArray[np.float32]
 
 _TOKENS = 1024  # of the text that are used
 _BATCH = 128
-OUTPUTS = 16  # positions of a batch whose logits can be had
+_OUTPUTS = 16  # positions of a batch that reach the output layer
 _RARE = 0.1  # of what counts: tokens that the text does not have
-_RAM = 400_000_000  # bytes for the weights of the model that is packed, if it can do with that
+RAM = 400_000_000  # bytes for the weights while a model is watched, if it can do with that
 
 
 def default_text() -> str:
@@ -102,7 +102,7 @@ def usage_of(
 ) -> Usage:
     """How the model in ``file`` uses its weights on ``text``; in little RAM, whatever its size."""
     usage = Usage(file)
-    window = Window(file, max(least_bytes(file), min(_RAM, file.weights_bytes)))
+    window = Window(file, max(least_bytes(file), min(RAM, file.weights_bytes)))
     try:
         model = window.load_model()
         try:
@@ -117,7 +117,7 @@ def usage_of(
                 tokens = model.tokenize(text, add_special=True)[:_TOKENS]
                 for at in range(0, len(tokens), _BATCH):
                     batch = tokens[at : at + _BATCH]
-                    context.decode(batch, n_outputs=min(OUTPUTS, len(batch)))
+                    context.decode(batch, n_outputs=min(_OUTPUTS, len(batch)))
                     on_progress((at + len(batch)) / len(tokens))
             finally:
                 context.close()
@@ -132,8 +132,8 @@ def log_probabilities(context: Context, tokens: Sequence[int]) -> Floats:
     """Of every next token after each of ``tokens``; shape (len(tokens), n_vocab)."""
     context.truncate(0)
     rows = []
-    for at in range(0, len(tokens), OUTPUTS):
-        batch = tokens[at : at + OUTPUTS]
+    for at in range(0, len(tokens), context.max_outputs):
+        batch = tokens[at : at + context.max_outputs]
         context.decode(batch, n_outputs=len(batch))
         rows += [context.logits(back) for back in range(len(batch), 0, -1)]
     logits = np.stack(rows)

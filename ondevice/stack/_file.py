@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import accumulate
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +16,10 @@ from ondevice.llama import PLANES, HollowHeader, PlanesShape
 from ondevice.stack import _layout
 from ondevice.stack._layout import BASE_PLANES, PREFIX, VERSION, BlockId, Entry
 from ondevice.weights.gguf import ArrayOnDisk, GGUFFile, TensorInfo
+from ondevice.weights.reader import PAGE
 
+RING_BYTES = 32 << 20  # through which pass what is not resident, at least
+RING_ENTRIES = 2  # the largest matrix that many times: one is computed with, one arrives
 _F16 = 1  # ggml's number of that type
 
 
@@ -55,6 +61,56 @@ class StackFile:
         """Bytes of the file without any block: the smallest size."""
         return self.blocks[0].tensor.offset if self.blocks else self.gguf.file_bytes
 
+    @property
+    def n_base(self) -> int:
+        """Tensors of the file that are no blocks, and come before them."""
+        return len(self.gguf.tensors) - len(self.blocks)
+
+    @cached_property
+    def tables(self) -> frozenset[str]:
+        """Matrices of which only rows are looked up: they stay on the disk."""
+        return self.gguf.read_by_row & self.matrices.keys()
+
+    @property
+    def n_unpacked(self) -> int:
+        """Tensors that are as in the source; they come first."""
+        return self.n_base - len(self.matrices)
+
+    @cached_property
+    def stays_on_disk(self) -> frozenset[str]:
+        """Tensors of tables: their bases and blocks."""
+        blocks = {b.tensor.name for b in self.blocks if b.id.matrix in self.tables}
+        return self.tables | blocks
+
+    @cached_property
+    def ram_bytes(self) -> list[int]:
+        """What the tensors of the file take in RAM, up to and including each; in its order."""
+        alignment = self.gguf.parts[0].alignment
+        needed = [
+            2 * PAGE
+            if tensor.name in self.stays_on_disk
+            else _layout.padded(tensor.n_bytes, alignment)
+            for tensor in self.gguf.tensors.values()
+        ]
+        return [PAGE + total for total in accumulate(needed)]
+
+    def matrix_bytes(self, name: str) -> int:
+        """A matrix with all its blocks, each in its own pages; 0 if it is none or on the disk."""
+        if name not in self.matrices or name in self.tables:
+            return 0
+        blocks = [block.tensor.n_bytes for block in self.blocks if block.id.matrix == name]
+        return sum(n_bytes + 2 * PAGE for n_bytes in [self.matrices[name].base.n_bytes, *blocks])
+
+    @cached_property
+    def least_whole_bytes(self) -> int:
+        """RAM with which all of it can be computed, however much of it is streamed."""
+        unpacked = self.ram_bytes[self.n_unpacked - 1] if self.n_unpacked else PAGE
+        return unpacked + max(RING_BYTES, RING_ENTRIES * max(map(self.matrix_bytes, self.matrices)))
+
+    def fitting(self, budget_bytes: int) -> int:
+        """How many tensors, from the first one on, fit into so much RAM."""
+        return bisect_right(self.ram_bytes, budget_bytes)
+
     @classmethod
     def of(cls, file: GGUFFile) -> StackFile:
         """Raises :class:`ModelFileError` if the file is damaged or of another version."""
@@ -93,11 +149,6 @@ class StackFile:
             base_kl,
         )
 
-    def prefix(self, n_bytes: int) -> int:
-        """How many blocks end within the first ``n_bytes`` of the file."""
-        ends = [block.end for block in self.blocks]
-        return int(np.searchsorted(ends, n_bytes, side="right"))
-
     def as_llama_sees_it(self) -> HollowHeader:
         """A header with every weight in its true shape and none of the blocks."""
         (part,) = self.gguf.parts
@@ -124,7 +175,7 @@ class StackFile:
 def _matrix(file: GGUFFile, tensor: TensorInfo, columns: int) -> Matrix:
     rows = tensor.shape[-1]
     shape = _layout.shape_of(rows, columns)
-    if columns % 32 or _layout.base_bytes(shape) != tensor.n_bytes:
+    if columns % 32 or _layout.base_bytes(shape, rows) != tensor.n_bytes:
         raise _damaged(file, f"the size of {tensor.name} does not fit its shape")
     return Matrix(tensor.name, shape, tensor)
 

@@ -58,21 +58,29 @@ def shape_of(rows: int, columns: int) -> PlanesShape:
     return PlanesShape(rows, columns, -(-chunk_rows // _CHUNK_STEP) * _CHUNK_STEP)
 
 
-def base_bytes(shape: PlanesShape) -> int:
-    """Of scales, nibbles and the first planes."""
-    plane = shape.rows * shape.columns // 8
-    return shape.scales_bytes + shape.nibbles_bytes + BASE_PLANES * plane
+def base_bytes(shape: PlanesShape, n_rows: int) -> int:
+    """Of scales, nibbles and the first planes of so many rows."""
+    scales, nibbles, plane = shape.part_bytes(n_rows)
+    return scales + nibbles + BASE_PLANES * plane
+
+
+def base_parts(shape: PlanesShape, chunk: range) -> list[int]:
+    """Where scales, nibbles and first planes of a chunk lie: bytes from the base's start."""
+    scales, nibbles, plane = shape.part_bytes(len(chunk))
+    start = base_bytes(shape, chunk.start)
+    planes = [start + scales + nibbles + n * plane for n in range(BASE_PLANES)]
+    return [start, start + scales, *planes]
 
 
 def base_entry(name: str, shape: PlanesShape) -> Entry:
-    total = base_bytes(shape)
+    total = base_bytes(shape, shape.rows)
     return Entry(name, (total // shape.rows, shape.rows), I8, total)
 
 
 def block_entry(block: BlockId, shape: PlanesShape) -> Entry:
-    rows = shape.chunks()[block.chunk]
-    n_bytes = shape.plane_bytes(rows)
-    return Entry(block.name, (shape.columns // 8, len(rows)), I8, n_bytes)
+    n_rows = len(shape.chunks()[block.chunk])
+    *_, plane = shape.part_bytes(n_rows)
+    return Entry(block.name, (shape.columns // 8, n_rows), I8, plane)
 
 
 def blocks_of(name: str, shape: PlanesShape) -> list[BlockId]:

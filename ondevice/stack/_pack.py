@@ -32,24 +32,24 @@ from ondevice.llama import (
 )
 from ondevice.stack import _layout
 from ondevice.stack._calibrate import (
-    OUTPUTS,
+    RAM,
     Usage,
     default_text,
     divergence,
     log_probabilities,
     usage_of,
 )
+from ondevice.stack._file import StackFile
 from ondevice.stack._layout import BASE_PLANES, VERSION, BlockId, Entry
 from ondevice.stack._stack import Stack
 from ondevice.weights import gguf
-from ondevice.weights.gguf import GGUFFile, TensorInfo, block_of
+from ondevice.weights.gguf import GGUFFile, TensorInfo
 from ondevice.weights.tensor_types import TENSOR_TYPES
 
 _LEAST_WEIGHTS = 1 << 12  # of a matrix; smaller ones stay as they are
 _MEASURED_TOKENS = 64
-_CURVE_POINTS = 8  # sizes at which the divergence is measured
+_CURVE_POINTS = 16  # sizes at which the divergence is measured
 _MEASURED_PLANES = 4
-_MEASURED_TOGETHER = 4  # blocks of the model
 
 
 class PackProgress(NamedTuple):
@@ -74,7 +74,12 @@ class _Plan:
             for t in self.source.tensors.values()
             if t.name not in self.matrices
         ]
-        bases = [_layout.base_entry(name, shape) for name, shape in self.matrices.items()]
+        first = self.source.read_by_row  # they take no RAM in use; then what is hard to stream
+        ordered = sorted(
+            self.matrices.items(),
+            key=lambda item: (item[0] not in first, -item[1].rows * item[1].columns),
+        )
+        bases = [_layout.base_entry(name, shape) for name, shape in ordered]
         return [
             *kept,
             *bases,
@@ -288,7 +293,7 @@ def _encode_matrix(
     importance = usage.importance(tensor.name, shape.columns)
     _, block, block_bytes = TENSOR_TYPES[tensor.type]
     row_bytes = shape.columns // block * block_bytes
-    columns: list[list[npt.NDArray[np.uint8]]] = [[] for _ in range(2 + BASE_PLANES)]
+    base = []
     for number, rows in enumerate(shape.chunks()):
         source.seek(tensor.offset + rows.start * row_bytes)
         weights = dequantize(source.read(len(rows) * row_bytes), tensor.type, shape.columns)
@@ -297,14 +302,12 @@ def _encode_matrix(
             name = BlockId(tensor.name, number, plane).name
             writer.put(name, 0, encoded.planes[plane])
             checksums[name] = _sum(encoded.planes[plane])
-        parts = (encoded.scales, encoded.nibbles, *encoded.planes[:BASE_PLANES])
-        for column, part in zip(columns, parts, strict=True):
-            column.append(part)
+        base += [encoded.scales, encoded.nibbles, *encoded.planes[:BASE_PLANES]]
         weight = usage.chunk_importance(tensor.name, rows, shape.rows)
         errors.append((encoded.errors * weight).tolist())
-    base = np.concatenate([part for column in columns for part in column])
-    writer.put(tensor.name, 0, base)
-    checksums[tensor.name] = _sum(base)
+    whole = np.concatenate(base)
+    writer.put(tensor.name, 0, whole)
+    checksums[tensor.name] = _sum(whole)
     return checksums, errors
 
 
@@ -323,8 +326,10 @@ def _measure(
     on_progress: Callable[[float], None],
 ) -> tuple[list[BlockId], dict[str, float]]:
     """The blocks in the order of loading, and the divergence expected up to some of them."""
+    file = gguf.read(path)
+    budget = max(RAM, StackFile.of(file).least_whole_bytes)
     with ExitStack() as open_:
-        stack = Stack(gguf.read(path), threads=threads)
+        stack = Stack(file, budget, whole=True, threads=threads)
         open_.callback(stack.close)
         model = stack.load_model()
         open_.callback(model.close)
@@ -332,7 +337,8 @@ def _measure(
             model,
             n_ctx=_MEASURED_TOKENS,
             n_threads=threads,
-            batch_tokens=OUTPUTS,
+            batch_tokens=_MEASURED_TOKENS,
+            max_outputs=_MEASURED_TOKENS,
             eval_hook=EvalHook(stack),
         )
         open_.callback(context.close)
@@ -340,51 +346,31 @@ def _measure(
         reference = log_probabilities(context, tokens)
 
         def diverges(levels: Mapping[str, npt.NDArray[np.int32]]) -> float:
-            stack.set_levels(levels)
+            stack.products.use(stack.file.blocks)
+            stack.products.use_at_most(levels)
             return divergence(reference, log_probabilities(context, tokens))
 
         shapes = {name: matrix.shape for name, matrix in stack.file.matrices.items()}
-        groups = _groups(shapes)
-        points = _CURVE_POINTS
+        steps = len(shapes) + _CURVE_POINTS
         sensitivities = {}
-        for done, names in enumerate(groups, 1):
-            sensitivities.update(_sensitivities(names, shapes, journal, diverges))
-            on_progress(done / (len(groups) + points))
+        for done, (name, shape) in enumerate(shapes.items(), 1):
+            fewer = diverges({name: np.full(len(shape.chunks()), _MEASURED_PLANES, np.int32)})
+            sensitivities[name] = _sensitivity(journal.errors[name].sum(axis=0), fewer)
+            on_progress(done / steps)
         order = _order(shapes, journal, sensitivities)
-        divergences = {}
-        for done, point in enumerate(np.linspace(0, len(order), points).astype(int), 1):
-            divergences[point] = diverges(_levels(shapes, order[:point]))
-            on_progress((len(groups) + done) / (len(groups) + points))
+        last = len(order) - max(1, len(order) // 50)
+        divergences = {len(order): 0.0}
+        for done, point in enumerate(np.linspace(0, last, _CURVE_POINTS).astype(int), 1):
+            divergences[int(point)] = diverges(_levels(shapes, order[:point]))
+            on_progress((len(shapes) + done) / steps)
     return order, _curve(list(shapes), order, divergences)
 
 
-def _groups(shapes: Mapping[str, PlanesShape]) -> list[list[str]]:
-    """The matrices that are measured together: the same one of neighbouring blocks of the model."""
-    groups: dict[tuple[str, int], list[str]] = {}
-    for name in shapes:
-        block = block_of(name)
-        if block is None:
-            groups[name, 0] = [name]
-        else:
-            kind = name.split(".", 2)[2]
-            groups.setdefault((kind, block // _MEASURED_TOGETHER), []).append(name)
-    return list(groups.values())
-
-
-def _sensitivities(
-    names: list[str],
-    shapes: Mapping[str, PlanesShape],
-    journal: _Journal,
-    diverges: Callable[[Mapping[str, npt.NDArray[np.int32]]], float],
-) -> dict[str, float]:
-    """The divergence for each matrix if all of its output were wrong, from what it is with
-    ``_MEASURED_PLANES`` planes while all others have theirs."""
-    levels = {n: np.full(len(shapes[n].chunks()), _MEASURED_PLANES, np.int32) for n in names}
-    wrong = 0.0
-    for name in names:
-        errors = journal.errors[name].sum(axis=0)
-        wrong += (errors[_MEASURED_PLANES] - errors[PLANES]) / max(errors[0], 1e-30)
-    return dict.fromkeys(names, max(diverges(levels), 1e-9) / wrong)
+def _sensitivity(errors: npt.NDArray[np.float64], diverging: float) -> float:
+    """The divergence if all of a matrix were wrong, from what it is with ``_MEASURED_PLANES``
+    planes. For small errors it grows with their square, and such planes leave small ones."""
+    wrong = (errors[_MEASURED_PLANES] - errors[PLANES]) / max(errors[0], 1e-30)
+    return float(max(diverging, 1e-9) / max(wrong, 1e-12))
 
 
 def _order(
@@ -399,7 +385,7 @@ def _order(
     def gain(block: BlockId) -> float:
         errors, shape = journal.errors[block.matrix][block.chunk], shapes[block.matrix]
         less = (errors[block.plane] - errors[block.plane + 1]) / energies[block.matrix]
-        n_bytes = shape.plane_bytes(shape.chunks()[block.chunk])
+        n_bytes = _layout.block_entry(block, shape).n_bytes
         return float(less * sensitivities[block.matrix] / n_bytes)
 
     def entry(block: BlockId) -> tuple[float, str, BlockId]:
@@ -435,7 +421,7 @@ def _curve(
 ) -> dict[str, float]:
     """The divergence after each block, in between the measured ones on a line in the logarithm."""
     points = sorted(divergences)
-    logs = np.log([max(divergences[point], 1e-6) for point in points])
+    logs = np.log([max(divergences[point], 1e-5) for point in points])
     every = np.exp(np.interp(np.arange(len(order) + 1), points, logs))
     return {
         **dict.fromkeys(names, float(every[0])),

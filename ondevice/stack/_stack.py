@@ -1,36 +1,31 @@
-"""A stack in use: as many of its blocks in RAM as the budget allows, more or fewer at any time."""
+"""A stack in use: as much of its file in RAM as the budget allows, more or less at any time."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import mmap
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from ondevice.errors import LoadCancelled, MemoryShortError, ModelFileError
-from ondevice.llama import (
-    OP_CUSTOM,
-    OP_NONE,
-    Actions,
-    Model,
-    Planes,
-    Tensor,
-    checksum,
-    default_threads,
-    scratch,
-)
-from ondevice.stack._file import Matrix, StackFile
-from ondevice.stack._layout import BASE_PLANES
+from ondevice.llama import Actions, Model, Tensor, checksum, default_threads
+from ondevice.stack._file import RING_BYTES, RING_ENTRIES, StackFile
+from ondevice.stack._products import Products, StreamedProducts
 from ondevice.weights.gguf import GGUFFile, TensorInfo
-from ondevice.weights.reader import PAGE, Arena, Reader, Span
+from ondevice.weights.placement import spans
+from ondevice.weights.reader import PAGE, Arena, Reader, Reading, Span
+from ondevice.weights.ring import Ring
 
-_PORTION = 32 << 20  # bytes that are read while those before them are checked
+_PORTION = 16 << 20  # bytes that are read while those before them are checked
 
 
 class Stack:
-    """The first ``budget_bytes`` of a stack's file: give it to an ``EvalHook``.
+    """The first tensors of a stack's file, as many as fit into ``budget_bytes`` of RAM (None: all).
 
-    ::
+    Give it to an ``EvalHook``::
 
         stack = Stack(gguf.read(path), budget_bytes)
         model = stack.load_model()
@@ -40,11 +35,15 @@ class Stack:
         …
         context.close(); model.close(); stack.close()
 
-    The memory mirrors the file from its first byte to the last one that is loaded, since blocks
-    lie in the order of loading. So growing is one read, and shrinking gives the end back.
+    The memory mirrors the file, since blocks lie in the order of loading. So growing is one read,
+    and shrinking gives the end back.
 
-    Raises :class:`MemoryShortError` if even the base does not fit, :class:`ModelFileError` for a
-    damaged file and :class:`LoadCancelled` when ``on_progress`` (0 … 1) returns False.
+    What does not fit is left out: the model is less exact. With ``whole``, it is read from the
+    disk for each pass instead: the model is what it is in RAM, but slower. The handler that
+    :meth:`resident` gives then computes with what is in RAM alone, as for a draft.
+
+    Raises :class:`MemoryShortError` if too little fits, :class:`ModelFileError` for a damaged file
+    and :class:`LoadCancelled` when ``on_progress`` (0 … 1) returns False.
     """
 
     def __init__(
@@ -52,39 +51,77 @@ class Stack:
         file: GGUFFile,
         budget_bytes: int | None = None,
         *,
+        whole: bool = False,
         threads: int | None = None,
         on_progress: Callable[[float], bool] = lambda _: True,
     ) -> None:
         self.file = StackFile.of(file)
+        self._tensors = list(file.tensors.values())
+        self._n_resident = 0  # of the tensors
+        self._checked: set[str] = set()
         self._reader = Reader([file.path])
-        self._end = 0  # bytes of the file that are in RAM
-        self.n_blocks = 0  # that are loaded
-        columns = max(matrix.shape.columns for matrix in self.file.matrices.values())
-        self._scratch = scratch(columns, threads or default_threads())
+        self._ring: Ring | None = None
+        self._arena = Arena(-(-file.file_bytes // PAGE) * PAGE)
+        self._mapped = _map(file)
+        mapped = np.frombuffer(self._mapped, np.uint8).ctypes.data
+        threads = threads or default_threads()
+        self._resident = Products(self.file, self._arena.address, mapped, threads)
+        self._whole: StreamedProducts | None = None
         try:
-            self._arena = Arena(-(-file.file_bytes // PAGE) * PAGE)
-            self._planes = {name: self._at(matrix) for name, matrix in self.file.matrices.items()}
+            if whole:
+                self._whole = StreamedProducts(
+                    self.file, self._arena.address, mapped, threads, self._fetch
+                )
             self.resize(budget_bytes, on_progress=on_progress)
         except BaseException:
             self.close()
             raise
 
     @property
+    def n_blocks(self) -> int:
+        """Blocks that are in RAM."""
+        return max(0, self._n_resident - self.file.n_base)
+
+    @property
     def resident_bytes(self) -> int:
         """RAM that the weights take."""
-        return -(-self._end // PAGE) * PAGE
+        ring = self._ring.n_bytes if self._ring else 0
+        return self.file.ram_bytes[self._n_resident - 1] + ring
 
     @property
     def bytes_read(self) -> int:
         return self._reader.bytes_read
+
+    @property
+    def products(self) -> Products:
+        """What computes with the stack."""
+        return self._whole or self._resident
+
+    def resident(self) -> Products:
+        """A handler for another context: computes with the blocks that are in RAM.
+
+        Raises :class:`MemoryShortError` if not even the base of each matrix is.
+        """
+        if self._n_resident < self.file.n_base:
+            needed = self.file.ram_bytes[self.file.n_base - 1]
+            raise self._short(self.resident_bytes, needed)
+        return self._resident
 
     def load_model(self) -> Model:
         """The model, for contexts that have this stack in their eval hook and for no others."""
         path = self.file.gguf.path
         return Model(path, use_extra_bufts=False, hollow=[self.file.as_llama_sees_it()])
 
+    def inspect(self, node: Tensor) -> Actions | None:
+        """Compute what reads our matrices; part of the eval hook."""
+        return self.products.inspect(node)
+
     def close(self) -> None:
         """Give the memory back. The model must have been closed before."""
+        if self._ring is not None:
+            self._ring.close()
+        if self._whole is not None:
+            self._whole.close()
         self._reader.close()
 
     def resize(
@@ -93,107 +130,129 @@ class Stack:
         *,
         on_progress: Callable[[float], bool] = lambda _: True,
     ) -> None:
-        """Have as many blocks in RAM as ``budget_bytes`` allow; None: all of them.
+        """Have as much in RAM as ``budget_bytes`` allow; None: all of it.
 
         Between two calls of ``decode``: the KV cache stays what it is. Raises like the
         constructor; what was loaded then is as before.
         """
-        file = self.file
-        budget = self._arena.n_bytes if budget_bytes is None else budget_bytes
-        if budget < -(-file.base_end // PAGE) * PAGE:
-            raise MemoryShortError(
-                f"{file.gguf.path.name} needs at least {file.base_end / 1e6:.0f} MB of RAM for "
-                f"weights, and may have {budget / 1e6:.0f} MB. "
-                "Allow it more with --ram, or choose a smaller model."
-            )
-        wanted = file.prefix(budget // PAGE * PAGE)
-        end = file.blocks[wanted - 1].end if wanted else file.base_end
-        if end > self._end:
-            self._read(self._end, end, on_progress)
-        self._set_levels(wanted)
-        kept = -(-end // PAGE) * PAGE
-        if end < self._end:
-            self._arena.release(kept, -(-self._end // PAGE) * PAGE - kept)
-        self._end = end
-        self.n_blocks = wanted
+        budget = self.file.ram_bytes[-1] if budget_bytes is None else budget_bytes
+        fitting = self.file.fitting(budget)
+        ring_bytes = 0
+        needed = self.file.n_base
+        if self._whole is not None and fitting < len(self._tensors):
+            ring_bytes = self._ring_bytes(budget)
+            fitting = self.file.fitting(budget - ring_bytes)
+            needed = self.file.n_unpacked
+        if fitting < needed:
+            raise self._short(budget, self.file.ram_bytes[needed - 1] + ring_bytes)
+        self._hold(fitting, on_progress)
+        if self._whole is not None:
+            if self._ring is not None:
+                self._ring.close()
+            names = {tensor.name for tensor in self._tensors[:fitting]}
+            absent = self._whole.set_resident(names)
+            self._ring = Ring(self._reader, absent, ring_bytes) if absent else None
 
-    def set_levels(self, levels: Mapping[str, npt.NDArray[np.int32]]) -> None:
-        """Compute matrices with so many planes of each chunk, of those that are loaded.
+    def _ring_bytes(self, budget: int) -> int:
+        """What the ring needs if so much RAM is there for it and for what is resident."""
+        ring = RING_BYTES
+        while True:
+            absent = self._tensors[self.file.fitting(budget - ring) : self.file.n_base]
+            largest = max((self.file.matrix_bytes(t.name) for t in absent), default=0)
+            if ring >= RING_ENTRIES * largest:
+                return ring
+            ring = RING_ENTRIES * largest
 
-        For measuring what planes are worth; the next :meth:`resize` ends it.
-        """
-        self._set_levels(self.n_blocks)
-        for name, level in levels.items():
-            self._planes[name].levels[:] = np.minimum(self._planes[name].levels, level)
+    def _hold(self, n_tensors: int, on_progress: Callable[[float], bool]) -> None:
+        """Have so many tensors in RAM."""
+        if n_tensors > self._n_resident:
+            self._read(self._tensors[self._n_resident : n_tensors], on_progress)
+        self._resident.use(self.file.blocks[: max(0, n_tensors - self.file.n_base)])
+        if n_tensors < self._n_resident:
+            first, last = self._tensors[n_tensors], self._tensors[self._n_resident - 1]
+            self._release(first.offset, last.offset + last.n_bytes - first.offset)
+        self._n_resident = n_tensors
 
-    def inspect(self, node: Tensor) -> Actions | None:
-        """Take over the products of our matrices, and point all other weights at their bytes."""
-        for place, operand in enumerate(node.operands()):
-            root = Tensor.from_address(operand.view_src) if operand.view_src else operand
-            weight = self.file.gguf.tensors.get(root.name) if root.op == OP_NONE else None
-            if weight is None:
-                continue
-            planes = self._planes.get(weight.name)
-            if planes is None:
-                root.data = self._arena.address + weight.offset
-                operand.data = root.data + operand.view_offs
-                continue
-            operation = node.op_name
-            if node.op == OP_CUSTOM or (place == 0 and planes.take_over(node)):
-                return None
-            raise ModelFileError(
-                f"{self.file.gguf.path.name} cannot be used: {operation} on {weight.name} is not "
-                "known for stacks. Pack the model again with this version."
-            )
-        return None
+    def _release(self, offset: int, n_bytes: int) -> None:
+        """Give the pages back that hold nothing else than these bytes."""
+        start, end = -(-offset // PAGE) * PAGE, (offset + n_bytes) // PAGE * PAGE
+        if start < end:
+            self._arena.release(start, end - start)
 
-    def _at(self, matrix: Matrix) -> Planes:
-        """The matrix at the place of its base, with no planes yet."""
-        shape, start = matrix.shape, self._arena.address + matrix.base.offset
-        nibbles = start + shape.scales_bytes
-        planes = Planes(shape, start, nibbles, self._scratch)
-        first = nibbles + shape.nibbles_bytes
-        for plane in range(BASE_PLANES):
-            for number, rows in enumerate(shape.chunks()):
-                at = plane * shape.rows + rows.start
-                planes.planes[number, plane] = first + at * shape.columns // 8
-        return planes
-
-    def _set_levels(self, n_blocks: int) -> None:
-        for planes in self._planes.values():
-            planes.levels[:] = BASE_PLANES
-        for block in self.file.blocks[:n_blocks]:
-            planes = self._planes[block.id.matrix]
-            planes.planes[block.id.chunk, block.id.plane] = (
-                self._arena.address + block.tensor.offset
-            )
-            planes.levels[block.id.chunk] = block.id.plane + 1
-
-    def _read(self, start: int, end: int, on_progress: Callable[[float], bool]) -> None:
-        """Have the bytes of the file from ``start`` to ``end`` in the arena, checked."""
+    def _read(self, tensors: Sequence[TensorInfo], on_progress: Callable[[float], bool]) -> None:
+        """Have the bytes of these tensors in the arena, checked; those of tables only checked."""
         self._reader.check()
-        unchecked = [t for t in self.file.gguf.tensors.values() if start <= t.offset < end]
-        portions = range(start // PAGE * PAGE, end, _PORTION)
-        readings = [
-            (at + _PORTION, self._reader.start(span, self._arena.view[at : at + span.n_bytes]))
-            for at in portions
-            for span in [Span.around(0, at, min(_PORTION, end - at))]
-        ]
+        stays = self.file.stays_on_disk
+        wanted = [t for t in tensors if t.name not in stays or t.name not in self._checked]
+        portions = iter(list(_portions(wanted)))
+        under_way: deque[tuple[_Portion, Reading]] = deque()
+        done, total = 0, sum(tensor.n_bytes for tensor in wanted)
         try:
-            for done, reading in readings:
+            while True:
+                for portion in islice(portions, 2 - len(under_way)):
+                    span = portion.span
+                    view = self._arena.view[span.offset : span.offset + span.n_bytes]
+                    under_way.append((portion, self._reader.start(span, view)))
+                if not under_way:
+                    return
+                portion, reading = under_way.popleft()
                 reading.wait()
-                while unchecked and unchecked[0].offset + unchecked[0].n_bytes <= done:
-                    self._check(unchecked.pop(0))
-                if not on_progress(min(done, end) / end):
+                for tensor in portion.ends:
+                    self._check(tensor, self._arena.address + tensor.offset)
+                    if tensor.name in stays:
+                        self._release(tensor.offset, tensor.n_bytes)
+                    done += tensor.n_bytes
+                if not on_progress(done / total):
                     raise LoadCancelled
         finally:
-            for _, reading in readings:
+            for _, reading in under_way:
                 reading.cancel()
 
-    def _check(self, tensor: TensorInfo) -> None:
-        found = checksum(self._arena.address + tensor.offset, tensor.n_bytes)
-        if found != self.file.checksums[tensor.name]:
+    def _fetch(self, tensors: Sequence[TensorInfo]) -> list[int]:
+        assert self._ring is not None
+        addresses = self._ring.use(tensors)
+        for tensor, address in zip(tensors, addresses, strict=True):
+            self._check(tensor, address)
+        return addresses
+
+    def _check(self, tensor: TensorInfo, address: int) -> None:
+        """Raises :class:`ModelFileError` if these are not the tensor's bytes; looks only once."""
+        if tensor.name in self._checked:
+            return
+        if checksum(address, tensor.n_bytes) != self.file.checksums[tensor.name]:
             raise ModelFileError(
                 f"{self.file.gguf.path.name} is damaged: the bytes of {tensor.name} are not those "
                 "that were written. Copy the file anew, or pack the model again."
             )
+        self._checked.add(tensor.name)
+
+    def _short(self, budget: int, needed: int) -> MemoryShortError:
+        return MemoryShortError(
+            f"{self.file.gguf.path.name} needs at least {needed / 1e6:.0f} MB of RAM for weights, "
+            f"and may have {budget / 1e6:.0f} MB. "
+            "Allow it more with --ram, or choose a smaller model."
+        )
+
+
+class _Portion(NamedTuple):
+    """Bytes that are read at once, and the tensors that are complete with them."""
+
+    span: Span
+    ends: list[TensorInfo]
+
+
+def _portions(tensors: Sequence[TensorInfo]) -> Iterator[_Portion]:
+    for whole, members in spans(tensors):
+        end = whole.offset + whole.n_bytes
+        for at in range(whole.offset, end, _PORTION):
+            span = Span(0, at, min(_PORTION, end - at))
+            ends = [t for t in members if at < t.offset + t.n_bytes <= at + span.n_bytes]
+            yield _Portion(span, ends)
+
+
+def _map(file: GGUFFile) -> mmap.mmap:
+    with file.path.open("rb") as opened:
+        mapped = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
+    if hasattr(mmap, "MADV_RANDOM"):
+        mapped.madvise(mmap.MADV_RANDOM)  # single rows: reading ahead would only displace
+    return mapped

@@ -37,6 +37,7 @@ class Ring:
     def __init__(self, reader: Reader, order: Sequence[TensorInfo], n_bytes: int) -> None:
         self._reader = reader
         self._order = list(order)
+        self.n_bytes = n_bytes
         self._arena = Arena(n_bytes)
         self._entries: deque[_Entry] = deque()  # read or being read, the next to be used first
         self._next = 0  # index in the order: what is to be read next
