@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from ondevice.errors import LoadCancelled, MemoryShortError, ModelFileError
 from ondevice.llama import Context, EvalHook, Model
+from ondevice.ram.process import of_process
 from ondevice.weights import gguf
 from ondevice.weights.gguf import GGUFFile
 from ondevice.weights.placement import least_bytes, place
@@ -143,6 +144,58 @@ def test_a_placement_keeps_to_the_budget_and_places_every_tensor_once(
     if placement.streamed:
         slack = budget - placement.resident_bytes
         assert slack < max(tensor.n_bytes for tensor in placement.streamed) + 8192
+
+
+@settings(max_examples=60, deadline=None)
+@given(share=st.floats(0, 1.2), more=st.floats(0, 1))
+def test_what_is_pinned_stays_pinned_with_more_room(
+    file: GGUFFile, share: float, more: float
+) -> None:
+    budget = max(least_bytes(file), int(file.weights_bytes * share))
+    little = place(file, budget)
+    much = place(file, budget + int(file.weights_bytes * more))
+    assert set(little.pinned) <= set(much.pinned)
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_window_changes_its_size_between_tokens_and_within_one(
+    file: GGUFFile, resident: list[bytes], at_once: bool
+) -> None:
+    least, whole = least_bytes(file), file.weights_bytes
+    window = Window(file, whole)
+    model = window.load_model()
+    context = Context(model, n_ctx=512, n_threads=1, batch_tokens=512, eval_hook=EvalHook(window))
+    tokens = iter(model.tokenize(TEXT) * 20)
+    sizes = set()
+    result = []
+    for length, share in zip(LENGTHS, (1.0, 0.3, 0.0, 0.6, 1.0, 0.1, 1.0), strict=True):
+        (window.resize if at_once else window.aim)(least + int(share * (whole - least)))
+        sizes.add(window.placement.resident_bytes)
+        context.decode([next(tokens) for _ in range(length)])
+        result.append(context.logits().tobytes())
+    assert result == resident
+    assert len(sizes) >= 3
+    context.close()
+    model.close()
+    window.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells own memory from file cache")
+def test_a_window_that_shrinks_gives_ram_back_at_once(file: GGUFFile) -> None:
+    window = Window(file, file.weights_bytes)
+    model = window.load_model()
+    context = Context(model, n_ctx=512, n_threads=1, eval_hook=EvalHook(window))
+    context.decode(model.tokenize(TEXT))
+    before = of_process(os.getpid())
+    given_up = window.placement.resident_bytes - least_bytes(file)
+    window.resize(least_bytes(file))
+    after = of_process(os.getpid())
+    assert before is not None
+    assert after is not None
+    assert before.page_cache - after.page_cache > 0.9 * given_up
+    context.close()
+    model.close()
+    window.close()
 
 
 def test_what_is_streamed_is_read_once_for_each_pass(file: GGUFFile) -> None:

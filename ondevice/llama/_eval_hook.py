@@ -21,7 +21,8 @@ from ondevice.llama._ggml import OP_NONE, TAG_OFFSET, Tensor
 
 _tag_at = ctypes.c_uint64.from_address
 
-Action = Callable[[], None]
+#: True as its result: what is to be done at the nodes has changed, so inspect them all again.
+Action = Callable[[], bool | None]
 
 
 @dataclass(frozen=True)
@@ -103,8 +104,8 @@ class EvalHook:
             return self._skip(address, ask)
         try:
             stop = self._stops.get(tag)
-            if stop is None:
-                return self._learn(Tensor.from_address(address))
+            if stop is None:  # a node that has been computed was known before
+                return not ask or self._learn(Tensor.from_address(address))
             return self._enter(stop) if ask else self._leave(stop)
         except BaseException as error:  # nothing may be raised through llama.cpp
             self._error = error
@@ -129,8 +130,7 @@ class EvalHook:
             self._mark(previous, previous_stop)
             previous_stop.next = stop
         self._learnt = node, stop
-        for action in stop.before:
-            action()
+        self._run(stop.before)
         return True
 
     def _mark(self, node: Tensor, stop: _Stop) -> None:
@@ -147,19 +147,26 @@ class EvalHook:
                 raise NativeError(
                     "llama.cpp computed the nodes of a graph in another order than before."
                 )
-            for action in stop.before:
-                action()
+            if self._run(stop.before):
+                return True  # the next node is inspected, which is done once this one is computed
         return bool(stop.after or stop.next)
 
     def _leave(self, stop: _Stop) -> bool:
         """The range that ends with this node has been computed."""
-        for action in stop.after:
-            action()
+        self._run(stop.after)
         if stop.next is not None:
-            for action in stop.next.before:
-                action()
+            self._run(stop.next.before)
         self._entered = stop.next
         return True
+
+    def _run(self, actions: list[Action]) -> bool:
+        """True if one of them has made the verdicts stale."""
+        stale = False
+        for action in actions:
+            stale = bool(action()) or stale
+        if stale:
+            self._forget()
+        return stale
 
     def _skip(self, address: int, ask: bool) -> bool:
         """After an error: compute nothing more, for weights may point nowhere."""

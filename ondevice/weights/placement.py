@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from bisect import bisect_left
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -14,6 +16,7 @@ _LEAST_STREAMED = 256 << 10  # bytes of a tensor; below that a read costs more t
 _LEAST_EXPERT = 16 << 10  # bytes of one expert in a tensor, for the same reason; few are read
 _RING_ENTRIES = 3  # the largest tensor that many times: one is computed with, the others arrive
 _RING_BYTES = 48 << 20  # at most that, but two entries at least
+_GOLDEN = (math.sqrt(5) - 1) / 2
 
 
 @dataclass(frozen=True)
@@ -91,24 +94,26 @@ def slot_bytes(tensor: TensorInfo) -> int:
 def place(file: GGUFFile, budget_bytes: int) -> Placement:
     """The placement that reads least within ``budget_bytes`` of RAM for weights.
 
-    What is streamed is spread evenly over the pass, so that there is something to compute while
-    it is read, and always something to read while it computes. Experts come after what every
-    token needs.
+    What is pinned with a budget is also pinned with every larger one. What is streamed is spread
+    evenly over the pass, so that there is something to compute while it is read, and always
+    something to read while it computes. Experts come after what every token needs.
 
     Raises :class:`MemoryShortError` if even :func:`least_bytes` is more.
     """
     kinds = _Kinds.of(file)
-    everything = kinds.streaming([], experts=())
+    everything = kinds.streaming(0, experts=())
     if everything.resident_bytes <= budget_bytes:
         return everything
-    resident = kinds.streaming([])
+    resident = kinds.streaming(0)
     if resident.resident_bytes <= budget_bytes:
         return replace(resident, experts=_with_slots(resident, budget_bytes))
-    # Small tensors are the dearest to read: they are given up last.
-    for least in sorted({tensor.n_bytes for tensor in kinds.candidates}, reverse=True):
-        eligible = [tensor for tensor in kinds.candidates if tensor.n_bytes >= least]
-        if found := _stream_some_of(eligible, kinds, budget_bytes):
-            return found
+    # More of them take less RAM, once the ring has been paid for.
+    counts = range(1, len(kinds.candidates) + 1)
+    found = bisect_left(
+        counts, -budget_bytes, key=lambda count: -kinds.streaming(count).resident_bytes
+    )
+    if found < len(counts):
+        return kinds.streaming(counts[found])
     raise MemoryShortError(
         f"{file.path.name} needs at least {least_bytes(file) / 1e6:.0f} MB of RAM for weights, "
         f"even when the others are read from the disk for each token, and may have "
@@ -120,8 +125,8 @@ def least_bytes(file: GGUFFile) -> int:
     """The smallest budget with which the model runs at all."""
     kinds = _Kinds.of(file)
     return min(
-        kinds.streaming(kinds.candidates).resident_bytes,
-        kinds.streaming([], experts=()).resident_bytes,
+        kinds.streaming(len(kinds.candidates)).resident_bytes,
+        kinds.streaming(0, experts=()).resident_bytes,
     )
 
 
@@ -131,7 +136,7 @@ class _Kinds:
 
     on_file: tuple[TensorInfo, ...]
     others: tuple[TensorInfo, ...]  # in the order of the files
-    candidates: list[TensorInfo]  # of the others, those that may be streamed, in order of use
+    candidates: list[TensorInfo]  # of the others, those that may be streamed, the first ones first
     experts: tuple[ExpertBlock, ...]  # of the others, those of which a token needs a part
 
     @classmethod
@@ -147,15 +152,14 @@ class _Kinds:
         return cls(
             on_file=tuple(t for t in file.tensors.values() if t.name in file.read_by_row),
             others=others,
-            candidates=candidates,
+            candidates=_to_give_up(candidates),
             experts=tuple(ExpertBlock(tuple(tensors)) for tensors in experts.values()),
         )
 
-    def streaming(
-        self, streamed: Sequence[TensorInfo], experts: tuple[ExpertBlock, ...] | None = None
-    ) -> Placement:
-        """The placement that streams these, reads experts as needed and pins the other others."""
+    def streaming(self, count: int, experts: tuple[ExpertBlock, ...] | None = None) -> Placement:
+        """The placement that streams so many, reads experts as needed and pins the others."""
         experts = self.experts if experts is None else experts
+        streamed = sorted(self.candidates[:count], key=_order_of_use)
         names = {tensor.name for tensor in streamed}
         names |= {tensor.name for block in experts for tensor in block.tensors}
         largest = max(map(stage_bytes, streamed), default=0)
@@ -166,6 +170,22 @@ class _Kinds:
             ring_bytes=max(min(_RING_ENTRIES * largest, _RING_BYTES), 2 * largest),
             experts=experts,
         )
+
+
+def _to_give_up(tensors: list[TensorInfo]) -> list[TensorInfo]:
+    """The tensors, which are in order of use, in the order in which they are given up.
+
+    Small tensors are the dearest to read, so the largest ones go first. The first ones of any size
+    are spread evenly over the pass: steps of the golden ratio, round and round.
+    """
+    sizes: dict[int, list[TensorInfo]] = {}
+    for tensor in tensors:
+        sizes.setdefault(tensor.n_bytes, []).append(tensor)
+    return [
+        sizes[size][index]
+        for size in sorted(sizes, reverse=True)
+        for index in sorted(range(len(sizes[size])), key=lambda index: (index * _GOLDEN) % 1)
+    ]
 
 
 def _holds_experts(tensor: TensorInfo, n_experts: int) -> bool:
@@ -209,36 +229,3 @@ def spans(tensors: Iterable[TensorInfo]) -> list[tuple[Span, list[TensorInfo]]]:
                 continue
         groups.append((own, [tensor]))
     return groups
-
-
-def _stream_some_of(
-    eligible: list[TensorInfo], kinds: _Kinds, budget_bytes: int
-) -> Placement | None:
-    """A placement within the budget that streams some of ``eligible``, or None."""
-    total = sum(tensor.n_bytes for tensor in eligible)
-    wanted = 0
-    placement = kinds.streaming([])
-    while (excess := placement.resident_bytes - budget_bytes) > 0:
-        if wanted >= total:
-            return None
-        wanted += excess
-        placement = kinds.streaming(_evenly(eligible, wanted))
-    for tensor in sorted(placement.streamed, key=lambda t: t.n_bytes, reverse=True):
-        if tensor.n_bytes <= budget_bytes - placement.resident_bytes:
-            fewer = kinds.streaming([t for t in placement.streamed if t is not tensor])
-            if fewer.resident_bytes <= budget_bytes:
-                placement = fewer
-    return placement
-
-
-def _evenly(tensors: list[TensorInfo], wanted_bytes: int) -> list[TensorInfo]:
-    """About that many bytes of the tensors, from all parts of the list alike."""
-    share = wanted_bytes / sum(tensor.n_bytes for tensor in tensors)
-    due = 0.0
-    chosen = []
-    for tensor in tensors:
-        due += tensor.n_bytes * share
-        if due >= tensor.n_bytes / 2:
-            chosen.append(tensor)
-            due -= tensor.n_bytes
-    return chosen

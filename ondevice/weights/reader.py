@@ -13,7 +13,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,6 +26,7 @@ from ondevice.errors import MemoryShortError, ModelFileError
 
 PAGE = 4096  # bytes; every disk and file system of today takes direct reads at multiples of it
 PIECE_BYTES = 4 << 20  # of one read
+_CACHED_BYTES = 1 << 20  # of one read into the page cache
 READS_IN_FLIGHT = 3
 
 
@@ -65,8 +66,9 @@ class Arena:
         self.address: int = np.frombuffer(self._map, np.uint8).ctypes.data
 
     def release(self, offset: int, n_bytes: int) -> None:
-        """Give whole pages back to the system; they read as zeros afterwards."""
-        self._map.madvise(mmap.MADV_DONTNEED, offset, n_bytes)
+        """Give whole pages back to the system, where it takes them; what they hold is lost."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED, offset, n_bytes)
 
 
 def _private_memory(n_bytes: int) -> mmap.mmap:
@@ -100,9 +102,28 @@ class _File:
             self._identity = _Identity.of(os.fstat(self._fd))
         except OSError as error:
             raise self._failed(error) from error
+        self._cached_fd: int | None = None
 
     def close(self) -> None:
         os.close(self._fd)
+        if self._cached_fd is not None:
+            os.close(self._cached_fd)
+
+    def cache(self, offset: int, n_bytes: int) -> None:
+        """Have these bytes in the page cache, and none that lie beside them."""
+        scratch = memoryview(bytearray(min(n_bytes, _CACHED_BYTES)))
+        end = min(offset + n_bytes, self._identity.n_bytes)
+        try:
+            fd = self._open_cached()
+            while offset < end:
+                n_read = self._read_once(fd, offset, scratch[: end - offset])
+                if n_read == 0:
+                    raise self._changed()
+                offset += n_read
+            if _Identity.of(os.fstat(self._fd)) != self._identity:
+                raise self._changed()
+        except OSError as error:
+            raise self._failed(error) from error
 
     def read(self, offset: int, buffer: memoryview) -> None:
         """Fill ``buffer`` from ``offset`` on, up to the end of the file."""
@@ -110,7 +131,7 @@ class _File:
         done = 0
         try:
             while done < wanted:
-                n_read = self._read_once(offset + done, buffer[done:])
+                n_read = self._read_once(self._fd, offset + done, buffer[done:])
                 if n_read == 0:
                     raise self._changed()
                 done += n_read
@@ -129,12 +150,21 @@ class _File:
         except OSError as error:
             raise self._failed(error) from error
 
-    def _read_once(self, offset: int, buffer: memoryview) -> int:
+    def _open_cached(self) -> int:
+        with self._lock:
+            if self._cached_fd is None:
+                flags = getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+                self._cached_fd = os.open(self.path, os.O_RDONLY | flags)
+                if hasattr(os, "posix_fadvise"):  # read what is asked for, and not ahead
+                    os.posix_fadvise(self._cached_fd, 0, 0, os.POSIX_FADV_RANDOM)
+            return self._cached_fd
+
+    def _read_once(self, fd: int, offset: int, buffer: memoryview) -> int:
         if hasattr(os, "preadv"):
-            return os.preadv(self._fd, [buffer], offset)
+            return os.preadv(fd, [buffer], offset)
         with self._lock:  # Windows: one position for all threads
-            os.lseek(self._fd, offset, os.SEEK_SET)
-            data = os.read(self._fd, len(buffer))
+            os.lseek(fd, offset, os.SEEK_SET)
+            data = os.read(fd, len(buffer))
         buffer[: len(data)] = data
         return len(data)
 
@@ -196,27 +226,33 @@ class Reader:
 
     def start(self, span: Span, buffer: memoryview) -> Reading:
         """Begin to read ``span`` into the start of ``buffer``, which must be page-aligned."""
-        self.bytes_read += span.n_bytes
         file = self._files[span.part]
+        return self._start(
+            span,
+            lambda at, n_bytes: file.read(span.offset + at, buffer[at : at + n_bytes]),
+        )
+
+    def start_caching(self, span: Span) -> Reading:
+        """Begin to read ``span`` into the page cache, for memory that is mapped to the file."""
+        file = self._files[span.part]
+        return self._start(span, lambda at, n_bytes: file.cache(span.offset + at, n_bytes))
+
+    def _start(self, span: Span, read: Callable[[int, int], None]) -> Reading:
+        self.bytes_read += span.n_bytes
         return Reading(
             [
-                self._pool.submit(
-                    self._read,
-                    file,
-                    span.offset + at,
-                    buffer[at : min(at + PIECE_BYTES, span.n_bytes)],
-                )
+                self._pool.submit(self._read, read, at, min(PIECE_BYTES, span.n_bytes - at))
                 for at in range(0, span.n_bytes, PIECE_BYTES)
             ]
         )
 
-    def _read(self, file: _File, offset: int, buffer: memoryview) -> None:
+    def _read(self, read: Callable[[int, int], None], at: int, n_bytes: int) -> None:
         with self._lock:
             if self._under_way == 0:
                 self._busy_since = time.perf_counter()
             self._under_way += 1
         try:
-            file.read(offset, buffer)
+            read(at, n_bytes)
         finally:
             with self._lock:
                 self._under_way -= 1

@@ -45,6 +45,18 @@ class Ring:
         self.wait_seconds = 0.0  # time in which the computing waited for the disk
         self._read_ahead()
 
+    def stream(self, order: Sequence[TensorInfo]) -> None:
+        """Read these from now on, from where the next use shows, and nothing else.
+
+        If there are none, the memory is given back.
+        """
+        self.close()
+        self._order = list(order)
+        self._pass.clear()
+        self._next = 0
+        if not order:
+            self._arena.release(0, self._arena.n_bytes)
+
     def use(self, tensors: Sequence[TensorInfo]) -> list[int]:
         """The addresses of these tensors' bytes, which stay there until the next call.
 

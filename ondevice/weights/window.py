@@ -8,22 +8,24 @@ experts, only those are read that a pass needs and that no pass has needed just 
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
-import numpy as np
 
 from ondevice.errors import LoadCancelled
 from ondevice.llama import OP_NONE, Actions, Model, Tensor
 from ondevice.weights.experts import Experts
 from ondevice.weights.gguf import GGUFFile, TensorInfo
-from ondevice.weights.placement import Placement, place, spans
-from ondevice.weights.reader import Arena, Reader
+from ondevice.weights.mapped import MappedFiles
+from ondevice.weights.placement import Placement, least_bytes, place, spans
+from ondevice.weights.reader import Reader, Reading, Span
 from ondevice.weights.ring import Ring
+
+#: Between so many of them, a change of the budget is taken up.
+_BLOCKS_PER_CHECK = 4
+_PORTION = 32 << 20  # bytes between two reports of progress
 
 
 class WindowStatistics(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,19 +81,22 @@ class Window:
         on_progress: Callable[[float], bool] = lambda _: True,
     ) -> None:
         self._file = file
+        #: Where each tensor is.
         self.placement: Placement = place(file, budget_bytes)
         self._reader = Reader([part.path for part in file.parts])
-        self._memory: list[Arena | mmap.mmap] = []  # kept alive
-        self._addresses: dict[str, int] = {}  # of the weights that stay where they are
+        self._mapped = MappedFiles([part.path for part in file.parts])
         self._ring: Ring | None = None
         self._experts: Experts | None = None
+        self._wanted = self.placement
+        self._growing: tuple[Placement, list[Reading]] | None = None
+        self._generation = 0  # of the placement: what was inspected under another is out of date
+        self._inspected_block: int | None = -1  # of the last weight that was inspected
         try:
-            self._map_on_file()
+            self._mapped.expect_rows(self.placement.on_file)
             self._pin(on_progress)
-            if self.placement.streamed:
-                self._ring = Ring(self._reader, self.placement.streamed, self.placement.ring_bytes)
             if self.placement.experts:
                 self._experts = Experts(self._reader, self.placement.experts)
+            self._take(self.placement)
         except BaseException:
             self.close()
             raise
@@ -107,7 +112,36 @@ class Window:
         if self._experts is not None:
             self._experts.close()
         self._reader.close()
-        self._memory.clear()
+        self._mapped.close()
+
+    @property
+    def least_bytes(self) -> int:
+        """The smallest budget."""
+        return least_bytes(self._file)
+
+    def aim(self, budget_bytes: int) -> None:
+        """Have the placement of another budget soon: during the next pass, or with :meth:`settle`.
+
+        Any thread may call this at any time. What is given up is given up within a few blocks;
+        what is to be pinned is read in the background first.
+        """
+        self._wanted = place(self._file, max(budget_bytes, self.least_bytes))
+
+    def settle(self) -> bool:
+        """Take what was aimed at as far as it is there; True: all of it.
+
+        Not while a pass is under way. Raises :class:`ModelFileError` if reading fails.
+        """
+        self._adapt()
+        return self._wanted is self.placement
+
+    def resize(self, budget_bytes: int) -> None:
+        """Have the placement of another budget now: :meth:`aim` and :meth:`settle`."""
+        self.aim(budget_bytes)
+        while not self.settle():
+            assert self._growing is not None
+            for reading in self._growing[1]:
+                reading.wait()
 
     def statistics(self) -> WindowStatistics:
         waiting = [part.wait_seconds for part in (self._ring, self._experts) if part]
@@ -121,54 +155,88 @@ class Window:
 
     def inspect(self, node: Tensor) -> Actions | None:
         """Point the weights that ``node`` reads at their bytes; part of the eval hook."""
-        streamed = []
+        operands = []
         for operand in node.operands():
             root = Tensor.from_address(operand.view_src) if operand.view_src else operand
             weight = self._file.tensors.get(root.name) if root.op == OP_NONE else None
             if weight is None:
                 continue
-            if address := self._addresses.get(weight.name):
-                root.data = address
-                operand.data = address + operand.view_offs
-            elif self._experts and weight.name in self._experts:
+            if self._experts and weight.name in self._experts:
                 return self._experts.inspect(node, weight)
-            else:
-                streamed.append(_Operand(operand, operand.view_offs, weight))
-        return Actions(before=partial(self._fetch, streamed)) if streamed else None
+            root.data = self._mapped.address(weight)
+            operand.data = root.data + operand.view_offs
+            operands.append(_Operand(operand, operand.view_offs, weight))
+        if not operands:
+            return None
+        block, before = operands[0].weight.block, self._inspected_block
+        self._inspected_block = block
+        if block is None or (block != before and block % _BLOCKS_PER_CHECK == 0):
+            return Actions(before=partial(self._adapt_and_fetch, operands, self._generation))
+        if any(operand.weight.name in self._streamed for operand in operands):
+            return Actions(before=partial(self._fetch, operands))
+        return None
+
+    def _adapt_and_fetch(self, operands: list[_Operand], generation: int) -> bool:
+        """True if the graph was inspected for another placement."""
+        if operands[0].weight.block is None:
+            self._reader.check()
+        self._adapt()
+        self._fetch(operands)
+        return self._generation != generation
 
     def _fetch(self, operands: list[_Operand]) -> None:
-        assert self._ring is not None
-        addresses = self._ring.use([operand.weight for operand in operands])
-        for operand, address in zip(operands, addresses, strict=True):
-            operand.tensor.data = address + operand.offset
+        streamed = [operand for operand in operands if operand.weight.name in self._streamed]
+        for operand in operands:  # it may have been pinned since it was inspected
+            operand.tensor.data = self._mapped.address(operand.weight) + operand.offset
+        if streamed:
+            assert self._ring is not None
+            addresses = self._ring.use([operand.weight for operand in streamed])
+            for operand, address in zip(streamed, addresses, strict=True):
+                operand.tensor.data = address + operand.offset
 
-    def _map_on_file(self) -> None:
-        parts = {tensor.part for tensor in self.placement.on_file}
-        starts = {part: self._map(self._file.parts[part].path) for part in parts}
-        for tensor in self.placement.on_file:
-            self._addresses[tensor.name] = starts[tensor.part] + tensor.offset
+    def _adapt(self) -> None:
+        """Go towards the placement that is wanted."""
+        wanted = self._wanted
+        if self._growing is not None:
+            placement, readings = self._growing
+            if placement is not wanted:
+                for reading in readings:
+                    reading.cancel()
+            elif all(reading.done for reading in readings):
+                for reading in readings:
+                    reading.wait()
+                self._take(placement)
+            else:
+                return
+            self._growing = None
+        if wanted is self.placement:
+            return
+        new = set(wanted.pinned) - set(self.placement.pinned)
+        if new:
+            self._growing = wanted, [self._reader.start_caching(s) for s, _ in spans(new)]
+        else:
+            self._take(wanted)
 
-    def _map(self, path: Path) -> int:
-        with path.open("rb") as file:
-            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        if hasattr(mmap, "MADV_RANDOM"):
-            mapped.madvise(mmap.MADV_RANDOM)  # single rows: reading ahead would only displace
-        self._memory.append(mapped)
-        return int(np.frombuffer(mapped, np.uint8).ctypes.data)
+    def _take(self, placement: Placement) -> None:
+        """Everything that is pinned in it is in RAM."""
+        gone = set(self.placement.pinned) - set(placement.pinned)
+        self.placement = placement
+        self._generation += 1
+        self._streamed = {tensor.name for tensor in placement.streamed}
+        if self._ring is not None:
+            self._ring.stream(placement.streamed)
+        elif placement.streamed:
+            self._ring = Ring(self._reader, placement.streamed, placement.ring_bytes)
+        self._mapped.release(span for span, _ in spans(gone))
 
     def _pin(self, on_progress: Callable[[float], bool]) -> None:
-        groups = spans(self.placement.pinned)
-        arena = Arena(sum(span.n_bytes for span, _ in groups))
-        self._memory.append(arena)
-        readings = []
-        start = 0
-        for span, tensors in groups:
-            view = arena.view[start : start + span.n_bytes]
-            readings.append((start, self._reader.start(span, view)))
-            for tensor in tensors:
-                self._addresses[tensor.name] = arena.address + start + tensor.offset - span.offset
-            start += span.n_bytes
-        for start, reading in readings:
+        portions = [
+            Span(span.part, at, min(_PORTION, span.offset + span.n_bytes - at))
+            for span, _ in spans(self.placement.pinned)
+            for at in range(span.offset, span.offset + span.n_bytes, _PORTION)
+        ]
+        readings = [self._reader.start_caching(portion) for portion in portions]
+        for done, reading in enumerate(readings, 1):
             reading.wait()
-            if not on_progress(start / arena.n_bytes):
+            if not on_progress(done / len(readings)):
                 raise LoadCancelled
