@@ -10,7 +10,8 @@ from importlib import resources
 import numpy as np
 import numpy.typing as npt
 
-from ondevice.llama import OP_NONE, Actions, Context, EvalHook, Tensor
+from ondevice.engine.messages import Turn
+from ondevice.llama import OP_NONE, Actions, ChatTemplate, Context, EvalHook, Model, Tensor
 from ondevice.weights.gguf import GGUFFile
 from ondevice.weights.placement import least_bytes
 from ondevice.weights.window import Window
@@ -27,6 +28,17 @@ RAM = 400_000_000  # bytes for the weights while a model is watched, if it can d
 def default_text() -> str:
     """Prose, conversation and code, for models of which nothing else is known."""
     return resources.files("ondevice.stack").joinpath("calibration.txt").read_text("utf-8")
+
+
+def sequences(model: Model, text: str, n_tokens: int) -> list[list[int]]:
+    """``n_tokens`` of text, half of it as a conversation: what comes first in it, and tokens that
+    only its form has, matter in use more than any others."""
+    half = n_tokens // 2
+    first, rest = text[: 2 * n_tokens], text[2 * n_tokens :]
+    template = ChatTemplate(model)
+    turns = [Turn(role="user", content=first), Turn(role="assistant", content=rest[: 8 * half])]
+    talk = template.tokenize(template.render(turns))[:half]
+    return [talk, model.tokenize(rest or first, add_special=True)[: n_tokens - len(talk)]]
 
 
 class Usage:
@@ -114,11 +126,14 @@ def usage_of(
                 eval_hook=EvalHook(window, usage),
             )
             try:
-                tokens = model.tokenize(text, add_special=True)[:_TOKENS]
-                for at in range(0, len(tokens), _BATCH):
-                    batch = tokens[at : at + _BATCH]
-                    context.decode(batch, n_outputs=min(_OUTPUTS, len(batch)))
-                    on_progress((at + len(batch)) / len(tokens))
+                done = 0
+                for tokens in sequences(model, text, _TOKENS):
+                    context.truncate(0)
+                    for at in range(0, len(tokens), _BATCH):
+                        batch = tokens[at : at + _BATCH]
+                        context.decode(batch, n_outputs=min(_OUTPUTS, len(batch)))
+                        done += len(batch)
+                        on_progress(done / _TOKENS)
             finally:
                 context.close()
         finally:

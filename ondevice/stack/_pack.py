@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from statistics import fmean
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
@@ -37,6 +38,7 @@ from ondevice.stack._calibrate import (
     default_text,
     divergence,
     log_probabilities,
+    sequences,
     usage_of,
 )
 from ondevice.stack._file import StackFile
@@ -49,7 +51,7 @@ from ondevice.weights.tensor_types import TENSOR_TYPES
 _LEAST_WEIGHTS = 1 << 12  # of a matrix; smaller ones stay as they are
 _MEASURED_TOKENS = 64
 _CURVE_POINTS = 16  # sizes at which the divergence is measured
-_MEASURED_PLANES = 4
+_MEASURED_PLANES = (4, 5)  # of one matrix, while all others have all
 
 
 class PackProgress(NamedTuple):
@@ -342,68 +344,92 @@ def _measure(
             eval_hook=EvalHook(stack),
         )
         open_.callback(context.close)
-        tokens = model.tokenize(text, add_special=True)[:_MEASURED_TOKENS]
-        reference = log_probabilities(context, tokens)
+        texts = sequences(model, text, _MEASURED_TOKENS)
+        reference = [log_probabilities(context, tokens) for tokens in texts]
 
         def diverges(levels: Mapping[str, npt.NDArray[np.int32]]) -> float:
             stack.products.use(stack.file.blocks)
             stack.products.use_at_most(levels)
-            return divergence(reference, log_probabilities(context, tokens))
+            pairs = zip(reference, texts, strict=True)
+            return fmean(divergence(was, log_probabilities(context, now)) for was, now in pairs)
 
         shapes = {name: matrix.shape for name, matrix in stack.file.matrices.items()}
-        steps = len(shapes) + _CURVE_POINTS
-        sensitivities = {}
-        for done, (name, shape) in enumerate(shapes.items(), 1):
-            fewer = diverges({name: np.full(len(shape.chunks()), _MEASURED_PLANES, np.int32)})
-            sensitivities[name] = _sensitivity(journal.errors[name].sum(axis=0), fewer)
-            on_progress(done / steps)
-        order = _order(shapes, journal, sensitivities)
+        steps = len(shapes) * len(_MEASURED_PLANES) + _CURVE_POINTS
+        measured: dict[str, dict[int, float]] = {}
+        for name, shape in shapes.items():
+            n_chunks = len(shape.chunks())
+            measured[name] = {}
+            for n in _MEASURED_PLANES:
+                measured[name][n] = diverges({name: np.full(n_chunks, n, np.int32)})
+            on_progress(len(measured) * len(_MEASURED_PLANES) / steps)
+        order = _order(shapes, journal, measured)
         last = len(order) - max(1, len(order) // 50)
         divergences = {len(order): 0.0}
         for done, point in enumerate(np.linspace(0, last, _CURVE_POINTS).astype(int), 1):
             divergences[int(point)] = diverges(_levels(shapes, order[:point]))
-            on_progress((len(shapes) + done) / steps)
+            on_progress((steps - _CURVE_POINTS + done) / steps)
     return order, _curve(list(shapes), order, divergences)
 
 
-def _sensitivity(errors: npt.NDArray[np.float64], diverging: float) -> float:
-    """The divergence if all of a matrix were wrong, from what it is with ``_MEASURED_PLANES``
-    planes. For small errors it grows with their square, and such planes leave small ones."""
-    wrong = (errors[_MEASURED_PLANES] - errors[PLANES]) / max(errors[0], 1e-30)
-    return float(max(diverging, 1e-9) / max(wrong, 1e-12))
-
-
 def _order(
-    shapes: Mapping[str, PlanesShape], journal: _Journal, sensitivities: Mapping[str, float]
+    shapes: Mapping[str, PlanesShape],
+    journal: _Journal,
+    divergences: Mapping[str, Mapping[int, float]],
 ) -> list[BlockId]:
     """All blocks, those first that lessen the divergence most for their bytes.
 
-    ``sensitivities``: the divergence for each matrix if all of its output were wrong.
+    ``divergences``: for each matrix, what it is with so many planes of it and all of the others.
     """
-    energies = {name: max(errors[:, 0].sum(), 1e-30) for name, errors in journal.errors.items()}
-
-    def gain(block: BlockId) -> float:
-        errors, shape = journal.errors[block.matrix][block.chunk], shapes[block.matrix]
-        less = (errors[block.plane] - errors[block.plane + 1]) / energies[block.matrix]
-        n_bytes = _layout.block_entry(block, shape).n_bytes
-        return float(less * sensitivities[block.matrix] / n_bytes)
-
-    def entry(block: BlockId) -> tuple[float, str, BlockId]:
-        return -gain(block), block.name, block
-
-    queue = [entry(block) for name, shape in shapes.items() for block in _first(name, shape)]
-    heapq.heapify(queue)
+    queue: list[tuple[float, str, BlockId]] = []
+    gains: dict[BlockId, float] = {}
+    for name, shape in shapes.items():
+        for number, errors in enumerate(journal.errors[name]):
+            blocks = [BlockId(name, number, plane) for plane in range(BASE_PLANES, PLANES)]
+            n_bytes = _layout.block_entry(blocks[0], shape).n_bytes
+            less = _lessened(errors, journal.errors[name].sum(axis=0), divergences[name])
+            gains |= dict(zip(blocks, _falling(less / n_bytes), strict=True))
+            heapq.heappush(queue, (-gains[blocks[0]], blocks[0].name, blocks[0]))
     order = []
     while queue:
         _, _, block = heapq.heappop(queue)
         order.append(block)
-        if block.plane + 1 < PLANES:
-            heapq.heappush(queue, entry(BlockId(block.matrix, block.chunk, block.plane + 1)))
+        following = BlockId(block.matrix, block.chunk, block.plane + 1)
+        if following in gains:
+            heapq.heappush(queue, (-gains[following], following.name, following))
     return order
 
 
-def _first(name: str, shape: PlanesShape) -> list[BlockId]:
-    return [BlockId(name, chunk, BASE_PLANES) for chunk in range(len(shape.chunks()))]
+def _lessened(
+    errors: npt.NDArray[np.float64],
+    of_matrix: npt.NDArray[np.float64],
+    divergences: Mapping[int, float],
+) -> npt.NDArray[np.float64]:
+    """By how much each plane from BASE_PLANES on of a chunk lessens the divergence.
+
+    It grows with the square of small errors: so the planes below those that were measured are
+    worth what they take away of the error. The chunks of a matrix share it as they do the error.
+    """
+    tiny = 1e-30
+    falls = np.maximum(of_matrix[:-1] - of_matrix[1:], 0.0)
+    least = min(divergences)
+    worth = falls * divergences[least] / max(of_matrix[least] - of_matrix[PLANES], tiny)
+    for plane in range(least, PLANES):
+        worth[plane] = divergences[plane] - divergences.get(plane + 1, 0.0)
+    share = errors[:-1] / np.maximum(of_matrix[:-1], tiny)
+    return np.asarray((share * worth)[BASE_PLANES:])
+
+
+def _falling(gains: npt.NDArray[np.float64]) -> list[float]:
+    """Gains of which none is larger than the one before: where one would be, both count as their
+    mean, since the later one cannot be had without the earlier."""
+    groups: list[tuple[float, int]] = []
+    for gain in gains:
+        groups.append((float(gain), 1))
+        while len(groups) > 1 and groups[-1][0] > groups[-2][0]:
+            (last, n_last), (before, n_before) = groups.pop(), groups.pop()
+            n = n_last + n_before
+            groups.append(((last * n_last + before * n_before) / n, n))
+    return [gain for gain, n in groups for _ in range(n)]
 
 
 def _levels(
