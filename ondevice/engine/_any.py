@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 from ondevice.engine._client import Engine
 from ondevice.engine._protocol import EngineLike
-from ondevice.engine.messages import Event, Generate, Load, Loaded
+from ondevice.engine.messages import Event, Generate, Load, Loaded, Sizing
 
 
 class AnyEngine:
@@ -21,6 +21,10 @@ class AnyEngine:
         return self._engine.loaded
 
     @property
+    def sizing(self) -> Sizing | None:
+        return self._engine.sizing
+
+    @property
     def pid(self) -> int | None:
         return self._engine.pid
 
@@ -32,6 +36,9 @@ class AnyEngine:
 
     def generate(self, request: Generate) -> Iterator[Event]:
         return self._engine.generate(request)
+
+    def resize(self, budget: int | None) -> None:
+        self._engine.resize(budget)
 
     def cancel(self) -> None:
         self._engine.cancel()

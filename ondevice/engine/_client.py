@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import queue
 import signal
 import subprocess
 import sys
@@ -29,7 +30,9 @@ from ondevice.engine.messages import (
     Loaded,
     Loading,
     Record,
+    Resize,
     Shutdown,
+    Sizing,
     decode_answer,
     encode,
 )
@@ -58,6 +61,8 @@ class Engine:
         self._process: subprocess.Popen[bytes] | None = None
         self._loaded: Loaded | None = None
         self._load: Load | None = None  # what to load again after a crash
+        self._sizing: Sizing | None = None
+        self._heard: queue.SimpleQueue[Answer | None] = queue.SimpleQueue()  # None: it has ended
         self._busy = threading.Lock()
         self._writing = threading.Lock()
 
@@ -75,6 +80,10 @@ class Engine:
     @property
     def loaded(self) -> Loaded | None:
         return self._loaded
+
+    @property
+    def sizing(self) -> Sizing | None:
+        return self._sizing
 
     @property
     def pid(self) -> int | None:
@@ -105,6 +114,10 @@ class Engine:
                 if isinstance(answer, Embedded):
                     return answer
         raise AssertionError("the answers end with Embedded or an error")
+
+    def resize(self, budget: int | None) -> None:
+        if self._process is not None:
+            self._send(Resize(budget=budget))
 
     def cancel(self) -> None:
         with contextlib.suppress(EngineDied):
@@ -144,7 +157,7 @@ class Engine:
         return self._answers()
 
     def _do_load(self, request: Load, on_progress: Callable[[float], None] | None) -> Loaded:
-        self._loaded = None
+        self._loaded = self._sizing = None
         if self._process is None:
             self._start()
         self._send(request)
@@ -177,6 +190,20 @@ class Engine:
             raise EngineError(f"The engine process cannot be started: {error}.") from error
         finally:
             os.close(log)
+        self._heard = queue.SimpleQueue()
+        listening = (_pipe(self._process.stdout), self._heard)
+        threading.Thread(target=self._listen, args=listening, name="engine", daemon=True).start()
+
+    def _listen(self, answers: IO[bytes], heard: queue.SimpleQueue[Answer | None]) -> None:
+        """Take down what the process says, until it has ended; some of it comes unasked."""
+        with contextlib.suppress(msgspec.MsgspecError, ValueError):
+            for line in answers:
+                answer = decode_answer(line)
+                if isinstance(answer, Sizing):
+                    self._sizing = answer
+                else:
+                    heard.put(answer)
+        heard.put(None)
 
     def _send(self, record: Record) -> None:
         process = self._process
@@ -197,11 +224,7 @@ class Engine:
         """
         process = self._process
         assert process is not None
-        for line in _pipe(process.stdout):
-            try:
-                answer = decode_answer(line)
-            except msgspec.MsgspecError:
-                break
+        while (answer := self._heard.get()) is not None:
             if isinstance(answer, Failed):
                 raise errors.BY_NAME.get(answer.error, OndeviceError)(answer.message)
             yield answer
@@ -211,7 +234,7 @@ class Engine:
 
     def _died(self, process: subprocess.Popen[bytes]) -> EngineDied:
         closed_by_us = self._process is None
-        self._process = self._loaded = None
+        self._process = self._loaded = self._sizing = None
         process.kill()
         code = process.wait()
         for pipe in (process.stdin, process.stdout):

@@ -16,6 +16,7 @@ from ondevice.engine.messages import (
     Generate,
     Load,
     Loaded,
+    Sizing,
     Statistics,
 )
 from ondevice.errors import EngineDied, LoadCancelled, UsageError
@@ -44,13 +45,16 @@ class FakeEngine:
     """An :class:`ondevice.engine.EngineLike` without process and model.
 
     Each reply plays the next script of ``replies`` and each load the next of ``loads``; the last
-    one is played again and again. ``requests`` is what has been asked.
+    one is played again and again. ``requests`` is what has been asked. ``sizing`` is for the test
+    to set.
     """
 
     def __init__(
         self, *replies: Sequence[Step], loads: Sequence[Sequence[Step]] = ((0.5, 1.0),)
     ) -> None:
         self.requests: list[Load | Generate] = []
+        self.resizes: list[int | None] = []
+        self.sizing: Sizing | None = None
         self.closed = False
         self._replies = deque(replies or [["Hello."]])
         self._loads = deque(loads)
@@ -95,6 +99,9 @@ class FakeEngine:
             if self._cancelled:
                 reason = "cancelled"
             yield Finished(reason=reason, statistics=_statistics(chunks))
+
+    def resize(self, budget: int | None) -> None:
+        self.resizes.append(budget)
 
     def cancel(self) -> None:
         self._cancelled = True

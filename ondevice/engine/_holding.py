@@ -19,6 +19,7 @@ from ondevice.stack import Stack, StackFile, is_stack
 from ondevice.weights import gguf
 from ondevice.weights.drafting import ModelDrafter, check_vocabulary
 from ondevice.weights.gguf import GGUFFile
+from ondevice.weights.placement import most_bytes
 from ondevice.weights.window import Window
 
 _BESIDE_WEIGHTS = 250_000_000  # bytes: what a small model needs for context, buffers and engine
@@ -32,7 +33,7 @@ class Holding:
     why: str  # it is run so
     model: Model
     context: Context
-    window: Window | None  # None: all weights are in RAM
+    window: Window | None  # None: llama.cpp holds the weights itself, or it is a stack
     drafter: ModelDrafter | None  # None: none was asked for, or there is no window
     stack: Stack | None  # None: the file is no stack
     _open: ExitStack
@@ -75,9 +76,8 @@ def hold(request: Load, on_progress: Callable[[float], None], cancel: threading.
             dial = _open_stack(stacked, chosen, request, ram, go_on)
             stack.callback(dial.close)
             model = dial.load_model()
-        elif chosen.kind == "resident":
-            repack = chosen.need.may_repack(ram.usable)
-            model = Model(file.path, use_extra_bufts=repack, on_progress=go_on)
+        elif chosen.kind == "resident" and chosen.need.may_repack(ram.usable):
+            model = Model(file.path, on_progress=go_on)
         else:
             if chosen.drafter is not None:
                 drafter = ModelDrafter.open(
@@ -88,7 +88,9 @@ def hold(request: Load, on_progress: Callable[[float], None], cancel: threading.
                     n_threads=request.n_threads,
                 )
                 stack.callback(drafter.close)
-            window = Window(file, chosen.weights_budget, on_progress=go_on)
+            # All of it takes a page more here and there than the sum of its tensors.
+            whole_bytes = most_bytes(file) if chosen.kind == "resident" else 0
+            window = Window(file, max(chosen.weights_budget, whole_bytes), on_progress=go_on)
             stack.callback(window.close)
             model = window.load_model()
         stack.callback(model.close)

@@ -5,19 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
-from ondevice.engine.messages import Event, Generate, Load, Loaded
+from ondevice.engine.messages import Event, Generate, Load, Loaded, Sizing
 
 
 class EngineLike(Protocol):
     """A model that can be loaded and asked, one thing at a time.
 
-    ``load`` and ``generate`` block; call them from a worker thread. ``cancel`` and ``close`` may
-    be called from any other thread meanwhile. Errors are those of :mod:`ondevice.errors`.
+    ``load`` and ``generate`` block; call them from a worker thread. ``resize``, ``cancel`` and
+    ``close`` may be called from any other thread meanwhile. Errors are those of
+    :mod:`ondevice.errors`.
     """
 
     @property
     def loaded(self) -> Loaded | None:
         """The model that is ready, or None."""
+
+    @property
+    def sizing(self) -> Sizing | None:
+        """How RAM is used now; None for a model that is not here."""
 
     @property
     def pid(self) -> int | None:
@@ -31,6 +36,12 @@ class EngineLike(Protocol):
 
         Raises :class:`EngineDied` when the process ended by itself; the next call starts it again
         with the same model.
+        """
+
+    def resize(self, budget: int | None) -> None:
+        """Give the weights that many bytes of RAM; None: what there is room for.
+
+        ``sizing`` tells when it is done, which takes a moment.
         """
 
     def cancel(self) -> None:

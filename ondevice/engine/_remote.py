@@ -25,6 +25,7 @@ from ondevice.engine.messages import (
     Generate,
     Load,
     Loaded,
+    Sizing,
     Statistics,
 )
 from ondevice.errors import EngineDied, EngineError, ModelNotFound, UsageError
@@ -89,6 +90,7 @@ class RemoteEngine:
     """
 
     pid: int | None = None
+    sizing: Sizing | None = None
 
     def __init__(self, api_key: str | None = None) -> None:
         self._api_key = api_key
@@ -178,6 +180,9 @@ class RemoteEngine:
                 seed=request.sampling.seed or 0,
             ),
         )
+
+    def resize(self, budget: int | None) -> None:
+        """The server's RAM is its own affair."""
 
     def cancel(self) -> None:
         self._heard.put(_End(reason="cancelled"))

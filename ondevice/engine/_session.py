@@ -6,7 +6,7 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 
 import msgspec
 import numpy as np
@@ -38,8 +38,10 @@ _EMBEDDED = 512  # tokens of a text to embed at most: it is computed at once
 class Session:
     """Answers conversations with ``model`` in ``context``, whose KV cache it keeps warm.
 
-    ``window`` is what feeds the model, if it is larger than RAM; ``drafter`` then proposes tokens,
-    or else what the conversation has said before."""
+    ``window`` is what feeds the model, unless it is all in RAM for good; ``drafter`` then proposes
+    tokens, or else what the conversation has said before. ``settle`` is called between two passes:
+    now more or fewer weights may be held in RAM.
+    """
 
     def __init__(
         self,
@@ -48,13 +50,14 @@ class Session:
         window: Window | None = None,
         drafter: Drafter | None = None,
         stack: Stack | None = None,
+        settle: Callable[[], None] = lambda: None,
     ) -> None:
         self._model = model
         self._stack = stack
         self._window = window
-        # A pass of a model in RAM costs too little for drafts to pay.
         self._speculation = Speculation(context, drafter or PromptLookup()) if window else None
         self._context = context
+        self._settle = settle
         self._embedder: Context | None = None  # made when it is first wanted
         self._prompter = Prompter(model, context.n_ctx)
         #: The last conversation as tokens, the reply as it was sampled.
@@ -221,6 +224,7 @@ class Session:
         context = self._context
         new = tokens[len(context.tokens) :]
         for at in range(0, len(new), context.batch_tokens):
+            self._settle()
             if not context.decode(new[at : at + context.batch_tokens], cancel):
                 return False
             if len(new) > context.batch_tokens:
@@ -236,14 +240,20 @@ class Session:
 
     def _next(self, token: int, sampler: Sampler) -> list[int]:
         """The tokens after ``token``: one, or as many as a drafter foresaw."""
-        if self._speculation is not None:
+        self._settle()
+        # A pass of a model in RAM costs too little for drafts to pay.
+        if self._speculation is not None and self._is_streaming:
             return self._speculation.decode(token, sampler)
         self._context.decode([token])
         return [sampler.sample(self._context)]
 
+    @property
+    def _is_streaming(self) -> bool:
+        return self._window is not None and self._window.placement.absent_bytes > 0
+
     def _streamed(self) -> Streaming | None:
         """What the window has done since the model was loaded."""
-        if self._window is None or self._speculation is None:
+        if self._window is None or self._speculation is None or not self._is_streaming:
             return None
         done = self._window.statistics()
         return Streaming(

@@ -19,6 +19,7 @@ from typing import BinaryIO, NamedTuple
 from ondevice import llama
 from ondevice.engine._holding import Holding, hold
 from ondevice.engine._session import Session
+from ondevice.engine._sizing import FixedWeights, Sizer, StackWeights, Weights, WindowWeights
 from ondevice.engine.messages import (
     Cancel,
     Embed,
@@ -29,6 +30,7 @@ from ondevice.engine.messages import (
     Loading,
     Record,
     Request,
+    Resize,
     Shutdown,
     decode_request,
     encode,
@@ -39,7 +41,7 @@ _OOM_SCORE_ADJ = "800"  # of 1000: when memory runs out, the engine goes and the
 
 
 class _Job(NamedTuple):
-    request: Load | Generate | Embed
+    request: Load | Generate | Embed | Resize
     cancel: threading.Event
 
 
@@ -52,6 +54,8 @@ class Worker:
         self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
         self._holding: Holding | None = None
         self._session: Session | None = None
+        self._sizer: Sizer | None = None
+        self._sending = threading.Lock()
 
     def run(self) -> None:
         """Work until Shutdown or until the app is gone."""
@@ -67,6 +71,8 @@ class Worker:
                             self._send(event)
                     case Embed():
                         self._send(self._loaded_session.embed(job.request.texts, job.cancel))
+                    case Resize():  # it has been seen; now is the time for it
+                        self._settle()
             except OndeviceError as error:
                 self._send(Failed(error=type(error).__name__, message=str(error)))
             except Exception as error:
@@ -81,6 +87,9 @@ class Worker:
             match request:
                 case Cancel():
                     cancel.set()
+                case Resize():
+                    if (sizer := self._sizer) is not None:
+                        sizer.resize(request.budget)
                 case Shutdown():
                     break
                 case _:
@@ -90,14 +99,18 @@ class Worker:
         os._exit(0)
 
     def _send(self, record: Record) -> None:
-        self._answers.write(encode(record))
-        self._answers.flush()
+        with self._sending:
+            self._answers.write(encode(record))
+            self._answers.flush()
 
     def _load(self, request: Load, cancel: threading.Event) -> Loaded:
         started = time.perf_counter()
         self._unload()
         self._holding = held = hold(request, lambda f: self._send(Loading(fraction=f)), cancel)
-        self._session = Session(held.model, held.context, held.window, held.drafter, held.stack)
+        self._session = Session(
+            held.model, held.context, held.window, held.drafter, held.stack, self._settle
+        )
+        self._sizer = Sizer(_weights(held), request.ram, self._send, self._wake)
         placement = held.window.placement if held.window else None
         return Loaded(
             path=str(held.plan.file.path),
@@ -117,7 +130,19 @@ class Worker:
             load_ms=(time.perf_counter() - started) * 1e3,
         )
 
+    def _settle(self) -> None:
+        if self._sizer is not None:
+            self._sizer.settle()
+
+    def _wake(self) -> None:
+        """Have the main thread settle, should it be waiting for a job."""
+        if self._jobs.empty():
+            self._jobs.put(_Job(Resize(budget=None), threading.Event()))
+
     def _unload(self) -> None:
+        if self._sizer is not None:
+            self._sizer.close()
+            self._sizer = None
         if self._session is not None:
             self._session.close()
         if self._holding is not None:
@@ -129,6 +154,14 @@ class Worker:
         if self._session is None:
             raise UsageError("No model is loaded.")
         return self._session
+
+
+def _weights(held: Holding) -> Weights:
+    if held.window is not None:
+        return WindowWeights(held.window)
+    if held.stack is not None:
+        return StackWeights(held.stack)
+    return FixedWeights(held.model.size_bytes)
 
 
 def main() -> None:

@@ -83,6 +83,12 @@ class Embed(Record, frozen=True, kw_only=True):
     texts: tuple[str, ...]  # of at most 512 tokens each
 
 
+class Resize(Record, frozen=True, kw_only=True):
+    """Have the weights take another amount of RAM, also while a reply is under way."""
+
+    budget: int | None  # bytes; None: as much as there is room for, which changes with time
+
+
 class Cancel(Record, frozen=True, kw_only=True):
     """Stop what is under way."""
 
@@ -118,6 +124,23 @@ class Loaded(Record, frozen=True, kw_only=True):
     kv_bytes: int  # KV cache as allocated
     compute_bytes: int  # compute and output buffers as allocated
     load_ms: float
+
+
+class Sizing(Record, frozen=True, kw_only=True):
+    """How RAM is used now: comes unasked, with a load and each time that it has changed."""
+
+    budget: int | None  # bytes for weights, as asked for last; None: what there is room for
+    resident_bytes: int  # weights in RAM, buffers for the streamed ones included
+    absent_bytes: int  # weights that are not: read when they are needed, or left out of a stack
+    least_bytes: int  # the smallest budget with which the model runs
+    most_bytes: int  # the budget from which on more changes nothing; as above: it is fixed
+    room_bytes: int  # what weights could take without disturbing other programs
+    limit_bytes: int  # RAM of the machine, or the lowest limit below it
+    limit_source: str  # such as "all RAM of this machine"
+    n_blocks: int = 0  # of a stack, that are in RAM
+    total_blocks: int = 0  # of a stack
+    experts_used: int = 0  # since the load, each once for a pass and block
+    experts_found: int = 0  # of these, in RAM already
 
 
 class PromptProgress(Record, frozen=True, kw_only=True):
@@ -201,9 +224,9 @@ class Failed(Record, frozen=True, kw_only=True):
     message: str
 
 
-Request = Load | Generate | Embed | Cancel | Shutdown
+Request = Load | Generate | Embed | Resize | Cancel | Shutdown
 Event = PromptProgress | Notice | Chunk | Finished
-Answer = Loading | Loaded | Event | Embedded | Failed
+Answer = Loading | Loaded | Sizing | Event | Embedded | Failed
 
 _encoder = msgspec.json.Encoder()
 _request_decoder: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)

@@ -44,10 +44,14 @@ class Placement:
     @cached_property
     def resident_bytes(self) -> int:
         """RAM that this takes: never more than the budget."""
+        return self.own_bytes + sum(span.n_bytes for span, _ in spans(self.pinned))
+
+    @cached_property
+    def own_bytes(self) -> int:
+        """Of these, bytes that are memory of the process, and not pages of files."""
         tensors = [tensor for block in self.experts for tensor in block.tensors]
         return (
-            sum(span.n_bytes for span, _ in spans(self.pinned))
-            + self.ring_bytes
+            self.ring_bytes
             + sum(block.n_slots * block.bytes_per_slot for block in self.experts)
             + N_STAGES * max(map(stage_bytes, tensors), default=0)
         )
@@ -128,6 +132,11 @@ def least_bytes(file: GGUFFile) -> int:
         kinds.streaming(len(kinds.candidates)).resident_bytes,
         kinds.streaming(0, experts=()).resident_bytes,
     )
+
+
+def most_bytes(file: GGUFFile) -> int:
+    """The budget with which all of the model is in RAM."""
+    return _Kinds.of(file).streaming(0, experts=()).resident_bytes
 
 
 @dataclass(frozen=True)

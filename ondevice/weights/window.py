@@ -19,7 +19,7 @@ from ondevice.llama import OP_NONE, Actions, Model, Tensor
 from ondevice.weights.experts import Experts
 from ondevice.weights.gguf import GGUFFile, TensorInfo
 from ondevice.weights.mapped import MappedFiles
-from ondevice.weights.placement import Placement, least_bytes, place, spans
+from ondevice.weights.placement import Placement, least_bytes, most_bytes, place, spans
 from ondevice.weights.reader import Reader, Reading, Span
 from ondevice.weights.ring import Ring
 
@@ -81,6 +81,8 @@ class Window:
         on_progress: Callable[[float], bool] = lambda _: True,
     ) -> None:
         self._file = file
+        self.least_bytes = least_bytes(file)  # the smallest budget
+        self.most_bytes = most_bytes(file)  # the one that holds all weights
         #: Where each tensor is.
         self.placement: Placement = place(file, budget_bytes)
         self._reader = Reader([part.path for part in file.parts])
@@ -113,11 +115,6 @@ class Window:
             self._experts.close()
         self._reader.close()
         self._mapped.close()
-
-    @property
-    def least_bytes(self) -> int:
-        """The smallest budget."""
-        return least_bytes(self._file)
 
     def aim(self, budget_bytes: int) -> None:
         """Have the placement of another budget soon: during the next pass, or with :meth:`settle`.

@@ -1,0 +1,234 @@
+"""Keeps the weights as large as there is room for, while the engine works and while it waits."""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from typing import Protocol
+
+from msgspec.structs import replace
+
+from ondevice.engine.messages import Sizing
+from ondevice.errors import OndeviceError
+from ondevice.ram.available import AvailableRam
+from ondevice.ram.pressure import Governor, room_for_weights
+from ondevice.ram.process import of_process
+from ondevice.stack import Stack
+from ondevice.weights.window import Window
+
+_LOOK_S = 0.1  # between two looks at what is available
+_TELL_S = 1.0  # between two reports of room that has changed, and nothing else
+
+
+class Weights(Protocol):
+    """Weights of which more or fewer can be in RAM; sizes are in bytes."""
+
+    @property
+    def least_bytes(self) -> int: ...
+    @property
+    def most_bytes(self) -> int: ...
+    @property
+    def resident_bytes(self) -> int: ...
+    @property
+    def own_bytes(self) -> int:
+        """Of these, those that are no pages of files, which anyone may take away."""
+
+    @property
+    def absent_bytes(self) -> int: ...
+
+    def aim(self, budget_bytes: int) -> None:
+        """Take note of a budget; any thread may call this at any time."""
+
+    def settle(self) -> bool:
+        """Take up the budget, between two passes; True: it is done, else it needs another call."""
+
+    def describe(self, sizing: Sizing) -> Sizing:
+        """Add what only weights of this kind have."""
+
+
+class WindowWeights:
+    """Weights of which some are pinned and the others streamed."""
+
+    def __init__(self, window: Window) -> None:
+        self._window = window
+        self.least_bytes, self.most_bytes = window.least_bytes, window.most_bytes
+        self.aim, self.settle = window.aim, window.settle
+
+    @property
+    def resident_bytes(self) -> int:
+        return self._window.placement.resident_bytes
+
+    @property
+    def own_bytes(self) -> int:
+        return self._window.placement.own_bytes
+
+    @property
+    def absent_bytes(self) -> int:
+        return self._window.placement.absent_bytes
+
+    def describe(self, sizing: Sizing) -> Sizing:
+        done = self._window.statistics()
+        return replace(sizing, experts_used=done.experts_used, experts_found=done.experts_found)
+
+
+class StackWeights:
+    """The weights of a stack, of which some blocks are left out."""
+
+    def __init__(self, stack: Stack) -> None:
+        self._stack = stack
+        self._aim: int | None = None
+        self.least_bytes = stack.file.ram_bytes[stack.file.n_base - 1]
+        self.most_bytes = stack.file.ram_bytes[-1]
+
+    @property
+    def resident_bytes(self) -> int:
+        return self._stack.resident_bytes
+
+    @property
+    def own_bytes(self) -> int:
+        return self._stack.resident_bytes
+
+    @property
+    def absent_bytes(self) -> int:
+        return self.most_bytes - self._stack.resident_bytes
+
+    def aim(self, budget_bytes: int) -> None:
+        self._aim = budget_bytes
+
+    def settle(self) -> bool:
+        budget, self._aim = self._aim, None
+        if budget is not None:
+            self._stack.resize(budget)
+        return True
+
+    def describe(self, sizing: Sizing) -> Sizing:
+        total = len(self._stack.file.blocks)
+        return replace(sizing, n_blocks=self._stack.n_blocks, total_blocks=total)
+
+
+class FixedWeights:
+    """Weights that llama.cpp has repacked for its fastest kernels: they stay as they are."""
+
+    absent_bytes = 0
+
+    def __init__(self, n_bytes: int) -> None:
+        self.least_bytes = self.most_bytes = self.resident_bytes = self.own_bytes = n_bytes
+
+    def aim(self, budget_bytes: int) -> None:
+        pass
+
+    def settle(self) -> bool:
+        return True
+
+    def describe(self, sizing: Sizing) -> Sizing:
+        return sizing
+
+
+class Sizer:
+    """Gives ``weights`` the RAM that there is room for, at most ``limit`` bytes for the process.
+
+    ``tell`` is called when something has changed, mostly from a thread of its own. ``wake`` must
+    have the thread that decodes call :meth:`settle` once it is idle; between two passes it calls
+    that anyway.
+    """
+
+    def __init__(
+        self,
+        weights: Weights,
+        limit: int | None,
+        tell: Callable[[Sizing], None],
+        wake: Callable[[], None],
+    ) -> None:
+        self._weights = weights
+        self._limit = limit
+        self._tell = tell
+        self._wake = wake
+        self._wish: int | None = None  # of the user, bytes
+        self._wishes: queue.SimpleQueue[int | None] = queue.SimpleQueue()  # not looked at yet
+        self._settled = True
+        self._governor = Governor(
+            weights.least_bytes, weights.most_bytes, min(weights.resident_bytes, weights.most_bytes)
+        )
+        self._told: Sizing | None = None
+        self._told_at = 0.0
+        self._called = threading.Event()
+        self._closed = False
+        self._look()
+        self._thread = threading.Thread(target=self._watch, name="sizing", daemon=True)
+        self._thread.start()
+
+    def resize(self, budget: int | None) -> None:
+        """Take the user's wish, in bytes; None: decide alone. Any thread may call this."""
+        self._wishes.put(budget)
+        self._called.set()
+
+    def settle(self) -> None:
+        """Take up what was decided: between two passes, by the thread that decodes."""
+        if self._settled:
+            return
+        try:
+            self._settled = self._weights.settle()
+        except OndeviceError:
+            traceback.print_exc()  # into the log; what cannot be read fails the next reply as well
+            self._settled = True
+
+    def close(self) -> None:
+        """Stop looking."""
+        self._closed = True
+        self._called.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._closed:
+            self._called.wait(_LOOK_S)
+            self._called.clear()
+            self._look()
+            if not self._settled:
+                self._wake()
+
+    def _look(self) -> None:
+        weights, governor, now = self._weights, self._governor, time.monotonic()
+        used = of_process(os.getpid())
+        assert used is not None
+        own, before = weights.own_bytes, governor.budget
+        room, ram = room_for_weights(used, own, weights.resident_bytes - own, self._limit)
+        while not self._wishes.empty():
+            self._wish = wish = self._wishes.get()
+            governor.most = weights.most_bytes
+            if wish is not None:
+                governor.most = max(weights.least_bytes, min(wish, weights.most_bytes))
+                governor.budget = max(weights.least_bytes, min(wish, room))
+        if governor.decide(room, now) != before:
+            weights.aim(governor.budget)
+            self._settled = False
+        self._report(room, ram, now)
+
+    def _report(self, room: int, ram: AvailableRam, now: float) -> None:
+        """Tell what has changed: room alone, which always changes, only now and then."""
+        weights = self._weights
+        sizing = weights.describe(
+            Sizing(
+                budget=self._wish,
+                resident_bytes=weights.resident_bytes,
+                absent_bytes=weights.absent_bytes,
+                least_bytes=weights.least_bytes,
+                most_bytes=weights.most_bytes,
+                room_bytes=max(0, room),
+                limit_bytes=min(ram.total, self._limit or ram.total),
+                limit_source="the limit in your settings" if self._limit else ram.source,
+            )
+        )
+        told = self._told
+        if told == sizing:
+            return
+        changed = told is None or (told.budget, told.resident_bytes) != (
+            sizing.budget,
+            sizing.resident_bytes,
+        )
+        if changed or now - self._told_at >= _TELL_S:
+            self._told, self._told_at = sizing, now
+            self._tell(sizing)

@@ -1,0 +1,72 @@
+"""Decides, from what is available over time, how much RAM weights may take."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+
+from ondevice.ram.available import AvailableRam, look
+from ondevice.ram.process import ProcessRam
+
+_CALM_S = 2.0  # for so long there must be room before any of it is taken
+_STEP_S = 0.5  # between two steps of growing
+_STEPS = 8  # from nothing to everything
+_GRAIN = 8_000_000  # bytes; by less it is not worth to change anything
+_LIBRARIES = 24_000_000  # bytes of the engine that are file cache: part of what a plan counts
+
+# What is kept free for the system and for what others take within a moment.
+_MARGIN_SHARE, _LEAST_MARGIN, _MOST_MARGIN = 40, 16_000_000, 200_000_000
+
+
+@dataclass(slots=True)
+class Governor:
+    """Shrinks at once when room is short; grows in steps, once there has been room for a while."""
+
+    least: int  # bytes: the smallest budget of the weights
+    most: int  # bytes: the largest that changes anything
+    budget: int  # bytes that they may take now
+    _since: float | None = None  # seconds, of the same clock as ``now``: room for a step since then
+    _lowest: int = 0  # the least room since then
+
+    def decide(self, room: int, now: float) -> int:
+        """The budget, given that there is ``room`` bytes for weights ``now`` (seconds)."""
+        room = max(self.least, min(room, self.most))
+        if room < self.budget:
+            # A bit further than needed, or the next moment would ask for more again.
+            self.budget = room if room == self.most else max(self.least, room - _GRAIN)
+            self._since = None
+        elif room < min(self.budget + 2 * _GRAIN, self.most) or self.budget >= self.most:
+            self._since = None
+        elif self._since is None:
+            self._since, self._lowest = now, room
+        else:
+            self._lowest = min(self._lowest, room)
+            if now - self._since >= _CALM_S:
+                step = max(self.most // _STEPS, 2 * _GRAIN)
+                self.budget = min(self._lowest, self.budget + step)
+                self._since, self._lowest = now - _CALM_S + _STEP_S, room
+        return self.budget
+
+
+def room_for_weights(
+    used: ProcessRam, own_bytes: int, mapped_bytes: int, limit: int | None
+) -> tuple[int, AvailableRam]:
+    """Bytes that weights could take now, and what that was told from.
+
+    The process ``used`` so much. Of its weights, ``own_bytes`` are memory of its own, which nobody
+    else can have, and ``mapped_bytes`` are pages of files. ``limit`` is the user's, in bytes.
+    """
+    ram = look()
+    held = own_bytes
+    if sys.platform != "linux":  # where pages that are mapped do not count as available
+        held += mapped_bytes
+    room = ram.available + held - max(ram.reserve, _margin(ram.total))
+    if limit is not None:
+        beside = used.resident - held + _LIBRARIES
+        room = min(room, limit - beside)
+    return room, ram
+
+
+def _margin(total: int) -> int:
+    """Bytes to leave free of a total."""
+    return max(_LEAST_MARGIN, min(total // _MARGIN_SHARE, _MOST_MARGIN))
