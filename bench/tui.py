@@ -88,7 +88,7 @@ def start_s() -> float:
         )
         os.close(theirs)
         seen = b""
-        while b"Ask anything" not in seen:
+        while b"sk anything" not in seen:  # the cursor is on the first letter
             if not select.select([ours], [], [], 60)[0]:
                 raise TimeoutError("The prompt did not come.")
             seen += os.read(ours, 65536)
