@@ -39,6 +39,7 @@ class OndeviceApp(App[None]):
         "screens/chat.tcss",
         "screens/dialog.tcss",
         "screens/linear.tcss",
+        "screens/ram.tcss",
     ]
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+q", "quit", "Quit", id="app.quit", priority=True),

@@ -36,6 +36,7 @@ COMMANDS = (
     Command("memory", "memory", "See what is remembered", "[WORDS]"),
     Command("private", "private", "Remember and recall nothing in this chat, or do so again"),
     Command("models", "models", "Choose, fetch and load a model"),
+    Command("ram", "ram", "See what is in RAM, and change how much may be"),
     Command("export", "export", "Write this chat to a Markdown or JSON file", "FILE"),
     Command("import", "import", "Read chats from a JSON file", "FILE"),
     Command("set", "set", "Change a setting, or see them all", "[KEY [VALUE]]"),

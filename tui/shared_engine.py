@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 
 from ondevice.engine import EngineLike
-from ondevice.engine.messages import Event, Load, Loaded
+from ondevice.engine.messages import Event, Load, Loaded, Sizing
 from tui.background import in_thread
 
 _CLOSING = 2.0  # seconds in which a cancelled request should end
@@ -20,11 +20,17 @@ class SharedEngine:
         self._engine = engine
         self.free = asyncio.Lock()
         self.cancel = engine.cancel
+        self.resize = engine.resize
 
     @property
     def loaded(self) -> Loaded | None:
         """The model that is ready, or None."""
         return self._engine.loaded
+
+    @property
+    def sizing(self) -> Sizing | None:
+        """How its RAM is used now; None for a model that is not here."""
+        return self._engine.sizing
 
     @property
     def pid(self) -> int | None:

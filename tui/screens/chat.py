@@ -21,6 +21,7 @@ from tui.screens.chat_keeping import ChatKeeping
 from tui.screens.chat_memory import ChatMemory
 from tui.screens.chat_turns import ChatTurns
 from tui.screens.models import ModelsScreen
+from tui.screens.ram import RamScreen
 
 _LOOK_AT_RAM = 1.0  # seconds
 
@@ -33,6 +34,7 @@ class ChatScreen(ChatTurns, ChatKeeping, ChatMemory):
         Binding("ctrl+r", "chats", "Chats", id="chat.chats"),
         Binding("ctrl+o", "memory", "Memory", id="chat.memory"),
         Binding("ctrl+l", "models", "Models", id="chat.models"),
+        Binding("ctrl+g", "ram", "RAM", id="chat.ram"),
         Binding("f1", "help", "Help", id="chat.help"),
         Binding("ctrl+f", "find", "Find", show=False, id="chat.find", priority=True),
         # Before the prompt takes them for its own few lines.
@@ -157,6 +159,9 @@ class ChatScreen(ChatTurns, ChatKeeping, ChatMemory):
         if model is not None:
             self.conversation.stop()
             self.load_model(model)
+
+    def action_ram(self) -> None:
+        self.app.push_screen(RamScreen(self.engine, lambda: self.status.estimate))
 
     @work(group="load", exclusive=True)
     async def load_model(self, model: InstalledModel | None = None) -> None:
