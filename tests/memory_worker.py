@@ -73,6 +73,7 @@ def _print(event: dict[str, Any]) -> None:
 if __name__ == "__main__":
     store, export, seed, *words = sys.argv[1:]
     passphrases = ["" if word == "-" else word for word in words]
+    _print({"begin": "open"})
     memory = Memory(Database(Path(store), passphrases[0]))
     _print({"done": "open"})
     work(memory, int(seed), _print, tasks=TASKS, export=Path(export), passphrases=passphrases)
