@@ -89,11 +89,15 @@ def forget(connection: Connection, ids: Iterable[int]) -> None:
 
 
 def _forget_quotations(connection: Connection, text: str) -> None:
-    """Take ``text`` out of messages that quote it, and out of titles that were made of it."""
+    """Take ``text`` out of messages and attachments that quote it, and out of titles made of it."""
     if len(text) >= _QUOTABLE:
-        for column in ("content", "thinking"):
+        for table, column in (
+            ("message", "content"),
+            ("message", "thinking"),
+            ("attachment", "content"),
+        ):
             connection.execute(
-                f"UPDATE message SET {column} = replace({column}, ?1, ?2) "
+                f"UPDATE {table} SET {column} = replace({column}, ?1, ?2) "
                 f"WHERE instr({column}, ?1)",
                 (text, FORGOTTEN),
             )
