@@ -188,6 +188,12 @@ def test_a_folder_that_cannot_be_written_is_an_error_with_advice(path: Path) -> 
         Database(path)
 
 
+def test_a_folder_that_cannot_be_made_is_an_error_with_advice(path: Path) -> None:
+    path.parent.write_text("a file where the folder should be")
+    with pytest.raises(StoreError, match="ONDEVICE_HOME"):
+        Database(path)
+
+
 def test_a_full_disk_loses_only_the_change_that_did_not_fit(path: Path) -> None:
     database = Database(path)
     add(database, "kept")
