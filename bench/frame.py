@@ -57,6 +57,10 @@ def _processor() -> str:
     return platform.processor()
 
 
+def mean(values: Iterable[float]) -> float:
+    return statistics.fmean(values)
+
+
 def median(values: Iterable[float]) -> float:
     return statistics.median(list(values))
 
