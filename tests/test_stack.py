@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import short_model
 import tiny_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,9 +22,19 @@ from ondevice.cli import run
 from ondevice.engine import Engine
 from ondevice.engine.messages import Finished, Generate, Load, Sampling, Turn
 from ondevice.errors import MemoryShortError, ModelFileError, UsageError
-from ondevice.llama import PLANES, Context, EvalHook, Model, Planes, PlanesShape, encode
+from ondevice.llama import (
+    PLANES,
+    ChatTemplate,
+    Context,
+    EvalHook,
+    Model,
+    Planes,
+    PlanesShape,
+    encode,
+)
 from ondevice.stack import Stack, StackFile, is_stack, pack
 from ondevice.stack._calibrate import divergence, log_probabilities
+from ondevice.stack._file import RING_BYTES
 from ondevice.weights import gguf
 
 pytestmark = pytest.mark.skipif(
@@ -62,8 +73,8 @@ def decoded(encoded: llama.Encoded, rows: int, columns: int, level: int) -> np.n
     u = np.zeros((rows, columns), np.int64)
     for plane in range(level):
         bits = np.unpackbits(encoded.planes[plane], bitorder="little").reshape(rows, columns)
-        u += np.where(bits, 32 >> plane, -(32 >> plane))
-    v = (u * 128 * (12288 + u * u)) >> 16
+        u += np.where(bits, 64 >> plane, -(64 >> plane))
+    v = (u * (49152 + u * u)) >> 12
     low, high = encoded.nibbles & 15, encoded.nibbles >> 4
     nibbles = np.stack([low, high], axis=1).reshape(rows, columns // 16).repeat(16, axis=1)
     scales = (encoded.scales.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
@@ -131,10 +142,15 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def packed(default_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The default model as a stack."""
-    path = tmp_path_factory.mktemp("stack") / "smollm2.stack.gguf"
-    pack(default_model, path, calibration=TEXT)
+def short(default_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return short_model.write(default_model, tmp_path_factory.mktemp("short") / "short.gguf")
+
+
+@pytest.fixture(scope="module")
+def packed(short: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Real weights as a stack."""
+    path = tmp_path_factory.mktemp("stack") / "short.stack.gguf"
+    pack(short, path, calibration=TEXT)
     return path
 
 
@@ -160,6 +176,11 @@ def opened(
         stack.close()
 
 
+def streaming_bytes(file: StackFile) -> int:
+    """RAM with which the base is resident and all else is streamed."""
+    return file.ram_bytes[file.n_base - 1] + RING_BYTES
+
+
 def greedy(context: Context, n: int) -> list[int]:
     """The next ``n`` tokens."""
     tokens = []
@@ -175,10 +196,8 @@ def logits_after(context: Context, text: str) -> np.ndarray:
     return context.logits()
 
 
-def test_more_blocks_bring_the_answers_nearer_to_the_model(
-    packed: Path, default_model: Path
-) -> None:
-    model = Model(default_model, use_extra_bufts=False)
+def test_more_blocks_bring_the_answers_nearer_to_the_model(packed: Path, short: Path) -> None:
+    model = Model(short, use_extra_bufts=False)
     context = Context(model, n_ctx=256, n_threads=1)
     tokens = model.tokenize(TEXT)
     wanted = log_probabilities(context, tokens)
@@ -223,7 +242,7 @@ def test_resizing_in_mid_reply_keeps_the_conversation(packed: Path) -> None:
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.9])
 def test_what_is_streamed_gives_the_very_same_answers(packed: Path, share: float) -> None:
     file = StackFile.of(gguf.read(packed))
-    least, most = file.least_whole_bytes, file.ram_bytes[-1]
+    least, most = streaming_bytes(file), file.ram_bytes[-1]
     with opened(packed) as (_, context):
         prompt = logits_after(context, TEXT)
         tokens, final = greedy(context, 4), context.logits()
@@ -239,7 +258,7 @@ def test_what_is_streamed_gives_the_very_same_answers(packed: Path, share: float
 
 def test_what_is_resident_can_draft_for_what_is_streamed(packed: Path) -> None:
     file = StackFile.of(gguf.read(packed))
-    budget = (file.ram_bytes[file.n_base - 1] + file.ram_bytes[-1]) // 2
+    budget = streaming_bytes(file) + (3 << 20)
     with opened(packed, budget, whole=True) as (stack, context):
         drafting = Context(
             context.model, n_ctx=256, n_threads=1, eval_hook=EvalHook(stack.resident())
@@ -319,7 +338,7 @@ def test_a_flipped_bit_is_found_when_it_is_streamed(packed: Path, tmp_path: Path
     file = StackFile.of(gguf.read(packed))
     bad = flipped(packed, file.blocks[-1].tensor.offset + 99, tmp_path / "bad.gguf")
     with (
-        opened(bad, file.least_whole_bytes, whole=True) as (_, context),
+        opened(bad, streaming_bytes(file), whole=True) as (_, context),
         pytest.raises(ModelFileError, match="damaged"),
     ):
         logits_after(context, TEXT)
@@ -396,14 +415,19 @@ def test_pack_and_show_commands(
 
 
 def test_the_engine_holds_as_much_of_a_stack_as_fits(packed: Path, tmp_path: Path) -> None:
+    question = Turn("user", "What is the capital of France?")
+    with opened(packed) as (_, context):
+        template = ChatTemplate(context.model)
+        context.decode(template.tokenize(template.render([question])))
+        expected = context.model.text(greedy(context, 12))
     with Engine(log=tmp_path / "engine.log") as engine:
         engine.load(Load(path=str(packed), n_ctx=512))
-        question = Turn("user", "What is the capital of France?")
         events = list(
             engine.generate(
                 Generate(turns=(question,), sampling=Sampling(temperature=0), max_tokens=24)
             )
         )
         assert isinstance(events[-1], Finished)
-        assert "Paris" in "".join(getattr(event, "text", "") for event in events)
+        text = "".join(getattr(event, "text", "") for event in events)
+        assert text[:12] == expected[:12]
         assert len(engine.embed(["a text"]).vectors[0]) == 576

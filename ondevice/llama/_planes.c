@@ -1,8 +1,8 @@
 /* The arithmetic of residual stacks: matrices in bit planes, multiplied as they lie.
 
    docs/stack-format.md says what the bytes mean. In short: a weight is scale * nibble * v(U), where
-   each plane p that is loaded moves U by 32 >> p, up where its bit is 1 and down where it is 0, and
-   v(U) = U * (12288 + U * U) / 512 widens the steps outwards. So one more plane halves the step of
+   each plane p that is loaded moves U by 64 >> p, up where its bit is 1 and down where it is 0, and
+   v(U) = U * (49152 + U * U) / 4096 widens the steps outwards. So one more plane halves the step of
    every weight, and nothing else changes.
 
    Weights become 16-bit integers, a few rows at a time, and are multiplied with activations that
@@ -19,12 +19,13 @@
 #endif
 #define UNROLLED _Pragma("GCC unroll 16") /* so that what they index stays in registers */
 
-enum { PLANES = 6, GROUP = 16, WORD = 32, SPAN = 256, X_MOST = 4095 };
+enum { PLANES = 7, CODES = 1 << PLANES, GROUP = 16, WORD = 32, SPAN = 256, X_MOST = 4095 };
 enum {
     ROWS = 4, COLUMNS = 4, /* of a tile: its sums are in registers */
     GATHERED = 32,         /* rows that are expanded before they meet a second tile of columns */
     PASS = 96,             /* columns that are rounded at once */
-    AHEAD = 4096           /* bytes of a plane that are wanted early: there are many streams */
+    SHARES = 4,            /* into which a thread's part is cut, for when one is slower */
+    AHEAD = 1024           /* bytes of a plane that are wanted early: there are many streams */
 };
 
 enum { SCALES, NIBBLES, FIRST_PLANE, PARTS = FIRST_PLANE + PLANES }; /* of a chunk */
@@ -56,7 +57,7 @@ static float scale_of(uint16_t bits) {
     return value;
 }
 
-static int widened(int u) { return (u * 128 * (12288 + u * u)) >> 16; }
+static int widened(int u) { return (u * (49152 + u * u)) >> 12; }
 
 /* Where number i of 64 lies in expanded weights and rounded activations. */
 static int place(int i) {
@@ -69,10 +70,22 @@ static int place(int i) {
 
 /* ------------------------------------------------------------------ expanding weights */
 
-/* v for each code of each level: a code has the bit of plane p at 32 >> p. */
-static int16_t values[PLANES + 1][64];
+/* U of a code, which has a bit for each plane that is loaded, the first one highest. */
+static int moved(int code, int level) { return (2 * code + 1 - (1 << level)) << (PLANES - level); }
 
-static int lowest_of(int level) { return (64 >> level) - 64; }
+static int16_t values[PLANES + 1][CODES]; /* v for each code of each level */
+
+#ifdef WIDE
+static inline __attribute__((always_inline)) __m512i looked_up(const int level,
+                                                               const __m512i *table, __m512i codes) {
+    if (level < 6) return _mm512_permutexvar_epi16(codes, table[0]);
+    const __m512i low = _mm512_permutex2var_epi16(table[0], codes, table[1]);
+    if (level == 6) return low;
+    const __mmask32 upper = _mm512_test_epi16_mask(codes, _mm512_set1_epi16(64));
+    const __m512i high = _mm512_permutex2var_epi16(table[2], codes, table[3]);
+    return _mm512_mask_mov_epi16(low, upper, high);
+}
+#endif
 
 /* One row as 16-bit integers, padded with zeros to whole spans. `level` is known when this is
    compiled, so that its loops are rolled out. */
@@ -84,13 +97,14 @@ static inline __attribute__((always_inline)) void expand_level(
     /* Eight bytes of each plane become, transposed, the codes of 64 weights. */
     uint64_t order[8];
     for (int lane = 0; lane < 8; lane++) {
-        order[lane] = 0x3f3f; /* a byte that is zero */
-        for (int p = 0; p < PLANES; p++) order[lane] |= (uint64_t)(8 * p + lane) << (16 + 8 * p);
+        order[lane] = 0x3f3f3f3f3f3f3f3f; /* a byte that is zero */
+        for (int p = 0, at = 8 * (8 - level); p < level; p++, at += 8)
+            order[lane] += ((uint64_t)(8 * p + lane) - 0x3f) << at;
     }
     const __m512i lanes = _mm512_loadu_si512(order),
                   ones = _mm512_set1_epi64((long long)0x8040201008040201u);
-    const __m512i table0 = _mm512_loadu_si512(values[level]),
-                  table1 = _mm512_loadu_si512(values[level] + 32);
+    __m512i table[CODES / 32];
+    for (int i = 0; i < CODES / 32; i++) table[i] = _mm512_loadu_si512(values[level] + 32 * i);
     const __m512i quarter = _mm512_set_epi64(0x3000300030003, 0x3000300030003, 0x2000200020002,
                                              0x2000200020002, 0x1000100010001, 0x1000100010001,
                                              0, 0);
@@ -118,31 +132,27 @@ static inline __attribute__((always_inline)) void expand_level(
                 _mm512_gf2p8affine_epi64_epi8(ones, _mm512_permutexvar_epi8(lanes, bits), 0);
             const __m512i nibble = _mm512_permutexvar_epi16(
                 _mm512_add_epi16(quarter, _mm512_set1_epi16((short)(2 * i))), all);
-            const __m512i even = _mm512_and_si512(codes, _mm512_set1_epi16(63)),
+            const __m512i even = _mm512_and_si512(codes, _mm512_set1_epi16(CODES - 1)),
                           odd = _mm512_srli_epi16(codes, 8);
             int16_t *to = out + (first + i) * WORD;
             _mm512_storeu_si512(
-                to, _mm512_mullo_epi16(_mm512_permutex2var_epi16(table0, even, table1), nibble));
+                to, _mm512_mullo_epi16(looked_up(level, table, even), nibble));
             _mm512_storeu_si512(
-                to + 32, _mm512_mullo_epi16(_mm512_permutex2var_epi16(table0, odd, table1), nibble));
+                to + 32, _mm512_mullo_epi16(looked_up(level, table, odd), nibble));
         }
     }
     const int64_t filled = (words + words % 2) * WORD;
 #else
     for (int64_t w = 0; w < words; w++) {
-        int16_t u[WORD];
-        for (int i = 0; i < WORD; i++) u[i] = (int16_t)lowest_of(level);
+        int32_t code[WORD] = {0};
         for (int p = 0; p < level; p++) {
             uint32_t bits;
             memcpy(&bits, planes[p] + w * 4, 4);
-            const int16_t step = 64 >> p;
-            for (int i = 0; i < WORD; i++) u[i] += (int16_t)((bits >> i) & 1) * step;
+            for (int i = 0; i < WORD; i++) code[i] += code[i] + ((bits >> i) & 1);
         }
         const int16_t low = nibbles[w] & 15, high = nibbles[w] >> 4;
-        for (int i = 0; i < WORD; i++) {
-            const int16_t v = ((int32_t)(int16_t)(u[i] * 128) * (int16_t)(12288 + u[i] * u[i])) >> 16;
-            out[w * WORD + i] = v * (i < GROUP ? low : high);
-        }
+        for (int i = 0; i < WORD; i++)
+            out[w * WORD + i] = widened(moved(code[i], level)) * (i < GROUP ? low : high);
     }
     const int64_t filled = columns;
 #endif
@@ -167,7 +177,8 @@ static void expand(const Matrix *m, int64_t row, int16_t *out, float *scales) {
     case 3: expand_level(3, planes, nibbles, m->columns, out); break;
     case 4: expand_level(4, planes, nibbles, m->columns, out); break;
     case 5: expand_level(5, planes, nibbles, m->columns, out); break;
-    default: expand_level(6, planes, nibbles, m->columns, out);
+    case 6: expand_level(6, planes, nibbles, m->columns, out); break;
+    default: expand_level(7, planes, nibbles, m->columns, out);
     }
 }
 
@@ -341,8 +352,9 @@ static void multiply(Matrix *m, int64_t begin, int64_t end, const float *x, int6
             multiply_rows(m, &s, begin, end, some, y + at * y_stride, y_stride);
             continue;
         }
-        for (int64_t row; (row = begin + atomic_fetch_add(&m->next, GATHERED)) < end;)
-            multiply_rows(m, &s, row, least(row + GATHERED, end), some, y, y_stride);
+        const int64_t share = ((end - begin) / (threads * SHARES) / GATHERED + 1) * GATHERED;
+        for (int64_t row; (row = begin + atomic_fetch_add(&m->next, share)) < end;)
+            multiply_rows(m, &s, row, least(row + share, end), some, y, y_stride);
     }
     if (atomic_fetch_add(&m->done, 1) + 1 == threads) { /* all wait for all before the next one */
         m->next = 0;
@@ -403,34 +415,29 @@ void planes_rows_node(void *node, int me, int threads, void *matrix) {
 /* ---------------------------------------------------------------------------- packing */
 
 enum {
-    INVERSE = 4096,
+    INVERSE = 8192,
     LEAST_WELL = 3 /* planes from which on every number of them should do well */
 };
 static float inverse[INVERSE + 1]; /* t for t * (3 + t * t) / 4 = i / INVERSE */
-static float value[PLANES + 1][64]; /* what a code stands for, in units of its group's scale */
-
-/* U of a code of which only the first `level` bits are known. */
-static int moved(int code, int level) {
-    return ((code >> (PLANES - level)) * 2 + 1 - (1 << level)) << (PLANES - level);
-}
+static float value[PLANES + 1][CODES]; /* what a weight comes to, in units of its group's scale */
 
 void planes_start(const Layout *of_tensors) {
     layout = *of_tensors;
-    for (int level = 1; level <= PLANES; level++)
-        for (int code = 0; code < 64; code++) {
-            value[level][code] = (float)widened(moved(code, level)) / 2048;
-            if (code % (64 >> level) == 0)
-                values[level][code] = (int16_t)widened(moved(code, level));
-        }
+    for (int level = 1; level <= PLANES; level++) {
+        for (int code = 0; code < 1 << level; code++)
+            values[level][code] = (int16_t)widened(moved(code, level));
+        for (int code = 0; code < CODES; code++)
+            value[level][code] = (float)values[level][code >> (PLANES - level)] / 2048;
+    }
     for (int i = 0; i <= INVERSE; i++) inverse[i] = (float)(2 * sinh(asinh(2.0 * i / INVERSE) / 3));
 }
 
-/* The six bits of a weight of `ratio` times its group's scale. */
+/* The code, with all planes, of a weight of `ratio` times its group's scale. */
 static int code_of(float ratio) {
     const float most = fabsf(ratio) < 1 ? fabsf(ratio) : 1;
     const float t = inverse[(int)(most * INVERSE + 0.5f)];
-    const int code = 32 + (int)floorf((ratio < 0 ? -t : t) * 32);
-    return code < 0 ? 0 : code > 63 ? 63 : code;
+    const int code = CODES / 2 + (int)floorf((ratio < 0 ? -t : t) * (CODES / 2));
+    return code < 0 ? 0 : code > CODES - 1 ? CODES - 1 : code;
 }
 
 /* Encode rows of floats. `importance` weighs the columns. Adds to errors[level], for each number of
@@ -481,7 +488,7 @@ void planes_encode(const float *w, const float *importance, int64_t rows, int64_
                 *nibble = at % WORD ? (uint8_t)(*nibble | best << 4) : (uint8_t)best;
                 uint16_t word[PLANES] = {0};
                 for (int i = 0; i < GROUP; i++) {
-                    const int code = best ? code_of(x[i] / (unit * best)) : 32;
+                    const int code = best ? code_of(x[i] / (unit * best)) : CODES / 2;
                     for (int p = 0; p < PLANES; p++)
                         word[p] |= (uint16_t)((code >> (PLANES - 1 - p) & 1) << i);
                     errors[0] += h[i] * x[i] * x[i];

@@ -27,7 +27,7 @@ from ondevice import paths
 from ondevice.errors import NativeError
 from ondevice.llama._ggml import Tensor
 
-PLANES = 6  #: of a matrix at most
+PLANES = 7  #: of a matrix at most
 FIRST_PLANE = 2  #: parts of a chunk that come before its planes: scales and nibbles
 GROUP = 16  #: weights that share a nibble
 WORD = 32  #: a row is a multiple of it

@@ -18,7 +18,7 @@ from ondevice.stack._layout import BASE_PLANES, PREFIX, VERSION, BlockId, Entry
 from ondevice.weights.gguf import ArrayOnDisk, GGUFFile, TensorInfo
 from ondevice.weights.reader import PAGE
 
-RING_BYTES = 32 << 20  # through which pass what is not resident, at least
+RING_BYTES = 16 << 20  # through which pass what is not resident, at least
 RING_ENTRIES = 2  # the largest matrix that many times: one is computed with, one arrives
 _F16 = 1  # ggml's number of that type
 

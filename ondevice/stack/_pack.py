@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
 from typing import BinaryIO, NamedTuple
@@ -51,7 +52,7 @@ from ondevice.weights.tensor_types import TENSOR_TYPES
 _LEAST_WEIGHTS = 1 << 12  # of a matrix; smaller ones stay as they are
 _MEASURED_TOKENS = 64
 _CURVE_POINTS = 16  # sizes at which the divergence is measured
-_MEASURED_PLANES = (4, 5)  # of one matrix, while all others have all
+_MEASURED_PLANES = (4, 6)  # of one matrix, while all others have all
 
 
 class PackProgress(NamedTuple):
@@ -406,15 +407,17 @@ def _lessened(
 ) -> npt.NDArray[np.float64]:
     """By how much each plane from BASE_PLANES on of a chunk lessens the divergence.
 
-    It grows with the square of small errors: so the planes below those that were measured are
-    worth what they take away of the error. The chunks of a matrix share it as they do the error.
+    It grows with the square of small errors: so planes below and between those numbers of planes
+    for which it was measured are worth what they take away of the error. The chunks of a matrix
+    share it as they do the error.
     """
     tiny = 1e-30
-    falls = np.maximum(of_matrix[:-1] - of_matrix[1:], 0.0)
-    least = min(divergences)
-    worth = falls * divergences[least] / max(of_matrix[least] - of_matrix[PLANES], tiny)
-    for plane in range(least, PLANES):
-        worth[plane] = divergences[plane] - divergences.get(plane + 1, 0.0)
+    falls = np.maximum(of_matrix[:-1] - of_matrix[1:], 0.0) + tiny
+    measured = [*sorted(divergences), PLANES]
+    worth = falls * divergences[measured[0]] / falls[measured[0] :].sum()
+    for low, high in pairwise(measured):
+        less = max(divergences[low] - divergences.get(high, 0.0), 0.0)
+        worth[low:high] = falls[low:high] * less / falls[low:high].sum()
     share = errors[:-1] / np.maximum(of_matrix[:-1], tiny)
     return np.asarray((share * worth)[BASE_PLANES:])
 
