@@ -9,9 +9,10 @@ from collections.abc import Iterable
 from functools import partial
 from typing import ClassVar
 
-from textual import events
+from textual import constants, events
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
+from textual.driver import Driver
 from textual.screen import Screen
 from textual.theme import Theme
 
@@ -67,6 +68,13 @@ class OndeviceApp(App[None]):
         self._settings = settings
         self._earlier = earlier
         self._input_at = 0.0
+
+    def get_driver_class(self) -> type[Driver]:
+        if os.name != "posix" or constants.DRIVER:
+            return super().get_driver_class()
+        from tui.driver import TerminalDriver  # noqa: PLC0415 - Windows lacks what it takes
+
+        return TerminalDriver
 
     def get_default_screen(self) -> ChatScreen:
         return ChatScreen(self._engine, self._store, self._settings, self._earlier)

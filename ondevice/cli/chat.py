@@ -20,7 +20,7 @@ from ondevice.store import Database
 @click.command()
 @settings_flags
 @click.option("--resume", is_flag=True, help="Continue the latest conversation.")
-def command(settings: Settings, resume: bool) -> None:
+def command(settings: Settings, resume: bool) -> int:
     """Open the terminal app with a new conversation."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UsageError("“ondevice chat” needs a terminal. For pipes there is “ondevice ask”.")
@@ -32,4 +32,6 @@ def command(settings: Settings, resume: bool) -> None:
         headings = chats.headings() if resume else []
         earlier = chats.load(headings[0].id) if headings else None
         gc.freeze()  # what has been imported stays: there is no use in looking through it again
-        OndeviceApp(AnyEngine(), chats, settings, earlier).run()
+        app = OndeviceApp(AnyEngine(), chats, settings, earlier)
+        app.run()
+        return app.return_code or 0

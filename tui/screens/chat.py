@@ -21,7 +21,6 @@ from tui.screens.chat_keeping import ChatKeeping
 from tui.screens.chat_memory import ChatMemory
 from tui.screens.chat_turns import ChatTurns
 from tui.screens.models import ModelsScreen
-from tui.screens.ram import RamScreen
 
 _LOOK_AT_RAM = 1.0  # seconds
 
@@ -161,6 +160,9 @@ class ChatScreen(ChatTurns, ChatKeeping, ChatMemory):
             self.load_model(model)
 
     def action_ram(self) -> None:
+        # Only now: what reads stacks brings llama.cpp along.
+        from tui.screens.ram import RamScreen  # noqa: PLC0415
+
         self.app.push_screen(RamScreen(self.engine, lambda: self.status.estimate))
 
     @work(group="load", exclusive=True)

@@ -1,0 +1,97 @@
+"""A pseudo-terminal with a program in it, for tests of what the app does to a real one."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import select
+import struct
+import subprocess
+import termios
+import time
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Self
+
+_PATIENCE = 60  # seconds, on a busy machine
+
+
+class PtyTerminal:
+    """Runs ``command`` in a terminal of columns and rows; ``written`` is what it has written.
+
+    ``controlling``: as in a window, where the program is told that the terminal vanishes.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        size: tuple[int, int] = (80, 24),
+        controlling: bool = True,
+    ) -> None:
+        self._ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", size[1], size[0], 0, 0))
+
+        def control() -> None:
+            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+        self.process = subprocess.Popen(
+            command,
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            env={**env, "TERM": "xterm-256color"},
+            start_new_session=True,
+            preexec_fn=control if controlling else None,  # noqa: PLW1509 - only one thread
+        )
+        os.close(theirs)
+        self.written = b""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        _type: type[BaseException] | None,
+        _value: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        self.vanish()
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+
+    def types(self, text: str) -> None:
+        os.write(self._ours, text.encode())
+
+    def sees(self, text: str) -> None:
+        """Read until it has been written."""
+        while text.encode() not in self.written:
+            self._read(text)
+
+    def until_the_end(self) -> int:
+        """Read until the program has ended; its exit code."""
+        while self.process.poll() is None:
+            self._read("the end")
+        return self.process.returncode
+
+    def vanish(self) -> None:
+        """Be gone, as when the window is closed."""
+        if self._ours >= 0:
+            os.close(self._ours)
+            self._ours = -1
+
+    def _read(self, what: str) -> None:
+        deadline = time.monotonic() + _PATIENCE
+        while time.monotonic() < deadline:
+            if select.select([self._ours], [], [], 0.1)[0]:
+                try:
+                    self.written += os.read(self._ours, 65536)
+                except OSError:  # it has ended
+                    self.process.wait(_PATIENCE)
+                return
+            if self.process.poll() is not None:
+                return
+        raise AssertionError(f"{what!r} not in {self.written!r}")
