@@ -76,6 +76,20 @@ def test_the_speaker_who_is_named_comes_first(talks: Talks) -> None:
     assert talks.find("What did Ben adopt?")[0] == "I adopted a parrot last year."
 
 
+def test_a_name_alone_finds_what_is_said_of_it(talks: Talks) -> None:
+    talks.tell("2024-02-01", "Ben: Ana is a marine biologist.", "Ana: True.")
+    assert talks.find("What about Ana?")[0] == "Ana is a marine biologist."
+
+
+def test_sessions_count_for_all_that_is_said_in_them(talks: Talks) -> None:
+    talks.tell("2024-02-01", "Ana: I bought a kayak and a tent.", "Ben: Where?", "Ana: In Oslo.")
+    far = ["Ben: Hm."] * 6
+    spread = "Ana: A kayak!", *far, "Ana: My tent leaks.", *far, "Ana: The paddle broke."
+    talks.tell("2024-02-02", *spread)
+    talks.tell("2024-02-03", "Ben: I have a kayak, a tent and a paddle.", "Ana: Nice.")
+    assert talks.search("What about Ana's kayak, tent and paddle?").sources[:2] == (3, 2)
+
+
 def test_confidence_falls_when_somebody_else_said_it(talks: Talks) -> None:
     talks.tell("2024-02-01", "Ben: I adopted a parrot from the shelter.", "Ana: Lovely!")
     ben = talks.search("Did Ben adopt a parrot from the shelter?").confidence

@@ -1,0 +1,121 @@
+"""Looks up in the index which cubes have which words of a question, and scores them by BM25.
+
+A word counts in the cube that has it and, less, in the cubes around it, since an answer seldom
+repeats its question.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ondevice.memory._query import forms
+from ondevice.store import Connection
+
+_K1 = 1.2  # BM25's usual value
+#: Weight of a word in a cube that is so many places after the one that has it. Half as much
+#: before it: an answer follows its question.
+_NEIGHBOURS = {n: 1 / (1 + n) for n in (1, 2, 3)} | {-n: 0.5 / (1 + n) for n in (1, 2, 3)}
+_POSTINGS = 20_000  # how many are read, rarest words first: bounds the time of a search
+
+_Term = tuple[str, ...]  # stems that count as one word
+_Ids = NDArray[np.int64]
+_Scores = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Matches:
+    ids: _Ids  # (n,) places that have a word, or are near one that has; some hold no cube
+    scores: _Scores  # (n,) BM25 with neighbours
+    coverage: _Scores  # (n,) 0 … 1: share of the question, by weight, that is in the cube itself
+    has: NDArray[np.bool_]  # (n, words) which words of the question are in the cube itself
+    weights: _Scores  # (words,)
+
+
+def match(connection: Connection, words: list[str], optional: Collection[str]) -> Matches:
+    """BM25 (Robertson and Zaragoza 2009, section 3.4) with one binary field per cube.
+
+    Words that are ``optional`` count for coverage only in a cube that has them.
+    """
+    (count,) = connection.execute("SELECT count(*) FROM cube").fetchone()
+    terms = {_stems(connection, forms(word)): word in optional for word in words}
+    frequency = {term: _frequency(connection, term) for term in terms}
+    weights = {
+        term: math.log1p((max(count - n, 0) + 0.5) / (n + 0.5)) for term, n in frequency.items()
+    }
+    postings: dict[_Term, _Ids] = {}
+    left = _POSTINGS
+    for term in sorted(terms, key=lambda term: (frequency[term], term)):
+        if frequency[term] and (not postings or frequency[term] <= left):
+            postings[term] = _places(connection, term)
+            left -= frequency[term]
+    if not postings:
+        none = np.empty(0)
+        return Matches(np.empty(0, np.int64), none, none, np.empty((0, 0), np.bool_), none)
+    ids = np.unique(np.concatenate([at + n for at in postings.values() for n in (0, *_NEIGHBOURS)]))
+    scores = np.zeros(len(ids))
+    has = np.zeros((len(ids), len(postings)), np.bool_)
+    asked = np.full(len(ids), math.fsum(weights[t] for t in terms if not terms[t]))
+    for n_term, (term, at) in enumerate(postings.items()):
+        frequencies = np.zeros(len(ids))
+        for n, weight in ((0, 1.0), *_NEIGHBOURS.items()):
+            frequencies[np.searchsorted(ids, at + n)] += weight
+        scores += weights[term] * frequencies * (_K1 + 1) / (frequencies + _K1)
+        has[np.searchsorted(ids, at), n_term] = True
+        if terms[term]:
+            asked[np.searchsorted(ids, at)] += weights[term]
+    of_terms = np.array([weights[term] for term in postings])
+    said = has @ of_terms
+    return Matches(ids, scores, np.divide(said, asked, out=said, where=asked > 0), has, of_terms)
+
+
+def places(connection: Connection, word: str) -> _Ids:
+    """The ids of the cubes with ``word``, in order; none when it is in too many."""
+    term = _stems(connection, forms(word))
+    few = _frequency(connection, term) <= _POSTINGS
+    return _places(connection, term) if few else np.empty(0, np.int64)
+
+
+def _stems(connection: Connection, words: Iterable[str]) -> _Term:
+    """What the index makes of ``words``, found out by its own tokenizer."""
+    connection.execute(
+        "CREATE VIRTUAL TABLE IF NOT EXISTS temp.memory_words "
+        "USING fts5(content, tokenize='porter unicode61 remove_diacritics 2')"
+    )
+    connection.execute(
+        "CREATE VIRTUAL TABLE IF NOT EXISTS temp.memory_stem "
+        "USING fts5vocab('temp', 'memory_words', 'row')"
+    )
+    connection.execute("DELETE FROM temp.memory_words")
+    connection.execute("INSERT INTO temp.memory_words VALUES (?)", (" ".join(words),))
+    return tuple(row[0] for row in connection.execute("SELECT term FROM temp.memory_stem"))
+
+
+def _frequency(connection: Connection, term: _Term) -> int:
+    """In how many cubes the term is; one with two forms of it counts twice."""
+    connection.execute(
+        "CREATE VIRTUAL TABLE IF NOT EXISTS temp.memory_term "
+        "USING fts5vocab('main', 'memory_index', 'row')"
+    )
+    counts = (
+        connection.execute("SELECT doc FROM temp.memory_term WHERE term = ?", (stem,)).fetchone()
+        for stem in term
+    )
+    return sum(row[0] for row in counts if row is not None)
+
+
+def _places(connection: Connection, term: _Term) -> _Ids:
+    """The ids of the cubes with a form of the term, in order, each once."""
+    connection.execute(
+        "CREATE VIRTUAL TABLE IF NOT EXISTS temp.memory_posting "
+        "USING fts5vocab('main', 'memory_index', 'instance')"
+    )
+    found = (
+        connection.execute("SELECT doc FROM temp.memory_posting WHERE term = ?", (stem,))
+        for stem in term
+    )
+    return np.unique(np.fromiter((row[0] for rows in found for row in rows), np.int64))
