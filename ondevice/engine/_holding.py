@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ondevice.engine.messages import Load
@@ -15,6 +16,7 @@ from ondevice.models import catalogue
 from ondevice.ram import available, speeds
 from ondevice.ram.available import AvailableRam
 from ondevice.ram.planner import Plan, plan, why
+from ondevice.ram.process import of_process
 from ondevice.stack import Stack, StackFile, is_stack
 from ondevice.weights import gguf
 from ondevice.weights.drafting import ModelDrafter, check_vocabulary
@@ -57,7 +59,7 @@ def hold(request: Load, on_progress: Callable[[float], None], cancel: threading.
     whole = gguf.read(Path(request.path))
     stacked = StackFile.of(whole) if is_stack(whole) else None
     file = stacked.without_blocks() if stacked else whole
-    ram = available.look(request.ram)
+    ram = _ram(request)
     chosen = plan(
         file,
         ram,
@@ -108,6 +110,15 @@ def hold(request: Load, on_progress: Callable[[float], None], cancel: threading.
             raise LoadCancelled
         reason = why(chosen, ram) if dial is None else _how_much(dial)
         return Holding(chosen, reason, model, context, window, drafter, dial, stack.pop_all())
+
+
+def _ram(request: Load) -> AvailableRam:
+    """What is available, with what this process has taken already: plans count it as well."""
+    ram = available.look(request.ram)
+    own = of_process(os.getpid())
+    if own is None or request.ram is not None:
+        return ram
+    return replace(ram, available=min(ram.total, ram.available + own.resident))
 
 
 def _open_stack(

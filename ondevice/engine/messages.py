@@ -106,6 +106,15 @@ class Loading(Record, frozen=True, kw_only=True):
     fraction: float  # 0 … 1
 
 
+class Expected(msgspec.Struct, frozen=True, kw_only=True):
+    """What a plan expects."""
+
+    peak_bytes: int  # RAM that the engine takes at most
+    tokens_per_second: float
+    first_token_s: float  # after a prompt of 512 tokens
+    quality: float  # of 1: what is left of the unquantized model's
+
+
 class Loaded(Record, frozen=True, kw_only=True):
     """The model is ready."""
 
@@ -120,6 +129,7 @@ class Loaded(Record, frozen=True, kw_only=True):
     weights_bytes: int
     kv_type: KVType = "f16"
     plan: str = ""  # how it is run, and why: a sentence or two
+    expected: Expected | None = None  # None: nothing is known, as of a model on a server
     streamed_bytes: int = 0  # of these, not in RAM but read from the disk when they are needed
     kv_bytes: int  # KV cache as allocated
     compute_bytes: int  # compute and output buffers as allocated

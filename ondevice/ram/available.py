@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import psutil
 
 from ondevice.errors import UsageError
 
-# Of a machine that is shared with other programs; a container or a limit is for us alone.
+# Kept free on a machine, so that other programs go on well.
 _RESERVED_SHARE, _MOST_RESERVED = 20, 500_000_000
+# Kept free within a container, for what its processes take for a moment: there, too much kills.
+_MARGIN_SHARE, _LEAST_MARGIN, _MOST_MARGIN = 40, 16_000_000, 200_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,21 +24,12 @@ class AvailableRam:
     total: int  # bytes: the machine's RAM, or the lowest limit below it
     available: int  # bytes that can be used now; file cache, which gives way, is among them
     source: str  # where ``total`` comes from, such as "all RAM of this machine"
-    reserve: int = 0  # bytes of ``available`` to leave alone, so that other programs go on well
+    reserve: int = 0  # bytes of ``available`` to leave alone, for what others take in a moment
 
     @property
     def usable(self) -> int:
         """Bytes to be planned with."""
         return max(0, self.available - self.reserve)
-
-
-@dataclass(frozen=True, slots=True)
-class _Group:
-    """A control group with a memory limit."""
-
-    limit: int  # bytes
-    free: int  # bytes, file cache included
-    source: str
 
 
 def look(ram: int | None = None, root: Path = Path("/")) -> AvailableRam:
@@ -46,13 +39,13 @@ def look(ram: int | None = None, root: Path = Path("/")) -> AvailableRam:
     """
     machine = psutil.virtual_memory()
     reserve = min(machine.total // _RESERVED_SHARE, _MOST_RESERVED)
-    found = AvailableRam(machine.total, machine.available, "all RAM of this machine", reserve)
-    for group in _groups(root):
-        if group.limit < found.total:
-            found = AvailableRam(group.limit, found.available, group.source)
-        found = replace(found, available=max(0, min(found.available, group.free)))
+    own = AvailableRam(machine.total, machine.available, "all RAM of this machine", reserve)
+    limits = [own, *_groups(root)]
+    smallest = min(limits, key=lambda limit: limit.total)
+    tightest = min(limits, key=lambda limit: limit.usable)
+    found = AvailableRam(smallest.total, tightest.available, smallest.source, tightest.reserve)
     if ram is not None and ram < found.total:
-        found = AvailableRam(ram, min(found.available, ram), "the limit in your settings")
+        found = AvailableRam(ram, min(found.usable, ram), "the limit in your settings")
     return found
 
 
@@ -73,8 +66,8 @@ def parse_size(text: str) -> int:
 # ------------------------------------------------------------------ control groups
 
 
-def _groups(root: Path) -> Iterator[_Group]:
-    """The control groups around this process that limit its memory, from the inside out."""
+def _groups(root: Path) -> Iterator[AvailableRam]:
+    """What the control groups around this process leave it, from the inside out."""
     try:
         memberships = (root / "proc/self/cgroup").read_text().splitlines()
         mounts = (root / "proc/self/mountinfo").read_text().splitlines()
@@ -93,8 +86,9 @@ def _groups(root: Path) -> Iterator[_Group]:
             if found:
                 limit, free = found
                 version = "v2" if kind == "cgroup2" else "v1"
-                place = "/" + str(folder.relative_to(root))
-                yield _Group(limit, free, f"memory limit of {place} (cgroup {version})")
+                source = f"memory limit of /{folder.relative_to(root)} (cgroup {version})"
+                margin = max(_LEAST_MARGIN, min(limit // _MARGIN_SHARE, _MOST_MARGIN))
+                yield AvailableRam(limit, max(0, free), source, margin)
 
 
 def _folders(kind: str, group: str, mounts: list[str], root: Path) -> Iterator[Path]:

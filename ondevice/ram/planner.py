@@ -113,8 +113,8 @@ def plan(
     """
     found = list(_ways(file, ram, speeds, n_ctx, kv_type, drafter))
     if not found:
-        least = _least(file, n_ctx, kv_type)
-        shorter = next((c for c in _CONTEXTS if _least(file, c, kv_type) <= ram.usable), None)
+        least = least_ram(file, n_ctx, kv_type)
+        shorter = next((c for c in _CONTEXTS if least_ram(file, c, kv_type) <= ram.usable), None)
         hint = f"A context of {shorter} tokens fits: --ctx {shorter}" if shorter else instead
         raise MemoryShortError(
             f"{file.name} needs at least {_mb(least)} of RAM, even with most of its weights read "
@@ -123,6 +123,17 @@ def plan(
         )
     wanted = [way for way in found if way.kind == "resident" or way.drafter is drafter]
     return max(wanted or found, key=lambda way: way.worth(preference))
+
+
+def least_ram(file: GGUFFile, n_ctx: int | None = None, kv_type: KVType | None = None) -> int:
+    """Bytes without which there is no plan."""
+    smallest = need(file, n_ctx or _CONTEXTS[-1], kv_type or "q4_0")
+    return smallest.total - smallest.weights + least_bytes(file)
+
+
+def most_ram(file: GGUFFile) -> int:
+    """Bytes with which nothing is given up: all weights in RAM, the longest context, f16."""
+    return need(file, min(_CONTEXTS[0], file.n_ctx_train or _CONTEXTS[0])).total
 
 
 def best(plans: Sequence[Plan], preference: Preference = "balanced") -> Plan:
@@ -215,11 +226,6 @@ def _bytes_read(file: GGUFFile, placed: Placement) -> float:
 def _drafter_bytes(drafter: GGUFFile, n_ctx: int, kv_type: KVType) -> int:
     wanted = need(drafter, n_ctx, kv_type)
     return wanted.total - wanted.engine
-
-
-def _least(file: GGUFFile, n_ctx: int | None, kv_type: KVType | None) -> int:
-    smallest = need(file, n_ctx or _CONTEXTS[-1], kv_type or "q4_0")
-    return smallest.total - smallest.weights + least_bytes(file)
 
 
 # ------------------------------------------------------------------ speed

@@ -14,9 +14,6 @@ _STEPS = 8  # from nothing to everything
 _GRAIN = 8_000_000  # bytes; by less it is not worth to change anything
 _LIBRARIES = 24_000_000  # bytes of the engine that are file cache: part of what a plan counts
 
-# What is kept free for the system and for what others take within a moment.
-_MARGIN_SHARE, _LEAST_MARGIN, _MOST_MARGIN = 40, 16_000_000, 200_000_000
-
 
 @dataclass(slots=True)
 class Governor:
@@ -60,13 +57,8 @@ def room_for_weights(
     held = own_bytes
     if sys.platform != "linux":  # where pages that are mapped do not count as available
         held += mapped_bytes
-    room = ram.available + held - max(ram.reserve, _margin(ram.total))
+    room = ram.available + held - ram.reserve
     if limit is not None:
         beside = used.resident - held + _LIBRARIES
         room = min(room, limit - beside)
     return room, ram
-
-
-def _margin(total: int) -> int:
-    """Bytes to leave free of a total."""
-    return max(_LEAST_MARGIN, min(total // _MARGIN_SHARE, _MOST_MARGIN))
