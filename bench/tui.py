@@ -1,6 +1,6 @@
 """How fast the terminal app is: to start, to type in while a reply streams, to open and scroll.
 
-- ``start_s``: from starting the process to a prompt that can be typed in. Linux and macOS.
+- ``start_s``: from starting the process to a letter that was typed, on the screen. Linux and macOS.
 - ``typing_p95_ms``: from a key press to its letter on the screen while a reply streams as fast as
   the default model writes; the app's own work, without the terminal's.
 - ``stream_cost_pct``: tokens a second that showing and saving a reply costs the engine.
@@ -23,7 +23,7 @@ import tempfile
 import termios
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,7 @@ def measure(quick: bool) -> tuple[frame.Figures, frame.Runs]:
 
 
 def start_s() -> float:
-    """Until the prompt is drawn, in a terminal of our own."""
+    """Until a letter is on the screen that was typed as soon as the prompt was."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", SIZE[1], SIZE[0], 0, 0))
     started = time.perf_counter()
@@ -87,16 +87,25 @@ def start_s() -> float:
             env={**os.environ, "ONDEVICE_HOME": home, "TERM": "xterm-256color"},
         )
         os.close(theirs)
-        seen = b""
-        while b"sk anything" not in seen:  # the cursor is on the first letter
-            if not select.select([ours], [], [], 60)[0]:
-                raise TimeoutError("The prompt did not come.")
-            seen += os.read(ours, 65536)
+        wait_for(ours, b"sk anything")  # the cursor is on the first letter
+        os.write(ours, b"Z")
+        wait_for(ours, b"Z")
         took = time.perf_counter() - started
         process.terminate()
-        process.wait()
+        while process.poll() is None:  # it says goodbye to a terminal that listens
+            if select.select([ours], [], [], 0.1)[0]:
+                with suppress(OSError):
+                    os.read(ours, 65536)
     os.close(ours)
     return took
+
+
+def wait_for(terminal: int, text: bytes) -> None:
+    seen = b""
+    while text not in seen:
+        if not select.select([terminal], [], [], 60)[0]:
+            raise TimeoutError(f"{text!r} did not come.")
+        seen += os.read(terminal, 65536)
 
 
 async def streaming(tokens: int) -> dict[str, float]:

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import tomlkit
-from tomlkit.exceptions import TOMLKitError
 
 from ondevice import paths
 from ondevice.engine.messages import KVType, Load, Preference, Sampling
@@ -100,6 +98,9 @@ def change(settings: Settings, key: str, text: str, path: Path | None = None) ->
     ``key`` is such as ``model`` or ``sampling.top_k``; an empty ``text`` brings the default back.
     Raises :class:`ConfigError` when there is no such key, or for a value or a file that is wrong.
     """
+    import tomlkit  # noqa: PLC0415 - the start of every command would wait for it
+    from tomlkit.exceptions import TOMLKitError  # noqa: PLC0415
+
     path = path or paths.config_file()
     values = msgspec.to_builtins(settings)
     _put(values, key, text or None)

@@ -24,6 +24,7 @@ def command(settings: Settings, resume: bool) -> int:
     """Open the terminal app with a new conversation."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UsageError("“ondevice chat” needs a terminal. For pipes there is “ondevice ask”.")
+    gc.disable()  # nothing of what is made until the app runs is garbage
     # Only now: with Textual it takes a third of a second.
     from tui.app import OndeviceApp  # noqa: PLC0415
 
@@ -32,6 +33,7 @@ def command(settings: Settings, resume: bool) -> int:
         headings = chats.headings() if resume else []
         earlier = chats.load(headings[0].id) if headings else None
         gc.freeze()  # what has been imported stays: there is no use in looking through it again
+        gc.enable()
         app = OndeviceApp(AnyEngine(), chats, settings, earlier)
         app.run()
         return app.return_code or 0

@@ -24,7 +24,6 @@ from ondevice.memory._records import (
     Status,
     Version,
 )
-from ondevice.memory._search import search
 from ondevice.memory._secrets import redact
 from ondevice.memory._transfer import export_lines, export_markdown, import_lines
 from ondevice.store import Connection, Database
@@ -214,6 +213,8 @@ class Memory:
         statuses: Collection[Status] = ("active", "superseded"),
     ) -> Found:
         """The memories that answer ``text`` best."""
+        from ondevice.memory._search import search  # noqa: PLC0415 - numpy comes with it
+
         with self.database.read() as connection:
             return search(
                 connection,
@@ -237,6 +238,8 @@ class Memory:
         None when nothing that is remembered helps. Turns of the conversation itself are left
         out: they are in the context anyway.
         """
+        from ondevice.memory._search import search  # noqa: PLC0415 - numpy comes with it
+
         with self.database.read() as connection:
             row = connection.execute(
                 "SELECT id FROM source WHERE conversation_id = ?", (conversation_id,)

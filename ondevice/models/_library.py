@@ -8,8 +8,6 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from filelock import Timeout
-
 from ondevice.engine.messages import URL_SCHEMES
 from ondevice.errors import ModelError, ModelFileError, ModelNotFound
 from ondevice.models import _other_apps, _own, _scan
@@ -137,6 +135,8 @@ def remove(name: str) -> None:
 
     Raises the same, and :class:`ModelError` if it is in use.
     """
+    from filelock import Timeout  # noqa: PLC0415 - asyncio comes with it
+
     removable(name)
     try:
         with _own.lock(name).acquire(timeout=0):

@@ -8,14 +8,17 @@ import shutil
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
-from filelock import FileLock
 
 from ondevice import paths
 from ondevice.errors import DiskSpaceError, ModelError, UsageError
 from ondevice.models import _scan
 from ondevice.models._records import InstalledModel, Provenance
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.+-]*", re.ASCII)
 _PROVENANCE = "provenance.json"
@@ -46,6 +49,8 @@ def folder_of(name: str) -> Path:
 
 def lock(name: str) -> FileLock:
     """Held by who changes the model's folder. The system frees it when its holder dies."""
+    from filelock import FileLock  # noqa: PLC0415 - asyncio comes with it
+
     folder = paths.ensure_private(paths.models_dir() / ".locks")
     return FileLock(folder / f"{name}.lock")
 

@@ -20,7 +20,6 @@ from tui.messages import CommandGiven, ReplyEnded, ReplyProgressed, Submitted, T
 from tui.screens.chat_keeping import ChatKeeping
 from tui.screens.chat_memory import ChatMemory
 from tui.screens.chat_turns import ChatTurns
-from tui.screens.models import ModelsScreen
 
 _LOOK_AT_RAM = 1.0  # seconds
 
@@ -154,6 +153,8 @@ class ChatScreen(ChatTurns, ChatKeeping, ChatMemory):
     @work
     async def action_models(self, hint: str = "") -> None:
         """Choose a model and load it."""
+        from tui.screens.models import ModelsScreen  # noqa: PLC0415 - a faster start
+
         model = await self.app.push_screen_wait(ModelsScreen(self._model, hint))
         if model is not None:
             self.conversation.stop()

@@ -11,7 +11,6 @@ from textual import work
 from ondevice.chats import Heading
 from ondevice.errors import OndeviceError
 from tui.screens.chat_base import ChatBase
-from tui.screens.chats import ChatsScreen, delete
 
 
 class ChatKeeping(ChatBase):
@@ -20,6 +19,8 @@ class ChatKeeping(ChatBase):
 
     @work
     async def action_chats(self, words: str = "") -> None:
+        from tui.screens.chats import ChatsScreen  # noqa: PLC0415 - a faster start
+
         found = await self.app.push_screen_wait(ChatsScreen(self.store, words))
         if found is not None:
             await self.go_to(found.heading.id, found.message_id)
@@ -28,6 +29,8 @@ class ChatKeeping(ChatBase):
 
     @work
     async def action_find(self, words: str = "") -> None:
+        from tui.screens.chats import ChatsScreen  # noqa: PLC0415 - a faster start
+
         if (id_ := self.id_in_store) is not None:
             found = await self.app.push_screen_wait(ChatsScreen(self.store, words, within=id_))
             if found is not None:
@@ -58,6 +61,8 @@ class ChatKeeping(ChatBase):
 
     @work
     async def action_delete(self) -> None:
+        from tui.screens.chats import delete  # noqa: PLC0415 - a faster start
+
         heading = None if self.is_busy() else await self._heading()
         if heading and await delete(self, self.store, heading):
             await self.open(None)

@@ -8,7 +8,6 @@ from textual import work
 
 from ondevice.errors import OndeviceError
 from tui.screens.chat_base import ChatBase
-from tui.screens.memory import MemoryScreen
 
 
 class ChatMemory(ChatBase):
@@ -27,6 +26,8 @@ class ChatMemory(ChatBase):
     @work
     async def action_memory(self, words: str = "") -> None:
         """Browse the memory; from a memory to the message it was read from."""
+        from tui.screens.memory import MemoryScreen  # noqa: PLC0415 - a faster start
+
         forgot, chosen = await self.app.push_screen_wait(MemoryScreen(self.store.memory, words))
         if chosen is not None and chosen.message_id is not None:
             conversation_id = await asyncio.to_thread(self.store.of_message, chosen.message_id)
