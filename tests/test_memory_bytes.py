@@ -1,4 +1,4 @@
-"""After forgetting, no file of ondevice has a byte of what was forgotten."""
+"""No file of ondevice has a byte of what was forgotten, or of what was said in private."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ondevice.cli import run
 from ondevice.engine import Engine
 from ondevice.engine._fake import FakeEngine
 from ondevice.engine.messages import Generate, Load, Sampling, Turn
-from ondevice.store import Database
+from ondevice.store import Database, TransientDatabase
 
 SECRET = "My zebra is called Zebulon and it sleeps in the xylotheque"
 WORDS = (b"zebra", b"zebulon", b"xylotheq")
@@ -39,9 +39,15 @@ def test_no_file_in_the_home_of_ondevice_keeps_a_byte(
     chats.say(second, "What is in the file?", [Attachment("notes.txt", f"Note: {SECRET}!")])
     assert chats.say(second, "Where does my zebulon sleep?", recall=300).recalled
     turns = (Turn("user", SECRET),)
+    private = Chats(TransientDatabase())
     with Engine() as engine:  # whose log is in the home as well
         engine.load(Load(path=str(default_model), n_ctx=256))
         list(engine.generate(Generate(turns=turns, max_tokens=2)))
+        unspoken = private.create(private=True)
+        private.say(unspoken, "Repeat: quahog", [Attachment("quahog.txt", "A quahog.")])
+        list(reply(private, engine, unspoken, Sampling(temperature=0)))
+    assert private.search("quahog")
+    assert files_with(home, (b"quahog",)) == set()
     database.backup()
     assert run(["memory", "add", "--text", f"{SECRET}, remember"]) == 0
     assert run(["memory", "add", str(notes)]) == 0

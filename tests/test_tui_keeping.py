@@ -175,16 +175,30 @@ async def test_from_a_memory_to_the_message_it_was_read_from(
         await user.sees("▌  By the way")
 
 
-async def test_in_private_nothing_is_remembered(chats: Chats, open_app: OpenApp) -> None:
-    async with open_app(FakeEngine()) as user:
+async def test_a_private_chat_is_written_nowhere(
+    chats: Chats, open_app: OpenApp, home: Path
+) -> None:
+    chats.say(chats.create(), "I live in Lisbon.")
+    async with open_app(FakeEngine(["Porto is "], ["nice."])) as user:
         await user.says("/private")
-        await user.sees("nothing of this chat is remembered")
+        await user.sees("written to the disk")
         assert "private" in user.status
-        await user.says("I live in Lisbon.")
+        await user.says("I live in Portozebra, and where did I live before?")
         await user.is_idle()
-        assert not chats.memory.search("Lisbon").hits
+        await user.sees("Porto is")
+        await user.pilot.press("ctrl+f", *"portozebra", "enter")  # found in the chat itself
+        await user.sees("▌  I live in Portozebra")
+        await user.says("And now?")
+        await user.is_idle()
+        assert [heading.title for heading in chats.headings()] == ["I live in Lisbon."]
+        folders = (home, chats.database.path.parent)
+        files = [file for folder in folders for file in folder.rglob("*") if file.is_file()]
+        assert files
+        assert not [file for file in files if b"portozebra" in file.read_bytes().lower()]
         await user.says("/private")
-        await user.sees("is remembered again")
+        await user.sees("This one is kept")
+        assert "private" not in user.status
         await user.says("I live in Porto.")
         await user.sees("Remembered: ")
     assert chats.memory.search("Porto").hits
+    assert not chats.memory.search("Portozebra").hits

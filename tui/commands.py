@@ -34,7 +34,7 @@ COMMANDS = (
     Command("remember", "remember", "Remember a note", "TEXT"),
     Command("forget", "memory", "Find memories and forget them for good", "[WORDS]"),
     Command("memory", "memory", "See what is remembered", "[WORDS]"),
-    Command("private", "private", "Remember and recall nothing in this chat, or do so again"),
+    Command("private", "private", "Begin a chat that is written nowhere, or leave it"),
     Command("models", "models", "Choose, fetch and load a model"),
     Command("ram", "ram", "See what is in RAM, and change how much may be"),
     Command("export", "export", "Write this chat to a Markdown or JSON file", "FILE"),

@@ -174,10 +174,6 @@ class Chats:
         """Take it out of the list without deleting it, or bring it back."""
         self._set(conversation_id, "archived", archived)
 
-    def set_private(self, conversation_id: int, private: bool) -> None:
-        """From now on nothing of it is remembered and nothing is recalled in it, or again is."""
-        self._set(conversation_id, "private", private)
-
     def delete(self, conversation_id: int, *, forget: bool = False) -> None:
         """Remove the conversation for good: no byte of it stays in a file of the store.
 

@@ -3,5 +3,6 @@
 from ondevice.store._database import Database
 from ondevice.store._salvage import Salvage
 from ondevice.store._sqlite import Connection, Row
+from ondevice.store._transient import TransientDatabase
 
-__all__ = ["Connection", "Database", "Row", "Salvage"]
+__all__ = ["Connection", "Database", "Row", "Salvage", "TransientDatabase"]

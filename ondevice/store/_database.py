@@ -245,18 +245,23 @@ def open_connection(path: Path, passphrase: str | None) -> Connection:
                 connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
             except DatabaseError as error:
                 raise StoreLocked(f"The passphrase does not open the store {path}.") from error
-        connection.row_factory = Row
-        for pragma in (
-            "busy_timeout=5000",
-            "journal_mode=WAL",
-            "synchronous=FULL",
-            "foreign_keys=ON",
-            "secure_delete=ON",
-        ):
-            connection.execute(f"PRAGMA {pragma}")
+        return prepared(connection)
     except BaseException:
         connection.close()
         raise
+
+
+def prepared(connection: Connection) -> Connection:
+    """The connection, set up as every one of the store is."""
+    connection.row_factory = Row
+    for pragma in (
+        "busy_timeout=5000",
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        "foreign_keys=ON",
+        "secure_delete=ON",
+    ):
+        connection.execute(f"PRAGMA {pragma}")
     return connection
 
 

@@ -29,7 +29,7 @@ class ChatBase(Screen[None]):
         self.store = store
         self.settings = settings
         self._model = settings.model
-        self.conversation = self._conversation(earlier)
+        self.conversation = self._conversation(earlier, store)
         self.prompt = Prompt(store.said)
         self.status = StatusBar()
 
@@ -40,13 +40,19 @@ class ChatBase(Screen[None]):
             self.notify("Nothing has been said in this chat yet.")
         return self.conversation.id_in_store
 
-    async def open(self, earlier: chats.Conversation | None, at: int | None = None) -> None:
-        """Show another conversation, from message ``at`` on if given.
+    async def open(
+        self,
+        earlier: chats.Conversation | None,
+        at: int | None = None,
+        store: chats.Chats | None = None,
+    ) -> None:
+        """Show another conversation, from message ``at`` on if given, or begin one.
 
-        A reply under way in this one is stopped and kept.
+        A reply under way in this one is stopped and kept. ``store`` is where it is kept, None
+        where all are; in another one it is private.
         """
         await self.conversation.remove()
-        self.conversation = self._conversation(earlier)
+        self.conversation = self._conversation(earlier, store or self.store)
         await self.mount(self.conversation, before=self.prompt.completions)
         self.status.doing = ""
         self.status.private = self.conversation.private
@@ -56,19 +62,28 @@ class ChatBase(Screen[None]):
         else:
             self.prompt.focus()
 
-    async def go_to(self, conversation_id: int, message_id: int | None) -> None:
+    @property
+    def in_private(self) -> bool:
+        """Whether the conversation is in RAM only."""
+        return self.conversation.store is not self.store
+
+    async def go_to(
+        self, conversation_id: int, message_id: int | None, store: chats.Chats | None = None
+    ) -> None:
         """Show a message of a conversation, in whatever branch it is; None: its end."""
-        conversation = await asyncio.to_thread(self.store.load, conversation_id)
+        store = store or self.store
+        conversation = await asyncio.to_thread(store.load, conversation_id)
         shown = {message.id for message in conversation.messages}
         if message_id is not None and message_id not in shown:  # it is in another branch
-            await asyncio.to_thread(self.store.show, message_id)
-            conversation = await asyncio.to_thread(self.store.load, conversation_id)
-        if conversation_id == self.conversation.id_in_store and message_id in {
-            message.id for message in self.conversation.messages
+            await asyncio.to_thread(store.show, message_id)
+            conversation = await asyncio.to_thread(store.load, conversation_id)
+        here = self.conversation
+        if (store, conversation_id) == (here.store, here.id_in_store) and message_id in {
+            message.id for message in here.messages
         }:
-            await self.conversation.jump(message_id)
+            await here.jump(message_id)
         else:
-            await self.open(conversation, message_id)
+            await self.open(conversation, message_id, store)
 
     def is_busy(self) -> bool:
         """Whether a reply is under way, which the user is then told."""
@@ -76,12 +91,12 @@ class ChatBase(Screen[None]):
             self.notify("A reply is under way. Esc stops it.")
         return self.conversation.replying
 
-    def _conversation(self, earlier: chats.Conversation | None) -> Conversation:
+    def _conversation(self, earlier: chats.Conversation | None, store: chats.Chats) -> Conversation:
         return Conversation(
             self.engine,
-            self.store,
+            store,
             system=self.settings.system,
             sampling=self.settings.sampling,
-            private=not self.settings.memory,
+            private=store is not self.store or not self.settings.memory,
             earlier=earlier,
         )

@@ -32,44 +32,54 @@ class ChatKeeping(ChatBase):
         from tui.screens.chats import ChatsScreen  # noqa: PLC0415 - a faster start
 
         if (id_ := self.id_in_store) is not None:
-            found = await self.app.push_screen_wait(ChatsScreen(self.store, words, within=id_))
+            store = self.conversation.store
+            found = await self.app.push_screen_wait(ChatsScreen(store, words, within=id_))
             if found is not None:
-                await self.go_to(id_, found.message_id)
+                await self.go_to(id_, found.message_id, store)
 
     def _exists(self) -> bool:
         """Whether the conversation has not been deleted; a new one has not."""
         id_ = self.conversation.id_in_store
-        return id_ is None or self.store.heading(id_) is not None
+        return id_ is None or self.conversation.store.heading(id_) is not None
 
     # ------------------------------------------------------------------ this one
 
     async def action_rename(self, title: str) -> None:
         if (id_ := self.id_in_store) is not None:
-            await self._do(lambda: self.store.rename(id_, title), "The chat is renamed.")
+            await self._do(
+                lambda: self.conversation.store.rename(id_, title), "The chat is renamed."
+            )
 
     async def action_pin(self) -> None:
         if heading := await self._heading():
             pinned = not heading.pinned
             done = "pinned" if pinned else "no longer pinned"
-            await self._do(lambda: self.store.pin(heading.id, pinned), f"The chat is {done}.")
+            await self._do(
+                lambda: self.conversation.store.pin(heading.id, pinned), f"The chat is {done}."
+            )
 
     async def action_archive(self) -> None:
         if heading := await self._heading():
             archived = not heading.archived
             done = "archived" if archived else "in the list again"
-            await self._do(lambda: self.store.archive(heading.id, archived), f"The chat is {done}.")
+            await self._do(
+                lambda: self.conversation.store.archive(heading.id, archived),
+                f"The chat is {done}.",
+            )
 
     @work
     async def action_delete(self) -> None:
         from tui.screens.chats import delete  # noqa: PLC0415 - a faster start
 
         heading = None if self.is_busy() else await self._heading()
-        if heading and await delete(self, self.store, heading):
+        if heading and await delete(self, self.conversation.store, heading):
             await self.open(None)
 
     async def _heading(self) -> Heading | None:
         id_ = self.id_in_store
-        return None if id_ is None else await asyncio.to_thread(self.store.heading, id_)
+        return (
+            None if id_ is None else await asyncio.to_thread(self.conversation.store.heading, id_)
+        )
 
     # ------------------------------------------------------------------ files
 
@@ -77,7 +87,9 @@ class ChatKeeping(ChatBase):
         """To Markdown, or to JSON if the file is called so."""
         if (id_ := self.id_in_store) is not None:
             path = Path(file).expanduser()
-            await self._do(lambda: self.store.export(id_, path), f"The chat is in {path}.")
+            await self._do(
+                lambda: self.conversation.store.export(id_, path), f"The chat is in {path}."
+            )
 
     @work
     async def action_import(self, file: str) -> None:

@@ -6,7 +6,9 @@ import asyncio
 
 from textual import work
 
+from ondevice.chats import Chats
 from ondevice.errors import OndeviceError
+from ondevice.store import TransientDatabase
 from tui.screens.chat_base import ChatBase
 
 
@@ -32,21 +34,22 @@ class ChatMemory(ChatBase):
         if chosen is not None and chosen.message_id is not None:
             conversation_id = await asyncio.to_thread(self.store.of_message, chosen.message_id)
             await self.go_to(conversation_id, chosen.message_id)
-        elif forgot and not self.conversation.replying and self.conversation.id_in_store:
+        elif (
+            forgot
+            and not (self.in_private or self.conversation.replying)
+            and (id_ := self.conversation.id_in_store)
+        ):
             # What was forgotten may stand in this chat.
-            id_ = self.conversation.id_in_store
             await self.open(await asyncio.to_thread(self.store.load, id_))
 
     async def action_private(self) -> None:
-        conversation = self.conversation
-        private = not conversation.private
-        if (id_ := conversation.id_in_store) is not None:
-            await asyncio.to_thread(self.store.set_private, id_, private)
-        conversation.private = self.status.private = private
-        if private:
-            await conversation.note(
-                "From here on, nothing of this chat is remembered, and nothing is recalled in it. "
-                "The chat itself is kept in the list; /delete removes it."
-            )
+        """Begin a chat of which nothing is kept, or leave it for an ordinary one."""
+        if self.in_private:
+            await self.open(None)
+            await self.conversation.note("The private chat is gone. This one is kept.")
         else:
-            await conversation.note("From here on, this chat is remembered again.")
+            await self.open(None, store=Chats(TransientDatabase()))
+            await self.conversation.note(
+                "Nothing of this chat is written to the disk or remembered, and nothing is "
+                "recalled in it. It is gone for good when you leave it."
+            )

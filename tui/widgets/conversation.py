@@ -45,7 +45,8 @@ class Conversation(Transcript):
         self.private = earlier.private if earlier else private
         """Whether nothing of it is remembered, and nothing is recalled."""
         self._engine = engine
-        self._store = store
+        self.store = store
+        """Where it is kept; a private one's is in RAM only."""
         self._system = system
         self.sampling = sampling
         self._exchange: Worker[None] | None = None
@@ -106,8 +107,8 @@ class Conversation(Transcript):
     async def show_version(self, message_id: int) -> None:
         """Show the branch with this message instead of its sibling."""
         assert self.id_in_store is not None
-        await asyncio.to_thread(self._store.show, message_id)
-        conversation = await asyncio.to_thread(self._store.load, self.id_in_store)
+        await asyncio.to_thread(self.store.show, message_id)
+        conversation = await asyncio.to_thread(self.store.load, self.id_in_store)
         known = [message.id for message in self.messages]
         place = [message.id for message in conversation.messages].index(message_id)
         assert known[:place] == [message.id for message in conversation.messages[:place]]
@@ -148,10 +149,10 @@ class Conversation(Transcript):
         self, text: str, attachments: Sequence[Attachment], instead_of: int | None
     ) -> chats.Said:
         if self.id_in_store is None:
-            self.id_in_store = self._store.create(self._system, private=self.private)
+            self.id_in_store = self.store.create(self._system, private=self.private)
         loaded = self._engine.loaded
         room = loaded.n_ctx // _RECALL_SHARE if loaded and loaded.n_ctx else _RECALL
-        return self._store.say(
+        return self.store.say(
             self.id_in_store,
             text,
             attachments,
@@ -191,7 +192,7 @@ class Conversation(Transcript):
     async def _read_back(self, latest: MessageView) -> None:
         """Learn from the store what it has become there; ``latest`` may be its last message."""
         assert self.id_in_store is not None
-        conversation = await asyncio.to_thread(self._store.load, self.id_in_store)
+        conversation = await asyncio.to_thread(self.store.load, self.id_in_store)
         self.messages = list(conversation.messages)
         by_id = {message.id: message for message in self.messages}
         known = set()
@@ -211,7 +212,7 @@ class Conversation(Transcript):
                 self.post_message(ReplyProgressed("reading"))
                 await self._engine.stream(
                     lambda engine: chats.reply(
-                        self._store, engine, conversation_id, self.sampling, after=after
+                        self.store, engine, conversation_id, self.sampling, after=after
                     ),
                     lambda events: self._show(reply, events),
                 )

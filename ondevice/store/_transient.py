@@ -1,0 +1,32 @@
+"""A store that is in no file."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+from ondevice.store._database import Database, prepared
+from ondevice.store._sqlite import connect
+
+
+class TransientDatabase(Database):
+    """A store in RAM only: nothing of it is ever on the disk, and it is gone once closed."""
+
+    def __init__(self) -> None:
+        self.path = Path(":memory:")
+        self._lock = threading.RLock()
+        self._passphrase = None
+        self._connection = prepared(
+            connect(":memory:", isolation_level=None, check_same_thread=False)
+        )
+        self._connection.execute("PRAGMA temp_store=MEMORY")
+        self._migrate()
+
+    def backup(self) -> Path:
+        return self.path
+
+    def set_passphrase(self, passphrase: str | None) -> None:
+        """Nothing needs to be encrypted."""
+
+    def scrub(self) -> None:
+        """There is no file that could hold what was deleted."""
