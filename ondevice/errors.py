@@ -10,6 +10,7 @@
     │   ├── ModelFileError      the file is not a GGUF that can be used: truncated, damaged, foreign
     │   ├── DownloadError       a model could not be fetched; what was fetched is kept for a resume
     │   ├── DownloadCancelled   a download was cancelled
+    │   ├── PackCancelled       a packing was cancelled; what is done is kept
     │   └── DiskSpaceError      not enough free disk for what was asked
     ├── MemoryShortError        the model does not fit in the RAM that is available
     ├── ContextError            the last message alone does not fit the context
@@ -62,6 +63,11 @@ class DownloadCancelled(DownloadError):
         super().__init__(message)
 
 
+class PackCancelled(ModelError):
+    def __init__(self, message: str = "The packing was cancelled.") -> None:
+        super().__init__(message)
+
+
 class DiskSpaceError(ModelError):
     pass
 
@@ -111,6 +117,7 @@ BY_NAME: dict[str, type[OndeviceError]] = {
         ModelFileError,
         DownloadError,
         DownloadCancelled,
+        PackCancelled,
         DiskSpaceError,
         MemoryShortError,
         ContextError,

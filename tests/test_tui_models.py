@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import tiny_model
 from terminal_user import at_the_terminal
 
-from ondevice import models, paths
+from ondevice import config, fit, models, paths
 from ondevice.chats import Chats
 from ondevice.engine._fake import FakeEngine, Gate
 from ondevice.engine.messages import Load
-from ondevice.errors import DownloadCancelled, DownloadError
+from ondevice.errors import DownloadCancelled, DownloadError, PackCancelled
 from ondevice.models import InstalledModel, PullProgress
+from ondevice.ram.available import AvailableRam
+from ondevice.stack import is_stack
 from ondevice.store import Database
+from ondevice.weights import gguf
 
 DEFAULT = "smollm2-135m"
 
@@ -45,12 +51,17 @@ class Download:
     def _pull(
         self, name: str, on_progress: Callable[[PullProgress], None], cancel: threading.Event
     ) -> InstalledModel:
+        folder = paths.ensure_private(paths.models_dir() / name)
+        kept = folder / f"{name}.part"
+        kept.write_bytes(b"")
+        os.truncate(kept, 46_000_000)
         on_progress(PullProgress(46_000_000, 92_000_000))
         while not self.gate.opened(0.01):
             if cancel.is_set():
                 raise DownloadCancelled
         if self.error:
             raise self.error
+        kept.unlink()
         return on_disk(name)
 
 
@@ -72,7 +83,7 @@ async def test_the_first_start_offers_to_fetch_the_model_and_loads_it(
         await user.sees("Hello!")
 
 
-async def test_a_download_can_be_cancelled_and_begun_again(
+async def test_a_download_is_paused_and_goes_on(
     chats: Chats, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     download = Download(monkeypatch)
@@ -80,12 +91,94 @@ async def test_a_download_can_be_cancelled_and_begun_again(
     async with at_the_terminal(engine, chats, DEFAULT) as user:
         await user.sees("not on disk yet")
         await user.pilot.press("enter")
+        await user.sees("50% of 92 MB")
+        await user.pilot.press("f2")
+        await user.sees("paused at 46 MB")
+        download.gate.open()
+        await user.pilot.press("f2")
+        await user.until(lambda: engine.loaded is not None, "loaded")
+    assert config.load().model == DEFAULT
+
+
+async def test_a_download_goes_on_when_the_screen_is_closed(
+    chats: Chats, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = on_disk("first")
+    download = Download(monkeypatch)
+    engine = FakeEngine()
+    async with at_the_terminal(engine, chats, first.name) as user:
+        await user.until(lambda: engine.loaded is not None, "loaded")
+        await user.pilot.press("ctrl+l")
+        await user.sees("to fetch")
+        await user.pilot.press(*"smollm2-135m")
+        await user.until(lambda: "│ first" not in user.screen, "one model")
+        await user.pilot.press("enter")
         await user.sees("50%")
         await user.pilot.press("escape")
-        await user.sees("The download was cancelled.")
         download.gate.open()
+        await user.sees("smollm2-135m is ready.")
+        assert engine.loaded is not None
+        assert engine.loaded.path == str(first.path)
+
+
+async def test_what_is_left_of_a_download_can_be_removed(
+    chats: Chats, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Download(monkeypatch)
+    async with at_the_terminal(FakeEngine(), chats, DEFAULT) as user:
+        await user.sees("not on disk yet")
         await user.pilot.press("enter")
+        await user.sees("50%")
+        await user.pilot.press("f8")
+        await user.sees("Remove SmolLM2 135M Instruct (46 MB)")
+        await user.pilot.press("down", "enter")
+        await user.sees("to fetch")
+        assert models.leftovers() == {}
+
+
+async def test_the_planner_says_how_each_model_would_run(
+    chats: Chats, default_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ram = AvailableRam(1_000_000_000, 500_000_000, "all RAM of this machine")
+    monkeypatch.setattr(fit, "usable_ram", lambda _: ram)
+    there = paths.ensure_private(paths.models_dir() / DEFAULT) / default_model.name
+    there.symlink_to(default_model)
+    on_disk("broken")
+    engine = FakeEngine()
+    async with at_the_terminal(engine, chats, DEFAULT, size=(100, 40)) as user:
         await user.until(lambda: engine.loaded is not None, "loaded")
+        await user.pilot.press("ctrl+l")
+        await user.sees("does not run here")
+        await user.sees("loaded · ~")
+        await user.sees("MB RAM · quality 9")
+        await user.sees("all in RAM; about as good as an unquantized")
+        await user.pilot.press(*"30b")
+        await user.sees("GB of it streamed from the disk")
+
+
+@pytest.mark.skipif(not shutil.which("cc"), reason="needs a C compiler")
+async def test_a_model_is_packed_in_a_process_of_its_own(chats: Chats) -> None:
+    folder = paths.ensure_private(paths.models_dir() / "tiny")
+    tiny_model.write(folder / "tiny.gguf")
+    engine = FakeEngine()
+    async with at_the_terminal(engine, chats, "tiny") as user:
+        await user.until(lambda: engine.loaded is not None, "loaded")
+        await user.pilot.press("ctrl+l")
+        await user.sees("loaded · ")
+        await user.pilot.press("f3")
+        await user.sees("Make a stack of tiny?")
+        await user.pilot.press("down", "enter")
+        await user.sees("tiny-stack is ready.")
+        await user.sees("tiny-stack  ")
+    assert is_stack(gguf.read(models.find("tiny-stack").path))
+
+
+def test_packing_can_be_cancelled() -> None:
+    source = tiny_model.write(paths.ensure_private(paths.models_dir() / "tiny") / "tiny.gguf")
+    cancel = threading.Event()
+    with pytest.raises(PackCancelled):
+        models.pack(str(source), lambda _: cancel.set(), cancel)
+    assert [model.name for model in models.installed()] == ["tiny"]
 
 
 async def test_a_download_that_fails_says_why(

@@ -1,9 +1,8 @@
-"""``ondevice plan`` and ``ondevice fit``: how models are run in the RAM that there is, and why."""
+"""``ondevice plan``: how a model is run in the RAM that there is, and why."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import click
 import msgspec
@@ -12,11 +11,11 @@ from ondevice import models
 from ondevice.cli._options import complete_model, settings_flags
 from ondevice.config import Settings
 from ondevice.errors import UsageError
-from ondevice.ram import available, speeds
-from ondevice.ram.available import AvailableRam, parse_size
-from ondevice.ram.planner import Plan, plan, why
+from ondevice.fit import plan_of, usable_ram
+from ondevice.ram import speeds
+from ondevice.ram.available import AvailableRam
+from ondevice.ram.planner import Plan, why
 from ondevice.terminal import printable
-from ondevice.weights import gguf
 
 _BAR = 60  # cells
 
@@ -137,20 +136,3 @@ def machine_speeds(again: bool) -> speeds.Speeds:
         return known
     click.echo("Measuring the processor and the disk, a quarter of a minute …", err=True)
     return speeds.measure()
-
-
-def usable_ram(settings: Settings) -> AvailableRam:
-    return available.look(parse_size(settings.ram) if settings.ram else None)
-
-
-def plan_of(path: Path, settings: Settings, ram: AvailableRam, measured: speeds.Speeds) -> Plan:
-    drafter = gguf.read(models.find(settings.draft).path) if settings.draft else None
-    return plan(
-        gguf.read(path),
-        ram,
-        measured,
-        n_ctx=settings.ctx,
-        kv_type=settings.kv_type,
-        drafter=drafter,
-        preference=settings.prefer,
-    )

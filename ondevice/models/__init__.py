@@ -1,17 +1,19 @@
-"""Models on disk and in the catalogue: find them, fetch them, take them in, remove them."""
+"""Models on disk and in the catalogue: find them, fetch, take in, pack, remove them."""
 
 from ondevice.models._catalogue import catalogue
 from ondevice.models._facts import Facts, facts
 from ondevice.models._import import How, import_file
 from ondevice.models._library import find, find_file, installed, removable, remove
 from ondevice.models._own import leftovers
+from ondevice.models._pack import pack, stack_name
 from ondevice.models._pull import pull
-from ondevice.models._records import InstalledModel, PullProgress, Recipe
+from ondevice.models._records import InstalledModel, PackNews, PullProgress, Recipe
 
 __all__ = [
     "Facts",
     "How",
     "InstalledModel",
+    "PackNews",
     "PullProgress",
     "Recipe",
     "catalogue",
@@ -21,7 +23,9 @@ __all__ = [
     "import_file",
     "installed",
     "leftovers",
+    "pack",
     "pull",
     "removable",
     "remove",
+    "stack_name",
 ]

@@ -6,29 +6,18 @@ pip was about to fetch nothing is left.
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import sys
-import threading
-import time
 from pathlib import Path
 
 import msgspec
-import psutil
 
-from ondevice.errors import DownloadError, ModelError, OndeviceError
+from ondevice import apart
+from ondevice.errors import DownloadError, ModelError
 from ondevice.models import _own, _wheel
 from ondevice.models._meter import Meter
-from ondevice.models._records import (
-    Provenance,
-    PullFailed,
-    PullProgress,
-    PullRequest,
-    WheelSource,
-)
-
-_BEAT = 0.1  # seconds between two pieces of news
+from ondevice.models._records import Provenance, PullRequest, WheelSource
 
 
 def main() -> None:
@@ -37,33 +26,17 @@ def main() -> None:
     request = msgspec.json.decode(sys.stdin.buffer.read(), type=PullRequest)
     meter = Meter(total=request.size_bytes)
     held: list[Path] = []
-    threading.Thread(target=_beat, args=(meter, held), daemon=True).start()
-    try:
+
+    def fetch() -> None:
         with _own.changing(request.name) as (folder, scratch):
             held.append(scratch)
             _fetch(request, folder, scratch, meter)
-    except OndeviceError as error:
-        _tell(PullFailed(type(error).__name__, str(error)))
-    else:
-        _tell(meter.read())
 
-
-def _beat(meter: Meter, held: list[Path]) -> None:
-    """Tell how far we are until nobody listens; then end, and clear the folder that is ours."""
-    try:
-        while True:
-            _tell(meter.read())
-            time.sleep(_BEAT)
-    except OSError:
-        for child in psutil.Process().children(recursive=True):
-            child.kill()
+    def clear() -> None:
         for scratch in held:
             shutil.rmtree(scratch, ignore_errors=True)
-        os._exit(1)
 
-
-def _tell(news: PullProgress | PullFailed) -> None:
-    os.write(sys.stdout.fileno(), msgspec.json.encode(news) + b"\n")
+    apart.answer(fetch, meter.read, clear)
 
 
 def _fetch(request: PullRequest, folder: Path, scratch: Path, meter: Meter) -> None:

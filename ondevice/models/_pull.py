@@ -1,21 +1,15 @@
 """Fetches models in a process of its own, so that a download can be ended at once.
 
-Whatever it waits for: when the pipe to that process closes, be it that the user cancelled or that
-we died, it ends, and the next pull goes on from what is on the disk.
+The next pull goes on from what is on the disk.
 """
 
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 import threading
-from contextlib import suppress
 from pathlib import Path
 
-import msgspec
-
-from ondevice import errors, paths
+from ondevice import apart
 from ondevice.errors import DownloadCancelled, DownloadError, ModelError
 from ondevice.models import _library, _own
 from ondevice.models._catalogue import catalogue
@@ -23,13 +17,12 @@ from ondevice.models._records import (
     HubSource,
     InstalledModel,
     OnProgress,
-    PullFailed,
     PullProgress,
     PullRequest,
 )
 from ondevice.weights import gguf
 
-_END_S = 2.0  # after which a process that does not end is killed
+_MODULE = "ondevice.models._fetch"
 _HUB_FILE = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)/(?P<file>(?:[^/\s]+/)*[^/\s]+\.gguf)", re.ASCII)
 
 
@@ -75,44 +68,15 @@ def _request(wanted: str, name: str | None) -> PullRequest:
 
 
 def _fetch(request: PullRequest, on_progress: OnProgress, cancel: threading.Event) -> None:
-    log = paths.log_dir() / "pull.log"
+    log = apart.log_of(_MODULE)
     try:
-        paths.ensure_private(log.parent)
-        with log.open("wb") as errors_to:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "ondevice.models._fetch"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors_to,
-            )
+        code = apart.run(_MODULE, request, PullProgress, on_progress, cancel.is_set)
     except OSError as error:
         raise ModelError(f"{log} cannot be written: {error}. Set ONDEVICE_HOME.") from error
-    assert process.stdin is not None
-    assert process.stdout is not None
-    failure: PullFailed | None = None
-    try:
-        with suppress(BrokenPipeError):  # it died; how, its return code says
-            process.stdin.write(msgspec.json.encode(request))
-            process.stdin.close()
-        for line in process.stdout:  # one comes several times a second
-            if cancel.is_set():
-                raise DownloadCancelled
-            news = msgspec.json.decode(line, type=PullProgress | PullFailed)
-            if isinstance(news, PullFailed):
-                failure = news
-            else:
-                on_progress(news)
-    finally:
-        process.stdout.close()
-        try:
-            process.wait(_END_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-    if failure:
-        raise errors.BY_NAME[failure.error](failure.message)
-    if process.returncode:
+    if cancel.is_set():
+        raise DownloadCancelled
+    if code:
         raise DownloadError(
-            f"The process that fetches {request.name} ended by itself ({process.returncode}). "
+            f"The process that fetches {request.name} ended by itself ({code}). "
             f"Try again; {log} may say why."
         )

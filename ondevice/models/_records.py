@@ -96,8 +96,16 @@ class PullRequest(msgspec.Struct, frozen=True):
     size_bytes: int = 0  # 0: the source will say
 
 
-class PullFailed(msgspec.Struct, frozen=True, tag="failed"):
-    """Why it could not."""
+class PackNews(msgspec.Struct, frozen=True, tag="progress"):
+    """How far packing has come."""
 
-    error: str  # class name in ondevice.errors
-    message: str
+    stage: str  # "calibrating", "encoding", "measuring" or "writing"
+    done: float  # of this stage, 0 … 1
+
+
+class PackRequest(msgspec.Struct, frozen=True):
+    """What the process that packs is to put into our folder of this name."""
+
+    name: str
+    source: str  # path
+    origin: str

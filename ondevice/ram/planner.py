@@ -141,6 +141,11 @@ def best(plans: Sequence[Plan], preference: Preference = "balanced") -> Plan:
     return max(plans, key=lambda way: way.worth(preference))
 
 
+def quality_of(weights_bytes: int, n_params: float) -> float:
+    """Of 1: what is left of a model's quality at this size, going by the bits a weight."""
+    return _between(weights_bytes * 8 / max(1, n_params), _BITS_QUALITY)
+
+
 def why(chosen: Plan, ram: AvailableRam) -> str:
     """A plain sentence."""
     whole = chosen.need.total
@@ -199,7 +204,6 @@ def _way(
     if drafter:
         drafting = _decode_seconds(drafter, speeds) * _DRAFTED
         seconds = (max(computing * 2, reading) + drafting) / _ACCEPTED
-    bits = file.weights_bytes * 8 / max(1, file.n_params)
     return Plan(
         file=file,
         kind="window" if placed else "resident",
@@ -212,7 +216,7 @@ def _way(
         drafter_bytes=_drafter_bytes(drafter, wanted.n_ctx, kv_type) if drafter else 0,
         tokens_per_second=1 / seconds,
         first_token_s=max(_prefill_seconds(file, speeds), absent / (speeds.disk * _DISK_FACTOR)),
-        quality=_between(bits, _BITS_QUALITY) * _KV_QUALITY[kv_type],
+        quality=quality_of(file.weights_bytes, file.n_params) * _KV_QUALITY[kv_type],
     )
 
 

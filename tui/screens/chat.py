@@ -9,6 +9,7 @@ from typing import ClassVar
 from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
+from textual.screen import Screen
 from textual.widgets import Footer
 
 from ondevice import config, models, paths
@@ -17,6 +18,7 @@ from ondevice.models import InstalledModel
 from ondevice.ram import process
 from tui import commands
 from tui.messages import CommandGiven, ReplyEnded, ReplyProgressed, Submitted, Typed
+from tui.model_work import Kind, ModelWork
 from tui.screens.chat_keeping import ChatKeeping
 from tui.screens.chat_memory import ChatMemory
 from tui.screens.chat_turns import ChatTurns
@@ -50,6 +52,8 @@ class ChatScreen(ChatTurns, ChatKeeping, ChatMemory):
         yield Footer()
 
     def on_mount(self) -> None:
+        self.model_work = ModelWork(self.run_worker, self._model_ready)
+        self._choosing: Screen[InstalledModel | None] | None = None
         self.set_interval(_LOOK_AT_RAM, self._look_at_ram)
         self.status.private = self.conversation.private
         self.load_model()
@@ -155,10 +159,33 @@ class ChatScreen(ChatTurns, ChatKeeping, ChatMemory):
         """Choose a model and load it."""
         from tui.screens.models import ModelsScreen  # noqa: PLC0415 - a faster start
 
-        model = await self.app.push_screen_wait(ModelsScreen(self._model, hint))
+        screen = ModelsScreen(self.engine, self.model_work, self.settings, self._model, hint)
+        self._choosing = screen
+        model = await self.app.push_screen_wait(screen)
         if model is not None:
             self.conversation.stop()
             self.load_model(model)
+            self._keep_model(model)
+
+    def _model_ready(self, model: InstalledModel, kind: Kind) -> None:
+        """A model was fetched or packed while the user did something else, or waited for it."""
+        if kind == "fetch" and self.engine.loaded is None and not self.engine.free.locked():
+            if self.app.screen is self._choosing:
+                self.app.screen.dismiss(model)
+            else:
+                self.load_model(model)
+                self._keep_model(model)
+        else:
+            self.notify(f"{model.name} is ready. /models loads it.")
+
+    def _keep_model(self, model: InstalledModel) -> None:
+        """Load it next time, too."""
+        name = model.name if model.place == "ondevice" else model.location
+        if name != self.settings.model:
+            try:
+                self.settings = config.change(self.settings, "model", name)
+            except ConfigError as error:
+                self.notify(str(error), severity="error")
 
     def action_ram(self) -> None:
         # Only now: what reads stacks brings llama.cpp along.

@@ -25,6 +25,7 @@ _Result = TypeVar("_Result")
 class Finder(ModalScreen[_Result], Generic[_Item, _Result]):
     """The keys go to the line, up and down to the list."""
 
+    VERTICAL_BREAKPOINTS = [(0, "-short"), (18, "-tall")]  # noqa: RUF012  (textual's own declaration)
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "close", "Close", id="finder.close"),
         Binding("ctrl+c", "app.quit", show=False, id="finder.quit"),
@@ -60,7 +61,7 @@ class Finder(ModalScreen[_Result], Generic[_Item, _Result]):
         """How it stands in the list."""
 
     @abstractmethod
-    def key(self, item: _Item) -> int:
+    def key(self, item: _Item) -> int | str:
         """What it is known by, however it changes."""
 
     @abstractmethod

@@ -1,0 +1,48 @@
+"""Makes a stack of a model on disk, in a process of its own at low priority."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from ondevice import apart
+from ondevice.errors import ModelError, PackCancelled
+from ondevice.models import _library, _own
+from ondevice.models._records import InstalledModel, PackNews, PackRequest
+
+_MODULE = "ondevice.models._packing"
+
+
+def stack_name(name: str) -> str:
+    """What the stack of the model of this name is called."""
+    return f"{_own.name_for(Path(name))}-stack"
+
+
+def pack(
+    name: str,
+    on_progress: Callable[[PackNews], None] = lambda _: None,
+    cancel: threading.Event | None = None,
+) -> InstalledModel:
+    """Make a stack of the model that ``name`` means; it is one of ours, called ``name``-stack.
+
+    When stopped, the same call goes on. Raises as :func:`find`; :class:`DiskSpaceError`,
+    :class:`PackCancelled` when ``cancel`` is set; :class:`UsageError` and :class:`ModelFileError`
+    for what cannot be packed, and :class:`ModelError` if the process fails.
+    """
+    source = _library.find_file(name)
+    cancel = cancel or threading.Event()
+    request = PackRequest(stack_name(source.name), str(source.path), source.origin)
+    log = apart.log_of(_MODULE)
+    try:
+        code = apart.run(_MODULE, request, PackNews, on_progress, cancel.is_set)
+    except OSError as error:
+        raise ModelError(f"{log} cannot be written: {error}. Set ONDEVICE_HOME.") from error
+    if cancel.is_set():
+        raise PackCancelled
+    if code:
+        raise ModelError(
+            f"The process that packs {source.name} ended by itself ({code}). "
+            f"Try again, it goes on where it was; {log} may say why."
+        )
+    return _library.called(request.name)

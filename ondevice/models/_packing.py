@@ -1,0 +1,62 @@
+"""The process that packs one model: a request on standard input, news on standard output.
+
+It ends when nobody reads its news any more; what is done is kept for the next time.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import psutil
+from filelock import Timeout
+
+from ondevice import apart, paths
+from ondevice.errors import ModelError
+from ondevice.models import _own
+from ondevice.models._records import PackNews, PackRequest, Provenance
+from ondevice.stack import PackProgress, pack
+from ondevice.weights import gguf
+
+_NICE = 10
+
+
+def main() -> None:
+    """Do what the request says, and end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent; the pipe tells us
+    if sys.platform == "win32":
+        psutil.Process().nice(psutil.BELOW_NORMAL_PRIORITY_CLASS)
+    else:
+        psutil.Process().nice(_NICE)
+    request = msgspec.json.decode(sys.stdin.buffer.read(), type=PackRequest)
+    latest = [PackNews("calibrating", 0.0)]
+
+    def keep(progress: PackProgress) -> None:
+        latest[0] = PackNews(progress.stage, progress.done)
+
+    apart.answer(lambda: _pack(request, keep), lambda: latest[0])
+
+
+def _pack(request: PackRequest, on_progress: Callable[[PackProgress], None]) -> None:
+    source = Path(request.source)
+    try:
+        with _own.lock(request.name).acquire(timeout=0):
+            folder = paths.ensure_private(_own.folder_of(request.name))
+            if _own.in_folder(folder):
+                raise ModelError(f"There is a model named {request.name} already.")
+            # About a byte for each weight, twice: it is put in order at the end.
+            _own.check_disk(folder, 2 * gguf.read(source).n_params)
+            pack(source, folder / f"{request.name}.gguf", on_progress=on_progress)
+            origin = f"stack of {request.origin or source}"
+            _own.write_provenance(folder, Provenance(origin=origin, sha256=()))
+    except Timeout as error:
+        raise ModelError(f"{request.name} is being packed already. Wait for that.") from error
+    except OSError as error:
+        raise ModelError(f"{request.name} cannot be written: {error}.") from error
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""Downloads and packings under way; they go on when the screen that began them is closed."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from ondevice import models
+from ondevice.errors import DownloadCancelled, OndeviceError, PackCancelled
+from ondevice.models import InstalledModel, PackNews, PullProgress
+from tui.background import in_thread
+
+Kind = Literal["fetch", "pack"]
+
+_SURE = 1.0  # seconds after which a speed means something
+
+
+@dataclass
+class Job:
+    """What is done to one model."""
+
+    kind: Kind
+    doing: str = ""
+    """In a word, such as "fetching"."""
+    done: float | None = None
+    """Of what is being done, 0 … 1; None: nobody knows yet."""
+    done_bytes: int = 0
+    total_bytes: int = 0
+    """0: it is not a matter of bytes, or not known yet."""
+    error: str = ""
+    """Why it has failed."""
+    ended: bool = False
+    cancel: threading.Event = field(default_factory=threading.Event)
+    _began: tuple[float, float] | None = None
+
+    def show(self, doing: str, done: float | None) -> None:
+        """It has come so far."""
+        if doing != self.doing or self._began is None:
+            self._began = (time.monotonic(), done or 0.0) if done is not None else None
+        self.doing, self.done = doing, done
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Of what is being done, at the speed so far; None: too early to tell."""
+        if self._began is None or self.done is None:
+            return None
+        seconds, gained = time.monotonic() - self._began[0], self.done - self._began[1]
+        return seconds * (1 - self.done) / gained if seconds > _SURE and gained > 0 else None
+
+
+class ModelWork:
+    """``run`` starts a coroutine; ``on_done`` gets each model that has become ready."""
+
+    def __init__(
+        self,
+        run: Callable[[Coroutine[Any, Any, None]], object],
+        on_done: Callable[[InstalledModel, Kind], None],
+    ) -> None:
+        self.jobs: dict[str, Job] = {}
+        """Name of the model → what is done to it; a job that has failed stays until the next."""
+        self._run = run
+        self._on_done = on_done
+
+    def begin(self, name: str, kind: Kind) -> None:
+        """Fetch or pack a model, unless that is under way; go on with what was stopped."""
+        if not self.busy(name):
+            self.jobs[name] = job = Job(kind)
+            self._run(self._fetch(name, job) if kind == "fetch" else self._pack(name, job))
+
+    def busy(self, name: str) -> bool:
+        """Whether anything is done to this model."""
+        return name in self.jobs and not self.jobs[name].ended
+
+    def stop(self, name: str) -> None:
+        """End it; what is done is kept."""
+        self.jobs[name].cancel.set()
+
+    async def _fetch(self, name: str, job: Job) -> None:
+        async def show(news: list[PullProgress]) -> None:
+            job.done_bytes, job.total_bytes = news[-1].done_bytes, news[-1].total_bytes
+            known = job.total_bytes > 0
+            job.show("fetching", job.done_bytes / job.total_bytes if known else None)
+
+        await self._do(name, job, lambda put: models.pull(name, put, job.cancel), show)
+
+    async def _pack(self, name: str, job: Job) -> None:
+        async def show(news: list[PackNews]) -> None:
+            job.show(news[-1].stage, news[-1].done)
+
+        await self._do(name, job, lambda put: models.pack(name, put, job.cancel), show)
+
+    async def _do(
+        self,
+        name: str,
+        job: Job,
+        work: Callable[[Callable[[Any], None]], InstalledModel],
+        show: Callable[[list[Any]], Coroutine[Any, Any, None]],
+    ) -> None:
+        try:
+            model = await in_thread(work, show, job.cancel.set)
+        except (DownloadCancelled, PackCancelled):
+            del self.jobs[name]
+        except OndeviceError as error:
+            job.error = str(error)
+        else:
+            del self.jobs[name]
+            self._on_done(model, job.kind)
+        finally:
+            job.ended = True
