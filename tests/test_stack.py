@@ -32,6 +32,7 @@ from ondevice.llama import (
     PlanesShape,
     encode,
 )
+from ondevice.ram.need import need
 from ondevice.stack import Stack, StackFile, is_stack, pack
 from ondevice.stack._calibrate import divergence, log_probabilities
 from ondevice.stack._file import RING_BYTES
@@ -277,11 +278,11 @@ def test_what_is_resident_can_draft_for_what_is_streamed(packed: Path) -> None:
 def test_growing_reads_what_is_added_and_no_more(tiny_packed: Path) -> None:
     with opened(tiny_packed) as (stack, _):
         stack.resize(stack.file.base_end + 8_192)
-        before, resident = stack.bytes_read, stack.resident_bytes
+        before, resident = stack.statistics().bytes_read, stack.resident_bytes
         stack.resize(stack.file.base_end + 24_576)
         added = stack.resident_bytes - resident
         assert 8_192 <= added <= 16_384 + 4096
-        assert stack.bytes_read - before <= added + 8192
+        assert stack.statistics().bytes_read - before <= added + 8192
 
 
 def test_a_stack_never_takes_more_than_its_budget(tiny_packed: Path) -> None:
@@ -431,3 +432,33 @@ def test_the_engine_holds_as_much_of_a_stack_as_fits(packed: Path, tmp_path: Pat
         text = "".join(getattr(event, "text", "") for event in events)
         assert text[:12] == expected[:12]
         assert len(engine.embed(["a text"]).vectors[0]) == 576
+
+
+def test_the_engine_streams_what_must_be_exact_and_drafts_with_the_rest(
+    packed: Path, tmp_path: Path
+) -> None:
+    request = Generate(
+        turns=(Turn("user", "Name some colours."),),
+        sampling=Sampling(temperature=0),
+        max_tokens=24,
+    )
+    file = StackFile.of(gguf.read(packed))
+    replies, loads = [], []
+    for short_of in (None, 12_000_000):  # bytes of RAM that the whole stack needs
+        beside = 0
+        with Engine(log=tmp_path / "engine.log") as engine:
+            if short_of is not None:
+                beside = need(file.without_blocks(), 512).total
+                beside -= need(file.without_blocks(), 512).weights
+            ram = beside + file.ram_bytes[-1] - short_of if short_of else None
+            load = Load(path=str(packed), n_ctx=512, prefer="exact", ram=ram)
+            loads.append(engine.load(load))
+            events = list(engine.generate(request))
+        assert isinstance(events[-1], Finished)
+        replies.append("".join(getattr(event, "text", "") for event in events))
+        streaming = events[-1].statistics.streaming
+    assert loads[0].streamed_bytes == 0 < loads[1].streamed_bytes
+    assert replies[0] == replies[1]
+    assert streaming is not None
+    assert streaming.bytes_read > 0
+    assert streaming.drafted_tokens >= streaming.accepted_tokens > 0

@@ -1,4 +1,4 @@
-"""Holds a model in the RAM that there is: resident, through the window, or a part of a stack."""
+"""Holds a model in the RAM that there is: resident, through the window, or as a stack."""
 
 from __future__ import annotations
 
@@ -35,9 +35,8 @@ class Holding:
     why: str  # it is run so
     model: Model
     context: Context
-    window: Window | None  # None: llama.cpp holds the weights itself, or it is a stack
-    drafter: ModelDrafter | None  # None: none was asked for, or there is no window
-    stack: Stack | None  # None: the file is no stack
+    weights: Window | Stack | None  # what feeds the model; None: llama.cpp holds the weights itself
+    drafter: ModelDrafter | None  # None: none was asked for, or nothing is streamed
     _open: ExitStack
 
     def close(self) -> None:
@@ -70,14 +69,13 @@ def hold(request: Load, on_progress: Callable[[float], None], cancel: threading.
         preference=request.prefer,
         instead=_smaller_model(ram),
     )
-    window: Window | None = None
+    weights: Window | Stack | None = None
     drafter: ModelDrafter | None = None
-    dial: Stack | None = None
     with ExitStack() as stack:
         if stacked is not None:
-            dial = _open_stack(stacked, chosen, request, ram, go_on)
-            stack.callback(dial.close)
-            model = dial.load_model()
+            weights = _open_stack(stacked, chosen, request, ram, go_on)
+            stack.callback(weights.close)
+            model = weights.load_model()
         elif chosen.kind == "resident" and chosen.need.may_repack(ram.usable):
             model = Model(file.path, on_progress=go_on)
         else:
@@ -92,9 +90,9 @@ def hold(request: Load, on_progress: Callable[[float], None], cancel: threading.
                 stack.callback(drafter.close)
             # All of it takes a page more here and there than the sum of its tensors.
             whole_bytes = most_bytes(file) if chosen.kind == "resident" else 0
-            window = Window(file, max(chosen.weights_budget, whole_bytes), on_progress=go_on)
-            stack.callback(window.close)
-            model = window.load_model()
+            weights = Window(file, max(chosen.weights_budget, whole_bytes), on_progress=go_on)
+            stack.callback(weights.close)
+            model = weights.load_model()
         stack.callback(model.close)
         if not model.has_decoder:
             raise ModelFileError(f"{file.path.name} cannot chat: it only encodes text.")
@@ -103,13 +101,23 @@ def hold(request: Load, on_progress: Callable[[float], None], cancel: threading.
             n_ctx=chosen.n_ctx,
             kv_type=chosen.kv_type,
             n_threads=request.n_threads,
-            eval_hook=EvalHook(*(handler for handler in (window, dial) if handler)),
+            eval_hook=EvalHook(weights) if weights else None,
         )
         stack.callback(context.close)
+        if isinstance(weights, Stack) and weights.may_draft:
+            drafting = Context(
+                model,
+                n_ctx=chosen.n_ctx,
+                kv_type=chosen.kv_type,
+                n_threads=request.n_threads,
+                eval_hook=EvalHook(weights.resident()),
+            )
+            stack.callback(drafting.close)
+            drafter = ModelDrafter(drafting, model.n_vocab, lambda s=weights: s.may_draft)
         if cancel.is_set():
             raise LoadCancelled
-        reason = why(chosen, ram) if dial is None else _how_much(dial)
-        return Holding(chosen, reason, model, context, window, drafter, dial, stack.pop_all())
+        reason = _how_much(weights) if isinstance(weights, Stack) else why(chosen, ram)
+        return Holding(chosen, reason, model, context, weights, drafter, stack.pop_all())
 
 
 def _ram(request: Load) -> AvailableRam:
@@ -128,22 +136,41 @@ def _open_stack(
     ram: AvailableRam,
     on_progress: Callable[[float], bool],
 ) -> Stack:
-    """As much of the stack as fits beside everything else."""
-    budget = ram.usable - (chosen.need.total - chosen.need.weights)
-    if chosen.kind != "resident":
+    """As much of the stack as fits beside everything else.
+
+    The rest is left out, or streamed if answers are to be exact or not even the base fits.
+    """
+    need = chosen.need
+    budget = ram.usable - (need.total - need.weights)
+    base_fits = file.fitting(budget) >= file.n_base
+    whole = file.fitting(budget) < len(file.gguf.tensors) and (
+        request.prefer == "exact" or not base_fits
+    )
+    if whole and base_fits:  # the base drafts, in a context of its own
+        budget = max(budget - need.kv - need.compute, file.least_whole_bytes)
+    if whole and budget < file.least_whole_bytes:
+        least = file.least_whole_bytes + need.total - need.weights
         raise MemoryShortError(
-            f"{file.gguf.path.name} needs {file.base_end / 1e6:.0f} MB of RAM for the smallest "
-            f"part of its weights, and {budget / 1e6:.0f} MB are left for them. "
-            "Close other programs, allow it more with --ram, or take a smaller model."
+            f"{file.gguf.path.name} needs at least {least / 1e6:.0f} MB of RAM, even with most of "
+            f"its weights read from the disk for each token, and {ram.usable / 1e6:.0f} MB can be "
+            f"used ({ram.source}). {_smaller_model(ram)}"
         )
-    return Stack(file.gguf, budget, threads=request.n_threads, on_progress=on_progress)
+    return Stack(
+        file.gguf, budget, whole=whole, threads=request.n_threads, on_progress=on_progress
+    )
 
 
 def _how_much(stack: Stack) -> str:
     """A plain sentence."""
     total = len(stack.file.blocks)
+    resident, whole = stack.resident_bytes / 1e6, stack.file.gguf.file_bytes / 1e6
+    if stack.streamed_bytes:
+        return (
+            f"{resident:.0f} of its {whole:.0f} MB are in RAM, and the others are read from the "
+            "disk when they are needed. What it says is what all of it says."
+        )
     return (
-        f"{stack.resident_bytes / 1e6:.0f} of its {stack.file.gguf.file_bytes / 1e6:.0f} MB fit: "
+        f"{resident:.0f} of its {whole:.0f} MB fit: "
         f"{stack.n_blocks} of {total} steps above the smallest size."
     )
 

@@ -38,24 +38,22 @@ _EMBEDDED = 512  # tokens of a text to embed at most: it is computed at once
 class Session:
     """Answers conversations with ``model`` in ``context``, whose KV cache it keeps warm.
 
-    ``window`` is what feeds the model, unless it is all in RAM for good; ``drafter`` then proposes
-    tokens, or else what the conversation has said before. ``settle`` is called between two passes:
-    now more or fewer weights may be held in RAM.
+    ``weights`` is what feeds the model, unless llama.cpp holds it in RAM for good. While weights
+    are streamed, ``drafter`` proposes tokens, or else what the conversation has said before.
+    ``settle`` is called between two passes: now more or fewer weights may be held in RAM.
     """
 
     def __init__(
         self,
         model: Model,
         context: Context,
-        window: Window | None = None,
+        weights: Window | Stack | None = None,
         drafter: Drafter | None = None,
-        stack: Stack | None = None,
         settle: Callable[[], None] = lambda: None,
     ) -> None:
         self._model = model
-        self._stack = stack
-        self._window = window
-        self._speculation = Speculation(context, drafter or PromptLookup()) if window else None
+        self._weights = weights
+        self._speculation = Speculation(context, drafter or PromptLookup())
         self._context = context
         self._settle = settle
         self._embedder: Context | None = None  # made when it is first wanted
@@ -85,12 +83,11 @@ class Session:
         :class:`NativeError`.
         """
         if self._embedder is None:
-            hook = EvalHook(*(handler for handler in (self._window, self._stack) if handler))
             self._embedder = Context(
                 self._model,
                 n_ctx=_EMBEDDED,
                 n_threads=self._context.n_threads,
-                eval_hook=hook,
+                eval_hook=EvalHook(self._weights) if self._weights else None,
                 batch_tokens=_EMBEDDED,
                 embeddings=True,
             )
@@ -242,25 +239,25 @@ class Session:
         """The tokens after ``token``: one, or as many as a drafter foresaw."""
         self._settle()
         # A pass of a model in RAM costs too little for drafts to pay.
-        if self._speculation is not None and self._is_streaming:
+        if self._is_streaming:
             return self._speculation.decode(token, sampler)
         self._context.decode([token])
         return [sampler.sample(self._context)]
 
     @property
     def _is_streaming(self) -> bool:
-        return self._window is not None and self._window.placement.absent_bytes > 0
+        return self._weights is not None and self._weights.streamed_bytes > 0
 
     def _streamed(self) -> Streaming | None:
-        """What the window has done since the model was loaded."""
-        if self._window is None or self._speculation is None or not self._is_streaming:
+        """What was streamed since the model was loaded."""
+        if self._weights is None or not self._is_streaming:
             return None
-        done = self._window.statistics()
+        done = self._weights.statistics()
         return Streaming(
             bytes_read=done.bytes_read,
             read_ms=done.read_seconds * 1e3,
             wait_ms=done.wait_seconds * 1e3,
-            resident_bytes=self._window.placement.resident_bytes,
+            resident_bytes=self._weights.resident_bytes,
             drafted_tokens=self._speculation.proposed,
             accepted_tokens=self._speculation.accepted,
             experts_used=done.experts_used,

@@ -60,7 +60,7 @@ class WindowWeights:
 
     @property
     def resident_bytes(self) -> int:
-        return self._window.placement.resident_bytes
+        return self._window.resident_bytes
 
     @property
     def own_bytes(self) -> int:
@@ -68,7 +68,7 @@ class WindowWeights:
 
     @property
     def absent_bytes(self) -> int:
-        return self._window.placement.absent_bytes
+        return self._window.streamed_bytes
 
     def describe(self, sizing: Sizing) -> Sizing:
         done = self._window.statistics()
@@ -76,12 +76,12 @@ class WindowWeights:
 
 
 class StackWeights:
-    """The weights of a stack, of which some blocks are left out."""
+    """The weights of a stack, of which some blocks are left out, or streamed."""
 
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
         self._aim: int | None = None
-        self.least_bytes = stack.file.ram_bytes[stack.file.n_base - 1]
+        self.least_bytes = stack.least_bytes
         self.most_bytes = stack.file.ram_bytes[-1]
 
     @property

@@ -37,6 +37,8 @@ from ondevice.engine.messages import (
     encode,
 )
 from ondevice.errors import OndeviceError, UsageError
+from ondevice.stack import Stack
+from ondevice.weights.window import Window
 
 _OOM_SCORE_ADJ = "800"  # of 1000: when memory runs out, the engine goes and the app stays
 
@@ -109,10 +111,9 @@ class Worker:
         self._unload()
         self._holding = held = hold(request, lambda f: self._send(Loading(fraction=f)), cancel)
         self._session = Session(
-            held.model, held.context, held.window, held.drafter, held.stack, self._settle
+            held.model, held.context, held.weights, held.drafter, self._settle
         )
         self._sizer = Sizer(_weights(held), request.ram, self._send, self._wake)
-        placement = held.window.placement if held.window else None
         return Loaded(
             path=str(held.plan.file.path),
             name=held.plan.file.name,
@@ -131,7 +132,7 @@ class Worker:
                 first_token_s=held.plan.first_token_s,
                 quality=held.plan.quality,
             ),
-            streamed_bytes=placement.absent_bytes if placement else 0,
+            streamed_bytes=held.weights.streamed_bytes if held.weights else 0,
             kv_bytes=held.context.kv_bytes,
             compute_bytes=held.context.compute_bytes,
             load_ms=(time.perf_counter() - started) * 1e3,
@@ -164,11 +165,13 @@ class Worker:
 
 
 def _weights(held: Holding) -> Weights:
-    if held.window is not None:
-        return WindowWeights(held.window)
-    if held.stack is not None:
-        return StackWeights(held.stack)
-    return FixedWeights(held.model.size_bytes)
+    match held.weights:
+        case Window():
+            return WindowWeights(held.weights)
+        case Stack():
+            return StackWeights(held.weights)
+        case None:
+            return FixedWeights(held.model.size_bytes)
 
 
 def main() -> None:

@@ -94,22 +94,48 @@ class StackFile:
         ]
         return [PAGE + total for total in accumulate(needed)]
 
-    def matrix_bytes(self, name: str) -> int:
-        """A matrix with all its blocks, each in its own pages; 0 if it is none or on the disk."""
-        if name not in self.matrices or name in self.tables:
-            return 0
-        blocks = [block.tensor.n_bytes for block in self.blocks if block.id.matrix == name]
-        return sum(n_bytes + 2 * PAGE for n_bytes in [self.matrices[name].base.n_bytes, *blocks])
+    @cached_property
+    def whole_bytes(self) -> list[int]:
+        """RAM with which all of it is computed while so many tensors are resident, from none on.
+
+        The others are streamed, so the ring takes its part.
+        """
+        needed = [self.ram_bytes[-1]]
+        largest = 0
+        tensors = list(self.gguf.tensors)
+        for n in range(len(tensors) - 1, -1, -1):
+            if n < self.n_base:
+                largest = max(largest, self._matrix_bytes.get(tensors[n], 0))
+            resident = self.ram_bytes[n - 1] if n else PAGE
+            needed.append(resident + max(RING_BYTES, RING_ENTRIES * largest))
+        return needed[::-1]
 
     @cached_property
+    def _matrix_bytes(self) -> dict[str, int]:
+        """Matrices that may be streamed with all their blocks, each in its own pages."""
+        needed = {
+            name: matrix.base.n_bytes + 2 * PAGE
+            for name, matrix in self.matrices.items()
+            if name not in self.tables
+        }
+        for block in self.blocks:
+            if block.id.matrix in needed:
+                needed[block.id.matrix] += block.tensor.n_bytes + 2 * PAGE
+        return needed
+
+    @property
     def least_whole_bytes(self) -> int:
         """RAM with which all of it can be computed, however much of it is streamed."""
-        unpacked = self.ram_bytes[self.n_unpacked - 1] if self.n_unpacked else PAGE
-        return unpacked + max(RING_BYTES, RING_ENTRIES * max(map(self.matrix_bytes, self.matrices)))
+        return min(self.whole_bytes[self.n_unpacked :])
 
     def fitting(self, budget_bytes: int) -> int:
         """How many tensors, from the first one on, fit into so much RAM."""
         return bisect_right(self.ram_bytes, budget_bytes)
+
+    def fitting_whole(self, budget_bytes: int) -> int:
+        """The same if all others are streamed; fewer than ``n_unpacked``: all of it cannot be."""
+        counts = range(len(self.whole_bytes) - 1, self.n_unpacked - 1, -1)
+        return next((n for n in counts if self.whole_bytes[n] <= budget_bytes), 0)
 
     @classmethod
     def of(cls, file: GGUFFile) -> StackFile:

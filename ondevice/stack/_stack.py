@@ -12,12 +12,13 @@ import numpy as np
 
 from ondevice.errors import LoadCancelled, MemoryShortError, ModelFileError
 from ondevice.llama import Actions, Model, Tensor, checksum, default_threads
-from ondevice.stack._file import RING_BYTES, RING_ENTRIES, StackFile
+from ondevice.stack._file import StackFile
 from ondevice.stack._products import Products, StreamedProducts
 from ondevice.weights.gguf import GGUFFile, TensorInfo
 from ondevice.weights.placement import spans
 from ondevice.weights.reader import PAGE, Arena, Reader, Reading, Span
 from ondevice.weights.ring import Ring
+from ondevice.weights.window import WindowStatistics
 
 _PORTION = 16 << 20  # bytes that are read while those before them are checked
 
@@ -61,6 +62,7 @@ class Stack:
         self._checked: set[str] = set()
         self._reader = Reader([file.path])
         self._ring: Ring | None = None
+        self._waited = 0.0  # seconds, for rings that are gone
         self._arena = Arena(-(-file.file_bytes // PAGE) * PAGE)
         self._mapped = _map(file)
         mapped = np.frombuffer(self._mapped, np.uint8).ctypes.data
@@ -89,23 +91,42 @@ class Stack:
         return self.file.ram_bytes[self._n_resident - 1] + ring
 
     @property
-    def bytes_read(self) -> int:
-        return self._reader.bytes_read
+    def least_bytes(self) -> int:
+        """The smallest budget."""
+        file = self.file
+        return file.least_whole_bytes if self._whole else file.ram_bytes[file.n_base - 1]
+
+    @property
+    def streamed_bytes(self) -> int:
+        """Weights that are read from the disk for each pass."""
+        return self.file.ram_bytes[-1] - self.file.ram_bytes[self._n_resident - 1] if self._ring else 0
 
     @property
     def products(self) -> Products:
         """What computes with the stack."""
         return self._whole or self._resident
 
+    @property
+    def may_draft(self) -> bool:
+        """Whether what is in RAM makes a model of its own, and a smaller one than all of it."""
+        return self._ring is not None and self._n_resident >= self.file.n_base
+
     def resident(self) -> Products:
         """A handler for another context: computes with the blocks that are in RAM.
 
-        Raises :class:`MemoryShortError` if not even the base of each matrix is.
+        Only to be used while :attr:`may_draft`.
         """
-        if self._n_resident < self.file.n_base:
-            needed = self.file.ram_bytes[self.file.n_base - 1]
-            raise self._short(self.resident_bytes, needed)
         return self._resident
+
+    def statistics(self) -> WindowStatistics:
+        """What was read from the disk so far, the loading included."""
+        return WindowStatistics(
+            bytes_read=self._reader.bytes_read,
+            read_seconds=self._reader.busy_seconds,
+            wait_seconds=self._waited + (self._ring.wait_seconds if self._ring else 0.0),
+            experts_used=0,
+            experts_found=0,
+        )
 
     def load_model(self) -> Model:
         """The model, for contexts that have this stack in their eval hook and for no others."""
@@ -118,8 +139,7 @@ class Stack:
 
     def close(self) -> None:
         """Give the memory back. The model must have been closed before."""
-        if self._ring is not None:
-            self._ring.close()
+        self._drop_ring()
         if self._whole is not None:
             self._whole.close()
         self._reader.close()
@@ -135,33 +155,24 @@ class Stack:
         Between two calls of ``decode``: the KV cache stays what it is. Raises like the
         constructor; what was loaded then is as before.
         """
-        budget = self.file.ram_bytes[-1] if budget_bytes is None else budget_bytes
-        fitting = self.file.fitting(budget)
-        ring_bytes = 0
-        needed = self.file.n_base
-        if self._whole is not None and fitting < len(self._tensors):
-            ring_bytes = self._ring_bytes(budget)
-            fitting = self.file.fitting(budget - ring_bytes)
-            needed = self.file.n_unpacked
-        if fitting < needed:
-            raise self._short(budget, self.file.ram_bytes[needed - 1] + ring_bytes)
+        file = self.file
+        budget = file.ram_bytes[-1] if budget_bytes is None else budget_bytes
+        fitting = file.fitting_whole(budget) if self._whole else file.fitting(budget)
+        if fitting < (file.n_unpacked if self._whole else file.n_base):
+            raise self._short(budget, self.least_bytes)
         self._hold(fitting, on_progress)
         if self._whole is not None:
-            if self._ring is not None:
-                self._ring.close()
+            self._drop_ring()
             names = {tensor.name for tensor in self._tensors[:fitting]}
-            absent = self._whole.set_resident(names)
-            self._ring = Ring(self._reader, absent, ring_bytes) if absent else None
+            if absent := self._whole.set_resident(names):
+                n_bytes = file.whole_bytes[fitting] - file.ram_bytes[fitting - 1]
+                self._ring = Ring(self._reader, absent, n_bytes)
 
-    def _ring_bytes(self, budget: int) -> int:
-        """What the ring needs if so much RAM is there for it and for what is resident."""
-        ring = RING_BYTES
-        while True:
-            absent = self._tensors[self.file.fitting(budget - ring) : self.file.n_base]
-            largest = max((self.file.matrix_bytes(t.name) for t in absent), default=0)
-            if ring >= RING_ENTRIES * largest:
-                return ring
-            ring = RING_ENTRIES * largest
+    def _drop_ring(self) -> None:
+        if self._ring is not None:
+            self._ring.close()
+            self._waited += self._ring.wait_seconds
+            self._ring = None
 
     def _hold(self, n_tensors: int, on_progress: Callable[[float], bool]) -> None:
         """Have so many tensors in RAM."""

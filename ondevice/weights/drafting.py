@@ -12,7 +12,7 @@ via speculative decoding", section 2.3.)
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from ondevice.errors import UsageError
@@ -58,7 +58,8 @@ class ModelDrafter:
     """Proposes what a smaller model with the same vocabulary finds most likely.
 
     ``context`` is the smaller model's own; ``n_vocab`` is the size of the other's vocabulary. That
-    the two agree is for :func:`check_vocabulary` to say, before anything is loaded.
+    the two agree is for :func:`check_vocabulary` to say, before anything is loaded. While
+    ``is_ready`` is False, nothing is proposed.
     """
 
     @classmethod
@@ -77,14 +78,17 @@ class ModelDrafter:
             raise
         return cls(context, target.n_vocab)
 
-    def __init__(self, context: Context, n_vocab: int) -> None:
+    def __init__(
+        self, context: Context, n_vocab: int, is_ready: Callable[[], bool] = lambda: True
+    ) -> None:
         self._context = context
         self._n_vocab = n_vocab
+        self._is_ready = is_ready
 
     def propose(self, tokens: Sequence[int], count: int) -> list[int]:
         context = self._context
         count = min(count, context.n_ctx - len(tokens))
-        if count <= 0:
+        if count <= 0 or not self._is_ready():
             return []
         known = next(
             (i for i, (a, b) in enumerate(zip(context.tokens, tokens, strict=False)) if a != b),

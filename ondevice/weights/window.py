@@ -140,6 +140,16 @@ class Window:
             for reading in self._growing[1]:
                 reading.wait()
 
+    @property
+    def resident_bytes(self) -> int:
+        """RAM that weights take, buffers for the streamed ones included."""
+        return self.placement.resident_bytes
+
+    @property
+    def streamed_bytes(self) -> int:
+        """Weights that are read from the disk when they are needed."""
+        return self.placement.absent_bytes
+
     def statistics(self) -> WindowStatistics:
         waiting = [part.wait_seconds for part in (self._ring, self._experts) if part]
         return WindowStatistics(
