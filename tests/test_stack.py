@@ -462,3 +462,58 @@ def test_the_engine_streams_what_must_be_exact_and_drafts_with_the_rest(
     assert streaming is not None
     assert streaming.bytes_read > 0
     assert streaming.drafted_tokens >= streaming.accepted_tokens > 0
+
+
+# ----------------------------------------------------------------------- experts
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    rows=st.integers(1, 23),
+    n_experts=st.integers(1, 5),
+    n_slots=st.integers(1, 3),
+    n_tokens=st.sampled_from([1, 2, 7, 110]),
+    shared=st.booleans(),
+    seed=st.integers(0, 2**32 - 1),
+    threads=st.integers(1, 2),
+)
+def test_each_token_is_multiplied_with_its_experts(
+    rows: int, n_experts: int, n_slots: int, n_tokens: int, shared: bool, seed: int, threads: int
+) -> None:
+    random = np.random.default_rng(seed)
+    columns = 96
+    weights = random.standard_normal((rows * n_experts, columns)).astype(np.float32)
+    x = random.standard_normal((n_tokens, 1 if shared else n_slots, columns)).astype(np.float32)
+    ids = random.integers(0, n_experts, (n_tokens, n_slots), np.int32)
+    planes, _kept = planes_of(weights, 8, [3, 7], threads)
+    y = planes.multiply_experts(x, ids, rows)
+    for token in range(n_tokens):
+        for slot in range(n_slots):
+            alone = planes.multiply(x[token, 0 if shared else slot][None])[0]
+            first = ids[token, slot] * rows
+            assert np.array_equal(y[token, slot], alone[first : first + rows])
+
+
+def test_experts_are_packed_and_streamed_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ondevice.stack._file.RING_BYTES", 100_000)
+    source = tiny_model.write(tmp_path / "experts.gguf", n_experts=4)
+    path = tmp_path / "experts.stack.gguf"
+    pack(source, path, calibration=TEXT, jobs=1)
+    file = StackFile.of(gguf.read(path))
+    assert file.gguf.tensors["blk.0.ffn_up_exps.weight"].shape[1:] == (128, 4)
+    model = Model(source, use_extra_bufts=False)
+    context = Context(model, n_ctx=256, n_threads=1)
+    tokens = model.tokenize(TEXT)
+    wanted = log_probabilities(context, tokens)
+    context.close()
+    model.close()
+    with opened(path) as (_, context):
+        resident = log_probabilities(context, tokens)
+    with opened(path, file.least_whole_bytes, whole=True) as (stack, context):
+        assert stack.streamed_bytes > 0
+        assert np.array_equal(log_probabilities(context, tokens), resident)
+    with opened(path, file.ram_bytes[file.n_base - 1]) as (_, context):
+        least = divergence(wanted, log_probabilities(context, tokens))
+    assert divergence(wanted, resident) < least / 20

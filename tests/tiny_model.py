@@ -12,8 +12,8 @@ _TOKENS = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
 _TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
 
 
-def write(path: Path) -> Path:
-    """The same file each time; its tokens are the 256 bytes."""
+def write(path: Path, n_experts: int = 0) -> Path:
+    """The same file each time; its tokens are the 256 bytes. 0 experts: no mixture of them."""
     random = np.random.default_rng(1)
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_name("Tiny")
@@ -36,8 +36,12 @@ def write(path: Path) -> Path:
     writer.add_unk_token_id(0)
     writer.add_chat_template(_TEMPLATE)
 
-    def matrix(name: str, rows: int, columns: int) -> None:
-        values = random.standard_normal((rows, columns), np.float32) / 8
+    if n_experts:
+        writer.add_expert_count(n_experts)
+        writer.add_expert_used_count(2)
+
+    def matrix(name: str, *shape: int) -> None:
+        values = random.standard_normal(shape, np.float32) / 8
         kind = gguf.GGMLQuantizationType.Q8_0
         writer.add_tensor(name, gguf.quants.quantize(values, kind), raw_dtype=kind)
 
@@ -51,9 +55,15 @@ def write(path: Path) -> Path:
         for name in ("attn_q", "attn_k", "attn_v", "attn_output"):
             matrix(f"blk.{block}.{name}.weight", _EMBD, _EMBD)
         norm(f"blk.{block}.ffn_norm.weight")
-        matrix(f"blk.{block}.ffn_gate.weight", _FF, _EMBD)
-        matrix(f"blk.{block}.ffn_up.weight", _FF, _EMBD)
-        matrix(f"blk.{block}.ffn_down.weight", _EMBD, _FF)
+        if n_experts:
+            matrix(f"blk.{block}.ffn_gate_inp.weight", n_experts, _EMBD)
+            matrix(f"blk.{block}.ffn_gate_exps.weight", n_experts, _FF, _EMBD)
+            matrix(f"blk.{block}.ffn_up_exps.weight", n_experts, _FF, _EMBD)
+            matrix(f"blk.{block}.ffn_down_exps.weight", n_experts, _EMBD, _FF)
+        else:
+            matrix(f"blk.{block}.ffn_gate.weight", _FF, _EMBD)
+            matrix(f"blk.{block}.ffn_up.weight", _FF, _EMBD)
+            matrix(f"blk.{block}.ffn_down.weight", _EMBD, _FF)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from ondevice.engine.messages import Load
@@ -113,7 +114,7 @@ def hold(request: Load, on_progress: Callable[[float], None], cancel: threading.
                 eval_hook=EvalHook(weights.resident()),
             )
             stack.callback(drafting.close)
-            drafter = ModelDrafter(drafting, model.n_vocab, lambda s=weights: s.may_draft)
+            drafter = ModelDrafter(drafting, model.n_vocab, partial(_may_draft, weights))
         if cancel.is_set():
             raise LoadCancelled
         reason = _how_much(weights) if isinstance(weights, Stack) else why(chosen, ram)
@@ -155,9 +156,11 @@ def _open_stack(
             f"its weights read from the disk for each token, and {ram.usable / 1e6:.0f} MB can be "
             f"used ({ram.source}). {_smaller_model(ram)}"
         )
-    return Stack(
-        file.gguf, budget, whole=whole, threads=request.n_threads, on_progress=on_progress
-    )
+    return Stack(file.gguf, budget, whole=whole, threads=request.n_threads, on_progress=on_progress)
+
+
+def _may_draft(stack: Stack) -> bool:
+    return stack.may_draft
 
 
 def _how_much(stack: Stack) -> str:

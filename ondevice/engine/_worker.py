@@ -110,9 +110,7 @@ class Worker:
         started = time.perf_counter()
         self._unload()
         self._holding = held = hold(request, lambda f: self._send(Loading(fraction=f)), cancel)
-        self._session = Session(
-            held.model, held.context, held.weights, held.drafter, self._settle
-        )
+        self._session = Session(held.model, held.context, held.weights, held.drafter, self._settle)
         self._sizer = Sizer(_weights(held), request.ram, self._send, self._wake)
         return Loaded(
             path=str(held.plan.file.path),

@@ -221,10 +221,11 @@ static void round_column(const float *x, int64_t columns, int16_t *out, float *s
     }
 }
 
-/* ROWS rows times n columns, which is known when this is compiled. */
+/* ROWS rows times n columns, which is known when this is compiled; each column of the result starts
+   where y says. */
 static inline __attribute__((always_inline)) void multiply_tile(
     const int n, int64_t spans, const int16_t *w, const float *w_scales, const int16_t *x,
-    const float *x_scales, float *y, int64_t y_stride, int n_rows) {
+    const float *x_scales, float *const *y, int64_t at, int n_rows) {
 #ifdef WIDE
     __m512 sums[COLUMNS][ROWS];
     UNROLLED for (int c = 0; c < n; c++)
@@ -265,7 +266,7 @@ static inline __attribute__((always_inline)) void multiply_tile(
                                          _mm512_extractf32x8_ps(four, 1));
         const __m128 one =
             _mm_add_ps(_mm256_castps256_ps128(two), _mm256_extractf128_ps(two, 1));
-        _mm_mask_storeu_ps(y + c * y_stride, (__mmask8)((1 << n_rows) - 1), one);
+        _mm_mask_storeu_ps(y[c] + at, (__mmask8)((1 << n_rows) - 1), one);
     }
 #else
     for (int c = 0; c < n; c++)
@@ -277,7 +278,7 @@ static inline __attribute__((always_inline)) void multiply_tile(
                 for (int i = 0; i < SPAN; i++) part += (int32_t)a[i] * b[i];
                 sum += (float)part * (w_scales[r * spans + s] * x_scales[c * spans + s]);
             }
-            y[c * y_stride + r] = sum;
+            y[c][at + r] = sum;
         }
 #endif
 }
@@ -303,9 +304,10 @@ static Scratch scratch_of(const Matrix *m, int thread) {
     return s;
 }
 
-/* These rows times n columns that have been rounded. */
-static void multiply_rows(const Matrix *m, const Scratch *s, int64_t first, int64_t last, int64_t n,
-                          float *y, int64_t y_stride) {
+/* These rows times n columns that have been rounded. The columns of the result start where y says,
+   with the row `origin`. */
+static void multiply_rows(const Matrix *m, const Scratch *s, int64_t first, int64_t last,
+                          int64_t origin, int64_t n, float *const *y) {
     const int64_t spans = spans_of(m->columns), width = padded(m->columns);
     const int gathered = n > COLUMNS ? GATHERED : ROWS;
     for (int64_t row = first; row < last; row += gathered) {
@@ -317,9 +319,8 @@ static void multiply_rows(const Matrix *m, const Scratch *s, int64_t first, int6
                 const int16_t *w = s->weights + r * width, *x = s->x + c * width;
                 const float *w_scales = s->weight_scales + r * spans;
                 const float *x_scales = s->x_scales + c * spans;
-                float *to = y + c * y_stride + row + r;
                 const int some = (int)least(n_rows - r, ROWS);
-#define TIMES(n) multiply_tile(n, spans, w, w_scales, x, x_scales, to, y_stride, some)
+#define TIMES(n) multiply_tile(n, spans, w, w_scales, x, x_scales, y + c, row + r - origin, some)
                 switch (least(n - c, COLUMNS)) {
                 case 1: TIMES(1); break;
                 case 2: TIMES(2); break;
@@ -328,6 +329,19 @@ static void multiply_rows(const Matrix *m, const Scratch *s, int64_t first, int6
                 }
 #undef TIMES
             }
+    }
+}
+
+/* Rows of which a thread takes so many at a time. */
+static int64_t share_of(int64_t rows, int threads) {
+    return (rows / (threads * SHARES) / GATHERED + 1) * GATHERED;
+}
+
+/* A thread is done with a node. All of them wait for all before the next one. */
+static void finish(Matrix *m, int threads) {
+    if (atomic_fetch_add(&m->done, 1) + 1 == threads) {
+        m->next = 0;
+        m->done = 0;
     }
 }
 
@@ -345,21 +359,75 @@ static void multiply(Matrix *m, int64_t begin, int64_t end, const float *x, int6
     const int64_t last = by_columns ? n * (me + 1) / threads : n;
     for (int64_t at = first; at < last; at += PASS) {
         const int64_t some = least(last - at, PASS);
-        for (int64_t c = 0; c < some; c++)
+        float *to[PASS];
+        for (int64_t c = 0; c < some; c++) {
             round_column(x + (at + c) * x_stride, m->columns, s.x + c * width,
                          s.x_scales + c * spans);
+            to[c] = y + (at + c) * y_stride;
+        }
         if (by_columns) {
-            multiply_rows(m, &s, begin, end, some, y + at * y_stride, y_stride);
+            multiply_rows(m, &s, begin, end, 0, some, to);
             continue;
         }
-        const int64_t share = ((end - begin) / (threads * SHARES) / GATHERED + 1) * GATHERED;
+        const int64_t share = share_of(end - begin, threads);
         for (int64_t row; (row = begin + atomic_fetch_add(&m->next, share)) < end;)
-            multiply_rows(m, &s, row, least(row + share, end), some, y, y_stride);
+            multiply_rows(m, &s, row, least(row + share, end), 0, some, to);
     }
-    if (atomic_fetch_add(&m->done, 1) + 1 == threads) { /* all wait for all before the next one */
-        m->next = 0;
-        m->done = 0;
+    finish(m, threads);
+}
+
+/* Which experts are wanted: ids[token * ids_stride + slot] is one of them, to be multiplied with
+   x + token * x_token + (slot or 0) * x_slot, into y + token * y_token + slot * y_slot. */
+typedef struct {
+    const int32_t *ids;
+    const float *x;
+    float *y;
+    int64_t n_rows, n_slots, n_tokens; /* n_rows: of an expert */
+    int64_t ids_stride, x_slot, x_token, y_slot, y_token;
+} Routing;
+
+/* The pairs of token and slot from the given one on that want this expert, at most PASS of them;
+   where to look next. */
+static int64_t wanting(const Routing *r, int32_t expert, int64_t from, int64_t *pairs, int64_t *n) {
+    int64_t pair = from;
+    for (*n = 0; pair < r->n_tokens * r->n_slots && *n < PASS; pair++)
+        if (r->ids[pair / r->n_slots * r->ids_stride + pair % r->n_slots] == expert)
+            pairs[(*n)++] = pair;
+    return pair;
+}
+
+/* The part of thread `me` in the products of a mixture of experts, whose rows lie one expert after
+   the other; of those from `begin` to `end`. */
+static void multiply_experts(Matrix *m, int64_t begin, int64_t end, const Routing *r, int me,
+                             int threads) {
+    threads = (int)least(threads, m->threads);
+    if (me >= threads) return;
+    const Scratch s = scratch_of(m, me);
+    const int64_t width = padded(m->columns), spans = spans_of(m->columns);
+    const int64_t share = share_of(r->n_rows, threads);
+    int64_t before = 0, mine = atomic_fetch_add(&m->next, 1); /* shares of all threads, and ours */
+    for (int64_t expert = begin / r->n_rows; expert * r->n_rows < end; expert++) {
+        const int64_t origin = expert * r->n_rows;
+        const int64_t first = origin > begin ? origin : begin;
+        const int64_t last = least(origin + r->n_rows, end);
+        int64_t pairs[PASS], n, pair = 0;
+        while (pair = wanting(r, (int32_t)expert, pair, pairs, &n), n > 0) {
+            const int64_t shares = (last - first + share - 1) / share;
+            float *to[PASS];
+            for (int64_t c = 0; c < n && mine < before + shares; c++) {
+                const int64_t token = pairs[c] / r->n_slots, slot = pairs[c] % r->n_slots;
+                round_column(r->x + token * r->x_token + slot * r->x_slot, m->columns,
+                             s.x + c * width, s.x_scales + c * spans);
+                to[c] = r->y + token * r->y_token + slot * r->y_slot;
+            }
+            for (; mine < before + shares; mine = atomic_fetch_add(&m->next, 1)) {
+                const int64_t row = first + (mine - before) * share;
+                multiply_rows(m, &s, row, least(row + share, last), origin, n, to);
+            }
+            before += shares;
+        }
     }
+    finish(m, threads);
 }
 
 /* The rows with these numbers as floats. */
@@ -388,18 +456,35 @@ static const void *operand_of(const void *node, int i) {
     return ((void **)field(node, layout.src))[i];
 }
 static int64_t n_of(const void *tensor, int i) { return ((int64_t *)field(tensor, layout.ne))[i]; }
-static int64_t stride_of(const void *tensor) { /* floats from one column to the next */
-    return (int64_t)(((size_t *)field(tensor, layout.nb))[1] / sizeof(float));
+static int64_t stride_of(const void *tensor, int i) { /* elements of 4 bytes along a dimension */
+    return (int64_t)(((size_t *)field(tensor, layout.nb))[i] / 4);
 }
 
-/* Some rows of what a MUL_MAT node comes to. */
+/* Some rows of what a MUL_MAT node comes to, or one of MUL_MAT_ID, which has a third operand. */
 void planes_multiply(void *node, int me, int threads, void *matrix, int64_t begin, int64_t end) {
-    const void *x = operand_of(node, 1);
-    multiply(matrix, begin, end, data_of(x), stride_of(x), data_of(node), stride_of(node),
-             n_of(x, 1), me, threads);
+    const void *x = operand_of(node, 1), *ids = operand_of(node, 2);
+    if (!ids) {
+        multiply(matrix, begin, end, data_of(x), stride_of(x, 1), data_of(node),
+                 stride_of(node, 1), n_of(x, 1), me, threads);
+        return;
+    }
+    const Routing routing = {
+        .ids = data_of(ids),
+        .x = data_of(x),
+        .y = data_of(node),
+        .n_rows = n_of(node, 0),
+        .n_slots = n_of(ids, 0),
+        .n_tokens = n_of(ids, 1),
+        .ids_stride = stride_of(ids, 1),
+        .x_slot = n_of(x, 1) > 1 ? stride_of(x, 1) : 0,
+        .x_token = stride_of(x, 2),
+        .y_slot = stride_of(node, 1),
+        .y_token = stride_of(node, 2),
+    };
+    multiply_experts(matrix, begin, end, &routing, me, threads);
 }
 
-/* What ggml calls, on each of its threads, for a MUL_MAT node that was made a CUSTOM one. */
+/* What ggml calls, on each of its threads, for such a node that was made a CUSTOM one. */
 void planes_multiply_node(void *node, int me, int threads, void *matrix) {
     planes_multiply(node, me, threads, matrix, 0, ((Matrix *)matrix)->rows);
 }
@@ -409,7 +494,7 @@ void planes_rows_node(void *node, int me, int threads, void *matrix) {
     const void *numbers = operand_of(node, 1);
     (void)threads;
     if (me == 0)
-        take_rows(matrix, data_of(numbers), n_of(numbers, 0), data_of(node), stride_of(node));
+        take_rows(matrix, data_of(numbers), n_of(numbers, 0), data_of(node), stride_of(node, 1));
 }
 
 /* ---------------------------------------------------------------------------- packing */

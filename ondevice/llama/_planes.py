@@ -108,7 +108,9 @@ class Planes:
         self._address = ctypes.addressof(self._native)
 
     def multiply_node(self, node: Tensor) -> None:
-        """Have ggml compute a MUL_MAT node whose first operand is this matrix with our own code.
+        """Have ggml compute a node whose first operand is this matrix with our own code.
+
+        It is MUL_MAT, or MUL_MAT_ID, of which the matrix has the rows of all experts.
 
         The matrix must stay until ggml is done; what it holds may change in between.
         """
@@ -119,7 +121,7 @@ class Planes:
         node.compute_with(_address_of(_library().planes_rows_node), self._address)
 
     def multiply_rows(self, node: Tensor, rows: range, pool: ThreadPoolExecutor) -> None:
-        """Compute these rows of a MUL_MAT node whose first operand is this matrix.
+        """Compute these rows of such a node.
 
         ``pool`` has as many threads as there is scratch for.
         """
@@ -140,6 +142,20 @@ class Planes:
             self.multiply_rows(_node_of(x, y), range(self.shape.rows), pool)
         return y
 
+    def multiply_experts(self, x: Floats, ids: npt.NDArray[np.int32], n_rows: int) -> Floats:
+        """The products of a mixture of experts, whose rows the matrix has one after the other.
+
+        ``ids`` of shape (tokens, slots) are the experts that each token wants, ``x`` has the shape
+        (tokens, slots or 1, columns); shape of the result: (tokens, slots, ``n_rows``), which are
+        those of an expert.
+        """
+        y = np.empty((*ids.shape, n_rows), np.float32)
+        node, wanted = _node_of(np.ascontiguousarray(x, np.float32), y), _tensor_of(ids)
+        node.src[2] = wanted.address
+        with ThreadPoolExecutor(len(self._scratch)) as pool:
+            self.multiply_rows(node, range(self.shape.rows), pool)
+        return y
+
     def rows(self, numbers: Sequence[int]) -> Floats:
         """These rows of the matrix; shape (len(numbers), columns)."""
         ids = np.array(numbers, np.int32)
@@ -157,12 +173,11 @@ def _node_of(operand: npt.NDArray[Any], result: Floats) -> Tensor:
 
 
 def _tensor_of(array: npt.NDArray[Any]) -> Tensor:
-    """ggml's view of an array of one or two dimensions."""
+    """ggml's view of an array of one to three dimensions."""
     tensor = Tensor()
     tensor.data = array.ctypes.data
-    for dimension, (size, stride) in enumerate(zip(array.shape, array.strides, strict=True), 1):
-        tensor.ne[array.ndim - dimension] = size
-        tensor.nb[array.ndim - dimension] = stride
+    tensor.ne[:] = [*reversed(array.shape), *[1] * (len(tensor.ne) - array.ndim)]
+    tensor.nb[: array.ndim] = list(array.strides[::-1])
     return tensor
 
 

@@ -85,7 +85,7 @@ class Usage:
             x = Tensor.from_address(node.src[1]) if node.src[1] else None
             if place or operand.view_src or x is None:
                 self._unfit.add(root.name)
-            elif node.op_name == "MUL_MAT" and x.type == 0 and tuple(x.ne[2:]) == (1, 1):
+            elif _is_product(node.op_name, x):
                 return Actions(after=partial(self._add, root.name, x))
             elif node.op_name == "GET_ROWS" and x.ne[1] == 1:
                 return Actions(after=partial(self._look_up, root.name, x))
@@ -98,15 +98,23 @@ class Usage:
 
     def _add(self, name: str, x: Tensor) -> None:
         assert x.data is not None
-        columns, n, stride = x.ne[0], x.ne[1], x.nb[1] // 4
-        flat = (ctypes.c_float * (stride * (n - 1) + columns)).from_address(x.data)
+        columns, n_slots, n_tokens = x.ne[:3]
+        length = columns + (n_slots - 1) * x.nb[1] // 4 + (n_tokens - 1) * x.nb[2] // 4
+        flat = (ctypes.c_float * length).from_address(x.data)
         values = np.lib.stride_tricks.as_strided(
-            np.ctypeslib.as_array(flat), (n, columns), (stride * 4, 4)
+            np.ctypeslib.as_array(flat), (n_tokens, n_slots, columns), (x.nb[2], x.nb[1], 4)
         ).astype(np.float64)
         if name not in self._squares:
             self._squares[name], self._counts[name] = np.zeros(columns), 0
-        self._squares[name] += (values**2).sum(0)
-        self._counts[name] += n
+        self._squares[name] += (values**2).sum((0, 1))
+        self._counts[name] += n_slots * n_tokens
+
+
+def _is_product(op_name: str, x: Tensor) -> bool:
+    """Whether a stack can compute it; ``x``: what the weight is multiplied with."""
+    if x.type != 0 or x.ne[3] != 1:
+        return False
+    return op_name == "MUL_MAT_ID" or (op_name == "MUL_MAT" and x.ne[2] == 1)
 
 
 def usage_of(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -182,8 +183,8 @@ class StackFile:
         entries = []
         for tensor in self.gguf.tensors.values():
             if matrix := self.matrices.get(tensor.name):
-                shape = (matrix.shape.columns, matrix.shape.rows)
-                entries.append(Entry(tensor.name, shape, _F16, 2 * shape[0] * shape[1]))
+                shape = (matrix.shape.columns, *tensor.shape[1:])
+                entries.append(Entry(tensor.name, shape, _F16, 2 * math.prod(shape)))
             elif tensor.name not in blocks:
                 entries.append(Entry(tensor.name, tensor.shape, tensor.type, tensor.n_bytes))
         n_keys, keys = _layout.raw_keys(self.gguf)
@@ -199,7 +200,7 @@ class StackFile:
 
 
 def _matrix(file: GGUFFile, tensor: TensorInfo, columns: int) -> Matrix:
-    rows = tensor.shape[-1]
+    rows = math.prod(tensor.shape[1:])
     shape = _layout.shape_of(rows, columns)
     if columns % 32 or _layout.base_bytes(shape, rows) != tensor.n_bytes:
         raise _damaged(file, f"the size of {tensor.name} does not fit its shape")

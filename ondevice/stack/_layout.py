@@ -72,9 +72,10 @@ def base_parts(shape: PlanesShape, chunk: range) -> list[int]:
     return [start, start + scales, *planes]
 
 
-def base_entry(name: str, shape: PlanesShape) -> Entry:
+def base_entry(name: str, shape: PlanesShape, dimensions: Sequence[int]) -> Entry:
+    """``dimensions``: of the source's tensor after the row, whose product is the number of rows."""
     total = base_bytes(shape, shape.rows)
-    return Entry(name, (total // shape.rows, shape.rows), I8, total)
+    return Entry(name, (total // shape.rows, *dimensions), I8, total)
 
 
 def block_entry(block: BlockId, shape: PlanesShape) -> Entry:

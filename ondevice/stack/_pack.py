@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 import json
+import math
 import os
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -82,7 +83,8 @@ class _Plan:
             self.matrices.items(),
             key=lambda item: (item[0] not in first, -item[1].rows * item[1].columns),
         )
-        bases = [_layout.base_entry(name, shape) for name, shape in ordered]
+        tensors = self.source.tensors
+        bases = [_layout.base_entry(name, s, tensors[name].shape[1:]) for name, s in ordered]
         return [
             *kept,
             *bases,
@@ -189,11 +191,13 @@ def pack(
 def _plan(file: GGUFFile, usage: Usage) -> _Plan:
     matrices: dict[str, PlanesShape] = {}
     for tensor in file.tensors.values():
-        columns, *others = tensor.shape
-        if len(others) != 1 or columns % 32 or columns * others[0] < _LEAST_WEIGHTS:
+        columns, rows = tensor.shape[0], math.prod(tensor.shape[1:])
+        if len(tensor.shape) < 2 or columns % 32 or columns * rows < _LEAST_WEIGHTS:
+            continue
+        if "ffn_gate_inp" in tensor.name:  # small, and all depends on which experts are chosen
             continue
         if usage.fits(tensor.name):
-            matrices[tensor.name] = _layout.shape_of(others[0], columns)
+            matrices[tensor.name] = _layout.shape_of(rows, columns)
     if not matrices:
         raise ModelFileError(f"{file.path.name} has no weights that a stack could hold.")
     every = [block for name, shape in matrices.items() for block in _layout.blocks_of(name, shape)]

@@ -70,7 +70,7 @@ class Products:
                 operand.data = root.data + operand.view_offs
             elif place == 0 and operation == "GET_ROWS":
                 (self._tables.get(weight.name) or self._planes[weight.name]).look_up_node(node)
-            elif place == 0 and operation == "MUL_MAT":
+            elif place == 0 and operation in ("MUL_MAT", "MUL_MAT_ID"):
                 return self._multiply(node, weight.name)
             else:
                 raise ModelFileError(
@@ -181,5 +181,5 @@ def _operation(node: Tensor) -> str:
     """What a node computes, also if it was taken over before."""
     if node.op not in (OP_NONE, OP_CUSTOM):
         return node.op_name
-    _, operand, *_ = node.operands()
-    return "GET_ROWS" if operand.type == _I32 else "MUL_MAT"
+    _, operand, *ids = node.operands()
+    return "GET_ROWS" if operand.type == _I32 else "MUL_MAT_ID" if ids else "MUL_MAT"

@@ -99,7 +99,8 @@ class Stack:
     @property
     def streamed_bytes(self) -> int:
         """Weights that are read from the disk for each pass."""
-        return self.file.ram_bytes[-1] - self.file.ram_bytes[self._n_resident - 1] if self._ring else 0
+        needed = self.file.ram_bytes
+        return needed[-1] - needed[self._n_resident - 1] if self._ring else 0
 
     @property
     def products(self) -> Products:
