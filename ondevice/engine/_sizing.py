@@ -131,20 +131,22 @@ class FixedWeights:
 class Sizer:
     """Gives ``weights`` the RAM that there is room for, at most ``limit`` bytes for the process.
 
-    ``tell`` is called when something has changed, mostly from a thread of its own. ``wake`` must
-    have the thread that decodes call :meth:`settle` once it is idle; between two passes it calls
-    that anyway.
+    ``beside`` is what everything but weights was planned to take, in bytes. ``tell`` is called when
+    something has changed, mostly from a thread of its own. ``wake`` must have the thread that
+    decodes call :meth:`settle` once it is idle; between two passes it calls that anyway.
     """
 
     def __init__(
         self,
         weights: Weights,
         limit: int | None,
+        beside: int,
         tell: Callable[[Sizing], None],
         wake: Callable[[], None],
     ) -> None:
         self._weights = weights
         self._limit = limit
+        self._beside = beside
         self._tell = tell
         self._wake = wake
         self._wish: int | None = None  # of the user, bytes
@@ -195,7 +197,8 @@ class Sizer:
         used = of_process(os.getpid())
         assert used is not None
         own, before = weights.own_bytes, governor.budget
-        room, ram = room_for_weights(used, own, weights.resident_bytes - own, self._limit)
+        mapped = weights.resident_bytes - own
+        room, ram = room_for_weights(used, own, mapped, self._limit, self._beside)
         while not self._wishes.empty():
             self._wish = wish = self._wishes.get()
             governor.most = weights.most_bytes

@@ -111,7 +111,8 @@ class Worker:
         self._unload()
         self._holding = held = hold(request, lambda f: self._send(Loading(fraction=f)), cancel)
         self._session = Session(held.model, held.context, held.weights, held.drafter, self._settle)
-        self._sizer = Sizer(_weights(held), request.ram, self._send, self._wake)
+        beside = held.plan.peak_bytes - held.plan.resident_bytes
+        self._sizer = Sizer(_weights(held), request.ram, beside, self._send, self._wake)
         return Loaded(
             path=str(held.plan.file.path),
             name=held.plan.file.name,

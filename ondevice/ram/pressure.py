@@ -12,7 +12,8 @@ _CALM_S = 2.0  # for so long there must be room before any of it is taken
 _STEP_S = 0.5  # between two steps of growing
 _STEPS = 8  # from nothing to everything
 _GRAIN = 8_000_000  # bytes; by less it is not worth to change anything
-_LIBRARIES = 24_000_000  # bytes of the engine that are file cache: part of what a plan counts
+_WAVERING = 4_000_000  # bytes by which room may fall short before weights are given up
+_LIBRARIES = 26_000_000  # bytes of the engine that are file cache: part of what a plan counts
 
 
 @dataclass(slots=True)
@@ -28,7 +29,7 @@ class Governor:
     def decide(self, room: int, now: float) -> int:
         """The budget, given that there is ``room`` bytes for weights ``now`` (seconds)."""
         room = max(self.least, min(room, self.most))
-        if room < self.budget:
+        if room < self.budget - _WAVERING:
             # A bit further than needed, or the next moment would ask for more again.
             self.budget = room if room == self.most else max(self.least, room - _GRAIN)
             self._since = None
@@ -46,19 +47,21 @@ class Governor:
 
 
 def room_for_weights(
-    used: ProcessRam, own_bytes: int, mapped_bytes: int, limit: int | None
+    used: ProcessRam, own_bytes: int, mapped_bytes: int, limit: int | None, beside: int = 0
 ) -> tuple[int, AvailableRam]:
     """Bytes that weights could take now, and what that was told from.
 
     The process ``used`` so much. Of its weights, ``own_bytes`` are memory of its own, which nobody
     else can have, and ``mapped_bytes`` are pages of files. ``limit`` is the user's, in bytes.
+    ``beside`` is what everything but weights was planned to take: buffers take it only once they
+    are written to, and until then it must not be given away.
     """
     ram = look()
     held = own_bytes
     if sys.platform != "linux":  # where pages that are mapped do not count as available
         held += mapped_bytes
-    room = ram.available + held - ram.reserve
+    beside = max(beside, used.resident - held + _LIBRARIES)
+    room = ram.available + used.resident - ram.reserve - beside
     if limit is not None:
-        beside = used.resident - held + _LIBRARIES
         room = min(room, limit - beside)
     return room, ram

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import mmap
 import os
 import shutil
 import sys
 import tempfile
 import time
+from collections import deque
 from dataclasses import dataclass
-from io import FileIO
 from pathlib import Path
 
-_CHUNK = 8 << 20  # bytes of one read, about what a block of a small model takes
+from ondevice.errors import OndeviceError
+from ondevice.weights.reader import PIECE_BYTES, READS_IN_FLIGHT, Arena, Reader, Reading, Span
+
+_CHUNK = 8 << 20  # bytes of one write
 _SAMPLE = 256 << 20  # bytes read at most, and written where there is no model file to read
 
 
@@ -48,30 +49,34 @@ def measure(place: Path, seconds: float = 1.5) -> DiskSpeed:
 
 
 def _measure(file: Path, seconds: float) -> DiskSpeed:
-    direct_flag = getattr(os, "O_DIRECT", 0)  # Linux
-    if direct_flag:
-        # Some file systems refuse direct reads when opening, others when reading.
-        with contextlib.suppress(OSError), _open(file, direct_flag) as opened:
-            return _read(opened, seconds, direct=True)
-    with _open(file, 0) as opened:
-        if sys.platform == "darwin":
-            import fcntl  # noqa: PLC0415 - not on Windows
-
-            fcntl.fcntl(opened, fcntl.F_NOCACHE, 1)
-        return _read(opened, seconds, direct=sys.platform == "darwin")
+    """As the window reads: a few reads at once, into memory that is there."""
+    try:
+        reader = Reader([file])
+        try:
+            return _read(reader, file.stat().st_size, seconds)
+        finally:
+            reader.close()
+    except OndeviceError as error:
+        raise OSError(errno.EIO, str(error)) from error
 
 
-def _open(file: Path, flags: int) -> FileIO:
-    return FileIO(os.open(file, os.O_RDONLY | getattr(os, "O_BINARY", 0) | flags), "rb")
-
-
-def _read(file: FileIO, seconds: float, *, direct: bool) -> DiskSpeed:
-    buffer = mmap.mmap(-1, _CHUNK)  # at the start of a page, as direct reads want it
+def _read(reader: Reader, size: int, seconds: float) -> DiskSpeed:
+    arena = Arena(READS_IN_FLIGHT * PIECE_BYTES)
+    arena.view[:] = bytes(arena.n_bytes)
+    whole = min(size, _SAMPLE) // PIECE_BYTES
+    spans = [Span(0, at * PIECE_BYTES, PIECE_BYTES) for at in range(whole)]
+    under_way: deque[Reading] = deque()
     n_bytes = 0
     started = time.perf_counter()
-    while n_bytes < _SAMPLE and time.perf_counter() - started < seconds:
-        n_read = file.readinto(buffer) or 0
-        n_bytes += n_read
-        if n_read < _CHUNK:  # the end of the file
+    for index, span in enumerate(spans or [Span.around(0, 0, size)]):
+        if time.perf_counter() - started > seconds:
             break
-    return DiskSpeed(n_bytes / (time.perf_counter() - started), n_bytes, direct)
+        if len(under_way) == READS_IN_FLIGHT:
+            under_way.popleft().wait()
+        at = index % READS_IN_FLIGHT * PIECE_BYTES
+        under_way.append(reader.start(span, arena.view[at : at + PIECE_BYTES]))
+        n_bytes += span.n_bytes
+    for reading in under_way:
+        reading.wait()
+    took = time.perf_counter() - started
+    return DiskSpeed(n_bytes / took, n_bytes, reader.direct or sys.platform == "darwin")
