@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from ondevice import llama
 from ondevice.cli import run
-from ondevice.engine import Engine
+from ondevice.engine import Engine, running
 from ondevice.engine.messages import Finished, Generate, Load, Sampling, Turn
 from ondevice.errors import MemoryShortError, ModelFileError, UsageError
 from ondevice.llama import (
@@ -386,6 +386,18 @@ def test_a_packing_that_was_killed_goes_on(tiny: Path, tmp_path: Path) -> None:
     assert left == {"resumed.gguf", "whole.gguf"}
 
 
+def test_the_model_may_write_its_calibration_itself(tiny: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / "first.gguf", tmp_path / "second.gguf"
+    stages = []
+    for target in (first, second):
+        pack(
+            tiny, target, own_calibration=True, jobs=1, on_progress=lambda p: stages.append(p.stage)
+        )
+    assert "generating" in stages
+    assert first.read_bytes() == second.read_bytes()
+    assert {path.name for path in tmp_path.iterdir()} - {"home"} == {first.name, second.name}
+
+
 def test_a_stack_is_not_packed_again(tiny: Path, tmp_path: Path) -> None:
     pack(tiny, tmp_path / "tiny.stack.gguf")
     with pytest.raises(UsageError, match="is a stack already"):
@@ -406,7 +418,11 @@ def test_pack_and_show_commands(
     assert "divergence" in capfd.readouterr().out
     assert "<polyline" in (tmp_path / "curve.svg").read_text()
     assert run(["stack", "show", str(target), "--json"]) == 0
-    steps = json.loads(capfd.readouterr().out)["steps"]
+    shown = json.loads(capfd.readouterr().out)
+    steps = shown["steps"]
+    assert shown["loaded"] == []
+    assert steps[-1]["kl"] < steps[0]["kl"]
+    assert steps[-1]["perplexity"] > 1
     assert steps[0]["name"] == "base"
     assert steps == sorted(steps, key=lambda step: step["bytes"])
     assert run(["stack", "show", str(tiny)]) == 2
@@ -432,6 +448,10 @@ def test_the_engine_holds_as_much_of_a_stack_as_fits(packed: Path, tmp_path: Pat
         text = "".join(getattr(event, "text", "") for event in events)
         assert text[:12] == expected[:12]
         assert len(engine.embed(["a text"]).vectors[0]) == 576
+        (now,) = running()
+        assert Path(now.path) == packed
+        assert now.sizing.n_blocks == len(StackFile.of(gguf.read(packed)).blocks)
+    assert running() == []
 
 
 def test_the_engine_streams_what_must_be_exact_and_drafts_with_the_rest(

@@ -18,6 +18,7 @@ from ondevice.weights import gguf
 
 _FINE = ("F32", "F16", "BF16", "Q8_0")
 _DOING = {
+    "generating": "Letting the model write a text",
     "calibrating": "Watching the model read a text",
     "encoding": "Packing",
     "measuring": "Measuring what each part is worth",
@@ -34,10 +35,20 @@ _DOING = {
     metavar="TEXTFILE",
     help="A text like those that the model will see; default: prose, talk and code of our own.",
 )
+@click.option(
+    "--own-calibration",
+    is_flag=True,
+    help="Let the model write that text; slow for a model larger than RAM.",
+)
 @click.option("--jobs", type=click.IntRange(min=1), help="Threads; default: physical cores.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
-    model: Path, output: Path | None, calibration: Path | None, jobs: int | None, as_json: bool
+    model: Path,
+    output: Path | None,
+    calibration: Path | None,
+    own_calibration: bool,
+    jobs: int | None,
+    as_json: bool,
 ) -> None:
     """Pack MODEL, a GGUF file, into a stack: a file of which any prefix is a working model.
 
@@ -50,6 +61,8 @@ def command(
             "F16, BF16 or Q8_0 make a better stack.",
             err=True,
         )
+    if calibration and own_calibration:
+        raise UsageError("Give either --calibration or --own-calibration.")
     target = output or model.with_name(f"{model.stem}.stack.gguf")
     if target.exists() and target.samefile(model):
         raise UsageError("A model cannot be packed into its own file. Name another with -o.")
@@ -58,7 +71,14 @@ def command(
     line = _Line(shown=sys.stderr.isatty() and not as_json)
     llama.start(io.StringIO())  # llama.cpp's own lines would tear ours
     try:
-        pack(model, target, calibration=text, jobs=jobs, on_progress=line.show)
+        pack(
+            model,
+            target,
+            calibration=text,
+            own_calibration=own_calibration,
+            jobs=jobs,
+            on_progress=line.show,
+        )
     finally:
         line.end()
     stack = StackFile.of(gguf.read(target))

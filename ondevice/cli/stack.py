@@ -11,12 +11,14 @@ from pathlib import Path
 import click
 import numpy as np
 
+from ondevice.engine import running
 from ondevice.errors import UsageError
 from ondevice.stack import StackFile, is_stack
 from ondevice.terminal import printable
 from ondevice.weights import gguf
 
 _ROWS, _COLUMNS = 12, 60  # of the curve in the terminal
+_TABLE = 8  # rows of the table below it
 
 
 @click.group(name="stack")
@@ -29,28 +31,40 @@ def command() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--svg", type=click.Path(path_type=Path), help="Write the curve to this file.")
 def show(file: Path, as_json: bool, svg: Path | None) -> None:
-    """Show how good FILE, a stack, is at each of its sizes.
+    """Show how good FILE, a stack, is at each of its sizes, and how much of it is in RAM now.
 
     The divergence is how far the answers are from those of the whole stack, as measured when it
-    was packed: 0.01 is hardly noticed, 1 is another model.
+    was packed: 0.01 is hardly noticed, 1 is another model. The perplexity is that of the text with
+    which it was packed.
     """
     read = gguf.read(file)
     if not is_stack(read):
         raise UsageError(f"{file} is no stack. Make one of it: ondevice pack {file}")
     stack = StackFile.of(read)
     sizes = [stack.base_end, *(block.end for block in stack.blocks)]
-    curve = [stack.base_kl, *(block.kl for block in stack.blocks)]
+    qualities = [stack.base_quality, *(block.quality for block in stack.blocks)]
+    curve = [quality.kl for quality in qualities]
     largest = max((b - a for a, b in pairwise(sizes)), default=0)
+    loaded = [r for r in running() if Path(r.path) == read.path.resolve()]
     if svg is not None:
         svg.write_text(_svg(sizes, curve, read.name), "utf-8")
     if as_json:
+        names = ["base", *(block.tensor.name for block in stack.blocks)]
         steps = [
-            {"name": name, "bytes": size, "kl": None if math.isnan(kl) else round(kl, 6)}
-            for name, size, kl in zip(
-                ["base", *(block.tensor.name for block in stack.blocks)], sizes, curve, strict=True
-            )
+            {
+                "name": name,
+                "bytes": size,
+                "kl": _rounded(quality.kl),
+                "perplexity": _rounded(quality.perplexity),
+            }
+            for name, size, quality in zip(names, sizes, qualities, strict=True)
         ]
-        click.echo(json.dumps({"path": str(file), "largest_step": largest, "steps": steps}))
+        now = [
+            {"pid": r.pid, "bytes": r.sizing.resident_bytes, "blocks": r.sizing.n_blocks}
+            for r in loaded
+        ]
+        told = {"path": str(file), "largest_step": largest, "steps": steps, "loaded": now}
+        click.echo(json.dumps(told))
         return
     click.echo(
         f"{printable(read.name)}: {sizes[0] / 1e6:.0f} to {sizes[-1] / 1e6:.0f} MB, "
@@ -58,6 +72,22 @@ def show(file: Path, as_json: bool, svg: Path | None) -> None:
     )
     for line in _drawn(sizes, curve):
         click.echo(line)
+    click.echo("\n      MB  divergence  perplexity")
+    for number in np.linspace(0, len(stack.blocks), _TABLE).astype(int):
+        kl, perplexity = qualities[number]
+        click.echo(f"{sizes[number] / 1e6:8.0f}  {kl:10.3g}  {perplexity:10.4g}")
+    for engine in loaded:
+        blocks = engine.sizing.n_blocks
+        click.echo(
+            f"\nProcess {engine.pid} has {engine.sizing.resident_bytes / 1e6:.0f} MB of it in RAM: "
+            f"{blocks} steps, divergence {curve[blocks]:.3g}."
+        )
+    if not loaded:
+        click.echo("\nNo engine has it in RAM now.")
+
+
+def _rounded(value: float) -> float | None:
+    return None if math.isnan(value) else round(value, 6)
 
 
 def _points(sizes: list[int], curve: list[float]) -> tuple[list[float], list[float]]:

@@ -3,5 +3,6 @@
 from ondevice.engine._any import AnyEngine
 from ondevice.engine._client import Engine
 from ondevice.engine._protocol import EngineLike
+from ondevice.engine._running import Running, running
 
-__all__ = ["AnyEngine", "Engine", "EngineLike"]
+__all__ = ["AnyEngine", "Engine", "EngineLike", "Running", "running"]

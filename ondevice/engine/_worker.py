@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from ondevice import llama
+from ondevice.engine import _running
 from ondevice.engine._holding import Holding, hold
 from ondevice.engine._session import Session
 from ondevice.engine._sizing import FixedWeights, Sizer, StackWeights, Weights, WindowWeights
@@ -33,6 +34,7 @@ from ondevice.engine.messages import (
     Request,
     Resize,
     Shutdown,
+    Sizing,
     decode_request,
     encode,
 )
@@ -112,7 +114,7 @@ class Worker:
         self._holding = held = hold(request, lambda f: self._send(Loading(fraction=f)), cancel)
         self._session = Session(held.model, held.context, held.weights, held.drafter, self._settle)
         beside = held.plan.peak_bytes - held.plan.resident_bytes
-        self._sizer = Sizer(_weights(held), request.ram, beside, self._send, self._wake)
+        self._sizer = Sizer(_weights(held), request.ram, beside, self._tell, self._wake)
         return Loaded(
             path=str(held.plan.file.path),
             name=held.plan.file.name,
@@ -136,6 +138,13 @@ class Worker:
             compute_bytes=held.context.compute_bytes,
             load_ms=(time.perf_counter() - started) * 1e3,
         )
+
+    def _tell(self, sizing: Sizing) -> None:
+        """Tell the app, and other programs."""
+        self._send(sizing)
+        if self._holding is not None:
+            with contextlib.suppress(OSError):  # such as a full disk: it is only for show
+                _running.tell(str(self._holding.plan.file.path.resolve()), sizing)
 
     def _settle(self) -> None:
         if self._sizer is not None:

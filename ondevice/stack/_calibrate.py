@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from importlib import resources
 
 import numpy as np
 import numpy.typing as npt
 
-from ondevice.engine.messages import Turn
-from ondevice.llama import OP_NONE, Actions, ChatTemplate, Context, EvalHook, Model, Tensor
+from ondevice.engine.messages import Sampling, Turn
+from ondevice.llama import (
+    OP_NONE,
+    Actions,
+    ChatTemplate,
+    Context,
+    EvalHook,
+    Model,
+    NodeHandler,
+    Sampler,
+    Tensor,
+)
 from ondevice.weights.gguf import GGUFFile
 from ondevice.weights.placement import least_bytes
 from ondevice.weights.window import Window
@@ -21,6 +32,15 @@ Floats = npt.NDArray[np.float32]
 _TOKENS = 1024  # of the text that are used
 _BATCH = 128
 _OUTPUTS = 16  # positions of a batch that reach the output layer
+_REPLY_TOKENS = 128  # of the model's own texts
+_QUESTIONS = (
+    "What should I see on a first visit to Lisbon?",
+    "Write a Python function that finds the longest word of a file, and explain it.",
+    "Tell me a short story about a lighthouse keeper.",
+    "Why does bread rise, and what can go wrong?",
+    "My landlord keeps the deposit. Draft a polite letter.",
+    "Was ist der Unterschied zwischen Wetter und Klima?",
+)
 _RARE = 0.1  # of what counts: tokens that the text does not have
 RAM = 400_000_000  # bytes for the weights while a model is watched, if it can do with that
 
@@ -28,6 +48,31 @@ RAM = 400_000_000  # bytes for the weights while a model is watched, if it can d
 def default_text() -> str:
     """Prose, conversation and code, for models of which nothing else is known."""
     return resources.files("ondevice.stack").joinpath("calibration.txt").read_text("utf-8")
+
+
+def own_text(file: GGUFFile, threads: int, on_progress: Callable[[float], None]) -> str:
+    """What the model itself answers to questions of many kinds; in little RAM, whatever its size.
+
+    As in "LLM-QAT" (Liu et al., 2023), section 3.1: what a model says is what it will be used for.
+    """
+    replies = []
+    with _watched(file, threads) as (model, context):
+        template = ChatTemplate(model)
+        for number, question in enumerate(_QUESTIONS):
+            sampler = Sampler(model, Sampling(temperature=1.0), number, None)
+            context.truncate(0)
+            context.decode(template.tokenize(template.render([Turn("user", question)])))
+            reply: list[int] = []
+            while len(reply) < _REPLY_TOKENS:
+                token = sampler.sample(context)
+                if model.is_end(token):
+                    break
+                reply.append(token)
+                context.decode([token])
+                on_progress((number + len(reply) / _REPLY_TOKENS) / len(_QUESTIONS))
+            sampler.close()
+            replies += [question, model.text(reply)]
+    return "\n\n".join(replies)
 
 
 def sequences(model: Model, text: str, n_tokens: int) -> list[list[int]]:
@@ -122,33 +167,37 @@ def usage_of(
 ) -> Usage:
     """How the model in ``file`` uses its weights on ``text``; in little RAM, whatever its size."""
     usage = Usage(file)
-    window = Window(file, max(least_bytes(file), min(RAM, file.weights_bytes)))
-    try:
-        model = window.load_model()
-        try:
-            context = Context(
-                model,
-                n_ctx=_TOKENS,
-                n_threads=threads,
-                batch_tokens=_BATCH,
-                eval_hook=EvalHook(window, usage),
-            )
-            try:
-                done = 0
-                for tokens in sequences(model, text, _TOKENS):
-                    context.truncate(0)
-                    for at in range(0, len(tokens), _BATCH):
-                        batch = tokens[at : at + _BATCH]
-                        context.decode(batch, n_outputs=min(_OUTPUTS, len(batch)))
-                        done += len(batch)
-                        on_progress(done / _TOKENS)
-            finally:
-                context.close()
-        finally:
-            model.close()
-    finally:
-        window.close()
+    with _watched(file, threads, usage) as (model, context):
+        done = 0
+        for tokens in sequences(model, text, _TOKENS):
+            context.truncate(0)
+            for at in range(0, len(tokens), _BATCH):
+                batch = tokens[at : at + _BATCH]
+                context.decode(batch, n_outputs=min(_OUTPUTS, len(batch)))
+                done += len(batch)
+                on_progress(done / _TOKENS)
     return usage
+
+
+@contextmanager
+def _watched(
+    file: GGUFFile, threads: int, *handlers: NodeHandler
+) -> Iterator[tuple[Model, Context]]:
+    """The model with most of its weights on the disk."""
+    with ExitStack() as stack:
+        window = Window(file, max(least_bytes(file), min(RAM, file.weights_bytes)))
+        stack.callback(window.close)
+        model = window.load_model()
+        stack.callback(model.close)
+        context = Context(
+            model,
+            n_ctx=_TOKENS,
+            n_threads=threads,
+            batch_tokens=_BATCH,
+            eval_hook=EvalHook(window, *handlers),
+        )
+        stack.callback(context.close)
+        yield model, context
 
 
 def log_probabilities(context: Context, tokens: Sequence[int]) -> Floats:
@@ -163,6 +212,15 @@ def log_probabilities(context: Context, tokens: Sequence[int]) -> Floats:
     logits -= logits.max(axis=1, keepdims=True)
     logits -= np.log(np.exp(logits).sum(axis=1, keepdims=True))
     return logits
+
+
+def perplexity(texts: Sequence[Floats], tokens: Sequence[Sequence[int]]) -> float:
+    """Of ``tokens``, given what :func:`log_probabilities` says of each sequence of them."""
+    surprise = [
+        -found[range(len(wanted) - 1), wanted[1:]]
+        for found, wanted in zip(texts, tokens, strict=True)
+    ]
+    return float(np.exp(np.concatenate(surprise).mean()))
 
 
 def divergence(reference: Floats, other: Floats) -> float:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from ondevice.errors import ModelFileError
 from ondevice.llama import PLANES, HollowHeader, PlanesShape
 from ondevice.stack import _layout
-from ondevice.stack._layout import BASE_PLANES, PREFIX, VERSION, BlockId, Entry
+from ondevice.stack._layout import BASE_PLANES, PREFIX, VERSION, BlockId, Entry, Quality
 from ondevice.weights.gguf import ArrayOnDisk, GGUFFile, TensorInfo
 from ondevice.weights.reader import PAGE
 
@@ -40,7 +40,7 @@ class Block:
     id: BlockId
     tensor: TensorInfo
     end: int  # bytes of the file up to its end
-    kl: float  # expected divergence from the whole stack once it is loaded; NaN: not measured
+    quality: Quality  # of the model once it is loaded
 
 
 def is_stack(file: GGUFFile) -> bool:
@@ -55,7 +55,7 @@ class StackFile:
     matrices: Mapping[str, Matrix]
     blocks: tuple[Block, ...]  # in the order in which they are loaded
     checksums: Mapping[str, int]  # of every tensor of the file
-    base_kl: float  # expected divergence without any block; NaN: not measured
+    base_quality: Quality  # without any block
 
     @property
     def base_end(self) -> int:
@@ -149,15 +149,20 @@ class StackFile:
             )
         columns = _numbers(file, "columns", "<u4")
         checksums = _numbers(file, "checksums", "<u4")
-        kl = _numbers(file, "kl", "<f4")
+        qualities = [
+            Quality(float(kl), float(perplexity))
+            for kl, perplexity in zip(
+                _numbers(file, "kl", "<f4"), _numbers(file, "perplexity", "<f4"), strict=True
+            )
+        ]
         matrices: dict[str, Matrix] = {}
         blocks: list[Block] = []
         levels: dict[tuple[str, int], int] = {}
-        base_kl = float("nan")
-        for tensor, width, divergence in zip(file.tensors.values(), columns, kl, strict=True):
+        base_quality = _layout.NOT_MEASURED
+        for tensor, width, quality in zip(file.tensors.values(), columns, qualities, strict=True):
             if width:
                 matrices[tensor.name] = _matrix(file, tensor, int(width))
-                base_kl = float(divergence)
+                base_quality = quality
             elif block := _block_of(tensor, matrices):
                 level = levels.get((block.matrix, block.chunk), BASE_PLANES)
                 expected = _layout.block_entry(block, matrices[block.matrix].shape)
@@ -165,7 +170,7 @@ class StackFile:
                     raise _damaged(file, f"its block {tensor.name} is out of place")
                 levels[block.matrix, block.chunk] = level + 1
                 end = tensor.offset + tensor.n_bytes
-                blocks.append(Block(block, tensor, end, float(divergence)))
+                blocks.append(Block(block, tensor, end, quality))
             elif blocks:
                 raise _damaged(file, f"its tensor {tensor.name} lies behind the first block")
         return cls(
@@ -173,7 +178,7 @@ class StackFile:
             matrices,
             tuple(blocks),
             dict(zip(file.tensors, map(int, checksums), strict=True)),
-            base_kl,
+            base_quality,
         )
 
     def as_llama_sees_it(self) -> HollowHeader:

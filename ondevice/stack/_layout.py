@@ -32,6 +32,16 @@ class Entry(NamedTuple):
     n_bytes: int
 
 
+class Quality(NamedTuple):
+    """How good the model is up to somewhere in the file, on the text it was packed with."""
+
+    kl: float  # mean divergence from the whole stack, nats a token
+    perplexity: float
+
+
+NOT_MEASURED = Quality(float("nan"), float("nan"))
+
+
 @dataclass(frozen=True, slots=True)
 class BlockId:
     """Which residual block: one plane of some rows of one matrix."""

@@ -1,0 +1,176 @@
+"""The order of loading: first what brings a model nearest to itself for its bytes, as measured."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from itertools import pairwise
+from pathlib import Path
+from statistics import fmean
+
+import numpy as np
+import numpy.typing as npt
+
+from ondevice.llama import PLANES, Context, EvalHook, PlanesShape
+from ondevice.stack import _layout
+from ondevice.stack._calibrate import (
+    RAM,
+    divergence,
+    log_probabilities,
+    perplexity,
+    sequences,
+)
+from ondevice.stack._file import StackFile
+from ondevice.stack._layout import BASE_PLANES, BlockId, Quality
+from ondevice.stack._stack import Stack
+from ondevice.weights import gguf
+
+_TOKENS = 64
+_CURVE_POINTS = 16  # sizes at which the divergence is measured
+_MEASURED_PLANES = (4, 6)  # of one matrix, while all others have all
+
+#: Matrix → weighted squared error left by 0 … PLANES planes, for each chunk.
+Errors = Mapping[str, npt.NDArray[np.float64]]
+
+
+def measure(
+    path: Path,
+    errors: Errors,
+    text: str,
+    threads: int,
+    on_progress: Callable[[float], None],
+) -> tuple[list[BlockId], dict[str, Quality]]:
+    """The blocks of the stack at ``path`` in the order of loading, and the quality up to each.
+
+    ``errors``: matrix → weighted squared error left by 0 … PLANES planes, for each chunk.
+    """
+    file = gguf.read(path)
+    budget = max(RAM, StackFile.of(file).least_whole_bytes)
+    with ExitStack() as open_:
+        stack = Stack(file, budget, whole=True, threads=threads)
+        open_.callback(stack.close)
+        model = stack.load_model()
+        open_.callback(model.close)
+        context = Context(
+            model,
+            n_ctx=_TOKENS,
+            n_threads=threads,
+            batch_tokens=_TOKENS,
+            max_outputs=_TOKENS,
+            eval_hook=EvalHook(stack),
+        )
+        open_.callback(context.close)
+        texts = sequences(model, text, _TOKENS)
+        reference = [log_probabilities(context, tokens) for tokens in texts]
+
+        def with_levels(levels: Mapping[str, npt.NDArray[np.int32]]) -> Quality:
+            stack.products.use(stack.file.blocks)
+            stack.products.use_at_most(levels)
+            now = [log_probabilities(context, tokens) for tokens in texts]
+            return Quality(fmean(map(divergence, reference, now)), perplexity(now, texts))
+
+        shapes = {name: matrix.shape for name, matrix in stack.file.matrices.items()}
+        steps = len(shapes) * len(_MEASURED_PLANES) + _CURVE_POINTS
+        measured: dict[str, dict[int, float]] = {}
+        for name, shape in shapes.items():
+            n_chunks = len(shape.chunks())
+            measured[name] = {}
+            for n in _MEASURED_PLANES:
+                measured[name][n] = with_levels({name: np.full(n_chunks, n, np.int32)}).kl
+            on_progress(len(measured) * len(_MEASURED_PLANES) / steps)
+        order = _order(shapes, errors, measured)
+        last = len(order) - max(1, len(order) // 50)
+        qualities = {len(order): Quality(0.0, perplexity(reference, texts))}
+        for done, point in enumerate(np.linspace(0, last, _CURVE_POINTS).astype(int), 1):
+            qualities[int(point)] = with_levels(_levels(shapes, order[:point]))
+            on_progress((steps - _CURVE_POINTS + done) / steps)
+    return order, _curve(list(shapes), order, qualities)
+
+
+def _order(
+    shapes: Mapping[str, PlanesShape],
+    errors: Errors,
+    divergences: Mapping[str, Mapping[int, float]],
+) -> list[BlockId]:
+    """All blocks, those first that lessen the divergence most for their bytes.
+
+    ``divergences``: for each matrix, what it is with so many planes of it and all of the others.
+    """
+    queue: list[tuple[float, str, BlockId]] = []
+    gains: dict[BlockId, float] = {}
+    for name, shape in shapes.items():
+        for number, of_chunk in enumerate(errors[name]):
+            blocks = [BlockId(name, number, plane) for plane in range(BASE_PLANES, PLANES)]
+            n_bytes = _layout.block_entry(blocks[0], shape).n_bytes
+            less = _lessened(of_chunk, errors[name].sum(axis=0), divergences[name])
+            gains |= dict(zip(blocks, _falling(less / n_bytes), strict=True))
+            heapq.heappush(queue, (-gains[blocks[0]], blocks[0].name, blocks[0]))
+    order = []
+    while queue:
+        _, _, block = heapq.heappop(queue)
+        order.append(block)
+        following = BlockId(block.matrix, block.chunk, block.plane + 1)
+        if following in gains:
+            heapq.heappush(queue, (-gains[following], following.name, following))
+    return order
+
+
+def _lessened(
+    errors: npt.NDArray[np.float64],
+    of_matrix: npt.NDArray[np.float64],
+    divergences: Mapping[int, float],
+) -> npt.NDArray[np.float64]:
+    """By how much each plane from BASE_PLANES on of a chunk lessens the divergence.
+
+    It grows with the square of small errors: so planes below and between those numbers of planes
+    for which it was measured are worth what they take away of the error. The chunks of a matrix
+    share it as they do the error.
+    """
+    tiny = 1e-30
+    falls = np.maximum(of_matrix[:-1] - of_matrix[1:], 0.0) + tiny
+    measured = [*sorted(divergences), PLANES]
+    worth = falls * divergences[measured[0]] / falls[measured[0] :].sum()
+    for low, high in pairwise(measured):
+        less = max(divergences[low] - divergences.get(high, 0.0), 0.0)
+        worth[low:high] = falls[low:high] * less / falls[low:high].sum()
+    share = errors[:-1] / np.maximum(of_matrix[:-1], tiny)
+    return np.asarray((share * worth)[BASE_PLANES:])
+
+
+def _falling(gains: npt.NDArray[np.float64]) -> list[float]:
+    """Gains of which none is larger than the one before: where one would be, both count as their
+    mean, since the later one cannot be had without the earlier."""
+    groups: list[tuple[float, int]] = []
+    for gain in gains:
+        groups.append((float(gain), 1))
+        while len(groups) > 1 and groups[-1][0] > groups[-2][0]:
+            (last, n_last), (before, n_before) = groups.pop(), groups.pop()
+            n = n_last + n_before
+            groups.append(((last * n_last + before * n_before) / n, n))
+    return [gain for gain, n in groups for _ in range(n)]
+
+
+def _levels(
+    shapes: Mapping[str, PlanesShape], blocks: list[BlockId]
+) -> dict[str, npt.NDArray[np.int32]]:
+    """Planes of each chunk once these blocks are loaded."""
+    levels = {n: np.full(len(s.chunks()), BASE_PLANES, np.int32) for n, s in shapes.items()}
+    for block in blocks:
+        levels[block.matrix][block.chunk] = block.plane + 1
+    return levels
+
+
+def _curve(
+    names: list[str], order: list[BlockId], qualities: Mapping[int, Quality]
+) -> dict[str, Quality]:
+    """The quality after each block, in between the measured ones on a line in the logarithm."""
+    points = sorted(qualities)
+    logs = np.log([np.maximum(qualities[point], 1e-5) for point in points])
+    at = np.arange(len(order) + 1)
+    lines = np.exp([np.interp(at, points, of) for of in logs.T]).T
+    every = [Quality(float(kl), float(perplexity)) for kl, perplexity in lines]
+    return {
+        **dict.fromkeys(names, every[0]),
+        **{block.name: quality for block, quality in zip(order, every[1:], strict=True)},
+    }
