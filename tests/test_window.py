@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import gguf as gguf_py
@@ -19,7 +20,7 @@ from ondevice.errors import LoadCancelled, MemoryShortError, ModelFileError
 from ondevice.llama import Context, EvalHook, Model
 from ondevice.ram.process import of_process
 from ondevice.weights import gguf
-from ondevice.weights.gguf import GGUFFile
+from ondevice.weights.gguf import GGUFFile, TensorInfo
 from ondevice.weights.placement import least_bytes, place
 from ondevice.weights.ring import Ring
 from ondevice.weights.window import Window
@@ -92,6 +93,37 @@ def test_other_models_too(big_model: Callable[[str], Path], name: str) -> None:
     file = gguf.read(path)
     least = least_bytes(file)
     assert window_logits(file, least + (file.weights_bytes - least) // 3) == resident_logits(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "RWF_NOWAIT"), reason="asks Linux what it has cached")
+def test_what_is_streamed_is_not_cached_as_well(default_model: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "model.gguf"
+    shutil.copyfile(default_model, copy)
+    with copy.open("rb") as opened:
+        os.fsync(opened.fileno())
+        os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        file = gguf.read(copy)
+        window = Window(file, (least_bytes(file) + file.weights_bytes) // 2)
+        model = window.load_model()
+        logits(model, EvalHook(window))
+
+        def cached(tensors: Iterable[TensorInfo]) -> list[bool]:
+            return [is_cached(opened.fileno(), t.offset + t.n_bytes // 2) for t in tensors]
+
+        streamed, pinned = cached(window.placement.streamed), cached(window.placement.pinned)
+        model.close()
+        window.close()
+    assert not any(streamed)
+    assert all(pinned)
+
+
+def is_cached(fd: int, offset: int) -> bool:
+    try:
+        return os.preadv(fd, [bytearray(1)], offset, os.RWF_NOWAIT) == 1
+    except BlockingIOError:
+        return False
+    except OSError:
+        pytest.skip("a file system that does not tell")
 
 
 def test_a_split_model(file: GGUFFile, resident: list[bytes], tmp_path: Path) -> None:

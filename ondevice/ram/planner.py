@@ -19,7 +19,7 @@ from ondevice.ram.available import AvailableRam
 from ondevice.ram.need import Need, need
 from ondevice.ram.speeds import Speeds
 from ondevice.weights.gguf import GGUFFile
-from ondevice.weights.placement import Placement, least_bytes, place
+from ondevice.weights.placement import Placement, Placements, least_bytes
 
 _CONTEXTS = (4096, 3072, 2048, 1536, 1024)  # tokens that are tried if no length is asked for
 _PROMPT = 512  # tokens of the prompt whose first token is foretold
@@ -33,9 +33,11 @@ _KV_QUALITY: dict[KVType, float] = {"f16": 1.0, "q8_0": 0.997, "q4_0": 0.96}
 _BITS_QUALITY = ((1.5, 0.2), (2.6, 0.6), (3.4, 0.82), (4.0, 0.92), (4.8, 0.97), (5.7, 0.99), (8, 1))
 
 # What a token takes beside the products with weights: measured on models of 135M to 1.5B.
-_DECODE_FACTOR, _PREFILL_FACTOR = 1.25, 1.15
-_BLOCK_SECONDS = 0.1e-3
+_DECODE_FACTOR, _PREFILL_FACTOR = 1.4, 1.5
+_BLOCK_SECONDS = 0.12e-3
 _DRAFTED, _ACCEPTED = 4, 2.4  # tokens that a drafter proposes, and that a pass then gives
+_LOOKED_UP = 1.1  # tokens that a pass gives with what the conversation itself proposes
+_READ_SECONDS = 0.25e-3  # of each tensor that is streamed, whatever its size
 _MISSED = 0.5  # of the experts that are needed, those that the cache does not hold, at most
 _DISK_FACTOR = 0.9  # of the disk's speed that streaming reaches
 
@@ -173,6 +175,7 @@ def _ways(
     drafter: GGUFFile | None,
 ) -> Iterator[Plan]:
     trained = file.n_ctx_train or _CONTEXTS[0]
+    placements = Placements(file)
     contexts = (n_ctx,) if n_ctx else sorted({min(c, trained) for c in _CONTEXTS}, reverse=True)
     for kv in (kv_type,) if kv_type else get_args(KVType):
         for context in contexts:
@@ -183,8 +186,9 @@ def _ways(
             for small in (drafter, None) if drafter else (None,):
                 taken = _drafter_bytes(small, wanted.n_ctx, kv) if small else 0
                 budget = ram.usable - (wanted.total - wanted.weights) - taken
-                if budget >= least_bytes(file):
-                    yield _way(file, kv, wanted, speeds, budget, place(file, budget), small)
+                if budget >= placements.least_bytes:
+                    placed = placements.within(budget)
+                    yield _way(file, kv, wanted, speeds, budget, placed, small)
 
 
 def _way(
@@ -199,8 +203,8 @@ def _way(
     """With this placement; None: all weights are in RAM."""
     absent = placed.absent_bytes if placed else 0
     computing = _decode_seconds(file, speeds)
-    reading = _bytes_read(file, placed) / (speeds.disk * _DISK_FACTOR) if placed else 0.0
-    seconds = max(computing, reading)
+    reading = _reading_seconds(file, placed, speeds) if placed else 0.0
+    seconds = max(computing, reading) / (_LOOKED_UP if placed else 1)
     if drafter:
         drafting = _decode_seconds(drafter, speeds) * _DRAFTED
         seconds = (max(computing * 2, reading) + drafting) / _ACCEPTED
@@ -220,11 +224,12 @@ def _way(
     )
 
 
-def _bytes_read(file: GGUFFile, placed: Placement) -> float:
+def _reading_seconds(file: GGUFFile, placed: Placement, speeds: Speeds) -> float:
     """For one token: what is streamed, and of the experts without a slot those that it needs."""
     share = file.n_experts_used / file.n_experts if file.n_experts else 0.0
     experts = placed.absent_bytes - placed.streamed_bytes
-    return placed.streamed_bytes + experts * share * _MISSED
+    n_bytes = placed.streamed_bytes + experts * share * _MISSED
+    return n_bytes / (speeds.disk * _DISK_FACTOR) + len(placed.streamed) * _READ_SECONDS
 
 
 def _drafter_bytes(drafter: GGUFFile, n_ctx: int, kv_type: KVType) -> int:

@@ -9,6 +9,7 @@ refuses is refused here too, before native code sees the file.
 from __future__ import annotations
 
 import math
+import os
 import re
 import stat
 import struct
@@ -28,7 +29,7 @@ _MAX_TENSORS = 1 << 16
 _MAX_NAME = 63  # bytes of a tensor's name; ggml keeps 64 with the final zero
 _KEPT_ELEMENTS = 512  # longer arrays (the vocabulary) stay on the disk
 
-_WINDOW = 1 << 17  # bytes read from the file at once
+_WINDOW = 1 << 19  # bytes read from the file at once
 _BLOCK_NAME = re.compile(r"blk\.(\d+)\.")
 
 _U32 = struct.Struct("<I")
@@ -130,6 +131,9 @@ def _parse(path: Path, parse: Callable[[Path, _Cursor, int], _Parsed]) -> _Parse
         if status.st_size == 0:
             raise damaged(path, "it is empty")
         with path.open("rb") as file:
+            if hasattr(os, "posix_fadvise"):
+                # Or the system reads ahead, and whenever one of these pages is used, again.
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
             return parse(path, _Cursor(file, status.st_size), status.st_size)
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
         reason = error.strerror if isinstance(error, OSError) else error

@@ -16,6 +16,7 @@ from ondevice.errors import OndeviceError
 from ondevice.weights.reader import PIECE_BYTES, READS_IN_FLIGHT, Arena, Reader, Reading, Span
 
 _CHUNK = 8 << 20  # bytes of one write
+_BUFFERS = 2 * READS_IN_FLIGHT  # so that there is always a read to begin
 _SAMPLE = 256 << 20  # bytes read at most, and written where there is no model file to read
 
 
@@ -61,7 +62,7 @@ def _measure(file: Path, seconds: float) -> DiskSpeed:
 
 
 def _read(reader: Reader, size: int, seconds: float) -> DiskSpeed:
-    arena = Arena(READS_IN_FLIGHT * PIECE_BYTES)
+    arena = Arena(_BUFFERS * PIECE_BYTES)
     arena.view[:] = bytes(arena.n_bytes)
     whole = min(size, _SAMPLE) // PIECE_BYTES
     spans = [Span(0, at * PIECE_BYTES, PIECE_BYTES) for at in range(whole)]
@@ -71,9 +72,9 @@ def _read(reader: Reader, size: int, seconds: float) -> DiskSpeed:
     for index, span in enumerate(spans or [Span.around(0, 0, size)]):
         if time.perf_counter() - started > seconds:
             break
-        if len(under_way) == READS_IN_FLIGHT:
+        if len(under_way) == _BUFFERS:
             under_way.popleft().wait()
-        at = index % READS_IN_FLIGHT * PIECE_BYTES
+        at = index % _BUFFERS * PIECE_BYTES
         under_way.append(reader.start(span, arena.view[at : at + PIECE_BYTES]))
         n_bytes += span.n_bytes
     for reading in under_way:

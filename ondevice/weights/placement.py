@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -95,6 +95,82 @@ def slot_bytes(tensor: TensorInfo) -> int:
     )
 
 
+class Placements:
+    """The placements of one model for every budget; what one took to find helps with the others."""
+
+    def __init__(self, file: GGUFFile) -> None:
+        self._file = file
+        self._on_file = tuple(t for t in file.tensors.values() if t.name in file.read_by_row)
+        self._others = tuple(t for t in file.tensors.values() if t.name not in file.read_by_row)
+        experts: dict[int, list[TensorInfo]] = {}
+        candidates = []
+        for tensor in sorted(self._others, key=_order_of_use):
+            if tensor.block is not None and _holds_experts(tensor, file.n_experts):
+                experts.setdefault(tensor.block, []).append(tensor)
+            elif tensor.block is not None and tensor.n_bytes >= _LEAST_STREAMED:
+                candidates.append(tensor)
+        #: Those that may be streamed, the first ones first.
+        self._candidates = _to_give_up(candidates)
+        self._experts = tuple(ExpertBlock(tuple(tensors)) for tensors in experts.values())
+        self._streaming: dict[int, Placement] = {}
+
+    def within(self, budget_bytes: int) -> Placement:
+        """As :func:`place`."""
+        if self._whole.resident_bytes <= budget_bytes:
+            return self._whole
+        resident = self._that_streams(0)
+        if resident.resident_bytes <= budget_bytes:
+            return replace(resident, experts=_with_slots(resident, budget_bytes))
+        # More of them take less RAM, once the ring has been paid for.
+        counts = range(1, len(self._candidates) + 1)
+        found = bisect_left(
+            counts, -budget_bytes, key=lambda count: -self._that_streams(count).resident_bytes
+        )
+        if found < len(counts):
+            return self._that_streams(counts[found])
+        raise MemoryShortError(
+            f"{self._file.path.name} needs at least {self.least_bytes / 1e6:.0f} MB of RAM for "
+            "weights, even when the others are read from the disk for each token, and may have "
+            f"{budget_bytes / 1e6:.0f} MB. Allow it more with --ram, or choose a smaller model."
+        )
+
+    @cached_property
+    def least_bytes(self) -> int:
+        """The smallest budget with which the model runs at all."""
+        least = self._that_streams(len(self._candidates)).resident_bytes
+        return min(least, self.most_bytes)
+
+    @property
+    def most_bytes(self) -> int:
+        """The budget with which all of the model is in RAM."""
+        return self._whole.resident_bytes
+
+    @cached_property
+    def _whole(self) -> Placement:
+        return self._placement((), ())
+
+    def _that_streams(self, count: int) -> Placement:
+        """Streams so many, reads experts as needed and pins the others."""
+        if count not in self._streaming:
+            streamed = sorted(self._candidates[:count], key=_order_of_use)
+            self._streaming[count] = self._placement(streamed, self._experts)
+        return self._streaming[count]
+
+    def _placement(
+        self, streamed: Sequence[TensorInfo], experts: tuple[ExpertBlock, ...]
+    ) -> Placement:
+        names = {tensor.name for tensor in streamed}
+        names |= {tensor.name for block in experts for tensor in block.tensors}
+        largest = max(map(stage_bytes, streamed), default=0)
+        return Placement(
+            on_file=self._on_file,
+            pinned=tuple(tensor for tensor in self._others if tensor.name not in names),
+            streamed=tuple(streamed),
+            ring_bytes=max(min(_RING_ENTRIES * largest, _RING_BYTES), 2 * largest),
+            experts=experts,
+        )
+
+
 def place(file: GGUFFile, budget_bytes: int) -> Placement:
     """The placement that reads least within ``budget_bytes`` of RAM for weights.
 
@@ -104,81 +180,17 @@ def place(file: GGUFFile, budget_bytes: int) -> Placement:
 
     Raises :class:`MemoryShortError` if even :func:`least_bytes` is more.
     """
-    kinds = _Kinds.of(file)
-    everything = kinds.streaming(0, experts=())
-    if everything.resident_bytes <= budget_bytes:
-        return everything
-    resident = kinds.streaming(0)
-    if resident.resident_bytes <= budget_bytes:
-        return replace(resident, experts=_with_slots(resident, budget_bytes))
-    # More of them take less RAM, once the ring has been paid for.
-    counts = range(1, len(kinds.candidates) + 1)
-    found = bisect_left(
-        counts, -budget_bytes, key=lambda count: -kinds.streaming(count).resident_bytes
-    )
-    if found < len(counts):
-        return kinds.streaming(counts[found])
-    raise MemoryShortError(
-        f"{file.path.name} needs at least {least_bytes(file) / 1e6:.0f} MB of RAM for weights, "
-        f"even when the others are read from the disk for each token, and may have "
-        f"{budget_bytes / 1e6:.0f} MB. Allow it more with --ram, or choose a smaller model."
-    )
+    return Placements(file).within(budget_bytes)
 
 
 def least_bytes(file: GGUFFile) -> int:
     """The smallest budget with which the model runs at all."""
-    kinds = _Kinds.of(file)
-    return min(
-        kinds.streaming(len(kinds.candidates)).resident_bytes,
-        kinds.streaming(0, experts=()).resident_bytes,
-    )
+    return Placements(file).least_bytes
 
 
 def most_bytes(file: GGUFFile) -> int:
     """The budget with which all of the model is in RAM."""
-    return _Kinds.of(file).streaming(0, experts=()).resident_bytes
-
-
-@dataclass(frozen=True)
-class _Kinds:
-    """The tensors of a model by what may be done with them."""
-
-    on_file: tuple[TensorInfo, ...]
-    others: tuple[TensorInfo, ...]  # in the order of the files
-    candidates: list[TensorInfo]  # of the others, those that may be streamed, the first ones first
-    experts: tuple[ExpertBlock, ...]  # of the others, those of which a token needs a part
-
-    @classmethod
-    def of(cls, file: GGUFFile) -> _Kinds:
-        others = tuple(t for t in file.tensors.values() if t.name not in file.read_by_row)
-        experts: dict[int, list[TensorInfo]] = {}
-        candidates = []
-        for tensor in sorted(others, key=_order_of_use):
-            if tensor.block is not None and _holds_experts(tensor, file.n_experts):
-                experts.setdefault(tensor.block, []).append(tensor)
-            elif tensor.block is not None and tensor.n_bytes >= _LEAST_STREAMED:
-                candidates.append(tensor)
-        return cls(
-            on_file=tuple(t for t in file.tensors.values() if t.name in file.read_by_row),
-            others=others,
-            candidates=_to_give_up(candidates),
-            experts=tuple(ExpertBlock(tuple(tensors)) for tensors in experts.values()),
-        )
-
-    def streaming(self, count: int, experts: tuple[ExpertBlock, ...] | None = None) -> Placement:
-        """The placement that streams so many, reads experts as needed and pins the others."""
-        experts = self.experts if experts is None else experts
-        streamed = sorted(self.candidates[:count], key=_order_of_use)
-        names = {tensor.name for tensor in streamed}
-        names |= {tensor.name for block in experts for tensor in block.tensors}
-        largest = max(map(stage_bytes, streamed), default=0)
-        return Placement(
-            on_file=self.on_file,
-            pinned=tuple(tensor for tensor in self.others if tensor.name not in names),
-            streamed=tuple(streamed),
-            ring_bytes=max(min(_RING_ENTRIES * largest, _RING_BYTES), 2 * largest),
-            experts=experts,
-        )
+    return Placements(file).most_bytes
 
 
 def _to_give_up(tensors: list[TensorInfo]) -> list[TensorInfo]:

@@ -8,7 +8,7 @@ experts, only those are read that a pass needs and that no pass has needed just 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import NamedTuple
 
@@ -19,8 +19,8 @@ from ondevice.llama import OP_NONE, Actions, Model, Tensor
 from ondevice.weights.experts import Experts
 from ondevice.weights.gguf import GGUFFile, TensorInfo
 from ondevice.weights.mapped import MappedFiles
-from ondevice.weights.placement import Placement, least_bytes, most_bytes, place, spans
-from ondevice.weights.reader import Reader, Reading, Span
+from ondevice.weights.placement import Placement, Placements, spans
+from ondevice.weights.reader import PAGE, Reader, Reading, Span
 from ondevice.weights.ring import Ring
 
 #: Between so many of them, a change of the budget is taken up.
@@ -81,10 +81,11 @@ class Window:
         on_progress: Callable[[float], bool] = lambda _: True,
     ) -> None:
         self._file = file
-        self.least_bytes = least_bytes(file)  # the smallest budget
-        self.most_bytes = most_bytes(file)  # the one that holds all weights
+        self._placements = Placements(file)
+        self.least_bytes = self._placements.least_bytes  # the smallest budget
+        self.most_bytes = self._placements.most_bytes  # the one that holds all weights
         #: Where each tensor is.
-        self.placement: Placement = place(file, budget_bytes)
+        self.placement: Placement = self._placements.within(budget_bytes)
         self._reader = Reader([part.path for part in file.parts])
         self._mapped = MappedFiles([part.path for part in file.parts])
         self._ring: Ring | None = None
@@ -122,7 +123,7 @@ class Window:
         Any thread may call this at any time. What is given up is given up within a few blocks;
         what is to be pinned is read in the background first.
         """
-        self._wanted = place(self._file, max(budget_bytes, self.least_bytes))
+        self._wanted = self._placements.within(max(budget_bytes, self.least_bytes))
 
     def settle(self) -> bool:
         """Take what was aimed at as far as it is there; True: all of it.
@@ -234,7 +235,8 @@ class Window:
             self._ring.stream(placement.streamed)
         elif placement.streamed:
             self._ring = Ring(self._reader, placement.streamed, placement.ring_bytes)
-        self._mapped.release(span for span, _ in spans(gone))
+        # The system reads ahead, and where it does, weights are cached that nobody asked for.
+        self._mapped.release(_inside(gone.union(placement.streamed)))
 
     def _pin(self, on_progress: Callable[[float], bool]) -> None:
         portions = [
@@ -247,3 +249,12 @@ class Window:
             reading.wait()
             if not on_progress(done / len(readings)):
                 raise LoadCancelled
+
+
+def _inside(tensors: Iterable[TensorInfo]) -> Iterator[Span]:
+    """The pages that hold these tensors and nothing of any other."""
+    for span, members in spans(tensors):
+        start = -(-members[0].offset // PAGE) * PAGE
+        end = (members[-1].offset + members[-1].n_bytes) // PAGE * PAGE
+        if start < end:
+            yield Span(span.part, start, end - start)
