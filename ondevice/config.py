@@ -17,6 +17,7 @@ from ondevice.models import InstalledModel, find
 from ondevice.ram.available import parse_size
 
 _TABLES = ("sampling", "app")
+_FREE = ("app.keys.", "personas.")  # tables in which names may have points
 
 
 class App(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -35,6 +36,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     model: str = "smollm2-135m"  # a name in the catalogue, a GGUF file, or a server's URL
     system: str = "You are a helpful assistant."  # the system prompt; empty: none
+    persona: str | None = None  # one of ``personas``, whose prompt stands in for ``system``
     ctx: int | None = None  # tokens; None: at most 4096, what fits well
     kv_type: KVType | None = None  # of the KV cache; None: f16 unless room is short
     prefer: Preference = "balanced"  # when not everything can be had: speed, quality, or both
@@ -43,12 +45,21 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     draft: str | None = None  # a smaller model of the same family, when weights are streamed
     memory: bool = True  # whether new chats are remembered and helped by what is remembered
     sampling: Sampling = Sampling()
+    personas: dict[str, str] = {}  # name → system prompt
     app: App = App()
 
     def __post_init__(self) -> None:
-        """Raises :class:`UsageError` for a ``ram`` that is no size."""
+        """Raises :class:`UsageError` for a ``ram`` that is no size, and an unknown ``persona``."""
         if self.ram is not None:
             parse_size(self.ram)
+        if self.persona is not None and self.persona not in self.personas:
+            known = ", ".join(self.personas) or "none yet"
+            raise UsageError(f"There is no persona {self.persona}. There are: {known}.")
+
+    @property
+    def system_prompt(self) -> str:
+        """That of the persona, or else ``system``; empty: none."""
+        return self.personas[self.persona] if self.persona else self.system
 
     def load_request(self, model: InstalledModel) -> Load:
         """What the engine is asked to load.
@@ -86,7 +97,7 @@ def load(path: Path | None = None) -> Settings:
     ):
         for name in names:
             variable = f"ONDEVICE_{section}{name.upper()}"
-            if variable in os.environ and name not in ("sampling", "app"):
+            if variable in os.environ and name not in ("sampling", "app", "personas"):
                 target[name] = os.environ[variable]
                 _convert(values, variable)
     return _convert(values, str(path))
@@ -148,8 +159,9 @@ def _put(values: MutableMapping[str, Any], key: str, value: Any) -> None:
 
 
 def _names(key: str) -> list[str]:
-    """The tables and the name in a key; ids of bindings have points in them."""
-    return key.split(".", 2 if key.startswith("app.keys.") else -1)
+    """The tables and the name in a key."""
+    free = next((table for table in _FREE if key.startswith(table)), None)
+    return key.split(".", free.count(".") if free else -1)
 
 
 def _convert(values: dict[str, Any], source: str) -> Settings:

@@ -14,9 +14,10 @@ from ondevice import config, paths
 from ondevice.chats import Chats
 from ondevice.config import App, Settings
 from ondevice.engine._fake import FakeEngine
-from ondevice.engine.messages import Chunk, Generate
+from ondevice.engine.messages import Chunk, Generate, Turn
 from ondevice.errors import ConfigError
 from ondevice.store import Database
+from tui import settings_form
 
 OpenApp = Callable[..., AbstractAsyncContextManager[User]]
 
@@ -94,12 +95,116 @@ async def test_keys_are_those_of_the_settings(open_app: OpenApp) -> None:
         await user.sees("Nothing yet")
 
 
-async def test_help_tells_the_keys_of_what_is_in_focus(open_app: OpenApp) -> None:
-    async with open_app(FakeEngine(), size=(120, 40)) as user:
+async def form(user: User, words: str) -> None:
+    """Open the settings and search them."""
+    await user.pilot.press("f2")
+    await user.sees("System prompt")
+    await user.pilot.press(*words)
+    await user.until(lambda: "System prompt" not in user.screen, "found")
+
+
+@pytest.mark.parametrize("size", [(40, 12), (120, 40)])
+async def test_help_tells_the_keys_of_what_is_in_focus(
+    open_app: OpenApp, size: tuple[int, int]
+) -> None:
+    async with open_app(FakeEngine(), size=size) as user:
         await user.pilot.press("f1")
         await user.sees("Enter sends; Shift+Enter")
         await user.pilot.press("f1")
         await user.until(lambda: "Enter sends; Shift+Enter" not in user.screen, "closed")
+        await user.pilot.press("ctrl+r")
+        await user.sees("Nothing yet")
+        await user.pilot.press("f1")
+        await user.sees("Type words to search")
+        await user.pilot.press("escape")
+        await user.sees("Nothing yet")
+
+
+def test_the_form_has_every_setting() -> None:
+    there = {field.key for field in settings_form.FIELDS} | {"personas", "app.keys"}
+    assert there == set(config.flat(Settings()))
+    assert all(binding.description for binding in settings_form.bindings())
+
+
+async def test_settings_are_changed_in_a_form(open_app: OpenApp, home: Path) -> None:
+    file = home / "config" / "config.toml"
+    file.parent.mkdir(parents=True)
+    file.write_text("# mine\n[sampling]\ntemperature = 0.5  # warm\n")
+    engine = FakeEngine()
+    async with open_app(engine, sampling=config.load().sampling) as user:
+        await form(user, "greedy")
+        await user.sees("Temperature  0.5")
+        await user.pilot.press("enter")
+        await user.sees("Enter takes it")
+        await user.pilot.press("backspace", "8", "enter")
+        await user.sees("Temperature  0.8")
+        await user.pilot.press("f8")
+        await user.sees("Temperature  0.6")
+        await user.pilot.press("escape")
+    assert file.read_text() == "# mine\n[sampling]\n"
+
+
+async def test_a_persona_is_made_and_answers(open_app: OpenApp) -> None:
+    engine = FakeEngine()
+    async with open_app(engine) as user:
+        await form(user, "then")
+        await user.sees("New persona")
+        await user.pilot.press("enter")
+        await user.sees("Name of the persona")
+        await user.pilot.press(*"Dr.Who", "enter")
+        await user.sees("Ctrl+S takes it")
+        await user.pilot.press(*"Answer.in.riddles", "ctrl+s")
+        await user.sees("personas.Dr.Who is set")
+        await user.pilot.press("escape")
+        await user.says("/persona Dr.Who")
+        await user.sees("Answer.in.riddles")
+        await user.says("Hi")
+        await user.sees("Hello.")
+    request = engine.requests[-1]
+    assert isinstance(request, Generate)
+    assert request.turns[0] == Turn("system", "Answer.in.riddles")
+    assert config.load().personas == {"Dr.Who": "Answer.in.riddles"}
+
+
+async def test_keys_are_remapped_in_the_form(open_app: OpenApp) -> None:
+    async with open_app(FakeEngine()) as user:
+        await form(user, "chat.chats")
+        await user.sees("Key: Chats  ctrl+r")
+        await user.pilot.press("enter")
+        await user.sees("Press the key.")
+        await user.pilot.press("ctrl+n")
+        await user.sees("chat.chats, also “New”")
+        await user.pilot.press("enter")
+        await user.sees("Press the key.")
+        await user.pilot.press("f9")
+        await user.sees("Key: Chats  f9")
+        await user.pilot.press("escape", "f9")
+        await user.sees("Nothing yet")
+    assert config.load().app.keys == {"chat.chats": "f9"}
+
+
+async def test_a_theme_is_chosen_in_the_form(open_app: OpenApp) -> None:
+    async with open_app(FakeEngine()) as user:
+        await form(user, "theme")
+        await user.pilot.press("enter")
+        await user.sees("ansi-dark")
+        await user.pilot.press("enter")
+        await user.until(lambda: user.pilot.app.theme == "ansi-dark", "the theme")
+    assert config.load().app.theme == "ansi-dark"
+
+
+async def test_the_palette_has_what_the_keys_do(open_app: OpenApp) -> None:
+    async with open_app(FakeEngine()) as user:
+        await user.pilot.press("ctrl+r")
+        await user.sees("Nothing yet")
+        await user.pilot.press("ctrl+p", *"archived")
+        await user.sees("f5")
+        await user.pilot.press("enter")
+        await user.sees("None is archived.")
+        await user.pilot.press("escape", "ctrl+p", *"settings,")
+        await user.sees("/settings")
+        await user.pilot.press("enter")
+        await user.sees("System prompt")
 
 
 DRAWN = {chr(code) for code in range(0x2500, 0x25A0)}

@@ -46,6 +46,7 @@ class OndeviceApp(App[None]):
         Binding("ctrl+q", "quit", "Quit", id="app.quit", priority=True),
         # Where text is selected, ctrl+c copies it and does not come here.
         Binding("ctrl+c", "quit", show=False, id="app.interrupt"),
+        Binding("f1", "help", "Help", show=False, id="app.help"),
     ]
 
     def __init__(
@@ -80,12 +81,25 @@ class OndeviceApp(App[None]):
         return ChatScreen(self._engine, self._store, self._settings, self._earlier)
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
-        yield from super().get_system_commands(screen)
+        """All that can be done on the screen, by whatever key or word."""
+        yield from (c for c in super().get_system_commands(screen) if c.title != "Keys")
         if isinstance(screen, ChatScreen):
             for command in COMMANDS:
                 given = partial(screen.obey, CommandGiven(command.name, ""))
                 spelled = f"/{command.name} {command.argument}".strip()
                 yield SystemCommand(command.help, spelled, given)
+            return
+        for active in screen.active_bindings.values():
+            binding = active.binding
+            if active.enabled and binding.description:
+                do = partial(self.run_action, binding.action, active.node)
+                yield SystemCommand(binding.description, self.get_key_display(binding), do)
+
+    def action_help(self) -> None:
+        """Tell what can be done here."""
+        from tui.screens.help import HelpScreen  # noqa: PLC0415 - a faster start
+
+        self.push_screen(HelpScreen(self.screen))
 
     def on_mount(self) -> None:
         self.theme_changed_signal.subscribe(self, self._keep_theme)

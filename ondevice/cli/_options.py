@@ -66,6 +66,8 @@ def settings_flags(command: _Command) -> _Command:
     def with_settings(**flags: Any) -> Any:
         settings = config.load()
         sampling = _lay_over(settings.sampling, flags)
+        if flags.get("system") is not None:  # asked for, so it goes before a persona
+            settings = msgspec.structs.replace(settings, persona=None)
         settings = _lay_over(settings, flags)
         return command(settings=msgspec.structs.replace(settings, sampling=sampling), **flags)
 

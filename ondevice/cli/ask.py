@@ -72,7 +72,7 @@ def command(
     if grammar and schema:
         raise UsageError("Give a grammar or a schema, not both.")
     request = Generate(
-        turns=_turns(settings.system, " ".join(question)),
+        turns=_turns(settings.system_prompt, " ".join(question)),
         sampling=settings.sampling,
         max_tokens=max_tokens,
         stop=stop,

@@ -12,7 +12,7 @@ from textual.binding import Binding, BindingType
 from textual.screen import Screen
 from textual.widgets import Footer
 
-from ondevice import config, models, paths
+from ondevice import config, models
 from ondevice.errors import ConfigError, LoadCancelled, ModelNotFound, OndeviceError
 from ondevice.models import InstalledModel
 from ondevice.ram import process
@@ -21,13 +21,20 @@ from tui.messages import CommandGiven, ReplyEnded, ReplyProgressed, Submitted, T
 from tui.model_work import Kind, ModelWork
 from tui.screens.chat_keeping import ChatKeeping
 from tui.screens.chat_memory import ChatMemory
+from tui.screens.chat_settings import ChatSettings
 from tui.screens.chat_turns import ChatTurns
 
 _LOOK_AT_RAM = 1.0  # seconds
 
 
-class ChatScreen(ChatTurns, ChatKeeping, ChatMemory):
+class ChatScreen(ChatTurns, ChatKeeping, ChatMemory, ChatSettings):
     AUTO_FOCUS = "Prompt"
+    HELP = """\
+## The chat
+
+Esc stops a reply. Nothing is lost: all that is said is kept as it comes. What these keys do, and
+more, is also in the command palette.
+"""
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "stop", "Stop", id="chat.stop"),
         Binding("ctrl+n", "new", "New", id="chat.new"),
@@ -35,7 +42,8 @@ class ChatScreen(ChatTurns, ChatKeeping, ChatMemory):
         Binding("ctrl+o", "memory", "Memory", id="chat.memory"),
         Binding("ctrl+l", "models", "Models", id="chat.models"),
         Binding("ctrl+g", "ram", "RAM", id="chat.ram"),
-        Binding("f1", "help", "Help", id="chat.help"),
+        Binding("f2", "settings", "Settings", show=False, id="chat.settings"),
+        Binding("f1", "app.help", "Help", id="chat.help"),
         Binding("ctrl+f", "find", "Find", show=False, id="chat.find", priority=True),
         # Before the prompt takes them for its own few lines.
         Binding("ctrl+up", "point(-1)", "Messages", show=False, id="chat.up", priority=True),
@@ -74,7 +82,7 @@ class ChatScreen(ChatTurns, ChatKeeping, ChatMemory):
         command = commands.find(given.name)
         if command is None:
             self.notify(f"There is no command /{given.name}. F1 shows them.", severity="warning")
-        elif command.argument.isupper() and not given.argument:
+        elif command.argument[:1].isupper() and not given.argument:
             self.prompt.text = f"/{command.name} "
             self.notify(f"Say /{command.name} {command.argument}.")
         elif command.argument:
@@ -112,42 +120,6 @@ class ChatScreen(ChatTurns, ChatKeeping, ChatMemory):
     def action_page(self, direction: int) -> None:
         conversation = self.conversation
         conversation.scroll_relative(y=direction * (conversation.size.height - 2), animate=False)
-
-    async def action_set(self, change: str) -> None:
-        """Show the settings, or those that begin so, or change one."""
-        key, _, value = change.partition(" ")
-        if value:
-            self.set(key, value.strip().strip('"'))
-            return
-        lines = [
-            f"{name} = {value!r}"
-            for name, value in config.flat(self.settings).items()
-            if name.startswith(key)
-        ]
-        where = f"/set KEY VALUE changes one, also in {paths.config_file()}"
-        await self.conversation.note("\n".join([*lines, where]))
-
-    def set(self, key: str, text: str) -> None:
-        """Change a setting, here and in the file; "" in quotes is an empty value, the default."""
-        try:
-            self.settings = config.change(self.settings, key, text)
-        except ConfigError as error:
-            self.notify(str(error), severity="error")
-            return
-        self.conversation.sampling = self.settings.sampling
-        app = self.settings.app
-        self.app.set_class(app.linear, "-linear")
-        self.app.set_keymap(app.keys)
-        if app.theme in self.app.available_themes and not self.app.no_color:
-            self.app.theme = app.theme
-        later = "" if "." in key else " for the next chat or load"
-        self.notify(f"{key} is set{later}.")
-
-    def action_help(self) -> None:
-        if self.query("HelpPanel"):
-            self.app.action_hide_help_panel()
-        else:
-            self.app.action_show_help_panel()
 
     async def action_quit(self) -> None:
         await self.app.action_quit()

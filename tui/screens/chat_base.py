@@ -95,7 +95,7 @@ class ChatBase(Screen[None]):
         return Conversation(
             self.engine,
             store,
-            system=self.settings.system,
+            system=self.settings.system_prompt,
             sampling=self.settings.sampling,
             private=store is not self.store or not self.settings.memory,
             earlier=earlier,

@@ -25,6 +25,11 @@ class ChatsScreen(Finder[Found, Found | None]):
     ``within`` names the one conversation that is searched; None: all are.
     """
 
+    HELP = """\
+## Chats
+
+Type words to search all chats, or this one. Enter goes to the place that is found.
+"""
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("f2", "rename", "Rename", id="chats.rename"),
         Binding("f3", "pin", "Pin", id="chats.pin"),
@@ -76,9 +81,6 @@ class ChatsScreen(Finder[Found, Found | None]):
 
     def choose(self, item: Found) -> None:
         self.dismiss(item)
-
-    def action_close(self) -> None:
-        self.dismiss(None)
 
     @property
     def _heading(self) -> Heading | None:

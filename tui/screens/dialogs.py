@@ -1,4 +1,4 @@
-"""Small questions: one of a few answers, or a line of text."""
+"""Small questions: one of a few answers, a line of text, or a longer one."""
 
 from __future__ import annotations
 
@@ -8,18 +8,14 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
-from textual.screen import ModalScreen
-from textual.widgets import Input, Label, OptionList
+from textual.widgets import Input, Label, OptionList, TextArea
 
 from ondevice.terminal import printable
+from tui.screens.modal import Modal
 
 
-class ChoiceScreen(ModalScreen[int | None]):
+class ChoiceScreen(Modal[int | None]):
     """Dismissed with the place of the chosen answer, or None."""
-
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "dismiss", "Close", id="choice.close")
-    ]
 
     def __init__(self, question: str, *answers: str) -> None:
         super().__init__()
@@ -36,10 +32,8 @@ class ChoiceScreen(ModalScreen[int | None]):
         self.dismiss(event.option_index)
 
 
-class LineScreen(ModalScreen[str | None]):
+class LineScreen(Modal[str | None]):
     """Dismissed with a line of text, or None."""
-
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss", "Close", id="line.close")]
 
     def __init__(self, title: str, value: str) -> None:
         super().__init__()
@@ -54,3 +48,25 @@ class LineScreen(ModalScreen[str | None]):
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         self.dismiss(event.value)
+
+
+class TextScreen(Modal[str | None]):
+    """Dismissed with a text of several lines, or None."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("ctrl+s", "take", "Take it", id="text.take", priority=True),
+    ]
+
+    def __init__(self, title: str, text: str) -> None:
+        super().__init__()
+        self._title = title
+        self._text = text
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="dialog") as dialog:
+            dialog.border_title = printable(self._title)
+            dialog.border_subtitle = "Ctrl+S takes it · Esc closes"
+            yield TextArea(printable(self._text), compact=True, highlight_cursor_line=False)
+
+    def action_take(self) -> None:
+        self.dismiss(self.query_one(TextArea).text)

@@ -11,24 +11,21 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.widgets import Input, OptionList
 from textual.widgets.option_list import Option
 from textual.worker import Worker
 
 from ondevice.terminal import printable
+from tui.screens.modal import Modal
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 
-class Finder(ModalScreen[_Result], Generic[_Item, _Result]):
+class Finder(Modal[_Result], Generic[_Item, _Result]):
     """The keys go to the line, up and down to the list."""
 
-    VERTICAL_BREAKPOINTS = [(0, "-short"), (18, "-tall")]  # noqa: RUF012  (textual's own declaration)
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "close", "Close", id="finder.close"),
-        Binding("ctrl+c", "app.quit", show=False, id="finder.quit"),
         Binding("down", "move(1)", show=False, id="finder.down", priority=True),
         Binding("up", "move(-1)", show=False, id="finder.up", priority=True),
     ]
@@ -69,7 +66,7 @@ class Finder(ModalScreen[_Result], Generic[_Item, _Result]):
         """What to say when nothing was found."""
 
     @abstractmethod
-    def choose(self, item: _Item) -> None:
+    def choose(self, item: _Item) -> object:
         """The user has pressed Enter on it."""
 
     @property
@@ -102,9 +99,6 @@ class Finder(ModalScreen[_Result], Generic[_Item, _Result]):
             options.action_cursor_down()
         else:
             options.action_cursor_up()
-
-    @abstractmethod
-    def action_close(self) -> None: ...
 
     @work(exclusive=True, group="look")
     async def _look(self, pointed_at: _Item | None) -> None:

@@ -23,6 +23,12 @@ _LISTED = 100
 class MemoryScreen(Finder[Cube, tuple[bool, Cube | None]]):
     """Dismissed with whether anything changed, and the memory whose origin is wanted, if any."""
 
+    HELP = """\
+## Memory
+
+What you typed is remembered, and what was read from it. Type words to search. Enter goes to the
+message that a memory comes from.
+"""
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("f2", "edit", "Correct", id="memory.edit"),
         Binding("f3", "history", "History", id="memory.history"),

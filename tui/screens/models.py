@@ -229,9 +229,6 @@ you close this screen. Packing makes a stack: one file that fits any amount of R
             self._work.begin(item.name, "fetch")
             self._show_work()
 
-    def action_close(self) -> None:
-        self.dismiss(None)
-
     def action_pause(self) -> None:
         """Stop what is done to the model, or let it go on."""
         item = self.pointed_at

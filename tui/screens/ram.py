@@ -13,7 +13,6 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from ondevice.engine.messages import Sizing
@@ -21,6 +20,7 @@ from ondevice.errors import OndeviceError
 from ondevice.ram.residency import Cell, cells
 from ondevice.weights import gguf
 from ondevice.weights.gguf import GGUFFile
+from tui.screens.modal import Modal
 from tui.shared_engine import SharedEngine
 from tui.widgets.model_map import ModelMap
 from tui.widgets.trend import Trend
@@ -34,7 +34,7 @@ _ABSENT = {
 }
 
 
-class RamScreen(ModalScreen[None]):
+class RamScreen(Modal[None]):
     """``rate`` gives the tokens a second of the reply under way, or None."""
 
     HELP = """\
@@ -44,8 +44,6 @@ Each cell is a block of the model: full ones are in RAM. Left and right give the
 more RAM, also while a reply is being written; A leaves it to ondevice again.
 """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "dismiss", "Close", id="ram.close"),
-        Binding("ctrl+c", "app.quit", show=False, id="ram.quit"),
         Binding("left,minus", "turn(-1)", "Less RAM", id="ram.less"),
         Binding("right,plus", "turn(1)", "More RAM", id="ram.more"),
         Binding("a", "automatic", "Automatic", id="ram.automatic"),
