@@ -24,8 +24,9 @@ from tui.messages import CommandGiven
 from tui.screens.chat import ChatScreen
 from tui.shared_engine import SharedEngine
 
-_TIDY_EVERY = 10.0  # seconds
+_TIDY_EVERY = 1.0  # seconds
 _IDLE = 2.0  # seconds without any input
+_MUCH = 10  # collections of the middle generation since the last full one
 
 
 class OndeviceApp(App[None]):
@@ -103,8 +104,9 @@ class OndeviceApp(App[None]):
 
     def on_mount(self) -> None:
         self.theme_changed_signal.subscribe(self, self._keep_theme)
-        # A full collection takes a tenth of a second: it waits until nobody would notice.
-        gc.set_threshold(700, 10, 100)
+        # Widgets that were taken away are garbage by the hundred thousand objects, which takes some
+        # tenths of a second to collect: that waits until nobody would notice.
+        gc.set_threshold(700, 10, 1000)
         self.set_interval(_TIDY_EVERY, self._tidy)
 
     async def on_event(self, event: events.Event) -> None:
@@ -117,7 +119,7 @@ class OndeviceApp(App[None]):
             self.screen_stack[0].set("app.theme", theme.name)
 
     def _tidy(self) -> None:
-        if time.monotonic() - self._input_at > _IDLE:
+        if gc.get_count()[2] > _MUCH and time.monotonic() - self._input_at > _IDLE:
             gc.collect()
 
     async def on_unmount(self) -> None:
