@@ -12,6 +12,7 @@ _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 _FRAME = 0.03  # seconds: what comes faster is shown together
+_PAUSE = 2  # times what it took to show the last batch: the rest of the app has its turn as well
 
 
 async def in_thread(
@@ -39,8 +40,9 @@ async def in_thread(
             await news.wait()
             news.clear()
             if batch := [pending.popleft() for _ in range(len(pending))]:
+                started = loop.time()
                 await show(batch)
-                await asyncio.sleep(_FRAME)
+                await asyncio.sleep(max(_FRAME, _PAUSE * (loop.time() - started)))
     finally:
         if not thread.done():
             cancel()

@@ -7,7 +7,7 @@ from markdown_it.token import Token
 from markdown_it.utils import EnvType
 from textual.content import Content
 from textual.widgets import Markdown
-from textual.widgets.markdown import MarkdownBlock, MarkdownFence, MarkdownStream
+from textual.widgets.markdown import MarkdownBlock, MarkdownFence
 
 from ondevice.terminal import printable
 
@@ -55,7 +55,7 @@ class ReplyText(Markdown):
 
     def __init__(self, text: str = "") -> None:
         super().__init__(printable(text), parser_factory=self._parser, open_links=False)
-        self._writing: MarkdownStream | None = None
+        self._written = False
 
     def _parser(self) -> MarkdownIt:
         return _LinearParser() if self.app.has_class("-linear") else _Parser()
@@ -65,15 +65,14 @@ class ReplyText(Markdown):
         return _Fence if block is MarkdownFence else block
 
     async def write(self, text: str) -> None:
-        """Append what has come."""
-        self._writing = self._writing or Markdown.get_stream(self)
-        await self._writing.write(printable(text))
+        """Append what has come; done when it is drawn, which takes longer the longer a block is."""
+        self._written = True
+        await self.append(printable(text))
 
     async def finish(self) -> None:
         """Draw the whole once more: what was cut in two on its way, such as a code fence, mends."""
-        if self._writing:
-            await self._writing.stop()
-            self._writing = None
+        if self._written:
+            self._written = False
             await self.update(self.source)
 
     def on_markdown_link_clicked(self, event: Markdown.LinkClicked) -> None:
