@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 from ondevice import llama
 from ondevice.cli import run
 from ondevice.engine import Engine, running
-from ondevice.engine.messages import Finished, Generate, Load, Sampling, Turn
+from ondevice.engine.messages import Finished, Generate, Load, Preference, Sampling, Turn
 from ondevice.errors import MemoryShortError, ModelFileError, UsageError
 from ondevice.llama import (
     PLANES,
@@ -32,7 +33,10 @@ from ondevice.llama import (
     PlanesShape,
     encode,
 )
+from ondevice.ram.available import AvailableRam
 from ondevice.ram.need import need
+from ondevice.ram.planner import least_ram, most_ram, plan
+from ondevice.ram.speeds import USUAL
 from ondevice.stack import Stack, StackFile, is_stack, pack
 from ondevice.stack._calibrate import divergence, log_probabilities
 from ondevice.stack._file import RING_BYTES
@@ -464,12 +468,12 @@ def test_the_engine_streams_what_must_be_exact_and_drafts_with_the_rest(
     )
     file = StackFile.of(gguf.read(packed))
     replies, loads = [], []
-    for short_of in (None, 12_000_000):  # bytes of RAM that the whole stack needs
+    for short_of in (None, 20_000_000):  # bytes of RAM that stack and drafting need
         beside = 0
         with Engine(log=tmp_path / "engine.log") as engine:
             if short_of is not None:
-                beside = need(file.without_blocks(), 512).total
-                beside -= need(file.without_blocks(), 512).weights
+                needed = need(file.as_a_model(), 512)
+                beside = needed.total - needed.weights + needed.kv + needed.compute
             ram = beside + file.ram_bytes[-1] - short_of if short_of else None
             load = Load(path=str(packed), n_ctx=512, prefer="exact", ram=ram)
             loads.append(engine.load(load))
@@ -482,6 +486,24 @@ def test_the_engine_streams_what_must_be_exact_and_drafts_with_the_rest(
     assert streaming is not None
     assert streaming.bytes_read > 0
     assert streaming.drafted_tokens >= streaming.accepted_tokens > 0
+
+
+@pytest.mark.parametrize("preference", get_args(Preference))
+def test_more_ram_never_plans_a_worse_stack(packed: Path, preference: Preference) -> None:
+    file = gguf.read(packed)
+    least, most = least_ram(file), most_ram(file)
+    worths, qualities = [], []
+    for usable in range(least, most + 2_000_000, (most - least) // 40):
+        ram = AvailableRam(most, usable, "a limit")
+        chosen = plan(file, ram, USUAL, preference=preference)
+        assert chosen.peak_bytes <= usable
+        assert chosen == plan(file, ram, USUAL, preference=preference)
+        worths.append(chosen.worth(preference))
+        qualities.append(chosen.quality)
+    assert worths == sorted(worths)
+    assert 0 < qualities[0] < qualities[-1] <= 1
+    with pytest.raises(MemoryShortError, match="MB are missing"):
+        plan(file, AvailableRam(most, least - 1, "a limit"), USUAL)
 
 
 # ----------------------------------------------------------------------- experts

@@ -11,14 +11,14 @@ from functools import partial
 from pathlib import Path
 
 from ondevice.engine.messages import Load
-from ondevice.errors import LoadCancelled, MemoryShortError, ModelFileError
+from ondevice.errors import LoadCancelled, ModelFileError
 from ondevice.llama import Context, EvalHook, Model
 from ondevice.models import catalogue
 from ondevice.ram import available, speeds
 from ondevice.ram.available import AvailableRam
 from ondevice.ram.planner import Plan, plan, why
 from ondevice.ram.process import of_process
-from ondevice.stack import Stack, StackFile, is_stack
+from ondevice.stack import Stack
 from ondevice.weights import gguf
 from ondevice.weights.drafting import ModelDrafter, check_vocabulary
 from ondevice.weights.gguf import GGUFFile
@@ -56,9 +56,7 @@ def hold(request: Load, on_progress: Callable[[float], None], cancel: threading.
         on_progress(fraction)
         return not cancel.is_set()
 
-    whole = gguf.read(Path(request.path))
-    stacked = StackFile.of(whole) if is_stack(whole) else None
-    file = stacked.without_blocks() if stacked else whole
+    file = gguf.read(Path(request.path))
     ram = _ram(request)
     chosen = plan(
         file,
@@ -73,8 +71,14 @@ def hold(request: Load, on_progress: Callable[[float], None], cancel: threading.
     weights: Window | Stack | None = None
     drafter: ModelDrafter | None = None
     with ExitStack() as stack:
-        if stacked is not None:
-            weights = _open_stack(stacked, chosen, request, ram, go_on)
+        if chosen.kind == "stack":
+            weights = Stack(
+                file,
+                chosen.weights_budget,
+                whole=chosen.streamed_bytes > 0,
+                threads=request.n_threads,
+                on_progress=go_on,
+            )
             stack.callback(weights.close)
             model = weights.load_model()
         elif chosen.kind == "resident" and chosen.need.may_repack(ram.usable):
@@ -105,7 +109,7 @@ def hold(request: Load, on_progress: Callable[[float], None], cancel: threading.
             eval_hook=EvalHook(weights) if weights else None,
         )
         stack.callback(context.close)
-        if isinstance(weights, Stack) and weights.may_draft:
+        if isinstance(weights, Stack) and weights.may_draft and chosen.drafter_bytes:
             drafting = Context(
                 model,
                 n_ctx=chosen.n_ctx,
@@ -117,8 +121,7 @@ def hold(request: Load, on_progress: Callable[[float], None], cancel: threading.
             drafter = ModelDrafter(drafting, model.n_vocab, partial(_may_draft, weights))
         if cancel.is_set():
             raise LoadCancelled
-        reason = _how_much(weights) if isinstance(weights, Stack) else why(chosen, ram)
-        return Holding(chosen, reason, model, context, weights, drafter, stack.pop_all())
+        return Holding(chosen, why(chosen, ram), model, context, weights, drafter, stack.pop_all())
 
 
 def _ram(request: Load) -> AvailableRam:
@@ -130,52 +133,8 @@ def _ram(request: Load) -> AvailableRam:
     return replace(ram, available=min(ram.total, ram.available + own.resident))
 
 
-def _open_stack(
-    file: StackFile,
-    chosen: Plan,
-    request: Load,
-    ram: AvailableRam,
-    on_progress: Callable[[float], bool],
-) -> Stack:
-    """As much of the stack as fits beside everything else.
-
-    The rest is left out, or streamed if answers are to be exact or not even the base fits.
-    """
-    need = chosen.need
-    budget = ram.usable - (need.total - need.weights)
-    base_fits = file.fitting(budget) >= file.n_base
-    whole = file.fitting(budget) < len(file.gguf.tensors) and (
-        request.prefer == "exact" or not base_fits
-    )
-    if whole and base_fits:  # the base drafts, in a context of its own
-        budget = max(budget - need.kv - need.compute, file.least_whole_bytes)
-    if whole and budget < file.least_whole_bytes:
-        least = file.least_whole_bytes + need.total - need.weights
-        raise MemoryShortError(
-            f"{file.gguf.path.name} needs at least {least / 1e6:.0f} MB of RAM, even with most of "
-            f"its weights read from the disk for each token, and {ram.usable / 1e6:.0f} MB can be "
-            f"used ({ram.source}). {_smaller_model(ram)}"
-        )
-    return Stack(file.gguf, budget, whole=whole, threads=request.n_threads, on_progress=on_progress)
-
-
 def _may_draft(stack: Stack) -> bool:
     return stack.may_draft
-
-
-def _how_much(stack: Stack) -> str:
-    """A plain sentence."""
-    total = len(stack.file.blocks)
-    resident, whole = stack.resident_bytes / 1e6, stack.file.gguf.file_bytes / 1e6
-    if stack.streamed_bytes:
-        return (
-            f"{resident:.0f} of its {whole:.0f} MB are in RAM, and the others are read from the "
-            "disk when they are needed. What it says is what all of it says."
-        )
-    return (
-        f"{resident:.0f} of its {whole:.0f} MB fit: "
-        f"{stack.n_blocks} of {total} steps above the smallest size."
-    )
 
 
 def _drafter_of(request: Load, target: GGUFFile) -> GGUFFile | None:

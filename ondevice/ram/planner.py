@@ -21,12 +21,13 @@ from ondevice.ram.speeds import Speeds
 from ondevice.weights.gguf import GGUFFile
 from ondevice.weights.placement import Placement, Placements, least_bytes
 
+_STACK = "ondevice.stack.version"  # the key that tells a stack
 _CONTEXTS = (4096, 3072, 2048, 1536, 1024)  # tokens that are tried if no length is asked for
-_PROMPT = 512  # tokens of the prompt whose first token is foretold
+PROMPT = 512  # tokens of the prompt whose first token is foretold
 _ENOUGH = 30.0  # tokens a second; more is worth nothing to a reader
 
 #: What of a reply's quality is left with each type of KV cache.
-_KV_QUALITY: dict[KVType, float] = {"f16": 1.0, "q8_0": 0.997, "q4_0": 0.96}
+KV_QUALITY: dict[KVType, float] = {"f16": 1.0, "q8_0": 0.997, "q4_0": 0.96}
 
 #: Bits a weight → what is left of the model's quality, as measured by others on models of 1 to 8
 #: billion parameters; between them, straight lines.
@@ -37,7 +38,7 @@ _DECODE_FACTOR, _PREFILL_FACTOR = 1.4, 1.5
 _BLOCK_SECONDS = 0.12e-3
 _DRAFTED, _ACCEPTED = 4, 2.4  # tokens that a drafter proposes, and that a pass then gives
 _LOOKED_UP = 1.1  # tokens that a pass gives with what the conversation itself proposes
-_READ_SECONDS = 0.25e-3  # of each tensor that is streamed, whatever its size
+_READ_SECONDS = 0.35e-3  # of each tensor that is streamed, whatever its size
 _MISSED = 0.5  # of the experts that are needed, those that the cache does not hold, at most
 _DISK_FACTOR = 0.9  # of the disk's speed that streaming reaches
 
@@ -47,7 +48,7 @@ class Plan:
     """One way of running one model."""
 
     file: GGUFFile
-    kind: Literal["resident", "window"]
+    kind: Literal["resident", "window", "stack"]
     kv_type: KVType
     need: Need  # of the model with all its weights in RAM
     weights_budget: int  # bytes of RAM that weights may take
@@ -83,7 +84,7 @@ class Plan:
 
         A disk that is read all the time counts like half the speed.
         """
-        speed = math.log2(min(self.tokens_per_second, _ENOUGH)) - (self.kind == "window")
+        speed = math.log2(min(self.tokens_per_second, _ENOUGH)) - (self.streamed_bytes > 0)
         context = math.log2(self.n_ctx)
         loss = math.log2(self.quality)
         size = math.log2(self.effective_params) - loss
@@ -113,7 +114,7 @@ def plan(
     fits. Raises :class:`MemoryShortError` if there is no way, with what is missing and what would
     do: a shorter context, else ``instead``, a sentence that names another model.
     """
-    found = list(_ways(file, ram, speeds, n_ctx, kv_type, drafter))
+    found = list(_ways(file, ram, speeds, n_ctx, kv_type, drafter, preference))
     if not found:
         least = least_ram(file, n_ctx, kv_type)
         shorter = next((c for c in _CONTEXTS if least_ram(file, c, kv_type) <= ram.usable), None)
@@ -123,19 +124,28 @@ def plan(
             f"from the disk for each token, and {_mb(ram.usable)} can be used ({ram.source}: "
             f"{_mb(ram.total)}): {_mb(least - ram.usable)} are missing. {hint}"
         )
-    wanted = [way for way in found if way.kind == "resident" or way.drafter is drafter]
+    wanted = [way for way in found if way.kind != "window" or way.drafter is drafter]
     return max(wanted or found, key=lambda way: way.worth(preference))
 
 
 def least_ram(file: GGUFFile, n_ctx: int | None = None, kv_type: KVType | None = None) -> int:
     """Bytes without which there is no plan."""
-    smallest = need(file, n_ctx or _CONTEXTS[-1], kv_type or "q4_0")
-    return smallest.total - smallest.weights + least_bytes(file)
+    least, whole = _bounds(file, n_ctx or _CONTEXTS[-1], kv_type or "q4_0")
+    return whole.total - whole.weights + least
 
 
 def most_ram(file: GGUFFile) -> int:
     """Bytes with which nothing is given up: all weights in RAM, the longest context, f16."""
-    return need(file, min(_CONTEXTS[0], file.n_ctx_train or _CONTEXTS[0])).total
+    return _bounds(file, min(_CONTEXTS[0], file.n_ctx_train or _CONTEXTS[0]), "f16")[1].total
+
+
+def _bounds(file: GGUFFile, n_ctx: int, kv_type: KVType) -> tuple[int, Need]:
+    """The smallest budget for weights, and what all of the model needs."""
+    if file.number(_STACK):
+        from ondevice.ram.stack_ways import stack_bounds  # noqa: PLC0415
+
+        return stack_bounds(file, n_ctx, kv_type)
+    return least_bytes(file), need(file, n_ctx, kv_type)
 
 
 def best(plans: Sequence[Plan], preference: Preference = "balanced") -> Plan:
@@ -151,7 +161,14 @@ def quality_of(weights_bytes: int, n_params: float) -> float:
 def why(chosen: Plan, ram: AvailableRam) -> str:
     """A plain sentence."""
     whole = chosen.need.total
-    if chosen.kind == "resident":
+    if chosen.kind == "stack" and not chosen.streamed_bytes:
+        reason = (
+            f"{_mb(chosen.resident_bytes)} of the {_mb(chosen.need.weights)} of its weights fit in "
+            f"the {_mb(ram.usable)} that can be used: what makes it more exact is left out."
+            if chosen.resident_bytes < chosen.need.weights
+            else f"All of it fits in the {_mb(ram.usable)} that can be used."
+        )
+    elif chosen.kind == "resident":
         reason = f"All of it fits in the {_mb(ram.usable)} that can be used."
     else:
         reason = (
@@ -173,11 +190,19 @@ def _ways(
     n_ctx: int | None,
     kv_type: KVType | None,
     drafter: GGUFFile | None,
+    preference: Preference,
 ) -> Iterator[Plan]:
     trained = file.n_ctx_train or _CONTEXTS[0]
-    placements = Placements(file)
     contexts = (n_ctx,) if n_ctx else sorted({min(c, trained) for c in _CONTEXTS}, reverse=True)
-    for kv in (kv_type,) if kv_type else get_args(KVType):
+    kv_types = (kv_type,) if kv_type else get_args(KVType)
+    if file.number(_STACK):
+        from ondevice.ram.stack_ways import stack_ways  # noqa: PLC0415
+
+        exact = preference == "exact"
+        yield from stack_ways(file, ram.usable, speeds, tuple(contexts), kv_types, exact)
+        return
+    placements = Placements(file)
+    for kv in kv_types:
         for context in contexts:
             wanted = need(file, context, kv)
             if wanted.total <= ram.usable:
@@ -206,8 +231,7 @@ def _way(
     reading = _reading_seconds(file, placed, speeds) if placed else 0.0
     seconds = max(computing, reading) / (_LOOKED_UP if placed else 1)
     if drafter:
-        drafting = _decode_seconds(drafter, speeds) * _DRAFTED
-        seconds = (max(computing * 2, reading) + drafting) / _ACCEPTED
+        seconds = drafted_seconds(computing, reading, _decode_seconds(drafter, speeds))
     return Plan(
         file=file,
         kind="window" if placed else "resident",
@@ -220,7 +244,7 @@ def _way(
         drafter_bytes=_drafter_bytes(drafter, wanted.n_ctx, kv_type) if drafter else 0,
         tokens_per_second=1 / seconds,
         first_token_s=max(_prefill_seconds(file, speeds), absent / (speeds.disk * _DISK_FACTOR)),
-        quality=quality_of(file.weights_bytes, file.n_params) * _KV_QUALITY[kv_type],
+        quality=quality_of(file.weights_bytes, file.n_params) * KV_QUALITY[kv_type],
     )
 
 
@@ -229,7 +253,17 @@ def _reading_seconds(file: GGUFFile, placed: Placement, speeds: Speeds) -> float
     share = file.n_experts_used / file.n_experts if file.n_experts else 0.0
     experts = placed.absent_bytes - placed.streamed_bytes
     n_bytes = placed.streamed_bytes + experts * share * _MISSED
-    return n_bytes / (speeds.disk * _DISK_FACTOR) + len(placed.streamed) * _READ_SECONDS
+    return streaming_seconds(n_bytes, len(placed.streamed), speeds)
+
+
+def drafted_seconds(computing: float, reading: float, drafting: float) -> float:
+    """For one token, from those of the model and of its drafter."""
+    return (max(computing * 2, reading) + drafting * _DRAFTED) / _ACCEPTED
+
+
+def streaming_seconds(n_bytes: float, n_reads: int, speeds: Speeds) -> float:
+    """To read so many bytes of weights in so many tensors."""
+    return n_bytes / (speeds.disk * _DISK_FACTOR) + n_reads * _READ_SECONDS
 
 
 def _drafter_bytes(drafter: GGUFFile, n_ctx: int, kv_type: KVType) -> int:
@@ -251,8 +285,7 @@ def _decode_seconds(file: GGUFFile, speeds: Speeds) -> float:
 def _prefill_seconds(file: GGUFFile, speeds: Speeds) -> float:
     """For a prompt of 512 tokens, all weights in RAM."""
     products = sum(
-        elements / speeds.prefilling(type_name)
-        for type_name, elements in _multiplied(file, _PROMPT)
+        elements / speeds.prefilling(type_name) for type_name, elements in _multiplied(file, PROMPT)
     )
     return products * _PREFILL_FACTOR
 

@@ -197,11 +197,21 @@ class StackFile:
         front = _layout.header(len(entries), n_keys, keys, infos, part.alignment)
         return HollowHeader(part.path.name, front, len(front) + data_bytes)
 
-    def without_blocks(self) -> GGUFFile:
-        """The model as the planning of RAM should see it: base and nothing else."""
-        blocks = {block.tensor.name for block in self.blocks}
-        tensors = {n: t for n, t in self.gguf.tensors.items() if n not in blocks}
+    def as_a_model(self) -> GGUFFile:
+        """The model as others are: every weight in its true shape, with the bytes of all blocks."""
+        n_bytes = {name: matrix.base.n_bytes for name, matrix in self.matrices.items()}
+        for block in self.blocks:
+            n_bytes[block.id.matrix] += block.tensor.n_bytes
+        tensors = dict(list(self.gguf.tensors.items())[: self.n_base])
+        for name, matrix in self.matrices.items():
+            shape = (matrix.shape.columns, *tensors[name].shape[1:])
+            tensors[name] = replace(tensors[name], shape=shape, type=_F16, n_bytes=n_bytes[name])
         return replace(self.gguf, tensors=tensors)
+
+    def quality_with(self, n_tensors: int) -> Quality:
+        """Of the model with so many tensors, at least those that come before the blocks."""
+        n_blocks = n_tensors - self.n_base
+        return self.blocks[n_blocks - 1].quality if n_blocks > 0 else self.base_quality
 
 
 def _matrix(file: GGUFFile, tensor: TensorInfo, columns: int) -> Matrix:
