@@ -16,6 +16,8 @@ from ondevice.errors import ConfigError, UsageError
 from ondevice.models import InstalledModel, find
 from ondevice.ram.available import parse_size
 
+AUTO = "auto"  # as the name of a model: the one that suits this machine best
+FIRST = "smollm2-135m"  # what is fetched where there is no model yet: the smallest
 _TABLES = ("sampling", "app")
 _FREE = ("app.keys.", "personas.")  # tables in which names may have points
 
@@ -34,7 +36,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     The key ``model`` is ``ONDEVICE_MODEL``, ``sampling.top_k`` is ``ONDEVICE_SAMPLING_TOP_K``.
     """
 
-    model: str = "smollm2-135m"  # a name in the catalogue, a GGUF file, or a server's URL
+    model: str = AUTO  # a name, a GGUF file, a server's URL; auto: the best that is on disk
     system: str = "You are a helpful assistant."  # the system prompt; empty: none
     persona: str | None = None  # one of ``personas``, whose prompt stands in for ``system``
     ctx: int | None = None  # tokens; None: at most 4096, what fits well
@@ -42,7 +44,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     prefer: Preference = "balanced"  # when not everything can be had: speed, quality, or both
     threads: int | None = None  # None: the physical cores
     ram: str | None = None  # a limit such as "1.5G"; None: what is available
-    draft: str | None = None  # a smaller model of the same family, when weights are streamed
+    draft: str | None = None  # a smaller model, for a streamed one; "none"; None: it is chosen
     memory: bool = True  # whether new chats are remembered and helped by what is remembered
     sampling: Sampling = Sampling()
     personas: dict[str, str] = {}  # name → system prompt
@@ -73,8 +75,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             prefer=self.prefer,
             n_threads=self.threads,
             ram=parse_size(self.ram) if self.ram else None,
-            drafter=str(find(self.draft).path) if self.draft else None,
+            drafter=str(drafter) if (drafter := self.drafter()) else None,
         )
+
+    def drafter(self) -> Path | None:
+        """The file of the drafter that is named. Raises :class:`ModelNotFound`."""
+        return None if self.draft in (None, "none") else find(self.draft).path
 
 
 def load(path: Path | None = None) -> Settings:

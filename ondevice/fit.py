@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from pathlib import Path
 
 import msgspec
 from msgspec.structs import replace
 
-from ondevice import models
 from ondevice.config import Settings
 from ondevice.errors import MemoryShortError, ModelFileError
 from ondevice.models import InstalledModel, Recipe
 from ondevice.ram import available, planner
 from ondevice.ram.available import AvailableRam, parse_size
+from ondevice.ram.instead import instead
 from ondevice.ram.planner import Plan
 from ondevice.ram.speeds import Speeds
 from ondevice.weights import gguf
@@ -41,15 +42,16 @@ def usable_ram(settings: Settings) -> AvailableRam:
 
 def plan_of(path: Path, settings: Settings, ram: AvailableRam, speeds: Speeds) -> Plan:
     """How the model in this file would be run. Raises what reading it and the planner raise."""
-    drafter = gguf.read(models.find(settings.draft).path) if settings.draft else None
+    drafter = settings.drafter()
     return planner.plan(
         gguf.read(path),
         ram,
         speeds,
         n_ctx=settings.ctx,
         kv_type=settings.kv_type,
-        drafter=drafter,
+        drafter=gguf.read(drafter) if drafter else None,
         preference=settings.prefer,
+        instead=partial(instead, ram),
     )
 
 

@@ -18,9 +18,9 @@ from ondevice.weights.drafting import (
     ModelDrafter,
     PromptLookup,
     Speculation,
-    check_vocabulary,
 )
 from ondevice.weights.placement import least_bytes
+from ondevice.weights.vocabulary import check_vocabulary
 from ondevice.weights.window import Window
 
 PROMPT = "def add(a, b):\n    return a + b\n\n\ndef subtract(a, b):\n    return a - b\n\n\ndef "

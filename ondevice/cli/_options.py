@@ -32,7 +32,8 @@ _FLAGS = (
         "--model",
         metavar="NAME|FILE|URL",
         shell_complete=complete_model,
-        help="A model's name (see 'ondevice models list'), a GGUF file, or a server's URL.",
+        help="A model's name (see 'ondevice models list'), a GGUF file, or a server's URL; auto, "
+        "the default, is the best on disk for this machine.",
     ),
     click.option("-s", "--system", metavar="TEXT", help="System prompt; empty for none."),
     click.option("--ctx", type=click.IntRange(min=16), metavar="TOKENS", help="Context length."),
@@ -48,7 +49,7 @@ _FLAGS = (
         "--draft",
         metavar="NAME|FILE",
         shell_complete=complete_model,
-        help="A small model of the same family that drafts for one larger than RAM.",
+        help="A small model of the same family that drafts for one larger than RAM; or none.",
     ),
     click.option("--temperature", type=click.FloatRange(min=0), help="0 is greedy."),
     click.option("--top-k", type=click.IntRange(min=0), help="0 is off."),

@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 import msgspec
 
+from ondevice.choice import choose
 from ondevice.cli._options import settings_flags
 from ondevice.config import Settings
 from ondevice.engine import AnyEngine, EngineLike
@@ -26,7 +27,6 @@ from ondevice.engine.messages import (
     Turn,
 )
 from ondevice.errors import UsageError
-from ondevice.models import find
 from ondevice.terminal import printable
 
 
@@ -81,7 +81,10 @@ def command(
         thinking=think,
     )
     with closing(AnyEngine()) as engine:
-        wanted = settings.load_request(find(settings.model))
+        choice = choose(settings)
+        wanted = choice.request
+        if choice.why:
+            click.echo(f"ondevice: {choice.why}", err=True)
         loaded = engine.load(wanted)
         if wanted.is_remote:
             click.echo(f"ondevice: the question goes to {loaded.name}.", err=True)

@@ -17,7 +17,8 @@ import click
 import msgspec
 import psutil
 
-from ondevice import __version__, config, models, paths
+from ondevice import __version__, config, paths
+from ondevice.choice import choose
 from ondevice.config import Settings
 from ondevice.errors import (
     ConfigError,
@@ -172,7 +173,7 @@ def _available(settings: Settings) -> AvailableRam:
 def _model(settings: Settings) -> Finding:
     """Whether the model of the settings is there, sound, and fits."""
     try:
-        model = models.find(settings.model)
+        model = choose(settings).model
         if model.place == "server":
             return Finding(topic="model", text=f"it is on a server: {model.name}")
         file = gguf.read(model.path)

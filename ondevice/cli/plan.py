@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import click
 import msgspec
+from msgspec.structs import replace
 
-from ondevice import models
+from ondevice.choice import choose
 from ondevice.cli._options import complete_model, settings_flags
 from ondevice.config import Settings
 from ondevice.errors import UsageError
@@ -80,12 +81,14 @@ def command(settings: Settings, name: str | None, measure: bool, as_json: bool) 
       ondevice plan
       ondevice plan qwen3-4b --ram 2G
     """
-    model = models.find(name or settings.model)
-    if model.place == "server":
-        raise UsageError("A model on a server takes no RAM here.")
     measured = machine_speeds(measure)
+    choice = choose(settings, name)
+    if choice.model.place == "server":
+        raise UsageError("A model on a server takes no RAM here.")
     ram = usable_ram(settings)
-    chosen = plan_of(model.path, settings, ram, measured)
+    if choice.request.drafter:
+        settings = replace(settings, draft=choice.request.drafter)
+    chosen = plan_of(choice.model.path, settings, ram, measured)
     report = PlanReport.of(chosen, ram, measured is not speeds.USUAL)
     if as_json:
         click.echo(msgspec.json.encode(report))

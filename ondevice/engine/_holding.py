@@ -13,19 +13,17 @@ from pathlib import Path
 from ondevice.engine.messages import Load
 from ondevice.errors import LoadCancelled, ModelFileError
 from ondevice.llama import Context, EvalHook, Model
-from ondevice.models import catalogue
 from ondevice.ram import available, speeds
 from ondevice.ram.available import AvailableRam
 from ondevice.ram.planner import Plan, plan, why
 from ondevice.ram.process import of_process
 from ondevice.stack import Stack
 from ondevice.weights import gguf
-from ondevice.weights.drafting import ModelDrafter, check_vocabulary
+from ondevice.weights.drafting import ModelDrafter
 from ondevice.weights.gguf import GGUFFile
 from ondevice.weights.placement import most_bytes
+from ondevice.weights.vocabulary import check_vocabulary
 from ondevice.weights.window import Window
-
-_BESIDE_WEIGHTS = 250_000_000  # bytes: what a small model needs for context, buffers and engine
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,7 @@ def hold(request: Load, on_progress: Callable[[float], None], cancel: threading.
         kv_type=request.kv_type,
         drafter=_drafter_of(request, file),
         preference=request.prefer,
-        instead=_smaller_model(ram),
+        instead=partial(_instead, ram),
     )
     weights: Window | Stack | None = None
     drafter: ModelDrafter | None = None
@@ -145,10 +143,8 @@ def _drafter_of(request: Load, target: GGUFFile) -> GGUFFile | None:
     return file
 
 
-def _smaller_model(ram: AvailableRam) -> str:
-    """A sentence that names the largest model of the catalogue that would fit."""
-    fitting = [r for r in catalogue() if r.size_bytes + _BESIDE_WEIGHTS <= ram.usable]
-    if not fitting:
-        return "Close other programs: no model of the catalogue fits."
-    largest = max(fitting, key=lambda recipe: recipe.size_bytes)
-    return f"{largest.title} would fit: ondevice models pull {largest.name}"
+def _instead(ram: AvailableRam) -> str:
+    # Only now: models and catalogue would take 5 MB of the engine for nothing.
+    from ondevice.ram.instead import instead  # noqa: PLC0415
+
+    return instead(ram)

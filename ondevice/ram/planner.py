@@ -8,7 +8,7 @@ only ever adds ways, so that it never makes a plan worse.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal, get_args
@@ -106,19 +106,19 @@ def plan(
     kv_type: KVType | None = None,
     drafter: GGUFFile | None = None,
     preference: Preference = "balanced",
-    instead: str = "",
+    instead: Callable[[], str] = str,
 ) -> Plan:
     """The best way to run the model; ``n_ctx`` and ``kv_type`` None are for the planner to choose.
 
     ``drafter`` is a smaller model of the same vocabulary, to be used if weights are streamed and it
     fits. Raises :class:`MemoryShortError` if there is no way, with what is missing and what would
-    do: a shorter context, else ``instead``, a sentence that names another model.
+    do: a shorter context, else what ``instead`` says, a sentence that names another model.
     """
     found = list(_ways(file, ram, speeds, n_ctx, kv_type, drafter, preference))
     if not found:
         least = least_ram(file, n_ctx, kv_type)
         shorter = next((c for c in _CONTEXTS if least_ram(file, c, kv_type) <= ram.usable), None)
-        hint = f"A context of {shorter} tokens fits: --ctx {shorter}" if shorter else instead
+        hint = f"A context of {shorter} tokens fits: --ctx {shorter}" if shorter else instead()
         raise MemoryShortError(
             f"{file.name} needs at least {_mb(least)} of RAM, even with most of its weights read "
             f"from the disk for each token, and {_mb(ram.usable)} can be used ({ram.source}: "
@@ -141,11 +141,16 @@ def most_ram(file: GGUFFile) -> int:
 
 def _bounds(file: GGUFFile, n_ctx: int, kv_type: KVType) -> tuple[int, Need]:
     """The smallest budget for weights, and what all of the model needs."""
-    if file.number(_STACK):
+    if is_stack(file):
         from ondevice.ram.stack_ways import stack_bounds  # noqa: PLC0415
 
         return stack_bounds(file, n_ctx, kv_type)
     return least_bytes(file), need(file, n_ctx, kv_type)
+
+
+def is_stack(file: GGUFFile) -> bool:
+    """Told from the header alone: what reads stacks brings native code along."""
+    return file.number(_STACK) > 0
 
 
 def best(plans: Sequence[Plan], preference: Preference = "balanced") -> Plan:
@@ -195,7 +200,7 @@ def _ways(
     trained = file.n_ctx_train or _CONTEXTS[0]
     contexts = (n_ctx,) if n_ctx else sorted({min(c, trained) for c in _CONTEXTS}, reverse=True)
     kv_types = (kv_type,) if kv_type else get_args(KVType)
-    if file.number(_STACK):
+    if is_stack(file):
         from ondevice.ram.stack_ways import stack_ways  # noqa: PLC0415
 
         exact = preference == "exact"

@@ -21,11 +21,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from ondevice.config import Settings
+from ondevice.choice import choose
+from ondevice.config import AUTO, Settings
 from ondevice.engine import Engine
 from ondevice.engine.messages import Chunk, Event, Finished, Generate
 from ondevice.errors import ContextError, MemoryShortError, OndeviceError, UsageError
-from ondevice.models import find, installed
+from ondevice.models import installed
 from ondevice.server._protocol import ChatRequest, EmbeddingsRequest, Envelope
 
 _MAX_BODY = 8_000_000  # bytes
@@ -149,7 +150,9 @@ class _Service:
         # A client may name what is listed, and no path.
         if name and name not in _names():
             raise _Refused(404, f'There is no model "{name}" here. GET /v1/models lists them.')
-        wanted = self._settings.load_request(find(name or self._settings.model))
+        if self._engine.loaded is not None and not name and self._settings.model == AUTO:
+            return  # what has been chosen stays, while it is there
+        wanted = choose(self._settings, name).request
         if self._engine.loaded is None or self._engine.loaded.path != wanted.path:
             self._engine.load(wanted)
 

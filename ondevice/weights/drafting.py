@@ -15,9 +15,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from ondevice.errors import UsageError
 from ondevice.llama import Context, Model, Sampler
-from ondevice.weights.gguf import ArrayOnDisk, GGUFFile
+from ondevice.weights.gguf import GGUFFile
 
 #: Tokens of a pass. From the next on, llama.cpp multiplies with other kernels, which round
 #: otherwise than those for a single token; up to here the logits are the same to the last bit.
@@ -58,7 +57,7 @@ class ModelDrafter:
     """Proposes what a smaller model with the same vocabulary finds most likely.
 
     ``context`` is the smaller model's own; ``n_vocab`` is the size of the other's vocabulary. That
-    the two agree is for :func:`check_vocabulary` to say, before anything is loaded. While
+    the two agree is for :func:`share_vocabulary` to say, before anything is loaded. While
     ``is_ready`` is False, nothing is proposed.
     """
 
@@ -111,27 +110,6 @@ class ModelDrafter:
 
     def _most_likely(self) -> int:
         return int(self._context.logits()[: self._n_vocab].argmax())
-
-
-def check_vocabulary(drafter: GGUFFile, target: GGUFFile) -> None:
-    """Raises :class:`UsageError` if a token of one model means something else to the other."""
-    ours, theirs = _vocabulary(drafter), _vocabulary(target)
-    shorter = min(len(ours), len(theirs))
-    if shorter == 0 or ours[:shorter] != theirs[:shorter]:
-        raise UsageError(
-            f"{drafter.path.name} cannot draft for {target.path.name}: they have different "
-            "vocabularies. Choose a smaller model of the same family."
-        )
-
-
-def _vocabulary(file: GGUFFile) -> bytes:
-    """The texts of the tokens in their order, as they lie in the file; empty if there are none."""
-    tokens = file.metadata.get("tokenizer.ggml.tokens")
-    if not isinstance(tokens, ArrayOnDisk):
-        return b""
-    with file.path.open("rb") as opened:
-        opened.seek(tokens.offset)
-        return opened.read(tokens.n_bytes)
 
 
 class Speculation:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from inspect import isawaitable
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from textual import on, work
 from textual.app import ComposeResult
@@ -13,6 +13,7 @@ from textual.screen import Screen
 from textual.widgets import Footer
 
 from ondevice import config, models
+from ondevice.config import AUTO, FIRST, Settings
 from ondevice.errors import ConfigError, LoadCancelled, ModelNotFound, OndeviceError
 from ondevice.models import InstalledModel
 from ondevice.ram import process
@@ -23,6 +24,9 @@ from tui.screens.chat_keeping import ChatKeeping
 from tui.screens.chat_memory import ChatMemory
 from tui.screens.chat_settings import ChatSettings
 from tui.screens.chat_turns import ChatTurns
+
+if TYPE_CHECKING:
+    from ondevice.choice import Choice
 
 _LOOK_AT_RAM = 1.0  # seconds
 
@@ -170,12 +174,13 @@ more, is also in the command palette.
         """Load a model (None: that of the settings) in place of the one loaded before."""
         async with self.engine.free:
             try:
-                if model is None:
-                    model = await asyncio.to_thread(models.find, self.settings.model)
-                self._model = self.status.model = model.name
+                name = model.location if model else None
+                choice = await asyncio.to_thread(_choose, self.settings, name)
+                self._model = self.status.model = model.name if model else choice.model.name
                 self.status.loaded = 0.0
-                request = self.settings.load_request(model)
-                await self.engine.load(request, self._show_loading)
+                if choice.why:
+                    self.notify(choice.why)
+                await self.engine.load(choice.request, self._show_loading)
             except LoadCancelled:
                 pass
             except ModelNotFound as error:
@@ -187,7 +192,8 @@ more, is also in the command palette.
 
     def _not_found(self, error: ModelNotFound) -> str:
         titles = {recipe.name: recipe.title for recipe in models.catalogue()}
-        title = titles.get(self.settings.model)
+        name = FIRST if self.settings.model == AUTO else self.settings.model
+        title = titles.get(name)
         return f"{title} is not on disk yet. Enter fetches it." if title else str(error)
 
     def _show_model(self) -> None:
@@ -203,3 +209,10 @@ more, is also in the command palette.
     def _look_at_ram(self) -> None:
         pid = self.engine.pid
         self.status.ram = process.of_process(pid) if pid else None
+
+
+def _choose(settings: Settings, name: str | None) -> Choice:
+    # Only now, while the app is there already: what plans brings numpy along.
+    from ondevice.choice import choose  # noqa: PLC0415
+
+    return choose(settings, name)

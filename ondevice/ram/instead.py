@@ -1,0 +1,33 @@
+"""Names a model that would run where another one does not."""
+
+from __future__ import annotations
+
+from ondevice.models import Recipe, catalogue
+from ondevice.ram.available import AvailableRam
+
+_BESIDE_WEIGHTS = 250_000_000  # bytes: about what context, buffers and engine take
+# With a short context and half of the weights read from the disk.
+_LEAST_BESIDE, _LEAST_SHARE = 110_000_000, 0.5
+
+
+def instead(ram: AvailableRam) -> str:
+    """A sentence that says which model of the catalogue fits, or what is missing for any."""
+    fitting = [r for r in catalogue() if r.size_bytes + _BESIDE_WEIGHTS <= ram.usable]
+    if fitting:
+        largest = max(fitting, key=lambda recipe: recipe.size_bytes)
+        return f"{largest.title} fits: ondevice models pull {largest.name}"
+    smallest = min(catalogue(), key=lambda recipe: recipe.size_bytes)
+    missing = _least(smallest) - ram.usable
+    if missing <= 0:
+        return (
+            f"{smallest.title} runs, with a part of it read from the disk: "
+            f"ondevice models pull {smallest.name}"
+        )
+    return (
+        f"No model of the catalogue runs in that: for the smallest, {smallest.title}, about "
+        f"{missing / 1e6:.0f} MB more are needed. Close other programs, or allow more with --ram."
+    )
+
+
+def _least(recipe: Recipe) -> int:
+    return int(recipe.size_bytes * _LEAST_SHARE) + _LEAST_BESIDE
