@@ -24,6 +24,7 @@ from ondevice.weights.placement import Placement, Placements, least_bytes
 _STACK = "ondevice.stack.version"  # the key that tells a stack
 _CONTEXTS = (4096, 3072, 2048, 1536, 1024)  # tokens that are tried if no length is asked for
 PROMPT = 512  # tokens of the prompt whose first token is foretold
+_LAST = 1000.0  # by which a way is worth less that is only taken when there is no other
 _ENOUGH = 30.0  # tokens a second; more is worth nothing to a reader
 
 #: What of a reply's quality is left with each type of KV cache.
@@ -82,9 +83,16 @@ class Plan:
     def worth(self, preference: Preference) -> float:
         """By which plans are compared; one more is twice as good.
 
-        A disk that is read all the time counts like half the speed.
+        A disk that is read all the time counts like half the speed. A stack is streamed to be
+        exact; else what fits of it is what it is for, with the speed of all of it, so that less
+        of it is never worth more.
         """
-        speed = math.log2(min(self.tokens_per_second, _ENOUGH)) - (self.streamed_bytes > 0)
+        per_second = self.tokens_per_second
+        if self.kind == "stack" and not self.streamed_bytes:
+            per_second *= self.resident_bytes / self.need.weights
+        elif self.kind == "stack" and preference != "exact":
+            return math.log2(per_second) - _LAST
+        speed = math.log2(min(per_second, _ENOUGH)) - (self.streamed_bytes > 0)
         context = math.log2(self.n_ctx)
         loss = math.log2(self.quality)
         size = math.log2(self.effective_params) - loss
@@ -114,7 +122,7 @@ def plan(
     fits. Raises :class:`MemoryShortError` if there is no way, with what is missing and what would
     do: a shorter context, else what ``instead`` says, a sentence that names another model.
     """
-    found = list(_ways(file, ram, speeds, n_ctx, kv_type, drafter, preference))
+    found = list(_ways(file, ram, speeds, n_ctx, kv_type, drafter))
     if not found:
         least = least_ram(file, n_ctx, kv_type)
         shorter = next((c for c in _CONTEXTS if least_ram(file, c, kv_type) <= ram.usable), None)
@@ -195,7 +203,6 @@ def _ways(
     n_ctx: int | None,
     kv_type: KVType | None,
     drafter: GGUFFile | None,
-    preference: Preference,
 ) -> Iterator[Plan]:
     trained = file.n_ctx_train or _CONTEXTS[0]
     contexts = (n_ctx,) if n_ctx else sorted({min(c, trained) for c in _CONTEXTS}, reverse=True)
@@ -203,8 +210,7 @@ def _ways(
     if is_stack(file):
         from ondevice.ram.stack_ways import stack_ways  # noqa: PLC0415
 
-        exact = preference == "exact"
-        yield from stack_ways(file, ram.usable, speeds, tuple(contexts), kv_types, exact)
+        yield from stack_ways(file, ram.usable, speeds, tuple(contexts), kv_types)
         return
     placements = Placements(file)
     for kv in kv_types:

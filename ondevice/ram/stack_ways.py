@@ -25,8 +25,12 @@ from ondevice.weights.gguf import GGUFFile
 #: diverges. K-quants of 2.6 to 4.8 bits keep 0.6 to 0.97 of it and diverge by 0.26 to 0.02.
 _LOSS = 2.0
 
-# Multiply-adds a second with matrices in planes, as a part of those with Q4_K: measured.
-_DECODING, _PREFILLING = 0.5, 0.45
+# Bytes of planes a second, for each multiply-add with Q4_K: a plane more takes its time, too. For
+# prompts multiply-adds, whatever the planes. Then what each product takes beside: all measured.
+_DECODING, _PREFILLING = 0.14, 0.15
+_PRODUCT_SECONDS = 5e-6
+
+_EXPANDED = 5_000_000  # bytes: rows that are being computed with, and pages of the file
 
 
 def stack_ways(
@@ -35,12 +39,11 @@ def stack_ways(
     speeds: Speeds,
     contexts: tuple[int, ...],
     kv_types: tuple[KVType, ...],
-    exact: bool,
 ) -> Iterator[Plan]:
     """Plans for the stack in ``whole`` within ``usable`` bytes of RAM.
 
-    As much of it as fits; if answers are to be ``exact``, or not even the base fits, all of it,
-    with what does not fit streamed. What is in RAM then drafts if it makes a model.
+    As much of it as fits, or all of it, with what does not fit streamed. What is in RAM then
+    drafts if it makes a model.
     """
     stack = StackFile.of(whole)
     file = stack.as_a_model()
@@ -52,7 +55,7 @@ def stack_ways(
         all_fits = fitting == len(stack.gguf.tensors)
         if base_fits:
             yield _way(stack, file, wanted, kv_type, usable - beside, fitting, speeds)
-            if all_fits or not exact:
+            if all_fits:
                 continue
         for drafting in (wanted.kv + wanted.compute, 0) if base_fits else (0,):
             budget = usable - beside - drafting
@@ -69,7 +72,8 @@ def stack_bounds(whole: GGUFFile, n_ctx: int, kv_type: KVType) -> tuple[int, Nee
 
 
 def _need(stack: StackFile, file: GGUFFile, n_ctx: int, kv_type: KVType) -> Need:
-    return replace(need(file, n_ctx, kv_type), weights=stack.ram_bytes[-1])
+    wanted = need(file, n_ctx, kv_type)
+    return replace(wanted, weights=stack.ram_bytes[-1], compute=wanted.compute + _EXPANDED)
 
 
 def _way(
@@ -92,7 +96,9 @@ def _way(
         streamed = stack.ram_bytes[-1] - resident
         resident = stack.whole_bytes[n_tensors]
     reading = streaming_seconds(streamed, len(stack.matrices), speeds) if streamed else 0.0
-    decode = file.n_params / (speeds.decoding("Q4_K") * _DECODING)
+    computed = stack.ram_bytes[-1] if drafting is not None else resident
+    decode = computed / (speeds.decoding("Q4_K") * _DECODING)
+    decode += len(stack.matrices) * _PRODUCT_SECONDS
     seconds = drafted_seconds(decode, reading, decode) if drafting else max(decode, reading)
     prefill = PROMPT * file.n_params / (speeds.prefilling("Q4_K") * _PREFILLING)
     return Plan(
