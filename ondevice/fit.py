@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from ondevice.ram.planner import Plan
 from ondevice.ram.speeds import Speeds
 from ondevice.weights import gguf
 
+_READING = 8.0  # tokens a second
 _BESIDE_WEIGHTS = 250_000_000  # bytes: about what context, buffers and engine take
 
 
@@ -30,6 +32,7 @@ class Fit(msgspec.Struct, frozen=True, kw_only=True):
     size_bytes: int
     how: str  # "in RAM", "streamed", or why it does not run
     peak_bytes: int = 0
+    streamed_bytes: int = 0  # of its weights, not in RAM
     tokens_per_second: float = 0.0  # of what is not on disk, a rough estimate; 0: it does not run
     quality: float = 0.0  # of 1: what is left of the unquantized model's
     effective_params: float = 0.0  # of a dense, unquantized model that is about as good
@@ -55,6 +58,12 @@ def plan_of(path: Path, settings: Settings, ram: AvailableRam, speeds: Speeds) -
     )
 
 
+def recommended(fits: Iterable[Fit]) -> Fit | None:
+    """The best of those that are all in RAM and write about as fast as one reads."""
+    good = [f for f in fits if not f.streamed_bytes and f.tokens_per_second >= _READING]
+    return max(good, key=lambda f: f.effective_params, default=None)
+
+
 def of_installed(
     model: InstalledModel, settings: Settings, ram: AvailableRam, speeds: Speeds
 ) -> Fit:
@@ -70,6 +79,7 @@ def of_installed(
         fit,
         how=_how(chosen.streamed_bytes, chosen.peak_bytes),
         peak_bytes=chosen.peak_bytes,
+        streamed_bytes=chosen.streamed_bytes,
         tokens_per_second=chosen.tokens_per_second,
         quality=chosen.quality,
         effective_params=chosen.effective_params,
@@ -89,6 +99,7 @@ def of_recipe(recipe: Recipe, ram: AvailableRam, speeds: Speeds) -> Fit:
         size_bytes=recipe.size_bytes,
         how=_how(streamed, min(peak, ram.usable)),
         peak_bytes=min(peak, ram.usable),
+        streamed_bytes=streamed,
         tokens_per_second=1 / max(active / speeds.decoding("Q4_K"), reading),
         quality=quality,
         effective_params=(total * active) ** 0.5 * quality,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ from tui.widgets.conversation import Conversation as ConversationWidget
 from tui.widgets.prompt import Prompt
 from tui.widgets.status_bar import StatusBar
 
-_PATIENCE = 120  # seconds, on a busy machine
+_PATIENCE = float(os.environ.get("ONDEVICE_TEST_PATIENCE", "120"))  # seconds, on a busy machine
 
 
 class User:
@@ -67,9 +68,10 @@ async def at_the_terminal(
     earlier: Conversation | None = None,
     *,
     size: tuple[int, int] = (80, 24),
+    first: bool = False,
     **settings: object,
 ) -> AsyncIterator[User]:
     """The app with a model's file or name in its settings, in a terminal of columns and rows."""
-    app = OndeviceApp(engine, chats, Settings(model=str(model), **settings), earlier)
+    app = OndeviceApp(engine, chats, Settings(model=str(model), **settings), earlier, first=first)
     async with app.run_test(size=size, notifications=True) as pilot:
         yield User(pilot)

@@ -84,6 +84,23 @@ async def test_the_first_start_offers_to_fetch_the_model_and_loads_it(
         await user.sees("Hello!")
 
 
+@pytest.mark.parametrize("size", [(40, 12), (80, 24)])
+async def test_the_first_time_tells_what_is_private_and_which_model_fits(
+    chats: Chats, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]
+) -> None:
+    ram = AvailableRam(8_000_000_000, 4_000_000_000, "all RAM of this machine")
+    monkeypatch.setattr(fit, "usable_ram", lambda _: ram)
+    Download(monkeypatch).gate.open()
+    engine = FakeEngine()
+    async with at_the_terminal(engine, chats, DEFAULT, first=True, size=size) as user:
+        await user.sees("The model runs on this device:")
+        assert not engine.requests
+        await user.pilot.press("enter")
+        await user.sees("Best that fits well: Qwen")
+        await user.pilot.press(*"135", "enter")
+        await user.until(lambda: engine.loaded is not None, "loaded")
+
+
 async def test_a_download_is_paused_and_goes_on(
     chats: Chats, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -149,11 +166,12 @@ async def test_the_planner_says_how_each_model_would_run(
     async with at_the_terminal(engine, chats, DEFAULT, size=(100, 40)) as user:
         await user.until(lambda: engine.loaded is not None, "loaded")
         await user.pilot.press("ctrl+l")
-        await user.sees("does not run here")
-        await user.sees("loaded · ~")
+        await user.sees("loaded · best that fits well · ~")
         await user.sees("MB RAM · quality 9")
         await user.sees("all in RAM; about as good as an unquantized")
-        await user.pilot.press(*"30b")
+        await user.pilot.press(*"broken")
+        await user.sees("does not run here")
+        await user.pilot.press("ctrl+u", *"30b")
         await user.sees("GB of it streamed from the disk")
 
 

@@ -32,7 +32,8 @@ _MUCH = 10  # collections of the middle generation since the last full one
 class OndeviceApp(App[None]):
     """Chat with ``engine``; conversations go to ``store``, from ``earlier`` on if there is one.
 
-    The app closes the engine when it ends.
+    ``first``: the user is told what to know and asked for a model. The app closes the engine when
+    it ends.
     """
 
     TITLE = "ondevice"
@@ -56,6 +57,8 @@ class OndeviceApp(App[None]):
         store: chats.Chats,
         settings: Settings,
         earlier: chats.Conversation | None = None,
+        *,
+        first: bool = False,
     ) -> None:
         # The terminal's own colours, so that with NO_COLOR none is sent at all, not even greys.
         super().__init__(ansi_color="NO_COLOR" in os.environ or None)
@@ -69,6 +72,7 @@ class OndeviceApp(App[None]):
         self._store = store
         self._settings = settings
         self._earlier = earlier
+        self._first = first
         self._input_at = 0.0
 
     def get_driver_class(self) -> type[Driver]:
@@ -79,7 +83,9 @@ class OndeviceApp(App[None]):
         return TerminalDriver
 
     def get_default_screen(self) -> ChatScreen:
-        return ChatScreen(self._engine, self._store, self._settings, self._earlier)
+        screen = ChatScreen(self._engine, self._store, self._settings, self._earlier)
+        screen.first = self._first
+        return screen
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         """All that can be done on the screen, by whatever key or word."""

@@ -42,6 +42,7 @@ COMMANDS = (
     Command("persona", "persona", "Begin a chat with another system prompt", "[NAME]"),
     Command("settings", "settings", "Settings, personas, keys and themes", "[WORDS]"),
     Command("set", "set", "Change a setting, or see them all", "[KEY [VALUE]]"),
+    Command("guide", "guide", "Show the first steps again"),
     Command("help", "help", "Show keys, or hide them"),
     Command("quit", "quit", "Leave"),
 )

@@ -30,10 +30,11 @@ def command(settings: Settings, resume: bool) -> int:
 
     with closing(unlock(Database)) as database:
         chats = Chats(database)
-        headings = chats.headings() if resume else []
-        earlier = chats.load(headings[0].id) if headings else None
+        headings = chats.headings()
+        earlier = chats.load(headings[0].id) if resume and headings else None
+        first = settings == Settings() and not headings
         gc.freeze()  # what has been imported stays: there is no use in looking through it again
         gc.enable()
-        app = OndeviceApp(AnyEngine(), chats, settings, earlier)
+        app = OndeviceApp(AnyEngine(), chats, settings, earlier, first=first)
         app.run()
         return app.return_code or 0

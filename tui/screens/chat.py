@@ -56,6 +56,9 @@ more, is also in the command palette.
         Binding("pagedown", "page(1)", show=False, id="chat.page_down", priority=True),
     ]
 
+    first = False
+    """Whether the user is to be shown around before a model is loaded."""
+
     def compose(self) -> ComposeResult:
         yield self.conversation
         yield self.prompt.completions
@@ -68,7 +71,10 @@ more, is also in the command palette.
         self._choosing: Screen[InstalledModel | None] | None = None
         self.set_interval(_LOOK_AT_RAM, self._look_at_ram)
         self.status.private = self.conversation.private
-        self.load_model()
+        if self.first:
+            self.action_guide()
+        else:
+            self.load_model()
 
     # ------------------------------------------------------------------ talking
 
@@ -129,6 +135,16 @@ more, is also in the command palette.
         await self.app.action_quit()
 
     # ------------------------------------------------------------------ the engine
+
+    @work
+    async def action_guide(self) -> None:
+        """Say what is private here, then let a model be picked."""
+        from tui.screens.guide import GuideScreen  # noqa: PLC0415 - a faster start
+
+        if await self.app.push_screen_wait(GuideScreen()):
+            self.action_models("Enter fetches a model, or loads one that is on disk.")
+        elif self.engine.loaded is None:
+            self.load_model()
 
     @work
     async def action_models(self, hint: str = "") -> None:

@@ -82,12 +82,14 @@ you close this screen. Packing makes a stack: one file that fits any amount of R
         self._work = model_work
         self._settings = settings
         self._wanted = wanted
+        self._said = hint
         self._hint = Label(Content(printable(hint)), id="hint")
         self._hint.display = bool(hint)
         self._about = Static(id="about")
         self._entries: list[Entry] = []
         self._busy: set[str] = set()
         self._measured = False
+        self._best = ""
 
     def on_mount(self) -> None:
         super().on_mount()
@@ -127,6 +129,8 @@ you close this screen. Packing makes a stack: one file that fits any amount of R
             yield f"stopped: {printable(' '.join(job.error.split()))}"
             return
         yield self._place(item)
+        if item.name == self._best:
+            yield "best that fits well"
         if item.fit and item.fit.tokens_per_second:
             speed = item.fit.tokens_per_second
             about = "" if item.model and self._measured else "~"
@@ -201,6 +205,14 @@ you close this screen. Packing makes a stack: one file that fits any amount of R
             self._tell_about()
 
         await in_thread(self._foretell, show, lambda: None)
+        best = fit.recommended(entry.fit for entry in self._entries if entry.fit)
+        if best:
+            self._best = best.name
+            title = next(entry.title for entry in self._entries if entry.name == best.name)
+            self._hint.update(
+                Content(printable(f"Best that fits well: {title}\n{self._said}".strip()))
+            )
+        self._list(self.find(self._words), self.pointed_at)
 
     def _foretell(self, put: Callable[[tuple[str, Fit]], None]) -> None:
         ram = fit.usable_ram(self._settings)

@@ -1,0 +1,39 @@
+"""The first steps: what is private here, then which model to begin with."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import VerticalScroll
+from textual.widgets import Static
+
+from tui.screens.modal import Modal
+
+_TEXT = """\
+The model runs on this device: what you write is sent nowhere.
+Chats and memories are one file that only you can read; “ondevice memory passphrase” encrypts it.
+What you delete or forget is gone to the last byte. Only fetching a model uses the network.
+
+Next, pick a model: the list says how each of them would run here."""
+
+
+class GuideScreen(Modal[bool]):
+    """Dismissed with whether the user wants to pick a model."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "go_on", "Pick a model", id="guide.go_on"),
+    ]
+
+    def compose(self) -> ComposeResult:
+        with VerticalScroll(classes="dialog") as dialog:
+            dialog.border_title = "Welcome to ondevice"
+            dialog.border_subtitle = "Enter goes on · Esc closes"
+            yield Static(_TEXT)
+
+    def action_go_on(self) -> None:
+        self.dismiss(True)
+
+    def action_close(self) -> None:
+        self.dismiss(False)
