@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 import tiny_model
 from terminal_user import at_the_terminal
@@ -176,7 +177,7 @@ async def test_the_planner_says_how_each_model_would_run(
 
 
 @pytest.mark.skipif(not shutil.which("cc"), reason="needs a C compiler")
-async def test_a_model_is_packed_in_a_process_of_its_own(chats: Chats) -> None:
+async def test_a_model_is_packed_until_the_user_stops_it(chats: Chats) -> None:
     folder = paths.ensure_private(paths.models_dir() / "tiny")
     tiny_model.write(folder / "tiny.gguf")
     engine = FakeEngine()
@@ -184,12 +185,25 @@ async def test_a_model_is_packed_in_a_process_of_its_own(chats: Chats) -> None:
         await user.until(lambda: engine.loaded is not None, "loaded")
         await user.pilot.press("ctrl+l")
         await user.sees("loaded · ")
-        await user.pilot.press("f3")
+        await user.pilot.press(*"tiny", "f3")
         await user.sees("Make a stack of tiny?")
         await user.pilot.press("down", "enter")
-        await user.sees("tiny-stack is ready.")
-        await user.sees("tiny-stack  ")
-    assert is_stack(gguf.read(models.find("tiny-stack").path))
+        await user.sees("packing 1/4")
+        await user.pilot.press("f2")
+        await user.sees("loaded · ")
+    assert not [c for c in psutil.Process().children() if "ondevice.models._packing" in c.cmdline()]
+
+
+@pytest.mark.skipif(not shutil.which("cc"), reason="needs a C compiler")
+def test_a_model_is_packed_in_a_process_of_its_own() -> None:
+    source = tiny_model.write(paths.ensure_private(paths.models_dir() / "tiny") / "tiny.gguf")
+    seen: list[str] = []
+    text = "The museum opens at nine. In the first room there is a clock.\n" * 5
+    stack = models.pack(str(source), lambda news: seen.append(news.stage), calibration=text)
+    assert stack == models.find("tiny-stack")
+    assert is_stack(gguf.read(stack.path))
+    assert seen[-1] == "writing"
+    assert models.leftovers() == {}
 
 
 def test_packing_can_be_cancelled() -> None:

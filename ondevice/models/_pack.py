@@ -23,16 +23,19 @@ def pack(
     name: str,
     on_progress: Callable[[PackNews], None] = lambda _: None,
     cancel: threading.Event | None = None,
+    calibration: str | None = None,
 ) -> InstalledModel:
     """Make a stack of the model that ``name`` means; it is one of ours, called ``name``-stack.
 
-    When stopped, the same call goes on. Raises as :func:`find`; :class:`DiskSpaceError`,
+    ``calibration`` is a text like those that it will see. When stopped, the same call goes on.
+
+    Raises as :func:`find`; :class:`DiskSpaceError`,
     :class:`PackCancelled` when ``cancel`` is set; :class:`UsageError` and :class:`ModelFileError`
     for what cannot be packed, and :class:`ModelError` if the process fails.
     """
     source = _library.find_file(name)
     cancel = cancel or threading.Event()
-    request = PackRequest(stack_name(source.name), str(source.path), source.origin)
+    request = PackRequest(stack_name(source.name), str(source.path), source.origin, calibration)
     log = apart.log_of(_MODULE)
     try:
         code = apart.run(_MODULE, request, PackNews, on_progress, cancel.is_set)

@@ -16,6 +16,7 @@ from filelock import Timeout
 
 from ondevice import apart, paths
 from ondevice.errors import ModelError
+from ondevice.llama import default_threads
 from ondevice.models import _own
 from ondevice.models._records import PackNews, PackRequest, Provenance
 from ondevice.stack import PackProgress, pack
@@ -49,7 +50,15 @@ def _pack(request: PackRequest, on_progress: Callable[[PackProgress], None]) -> 
                 raise ModelError(f"There is a model named {request.name} already.")
             # About a byte for each weight, twice: it is put in order at the end.
             _own.check_disk(folder, 2 * gguf.read(source).n_params)
-            pack(source, folder / f"{request.name}.gguf", on_progress=on_progress)
+            target = folder / f"{request.name}.gguf"
+            jobs = max(1, default_threads() - 1)  # one core stays for who waits for a reply
+            pack(
+                source,
+                target,
+                calibration=request.calibration,
+                jobs=jobs,
+                on_progress=on_progress,
+            )
             origin = f"stack of {request.origin or source}"
             _own.write_provenance(folder, Provenance(origin=origin, sha256=()))
     except Timeout as error:

@@ -109,3 +109,4 @@ class PackRequest(msgspec.Struct, frozen=True):
     name: str
     source: str  # path
     origin: str
+    calibration: str | None = None  # a text; None: the usual one
