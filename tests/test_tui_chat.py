@@ -245,6 +245,8 @@ async def test_a_new_conversation_leaves_the_old_one_to_be_found_again(
     async with open_app(engine) as user:
         await user.says("One")
         await user.sees("Half")
+        await user.pilot.press("escape")
+        await user.is_idle()
         await user.pilot.press("ctrl+n")
         await user.sees("Nothing you write leaves it")
         await user.says("Two")

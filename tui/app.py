@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import time
@@ -9,7 +10,7 @@ from collections.abc import Iterable
 from functools import partial
 from typing import ClassVar
 
-from textual import constants, events
+from textual import constants, events, on, work
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.driver import Driver
@@ -19,10 +20,13 @@ from textual.theme import Theme
 from ondevice import chats
 from ondevice.config import Settings
 from ondevice.engine import EngineLike
+from ondevice.engine.messages import URL_SCHEMES
+from ondevice.errors import OndeviceError
 from tui.commands import COMMANDS
-from tui.messages import CommandGiven
+from tui.messages import CommandGiven, ReplyEnded
 from tui.screens.chat import ChatScreen
 from tui.shared_engine import SharedEngine
+from tui.widgets.conversation import Conversation
 
 _TIDY_EVERY = 1.0  # seconds
 _IDLE = 2.0  # seconds without any input
@@ -127,6 +131,30 @@ class OndeviceApp(App[None]):
     def _tidy(self) -> None:
         if gc.get_count()[2] > _MUCH and time.monotonic() - self._input_at > _IDLE:
             gc.collect()
+
+    @on(ReplyEnded)
+    def _begin_title(self, message: ReplyEnded) -> None:
+        self._think_of_title(message.conversation)
+
+    @work(group="title", exclusive=True)
+    async def _think_of_title(self, conversation: Conversation) -> None:
+        """Have the model give a new conversation a title, once the user pauses."""
+        loaded, id_ = self._engine.loaded, conversation.id_in_store
+        if loaded is None or id_ is None or loaded.path.startswith(URL_SCHEMES):
+            return  # a server may want money for it
+        ended_at = time.monotonic()
+        while (wait := max(self._input_at, ended_at) + _IDLE - time.monotonic()) > 0:
+            await asyncio.sleep(wait)
+        try:
+            title = await self._engine.aside(
+                lambda engine: chats.think_of_title(conversation.store, engine, id_)
+            )
+        except OndeviceError:
+            return  # it has the title it had; what is wrong shows with the next message
+        if title:
+            conversation.title = title
+            if isinstance(self.screen_stack[0], ChatScreen):
+                self.screen_stack[0].show_status()
 
     async def on_unmount(self) -> None:
         await self._engine.close()

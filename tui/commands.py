@@ -17,7 +17,8 @@ class Command:
 
 
 COMMANDS = (
-    Command("new", "new", "Begin another chat"),
+    Command("new", "new", "Begin another chat, in a tab of its own"),
+    Command("close", "close", "Close this tab; the chat is kept"),
     Command("chats", "chats", "Find an earlier chat", "[WORDS]"),
     Command("find", "find", "Find in this chat", "[WORDS]"),
     Command("rename", "rename", "Give this chat a title", "TITLE"),
@@ -34,7 +35,7 @@ COMMANDS = (
     Command("remember", "remember", "Remember a note", "TEXT"),
     Command("forget", "memory", "Find memories and forget them for good", "[WORDS]"),
     Command("memory", "memory", "See what is remembered", "[WORDS]"),
-    Command("private", "private", "Begin a chat that is written nowhere, or leave it"),
+    Command("private", "private", "Begin a chat that is written nowhere, or close it"),
     Command("models", "models", "Choose, fetch and load a model"),
     Command("ram", "ram", "See what is in RAM, and change how much may be"),
     Command("export", "export", "Write this chat to a Markdown or JSON file", "FILE"),

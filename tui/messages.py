@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from textual.message import Message
 
 from ondevice.chats import Attachment
 from ondevice.chats import Message as ChatMessage
-from ondevice.engine.messages import Statistics
+
+if TYPE_CHECKING:
+    from tui.widgets.conversation import Conversation
 
 
 @dataclass
@@ -38,17 +41,13 @@ class Typed(Message):
 
 @dataclass
 class ReplyProgressed(Message):
-    """A reply is under way."""
+    """A reply is under way in a conversation, which says what it is doing."""
 
-    doing: str
-    """In a word or two, such as "thinking"."""
-    per_second: float | None = None
-    """Pieces of text, which are about as many as tokens; None: none yet."""
+    conversation: Conversation
 
 
 @dataclass
 class ReplyEnded(Message):
-    """No reply is under way any more."""
+    """No reply is under way any more in a conversation."""
 
-    statistics: Statistics | None
-    """None: the reply did not come to its end."""
+    conversation: Conversation

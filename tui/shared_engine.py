@@ -1,24 +1,28 @@
-"""The one engine of the app, whose requests wait for each other."""
+"""The one engine of the app: requests wait for each other, and what is not urgent for them all."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
+from typing import TypeVar
 
 from ondevice.engine import EngineLike
 from ondevice.engine.messages import Event, Load, Loaded, Sizing
 from tui.background import in_thread
 
+_Result = TypeVar("_Result")
+
 _CLOSING = 2.0  # seconds in which a cancelled request should end
 
 
 class SharedEngine:
-    """An engine to be asked from the UI's loop. Hold ``free`` while asking."""
+    """An engine to be asked from the UI's loop, within ``turn``."""
 
     def __init__(self, engine: EngineLike) -> None:
         self._engine = engine
-        self.free = asyncio.Lock()
+        self._free = asyncio.Lock()
+        self._aside: asyncio.Task[object] | None = None
         self.cancel = engine.cancel
         self.resize = engine.resize
 
@@ -36,6 +40,44 @@ class SharedEngine:
     def pid(self) -> int | None:
         """The engine's process, or None while there is none."""
         return self._engine.pid
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether somebody has the turn, or what is done aside has it."""
+        return self._free.locked()
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Have the engine for oneself, once those who came before are done."""
+        if self._aside:
+            self._aside.cancel()
+        async with self._free:
+            yield
+
+    async def aside(self, work: Callable[[EngineLike], _Result]) -> _Result | None:
+        """Do something if the engine is free; given up, with None, when anybody else wants it.
+
+        Raises what ``work`` raises.
+        """
+        if self._free.locked():
+            return None
+
+        async def show(_: list[object]) -> None:
+            """There is nothing to show on the way."""
+
+        async with self._free:
+            task = asyncio.ensure_future(
+                in_thread(lambda _: work(self._engine), show, self._engine.cancel)
+            )
+            self._aside = task
+            try:
+                await asyncio.wait([task])
+            finally:
+                self._aside = None
+                if not task.done():
+                    task.cancel()
+                    await asyncio.wait([task])
+            return None if task.cancelled() else task.result()
 
     async def load(self, request: Load, on_progress: Callable[[float], None]) -> Loaded:
         """Load a model; ``on_progress`` gets fractions 0 … 1. Raises what the engine raises."""
@@ -64,5 +106,5 @@ class SharedEngine:
         """End what is under way, then the engine."""
         self._engine.cancel()
         with suppress(TimeoutError):
-            await asyncio.wait_for(self.free.acquire(), _CLOSING)
+            await asyncio.wait_for(self._free.acquire(), _CLOSING)
         await asyncio.to_thread(self._engine.close)

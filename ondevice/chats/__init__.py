@@ -3,5 +3,16 @@
 from ondevice.chats._chats import Chats, Said
 from ondevice.chats._records import Attachment, Conversation, Found, Heading, Message
 from ondevice.chats._reply import reply
+from ondevice.chats._titles import think_of_title
 
-__all__ = ["Attachment", "Chats", "Conversation", "Found", "Heading", "Message", "Said", "reply"]
+__all__ = [
+    "Attachment",
+    "Chats",
+    "Conversation",
+    "Found",
+    "Heading",
+    "Message",
+    "Said",
+    "reply",
+    "think_of_title",
+]

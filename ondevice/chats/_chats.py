@@ -166,6 +166,22 @@ class Chats:
         if title := " ".join(title.split()):
             self._set(conversation_id, "title", title)
 
+    def is_titled(self, conversation_id: int) -> bool:
+        """Whether its title is more than the beginning of its first message."""
+        with self.database.read() as connection:
+            return _title_of(connection, conversation_id) != _beginning(connection, conversation_id)
+
+    def give_title(self, conversation_id: int, title: str) -> bool:
+        """Give it another title than the beginning of its first message, unless it has one."""
+        with self.database.write() as connection:
+            beginning = _beginning(connection, conversation_id)
+            if _title_of(connection, conversation_id) != beginning:
+                return False
+            connection.execute(
+                "UPDATE conversation SET title = ? WHERE id = ?", (title, conversation_id)
+            )
+        return True
+
     def pin(self, conversation_id: int, pinned: bool = True) -> None:
         """Keep it at the top of the list, or no longer."""
         self._set(conversation_id, "pinned", pinned)
@@ -297,6 +313,28 @@ def _title(text: str) -> str:
     """The beginning of ``text`` on one line."""
     line = " ".join(text.split())
     return line if len(line) <= _TITLE_LENGTH else line[: _TITLE_LENGTH - 1].rstrip() + "…"
+
+
+def _title_of(connection: Connection, conversation_id: int) -> str:
+    row = connection.execute(
+        "SELECT title FROM conversation WHERE id = ?", (conversation_id,)
+    ).fetchone()
+    _check(row is not None)
+    return str(row["title"])
+
+
+def _beginning(connection: Connection, conversation_id: int) -> str:
+    """The title that its first message gives a conversation."""
+    row = connection.execute(
+        "SELECT id, content FROM message WHERE conversation_id = ? ORDER BY position LIMIT 1",
+        (conversation_id,),
+    ).fetchone()
+    if row is None:
+        return ""
+    names = connection.execute(
+        "SELECT name FROM attachment WHERE message_id = ? ORDER BY number", (row["id"],)
+    )
+    return _title(row["content"] or " ".join(name for (name,) in names))
 
 
 def _about_tokens(text: str) -> int:

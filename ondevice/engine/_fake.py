@@ -45,12 +45,15 @@ class FakeEngine:
     """An :class:`ondevice.engine.EngineLike` without process and model.
 
     Each reply plays the next script of ``replies`` and each load the next of ``loads``; the last
-    one is played again and again. ``requests`` is what has been asked. ``sizing`` is for the test
-    to set.
+    one is played again and again. What is asked for with a limit of tokens, as titles are, plays
+    the next of ``asides``. ``requests`` is what has been asked. ``sizing`` is for the test to set.
     """
 
     def __init__(
-        self, *replies: Sequence[Step], loads: Sequence[Sequence[Step]] = ((0.5, 1.0),)
+        self,
+        *replies: Sequence[Step],
+        loads: Sequence[Sequence[Step]] = ((0.5, 1.0),),
+        asides: Sequence[Sequence[Step]] = ((),),
     ) -> None:
         self.requests: list[Load | Generate] = []
         self.resizes: list[int | None] = []
@@ -58,6 +61,7 @@ class FakeEngine:
         self.closed = False
         self._replies = deque(replies or [["Hello."]])
         self._loads = deque(loads)
+        self._asides = deque(asides)
         self._loaded: Loaded | None = None
         self._last_load: Load | None = None
         self._busy = threading.Lock()
@@ -90,7 +94,8 @@ class FakeEngine:
             self._ready(self._last_load)
             reason: FinishReason = "stop"
             chunks = 0
-            for step in self._play(self._replies):
+            scripts = self._replies if request.max_tokens is None else self._asides
+            for step in self._play(scripts):
                 if isinstance(step, str):
                     yield Chunk(text=step)
                 elif isinstance(step, Event):

@@ -1,4 +1,4 @@
-"""The main screen: a conversation, the prompt and the status bar."""
+"""The main screen: a conversation, the prompt and the status bar, and tabs if more are open."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from tui.model_work import Kind, ModelWork
 from tui.screens.chat_keeping import ChatKeeping
 from tui.screens.chat_memory import ChatMemory
 from tui.screens.chat_settings import ChatSettings
+from tui.screens.chat_tabs import ChatTabs
 from tui.screens.chat_turns import ChatTurns
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 _LOOK_AT_RAM = 1.0  # seconds
 
 
-class ChatScreen(ChatTurns, ChatKeeping, ChatMemory, ChatSettings):
+class ChatScreen(ChatTurns, ChatTabs, ChatKeeping, ChatMemory, ChatSettings):
     AUTO_FOCUS = "Prompt"
     HELP = """\
 ## The chat
@@ -49,6 +50,11 @@ more, is also in the command palette.
         Binding("f2", "settings", "Settings", show=False, id="chat.settings"),
         Binding("f1", "app.help", "Help", id="chat.help"),
         Binding("ctrl+f", "find", "Find", show=False, id="chat.find", priority=True),
+        Binding(
+            "ctrl+pagedown,f6", "tab(1)", "Next tab", show=False, id="chat.next", priority=True
+        ),
+        Binding("ctrl+pageup,shift+f6", "tab(-1)", show=False, id="chat.previous", priority=True),
+        Binding("f4", "close", "Close tab", show=False, id="chat.close"),
         # Before the prompt takes them for its own few lines.
         Binding("ctrl+up", "point(-1)", "Messages", show=False, id="chat.up", priority=True),
         Binding("ctrl+down", "point(1)", show=False, id="chat.down", priority=True),
@@ -60,6 +66,7 @@ more, is also in the command palette.
     """Whether the user is to be shown around before a model is loaded."""
 
     def compose(self) -> ComposeResult:
+        yield self.tab_bar
         yield self.conversation
         yield self.prompt.completions
         yield self.prompt
@@ -70,7 +77,7 @@ more, is also in the command palette.
         self.model_work = ModelWork(self.run_worker, self._model_ready)
         self._choosing: Screen[InstalledModel | None] | None = None
         self.set_interval(_LOOK_AT_RAM, self._look_at_ram)
-        self.status.private = self.conversation.private
+        self.show_status()
         if self.first:
             self.action_guide()
         else:
@@ -108,16 +115,9 @@ more, is also in the command palette.
         self.prompt.insert(message.character)
 
     @on(ReplyProgressed)
-    def _show_progress(self, message: ReplyProgressed) -> None:
-        self.status.doing = message.doing
-        self.status.estimate = message.per_second
-
     @on(ReplyEnded)
-    def _show_end(self, message: ReplyEnded) -> None:
-        self.status.doing = ""
-        self.status.estimate = None
-        if message.statistics:
-            self.status.statistics = message.statistics
+    def _show_progress(self) -> None:
+        self.show_status()
 
     def action_stop(self) -> None:
         if self.conversation.replying:
@@ -155,13 +155,14 @@ more, is also in the command palette.
         self._choosing = screen
         model = await self.app.push_screen_wait(screen)
         if model is not None:
-            self.conversation.stop()
+            for conversation in self.conversations:
+                conversation.stop()
             self.load_model(model)
             self._keep_model(model)
 
     def _model_ready(self, model: InstalledModel, kind: Kind) -> None:
         """A model was fetched or packed while the user did something else, or waited for it."""
-        if kind == "fetch" and self.engine.loaded is None and not self.engine.free.locked():
+        if kind == "fetch" and self.engine.loaded is None and not self.engine.is_busy:
             if self.app.screen is self._choosing:
                 self.app.screen.dismiss(model)
             else:
@@ -188,7 +189,7 @@ more, is also in the command palette.
     @work(group="load", exclusive=True)
     async def load_model(self, model: InstalledModel | None = None) -> None:
         """Load a model (None: that of the settings) in place of the one loaded before."""
-        async with self.engine.free:
+        async with self.engine.turn():
             try:
                 name = model.location if model else None
                 choice = await asyncio.to_thread(_choose, self.settings, name)
@@ -217,7 +218,9 @@ more, is also in the command palette.
         self.status.loaded = None
         self.status.model = self._model if loaded else "no model"
         self.status.n_ctx = (loaded.n_ctx or None) if loaded else None
-        self.status.statistics = None
+        for conversation in self.conversations:
+            conversation.statistics = None
+        self.show_status()
 
     def _show_loading(self, fraction: float) -> None:
         self.status.loaded = fraction

@@ -1,4 +1,4 @@
-"""What the parts of the chat screen share."""
+"""What the parts of the chat screen share: the open conversations, and which one is shown."""
 
 from __future__ import annotations
 
@@ -12,10 +12,16 @@ from tui.shared_engine import SharedEngine
 from tui.widgets.conversation import Conversation
 from tui.widgets.prompt import Prompt
 from tui.widgets.status_bar import StatusBar
+from tui.widgets.tab_bar import TabBar
+
+_TABS = 9  # conversations that are open at most
 
 
 class ChatBase(Screen[None]):
-    """A conversation, the prompt and the status bar. Opens with ``earlier`` or a new one."""
+    """Conversations, one of which is shown, the prompt and the status bar.
+
+    Opens with ``earlier`` or a new one.
+    """
 
     def __init__(
         self,
@@ -30,6 +36,10 @@ class ChatBase(Screen[None]):
         self.settings = settings
         self._model = FIRST if settings.model == AUTO else settings.model
         self.conversation = self._conversation(earlier, store)
+        """The one that is shown."""
+        self.conversations = [self.conversation]
+        """All that are open, from left to right."""
+        self.tab_bar = TabBar()
         self.prompt = Prompt(store.said)
         self.status = StatusBar()
 
@@ -46,21 +56,108 @@ class ChatBase(Screen[None]):
         at: int | None = None,
         store: chats.Chats | None = None,
     ) -> None:
-        """Show another conversation, from message ``at`` on if given, or begin one.
+        """Show another conversation in a tab, from message ``at`` on if given, or begin one.
 
-        A reply under way in this one is stopped and kept. ``store`` is where it is kept, None
-        where all are; in another one it is private.
+        Its own tab, if it is open, is made anew; a reply under way there is stopped and kept.
+        ``store`` is where it is kept, None where all are; in another one it is private.
         """
-        await self.conversation.remove()
-        self.conversation = self._conversation(earlier, store or self.store)
-        await self.mount(self.conversation, before=self.prompt.completions)
-        self.status.doing = ""
-        self.status.private = self.conversation.private
-        self.status.statistics = None
-        if at is not None:
-            await self.conversation.jump(at)
+        store = store or self.store
+        fresh = self._conversation(earlier, store)
+        fresh.display = False
+        if (old := self._tab_for(earlier, store)) is None:
+            self.conversations.insert(self._place + 1, fresh)
+            await self.mount(fresh, before=self.prompt.completions)
         else:
-            self.prompt.focus()
+            await self._replace(old, fresh)
+        self.show(fresh)
+        if len(self.conversations) > _TABS:
+            await self.close(self._dullest())
+        if at is not None:
+            await fresh.jump(at)
+
+    def show(self, conversation: Conversation) -> None:
+        """Show one that is open; what was being typed to the other one waits there."""
+        here = self.conversation
+        if here is not conversation:
+            if self.prompt.revised:
+                self.prompt.revise(None)
+            here.draft, self.prompt.text = self.prompt.text, conversation.draft
+            self.prompt.move_cursor(self.prompt.document.end)
+            here.display, conversation.display = False, True
+        self.conversation = conversation
+        self.prompt.focus()
+        self.show_status()
+
+    async def close(self, conversation: Conversation) -> None:
+        """Close a tab, in which a reply under way is stopped and kept. One is always left."""
+        place = self.conversations.index(conversation)
+        if len(self.conversations) == 1:
+            await self._replace(conversation, self._conversation(None, self.store))
+            return
+        del self.conversations[place]
+        if conversation is self.conversation:
+            self.show(self.conversations[max(0, place - 1)])
+        await conversation.remove()
+        self.show_status()
+
+    async def reload(self) -> None:
+        """Make all tabs anew but those with a reply under way, for the store has changed."""
+        for one in [*self.conversations]:
+            if one.id_in_store is not None and one.store is self.store and not one.replying:
+                earlier = await asyncio.to_thread(self.store.load, one.id_in_store)
+                await self._replace(one, self._conversation(earlier, self.store))
+        self.show_status()
+
+    async def look_at_store(self) -> None:
+        """Close what has been deleted, and call the others what they are called now."""
+        for one in [*self.conversations]:
+            if one.id_in_store is not None:
+                heading = await asyncio.to_thread(one.store.heading, one.id_in_store)
+                if heading is None:
+                    await self.close(one)
+                else:
+                    one.title = heading.title
+        self.show_status()
+
+    def show_status(self) -> None:
+        """Say what the conversation is doing, and what else is open."""
+        here = self.conversation
+        self.status.doing, self.status.estimate = here.doing, here.per_second
+        self.status.statistics, self.status.private = here.statistics, here.private
+        titles = [f"{'… ' if one.replying else ''}{one.title}" for one in self.conversations]
+        self.tab_bar.show(titles, self._place)
+
+    @property
+    def _place(self) -> int:
+        return self.conversations.index(self.conversation)
+
+    def _tab_for(
+        self, earlier: chats.Conversation | None, store: chats.Chats
+    ) -> Conversation | None:
+        """The tab that the conversation takes: its own, or this one if there is nothing in it."""
+        for one in self.conversations:
+            if earlier and (one.store, one.id_in_store) == (store, earlier.id):
+                return one
+        here = self.conversation
+        empty = here.id_in_store is None and not here.replying and not here.messages
+        return here if empty else None
+
+    async def _replace(self, old: Conversation, fresh: Conversation) -> None:
+        """Let a conversation take the tab of another one."""
+        self.conversations[self.conversations.index(old)] = fresh
+        fresh.draft = old.draft
+        with self.app.batch_update():
+            await self.mount(fresh, before=self.prompt.completions)
+            if old is self.conversation:
+                self.conversation = fresh
+            fresh.display = old.display
+            await old.remove()
+        self.show_status()
+
+    def _dullest(self) -> Conversation:
+        """The leftmost tab that nobody would miss."""
+        others = [one for one in self.conversations if one is not self.conversation]
+        return next((one for one in others if not (one.replying or one.draft)), others[0])
 
     @property
     def in_private(self) -> bool:
@@ -77,13 +174,16 @@ class ChatBase(Screen[None]):
         if message_id is not None and message_id not in shown:  # it is in another branch
             await asyncio.to_thread(store.show, message_id)
             conversation = await asyncio.to_thread(store.load, conversation_id)
-        here = self.conversation
-        if (store, conversation_id) == (here.store, here.id_in_store) and message_id in {
-            message.id for message in here.messages
-        }:
-            await here.jump(message_id)
-        else:
-            await self.open(conversation, message_id, store)
+        for one in self.conversations:
+            if (one.store, one.id_in_store) == (store, conversation_id):
+                if message_id is None:
+                    self.show(one)
+                    return
+                if message_id in {message.id for message in one.messages}:
+                    self.show(one)
+                    await one.jump(message_id)
+                    return
+        await self.open(conversation, message_id, store)
 
     def is_busy(self) -> bool:
         """Whether a reply is under way, which the user is then told."""

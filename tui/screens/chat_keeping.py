@@ -22,10 +22,9 @@ class ChatKeeping(ChatBase):
         from tui.screens.chats import ChatsScreen  # noqa: PLC0415 - a faster start
 
         found = await self.app.push_screen_wait(ChatsScreen(self.store, words))
+        await self.look_at_store()
         if found is not None:
             await self.go_to(found.heading.id, found.message_id)
-        elif not await asyncio.to_thread(self._exists):
-            await self.open(None)
 
     @work
     async def action_find(self, words: str = "") -> None:
@@ -37,11 +36,6 @@ class ChatKeeping(ChatBase):
             if found is not None:
                 await self.go_to(id_, found.message_id, store)
 
-    def _exists(self) -> bool:
-        """Whether the conversation has not been deleted; a new one has not."""
-        id_ = self.conversation.id_in_store
-        return id_ is None or self.conversation.store.heading(id_) is not None
-
     # ------------------------------------------------------------------ this one
 
     async def action_rename(self, title: str) -> None:
@@ -49,6 +43,7 @@ class ChatKeeping(ChatBase):
             await self._do(
                 lambda: self.conversation.store.rename(id_, title), "The chat is renamed."
             )
+            await self.look_at_store()
 
     async def action_pin(self) -> None:
         if heading := await self._heading():
@@ -73,7 +68,7 @@ class ChatKeeping(ChatBase):
 
         heading = None if self.is_busy() else await self._heading()
         if heading and await delete(self, self.conversation.store, heading):
-            await self.open(None)
+            await self.look_at_store()
 
     async def _heading(self) -> Heading | None:
         id_ = self.id_in_store

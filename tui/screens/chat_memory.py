@@ -34,22 +34,17 @@ class ChatMemory(ChatBase):
         if chosen is not None and chosen.message_id is not None:
             conversation_id = await asyncio.to_thread(self.store.of_message, chosen.message_id)
             await self.go_to(conversation_id, chosen.message_id)
-        elif (
-            forgot
-            and not (self.in_private or self.conversation.replying)
-            and (id_ := self.conversation.id_in_store)
-        ):
-            # What was forgotten may stand in this chat.
-            await self.open(await asyncio.to_thread(self.store.load, id_))
+        elif forgot:
+            await self.reload()  # what was forgotten may stand in a chat
 
     async def action_private(self) -> None:
-        """Begin a chat of which nothing is kept, or leave it for an ordinary one."""
+        """Begin a chat of which nothing is kept, or close it."""
         if self.in_private:
-            await self.open(None)
+            await self.close(self.conversation)
             await self.conversation.note("The private chat is gone. This one is kept.")
         else:
             await self.open(None, store=Chats(TransientDatabase()))
             await self.conversation.note(
                 "Nothing of this chat is written to the disk or remembered, and nothing is "
-                "recalled in it. It is gone for good when you leave it."
+                "recalled in it. It is gone for good when you close it."
             )

@@ -58,7 +58,8 @@ class ChatSettings(ChatBase):
         except ConfigError as error:
             self.notify(str(error), severity="error")
             return False
-        self.conversation.sampling = self.settings.sampling
+        for conversation in self.conversations:
+            conversation.sampling = self.settings.sampling
         app = self.settings.app
         self.app.set_class(app.linear, "-linear")
         self.app.set_keymap(app.keys)

@@ -11,7 +11,7 @@ from textual.worker import Worker
 
 from ondevice import chats
 from ondevice.chats import Attachment
-from ondevice.engine.messages import Event, PromptProgress, Sampling
+from ondevice.engine.messages import Event, PromptProgress, Sampling, Statistics
 from ondevice.engine.messages import Notice as EngineNotice
 from ondevice.errors import OndeviceError
 from tui.messages import ReplyEnded, ReplyProgressed
@@ -44,6 +44,15 @@ class Conversation(Transcript):
         self.id_in_store = earlier.id if earlier else None
         self.private = earlier.private if earlier else private
         """Whether nothing of it is remembered, and nothing is recalled."""
+        self.title = earlier.title if earlier else ""
+        self.draft = ""
+        """What was being typed here when another one came to be shown."""
+        self.doing = ""
+        """In a word or two, such as "thinking", while a reply is under way."""
+        self.per_second: float | None = None
+        """Pieces of text of this reply, which are about as many as tokens; None: none yet."""
+        self.statistics: Statistics | None = None
+        """Of the last reply."""
         self._engine = engine
         self.store = store
         """Where it is kept; a private one's is in RAM only."""
@@ -136,7 +145,7 @@ class Conversation(Transcript):
             said = await asyncio.to_thread(self._say, text, attachments, instead_of)
         except OndeviceError as error:
             await self.note(str(error), error=True)
-            self.post_message(ReplyEnded(None))
+            self._tell_end(None)
             return
         await self._read_back(view)
         if said.learnt:
@@ -183,17 +192,18 @@ class Conversation(Transcript):
                 await reply.remove()
         except asyncio.CancelledError:
             reply.end("cancelled")
-            self.post_message(ReplyEnded(None))
+            self._tell_end(None)
             raise
         await reply.finish()
         await self._read_back(reply)
-        self.post_message(ReplyEnded(reply.statistics))
+        self._tell_end(reply.statistics)
 
     async def _read_back(self, latest: MessageView) -> None:
         """Learn from the store what it has become there; ``latest`` may be its last message."""
         assert self.id_in_store is not None
         conversation = await asyncio.to_thread(self.store.load, self.id_in_store)
         self.messages = list(conversation.messages)
+        self.title = conversation.title
         by_id = {message.id: message for message in self.messages}
         known = set()
         for view in self.views:
@@ -206,10 +216,11 @@ class Conversation(Transcript):
     async def _stream(self, reply: Reply, after: int) -> None:
         assert self.id_in_store is not None
         conversation_id = self.id_in_store
-        async with self._engine.free:
+        self._tell("waiting")
+        async with self._engine.turn():
             self._streaming = True
             try:
-                self.post_message(ReplyProgressed("reading"))
+                self._tell("reading")
                 await self._engine.stream(
                     lambda engine: chats.reply(
                         self.store, engine, conversation_id, self.sampling, after=after
@@ -229,4 +240,13 @@ class Conversation(Transcript):
                 await self.mount(Notice(event.text), before=reply)
             elif isinstance(event, PromptProgress):
                 doing = f"reading {event.done / event.total:.0%}"
-        self.post_message(ReplyProgressed(doing, reply.per_second))
+        self._tell(doing, reply.per_second)
+
+    def _tell(self, doing: str, per_second: float | None = None) -> None:
+        self.doing, self.per_second = doing, per_second
+        self.post_message(ReplyProgressed(self))
+
+    def _tell_end(self, statistics: Statistics | None) -> None:
+        self.doing, self.per_second = "", None
+        self.statistics = statistics or self.statistics
+        self.post_message(ReplyEnded(self))

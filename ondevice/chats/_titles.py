@@ -1,0 +1,61 @@
+"""Titles that the model thinks of, once a conversation has begun."""
+
+from __future__ import annotations
+
+import re
+
+from ondevice.chats._chats import Chats
+from ondevice.engine import EngineLike
+from ondevice.engine.messages import Chunk, Finished, Generate, Sampling, Turn
+from ondevice.terminal import printable
+
+_REQUEST = Turn(
+    "user", "Give this conversation a title of two to six words. Answer with the title and no more."
+)
+_MOST_WORDS, _MOST_CHARACTERS = 9, 60
+_MOST_TOKENS = 24
+_MESSAGES = 6  # of a conversation that is still young
+_MARKS = " \t\"'`*_#“”‘’«»„.:-–—"
+
+
+def think_of_title(chats: Chats, engine: EngineLike, conversation_id: int) -> str | None:
+    """Have the model give the conversation a title, and return it; None: it stays as it is.
+
+    It is asked at the end of the conversation, whose tokens it has in its KV cache, so that they
+    need not be read again, neither now nor for the next message. A title that the user gave is
+    never touched, however late the model answers.
+
+    Blocks, as :func:`ondevice.chats.reply` does, and raises the same.
+    """
+    conversation = chats.load(conversation_id)
+    turns = conversation.turns()
+    if not (
+        1 < len(conversation.messages) <= _MESSAGES
+        and conversation.messages[-1].finish_reason == "stop"
+        and not chats.is_titled(conversation_id)
+    ):
+        return None
+    request = Generate(
+        turns=(*turns, _REQUEST),
+        sampling=Sampling(temperature=0, seed=0),
+        max_tokens=_MOST_TOKENS,
+        thinking=False,
+    )
+    answer = ""
+    for event in engine.generate(request):
+        if isinstance(event, Chunk) and event.part == "answer":
+            answer += event.text
+        elif isinstance(event, Finished) and event.reason == "cancelled":
+            return None
+    title = clean(answer)
+    return title if title and chats.give_title(conversation_id, title) else None
+
+
+def clean(answer: str) -> str:
+    """The title in a model's answer, without what models put around it; empty: there is none."""
+    lines = (" ".join(printable(line).split()) for line in answer.splitlines())
+    line = next((line for line in lines if line.strip(_MARKS)), "")
+    line = re.sub(r"(?i)^[\W_]*(the )?title\b[^:]{0,40}:", "", line).strip(_MARKS)
+    if len(line.split()) > _MOST_WORDS or len(line) > _MOST_CHARACTERS:
+        return ""
+    return line
