@@ -42,7 +42,7 @@ _QUESTIONS = (
     "Was ist der Unterschied zwischen Wetter und Klima?",
 )
 _RARE = 0.1  # of what counts: tokens that the text does not have
-RAM = 400_000_000  # bytes for the weights while a model is watched, if it can do with that
+_RAM = 400_000_000  # bytes for the weights while a model is watched, if it can do with that
 
 
 def default_text() -> str:
@@ -185,7 +185,7 @@ def _watched(
 ) -> Iterator[tuple[Model, Context]]:
     """The model with most of its weights on the disk."""
     with ExitStack() as stack:
-        window = Window(file, max(least_bytes(file), min(RAM, file.weights_bytes)))
+        window = Window(file, max(least_bytes(file), min(_RAM, file.weights_bytes)))
         stack.callback(window.close)
         model = window.load_model()
         stack.callback(model.close)
@@ -214,13 +214,9 @@ def log_probabilities(context: Context, tokens: Sequence[int]) -> Floats:
     return logits
 
 
-def perplexity(texts: Sequence[Floats], tokens: Sequence[Sequence[int]]) -> float:
-    """Of ``tokens``, given what :func:`log_probabilities` says of each sequence of them."""
-    surprise = [
-        -found[range(len(wanted) - 1), wanted[1:]]
-        for found, wanted in zip(texts, tokens, strict=True)
-    ]
-    return float(np.exp(np.concatenate(surprise).mean()))
+def perplexity(found: Floats, tokens: Sequence[int]) -> float:
+    """Of ``tokens``, of which :func:`log_probabilities` has ``found`` these."""
+    return float(np.exp(-found[range(len(tokens) - 1), tokens[1:]].mean()))
 
 
 def divergence(reference: Floats, other: Floats) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from statistics import fmean
 
@@ -15,7 +15,6 @@ import numpy.typing as npt
 from ondevice.llama import PLANES, Context, EvalHook, PlanesShape
 from ondevice.stack import _layout
 from ondevice.stack._calibrate import (
-    RAM,
     divergence,
     log_probabilities,
     perplexity,
@@ -28,7 +27,8 @@ from ondevice.weights import gguf
 
 _TOKENS = 64
 _CURVE_POINTS = 16  # sizes at which the divergence is measured
-_MEASURED_PLANES = (4, 6)  # of one matrix, while all others have all
+_MEASURED_PLANES = (4, 6)  # of one matrix, while all others have all; of small ones, only the first
+_RAM = 500_000_000  # bytes for the weights meanwhile, if it can do with that
 
 #: Matrix → weighted squared error left by 0 … PLANES planes, for each chunk.
 Errors = Mapping[str, npt.NDArray[np.float64]]
@@ -46,7 +46,7 @@ def measure(
     ``errors``: matrix → weighted squared error left by 0 … PLANES planes, for each chunk.
     """
     file = gguf.read(path)
-    budget = max(RAM, StackFile.of(file).least_whole_bytes)
+    budget = max(_RAM, StackFile.of(file).least_whole_bytes)
     with ExitStack() as open_:
         stack = Stack(file, budget, whole=True, threads=threads)
         open_.callback(stack.close)
@@ -61,27 +61,31 @@ def measure(
             eval_hook=EvalHook(stack),
         )
         open_.callback(context.close)
-        texts = sequences(model, text, _TOKENS)
-        reference = [log_probabilities(context, tokens) for tokens in texts]
+        tokens = list(chain(*sequences(model, text, _TOKENS)))  # at once: a pass reads everything
+        reference = log_probabilities(context, tokens)
 
         def with_levels(levels: Mapping[str, npt.NDArray[np.int32]]) -> Quality:
             stack.products.use(stack.file.blocks)
             stack.products.use_at_most(levels)
-            now = [log_probabilities(context, tokens) for tokens in texts]
-            return Quality(fmean(map(divergence, reference, now)), perplexity(now, texts))
+            now = log_probabilities(context, tokens)
+            return Quality(divergence(reference, now), perplexity(now, tokens))
 
         shapes = {name: matrix.shape for name, matrix in stack.file.matrices.items()}
-        steps = len(shapes) * len(_MEASURED_PLANES) + _CURVE_POINTS
-        measured: dict[str, dict[int, float]] = {}
-        for name, shape in shapes.items():
-            n_chunks = len(shape.chunks())
-            measured[name] = {}
-            for n in _MEASURED_PLANES:
-                measured[name][n] = with_levels({name: np.full(n_chunks, n, np.int32)}).kl
-            on_progress(len(measured) * len(_MEASURED_PLANES) / steps)
+        mean = fmean(shape.rows * shape.columns for shape in shapes.values())
+        wanted = [
+            (name, n)
+            for name, shape in shapes.items()
+            for n in _MEASURED_PLANES[: 2 if shape.rows * shape.columns >= mean else 1]
+        ]
+        steps = len(wanted) + _CURVE_POINTS
+        measured: dict[str, dict[int, float]] = {name: {} for name in shapes}
+        for done, (name, n) in enumerate(wanted, 1):
+            n_chunks = len(shapes[name].chunks())
+            measured[name][n] = with_levels({name: np.full(n_chunks, n, np.int32)}).kl
+            on_progress(done / steps)
         order = _order(shapes, errors, measured)
         last = len(order) - max(1, len(order) // 50)
-        qualities = {len(order): Quality(0.0, perplexity(reference, texts))}
+        qualities = {len(order): Quality(0.0, perplexity(reference, tokens))}
         for done, point in enumerate(np.linspace(0, last, _CURVE_POINTS).astype(int), 1):
             qualities[int(point)] = with_levels(_levels(shapes, order[:point]))
             on_progress((steps - _CURVE_POINTS + done) / steps)

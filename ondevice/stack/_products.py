@@ -16,6 +16,7 @@ from ondevice.stack import _layout
 from ondevice.stack._file import Block, StackFile
 from ondevice.stack._layout import BASE_PLANES
 from ondevice.weights.gguf import TensorInfo
+from ondevice.weights.reader import PAGE
 
 #: Gives the addresses of these tensors' bytes, which stay there until the next call.
 Fetch = Callable[[Sequence[TensorInfo]], list[int]]
@@ -114,57 +115,77 @@ class StreamedProducts(Products):
         self._tables = self._planes_at(mapped, file.matrices)
         self._fetch = fetch
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="planes")
-        self._groups: dict[str, list[_Group]] = {}
+        self._absent: dict[str, list[_Place]] = {}  # of a matrix
+        self._groups: dict[str, list[_Group]] = {}  # where that is more than can be held at once
+        self._generation = 0  # of what is resident: nodes inspected in another are out of date
 
     def close(self) -> None:
         self._threads.shutdown()
 
-    def set_resident(self, names: Collection[str]) -> list[TensorInfo]:
-        """Tell which tensors are resident; returns the others in the order of their use."""
+    def set_resident(self, names: Collection[str], most_bytes: int) -> list[TensorInfo]:
+        """Tell which tensors are resident, and how many bytes can be fetched at once.
+
+        Returns the others in the order of their use.
+        """
+        self._generation += 1
         self._planes = self._planes_at(self._resident, self._file.matrices)
         self.use(self._file.blocks)
-        blocks: dict[str, list[Block]] = {name: [] for name in self._file.matrices}
+        absent: dict[str, list[Block]] = {name: [] for name in self._file.matrices}
         for block in self._file.blocks:
             if block.tensor.name not in names:
-                blocks[block.id.matrix].append(block)
-        self._groups = {
-            name: self._groups_of(name, blocks[name], base_absent=name not in names)
-            for name in self._file.matrices
-            if name not in self._file.tables
-        }
-        return [
-            tensor
-            for groups in self._groups.values()
-            for group in groups
-            for tensor, _ in group.absent
-        ]
+                absent[block.id.matrix].append(block)
+        self._absent, self._groups = {}, {}
+        for name, blocks in absent.items():
+            planes, base = self._planes[name], self._file.matrices[name].base
+            if name in self._file.tables:
+                continue
+            places = [_place_of(planes, block) for block in blocks]
+            if name not in names:
+                places.insert(0, (base, partial(_place_base, planes)))
+            elif sum(tensor.n_bytes + 2 * PAGE for tensor, _ in places) > most_bytes:
+                self._groups[name] = self._groups_of(planes, blocks)
+            self._absent[name] = places
+        return [tensor for places in self._absent.values() for tensor, _ in places]
 
-    def _groups_of(self, name: str, absent: list[Block], *, base_absent: bool) -> list[_Group]:
-        """A chunk after the other; all at once if they share a base that is to be fetched."""
-        planes, matrix = self._planes[name], self._file.matrices[name]
-        by_chunk = [
-            _Group(
-                rows,
-                [(b.tensor, partial(_place_block, planes, b)) for b in absent if b.id.chunk == n],
-            )
+    def inspect(self, node: Tensor) -> Actions | None:
+        actions = super().inspect(node)
+        if _operation(node) == "GET_ROWS":  # a pass starts with its tokens
+            return Actions(before=partial(self._is_stale, self._generation))
+        return actions
+
+    def _is_stale(self, generation: int) -> bool:
+        return generation != self._generation
+
+    def _groups_of(self, planes: Planes, absent: list[Block]) -> list[_Group]:
+        """A chunk after the other."""
+        return [
+            _Group(rows, [_place_of(planes, block) for block in absent if block.id.chunk == n])
             for n, rows in enumerate(planes.shape.chunks())
         ]
-        if not base_absent:
-            return by_chunk
-        base = (matrix.base, partial(_place_base, planes))
-        return [_Group(range(planes.shape.rows), [base, *(a for g in by_chunk for a in g.absent)])]
 
     def _multiply(self, node: Tensor, name: str) -> Actions | None:
-        node.op = OP_NONE  # llama.cpp skips it: we compute it once its operand is there
-        return Actions(after=partial(self._multiply_groups, node, name))
+        if name in self._groups:
+            node.op = OP_NONE  # llama.cpp skips it: we compute it once its operand is there
+            return Actions(after=partial(self._multiply_groups, node, name))
+        super()._multiply(node, name)
+        absent = self._absent[name]
+        return Actions(before=partial(self._put, absent)) if absent else None
 
     def _multiply_groups(self, node: Tensor, name: str) -> None:
         for group in self._groups[name]:
             if group.absent:
-                addresses = self._fetch([tensor for tensor, _ in group.absent])
-                for (_, put), address in zip(group.absent, addresses, strict=True):
-                    put(address)
+                self._put(group.absent)
             self._planes[name].multiply_rows(node, group.rows, self._threads)
+
+    def _put(self, absent: list[_Place]) -> None:
+        """Fetch these and let the matrix find them."""
+        addresses = self._fetch([tensor for tensor, _ in absent])
+        for (_, put), address in zip(absent, addresses, strict=True):
+            put(address)
+
+
+def _place_of(planes: Planes, block: Block) -> _Place:
+    return block.tensor, partial(_place_block, planes, block)
 
 
 def _place_base(planes: Planes, address: int) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from ondevice.errors import LoadCancelled, MemoryShortError, ModelFileError
 from ondevice.llama import Actions, Model, Tensor, checksum, default_threads
-from ondevice.stack._file import StackFile
+from ondevice.stack._file import RING_ENTRIES, StackFile
 from ondevice.stack._products import Products, StreamedProducts
 from ondevice.weights.gguf import GGUFFile, TensorInfo
 from ondevice.weights.placement import spans
@@ -165,8 +165,8 @@ class Stack:
         if self._whole is not None:
             self._drop_ring()
             names = {tensor.name for tensor in self._tensors[:fitting]}
-            if absent := self._whole.set_resident(names):
-                n_bytes = file.whole_bytes[fitting] - file.ram_bytes[fitting - 1]
+            n_bytes = file.whole_bytes[fitting] - file.ram_bytes[fitting - 1]
+            if absent := self._whole.set_resident(names, n_bytes // RING_ENTRIES):
                 self._ring = Ring(self._reader, absent, n_bytes)
 
     def _drop_ring(self) -> None:
