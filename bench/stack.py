@@ -109,7 +109,7 @@ def one_model(path: Path, folder: Path, quick: bool) -> dict[str, float]:
 
     stack = Stack(gguf.read(target))
     model = stack.load_model()
-    context = Context(model, n_ctx=1024, eval_hook=EvalHook(stack))
+    context = open_context(model, stack)
 
     def diverges(blocks: Sequence[Block]) -> float:
         stack.products.use(blocks)
@@ -194,7 +194,7 @@ def streamed(path: Path, tokens: list[int]) -> Floats:
     """What the whole stack computes with as little as possible of it in RAM."""
     stack = Stack(gguf.read(path), StackFile.of(gguf.read(path)).least_whole_bytes, whole=True)
     model = stack.load_model()
-    context = Context(model, n_ctx=1024, eval_hook=EvalHook(stack))
+    context = open_context(model, stack)
     try:
         return log_probabilities(context, tokens)
     finally:
@@ -270,9 +270,19 @@ def batches(source: Path, n_tokens: int) -> list[list[int]]:
     return [tokens[at : at + TEXT_TOKENS] for at in range(0, len(tokens), TEXT_TOKENS)]
 
 
+def open_context(model: Model, stack: Stack | None = None) -> Context:
+    """One that gives the logits of a whole text at once."""
+    return Context(
+        model,
+        n_ctx=1024,
+        max_outputs=TEXT_TOKENS,
+        eval_hook=EvalHook(stack) if stack else None,
+    )
+
+
 def probabilities(path: Path, texts: list[list[int]]) -> list[Floats]:
     model = Model(path, use_extra_bufts=False)
-    context = Context(model, n_ctx=TEXT_TOKENS)
+    context = open_context(model)
     try:
         return [log_probabilities(context, tokens) for tokens in texts]
     finally:
