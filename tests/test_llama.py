@@ -209,3 +209,17 @@ def test_a_grammar_admits_only_its_tokens(context: Context) -> None:
 def test_a_schema_that_cannot_be_used_is_refused(schema: str) -> None:
     with pytest.raises(UsageError, match="schema"):
         grammar_of_schema(schema)
+
+
+def test_a_context_that_grows_knows_what_it_knew(model: Model, context: Context) -> None:
+    tokens = model.tokenize("The sea was calm and the old boat lay at the quay. " * 12)[:140]
+    small = Context(model, n_ctx=256)
+    small.decode(tokens)
+    small.grow(512)
+    context.decode(tokens)
+    assert (small.n_ctx, small.tokens) == (512, tokens)
+    for more in (tokens[:3], tokens[:150]):  # the second would not have fitted before
+        small.decode(more)
+        context.decode(more)
+        np.testing.assert_array_equal(small.logits(), context.logits())
+    small.close()

@@ -7,12 +7,13 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ondevice.engine import Engine
-from ondevice.engine.messages import Chunk, Generate, Load, Sampling, Sizing, Turn
+from ondevice.engine.messages import Chunk, Finished, Generate, Load, Notice, Sampling, Sizing, Turn
 from ondevice.ram.pressure import Governor, room_for_weights
 from ondevice.ram.process import ProcessRam, of_process
 
@@ -85,6 +86,28 @@ def test_a_reply_that_is_resized_says_the_same(engine: Engine) -> None:
     assert "".join(e.text for e in engine.generate(ASK) if isinstance(e, Chunk)) == "".join(
         undisturbed
     )
+
+
+def test_a_context_that_grows_takes_from_the_weights(default_model: Path, tmp_path: Path) -> None:
+    """Nothing is forgotten, and no more RAM is used than before."""
+    story = "Once there was a word. " * 180
+    ask = msgspec.structs.replace(ASK, turns=(Turn("user", story),), max_tokens=8)
+    ram = 186 * MB
+    with Engine(log=tmp_path / "engine.log") as engine:
+        loaded = engine.load(Load(path=str(default_model), ram=ram))
+        assert loaded.n_ctx == 1024
+        before = sizing(engine)
+        first = list(engine.generate(msgspec.structs.replace(ASK, max_tokens=4)))
+        events = list(engine.generate(ask))
+        done = events[-1]
+        after = until(engine, lambda now: now.resident_bytes < before.resident_bytes)
+    assert isinstance(first[-1], Finished)
+    assert isinstance(done, Finished)
+    assert first[-1].statistics.n_ctx == 1024 < done.statistics.n_ctx
+    assert done.statistics.prompt_tokens > 1024
+    assert done.statistics.peak_ram_bytes < ram * 1.05
+    assert after.absent_bytes > before.absent_bytes
+    assert not any(isinstance(e, Notice) for e in events)
 
 
 # ------------------------------------------------------------------ what is decided

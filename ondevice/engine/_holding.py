@@ -11,10 +11,11 @@ from functools import partial
 from pathlib import Path
 
 from ondevice.engine.messages import Load
-from ondevice.errors import LoadCancelled, ModelFileError
+from ondevice.errors import LoadCancelled, MemoryShortError, ModelFileError
 from ondevice.llama import Context, EvalHook, Model
 from ondevice.ram import available, speeds
 from ondevice.ram.available import AvailableRam
+from ondevice.ram.need import need
 from ondevice.ram.planner import Plan, plan, why
 from ondevice.ram.process import of_process
 from ondevice.stack import Stack
@@ -24,6 +25,8 @@ from ondevice.weights.gguf import GGUFFile
 from ondevice.weights.placement import most_bytes
 from ondevice.weights.vocabulary import check_vocabulary
 from ondevice.weights.window import Window
+
+_GROWTH = 2  # times: a context that grows does so by that, where there is room
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,30 @@ class Holding:
     context: Context
     weights: Window | Stack | None  # what feeds the model; None: llama.cpp holds the weights itself
     drafter: ModelDrafter | None  # None: none was asked for, or nothing is streamed
+    may_grow: bool  # whether the context may, with the conversation
     _open: ExitStack
+
+    def grow(self, n_tokens: int, claim: Callable[[int], bool]) -> None:
+        """Have the context hold so many tokens, and some more, at the cost of weights in RAM.
+
+        ``claim`` makes room for so many bytes, if it can; if it cannot, nothing changes. There
+        are never more tokens than the model was trained on.
+        """
+        context, kv_type, file = self.context, self.plan.kv_type, self.plan.file
+        least = min(n_tokens, file.n_ctx_train)
+        if not self.may_grow or least <= context.n_ctx:
+            return
+        before = need(file, context.n_ctx, kv_type)
+        for n_ctx in (min(file.n_ctx_train, max(least, context.n_ctx * _GROWTH)), least):
+            after = need(file, n_ctx, kv_type)
+            more = after.kv + after.compute - before.kv - before.compute
+            if claim(more + before.kv):  # for a moment it is there twice
+                try:
+                    context.grow(after.n_ctx)
+                    claim(-before.kv)
+                except MemoryShortError:
+                    claim(-more - before.kv)
+                return
 
     def close(self) -> None:
         """Free everything."""
@@ -119,7 +145,16 @@ def hold(request: Load, on_progress: Callable[[float], None], cancel: threading.
             drafter = ModelDrafter(drafting, model.n_vocab, partial(_may_draft, weights))
         if cancel.is_set():
             raise LoadCancelled
-        return Holding(chosen, why(chosen, ram), model, context, weights, drafter, stack.pop_all())
+        return Holding(
+            plan=chosen,
+            why=why(chosen, ram),
+            model=model,
+            context=context,
+            weights=weights,
+            drafter=drafter,
+            may_grow=request.n_ctx is None,
+            _open=stack.pop_all(),
+        )
 
 
 def _ram(request: Load) -> AvailableRam:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from ondevice.engine.messages import Turn
@@ -20,15 +20,17 @@ class Prompt(NamedTuple):
 class Prompter:
     """Renders conversations for a context of ``n_ctx`` tokens.
 
-    When a conversation does not fit, its oldest exchanges (a user's message and what followed)
+    When one needs more, ``grow`` is asked for so many, and says how many there are then. When a
+    conversation still does not fit, its oldest exchanges (a user's message and what followed)
     leave whole; the system prompt and the last exchange stay. More leave than must, so that the
     next turns find the KV cache as it was; those that left stay out.
     """
 
-    def __init__(self, model: Model, n_ctx: int) -> None:
+    def __init__(self, model: Model, n_ctx: int, grow: Callable[[int], int]) -> None:
         self._model = model
         self._template = ChatTemplate(model)
         self._n_ctx = n_ctx
+        self._grow = grow
         self._gone: tuple[Turn, ...] = ()  # what has left the conversation under way
 
     def prompt(
@@ -62,7 +64,9 @@ class Prompter:
         gone = len(self._gone) if tuple(body[: len(self._gone)]) == self._gone else 0
         start = gone if gone in starts else 0
         rendered, tokens = build(start)
-        if len(tokens) + reply + room > self._n_ctx:
+        if (needed := len(tokens) + reply + room) > self._n_ctx:
+            self._n_ctx = self._grow(needed)
+        if needed > self._n_ctx:
             candidates = starts[starts.index(start) + 1 :]
             goal = self._n_ctx * 3 // 4 - room - reply
             place = bisect_left(candidates, True, key=lambda at: len(build(at)[1]) <= goal)

@@ -41,6 +41,7 @@ class Session:
     ``weights`` is what feeds the model, unless llama.cpp holds it in RAM for good. While weights
     are streamed, ``drafter`` proposes tokens, or else what the conversation has said before.
     ``settle`` is called between two passes: now more or fewer weights may be held in RAM.
+    ``grow`` is to make the context hold so many tokens, if that is possible.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Session:
         weights: Window | Stack | None = None,
         drafter: Drafter | None = None,
         settle: Callable[[], None] = lambda: None,
+        grow: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._model = model
         self._weights = weights
@@ -57,7 +59,8 @@ class Session:
         self._context = context
         self._settle = settle
         self._embedder: Context | None = None  # made when it is first wanted
-        self._prompter = Prompter(model, context.n_ctx)
+        self._prompter = Prompter(model, context.n_ctx, self._grow_to)
+        self._grow = grow
         #: The last conversation as tokens, the reply as it was sampled.
         self._spelling: list[int] = []
         #: Length of the last prompt and the logits after it: asked again, it needs no computing,
@@ -75,6 +78,10 @@ class Session:
         """Free what the session has made itself."""
         if self._embedder is not None:
             self._embedder.close()
+
+    def _grow_to(self, n_tokens: int) -> int:
+        self._grow(n_tokens)
+        return self._context.n_ctx
 
     def embed(self, texts: Sequence[str], cancel: threading.Event) -> Embedded:
         """A vector for each text.

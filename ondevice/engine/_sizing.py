@@ -15,12 +15,13 @@ from msgspec.structs import replace
 from ondevice.engine.messages import Sizing
 from ondevice.errors import OndeviceError
 from ondevice.ram.available import AvailableRam
-from ondevice.ram.pressure import Governor, room_for_weights
+from ondevice.ram.pressure import WAVERING, Governor, room_for_weights
 from ondevice.ram.process import of_process
 from ondevice.stack import Stack
 from ondevice.weights.window import Window
 
 _LOOK_S = 0.1  # between two looks at what is available
+_PATIENCE_S = 5.0  # for weights to make room
 _TELL_S = 1.0  # between two reports of room that has changed, and nothing else
 
 
@@ -168,6 +169,25 @@ class Sizer:
         self._wishes.put(budget)
         self._called.set()
 
+    def claim(self, n_bytes: int) -> bool:
+        """Have weights make room for so many bytes more beside them, or fewer: negative.
+
+        False: there is no such room, and nothing was changed. Like :meth:`settle`, between passes.
+        """
+        weights = self._weights
+        if n_bytes > self._room()[0] - weights.least_bytes:
+            return False
+        self._beside += n_bytes
+        end = time.monotonic() + _PATIENCE_S
+        while weights.resident_bytes > max(self._room()[0], weights.least_bytes) + WAVERING:
+            if time.monotonic() > end:
+                self._beside -= n_bytes
+                return False
+            self._called.set()
+            time.sleep(_LOOK_S / 10)
+            self.settle()
+        return True
+
     def settle(self) -> None:
         """Take up what was decided: between two passes, by the thread that decodes."""
         if self._settled:
@@ -192,13 +212,18 @@ class Sizer:
             if not self._settled:
                 self._wake()
 
-    def _look(self) -> None:
-        weights, governor, now = self._weights, self._governor, time.monotonic()
+    def _room(self) -> tuple[int, AvailableRam]:
+        """For weights, in bytes; and what that was told from."""
         used = of_process(os.getpid())
         assert used is not None
-        own, before = weights.own_bytes, governor.budget
-        mapped = weights.resident_bytes - own
-        room, ram = room_for_weights(used, own, mapped, self._limit, self._beside)
+        own = self._weights.own_bytes
+        mapped = self._weights.resident_bytes - own
+        return room_for_weights(used, own, mapped, self._limit, self._beside)
+
+    def _look(self) -> None:
+        weights, governor, now = self._weights, self._governor, time.monotonic()
+        before = governor.budget
+        room, ram = self._room()
         while not self._wishes.empty():
             self._wish = wish = self._wishes.get()
             governor.most = weights.most_bytes

@@ -112,7 +112,9 @@ class Worker:
         started = time.perf_counter()
         self._unload()
         self._holding = held = hold(request, lambda f: self._send(Loading(fraction=f)), cancel)
-        self._session = Session(held.model, held.context, held.weights, held.drafter, self._settle)
+        self._session = Session(
+            held.model, held.context, held.weights, held.drafter, self._settle, self._grow
+        )
         beside = held.plan.peak_bytes - held.plan.resident_bytes
         self._sizer = Sizer(_weights(held), request.ram, beside, self._tell, self._wake)
         return Loaded(
@@ -149,6 +151,10 @@ class Worker:
     def _settle(self) -> None:
         if self._sizer is not None:
             self._sizer.settle()
+
+    def _grow(self, n_tokens: int) -> None:
+        if self._holding is not None and self._sizer is not None:
+            self._holding.grow(n_tokens, self._sizer.claim)
 
     def _wake(self) -> None:
         """Have the main thread settle, should it be waiting for a job."""

@@ -55,7 +55,6 @@ class Context:
         self.max_outputs = max_outputs
         self._hook = eval_hook or EvalHook()
         params = llama_cpp.llama_context_default_params()
-        params.n_ctx = n_ctx
         params.n_batch = params.n_ubatch = batch_tokens
         params.n_outputs_max = batch_tokens if embeddings else max_outputs
         if embeddings:
@@ -65,8 +64,13 @@ class Context:
         params.no_perf = True
         if self._hook.callback is not None:
             params.cb_eval = self._hook.callback
+        self._params = params
+        self._open(n_ctx)
+
+    def _open(self, n_ctx: int) -> None:
         _log.reset()
-        self._handle = llama_cpp.llama_init_from_model(model.handle, params)
+        self._params.n_ctx = n_ctx
+        self._handle = llama_cpp.llama_init_from_model(self.model.handle, self._params)
         if not self._handle:
             raise MemoryShortError(
                 f"A context of {n_ctx} tokens cannot be made: "
@@ -83,6 +87,27 @@ class Context:
         if self._handle is None:
             raise NativeError("The context is closed.")
         return int(self._handle)
+
+    def grow(self, n_ctx: int) -> None:
+        """Have ``n_ctx`` positions. What the cache holds stays; the logits go.
+
+        For a moment, what the cache holds is in RAM twice. Raises :class:`MemoryShortError`; the
+        context then is as large as before.
+        """
+        before = self.n_ctx
+        n_bytes = llama_cpp.llama_state_seq_get_size(self.handle, 0)
+        state = (ctypes.c_uint8 * n_bytes)()
+        llama_cpp.llama_state_seq_get_data(self.handle, state, n_bytes, 0)
+        self.close()
+        try:
+            self._open(n_ctx)
+        except MemoryShortError:
+            self._open(before)
+            raise
+        finally:
+            self._hook.finish(complete=False)  # what it knows is of graphs that are gone
+            if not llama_cpp.llama_state_seq_set_data(self.handle, state, n_bytes, 0):
+                self.tokens.clear()
 
     def close(self) -> None:
         """Free the KV cache and the buffers."""

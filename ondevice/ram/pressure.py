@@ -12,7 +12,7 @@ _CALM_S = 2.0  # for so long there must be room before any of it is taken
 _STEP_S = 0.5  # between two steps of growing
 _STEPS = 8  # from nothing to everything
 _GRAIN = 8_000_000  # bytes; by less it is not worth to change anything
-_WAVERING = 4_000_000  # bytes by which room may fall short before weights are given up
+WAVERING = 4_000_000  # bytes by which room may fall short before weights are given up
 _LIBRARIES = 26_000_000  # bytes of the engine that are file cache: part of what a plan counts
 
 
@@ -29,7 +29,7 @@ class Governor:
     def decide(self, room: int, now: float) -> int:
         """The budget, given that there is ``room`` bytes for weights ``now`` (seconds)."""
         room = max(self.least, min(room, self.most))
-        if room < self.budget - _WAVERING:
+        if room < self.budget - WAVERING:
             # A bit further than needed, or the next moment would ask for more again.
             self.budget = room if room == self.most else max(self.least, room - _GRAIN)
             self._since = None
