@@ -24,7 +24,7 @@ def memory(tmp_path: Path) -> Iterator[Memory]:
 
 
 def say(
-    memory: Memory, text: str, *, message: int = 1, at: datetime = MAY, typed: bool = True
+    memory: Memory, text: str, *, message: int = 1, at: datetime = MAY, pasted: str = ""
 ) -> Remembered:
     """Save a message of the user and remember it, in one transaction as the app does."""
     with memory.database.write() as connection:
@@ -39,7 +39,7 @@ def say(
             (message, text),
         )
         return memory.remember_turn(
-            connection, conversation_id=1, message_id=message, text=text, typed=typed, at=at
+            connection, conversation_id=1, message_id=message, text=text, pasted=[pasted], at=at
         )
 
 
@@ -116,6 +116,12 @@ def test_an_edited_message_keeps_what_it_said_as_a_version(memory: Memory) -> No
     assert facts(memory, "superseded") == set()
 
 
+def test_facts_follow_a_note_that_is_corrected(memory: Memory) -> None:
+    note = memory.add("I live in Lyon").cube
+    memory.edit(note.id, "I live in Nantes")
+    assert facts(memory) == {"The user lives in Nantes."}
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -132,7 +138,9 @@ def test_what_is_not_the_users_own_statement_is_no_fact(memory: Memory, text: st
 
 
 def test_pasted_text_is_kept_but_not_mined(memory: Memory) -> None:
-    assert say(memory, "I live in Rome", typed=False).facts == ()
+    text = "I live in Lyon. See this:\nI live in Rome"
+    (fact,) = say(memory, text, pasted="I live in Rome").facts
+    assert plain(fact) == "The user lives in Lyon."
     assert memory.search("Rome").hits
 
 
@@ -197,7 +205,7 @@ def test_forgetting_leaves_no_byte(memory: Memory) -> None:
     secret = "My dog is called Zebulon and I am allergic to Quinoaflour"
     turn = say(memory, "Tell me about my xylophones", message=1).cube
     say(memory, secret, message=1)  # the first text is a version now
-    say(memory, f"You quoted me: {secret}", message=2, typed=False)
+    say(memory, f"You quoted me: {secret}", message=2, pasted=secret)
     memory.add("My dog is called Zebulon")
     with memory.database.write() as connection:
         connection.execute("UPDATE conversation SET title = 'My dog is called Zebulon…'")

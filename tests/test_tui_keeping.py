@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 from terminal_user import User, at_the_terminal
+from textual.events import Paste
 
 from ondevice.chats import Chats
-from ondevice.engine._fake import FakeEngine
+from ondevice.engine._fake import FakeEngine, Gate
 from ondevice.engine.messages import Generate
 from ondevice.store import Database
+from tui.app import OndeviceApp
 
 OpenApp = Callable[..., AbstractAsyncContextManager[User]]
 
@@ -202,3 +204,49 @@ async def test_a_private_chat_is_written_nowhere(
         await user.sees("Remembered: ")
     assert chats.memory.search("Porto").hits
     assert not chats.memory.search("Portozebra").hits
+
+
+async def test_what_was_typed_is_read_for_facts_while_the_user_is_away(
+    chats: Chats, open_app: OpenApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ondevice.chats._learn._LEAST_PARAMETERS", 1)
+    monkeypatch.setattr("tui.learning._on_battery", lambda: False)
+    monkeypatch.setattr(OndeviceApp, "_think_of_title", lambda *_: None)
+    engine = FakeEngine(["Nice."], [Gate()], ["So."], ["pet | me | adopted a greyhound"], ["."])
+    async with open_app(engine) as user:
+        app = user.pilot.app
+        assert isinstance(app, OndeviceApp)
+
+        def a_minute_passes() -> None:
+            with monkeypatch.context() as patch:
+                patch.setattr("tui.app._AWAY", 0.0)
+                app._learn()
+
+        await user.says("I adopted a greyhound.")
+        await user.sees("Nice.")
+        await user.is_idle()
+        a_minute_passes()
+        await user.until(lambda: len(engine.requests) == 3, "being read")
+        await user.says("And now?")  # stops it
+        await user.sees("So.")
+        await user.is_idle()
+        assert chats.memory.unread() is not None
+        a_minute_passes()
+        await user.until(lambda: len(engine.requests) == 6, "the conversation again")
+    (fact,) = chats.memory.latest(kind="fact")
+    assert "greyhound" in fact.content
+    *_, again = engine.requests
+    assert isinstance(again, Generate)
+    assert [turn.content for turn in again.turns if turn.role == "assistant"] == ["Nice.", "So."]
+
+
+async def test_facts_are_not_read_from_what_is_pasted(chats: Chats, open_app: OpenApp) -> None:
+    async with open_app(FakeEngine()) as user:
+        await user.pilot.press(*"Look:", "ctrl+j")
+        user.prompt.post_message(Paste("I live in Rome.\nMy dog is called Rex."))
+        await user.sees("Rex.")
+        await user.pilot.press("ctrl+j", *"I live in Lyon.", "enter")
+        await user.is_idle()
+    facts = [cube.content for cube in chats.memory.latest(kind="fact")]
+    assert len(facts) == 1 and "Lyon" in facts[0]
+    assert chats.memory.search("Rome").hits

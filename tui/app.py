@@ -23,6 +23,7 @@ from ondevice.engine import EngineLike
 from ondevice.engine.messages import URL_SCHEMES
 from ondevice.errors import OndeviceError
 from tui.commands import COMMANDS
+from tui.learning import Learning
 from tui.messages import CommandGiven, ReplyEnded
 from tui.screens.chat import ChatScreen
 from tui.shared_engine import SharedEngine
@@ -31,6 +32,8 @@ from tui.widgets.conversation import Conversation
 _TIDY_EVERY = 1.0  # seconds
 _IDLE = 2.0  # seconds without any input
 _MUCH = 10  # collections of the middle generation since the last full one
+_LEARN_EVERY = 10.0  # seconds
+_AWAY = 60.0  # seconds without any input
 
 
 class OndeviceApp(App[None]):
@@ -77,7 +80,8 @@ class OndeviceApp(App[None]):
         self._settings = settings
         self._earlier = earlier
         self._first = first
-        self._input_at = 0.0
+        self._learning = Learning(self._engine, store)
+        self._input_at = time.monotonic()
 
     def get_driver_class(self) -> type[Driver]:
         if os.name != "posix" or constants.DRIVER:
@@ -118,6 +122,7 @@ class OndeviceApp(App[None]):
         # tenths of a second to collect: that waits until nobody would notice.
         gc.set_threshold(700, 10, 1000)
         self.set_interval(_TIDY_EVERY, self._tidy)
+        self.set_interval(_LEARN_EVERY, self._learn)
 
     async def on_event(self, event: events.Event) -> None:
         if isinstance(event, events.InputEvent):
@@ -155,6 +160,12 @@ class OndeviceApp(App[None]):
             conversation.title = title
             if isinstance(self.screen_stack[0], ChatScreen):
                 self.screen_stack[0].show_status()
+
+    def _learn(self) -> None:
+        chat = self.screen_stack[0]
+        away = time.monotonic() - self._input_at > _AWAY
+        if away and isinstance(chat, ChatScreen) and chat.settings.memory:
+            self.run_worker(self._learning.run(chat.conversation), group="learning")
 
     async def on_unmount(self) -> None:
         await self._engine.close()

@@ -52,17 +52,19 @@ def files(typed: str, limit: int) -> list[str]:
 
 
 class Pastes:
-    """Long texts that were pasted; in the prompt a line stands for each."""
+    """Texts that were pasted; in the prompt a line stands for each long one."""
 
     _LINES, _CHARACTERS = 12, 1500  # of a text that is short enough to stand in the prompt
 
     def __init__(self) -> None:
         self._texts: dict[str, str] = {}
+        self._lines: set[str] = set()  # of the short ones
 
     def fold(self, text: str) -> str:
         """What to put into the prompt: ``text``, or if it is long what stands for it."""
         lines = len(text.splitlines())
         if lines <= self._LINES and len(text) <= self._CHARACTERS:
+            self._lines.update(filter(None, map(str.strip, text.splitlines())))
             return text
         name = f"pasted text {len(self._texts) + 1}, {lines} lines"
         self._texts[name] = text
@@ -75,3 +77,7 @@ class Pastes:
             for name, content in self._texts.items()
             if f"[{name}]" in text
         ]
+
+    def lines(self, text: str) -> list[str]:
+        """Lines of short ones that stand in ``text``, the longest first."""
+        return sorted((line for line in self._lines if line in text), key=len, reverse=True)

@@ -22,6 +22,8 @@ class Submitted(Message):
     attachments: tuple[Attachment, ...] = ()
     replaced: ChatMessage | None = None
     """The message that it is an edit of."""
+    pasted: tuple[str, ...] = ()
+    """Lines of the text that were not typed."""
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """Conversations: kept in the store as they go, and continued with an engine."""
 
 from ondevice.chats._chats import Chats, Said
+from ondevice.chats._learn import can_learn, learn, see_again
 from ondevice.chats._records import Attachment, Conversation, Found, Heading, Message
 from ondevice.chats._reply import reply
 from ondevice.chats._titles import think_of_title
@@ -13,6 +14,9 @@ __all__ = [
     "Heading",
     "Message",
     "Said",
+    "can_learn",
+    "learn",
     "reply",
+    "see_again",
     "think_of_title",
 ]

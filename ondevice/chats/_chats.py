@@ -108,10 +108,14 @@ class Chats:
         text: str,
         attachments: Sequence[Attachment] = (),
         *,
+        pasted: Sequence[str] = (),
         instead_of: int | None = None,
         recall: int = 0,
     ) -> Said:
         """Append what the user typed; all of it is on disk when this returns.
+
+        Parts of the text that were ``pasted`` are remembered with it, but no facts are read from
+        them.
 
         ``instead_of`` names an earlier message: this one then begins a new branch at its place.
         ``recall`` is how many tokens the memories that help may take. The first message gives the
@@ -137,7 +141,11 @@ class Chats:
             if not text or _is_private(connection, conversation_id):
                 return Said(message_id, recalled)
             remembered = self.memory.remember_turn(
-                connection, conversation_id=conversation_id, message_id=message_id, text=text
+                connection,
+                conversation_id=conversation_id,
+                message_id=message_id,
+                text=text,
+                pasted=pasted,
             )
         learnt = tuple(cube.content for cube in remembered.facts)
         return Said(message_id, recalled, learnt, remembered.left_out)

@@ -1,9 +1,22 @@
 """A private memory of what the user told: found again, corrected, and forgotten for good."""
 
 from ondevice.memory._documents import read_file
-from ondevice.memory._memory import History, Memory, Remembered, Statistics, parse_label
+from ondevice.memory._memory import Memory
+from ondevice.memory._reading import read_grammar, read_question
 from ondevice.memory._recall import Recalled, quotation
-from ondevice.memory._records import Cube, Found, Hit, Link, Source, Version
+from ondevice.memory._records import (
+    Cube,
+    Found,
+    History,
+    Hit,
+    Link,
+    Remembered,
+    Source,
+    Statistics,
+    Unread,
+    Version,
+    parse_label,
+)
 
 __all__ = [
     "Cube",
@@ -16,8 +29,11 @@ __all__ = [
     "Remembered",
     "Source",
     "Statistics",
+    "Unread",
     "Version",
     "parse_label",
     "quotation",
     "read_file",
+    "read_grammar",
+    "read_question",
 ]

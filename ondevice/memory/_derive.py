@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
 from datetime import datetime
 
+import msgspec
+
 from ondevice.memory import _cubes
-from ondevice.memory._facts import Fact, find_facts
+from ondevice.memory._facts import Fact, find_facts, not_understood
 from ondevice.memory._forget import forget
-from ondevice.memory._records import Cube
+from ondevice.memory._records import POSITION_BITS, Cube, Found, Hit, Unread
 from ondevice.store import Connection
 
+READ = "read by a model"  # a tag of facts that no rule has found
 
-def derive(connection: Connection, cube_id: int, content: str, at: datetime) -> list[Cube]:
-    """Store the facts that the user states in ``content``, and return those that are new.
+
+def derive(connection: Connection, cube_id: int, typed: str, at: datetime) -> list[Cube]:
+    """Store the facts that the user states in ``typed``, and return those that are new.
 
     A fact that is known gets one more evidence, a new value of a topic supersedes the old one,
-    and a fact that only rested on what this cube said before an edit is forgotten.
+    and a fact that only rested on what this cube said before an edit is forgotten. What is found
+    are those that rules catch; what else is stated is left for a model to read.
     """
-    found = {fact.topic: fact for fact in find_facts(content)}
+    connection.execute("DELETE FROM unread WHERE cube_id = ?", (cube_id,))
+    if left := not_understood(typed):
+        connection.execute("INSERT INTO unread VALUES (?, ?)", (cube_id, "\n".join(left)))
+    found = {fact.topic: fact for fact in find_facts(typed)}
     said = {fact.content for fact in found.values()}
     resting = connection.execute(
         "SELECT cube.id, content FROM link JOIN cube ON cube.id = from_id "
@@ -27,8 +37,42 @@ def derive(connection: Connection, cube_id: int, content: str, at: datetime) -> 
         (cube_id,),
     ).fetchall()
     forget(connection, [row["id"] for row in resting if row["content"] not in said])
-    new = [_store(connection, fact, cube_id, at) for fact in found.values()]
+    return add_facts(connection, found.values(), cube_id, at)
+
+
+def add_facts(
+    connection: Connection, facts: Iterable[Fact], evidence: int, at: datetime
+) -> list[Cube]:
+    """Store the facts that the cube ``evidence`` states, and return those that are new."""
+    new = [_store(connection, fact, evidence, at) for fact in facts]
     return _cubes.get_many(connection, [fact_id for fact_id in new if fact_id is not None])
+
+
+def unread(connection: Connection) -> Unread | None:
+    """The latest statements that no model has read, or None."""
+    row = connection.execute(
+        "SELECT cube_id, statements, event_at FROM unread JOIN cube ON id = cube_id "
+        "ORDER BY written_at DESC, cube_id DESC LIMIT 1"
+    ).fetchone()
+    return row and Unread(
+        cube_id=row["cube_id"],
+        text=row["statements"],
+        at=datetime.fromisoformat(row["event_at"]),
+    )
+
+
+def have_read(connection: Connection, text: Unread, facts: Iterable[Fact]) -> list[Cube]:
+    """Store what a model has found in ``text``, and return what is new.
+
+    Nothing is stored if the text has been edited or forgotten meanwhile.
+    """
+    done = connection.execute(
+        "DELETE FROM unread WHERE cube_id = ? AND statements = ?", (text.cube_id, text.text)
+    )
+    new = add_facts(connection, facts, text.cube_id, text.at) if done.rowcount else []
+    for fact in new:
+        _cubes.tag(connection, fact.id, [READ])
+    return new
 
 
 def _store(connection: Connection, fact: Fact, evidence: int, at: datetime) -> int | None:
@@ -56,3 +100,25 @@ def _store(connection: Connection, fact: Fact, evidence: int, at: datetime) -> i
         else:  # an older text that came later
             _cubes.supersede(connection, current["id"], fact_id)
     return fact_id
+
+
+def told_in_full(connection: Connection, found: Found, without_source: int | None) -> Found:
+    """``found`` with the turns that they rest on in place of the facts that a model has read.
+
+    Such a fact is a key to what was said, not a better way to say it.
+    """
+    evidence: dict[int, list[int]] = {}
+    for row in connection.execute(
+        "SELECT from_id, to_id FROM link JOIN tag ON cube_id = from_id AND name = ? "
+        "WHERE kind = 'evidence' AND from_id IN (SELECT value FROM json_each(?)) ORDER BY to_id",
+        (READ, json.dumps([hit.cube.id for hit in found.hits])),
+    ):
+        evidence.setdefault(row["from_id"], []).append(row["to_id"])
+    scores: dict[int, float] = {}
+    for hit in found.hits:
+        for cube_id in evidence.get(hit.cube.id, [hit.cube.id]):
+            if cube_id >> POSITION_BITS != without_source:
+                scores.setdefault(cube_id, hit.score)
+    cubes = _cubes.get_many(connection, list(scores))
+    hits = tuple(Hit(cube=cube, score=scores[cube.id]) for cube in cubes)
+    return msgspec.structs.replace(found, hits=hits)

@@ -94,17 +94,33 @@ _FOREIGN = re.compile(
     r"```.*?(?:```|\Z)|^[ \t]*>.*$|“[^”]*”|\"[^\"\n]*\"", re.DOTALL | re.MULTILINE
 )
 _SENTENCE = re.compile(r"[^.!?\n]+[.!?]*")
+_REQUEST = re.compile(
+    r"(?:please|can you|could you|add|answer|calculate|compare|compose|convert|correct|create"
+    r"|describe|draft|explain|find|fix|generate|give|help|improve|list|make|name|recommend|rewrite"
+    r"|show|solve|suggest|summari[sz]e|tell|thanks?|translate|write)\b",
+    re.IGNORECASE,
+)
 _UNSURE = re.compile(r"\b(?:if|when|wish|imagine|suppose|pretend|would|could|might|he|she|they)\b")
+
+
+def not_understood(text: str) -> list[str]:
+    """The sentences of ``text`` that state something which no rule reads."""
+    return [s for s in _statements(text) if not _REQUEST.match(s) and not any(find_facts(s))]
 
 
 def find_facts(text: str) -> Iterator[Fact]:
     """The facts that the user states about themselves in ``text``, which they typed themselves."""
-    for found in _SENTENCE.finditer(_FOREIGN.sub(" ", text)):
-        sentence = found[0]
-        if sentence.rstrip().endswith("?") or _UNSURE.search(sentence.lower()):
+    for sentence in _statements(text):
+        if _UNSURE.search(sentence.lower()):
             continue
         for rule, topic, content in _RULES:
             for match in rule.finditer(sentence):
                 groups = {name: value.strip() for name, value in match.groupdict().items()}
                 if groups["value"]:
                     yield Fact(topic.format(**groups).lower(), content.format(**groups))
+
+
+def _statements(text: str) -> list[str]:
+    """The sentences of ``text`` that are the user's own and no questions."""
+    sentences = (found[0].strip() for found in _SENTENCE.finditer(_FOREIGN.sub(" ", text)))
+    return [sentence for sentence in sentences if sentence and not sentence.endswith("?")]

@@ -73,6 +73,7 @@ def forget(connection: Connection, ids: Iterable[int]) -> None:
             "WHERE other.topic = cube.topic AND other.status = 'active' AND other.id <> ?1)",
             (cube_id,),
         )
+        connection.execute("DELETE FROM unread WHERE cube_id = ?", (cube_id,))
         connection.execute("DELETE FROM version WHERE cube_id = ?", (cube_id,))
         connection.execute("DELETE FROM link WHERE from_id = ?1 OR to_id = ?1", (cube_id,))
         connection.execute("DELETE FROM tag WHERE cube_id = ?", (cube_id,))

@@ -8,57 +8,24 @@ from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
 
-import msgspec
-
 from ondevice.errors import StoreError, UsageError
-from ondevice.memory import _cubes, _forget
-from ondevice.memory._derive import derive
+from ondevice.memory import _cubes, _derive, _forget
 from ondevice.memory._documents import chunks, read_file
+from ondevice.memory._reading import read_answer
 from ondevice.memory._recall import Recalled, quote
 from ondevice.memory._records import (
-    POSITION_BITS,
     Cube,
     Found,
+    History,
     Kind,
-    Link,
+    Remembered,
+    Statistics,
     Status,
-    Version,
+    Unread,
 )
 from ondevice.memory._secrets import redact
 from ondevice.memory._transfer import export_lines, export_markdown, import_lines
 from ondevice.store import Connection, Database
-
-
-class Remembered(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of storing a text."""
-
-    cube: Cube
-    facts: tuple[Cube, ...] = ()  # read from it, new ones only
-    left_out: tuple[str, ...] = ()  # kinds of secrets that were not stored
-
-
-class History(msgspec.Struct, frozen=True, kw_only=True):
-    """All that is known about a cube."""
-
-    cube: Cube
-    tags: tuple[str, ...]
-    versions: tuple[Version, ...]  # what it said before it was edited, oldest first
-    earlier: tuple[Cube, ...]  # what it supersedes, newest first
-    later: tuple[Cube, ...]  # what supersedes it, oldest first
-    links: tuple[Link, ...]
-
-
-class Statistics(msgspec.Struct, frozen=True, kw_only=True):
-    """How much is remembered."""
-
-    cubes: int
-    by_kind: dict[str, int]
-    by_status: dict[str, int]
-    sources: int
-    versions: int  # earlier ones
-    links: int
-    bytes: int  # of the store's file, conversations included
-    encrypted: bool
 
 
 class Memory:
@@ -80,17 +47,20 @@ class Memory:
         conversation_id: int,
         message_id: int,
         text: str,
-        typed: bool = True,
+        pasted: Iterable[str] = (),
         keep_secrets: bool = False,
         at: datetime | None = None,
     ) -> Remembered:
         """Remember a message of the user, within the transaction that saves it.
 
-        No facts are read from a text that was not ``typed`` but pasted or read from a file. A
-        message that was edited takes the place of what it said before.
+        No facts are read from those parts of the ``text`` that were ``pasted``. A message that
+        was edited takes the place of what it said before.
         """
         at = at or _now()
         content, left_out = (text, ()) if keep_secrets else redact(text)
+        for part in pasted:
+            text = text.replace(part, "\n") if part else text
+        typed = text if keep_secrets else redact(text)[0]
         row = connection.execute(
             "SELECT id, content FROM cube WHERE message_id = ?", (message_id,)
         ).fetchone()
@@ -109,7 +79,7 @@ class Memory:
             cube_id = row["id"]
             if row["content"] != content:
                 _cubes.edit(connection, cube_id, content, at)
-        facts = derive(connection, cube_id, content, at) if typed else ()
+        facts = _derive.derive(connection, cube_id, typed, at)
         return Remembered(
             cube=_cubes.get(connection, cube_id), facts=tuple(facts), left_out=left_out
         )
@@ -146,7 +116,7 @@ class Memory:
                     event_at=at or now,
                     written_at=now,
                 )
-                facts = derive(connection, cube_id, content, at or now)
+                facts = _derive.derive(connection, cube_id, content, at or now)
             else:
                 cube_id, facts = row["id"], []
             _cubes.tag(connection, cube_id, tags)
@@ -187,11 +157,33 @@ class Memory:
             return _cubes.get_many(connection, added)
 
     def edit(self, cube_id: int, content: str) -> Cube:
-        """Correct a cube; what it said before stays in its history."""
+        """Correct a cube; what it said before stays in its history.
+
+        The facts that were read from a turn or a note are read anew.
+        """
+        now = _now()
         with self.database.write() as connection:
-            _cubes.get(connection, cube_id)
-            _cubes.edit(connection, cube_id, content, _now())
+            cube = _cubes.get(connection, cube_id)
+            _cubes.edit(connection, cube_id, content, now)
+            if cube.kind in ("turn", "note"):
+                _derive.derive(connection, cube_id, content, now)
             return _cubes.get(connection, cube_id)
+
+    # ------------------------------------------------------------------ reading
+
+    def unread(self) -> Unread | None:
+        """The latest that the user has stated and no model has read for facts, or None."""
+        with self.database.read() as connection:
+            return _derive.unread(connection)
+
+    def have_read(self, text: Unread, answer: str) -> list[Cube]:
+        """Keep the facts that a model's ``answer`` points at in ``text``; return what is new.
+
+        The question is :func:`read_question`. Nothing is kept if the text has been edited or
+        forgotten meanwhile.
+        """
+        with self.database.write() as connection:
+            return _derive.have_read(connection, text, read_answer(answer, text.text))
 
     def set_status(self, cube_id: int, status: Status) -> Cube:
         """Archive a cube, so that it is not recalled, or make it active again."""
@@ -244,13 +236,9 @@ class Memory:
             row = connection.execute(
                 "SELECT id FROM source WHERE conversation_id = ?", (conversation_id,)
             ).fetchone()
-            found = search(
-                connection,
-                text,
-                today=_now().date(),
-                limit=24,
-                without_source=row["id"] if row else None,
-            )
+            source = row and row["id"]
+            found = search(connection, text, today=_now().date(), limit=24, without_source=source)
+            found = _derive.told_in_full(connection, found, source)
         return quote(found, budget, count_tokens)
 
     def latest(
@@ -395,14 +383,6 @@ def _chain(connection: Connection, cube_id: int, near: str, far: str) -> list[Cu
         (cube_id,),
     )
     return _cubes.get_many(connection, [row["id"] for row in found])
-
-
-def parse_label(text: str) -> int:
-    """The id of the cube that people call ``3:17``. Raises :class:`UsageError` otherwise."""
-    source, _, position = text.partition(":")
-    if not (source.isascii() and source.isdigit() and position.isascii() and position.isdigit()):
-        raise UsageError(f"“{text}” is not the number of a memory, such as 3:17.")
-    return int(source) << POSITION_BITS | int(position)
 
 
 def _now() -> datetime:

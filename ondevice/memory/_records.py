@@ -7,6 +7,8 @@ from typing import Literal
 
 import msgspec
 
+from ondevice.errors import UsageError
+
 Kind = Literal["turn", "note", "fact", "profile", "lesson", "document"]
 Status = Literal["active", "superseded", "archived", "deleted"]
 SourceKind = Literal["conversation", "document", "notes", "facts"]
@@ -81,6 +83,54 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     confidence: float
 
 
+class Remembered(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of storing a text."""
+
+    cube: Cube
+    facts: tuple[Cube, ...] = ()  # read from it, new ones only
+    left_out: tuple[str, ...] = ()  # kinds of secrets that were not stored
+
+
+class History(msgspec.Struct, frozen=True, kw_only=True):
+    """All that is known about a cube."""
+
+    cube: Cube
+    tags: tuple[str, ...]
+    versions: tuple[Version, ...]  # what it said before it was edited, oldest first
+    earlier: tuple[Cube, ...]  # what it supersedes, newest first
+    later: tuple[Cube, ...]  # what supersedes it, oldest first
+    links: tuple[Link, ...]
+
+
+class Statistics(msgspec.Struct, frozen=True, kw_only=True):
+    """How much is remembered."""
+
+    cubes: int
+    by_kind: dict[str, int]
+    by_status: dict[str, int]
+    sources: int
+    versions: int  # earlier ones
+    links: int
+    bytes: int  # of the store's file, conversations included
+    encrypted: bool
+
+
+class Unread(msgspec.Struct, frozen=True, kw_only=True):
+    """What the user has stated and no model has read for facts yet."""
+
+    cube_id: int
+    text: str  # of what they typed: no code, no quotations, no questions
+    at: datetime  # when it was said
+
+
 def label(cube_id: int) -> str:
     """``3:17`` for position 17 of source 3."""
     return f"{cube_id >> POSITION_BITS}:{cube_id % POSITIONS}"
+
+
+def parse_label(text: str) -> int:
+    """The id of the cube that people call ``3:17``. Raises :class:`UsageError` otherwise."""
+    source, _, position = text.partition(":")
+    if not (source.isascii() and source.isdigit() and position.isascii() and position.isdigit()):
+        raise UsageError(f"“{text}” is not the number of a memory, such as 3:17.")
+    return int(source) << POSITION_BITS | int(position)

@@ -92,7 +92,7 @@ more, is also in the command palette.
             self.prompt.give_back(message.text)
         else:
             replaced = message.replaced.id if message.replaced else None
-            self.conversation.ask(message.text, message.attachments, replaced)
+            self.conversation.ask(message.text, message.attachments, replaced, message.pasted)
 
     @on(CommandGiven)
     async def obey(self, given: CommandGiven) -> None:

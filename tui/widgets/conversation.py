@@ -79,10 +79,17 @@ class Conversation(Transcript):
     # ------------------------------------------------------------------ one exchange at a time
 
     def ask(
-        self, text: str, attachments: Sequence[Attachment] = (), instead_of: int | None = None
+        self,
+        text: str,
+        attachments: Sequence[Attachment] = (),
+        instead_of: int | None = None,
+        pasted: Sequence[str] = (),
     ) -> None:
-        """Say ``text``, at the end or in place of an earlier message, and show the reply."""
-        self._begin(self._ask(text, attachments, instead_of))
+        """Say ``text``, at the end or in place of an earlier message, and show the reply.
+
+        Parts of it were ``pasted``.
+        """
+        self._begin(self._ask(text, attachments, instead_of, pasted))
 
     def regenerate(self, view: MessageView) -> None:
         """Have another reply: another one than this, or another one to this message."""
@@ -133,7 +140,11 @@ class Conversation(Transcript):
         self._exchange = self.run_worker(exchange)
 
     async def _ask(
-        self, text: str, attachments: Sequence[Attachment], instead_of: int | None
+        self,
+        text: str,
+        attachments: Sequence[Attachment],
+        instead_of: int | None,
+        pasted: Sequence[str],
     ) -> None:
         if instead_of is not None:
             await self.cut([message.id for message in self.messages].index(instead_of))
@@ -142,7 +153,7 @@ class Conversation(Transcript):
         view = UserMessage(text=text, attachments=attachments)
         await self.mount(view)
         try:
-            said = await asyncio.to_thread(self._say, text, attachments, instead_of)
+            said = await asyncio.to_thread(self._say, text, attachments, instead_of, pasted)
         except OndeviceError as error:
             await self.note(str(error), error=True)
             self._tell_end(None)
@@ -155,7 +166,11 @@ class Conversation(Transcript):
         await self._answer(Reply(recalled=said.recalled), said.message_id)
 
     def _say(
-        self, text: str, attachments: Sequence[Attachment], instead_of: int | None
+        self,
+        text: str,
+        attachments: Sequence[Attachment],
+        instead_of: int | None,
+        pasted: Sequence[str],
     ) -> chats.Said:
         if self.id_in_store is None:
             self.id_in_store = self.store.create(self._system, private=self.private)
@@ -165,6 +180,7 @@ class Conversation(Transcript):
             self.id_in_store,
             text,
             attachments,
+            pasted=pasted,
             instead_of=instead_of,
             recall=min(_RECALL, room),
         )

@@ -96,7 +96,8 @@ said before. Type `/` for commands and `@` to attach a file. What is long and pa
             going += [a for a in replaced.attachments if a.name in text and a.name not in names]
         self.revise(None)
         self._history.add(text)
-        self.post_message(Submitted(text, tuple(going), replaced))
+        pasted = tuple(self._pastes.lines(text))
+        self.post_message(Submitted(text, tuple(going), replaced, pasted))
 
     def action_newline(self) -> None:
         self.insert("\n")

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ondevice.store._sqlite import Connection
-from ondevice.store.migrations import m001_conversations, m002_memory, m003_branches
+from ondevice.store.migrations import m001_conversations, m002_memory, m003_branches, m004_unread
 
 #: Applied in order; ``PRAGMA user_version`` is how many have been.
 MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     m001_conversations.migrate,
     m002_memory.migrate,
     m003_branches.migrate,
+    m004_unread.migrate,
 )
