@@ -179,7 +179,7 @@ def test_the_grammar_lets_a_model_only_point(default_model: Path, text: str) -> 
 def test_a_model_reads_what_is_unread_until_nothing_is(
     chats: Chats, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = FakeEngine(["pet | me | adopted", " a greyhound"], ["none"])
+    engine = FakeEngine(asides=(["pet | me | adopted", " a greyhound"], ["none"]))
     loaded = engine.load(Load(path="model.gguf"))
     assert not can_learn(loaded)  # too small
     monkeypatch.setattr("ondevice.chats._learn._LEAST_PARAMETERS", 1)

@@ -212,7 +212,8 @@ async def test_what_was_typed_is_read_for_facts_while_the_user_is_away(
     monkeypatch.setattr("ondevice.chats._learn._LEAST_PARAMETERS", 1)
     monkeypatch.setattr("tui.learning._on_battery", lambda: False)
     monkeypatch.setattr(OndeviceApp, "_think_of_title", lambda *_: None)
-    engine = FakeEngine(["Nice."], [Gate()], ["So."], ["pet | me | adopted a greyhound"], ["."])
+    read = ["pet | me | adopted a greyhound"]
+    engine = FakeEngine(["Nice."], ["So."], asides=([Gate()], read, ["."]))
     async with open_app(engine) as user:
         app = user.pilot.app
         assert isinstance(app, OndeviceApp)
