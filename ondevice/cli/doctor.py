@@ -192,7 +192,7 @@ def _model(settings: Settings) -> Finding:
     return Finding(
         topic="model",
         text=f"{file.name} {file.quantization}, {_gb(chosen.peak_bytes)} with a context of "
-        f"{chosen.n_ctx} tokens. {why(chosen, ram)}",
+        f"{chosen.n_ctx} tokens. {why(chosen, ram, settings.ctx)}",
         level="note" if chosen.streamed_bytes else "fine",
         mend="A smaller model may be faster: ondevice fit" if chosen.streamed_bytes else "",
         figures={"peak_bytes": chosen.peak_bytes, "streamed_bytes": chosen.streamed_bytes},

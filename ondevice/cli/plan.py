@@ -25,7 +25,7 @@ class PlanReport(msgspec.Struct, frozen=True, kw_only=True):
     """What ``--json`` prints of a plan."""
 
     model: str
-    kind: str  # "resident" or "window"
+    kind: str  # "resident", "window" or "stack"
     why: str
     n_ctx: int  # tokens
     kv_type: str
@@ -45,11 +45,11 @@ class PlanReport(msgspec.Struct, frozen=True, kw_only=True):
     measured: bool  # False: the speeds of this machine are guessed, see ``ondevice plan --measure``
 
     @classmethod
-    def of(cls, chosen: Plan, ram: AvailableRam, measured: bool) -> PlanReport:
+    def of(cls, chosen: Plan, ram: AvailableRam, n_ctx: int | None, measured: bool) -> PlanReport:
         return cls(
             model=chosen.file.name,
             kind=chosen.kind,
-            why=why(chosen, ram),
+            why=why(chosen, ram, n_ctx),
             n_ctx=chosen.n_ctx,
             kv_type=chosen.kv_type,
             drafter=chosen.drafter.name if chosen.drafter else None,
@@ -89,7 +89,7 @@ def command(settings: Settings, name: str | None, measure: bool, as_json: bool) 
     if choice.request.drafter:
         settings = replace(settings, draft=choice.request.drafter)
     chosen = plan_of(choice.model.path, settings, ram, measured)
-    report = PlanReport.of(chosen, ram, measured is not speeds.USUAL)
+    report = PlanReport.of(chosen, ram, settings.ctx, measured is not speeds.USUAL)
     if as_json:
         click.echo(msgspec.json.encode(report))
         return

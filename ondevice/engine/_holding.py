@@ -147,7 +147,7 @@ def hold(request: Load, on_progress: Callable[[float], None], cancel: threading.
             raise LoadCancelled
         return Holding(
             plan=chosen,
-            why=why(chosen, ram),
+            why=why(chosen, ram, request.n_ctx),
             model=model,
             context=context,
             weights=weights,

@@ -171,8 +171,8 @@ def quality_of(weights_bytes: int, n_params: float) -> float:
     return _between(weights_bytes * 8 / max(1, n_params), _BITS_QUALITY)
 
 
-def why(chosen: Plan, ram: AvailableRam) -> str:
-    """A plain sentence."""
+def why(chosen: Plan, ram: AvailableRam, n_ctx: int | None = None) -> str:
+    """A plain sentence or a few; ``n_ctx`` is the length of context that was asked for, if any."""
     whole = chosen.need.total
     if chosen.kind == "stack" and not chosen.streamed_bytes:
         reason = (
@@ -191,6 +191,11 @@ def why(chosen: Plan, ram: AvailableRam) -> str:
         )
     if chosen.kv_type != "f16":
         reason += f" The KV cache is kept in {chosen.kv_type} to save room."
+    if n_ctx is None and chosen.n_ctx < min(_CONTEXTS[0], chosen.file.n_ctx_train):
+        reason += (
+            f" Its context has {chosen.n_ctx} tokens at first, which leaves more room for weights, "
+            "and grows with the conversation."
+        )
     if chosen.drafter:
         reason += f" {chosen.drafter.name} drafts for it."
     return reason
