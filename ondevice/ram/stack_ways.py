@@ -27,7 +27,7 @@ _LOSS = 2.0
 
 # Bytes of planes a second, for each multiply-add with Q4_K: a plane more takes its time, too. For
 # prompts multiply-adds, whatever the planes. Then what each product takes beside: all measured.
-_DECODING, _PREFILLING = 0.12, 0.15
+_DECODING, _PREFILLING = 0.14, 0.15
 _PRODUCT_SECONDS = 5e-6
 
 _EXPANDED = 5_000_000  # bytes: rows that are being computed with, and pages of the file
