@@ -11,6 +11,7 @@ import pytest
 from terminal_user import User, at_the_terminal
 from textual.events import Paste
 
+from ondevice import config
 from ondevice.chats import Chats
 from ondevice.engine._fake import FakeEngine, Gate
 from ondevice.engine.messages import Generate
@@ -164,6 +165,73 @@ async def test_a_note_is_remembered_recalled_shown_and_forgotten(
         await user.pilot.press("escape")
         await user.until(lambda: "With 1 memory" not in user.screen, "forgotten")
     assert not [hit for hit in chats.memory.search("pears").hits if "Ana" in hit.cube.content]
+
+
+async def test_which_memories_a_reply_used_and_why(chats: Chats, open_app: OpenApp) -> None:
+    chats.memory.add("My sister Ana likes pears.")
+    chats.memory.add("The bins go out on Monday.")
+    async with open_app(FakeEngine(["Pears."]), size=(100, 30)) as user:
+        await user.says("What fruit does my sister like?")
+        await user.sees("With 1 memory")
+        await user.is_idle()
+        await user.pilot.press("shift+tab", "m")
+        await user.sees("Memory: used by the reply")
+        await user.sees("says sister, like")
+        assert "Monday" not in user.screen
+        await user.pilot.press("escape")
+        await user.says("/used")
+        await user.sees("says sister, like")
+
+
+async def test_memories_are_filtered_archived_and_followed_along_their_links(
+    chats: Chats, open_app: OpenApp
+) -> None:
+    chats.memory.add("I live in Porto.")
+    chats.memory.add("The bins go out on Monday.")
+    chats.memory.add("I live in Lisbon.")
+    async with open_app(FakeEngine(), size=(100, 30)) as user:
+        await user.pilot.press("ctrl+o")
+        await user.sees("Lisbon")
+        await user.pilot.press("f4")
+        await user.sees("What to show?")
+        await user.pilot.press("down", "down", "enter")
+        await user.sees("Memory: facts")
+        await user.until(lambda: "bins" not in user.screen, "only facts")
+        await user.pilot.press("f3")
+        await user.sees("rests on: I live in Lisbon.")
+        await user.sees("replaces: ")
+        await user.pilot.press("escape", "f4")
+        await user.sees("What to show?")
+        await user.pilot.press("enter")
+        await user.sees("Memory ─")
+        await user.pilot.press(*"bins")
+        await user.until(lambda: "Lisbon" not in user.screen, "found")
+        await user.pilot.press("f6")
+        await user.sees("Nothing has these words.")
+    assert [cube.content for cube in chats.memory.latest(status="archived")] == [
+        "The bins go out on Monday."
+    ]
+
+
+async def test_the_memory_is_paused_and_goes_on(chats: Chats, open_app: OpenApp) -> None:
+    async with open_app(FakeEngine(["Good."]), size=(100, 30)) as user:
+        await user.says("I live in Porto.")
+        await user.is_idle()
+        await user.pilot.press("ctrl+o")
+        await user.sees("I live in Porto.")
+        await user.pilot.press("f5")
+        await user.sees("Memory (paused)")
+        await user.pilot.press("escape")
+        await user.until(lambda: "memory paused" in user.status, "paused")
+        await user.says("My cat is called Mia.")
+        await user.is_idle()
+        assert not chats.memory.search("cat").hits
+        assert not config.load().memory
+        await user.says("/pause")
+        await user.until(lambda: "paused" not in user.status, "on again")
+        await user.says("My dog is called Rex.")
+        await user.is_idle()
+    assert chats.memory.search("dog").hits
 
 
 async def test_from_a_memory_to_the_message_it_was_read_from(

@@ -35,6 +35,8 @@ COMMANDS = (
     Command("remember", "remember", "Remember a note", "TEXT"),
     Command("forget", "memory", "Find memories and forget them for good", "[WORDS]"),
     Command("memory", "memory", "See what is remembered", "[WORDS]"),
+    Command("used", "used", "See which memories the last reply used, and why"),
+    Command("pause", "pause", "Remember and recall nothing for now, or do so again"),
     Command("private", "private", "Begin a chat that is written nowhere, or close it"),
     Command("models", "models", "Choose, fetch and load a model"),
     Command("ram", "ram", "See what is in RAM, and change how much may be"),

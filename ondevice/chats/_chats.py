@@ -198,6 +198,10 @@ class Chats:
         """Take it out of the list without deleting it, or bring it back."""
         self._set(conversation_id, "archived", archived)
 
+    def pause(self, conversation_id: int, paused: bool = True) -> None:
+        """Remember nothing of it and recall nothing in it, or do so again."""
+        self._set(conversation_id, "private", paused)
+
     def delete(self, conversation_id: int, *, forget: bool = False) -> None:
         """Remove the conversation for good: no byte of it stays in a file of the store.
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from datetime import date
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ondevice.memory._query import forms
+from ondevice.memory._query import forms, read_query
 from ondevice.store import Connection
 
 _K1 = 1.2  # BM25's usual value
@@ -78,6 +79,13 @@ def places(connection: Connection, word: str) -> _Ids:
     term = _stems(connection, forms(word))
     few = _frequency(connection, term) <= _POSTINGS
     return _places(connection, term) if few else np.empty(0, np.int64)
+
+
+def shared_words(connection: Connection, text: str, content: str) -> tuple[str, ...]:
+    """The words of ``text`` that ``content`` says, in any form that a search finds."""
+    said = set(_stems(connection, [content]))
+    words = read_query(text, date.min).words
+    return tuple(word for word in words if not said.isdisjoint(_stems(connection, forms(word))))
 
 
 def _stems(connection: Connection, words: Iterable[str]) -> _Term:

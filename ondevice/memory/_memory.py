@@ -241,6 +241,13 @@ class Memory:
             found = _derive.told_in_full(connection, found, source)
         return quote(found, budget, count_tokens)
 
+    def shared_words(self, text: str, cubes: Sequence[Cube]) -> list[tuple[str, ...]]:
+        """For each cube the words of ``text`` that it says, in any form; often why it was found."""
+        from ondevice.memory._match import shared_words  # noqa: PLC0415 - numpy comes with it
+
+        with self.database.read() as connection:
+            return [shared_words(connection, text, cube.content) for cube in cubes]
+
     def latest(
         self,
         *,

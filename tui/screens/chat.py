@@ -22,7 +22,6 @@ from tui.messages import CommandGiven, ReplyEnded, ReplyProgressed, Submitted, T
 from tui.model_work import Kind, ModelWork
 from tui.screens.chat_keeping import ChatKeeping
 from tui.screens.chat_memory import ChatMemory
-from tui.screens.chat_settings import ChatSettings
 from tui.screens.chat_tabs import ChatTabs
 from tui.screens.chat_turns import ChatTurns
 
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
 _LOOK_AT_RAM = 1.0  # seconds
 
 
-class ChatScreen(ChatTurns, ChatTabs, ChatKeeping, ChatMemory, ChatSettings):
+class ChatScreen(ChatTurns, ChatTabs, ChatKeeping, ChatMemory):
     AUTO_FOCUS = "Prompt"
     HELP = """\
 ## The chat

@@ -123,7 +123,8 @@ class ChatBase(Screen[None]):
         """Say what the conversation is doing, and what else is open."""
         here = self.conversation
         self.status.doing, self.status.estimate = here.doing, here.per_second
-        self.status.statistics, self.status.private = here.statistics, here.private
+        self.status.statistics, self.status.private = here.statistics, self.in_private
+        self.status.paused = here.private and not self.in_private
         titles = [f"{'… ' if one.replying else ''}{one.title}" for one in self.conversations]
         self.tab_bar.show(titles, self._place)
 

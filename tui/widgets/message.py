@@ -37,6 +37,7 @@ type goes to the prompt. Where there is more than one version, left and right sw
         Binding("q", "screen.quote", "Quote", id="message.quote"),
         Binding("e", "screen.edit", "Edit", id="message.edit"),
         Binding("r", "screen.regenerate", "Again", id="message.regenerate"),
+        Binding("m", "screen.used", "Memories", id="message.used"),
         Binding("g", "screen.go_on", "Go on", id="message.go_on"),
     ]
 

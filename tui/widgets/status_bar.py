@@ -22,7 +22,9 @@ class StatusBar(Widget):
     loaded: reactive[float | None] = reactive(None)
     """How much of a model is loaded, 0 … 1; None: none is being loaded."""
     private: reactive[bool] = reactive(False)
-    """Whether the chat is kept out of the memory."""
+    """Whether the chat is in RAM only."""
+    paused: reactive[bool] = reactive(False)
+    """Whether the chat is kept out of the memory, but not of the store."""
     doing: reactive[str] = reactive("")
     estimate: reactive[float | None] = reactive(None)
     """Tokens a second of the reply under way; None: none is, or it has only begun."""
@@ -50,7 +52,7 @@ class StatusBar(Widget):
 
     def _figures(self) -> list[str]:
         """The most important first."""
-        figures = ["private"] if self.private else []
+        figures = ["private"] if self.private else ["memory paused"] if self.paused else []
         if self.loaded is None and self.n_ctx is not None:
             last = self.statistics
             if self.estimate is not None:
