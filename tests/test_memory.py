@@ -91,6 +91,13 @@ def test_a_new_value_supersedes_the_old_one_and_both_are_found(memory: Memory) -
     assert found == ["The user lives in Berlin.", "The user lives in Lyon."]
 
 
+def test_what_was_so_before_comes_first_when_it_is_asked_for(memory: Memory) -> None:
+    memory.add("I live in Lyon", at=MAY)
+    memory.add("I've just moved to Berlin", at=JUNE)
+    for question in ("Where did I live before I moved?", "Where did I use to live previously?"):
+        assert "Lyon" in memory.search(question, kinds=["fact"]).hits[0].cube.content
+
+
 def test_an_older_text_that_comes_later_does_not_overrule(memory: Memory) -> None:
     say(memory, "I live in Berlin", message=1, at=JULY)
     say(memory, "I live in Lyon", message=2, at=MAY)

@@ -128,6 +128,18 @@ def test_a_day_alone_is_enough(talks: Talks) -> None:
     assert talks.find("What did I do yesterday?") == ["I mended the fence."]
 
 
+def test_days_may_be_told_by_an_event_of_the_users_life(talks: Talks) -> None:
+    talks.tell("2023-05-01", "I have a flat with a balcony.")
+    talks.tell("2023-11-20", "I moved to Bergen.", "Everything is in boxes.")
+    talks.tell("2024-03-01", "I have a flat with a garden.")
+    assert talks.find("Which flat did I have before I moved?")[0].endswith("balcony.")
+    assert talks.find("Which flat do I have since I moved?")[0].endswith("garden.")
+    assert talks.find("Which flat did I have before I went to the moon?")[:2] == [
+        "I have a flat with a balcony.",
+        "I have a flat with a garden.",
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "first", "last"),
     [

@@ -39,6 +39,15 @@ child children|foot feet|life lives|man men|mouse mice|person people|tooth teeth
 _FORMS_OF = {form: group for group in map(str.split, re.split(r"[|\n]", _FORMS)) for form in group}
 
 
+#: “Where did I live before I moved?”: the days are those before the turn that tells of the move.
+_ANCHOR = re.compile(r"\b(before|after|since) ((?:I|we|my|our)\b[^?.!,]+)", re.IGNORECASE)
+_ONCE = re.compile(
+    r"\b(?:used to|previous(?:ly)?|former(?:ly)?|earlier|originally|at first|no longer"
+    r"|before (?:I|we|that|then|my|our)|old (?:home|house|flat|job|address|boss|employer|name))\b",
+    re.IGNORECASE,
+)
+
+
 @dataclass(frozen=True)
 class Query:
     """A question, taken apart."""
@@ -47,6 +56,7 @@ class Query:
     names_of_days: frozenset[str]  # those of the words that only say when it was
     days: Days
     asks_when: bool
+    asks_once: bool  # what was so and is no longer
 
 
 def read_query(text: str, today: date) -> Query:
@@ -58,7 +68,20 @@ def read_query(text: str, today: date) -> Query:
         names_of_days=frozenset(words).difference(_WORD.findall(rest.lower())),
         days=days,
         asks_when=text.lstrip().lower().startswith("when"),
+        asks_once=_ONCE.search(text) is not None,
     )
+
+
+def anchor(text: str) -> tuple[str, str, str] | None:
+    """Of a question such as “Where did I live before I moved?” what it asks, “before”, the event.
+
+    None for a question that names no event of the user's own life.
+    """
+    found = _ANCHOR.search(text)
+    if found is None:
+        return None
+    asked = f"{text[: found.start()]} {text[found.end() :]}".strip(" ?.!,")
+    return (asked, found[1].lower(), found[2]) if asked else None
 
 
 def forms(word: str) -> list[str]:

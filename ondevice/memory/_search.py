@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from typing import cast
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ondevice.memory import _cubes
 from ondevice.memory._dates import TIME_EXPRESSION, Days
 from ondevice.memory._match import Matches, match, places
-from ondevice.memory._query import Query, read_query
+from ondevice.memory._query import Query, anchor, read_query
 from ondevice.memory._records import POSITION_BITS, Found, Hit, Kind, Status
 from ondevice.store import Connection, Row
 
@@ -26,8 +26,10 @@ _SPEAKER = 2.0  # factor for a cube of the one speaker whom the question names
 _DAY = 1.0  # added to a factor of 1 for a day in the period asked for; twice for the very day
 _WHEN = 1.3  # factor for a cube with a time expression, when the question asks for a time
 _QUESTION = 0.75  # factor for a cube that asks something itself
-_SUPERSEDED = 0.5  # factor for a cube that is no longer so
+_SUPERSEDED = 0.5  # factor for a cube that is no longer so; its inverse if that is asked for
 _BY_DAY = 0.01  # score of a cube that has no word of the question, but is of the day it asks for
+_FAR = date.max - timedelta(days=1)  # in the future
+_TOLD = 0.5  # confidence with which an event counts as remembered
 _CANDIDATES = 600  # cubes whose rows are looked at
 _SESSION_CUBES = 5  # best cubes that count for their source, the r-th one by 1/r
 _MENTION = 0.5  # added to the score of a source in which a speaker whom the question names is named
@@ -47,7 +49,7 @@ def search(
 
     Empty ``kinds`` are all kinds; ``without_source`` is the id of a source to leave out.
     """
-    query = read_query(text, today)
+    query = _anchored(connection, text, today, without_source) or read_query(text, today)
     speakers = [word for word in query.words if _is_speaker(connection, word)]
     words = [word for word in query.words if word not in speakers]
     if not words:  # nothing is asked but a name
@@ -83,6 +85,22 @@ class _Candidate:
     coverage: float
     has: NDArray[np.bool_]  # (words,)
     by_speaker: bool  # always true when the question names none
+
+
+def _anchored(
+    connection: Connection, text: str, today: date, without_source: int | None
+) -> Query | None:
+    """A question about the days before or after an event that is remembered; None: it is not."""
+    if (parts := anchor(text)) is None:
+        return None
+    asked, when, event = parts
+    told = search(connection, event, today=today, limit=1, without_source=without_source)
+    if told.confidence < _TOLD:
+        return None
+    day = told.hits[0].cube.event_at.date()
+    before = when == "before"
+    span = (date.min, day - timedelta(days=1)) if before else (day, _FAR)
+    return replace(read_query(asked, today), days=Days(span=span), asks_once=before)
 
 
 def _is_speaker(connection: Connection, word: str) -> bool:
@@ -145,7 +163,7 @@ def _factor(row: Row, query: Query) -> float:
     if content.rstrip().endswith("?"):
         factor *= _QUESTION
     if row["status"] == "superseded":
-        factor *= _SUPERSEDED
+        factor *= 1 / _SUPERSEDED if query.asks_once else _SUPERSEDED
     return factor
 
 
