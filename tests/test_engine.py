@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import llama_cpp
+import msgspec
 import psutil
 import pytest
 
@@ -337,8 +338,8 @@ def test_a_drafter_saves_passes_and_changes_nothing(default_model: Path, tmp_pat
     params = llama_cpp.llama_model_quantize_default_params()
     params.ftype, params.allow_requantize = llama_cpp.LLAMA_FTYPE_MOSTLY_F16, True
     assert llama_cpp.llama_model_quantize(bytes(default_model), bytes(wide), params) == 0
-    plain = Load(path=str(wide), n_ctx=512)
-    drafted = Load(path=str(wide), n_ctx=512, ram=300_000_000, drafter=str(default_model))
+    plain = Load(path=str(wide), n_ctx=512, kv_type="f16")
+    drafted = msgspec.structs.replace(plain, ram=320_000_000, drafter=str(default_model))
     question = (SYSTEM, Turn("user", "Tell me a story about a fox."))
     replies = []
     for request in (plain, drafted):
