@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ondevice.llama import PLANES, Context, EvalHook, PlanesShape
+from ondevice.ram import available
 from ondevice.stack import _layout
 from ondevice.stack._calibrate import (
     divergence,
@@ -28,7 +29,7 @@ from ondevice.weights import gguf
 _TOKENS = 64
 _CURVE_POINTS = 16  # sizes at which the divergence is measured
 _MEASURED_PLANES = (4, 6)  # of one matrix, while all others have all; of small ones, only the first
-_RAM = 500_000_000  # bytes for the weights meanwhile, if it can do with that
+_RAM = 450_000_000  # bytes for the weights meanwhile, if it can do with that
 
 #: Matrix → weighted squared error left by 0 … PLANES planes, for each chunk.
 Errors = Mapping[str, npt.NDArray[np.float64]]
@@ -48,7 +49,9 @@ def measure(
     file = gguf.read(path)
     budget = max(_RAM, StackFile.of(file).least_whole_bytes)
     with ExitStack() as open_:
-        stack = Stack(file, budget, whole=True, threads=threads)
+        # Every pass reads the same: past the page cache only if there is no room in it.
+        cached = file.file_bytes < available.look().usable
+        stack = Stack(file, budget, whole=True, cached=cached, threads=threads)
         open_.callback(stack.close)
         model = stack.load_model()
         open_.callback(model.close)
@@ -168,9 +171,13 @@ def _levels(
 def _curve(
     names: list[str], order: list[BlockId], qualities: Mapping[int, Quality]
 ) -> dict[str, Quality]:
-    """The quality after each block, in between the measured ones on a line in the logarithm."""
+    """The quality after each block, in between the measured ones on a line in the logarithm.
+
+    More blocks are never expected to be worse, whatever chance made of a short text.
+    """
     points = sorted(qualities)
     logs = np.log([np.maximum(qualities[point], 1e-5) for point in points])
+    logs = np.maximum.accumulate(logs[::-1])[::-1]
     at = np.arange(len(order) + 1)
     lines = np.exp([np.interp(at, points, of) for of in logs.T]).T
     every = [Quality(float(kl), float(perplexity)) for kl, perplexity in lines]

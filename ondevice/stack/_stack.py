@@ -41,7 +41,8 @@ class Stack:
 
     What does not fit is left out: the model is less exact. With ``whole``, it is read from the
     disk for each pass instead: the model is what it is in RAM, but slower. The handler that
-    :meth:`resident` gives then computes with what is in RAM alone, as for a draft.
+    :meth:`resident` gives then computes with what is in RAM alone, as for a draft. ``cached`` lets
+    the system keep what is read for it, if there is room.
 
     Raises :class:`MemoryShortError` if too little fits, :class:`ModelFileError` for a damaged file
     and :class:`LoadCancelled` when ``on_progress`` (0 … 1) returns False.
@@ -53,6 +54,7 @@ class Stack:
         budget_bytes: int | None = None,
         *,
         whole: bool = False,
+        cached: bool = False,
         threads: int | None = None,
         on_progress: Callable[[float], bool] = lambda _: True,
     ) -> None:
@@ -60,7 +62,7 @@ class Stack:
         self._tensors = list(file.tensors.values())
         self._n_resident = 0  # of the tensors
         self._checked: set[str] = set()
-        self._reader = Reader([file.path])
+        self._reader = Reader([file.path], cached=cached)
         self._ring: Ring | None = None
         self._waited = 0.0  # seconds, for rings that are gone
         self._arena = Arena(-(-file.file_bytes // PAGE) * PAGE)

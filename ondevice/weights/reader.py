@@ -94,11 +94,12 @@ class _Identity:
 class _File:
     """One open file."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, cached: bool) -> None:
         self.path = path
+        self._cached = cached
         self._lock = threading.Lock()
         try:
-            self._fd, self.direct = _open_past_cache(path)
+            self._fd, self.direct = (_open(path), False) if cached else _open_past_cache(path)
             self._identity = _Identity.of(os.fstat(self._fd))
         except OSError as error:
             raise self._failed(error) from error
@@ -135,7 +136,7 @@ class _File:
                 if n_read == 0:
                     raise self._changed()
                 done += n_read
-            if not self.direct and hasattr(os, "posix_fadvise"):
+            if not self.direct and not self._cached and hasattr(os, "posix_fadvise"):
                 os.posix_fadvise(self._fd, offset, wanted, os.POSIX_FADV_DONTNEED)
             if _Identity.of(os.fstat(self._fd)) != self._identity:
                 raise self._changed()
@@ -153,8 +154,7 @@ class _File:
     def _open_cached(self) -> int:
         with self._lock:
             if self._cached_fd is None:
-                flags = getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
-                self._cached_fd = os.open(self.path, os.O_RDONLY | flags)
+                self._cached_fd = _open(self.path)
                 if hasattr(os, "posix_fadvise"):  # read what is asked for, and not ahead
                     os.posix_fadvise(self._cached_fd, 0, 0, os.POSIX_FADV_RANDOM)
             return self._cached_fd
@@ -178,12 +178,16 @@ class _File:
         return ModelFileError(f"{self.path} was changed while it was in use. Load the model again.")
 
 
+def _open(path: Path, flags: int = 0) -> int:
+    binary = getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+    return os.open(path, os.O_RDONLY | binary | flags)
+
+
 def _open_past_cache(path: Path) -> tuple[int, bool]:
     """A file descriptor, and whether its reads must be, and are, direct."""
-    flags = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
     if hasattr(os, "O_DIRECT"):
         try:
-            fd = os.open(path, flags | os.O_DIRECT)
+            fd = _open(path, os.O_DIRECT)
         except OSError as error:
             if error.errno != errno.EINVAL:
                 raise
@@ -196,7 +200,7 @@ def _open_past_cache(path: Path) -> tuple[int, bool]:
                     raise
             else:
                 return fd, True
-    fd = os.open(path, flags)
+    fd = _open(path)
     if sys.platform == "darwin":
         import fcntl  # noqa: PLC0415 - Unix only
 
@@ -205,11 +209,14 @@ def _open_past_cache(path: Path) -> tuple[int, bool]:
 
 
 class Reader:
-    """Reads spans of a model's files into memory, in the background."""
+    """Reads spans of a model's files into memory, in the background.
 
-    def __init__(self, paths: Sequence[Path]) -> None:
+    ``cached``: through the page cache after all, where there is room for all of the files.
+    """
+
+    def __init__(self, paths: Sequence[Path], *, cached: bool = False) -> None:
         """Raises :class:`ModelFileError` if a file cannot be opened."""
-        self._files = [_File(path) for path in paths]
+        self._files = [_File(path, cached=cached) for path in paths]
         self._pool = ThreadPoolExecutor(READS_IN_FLIGHT, thread_name_prefix="weights")
         self.direct = all(file.direct for file in self._files)
         self.bytes_read = 0
