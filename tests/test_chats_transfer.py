@@ -108,7 +108,25 @@ CHATGPT = [
             "d": {
                 "message": {"author": {"role": "assistant"}, "content": {"parts": ["Paris."]}},
                 "parent": "a",
-                "children": ["e"],
+                "children": ["e", "f", "g"],
+            },
+            "f": {
+                "message": {
+                    "author": {"role": "user"},
+                    "content": {"parts": ["About the user: …"]},
+                    "metadata": {"is_visually_hidden_from_conversation": True},
+                },
+                "parent": "d",
+                "children": [],
+            },
+            "g": {
+                "message": {
+                    "author": {"role": "assistant"},
+                    "content": {"parts": ["search('Paris')"]},
+                    "recipient": "python",
+                },
+                "parent": "d",
+                "children": [],
             },
             "e": {
                 "message": {"author": {"role": "tool"}, "content": {"content_type": "code"}},
@@ -130,7 +148,15 @@ CLAUDE = [
                 "created_at": "2025-01-02T03:04:05Z",
                 "attachments": [{"file_name": "map.txt", "extracted_content": "a map"}],
             },
-            {"sender": "assistant", "text": "Paris.", "created_at": "2025-01-02T03:04:06Z"},
+            {
+                "sender": "assistant",
+                "text": "",
+                "content": [
+                    {"type": "thinking", "thinking": "?"},
+                    {"type": "text", "text": "Paris."},
+                ],
+                "created_at": "2025-01-02T03:04:06Z",
+            },
         ],
     }
 ]
@@ -173,3 +199,40 @@ def test_what_is_no_export_is_refused_and_nothing_is_added(
     with pytest.raises(UsageError):
         chats.import_(tmp_path / "missing")
     assert chats.headings() == []
+
+
+def test_what_was_said_in_an_import_is_remembered_if_that_is_wanted(
+    chats: Chats, tmp_path: Path
+) -> None:
+    path = tmp_path / "conversations.json"
+    said = [
+        ("Ana", "2024-05-01T10:00:00Z", "I live in Porto."),
+        ("Old", "2021-02-03T10:00:00Z", ""),
+    ]
+    path.write_text(
+        json.dumps(
+            [
+                {
+                    "name": name,
+                    "created_at": at,
+                    "chat_messages": [
+                        {"sender": "human", "text": text or "I live in Faro.", "created_at": at},
+                        {"sender": "assistant", "text": "I live in Braga.", "created_at": at},
+                    ],
+                }
+                for name, at, text in said
+            ]
+        )
+    )
+    ids = chats.import_(path)
+    assert not chats.memory.search("live").hits
+    counts: list[int] = []
+    assert chats.remember(ids, counts.append) == 2
+    assert counts == [1, 2]
+    chats.remember(ids)  # again: nothing new
+    found = {hit.cube.content: hit.cube for hit in chats.memory.search("live").hits}
+    assert found["I live in Porto."].event_at.year == 2024
+    assert found["I live in Faro."].event_at.year == 2021
+    assert not [content for content in found if "Braga" in content]
+    facts = {cube.content: cube.status for cube in found.values() if cube.kind == "fact"}
+    assert sorted(facts.values()) == ["active", "superseded"], facts

@@ -135,7 +135,10 @@ async def test_a_chat_is_exported_and_imported(
         await user.pilot.press("ctrl+n")
         await user.until(lambda: "Hello" not in user.screen, "a new chat")
         await user.says(f"/import {tmp_path / 'a.json'}")
+        await user.sees("Remember it")
+        await user.pilot.press("down", "enter")
         await user.sees("Hello you.")
+        await user.sees("Of your messages, 1 are remembered.")
     assert "Hello **you**." in (tmp_path / "a.md").read_text()
     assert len(chats.headings()) == 2
 

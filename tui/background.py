@@ -11,7 +11,7 @@ from typing import TypeVar
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
-_FRAME = 0.03  # seconds: what comes faster is shown together
+_FRAME = 0.05  # seconds: what comes faster is shown together
 _PAUSE = 2  # times what it took to show the last batch: the rest of the app has its turn as well
 
 

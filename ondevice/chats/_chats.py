@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +16,7 @@ from ondevice.errors import StoreError, UsageError
 from ondevice.memory import Cube, Memory
 from ondevice.store import Connection, Database
 
-_TITLE_LENGTH = 60  # characters
+_TYPED = 1500  # characters that a message has at most which was typed
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +130,7 @@ class Chats:
                 "user",
                 text,
                 parent_id=_parent(connection, conversation_id, instead_of),
-                title=_title(text or " ".join(a.name for a in attachments)),
+                title=_transfer.beginning(text or " ".join(a.name for a in attachments)),
             )
             connection.executemany(
                 "INSERT INTO attachment VALUES (?, ?, ?, ?)",
@@ -233,15 +234,55 @@ class Chats:
             raise UsageError(f"{path} cannot be written: {error.strerror}.") from error
 
     def import_(self, path: Path) -> list[int]:
-        """Add the conversations of a file and return their ids; nothing of them is remembered.
+        """Add the conversations of a file and return their ids, oldest first.
+
+        Nothing of them is remembered unless :meth:`remember` is called.
 
         It may be an export of our own, of ChatGPT or of Claude. Raises :class:`UsageError` for
         anything else, and then adds nothing.
         """
-        transcripts = _foreign.read(path)
+        transcripts = sorted(_foreign.read(path), key=lambda one: one.created_at)
         with self.database.write() as connection:
             ids = [_transfer.insert(connection, transcript) for transcript in transcripts]
         return [id_ for id_ in ids if id_ is not None]
+
+    def remember(
+        self,
+        conversation_ids: Sequence[int],
+        on_progress: Callable[[int], None] | None = None,
+        cancel: threading.Event | None = None,
+    ) -> int:
+        """Remember what the user said in imported conversations, and return how many messages.
+
+        It counts as said when it was said. No facts are read from what is so long that it must
+        have been pasted. ``on_progress`` gets the number of messages so far; after a ``cancel``,
+        what is remembered stays, and to remember it again changes nothing.
+        """
+        count = 0
+        for conversation_id in conversation_ids:
+            with self.database.write() as connection:
+                if _is_private(connection, conversation_id):
+                    continue
+                rows = connection.execute(
+                    "SELECT id, content, created_at FROM message WHERE conversation_id = ? "
+                    "AND role = 'user' AND content <> '' ORDER BY position",
+                    (conversation_id,),
+                ).fetchall()
+                for row in rows:
+                    self.memory.remember_turn(
+                        connection,
+                        conversation_id=conversation_id,
+                        message_id=row["id"],
+                        text=row["content"],
+                        pasted=[row["content"]] if len(row["content"]) > _TYPED else [],
+                        at=datetime.fromisoformat(row["created_at"]).astimezone(),
+                    )
+            count += len(rows)
+            if on_progress:
+                on_progress(count)
+            if cancel and cancel.is_set():
+                break
+        return count
 
     def _set(self, conversation_id: int, column: str, value: str | bool) -> None:
         with self.database.write() as connection:
@@ -321,12 +362,6 @@ def _check(found: int) -> None:
         raise StoreError("This conversation was deleted. Begin a new one.")
 
 
-def _title(text: str) -> str:
-    """The beginning of ``text`` on one line."""
-    line = " ".join(text.split())
-    return line if len(line) <= _TITLE_LENGTH else line[: _TITLE_LENGTH - 1].rstrip() + "…"
-
-
 def _title_of(connection: Connection, conversation_id: int) -> str:
     row = connection.execute(
         "SELECT title FROM conversation WHERE id = ?", (conversation_id,)
@@ -346,7 +381,7 @@ def _beginning(connection: Connection, conversation_id: int) -> str:
     names = connection.execute(
         "SELECT name FROM attachment WHERE message_id = ? ORDER BY number", (row["id"],)
     )
-    return _title(row["content"] or " ".join(name for (name,) in names))
+    return _transfer.beginning(row["content"] or " ".join(name for (name,) in names))
 
 
 def _about_tokens(text: str) -> int:

@@ -34,10 +34,22 @@ class _Content(msgspec.Struct):
     parts: list[Any] = []  # texts, and objects such as pictures
 
 
+class _GPTMetadata(msgspec.Struct):
+    is_visually_hidden_from_conversation: bool | None = None
+
+
 class _GPTMessage(msgspec.Struct):
     author: _Author
     content: _Content
     create_time: float | None = None
+    recipient: str | None = None
+    metadata: _GPTMetadata | None = None
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether people were meant to read it: not a tool, and not what ChatGPT put in itself."""
+        hidden = self.metadata and self.metadata.is_visually_hidden_from_conversation
+        return self.recipient in (None, "all") and not hidden
 
 
 class _GPTNode(msgspec.Struct):
@@ -60,11 +72,22 @@ class _ClaudeFile(msgspec.Struct):
     extracted_content: str | None = None
 
 
+class _ClaudeBlock(msgspec.Struct):
+    type: str = ""
+    text: str | None = None
+
+
 class _ClaudeMessage(msgspec.Struct):
     sender: str
     created_at: datetime
     text: str = ""
+    content: list[_ClaudeBlock] = []  # of newer exports; others than texts are tools and thinking
     attachments: list[_ClaudeFile] = []
+
+    @property
+    def said(self) -> str:
+        texts = [block.text for block in self.content if block.type == "text" and block.text]
+        return "\n\n".join(texts) or self.text
 
 
 class _ClaudeChat(msgspec.Struct):
@@ -128,7 +151,8 @@ def _gpt_entries(chat: _GPTChat, created_at: datetime) -> Iterator[Entry]:
             continue
         seen.add(key)
         node = chat.mapping[key]
-        if (message := node.message) and (role := _ROLES.get(message.author.role)):
+        message = node.message
+        if message and message.is_shown and (role := _ROLES.get(message.author.role)):
             text = "\n\n".join(part for part in message.content.parts if isinstance(part, str))
             if text.strip():
                 yield Entry(
@@ -152,13 +176,13 @@ def _from_claude(chat: _ClaudeChat) -> Transcript:
             if file.extracted_content
         )
         role = _ROLES.get(message.sender)
-        if role and (message.text.strip() or attachments):
+        if role and (message.said.strip() or attachments):
             entries.append(
                 Entry(
                     id=str(len(entries)),
                     parent=entries[-1].id if entries else None,
                     role=role,
-                    content=message.text,
+                    content=message.said,
                     created_at=message.created_at,
                     attachments=attachments,
                     finish_reason="stop" if role == "assistant" else None,

@@ -11,6 +11,8 @@ from ondevice.chats._records import Attachment, Conversation
 from ondevice.engine.messages import FinishReason
 from ondevice.store import Connection
 
+_TITLE_LENGTH = 60  # characters
+
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A message in a file."""
@@ -91,6 +93,12 @@ def to_json(connection: Connection, conversation_id: int) -> bytes:
     return msgspec.json.format(msgspec.json.encode(export), indent=1)
 
 
+def beginning(text: str) -> str:
+    """The beginning of ``text`` on one line, as a title."""
+    line = " ".join(text.split())
+    return line if len(line) <= _TITLE_LENGTH else line[: _TITLE_LENGTH - 1].rstrip() + "…"
+
+
 def insert(connection: Connection, transcript: Transcript) -> int | None:
     """Add a conversation from a file and return its id; None: there is nothing in it."""
     if not transcript.messages:
@@ -100,7 +108,7 @@ def insert(connection: Connection, transcript: Transcript) -> int | None:
         "INSERT INTO conversation (title, system, created_at, updated_at) VALUES (?, ?, ?, ?) "
         "RETURNING id",
         (
-            " ".join(transcript.title.split()),
+            " ".join(transcript.title.split()) or beginning(transcript.messages[0].content),
             transcript.system,
             transcript.created_at.isoformat(),
             last.created_at.isoformat(),

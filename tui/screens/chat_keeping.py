@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,9 @@ from textual import work
 
 from ondevice.chats import Heading
 from ondevice.errors import OndeviceError
+from tui.background import in_thread
 from tui.screens.chat_base import ChatBase
+from tui.screens.dialogs import ChoiceScreen
 
 
 class ChatKeeping(ChatBase):
@@ -93,9 +96,34 @@ class ChatKeeping(ChatBase):
         except OndeviceError as error:
             self.notify(str(error), severity="error")
             return
-        self.notify("One chat was added." if len(ids) == 1 else f"{len(ids)} chats were added.")
-        if len(ids) == 1 and not self.conversation.replying:
+        added = "One chat was added." if len(ids) == 1 else f"{len(ids)} chats were added."
+        if len(ids) == 1:
             await self.go_to(ids[0], None)
+        if not (ids and self.settings.memory):
+            self.notify(added)
+            return
+        question = (
+            f"{added} Shall what you said there be remembered, as what you say here is? "
+            "/forget takes it back."
+        )
+        if await self.app.push_screen_wait(ChoiceScreen(question, "No", "Remember it")):
+            await self._remember(ids)
+
+    async def _remember(self, ids: list[int]) -> None:
+        notice = await self.conversation.note("Remembering …")
+        cancel = threading.Event()
+
+        async def show(counts: list[int]) -> None:
+            notice.say(f"Remembering … {counts[-1]} messages so far")
+
+        try:
+            count = await in_thread(
+                lambda put: self.store.remember(ids, put, cancel), show, cancel.set
+            )
+        except OndeviceError as error:
+            notice.say(str(error))
+        else:
+            notice.say(f"Of your messages, {count} are remembered.")
 
     async def _do(self, change: Callable[[], object], done: str) -> None:
         try:

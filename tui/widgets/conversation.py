@@ -116,9 +116,11 @@ class Conversation(Transcript):
         else:
             self._exchange.cancel()
 
-    async def note(self, text: str, *, error: bool = False) -> None:
+    async def note(self, text: str, *, error: bool = False) -> Notice:
         """Show a sentence from the app."""
-        await self.mount(Notice(text, error=error))
+        notice = Notice(text, error=error)
+        await self.mount(notice)
+        return notice
 
     async def show_version(self, message_id: int) -> None:
         """Show the branch with this message instead of its sibling."""

@@ -13,3 +13,7 @@ class Notice(Static):
 
     def __init__(self, text: str, *, error: bool = False) -> None:
         super().__init__(Content(printable(text)), classes="-error" if error else "")
+
+    def say(self, text: str) -> None:
+        """Another sentence in its place."""
+        self.update(Content(printable(text)))
