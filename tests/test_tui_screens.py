@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from terminal_user import User, at_the_terminal
 
 from ondevice import fit, models, paths
 from ondevice.chats import Chats
-from ondevice.config import Settings
+from ondevice.config import App, Settings
 from ondevice.engine._fake import FakeEngine
 from ondevice.engine.messages import Chunk, Notice
 from ondevice.errors import EngineDied
@@ -61,7 +62,8 @@ async def looks_like(name: str, user: User) -> None:
     picture = PICTURES / f"{name}-{size.width}x{size.height}.txt"
 
     def screen() -> str:
-        return re.sub(r"Thought for \d+ s", "Thought for 1 s", user.screen) + "\n"
+        seen = user.screen.replace("ansi-light  ", "textual-dark")  # one picture for all themes
+        return re.sub(r"Thought for \d+ s", "Thought for 1 s", seen) + "\n"
 
     if os.environ.get("ONDEVICE_TEST_ACCEPT"):
         await user.pilot.pause(0.5)
@@ -104,3 +106,24 @@ async def test_the_models(
         await user.pilot.press("ctrl+l")
         await user.sees("tok/s")
         await looks_like("models", user)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("theme", ["textual-dark", "ansi-light"])
+async def test_the_dialogs(chats: Chats, model: str, size: tuple[int, int], theme: str) -> None:
+    """They look alike in all themes but for the colours."""
+    at = datetime(2025, 5, 2, 12, tzinfo=UTC)
+    for said in ("The bins go out on Monday.", "世界 means world, שלום means peace."):
+        chats.memory.add(said, at=at)
+    async with at_the_terminal(
+        FakeEngine(), chats, model, size=size, first=True, app=App(theme=theme)
+    ) as user:
+        for name, keys in (
+            ("guide", ()),
+            ("help", ("escape", "f1")),
+            ("settings", ("escape", "f2")),
+            ("memory", ("escape", "ctrl+o")),
+            ("filter", ("f4",)),
+        ):
+            await user.pilot.press(*keys)
+            await looks_like(name, user)
