@@ -1,6 +1,7 @@
 """The terminal app with the fake engine, to be run in a terminal: ``fake_chat.py STORE REPLY…``.
 
-Each reply is a JSON list of pieces of text; null is a place where it waits until it is cancelled.
+The model is a file ``*.gguf`` beside the store, made if need be. Each reply is a JSON list of
+pieces of text; null is a place where it waits until it is cancelled.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ def script(pieces: list[str | None]) -> list[Step]:
 
 
 def main(store: str, *replies: str) -> int:
-    model = Path(store).with_name("Tiny-1B.gguf")
-    model.touch()
+    folder = Path(store).parent
+    (folder / "Tiny-1B.gguf").touch()
+    model = min(folder.glob("*.gguf"))
     engine = FakeEngine(*(script(json.loads(reply)) for reply in replies))
     with closing(Database(Path(store))) as database:
         app = OndeviceApp(engine, Chats(database), Settings(model=str(model)))

@@ -10,7 +10,9 @@ import struct
 import subprocess
 import termios
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -28,6 +30,7 @@ class PtyTerminal:
         command: Sequence[str],
         *,
         env: Mapping[str, str],
+        cwd: Path | None = None,
         size: tuple[int, int] = (80, 24),
         controlling: bool = True,
     ) -> None:
@@ -43,6 +46,7 @@ class PtyTerminal:
             stdout=theirs,
             stderr=theirs,
             env={**env, "TERM": "xterm-256color"},
+            cwd=cwd,
             start_new_session=True,
             preexec_fn=control if controlling else None,  # noqa: PLW1509 - only one thread
         )
@@ -68,13 +72,11 @@ class PtyTerminal:
 
     def sees(self, text: str) -> None:
         """Read until it has been written."""
-        while text.encode() not in self.written:
-            self._read(text)
+        self._read(lambda: text.encode() in self.written, text)
 
     def until_the_end(self) -> int:
         """Read until the program has ended; its exit code."""
-        while self.process.poll() is None:
-            self._read("the end")
+        self._read(lambda: self.process.poll() is not None, "the end")
         return self.process.returncode
 
     def vanish(self) -> None:
@@ -83,15 +85,10 @@ class PtyTerminal:
             os.close(self._ours)
             self._ours = -1
 
-    def _read(self, what: str) -> None:
+    def _read(self, done: Callable[[], bool], what: str) -> None:
         deadline = time.monotonic() + _PATIENCE
-        while time.monotonic() < deadline:
+        while not done():
+            assert time.monotonic() < deadline, f"{what!r} not in {self.written[-1500:]!r}"
             if select.select([self._ours], [], [], 0.1)[0]:
-                try:
+                with suppress(OSError):  # it has ended
                     self.written += os.read(self._ours, 65536)
-                except OSError:  # it has ended
-                    self.process.wait(_PATIENCE)
-                return
-            if self.process.poll() is not None:
-                return
-        raise AssertionError(f"{what!r} not in {self.written!r}")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
 from pathlib import Path
 
 import pytest
 
-from ondevice.chats import Chats
+from ondevice.chats import Attachment, Chats
 from ondevice.store import Database
 
 pytest.importorskip("termios", reason="needs pseudo-terminals")
@@ -22,7 +23,8 @@ def open_chat(home: Path, *replies: list[str | None], controlling: bool = True) 
     script = Path(__file__).with_name("fake_chat.py")
     command = [sys.executable, str(script), str(home / "store.db"), *map(json.dumps, replies)]
     root = str(Path(__file__).parent.parent)
-    return PtyTerminal(command, env={**os.environ, "PYTHONPATH": root}, controlling=controlling)
+    env = {**os.environ, "PYTHONPATH": root}
+    return PtyTerminal(command, env=env, cwd=home, controlling=controlling)
 
 
 @pytest.mark.parametrize("controlling", [True, False], ids=["told", "not told"])
@@ -55,3 +57,56 @@ def said(home: Path) -> list[str]:
     messages = chats.load(chats.headings()[0].id).messages
     database.close()
     return [message.content for message in messages]
+
+
+#: Each of them does something to a terminal: sets its title or clipboard, has it answer, clears or
+#: resets it, changes colours, moves the cursor, rings; some in the 8-bit spelling.
+HOSTILE = (
+    "\x1b]0;owned\x07\x1b]52;c;b3duZWQ=\x1b\\\x1b[6n\x1b[2J\x1bc\x1bP1$r\x1b\\\x1b_G\x1b\\"
+    "\x1b[31;5;7m\x9b31;5;7m\x9d0;owned\x9c\x90\x07\x08\r\x0b\x7f"
+)
+#: What the app itself may send: colours, places, modes, questions, the shape of the pointer.
+_ALLOWED = re.compile(
+    rb"\x1b\[[0-9;]*[mH]|\x1b\[\?[0-9;]+[hl]|\x1b\[\?[0-9]+\$p|\x1b\[[<>]?[0-9;]*u|\x1b\]22;[a-z-]+\x07"
+)
+
+
+def hostile(marker: str) -> str:
+    return f"{marker}{HOSTILE}"
+
+
+def test_no_escape_sequence_of_others_reaches_the_terminal(home: Path) -> None:
+    """From replies, titles, memories and names of files and models."""
+    home.mkdir()
+    database = Database(home / "store.db")
+    chats = Chats(database)
+    earlier = chats.create()
+    chats.say(earlier, hostile("EARLIER"), [Attachment(hostile("ATTACHED"), hostile("text"))])
+    chats.rename(earlier, hostile("TITLED"))
+    chats.memory.add(hostile("REMEMBERED"))
+    database.close()
+    name = HOSTILE.replace("/", "")
+    (home / f"A{name}.gguf").touch()  # the model
+    (home / "FILED.txt").write_text(hostile("text"))
+    (home / f"F{name}.txt").touch()
+    reply = (
+        hostile("ANSWERED") + f"\n```py\n{hostile('CODED')}\n```\n| {hostile('TABLED')} |\n|-|\n"
+    )
+    with open_chat(home, [reply]) as terminal:
+        terminal.sees("anything")
+        terminal.types("Look at @F")
+        terminal.sees("FILED.txt")
+        terminal.types("\t and say\r")
+        terminal.sees("ANSWERED")
+        terminal.sees("CODED")
+        terminal.sees("TABLED")
+        terminal.types("\x0f")  # the memory
+        terminal.sees("REMEMBERED")
+        terminal.types("\x1b[27u\x12")  # the chats
+        terminal.sees("TITLED")
+        terminal.types("\x1b[27u")
+        terminal.types("\x11")
+        assert terminal.until_the_end() == 0
+    text = _ALLOWED.sub(b"", terminal.written).decode()
+    assert not set(re.findall(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f].{0,20}", text))
+    assert not re.search(rb"(\x1b\[|\xc2\x9b)31;5;7m|\x1b\[6n|\x1b\[2J", terminal.written)

@@ -14,6 +14,7 @@ from textual import constants, events, on, work
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.driver import Driver
+from textual.notifications import SeverityLevel
 from textual.screen import Screen
 from textual.theme import Theme
 
@@ -22,6 +23,7 @@ from ondevice.config import Settings
 from ondevice.engine import EngineLike
 from ondevice.engine.messages import URL_SCHEMES
 from ondevice.errors import OndeviceError
+from ondevice.terminal import printable
 from tui.commands import COMMANDS
 from tui.learning import Learning
 from tui.messages import CommandGiven, ReplyEnded
@@ -109,6 +111,24 @@ class OndeviceApp(App[None]):
             if active.enabled and binding.description:
                 do = partial(self.run_action, binding.action, active.node)
                 yield SystemCommand(binding.description, self.get_key_display(binding), do)
+
+    def notify(
+        self,
+        message: str,
+        *,
+        title: str = "",
+        severity: SeverityLevel = "information",
+        timeout: float | None = None,
+        markup: bool = False,
+    ) -> None:
+        """Show a sentence for a while: plain text, whatever file names and models put into it."""
+        super().notify(
+            printable(message),
+            title=printable(title),
+            severity=severity,
+            timeout=timeout,
+            markup=markup,
+        )
 
     def action_help(self) -> None:
         """Tell what can be done here."""

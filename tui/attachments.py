@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ondevice.chats import Attachment
 from ondevice.memory import read_file
+from ondevice.terminal import printable
 
 _MENTION = re.compile(r'(?<!\S)@(?:"([^"\n]+)"|(\S+))')
 _LOOKED_AT = 5000  # entries of a folder at most
@@ -43,6 +44,7 @@ def files(typed: str, limit: int) -> list[str]:
         with os.scandir(Path(folder or ".").expanduser()) as entries:
             for entry in islice(entries, _LOOKED_AT):
                 hidden = entry.name.startswith(".") and not beginning.startswith(".")
+                hidden |= entry.name != printable(entry.name)  # it could not be typed either
                 if entry.name.lower().startswith(beginning.lower()) and not hidden:
                     path = os.path.join(folder, entry.name)  # noqa: PTH118  (keeps "./")
                     found.append(path + os.sep if entry.is_dir() else path)

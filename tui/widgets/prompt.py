@@ -56,7 +56,7 @@ said before. Type `/` for commands and `@` to attach a file. What is long and pa
         """Edit a message that was sent; None: never mind."""
         self._revised = message
         self.border_title = "Editing. Esc leaves it as it was" if message else ""
-        self.text = message.content if message else ""
+        self.text = printable(message.content) if message else ""
         self.move_cursor(self.document.end)
         self.focus()
 
@@ -66,7 +66,7 @@ said before. Type `/` for commands and `@` to attach a file. What is long and pa
 
     def quote(self, text: str) -> None:
         """Put ``text`` into the prompt as a quotation."""
-        lines = [f"> {line}".rstrip() for line in text.strip().splitlines()]
+        lines = [f"> {line}".rstrip() for line in printable(text).strip().splitlines()]
         self.insert("\n".join([*lines, "", ""]))
         self.focus()
 
@@ -139,7 +139,7 @@ said before. Type `/` for commands and `@` to attach a file. What is long and pa
 
     def _recall(self, text: str | None) -> None:
         if text is not None:
-            self.text = self._declined = text
+            self.text = self._declined = printable(text)
             self.move_cursor(self.document.end)
 
     # ------------------------------------------------------------------ events
