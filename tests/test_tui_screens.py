@@ -17,7 +17,7 @@ from terminal_user import User, at_the_terminal
 
 from ondevice import fit, models, paths
 from ondevice.chats import Chats
-from ondevice.config import App, Settings
+from ondevice.config import FIRST, App
 from ondevice.engine._fake import FakeEngine
 from ondevice.engine.messages import Chunk, Notice
 from ondevice.errors import EngineDied
@@ -97,14 +97,14 @@ async def test_the_conversation(chats: Chats, model: str, size: tuple[int, int])
 async def test_the_models(
     chats: Chats, model: str, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    known = [recipe for recipe in models.catalogue() if recipe.name == Settings().model]
+    known = [recipe for recipe in models.catalogue() if recipe.name == FIRST]
     monkeypatch.setattr(models, "catalogue", lambda: known)
     ram = AvailableRam(4_000_000_000, 3_000_000_000, "all RAM of this machine")
     monkeypatch.setattr(fit, "usable_ram", lambda _: ram)
     async with at_the_terminal(FakeEngine(), chats, model, size=size) as user:
         await user.until(lambda: "ctx" in user.status, "loaded")
         await user.pilot.press("ctrl+l")
-        await user.sees("tok/s")
+        await user.sees("best that fits")
         await looks_like("models", user)
 
 
