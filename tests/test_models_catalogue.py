@@ -21,7 +21,7 @@ def test_every_model_says_what_a_user_chooses_by() -> None:
     assert len(recipes) >= 15
     assert [recipe.size_bytes for recipe in recipes] == sorted(r.size_bytes for r in recipes)
     assert len({recipe.name for recipe in recipes}) == len(recipes)
-    assert config.Settings().model in {recipe.name for recipe in recipes}
+    assert config.FIRST in {recipe.name for recipe in recipes}
     for recipe in recipes:
         assert checked_name(recipe.name) == recipe.name
         assert recipe.title and recipe.license and recipe.sources, recipe.name

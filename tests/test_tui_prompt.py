@@ -14,6 +14,7 @@ from textual import events
 from ondevice.chats import Attachment, Chats, Message
 from ondevice.engine._fake import FakeEngine
 from ondevice.store import Database
+from tui.app import OndeviceApp
 from tui.commands import COMMANDS
 from tui.screens.chat import ChatScreen
 
@@ -76,7 +77,7 @@ async def test_commands_are_completed(open_app: OpenApp) -> None:
         await user.says("/mod")
         assert user.prompt.text == "/models"
         await user.pilot.press("enter")
-        await user.sees("Enter fetches")
+        await user.sees("to fetch")
 
 
 async def test_an_unknown_command_is_not_sent_to_the_model(chats: Chats, open_app: OpenApp) -> None:
@@ -90,7 +91,8 @@ async def test_an_unknown_command_is_not_sent_to_the_model(chats: Chats, open_ap
 
 def test_every_command_has_an_action() -> None:
     for command in COMMANDS:
-        assert callable(getattr(ChatScreen, f"action_{command.action}"))
+        owner, _, action = command.action.rpartition(".")
+        assert callable(getattr(OndeviceApp if owner else ChatScreen, f"action_{action}"))
 
 
 async def test_files_are_completed_and_attached(chats: Chats, open_app: OpenApp) -> None:

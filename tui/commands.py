@@ -10,7 +10,7 @@ from dataclasses import dataclass
 class Command:
     name: str
     action: str
-    """Of the chat screen; it takes the argument if there is one."""
+    """Of the chat screen, or of the app; it takes the argument if there is one."""
     help: str
     argument: str = ""
     """What to type after the name, in capitals; empty: nothing. In brackets: may be left out."""
@@ -46,7 +46,7 @@ COMMANDS = (
     Command("settings", "settings", "Settings, personas, keys and themes", "[WORDS]"),
     Command("set", "set", "Change a setting, or see them all", "[KEY [VALUE]]"),
     Command("guide", "guide", "Show the first steps again"),
-    Command("help", "help", "Show keys, or hide them"),
+    Command("help", "app.help", "Say what can be done here"),
     Command("quit", "quit", "Leave"),
 )
 
