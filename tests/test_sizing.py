@@ -105,7 +105,8 @@ def test_a_context_that_grows_takes_from_the_weights(default_model: Path, tmp_pa
     assert isinstance(done, Finished)
     assert first[-1].statistics.n_ctx == 1024 < done.statistics.n_ctx
     assert done.statistics.prompt_tokens > 1024
-    assert done.statistics.peak_ram_bytes < ram * 1.05
+    # Pages of files count as long as nobody else wants them; on a full machine they go.
+    assert done.statistics.peak_ram_bytes < ram * 1.1
     assert after.absent_bytes > before.absent_bytes
     assert not any(isinstance(e, Notice) for e in events)
 
