@@ -70,6 +70,13 @@ def test_neighbours_end_with_their_conversation(talks: Talks) -> None:
     assert talks.find("bicycle") == ["My bicycle was stolen"]
 
 
+def test_a_long_message_is_searched_by_its_beginning_and_its_end(talks: Talks) -> None:
+    talks.tell("2024-02-01", "The bicycle is in the cellar.")
+    long = " ".join(f"word{number}" for number in range(3000))
+    for text in (f"Where is my bicycle? {long}", f"{long}\nWhere is my bicycle?"):
+        assert talks.find(text)[0] == "The bicycle is in the cellar."
+
+
 def test_the_speaker_who_is_named_comes_first(talks: Talks) -> None:
     talks.tell("2024-02-01", "Ben: I adopted a parrot last year.", "Ana: I adopted a tortoise.")
     assert talks.find("What did Ana adopt?")[0] == "I adopted a tortoise."
@@ -85,9 +92,9 @@ def test_sessions_count_for_all_that_is_said_in_them(talks: Talks) -> None:
     talks.tell("2024-02-01", "Ana: I bought a kayak and a tent.", "Ben: Where?", "Ana: In Oslo.")
     far = ["Ben: Hm."] * 6
     spread = "Ana: A kayak!", *far, "Ana: My tent leaks.", *far, "Ana: The paddle broke."
-    talks.tell("2024-02-02", *spread)
+    talks.tell("2024-02-02", *spread, *far, "Ana: And this vest.")
     talks.tell("2024-02-03", "Ben: I have a kayak, a tent and a paddle.", "Ana: Nice.")
-    assert talks.search("What about Ana's kayak, tent and paddle?").sources[:2] == (3, 2)
+    assert talks.search("What about Ana's kayak, tent, paddle and vest?").sources[:2] == (3, 2)
 
 
 def test_confidence_falls_when_somebody_else_said_it(talks: Talks) -> None:

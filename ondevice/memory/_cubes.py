@@ -92,12 +92,20 @@ def insert(
     return int(cube_id)
 
 
-def rows(connection: Connection, ids: Iterable[int]) -> Iterator[Row]:
-    """The rows of the table cube for those of ``ids`` that exist, in order of id."""
-    return connection.execute(
-        "SELECT * FROM cube WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id",
-        (json.dumps(list(ids)),),
-    )
+#: id, kind, status, speaker, day (ISO 8601) and content: what a search goes by.
+Marks = tuple[int, Kind, Status, str, str, str]
+
+
+def marks(connection: Connection, ids: Iterable[int]) -> list[Marks]:
+    """Those of ``ids`` that exist, in order of id."""
+    return [
+        tuple(row)
+        for row in connection.execute(
+            "SELECT id, kind, status, speaker, substr(event_at, 1, 10), content FROM cube "
+            "WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id",
+            (json.dumps(list(ids)),),
+        )
+    ]
 
 
 def get_many(connection: Connection, ids: Sequence[int]) -> list[Cube]:

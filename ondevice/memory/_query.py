@@ -22,6 +22,10 @@ _STOP_WORDS = """
 """
 STOP_WORDS = frozenset(_STOP_WORDS.split())
 
+#: Of a text with more words, as many from its beginning and from its end: that is where a message
+#: with something pasted into it says what is wanted.
+_ENDS = 32
+
 #: Forms of one word that a stemmer does not bring together.
 _FORMS = """
 begin began begun|bite bit bitten|blow blew blown|break broke broken|bring brought|build built
@@ -62,14 +66,20 @@ class Query:
 def read_query(text: str, today: date) -> Query:
     """Take ``text`` apart, with relative dates seen from ``today``."""
     days, rest = find_days(text, today)
-    words = dict.fromkeys(w for w in _WORD.findall(text.lower()) if w not in STOP_WORDS)
+    words = words_of(text)
     return Query(
-        words=tuple(words),
+        words=words,
         names_of_days=frozenset(words).difference(_WORD.findall(rest.lower())),
         days=days,
         asks_when=text.lstrip().lower().startswith("when"),
         asks_once=_ONCE.search(text) is not None,
     )
+
+
+def words_of(text: str) -> tuple[str, ...]:
+    """What ``text`` is about: its words, lower case, in order, each once, without stop words."""
+    words = tuple(dict.fromkeys(w for w in _WORD.findall(text.lower()) if w not in STOP_WORDS))
+    return words if len(words) <= 2 * _ENDS else words[:_ENDS] + words[-_ENDS:]
 
 
 def anchor(text: str) -> tuple[str, str, str] | None:

@@ -6,11 +6,9 @@ Lexical throughout. An encoder (all-MiniLM-L6-v2, 8 bits) adds two points of rec
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
-from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +18,7 @@ from ondevice.memory._dates import TIME_EXPRESSION, Days
 from ondevice.memory._match import Matches, match, places
 from ondevice.memory._query import Query, anchor, read_query
 from ondevice.memory._records import POSITION_BITS, Found, Hit, Kind, Status
-from ondevice.store import Connection, Row
+from ondevice.store import Connection
 
 _SPEAKER = 2.0  # factor for a cube of the one speaker whom the question names
 _DAY = 1.0  # added to a factor of 1 for a day in the period asked for; twice for the very day
@@ -55,36 +53,40 @@ def search(
     if not words:  # nothing is asked but a name
         words, speakers = list(query.words), []
     matches = match(connection, words, optional=query.names_of_days)
-    scored = [
-        candidate
-        for row, candidate in _weigh(
-            connection, matches, query, speaker=speakers[0] if len(speakers) == 1 else None
-        )
-        if row["status"] in statuses
-        and (not kinds or row["kind"] in kinds)
-        and row["source_id"] != without_source
-    ]
-    ranked = sorted(scored, key=lambda c: (-c.score, c.id))
-    cubes = _cubes.get_many(connection, [c.id for c in ranked[:limit]])
+    found = _weigh(
+        connection,
+        matches,
+        query,
+        speaker=speakers[0] if len(speakers) == 1 else None,
+        wanted=lambda cube_id, kind, status: (
+            status in statuses
+            and (not kinds or kind in kinds)
+            and cube_id >> POSITION_BITS != without_source
+        ),
+    )
+    best = [int(cube_id) for cube_id in found.ids[:limit]]
     return Found(
         hits=tuple(
-            Hit(cube=cube, score=c.score) for cube, c in zip(cubes, ranked[:limit], strict=True)
+            Hit(cube=cube, score=float(score))
+            for cube, score in zip(_cubes.get_many(connection, best), found.scores, strict=False)
         ),
         sources=_rank_sources(
-            ranked, matches.weights, _sources_naming(connection, speakers, without_source)
+            found, matches.weights, _sources_naming(connection, speakers, without_source)
         ),
-        confidence=_confidence(scored),
+        confidence=_confidence(found),
     )
 
 
 @dataclass(frozen=True)
-class _Candidate:
-    id: int
-    score: float
-    plain: float  # without the factor for the speaker
-    coverage: float
-    has: NDArray[np.bool_]  # (words,)
-    by_speaker: bool  # always true when the question names none
+class _Candidates:
+    """Cubes that may answer, best first."""
+
+    ids: NDArray[np.int64]  # (n,)
+    scores: NDArray[np.float64]  # (n,)
+    plain: NDArray[np.float64]  # (n,) scores without the factor for the speaker
+    coverage: NDArray[np.float64]  # (n,)
+    has: NDArray[np.bool_]  # (n, words) which words of the question the cube has
+    by_speaker: NDArray[np.bool_]  # (n,) all true when the question names none
 
 
 def _anchored(
@@ -116,29 +118,45 @@ def _weigh(
     query: Query,
     *,
     speaker: str | None,
-) -> Iterator[tuple[Row, _Candidate]]:
+    wanted: Callable[[int, Kind, Status], bool],
+) -> _Candidates:
     """The best matches as they stand once speaker, day, status and form are looked at."""
-    best = np.lexsort((matches.ids, -matches.scores))[:_CANDIDATES]
-    scores = {int(matches.ids[n]): float(matches.scores[n]) for n in best}
-    found = {int(matches.ids[n]): n for n in best}
-    for cube_id in _of_days(connection, query.days):
-        scores.setdefault(cube_id, _BY_DAY)
-    for row in _cubes.rows(connection, scores):
-        factor = _factor(row, query)
-        by_speaker = speaker is None or row["speaker"].lower() == speaker
-        plain = scores[row["id"]] * factor
-        n = found.get(row["id"])
-        yield (
-            row,
-            _Candidate(
-                id=row["id"],
-                score=plain * (_SPEAKER if speaker and by_speaker else 1.0),
-                plain=plain,
-                coverage=0.0 if n is None else float(matches.coverage[n]) * min(factor, 1.0),
-                has=np.zeros(len(matches.weights), np.bool_) if n is None else matches.has[n],
-                by_speaker=by_speaker,
-            ),
-        )
+    best = _best(matches.scores)
+    place = dict(zip(matches.ids[best].tolist(), best.tolist(), strict=True))
+    of_days = [cube_id for cube_id in _of_days(connection, query.days) if cube_id not in place]
+    rows = [
+        row
+        for row in _cubes.marks(connection, [*place, *of_days])
+        if wanted(row[0], row[1], row[2])
+    ]
+    ids = np.array([row[0] for row in rows], np.int64)
+    factor = np.array([_factor(row, query) for row in rows])
+    by_speaker = np.array([speaker is None or row[3].lower() == speaker for row in rows], np.bool_)
+    at = np.array([place.get(row[0], -1) for row in rows], np.int64)  # -1: of the days alone
+    of_words = at >= 0
+    if not len(matches.ids):
+        score, coverage = np.full(len(ids), _BY_DAY), np.zeros(len(ids))
+        has = np.zeros((len(ids), 0), np.bool_)
+    else:
+        score = np.where(of_words, matches.scores[at], _BY_DAY)
+        coverage = np.where(of_words, matches.coverage[at] * np.minimum(factor, 1.0), 0.0)
+        has = matches.has[at] & of_words[:, None]
+    plain = score * factor
+    scores = plain * np.where(by_speaker & (speaker is not None), _SPEAKER, 1.0)
+    order = np.lexsort((ids, -scores))
+    return _Candidates(
+        ids[order], scores[order], plain[order], coverage[order], has[order], by_speaker[order]
+    )
+
+
+def _best(scores: NDArray[np.float64]) -> NDArray[np.intp]:
+    """The places of the highest scores, of equal ones the first."""
+    if len(scores) > _CANDIDATES:
+        least = np.partition(scores, -_CANDIDATES)[-_CANDIDATES]
+        high = np.flatnonzero(scores >= least)
+    else:
+        high = np.arange(len(scores))
+    return high[np.argsort(-scores[high], kind="stable")[:_CANDIDATES]]
 
 
 def _of_days(connection: Connection, days: Days) -> list[int]:
@@ -153,16 +171,16 @@ def _of_days(connection: Connection, days: Days) -> list[int]:
     return [row[0] for row in found]
 
 
-def _factor(row: Row, query: Query) -> float:
-    content = cast(str, row["content"])
+def _factor(row: _cubes.Marks, query: Query) -> float:
+    _, _, status, _, day, content = row
     factor = 1.0
     if query.days:
-        factor += _DAY * query.days.match(date.fromisoformat(row["event_at"][:10]))
+        factor += _DAY * query.days.match(date.fromisoformat(day))
     if query.asks_when and TIME_EXPRESSION.search(content):
         factor *= _WHEN
     if content.rstrip().endswith("?"):
         factor *= _QUESTION
-    if row["status"] == "superseded":
+    if status == "superseded":
         factor *= 1 / _SUPERSEDED if query.asks_once else _SUPERSEDED
     return factor
 
@@ -176,30 +194,31 @@ def _sources_naming(
 
 
 def _rank_sources(
-    ranked: list[_Candidate], weights: NDArray[np.float64], naming: set[int]
+    found: _Candidates, weights: NDArray[np.float64], naming: set[int]
 ) -> tuple[int, ...]:
     """Sources by their best cubes, and by how much of the question is said anywhere in them.
 
     The second finds sessions in which no single turn stands out. Of a question that names a
     speaker, only what that speaker says counts.
     """
-    best: dict[int, list[float]] = defaultdict(list)
-    has: dict[int, NDArray[np.bool_]] = {}
-    for candidate in ranked:
-        source = candidate.id >> POSITION_BITS
-        best[source].append(candidate.score)
-        if candidate.by_speaker:
-            has[source] = has[source] | candidate.has if source in has else candidate.has
-    total = {source: _MENTION * (source in naming) for source in naming.union(best)}
-    for source, scores in best.items():
-        total[source] += sum(s / rank for rank, s in enumerate(scores[:_SESSION_CUBES], start=1))
-    for source, words in has.items():
-        total[source] += float(weights @ words)
+    total = dict.fromkeys(sorted(naming), _MENTION)
+    order = np.argsort(found.ids >> POSITION_BITS, kind="stable")  # each source's best come first
+    sources, starts = np.unique((found.ids >> POSITION_BITS)[order], return_index=True)
+    ends = np.append(starts, len(order))[1:]
+    counted = found.has & found.by_speaker[:, None]
+    for source, start, end in zip(sources.tolist(), starts.tolist(), ends.tolist(), strict=True):
+        scores = found.scores[order[start : min(end, start + _SESSION_CUBES)]]
+        said = counted[order[start:end]].any(axis=0)
+        total[source] = (
+            total.get(source, 0.0)
+            + float(scores @ (1 / np.arange(1, len(scores) + 1)))
+            + float(weights @ said)
+        )
     return tuple(sorted(total, key=lambda source: (-total[source], source)))
 
 
-def _confidence(candidates: list[_Candidate]) -> float:
-    coverage = max((c.coverage for c in candidates if c.by_speaker), default=0.0)
-    said = max((c.plain for c in candidates if c.by_speaker), default=0.0)
-    others = max((c.plain for c in candidates if not c.by_speaker), default=0.0)
-    return coverage * said / (said + others) if said else 0.0
+def _confidence(found: _Candidates) -> float:
+    coverage = found.coverage.max(where=found.by_speaker, initial=0.0)
+    said = found.plain.max(where=found.by_speaker, initial=0.0)
+    others = found.plain.max(where=~found.by_speaker, initial=0.0)
+    return float(coverage * said / (said + others)) if said else 0.0

@@ -137,7 +137,7 @@ def import_lines(connection: Connection, lines: Iterable[bytes]) -> int:
                     added.add(cube_id)
             else:
                 ends = _id(connection, line.from_place), _id(connection, line.to_place)
-                if added.intersection(ends) and len(list(_cubes.rows(connection, ends))) == 2:
+                if added.intersection(ends) and len(_cubes.marks(connection, ends)) == 2:
                     _cubes.link(connection, ends[0], line.kind, ends[1])
         except (msgspec.DecodeError, LookupError) as error:
             raise UsageError(
