@@ -122,7 +122,11 @@ class Chats:
         ``recall`` is how many tokens the memories that help may take. The first message gives the
         conversation its title.
         """
-        recalled = self._recall(conversation_id, text, recall, instead_of) if recall else ()
+        recalled: tuple[Cube, ...] = ()
+        unknown = False
+        if recall:
+            recalled, unknown = self._recall(conversation_id, text, recall, instead_of)
+        unknown = unknown and not attachments  # they may tell
         with self.database.write() as connection:
             message_id = append(
                 connection,
@@ -139,6 +143,7 @@ class Chats:
             connection.executemany(
                 "INSERT INTO recall VALUES (?, ?)", [(message_id, cube.id) for cube in recalled]
             )
+            connection.execute("UPDATE message SET unknown = ? WHERE id = ?", (unknown, message_id))
             if not text or _is_private(connection, conversation_id):
                 return Said(message_id, recalled)
             remembered = self.memory.remember_turn(
@@ -293,18 +298,24 @@ class Chats:
 
     def _recall(
         self, conversation_id: int, text: str, budget: int, instead_of: int | None
-    ) -> tuple[Cube, ...]:
-        """Memories that help to answer ``text``, but those that the model has seen already."""
+    ) -> tuple[tuple[Cube, ...], bool]:
+        """Memories that help to answer ``text``, but those that the model has seen already.
+
+        And whether it asks for something about the user that nothing tells.
+        """
         with self.database.read() as connection:
             if _is_private(connection, conversation_id):
-                return ()
+                return (), False
             parent = _parent(connection, conversation_id, instead_of)
             seen = _read.recalled_until(connection, parent)
+            attaches = _read.attaches(connection, parent)
         recalled = self.memory.recall(
             text, budget=budget, count_tokens=_about_tokens, conversation_id=conversation_id
         )
-        cubes = recalled.cubes if recalled else ()
-        return tuple(cube for cube in cubes if cube.id not in seen)
+        if recalled is None:
+            return (), False
+        unseen = tuple(cube for cube in recalled.cubes if cube.id not in seen)
+        return unseen, recalled.unknown and not attaches
 
 
 def append(

@@ -79,6 +79,7 @@ def load(
                 versions=versions.get(row["parent_id"], (row["id"],)),
                 attachments=tuple(attachments[row["id"]]),
                 recalled=tuple(recalled[row["id"]]),
+                unknown=bool(row["unknown"]),
                 thinking=row["thinking"],
                 model=row["model"],
                 finish_reason=row["finish_reason"],
@@ -96,6 +97,15 @@ def recalled_until(connection: Connection, message_id: int | None) -> set[int]:
         {"end": message_id},
     )
     return {row["cube_id"] for row in rows}
+
+
+def attaches(connection: Connection, message_id: int | None) -> bool:
+    """Whether there are attachments in the branch that ends there."""
+    row = connection.execute(
+        f"{_BRANCH} SELECT 1 FROM branch JOIN attachment ON message_id = branch.id LIMIT 1",
+        {"end": message_id},
+    )
+    return row.fetchone() is not None
 
 
 def search(connection: Connection, text: str, conversation_id: int | None) -> list[Found]:

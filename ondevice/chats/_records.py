@@ -31,6 +31,7 @@ class Message(msgspec.Struct, frozen=True, gc=False):  # in thousands, they woul
     versions: tuple[int, ...]  # ids of the messages at this place, one for each branch, by age
     attachments: tuple[Attachment, ...] = ()
     recalled: tuple[Cube, ...] = ()  # memories that are quoted to the model with it, by age
+    unknown: bool = False  # it asks about the user, and nothing that is remembered tells
     thinking: str = ""
     model: str | None = None
     finish_reason: FinishReason | None = None  # None: interrupted
@@ -38,7 +39,8 @@ class Message(msgspec.Struct, frozen=True, gc=False):  # in thousands, they woul
 
     def prompt(self) -> str:
         """What the model is to see of it: memories and attachments as quotations, then the text."""
-        parts = [quotation(self.recalled)] if self.recalled else []
+        notes = quotation(self.recalled, unknown=self.unknown)
+        parts = [notes] if notes else []
         parts += map(_quoted, self.attachments)
         return "\n\n".join([*parts, self.content] if self.content else parts)
 

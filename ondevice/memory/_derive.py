@@ -11,23 +11,35 @@ import msgspec
 from ondevice.memory import _cubes
 from ondevice.memory._facts import Fact, find_facts, not_understood
 from ondevice.memory._forget import forget
+from ondevice.memory._lessons import find_lessons
+from ondevice.memory._profile import refresh as refresh_profile
 from ondevice.memory._records import POSITION_BITS, Cube, Found, Hit, Unread
 from ondevice.store import Connection
 
 READ = "read by a model"  # a tag of facts that no rule has found
 
 
-def derive(connection: Connection, cube_id: int, typed: str, at: datetime) -> list[Cube]:
-    """Store the facts that the user states in ``typed``, and return those that are new.
+def derive(
+    connection: Connection,
+    cube_id: int,
+    typed: str,
+    at: datetime,
+    *,
+    alone: bool | None = None,
+) -> list[Cube]:
+    """Store the facts and lessons that are in ``typed``, and return those that are new.
 
     A fact that is known gets one more evidence, a new value of a topic supersedes the old one,
     and a fact that only rested on what this cube said before an edit is forgotten. What is found
-    are those that rules catch; what else is stated is left for a model to read.
+    are those that rules catch; what else is stated is left for a model to read. ``alone`` is as
+    in :func:`find_lessons`.
     """
     connection.execute("DELETE FROM unread WHERE cube_id = ?", (cube_id,))
-    if left := not_understood(typed):
+    lessons = list(find_lessons(typed, alone=alone))
+    left = [s for s in not_understood(typed) if not any(find_lessons(s, alone=True))]
+    if left:
         connection.execute("INSERT INTO unread VALUES (?, ?)", (cube_id, "\n".join(left)))
-    found = {fact.topic: fact for fact in find_facts(typed)}
+    found = {fact.topic: fact for fact in (*find_facts(typed), *lessons)}
     said = {fact.content for fact in found.values()}
     resting = connection.execute(
         "SELECT cube.id, content FROM link JOIN cube ON cube.id = from_id "
@@ -36,7 +48,8 @@ def derive(connection: Connection, cube_id: int, typed: str, at: datetime) -> li
         "AND other.kind = 'evidence' AND other.to_id <> ?1)",
         (cube_id,),
     ).fetchall()
-    forget(connection, [row["id"] for row in resting if row["content"] not in said])
+    if gone := [row["id"] for row in resting if row["content"] not in said]:
+        forget(connection, gone)
     return add_facts(connection, found.values(), cube_id, at)
 
 
@@ -45,6 +58,8 @@ def add_facts(
 ) -> list[Cube]:
     """Store the facts that the cube ``evidence`` states, and return those that are new."""
     new = [_store(connection, fact, evidence, at) for fact in facts]
+    if any(fact_id is not None for fact_id in new):
+        refresh_profile(connection, datetime.now().astimezone())
     return _cubes.get_many(connection, [fact_id for fact_id in new if fact_id is not None])
 
 
@@ -87,7 +102,7 @@ def _store(connection: Connection, fact: Fact, evidence: int, at: datetime) -> i
     fact_id = _cubes.insert(
         connection,
         _cubes.open_source(connection, "facts"),
-        "fact",
+        fact.kind,
         fact.content,
         event_at=at,
         written_at=datetime.now().astimezone(),
@@ -100,6 +115,18 @@ def _store(connection: Connection, fact: Fact, evidence: int, at: datetime) -> i
         else:  # an older text that came later
             _cubes.supersede(connection, current["id"], fact_id)
     return fact_id
+
+
+def lessons(connection: Connection, without_source: int | None) -> list[Cube]:
+    """What the user wants of replies, newest first, but what was said in ``without_source``."""
+    ids = connection.execute(
+        "SELECT id FROM cube WHERE topic >= 'replies: ' AND topic < 'replies;' "
+        "AND kind = 'lesson' AND status = 'active' AND NOT EXISTS (SELECT 1 FROM link "
+        "WHERE from_id = cube.id AND link.kind = 'evidence' AND to_id >> ?1 = ?2) "
+        "ORDER BY event_at DESC, id DESC",
+        (POSITION_BITS, without_source),
+    )
+    return _cubes.get_many(connection, [row["id"] for row in ids])
 
 
 def told_in_full(connection: Connection, found: Found, without_source: int | None) -> Found:

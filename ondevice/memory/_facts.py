@@ -10,12 +10,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
 class Fact:
     topic: str  # what it is about, such as "home" or "name of dog"
-    content: str  # a sentence about the user
+    content: str  # a sentence about the user, or of a lesson one about replies
+    kind: Literal["fact", "lesson"] = "fact"
 
 
 _VALUE = r"(?P<value>[^.!?;,\n()]{1,60}?)"
@@ -105,12 +107,17 @@ _UNSURE = re.compile(r"\b(?:if|when|wish|imagine|suppose|pretend|would|could|mig
 
 def not_understood(text: str) -> list[str]:
     """The sentences of ``text`` that state something which no rule reads."""
-    return [s for s in _statements(text) if not _REQUEST.match(s) and not any(find_facts(s))]
+    return [sentence for sentence in told(text) if not any(find_facts(sentence))]
+
+
+def told(text: str) -> list[str]:
+    """The sentences of ``text`` that state something: no code, quotations, questions, requests."""
+    return [sentence for sentence in statements(text) if not _REQUEST.match(sentence)]
 
 
 def find_facts(text: str) -> Iterator[Fact]:
     """The facts that the user states about themselves in ``text``, which they typed themselves."""
-    for sentence in _statements(text):
+    for sentence in statements(text):
         if _UNSURE.search(sentence.lower()):
             continue
         for rule, topic, content in _RULES:
@@ -120,7 +127,7 @@ def find_facts(text: str) -> Iterator[Fact]:
                     yield Fact(topic.format(**groups).lower(), content.format(**groups))
 
 
-def _statements(text: str) -> list[str]:
+def statements(text: str) -> list[str]:
     """The sentences of ``text`` that are the user's own and no questions."""
     sentences = (found[0].strip() for found in _SENTENCE.finditer(_FOREIGN.sub(" ", text)))
     return [sentence for sentence in sentences if sentence and not sentence.endswith("?")]

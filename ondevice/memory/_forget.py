@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from datetime import datetime
 
+from ondevice.memory._profile import refresh as refresh_profile
 from ondevice.store import Connection
 
 FORGOTTEN = "[forgotten]"  # what stands in a conversation in place of a forgotten message
@@ -16,8 +18,9 @@ _QUOTABLE = 16  # characters
 def closure(connection: Connection, ids: Iterable[int]) -> list[int]:
     """``ids`` with all that has to go with them.
 
-    That is: cubes that say the very same, the turns that a fact was read from, since they still
-    say it, and then the facts that rest on nothing else.
+    That is: cubes that say the very same, what a fact, a lesson or a profile was made from, since
+    that still says it, and then the facts and lessons that rest on nothing else. A profile that
+    rests on more than that is written anew instead, see :func:`forget`.
     """
     return [
         row[0]
@@ -26,10 +29,11 @@ def closure(connection: Connection, ids: Iterable[int]) -> list[int]:
             WITH same(id) AS (
                 SELECT other.id FROM json_each(?) JOIN cube ON cube.id = value
                     JOIN cube AS other ON length(other.content) = length(cube.content)
+                        AND substr(other.content, -16) = substr(cube.content, -16)
                         AND other.content = cube.content
             ), evident(id) AS (
                 SELECT id FROM same
-                UNION SELECT to_id FROM same JOIN link ON from_id = id AND kind = 'evidence'
+                UNION SELECT to_id FROM evident JOIN link ON from_id = id AND kind = 'evidence'
             ), gone(id) AS (
                 SELECT id FROM evident
                 UNION SELECT link.from_id FROM evident
@@ -49,10 +53,20 @@ def closure(connection: Connection, ids: Iterable[int]) -> list[int]:
 def forget(connection: Connection, ids: Iterable[int]) -> None:
     """Delete the text of these cubes, all of their versions, links and tags, and what quotes them.
 
-    Only the places stay, as deleted, so that an import does not bring the text back. The caller
-    commits and then calls :meth:`ondevice.store.Database.scrub`.
+    Only the places stay, as deleted, so that an import does not bring the text back. The profile
+    is written anew without it, and without its earlier versions. The caller commits and then
+    calls :meth:`ondevice.store.Database.scrub`.
     """
-    for cube_id in ids:
+    gone = list(ids)
+    profiles = [
+        row[0]
+        for row in connection.execute(
+            "SELECT DISTINCT from_id FROM json_each(?) JOIN link ON to_id = value "
+            "JOIN cube ON cube.id = from_id WHERE link.kind = 'evidence' AND cube.kind = 'profile'",
+            (json.dumps(gone),),
+        )
+    ]
+    for cube_id in dict.fromkeys([*gone, *profiles]):
         texts = connection.execute(
             "SELECT content FROM cube WHERE id = ?1 UNION "
             "SELECT content FROM version WHERE cube_id = ?1 UNION "
@@ -82,6 +96,7 @@ def forget(connection: Connection, ids: Iterable[int]) -> None:
             "message_id = NULL WHERE id = ?",
             (cube_id,),
         )
+    refresh_profile(connection, datetime.now().astimezone())
     connection.execute("INSERT OR IGNORE INTO scrub VALUES (1)")
     connection.execute(
         "UPDATE source SET name = '', digest = NULL WHERE kind = 'document' AND id NOT IN "

@@ -11,12 +11,15 @@ from typing import BinaryIO
 from ondevice.errors import StoreError, UsageError
 from ondevice.memory import _cubes, _derive, _forget
 from ondevice.memory._documents import chunks, read_file
+from ondevice.memory._profile import asks_for_profile
+from ondevice.memory._profile import refresh as refresh_profile
 from ondevice.memory._reading import read_answer
-from ondevice.memory._recall import Recalled, quote
+from ondevice.memory._recall import GATE, Recalled, asks_about_user, quote
 from ondevice.memory._records import (
     Cube,
     Found,
     History,
+    Hit,
     Kind,
     Remembered,
     Statistics,
@@ -79,7 +82,10 @@ class Memory:
             cube_id = row["id"]
             if row["content"] != content:
                 _cubes.edit(connection, cube_id, content, at)
-        facts = _derive.derive(connection, cube_id, typed, at)
+        _relate(connection, cube_id, typed)
+        facts = _derive.derive(
+            connection, cube_id, typed, at, alone=None if typed == content else False
+        )
         return Remembered(
             cube=_cubes.get(connection, cube_id), facts=tuple(facts), left_out=left_out
         )
@@ -88,7 +94,6 @@ class Memory:
         self,
         content: str,
         *,
-        kind: Kind = "note",
         tags: Iterable[str] = (),
         keep_secrets: bool = False,
         at: datetime | None = None,
@@ -103,20 +108,22 @@ class Memory:
         now = _now()
         with self.database.write() as connection:
             row = connection.execute(
-                "SELECT id FROM cube WHERE length(content) = length(?1) AND content = ?1 "
-                "AND kind = ?2 AND status = 'active'",
-                (content, kind),
+                "SELECT id FROM cube WHERE length(content) = length(?1) "
+                "AND substr(content, -16) = substr(?1, -16) AND content = ?1 "
+                "AND kind = 'note' AND status = 'active'",
+                (content,),
             ).fetchone()
             if row is None:
                 cube_id = _cubes.insert(
                     connection,
                     _cubes.open_source(connection, "notes"),
-                    kind,
+                    "note",
                     content,
                     event_at=at or now,
                     written_at=now,
                 )
-                facts = _derive.derive(connection, cube_id, content, at or now)
+                _relate(connection, cube_id, content)
+                facts = _derive.derive(connection, cube_id, content, at or now, alone=True)
             else:
                 cube_id, facts = row["id"], []
             _cubes.tag(connection, cube_id, tags)
@@ -151,6 +158,7 @@ class Memory:
                         connection, source, "document", chunk, event_at=now, written_at=now
                     )
                 )
+                _relate(connection, added[-1], chunk)
                 _cubes.tag(connection, added[-1], tags)
             for old in before:
                 _cubes.supersede(connection, added[0], old["id"])
@@ -159,14 +167,20 @@ class Memory:
     def edit(self, cube_id: int, content: str) -> Cube:
         """Correct a cube; what it said before stays in its history.
 
-        The facts that were read from a turn or a note are read anew.
+        The facts that were read from a turn or a note are read anew. Raises :class:`UsageError`
+        for a profile, which is made of facts.
         """
         now = _now()
         with self.database.write() as connection:
             cube = _cubes.get(connection, cube_id)
+            if cube.kind == "profile":
+                raise UsageError("A profile is made of facts. Correct those instead.")
             _cubes.edit(connection, cube_id, content, now)
+            if cube.kind in ("turn", "note", "document"):
+                _relate(connection, cube_id, content)
             if cube.kind in ("turn", "note"):
-                _derive.derive(connection, cube_id, content, now)
+                _derive.derive(connection, cube_id, content, now, alone=True)
+            refresh_profile(connection, now)
             return _cubes.get(connection, cube_id)
 
     # ------------------------------------------------------------------ reading
@@ -192,6 +206,7 @@ class Memory:
         with self.database.write() as connection:
             _cubes.get(connection, cube_id)
             _cubes.set_status(connection, cube_id, status)
+            refresh_profile(connection, _now())
             return _cubes.get(connection, cube_id)
 
     # ------------------------------------------------------------------ finding
@@ -204,10 +219,12 @@ class Memory:
         kinds: Collection[Kind] = (),
         statuses: Collection[Status] = ("active", "superseded"),
     ) -> Found:
-        """The memories that answer ``text`` best."""
+        """The memories that answer ``text`` best; to “What do you know about me?” the profile."""
         from ondevice.memory._search import search  # noqa: PLC0415 - numpy comes with it
 
         with self.database.read() as connection:
+            if not kinds and asks_for_profile(text) and (found := _profile_of(connection)).hits:
+                return found
             return search(
                 connection,
                 text,
@@ -227,8 +244,8 @@ class Memory:
     ) -> Recalled | None:
         """What to put before the user's message ``text``, in at most ``budget`` tokens.
 
-        None when nothing that is remembered helps. Turns of the conversation itself are left
-        out: they are in the context anyway.
+        None when nothing that is remembered helps. What was said in the conversation itself is
+        left out: it is in the context anyway.
         """
         from ondevice.memory._search import search  # noqa: PLC0415 - numpy comes with it
 
@@ -237,9 +254,28 @@ class Memory:
                 "SELECT id FROM source WHERE conversation_id = ?", (conversation_id,)
             ).fetchone()
             source = row and row["id"]
-            found = search(connection, text, today=_now().date(), limit=24, without_source=source)
-            found = _derive.told_in_full(connection, found, source)
-        return quote(found, budget, count_tokens)
+            told_here = False
+            if asks_for_profile(text) and (profile := _profile_of(connection)).hits:
+                found = profile
+            else:
+                found = search(
+                    connection,
+                    text,
+                    today=_now().date(),
+                    limit=24,
+                    kinds=("turn", "note", "fact", "document"),
+                    without_source=source,
+                )
+                found = _derive.told_in_full(connection, found, source)
+            told_here = (
+                source is not None
+                and found.confidence < GATE
+                and search(connection, text, today=_now().date(), limit=1).confidence >= GATE
+            )
+            lessons = _derive.lessons(connection, without_source=source)
+        return quote(
+            found, lessons, budget, count_tokens, asks=asks_about_user(text) and not told_here
+        )
 
     def shared_words(self, text: str, cubes: Sequence[Cube]) -> list[tuple[str, ...]]:
         """For each cube the words of ``text`` that it says, in any form; often why it was found."""
@@ -332,7 +368,9 @@ class Memory:
         Raises :class:`UsageError` for anything but an export, and then adds nothing.
         """
         with self.database.write() as connection:
-            return import_lines(connection, lines)
+            count = import_lines(connection, lines)
+            refresh_profile(connection, _now())
+            return count
 
     def statistics(self) -> Statistics:
         with self.database.read() as connection:
@@ -390,6 +428,24 @@ def _chain(connection: Connection, cube_id: int, near: str, far: str) -> list[Cu
         (cube_id,),
     )
     return _cubes.get_many(connection, [row["id"] for row in found])
+
+
+def _profile_of(connection: Connection) -> Found:
+    """The user's profile as what a search for it finds."""
+    cubes = sorted(
+        _cubes.listing(connection, kind="profile", status="active"), key=lambda cube: cube.id
+    )
+    return Found(
+        hits=tuple(Hit(cube=cube, score=1.0) for cube in cubes),
+        sources=tuple({cube.source.id for cube in cubes}),
+        confidence=1.0 if cubes else 0.0,
+    )
+
+
+def _relate(connection: Connection, cube_id: int, content: str) -> None:
+    from ondevice.memory._related import relate  # noqa: PLC0415 - numpy comes with it
+
+    relate(connection, cube_id, content)
 
 
 def _now() -> datetime:

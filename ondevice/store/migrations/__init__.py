@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ondevice.store._sqlite import Connection
-from ondevice.store.migrations import m001_conversations, m002_memory, m003_branches, m004_unread
+from ondevice.store.migrations import (
+    m001_conversations,
+    m002_memory,
+    m003_branches,
+    m004_unread,
+    m005_lessons,
+)
 
 #: Applied in order; ``PRAGMA user_version`` is how many have been.
 MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
@@ -13,4 +19,5 @@ MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     m002_memory.migrate,
     m003_branches.migrate,
     m004_unread.migrate,
+    m005_lessons.migrate,
 )

@@ -1,0 +1,113 @@
+"""Condenses the active facts into a profile (after AI-native Memory: raw → statements → profile).
+
+A few cubes, one for each side of a life: each is the facts of that side as one text, with these
+facts as its evidence. When they change, the profile is written anew, and what it said before is
+its history. It is what “What do you know about me?” is answered with; for anything else the facts
+themselves are the better keys.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from datetime import datetime
+
+from ondevice.memory import _cubes
+from ondevice.store import Connection
+
+_MOST = 12  # facts of one side, the latest ones: a small model is to read all of it
+
+#: Title of the side → how the topics of its facts begin.
+_SIDES = {
+    "Who the user is": ("name", "home", "origin", "birth", "birthday"),
+    "Work": ("work", "employer", "job"),
+    "Health and food": ("allergy", "diet", "health"),
+    "People and animals": ("name of", "family", "friend", "pet"),
+    "Likes and skills": ("favourite", "likes", "dislikes", "hobby", "skill"),
+    "Plans and dates": ("plan", "date", "event"),
+    "Belongings and prices": ("belonging", "price"),
+}
+_SIDE_OF = {beginning: title for title, all_ in _SIDES.items() for beginning in all_}
+_KEYS = re.compile(r" \([^()]*\)(?=\.)")  # what else a question may call it
+_ABOUT_USER = re.compile(r"About the user: (.*)\.$", re.DOTALL)
+_ABOUT = re.compile(r"About (.*\.)$", re.DOTALL)
+
+#: “What do you know about me?”
+_ASKED_FOR = re.compile(
+    r"\b(?:what|everything|all)\b[^.?!]*\b(?:you|do we)\b[^.?!]*"
+    r"\b(?:know|remember|learn(?:ed|t)|stor(?:e|ed)|sav(?:e|ed)|gather(?:ed)?)\b[^.?!]*"
+    r"\b(?:about|of|on) me\b(?! to\b)"
+    r"|\bwho am I\b(?! (?:talking|speaking|to)\b)|\b(?:describe|summari[sz]e|introduce) me\b"
+    r"(?! (?:the|a|an|how|what|this)\b)"
+    r"|\btell me (?:something |everything |what you know )?about (?:me|myself)\b"
+    r"|\bdo you (?:know|remember) (?:anything about )?me\b|\bmy profile\b"
+    r"|\bwhat have I (?:ever )?told you\b(?: (?:so far|about (?:me|myself)|until now))?\s*\?",
+    re.IGNORECASE,
+)
+
+
+def asks_for_profile(text: str) -> bool:
+    """Whether ``text`` asks what is known about the user altogether."""
+    return _ASKED_FOR.search(text) is not None
+
+
+def refresh(connection: Connection, now: datetime) -> None:
+    """Bring the profile in line with the facts that are active."""
+    facts: dict[str, list[tuple[int, str]]] = {title: [] for title in _SIDES}
+    for row in connection.execute(
+        "SELECT id, topic, content FROM cube WHERE kind = 'fact' AND status = 'active' "
+        "AND topic IS NOT NULL ORDER BY event_at DESC, id DESC"
+    ):
+        title = _side(row["topic"])
+        if title is not None and len(facts[title]) < _MOST:
+            facts[title].append((row["id"], row["content"]))
+    for title, found in facts.items():
+        _write(connection, title, found, now)
+
+
+def _write(
+    connection: Connection, title: str, facts: Iterable[tuple[int, str]], now: datetime
+) -> None:
+    topic = f"profile: {title.lower()}"
+    row, *others = connection.execute(
+        "SELECT id, content FROM cube WHERE topic = ? AND kind = 'profile' AND status = 'active' "
+        "ORDER BY id",
+        (topic,),
+    ).fetchall() or [None]
+    for other in others:  # of another store, imported
+        _cubes.supersede(connection, row["id"], other["id"])
+    newest_last = list(facts)[::-1]
+    if not newest_last:
+        if row is not None:
+            _cubes.set_status(connection, row["id"], "archived")
+        return
+    content = f"{title}: {' '.join(_sentence(fact) for _, fact in newest_last)}"
+    if row is None:
+        profile = _cubes.insert(
+            connection,
+            _cubes.open_source(connection, "facts"),
+            "profile",
+            content,
+            event_at=now,
+            written_at=now,
+            topic=topic,
+        )
+    else:
+        profile = row["id"]
+        if row["content"] != content:
+            _cubes.edit(connection, profile, content, now)
+    for fact_id, _ in newest_last:
+        _cubes.link(connection, profile, "evidence", fact_id)
+
+
+def _side(topic: str) -> str | None:
+    first, _, rest = topic.partition(" ")
+    return _SIDE_OF.get("name of" if first == "name" and rest else first)
+
+
+def _sentence(fact: str) -> str:
+    """A fact without the words that are only there to find it by."""
+    plain = _KEYS.sub("", fact)
+    if found := _ABOUT_USER.match(plain):
+        return f"In the user's words: “{found[1]}”."
+    return f"{found[1][0].upper()}{found[1][1:]}" if (found := _ABOUT.match(plain)) else plain
