@@ -57,7 +57,8 @@ MODELS = {
 }
 QUANTS = {"Q2_K": 10, "Q3_K_M": 12, "Q4_K_M": 15, "Q5_K_M": 17}  # llama.cpp's numbers
 LEVELS = (2, 3, 4)  # blocks of BitStack in each linear layer
-TEXTS = ("docs/memory.md", "docs/models.md", "ondevice/weights/window.py", "README.md")
+TEXTS = ("docs/memory.md", "README.md", "ondevice/weights/window.py", "ondevice/llama/_planes.c")
+CHAT = "bench/month.json"
 F16 = 1
 TEXT_TOKENS = 256  # at once
 CURVE_TEXTS = 4  # on which the curve is measured
@@ -102,23 +103,42 @@ def one_model(path: Path, folder: Path, quick: bool) -> dict[str, float]:
     off_grid(path, source)
     frame.say("packing")
     run = packing(source, target)
+    stack = Stack(gguf.read(target))
+    model = stack.load_model()
+    context = open_context(model, stack)
+    run |= speeds(context, stack, source)
+    run |= resizing(stack)
     texts = batches(source, 512 if quick else 4096)
+    wanted = log_probabilities(context, texts[0][:32])
+    run["streamed_identical"] = float(np.array_equal(streamed(target, texts[0][:32]), wanted))
+    run |= divergences(context, stack, source, texts, 6 if quick else 16)
+    context.close()
+    model.close()
+    stack.close()
+    return run
+
+
+def divergences(
+    context: Context, stack: Stack, source: Path, texts: list[list[int]], n_points: int
+) -> dict[str, float]:
+    """Of the stack at ``n_points`` sizes, of K-quants and of BitStack's blocks; what they make."""
+    file, folder = stack.file, source.parent
+    frame.say(f"the curve, on {sum(map(len, texts))} tokens")
     reference = probabilities(source, texts)
 
     def divergence_of(others: Iterable[Floats]) -> float:
         return frame.mean(divergence(*pair) for pair in zip(reference, others, strict=False))
 
-    stack = Stack(gguf.read(target))
-    model = stack.load_model()
-    context = open_context(model, stack)
-
     def diverges(blocks: Sequence[Block], n_texts: int | None = None) -> float:
         stack.products.use(blocks)
         return divergence_of(log_probabilities(context, tokens) for tokens in texts[:n_texts])
 
-    file = stack.file
     sizes = [file.base_end, *(block.end for block in file.blocks)]
-    run["step_mb_max"] = float(np.diff(sizes).max()) / 1e6
+    run = {"step_mb_max": float(np.diff(sizes).max()) / 1e6}
+    counts = np.linspace(0, len(file.blocks), n_points).astype(int)
+    curve = [diverges(file.blocks[:count], CURVE_TEXTS) for count in counts]
+    run["kl_rise_max"] = max(b / a for a, b in pairwise(curve))
+    run |= {f"curve_{sizes[n] // 1_000_000}mb": kl for n, kl in zip(counts, curve, strict=True)}
     usage = usage_of(gguf.read(source), default_text(), llama.default_threads(), lambda _: None)
     ratios = []
     for kind, number in QUANTS.items():
@@ -131,14 +151,8 @@ def one_model(path: Path, folder: Path, quick: bool) -> dict[str, float]:
             ours = diverges([block for block in file.blocks if block.end <= size])
             run |= {f"{label}_mb": size / 1e6, f"{label}_kl": theirs, f"{label}_stack_kl": ours}
             ratios.append(ours / theirs)
-            if label == "Q4_K_M":
-                run |= speeds(context, quant)
             quant.unlink()
     run["kl_vs_kquant_max"] = max(ratios)
-    counts = np.linspace(0, len(file.blocks), 6 if quick else 16).astype(int)
-    curve = [diverges(file.blocks[:count], CURVE_TEXTS) for count in counts]
-    run["kl_rise_max"] = max(b / a for a, b in pairwise(curve))
-    run |= {f"curve_{sizes[n] // 1_000_000}mb": kl for n, kl in zip(counts, curve, strict=True)}
     ratios = []
     for level, n_bytes, approximated in bitstack.write(gguf.read(source), usage, LEVELS, folder):
         frame.say(f"comparing with {level} blocks of BitStack")
@@ -147,13 +161,6 @@ def one_model(path: Path, folder: Path, quick: bool) -> dict[str, float]:
         run |= {f"bitstack_{level}_kl": theirs, f"bitstack_{level}_stack_kl": ours}
         ratios.append(ours / theirs)
     run["kl_vs_bitstack_max"] = max(ratios)
-    stack.resize(None)
-    wanted = log_probabilities(context, texts[0][:32])
-    run |= resizing(stack)
-    context.close()
-    model.close()
-    stack.close()
-    run["streamed_identical"] = float(np.array_equal(streamed(target, texts[0][:32]), wanted))
     return run
 
 
@@ -261,14 +268,21 @@ def quantize(source: Path, target: Path, number: int, usage: Usage | None) -> No
 
 
 def batches(source: Path, n_tokens: int) -> list[list[int]]:
-    """Prose and code that calibration has not seen, and a conversation made of it."""
+    """As many tokens of a conversation as of each text of prose and code, none of them in what
+    stacks are calibrated with; in pieces, of different kinds in turn."""
     root = Path(__file__).parents[1]
-    text = "\n".join((root / name).read_text("utf-8") for name in TEXTS)
+    said = [text for _, text in json.loads((root / CHAT).read_text("utf-8"))["turns"]]
+    chat = "".join(
+        f"<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n{answer}<|im_end|>\n"
+        for question, answer in pairwise(said)
+    )
     model = Model(source, use_extra_bufts=False)
-    chat = f"<|im_start|>user\nWhat is this?\n{text[:2000]}<|im_end|>\n<|im_start|>assistant\n"
-    tokens = model.tokenize(chat + text, parse_special=True)[:n_tokens]
+    texts = [chat, *((root / name).read_text("utf-8") for name in TEXTS)]
+    tokens = [model.tokenize(text, parse_special=True) for text in texts]
     model.close()
-    return [tokens[at : at + TEXT_TOKENS] for at in range(0, len(tokens), TEXT_TOKENS)]
+    starts = range(0, n_tokens // len(texts) + TEXT_TOKENS, TEXT_TOKENS)
+    pieces = [one[at : at + TEXT_TOKENS] for at in starts for one in tokens]
+    return [piece for piece in pieces if len(piece) > 1][: n_tokens // TEXT_TOKENS]
 
 
 def open_context(model: Model, stack: Stack | None = None) -> Context:
@@ -294,8 +308,13 @@ def probabilities(path: Path, texts: list[list[int]]) -> list[Floats]:
 # -------------------------------------------------------------------------------- speed
 
 
-def speeds(context: Context, quant: Path) -> dict[str, float]:
-    """Decode and prefill of the stack as it is, as parts of those of the K-quant."""
+def speeds(context: Context, stack: Stack, source: Path) -> dict[str, float]:
+    """Decode and prefill of the stack at the bytes of the Q4_K_M, as parts of its speed."""
+    quant = source.with_name("speed.gguf")
+    quantize(source, quant, QUANTS["Q4_K_M"], None)
+    size = quant.stat().st_size
+    frame.say(f"decode and prefill at {size / 1e6:.0f} MB")
+    stack.products.use([block for block in stack.file.blocks if block.end <= size])
     ratios = []
     for repacked in (True, False):
         model = Model(quant, use_extra_bufts=repacked)
@@ -303,6 +322,8 @@ def speeds(context: Context, quant: Path) -> dict[str, float]:
         ratios += [(speed(context), speed(theirs)) for _ in range(3)]
         theirs.close()
         model.close()
+    quant.unlink()
+    stack.products.use(stack.file.blocks)
     best = [
         max(frame.median(b[i] for _, b in ratios[at : at + 3]) for at in (0, 3)) for i in (0, 1)
     ]

@@ -1,25 +1,22 @@
 /* The arithmetic of residual stacks: matrices in bit planes, multiplied as they lie.
 
-   docs/stack-format.md says what the bytes mean. In short: a weight is scale * nibble * v(U), where
-   each plane p that is loaded moves U by 64 >> p, up where its bit is 1 and down where it is 0, and
-   v(U) = U * (49152 + U * U) / 4096 widens the steps outwards. So one more plane halves the step of
-   every weight, and nothing else changes.
+   docs/stack-format.md says what the bytes mean. In short: a weight is scale * nibble * U, where
+   each plane p that is loaded moves U by 64 >> p, up where its bit is 1 and down where it is 0. So
+   one more plane halves the step of every weight, and nothing else changes.
 
-   Weights become 16-bit integers, a few rows at a time, and are multiplied with activations that
-   are rounded to 13 bits: sums over 256 of them are exact in 32 bits. What a column comes to does
-   not depend on how many there are. */
+   Weights become integers, a few rows at a time, and are multiplied with activations that are
+   rounded to integers; their sums are exact. What a column comes to does not depend on how many
+   there are. How that is done best depends on the processor's instructions. */
 
 #include <math.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <string.h>
-#if defined(__AVX512BW__) && defined(__AVX512VBMI__) && defined(__AVX512VNNI__) && defined(__GFNI__)
-#include <immintrin.h>
-#define WIDE 1
-#endif
+
+#define INLINE static inline __attribute__((always_inline))
 #define UNROLLED _Pragma("GCC unroll 16") /* so that what they index stays in registers */
 
-enum { PLANES = 7, CODES = 1 << PLANES, GROUP = 16, WORD = 32, SPAN = 256, X_MOST = 4095 };
+enum { PLANES = 7, CODES = 1 << PLANES, GROUP = 16, WORD = 32, SPAN = 256 };
 enum {
     ROWS = 4, COLUMNS = 4, /* of a tile: its sums are in registers */
     GATHERED = 32,         /* rows that are expanded before they meet a second tile of columns */
@@ -57,231 +54,70 @@ static float scale_of(uint16_t bits) {
     return value;
 }
 
-static int widened(int u) { return (u * (49152 + u * u)) >> 12; }
-
-/* Where number i of 64 lies in expanded weights and rounded activations. */
-static int place(int i) {
-#ifdef WIDE
-    return i % 2 * 32 + i / 2; /* even ones first, as they come out of bytes */
-#else
-    return i;
-#endif
-}
-
-/* ------------------------------------------------------------------ expanding weights */
+/* A row: its planes that are loaded, the nibbles of its groups and the scales of its spans. */
+typedef struct {
+    const uint8_t *planes[PLANES], *nibbles;
+    const uint16_t *scales;
+    int level;
+} Row;
 
 /* U of a code, which has a bit for each plane that is loaded, the first one highest. */
 static int moved(int code, int level) { return (2 * code + 1 - (1 << level)) << (PLANES - level); }
 
-static int16_t values[PLANES + 1][CODES]; /* v for each code of each level */
-
-#ifdef WIDE
-static inline __attribute__((always_inline)) __m512i looked_up(const int level,
-                                                               const __m512i *table, __m512i codes) {
-    if (level < 6) return _mm512_permutexvar_epi16(codes, table[0]);
-    const __m512i low = _mm512_permutex2var_epi16(table[0], codes, table[1]);
-    if (level == 6) return low;
-    const __mmask32 upper = _mm512_test_epi16_mask(codes, _mm512_set1_epi16(64));
-    const __m512i high = _mm512_permutex2var_epi16(table[2], codes, table[3]);
-    return _mm512_mask_mov_epi16(low, upper, high);
+static float largest_of(const float *x, int n) {
+    float most = 0;
+    for (int i = 0; i < n; i++) most = fabsf(x[i]) > most ? fabsf(x[i]) : most;
+    return most;
 }
+
+/* A statement for each number of planes, so that it is compiled for it. */
+#define FOR_LEVEL(level, statement) \
+    switch (level) { \
+    case 1: statement(1); break; \
+    case 2: statement(2); break; \
+    case 3: statement(3); break; \
+    case 4: statement(4); break; \
+    case 5: statement(5); break; \
+    case 6: statement(6); break; \
+    default: statement(7); \
+    }
+
+#if defined(__AVX512BW__) && defined(__AVX512VBMI__) && defined(__AVX512VNNI__) && defined(__GFNI__)
+#include "_planes_avx512.h"
+#elif defined(__AVX2__) && defined(__FMA__)
+#include "_planes_avx2.h"
+#else
+#include "_planes_plain.h"
 #endif
 
-/* One row as 16-bit integers, padded with zeros to whole spans. `level` is known when this is
-   compiled, so that its loops are rolled out. */
-static inline __attribute__((always_inline)) void expand_level(
-    const int level, const uint8_t *const *planes, const uint8_t *nibbles, int64_t columns,
-    int16_t *out) {
-    const int64_t words = columns / WORD;
-#ifdef WIDE
-    /* Eight bytes of each plane become, transposed, the codes of 64 weights. */
-    uint64_t order[8];
-    for (int lane = 0; lane < 8; lane++) {
-        order[lane] = 0x3f3f3f3f3f3f3f3f; /* a byte that is zero */
-        for (int p = 0, at = 8 * (8 - level); p < level; p++, at += 8)
-            order[lane] += ((uint64_t)(8 * p + lane) - 0x3f) << at;
-    }
-    const __m512i lanes = _mm512_loadu_si512(order),
-                  ones = _mm512_set1_epi64((long long)0x8040201008040201u);
-    __m512i table[CODES / 32];
-    for (int i = 0; i < CODES / 32; i++) table[i] = _mm512_loadu_si512(values[level] + 32 * i);
-    const __m512i quarter = _mm512_set_epi64(0x3000300030003, 0x3000300030003, 0x2000200020002,
-                                             0x2000200020002, 0x1000100010001, 0x1000100010001,
-                                             0, 0);
-    for (int64_t first = 0; first < words; first += SPAN / WORD) {
-        const int n = (int)least(words - first, SPAN / WORD);
-        for (int p = 0; p < level; p++) __builtin_prefetch(planes[p] + first * 4 + AHEAD);
-        __builtin_prefetch(nibbles + first + AHEAD / 4);
-        uint64_t packed = 0;
-        if (n == SPAN / WORD) memcpy(&packed, nibbles + first, 8);
-        else for (int i = 0; i < n; i++) packed |= (uint64_t)nibbles[first + i] << 8 * i;
-        const __m128i bytes = _mm_set1_epi64x((long long)packed), low = _mm_set1_epi8(15);
-        const __m128i apart = _mm_unpacklo_epi8(
-            _mm_and_si128(bytes, low), _mm_and_si128(_mm_srli_epi16(bytes, 4), low));
-        const __m512i all = _mm512_castsi256_si512(_mm256_cvtepu8_epi16(apart));
-        for (int i = 0; i < n; i += 2) {
-            __m512i bits = _mm512_setzero_si512();
-            UNROLLED for (int p = 0; p < level; p++) {
-                uint64_t of_plane = 0;
-                const uint8_t *from = planes[p] + (first + i) * 4;
-                if (i + 1 < n) memcpy(&of_plane, from, 8);
-                else memcpy(&of_plane, from, 4);
-                bits = _mm512_mask_set1_epi64(bits, (__mmask8)(1 << p), (long long)of_plane);
-            }
-            const __m512i codes =
-                _mm512_gf2p8affine_epi64_epi8(ones, _mm512_permutexvar_epi8(lanes, bits), 0);
-            const __m512i nibble = _mm512_permutexvar_epi16(
-                _mm512_add_epi16(quarter, _mm512_set1_epi16((short)(2 * i))), all);
-            const __m512i even = _mm512_and_si512(codes, _mm512_set1_epi16(CODES - 1)),
-                          odd = _mm512_srli_epi16(codes, 8);
-            int16_t *to = out + (first + i) * WORD;
-            _mm512_storeu_si512(
-                to, _mm512_mullo_epi16(looked_up(level, table, even), nibble));
-            _mm512_storeu_si512(
-                to + 32, _mm512_mullo_epi16(looked_up(level, table, odd), nibble));
-        }
-    }
-    const int64_t filled = (words + words % 2) * WORD;
-#else
-    for (int64_t w = 0; w < words; w++) {
-        int32_t code[WORD] = {0};
-        for (int p = 0; p < level; p++) {
-            uint32_t bits;
-            memcpy(&bits, planes[p] + w * 4, 4);
-            for (int i = 0; i < WORD; i++) code[i] += code[i] + ((bits >> i) & 1);
-        }
-        const int16_t low = nibbles[w] & 15, high = nibbles[w] >> 4;
-        for (int i = 0; i < WORD; i++)
-            out[w * WORD + i] = widened(moved(code[i], level)) * (i < GROUP ? low : high);
-    }
-    const int64_t filled = columns;
-#endif
-    memset(out + filled, 0, (size_t)(spans_of(columns) * SPAN - filled) * sizeof *out);
+static Row row_of(const Matrix *m, int64_t number) {
+    const int64_t chunk = number / m->chunk_rows, at = number - chunk * m->chunk_rows;
+    const uint8_t *const *parts = m->parts + chunk * PARTS;
+    Row row = {.level = m->levels[chunk]};
+    row.scales = (const uint16_t *)parts[SCALES] + at * spans_of(m->columns);
+    row.nibbles = parts[NIBBLES] + at * (m->columns / WORD);
+    for (int p = 0; p < row.level; p++)
+        row.planes[p] = parts[FIRST_PLANE + p] + at * (m->columns / 8);
+    return row;
 }
 
 /* One row as integers, and the scale of each span. */
-static void expand(const Matrix *m, int64_t row, int16_t *out, float *scales) {
-    const int64_t chunk = row / m->chunk_rows, at = row - chunk * m->chunk_rows;
-    const int64_t spans = spans_of(m->columns);
-    const uint8_t *const *parts = m->parts + chunk * PARTS;
-    const uint8_t *nibbles = parts[NIBBLES] + at * (m->columns / WORD);
-    const uint8_t *planes[PLANES];
-    const int level = m->levels[chunk];
-    for (int p = 0; p < level; p++)
-        planes[p] = parts[FIRST_PLANE + p] + at * (m->columns / 8);
-    for (int64_t s = 0; s < spans; s++)
-        scales[s] = scale_of(((const uint16_t *)parts[SCALES])[at * spans + s]);
-    switch (level) {
-    case 1: expand_level(1, planes, nibbles, m->columns, out); break;
-    case 2: expand_level(2, planes, nibbles, m->columns, out); break;
-    case 3: expand_level(3, planes, nibbles, m->columns, out); break;
-    case 4: expand_level(4, planes, nibbles, m->columns, out); break;
-    case 5: expand_level(5, planes, nibbles, m->columns, out); break;
-    case 6: expand_level(6, planes, nibbles, m->columns, out); break;
-    default: expand_level(7, planes, nibbles, m->columns, out);
-    }
+static void expand(const Matrix *m, int64_t number, int16_t *out, float *scales) {
+    const Row row = row_of(m, number);
+    for (int64_t s = 0; s < spans_of(m->columns); s++) scales[s] = scale_of(row.scales[s]);
+#define EXPAND(level) expand_level(level, &row, m->columns, out)
+    FOR_LEVEL(row.level, EXPAND)
+#undef EXPAND
+}
+
+/* One column of activations as integers, and their scales; `alone`: it is the only one. */
+static void round_column(const float *x, int64_t columns, int alone, int16_t *out, float *scales) {
+    for (int64_t s = 0; s < spans_of(columns); s++)
+        round_span(x + s * SPAN, (int)least(columns - s * SPAN, SPAN), alone, out + s * SPAN,
+                   scales + s * X_SCALES);
 }
 
 /* ------------------------------------------------------------------------ multiplying */
-
-/* 64 activations as integers, where the weights that they meet lie. */
-static void round_word(const float *x, int n, float inverse, int16_t *out) {
-#ifdef WIDE
-    __m256i quarters[4];
-    for (int q = 0; q < 4; q++) {
-        const int left = n - 16 * q;
-        const __mmask16 these = left >= 16 ? 0xffff : left > 0 ? (__mmask16)((1 << left) - 1) : 0;
-        const __m512 exact = _mm512_mul_ps(_mm512_maskz_loadu_ps(these, x + 16 * q),
-                                           _mm512_set1_ps(inverse));
-        quarters[q] = _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(exact));
-    }
-    const __m512i first = _mm512_inserti64x4(_mm512_castsi256_si512(quarters[0]), quarters[1], 1),
-                  second = _mm512_inserti64x4(_mm512_castsi256_si512(quarters[2]), quarters[3], 1);
-    int16_t order[WORD];
-    for (int i = 0; i < WORD; i++) order[i] = (int16_t)(2 * i);
-    const __m512i even = _mm512_loadu_si512(order),
-                  odd = _mm512_add_epi16(even, _mm512_set1_epi16(1));
-    _mm512_storeu_si512(out, _mm512_permutex2var_epi16(first, even, second));
-    _mm512_storeu_si512(out + 32, _mm512_permutex2var_epi16(first, odd, second));
-#else
-    for (int i = 0; i < 64; i++) out[i] = i < n ? (int16_t)rintf(x[i] * inverse) : 0;
-#endif
-}
-
-/* One column of activations as integers, a scale for each span. */
-static void round_column(const float *x, int64_t columns, int16_t *out, float *scales) {
-    for (int64_t s = 0; s < spans_of(columns); s++) {
-        const int n = (int)least(columns - s * SPAN, SPAN);
-        const float *from = x + s * SPAN;
-        float most = 0;
-        for (int i = 0; i < n; i++) most = fabsf(from[i]) > most ? fabsf(from[i]) : most;
-        for (int i = 0; i < SPAN; i += 64)
-            round_word(from + i, n - i, most > 0 ? X_MOST / most : 0, out + s * SPAN + i);
-        scales[s] = most / X_MOST;
-    }
-}
-
-/* ROWS rows times n columns, which is known when this is compiled; each column of the result starts
-   where y says. */
-static inline __attribute__((always_inline)) void multiply_tile(
-    const int n, int64_t spans, const int16_t *w, const float *w_scales, const int16_t *x,
-    const float *x_scales, float *const *y, int64_t at, int n_rows) {
-#ifdef WIDE
-    __m512 sums[COLUMNS][ROWS];
-    UNROLLED for (int c = 0; c < n; c++)
-        UNROLLED for (int r = 0; r < ROWS; r++) sums[c][r] = _mm512_setzero_ps();
-    for (int64_t s = 0; s < spans; s++) {
-        __m512i part[COLUMNS][ROWS];
-        UNROLLED for (int c = 0; c < n; c++)
-            UNROLLED for (int r = 0; r < ROWS; r++) part[c][r] = _mm512_setzero_si512();
-        __asm__ volatile("" : : "r"(sums) : "memory"); /* leaves the registers to the parts */
-        for (int i = 0; i < SPAN; i += WORD) {
-            __m512i a[ROWS];
-            UNROLLED for (int r = 0; r < ROWS; r++)
-                a[r] = _mm512_loadu_si512(w + (r * spans + s) * SPAN + i);
-            UNROLLED for (int c = 0; c < n; c++) {
-                const __m512i b = _mm512_loadu_si512(x + (c * spans + s) * SPAN + i);
-                UNROLLED for (int r = 0; r < ROWS; r++)
-                    part[c][r] = _mm512_dpwssd_epi32(part[c][r], a[r], b);
-            }
-        }
-        UNROLLED for (int r = 0; r < ROWS; r++) {
-            const __m512 of_row = _mm512_set1_ps(w_scales[r * spans + s]);
-            UNROLLED for (int c = 0; c < n; c++) {
-                const __m512 scale =
-                    _mm512_mul_ps(of_row, _mm512_set1_ps(x_scales[c * spans + s]));
-                sums[c][r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(part[c][r]), scale, sums[c][r]);
-            }
-        }
-    }
-    UNROLLED for (int c = 0; c < n; c++) {
-        const __m512 ab = _mm512_add_ps(_mm512_unpacklo_ps(sums[c][0], sums[c][1]),
-                                        _mm512_unpackhi_ps(sums[c][0], sums[c][1])),
-                     cd = _mm512_add_ps(_mm512_unpacklo_ps(sums[c][2], sums[c][3]),
-                                        _mm512_unpackhi_ps(sums[c][2], sums[c][3]));
-        const __m512d abd = _mm512_castps_pd(ab), cdd = _mm512_castps_pd(cd);
-        const __m512 four = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(abd, cdd)),
-                                          _mm512_castpd_ps(_mm512_unpackhi_pd(abd, cdd)));
-        const __m256 two = _mm256_add_ps(_mm512_castps512_ps256(four),
-                                         _mm512_extractf32x8_ps(four, 1));
-        const __m128 one =
-            _mm_add_ps(_mm256_castps256_ps128(two), _mm256_extractf128_ps(two, 1));
-        _mm_mask_storeu_ps(y[c] + at, (__mmask8)((1 << n_rows) - 1), one);
-    }
-#else
-    for (int c = 0; c < n; c++)
-        for (int r = 0; r < n_rows; r++) {
-            float sum = 0;
-            for (int64_t s = 0; s < spans; s++) {
-                const int16_t *a = w + (r * spans + s) * SPAN, *b = x + (c * spans + s) * SPAN;
-                int32_t part = 0;
-                for (int i = 0; i < SPAN; i++) part += (int32_t)a[i] * b[i];
-                sum += (float)part * (w_scales[r * spans + s] * x_scales[c * spans + s]);
-            }
-            y[c][at + r] = sum;
-        }
-#endif
-}
 
 /* What a thread needs: weights that are expanded, and activations that are rounded. */
 typedef struct {
@@ -291,7 +127,8 @@ typedef struct {
 
 /* Bytes of a thread, a multiple of 64. */
 int64_t planes_scratch(int64_t columns) {
-    return (GATHERED + PASS) * (padded(columns) * 2 + (spans_of(columns) + 15) / 16 * 64);
+    const int64_t spans = (spans_of(columns) + 15) / 16 * 16;
+    return (GATHERED + PASS) * padded(columns) * 2 + (GATHERED + PASS * X_SCALES) * spans * 4;
 }
 
 static Scratch scratch_of(const Matrix *m, int thread) {
@@ -299,8 +136,8 @@ static Scratch scratch_of(const Matrix *m, int thread) {
     Scratch s;
     s.weights = (int16_t *)start;
     s.x = s.weights + GATHERED * padded(m->columns);
-    s.weight_scales = (float *)(s.x + PASS * padded(m->columns));
-    s.x_scales = s.weight_scales + GATHERED * spans_of(m->columns);
+    s.x_scales = (float *)(s.x + PASS * padded(m->columns));
+    s.weight_scales = s.x_scales + PASS * X_SCALES * spans_of(m->columns);
     return s;
 }
 
@@ -309,6 +146,17 @@ static Scratch scratch_of(const Matrix *m, int thread) {
 static void multiply_rows(const Matrix *m, const Scratch *s, int64_t first, int64_t last,
                           int64_t origin, int64_t n, float *const *y) {
     const int64_t spans = spans_of(m->columns), width = padded(m->columns);
+#ifdef ONE_COLUMN
+    if (n == 1) {
+        for (int64_t row = first; row < last; row += ROWS) {
+            const int some = (int)least(last - row, ROWS);
+            Row rows[ROWS];
+            for (int r = 0; r < some; r++) rows[r] = row_of(m, row + r);
+            multiply_rows_once(rows, some, m->columns, s->x, s->x_scales, y[0] + row - origin);
+        }
+        return;
+    }
+#endif
     const int gathered = n > COLUMNS ? GATHERED : ROWS;
     for (int64_t row = first; row < last; row += gathered) {
         const int64_t n_rows = least(last - row, gathered);
@@ -318,7 +166,7 @@ static void multiply_rows(const Matrix *m, const Scratch *s, int64_t first, int6
             for (int64_t r = 0; r < n_rows; r += ROWS) {
                 const int16_t *w = s->weights + r * width, *x = s->x + c * width;
                 const float *w_scales = s->weight_scales + r * spans;
-                const float *x_scales = s->x_scales + c * spans;
+                const float *x_scales = s->x_scales + c * spans * X_SCALES;
                 const int some = (int)least(n_rows - r, ROWS);
 #define TIMES(n) multiply_tile(n, spans, w, w_scales, x, x_scales, y + c, row + r - origin, some)
                 switch (least(n - c, COLUMNS)) {
@@ -361,8 +209,8 @@ static void multiply(Matrix *m, int64_t begin, int64_t end, const float *x, int6
         const int64_t some = least(last - at, PASS);
         float *to[PASS];
         for (int64_t c = 0; c < some; c++) {
-            round_column(x + (at + c) * x_stride, m->columns, s.x + c * width,
-                         s.x_scales + c * spans);
+            round_column(x + (at + c) * x_stride, m->columns, some == 1, s.x + c * width,
+                         s.x_scales + c * spans * X_SCALES);
             to[c] = y + (at + c) * y_stride;
         }
         if (by_columns) {
@@ -416,8 +264,8 @@ static void multiply_experts(Matrix *m, int64_t begin, int64_t end, const Routin
             float *to[PASS];
             for (int64_t c = 0; c < n && mine < before + shares; c++) {
                 const int64_t token = pairs[c] / r->n_slots, slot = pairs[c] % r->n_slots;
-                round_column(r->x + token * r->x_token + slot * r->x_slot, m->columns,
-                             s.x + c * width, s.x_scales + c * spans);
+                round_column(r->x + token * r->x_token + slot * r->x_slot, m->columns, n == 1,
+                             s.x + c * width, s.x_scales + c * spans * X_SCALES);
                 to[c] = r->y + token * r->y_token + slot * r->y_slot;
             }
             for (; mine < before + shares; mine = atomic_fetch_add(&m->next, 1)) {
@@ -438,7 +286,7 @@ static void take_rows(const Matrix *m, const int32_t *numbers, int64_t n, float 
         expand(m, numbers[i], s.weights, s.weight_scales);
         for (int64_t c = 0; c < m->columns; c++)
             y[i * y_stride + c] =
-                s.weights[c / 64 * 64 + place(c % 64)] * s.weight_scales[c / SPAN];
+                s.weights[c / SPAN * SPAN + place(c % SPAN)] * s.weight_scales[c / SPAN];
     }
 }
 
@@ -499,29 +347,22 @@ void planes_rows_node(void *node, int me, int threads, void *matrix) {
 
 /* ---------------------------------------------------------------------------- packing */
 
-enum {
-    INVERSE = 8192,
-    LEAST_WELL = 3 /* planes from which on every number of them should do well */
-};
-static float inverse[INVERSE + 1]; /* t for t * (3 + t * t) / 4 = i / INVERSE */
-static float value[PLANES + 1][CODES]; /* what a weight comes to, in units of its group's scale */
+enum { LEAST_WELL = 3 }; /* planes from which on every number of them should do well */
+static float value[PLANES + 1][CODES]; /* U / 128 with so many planes of a code that has all */
 
 void planes_start(const Layout *of_tensors) {
     layout = *of_tensors;
-    for (int level = 1; level <= PLANES; level++) {
-        for (int code = 0; code < 1 << level; code++)
-            values[level][code] = (int16_t)widened(moved(code, level));
+    for (int level = 1; level <= PLANES; level++)
         for (int code = 0; code < CODES; code++)
-            value[level][code] = (float)values[level][code >> (PLANES - level)] / 2048;
-    }
-    for (int i = 0; i <= INVERSE; i++) inverse[i] = (float)(2 * sinh(asinh(2.0 * i / INVERSE) / 3));
+            value[level][code] = (float)moved(code >> (PLANES - level), level) / CODES;
+#ifdef FILL_TABLES
+    FILL_TABLES;
+#endif
 }
 
 /* The code, with all planes, of a weight of `ratio` times its group's scale. */
 static int code_of(float ratio) {
-    const float most = fabsf(ratio) < 1 ? fabsf(ratio) : 1;
-    const float t = inverse[(int)(most * INVERSE + 0.5f)];
-    const int code = CODES / 2 + (int)floorf((ratio < 0 ? -t : t) * (CODES / 2));
+    const int code = CODES / 2 + (int)floorf(ratio * (CODES / 2));
     return code < 0 ? 0 : code > CODES - 1 ? CODES - 1 : code;
 }
 
@@ -546,7 +387,7 @@ void planes_encode(const float *w, const float *importance, int64_t rows, int64_
             uint32_t bits;
             memcpy(&bits, &exact, 4);
             const float unit = scale_of((uint16_t)((bits + 0xffff) >> 16));
-            exact = unit / 2048; /* a power of two: exact */
+            exact = unit / CODES; /* a power of two: exact */
             memcpy(&bits, &exact, 4);
             scales[row * spans + s] = (uint16_t)(bits >> 16);
             for (int g = 0; g < groups; g++) {

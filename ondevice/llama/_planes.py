@@ -13,7 +13,8 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from importlib import resources
@@ -35,6 +36,7 @@ SPAN = 256  #: weights that share a scale
 _LINE = 64  # bytes of a cache line
 CHUNK_STEP = 4  #: rows of a chunk are a multiple of it
 
+_SOURCES = ("_planes.c", "_planes_avx512.h", "_planes_avx2.h", "_planes_plain.h")
 _FLAGS = (
     *("-O3", "-march=native", "-std=c11", "-shared", "-fPIC", "-fno-math-errno"),
     *("-ffinite-math-only", "-fno-signed-zeros", "-fno-trapping-math", "-fassociative-math"),
@@ -242,12 +244,13 @@ def check_compiled() -> None:
 
 @cache
 def _library() -> Any:
-    source = resources.files("ondevice.llama").joinpath("_planes.c").read_bytes()
+    folder = resources.files("ondevice.llama")
+    sources = {name: folder.joinpath(name).read_bytes() for name in _SOURCES}
     machine = f"{sys.platform} {platform.machine()} {_processor()}"
-    key = hashlib.sha256(source + machine.encode() + " ".join(_FLAGS).encode()).hexdigest()[:16]
-    path = paths.cache_dir() / f"planes-{key}.so"
+    told = b"".join(sources.values()) + machine.encode() + " ".join(_FLAGS).encode()
+    path = paths.cache_dir() / f"planes-{hashlib.sha256(told).hexdigest()[:16]}.so"
     if not path.exists():
-        _compile(source, path)
+        _compile(sources, path)
     library = ctypes.CDLL(str(path))
     address, int64, int32 = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32
     library.planes_scratch.argtypes = (int64,)
@@ -282,7 +285,7 @@ def _processor() -> str:
     return platform.processor()
 
 
-def _compile(source: bytes, path: Path) -> None:
+def _compile(sources: Mapping[str, bytes], path: Path) -> None:
     compiler = os.environ.get("CC") or next(
         (name for name in ("cc", "gcc", "clang") if shutil.which(name)), None
     )
@@ -292,25 +295,23 @@ def _compile(source: bytes, path: Path) -> None:
             "Install gcc or clang, or use a model file that is no stack."
         )
     paths.ensure_private(path.parent)
-    own = path.with_suffix(f".{os.getpid()}")
-    code = own.with_suffix(f"{own.suffix}.c")
-    code.write_bytes(source)
-    reason = ""
     try:
-        done = subprocess.run(
-            [compiler, *_FLAGS, str(code), "-o", str(own), "-lm"],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode == 0:
-            own.replace(path)
-            return
-        reason = done.stderr.strip()[:300]
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            for name, source in sources.items():
+                Path(folder, name).write_bytes(source)
+            done = subprocess.run(
+                [compiler, *_FLAGS, _SOURCES[0], "-o", path.name, "-lm"],
+                cwd=folder,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            if done.returncode == 0:
+                Path(folder, path.name).replace(path)
+                return
+            reason = done.stderr.strip()[:300]
     except OSError as error:
         reason = str(error)
-    finally:
-        code.unlink(missing_ok=True)
     raise NativeError(
         f"{compiler} could not compile what a stack needs: {reason}. "
         "Repair the compiler, or use a model file that is no stack."

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from ondevice.llama import PLANES, PlanesShape
 from ondevice.weights.gguf import GGUFFile
 
-VERSION = 1
+VERSION = 2
 PREFIX = "ondevice.stack."
 BASE_PLANES = 2  # of each matrix, always loaded
 I8 = 24  # ggml's number of that type
