@@ -6,15 +6,18 @@ import ctypes
 import json
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
 
+import numpy as np
 from llama_cpp._ctypes_extensions import load_shared_library
 from llama_cpp._ggml import libggml_base_path
 
 from ondevice.errors import NativeError
 from ondevice.llama._context import default_threads
 from ondevice.llama._ggml import InitParams, Tensor, function
+from ondevice.llama._planes import Planes, Shape, check_compiled, scratch
 from ondevice.weights.tensor_types import TENSOR_TYPES
 
 _COLUMNS = 2048  # of the weight
@@ -78,6 +81,28 @@ def multiply_speed(tensor_type: int, n_tokens: int, n_threads: int) -> float:
     return n_rows * _COLUMNS * n_tokens / min(times)
 
 
+def planes_speed(n_planes: int, n_tokens: int, n_threads: int) -> float:
+    """The same with weights of which so many planes are loaded.
+
+    Raises :class:`NativeError` where nothing can be compiled.
+    """
+    n_rows = _DECODE_ROWS if n_tokens == 1 else _PREFILL_ROWS
+    shape = Shape(n_rows, _COLUMNS, n_rows)
+    sizes = shape.part_bytes(n_rows)
+    scales, nibbles, plane = (np.full(n_bytes, 0x11, np.uint8) for n_bytes in sizes)
+    kept = [scales, nibbles, *(plane.copy() for _ in range(n_planes))]
+    planes = Planes(shape, scratch(_COLUMNS, n_threads))
+    planes.parts[0, : len(kept)] = [part.ctypes.data for part in kept]
+    planes.levels[:] = n_planes
+    x = np.full((n_tokens, _COLUMNS), 0.5, np.float32)
+    times: list[float] = []
+    while len(times) < _LEAST_PASSES or sum(times) < _LEAST_SECONDS:
+        started = time.perf_counter()
+        planes.multiply(x)
+        times.append(time.perf_counter() - started)
+    return n_rows * _COLUMNS * n_tokens / min(times)
+
+
 @contextmanager
 def _context(n_bytes: int) -> Iterator[int]:
     context = function("ggml_init", _pointer, InitParams)(InitParams(n_bytes, None, False))
@@ -101,15 +126,24 @@ def _filled(address: int) -> int:
 def main() -> None:
     """Print the speeds of tensor types as JSON, for one token and for several: ``N ROUNDS TYPE…``.
 
-    A process of its own, since native code may abort.
+    A type is one of ggml's or ``planes-N``, which is left out where it cannot be compiled. A
+    process of its own, since native code may abort.
     """
     n_tokens, rounds, *names = sys.argv[1:]
     numbers = {each.name: number for number, each in TENSOR_TYPES.items()}
+    measures: dict[str, Callable[[int, int], float]] = {}
+    for name in names:
+        if name in numbers:
+            measures[name] = partial(multiply_speed, numbers[name])
+            continue
+        with suppress(NativeError):
+            check_compiled()
+            measures[name] = partial(planes_speed, int(name.removeprefix("planes-")))
     speeds: tuple[dict[str, float], dict[str, float]] = {}, {}
     for _ in range(int(rounds)):
-        for name in names:
+        for name, measure in measures.items():
             for found, count in zip(speeds, (1, int(n_tokens)), strict=True):
-                speed = multiply_speed(numbers[name], count, default_threads())
+                speed = measure(count, default_threads())
                 found[name] = max(found.get(name, 0), speed)
     json.dump(speeds, sys.stdout)
 

@@ -148,11 +148,14 @@ static void multiply_rows(const Matrix *m, const Scratch *s, int64_t first, int6
     const int64_t spans = spans_of(m->columns), width = padded(m->columns);
 #ifdef ONE_COLUMN
     if (n == 1) {
-        for (int64_t row = first; row < last; row += ROWS) {
-            const int some = (int)least(last - row, ROWS);
-            Row rows[ROWS];
-            for (int r = 0; r < some; r++) rows[r] = row_of(m, row + r);
-            multiply_rows_once(rows, some, m->columns, s->x, s->x_scales, y[0] + row - origin);
+        for (int64_t row = first, next; row < last; row = next) {
+            next = least(last, (row / m->chunk_rows + 1) * m->chunk_rows);
+            const Row start = row_of(m, row);
+            float *const to = y[0] + row - origin;
+#define MULTIPLY(level) \
+    multiply_column(level, start, next - row, m->columns, s->x, s->x_scales, to)
+            FOR_LEVEL(start.level, MULTIPLY)
+#undef MULTIPLY
         }
         return;
     }

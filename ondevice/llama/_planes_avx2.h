@@ -121,13 +121,12 @@ INLINE __m256 multiply_span(const int level, const Row *row, int64_t span, const
 /* One row times one column. */
 INLINE __m256 multiply_row(const int level, const Row *row, int64_t columns, const int16_t *x,
                            const float *x_scales) {
-    const Row here = *row; /* so that its pointers are in registers */
     const int64_t whole = columns / SPAN;
     __m256 sums = _mm256_setzero_ps();
     for (int64_t s = 0; s < whole; s++)
-        sums = multiply_span(level, &here, s, 1, BYTE, x, x_scales, sums);
+        sums = multiply_span(level, row, s, 1, BYTE, x, x_scales, sums);
     if (columns % SPAN)
-        sums = multiply_span(level, &here, whole, 0, columns % SPAN / WORD, x, x_scales, sums);
+        sums = multiply_span(level, row, whole, 0, columns % SPAN / WORD, x, x_scales, sums);
     return sums;
 }
 
@@ -138,18 +137,22 @@ static __m128 summed(const __m256 *rows) {
     return _mm_add_ps(_mm256_castps256_ps128(four), _mm256_extractf128_ps(four, 1));
 }
 
-/* ROWS rows times one column. */
-static void multiply_rows_once(const Row *rows, int n_rows, int64_t columns, const int16_t *x,
-                               const float *x_scales, float *y) {
-    __m256 sums[ROWS] = {0};
-    float of_rows[ROWS];
-    for (int r = 0; r < n_rows; r++) {
-#define MULTIPLY(level) sums[r] = multiply_row(level, rows + r, columns, x, x_scales)
-        FOR_LEVEL(rows[r].level, MULTIPLY)
-#undef MULTIPLY
+/* Rows of one chunk times one column. */
+INLINE void multiply_column(const int level, Row row, int64_t n_rows, int64_t columns,
+                            const int16_t *x, const float *x_scales, float *y) {
+    for (int64_t first = 0; first < n_rows; first += ROWS) {
+        const int64_t some = least(n_rows - first, ROWS);
+        __m256 sums[ROWS] = {0};
+        float of_rows[ROWS];
+        for (int r = 0; r < some; r++) {
+            sums[r] = multiply_row(level, &row, columns, x, x_scales);
+            for (int p = 0; p < level; p++) row.planes[p] += columns / BYTE;
+            row.nibbles += columns / WORD;
+            row.scales += spans_of(columns);
+        }
+        _mm_storeu_ps(of_rows, summed(sums));
+        memcpy(y + first, of_rows, (size_t)some * sizeof *y);
     }
-    _mm_storeu_ps(of_rows, summed(sums));
-    memcpy(y, of_rows, (size_t)n_rows * sizeof *y);
 }
 
 /* A span of activations, of which there are n, as integers, and the scales of its words. They are

@@ -38,6 +38,9 @@ TYPES = (
     "IQ2_XXS",
     "MXFP4",
 )
+#: Bit planes of a stack with which its speed is measured, and what that is called.
+PLANES = 4
+PLANES_TYPE = f"planes-{PLANES}"
 _PROMPT = 128  # tokens at once, from where on more of them are not faster
 _ROUNDS = 3  # of which the best counts: other programs only make it slower
 _PATIENCE_S = 120.0
@@ -58,7 +61,12 @@ class Speeds(msgspec.Struct, frozen=True):
         return self.prefill.get(type_name) or min(self.prefill.values())
 
 
-USUAL = Speeds("", {"Q4_K": 20e9, "F16": 8e9}, {"Q4_K": 60e9, "F16": 40e9}, 1e9)
+USUAL = Speeds(
+    "",
+    {"Q4_K": 20e9, "F16": 8e9, PLANES_TYPE: 15e9},
+    {"Q4_K": 60e9, "F16": 40e9, PLANES_TYPE: 50e9},
+    1e9,
+)
 
 
 def known() -> Speeds:
@@ -78,7 +86,7 @@ def measure() -> Speeds:
     command = [sys.executable, "-m", "ondevice.llama._kernel_speed", str(_PROMPT), str(_ROUNDS)]
     try:
         done = subprocess.run(
-            [*command, *TYPES], capture_output=True, check=True, timeout=_PATIENCE_S
+            [*command, *TYPES, PLANES_TYPE], capture_output=True, check=True, timeout=_PATIENCE_S
         )
         decode, prefill = msgspec.json.decode(done.stdout, type=tuple[dict[str, float], ...])
     except (OSError, subprocess.SubprocessError, ValueError) as error:

@@ -17,7 +17,7 @@ from ondevice.ram.planner import (
     quality_of,
     streaming_seconds,
 )
-from ondevice.ram.speeds import Speeds
+from ondevice.ram.speeds import PLANES, PLANES_TYPE, Speeds
 from ondevice.stack import StackFile
 from ondevice.weights.gguf import GGUFFile
 
@@ -25,9 +25,11 @@ from ondevice.weights.gguf import GGUFFile
 #: diverges. K-quants of 2.6 to 4.8 bits keep 0.6 to 0.97 of it and diverge by 0.26 to 0.02.
 _LOSS = 2.0
 
-# Bytes of planes a second, for each multiply-add with Q4_K: a plane more takes its time, too. For
-# prompts multiply-adds, whatever the planes. Then what each product takes beside: all measured.
-_DECODING, _PREFILLING = 0.14, 0.15
+# A plane more takes its time, too, so that decoding goes by bytes: those of a weight with as many
+# planes as were measured, scales included. For prompts the number of planes makes no difference.
+_MEASURED_BYTES = (PLANES + 5 / 16) / 8
+# What a token takes beside, as a part of the products; and each product by itself.
+_DECODE_FACTOR, _PREFILL_FACTOR = 1.1, 1.5
 _PRODUCT_SECONDS = 5e-6
 
 _EXPANDED = 5_000_000  # bytes: rows that are being computed with, and pages of the file
@@ -97,10 +99,10 @@ def _way(
         resident = stack.whole_bytes[n_tensors]
     reading = streaming_seconds(streamed, len(stack.matrices), speeds) if streamed else 0.0
     computed = stack.ram_bytes[-1] if drafting is not None else resident
-    decode = computed / (speeds.decoding("Q4_K") * _DECODING)
+    decode = computed / (speeds.decoding(PLANES_TYPE) * _MEASURED_BYTES) * _DECODE_FACTOR
     decode += len(stack.matrices) * _PRODUCT_SECONDS
     seconds = drafted_seconds(decode, reading, decode) if drafting else max(decode, reading)
-    prefill = PROMPT * file.n_params / (speeds.prefilling("Q4_K") * _PREFILLING)
+    prefill = PROMPT * file.n_params / speeds.prefilling(PLANES_TYPE) * _PREFILL_FACTOR
     return Plan(
         file=file,
         kind="stack",

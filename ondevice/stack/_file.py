@@ -99,10 +99,18 @@ class StackFile:
     def whole_bytes(self) -> list[int]:
         """RAM with which all of it is computed while so many tensors are resident, from none on.
 
-        The others are streamed, so the ring takes its part.
+        The others are streamed, so the ring takes its part: enough for the planes of any matrix of
+        a block, or they would have to be computed with outside of llama.cpp's graph.
         """
         needed = [self.ram_bytes[-1]]
-        largest = 0
+        largest = max(
+            (
+                n_bytes - self.matrices[name].base.n_bytes
+                for name, n_bytes in self._matrix_bytes.items()
+                if self.matrices[name].base.block is not None
+            ),
+            default=0,
+        )
         tensors = list(self.gguf.tensors)
         for n in range(len(tensors) - 1, -1, -1):
             if n < self.n_base:
