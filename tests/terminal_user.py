@@ -18,7 +18,7 @@ from tui.widgets.conversation import Conversation as ConversationWidget
 from tui.widgets.prompt import Prompt
 from tui.widgets.status_bar import StatusBar
 
-_PATIENCE = float(os.environ.get("ONDEVICE_TEST_PATIENCE", "120"))  # seconds, on a busy machine
+PATIENCE = float(os.environ.get("ONDEVICE_TESTPATIENCE", "120"))  # seconds, on a busy machine
 
 
 class User:
@@ -46,7 +46,7 @@ class User:
         await self.until(lambda: text in self.screen, text)
 
     async def until(self, condition: Callable[[], bool], what: str) -> None:
-        deadline = asyncio.get_running_loop().time() + _PATIENCE
+        deadline = asyncio.get_running_loop().time() + PATIENCE
         while not condition():
             assert asyncio.get_running_loop().time() < deadline, f"{what!r} not in:\n{self.screen}"
             await self.pilot.pause(0.03)

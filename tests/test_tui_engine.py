@@ -9,12 +9,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
-from terminal_user import at_the_terminal
+from terminal_user import PATIENCE, at_the_terminal
 
 from ondevice import paths
 from ondevice.chats import Chats, Message
@@ -80,7 +80,7 @@ async def test_the_engine_may_be_killed_in_mid_reply_again_and_again(
 
 
 class Terminal:
-    """A real terminal of 80 x 24 in tmux, with ``ondevice chat`` in it."""
+    """A real terminal in tmux, with ``ondevice chat`` in it."""
 
     def __init__(self, socket: str) -> None:
         self._tmux = ["tmux", "-u", "-L", socket, "-f", "/dev/null"]
@@ -91,11 +91,13 @@ class Terminal:
             [*self._tmux, command, *arguments], check=True, capture_output=True, text=True
         ).stdout
 
-    def chat(self, model: Path, *flags: str) -> None:
+    def chat(self, model: Path, *flags: str, size: tuple[int, int] = (80, 24)) -> None:
+        """Open the app and wait until the model is loaded."""
         command = [sys.executable, "-m", "ondevice", "chat", "--model", str(model), *flags]
         shell = f"{shlex.join(command)}; echo It ended with $?.; cat"
         self._session += 1
-        self._run("new-session", "-s", f"{self._session}", "-d", "-x", "80", "-y", "24", shell)
+        name, (width, height) = f"{self._session}", size
+        self._run("new-session", "-s", name, "-d", "-x", f"{width}", "-y", f"{height}", shell)
         self.sees("ctx 0/")
 
     def types(self, text: str, *keys: str) -> None:
@@ -107,10 +109,18 @@ class Terminal:
     def screen(self) -> str:
         return self._run("capture-pane", "-t", f"{self._session}", "-p")
 
-    def sees(self, text: str, *, no_more: bool = False) -> None:
-        deadline = time.monotonic() + 120
-        while (text in (screen := self.screen())) == no_more:
-            assert time.monotonic() < deadline, f"{text!r}, {no_more=}:\n{screen}"
+    def sees(self, text: str) -> None:
+        """Wait until it is on the screen."""
+        self._until(lambda screen: text in screen, text)
+
+    def misses(self, text: str) -> None:
+        """Wait until it is not on the screen any more."""
+        self._until(lambda screen: text not in screen, f"no {text}")
+
+    def _until(self, condition: Callable[[str], bool], what: str) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while not condition(screen := self.screen()):
+            assert time.monotonic() < deadline, f"{what!r}:\n{screen}"
             time.sleep(0.1)
 
     def close(self) -> None:
@@ -126,25 +136,57 @@ def terminal() -> Iterator[Terminal]:
     terminal.close()
 
 
-def test_type_stream_stop_quit_and_resume_in_a_real_terminal(
+@pytest.mark.timeout(900)  # on a busy machine
+def test_a_whole_session_by_keys_in_a_real_terminal(
     terminal: Terminal, default_model: Path
 ) -> None:
+    """Type, stream, stop, edit, branch, search, quit and resume."""
     terminal.chat(default_model, "--temperature", "0")
     terminal.types("What is the capital of France?", "Enter")
     terminal.sees("Paris")
-    terminal.sees("answering", no_more=True)
+    terminal.misses("answering")
     terminal.types("Write a very long story about a fox.", "Enter")
     terminal.sees("answering")
     terminal.types("", "Escape")
     terminal.sees("Stopped.")
+    terminal.misses("answering")
+
+    terminal.types("/edit", "Enter")
+    terminal.sees("Editing")
+    terminal.types("", "C-a", "C-k")
+    terminal.sees("Ask anything")  # the prompt is empty
+    terminal.types("What is the capital of Spain?", "Enter")
+    terminal.sees("‹ 2/2 ›")
+    terminal.sees("Madrid")
+    terminal.misses("answering")
+    terminal.types("", "C-Up", "Up", "Left")
+    terminal.sees("‹ 1/2 ›")
+    terminal.sees("Stopped.")
+    terminal.misses("Spain")
+    terminal.types("", "Right")
+    terminal.sees("Madrid")
+    terminal.misses("Stopped.")
+    terminal.types("", "Escape")
+
+    terminal.types("", "C-r")
+    terminal.sees("F8 delete")
+    terminal.types("fox", "Enter")
+    terminal.sees("‹ 1/2 ›")  # it is in the branch that was left
+    terminal.misses("F8 delete")
+    terminal.types("", "C-f")
+    terminal.sees("This chat")
+    terminal.types("Paris", "Enter")
+    terminal.misses("This chat")
+    terminal.sees("Paris")
     terminal.types("", "C-q")
     terminal.sees("It ended with 0.")
     assert "Paris" not in terminal.screen()
 
-    terminal.chat(default_model, "--temperature", "0", "--resume")
+    terminal.chat(default_model, "--temperature", "0", "--resume", size=(100, 50))
     terminal.sees("Paris")
+    terminal.sees("‹ 1/2 ›")
     terminal.sees("Stopped.")
-    terminal.types("What is the capital of Spain?", "Enter")
-    terminal.sees("Madrid")
+    terminal.types("What is the capital of Italy?", "Enter")
+    terminal.sees("Rome")
     terminal.types("", "C-c")
     terminal.sees("It ended with 0.")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from terminal_user import User, at_the_terminal
+from textual import events
 
 from ondevice.chats import Chats
 from ondevice.engine._fake import FakeEngine, Gate
@@ -59,7 +60,8 @@ async def test_the_last_message_is_edited_and_the_branches_are_switched(
         assert "Paris" not in user.screen
         assert contents(chats) == ["Italy", "Rome."]
 
-        await user.pilot.press("ctrl+up", "up", "left")
+        for key in ("ctrl+up", "up", "left"):  # without a pause, as a terminal may send them
+            user.pilot.app.post_message(events.Key(key, None))
         await user.sees("Paris.")
         await user.sees("‹ 1/2 ›")
         assert "Rome" not in user.screen
@@ -156,6 +158,11 @@ async def test_typing_while_a_message_is_marked_goes_to_the_prompt(open_app: Ope
         await user.until(lambda: user.prompt.text == "Wo", "the letters")
         await user.pilot.press("ctrl+up", "escape")
         assert user.prompt.has_focus
+        user.prompt.text = ""
+        await user.pilot.press("ctrl+up")
+        for key in "/code":  # all but the first are keys of the message, too
+            user.pilot.app.post_message(events.Key("slash" if key == "/" else key, key))
+        await user.until(lambda: user.prompt.text == "/code", "the burst")
 
 
 async def test_a_long_conversation_is_shown_in_part_and_scrolls_to_its_beginning(

@@ -35,13 +35,6 @@ class CommandGiven(Message):
 
 
 @dataclass
-class Typed(Message):
-    """The user types, but not in the prompt."""
-
-    character: str
-
-
-@dataclass
 class ReplyProgressed(Message):
     """A reply is under way in a conversation, which says what it is doing."""
 

@@ -18,12 +18,13 @@ from ondevice.errors import ConfigError, LoadCancelled, ModelNotFound, OndeviceE
 from ondevice.models import InstalledModel
 from ondevice.ram import process
 from tui import commands
-from tui.messages import CommandGiven, ReplyEnded, ReplyProgressed, Submitted, Typed
+from tui.messages import CommandGiven, ReplyEnded, ReplyProgressed, Submitted
 from tui.model_work import Kind, ModelWork
 from tui.screens.chat_keeping import ChatKeeping
 from tui.screens.chat_memory import ChatMemory
 from tui.screens.chat_tabs import ChatTabs
 from tui.screens.chat_turns import ChatTurns
+from tui.widgets.welcome import Welcome
 
 if TYPE_CHECKING:
     from ondevice.choice import Choice
@@ -108,10 +109,10 @@ more, is also in the command palette.
         else:
             await self.run_action(command.action)
 
-    @on(Typed)
-    def _type(self, message: Typed) -> None:
-        self.prompt.focus()
-        self.prompt.insert(message.character)
+    def action_type(self, character: str) -> None:
+        """The user types, but not in the prompt."""
+        self.set_focus(self.prompt)
+        self.prompt.insert(character)
 
     @on(ReplyProgressed)
     @on(ReplyEnded)
@@ -124,7 +125,7 @@ more, is also in the command palette.
         elif self.prompt.has_focus:
             self.workers.cancel_group(self, "load")
         else:
-            self.prompt.focus()
+            self.set_focus(self.prompt)
 
     def action_page(self, direction: int) -> None:
         conversation = self.conversation
@@ -194,6 +195,8 @@ more, is also in the command palette.
                 choice = await asyncio.to_thread(_choose, self.settings, name)
                 self._model = self.status.model = model.name if model else choice.model.name
                 self.status.loaded = 0.0
+                for welcome in self.query(Welcome):
+                    welcome.tell(choice.request.path)
                 if choice.why:
                     self.notify(choice.why)
                 await self.engine.load(choice.request, self._show_loading)

@@ -20,7 +20,8 @@ _TABS = 9  # conversations that are open at most
 class ChatBase(Screen[None]):
     """Conversations, one of which is shown, the prompt and the status bar.
 
-    Opens with ``earlier`` or a new one.
+    Opens with ``earlier`` or a new one. The focus is moved with ``set_focus``: a widget's own
+    ``focus`` waits for its turn, and by then the next key may have gone to what had it before.
     """
 
     def __init__(
@@ -85,7 +86,7 @@ class ChatBase(Screen[None]):
             self.prompt.move_cursor(self.prompt.document.end)
             here.display, conversation.display = False, True
         self.conversation = conversation
-        self.prompt.focus()
+        self.set_focus(self.prompt)
         self.show_status()
 
     async def close(self, conversation: Conversation) -> None:

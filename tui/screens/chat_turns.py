@@ -25,10 +25,10 @@ class ChatTurns(ChatBase):
         place = views.index(pointed_at) + direction if pointed_at else len(views) - 1
         if (pointed_at or direction < 0) and place < len(views):
             view = views[max(0, place)]
-            view.focus(scroll_visible=False)
+            self.set_focus(view, scroll_visible=False)
             self.conversation.scroll_to_widget(view, animate=False)
         else:
-            self.prompt.focus()
+            self.set_focus(self.prompt)
             self.conversation.anchor()
 
     def action_edit(self) -> None:
@@ -38,7 +38,7 @@ class ChatTurns(ChatBase):
 
     def action_regenerate(self) -> None:
         if not self.is_busy() and (view := self._meant(MessageView)):
-            self.prompt.focus()
+            self.set_focus(self.prompt)
             self.conversation.regenerate(view)
 
     def action_go_on(self) -> None:
@@ -46,7 +46,7 @@ class ChatTurns(ChatBase):
             if view is not self.conversation.views[-1]:
                 self.notify("Only the last reply can go on.")
                 return
-            self.prompt.focus()
+            self.set_focus(self.prompt)
             self.conversation.go_on(view)
 
     async def action_version(self, direction: int) -> None:

@@ -64,7 +64,7 @@ class Conversation(Transcript):
 
     def compose(self) -> ComposeResult:
         if not self.messages:
-            yield Welcome()
+            yield Welcome(self._engine.loaded.path if self._engine.loaded else "")
         yield from super().compose()
 
     @property
@@ -230,6 +230,7 @@ class Conversation(Transcript):
             view.message = by_id.get(view.message.id, view.message)
         if self.messages and self.messages[-1].id not in known:
             latest.message = self.messages[-1]
+        self._look()  # what is shown now may be an earlier reply, taken away for one that failed
 
     async def _stream(self, reply: Reply, after: int) -> None:
         assert self.id_in_store is not None

@@ -13,7 +13,6 @@ from textual.widgets import Static
 
 from ondevice.chats import Message
 from ondevice.terminal import printable
-from tui.messages import Typed
 
 
 class MessageView(Vertical, can_focus=True):
@@ -70,9 +69,11 @@ type goes to the prompt. Where there is more than one version, left and right sw
 
     def on_click(self, event: events.Click) -> None:
         if event.widget is self._versions:
-            self.focus()
+            self.screen.set_focus(self)
 
-    def on_key(self, event: events.Key) -> None:
+    async def on_key(self, event: events.Key) -> None:
+        # Done at once, for the next key may be waiting here already, and is typed as well then. Not
+        # so what is bound here: that may take this view away, which cannot wait for itself.
         if event.character and event.is_printable and event.key not in self.screen.active_bindings:
             event.stop()
-            self.post_message(Typed(event.character))
+            await self.app.run_action(("screen", "type", (event.character,)), self)

@@ -58,7 +58,7 @@ said before. Type `/` for commands and `@` to attach a file. What is long and pa
         self.border_title = "Editing. Esc leaves it as it was" if message else ""
         self.text = printable(message.content) if message else ""
         self.move_cursor(self.document.end)
-        self.focus()
+        self.screen.set_focus(self)
 
     def give_back(self, text: str) -> None:
         """Put what was sent before what has been typed since."""
@@ -68,7 +68,7 @@ said before. Type `/` for commands and `@` to attach a file. What is long and pa
         """Put ``text`` into the prompt as a quotation."""
         lines = [f"> {line}".rstrip() for line in printable(text).strip().splitlines()]
         self.insert("\n".join([*lines, "", ""]))
-        self.focus()
+        self.screen.set_focus(self)
 
     # ------------------------------------------------------------------ actions
 

@@ -76,7 +76,7 @@ class Transcript(VerticalScroll, can_focus=False):
         if not self._first <= place < self._last:
             await self._rebuild(place)
         view = self.views[place - self._first]
-        view.focus(scroll_visible=False)
+        self.screen.set_focus(view, scroll_visible=False)
         self.release_anchor()
         self.call_after_refresh(self.scroll_to_widget, view, top=True, animate=False)
 
