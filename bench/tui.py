@@ -36,7 +36,7 @@ from textual import events
 
 from ondevice import models
 from ondevice.chats import Chats, reply
-from ondevice.config import Settings
+from ondevice.config import FIRST, Settings
 from ondevice.engine import Engine
 from ondevice.engine._fake import FakeEngine
 from ondevice.engine.messages import Finished, Load, Sampling
@@ -110,9 +110,11 @@ def wait_for(terminal: int, text: bytes) -> None:
 
 
 async def streaming(tokens: int) -> dict[str, float]:
-    """The same reply twice: shown in the app while somebody types, and only received."""
+    """A reply shown in the app while somebody types; then another one shown without that, and the
+    same only received."""
     engine = Engine()
-    settings = Settings(model=str(model()), ctx=tokens + 100, system="", sampling=GREEDY)
+    plain = {"system": "", "sampling": GREEDY, "memory": False}
+    settings = Settings(model=str(model()), ctx=tokens + 100, **plain)
     with store() as chats:
         app = OndeviceApp(engine, chats, settings)
         async with app.run_test(size=SIZE) as pilot:
@@ -123,8 +125,13 @@ async def streaming(tokens: int) -> dict[str, float]:
             await until(lambda: bool(screen.status.estimate))
             typed = [await type_letter(screen) for _ in range(30)]
             screen.prompt.text = ""
+            screen.conversation.stop()
             await until(lambda: not screen.conversation.replying)
-            shown = screen.status.statistics
+            await screen.open(None)
+            ask(screen, QUESTION)
+            await until(lambda: screen.conversation.replying)
+            await until(lambda: not screen.conversation.replying)
+            shown = screen.conversation.statistics
         with Engine() as bare:
             bare.load(Load(path=str(model()), n_ctx=tokens + 100))
             other = chats.create()
@@ -186,7 +193,7 @@ async def long_conversation(pages: int) -> dict[str, float]:
 
 
 def model() -> Path:
-    return models.find(Settings().model).path
+    return models.find(FIRST).path
 
 
 @contextmanager

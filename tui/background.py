@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -11,7 +12,10 @@ from typing import TypeVar
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
-_FRAME = 0.05  # seconds: what comes faster is shown together
+# What comes faster is shown together. An engine on this machine computes on all cores, so that
+# whatever the UI takes of one slows it down as a whole: drawing should take but a small part.
+_LEAST, _MOST = 0.05, 0.25  # seconds between two batches
+_SHARE = 0.04  # of a core's time that the UI may take, as long as that is not above _MOST
 _PAUSE = 2  # times what it took to show the last batch: the rest of the app has its turn as well
 
 
@@ -29,20 +33,31 @@ async def in_thread(
     pending: deque[_Item] = deque()
     news = asyncio.Event()
 
+    waiting = False
+
     def put(item: _Item) -> None:
         pending.append(item)
-        loop.call_soon_threadsafe(news.set)
+        if waiting:  # otherwise it is seen anyway, and to wake the loop for each token costs
+            loop.call_soon_threadsafe(news.set)
 
+    spent_before = time.thread_time()
     thread = loop.run_in_executor(None, work, put)
     thread.add_done_callback(lambda _: news.set())
     try:
         while pending or not thread.done():
-            await news.wait()
+            waiting = True
+            if not (pending or thread.done()):
+                await news.wait()
+            waiting = False
             news.clear()
             if batch := [pending.popleft() for _ in range(len(pending))]:
                 started = loop.time()
                 await show(batch)
-                await asyncio.sleep(max(_FRAME, _PAUSE * (loop.time() - started)))
+                took = loop.time() - started
+                # Layout and painting come after that, so they are seen with the next batch.
+                spent, spent_before = time.thread_time() - spent_before, time.thread_time()
+                fair = min(max(_LEAST, spent / _SHARE), _MOST)
+                await asyncio.sleep(max(fair, _PAUSE * took))
     finally:
         if not thread.done():
             cancel()

@@ -6,7 +6,9 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from markdown_it.utils import EnvType
 from textual.content import Content
+from textual.visual import Visual
 from textual.widgets import Markdown
+from textual.widgets._markdown import MarkdownParagraph  # not among those it exports
 from textual.widgets.markdown import MarkdownBlock, MarkdownFence
 
 from ondevice.terminal import printable
@@ -50,6 +52,26 @@ class _Fence(MarkdownFence):
         return super().highlight(code, name, ansi, dark)
 
 
+class _Paragraph(MarkdownParagraph):
+    """A paragraph that grows. Only with another line is the screen arranged anew, which costs the
+    most of what it takes to show a piece of a reply."""
+
+    def set_content(self, content: Content) -> None:
+        self._content = content
+        size = self.content_size
+        same = size.width > 0 and self._height(content, size.width) == size.height
+        self.update(content, layout=not same)
+
+    def _height(self, visual: Visual, width: int) -> int:
+        return visual.get_height(self.styles, width)  # type: ignore[arg-type]  # as Textual does
+
+
+_OURS: dict[type[MarkdownBlock], type[MarkdownBlock]] = {
+    MarkdownFence: _Fence,
+    MarkdownParagraph: _Paragraph,
+}
+
+
 class ReplyText(Markdown):
     """A whole answer, or one that is still being written."""
 
@@ -62,7 +84,7 @@ class ReplyText(Markdown):
 
     def get_block_class(self, block_name: str) -> type[MarkdownBlock]:
         block = super().get_block_class(block_name)
-        return _Fence if block is MarkdownFence else block
+        return _OURS.get(block, block)
 
     async def write(self, text: str) -> None:
         """Append what has come; done when it is drawn, which takes longer the longer a block is."""
