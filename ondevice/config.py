@@ -27,6 +27,7 @@ class App(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
     theme: str = "textual-dark"  # one of those in the command palette
     linear: bool = False  # for screen readers: no borders, no drawn tables, who speaks in words
+    mouse: bool = True  # False: it stays the terminal's own, which selects and pastes with it
     keys: dict[str, str] = {}  # id of a binding, such as "chat.new" → keys, such as "ctrl+t,f6"
 
 
@@ -99,7 +100,7 @@ def load(path: Path | None = None) -> Settings:
     for section, target, names in (
         ("", values, Settings.__struct_fields__),
         ("SAMPLING_", values.setdefault("sampling", {}), Sampling.__struct_fields__),
-        ("APP_", values.setdefault("app", {}), ("theme", "linear")),
+        ("APP_", values.setdefault("app", {}), ("theme", "linear", "mouse")),
     ):
         for name in names:
             variable = f"ONDEVICE_{section}{name.upper()}"

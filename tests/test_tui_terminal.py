@@ -15,6 +15,7 @@ from ondevice.chats import Attachment, Chats
 from ondevice.store import Database
 
 pytest.importorskip("termios", reason="needs pseudo-terminals")
+import tiny_model
 from pty_terminal import PtyTerminal
 
 
@@ -49,6 +50,19 @@ def test_when_it_is_told_to_end_it_leaves_the_terminal_as_it_was(home: Path) -> 
         assert terminal.until_the_end() == 128 + signal.SIGTERM
         assert terminal.written.rindex(b"\x1b[?1049l") > terminal.written.rindex(b"two,")
     assert said(home) == ["Count", "One, two, "]
+
+
+@pytest.mark.parametrize("mouse", [True, False])
+def test_the_mouse_may_stay_the_terminals_own(home: Path, mouse: bool) -> None:
+    home.mkdir()
+    model = tiny_model.write(home / "tiny.gguf")
+    command = [sys.executable, "-m", "ondevice", "chat", "--model", str(model)]
+    env = {**os.environ, "ONDEVICE_APP_MOUSE": str(mouse).lower()}
+    with PtyTerminal(command, env=env, cwd=Path(__file__).parent.parent) as terminal:
+        terminal.sees("anything")
+        terminal.types("\x11")
+        assert terminal.until_the_end() == 0
+    assert (b"\x1b[?1000h" in terminal.written) == mouse
 
 
 def said(home: Path) -> list[str]:
@@ -87,6 +101,10 @@ def test_no_escape_sequence_of_others_reaches_the_terminal(home: Path) -> None:
     database.close()
     name = HOSTILE.replace("/", "")
     (home / f"A{name}.gguf").touch()  # the model
+    folder = Path.home() / ".lmstudio" / "models" / "them" / "it"
+    folder.mkdir(parents=True)
+    tiny_model.write(folder / "LISTED.gguf")
+    tiny_model.write(folder / f"ALSO{name}.gguf")
     (home / "FILED.txt").write_text(hostile("text"))
     (home / f"F{name}.txt").touch()
     reply = (
@@ -104,6 +122,9 @@ def test_no_escape_sequence_of_others_reaches_the_terminal(home: Path) -> None:
         terminal.sees("REMEMBERED")
         terminal.types("\x1b[27u\x12")  # the chats
         terminal.sees("TITLED")
+        terminal.types("EARLIER")  # what is found is shown with what stands around it
+        terminal.types("\x1b[27u\x0c")  # the models
+        terminal.sees("LISTED")
         terminal.types("\x1b[27u")
         terminal.types("\x11")
         assert terminal.until_the_end() == 0

@@ -58,6 +58,7 @@ FIELDS = (
     Field("sampling.seed", "Seed", "Makes replies repeatable", default="a new one each time"),
     Field("app.theme", "Theme", "The ansi ones use the terminal's own colours", "theme"),
     Field("app.linear", "Linear", "For screen readers: nothing is drawn", "switch"),
+    Field("app.mouse", "Mouse", "Off: it is the terminal's own, from the next start on", "switch"),
 )
 
 

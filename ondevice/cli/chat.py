@@ -36,5 +36,5 @@ def command(settings: Settings, resume: bool) -> int:
         gc.freeze()  # what has been imported stays: there is no use in looking through it again
         gc.enable()
         app = OndeviceApp(AnyEngine(), chats, settings, earlier, first=first)
-        app.run()
+        app.run(mouse=settings.app.mouse)
         return app.return_code or 0
