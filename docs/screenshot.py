@@ -1,6 +1,8 @@
-"""Makes the README's screenshot: a real conversation in the app, drawn by Textual as SVG.
+"""Makes the README's pictures: the app with real models, drawn by Textual as SVG.
 
-Usage: ``python docs/screenshot.py [MODEL]``.
+Usage: ``python docs/screenshot.py [BIG]``. The chat is with the smallest model of the catalogue,
+which must be on disk. ``BIG`` is a GGUF file for the picture of the RAM: it gets half of what it
+would like to have, so that most of it is streamed.
 """
 
 from __future__ import annotations
@@ -8,41 +10,115 @@ from __future__ import annotations
 import asyncio
 import sys
 import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
+from textual.pilot import Pilot
+
 from ondevice.chats import Chats
-from ondevice.config import Settings
+from ondevice.config import FIRST, Settings
 from ondevice.engine import Engine
 from ondevice.engine.messages import Sampling
 from ondevice.store import Database
 from tui.app import OndeviceApp
 from tui.screens.chat import ChatScreen
 
-FILE = Path(__file__).with_suffix(".svg")
+FOLDER = Path(__file__).parent
+SIZE = (100, 30)  # columns and rows
 QUESTIONS = (
     "What is the capital of France?",
     "Write a Python function that reverses a string.",
 )
+SAID = (
+    "I moved to Lisbon in March, so the old address is no longer right.",
+    "My sister Ana is allergic to peanuts.",
+    "The garden tools are in the left half of the shed.",
+    "I work four days a week, Fridays are for the children.",
+)
+_FIXED = 250_000_000  # bytes beside the weights, about
 
 
-async def shoot(model: str, folder: Path) -> None:
-    database = Database(folder / "store.db")
-    settings = Settings(model=model, sampling=Sampling(temperature=0))
-    app = OndeviceApp(Engine(folder / "engine.log"), Chats(database), settings)
-    async with app.run_test(size=(100, 30)) as pilot:
-        screen = app.screen
-        assert isinstance(screen, ChatScreen)
-        for question in QUESTIONS:
-            screen.prompt.text = question
-            await pilot.press("enter")
-            await pilot.pause()
-            while screen.conversation.replying or screen.status.ram is None:
+@asynccontextmanager
+async def app_with(model: str, **settings: object) -> AsyncIterator[Pilot[None]]:
+    """The app in an empty store, with the model loaded."""
+    with tempfile.TemporaryDirectory() as folder:
+        database = Database(Path(folder) / "store.db")
+        engine = Engine(Path(folder) / "engine.log")
+        greedy = Sampling(temperature=0)
+        app = OndeviceApp(
+            engine, Chats(database), Settings(model=model, sampling=greedy, **settings)
+        )
+        async with app.run_test(size=SIZE) as pilot:
+            while engine.loaded is None or chat(pilot).status.ram is None:
                 await pilot.pause(0.1)
-        await pilot.pause()
-        app.save_screenshot(str(FILE))
-    database.close()
+            yield pilot
+        database.close()
+
+
+def chat(pilot: Pilot[None]) -> ChatScreen:
+    screen = pilot.app.screen_stack[0]
+    assert isinstance(screen, ChatScreen)
+    return screen
+
+
+async def ask(pilot: Pilot[None], question: str) -> None:
+    chat(pilot).prompt.text = question
+    await pilot.press("enter")
+    await pilot.pause()
+
+
+async def shoot_chat(pilot: Pilot[None]) -> None:
+    for question in QUESTIONS:
+        await ask(pilot, question)
+        while chat(pilot).conversation.replying:
+            await pilot.pause(0.1)
+    save(pilot, "screenshot")
+
+
+async def shoot_models(pilot: Pilot[None]) -> None:
+    await pilot.press("ctrl+l")
+    await pilot.pause(5)  # until all of them are planned
+    await pilot.press("down")
+    await pilot.pause()
+    save(pilot, "screenshot-models")
+    await pilot.press("escape")
+
+
+async def shoot_memory(pilot: Pilot[None]) -> None:
+    store = chat(pilot).store
+    for said in SAID:
+        store.say(store.create(), said)
+    await pilot.press("ctrl+o")
+    await pilot.pause(1)
+    save(pilot, "screenshot-memory")
+    await pilot.press("escape")
+
+
+async def shoot_ram(pilot: Pilot[None]) -> None:
+    await ask(pilot, "Write a long story about the sea.")
+    await pilot.press("ctrl+g")
+    while (chat(pilot).status.estimate or 0) == 0:
+        await pilot.pause(0.1)
+    await pilot.pause(20)  # of a reply, for the lines to show
+    save(pilot, "screenshot-ram")
+    await pilot.press("escape", "escape")
+
+
+def save(pilot: Pilot[None], name: str) -> None:
+    pilot.app.save_screenshot(str(FOLDER / f"{name}.svg"))
+
+
+async def main(big: Path | None) -> None:
+    async with app_with(FIRST) as pilot:
+        await shoot_chat(pilot)
+        await shoot_memory(pilot)
+        await shoot_models(pilot)
+    if big:
+        limit = str(big.stat().st_size // 2 + _FIXED)
+        async with app_with(str(big), ram=limit, draft="none") as pilot:
+            await shoot_ram(pilot)
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as folder:
-        asyncio.run(shoot(sys.argv[1] if sys.argv[1:] else Settings().model, Path(folder)))
+    asyncio.run(main(Path(sys.argv[1]) if sys.argv[1:] else None))
