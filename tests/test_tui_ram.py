@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from terminal_user import at_the_terminal
 from test_need import dense
 
 from ondevice.chats import Chats, Message
+from ondevice.config import App
 from ondevice.engine import Engine
 from ondevice.engine._fake import FakeEngine, Gate
 from ondevice.engine.messages import Sizing
@@ -80,6 +82,7 @@ async def test_the_dial_changes_the_budget_while_a_reply_runs(
         await user.sees("Once")
         await user.pilot.press("ctrl+g")
         await user.sees("automatic")
+        await user.sees("·" * (size[0] // 8))  # the bar: what is beyond the room for weights
         await user.sees("disk")
         await user.pilot.press("left")
         (wish,) = engine.resizes
@@ -95,9 +98,25 @@ async def test_the_dial_changes_the_budget_while_a_reply_runs(
         await user.sees("upon a time.")
 
 
+async def test_in_linear_mode_words_tell_what_is_drawn_otherwise(
+    chats: Chats, tmp_path: Path
+) -> None:
+    path = shapes.write(tmp_path, next(iter(shapes.SHAPES)))
+    file = gguf.read(path)
+    engine = FakeEngine()
+    engine.sizing = sizing_of(file, (least_bytes(file) + most_bytes(file)) // 2)
+    async with at_the_terminal(engine, chats, path, app=App(linear=True)) as user:
+        await user.until(lambda: engine.loaded is not None, "loaded")
+        await user.pilot.press("ctrl+g")
+        await user.sees("0 of 2 blocks are whole in RAM")
+        await user.sees("found in RAM")
+        assert not {unicodedata.name(c) for c in user.screen if unicodedata.category(c) == "So"}
+
+
 async def test_a_model_on_a_server_has_no_map(chats: Chats) -> None:
     async with at_the_terminal(FakeEngine(), chats, "http://localhost:1/v1#m") as user:
         await user.until(lambda: "ctx" in user.status, "loaded")
+        await user.sees("What you write goes to localhost:1.")
         await user.pilot.press("ctrl+g")
         await user.sees("not on this machine")
         await user.pilot.press("left")

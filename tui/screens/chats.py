@@ -73,7 +73,8 @@ Type words to search all chats, or this one. Enter goes to the place that is fou
                 (" ".join(printable(text).splitlines()), "bold" if matches else "dim")
                 for text, matches in item.excerpt
             ]
-        pin = "● " if heading.pinned else ""
+        mark = "Pinned: " if self.app.has_class("-linear") else "● "
+        pin = mark if heading.pinned else ""
         return Content.assemble(f"{pin}{printable(heading.title)}\n", *below)
 
     def key(self, item: Found) -> int:

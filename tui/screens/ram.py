@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -22,7 +23,7 @@ from ondevice.weights import gguf
 from ondevice.weights.gguf import GGUFFile
 from tui.screens.modal import Modal
 from tui.shared_engine import SharedEngine
-from tui.widgets.model_map import ModelMap
+from tui.widgets.model_map import STYLES, WHOLE, ModelMap
 from tui.widgets.trend import Trend
 
 _LOOK = 0.5  # seconds
@@ -56,6 +57,7 @@ more RAM, also while a reply is being written; A leaves it to ondevice again.
         self._file: GGUFFile | None = None
         self._shown: Sizing | None = None
         self._wish: int | None = None
+        self._looked_at = time.monotonic()
         self._read = _Counter()
         self._used = _Counter()
         self._found = _Counter()
@@ -110,12 +112,19 @@ more RAM, also while a reply is being written; A leaves it to ondevice again.
         self._hits.add(self._hit_rate(sizing))
         if sizing is None or loaded is None:
             where = "The model is not on this machine." if loaded else "No model is loaded."
-            self._bar.update(where)
+            self._words.update(where)
         elif sizing != self._shown:
             self._shown = sizing
-            self._bar.update(_bar(sizing, self.query_one(".dialog").content_size.width))
+            self._show_bar()
             self._show_dial(sizing)
             self._show_map(Path(loaded.path), sizing)
+
+    def on_resize(self) -> None:
+        self.call_after_refresh(self._show_bar)
+
+    def _show_bar(self) -> None:
+        if self._shown:
+            self._bar.update(_bar(self._shown, self._bar.content_size.width))
 
     @work(exclusive=True)
     async def _show_map(self, path: Path, sizing: Sizing) -> None:
@@ -146,7 +155,8 @@ more RAM, also while a reply is being written; A leaves it to ondevice again.
             counters = psutil.Process(self._engine.pid).io_counters() if self._engine.pid else None
         except (psutil.Error, AttributeError):  # macOS has none
             return None
-        return self._read.gained(counters.read_bytes) / _LOOK / 1e6 if counters else None
+        seconds, self._looked_at = time.monotonic() - self._looked_at, time.monotonic()
+        return self._read.gained(counters.read_bytes) / seconds / 1e6 if counters else None
 
     def _hit_rate(self, sizing: Sizing | None) -> float | None:
         """Percent of the weights that a pass needs and that are in RAM already."""
@@ -184,18 +194,25 @@ def _bar(sizing: Sizing, width: int) -> Content:
     )
 
 
-def _words(sizing: Sizing, cells: Sequence[Cell]) -> str:
-    """What bar and map show."""
+def _words(sizing: Sizing, cells: Sequence[Cell]) -> Content:
+    """What bar and map show, in the colours of the map."""
     blocks = [cell for cell in cells if cell.block is not None]
-    absent = sorted({_ABSENT[cell.absent] for cell in blocks if cell.share < 1})
+    absent = sorted({cell.absent for cell in blocks if cell.share < 1})
     whole = sum(cell.share == 1 for cell in blocks)
-    return (
-        f"{whole} of {len(blocks)} blocks are whole in RAM"
-        + (f"; of the others, {' and '.join(absent)}. " if absent else ". ")
-        + f"Weights in RAM: {_mb(sizing.resident_bytes)}, not in RAM: {_mb(sizing.absent_bytes)}. "
+    parts: list[str | tuple[str, str]] = [
+        (f"{whole} of {len(blocks)} blocks are whole in RAM", WHOLE)
+    ]
+    for number, kind in enumerate(absent):
+        parts += [" and " if number else "; of the others, ", (_ABSENT[kind], STYLES[kind])]
+    parts.append(". ")
+    if sizing.total_blocks:
+        parts.append(f"Steps of the stack: {sizing.n_blocks} of {sizing.total_blocks}. ")
+    parts.append(
+        f"Weights in RAM: {_mb(sizing.resident_bytes)}, not in RAM: {_mb(sizing.absent_bytes)}. "
         f"There is room for {_mb(sizing.room_bytes)} of weights, of {_mb(sizing.limit_bytes)} "
         f"({sizing.limit_source})."
     )
+    return Content.assemble(*parts)
 
 
 def _mb(n_bytes: int) -> str:

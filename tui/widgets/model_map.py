@@ -10,7 +10,8 @@ from textual.widgets import Static
 from ondevice.ram.residency import Absent, Cell
 
 _SHADES = "·░▒▓█"  # nothing of a block in RAM … all of it
-_STYLES: dict[Absent, str] = {
+WHOLE = "$success"  # style of a block that is in RAM
+STYLES: dict[Absent, str] = {
     "streamed": "$warning",
     "experts": "$accent",
     "left out": "$secondary",
@@ -27,5 +28,5 @@ class ModelMap(Static):
 
 def _drawn(cell: Cell) -> tuple[str, str]:
     if cell.share == 1:
-        return _SHADES[-1], "$success"
-    return _SHADES[int(cell.share * (len(_SHADES) - 1))], _STYLES[cell.absent]
+        return _SHADES[-1], WHOLE
+    return _SHADES[int(cell.share * (len(_SHADES) - 1))], STYLES[cell.absent]
