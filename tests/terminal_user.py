@@ -14,7 +14,7 @@ from ondevice.chats import Chats, Conversation
 from ondevice.config import Settings
 from ondevice.engine import EngineLike
 from tui.app import OndeviceApp
-from tui.widgets.conversation import Conversation as ConversationWidget
+from tui.screens.chat import ChatScreen
 from tui.widgets.prompt import Prompt
 from tui.widgets.status_bar import StatusBar
 
@@ -55,8 +55,9 @@ class User:
         await self.pilot.press(*("space" if c == " " else c for c in text), "enter")
 
     async def is_idle(self) -> None:
-        widget = self.pilot.app.screen.query_one(ConversationWidget)
-        await self.until(lambda: not widget.replying, "idle")
+        screen = self.pilot.app.screen
+        assert isinstance(screen, ChatScreen)
+        await self.until(lambda: not screen.conversation.replying, "idle")
         await self.pilot.pause()
 
 

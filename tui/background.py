@@ -57,7 +57,7 @@ async def in_thread(
                 # Layout and painting come after that, so they are seen with the next batch.
                 spent, spent_before = time.thread_time() - spent_before, time.thread_time()
                 fair = min(max(_LEAST, spent / _SHARE), _MOST)
-                await asyncio.sleep(max(fair, _PAUSE * took))
+                await asyncio.wait([thread], timeout=max(fair, _PAUSE * took))
     finally:
         if not thread.done():
             cancel()
