@@ -10,7 +10,7 @@ import pytest
 
 from ondevice.errors import UsageError
 from ondevice.memory import _cubes
-from ondevice.memory._bench import run
+from ondevice.memory._bench import _day, run
 from ondevice.memory._dates import Days, find_days
 from ondevice.memory._records import Found
 from ondevice.memory._search import search
@@ -223,6 +223,42 @@ def test_the_benchmark_counts_what_was_found(tmp_path: Path) -> None:
     assert half.by_category["2"]["recall_all@10"] == 0
     assert half.by_category["2"]["ndcg@10"] == pytest.approx(1 / (1 + 0.63093), abs=1e-4)
     assert half.figures["recall@10"] == 0.75
+
+
+def test_the_benchmark_takes_files_with_less_in_them(tmp_path: Path) -> None:
+    turns = [
+        {"id": 1, "text": "I bought a kayak", "session": 1, "when": "2023-05-01T09:30:00"},
+        {"id": 2, "text": "I sold my house", "session": 2, "speaker": None, "mood": "sad"},
+        {"id": 3, "text": "Nothing new"},
+    ]
+    questions = [
+        {"question": "What did I buy?", "evidence": [1], "category": "purchases"},
+        {"question": "What was sold?", "evidence": [2, 99], "answerable": None},
+        {"question": "Where is the zoo?", "answerable": False},
+        {"question": "Who knows?", "evidence": None},
+    ]
+    file = tmp_path / "less.json"
+    file.write_text(json.dumps([{"turns": turns, "questions": questions}] * 2))
+    report = run(file)
+    assert report.figures["recall@5"] == report.figures["session_recall@5"] == 1
+    assert set(report.by_category) == {"none", "purchases"}
+    assert (report.questions, report.turns) == (8, 6)
+
+
+@pytest.mark.parametrize(
+    "when",
+    [
+        "1:56 pm on 8 May, 2023",
+        "May 8, 2023, 13:30",
+        "8th May 2023",
+        "2023-05-08",
+        "2023-05-08T13:30:10+02:00",
+        "2023/05/08 (Mon) 09:10",
+    ],
+)
+def test_the_benchmark_reads_days(when: str) -> None:
+    day = _day(when)
+    assert day is not None and day.date() == date(2023, 5, 8)
 
 
 def test_the_benchmark_refuses_other_files(tmp_path: Path) -> None:

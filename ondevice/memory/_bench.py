@@ -2,12 +2,14 @@
 
 The format is that of LoCoMo's conversations with corrected evidence: a JSON list of
 conversations, each with ``turns`` (id, session, when, speaker, text) and ``questions``
-(question, category, evidence as ids of turns, answerable).
+(question, category, evidence as ids of turns, answerable). Of a turn only id and text are needed,
+of a question only the question; a turn without a day is of the day of the one before it.
 """
 
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
@@ -25,34 +27,37 @@ from ondevice.memory._search import search
 from ondevice.store import Database
 
 _LIMIT = 20  # turns that a search gives
+_TIME = re.compile(r"T?\b\d{1,2}:\d\d(?::\d\d)?\S*", re.IGNORECASE)
+_SLASHES = re.compile(r"\b(\d{4})/(\d\d)/(\d\d)\b")
+_NO_DAY = datetime(2000, 1, 1, 12).astimezone()  # of turns of which nobody says when they were
+
+_Name = str | int
 
 
 class Turn(msgspec.Struct, frozen=True):
-    id: str
-    session: str
-    when: str
-    speaker: str
+    id: _Name
     text: str
+    session: _Name = ""
+    when: str | None = None
+    speaker: str | None = None
 
 
 class Question(msgspec.Struct, frozen=True):
     question: str
-    evidence: tuple[str, ...]
-    category: int | str | None = None
-    answerable: bool = True
+    evidence: tuple[_Name, ...] | None = ()
+    category: _Name | None = None
+    answerable: bool | None = True
 
 
 class Conversation(msgspec.Struct, frozen=True):
     turns: tuple[Turn, ...]
     questions: tuple[Question, ...]
-    id: str = ""
+    id: _Name = ""
 
 
 class Report(msgspec.Struct, frozen=True):
-    """Means over the answerable questions that name evidence, but for latency and AUC."""
-
-    figures: dict[str, float]
-    by_category: dict[str, dict[str, float]]
+    figures: dict[str, float]  # means over the answerable questions; latency and AUC over all
+    by_category: dict[str, dict[str, float]]  # over all questions of it that name evidence
     questions: int  # all of them
     turns: int
 
@@ -108,16 +113,17 @@ class _Outcome(msgspec.Struct, frozen=True):
 
 
 def _ask(database: Database, conversation: Conversation) -> list[_Outcome]:
-    cubes: dict[str, int] = {}  # id of the turn → id of the cube
-    sessions: dict[str, int] = {}
-    last = date.min
+    cubes: dict[_Name, int] = {}  # id of the turn → id of the cube
+    sessions: dict[_Name, int] = {}
+    at, last = _NO_DAY, date.min
     with database.write() as connection:
         for turn in conversation.turns:
             if turn.session not in sessions:
+                name = str(turn.session)
                 sessions[turn.session] = _cubes.open_source(
-                    connection, "conversation", turn.session, uid=turn.session
+                    connection, "conversation", name, uid=f"session {name}"
                 )
-            at = _day(turn.when)
+            at = _day(turn.when or "") or at
             last = max(last, at.date())
             cubes[turn.id] = _cubes.insert(
                 connection,
@@ -126,12 +132,12 @@ def _ask(database: Database, conversation: Conversation) -> list[_Outcome]:
                 turn.text,
                 event_at=at,
                 written_at=at,
-                speaker=turn.speaker,
+                speaker=turn.speaker or "",
             )
     session_of = {turn.id: sessions[turn.session] for turn in conversation.turns}
     outcomes = []
     for question in conversation.questions:
-        evidence = [turn for turn in question.evidence if turn in cubes]
+        evidence = [turn for turn in question.evidence or () if turn in cubes]
         with database.read() as connection:
             start = time.perf_counter()
             found = search(connection, question.question, today=last, limit=_LIMIT)
@@ -139,8 +145,8 @@ def _ask(database: Database, conversation: Conversation) -> list[_Outcome]:
         ranked = [hit.cube.id for hit in found.hits]
         outcomes.append(
             _Outcome(
-                category=str(question.category),
-                answerable=question.answerable,
+                category="none" if question.category is None else str(question.category),
+                answerable=question.answerable is not False,
                 figures=_figures(
                     ranked,
                     {cubes[turn] for turn in evidence},
@@ -156,17 +162,18 @@ def _ask(database: Database, conversation: Conversation) -> list[_Outcome]:
     return outcomes
 
 
-def _day(when: str) -> datetime:
-    """The day in a text such as “1:56 pm on 8 May, 2023” or an ISO date, at noon."""
-    days, _ = find_days(when, date.min)
+def _day(when: str) -> datetime | None:
+    """The day in a text such as “1:56 pm on 8 May, 2023” or “2023-05-08 13:56”, at noon, or None."""
+    without_time = _TIME.sub(" ", _SLASHES.sub(r"\1-\2-\3", when))
+    days, _ = find_days(without_time, _NO_DAY.date())
     try:
         if days.span:
             day = days.span[0]
         else:
             (year,), (month,), (number,) = days.years, days.months, days.days
             day = date(year, month, number)
-    except ValueError as error:
-        raise UsageError(f"“{when}” is not a day such as “8 May, 2023” or 2023-05-08.") from error
+    except ValueError:
+        return None
     return datetime(day.year, day.month, day.day, 12).astimezone()
 
 
