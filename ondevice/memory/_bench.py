@@ -163,7 +163,7 @@ def _ask(database: Database, conversation: Conversation) -> list[_Outcome]:
 
 
 def _day(when: str) -> datetime | None:
-    """The day in a text such as “1:56 pm on 8 May, 2023” or “2023-05-08 13:56”, at noon, or None."""
+    """The day in a text such as “1:56 pm on 8 May, 2023” or “2023-05-08 13:56”, at noon."""
     without_time = _TIME.sub(" ", _SLASHES.sub(r"\1-\2-\3", when))
     days, _ = find_days(without_time, _NO_DAY.date())
     try:

@@ -1,8 +1,7 @@
 """Links a cube to others that speak of the same (after A-MEM, section 3.2): that share rare words.
 
 No model: what ties two memories together are the rare words they have in common, above all names.
-The links are for people who look around in the memory. A search does not go by them: on LoCoMo
-they did not help it, see docs/memory.md.
+The links are for people who look around in the memory. A search does not go by them.
 """
 
 from __future__ import annotations
