@@ -27,7 +27,7 @@ from ondevice.memory._search import search
 from ondevice.store import Database
 
 _LIMIT = 20  # turns that a search gives
-_TIME = re.compile(r"T?\b\d{1,2}:\d\d(?::\d\d)?\S*", re.IGNORECASE)
+_TIME = re.compile(r"(?:T|\b)\d{1,2}:\d\d(?::\d\d)?\S*", re.IGNORECASE)
 _SLASHES = re.compile(r"\b(\d{4})/(\d\d)/(\d\d)\b")
 _NO_DAY = datetime(2000, 1, 1, 12).astimezone()  # of turns of which nobody says when they were
 
