@@ -61,6 +61,14 @@ def test_a_note_is_added_found_shown_and_forgotten(memory: Commands) -> None:
         assert b"blue" not in file.read_bytes(), file.name
 
 
+def test_a_search_says_when_nothing_fits(memory: Commands) -> None:
+    memory("add", "--text", "The lease of the flat ends in April")
+    assert "lease" in memory("search", "when", "does", "the", "lease", "end")
+    assert memory.error == ""
+    assert "lease" in memory("search", "end of the Bronze Age in Crete")
+    assert "Nothing that is remembered tells this" in memory.error
+
+
 def test_nothing_is_forgotten_without_a_yes(
     memory: Commands, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,6 +12,7 @@ from ondevice.errors import UsageError
 from ondevice.memory import _cubes
 from ondevice.memory._bench import _day, run
 from ondevice.memory._dates import Days, find_days
+from ondevice.memory._recall import GATE
 from ondevice.memory._records import Found
 from ondevice.memory._search import search
 from ondevice.store import Database
@@ -110,6 +111,38 @@ def test_nothing_relevant_is_an_answer(talks: Talks) -> None:
     assert talks.search("what is it that you do with my").hits == ()
     partly = talks.search("Did the awful neighbours sell their vineyard in Tuscany?")
     assert partly.confidence < 0.35 < talks.search("awful weather").confidence
+
+
+@pytest.mark.parametrize(
+    ("told", "asked", "never_told"),
+    [
+        (
+            "Mein Bruder heißt Jonas und wohnt in Graz.",
+            "Wo wohnt mein Bruder?",
+            "Wie heißt meine Tante?",
+        ),
+        ("Ma fille apprend le violon.", "Quel instrument apprend ma fille ?", "Où est ma clé ?"),
+        ("Mi vecino tiene dos loros.", "¿Quién tiene loros?", "¿Dónde está mi llave?"),
+        ("Il mio cane ha paura dei tuoni.", "Di cosa ha paura il mio cane?", "Chi è il mio capo?"),
+        ("O meu carro está na oficina.", "Onde está o meu carro?", "Como se chama a minha avó?"),
+        ("Mijn fiets staat in de kelder.", "Waar staat mijn fiets?", "Hoe heet mijn buurman?"),
+        ("Мой брат работает в порту.", "Где работает мой брат?", "Как зовут мою кошку?"),
+        ("妹は来月京都へ引っ越します。", "妹はいつ引っ越しますか？", "車の色は何ですか？"),
+        ("3月我要去上海出差，住在老朋友家。", "我什么时候去上海？", "我的猫叫什么名字？"),
+        (
+            "우리 고양이는 생선을 싫어해요.",
+            "고양이가 싫어하는 것은 무엇인가요?",
+            "제 차는 어디 있나요?",
+        ),
+    ],
+)
+def test_other_languages_have_their_stop_words_and_their_words_without_spaces(
+    talks: Talks, told: str, asked: str, never_told: str
+) -> None:
+    talks.tell("2024-02-01", told)
+    found = talks.search(asked)
+    assert [hit.cube.content for hit in found.hits] == [told]
+    assert talks.search(never_told).confidence < GATE <= found.confidence
 
 
 @pytest.mark.parametrize(

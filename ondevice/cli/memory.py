@@ -18,6 +18,7 @@ from ondevice.errors import OndeviceError, StoreError, UsageError
 from ondevice.memory import Cube, Memory, Remembered, Version, parse_label
 from ondevice.memory._bench import run as run_bench
 from ondevice.memory._documents import find_files
+from ondevice.memory._recall import GATE
 from ondevice.memory._records import Kind, Status
 from ondevice.memory._transfer import export_lines
 from ondevice.store import Database, Salvage
@@ -88,6 +89,8 @@ def search(query: tuple[str, ...], limit: int, as_json: bool) -> None:
         _print_json({"confidence": found.confidence, "hits": hits})
     elif not found.hits:
         click.echo("Nothing that is remembered has to do with this.")
+    elif found.confidence < GATE:
+        click.echo("Nothing that is remembered tells this. What comes nearest:", err=True)
     for hit in () if as_json else found.hits:
         click.echo(_line(hit.cube))
 

@@ -6,6 +6,7 @@ repeats its question.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ondevice.memory._query import forms, words_of
+from ondevice.memory._words import forms, is_unspaced, words_of
 from ondevice.store import Connection
 
 _K1 = 1.2  # BM25's usual value
@@ -44,8 +45,8 @@ def match(connection: Connection, words: list[str], optional: Collection[str]) -
     Words that are ``optional`` count for coverage only in a cube that has them.
     """
     (count,) = connection.execute("SELECT count(*) FROM cube").fetchone()
-    stems = _stems(connection, [forms(word) for word in words])
-    terms = {term: word in optional for term, word in zip(stems, words, strict=True)}
+    found = _terms(connection, words)
+    terms = {term: word in optional for term, word in zip(found, words, strict=True)}
     frequency = {term: _frequency(connection, term) for term in terms}
     weights = {term: _weight(count, n) for term, n in frequency.items()}
     postings: dict[_Term, _Ids] = {}
@@ -82,7 +83,7 @@ def _weight(count: int, frequency: int) -> float:
 
 def places(connection: Connection, word: str) -> _Ids:
     """The ids of the cubes with ``word``, in order; none when it is in too many."""
-    (term,) = _stems(connection, [forms(word)])
+    (term,) = _terms(connection, [word])
     few = _frequency(connection, term) <= _POSTINGS
     return _places(connection, term) if few else np.empty(0, np.int64)
 
@@ -91,7 +92,7 @@ def rare_words(connection: Connection, words: Sequence[str]) -> list[tuple[str, 
     """Each of ``words`` with its weight and the ids of the cubes that have it, if they are few."""
     (count,) = connection.execute("SELECT count(*) FROM cube").fetchone()
     found = []
-    for word, term in zip(words, _stems(connection, [forms(w) for w in words]), strict=True):
+    for word, term in zip(words, _terms(connection, words), strict=True):
         frequency = _frequency(connection, term)
         at = _places(connection, term).tolist() if frequency <= _RARE else []
         found.append((word, _weight(count, frequency), at))
@@ -103,8 +104,31 @@ def shared_words(connection: Connection, text: str, content: str) -> tuple[str, 
     words = words_of(text)
     said, *asked = _stems(connection, [[content], *map(forms, words)])
     return tuple(
-        word for word, term in zip(words, asked, strict=True) if not set(said).isdisjoint(term)
+        word
+        for word, term in zip(words, asked, strict=True)
+        if not set(said).isdisjoint(term) or (is_unspaced(word) and word in content)
     )
+
+
+def _terms(connection: Connection, words: Sequence[str]) -> list[_Term]:
+    """What to look up in the index for each word."""
+    runs = _runs(connection) if any(map(is_unspaced, words)) else []
+    return [
+        (word, *(run for run in runs if word in run and run != word))
+        if is_unspaced(word)
+        else stems
+        for word, stems in zip(words, _stems(connection, map(forms, words)), strict=True)
+    ]
+
+
+def _runs(connection: Connection) -> list[str]:
+    """All that stands in the index of scripts without spaces: whole clauses, mostly."""
+    _open_vocabulary(connection)
+    found = connection.execute(
+        "SELECT term FROM temp.memory_term WHERE term >= '\u2e80' "
+        "UNION ALL SELECT term FROM temp.memory_term WHERE term >= '0' AND term < ':'"
+    )
+    return [row[0] for row in found]
 
 
 def _stems(connection: Connection, groups: Iterable[Iterable[str]]) -> list[_Term]:
@@ -131,33 +155,35 @@ def _stems(connection: Connection, groups: Iterable[Iterable[str]]) -> list[_Ter
     return [tuple(terms) for terms in stems]
 
 
+def _open_vocabulary(connection: Connection) -> None:
+    for name, kind in (("memory_term", "row"), ("memory_posting", "instance")):
+        connection.execute(
+            f"CREATE VIRTUAL TABLE IF NOT EXISTS temp.{name} "
+            f"USING fts5vocab('main', 'memory_index', '{kind}')"
+        )
+
+
 def _frequency(connection: Connection, term: _Term) -> int:
     """In how many cubes the term is; one with two forms of it counts twice."""
-    connection.execute(
-        "CREATE VIRTUAL TABLE IF NOT EXISTS temp.memory_term "
-        "USING fts5vocab('main', 'memory_index', 'row')"
-    )
-    counts = (
-        connection.execute("SELECT doc FROM temp.memory_term WHERE term = ?", (stem,)).fetchone()
-        for stem in term
-    )
-    return sum(row[0] for row in counts if row is not None)
+    _open_vocabulary(connection)
+    (count,) = connection.execute(
+        "SELECT coalesce(sum(doc), 0) FROM json_each(?) "
+        "CROSS JOIN temp.memory_term ON term = value",
+        (json.dumps(term),),
+    ).fetchone()
+    return int(count)
 
 
 def _places(connection: Connection, term: _Term) -> _Ids:
     """The ids of the cubes with a form of the term, in order, each once."""
-    connection.execute(
-        "CREATE VIRTUAL TABLE IF NOT EXISTS temp.memory_posting "
-        "USING fts5vocab('main', 'memory_index', 'instance')"
-    )
+    _open_vocabulary(connection)
     # One text of numbers for all rows: three times as fast as a row for each.
-    found = (
-        connection.execute(
-            "SELECT group_concat(doc) FROM temp.memory_posting WHERE term = ?", (stem,)
-        ).fetchone()[0]
-        for stem in term
+    found = connection.execute(
+        "SELECT group_concat(doc) FROM json_each(?) "
+        "CROSS JOIN temp.memory_posting ON term = value GROUP BY value",
+        (json.dumps(term),),
     )
-    return _each_once([np.fromstring(ids, np.int64, sep=",") for ids in found if ids])
+    return _each_once([np.fromstring(ids, np.int64, sep=",") for (ids,) in found])
 
 
 def _each_once(ids: list[_Ids]) -> _Ids:

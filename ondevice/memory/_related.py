@@ -12,7 +12,7 @@ from ondevice.memory import _cubes
 from ondevice.memory._dates import TIME_EXPRESSION
 from ondevice.memory._facts import told
 from ondevice.memory._match import rare_words
-from ondevice.memory._query import words_of
+from ondevice.memory._words import words_of
 from ondevice.store import Connection
 
 _MOST = 3  # links that a new cube gets
