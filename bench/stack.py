@@ -9,7 +9,7 @@ calibration has not seen.
 or on the line in log KL between two sizes of the stack; the worst, with and without importance
 matrix. ``kl_vs_bitstack_max``: the same against BitStack, at equal bytes of the linear layers.
 ``decode_ratio`` and ``prefill_ratio``: against the Q4_K_M in RAM, whichever of llama.cpp's two ways
-of holding it is faster.
+of holding it is faster. ``check_pct``: what checksums add to the first reading of the blocks.
 """
 
 from __future__ import annotations
@@ -74,6 +74,7 @@ WORST: dict[str, Callable[[Iterable[float]], float]] = {
     "prefill_ratio": min,
     "resize_down_ms": max,
     "resize_up_ratio": max,
+    "check_pct": max,
     "pack_minutes": max,
     "pack_rss_mb": max,
 }
@@ -108,6 +109,7 @@ def one_model(path: Path, folder: Path, quick: bool) -> dict[str, float]:
     context = open_context(model, stack)
     run |= speeds(context, stack, source)
     run |= resizing(stack)
+    run |= checking(stack)
     texts = batches(source, 512 if quick else 4096)
     wanted = log_probabilities(context, texts[0][:32])
     run["streamed_identical"] = float(np.array_equal(streamed(target, texts[0][:32]), wanted))
@@ -363,6 +365,24 @@ def resizing(stack: Stack) -> dict[str, float]:
         read = timed(partial(read_direct, file.gguf.path, file.gguf.file_bytes - n_bytes, n_bytes))
         ups.append(up / read)
     return {"resize_down_ms": frame.median(downs) * 1e3, "resize_up_ratio": frame.median(ups)}
+
+
+def checking(stack: Stack) -> dict[str, float]:
+    """Percent by which checksums, looked at when blocks are read first, make that slower.
+
+    By the byte: what stays on the disk, tables, is read only to be checked.
+    """
+    file = stack.file
+    least = file.ram_bytes[file.n_base - 1]
+    n_bytes = sum(block.tensor.n_bytes for block in file.blocks)
+    ratios = []
+    for _ in range(9):
+        stack.resize(least)
+        again = timed(lambda: stack.resize(None)) / (file.ram_bytes[-1] - least)
+        fresh = Stack(file.gguf, least)
+        ratios.append(timed(partial(fresh.resize, None)) / n_bytes / again)
+        fresh.close()
+    return {"check_pct": (frame.median(ratios) - 1) * 100}
 
 
 def read_direct(path: Path, start: int, n_bytes: int) -> None:

@@ -105,8 +105,7 @@ def test_a_context_that_grows_takes_from_the_weights(default_model: Path, tmp_pa
     assert isinstance(done, Finished)
     assert first[-1].statistics.n_ctx == 1024 < done.statistics.n_ctx
     assert done.statistics.prompt_tokens > 1024
-    # 3 % over when it runs alone, 8 % within the whole suite: why is not known yet.
-    assert done.statistics.peak_ram_bytes < ram * 1.1
+    assert done.statistics.peak_ram_bytes < ram * 1.05
     assert after.absent_bytes > before.absent_bytes
     assert not any(isinstance(e, Notice) for e in events)
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import ctypes
 import re
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
 import llama_cpp
 
 _DEBUG, _INFO, _WARN, _ERROR, _CONTINUED = range(1, 6)  # enum ggml_log_level
+
+_M_MMAP_THRESHOLD = -3  # mallopt's number of it
 
 _file: TextIO = sys.stderr
 _errors: deque[str] = deque(maxlen=8)
@@ -39,8 +42,19 @@ def start(file: TextIO) -> None:
     """Start the backends; native log lines, debug ones left out, go to ``file`` from now on."""
     global _file  # noqa: PLW0603 - the native library has one log callback for the process
     _file = file
+    _return_what_is_freed()
     llama_cpp.llama_log_set(_on_line, None)
     llama_cpp.llama_backend_init()
+
+
+def _return_what_is_freed() -> None:
+    """Have large buffers go back to the system when they are freed.
+
+    glibc would keep new ones of up to 32 MB in its heap, once one of that size was freed.
+    """
+    if sys.platform == "linux":
+        with suppress(AttributeError):  # another C library
+            ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 1 << 20)
 
 
 @contextmanager

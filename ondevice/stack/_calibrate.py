@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from importlib import resources
+from statistics import fmean
 
 import numpy as np
 import numpy.typing as npt
@@ -203,15 +204,15 @@ def _watched(
 def log_probabilities(context: Context, tokens: Sequence[int]) -> Floats:
     """Of every next token after each of ``tokens``; shape (len(tokens), n_vocab)."""
     context.truncate(0)
-    rows = []
+    found = np.empty((len(tokens), context.model.n_vocab), np.float32)
     for at in range(0, len(tokens), context.max_outputs):
         batch = tokens[at : at + context.max_outputs]
         context.decode(batch, n_outputs=len(batch))
-        rows += [context.logits(back) for back in range(len(batch), 0, -1)]
-    logits = np.stack(rows)
-    logits -= logits.max(axis=1, keepdims=True)
-    logits -= np.log(np.exp(logits).sum(axis=1, keepdims=True))
-    return logits
+        for i in range(len(batch)):
+            logits = context.logits(len(batch) - i)
+            logits -= logits.max()
+            found[at + i] = logits - np.log(np.exp(logits).sum())
+    return found
 
 
 def perplexity(found: Floats, tokens: Sequence[int]) -> float:
@@ -221,4 +222,4 @@ def perplexity(found: Floats, tokens: Sequence[int]) -> float:
 
 def divergence(reference: Floats, other: Floats) -> float:
     """Mean Kullback-Leibler divergence of ``other`` from ``reference``, nats a token."""
-    return float((np.exp(reference) * (reference - other)).sum(axis=1).mean())
+    return fmean(float(np.exp(p) @ (p - q)) for p, q in zip(reference, other, strict=True))

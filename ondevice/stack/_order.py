@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from itertools import chain, pairwise
+from itertools import chain
 from pathlib import Path
 from statistics import fmean
 
@@ -24,27 +24,25 @@ from ondevice.stack._calibrate import (
 from ondevice.stack._file import StackFile
 from ondevice.stack._layout import BASE_PLANES, BlockId, Quality
 from ondevice.stack._stack import Stack
+from ondevice.stack._writing import Journal
 from ondevice.weights import gguf
 
 _TOKENS = 64
 _CURVE_POINTS = 16  # sizes at which the divergence is measured
-_MEASURED_PLANES = (4, 6)  # of one matrix, while all others have all; of small ones, only the first
+_SMALL = 1 / 8  # of the mean size of matrices
 _RAM = 450_000_000  # bytes for the weights meanwhile, if it can do with that
-
-#: Matrix → weighted squared error left by 0 … PLANES planes, for each chunk.
-Errors = Mapping[str, npt.NDArray[np.float64]]
 
 
 def measure(
     path: Path,
-    errors: Errors,
+    journal: Journal,
     text: str,
     threads: int,
     on_progress: Callable[[float], None],
 ) -> tuple[list[BlockId], dict[str, Quality]]:
     """The blocks of the stack at ``path`` in the order of loading, and the quality up to each.
 
-    ``errors``: matrix → weighted squared error left by 0 … PLANES planes, for each chunk.
+    The journal has the errors, and takes down what is measured of each matrix.
     """
     file = gguf.read(path)
     budget = max(_RAM, StackFile.of(file).least_whole_bytes)
@@ -74,19 +72,16 @@ def measure(
             return Quality(divergence(reference, now), perplexity(now, tokens))
 
         shapes = {name: matrix.shape for name, matrix in stack.file.matrices.items()}
-        mean = fmean(shape.rows * shape.columns for shape in shapes.values())
-        wanted = [
-            (name, n)
-            for name, shape in shapes.items()
-            for n in _MEASURED_PLANES[: 2 if shape.rows * shape.columns >= mean else 1]
-        ]
-        steps = len(wanted) + _CURVE_POINTS
-        measured: dict[str, dict[int, float]] = {name: {} for name in shapes}
-        for done, (name, n) in enumerate(wanted, 1):
-            n_chunks = len(shapes[name].chunks())
-            measured[name][n] = with_levels({name: np.full(n_chunks, n, np.int32)}).kl
+        groups = _measured_together(shapes)
+        steps = len(groups) + _CURVE_POINTS
+        for done, names in enumerate(groups, 1):
+            if not journal.divergences.keys() >= set(names):
+                # Without any block: what less takes away drowns in the rounding of activations.
+                kl = with_levels({name: _base_levels(shapes[name]) for name in names}).kl
+                for name in names:
+                    journal.add_divergence(name, kl)
             on_progress(done / steps)
-        order = _order(shapes, errors, measured)
+        order = _order(shapes, journal.errors, journal.divergences)
         last = len(order) - max(1, len(order) // 50)
         qualities = {len(order): Quality(0.0, perplexity(reference, tokens))}
         for done, point in enumerate(np.linspace(0, last, _CURVE_POINTS).astype(int), 1):
@@ -95,22 +90,39 @@ def measure(
     return order, _curve(list(shapes), order, qualities)
 
 
+def _measured_together(shapes: Mapping[str, PlanesShape]) -> list[list[str]]:
+    """The matrices in groups that share a measurement.
+
+    Those are small ones of the same block: a plane too many of them costs next to nothing.
+    """
+    sizes = {name: shape.rows * shape.columns for name, shape in shapes.items()}
+    small = _SMALL * fmean(sizes.values())
+    groups: dict[str, list[str]] = {}
+    for name, size in sizes.items():
+        block = ".".join(name.split(".")[:2])
+        groups.setdefault(block if size < small else name, []).append(name)
+    return list(groups.values())
+
+
 def _order(
     shapes: Mapping[str, PlanesShape],
-    errors: Errors,
-    divergences: Mapping[str, Mapping[int, float]],
+    errors: Mapping[str, npt.NDArray[np.float64]],
+    divergences: Mapping[str, float],
 ) -> list[BlockId]:
     """All blocks, those first that lessen the divergence most for their bytes.
 
-    ``divergences``: for each matrix, what it is with so many planes of it and all of the others.
+    ``errors`` and ``divergences`` are a journal's. The divergence grows with the square of the
+    error, so each plane of a chunk is worth its part of the error.
     """
     queue: list[tuple[float, str, BlockId]] = []
     gains: dict[BlockId, float] = {}
     for name, shape in shapes.items():
+        whole = errors[name][:, BASE_PLANES].sum() - errors[name][:, PLANES].sum()
         for number, of_chunk in enumerate(errors[name]):
             blocks = [BlockId(name, number, plane) for plane in range(BASE_PLANES, PLANES)]
             n_bytes = _layout.block_entry(blocks[0], shape).n_bytes
-            less = _lessened(of_chunk, errors[name].sum(axis=0), divergences[name])
+            falls = np.maximum(-np.diff(of_chunk)[BASE_PLANES:], 0.0)
+            less = falls * (divergences[name] / max(whole, 1e-30))
             gains |= dict(zip(blocks, _falling(less / n_bytes), strict=True))
             heapq.heappush(queue, (-gains[blocks[0]], blocks[0].name, blocks[0]))
     order = []
@@ -121,28 +133,6 @@ def _order(
         if following in gains:
             heapq.heappush(queue, (-gains[following], following.name, following))
     return order
-
-
-def _lessened(
-    errors: npt.NDArray[np.float64],
-    of_matrix: npt.NDArray[np.float64],
-    divergences: Mapping[int, float],
-) -> npt.NDArray[np.float64]:
-    """By how much each plane from BASE_PLANES on of a chunk lessens the divergence.
-
-    It grows with the square of small errors: so planes below and between those numbers of planes
-    for which it was measured are worth what they take away of the error. The chunks of a matrix
-    share it as they do the error.
-    """
-    tiny = 1e-30
-    falls = np.maximum(of_matrix[:-1] - of_matrix[1:], 0.0) + tiny
-    measured = [*sorted(divergences), PLANES]
-    worth = falls * divergences[measured[0]] / falls[measured[0] :].sum()
-    for low, high in pairwise(measured):
-        less = max(divergences[low] - divergences.get(high, 0.0), 0.0)
-        worth[low:high] = falls[low:high] * less / falls[low:high].sum()
-    share = errors[:-1] / np.maximum(of_matrix[:-1], tiny)
-    return np.asarray((share * worth)[BASE_PLANES:])
 
 
 def _falling(gains: npt.NDArray[np.float64]) -> list[float]:
@@ -158,11 +148,15 @@ def _falling(gains: npt.NDArray[np.float64]) -> list[float]:
     return [gain for gain, n in groups for _ in range(n)]
 
 
+def _base_levels(shape: PlanesShape) -> npt.NDArray[np.int32]:
+    return np.full(len(shape.chunks()), BASE_PLANES, np.int32)
+
+
 def _levels(
     shapes: Mapping[str, PlanesShape], blocks: list[BlockId]
 ) -> dict[str, npt.NDArray[np.int32]]:
     """Planes of each chunk once these blocks are loaded."""
-    levels = {n: np.full(len(s.chunks()), BASE_PLANES, np.int32) for n, s in shapes.items()}
+    levels = {name: _base_levels(shape) for name, shape in shapes.items()}
     for block in blocks:
         levels[block.matrix][block.chunk] = block.plane + 1
     return levels

@@ -81,7 +81,7 @@ def pack(
         fresh=not parts.exists(),
     )
     _encode(contents, parts, journal, usage, threads, stage("encoding"))
-    order, qualities = measure(parts, journal.errors, text, threads, stage("measuring"))
+    order, qualities = measure(parts, journal, text, threads, stage("measuring"))
     ordered = Contents(file, contents.matrices, order)
     written = target.with_name(target.name + ".new")
     _reorder(parts, written, ordered, journal, qualities, stage("writing"))
@@ -143,7 +143,7 @@ def _encode(
                         checksums, errors = _encode_matrix(
                             source, tensor, shape, usage, threads, writer
                         )
-                    writer.flush()
+                    writer.sync()
                     journal.add(tensor.name, checksums, errors)
                 done += tensor.n_bytes
                 on_progress(done / total)

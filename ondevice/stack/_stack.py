@@ -20,7 +20,8 @@ from ondevice.weights.reader import PAGE, Arena, Reader, Reading, Span
 from ondevice.weights.ring import Ring
 from ondevice.weights.window import WindowStatistics
 
-_PORTION = 16 << 20  # bytes that are read while those before them are checked
+_PORTION = 8 << 20  # bytes that are read while those before them are checked
+_PORTIONS = 3  # that are under way; while one is checked, the disk is still busy with two
 
 
 class Stack:
@@ -203,7 +204,7 @@ class Stack:
         done, total = 0, sum(tensor.n_bytes for tensor in wanted)
         try:
             while True:
-                for portion in islice(portions, 2 - len(under_way)):
+                for portion in islice(portions, _PORTIONS - len(under_way)):
                     span = portion.span
                     view = self._arena.view[span.offset : span.offset + span.n_bytes]
                     under_way.append((portion, self._reader.start(span, view)))

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -68,15 +68,16 @@ class Writer:
         self._file.seek(self.offsets[name] + offset)
         self._file.write(data.data)
 
-    def flush(self) -> None:
-        self._file.flush()
-
-    def finish(self, checksums: Mapping[str, int], qualities: Mapping[str, Quality]) -> None:
-        """Write the header and let everything reach the disk."""
-        self._file.seek(0)
-        self._file.write(self._header(checksums, qualities))
+    def sync(self) -> None:
+        """Let everything reach the disk."""
         self._file.flush()
         os.fsync(self._file.fileno())
+
+    def finish(self, checksums: Mapping[str, int], qualities: Mapping[str, Quality]) -> None:
+        """Write the header, and let everything reach the disk."""
+        self._file.seek(0)
+        self._file.write(self._header(checksums, qualities))
+        self.sync()
 
     def close(self) -> None:
         self._file.close()
@@ -97,36 +98,47 @@ class Writer:
 
 
 class Journal:
-    """What of a packing is done: a line of JSON for each tensor, so that it can be resumed."""
+    """What of a packing is done: a line of JSON for each part, so that it can be resumed."""
 
     def __init__(self, path: Path, identity: str, *, fresh: bool) -> None:
         self.path = path
         self.checksums: dict[str, int] = {}
         #: Matrix → weighted squared error left by 0 … PLANES planes, for each chunk.
         self.errors: dict[str, npt.NDArray[np.float64]] = {}
-        self._done: set[str] = set()
-        lines = path.read_text().splitlines() if path.exists() and not fresh else []
-        if lines and lines[0] == identity:
-            for line in lines[1:]:
-                if line.endswith("}"):  # a line that was being written is not
-                    self._take(json.loads(line))
-        else:
-            path.write_text(identity + "\n")
+        #: Matrix → the model's divergence without the blocks of this matrix.
+        self.divergences: dict[str, float] = {}
+        self._encoded: set[str] = set()
+        lines = path.read_text().splitlines(True) if path.exists() and not fresh else []
+        if not lines or lines[0] != identity + "\n":
+            lines = [identity + "\n"]
+        elif not lines[-1].endswith("\n"):  # it was being written
+            lines.pop()
+        path.write_text("".join(lines))
+        for line in lines[1:]:
+            self._take(json.loads(line))
 
     def __contains__(self, name: str) -> bool:
-        return name in self._done
+        """Whether this tensor is encoded."""
+        return name in self._encoded
 
     def add(self, name: str, checksums: dict[str, int], errors: list[list[float]]) -> None:
-        entry: dict[str, object] = {"name": name, "errors": errors, "checksums": checksums}
+        """Take down that a tensor is encoded."""
+        self._write({"name": name, "errors": errors, "checksums": checksums})
+
+    def add_divergence(self, name: str, kl: float) -> None:
+        self._write({"name": name, "kl": kl})
+
+    def _write(self, entry: dict[str, Any]) -> None:
         self._take(entry)
         with self.path.open("a") as file:
             file.write(json.dumps(entry) + "\n")
 
-    def _take(self, entry: dict[str, object]) -> None:
-        name, errors, checksums = entry["name"], entry["errors"], entry["checksums"]
-        assert isinstance(name, str)
-        assert isinstance(checksums, dict)
-        self._done.add(name)
-        self.checksums.update(checksums)
-        if errors:
-            self.errors[name] = np.array(errors, np.float64)
+    def _take(self, entry: dict[str, Any]) -> None:
+        name = entry["name"]
+        if "kl" in entry:
+            self.divergences[name] = entry["kl"]
+            return
+        self._encoded.add(name)
+        self.checksums.update(entry["checksums"])
+        if entry["errors"]:
+            self.errors[name] = np.array(entry["errors"], np.float64)
