@@ -14,6 +14,7 @@ class Modal(ModalScreen[_Result], Generic[_Result]):
     """A dialog; the keys of the app do not reach what lies below it."""
 
     VERTICAL_BREAKPOINTS = [(0, "-short"), (18, "-tall")]  # noqa: RUF012  (textual's own declaration)
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (60, "-usual"), (100, "-wide")]  # noqa: RUF012
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "close", "Close", id="dialog.close"),
         Binding("ctrl+p", "app.command_palette", show=False, id="dialog.palette"),

@@ -24,6 +24,7 @@ from ondevice.weights.gguf import GGUFFile
 from tui.screens.modal import Modal
 from tui.shared_engine import SharedEngine
 from tui.widgets.model_map import STYLES, WHOLE, ModelMap
+from tui.widgets.ram_bar import RamBar
 from tui.widgets.trend import Trend
 
 _LOOK = 0.5  # seconds
@@ -62,7 +63,7 @@ more RAM, also while a reply is being written; A leaves it to ondevice again.
         self._used = _Counter()
         self._found = _Counter()
         self._map = ModelMap()
-        self._bar = Static(id="bar")
+        self._bar = RamBar()
         self._dial = Static(id="dial")
         self._words = Static(id="words")
         self._speed = Trend("speed", "tok/s")
@@ -115,16 +116,9 @@ more RAM, also while a reply is being written; A leaves it to ondevice again.
             self._words.update(where)
         elif sizing != self._shown:
             self._shown = sizing
-            self._show_bar()
+            self._bar.sizing = sizing
             self._show_dial(sizing)
             self._show_map(Path(loaded.path), sizing)
-
-    def on_resize(self) -> None:
-        self.call_after_refresh(self._show_bar)
-
-    def _show_bar(self) -> None:
-        if self._shown:
-            self._bar.update(_bar(self._shown, self._bar.content_size.width))
 
     @work(exclusive=True)
     async def _show_map(self, path: Path, sizing: Sizing) -> None:
@@ -179,19 +173,6 @@ class _Counter:
         """How much it has grown since the last call."""
         before, self._last = self._last, now
         return max(0, now - before) if before is not None else 0
-
-
-def _bar(sizing: Sizing, width: int) -> Content:
-    """The weights, what more there is room for, and the rest of the limit."""
-    total = max(sizing.limit_bytes, sizing.resident_bytes, 1)
-    room = max(0, min(sizing.room_bytes, total) - sizing.resident_bytes)
-    full = round(width * sizing.resident_bytes / total)
-    free = round(width * room / total)
-    return Content.assemble(
-        ("█" * full, "$success"),
-        ("░" * free, "$primary"),
-        ("·" * (width - full - free), "$text-muted"),
-    )
 
 
 def _words(sizing: Sizing, cells: Sequence[Cell]) -> Content:
