@@ -107,6 +107,36 @@ def test_a_folder_is_added_with_all_that_can_be_read(memory: Commands, tmp_path:
     assert "unchanged" in memory("add", folder)
 
 
+def test_what_holds_no_text_in_a_folder_is_left_out(memory: Commands, tmp_path: Path) -> None:
+    folder = tmp_path / "papers"
+    folder.mkdir()
+    (folder / "a.pdf").write_bytes(b"%PDF-1.4 and no more")
+    (folder / "b.txt").write_bytes(b"\x9d\x00\xff")
+    (folder / "c.txt").write_bytes(b"")
+    (folder / "d.txt").write_text("about ocelots")
+    (folder / "loop").symlink_to("loop")
+    added = memory.json("add", folder)["added"]
+    names = [(Path(entry["file"]).name, "left_out" in entry) for entry in added]
+    assert names == [("a.pdf", True), ("b.txt", True), ("c.txt", True), ("d.txt", False)]
+    assert memory.error.count("Left out: ") == memory.error.count("\n") == 3
+    for name in ("a.pdf", "b.txt", "c.txt", "loop"):
+        memory("add", folder / name, code=2)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_texts_of_other_editors_are_read(memory: Commands, tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "letter.txt").write_text("Grüße aus Köln", encoding=encoding)
+    memory("add", tmp_path / "letter.txt")
+    assert memory.json("search", "koln")["hits"][0]["content"] == "Grüße aus Köln"
+
+
+def test_a_pdf_of_another_kind_is_refused(memory: Commands, tmp_path: Path) -> None:
+    file = tmp_path / "letter.pdf"
+    file.write_bytes(pdf("The walrus").replace(b"<</Length", b"<</Filter/Flute/Length"))
+    memory("add", file, code=2)
+    assert "cannot be read as a PDF" in memory.error
+
+
 def test_a_pdf_is_read(memory: Commands, tmp_path: Path) -> None:
     file = tmp_path / "letter.pdf"
     file.write_bytes(pdf("The walrus is paid for"))

@@ -54,7 +54,8 @@ def add(
 ) -> None:
     """Remember files (text, Markdown, PDF; a folder with all in it) or a note.
 
-    A file that has changed since it was last added supersedes what it said then.
+    A file that has changed since it was last added supersedes what it said then. A file in a
+    folder that holds no text is left out, and named.
     """
     if not files and text is None:
         raise UsageError("Name a file or folder to remember, or give a note with --text.")
@@ -66,11 +67,20 @@ def add(
             done.append({"note": _cube(remembered.cube), "left_out": remembered.left_out})
             if not as_json:
                 _tell(remembered)
-        for file in (file for path in files for file in find_files(path)):
-            chunks = memory.add_file(file, tags)
+        for file in [file for path in files for file in find_files(path)]:
+            try:
+                chunks = memory.add_file(file, tags)
+            except UsageError as error:
+                if file in files:
+                    raise
+                done.append({"file": str(file), "left_out": str(error)})
+                click.echo(f"Left out: {printable(str(error))}", err=True)
+                continue
             done.append({"file": str(file), "chunks": len(chunks)})
             if not as_json:
-                state = f"{len(chunks)} chunks" if chunks else "unchanged since it was last added"
+                state = (
+                    _plural(len(chunks), "chunk") if chunks else "unchanged since it was last added"
+                )
                 click.echo(f"{printable(str(file))}: {state}")
     if as_json:
         _print_json({"added": done})

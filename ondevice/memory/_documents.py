@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
+import logging
 import re
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 
 from ondevice.errors import UsageError
@@ -36,23 +39,37 @@ def find_files(path: Path) -> list[Path]:
 
 
 def read_file(file: Path) -> str:
-    """The text of a text, Markdown or PDF file. Raises :class:`UsageError` when it has none."""
+    """The text of a text, Markdown or PDF file. Raises :class:`UsageError` when it has none.
+
+    Text is UTF-8, or UTF-16 with a byte order mark, as editors on Windows write it.
+    """
     try:
-        text = _read_pdf(file) if file.suffix.lower() == ".pdf" else file.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{file} cannot be read as text: {error}.") from error
+        text = _read_pdf(file) if file.suffix.lower() == ".pdf" else _decode(file.read_bytes())
+    except OSError as error:
+        raise UsageError(f"{file} cannot be read: {error}.") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"{file} cannot be read as text: it is not UTF-8 ({error.reason} at byte "
+            f"{error.start}). If it is a text, save it as UTF-8."
+        ) from error
     if not text.strip() or "\0" in text:
         raise UsageError(f"{file} holds no text. A scanned PDF needs text recognition first.")
     return text
 
 
+def _decode(content: bytes) -> str:
+    marked = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return content.decode("utf-16" if marked else "utf-8-sig")
+
+
 def _read_pdf(file: Path) -> str:
     from pypdf import PdfReader  # noqa: PLC0415  takes a third of a second
-    from pypdf.errors import PyPdfError  # noqa: PLC0415
 
+    logging.getLogger("pypdf").setLevel(logging.CRITICAL)  # it prints what it then raises
+    content = file.read_bytes()
     try:
-        return "\n\n".join(page.extract_text() for page in PdfReader(file).pages)
-    except (PyPdfError, ValueError, KeyError) as error:
+        return "\n\n".join(page.extract_text() for page in PdfReader(BytesIO(content)).pages)
+    except Exception as error:  # of damaged files it raises whatever its parts do
         raise UsageError(f"{file} cannot be read as a PDF: {error}.") from error
 
 
