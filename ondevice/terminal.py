@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 
-#: Control characters but newline and tab: ESC and the C1 set begin escape sequences.
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+#: Control characters but newline and tab: ESC and the C1 set begin escape sequences. And
+#: surrogates: what Python makes of names that are not UTF-8 cannot be printed.
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def printable(text: str) -> str:

@@ -20,6 +20,7 @@ from keyring.errors import PasswordDeleteError
 
 from ondevice import paths
 from ondevice.cli import run
+from ondevice.errors import StoreError
 from ondevice.memory import Memory
 from ondevice.store import Database
 
@@ -128,6 +129,29 @@ def test_texts_of_other_editors_are_read(memory: Commands, tmp_path: Path, encod
     (tmp_path / "letter.txt").write_text("Grüße aus Köln", encoding=encoding)
     memory("add", tmp_path / "letter.txt")
     assert memory.json("search", "koln")["hits"][0]["content"] == "Grüße aus Köln"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names are Unicode there")
+def test_names_and_texts_that_are_not_utf8(
+    memory: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = Path(os.fsdecode(os.fsencode(tmp_path) + b"/Gr\xfc\xdfe.txt"))
+    file.write_text("about ocelots")
+    assert "Gre.txt: 1 chunk" in memory("add", file)
+    assert memory.json("add", file)["added"][0]["chunks"] == 0
+    assert memory.json("search", "ocelots")["hits"][0]["source"]["name"].endswith("Gr��e.txt")
+    wrong = os.fsdecode(b"Gr\xfc\xdfe")
+    monkeypatch.setattr("sys.stdin", io.StringIO(wrong))
+    for arguments in (
+        ("add", "--text", wrong),
+        ("add", "--text", "-"),
+        ("add", "--text", "good", "--tag", wrong),
+        ("list", "--tag", wrong),
+        ("show", wrong),
+    ):
+        memory(*arguments, code=2)
+        assert memory.error.startswith("ondevice: "), arguments
+    assert memory.json("stats")["cubes"] == 1
 
 
 def test_a_pdf_of_another_kind_is_refused(memory: Commands, tmp_path: Path) -> None:
@@ -322,20 +346,49 @@ def test_the_keyring_opens_the_store_and_the_code_does_without_it(
 ) -> None:
     memory("add", "--text", "a walrus")
     said = memory("passphrase", "--keyring")
-    (code,) = ring.kept.values()
+    (code,) = set(ring.kept.values())
     assert code in said
     assert b"walrus" not in paths.store_file().read_bytes()
     assert "walrus" in memory("list")
     ring.kept.clear()
+    monkeypatch.setenv("ONDEVICE_PASSPHRASE", "wrong")
     memory("list", code=1)
+    assert memory.error.count("\n") == 1  # nothing of SQLCipher's own
     monkeypatch.setenv("ONDEVICE_PASSPHRASE", code)
     assert "walrus" in memory("list")
     memory("passphrase", "--keyring")
-    assert list(ring.kept.values()) != [code]
+    assert code not in ring.kept.values()
     monkeypatch.delenv("ONDEVICE_PASSPHRASE")
     memory("passphrase", "--remove")
     assert not ring.kept
     assert "walrus" in memory("list")
+
+
+def test_a_change_of_the_code_that_fails_or_is_killed_locks_nobody_out(
+    memory: Commands, ring: Ring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory("add", "--text", "a walrus")
+    memory("passphrase", "--keyring")
+    change = Database.set_passphrase
+
+    def fail(_: Database, __: str | None) -> None:
+        raise StoreError("no")
+
+    class Killed(BaseException):
+        pass
+
+    def be_killed(database: Database, passphrase: str | None) -> None:
+        change(database, passphrase)
+        raise Killed
+
+    for _ in range(2):
+        monkeypatch.setattr(Database, "set_passphrase", fail)
+        memory("passphrase", "--keyring", code=1)
+        assert "walrus" in memory("list")
+        monkeypatch.setattr(Database, "set_passphrase", be_killed)
+        with pytest.raises(Killed):
+            memory("passphrase", "--keyring")
+        assert "walrus" in memory("list")
 
 
 def test_without_a_keyring_the_store_stays_as_it_was(memory: Commands, ring: Ring) -> None:

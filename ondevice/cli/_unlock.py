@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import secrets
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import TypeVar
 
 import click
@@ -34,48 +35,65 @@ def unlock(kind: type[_S]) -> _S:
     except StoreLocked as error:
         if given:
             raise
-        if kept := _kept():
-            with suppress(StoreLocked):  # it may be of an earlier time
-                return kind(file, kept)
+        for next_one in (False, True):
+            if (code := _kept(next_one=next_one)) is not None:
+                with suppress(StoreLocked):  # it may be of an earlier time
+                    store = kind(file, code)
+                    if next_one:  # a change was killed after the store had taken it
+                        _keep(code)
+                    return store
         if not sys.stdin.isatty():
             raise StoreLocked(f"{error} Set {_VARIABLE} to it.") from error
         return kind(file, click.prompt("Passphrase", hide_input=True, err=True))
 
 
-def keep_new_code() -> str:
-    """Make a passphrase, put it into the system's keyring and return it.
+@contextmanager
+def new_code() -> Iterator[str]:
+    """A new passphrase for the block to give to the store, kept in the system's keyring.
 
     Whoever has it written down can open the store without the keyring: it is the recovery code.
-    Raises :class:`UsageError` where there is no keyring.
+    The keyring keeps the code so far as well, until the block is left. Raises
+    :class:`UsageError` where there is no keyring.
     """
+    groups = ("".join(secrets.choice(_LETTERS) for _ in range(_GROUP)) for _ in range(_GROUPS))
+    code = "-".join(groups)
+    _keep(code, next_one=True)
+    yield code
+    _keep(code)
+
+
+def forget_code() -> None:
+    """Take the passphrase out of the keyring, if it is there."""
     import keyring  # noqa: PLC0415 - takes a tenth of a second
     from keyring.errors import KeyringError  # noqa: PLC0415
 
-    groups = ("".join(secrets.choice(_LETTERS) for _ in range(_GROUP)) for _ in range(_GROUPS))
-    code = "-".join(groups)
+    for next_one in (False, True):
+        with suppress(KeyringError):
+            keyring.delete_password(_SERVICE, _name(next_one))
+
+
+def _keep(code: str, *, next_one: bool = False) -> None:
+    import keyring  # noqa: PLC0415
+    from keyring.errors import KeyringError  # noqa: PLC0415
+
     try:
-        keyring.set_password(_SERVICE, str(paths.store_file()), code)
+        keyring.set_password(_SERVICE, _name(next_one), code)
     except KeyringError as error:
         raise UsageError(
             f"This system's keyring cannot be used: {error} Choose a passphrase of your own: "
             "ondevice memory passphrase"
         ) from error
-    return code
 
 
-def forget_code() -> None:
-    """Take the passphrase out of the keyring, if it is there."""
+def _kept(*, next_one: bool) -> str | None:
     import keyring  # noqa: PLC0415
     from keyring.errors import KeyringError  # noqa: PLC0415
 
     with suppress(KeyringError):
-        keyring.delete_password(_SERVICE, str(paths.store_file()))
-
-
-def _kept() -> str | None:
-    import keyring  # noqa: PLC0415
-    from keyring.errors import KeyringError  # noqa: PLC0415
-
-    with suppress(KeyringError):
-        return keyring.get_password(_SERVICE, str(paths.store_file()))
+        return keyring.get_password(_SERVICE, _name(next_one))
     return None
+
+
+def _name(next_one: bool) -> str:
+    """Under which the keyring has the code, and the one that the store is about to take."""
+    return f"{paths.store_file()}{' (next)' if next_one else ''}"

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, get_args
 import click
 import msgspec
 
-from ondevice.cli._unlock import forget_code, keep_new_code, unlock
+from ondevice.cli._unlock import forget_code, new_code, unlock
 from ondevice.errors import OndeviceError, StoreError, UsageError
 from ondevice.memory import Cube, Memory, Remembered, Version, parse_label
 from ondevice.memory._bench import run as run_bench
@@ -73,10 +73,10 @@ def add(
             except UsageError as error:
                 if file in files:
                     raise
-                done.append({"file": str(file), "left_out": str(error)})
+                done.append({"file": printable(str(file)), "left_out": printable(str(error))})
                 click.echo(f"Left out: {printable(str(error))}", err=True)
                 continue
-            done.append({"file": str(file), "chunks": len(chunks)})
+            done.append({"file": printable(str(file)), "chunks": len(chunks)})
             if not as_json:
                 state = (
                     _plural(len(chunks), "chunk") if chunks else "unchanged since it was last added"
@@ -221,7 +221,7 @@ def export(file: Path, markdown: bool, salvage: bool, as_json: bool) -> None:
             with _memory() as memory:
                 memory.export(target, markdown=markdown)
     if as_json and str(file) != "-":
-        _print_json({"file": str(file), "failed_reads": failures})
+        _print_json({"file": printable(str(file)), "failed_reads": failures})
     elif failures:
         click.echo("Some of the store could not be read; the rest is in the file.", err=True)
 
@@ -305,9 +305,9 @@ def passphrase(keyring: bool, remove: bool) -> None:
         raise UsageError("Give --keyring or --remove, not both.")
     with _memory() as memory:
         if keyring:
-            code = keep_new_code()
-            click.echo(f"Recovery code, to be written down: {code}")
-            memory.database.set_passphrase(code)
+            with new_code() as code:
+                click.echo(f"Recovery code, to be written down: {code}")
+                memory.database.set_passphrase(code)
         else:
             memory.database.set_passphrase(
                 None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -138,6 +139,7 @@ class Memory:
         nothing, and the list is empty. Raises :class:`UsageError` when it holds no text.
         """
         file = file.resolve()
+        name = os.fsencode(file).decode("utf-8", "replace")
         content, _ = redact(read_file(file))
         digest = hashlib.sha256(content.encode()).hexdigest()
         now = _now()
@@ -145,11 +147,11 @@ class Memory:
             before = connection.execute(
                 "SELECT cube.id, digest FROM cube JOIN source ON source.id = source_id "
                 "WHERE source.kind = 'document' AND name = ? AND status = 'active'",
-                (str(file),),
+                (name,),
             ).fetchall()
             if before and before[0]["digest"] == digest:
                 return []
-            source = _cubes.open_source(connection, "document", str(file))
+            source = _cubes.open_source(connection, "document", name)
             connection.execute("UPDATE source SET digest = ? WHERE id = ?", (digest, source))
             added = []
             for chunk in chunks(content):
@@ -254,7 +256,6 @@ class Memory:
                 "SELECT id FROM source WHERE conversation_id = ?", (conversation_id,)
             ).fetchone()
             source = row and row["id"]
-            told_here = False
             if asks_for_profile(text) and (profile := _profile_of(connection)).hits:
                 found = profile
             else:

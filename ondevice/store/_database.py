@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ondevice.errors import StoreError, StoreLocked
+from ondevice.errors import StoreError, StoreLocked, UsageError
 from ondevice.paths import ensure_private
 from ondevice.store._sqlite import Connection, DatabaseError, Error, Row, connect
 from ondevice.store.migrations import MIGRATIONS
@@ -81,7 +81,10 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """A transaction: committed when the block ends, rolled back when it raises."""
+        """A transaction: committed when the block ends, rolled back when it raises.
+
+        Raises :class:`StoreError`, and :class:`UsageError` for a text that is no Unicode.
+        """
         with self._lock:
             try:
                 self._connection.execute("BEGIN IMMEDIATE")
@@ -98,6 +101,8 @@ class Database:
                     f"The store {self.path} could not be written: {error}. Nothing of this change "
                     "was kept; what was there before is safe."
                 ) from error
+            except UnicodeEncodeError as error:
+                raise _no_unicode() from error
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -107,6 +112,8 @@ class Database:
                 yield self._connection
             except Error as error:
                 raise StoreError(f"The store {self.path} could not be read: {error}.") from error
+            except UnicodeEncodeError as error:
+                raise _no_unicode() from error
 
     @property
     def encrypted(self) -> bool:
@@ -217,6 +224,11 @@ class Database:
         return fresh
 
 
+def _no_unicode() -> UsageError:
+    """Of halves of characters, which Python makes of bytes that are not UTF-8."""
+    return UsageError("The text cannot be stored or looked for: it is not UTF-8. Convert it first.")
+
+
 def _unfinished(target: Path) -> Path:
     return target.with_name(f"{target.name}.new")
 
@@ -240,6 +252,7 @@ def open_connection(path: Path, passphrase: str | None) -> Connection:
     connection = connect(path, isolation_level=None, check_same_thread=False)
     try:
         if passphrase:
+            connection.execute("PRAGMA cipher_log_level=NONE")  # it prints what it then raises
             connection.execute("PRAGMA key='" + passphrase.replace("'", "''") + "'")
             try:
                 connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
