@@ -105,6 +105,25 @@ def test_an_older_text_that_comes_later_does_not_overrule(memory: Memory) -> Non
     assert facts(memory, "superseded") == {"The user lives in Lyon."}
 
 
+@pytest.mark.parametrize(
+    "when",
+    [
+        "in March",
+        "in early March 2024",
+        "at the end of the summer",
+        "on the 3rd",
+        "on Friday",
+        "about two years ago",
+        "a while ago",
+        "back in 2019",
+        "again",
+    ],
+)
+def test_when_it_was_is_no_part_of_a_fact(memory: Memory, when: str) -> None:
+    (fact,) = memory.add(f"I moved to Porto {when}.").facts
+    assert fact.content == "The user lives in Porto (home, city, address)."
+
+
 def test_the_same_fact_twice_is_one_fact_with_two_evidences(memory: Memory) -> None:
     first = say(memory, "I live in Lyon", message=1)
     second = say(memory, "Did I say that I live in lyon?  I live in Lyon.", message=2)

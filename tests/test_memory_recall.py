@@ -47,6 +47,20 @@ def test_what_helps_is_quoted_with_its_date_oldest_first(memory: Memory) -> None
     assert [line(cube) for cube in recalled.cubes] == lines
 
 
+def test_words_for_days_are_worked_out_from_the_day_they_were_said(memory: Memory) -> None:
+    said = datetime(2024, 5, 15, tzinfo=UTC)  # a Wednesday
+    memory.add("Yesterday my zebra was born, today it ran", at=said)
+    memory.add("We bought the zebra stable last week; the vet comes tomorrow", at=said)
+    recalled = recall(memory, "What about my zebra?")
+    assert recalled is not None
+    assert [line(cube) for cube in recalled.cubes] == [
+        "- [2024-05-15, note, “yesterday” is 2024-05-14] "
+        '"Yesterday my zebra was born, today it ran"',
+        "- [2024-05-15, note, “last week” is 2024-05-06 to 2024-05-12, “tomorrow” is 2024-05-16] "
+        '"We bought the zebra stable last week; the vet comes tomorrow"',
+    ]
+
+
 def test_nothing_is_quoted_when_nothing_helps(memory: Memory) -> None:
     memory.add("My zebra is called Zoe")
     assert recall(memory, "Write a haiku about the sea") is None

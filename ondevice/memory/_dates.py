@@ -6,11 +6,11 @@ import re
 from dataclasses import dataclass
 from datetime import date, timedelta
 
-_MONTHS = (
+MONTHS = (
     *("january", "february", "march", "april", "may", "june"),
     *("july", "august", "september", "october", "november", "december"),
 )
-_MONTH = {name[:length]: n for n, name in enumerate(_MONTHS, 1) for length in (3, 4, len(name))}
+_MONTH = {name[:length]: n for n, name in enumerate(MONTHS, 1) for length in (3, 4, len(name))}
 _WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 _SEASONS = {"spring": 3, "summer": 6, "autumn": 9, "fall": 9, "winter": 12}  # first month
 _NUMBERS = {
@@ -30,7 +30,7 @@ _MAY = re.compile(
     re.IGNORECASE,
 )
 _DAY = re.compile(r"\b(\d{1,2})(?:st|nd|rd|th)?\b(?![:\d]|\s*(?:am|pm)\b)", re.IGNORECASE)
-_NEAR = re.compile(r"\b(yesterday|today|tonight|this morning)\b", re.IGNORECASE)
+_NEAR = re.compile(r"\b(yesterday|today|tonight|tomorrow|this morning)\b", re.IGNORECASE)
 _LAST = re.compile(
     rf"\b(last|this|past) (day|week|weekend|month|year|{'|'.join((*_SEASONS, *_WEEKDAYS))})\b",
     re.IGNORECASE,
@@ -45,7 +45,7 @@ _SEASON = re.compile(rf"\b(?:in|during|over) (?:the )?({'|'.join(_SEASONS)})\b",
 TIME_EXPRESSION = re.compile(
     r"\b(?:yesterday|today|tonight|tomorrow|recently|since|ago|(?:last|next|this) \w+"
     rf"|week(?:end)?s?|months?|years?|{'|'.join((*_WEEKDAYS, *_SEASONS))}"
-    rf"|{'|'.join(n for n in _MONTHS if n not in ('may', 'march'))}|(?:19|20)\d\d)\b",
+    rf"|{'|'.join(n for n in MONTHS if n not in ('may', 'march'))}|(?:19|20)\d\d)\b",
     re.IGNORECASE,
 )
 
@@ -116,6 +116,23 @@ def find_days(text: str, today: date) -> tuple[Days, str]:
 _Span = tuple[date, date]
 
 
+def relative_days(text: str, said: date) -> list[tuple[str, date, date]]:
+    """Words such as “last week” in ``text``, with the first and last day that they mean.
+
+    ``said`` is the day on which it was said; words that mean that day itself are left out.
+    """
+    found = sorted(
+        (
+            (match, *days)
+            for pattern, span in ((_NEAR, _near), (_LAST, _last), (_AGO, _ago))
+            for match in pattern.finditer(text)
+            if (days := span(match, said)) != (said, said)
+        ),
+        key=lambda entry: entry[0].start(),
+    )
+    return [(match[0].lower(), first, last) for match, first, last in found]
+
+
 def _iso(found: re.Match[str], today: date) -> _Span | None:
     try:
         day = date.fromisoformat(found[0])
@@ -125,7 +142,7 @@ def _iso(found: re.Match[str], today: date) -> _Span | None:
 
 
 def _near(found: re.Match[str], today: date) -> _Span:
-    day = today - timedelta(days=found[1].lower() == "yesterday")
+    day = today + timedelta(days={"yesterday": -1, "tomorrow": 1}.get(found[1].lower(), 0))
     return day, day
 
 

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from ondevice.memory._dates import MONTHS
+
 
 @dataclass(frozen=True)
 class Fact:
@@ -21,9 +23,22 @@ class Fact:
 
 
 _VALUE = r"(?P<value>[^.!?;,\n()]{1,60}?)"
+_MONTH = "|".join(MONTHS)
+
+#: Words that say when, and belong to no value: “in March”, “two years ago”, “on the 3rd”.
+_WHEN = (
+    r"last|this|next|today|tonight|yesterday|tomorrow|recently|lately|already|again|soon"
+    r"|(?:in|during|at|by|around|until) (?:the )?(?:(?:early|late|mid|beginning of|end of|start of"
+    rf"|middle of)[ -](?:the )?)?(?:(?:19|20)\d\d|{_MONTH}|spring|summer|autumn|fall|winter"
+    r"|weekend|week|month|year)"
+    rf"|on (?:the )?(?:\d{{1,2}}(?:st|nd|rd|th)?|{_MONTH}|(?i:\w+day))"
+    r"|(?:about |around |over )?(?:an?|\d{1,3}|one|two|three|four|five|six|seven|eight|nine|ten"
+    r"|a few|a couple of|some|many)(?: \w+)? (?:days?|weeks?|months?|years?|while) (?:ago|back)"
+    r"|a while ago|back (?:in|then|when)"
+)
 _END = (
     r"(?=\s*(?:[.!?;,\n()]|$)| (?:and|but|so|because|since|now|with|where|which|who|for|though"
-    r"|last|this|next|today|yesterday|recently|in (?:19|20)\d\d|on [A-Z]\w+day)\b)"
+    rf"|(?i:{_WHEN}))\b(?!-))"
 )
 _LIST = r"(?P<value>[^.!?;\n()]{1,80}?)(?=[.!?;\n()]|$|,? (?:so|but|because|which|since)\b)"
 _NAMED = r"(?P<value>[^\W\d_][\w'’-]{0,30}(?: [A-Z][\w'’-]{0,30}){0,2})"
