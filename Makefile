@@ -25,7 +25,7 @@ lint: $(VENV)/.installed-dev
 	@$(BIN)/mypy
 
 bench: $(VENV)/.installed-dev
-	@$(BIN)/ondevice models pull --if-missing
+	@$(BIN)/ondevice models pull smollm2-135m --if-missing
 	@for script in $$(ls bench/*.py | grep -v -e frame.py -e bitstack.py); do echo "==> $$script" >&2; $(BIN)/python $$script || exit 1; done
 
 $(VENV)/bin/python:

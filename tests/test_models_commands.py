@@ -91,6 +91,21 @@ def test_import_and_remove(
     assert models.installed() == []
 
 
+def test_without_a_name_the_smallest_model_is_fetched_unless_it_is_there(
+    tiny: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetched = []
+
+    def pull(wanted: str, _show: object, **_: object) -> models.InstalledModel:
+        fetched.append(wanted)
+        return models.import_file(tiny, wanted)
+
+    monkeypatch.setattr(models, "pull", pull)
+    for _ in range(2):
+        printed(capfd, "pull", "--if-missing")
+    assert fetched == ["smollm2-135m"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [

@@ -124,7 +124,8 @@ def _complete_recipe(
 def pull(wanted: str | None, name: str | None, if_missing: bool, as_json: bool) -> None:
     """Fetch a model: NAME is from the list, or any file of the Hugging Face hub.
 
-    Without NAME it is the model of your settings. An interrupted download goes on where it ended.
+    Without NAME it is the model of your settings, or the smallest one. An interrupted download goes
+    on where it ended.
 
     \b
       ondevice models pull qwen3-4b
@@ -134,6 +135,8 @@ def pull(wanted: str | None, name: str | None, if_missing: bool, as_json: bool) 
     index the configuration of pip.
     """
     wanted = wanted or config.load().model
+    if wanted == config.AUTO:
+        wanted = config.FIRST
     if if_missing and _is_there(wanted):
         return
     with _progress(f"Fetching {printable(wanted)}") as show:
