@@ -69,6 +69,29 @@ async def test_a_reply_streams_in_and_is_drawn_as_markdown(chats: Chats, open_ap
     ]
 
 
+async def test_a_growing_paragraph_seldom_has_the_screen_arranged_anew(open_app: OpenApp) -> None:
+    gates = [Gate() for _ in range(12)]
+    lines = [f"Line {n} is of about as many letters as fit: some seventy. " for n in range(12)]
+    steps = [step for pair in zip(lines, gates, strict=True) for step in pair]
+    the_end = Gate()
+    async with open_app(FakeEngine([*steps, "\n\nThe end.", the_end])) as user:
+        await user.says("A story")
+        await user.sees("Line 0")
+        arranged = []
+        screen = user.pilot.app.screen
+        screen.screen_layout_refresh_signal.subscribe(screen, arranged.append)
+        for number, gate in enumerate(gates[:-1], 1):
+            gate.open()
+            await user.sees(f"Line {number}")
+        assert 0 < len(arranged) <= len(lines) / 2
+        gates[-1].open()
+        await user.sees("The end.")
+        drawn = [line.strip() for line in user.screen.splitlines()]
+        place = drawn.index("The end.")
+        assert drawn[place - 1] == "" and "Line 11" in " ".join(drawn[place - 3 : place - 1])
+        the_end.open()
+
+
 async def test_escape_stops_the_reply_and_not_the_app(chats: Chats, open_app: OpenApp) -> None:
     gate = Gate()
     engine = FakeEngine(["One, two, ", gate, "three"], ["Four."])

@@ -34,6 +34,7 @@ from tui.widgets.conversation import Conversation
 _TIDY_EVERY = 1.0  # seconds
 _IDLE = 2.0  # seconds without any input
 _MUCH = 10  # collections of the middle generation since the last full one
+_TOO_MUCH = 200  # the same while the engine computes, which a full one slows down
 _LEARN_EVERY = 10.0  # seconds
 _AWAY = 60.0  # seconds without any input
 
@@ -154,7 +155,8 @@ class OndeviceApp(App[None]):
             self.screen_stack[0].set("app.theme", theme.name)
 
     def _tidy(self) -> None:
-        if gc.get_count()[2] > _MUCH and time.monotonic() - self._input_at > _IDLE:
+        much = _TOO_MUCH if self._engine.is_busy else _MUCH
+        if gc.get_count()[2] > much and time.monotonic() - self._input_at > _IDLE:
             gc.collect()
 
     @on(ReplyEnded)

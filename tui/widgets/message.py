@@ -13,9 +13,10 @@ from textual.widgets import Static
 
 from ondevice.chats import Message
 from ondevice.terminal import printable
+from tui.widgets.placed_once import PlacedOnce
 
 
-class MessageView(Vertical, can_focus=True):
+class MessageView(PlacedOnce, Vertical, can_focus=True):
     """A message of the conversation; without ``message`` one that is not in the store yet."""
 
     # A click is for selecting text. Who clicks and types on means the prompt.

@@ -12,7 +12,9 @@ from textual.widgets._markdown import MarkdownParagraph  # not among those it ex
 from textual.widgets.markdown import MarkdownBlock, MarkdownFence
 
 from ondevice.terminal import printable
+from tui.widgets.placed_once import PlacedOnce
 
+_SPARE = 2  # lines that a paragraph takes beyond those it needs, while it grows
 _MAY_OPEN = ("http://", "https://", "mailto:")
 
 
@@ -52,15 +54,27 @@ class _Fence(MarkdownFence):
         return super().highlight(code, name, ansi, dark)
 
 
-class _Paragraph(MarkdownParagraph):
-    """A paragraph that grows. Only with another line is the screen arranged anew, which costs the
-    most of what it takes to show a piece of a reply."""
+class _Paragraph(PlacedOnce, MarkdownParagraph):
+    """A paragraph that grows, by some lines at a time.
+
+    Only for another line is the screen arranged anew, and that costs the most of what it takes to
+    show a piece of a reply.
+    """
 
     def set_content(self, content: Content) -> None:
         self._content = content
         size = self.content_size
-        same = size.width > 0 and self._height(content, size.width) == size.height
-        self.update(content, layout=not same)
+        lines = self._height(content, size.width) if size.width else 0
+        if 0 < lines <= size.height:
+            self.update(content, layout=False)
+        else:
+            if lines:
+                self.styles.min_height = lines + _SPARE
+            self.update(content)
+
+    def settle(self) -> None:
+        """Keep no more lines than it has."""
+        self.styles.min_height = None
 
     def _height(self, visual: Visual, width: int) -> int:
         return visual.get_height(self.styles, width)  # type: ignore[arg-type]  # as Textual does
@@ -72,7 +86,7 @@ _OURS: dict[type[MarkdownBlock], type[MarkdownBlock]] = {
 }
 
 
-class ReplyText(Markdown):
+class ReplyText(PlacedOnce, Markdown):
     """A whole answer, or one that is still being written."""
 
     def __init__(self, text: str = "") -> None:
@@ -89,7 +103,11 @@ class ReplyText(Markdown):
     async def write(self, text: str) -> None:
         """Append what has come; done when it is drawn, which takes longer the longer a block is."""
         self._written = True
-        await self.append(printable(text))
+        last = self.children[-1] if self.children else None
+        with self.app.batch_update():  # or the lines that are given back would be seen for a moment
+            await self.append(printable(text))
+            if isinstance(last, _Paragraph) and last is not self.children[-1]:
+                last.settle()
 
     async def finish(self) -> None:
         """Draw the whole once more: what was cut in two on its way, such as a code fence, mends."""

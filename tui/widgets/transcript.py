@@ -12,6 +12,7 @@ from textual.widget import Widget
 
 from ondevice.chats import Message
 from tui.widgets.message import MessageView
+from tui.widgets.placed_once import PlacedOnce
 from tui.widgets.reply import Reply
 from tui.widgets.user_message import UserMessage
 
@@ -20,7 +21,7 @@ _MORE = 2  # at a time, when the view comes near the last of them
 _KEPT = 2  # heights of the view: what is farther away than that goes
 
 
-class Transcript(VerticalScroll, can_focus=False):
+class Transcript(PlacedOnce, VerticalScroll, can_focus=False):
     """Shows ``messages``, at first the last ones.
 
     Heights are known only after mounting, and change while a reply is written. What is in view
