@@ -131,7 +131,7 @@ async def test_a_long_paste_is_folded_and_goes_with_the_message(
         user.pilot.app.post_message(events.Paste(text))
         await user.sees("[pasted text 1, 100 lines]")
         await user.says(" explain")
-        await user.sees("+ pasted text 1, 100 lines")
+        await user.sees("+ pasted text 1, 100 lines\n")
         await user.is_idle()
         await user.says("/edit")
         await user.sees("Editing")

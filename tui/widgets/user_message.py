@@ -39,4 +39,5 @@ def describe(attachment: Attachment) -> str:
     """Its name and length, for one line."""
     n_lines = len(attachment.content.splitlines())
     name = printable(" ".join(attachment.name.split()))
-    return f"{name}, {n_lines} {'line' if n_lines == 1 else 'lines'}"
+    length = f", {n_lines} {'line' if n_lines == 1 else 'lines'}"
+    return f"{name.removesuffix(length)}{length}"  # what was pasted is called so
