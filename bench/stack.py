@@ -113,7 +113,7 @@ def one_model(path: Path, folder: Path, quick: bool) -> dict[str, float]:
     texts = batches(source, 512 if quick else 4096)
     wanted = log_probabilities(context, texts[0][:32])
     run["streamed_identical"] = float(np.array_equal(streamed(target, texts[0][:32]), wanted))
-    run |= divergences(context, stack, source, texts, 6 if quick else 16)
+    run |= divergences(context, stack, source, texts, 6 if quick else 12)
     context.close()
     model.close()
     stack.close()
@@ -140,26 +140,32 @@ def divergences(
     counts = np.linspace(0, len(file.blocks), n_points).astype(int)
     curve = [diverges(file.blocks[:count], CURVE_TEXTS) for count in counts]
     run["kl_rise_max"] = max(b / a for a, b in pairwise(curve))
+    frame.say(
+        f"from {curve[0]:.4g} to {curve[-1]:.4g}, rising at most {run['kl_rise_max']:.3f} times"
+    )
     run |= {f"curve_{sizes[n] // 1_000_000}mb": kl for n, kl in zip(counts, curve, strict=True)}
     usage = usage_of(gguf.read(source), default_text(), llama.default_threads(), lambda _: None)
     ratios = []
+    ours_at: dict[int, float] = {}  # bytes → the stack's divergence
     for kind, number in QUANTS.items():
         for label, importance in ((kind, None), (f"{kind}_imatrix", usage)):
             quant = folder / f"{label}.gguf"
             quantize(source, quant, number, importance)
             size = quant.stat().st_size
-            frame.say(f"comparing with {label}, {size / 1e6:.0f} MB")
             theirs = divergence_of(probabilities(quant, texts))
-            ours = diverges([block for block in file.blocks if block.end <= size])
+            if size not in ours_at:
+                ours_at[size] = diverges([block for block in file.blocks if block.end <= size])
+            ours = ours_at[size]
+            frame.say(f"{label}, {size / 1e6:.0f} MB: {theirs:.4g}, the stack: {ours:.4g}")
             run |= {f"{label}_mb": size / 1e6, f"{label}_kl": theirs, f"{label}_stack_kl": ours}
             ratios.append(ours / theirs)
             quant.unlink()
     run["kl_vs_kquant_max"] = max(ratios)
     ratios = []
     for level, n_bytes, approximated in bitstack.write(gguf.read(source), usage, LEVELS, folder):
-        frame.say(f"comparing with {level} blocks of BitStack")
         theirs = divergence_of(probabilities(approximated, texts))
         ours = diverges(of_linears(file, n_bytes))
+        frame.say(f"{level} blocks of BitStack: {theirs:.4g}, the stack: {ours:.4g}")
         run |= {f"bitstack_{level}_kl": theirs, f"bitstack_{level}_stack_kl": ours}
         ratios.append(ours / theirs)
     run["kl_vs_bitstack_max"] = max(ratios)

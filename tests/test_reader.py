@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import random
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -153,3 +154,15 @@ def test_released_pages_read_as_zeros() -> None:
     arena.view[:] = b"x" * (4 * PAGE)
     arena.release(PAGE, 2 * PAGE)
     assert bytes(arena.view) == b"x" * PAGE + bytes(2 * PAGE) + b"x" * PAGE
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells how large pages are")
+def test_what_lies_in_small_pages_is_given_back_to_the_last_one() -> None:
+    huge = 2 << 20
+    arena = Arena(8 * huge)
+    arena.use_small_pages(0, 8 * huge)
+    arena.view[:] = bytes([1]) * (8 * huge)
+    smaps = Path("/proc/self/smaps").read_text()
+    start = f"{arena.address:x}-"
+    mapping = smaps[smaps.index(start) :].split("VmFlags", 1)[0]
+    assert "AnonHugePages:         0 kB" in mapping

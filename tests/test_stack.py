@@ -394,6 +394,32 @@ def test_a_flipped_bit_is_found_when_it_is_streamed(packed: Path, tmp_path: Path
         logits_after(context, TEXT)
 
 
+def test_a_table_stays_on_the_disk_and_is_checked_all_the_same(tmp_path: Path) -> None:
+    source = tiny_model.write(tmp_path / "untied.gguf", tied=False)
+    path = tmp_path / "untied.stack.gguf"
+    pack(source, path, calibration=TEXT, jobs=1)
+    file = StackFile.of(gguf.read(path))
+    assert file.tables == {"token_embd.weight"}
+    model = Model(source, use_extra_bufts=False)
+    context = Context(model, n_ctx=256, n_threads=1)
+    tokens = model.tokenize(TEXT)
+    wanted = log_probabilities(context, tokens)
+    context.close()
+    model.close()
+    with opened(path) as (stack, context):
+        resident = log_probabilities(context, tokens)
+        assert divergence(wanted, resident) < 0.01
+        in_arena = np.frombuffer(stack._arena.view, np.uint8)
+        table = file.gguf.tensors["token_embd.weight"]
+        first = -(-table.offset // 4096) * 4096
+        assert not in_arena[first : (table.offset + table.n_bytes) // 4096 * 4096].any()
+    with opened(path, file.least_whole_bytes, whole=True) as (_, context):
+        assert np.array_equal(log_probabilities(context, tokens), resident)
+    block = next(block for block in file.blocks if block.id.matrix in file.tables)
+    with pytest.raises(ModelFileError, match=block.tensor.name):
+        Stack(gguf.read(flipped(path, block.tensor.offset + 5, tmp_path / "bad.gguf")))
+
+
 def test_a_file_cut_short_is_refused(tiny_packed: Path, tmp_path: Path) -> None:
     short = tmp_path / "short.gguf"
     short.write_bytes(tiny_packed.read_bytes()[:-1_000])

@@ -12,8 +12,11 @@ _TOKENS = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
 _TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
 
 
-def write(path: Path, n_experts: int = 0) -> Path:
-    """The same file each time; its tokens are the 256 bytes. 0 experts: no mixture of them."""
+def write(path: Path, n_experts: int = 0, *, tied: bool = True) -> Path:
+    """The same file each time; its tokens are the 256 bytes. 0 experts: no mixture of them.
+
+    ``tied``: the table of tokens is the output layer as well.
+    """
     random = np.random.default_rng(1)
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_name("Tiny")
@@ -64,6 +67,8 @@ def write(path: Path, n_experts: int = 0) -> Path:
             matrix(f"blk.{block}.ffn_gate.weight", _FF, _EMBD)
             matrix(f"blk.{block}.ffn_up.weight", _FF, _EMBD)
             matrix(f"blk.{block}.ffn_down.weight", _EMBD, _FF)
+    if not tied:
+        matrix("output.weight", len(_TOKENS), _EMBD)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -67,6 +67,9 @@ class Stack:
         self._ring: Ring | None = None
         self._waited = 0.0  # seconds, for rings that are gone
         self._arena = Arena(-(-file.file_bytes // PAGE) * PAGE)
+        for tensor in self._tensors:
+            if tensor.name in self.file.stays_on_disk and (pages := _whole_pages(tensor, tensor)):
+                self._arena.use_small_pages(pages.start, len(pages))
         self._mapped = _map(file)
         mapped = np.frombuffer(self._mapped, np.uint8).ctypes.data
         threads = threads or default_threads()
@@ -184,15 +187,13 @@ class Stack:
             self._read(self._tensors[self._n_resident : n_tensors], on_progress)
         self._resident.use(self.file.blocks[: max(0, n_tensors - self.file.n_base)])
         if n_tensors < self._n_resident:
-            first, last = self._tensors[n_tensors], self._tensors[self._n_resident - 1]
-            self._release(first.offset, last.offset + last.n_bytes - first.offset)
+            self._release(self._tensors[n_tensors], self._tensors[self._n_resident - 1])
         self._n_resident = n_tensors
 
-    def _release(self, offset: int, n_bytes: int) -> None:
-        """Give the pages back that hold nothing else than these bytes."""
-        start, end = -(-offset // PAGE) * PAGE, (offset + n_bytes) // PAGE * PAGE
-        if start < end:
-            self._arena.release(start, end - start)
+    def _release(self, first: TensorInfo, last: TensorInfo) -> None:
+        """Give back what lies from the one to the other."""
+        if pages := _whole_pages(first, last):
+            self._arena.release(pages.start, len(pages))
 
     def _read(self, tensors: Sequence[TensorInfo], on_progress: Callable[[float], bool]) -> None:
         """Have the bytes of these tensors in the arena, checked; those of tables only checked."""
@@ -215,7 +216,7 @@ class Stack:
                 for tensor in portion.ends:
                     self._check(tensor, self._arena.address + tensor.offset)
                     if tensor.name in stays:
-                        self._release(tensor.offset, tensor.n_bytes)
+                        self._release(tensor, tensor)
                     done += tensor.n_bytes
                 if not on_progress(done / total):
                     raise LoadCancelled
@@ -247,6 +248,11 @@ class Stack:
             f"and may have {budget / 1e6:.0f} MB. "
             "Allow it more with --ram, or choose a smaller model."
         )
+
+
+def _whole_pages(first: TensorInfo, last: TensorInfo) -> range:
+    """The bytes of the pages that hold nothing else than what lies from the one to the other."""
+    return range(-(-first.offset // PAGE) * PAGE, (last.offset + last.n_bytes) // PAGE * PAGE)
 
 
 class _Portion(NamedTuple):

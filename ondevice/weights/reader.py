@@ -65,6 +65,12 @@ class Arena:
         self.view = memoryview(self._map)
         self.address: int = np.frombuffer(self._map, np.uint8).ctypes.data
 
+    def use_small_pages(self, offset: int, n_bytes: int) -> None:
+        """For these whole pages: a huge page stays taken while any of it is in use."""
+        if hasattr(mmap, "MADV_NOHUGEPAGE"):
+            with suppress(OSError):
+                self._map.madvise(mmap.MADV_NOHUGEPAGE, offset, n_bytes)
+
     def release(self, offset: int, n_bytes: int) -> None:
         """Give whole pages back to the system, where it takes them; what they hold is lost."""
         if hasattr(mmap, "MADV_DONTNEED"):
