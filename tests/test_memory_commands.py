@@ -8,6 +8,7 @@ import os
 import stat
 import unicodedata
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -283,6 +284,52 @@ def test_a_damaged_store_says_so_and_the_rest_can_be_rescued(
     assert 380 < imported < 401
     assert memory.json("search", "walrus number 399")["hits"]
     memory("check")
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (b"walruses", b"walr\xff\xfees"),  # a text that is not UTF-8
+        (b"2024-05-01T", b"2024-55-01T"),  # a time that is none
+        (b"activewalr", b"aZtivewalr"),  # a state that there is not
+        (b"noteactive", b"n\xffteactive"),  # a kind that is not UTF-8 either
+        (b"attachment", b"attach\x8bent"),  # a schema that SQLite complains of in such words
+    ],
+)
+def test_damage_of_a_few_bytes_is_no_traceback_and_what_is_rescued_can_be_imported(
+    memory: Commands,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    before: bytes,
+    after: bytes,
+) -> None:
+    store = Memory(Database(paths.store_file()))
+    for text in ("walruses are large", "ocelots are small"):
+        store.add(text, at=datetime(2024, 5, 1, tzinfo=UTC))
+    store.database.close()
+    content = paths.store_file().read_bytes()
+    assert before in content
+    paths.store_file().write_bytes(content.replace(before, after))
+
+    rescued = tmp_path / "rest.jsonl"
+    for arguments in (
+        ("list",),
+        ("search", "walruses in May 2024"),
+        ("show", "1:0"),
+        ("check",),
+        ("export", tmp_path / "all.jsonl"),
+        ("export", "--salvage", rescued),
+    ):
+        code = run(["memory", *map(str, arguments)])
+        assert code in (0, 1), arguments  # and nothing else is raised
+    capfd.readouterr()
+    if rescued.exists():
+        monkeypatch.setenv("ONDEVICE_HOME", str(tmp_path / "elsewhere"))
+        assert memory.json("import", rescued) == {"imported": 2}
+        assert len(memory.json("list")) == 2
+    else:
+        assert before == b"attachment"
 
 
 def test_a_store_that_is_nothing_but_noise_is_an_error(memory: Commands, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from ondevice.memory._bench import run as run_bench
 from ondevice.memory._documents import find_files
 from ondevice.memory._recall import GATE
 from ondevice.memory._records import Kind, Status
-from ondevice.memory._transfer import export_lines
+from ondevice.memory._transfer import export_salvaged
 from ondevice.store import Database, Salvage
 from ondevice.terminal import printable
 
@@ -215,7 +215,7 @@ def export(file: Path, markdown: bool, salvage: bool, as_json: bool) -> None:
         if salvage:
             store = unlock(Salvage)
             with contextlib.closing(store):
-                target.writelines(export_lines(store.rows))
+                target.writelines(export_salvaged(store.rows))
             failures = store.failures
         else:
             with _memory() as memory:

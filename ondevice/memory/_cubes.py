@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 
-from ondevice.errors import UsageError
+from ondevice.errors import StoreError, UsageError
 from ondevice.memory._records import (
     POSITION_BITS,
     POSITIONS,
@@ -190,8 +190,8 @@ def versions(connection: Connection, cube_id: int) -> list[Version]:
         Version(
             number=row["number"],
             content=row["content"],
-            event_at=datetime.fromisoformat(row["event_at"]),
-            written_at=datetime.fromisoformat(row["written_at"]),
+            event_at=moment(row["event_at"]),
+            written_at=moment(row["written_at"]),
         )
         for row in connection.execute(
             "SELECT * FROM version WHERE cube_id = ? ORDER BY number", (cube_id,)
@@ -223,14 +223,25 @@ def _cube(row: Row) -> Cube:
         content=row["content"],
         speaker=row["speaker"],
         topic=row["topic"],
-        event_at=datetime.fromisoformat(row["event_at"]),
-        written_at=datetime.fromisoformat(row["written_at"]),
+        event_at=moment(row["event_at"]),
+        written_at=moment(row["written_at"]),
         version=row["version"],
         message_id=row["message_id"],
         source=Source(
             id=row["source_id"], uid=row["uid"], kind=row["source_kind"], name=row["name"]
         ),
     )
+
+
+def moment(text: str) -> datetime:
+    """The time that a column holds. Raises :class:`StoreError` when that is damaged."""
+    try:
+        return datetime.fromisoformat(text)
+    except (ValueError, TypeError) as error:
+        raise StoreError(
+            f"A memory has “{text}” for its time: the store is damaged. Rescue what can be read "
+            "with “ondevice memory export --salvage FILE”."
+        ) from error
 
 
 def _text(moment: datetime) -> str:

@@ -72,7 +72,7 @@ def unread(connection: Connection) -> Unread | None:
     return row and Unread(
         cube_id=row["cube_id"],
         text=row["statements"],
-        at=datetime.fromisoformat(row["event_at"]),
+        at=_cubes.moment(row["event_at"]),
     )
 
 
@@ -110,7 +110,7 @@ def _store(connection: Connection, fact: Fact, evidence: int, at: datetime) -> i
     )
     _cubes.link(connection, fact_id, "evidence", evidence)
     if current is not None:
-        if datetime.fromisoformat(current["event_at"]) <= at:
+        if _cubes.moment(current["event_at"]) <= at:
             _cubes.supersede(connection, fact_id, current["id"])
         else:  # an older text that came later
             _cubes.supersede(connection, current["id"], fact_id)

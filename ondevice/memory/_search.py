@@ -175,7 +175,7 @@ def _factor(row: _cubes.Marks, query: Query) -> float:
     _, _, status, _, day, content = row
     factor = 1.0
     if query.days:
-        factor += _DAY * query.days.match(date.fromisoformat(day))
+        factor += _DAY * query.days.match(_cubes.moment(day).date())
     if query.asks_when and TIME_EXPRESSION.search(content):
         factor *= _WHEN
     if content.rstrip().endswith("?"):

@@ -10,7 +10,9 @@ from __future__ import annotations
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TypeVar
+from contextlib import suppress
+from datetime import datetime
+from typing import Any, TypeVar, get_args
 
 import msgspec
 
@@ -76,6 +78,7 @@ class _Link(_Line, frozen=True, kw_only=True, tag="link"):
     to_place: _Place
 
 
+_NO_TIME = "1970-01-01T00:00:00+00:00"  # of what has lost its times in a damaged store
 _decoder = msgspec.json.Decoder(_Header | _Source | _Cube | _Link)
 
 
@@ -109,9 +112,46 @@ def export_lines(rows: Callable[[str], Iterable[Row]]) -> Iterator[bytes]:
             )
         )
     for row in rows("link"):
+        ends = row["from_id"], row["to_id"]
+        if not all(isinstance(end, int) and end >> POSITION_BITS in uids for end in ends):
+            continue  # an end is lost in a damaged store
         yield _encode(
             _Link(from_place=place(row["from_id"]), kind=row["kind"], to_place=place(row["to_id"]))
         )
+
+
+def export_salvaged(rows: Callable[[str], Iterable[Row]]) -> Iterator[bytes]:
+    """:func:`export_lines` of a damaged store, with what is damaged in a line made plain.
+
+    A kind or state that there is not becomes that of a note, a time that is none the other one of
+    the cube. So all of it can be imported.
+    """
+    for line in export_lines(rows):
+        try:
+            _decode(line)
+            yield line
+        except msgspec.ValidationError:
+            with suppress(msgspec.ValidationError):  # a link of no kind: it is lost
+                _decode(mended := _mended(line))
+                yield mended
+
+
+def _mended(line: bytes) -> bytes:
+    fields = msgspec.json.decode(line)
+    is_source = fields["type"] == "source"
+    for name, known, plain_one in (
+        ("kind", get_args(SourceKind if is_source else Kind), "notes" if is_source else "note"),
+        ("status", get_args(Status), "active"),
+    ):
+        if fields["type"] != "link" and name in fields and fields[name] not in known:
+            fields[name] = plain_one
+    for dated in (fields, *fields.get("versions", ())):
+        times = [dated.get("event_at"), dated.get("written_at")]
+        whole = next(filter(_is_time, times), _NO_TIME)
+        for name, time in zip(("event_at", "written_at"), times, strict=True):
+            if time is not None and not _is_time(time):
+                dated[name] = whole
+    return msgspec.json.encode(fields) + b"\n"
 
 
 def import_lines(connection: Connection, lines: Iterable[bytes]) -> int:
@@ -123,7 +163,7 @@ def import_lines(connection: Connection, lines: Iterable[bytes]) -> int:
     added: set[int] = set()
     for number, text in enumerate(lines, start=1):
         try:
-            line = _decoder.decode(text)
+            line = _decode(text)
             if (number == 1) != isinstance(line, _Header):
                 raise msgspec.ValidationError("the header is the first line, and only that")
             if isinstance(line, _Header):
@@ -145,6 +185,23 @@ def import_lines(connection: Connection, lines: Iterable[bytes]) -> int:
                 "Nothing was imported."
             ) from error
     return len(added)
+
+
+def _decode(text: bytes) -> _Header | _Source | _Cube | _Link:
+    line: _Header | _Source | _Cube | _Link = _decoder.decode(text)
+    all_dated: list[_Cube | _Version] = [line, *line.versions] if isinstance(line, _Cube) else []
+    for dated in all_dated:
+        if not (_is_time(dated.event_at) and _is_time(dated.written_at)):
+            raise msgspec.ValidationError(f"{dated.event_at}, {dated.written_at} are no times")
+    return line
+
+
+def _is_time(text: object) -> bool:
+    """Whether it is a time in ISO 8601 that says how far it is from UTC."""
+    try:
+        return isinstance(text, str) and datetime.fromisoformat(text).tzinfo is not None
+    except ValueError:
+        return False
 
 
 def _import_source(connection: Connection, line: _Source) -> None:

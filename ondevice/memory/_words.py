@@ -17,7 +17,7 @@ _STOP_WORDS = tuple(
         i me my mine myself we our ours us you your yours he him his she her hers it its
         they them their theirs this that these those there here such own same both each any some
         what which who whom whose when where why how much many more most other ever
-        get gets got getting now please thank thanks hello hi
+        get gets got getting up down out off over again now please thank thanks hello hi
         s t d m re ve ll don didn doesn isn wasn aren weren
         """,
         """

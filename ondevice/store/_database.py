@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ondevice.errors import StoreError, StoreLocked, UsageError
 from ondevice.paths import ensure_private
-from ondevice.store._sqlite import Connection, DatabaseError, Error, Row, connect
+from ondevice.store._sqlite import Connection, DatabaseError, Fault, Row, connect
 from ondevice.store.migrations import MIGRATIONS
 
 _PLAIN = b"SQLite format 3\0"  # how a file without a passphrase begins; others look random
@@ -50,7 +50,7 @@ class Database:
             if self._scrub_is_due():
                 with suppress(StoreError):  # of another program that is reading; next time then
                     self.scrub()
-        except (OSError, Error) as error:
+        except (OSError, *Fault) as error:
             raise StoreError(
                 f"The store {self.path} cannot be opened: {error}. If the file is damaged, rescue "
                 "what can be read with “ondevice memory export --salvage FILE”, then move the "
@@ -96,7 +96,7 @@ class Database:
                     if self._connection.in_transaction:
                         self._connection.execute("ROLLBACK")
                     raise
-            except Error as error:
+            except Fault as error:
                 raise StoreError(
                     f"The store {self.path} could not be written: {error}. Nothing of this change "
                     "was kept; what was there before is safe."
@@ -110,7 +110,7 @@ class Database:
         with self._lock:
             try:
                 yield self._connection
-            except Error as error:
+            except Fault as error:
                 raise StoreError(f"The store {self.path} could not be read: {error}.") from error
             except UnicodeEncodeError as error:
                 raise _no_unicode() from error
@@ -186,7 +186,7 @@ class Database:
                 rows = self._connection.execute("PRAGMA integrity_check").fetchall()
                 rows += self._connection.execute("PRAGMA foreign_key_check").fetchall()
                 rows += self._connection.execute("PRAGMA cipher_integrity_check").fetchall()
-            except DatabaseError as error:
+            except Fault as error:
                 return [str(error)]
         return [text for row in rows if (text := " ".join(map(str, row))) != "ok"]
 
@@ -198,7 +198,7 @@ class Database:
     def _copying(self) -> Iterator[None]:
         try:
             yield
-        except (OSError, Error) as error:
+        except (OSError, *Fault) as error:
             raise StoreError(
                 f"The store {self.path} could not be rewritten: {error}. It is as it was; if "
                 "another program has it open, close that and try again."

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ondevice.errors import StoreError
 from ondevice.store._database import open_connection
-from ondevice.store._sqlite import DatabaseError, Error, Row
+from ondevice.store._sqlite import Fault, Row
 
 _MOST_FAILURES = 5_000  # reads that fail before what is left of a table is given up
 _LAST = (1 << 63) - 1  # rowid
@@ -27,7 +27,7 @@ class Salvage:
             self._connection = open_connection(path, passphrase)
             self._connection.text_factory = lambda text: text.decode("utf-8", "replace")
             self._connection.execute("SELECT * FROM sqlite_schema").fetchall()
-        except (OSError, Error) as error:
+        except (OSError, *Fault) as error:
             raise StoreError(
                 f"Nothing of the store {path} can be read: {error}. If there is a backup beside "
                 "it, put that in its place."
@@ -43,7 +43,7 @@ class Salvage:
             return
         try:
             yield from self._connection.execute(f"SELECT * FROM {table}")
-        except DatabaseError:
+        except Fault:
             self.failures += 1
 
     def _between(self, table: str, low: int, high: int) -> Iterator[Row]:
@@ -53,7 +53,7 @@ class Salvage:
             for row in self._connection.execute(query, (low, high)):
                 yield row
                 low = row[0] + 1
-        except DatabaseError:
+        except Fault:
             self.failures += 1
         else:
             return
@@ -62,7 +62,7 @@ class Salvage:
             for row in self._connection.execute(f"{query} DESC", (low, high)):
                 later.append(row)
                 high = row[0] - 1
-        except DatabaseError:
+        except Fault:
             self.failures += 1
         if low < high and self.failures < _MOST_FAILURES:
             middle = (low + high) // 2

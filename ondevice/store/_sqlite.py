@@ -20,4 +20,8 @@ else:
         connect,
     )
 
-__all__ = ["Connection", "DatabaseError", "Error", "OperationalError", "Row", "connect"]
+#: What reading and writing raise. Of a damaged file the driver may also say that a text, or the
+#: message of an error, is not UTF-8.
+Fault = (Error, UnicodeDecodeError)
+
+__all__ = ["Connection", "DatabaseError", "Error", "Fault", "OperationalError", "Row", "connect"]
