@@ -24,6 +24,8 @@ from ondevice.weights.placement import Placement, Placements, least_bytes
 _STACK = "ondevice.stack.version"  # the key that tells a stack
 _CONTEXTS = (4096, 3072, 2048, 1536, 1024)  # tokens that are tried if no length is asked for
 PROMPT = 512  # tokens of the prompt whose first token is foretold
+#: Only the last token of a prompt is multiplied with these.
+OUTPUT_LAYERS = ("output.weight", "token_embd.weight")
 _LAST = 1000.0  # by which a way is worth less that is only taken when there is no other
 _ENOUGH = 30.0  # tokens a second; more is worth nothing to a reader
 
@@ -312,9 +314,7 @@ def _multiplied(file: GGUFFile, n_tokens: int) -> Iterator[tuple[str, float]]:
     for tensor in file.tensors.values():
         if len(tensor.shape) < 2 or tensor.name in file.read_by_row:
             continue
-        # Only the last token of a prompt needs the output layer.
-        of_output = tensor.name in ("output.weight", "token_embd.weight")
-        elements = math.prod(tensor.shape) * (1 if of_output else n_tokens)
+        elements = math.prod(tensor.shape) * (1 if tensor.name in OUTPUT_LAYERS else n_tokens)
         yield tensor.type_name, elements * (share if "_exps" in tensor.name else 1.0)
 
 

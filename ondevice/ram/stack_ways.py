@@ -11,6 +11,7 @@ from ondevice.engine.messages import KVType
 from ondevice.ram.need import Need, need
 from ondevice.ram.planner import (
     KV_QUALITY,
+    OUTPUT_LAYERS,
     PROMPT,
     Plan,
     drafted_seconds,
@@ -25,11 +26,11 @@ from ondevice.weights.gguf import GGUFFile
 #: diverges. K-quants of 2.6 to 4.8 bits keep 0.6 to 0.97 of it and diverge by 0.26 to 0.02.
 _LOSS = 2.0
 
-# A plane more takes its time, too, so that decoding goes by bytes: those of a weight with as many
-# planes as were measured, scales included. For prompts the number of planes makes no difference.
+# Half of the time of a product goes by its weights, half by their bytes; these are the bytes of a
+# weight with as many planes as were measured, scales included. For prompts, planes hardly matter.
 _MEASURED_BYTES = (PLANES + 5 / 16) / 8
 # What a token takes beside, as a part of the products; and each product by itself.
-_DECODE_FACTOR, _PREFILL_FACTOR = 1.1, 1.5
+_DECODE_FACTOR, _PREFILL_FACTOR = 1.1, 1.3
 _PRODUCT_SECONDS = 5e-6
 
 _EXPANDED = 5_000_000  # bytes: rows that are being computed with, and pages of the file
@@ -99,10 +100,17 @@ def _way(
         resident = stack.whole_bytes[n_tensors]
     reading = streaming_seconds(streamed, len(stack.matrices), speeds) if streamed else 0.0
     computed = stack.ram_bytes[-1] if drafting is not None else resident
-    decode = computed / (speeds.decoding(PLANES_TYPE) * _MEASURED_BYTES) * _DECODE_FACTOR
+    weights = {
+        name: matrix.shape.rows * matrix.shape.columns
+        for name, matrix in stack.matrices.items()
+        if name not in stack.tables
+    }
+    measured = sum(weights.values()) / speeds.decoding(PLANES_TYPE) * _DECODE_FACTOR
+    decode = measured * (1 + computed / (sum(weights.values()) * _MEASURED_BYTES)) / 2
     decode += len(stack.matrices) * _PRODUCT_SECONDS
     seconds = drafted_seconds(decode, reading, decode) if drafting else max(decode, reading)
-    prefill = PROMPT * file.n_params / speeds.prefilling(PLANES_TYPE) * _PREFILL_FACTOR
+    in_blocks = sum(n for name, n in weights.items() if name not in OUTPUT_LAYERS)
+    prefill = PROMPT * in_blocks / speeds.prefilling(PLANES_TYPE) * _PREFILL_FACTOR
     return Plan(
         file=file,
         kind="stack",
