@@ -253,8 +253,7 @@ def test_lessons_go_with_the_first_message_of_every_later_chat(chats: Chats) -> 
     assert (lesson.kind, lesson.content) == ("lesson", "Always use metric units.")
     assert chats.say(later, "And K2?", recall=300).recalled == ()  # the model has seen it
     first = chats.load(later).messages[0].prompt()
-    assert first.startswith('The user has asked this of all replies:\n- "Always use metric units."')
-    assert first.endswith("\n\nHow long is the Nile?")
+    assert first == 'How long is the Nile?\n\nReply as I have asked: "Always use metric units."'
     assert chats.say(chats.create(private=True), "How high is K2?", recall=300).recalled == ()
 
 

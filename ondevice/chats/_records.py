@@ -10,7 +10,7 @@ from typing import Literal
 import msgspec
 
 from ondevice.engine.messages import FinishReason, Statistics, Turn
-from ondevice.memory import Cube, quotation
+from ondevice.memory import Cube, with_memories
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +38,9 @@ class Message(msgspec.Struct, frozen=True, gc=False):  # in thousands, they woul
     statistics: Statistics | None = None
 
     def prompt(self) -> str:
-        """What the model is to see of it: memories and attachments as quotations, then the text."""
-        notes = quotation(self.recalled, unknown=self.unknown)
-        parts = [notes] if notes else []
-        parts += map(_quoted, self.attachments)
-        return "\n\n".join([*parts, self.content] if self.content else parts)
+        """What the model is to see of it: attachments and memories as quotations with the text."""
+        parts = [*map(_quoted, self.attachments), self.content]
+        return with_memories("\n\n".join(filter(None, parts)), self.recalled, unknown=self.unknown)
 
 
 @dataclass(frozen=True, slots=True)

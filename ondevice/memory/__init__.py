@@ -3,7 +3,7 @@
 from ondevice.memory._documents import read_file
 from ondevice.memory._memory import Memory
 from ondevice.memory._reading import read_grammar, read_question
-from ondevice.memory._recall import Recalled, quotation
+from ondevice.memory._recall import Recalled, with_memories
 from ondevice.memory._records import (
     Cube,
     Found,
@@ -36,8 +36,8 @@ __all__ = [
     "Unread",
     "Version",
     "parse_label",
-    "quotation",
     "read_file",
     "read_grammar",
     "read_question",
+    "with_memories",
 ]

@@ -25,7 +25,8 @@ _INTRODUCTION = (
     "use them only if they help to answer. If they do not tell what the user asks about "
     "themselves, say that you do not know it."
 )
-_LESSONS = "The user has asked this of all replies:"
+#: Stands behind the user's words: before them, a small model obeys a third as many lessons.
+_LESSONS = "Reply as I have asked: "
 #: Stands before a question about the user of which nothing is remembered.
 UNKNOWN = (
     "(The memory has no note about this. Do not guess facts about the user; "
@@ -53,7 +54,7 @@ _ADVICE = re.compile(
 class Recalled(msgspec.Struct, frozen=True, kw_only=True):
     """Memories for one reply."""
 
-    text: str  # to stand before the user's own words in the user's turn
+    text: str  # what stands around the user's own words, see :func:`with_memories`
     cubes: tuple[Cube, ...]  # those quoted, oldest first, to show with the reply
     tokens: int  # of ``text``
     unknown: bool = False  # the text is, or ends with, :data:`UNKNOWN`
@@ -78,14 +79,14 @@ def quote(
     def add(cube: Cube, unknown: bool = False) -> None:
         nonlocal chosen, text, tokens
         longer = sorted([*chosen, cube], key=lambda cube: (cube.event_at, cube.id))
-        candidate = quotation(longer, unknown=unknown)
+        candidate = with_memories("", longer, unknown=unknown)
         if (length := count_tokens(candidate)) <= budget:
             chosen, text, tokens = longer, candidate, length
 
     helps = bool(found.hits) and found.confidence >= GATE
     unknown = asks and not helps
     if unknown:
-        text = quotation((), unknown=True)
+        text = with_memories("", (), unknown=True)
         tokens = count_tokens(text)
     for lesson in lessons[:_MOST_LESSONS]:
         add(lesson, unknown)
@@ -105,20 +106,21 @@ def asks_about_user(text: str) -> bool:
     return _ABOUT_USER.search(text) is not None and _ADVICE.search(text) is None
 
 
-def quotation(cubes: Iterable[Cube], *, unknown: bool = False) -> str:
-    """The cubes as lists of quotations, to stand before the user's words.
+def with_memories(text: str, cubes: Iterable[Cube], *, unknown: bool = False) -> str:
+    """The user's ``text`` with the cubes as quotations: lessons behind it, others before it.
 
     ``unknown``: nothing is remembered of what is asked.
     """
     cubes = list(cubes)
-    lessons = [f"- {quoted(cube.content)}" for cube in cubes if _holds(cube)]
+    lessons = [quoted(cube.content) for cube in cubes if _holds(cube)]
     others = [line(cube) for cube in cubes if cube.kind != "lesson"]
-    parts = [
-        *([_LESSONS, *lessons] if lessons else []),
-        *([_INTRODUCTION, *others] if others else []),
-        *([UNKNOWN] if unknown else []),
-    ]
-    return "\n".join(parts)
+    parts = (
+        "\n".join([_INTRODUCTION, *others]) if others else "",
+        UNKNOWN if unknown else "",
+        text,
+        _LESSONS + " ".join(lessons) if lessons else "",
+    )
+    return "\n\n".join(filter(None, parts))
 
 
 def _holds(cube: Cube) -> bool:
