@@ -3,7 +3,8 @@
 - ``start_s``: from starting the process to a letter that was typed, on the screen. Linux and macOS.
 - ``typing_p95_ms``: from a key press to its letter on the screen while a reply streams as fast as
   the default model writes; the app's own work, without the terminal's.
-- ``stream_cost_pct``: tokens a second that showing and saving a reply costs the engine.
+- ``stream_cost_pct``: tokens a second that showing a reply costs the engine, compared with the same
+  reply saved but not shown; ``stream_app_cpu_pct``: of a core, what the app takes meanwhile.
 - ``open_10k_ms``: a conversation of 10,000 messages, from the store to the screen.
 - ``frame_max_ms``: the longest time for which the app is deaf while that conversation is scrolled;
   ``frame_max_cpu_ms``: the same in processor time, which other programs do not blur.
@@ -39,7 +40,7 @@ from ondevice.chats import Chats, reply
 from ondevice.config import FIRST, Settings
 from ondevice.engine import Engine
 from ondevice.engine._fake import FakeEngine
-from ondevice.engine.messages import Finished, Load, Sampling
+from ondevice.engine.messages import Finished, Load, Sampling, Statistics
 from ondevice.store import Database
 from tui.app import OndeviceApp
 from tui.screens.chat import ChatScreen
@@ -68,7 +69,7 @@ def measure(quick: bool) -> tuple[frame.Figures, frame.Runs]:
     for number in range(1, rounds + 1):
         frame.say(f"round {number} of {rounds}")
         run: dict[str, Any] = {"start_s": start_s()}
-        run |= asyncio.run(streaming(300 if quick else 5000))
+        run |= streaming(300 if quick else 5000)
         run |= asyncio.run(long_conversation(40 if quick else 200))
         runs.append(run)
     return {name: frame.median(run[name] for run in runs) for name in runs[0]}, runs
@@ -109,9 +110,23 @@ def wait_for(terminal: int, text: bytes) -> None:
         seen += os.read(terminal, 65536)
 
 
-async def streaming(tokens: int) -> dict[str, float]:
-    """A reply shown in the app while somebody types; then another one shown without that, and the
-    same only received."""
+def streaming(tokens: int) -> dict[str, float]:
+    """A reply that is shown, between two that are only received and saved, for a machine may become
+    faster or slower meanwhile."""
+    before = received(tokens)
+    run, shown = asyncio.run(showing(tokens))
+    after = received(tokens)
+    assert shown.generated_tokens == before.generated_tokens == after.generated_tokens
+    alone = (before.generated_per_second + after.generated_per_second) / 2
+    return run | {
+        "stream_cost_pct": 100 * (1 - shown.generated_per_second / alone),
+        "stream_tokens": shown.generated_tokens,
+        "stream_tokens_per_s": alone,
+    }
+
+
+async def showing(tokens: int) -> tuple[dict[str, float], Statistics]:
+    """A reply during which somebody types, then another one without that, and its statistics."""
     engine = Engine()
     plain = {"system": "", "sampling": GREEDY, "memory": False}
     settings = Settings(model=str(model()), ctx=tokens + 100, **plain)
@@ -128,24 +143,27 @@ async def streaming(tokens: int) -> dict[str, float]:
             screen.conversation.stop()
             await until(lambda: not screen.conversation.replying)
             await screen.open(None)
+            used = time.process_time()
             ask(screen, QUESTION)
             await until(lambda: screen.conversation.replying)
             await until(lambda: not screen.conversation.replying)
+            used = time.process_time() - used
             shown = screen.conversation.statistics
-        with Engine() as bare:
-            bare.load(Load(path=str(model()), n_ctx=tokens + 100))
-            other = chats.create()
-            chats.say(other, QUESTION)
-            received = [e for e in reply(chats, bare, other, GREEDY) if isinstance(e, Finished)]
     assert shown
-    alone = received[0].statistics
-    assert shown.generated_tokens == alone.generated_tokens
     return {
         "typing_p95_ms": sorted(typed)[int(len(typed) * 0.95)] * 1e3,
-        "stream_cost_pct": 100 * (1 - shown.generated_per_second / alone.generated_per_second),
-        "stream_tokens": shown.generated_tokens,
-        "stream_tokens_per_s": alone.generated_per_second,
-    }
+        "stream_app_cpu_pct": 100 * used / (shown.generated_ms / 1e3),
+    }, shown
+
+
+def received(tokens: int) -> Statistics:
+    """Of the same reply, received and saved by nobody but this process."""
+    with store() as chats, Engine() as engine:
+        engine.load(Load(path=str(model()), n_ctx=tokens + 100))
+        conversation = chats.create()
+        chats.say(conversation, QUESTION)
+        events = list(reply(chats, engine, conversation, GREEDY))
+    return next(event.statistics for event in events if isinstance(event, Finished))
 
 
 async def long_conversation(pages: int) -> dict[str, float]:
