@@ -185,6 +185,16 @@ class Memory:
             refresh_profile(connection, now)
             return _cubes.get(connection, cube_id)
 
+    def set_status(self, cube_id: int, status: Status) -> Cube:
+        """Archive a cube, so that it is not recalled, or make it active again."""
+        if status not in ("active", "archived"):
+            raise UsageError("A memory can be made active or archived; to delete one, forget it.")
+        with self.database.write() as connection:
+            _cubes.get(connection, cube_id)
+            _cubes.set_status(connection, cube_id, status)
+            refresh_profile(connection, _now())
+            return _cubes.get(connection, cube_id)
+
     # ------------------------------------------------------------------ reading
 
     def unread(self) -> Unread | None:
@@ -200,16 +210,6 @@ class Memory:
         """
         with self.database.write() as connection:
             return _derive.have_read(connection, text, read_answer(answer, text.text))
-
-    def set_status(self, cube_id: int, status: Status) -> Cube:
-        """Archive a cube, so that it is not recalled, or make it active again."""
-        if status not in ("active", "archived"):
-            raise UsageError("A memory can be made active or archived; to delete one, forget it.")
-        with self.database.write() as connection:
-            _cubes.get(connection, cube_id)
-            _cubes.set_status(connection, cube_id, status)
-            refresh_profile(connection, _now())
-            return _cubes.get(connection, cube_id)
 
     # ------------------------------------------------------------------ finding
 
