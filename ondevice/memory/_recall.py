@@ -25,7 +25,7 @@ _INTRODUCTION = (
     "use them only if they help to answer. If they do not tell what the user asks about "
     "themselves, say that you do not know it."
 )
-#: Stands behind the user's words: before them, a small model obeys a third as many lessons.
+#: Stands behind the user's words: before them, a small model obeys half as many lessons.
 _LESSONS = "Reply as I have asked: "
 #: Stands before a question about the user of which nothing is remembered.
 UNKNOWN = (
