@@ -70,6 +70,7 @@ def measure(quick: bool) -> tuple[frame.Figures, frame.Runs]:
         frame.say(f"round {number} of {rounds}")
         run: dict[str, Any] = {"start_s": start_s()}
         run |= streaming(300 if quick else 5000)
+        gc.collect()  # the apps before are garbage that a user's does not have
         run |= asyncio.run(long_conversation(40 if quick else 200))
         runs.append(run)
     return {name: frame.median(run[name] for run in runs) for name in runs[0]}, runs
