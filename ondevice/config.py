@@ -22,6 +22,11 @@ _TABLES = ("sampling", "app")
 _FREE = ("app.keys.", "personas.")  # tables in which names may have points
 
 
+def to_fetch(model: str) -> str:
+    """What is fetched for the name of a model where it is not on disk."""
+    return FIRST if model == AUTO else model
+
+
 class App(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How the terminal app looks and which keys it takes: the table ``app`` of the file."""
 

@@ -43,6 +43,7 @@ from ondevice.ram.speeds import USUAL
 from ondevice.stack import Stack, StackFile, is_stack, pack
 from ondevice.stack._calibrate import divergence, log_probabilities
 from ondevice.stack._file import RING_BYTES
+from ondevice.stack._stack import _whole_pages
 from ondevice.weights import gguf
 
 pytestmark = pytest.mark.skipif(
@@ -246,13 +247,19 @@ def logits_after(context: Context, text: str) -> np.ndarray:
     return context.logits()
 
 
-def test_more_blocks_bring_the_answers_nearer_to_the_model(packed: Path, short: Path) -> None:
-    model = Model(short, use_extra_bufts=False)
+def said_by(source: Path) -> tuple[list[int], np.ndarray]:
+    """The text as tokens, and what the model itself expects after each of them."""
+    model = Model(source, use_extra_bufts=False)
     context = Context(model, n_ctx=256, n_threads=1)
     tokens = model.tokenize(TEXT)
     wanted = log_probabilities(context, tokens)
     context.close()
     model.close()
+    return tokens, wanted
+
+
+def test_more_blocks_bring_the_answers_nearer_to_the_model(packed: Path, short: Path) -> None:
+    tokens, wanted = said_by(short)
     divergences = []
     with opened(packed) as (stack, context):
         first, last = stack.file.base_end, stack.file.gguf.file_bytes
@@ -400,19 +407,14 @@ def test_a_table_stays_on_the_disk_and_is_checked_all_the_same(tmp_path: Path) -
     pack(source, path, calibration=TEXT, jobs=1)
     file = StackFile.of(gguf.read(path))
     assert file.tables == {"token_embd.weight"}
-    model = Model(source, use_extra_bufts=False)
-    context = Context(model, n_ctx=256, n_threads=1)
-    tokens = model.tokenize(TEXT)
-    wanted = log_probabilities(context, tokens)
-    context.close()
-    model.close()
+    tokens, wanted = said_by(source)
     with opened(path) as (stack, context):
         resident = log_probabilities(context, tokens)
         assert divergence(wanted, resident) < 0.01
-        in_arena = np.frombuffer(stack._arena.view, np.uint8)
         table = file.gguf.tensors["token_embd.weight"]
-        first = -(-table.offset // 4096) * 4096
-        assert not in_arena[first : (table.offset + table.n_bytes) // 4096 * 4096].any()
+        pages = _whole_pages(table, table)
+        assert pages
+        assert not np.frombuffer(stack._arena.view, np.uint8)[pages.start : pages.stop].any()
     with opened(path, file.least_whole_bytes, whole=True) as (_, context):
         assert np.array_equal(log_probabilities(context, tokens), resident)
     block = next(block for block in file.blocks if block.id.matrix in file.tables)
@@ -618,12 +620,7 @@ def test_experts_are_packed_and_streamed_too(
     pack(source, path, calibration=TEXT, jobs=1)
     file = StackFile.of(gguf.read(path))
     assert file.gguf.tensors["blk.0.ffn_up_exps.weight"].shape[1:] == (128, 4)
-    model = Model(source, use_extra_bufts=False)
-    context = Context(model, n_ctx=256, n_threads=1)
-    tokens = model.tokenize(TEXT)
-    wanted = log_probabilities(context, tokens)
-    context.close()
-    model.close()
+    tokens, wanted = said_by(source)
     with opened(path) as (_, context):
         resident = log_probabilities(context, tokens)
     with opened(path, file.least_whole_bytes, whole=True) as (stack, context):

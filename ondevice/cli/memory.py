@@ -68,20 +68,22 @@ def add(
             if not as_json:
                 _tell(remembered)
         for file in [file for path in files for file in find_files(path)]:
+            shown = printable(str(file))
             try:
                 chunks = memory.add_file(file, tags)
             except UsageError as error:
                 if file in files:
                     raise
-                done.append({"file": printable(str(file)), "left_out": printable(str(error))})
-                click.echo(f"Left out: {printable(str(error))}", err=True)
+                reason = printable(str(error))
+                done.append({"file": shown, "left_out": reason})
+                click.echo(f"Left out: {reason}", err=True)
                 continue
-            done.append({"file": printable(str(file)), "chunks": len(chunks)})
+            done.append({"file": shown, "chunks": len(chunks)})
             if not as_json:
                 state = (
                     _plural(len(chunks), "chunk") if chunks else "unchanged since it was last added"
                 )
-                click.echo(f"{printable(str(file))}: {state}")
+                click.echo(f"{shown}: {state}")
     if as_json:
         _print_json({"added": done})
 

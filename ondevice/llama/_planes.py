@@ -69,6 +69,10 @@ class Shape(NamedTuple):
     columns: int
     chunk_rows: int  # the last chunk may have fewer
 
+    @property
+    def n_weights(self) -> int:
+        return self.rows * self.columns
+
     def chunks(self) -> list[range]:
         """The rows of each chunk."""
         return [

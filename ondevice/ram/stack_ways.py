@@ -100,16 +100,12 @@ def _way(
         resident = stack.whole_bytes[n_tensors]
     reading = streaming_seconds(streamed, len(stack.matrices), speeds) if streamed else 0.0
     computed = stack.ram_bytes[-1] if drafting is not None else resident
-    weights = {
-        name: matrix.shape.rows * matrix.shape.columns
-        for name, matrix in stack.matrices.items()
-        if name not in stack.tables
-    }
-    measured = sum(weights.values()) / speeds.decoding(PLANES_TYPE) * _DECODE_FACTOR
-    decode = measured * (1 + computed / (sum(weights.values()) * _MEASURED_BYTES)) / 2
+    n_weights = sum(stack.multiplied.values())
+    measured = n_weights / speeds.decoding(PLANES_TYPE) * _DECODE_FACTOR
+    decode = measured * (1 + computed / (n_weights * _MEASURED_BYTES)) / 2
     decode += len(stack.matrices) * _PRODUCT_SECONDS
     seconds = drafted_seconds(decode, reading, decode) if drafting else max(decode, reading)
-    in_blocks = sum(n for name, n in weights.items() if name not in OUTPUT_LAYERS)
+    in_blocks = sum(n for name, n in stack.multiplied.items() if name not in OUTPUT_LAYERS)
     prefill = PROMPT * in_blocks / speeds.prefilling(PLANES_TYPE) * _PREFILL_FACTOR
     return Plan(
         file=file,

@@ -72,6 +72,15 @@ class StackFile:
         """Matrices of which only rows are looked up: they stay on the disk."""
         return self.gguf.read_by_row & self.matrices.keys()
 
+    @cached_property
+    def multiplied(self) -> Mapping[str, int]:
+        """How many weights each matrix has that is multiplied with: all but tables."""
+        return {
+            name: matrix.shape.n_weights
+            for name, matrix in self.matrices.items()
+            if name not in self.tables
+        }
+
     @property
     def n_unpacked(self) -> int:
         """Tensors that are as in the source; they come first."""

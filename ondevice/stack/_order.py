@@ -21,7 +21,7 @@ from ondevice.stack._calibrate import (
     perplexity,
     sequences,
 )
-from ondevice.stack._file import StackFile
+from ondevice.stack._file import Matrix, StackFile
 from ondevice.stack._layout import BASE_PLANES, BlockId, Quality
 from ondevice.stack._stack import Stack
 from ondevice.stack._writing import Journal
@@ -72,7 +72,7 @@ def measure(
             return Quality(divergence(reference, now), perplexity(now, tokens))
 
         shapes = {name: matrix.shape for name, matrix in stack.file.matrices.items()}
-        groups = _measured_together(shapes)
+        groups = _measured_together(stack.file.matrices)
         steps = len(groups) + _CURVE_POINTS
         for done, names in enumerate(groups, 1):
             if not journal.divergences.keys() >= set(names):
@@ -90,17 +90,16 @@ def measure(
     return order, _curve(list(shapes), order, qualities)
 
 
-def _measured_together(shapes: Mapping[str, PlanesShape]) -> list[list[str]]:
+def _measured_together(matrices: Mapping[str, Matrix]) -> list[list[str]]:
     """The matrices in groups that share a measurement.
 
     Those are small ones of the same block: a plane too many of them costs next to nothing.
     """
-    sizes = {name: shape.rows * shape.columns for name, shape in shapes.items()}
-    small = _SMALL * fmean(sizes.values())
-    groups: dict[str, list[str]] = {}
-    for name, size in sizes.items():
-        block = ".".join(name.split(".")[:2])
-        groups.setdefault(block if size < small else name, []).append(name)
+    small = _SMALL * fmean(matrix.shape.n_weights for matrix in matrices.values())
+    groups: dict[int | str, list[str]] = {}
+    for name, matrix in matrices.items():
+        block = matrix.base.block if matrix.shape.n_weights < small else None
+        groups.setdefault(name if block is None else block, []).append(name)
     return list(groups.values())
 
 

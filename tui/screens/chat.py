@@ -13,7 +13,7 @@ from textual.screen import Screen
 from textual.widgets import Footer
 
 from ondevice import config, models
-from ondevice.config import AUTO, FIRST, Settings
+from ondevice.config import Settings, to_fetch
 from ondevice.errors import ConfigError, LoadCancelled, ModelNotFound, OndeviceError
 from ondevice.models import InstalledModel
 from ondevice.ram import process
@@ -211,7 +211,7 @@ more, is also in the command palette.
 
     def _not_found(self, error: ModelNotFound) -> str:
         titles = {recipe.name: recipe.title for recipe in models.catalogue()}
-        name = FIRST if self.settings.model == AUTO else self.settings.model
+        name = to_fetch(self.settings.model)
         title = titles.get(name)
         return f"{title} is not on disk yet. Enter fetches it." if title else str(error)
 

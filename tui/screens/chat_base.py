@@ -7,7 +7,7 @@ import asyncio
 from textual.screen import Screen
 
 from ondevice import chats
-from ondevice.config import AUTO, FIRST, Settings
+from ondevice.config import Settings, to_fetch
 from tui.shared_engine import SharedEngine
 from tui.widgets.conversation import Conversation
 from tui.widgets.prompt import Prompt
@@ -35,7 +35,7 @@ class ChatBase(Screen[None]):
         self.engine = engine
         self.store = store
         self.settings = settings
-        self._model = FIRST if settings.model == AUTO else settings.model
+        self._model = to_fetch(settings.model)
         self.conversation = self._conversation(earlier, store)
         """The one that is shown."""
         self.conversations = [self.conversation]
