@@ -1,10 +1,10 @@
 """What 500 kills and 100 power failures do to the memory: nothing, all figures but the first are 0.
 
-A worker adds, edits, forgets, exports, makes backups and changes the passphrase until SIGKILL
-ends it at a random moment; 100 of the kills come while an old store is brought up to date. Then a
-disk (a VFS of apsw's SQLite) drops what was not synced. After each, what was acknowledged has to
-be there, the rest all or nothing, SQLite and FTS5 find the store sound, and what was forgotten is
-in no file.
+A worker adds notes and files, edits, forgets, keeps facts that a model has read, exports, imports,
+makes backups and changes the passphrase until SIGKILL ends it at a random moment; 100 of the kills
+come while an old store is brought up to date. Then a disk (a VFS of apsw's SQLite) drops what was
+not synced. After each, what was acknowledged has to be there, the rest all or nothing, SQLite and
+FTS5 find the store sound, and what was forgotten is in no file.
 """
 
 from __future__ import annotations

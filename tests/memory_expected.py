@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,20 +16,28 @@ class Expected:
     """What is acknowledged, and the one task that was begun and may be done or not."""
 
     texts: dict[int, list[str]] = field(default_factory=dict)  # cube → its versions, oldest first
-    forgotten: set[str] = field(default_factory=set)
+    superseded: set[int] = field(default_factory=set)
+    forgotten: set[str] = field(default_factory=set)  # texts
     passphrase: str = ""
     begun: dict[str, Any] | None = None
 
     def read(self, event: dict[str, Any]) -> None:
-        match event:
-            case {"begin": _}:
-                self.begun = event
-                return
-            case {"done": "add" | "edit", "id": int(cube), "text": str(text)}:
-                self.texts.setdefault(cube, []).append(text)
-            case {"done": "forget", "id": int(cube)}:
-                self.forgotten.update(self.texts.pop(cube))
-            case {"done": "rekey", "passphrase": str(passphrase)}:
+        if "begin" in event:
+            self.begun = event
+        elif self.begun is not None:
+            self._done(self.begun, event.get("ids", ()))
+
+    def _done(self, task: dict[str, Any], added: list[int]) -> None:
+        match task:
+            case {"begin": "add", "texts": texts}:
+                self.texts |= {cube: [text] for cube, text in zip(added, texts, strict=True)}
+                self.superseded.update(task.get("instead", ()))
+            case {"begin": "edit", "id": int(cube), "text": str(text)}:
+                self.texts[cube].append(text)
+            case {"begin": "forget", "ids": ids}:
+                for cube in ids:
+                    self.forgotten.update(self.texts.pop(cube, ()))  # a profile is not in it
+            case {"begin": "rekey", "passphrase": str(passphrase)}:
                 self.passphrase = passphrase
         self.begun = None
 
@@ -36,19 +45,23 @@ class Expected:
         """How often the memory is not what was acknowledged; empty when all is well."""
         self._settle(memory)
         count = Counter(unsound=len(memory.check()))
-        cubes = {cube.id for cube in memory.latest(limit=-1) if cube.status != "deleted"}
-        count["lost"] += len(set(self.texts) - cubes)
-        count["half_done"] += len(cubes - set(self.texts))
-        for cube_id in cubes.intersection(self.texts):
+        there = [cube for cube in memory.latest(limit=-1) if cube.status != "deleted"]
+        profiles = [cube for cube in there if cube.kind == "profile"]
+        cubes = {cube.id: cube.status for cube in there if cube.kind != "profile"}
+        count["lost"] += len(set(self.texts) - set(cubes))
+        count["half_done"] += len(set(cubes) - set(self.texts))
+        for cube_id in set(cubes).intersection(self.texts):
             known = memory.history(cube_id)
             texts = [*(version.content for version in known.versions), known.cube.content]
             acknowledged = self.texts[cube_id]
             count["lost"] += not set(acknowledged) <= set(texts)
             count["half_done"] += set(acknowledged) <= set(texts) and acknowledged != texts
+            count["half_done"] += (cubes[cube_id] == "superseded") != (cube_id in self.superseded)
         for texts in list(self.texts.values())[-5:]:
             hits = memory.search(unique(texts[-1])).hits
             count["lost"] += not hits or unique(texts[-1]) not in hits[0].cube.content
         versions = sum(len(texts) - 1 for texts in self.texts.values())
+        versions += sum(len(memory.history(profile.id).versions) for profile in profiles)
         count["half_done"] += memory.statistics().versions != versions
         words = [unique(text).encode() for text in self.forgotten]
         count["resurrected"] += sum(w in content for w in words for content in files.values())
@@ -57,22 +70,23 @@ class Expected:
     def _settle(self, memory: Memory) -> None:
         """Find out whether the task that was begun has been done; either is right."""
         match self.begun:
-            case {"begin": "add", "text": str(text)}:
-                for cube in memory.latest(limit=1):
-                    if cube.content == text:
-                        self.texts[cube.id] = [text]
+            case {"begin": "add", "texts": texts}:
+                ids = {cube.content: cube.id for cube in memory.latest(limit=-1)}
+                if all(text in ids for text in texts):
+                    self._done(self.begun, [ids[text] for text in texts])
             case {"begin": "edit", "id": int(cube_id), "text": str(text)}:
                 if memory.history(cube_id).cube.content == text:
-                    self.texts[cube_id].append(text)
-            case {"begin": "forget", "id": int(cube_id)}:
-                if memory.history(cube_id).cube.status == "deleted":
-                    self.forgotten.update(self.texts.pop(cube_id))
+                    self._done(self.begun, [])
+            case {"begin": "forget", "ids": ids}:
+                if memory.history(ids[0]).cube.status == "deleted":
+                    self._done(self.begun, [])
         self.begun = None
 
 
 def unique(text: str) -> str:
-    """The word that no other text has."""
-    return text.rsplit(maxsplit=1)[-1]
+    """The word that no other text has, but what was read from it."""
+    (word,) = re.findall(r"unique\w+", text)
+    return str(word)
 
 
 def files_beside(store: Path) -> dict[str, bytes]:

@@ -36,14 +36,14 @@ OLD_CONVERSATIONS = 1000
 
 
 def kills(folder: Path, count: int) -> Iterator[Counter[str]]:
-    """While it adds, edits, forgets, exports, makes a backup and changes the passphrase."""
+    """While it works: all that there is in ``memory_worker.TASKS``."""
     for seed in range(count):
         home = folder / str(seed // ROUNDS)
         store, export = home / "data" / "store.db", home / "export.jsonl"
         if seed % ROUNDS == 0:
             expected = Expected()
             home.mkdir(parents=True)
-        _run_until_killed(store, export, seed, expected)
+        _run_until_killed(store, home, seed, expected)
         database = _open(store, expected)
         found = expected.faults(Memory(database), files_beside(store))
         database.close()
@@ -69,7 +69,7 @@ def kills_in_migration(folder: Path, count: int) -> Iterator[Counter[str]]:
         old.execute("PRAGMA user_version=1")
         old.commit()
         old.close()
-        worker = _start(store, store.with_name("export"), seed, [""])
+        worker = _start(store, store.parent, seed, [""])
         assert worker.stdout is not None
         worker.stdout.readline()  # it begins to open the store
         _kill_after(worker, 0.05 * random.Random(seed).random())
@@ -98,7 +98,8 @@ def power_failures(folder: Path, count: int) -> Iterator[Counter[str]]:
                     Memory(Database(store)),
                     seed,
                     expected.read,
-                    tasks={"add": 3, "edit": 2, "forget": 2},
+                    tasks={"add": 3, "edit": 2, "forget": 2, "page": 1, "import": 1, "read": 1},
+                    folder=folder,
                 )
             disk.lose_power(choose)
             database = Database(store)
@@ -106,18 +107,18 @@ def power_failures(folder: Path, count: int) -> Iterator[Counter[str]]:
             database.close()
 
 
-def _start(store: Path, export: Path, seed: int, passphrases: list[str]) -> subprocess.Popen[str]:
+def _start(store: Path, folder: Path, seed: int, passphrases: list[str]) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, WORKER, store, export, str(seed), *(w or "-" for w in passphrases)],
+        [sys.executable, WORKER, store, folder, str(seed), *(w or "-" for w in passphrases)],
         env={**os.environ, "PYTHONPATH": str(WORKER.parents[1])},
         stdout=subprocess.PIPE,
         text=True,
     )
 
 
-def _run_until_killed(store: Path, export: Path, seed: int, expected: Expected) -> None:
+def _run_until_killed(store: Path, folder: Path, seed: int, expected: Expected) -> None:
     words = [expected.passphrase, *(word for word in PASSPHRASES if word != expected.passphrase)]
-    worker = _start(store, export, seed, words)
+    worker = _start(store, folder, seed, words)
     assert worker.stdout is not None
     choose = random.Random(seed)
     # A moment within some task: after so many lines, and then so much later.
