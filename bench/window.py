@@ -39,7 +39,7 @@ MODEL = "qwen2.5-coder-1.5b-instruct-q4_k_m.gguf"
 DRAFTER = "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf"
 LIMITS = {"600mb": 600_000_000, "800mb": 800_000_000}
 N_CTX = 1024
-RESERVE = 30_000_000  # bytes: shared libraries and Python's own files in the page cache
+RESERVE = 20_000_000  # bytes: files in the page cache that nobody plans
 
 CODE = [
     "def quicksort(numbers):\n    if len(numbers) < 2:\n        return numbers\n",

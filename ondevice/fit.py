@@ -91,7 +91,10 @@ def of_recipe(recipe: Recipe, ram: AvailableRam, speeds: Speeds) -> Fit:
     total, active = _params(recipe.parameters)
     peak = recipe.size_bytes + _BESIDE_WEIGHTS
     streamed = max(0, peak - ram.usable)
-    reading = streamed * (active / total) / speeds.disk
+    reading = planner.streaming_seconds(streamed * (active / total), 0, speeds)
+    computing = planner.usual_decode_seconds(
+        active, recipe.quantization.removesuffix("_M").removesuffix("_S"), speeds
+    )
     quality = planner.quality_of(recipe.size_bytes, total)
     return Fit(
         name=recipe.name,
@@ -100,7 +103,7 @@ def of_recipe(recipe: Recipe, ram: AvailableRam, speeds: Speeds) -> Fit:
         how=_how(streamed, min(peak, ram.usable)),
         peak_bytes=min(peak, ram.usable),
         streamed_bytes=streamed,
-        tokens_per_second=1 / max(active / speeds.decoding("Q4_K"), reading),
+        tokens_per_second=1 / max(computing, reading),
         quality=quality,
         effective_params=(total * active) ** 0.5 * quality,
     )

@@ -14,10 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_need import dense
 
+from ondevice import fit
 from ondevice.cli import run
 from ondevice.engine import Engine
 from ondevice.engine.messages import Load, Preference
 from ondevice.errors import MemoryShortError
+from ondevice.models import catalogue
 from ondevice.ram import speeds
 from ondevice.ram.available import AvailableRam
 from ondevice.ram.planner import Plan, best, plan, why
@@ -146,9 +148,17 @@ def test_plan_and_fit_say_how_models_run(
     assert report["peak_bytes"] <= report["usable_bytes"]
     assert run(["fit", "--json"]) == 0
     fits = json.loads(capfd.readouterr().out)["models"]
-    assert {"qwen3-30b-a3b", "smollm2-135m"} <= {fit["name"] for fit in fits}
+    assert {"qwen3-30b-a3b", "smollm2-135m"} <= {each["name"] for each in fits}
     assert run(["fit"]) == 0
     assert "qwen3-4b" in capfd.readouterr().out
+
+
+def test_a_model_to_fetch_is_foretold_to_run_about_as_it_does_once_it_is_there(
+    file: GGUFFile,
+) -> None:
+    (recipe,) = (each for each in catalogue() if each.size_bytes == file.path.stat().st_size)
+    foretold = fit.of_recipe(recipe, ram(ROOMY), USUAL).tokens_per_second
+    assert foretold == pytest.approx(plan(file, ram(ROOMY), USUAL).tokens_per_second, rel=0.2)
 
 
 def test_speeds_are_measured_again_when_the_machine_is_another(home: Path) -> None:

@@ -39,6 +39,7 @@ _BITS_QUALITY = ((1.5, 0.2), (2.6, 0.6), (3.4, 0.82), (4.0, 0.92), (4.8, 0.97), 
 # What a token takes beside the products with weights: measured on models of 135M to 1.5B.
 _DECODE_FACTOR, _PREFILL_FACTOR = 1.4, 1.5
 _BLOCK_SECONDS = 0.12e-3
+_USUAL_BLOCKS = 30
 _DRAFTED, _ACCEPTED = 4, 2.4  # tokens that a drafter proposes, and that a pass then gives
 _LOOKED_UP = 1.1  # tokens that a pass gives with what the conversation itself proposes
 _READ_SECONDS = 0.35e-3  # of each tensor that is streamed, whatever its size
@@ -298,6 +299,12 @@ def _decode_seconds(file: GGUFFile, speeds: Speeds) -> float:
         elements / speeds.decoding(type_name) for type_name, elements in _multiplied(file, 1)
     )
     return products * _DECODE_FACTOR + file.n_blocks * _BLOCK_SECONDS
+
+
+def usual_decode_seconds(n_params: float, type_name: str, speeds: Speeds) -> float:
+    """The same, of a model of which only so much is known."""
+    products = n_params / speeds.decoding(type_name)
+    return products * _DECODE_FACTOR + _USUAL_BLOCKS * _BLOCK_SECONDS
 
 
 def _prefill_seconds(file: GGUFFile, speeds: Speeds) -> float:
