@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from functools import partial
@@ -15,6 +16,7 @@ from ondevice.chats import Chats
 from ondevice.engine._fake import FakeEngine, Gate
 from ondevice.errors import EngineDied
 from ondevice.store import Database
+from tui.widgets.message import MessageView
 
 OpenApp = Callable[..., AbstractAsyncContextManager[User]]
 
@@ -184,6 +186,23 @@ async def test_a_long_conversation_is_shown_in_part_and_scrolls_to_its_beginning
             assert len(conversation.views) < 80
         await user.says("Last")
         await user.sees("Hello.")
+
+
+async def test_messages_that_were_scrolled_past_take_no_room(
+    chats: Chats, open_app: OpenApp
+) -> None:
+    """Not even for one who never pauses; nor are all of them taken away at once, which is seen."""
+    chat = chats.create()
+    for number in range(1000):
+        chats.say(chat, f"Message {number}, and\nmore of it")
+    async with open_app(FakeEngine(), earlier=chats.load(chat)) as user:
+        await user.sees("Message 999")
+        most = 0
+        for _ in range(60):
+            await user.pilot.press("pageup")
+            most = max(most, sum(isinstance(o, MessageView) for o in gc.get_objects()))
+        assert "Message 0," not in user.screen
+        assert most < 250
 
 
 async def test_what_is_read_stands_still_while_the_conversation_grows(

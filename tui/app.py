@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import time
 from collections.abc import Iterable
+from contextlib import ExitStack
 from functools import partial
 from typing import ClassVar
 
@@ -24,6 +24,7 @@ from ondevice.engine import EngineLike
 from ondevice.engine.messages import URL_SCHEMES
 from ondevice.errors import OndeviceError
 from ondevice.terminal import printable
+from tui import garbage
 from tui.commands import COMMANDS
 from tui.learning import Learning
 from tui.messages import CommandGiven, ReplyEnded
@@ -31,10 +32,7 @@ from tui.screens.chat import ChatScreen
 from tui.shared_engine import SharedEngine
 from tui.widgets.conversation import Conversation
 
-_TIDY_EVERY = 1.0  # seconds
 _IDLE = 2.0  # seconds without any input
-_MUCH = 10  # collections of the middle generation since the last full one
-_TOO_MUCH = 200  # the same while the engine computes, which a full one slows down
 _LEARN_EVERY = 10.0  # seconds
 _AWAY = 60.0  # seconds without any input
 
@@ -85,6 +83,7 @@ class OndeviceApp(App[None]):
         self._first = first
         self._learning = Learning(self._engine, store)
         self._input_at = time.monotonic()
+        self._at_end = ExitStack()
 
     def get_driver_class(self) -> type[Driver]:
         if os.name != "posix" or constants.DRIVER:
@@ -139,10 +138,7 @@ class OndeviceApp(App[None]):
 
     def on_mount(self) -> None:
         self.theme_changed_signal.subscribe(self, self._keep_theme)
-        # Widgets that were taken away are garbage by the hundred thousand objects, which takes some
-        # tenths of a second to collect: that waits until nobody would notice.
-        gc.set_threshold(700, 10, 1000)
-        self.set_interval(_TIDY_EVERY, self._tidy)
+        self._at_end.enter_context(garbage.taken_away(asyncio.get_running_loop()))
         self.set_interval(_LEARN_EVERY, self._learn)
 
     async def on_event(self, event: events.Event) -> None:
@@ -153,11 +149,6 @@ class OndeviceApp(App[None]):
     def _keep_theme(self, theme: Theme) -> None:
         if isinstance(self.screen_stack[0], ChatScreen) and not self.no_color:
             self.screen_stack[0].set("app.theme", theme.name)
-
-    def _tidy(self) -> None:
-        much = _TOO_MUCH if self._engine.is_busy else _MUCH
-        if gc.get_count()[2] > much and time.monotonic() - self._input_at > _IDLE:
-            gc.collect()
 
     @on(ReplyEnded)
     def _begin_title(self, message: ReplyEnded) -> None:
@@ -190,4 +181,5 @@ class OndeviceApp(App[None]):
             self.run_worker(self._learning.run(chat.conversation), group="learning")
 
     async def on_unmount(self) -> None:
+        self._at_end.close()
         await self._engine.close()
