@@ -134,8 +134,13 @@ def _op_name(op: int) -> str:
     return str(_op_name_of(op).decode())
 
 
+def _op(name: str) -> int:
+    return next(op for op in range(256) if _op_name(op) == name)
+
+
 #: The operation of a tensor that is computed by a function in its ``op_params``.
-OP_CUSTOM: int = next(op for op in range(256) if _op_name(op) == "CUSTOM")
+OP_CUSTOM = _op("CUSTOM")
+OP_MUL_MAT = _op("MUL_MAT")  #: A product of a matrix with columns.
 
 
 def _check_layout() -> None:

@@ -79,6 +79,11 @@ class GGUFFile:
         rows = {f"{name}.weight" for name in _ROWS} & self.tensors.keys()
         return frozenset(rows if "output.weight" in self.tensors else rows - {"token_embd.weight"})
 
+    @property
+    def output_layer(self) -> TensorInfo | None:
+        """What the logits are computed with: a tensor of its own, or the token embeddings."""
+        return self.tensors.get("output.weight") or self.tensors.get("token_embd.weight")
+
     @cached_property
     def n_params(self) -> int:
         return sum(math.prod(tensor.shape) for tensor in self.tensors.values())

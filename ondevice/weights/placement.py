@@ -16,6 +16,9 @@ _LEAST_STREAMED = 256 << 10  # bytes of a tensor; below that a read costs more t
 _LEAST_EXPERT = 16 << 10  # bytes of one expert in a tensor, for the same reason; few are read
 _RING_ENTRIES = 3  # the largest tensor that many times: one is computed with, the others arrive
 _RING_BYTES = 48 << 20  # at most that, but two entries at least
+_SLICE_ROWS = (
+    64  # of which a slice of the output layer has a multiple: what kernels compute at once
+)
 _GOLDEN = (math.sqrt(5) - 1) / 2
 
 
@@ -101,16 +104,21 @@ class Placements:
     def __init__(self, file: GGUFFile) -> None:
         self._file = file
         self._on_file = tuple(t for t in file.tensors.values() if t.name in file.read_by_row)
-        self._others = tuple(t for t in file.tensors.values() if t.name not in file.read_by_row)
+        others = [t for t in file.tensors.values() if t.name not in file.read_by_row]
         experts: dict[int, list[TensorInfo]] = {}
         candidates = []
-        for tensor in sorted(self._others, key=_order_of_use):
+        for tensor in sorted(others, key=_order_of_use):
             if tensor.block is not None and _holds_experts(tensor, file.n_experts):
                 experts.setdefault(tensor.block, []).append(tensor)
             elif tensor.block is not None and tensor.n_bytes >= _LEAST_STREAMED:
                 candidates.append(tensor)
+        #: The output layer in slices, which stand for it in every placement.
+        self.output_slices = _slices(file, max((t.n_bytes for t in candidates), default=0))
+        if self.output_slices:
+            others = [t for t in others if t is not file.output_layer] + [*self.output_slices]
+        self._others = tuple(others)
         #: Those that may be streamed, the first ones first.
-        self._candidates = _to_give_up(candidates)
+        self._candidates = [*_to_give_up(candidates), *self.output_slices[::-1]]
         self._experts = tuple(ExpertBlock(tuple(tensors)) for tensors in experts.values())
         self._streaming: dict[int, Placement] = {}
 
@@ -176,7 +184,8 @@ def place(file: GGUFFile, budget_bytes: int) -> Placement:
 
     What is pinned with a budget is also pinned with every larger one. What is streamed is spread
     evenly over the pass, so that there is something to compute while it is read, and always
-    something to read while it computes. Experts come after what every token needs.
+    something to read while it computes. The output layer is given up last, from its end on. Experts
+    come after what every token needs.
 
     Raises :class:`MemoryShortError` if even :func:`least_bytes` is more.
     """
@@ -209,6 +218,30 @@ def _to_give_up(tensors: list[TensorInfo]) -> list[TensorInfo]:
     ]
 
 
+def _slices(file: GGUFFile, most_bytes: int) -> tuple[TensorInfo, ...]:
+    """The output layer as some rows after the other, each slice of at most ``most_bytes``.
+
+    It is by far the largest tensor of a small model: as a whole it would never fit the ring. None,
+    if it need not be cut.
+    """
+    layer = file.output_layer
+    if layer is None or len(layer.shape) != 2 or layer.n_bytes <= most_bytes:
+        return ()
+    columns, n_rows = layer.shape
+    row_bytes = layer.n_bytes // n_rows
+    step = most_bytes // row_bytes // _SLICE_ROWS * _SLICE_ROWS
+    return tuple(
+        replace(
+            layer,
+            name=f"{layer.name}[{first}:]",
+            shape=(columns, min(step, n_rows - first)),
+            offset=layer.offset + first * row_bytes,
+            n_bytes=min(step, n_rows - first) * row_bytes,
+        )
+        for first in (range(0, n_rows, step) if step else ())
+    )
+
+
 def _holds_experts(tensor: TensorInfo, n_experts: int) -> bool:
     """Whether a tensor holds a matrix of each expert, as ``MUL_MAT_ID`` takes it."""
     return (
@@ -232,9 +265,10 @@ def _with_slots(placement: Placement, budget_bytes: int) -> tuple[ExpertBlock, .
     return tuple(blocks)
 
 
-def _order_of_use(tensor: TensorInfo) -> tuple[int, bool, bool, int]:
+def _order_of_use(tensor: TensorInfo) -> tuple[float, bool, bool, int]:
     """A guess, good for most architectures; the first pass shows the true order."""
-    return tensor.block or 0, "ffn" in tensor.name, "down" in tensor.name, tensor.offset
+    block = math.inf if tensor.block is None else tensor.block
+    return block, "ffn" in tensor.name, "down" in tensor.name, tensor.offset
 
 
 def spans(tensors: Iterable[TensorInfo]) -> list[tuple[Span, list[TensorInfo]]]:

@@ -15,7 +15,15 @@ from typing import NamedTuple
 import msgspec
 
 from ondevice.errors import LoadCancelled
-from ondevice.llama import OP_NONE, Actions, Model, Tensor
+from ondevice.llama import (
+    OP_MUL_MAT,
+    OP_NONE,
+    Actions,
+    Model,
+    Tensor,
+    default_threads,
+    multiply_rows,
+)
 from ondevice.weights.experts import Experts
 from ondevice.weights.gguf import GGUFFile, TensorInfo
 from ondevice.weights.mapped import MappedFiles
@@ -66,7 +74,7 @@ class Window:
         context.close(); model.close(); window.close()
 
     A pass through the model reads what is streamed once, for one token or for a whole batch: so
-    process prompts in large batches.
+    process prompts in large batches. ``threads`` are those of the context.
 
     ``on_progress`` gets fractions 0 … 1 while the pinned weights are read and returns False to
     cancel. Raises :class:`LoadCancelled` then, :class:`MemoryShortError` if the budget is too
@@ -78,9 +86,11 @@ class Window:
         file: GGUFFile,
         budget_bytes: int,
         *,
+        threads: int | None = None,
         on_progress: Callable[[float], bool] = lambda _: True,
     ) -> None:
         self._file = file
+        self._threads = threads or default_threads()
         self._placements = Placements(file)
         self.least_bytes = self._placements.least_bytes  # the smallest budget
         self.most_bytes = self._placements.most_bytes  # the one that holds all weights
@@ -178,11 +188,41 @@ class Window:
             return None
         block, before = operands[0].weight.block, self._inspected_block
         self._inspected_block = block
+        if self._is_sliced(node, operands[0].weight):
+            return Actions(
+                before=partial(self._adapt_and_multiply, node, operands, self._generation)
+            )
         if block is None or (block != before and block % _BLOCKS_PER_CHECK == 0):
             return Actions(before=partial(self._adapt_and_fetch, operands, self._generation))
         if any(operand.weight.name in self._streamed for operand in operands):
             return Actions(before=partial(self._fetch, operands))
         return None
+
+    def _is_sliced(self, node: Tensor, weight: TensorInfo) -> bool:
+        """Whether ``node`` computes the logits and its weights are a tensor for each slice."""
+        return (
+            bool(self._placements.output_slices)
+            and weight is self._file.output_layer
+            and node.op in (OP_MUL_MAT, OP_NONE)
+        )
+
+    def _adapt_and_multiply(self, node: Tensor, operands: list[_Operand], generation: int) -> bool:
+        stale = self._adapt_and_fetch(operands, generation)
+        slices = self._placements.output_slices
+        if self._streamed.isdisjoint(each.name for each in slices):
+            node.op = OP_MUL_MAT
+            return stale
+        node.op = OP_NONE  # llama.cpp skips it: what it reads is there already, so we compute it
+        first = 0
+        for rows in slices:
+            if rows.name in self._streamed:
+                assert self._ring is not None
+                (address,) = self._ring.use([rows])
+            else:
+                address = self._mapped.address(rows)
+            multiply_rows(node, address, first, rows.shape[1], self._threads)
+            first += rows.shape[1]
+        return stale
 
     def _adapt_and_fetch(self, operands: list[_Operand], generation: int) -> bool:
         """True if the graph was inspected for another placement."""
@@ -235,6 +275,9 @@ class Window:
             self._ring.stream(placement.streamed)
         elif placement.streamed:
             self._ring = Ring(self._reader, placement.streamed, placement.ring_bytes)
+        if placement.streamed and placement.streamed[-1].block is None:
+            # The output layer may be a table as well, whose rows are then looked up on the file.
+            self._mapped.expect_rows(placement.streamed)
         # The system reads ahead, and where it does, weights are cached that nobody asked for.
         self._mapped.release(_inside(gone.union(placement.streamed)))
 
