@@ -119,12 +119,7 @@ def hold(request: Load, on_progress: Callable[[float], None], cancel: threading.
                 stack.callback(drafter.close)
             # All of it takes a page more here and there than the sum of its tensors.
             whole_bytes = most_bytes(file) if chosen.kind == "resident" else 0
-            weights = Window(
-                file,
-                max(chosen.weights_budget, whole_bytes),
-                threads=request.n_threads,
-                on_progress=go_on,
-            )
+            weights = Window(file, max(chosen.weights_budget, whole_bytes), on_progress=go_on)
             stack.callback(weights.close)
             model = weights.load_model()
         stack.callback(model.close)

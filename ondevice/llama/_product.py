@@ -99,11 +99,14 @@ class Product:
             raise NativeError("llama.cpp cannot multiply matrices on this machine.")
 
 
-def multiply_rows(node: Tensor, address: int, first: int, n_rows: int, n_threads: int) -> None:
+def multiply_rows(node: Tensor, address: int, first: int, n_rows: int) -> None:
     """Compute some rows of ``node``, a product of a matrix whose rows from ``first`` on are at
-    ``address``."""
+    ``address``.
+
+    With one thread: for a few megabytes, several would rather wait for each other than compute.
+    """
     weight, x = node.operands()
-    with Product(weight.type, (weight.ne[0], n_rows), x.ne[1], n_threads) as product:
+    with Product(weight.type, (weight.ne[0], n_rows), x.ne[1], n_threads=1) as product:
         product.weight.data = address
         product.x.data, product.x.nb = x.data, x.nb
         assert node.data is not None

@@ -21,7 +21,6 @@ from ondevice.llama import (
     Actions,
     Model,
     Tensor,
-    default_threads,
     multiply_rows,
 )
 from ondevice.weights.experts import Experts
@@ -86,11 +85,9 @@ class Window:
         file: GGUFFile,
         budget_bytes: int,
         *,
-        threads: int | None = None,
         on_progress: Callable[[float], bool] = lambda _: True,
     ) -> None:
         self._file = file
-        self._threads = threads or default_threads()
         self._placements = Placements(file)
         self.least_bytes = self._placements.least_bytes  # the smallest budget
         self.most_bytes = self._placements.most_bytes  # the one that holds all weights
@@ -220,7 +217,7 @@ class Window:
                 (address,) = self._ring.use([rows])
             else:
                 address = self._mapped.address(rows)
-            multiply_rows(node, address, first, rows.shape[1], self._threads)
+            multiply_rows(node, address, first, rows.shape[1])
             first += rows.shape[1]
         return stale
 
