@@ -6,8 +6,8 @@ from ondevice.models import Recipe, catalogue
 from ondevice.ram.available import AvailableRam
 
 _BESIDE_WEIGHTS = 250_000_000  # bytes: about what context, buffers and engine take
-# With a short context and half of the weights read from the disk.
-_LEAST_BESIDE, _LEAST_SHARE = 110_000_000, 0.5
+# With a short context and most of the weights read from the disk.
+_LEAST_BESIDE, _LEAST_SHARE = 100_000_000, 0.2
 
 
 def instead(ram: AvailableRam) -> str:
