@@ -322,3 +322,17 @@ def test_every_key_can_be_remapped() -> None:
         for binding in cls.__dict__["BINDINGS"]:
             assert isinstance(binding, Binding)
             assert binding.id, f"{cls.__name__}: {binding.key}"
+
+
+async def test_what_the_app_says_covers_neither_the_prompt_nor_a_new_chat(
+    open_app: OpenApp,
+) -> None:
+    async with open_app(FakeEngine()) as user:
+        await user.says("/pin")
+        await user.sees("Nothing has been said")
+        (toast,) = user.pilot.app.screen.query("Toast")
+        assert not toast.region.overlaps(user.prompt.region)
+        await user.says("/remember I live in Lisbon.")
+        await user.sees("Remembered: I live in Lisbon.")
+        await user.sees("Nothing you write leaves it")
+        assert user.pilot.app.screen.conversation.max_scroll_y == 0  # type: ignore[attr-defined]

@@ -70,6 +70,20 @@ async def test_what_is_in_another_branch_is_found_and_shown(
         await user.sees("▌  Nightingale")
 
 
+async def test_what_is_found_in_this_chat_does_not_repeat_its_title(
+    chats: Chats, open_app: OpenApp
+) -> None:
+    chat = chats.create()
+    chats.say(chat, "A nightingale")
+    chats.say(chat, "Two nightingales")
+    chats.rename(chat, "Birds")
+    async with open_app(FakeEngine(), earlier=chats.load(chat)) as user:
+        await user.says("/find nightingale")
+        await user.sees("│ A nightingale")
+        await user.sees("│ Two nightingales")
+        assert "Birds" not in user.screen
+
+
 async def test_chats_are_renamed_pinned_and_archived_in_the_list(
     chats: Chats, open_app: OpenApp
 ) -> None:
@@ -138,7 +152,7 @@ async def test_a_chat_is_exported_and_imported(
         await user.sees("Remember it")
         await user.pilot.press("down", "enter")
         await user.sees("Hello you.")
-        await user.sees("Of your messages, 1 are remembered.")
+        await user.sees("One of your messages is remembered.")
     assert "Hello **you**." in (tmp_path / "a.md").read_text()
     assert len(chats.headings()) == 2
 

@@ -214,6 +214,16 @@ def test_packing_can_be_cancelled() -> None:
     assert [model.name for model in models.installed()] == ["tiny"]
 
 
+async def test_where_there_is_nothing_to_pause_it_says_what_can_be_done(chats: Chats) -> None:
+    model = on_disk("first")
+    async with at_the_terminal(FakeEngine(), chats, model.name) as user:
+        await user.until(lambda: "ctx" in user.status, "loaded")
+        await user.pilot.press("ctrl+l")
+        await user.sees("loaded")
+        await user.pilot.press("f2")
+        await user.sees("F3 packs it.")
+
+
 async def test_a_download_that_fails_says_why(
     chats: Chats, monkeypatch: pytest.MonkeyPatch
 ) -> None:

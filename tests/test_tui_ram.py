@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import shapes
+from msgspec.structs import replace
 from terminal_user import at_the_terminal
 from test_need import dense
 
@@ -93,9 +94,28 @@ async def test_the_dial_changes_the_budget_while_a_reply_runs(
         await user.sees("██ " if size[0] < 50 else "2 of 2 blocks")
         await user.pilot.press("a")
         assert engine.resizes[-1] is None
+        await user.pilot.press("left", "A")  # as the screen spells it
+        assert engine.resizes[-1] is None
         await user.pilot.press("escape")
         gate.open()
         await user.sees("upon a time.")
+
+
+async def test_a_tiny_model_is_seen_in_the_bar_and_a_full_share_as_full(
+    chats: Chats, tmp_path: Path
+) -> None:
+    path = shapes.write(tmp_path, next(iter(shapes.SHAPES)))
+    file = gguf.read(path)
+    engine = FakeEngine()
+    sizing = sizing_of(file, most_bytes(file))
+    engine.sizing = replace(sizing, limit_bytes=10_000 * sizing.resident_bytes)
+    async with at_the_terminal(engine, chats, path) as user:
+        await user.until(lambda: engine.loaded is not None, "loaded")
+        await user.pilot.press("ctrl+g")
+        await user.sees("█·")
+        await user.until(lambda: "100 %" in user.screen, "all of it")
+        (hits,) = [line for line in user.screen.splitlines() if "100 %" in line]
+        assert hits.rstrip("│ ").endswith("█")
 
 
 async def test_in_linear_mode_words_tell_what_is_drawn_otherwise(

@@ -32,6 +32,7 @@ from ondevice.ram.available import AvailableRam
 from ondevice.store import Database
 from ondevice.weights import gguf
 from ondevice.weights.placement import least_bytes, most_bytes
+from tui.screens import ram as ram_screen
 
 Test = TypeVar("Test", bound=Callable[..., Awaitable[None]])
 
@@ -201,7 +202,10 @@ async def test_the_chats(chats: Chats, model: str, size: tuple[int, int], theme:
 
 
 @all_sizes_and_themes
-async def test_the_ram(chats: Chats, tmp_path: Path, size: tuple[int, int], theme: str) -> None:
+async def test_the_ram(
+    chats: Chats, tmp_path: Path, size: tuple[int, int], theme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ram_screen, "_LOOK", 3600)  # so that the lines have one value each
     path = shapes.write(tmp_path, next(iter(shapes.SHAPES)))
     file = gguf.read(path)
     engine = FakeEngine()

@@ -87,6 +87,10 @@ async def test_a_theme_is_kept(open_app: OpenApp) -> None:
     assert config.load().app.theme == "nord"
     async with open_app(FakeEngine(), app=App(theme="nord")) as user:
         assert user.pilot.app.theme == "nord"
+        await user.says("/set app.theme gruvbox")
+        await user.sees("app.theme is set.")
+        await user.pilot.pause(0.5)
+        assert user.screen.count("app.theme is set.") == 1
 
 
 async def test_keys_are_those_of_the_settings(open_app: OpenApp) -> None:

@@ -147,8 +147,11 @@ class OndeviceApp(App[None]):
         await super().on_event(event)
 
     def _keep_theme(self, theme: Theme) -> None:
-        if isinstance(self.screen_stack[0], ChatScreen) and not self.no_color:
-            self.screen_stack[0].set("app.theme", theme.name)
+        chat = self.screen_stack[0]
+        if not isinstance(chat, ChatScreen) or self.no_color:
+            return
+        if chat.settings.app.theme != theme.name:  # or it comes from there
+            chat.set("app.theme", theme.name)
 
     @on(ReplyEnded)
     def _begin_title(self, message: ReplyEnded) -> None:

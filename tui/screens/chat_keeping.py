@@ -123,7 +123,8 @@ class ChatKeeping(ChatBase):
         except OndeviceError as error:
             notice.say(str(error))
         else:
-            notice.say(f"Of your messages, {count} are remembered.")
+            one = "One of your messages is remembered."
+            notice.say(one if count == 1 else f"{count} of your messages are remembered.")
 
     async def _do(self, change: Callable[[], object], done: str) -> None:
         try:

@@ -64,15 +64,16 @@ Type words to search all chats, or this one. Enter goes to the place that is fou
         return "None is archived." if self._archived else "Nothing yet: what you say is kept."
 
     def line(self, item: Found) -> Content:
+        excerpt = [
+            (" ".join(printable(text).splitlines()), "bold" if matches else "dim")
+            for text, matches in item.excerpt
+        ]
+        if self._within and excerpt:  # the title would be the same all the way down
+            return Content.assemble(*excerpt)
         heading = item.heading
         when = heading.updated_at.astimezone()
         count = "1 message" if heading.messages == 1 else f"{heading.messages} messages"
-        below = [(f"{when:%d %b %Y %H:%M} · {count}", "dim")]
-        if item.excerpt:
-            below = [
-                (" ".join(printable(text).splitlines()), "bold" if matches else "dim")
-                for text, matches in item.excerpt
-            ]
+        below = excerpt or [(f"{when:%d %b %Y %H:%M} · {count}", "dim")]
         mark = "Pinned: " if self.app.has_class("-linear") else "● "
         pin = mark if heading.pinned else ""
         return Content.assemble(f"{pin}{printable(heading.title)}\n", *below)

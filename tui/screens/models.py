@@ -253,7 +253,7 @@ you close this screen. Packing makes a stack: one file that fits any amount of R
         elif item.kept_bytes:
             self._work.begin(item.name, "pack")
         else:
-            self.notify("Nothing is done to it now.")
+            self.notify("Nothing is going on. F3 packs it.")
         self._show_work()
 
     @work

@@ -48,7 +48,7 @@ more RAM, also while a reply is being written; A leaves it to ondevice again.
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("left,minus", "turn(-1)", "Less RAM", id="ram.less"),
         Binding("right,plus", "turn(1)", "More RAM", id="ram.more"),
-        Binding("a", "automatic", "Automatic", id="ram.automatic"),
+        Binding("a,A", "automatic", "Automatic", id="ram.automatic"),
     ]
 
     def __init__(self, engine: SharedEngine, rate: Callable[[], float | None]) -> None:
@@ -68,7 +68,7 @@ more RAM, also while a reply is being written; A leaves it to ondevice again.
         self._words = Static(id="words")
         self._speed = Trend("speed", "tok/s")
         self._disk = Trend("disk", "MB/s")
-        self._hits = Trend("found in RAM", "%")
+        self._hits = Trend("found in RAM", "%", full=100)
 
     def compose(self) -> ComposeResult:
         with VerticalScroll(classes="dialog", can_focus=False) as dialog:

@@ -20,8 +20,9 @@ class RamBar(Widget):
         width, sizing = self.content_size.width, self.sizing
         total = max(sizing.limit_bytes, sizing.resident_bytes, 1)
         room = max(0, min(sizing.room_bytes, total) - sizing.resident_bytes)
-        full = round(width * sizing.resident_bytes / total)
-        free = round(width * room / total)
+        # What there is of something is to be seen, be it ever so little of the limit.
+        full = max(round(width * sizing.resident_bytes / total), sizing.resident_bytes > 0)
+        free = min(round(width * room / total), width - full)
         return Content.assemble(
             ("█" * full, "$success"),
             ("░" * free, "$primary"),
