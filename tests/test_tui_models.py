@@ -97,7 +97,7 @@ async def test_the_first_time_tells_what_is_private_and_which_model_fits(
         await user.sees("The model runs on this device:")
         assert not engine.requests
         await user.pilot.press("enter")
-        await user.sees("Best that fits well: Qwen")
+        await user.sees("Best that fits well: Llama")
         await user.pilot.press(*"135", "enter")
         await user.until(lambda: engine.loaded is not None, "loaded")
 
