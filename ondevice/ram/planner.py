@@ -28,6 +28,7 @@ PROMPT = 512  # tokens of the prompt whose first token is foretold
 OUTPUT_LAYERS = ("output.weight", "token_embd.weight")
 _LAST = 1000.0  # by which a way is worth less that is only taken when there is no other
 _ENOUGH = 30.0  # tokens a second; more is worth nothing to a reader
+_READING = 5.0  # tokens a second; with less, one waits
 
 #: What of a reply's quality is left with each type of KV cache.
 KV_QUALITY: dict[KVType, float] = {"f16": 1.0, "q8_0": 0.997, "q4_0": 0.96}
@@ -86,16 +87,17 @@ class Plan:
     def worth(self, preference: Preference) -> float:
         """By which plans are compared; one more is twice as good.
 
-        A disk that is read all the time counts like half the speed. A stack is streamed to be
-        exact; else what fits of it is what it is for, with the speed of all of it, so that less
-        of it is never worth more.
+        A disk that is read all the time counts like half the speed, and what is slower than one
+        reads counts twice. A stack is streamed to be exact; else what fits of it is what it is for,
+        with the speed of all of it, so that less of it is never worth more.
         """
         per_second = self.tokens_per_second
         if self.kind == "stack" and not self.streamed_bytes:
             per_second *= self.resident_bytes / self.need.weights
         elif self.kind == "stack" and preference != "exact":
             return math.log2(per_second) - _LAST
-        speed = math.log2(min(per_second, _ENOUGH)) - (self.streamed_bytes > 0)
+        waiting = math.log2(max(1.0, _READING / per_second))
+        speed = math.log2(min(per_second, _ENOUGH)) - waiting - (self.streamed_bytes > 0)
         context = math.log2(self.n_ctx)
         loss = math.log2(self.quality)
         size = math.log2(self.effective_params) - loss
