@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Literal
-
-from textual._styles_cache import StylesCache
 
 # Collections of the middle generation since the last full one: so many are worth the next
 _MUCH = 4
@@ -41,8 +40,7 @@ def taken_away(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
             ask()
             return
         asked = False
-        # Keeps what was drawn of the last 1024 widgets, and to look through it takes the longest.
-        StylesCache.get_inner_outer.cache_clear()
+        _forget_drawn()
         much = _MUCH if gc.collect() > _LITTLE else _LITTLE_LATELY
         if not frozen:  # the app itself, which stays
             frozen = True
@@ -63,3 +61,12 @@ def taken_away(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
         gc.set_threshold(*usual)
         if frozen:
             gc.unfreeze()
+
+
+def _forget_drawn() -> None:
+    """Have Textual forget what was drawn of the last 1024 widgets: most of what there is.
+
+    That is no public part of it: another version may have it elsewhere, and then collects slower.
+    """
+    with suppress(KeyError, AttributeError):
+        sys.modules["textual._styles_cache"].StylesCache.get_inner_outer.cache_clear()
