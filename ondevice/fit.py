@@ -15,13 +15,12 @@ from ondevice.errors import MemoryShortError, ModelFileError
 from ondevice.models import InstalledModel, Recipe
 from ondevice.ram import available, planner
 from ondevice.ram.available import AvailableRam, parse_size
-from ondevice.ram.instead import instead
+from ondevice.ram.instead import BESIDE_WEIGHTS, instead
 from ondevice.ram.planner import Plan
 from ondevice.ram.speeds import Speeds
 from ondevice.weights import gguf
 
 _READING = 8.0  # tokens a second
-_BESIDE_WEIGHTS = 250_000_000  # bytes: about what context, buffers and engine take
 
 
 class Fit(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,7 +88,7 @@ def of_installed(
 def of_recipe(recipe: Recipe, ram: AvailableRam, speeds: Speeds) -> Fit:
     """From what the catalogue says; the file itself will tell more exactly."""
     total, active = _params(recipe.parameters)
-    peak = recipe.size_bytes + _BESIDE_WEIGHTS
+    peak = recipe.size_bytes + BESIDE_WEIGHTS
     streamed = max(0, peak - ram.usable)
     reading = planner.streaming_seconds(streamed * (active / total), 0, speeds)
     computing = planner.usual_decode_seconds(

@@ -12,7 +12,7 @@ import pytest
 from terminal_user import User, at_the_terminal
 from textual import events
 
-from ondevice.chats import Chats
+from ondevice.chats import Chats, Conversation
 from ondevice.engine._fake import FakeEngine, Gate
 from ondevice.errors import EngineDied
 from ondevice.store import Database
@@ -167,13 +167,17 @@ async def test_typing_while_a_message_is_marked_goes_to_the_prompt(open_app: Ope
         await user.until(lambda: user.prompt.text == "/code", "the burst")
 
 
+def of_messages(chats: Chats, count: int) -> Conversation:
+    chat = chats.create()
+    for number in range(count):
+        chats.say(chat, f"Message {number}, and\nmore of it")
+    return chats.load(chat)
+
+
 async def test_a_long_conversation_is_shown_in_part_and_scrolls_to_its_beginning(
     chats: Chats, open_app: OpenApp
 ) -> None:
-    chat = chats.create()
-    for number in range(200):
-        chats.say(chat, f"Message {number}, and\nmore of it")
-    async with open_app(FakeEngine(), earlier=chats.load(chat)) as user:
+    async with open_app(FakeEngine(), earlier=of_messages(chats, 200)) as user:
         await user.sees("Message 199")
         conversation = user.pilot.app.screen.conversation  # type: ignore[attr-defined]
         assert len(conversation.views) < 80
@@ -192,10 +196,7 @@ async def test_messages_that_were_scrolled_past_take_no_room(
     chats: Chats, open_app: OpenApp
 ) -> None:
     """Not even for one who never pauses; nor are all of them taken away at once, which is seen."""
-    chat = chats.create()
-    for number in range(1000):
-        chats.say(chat, f"Message {number}, and\nmore of it")
-    async with open_app(FakeEngine(), earlier=chats.load(chat)) as user:
+    async with open_app(FakeEngine(), earlier=of_messages(chats, 1000)) as user:
         await user.sees("Message 999")
         most = 0
         for _ in range(60):

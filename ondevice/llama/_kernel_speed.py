@@ -16,7 +16,7 @@ from ondevice.errors import NativeError
 from ondevice.llama._context import default_threads
 from ondevice.llama._ggml import Tensor, function
 from ondevice.llama._planes import Planes, Shape, check_compiled, scratch
-from ondevice.llama._product import Product
+from ondevice.llama._product import Product, row_bytes
 from ondevice.weights.tensor_types import TENSOR_TYPES
 
 _COLUMNS = 2048  # of the weight
@@ -31,10 +31,8 @@ def multiply_speed(tensor_type: int, n_tokens: int, n_threads: int) -> float:
     The weights come from RAM and not from a cache, as those of a model do. Takes about 0.1 s and
     up to 200 MB of RAM. Raises :class:`NativeError`.
     """
-    row_bytes: int = function("ggml_row_size", ctypes.c_size_t, ctypes.c_int, ctypes.c_int64)(
-        tensor_type, _COLUMNS
-    )
-    n_rows = min(_DECODE_ROWS if n_tokens == 1 else _PREFILL_ROWS, _MOST_BYTES // row_bytes)
+    most_rows = _MOST_BYTES // row_bytes(tensor_type, _COLUMNS)
+    n_rows = min(_DECODE_ROWS if n_tokens == 1 else _PREFILL_ROWS, most_rows)
     shape = _COLUMNS, n_rows
     # A single product: threads wait for each other after each, which other programs disturb.
     with Product(tensor_type, shape, n_tokens, n_threads, allocated=True) as product:

@@ -48,6 +48,11 @@ _plan.restype, _plan.argtypes = _Plan, (_pointer, ctypes.c_int, _pointer)
 _compute.restype, _compute.argtypes = ctypes.c_int, (_pointer, ctypes.POINTER(_Plan))
 
 
+def row_bytes(tensor_type: int, columns: int) -> int:
+    """Bytes of so many weights of ggml's ``tensor_type``."""
+    return int(_row_size(tensor_type, columns))
+
+
 class Product:
     """``weight`` (n_rows, columns) of ggml's type × ``x`` (n_tokens, columns) in float32.
 
@@ -67,8 +72,11 @@ class Product:
         columns, n_rows = shape
         n_bytes = _OVERHEAD
         if allocated:
-            row_bytes: int = _row_size(tensor_type, columns)
-            n_bytes += n_rows * row_bytes + 4 * n_tokens * (columns + n_rows) + (1 << 10)
+            n_bytes += (
+                n_rows * row_bytes(tensor_type, columns)
+                + 4 * n_tokens * (columns + n_rows)
+                + (1 << 10)
+            )
         self._context = _init(InitParams(n_bytes, None, not allocated))
         if not self._context:
             raise NativeError(f"There is no room for {n_bytes / 1e6:.0f} MB to multiply in.")

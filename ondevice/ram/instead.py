@@ -5,14 +5,14 @@ from __future__ import annotations
 from ondevice.models import Recipe, catalogue
 from ondevice.ram.available import AvailableRam
 
-_BESIDE_WEIGHTS = 250_000_000  # bytes: about what context, buffers and engine take
+BESIDE_WEIGHTS = 250_000_000  # bytes: about what context, buffers and engine take
 # With a short context and most of the weights read from the disk.
 _LEAST_BESIDE, _LEAST_SHARE = 100_000_000, 0.2
 
 
 def instead(ram: AvailableRam) -> str:
     """A sentence that says which model of the catalogue fits, or what is missing for any."""
-    fitting = [r for r in catalogue() if r.size_bytes + _BESIDE_WEIGHTS <= ram.usable]
+    fitting = [r for r in catalogue() if r.size_bytes + BESIDE_WEIGHTS <= ram.usable]
     if fitting:
         largest = max(fitting, key=lambda recipe: recipe.size_bytes)
         return f"{largest.title} fits: ondevice models pull {largest.name}"

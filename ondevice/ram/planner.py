@@ -24,8 +24,6 @@ from ondevice.weights.placement import Placement, Placements, least_bytes
 _STACK = "ondevice.stack.version"  # the key that tells a stack
 _CONTEXTS = (4096, 3072, 2048, 1536, 1024)  # tokens that are tried if no length is asked for
 PROMPT = 512  # tokens of the prompt whose first token is foretold
-#: Only the last token of a prompt is multiplied with these.
-OUTPUT_LAYERS = ("output.weight", "token_embd.weight")
 _LAST = 1000.0  # by which a way is worth less that is only taken when there is no other
 _ENOUGH = 30.0  # tokens a second; more is worth nothing to a reader
 _READING = 5.0  # tokens a second; with less, one waits
@@ -300,13 +298,17 @@ def _decode_seconds(file: GGUFFile, speeds: Speeds) -> float:
     products = sum(
         elements / speeds.decoding(type_name) for type_name, elements in _multiplied(file, 1)
     )
-    return products * _DECODE_FACTOR + file.n_blocks * _BLOCK_SECONDS
+    return _with_all_else(products, file.n_blocks)
 
 
 def usual_decode_seconds(n_params: float, type_name: str, speeds: Speeds) -> float:
     """The same, of a model of which only so much is known."""
-    products = n_params / speeds.decoding(type_name)
-    return products * _DECODE_FACTOR + _USUAL_BLOCKS * _BLOCK_SECONDS
+    return _with_all_else(n_params / speeds.decoding(type_name), _USUAL_BLOCKS)
+
+
+def _with_all_else(products: float, n_blocks: int) -> float:
+    """Seconds for a token, given those of its products with weights."""
+    return products * _DECODE_FACTOR + n_blocks * _BLOCK_SECONDS
 
 
 def _prefill_seconds(file: GGUFFile, speeds: Speeds) -> float:
@@ -323,7 +325,8 @@ def _multiplied(file: GGUFFile, n_tokens: int) -> Iterator[tuple[str, float]]:
     for tensor in file.tensors.values():
         if len(tensor.shape) < 2 or tensor.name in file.read_by_row:
             continue
-        elements = math.prod(tensor.shape) * (1 if tensor.name in OUTPUT_LAYERS else n_tokens)
+        # Of a prompt, only the last token is multiplied with the output layer.
+        elements = math.prod(tensor.shape) * (1 if tensor is file.output_layer else n_tokens)
         yield tensor.type_name, elements * (share if "_exps" in tensor.name else 1.0)
 
 

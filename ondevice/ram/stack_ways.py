@@ -11,7 +11,6 @@ from ondevice.engine.messages import KVType
 from ondevice.ram.need import Need, need
 from ondevice.ram.planner import (
     KV_QUALITY,
-    OUTPUT_LAYERS,
     PROMPT,
     Plan,
     drafted_seconds,
@@ -105,7 +104,8 @@ def _way(
     decode = measured * (1 + computed / (n_weights * _MEASURED_BYTES)) / 2
     decode += len(stack.matrices) * _PRODUCT_SECONDS
     seconds = drafted_seconds(decode, reading, decode) if drafting else max(decode, reading)
-    in_blocks = sum(n for name, n in stack.multiplied.items() if name not in OUTPUT_LAYERS)
+    output = file.output_layer
+    in_blocks = n_weights - (stack.multiplied.get(output.name, 0) if output else 0)
     prefill = PROMPT * in_blocks / speeds.prefilling(PLANES_TYPE) * _PREFILL_FACTOR
     return Plan(
         file=file,

@@ -16,9 +16,7 @@ _LEAST_STREAMED = 256 << 10  # bytes of a tensor; below that a read costs more t
 _LEAST_EXPERT = 16 << 10  # bytes of one expert in a tensor, for the same reason; few are read
 _RING_ENTRIES = 3  # the largest tensor that many times: one is computed with, the others arrive
 _RING_BYTES = 48 << 20  # at most that, but two entries at least
-_SLICE_ROWS = (
-    64  # of which a slice of the output layer has a multiple: what kernels compute at once
-)
+_SLICE_ROWS = 64  # a slice of the output layer has a multiple: so many a kernel may take at once
 _GOLDEN = (math.sqrt(5) - 1) / 2
 
 
@@ -221,8 +219,8 @@ def _to_give_up(tensors: list[TensorInfo]) -> list[TensorInfo]:
 def _slices(file: GGUFFile, most_bytes: int) -> tuple[TensorInfo, ...]:
     """The output layer as some rows after the other, each slice of at most ``most_bytes``.
 
-    It is by far the largest tensor of a small model: as a whole it would never fit the ring. None,
-    if it need not be cut.
+    It is by far the largest tensor of a small model: as a whole it would never fit the ring. There
+    are no slices if it is not larger than that, or if so few bytes hold no slice.
     """
     layer = file.output_layer
     if layer is None or len(layer.shape) != 2 or layer.n_bytes <= most_bytes:
@@ -230,6 +228,8 @@ def _slices(file: GGUFFile, most_bytes: int) -> tuple[TensorInfo, ...]:
     columns, n_rows = layer.shape
     row_bytes = layer.n_bytes // n_rows
     step = most_bytes // row_bytes // _SLICE_ROWS * _SLICE_ROWS
+    if not step:
+        return ()
     return tuple(
         replace(
             layer,
@@ -238,7 +238,7 @@ def _slices(file: GGUFFile, most_bytes: int) -> tuple[TensorInfo, ...]:
             offset=layer.offset + first * row_bytes,
             n_bytes=min(step, n_rows - first) * row_bytes,
         )
-        for first in (range(0, n_rows, step) if step else ())
+        for first in range(0, n_rows, step)
     )
 
 

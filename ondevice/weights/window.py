@@ -15,14 +15,7 @@ from typing import NamedTuple
 import msgspec
 
 from ondevice.errors import LoadCancelled
-from ondevice.llama import (
-    OP_MUL_MAT,
-    OP_NONE,
-    Actions,
-    Model,
-    Tensor,
-    multiply_rows,
-)
+from ondevice.llama import OP_MUL_MAT, OP_NONE, Actions, Model, Tensor, multiply_rows
 from ondevice.weights.experts import Experts
 from ondevice.weights.gguf import GGUFFile, TensorInfo
 from ondevice.weights.mapped import MappedFiles
@@ -73,7 +66,7 @@ class Window:
         context.close(); model.close(); window.close()
 
     A pass through the model reads what is streamed once, for one token or for a whole batch: so
-    process prompts in large batches. ``threads`` are those of the context.
+    process prompts in large batches.
 
     ``on_progress`` gets fractions 0 … 1 while the pinned weights are read and returns False to
     cancel. Raises :class:`LoadCancelled` then, :class:`MemoryShortError` if the budget is too
@@ -206,7 +199,7 @@ class Window:
     def _adapt_and_multiply(self, node: Tensor, operands: list[_Operand], generation: int) -> bool:
         stale = self._adapt_and_fetch(operands, generation)
         slices = self._placements.output_slices
-        if self._streamed.isdisjoint(each.name for each in slices):
+        if slices[-1].name not in self._streamed:  # the first one to be given up
             node.op = OP_MUL_MAT
             return stale
         node.op = OP_NONE  # llama.cpp skips it: what it reads is there already, so we compute it
