@@ -9,10 +9,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from random import Random
 
 import platformdirs
 import pytest
+import random_rounds
 
 from ondevice.engine import Engine
 from ondevice.engine.messages import Load
@@ -34,6 +37,14 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("ONDEVICE_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("PYTHON_KEYRING_BACKEND", "keyring.backends.fail.Keyring")
     return tmp_path / "home"
+
+
+@pytest.fixture
+def rounds(request: pytest.FixtureRequest) -> Callable[[int], Iterator[Random]]:
+    """Gives a random test its rounds; see :mod:`random_rounds`."""
+    collected = request.session.items
+    n_tests = sum(item.get_closest_marker("random") is not None for item in collected)
+    return partial(random_rounds.rounds, n_tests=max(1, n_tests))
 
 
 @pytest.fixture(scope="session")
