@@ -61,6 +61,7 @@ class Worker:
         self._session: Session | None = None
         self._sizer: Sizer | None = None
         self._sending = threading.Lock()
+        self._waiting = llama.Waiting()
 
     def run(self) -> None:
         """Work until Shutdown or until the app is gone."""
@@ -72,10 +73,13 @@ class Worker:
                     case Load():
                         self._send(self._load(job.request, job.cancel))
                     case Generate():
-                        for event in self._loaded_session.reply(job.request, job.cancel):
-                            self._send(event)
+                        with self._waiting:
+                            for event in self._loaded_session.reply(job.request, job.cancel):
+                                self._send(event)
                     case Embed():
-                        self._send(self._loaded_session.embed(job.request.texts, job.cancel))
+                        with self._waiting:
+                            done = self._loaded_session.embed(job.request.texts, job.cancel)
+                        self._send(done)
                     case Resize():  # it has been seen; now is the time for it
                         self._settle()
             except OndeviceError as error:

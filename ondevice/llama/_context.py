@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,8 +10,8 @@ from contextlib import contextmanager
 import llama_cpp
 import numpy as np
 import numpy.typing as npt
-import psutil
 
+from ondevice.cores import default_threads
 from ondevice.errors import MemoryShortError, NativeError
 from ondevice.llama import _log
 from ondevice.llama._eval_hook import EvalHook
@@ -199,9 +198,3 @@ class Context:
         """
         pointer = llama_cpp.llama_get_logits_ith(self.handle, -back)
         return np.ctypeslib.as_array(pointer, (self.model.n_vocab,)).copy()
-
-
-def default_threads() -> int:
-    """The physical cores that this process may use; hyper-threads only add contention."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return min(psutil.cpu_count(logical=False) or 1, usable or 1)
