@@ -26,7 +26,16 @@ from ondevice.engine.messages import (
     Streaming,
 )
 from ondevice.errors import ContextError, UsageError
-from ondevice.llama import Context, EvalHook, Model, Sampler, grammar_of_schema
+from ondevice.json_schema import compile_schema
+from ondevice.llama import (
+    Constraint,
+    Context,
+    EvalHook,
+    Grammar,
+    Model,
+    Sampler,
+    SchemaVocabulary,
+)
 from ondevice.ram.process import of_process
 from ondevice.stack import Stack
 from ondevice.weights.drafting import Drafter, PromptLookup, Speculation
@@ -61,6 +70,7 @@ class Session:
         self._embedder: Context | None = None  # made when it is first wanted
         self._prompter = Prompter(model, context.n_ctx, self._grow_to)
         self._grow = grow
+        self._schemas: SchemaVocabulary | None = None  # likewise
         #: The last conversation as tokens, the reply as it was sampled.
         self._spelling: list[int] = []
         #: Length of the last prompt and the logits after it: asked again, it needs no computing,
@@ -119,17 +129,23 @@ class Session:
         """
         if request.max_tokens is not None and request.max_tokens < 1:
             raise UsageError("The number of tokens to generate must be at least 1.")
-        grammar = request.grammar
-        if request.json_schema is not None:
-            grammar = grammar_of_schema(request.json_schema)
+        constraint = self._constraint(request)
         seed = request.sampling.seed
         if seed is None:
             seed = secrets.randbelow(2**32 - 1)
-        sampler = Sampler(self._model, request.sampling, seed, grammar)
+        sampler = Sampler(self._model, request.sampling, seed, constraint)
         try:
             yield from self._reply(request, sampler, seed, cancel)
         finally:
             sampler.close()
+
+    def _constraint(self, request: Generate) -> Constraint | None:
+        if request.json_schema is not None:
+            schema = compile_schema(request.json_schema)
+            if self._schemas is None:
+                self._schemas = SchemaVocabulary(self._model)
+            return self._schemas.constraint(schema)
+        return Grammar(self._model, request.grammar) if request.grammar is not None else None
 
     def _reply(
         self, request: Generate, sampler: Sampler, seed: int, cancel: threading.Event
