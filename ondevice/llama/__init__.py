@@ -8,13 +8,14 @@ from ondevice.llama._log import start
 from ondevice.llama._model import Model
 from ondevice.llama._planes import FIRST_PLANE, PLANES, Planes, checksum, encode, scratch
 from ondevice.llama._planes import Shape as PlanesShape
-from ondevice.llama._product import multiply_rows
+from ondevice.llama._product import MOST_COLUMNS, multiply_rows
 from ondevice.llama._quants import dequantize
 from ondevice.llama._sampling import Sampler, grammar_of_schema
 from ondevice.llama._template import ChatTemplate
 
 __all__ = [
     "FIRST_PLANE",
+    "MOST_COLUMNS",
     "OP_CUSTOM",
     "OP_MUL_MAT",
     "OP_NONE",

@@ -75,6 +75,10 @@ class EvalHook:
             llama_cpp.ggml_backend_sched_eval_callback(self._on_node) if handlers else None
         )
 
+    def add(self, handler: NodeHandler) -> None:
+        """Run the actions of one more handler, after those of the others."""
+        self._handlers = *self._handlers, handler
+
     def finish(self, *, complete: bool) -> None:
         """Take note that ``llama_decode`` has returned, ``complete`` if it says that all is well.
 

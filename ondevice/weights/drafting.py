@@ -15,12 +15,11 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from ondevice.llama import Context, Model, Sampler
+from ondevice.errors import NativeError
+from ondevice.llama import MOST_COLUMNS, Context, Model, Sampler
 from ondevice.weights.gguf import GGUFFile
 
-#: Tokens of a pass. From the next on, llama.cpp multiplies with other kernels, which round
-#: otherwise than those for a single token; up to here the logits are the same to the last bit.
-MOST_VERIFIED = 7
+MOST_VERIFIED = MOST_COLUMNS  #: Tokens of a pass.
 _LOOKED_UP = (
     4,
     3,
@@ -134,10 +133,14 @@ class Speculation:
         most = min(most, context.n_ctx - len(context.tokens))
         started = time.perf_counter()
         draft = []
-        if count := min(self._worthwhile(), most - 1):
+        if context.may_verify and (count := min(self._worthwhile(), most - 1)):
             draft = self._drafter.propose([*context.tokens, token], count)
         proposed_at = time.perf_counter()
         context.decode([token, *draft], n_outputs=1 + len(draft))
+        if draft and not context.may_verify:  # it was found out in this pass
+            self._take_back(1 + len(draft))
+            draft = []
+            context.decode([token])
         self._learn_costs(proposed_at - started, time.perf_counter() - proposed_at, len(draft))
         drawn: list[int] = []
         for back in range(1 + len(draft), 0, -1):
@@ -145,9 +148,15 @@ class Speculation:
             if back == 1 or drawn[-1] != draft[1 - back] or context.model.is_end(drawn[-1]):
                 break
         right = len(drawn) - 1
-        context.truncate(len(context.tokens) - (len(draft) - right))
+        self._take_back(len(draft) - right)
         self._learn_accepting(right, len(draft))
         return drawn
+
+    def _take_back(self, n_tokens: int) -> None:
+        """Forget the last tokens of the context."""
+        kept = len(self._context.tokens) - n_tokens
+        if n_tokens and self._context.truncate(kept) != kept:
+            raise NativeError("llama.cpp has lost the conversation. Send the message again.")
 
     def _worthwhile(self) -> int:
         """How many tokens to propose, so that the most tokens a second are to be expected."""
