@@ -7,8 +7,6 @@ among threads. Where they do not agree, the node is computed once for each colum
 
 from __future__ import annotations
 
-from functools import partial
-
 from ondevice.llama._eval_hook import Actions
 from ondevice.llama._ggml import OP_CUSTOM, OP_MUL_MAT, OP_NONE, Tensor, op_number
 from ondevice.llama._product import MOST_COLUMNS, columns_agree, compute_nodes
@@ -22,10 +20,10 @@ _F32 = 0  # ggml's number of that type
 _ALIKE = {
     op_number(name)
     for name in (
-        *("ADD", "ADD_ID", "ADD1", "ARGSORT", "CLAMP", "CONCAT", "CONT", "COS", "CPY", "DIV", "DUP"),
-        *("FILL", "GET_ROWS", "GLU", "L2_NORM", "LOG", "MEAN", "MUL", "NORM", "PERMUTE", "REPEAT"),
-        *("RESHAPE", "RMS_NORM", "ROPE", "SCALE", "SET_ROWS", "SIN", "SOFT_MAX", "SQR", "SQRT"),
-        *("SUB", "SUM_ROWS", "TOP_K", "TRANSPOSE", "UNARY", "VIEW"),
+        *("ADD", "ADD_ID", "ADD1", "ARGSORT", "CLAMP", "CONCAT", "CONT", "COS", "CPY", "DIV"),
+        *("DUP", "FILL", "GET_ROWS", "GLU", "L2_NORM", "LOG", "MEAN", "MUL", "NORM", "PERMUTE"),
+        *("REPEAT", "RESHAPE", "RMS_NORM", "ROPE", "SCALE", "SET", "SET_ROWS", "SIN", "SOFT_MAX"),
+        *("SQR", "SQRT", "SUB", "SUM_ROWS", "TOP_K", "TRANSPOSE", "UNARY", "VIEW"),
     )
 } | {_EXPERTS, OP_CUSTOM}
 

@@ -3,8 +3,9 @@
 A pass reads the streamed weights once, for one token or for several. So what is likely to come is
 proposed by something cheap, and one pass computes the logits after each proposed token. The tokens
 of the reply are drawn from those logits by the ordinary sampler, one after the other, as long as
-each is the one that was proposed. So a reply is what it would be without drafts, whatever the
-sampler: the same tokens with the same seed, not merely the same distribution. (With a proposal
+each is the one that was proposed. The logits are those of one token after the other, to the last
+bit (``Context.decode``). So a reply is what it would be without drafts, whatever the sampler: the
+same tokens with the same seed, not merely the same distribution. (With a proposal
 that is certain of its tokens, this is the rejection sampling of "Fast inference from transformers
 via speculative decoding", section 2.3.)
 """
@@ -57,7 +58,7 @@ class ModelDrafter:
 
     ``context`` is the smaller model's own; ``n_vocab`` is the size of the other's vocabulary. That
     the two agree is for :func:`share_vocabulary` to say, before anything is loaded. While
-    ``is_ready`` is False, nothing is proposed.
+    ``is_ready`` is False, nothing is proposed, and never by a model that cannot go back.
     """
 
     @classmethod
@@ -86,7 +87,7 @@ class ModelDrafter:
     def propose(self, tokens: Sequence[int], count: int) -> list[int]:
         context = self._context
         count = min(count, context.n_ctx - len(tokens))
-        if count <= 0 or not self._is_ready():
+        if count <= 0 or not context.can_go_back or not self._is_ready():
             return []
         known = next(
             (i for i, (a, b) in enumerate(zip(context.tokens, tokens, strict=False)) if a != b),
