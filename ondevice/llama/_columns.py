@@ -7,6 +7,8 @@ among threads. Where they do not agree, the node is computed once for each colum
 
 from __future__ import annotations
 
+from functools import partial
+
 from ondevice.llama._eval_hook import Actions
 from ondevice.llama._ggml import OP_CUSTOM, OP_MUL_MAT, OP_NONE, Tensor, op_number
 from ondevice.llama._product import MOST_COLUMNS, columns_agree, compute_nodes
@@ -41,6 +43,7 @@ class Columns:
         self._wanted = False  # that the pass under way is one by one
         self._by_column: dict[str, bool] = {}  # name of a product → it has a column for each token
         self._puzzles: set[str] = set()
+        self._taken: dict[int, int] = {}  # address of a node that is skipped now → its operation
 
     @property
     def are_known(self) -> bool:
@@ -53,6 +56,8 @@ class Columns:
         self._wanted = 1 < n_tokens == n_outputs <= MOST_COLUMNS
 
     def inspect(self, node: Tensor) -> Actions | None:
+        if node.op == OP_NONE and node.address in self._taken:
+            node.op = self._taken.pop(node.address)  # it is inspected again, or there was an error
         op = node.op
         if op in _ALIKE:
             return None
@@ -71,9 +76,21 @@ class Columns:
             if known is None or known != (n_columns == self._n_tokens):
                 self._puzzles.add(node.name)
             elif known and not self._agree(node, op):
-                taken = _Taken(node, self._n_threads)
-                return Actions(before=taken.skip, after=taken.compute)
+                return Actions(
+                    before=partial(self._skip, node), after=partial(self._compute, node)
+                )
         return None
+
+    def _skip(self, node: Tensor) -> None:
+        """Have llama.cpp pass over a node; it computes what the node needs."""
+        if node.op != OP_NONE:  # else another handler has computed it
+            self._taken[node.address], node.op = node.op, OP_NONE
+
+    def _compute(self, node: Tensor) -> None:
+        if (op := self._taken.pop(node.address, OP_NONE)) != OP_NONE:
+            node.op = op
+            columns = range(_columns(node, op))
+            compute_nodes([_column(node, op, n) for n in columns], self._n_threads)
 
     def _agree(self, node: Tensor, op: int) -> bool:
         if op == _ATTENTION:
@@ -82,24 +99,6 @@ class Columns:
         return x.type == _F32 and columns_agree(
             matrix.type, matrix.ne[0], matrix.ne[1], self._n_threads
         )
-
-
-class _Taken:
-    """A node that llama.cpp is to skip, since it is computed column by column."""
-
-    def __init__(self, node: Tensor, n_threads: int) -> None:
-        self._node = node
-        self._n_threads = n_threads
-        self._op = OP_NONE
-
-    def skip(self) -> None:
-        self._op, self._node.op = self._node.op, OP_NONE
-
-    def compute(self) -> None:
-        self._node.op, op = self._op, self._op
-        if op != OP_NONE:  # else another handler has computed it
-            columns = range(_columns(self._node, op))
-            compute_nodes([_column(self._node, op, n) for n in columns], self._n_threads)
 
 
 def _columns(node: Tensor, op: int) -> int:

@@ -20,7 +20,7 @@ from ondevice.ram.need import Need, need
 from ondevice.ram.speeds import Speeds
 from ondevice.weights.gguf import GGUFFile
 from ondevice.weights.placement import Placement, Placements, least_bytes
-from ondevice.weights.recurrence import can_go_back
+from ondevice.weights.recurrence import can_go_back, can_verify
 
 _STACK = "ondevice.stack.version"  # the key that tells a stack
 _CONTEXTS = (4096, 3072, 2048, 1536, 1024)  # tokens that are tried if no length is asked for
@@ -124,11 +124,11 @@ def plan(
     """The best way to run the model; ``n_ctx`` and ``kv_type`` None are for the planner to choose.
 
     ``drafter`` is a smaller model of the same vocabulary, to be used if weights are streamed and it
-    fits, and if both can go back from a draft that was wrong. Raises :class:`MemoryShortError` if
+    fits, and if the two can do that at all. Raises :class:`MemoryShortError` if
     there is no way, with what is missing and what would do: a shorter context, else what
     ``instead`` says, a sentence that names another model.
     """
-    usable = drafter if drafter and can_go_back(file) and can_go_back(drafter) else None
+    usable = drafter if drafter and can_verify(file) and can_go_back(drafter) else None
     found = list(_ways(file, ram, speeds, n_ctx, kv_type, usable))
     if not found:
         least = least_ram(file, n_ctx, kv_type)
@@ -216,6 +216,8 @@ def _why_idle(chosen: Plan) -> str:
     for model in (chosen.file, chosen.idle_drafter):
         if not can_go_back(model):
             return f"{model.name} cannot take back what it has read, which drafts need"
+    if not can_verify(chosen.file):
+        return f"{chosen.file.name} cannot check several tokens at once"
     if chosen.kind == "stack" and chosen.streamed_bytes:
         return "what is in RAM of a stack does that itself"
     if chosen.streamed_bytes:
@@ -267,7 +269,7 @@ def _way(
     absent = placed.absent_bytes if placed else 0
     computing = _decode_seconds(file, speeds)
     reading = _reading_seconds(file, placed, speeds) if placed else 0.0
-    seconds = max(computing, reading) / (_LOOKED_UP if placed and can_go_back(file) else 1)
+    seconds = max(computing, reading) / (_LOOKED_UP if placed and can_verify(file) else 1)
     if drafter:
         seconds = drafted_seconds(computing, reading, _decode_seconds(drafter, speeds))
     return Plan(

@@ -1,4 +1,4 @@
-"""Whether what a model has read can be cut back, told from its file before it is loaded."""
+"""Whether a model can be drafted for, or draft, told from its file before it is loaded."""
 
 from __future__ import annotations
 
@@ -26,3 +26,12 @@ def can_go_back(file: GGUFFile) -> bool:
     return file.architecture not in _ARCHITECTURES and not any(
         part in name for name in file.tensors for part in _TENSORS
     )
+
+
+def can_verify(file: GGUFFile) -> bool:
+    """Whether a pass of several tokens can give each what it would come to alone.
+
+    As :attr:`ondevice.llama.Context.may_verify` finds out for the loaded model: not with the
+    attention that has an indexer, which chooses for several tokens what they look back on.
+    """
+    return can_go_back(file) and not file.hyperparameter("attention.indexer.head_count")
