@@ -50,7 +50,9 @@ class Session:
     ``weights`` is what feeds the model, unless llama.cpp holds it in RAM for good. While weights
     are streamed, ``drafter`` proposes tokens, or else what the conversation has said before.
     ``settle`` is called between two passes: now more or fewer weights may be held in RAM.
-    ``grow`` is to make the context hold so many tokens, if that is possible.
+    ``grow`` is to make the context hold so many tokens, if that is possible. ``check_files`` raises
+    :class:`ModelFileError` if the model's files are not those that were loaded: weights may be
+    pages of these.
     """
 
     def __init__(
@@ -61,12 +63,14 @@ class Session:
         drafter: Drafter | None = None,
         settle: Callable[[], None] = lambda: None,
         grow: Callable[[int], None] = lambda _: None,
+        check_files: Callable[[], None] = lambda: None,
     ) -> None:
         self._model = model
         self._weights = weights
         self._speculation = Speculation(context, drafter or PromptLookup())
         self._context = context
         self._settle = settle
+        self._check_files = check_files
         self._embedder: Context | None = None  # made when it is first wanted
         self._prompter = Prompter(model, context.n_ctx, self._grow_to)
         self._grow = grow
@@ -74,7 +78,7 @@ class Session:
         #: The last conversation as tokens, the reply as it was sampled.
         self._spelling: list[int] = []
         #: Length of the last prompt and the logits after it: asked again, it needs no computing,
-        #: and a seed gives the same reply to the last bit.
+        #: and a seed gives the same reply. (Computed alone, the last token has other last bits.)
         self._last_prompt: tuple[int, npt.NDArray[np.float32]] | None = None
         #: Control tokens whose text matters, because they mark the thinking.
         self._tags = {
@@ -96,9 +100,10 @@ class Session:
     def embed(self, texts: Sequence[str], cancel: threading.Event) -> Embedded:
         """A vector for each text.
 
-        Raises :class:`UsageError` for a text that is empty or too long or when cancelled, and
-        :class:`NativeError`.
+        Raises :class:`UsageError` for a text that is empty or too long or when cancelled,
+        :class:`ModelFileError` if a file of the model was changed, and :class:`NativeError`.
         """
+        self._check_files()
         if self._embedder is None:
             self._embedder = Context(
                 self._model,
@@ -119,13 +124,14 @@ class Session:
                 raise UsageError("Cancelled.")
             vectors.append(tuple(self._embedder.embed(tokens).tolist()))
             total += len(tokens)
+        self._check_files()
         return Embedded(vectors=tuple(vectors), tokens=total)
 
     def reply(self, request: Generate, cancel: threading.Event) -> Iterator[Event]:
         """The events of one reply, ``Finished`` last.
 
         Raises :class:`UsageError`, :class:`ContextError`, :class:`ModelFileError` (the chat
-        template) or :class:`NativeError`.
+        template, or a file of the model that was changed) or :class:`NativeError`.
         """
         if request.max_tokens is not None and request.max_tokens < 1:
             raise UsageError("The number of tokens to generate must be at least 1.")
@@ -151,6 +157,7 @@ class Session:
         self, request: Generate, sampler: Sampler, seed: int, cancel: threading.Event
     ) -> Iterator[Event]:
         model, context = self._model, self._context
+        self._check_files()
         room = min(request.max_tokens or context.n_ctx, context.n_ctx // 4)
         prompt = self._prompter.prompt(
             request.turns, self._spelling, room=room, thinking=request.thinking
@@ -210,6 +217,7 @@ class Session:
         self._spelling = [*prompt.tokens, *generated]
         yield from text.finish()
         now = time.perf_counter()
+        self._check_files()
         assert reason is not None
         yield Finished(
             reason=reason,

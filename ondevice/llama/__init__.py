@@ -9,7 +9,7 @@ from ondevice.llama._log import start
 from ondevice.llama._model import Model
 from ondevice.llama._planes import FIRST_PLANE, PLANES, Planes, checksum, encode, scratch
 from ondevice.llama._planes import Shape as PlanesShape
-from ondevice.llama._product import multiply_rows
+from ondevice.llama._product import MOST_COLUMNS, multiply_rows
 from ondevice.llama._quants import dequantize
 from ondevice.llama._sampling import Sampler
 from ondevice.llama._template import ChatTemplate
@@ -17,6 +17,7 @@ from ondevice.llama._waiting import Waiting, should_sleep
 
 __all__ = [
     "FIRST_PLANE",
+    "MOST_COLUMNS",
     "OP_CUSTOM",
     "OP_MUL_MAT",
     "OP_NONE",
