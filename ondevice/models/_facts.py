@@ -9,7 +9,8 @@ from ondevice.models import _library, _own
 from ondevice.models._catalogue import catalogue
 from ondevice.models._records import InstalledModel, Place, Recipe
 from ondevice.ram.need import Need, need
-from ondevice.weights import gguf
+from ondevice.weights import gguf, runnable
+from ondevice.weights.gguf import GGUFFile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +66,11 @@ def _of_recipe(recipe: Recipe) -> Facts:
 
 
 def _of_model(model: InstalledModel) -> Facts:
-    file = gguf.read(model.path)
+    with runnable.blamed(model.path):
+        return _of_file(model, gguf.read(model.path))
+
+
+def _of_file(model: InstalledModel, file: GGUFFile) -> Facts:
     provenance = _own.read_provenance(model.path.parent) if model.place == "ondevice" else None
     return Facts(
         name=model.name,

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ondevice.errors import ModelFileError
-from ondevice.weights import gguf
+from ondevice.weights import gguf, runnable
 
 _MAX_ENTRIES = 5000  # files and folders that are looked at below one folder
 _MAX_LICENSE = 40  # characters
@@ -94,7 +94,8 @@ class Nature(NamedTuple):
 def nature(path: Path) -> Nature | None:
     """What the file says of itself, or None if it is no GGUF file that can be read."""
     try:
-        summary = gguf.read_summary(path)
+        with runnable.blamed(path):
+            summary = gguf.read_summary(path)
     except ModelFileError:
         return None
     kind, architecture = summary.get("general.type"), summary.get("general.architecture")

@@ -14,14 +14,13 @@ from itertools import pairwise
 from typing import Literal, get_args
 
 from ondevice.engine.messages import KVType, Preference
-from ondevice.errors import MemoryShortError
+from ondevice.errors import MemoryShortError, ModelFileError
 from ondevice.ram.available import AvailableRam
 from ondevice.ram.need import Need, need
 from ondevice.ram.speeds import Speeds
 from ondevice.weights.gguf import GGUFFile
 from ondevice.weights.placement import Placement, Placements, least_bytes
 
-_STACK = "ondevice.stack.version"  # the key that tells a stack
 _CONTEXTS = (4096, 3072, 2048, 1536, 1024)  # tokens that are tried if no length is asked for
 PROMPT = 512  # tokens of the prompt whose first token is foretold
 _LAST = 1000.0  # by which a way is worth less that is only taken when there is no other
@@ -123,8 +122,14 @@ def plan(
 
     ``drafter`` is a smaller model of the same vocabulary, to be used if weights are streamed and it
     fits. Raises :class:`MemoryShortError` if there is no way, with what is missing and what would
-    do: a shorter context, else what ``instead`` says, a sentence that names another model.
+    do: a shorter context, else what ``instead`` says, a sentence that names another model; and
+    :class:`ModelFileError` if the file holds nothing to compute with.
     """
+    if not file.n_blocks or not any(elements for _, elements in _multiplied(file, 1)):
+        raise ModelFileError(
+            f"{file.path} holds nothing to compute with: it is no language model. "
+            "Choose another file."
+        )
     found = list(_ways(file, ram, speeds, n_ctx, kv_type, drafter))
     if not found:
         least = least_ram(file, n_ctx, kv_type)
@@ -161,7 +166,7 @@ def _bounds(file: GGUFFile, n_ctx: int, kv_type: KVType) -> tuple[int, Need]:
 
 def is_stack(file: GGUFFile) -> bool:
     """Told from the header alone: what reads stacks brings native code along."""
-    return file.number(_STACK) > 0
+    return file.is_stack
 
 
 def best(plans: Sequence[Plan], preference: Preference = "balanced") -> Plan:

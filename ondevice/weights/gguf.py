@@ -26,6 +26,7 @@ from ondevice.weights._gguf_front import (
     read_front,
     read_summary,
 )
+from ondevice.weights._gguf_sense import STACK, faults
 from ondevice.weights.tensor_types import FILE_TYPES
 
 __all__ = [
@@ -40,7 +41,6 @@ __all__ = [
     "read_summary",
 ]
 
-_MAX_BLOCKS = 512  # llama.cpp's own limit
 _MAX_PARTS = 256  # of a split model
 _ROWS = ("token_embd", "per_layer_token_embd", "position_embd", "token_types")  # looked up
 _SPLIT_NAME = re.compile(r"(?P<prefix>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.DOTALL)
@@ -145,12 +145,13 @@ class GGUFFile:
         return max(sizes, key=sizes.__getitem__)
 
     @property
+    def is_stack(self) -> bool:
+        """Whether it is a stack of ours, whose size is a dial."""
+        return self.number(STACK) > 0
+
+    @property
     def n_blocks(self) -> int:
-        """Raises :class:`ModelFileError` for a number that no model has."""
-        n_blocks = self.hyperparameter("block_count")
-        if not 0 <= n_blocks <= _MAX_BLOCKS:
-            raise damaged(self.path, f"it claims {n_blocks} blocks")
-        return n_blocks
+        return self.hyperparameter("block_count")
 
     @property
     def n_ctx_train(self) -> int:
@@ -213,7 +214,8 @@ def read(path: Path) -> GGUFFile:
     """What the GGUF file at ``path`` holds; any part of a split one stands for the whole.
 
     Raises :class:`ModelFileError` if it is not a GGUF file that llama.cpp could load: missing,
-    unreadable, foreign, damaged, cut short, or a part without its siblings.
+    unreadable, foreign, damaged, cut short, a part without its siblings, or of numbers that no
+    model has.
     """
     front = read_front(path)
     paths = _all_parts(path, front.metadata)
@@ -236,6 +238,8 @@ def read(path: Path) -> GGUFFile:
         raise damaged(path, f"all parts hold {len(tensors)} tensors, and should {n_tensors}")
     if not isinstance(front.metadata.get("general.architecture"), str):
         raise damaged(path, "it does not say what kind of model it is")
+    for fault in faults(front.metadata, tensors.values()):
+        raise damaged(path, fault)
     return GGUFFile(
         parts=tuple(part for part, _, _, _ in fronts),
         version=front.version,
