@@ -156,9 +156,13 @@ def _extreme(chance: Random, kind: int, value: int | float) -> int | float:
     if kind == BOOL:
         return not value
     bits = struct.calcsize(f"<{CODES[kind]}") * 8
-    low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if kind in (I8, I16, I32, I64) else (
-        0,
-        2**bits - 1,
+    low, high = (
+        (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+        if kind in (I8, I16, I32, I64)
+        else (
+            0,
+            2**bits - 1,
+        )
     )
     near = [0, 1, 2, 3, value - 1, value + 1, value * 2, value // 2, value + 2**16]
     wanted = chance.choice([*near, low, high, high // 2, high // 2 + 1, 513, 1 << 20])
@@ -313,11 +317,15 @@ def _name(file: File, chance: Random) -> None:
         case 2:
             first.name = b""
         case 3:
-            first.name += chance.choice([b".x", b"\0", b"\xff", ".².²".encode(), b".9.9", b"n" * 99])
+            first.name += chance.choice(
+                [b".x", b"\0", b"\xff", ".².²".encode(), b".9.9", b"n" * 99]
+            )
         case 4:
-            first.name = first.name.replace(b"blk.0", chance.choice([b"blk.99", b"blk.", b"blk.00"]))
+            first.name = first.name.replace(
+                b"blk.0", chance.choice([b"blk.99", b"blk.", b"blk.00"])
+            )
         case _:
-            first.name = f"blk.{10**chance.randrange(40)}.x".encode()
+            first.name = f"blk.{10 ** chance.randrange(40)}.x".encode()
 
 
 def _tensors(file: File, chance: Random) -> None:
@@ -349,7 +357,9 @@ def _offset(file: File, chance: Random) -> None:
 def _counts(file: File, chance: Random) -> None:
     ours = len(file.tensors), len(file.keys)
     strange = (0, 1, ours[0] - 1, ours[0] + 1, 65536, 2**31, 2**63)
-    file.counts = chance.choice([(chance.choice(strange), ours[1]), (ours[0], chance.choice(strange))])
+    file.counts = chance.choice(
+        [(chance.choice(strange), ours[1]), (ours[0], chance.choice(strange))]
+    )
 
 
 def _numbers_in_data(file: File, chance: Random) -> None:

@@ -23,7 +23,8 @@ from ondevice.weights import gguf
 from ondevice.weights.drafting import ModelDrafter
 from ondevice.weights.gguf import GGUFFile
 from ondevice.weights.placement import most_bytes
-from ondevice.weights.vocabulary import check_vocabulary
+from ondevice.weights.runnable import blamed
+from ondevice.weights.vocabulary import check_tokens, check_vocabulary
 from ondevice.weights.window import Window
 
 _GROWTH = 2  # times: a context that grows does so by that, where there is room
@@ -92,6 +93,8 @@ def hold(request: Load, on_progress: Callable[[float], None], cancel: threading.
         preference=request.prefer,
         instead=partial(_instead, ram),
     )
+    with blamed(file.path):
+        check_tokens(file)
     weights: Window | Stack | None = None
     drafter: ModelDrafter | None = None
     with ExitStack() as stack:

@@ -27,6 +27,7 @@ _MAX_HEADER_BYTES = 128 << 20  # everything before the tensor data; large vocabu
 _MAX_KEYS = 1024
 _MAX_TENSORS = 1 << 16
 _MAX_NAME = 63  # bytes of a tensor's name; ggml keeps 64 with the final zero
+_MAX_ELEMENTS = 1 << 46  # of a tensor; no model has as many in all
 _KEPT_ELEMENTS = 512  # longer arrays (the vocabulary) stay on the disk
 
 _WINDOW = 1 << 19  # bytes read from the file at once
@@ -34,6 +35,8 @@ _BLOCK_NAME = re.compile(r"blk\.(\d+)\.")
 
 _U32 = struct.Struct("<I")
 _U64 = struct.Struct("<Q")
+#: Of a tensor info with so many dimensions, what follows their number: shape, type, offset.
+_REST = tuple(struct.Struct(f"<{n_dims}QIQ") for n_dims in range(5))
 _BOOL, _STRING, _ARRAY = 7, 8, 9
 _SCALARS: Mapping[int, struct.Struct] = MappingProxyType(
     {kind: struct.Struct(f"<{code}") for kind, code in enumerate("BbHhIifB  Qqd") if code != " "}
@@ -214,7 +217,7 @@ def _tensor_bytes(name: str, shape: tuple[int, ...], kind: int) -> int:
         raise _Damage(f"its tensor {name!r} has the unknown type {kind}")
     _, block, block_bytes = TENSOR_TYPES[kind]
     n_elements = math.prod(shape)
-    if not 0 < n_elements < 1 << 63 or shape[0] % block:
+    if not 0 < n_elements < _MAX_ELEMENTS or shape[0] % block:
         raise _Damage(f"its tensor {name!r} has the impossible shape {shape}")
     return n_elements // block * block_bytes
 
@@ -326,7 +329,5 @@ class _Cursor:
         (n_dims,) = self.unpack(_U32)
         if not 1 <= n_dims <= 4:
             raise _Damage(f"its tensor {name!r} has {n_dims} dimensions")
-        shape = tuple(self.unpack(_U64)[0] for _ in range(n_dims))
-        (kind,) = self.unpack(_U32)
-        (offset,) = self.unpack(_U64)
-        return name, shape, kind, offset
+        *shape, kind, offset = self.unpack(_REST[n_dims])
+        return name, tuple(shape), kind, offset

@@ -15,9 +15,10 @@ _MOST_BLOCKS = 512  # LLAMA_MAX_LAYERS
 _MOST_EXPERTS = 512  # LLAMA_MAX_EXPERTS
 _MOST_TOKENS = 1 << 22  # of a vocabulary; the largest ones have 2^18
 _MOST_HEADS = 1 << 14
-#: Types that hold intermediate results, and numbers that are no weights. Tables of numbers of
-#: tokens or experts are I32.
-_NO_WEIGHTS = frozenset({"Q8_1", "Q8_K", "I8", "I16", "I64", "F64"})
+#: Types of intermediate results, and of numbers that are no weights.
+_NO_WEIGHTS = frozenset({"Q8_1", "Q8_K", "I8", "I16", "I32", "I64", "F64"})
+#: Tables of numbers of tokens and experts may be of integers.
+_TABLES = ("tid2eid", "d2t", "t2d")
 STACK = "ondevice.stack.version"  # the key that tells a stack; its planes are stored as I8
 _ROPE_SCALING = frozenset({"none", "linear", "yarn", "longrope"})
 #: Architectures for which a single expert means that there are none.
@@ -60,8 +61,23 @@ class _Hyperparameters:
 
 def _in_types(tensors: Iterable[TensorInfo], *, is_stack: bool) -> Iterator[str]:
     for tensor in tensors:
-        if tensor.type_name in _NO_WEIGHTS and not (is_stack and tensor.type_name == "I8"):
-            yield f"its tensor {tensor.name!r} is of type {tensor.type_name}, which no weights have"
+        kind = tensor.type_name
+        if kind == "F32" or any(table in tensor.name for table in _TABLES):
+            continue
+        if kind in _NO_WEIGHTS and not (is_stack and kind == "I8"):
+            yield f"its tensor {tensor.name!r} is of type {kind}, which no weights have"
+        elif len(tensor.shape) == 1 and _is_added(tensor.name):
+            yield f"its tensor {tensor.name!r} is of type {kind} and is computed with in F32 only"
+
+
+def _is_added(name: str) -> bool:
+    """Whether a vector is added to or multiplied with each element of what is computed.
+
+    The gates of experts are multiplied as matrices are.
+    """
+    return name.startswith(("blk.", "output_norm", "token_embd_norm", "rope_")) and (
+        "gate_inp" not in name
+    )
 
 
 def _in_blocks(about: _Hyperparameters) -> Iterator[str]:

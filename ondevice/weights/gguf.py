@@ -88,6 +88,27 @@ class GGUFFile:
     def n_params(self) -> int:
         return sum(math.prod(tensor.shape) for tensor in self.tensors.values())
 
+    @cached_property
+    def n_active_params(self) -> int:
+        """Of these, what is used for one token: of the experts a few."""
+        if not self.n_experts:
+            return self.n_params
+        experts = sum(math.prod(t.shape) for t in self.tensors.values() if "_exps" in t.name)
+        return self.n_params - experts + experts * self.n_experts_used // self.n_experts
+
+    @cached_property
+    def multiplied(self) -> Mapping[str, float]:
+        """Type → elements of it that a token is multiplied with, the output layer left out."""
+        share = self.n_experts_used / self.n_experts if self.n_experts else 1.0
+        elements: dict[str, float] = {}
+        for tensor in self.tensors.values():
+            if len(tensor.shape) < 2 or tensor.name in self.read_by_row:
+                continue
+            if tensor is not self.output_layer:
+                part = math.prod(tensor.shape) * (share if "_exps" in tensor.name else 1.0)
+                elements[tensor.type_name] = elements.get(tensor.type_name, 0.0) + part
+        return elements
+
     # ------------------------------------------------------- metadata, typed
 
     def text(self, key: str) -> str | None:
@@ -230,7 +251,9 @@ def read(path: Path) -> GGUFFile:
             raise damaged(part, "its name and its content say different parts of a model")
         if tensors.keys() & infos.keys():
             raise damaged(part, "it repeats tensors of another part")
-        tensors |= {name: replace(info, part=number) for name, info in infos.items()}
+        tensors |= (
+            {name: replace(info, part=number) for name, info in infos.items()} if number else infos
+        )
     if not tensors:
         raise damaged(path, "it holds no weights")
     n_tensors = front.metadata.get("split.tensors.count", len(tensors))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import mmap
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -60,10 +61,16 @@ def check(file: GGUFFile) -> None:
             f"{file.path} is no language model: it has {n_tensors} tensors in {file.n_blocks} "
             "blocks. Download it again, or remove it."
         )
+    in_matrices = sum(math.prod(t.shape) for t in file.tensors.values() if len(t.shape) > 1)
+    if in_matrices * 2 < file.n_params:
+        raise ModelFileError(
+            f"{file.path} is no language model: most of its numbers are in no matrix. "
+            "Download it again, or remove it."
+        )
     if not is_known(architecture):
         raise ModelFileError(
-            f"{file.path} is of the architecture {architecture[:40]!r}, which this version does not "
-            "know. The file may be damaged, or need a newer ondevice."
+            f"{file.path} is of the architecture {architecture[:40]!r}, which is not known here. "
+            "The file may be damaged, or need a newer ondevice."
         )
 
 
