@@ -83,17 +83,18 @@ def hold(request: Load, on_progress: Callable[[float], None], cancel: threading.
 
     file = gguf.read(Path(request.path))
     ram = _ram(request)
-    chosen = plan(
-        file,
-        ram,
-        speeds.known(),
-        n_ctx=request.n_ctx,
-        kv_type=request.kv_type,
-        drafter=_drafter_of(request, file),
-        preference=request.prefer,
-        instead=partial(_instead, ram),
-    )
+    small = _drafter_of(request, file)
     with blamed(file.path):
+        chosen = plan(
+            file,
+            ram,
+            speeds.known(),
+            n_ctx=request.n_ctx,
+            kv_type=request.kv_type,
+            drafter=small,
+            preference=request.prefer,
+            instead=partial(_instead, ram),
+        )
         check_tokens(file)
     weights: Window | Stack | None = None
     drafter: ModelDrafter | None = None

@@ -135,12 +135,17 @@ def plan(
         shorter = next((c for c, n_bytes in fitting if n_bytes <= ram.usable), None)
         hint = f"A context of {shorter} tokens fits: --ctx {shorter}" if shorter else instead()
         raise MemoryShortError(
-            f"{file.name} needs at least {_mb(least)} of RAM, even with most of its weights read "
+            f"{_called(file)} needs at least {_mb(least)} of RAM, even with most of its weights read "
             f"from the disk for each token, and {_mb(ram.usable)} can be used ({ram.source}: "
             f"{_mb(ram.total)}): {_mb(least - ram.usable)} are missing. {hint}"
         )
     wanted = [way for way in found if way.kind != "window" or way.drafter is drafter]
     return max(wanted or found, key=lambda way: way.worth(preference))
+
+
+def _called(file: GGUFFile) -> str:
+    """What the model calls itself, and the file, which may be one of several of that name."""
+    return file.name if file.name == file.path.stem else f"{file.name} ({file.path.name})"
 
 
 def least_ram(file: GGUFFile, n_ctx: int | None = None, kv_type: KVType | None = None) -> int:
