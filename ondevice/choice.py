@@ -46,6 +46,8 @@ def choose(settings: Settings, name: str | None = None) -> Choice:
         model, why = _best(settings, ram)
     else:
         model = models.find(name)
+    if "adapter" in model.not_used:
+        why = f"{why} {model.place} adds an adapter to {model.name}, which is not applied.".strip()
     request = settings.load_request(model)
     if model.place != "server" and settings.draft is None:
         drafter = _drafter(model, settings, ram)

@@ -83,7 +83,7 @@ def of_installed(
     """How a model on disk runs."""
     fit = Fit(name=model.name, on_disk=True, size_bytes=model.size_bytes, how="")
     if model.missing:
-        return replace(fit, how=f"{len(model.missing)} parts are missing")
+        return replace(fit, how=model.lacks)
     try:
         chosen = plan_of(model.path, settings, ram, speeds)
     except (ModelFileError, MemoryShortError) as error:

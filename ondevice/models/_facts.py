@@ -26,6 +26,8 @@ class Facts:
     parameters: str
     quantization: str
     context: int  # tokens it was trained on
+    aliases: tuple[str, ...] = ()  # other names of the same file
+    not_used: tuple[str, ...] = ()  # what the app adds to the model, and ondevice does not
     paths: tuple[str, ...] = ()
     sha256: tuple[str, ...] = ()  # of each path, if it was checked
     architecture: str | None = None
@@ -82,6 +84,8 @@ def _of_file(model: InstalledModel, file: GGUFFile) -> Facts:
         parameters=_rounded(file.n_params),
         quantization=file.quantization,
         context=file.n_ctx_train,
+        aliases=model.aliases,
+        not_used=model.not_used,
         paths=tuple(str(part.path) for part in file.parts),
         sha256=provenance.sha256 if provenance else (),
         architecture=file.architecture,

@@ -33,7 +33,7 @@ class Files(NamedTuple):
 
 def stem(path: Path) -> str:
     """The file's name without its ending and the number of the part."""
-    return re.sub(r"(-\d{5}-of-\d{5})?\.gguf$", "", path.name)
+    return re.sub(r"(-\d{5}-of-\d{5})?\.gguf$", "", path.name, flags=re.IGNORECASE)
 
 
 def walk(folder: Path, depth: int) -> Iterator[Path]:
@@ -72,7 +72,7 @@ def models(files: Iterable[Path]) -> Iterator[Files]:
     """The models among these files; the parts of a split one are one model."""
     groups: dict[Path, tuple[list[str], list[Path]]] = {}  # first part → names, files there
     for file in files:
-        if file.suffix == ".gguf":
+        if file.suffix.lower() == ".gguf":
             names = gguf.part_names(file.name)
             groups.setdefault(file.with_name(names[0]), (names, []))[1].append(file)
     for first, (names, there) in groups.items():

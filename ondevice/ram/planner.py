@@ -135,8 +135,8 @@ def plan(
         shorter = next((c for c, n_bytes in fitting if n_bytes <= ram.usable), None)
         hint = f"A context of {shorter} tokens fits: --ctx {shorter}" if shorter else instead()
         raise MemoryShortError(
-            f"{_called(file)} needs at least {_mb(least)} of RAM, even with most of its weights read "
-            f"from the disk for each token, and {_mb(ram.usable)} can be used ({ram.source}: "
+            f"{_called(file)} needs at least {_mb(least)} of RAM, even with most of its weights "
+            f"read from the disk for each token, and {_mb(ram.usable)} can be used ({ram.source}: "
             f"{_mb(ram.total)}): {_mb(least - ram.usable)} are missing. {hint}"
         )
     wanted = [way for way in found if way.kind != "window" or way.drafter is drafter]

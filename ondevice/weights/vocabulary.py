@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 import numpy as np
 
-from ondevice.errors import UsageError
+from ondevice.errors import ModelFileError, UsageError
 from ondevice.weights._gguf_front import damaged
 from ondevice.weights.gguf import ArrayOnDisk, GGUFFile
 
 _NO_TOKENIZER = ("none", "no_vocab")
+_WITHOUT_BYTES = ("bert", "rwkv")  # tokenizers that have no tokens for single bytes
 _N_BYTES = 256
-_TEXT = 8  # GGUF's number of that type
+_BYTE, _HEX_END = 6, 5  # the kind of a token, and the end of the number in "<0x41>"
+_INT32, _TEXT = 5, 8  # GGUF's numbers of these types
 _LENGTH = struct.Struct("<Q")
 _ESCAPED = re.compile(rb"\\(x[0-9a-fA-F]{2}|.)", re.DOTALL)
 _ESCAPES: Mapping[bytes, bytes] = MappingProxyType({b"t": b"\t", b"n": b"\n", b"r": b"\r"})
@@ -45,7 +47,9 @@ def check_tokens(file: GGUFFile) -> None:
     Only who loads the model asks for it: reading a large vocabulary takes a twentieth of a second.
     """
     kind = file.text("tokenizer.ggml.model")
-    texts = [] if kind in _NO_TOKENIZER else list(_texts(file))
+    if kind in _NO_TOKENIZER:
+        raise ModelFileError(f"{file.path} cannot chat: it has no vocabulary. Choose another file.")
+    texts = list(_texts(file))
     # Numbers in place of the texts: a set of those would take 30 MB for a large vocabulary.
     numbers = np.fromiter(map(hash, texts), np.int64, len(texts))
     if len(np.unique(numbers)) < len(texts):
@@ -54,6 +58,9 @@ def check_tokens(file: GGUFFile) -> None:
             if text in seen:
                 raise damaged(file.path, f"its token {token}, {_shown(text)}, comes twice")
             seen.add(text)
+    of_bytes = [text for text, its in zip(texts, _types(file), strict=False) if its == _BYTE]
+    if of_bytes and (kind in _WITHOUT_BYTES or min(map(len, of_bytes)) < _HEX_END):
+        raise damaged(file.path, f"its token {_shown(min(of_bytes, key=len))} stands for no byte")
     match kind:
         case "llama":  # what has no token is spelled in bytes: all of them, or none
             n_bytes = len({f"<0x{byte:02X}>".encode() for byte in range(256)}.intersection(texts))
@@ -82,6 +89,15 @@ def _texts(file: GGUFFile) -> Iterator[bytes]:
         (length,) = _LENGTH.unpack_from(data, at)
         at += _LENGTH.size + length
         yield data[at - length : at] or f"[EMPTY_{token}]".encode()
+
+
+def _types(file: GGUFFile) -> Sequence[int]:
+    """What kind of token each is; empty if the file does not say, or not in the usual way."""
+    types = file.metadata.get("tokenizer.ggml.token_type")
+    if isinstance(types, ArrayOnDisk) and types.element_type == _INT32:
+        numbers = np.fromfile(file.path, "<i4", types.length, offset=types.offset)
+        return list(map(int, numbers))
+    return [each for each in types if isinstance(each, int)] if isinstance(types, tuple) else []
 
 
 def _unescaped(text: bytes) -> bytes:
