@@ -24,7 +24,7 @@ def installed() -> list[InstalledModel]:
     """
     found: dict[Path, InstalledModel] = {}
     for model in (*_own.models(), *_other_apps.models()):
-        path = model.path.resolve()
+        path = Path(os.path.realpath(model.path))  # that of pathlib fails for a link in a circle
         known = found.setdefault(path, _with_recipe(model))
         if model.name not in (known.name, *known.aliases):
             found[path] = replace(known, aliases=(*known.aliases, model.name))
