@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -17,9 +16,8 @@ from ondevice.errors import MemoryShortError, ModelFileError
 from ondevice.models import InstalledModel
 from ondevice.ram import planner, speeds
 from ondevice.ram.available import AvailableRam
-from ondevice.ram.instead import instead
 from ondevice.ram.planner import Plan
-from ondevice.weights import gguf
+from ondevice.weights import runnable
 from ondevice.weights.gguf import GGUFFile
 from ondevice.weights.vocabulary import share_vocabulary
 
@@ -48,6 +46,8 @@ def choose(settings: Settings, name: str | None = None) -> Choice:
         model, why = _best(settings, ram)
     else:
         model = models.find(name)
+    if "adapter" in model.not_used:
+        why = f"{why} {model.place} adds an adapter to {model.name}, which is not applied.".strip()
     request = settings.load_request(model)
     if model.place != "server" and settings.draft is None:
         drafter = _drafter(model, settings, ram)
@@ -60,23 +60,28 @@ def _best(settings: Settings, ram: AvailableRam) -> tuple[InstalledModel, str]:
     if not there:
         return models.find(FIRST), ""  # which says how to get it
     if len(there) == 1:
+        runnable.read(there[0].path)  # or it is not tried by itself
         return there[0], ""
     plans: dict[Path, Plan] = {}
     least: dict[int, GGUFFile] = {}
+    refused: dict[Path, ModelFileError] = {}  # ``ondevice fit`` tells of them
     for model in there:
         try:
-            file = gguf.read(model.path)
-        except ModelFileError:
-            continue  # ``ondevice fit`` says why
-        if file.chat_template is None:
-            continue
-        least[planner.least_ram(file, settings.ctx, settings.kv_type)] = file
-        with suppress(MemoryShortError):
-            plans[model.path] = _plan(file, settings, ram)
+            file = runnable.read(model.path)
+            if file.chat_template is None:
+                continue
+            with runnable.blamed(model.path):
+                least[planner.least_ram(file, settings.ctx, settings.kv_type)] = file
+            with suppress(MemoryShortError):
+                plans[model.path] = _plan(file, settings, ram)
+        except ModelFileError as error:
+            refused[model.path] = error
+    if len(refused) == len(there):
+        raise refused[there[0].path]
     if not plans:
         if least:
             _plan(least[min(least)], settings, ram)  # which says what is missing
-        return there[0], ""
+        return next(model for model in there if model.path not in refused), ""
     chosen = planner.best(list(plans.values()), settings.prefer)
     model = next(m for m in there if plans.get(m.path) is chosen)
     return model, (
@@ -89,13 +94,16 @@ def _best(settings: Settings, ram: AvailableRam) -> tuple[InstalledModel, str]:
 def _drafter(model: InstalledModel, settings: Settings, ram: AvailableRam) -> Path | None:
     """What makes a model that is larger than RAM faster, for all the RAM that it takes itself."""
     try:
-        target = gguf.read(model.path)
+        target = runnable.read(model.path)
         alone = _plan(target, settings, ram)
     except (ModelFileError, MemoryShortError):
         return None  # the engine says why
     if alone.kind != "window":
         return None
-    drafted = [(_plan(target, settings, ram, drafter), drafter) for drafter in drafters_for(target)]
+    drafted: list[tuple[Plan, GGUFFile]] = []
+    for drafter in drafters_for(target):
+        with suppress(ModelFileError):
+            drafted.append((_plan(target, settings, ram, drafter), drafter))
     best = max([(alone, target), *drafted], key=lambda each: each[0].worth(settings.prefer))
     return best[0].drafter.path if best[0].drafter else None
 
@@ -106,23 +114,16 @@ def drafters_for(target: GGUFFile) -> Iterator[GGUFFile]:
         if model.missing or model.size_bytes * _SMALLER > target.file_bytes:
             continue
         try:
-            file = gguf.read(model.path)
+            file = runnable.read(model.path)
+            with runnable.blamed(model.path):
+                fits = not planner.is_stack(file) and share_vocabulary(file, target)
         except ModelFileError:
             continue
-        if not planner.is_stack(file) and share_vocabulary(file, target):
+        if fits:
             yield file
 
 
 def _plan(
     file: GGUFFile, settings: Settings, ram: AvailableRam, drafter: GGUFFile | None = None
 ) -> Plan:
-    return planner.plan(
-        file,
-        ram,
-        speeds.known(),
-        n_ctx=settings.ctx,
-        kv_type=settings.kv_type,
-        drafter=drafter,
-        preference=settings.prefer,
-        instead=partial(instead, ram),
-    )
+    return fit.plan_file(file, settings, ram, speeds.known(), drafter)

@@ -18,7 +18,8 @@ from ondevice.ram.available import AvailableRam, parse_size
 from ondevice.ram.instead import BESIDE_WEIGHTS, instead
 from ondevice.ram.planner import Plan
 from ondevice.ram.speeds import Speeds
-from ondevice.weights import gguf
+from ondevice.weights import runnable
+from ondevice.weights.gguf import GGUFFile
 
 _READING = 8.0  # tokens a second
 
@@ -45,16 +46,29 @@ def usable_ram(settings: Settings) -> AvailableRam:
 def plan_of(path: Path, settings: Settings, ram: AvailableRam, speeds: Speeds) -> Plan:
     """How the model in this file would be run. Raises what reading it and the planner raise."""
     drafter = settings.drafter()
-    return planner.plan(
-        gguf.read(path),
-        ram,
-        speeds,
-        n_ctx=settings.ctx,
-        kv_type=settings.kv_type,
-        drafter=gguf.read(drafter) if drafter else None,
-        preference=settings.prefer,
-        instead=partial(instead, ram),
-    )
+    small = runnable.read(drafter) if drafter else None
+    return plan_file(runnable.read(path), settings, ram, speeds, small)
+
+
+def plan_file(
+    file: GGUFFile,
+    settings: Settings,
+    ram: AvailableRam,
+    speeds: Speeds,
+    drafter: GGUFFile | None = None,
+) -> Plan:
+    """As :func:`plan_of`, for a file that was read; ``drafter`` may be used."""
+    with runnable.blamed(file.path):
+        return planner.plan(
+            file,
+            ram,
+            speeds,
+            n_ctx=settings.ctx,
+            kv_type=settings.kv_type,
+            drafter=drafter,
+            preference=settings.prefer,
+            instead=partial(instead, ram),
+        )
 
 
 def recommended(fits: Iterable[Fit]) -> Fit | None:
@@ -69,7 +83,7 @@ def of_installed(
     """How a model on disk runs."""
     fit = Fit(name=model.name, on_disk=True, size_bytes=model.size_bytes, how="")
     if model.missing:
-        return replace(fit, how=f"{len(model.missing)} parts are missing")
+        return replace(fit, how=model.lacks)
     try:
         chosen = plan_of(model.path, settings, ram, speeds)
     except (ModelFileError, MemoryShortError) as error:

@@ -2,24 +2,39 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
+import re
 import resource
 import struct
 import threading
 import time
+import tracemalloc
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import gguf_mutants
 import pytest
+import shapes
 import tiny_model
+from gguf_mutants import File, Key
 
 from ondevice.engine import Engine
 from ondevice.engine.messages import Generate, Load, Sampling, Turn
-from ondevice.errors import ModelFileError, OndeviceError
-from ondevice.weights import gguf
+from ondevice.errors import MemoryShortError, ModelFileError, OndeviceError
+from ondevice.models import _scan
+from ondevice.ram import planner
+from ondevice.ram.available import AvailableRam
+from ondevice.ram.need import need
+from ondevice.ram.process import of_process
+from ondevice.ram.speeds import USUAL
+from ondevice.weights import gguf, runnable
+from ondevice.weights.gguf import GGUFFile
+from ondevice.weights.tensor_types import TENSOR_TYPES
+from ondevice.weights.vocabulary import check_tokens
 
 READ_S, REPLY_S = 1.0, 10.0  # no file may keep us for longer
 
@@ -105,7 +120,7 @@ def test_flipped_bytes_in_a_real_model_never_break_the_reader(
         file.write(header)
         file.truncate(part.file_bytes)
     chance = random.Random(0)
-    for case in range(500):
+    for case in range(150):
         where = chance.randrange(tensor_infos if case % 2 else 0, len(header))
         with path.open("r+b") as file:
             file.seek(where)
@@ -262,6 +277,9 @@ def reply(engine: Engine, path: Path) -> str:
         try:
             engine.load(Load(path=str(path), n_ctx=64, n_threads=1))
             *_, last = engine.generate(request)
+        except (ModelFileError, MemoryShortError) as error:
+            assert path.name in str(error)
+            return type(error).__name__
         except OndeviceError as error:
             assert str(error)
             return type(error).__name__
@@ -270,19 +288,208 @@ def reply(engine: Engine, path: Path) -> str:
     return type(last).__name__
 
 
-def test_the_app_survives_every_damaged_file(
-    tiny: bytes, header_bytes: int, tmp_path: Path
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
+    """Models to make mutants of."""
+    folder = tmp_path_factory.mktemp("sound")
+    writers = [
+        tiny_model.write(folder / "dense.gguf"),
+        tiny_model.write(folder / "experts.gguf", 4),
+        tiny_model.write(folder / "untied.gguf", tied=False),
+    ]
+    return [path.read_bytes() for path in writers]
+
+
+@pytest.mark.random
+def test_a_mutant_is_refused_or_planned_soon(
+    sound: list[bytes], rounds: Callable[[int], Iterator[random.Random]], tmp_path: Path
+) -> None:
+    path = tmp_path / "mutant.gguf"
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    outcomes = Counter[str]()
+    for chance in rounds(200):
+        what, data = gguf_mutants.mutant(chance.choice(sound), chance)
+        path.write_bytes(data)
+        started = time.process_time()
+        outcomes[planned(path)] += 1
+        assert time.process_time() - started < READ_S, what
+    assert min(outcomes["planned"], outcomes["refused"]) > 20  # both ways are taken
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 300_000  # kB
+
+
+def planned(path: Path) -> str:
+    """What comes of listing, reading and planning a file; it may fail only as ours, by name."""
+    _scan.nature(path)
+    try:
+        file = runnable.read(path)
+        need(file)
+        for usable in (10**11, file.weights_bytes // 2 + 70_000_000):
+            planner.plan(file, AvailableRam(usable, usable, "all RAM"), USUAL)
+    except (ModelFileError, MemoryShortError) as error:
+        assert path.name in str(error)
+        assert "cannot be used" not in str(error)  # the cause is known, and not just caught
+        return "refused"
+    return "planned"
+
+
+@pytest.mark.random
+def test_the_app_survives_every_mutant(
+    sound: list[bytes], rounds: Callable[[int], Iterator[random.Random]], tmp_path: Path
 ) -> None:
     """What the reader accepts goes to llama.cpp. It may crash there, and the next reply works."""
-    sound = tmp_path / "sound.gguf"
-    sound.write_bytes(tiny)
+    healthy = tmp_path / "healthy.gguf"
+    healthy.write_bytes(sound[0])
     outcomes = Counter[str]()
     with Engine(log=tmp_path / "engine.log") as engine:
-        for seed in range(200):
-            path = tmp_path / f"{seed}.gguf"  # never the same: the engine may have it mapped
-            path.write_bytes(flipped(tiny, header_bytes, seed))
+        for number, chance in enumerate(rounds(40)):
+            path = tmp_path / f"{number}.gguf"  # never the same: the engine may have it mapped
+            what, data = gguf_mutants.mutant(chance.choice(sound), chance)
+            path.write_bytes(data)
             outcomes[reply(engine, path)] += 1
+            if engine.pid and (own := of_process(engine.pid)):
+                assert own.resident < 1_000_000_000, what
             path.unlink()
-        assert reply(engine, sound) == "Finished"
-    assert outcomes["ModelFileError"] > 50
-    assert outcomes["Finished"] > 20  # flips that change a number or a word, and no structure
+        assert reply(engine, healthy) == "Finished"
+    assert outcomes["ModelFileError"] > 5
+    assert outcomes["Finished"] > 5
+
+
+# ------------------------------------------------------------------ what no model has
+
+
+def changed(ending: str, value: object, kind: int | None = None) -> Callable[[File], None]:
+    """Sets a hyperparameter of the file; one that it has not needs its ``kind``."""
+
+    def change(file: File) -> None:
+        key = file.key(ending)
+        if key is None:
+            assert kind is not None
+            key = Key(f"llama.{ending}".encode(), kind, value)
+            file.keys.append(key)
+        key.value, key.kind = value, key.kind if kind is None else kind
+
+    return change
+
+
+def retyped(ending: str, kind: str) -> Callable[[File], None]:
+    def change(file: File) -> None:
+        (number,) = (n for n, each in TENSOR_TYPES.items() if each.name == kind)
+        for tensor in file.tensors:
+            if tensor.name.endswith(ending.encode()):
+                tensor.kind = number
+                tensor.data = bytes(gguf_mutants.size_of(tensor.shape, number))
+
+    return change
+
+
+U32, F32 = gguf_mutants.U32, gguf_mutants.F32
+ARRAY, TEXT = gguf_mutants.ARRAY, gguf_mutants.TEXT
+NONSENSE: dict[str, tuple[Callable[[File], None], str]] = {
+    "many blocks": (changed("block_count", 513), "513 blocks"),
+    "drafting blocks": (changed("nextn_predict_layers", 3, U32), "3 of its 2 blocks"),
+    "more experts in use": (changed("expert_used_count", 5), "uses 5 of 4 experts"),
+    "no expert in use": (changed("expert_used_count", 0), "uses none"),
+    "no experts": (changed("expert_count", 0), "uses 2 of 0 experts"),
+    "many experts": (changed("expert_count", 513), "513 experts"),
+    "many groups": (changed("expert_group_count", 4, U32), "in 4 groups"),
+    "odd groups": (changed("expert_group_count", 3, U32), "in 3 groups"),
+    "no group in use": (changed("expert_group_count", 2, U32), "0 of them in use"),
+    "negative epsilon": (changed("rms_epsilon", -1.0), "epsilon of its norms is -1.0"),
+    "no epsilon": (changed("rms_epsilon", math.nan), "epsilon of its norms is nan"),
+    "endless epsilon": (changed("rms_epsilon", math.inf), "epsilon of its norms is inf"),
+    "heads that do not divide": (changed("head_count_kv", 3), "cannot share 3 heads"),
+    "heads of a block": (changed("head_count_kv", (U32, [4, 3]), ARRAY), "cannot share 3 heads"),
+    "many heads": (changed("head_count", 2**31), "2147483648 attention heads"),
+    "a new scaling": (changed("rope.scaling.type", b"magic", TEXT), "'magic'"),
+    **{
+        f"matrices in {kind}": (retyped("attn_q.weight", kind), f"of type {kind}, which no")
+        for kind in ("Q8_1", "I8", "I16", "I32", "I64", "F64")
+    },
+    **{
+        f"norms in {kind}": (retyped("attn_norm.weight", kind), f"of type {kind} and is computed")
+        for kind in ("Q8_0", "F16", "BF16")
+    },
+}
+
+
+@pytest.mark.parametrize("name", NONSENSE)
+def test_what_no_model_has_is_refused(sound: list[bytes], tmp_path: Path, name: str) -> None:
+    change, words = NONSENSE[name]
+    file = gguf_mutants.take_apart(sound[1])
+    change(file)
+    path = tmp_path / "nonsense.gguf"
+    path.write_bytes(gguf_mutants.put_together(file))
+    with pytest.raises(ModelFileError, match=re.escape(words)) as error:
+        gguf.read(path)
+    assert str(path) in str(error.value)
+
+
+def rwkv(tokens: list[bytes]) -> list[bytes]:
+    plain = [f"\\x{byte:02x}".encode() for byte in range(256)]
+    return [b"<s>", *plain, *tokens]
+
+
+VOCABULARIES: dict[str, tuple[str, list[bytes], str]] = {
+    "a token twice": ("gpt2", [b"a", b"b", b"a"], "token 2, 'a', comes twice"),
+    "the name of an empty one": ("gpt2", [b"", b"[EMPTY_0]"], "comes twice"),
+    "a byte less": ("llama", [f"<0x{b:02X}>".encode() for b in range(255)], "1 of the 256 bytes"),
+    "no first byte": ("rwkv", [t for t in rwkv([b"hello"]) if t != b"\\x68"], "b'h' is no token"),
+    "none": ("no_vocab", [], "it has no vocabulary"),
+}
+SOUND_VOCABULARIES: dict[str, tuple[str, list[bytes]]] = {
+    "empty ones": ("gpt2", [b"a", b"", b"", b"b"]),
+    "all bytes": ("llama", [f"<0x{byte:02X}>".encode() for byte in range(256)]),
+    "no bytes": ("llama", [b"a", b"b", b"c"]),
+    "what is no text": ("gpt2", [b"\xff", b"\xfe", b"\xff\xfe"]),
+    "world": ("rwkv", rwkv([b"hello", b"\\n\\n", b"\\\\", b"\\xe4\\xbd"])),
+    "a large one": ("gpt2", [f"token {number}".encode() for number in range(3000)]),
+}
+
+
+def with_vocabulary(path: Path, data: bytes, kind: str, tokens: list[bytes]) -> GGUFFile:
+    file = gguf_mutants.take_apart(data)
+    for ending, value in (("ggml.model", kind.encode()), ("ggml.tokens", (TEXT, tokens))):
+        key = file.key(ending)
+        assert key is not None
+        key.value = value
+    file.keys = [key for key in file.keys if not key.name.endswith((b"scores", b"token_type"))]
+    path.write_bytes(gguf_mutants.put_together(file))
+    return gguf.read(path)
+
+
+@pytest.mark.parametrize("name", VOCABULARIES)
+@pytest.mark.parametrize("more", [0, 1000], ids=["small", "large"])
+def test_a_vocabulary_that_ends_llama_cpp_is_refused(
+    sound: list[bytes], tmp_path: Path, name: str, more: int
+) -> None:
+    """Small ones are kept when the file is read, large ones stay on the disk."""
+    kind, tokens, words = VOCABULARIES[name]
+    tokens = [*tokens, *(f"{number}h".encode() for number in range(more))]
+    file = with_vocabulary(tmp_path / "words.gguf", sound[0], kind, tokens)
+    with pytest.raises(ModelFileError, match=re.escape(words)) as error:
+        check_tokens(file)
+    assert str(file.path) in str(error.value)
+
+
+@pytest.mark.parametrize("name", SOUND_VOCABULARIES)
+def test_a_vocabulary_that_works_is_taken(sound: list[bytes], tmp_path: Path, name: str) -> None:
+    check_tokens(with_vocabulary(tmp_path / "words.gguf", sound[0], *SOUND_VOCABULARIES[name]))
+
+
+def test_sound_models_of_all_shapes_are_taken(tmp_path: Path, default_model: Path) -> None:
+    for name in shapes.SHAPES:
+        runnable.read(shapes.write(tmp_path, name))
+    check_tokens(runnable.read(default_model))
+
+
+def test_a_long_text_is_not_kept(sound: list[bytes], tmp_path: Path) -> None:
+    file = gguf_mutants.take_apart(sound[0])
+    file.keys.append(Key(b"tokenizer.huggingface.json", TEXT, b"\xff" * 50_000_000))
+    path = tmp_path / "long.gguf"
+    path.write_bytes(gguf_mutants.put_together(file))
+    tracemalloc.start()
+    read = runnable.read(path)
+    assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    tracemalloc.stop()
+    assert read.length("tokenizer.huggingface.json") == 50_000_000
+    assert read.text("tokenizer.huggingface.json") is None

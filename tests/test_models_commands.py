@@ -41,7 +41,7 @@ def test_the_list_shows_what_is_on_disk_and_what_can_be_had(
     models.import_file(tiny)
     lines = printed(capfd, "list").splitlines()
     assert [line.split()[0] for line in lines[:3]] == ["big", "other", "tiny"]
-    assert "parts are missing" in lines[0]
+    assert "1 part is missing" in lines[0]
     assert all(word in lines[1] for word in ("mit", "LM Studio"))
     assert lines[2].endswith("ondevice")
     (default,) = (line for line in lines if line.startswith("smollm2-135m"))

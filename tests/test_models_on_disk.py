@@ -12,6 +12,9 @@ import gguf_files
 import pytest
 
 from ondevice import models, paths
+from ondevice.choice import choose
+from ondevice.cli import run
+from ondevice.config import Settings
 from ondevice.errors import ModelError, ModelFileError, ModelNotFound, UsageError
 from ondevice.models import InstalledModel
 
@@ -368,3 +371,166 @@ def test_other_apps_models_are_never_removed(user: Path) -> None:
         models.remove(str(path))
     assert path.exists()
     assert blob.exists()
+
+
+# ------------------------------------------------------------------ several snapshots and names
+
+
+def test_of_several_snapshots_the_one_of_the_main_branch_counts(user: Path) -> None:
+    cache = user / ".cache/huggingface/hub"
+    repo = cache / "models--someone--Repo"
+    old = [in_snapshot(repo, "a" * 40, name) for name in ("x.gguf", "only-old.gguf")]
+    new = in_snapshot(repo, "b" * 40, "x.gguf")
+    newest = in_snapshot(repo, "c" * 40, "x.gguf")
+    for age, link in enumerate([newest, new, old[0]]):
+        os.utime(link.parent, (1e9 - age, 1e9 - age))
+    assert [model.path for model in models.installed()] == [old[1], newest]
+    (repo / "refs").mkdir()
+    (repo / "refs" / "main").write_text("b" * 40)
+    assert [model.path for model in models.installed()] == [old[1], new]
+    assert models.find("x").path == new
+    assert models.find("someone/Repo/x.gguf").path == new
+    for nonsense in ("", "../../elsewhere", "\0" * 40, "d" * 40):
+        (repo / "refs" / "main").write_text(nonsense)
+        assert models.find("x").path == newest
+
+
+def in_snapshot(repo: Path, commit: str, file: str) -> Path:
+    blob = gguf_files.write(repo / "blobs" / f"{commit}-{file}")
+    link = repo / "snapshots" / commit / file
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(os.path.relpath(blob, link.parent))
+    return link
+
+
+def test_a_split_model_is_taken_from_a_snapshot_that_has_all_of_it(user: Path) -> None:
+    repo = user / ".cache/huggingface/hub/models--someone--Big"
+    whole = gguf_files.write_split(repo / "snapshots" / ("a" * 40), "Big", 2)
+    gguf_files.write_split(repo / "snapshots" / ("b" * 40), "Big", 2)[1].unlink()
+    (repo / "refs").mkdir()
+    (repo / "refs" / "main").write_text("b" * 40)
+    (model,) = models.installed()
+    assert (model.path, model.missing) == (whole[0], ())
+
+
+def test_all_names_of_one_file_are_known(user: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    folder = user / ".ollama" / "models"
+    blob = in_ollama(folder, "registry.ollama.ai/library/llama3.2/latest")
+    manifest = folder / "manifests/registry.ollama.ai/library/llama3.2/latest"
+    for name in (
+        "registry.ollama.ai/library/llama3.2/1b",
+        "registry.ollama.ai/library/mine/latest",
+    ):
+        (folder / "manifests" / name).parent.mkdir(exist_ok=True)
+        (folder / "manifests" / name).write_bytes(manifest.read_bytes())
+    (model,) = models.installed()
+    assert (model.name, model.aliases) == ("llama3.2:1b", ("llama3.2:latest", "mine:latest"))
+    for name in ("llama3.2", "llama3.2:latest", "llama3.2:1b", "mine", "mine:latest"):
+        assert models.find(name).path == blob
+    assert run(["models", "list"]) == 0
+    assert "llama3.2:1b, llama3.2:latest, mine:latest" in capfd.readouterr().out
+
+
+def test_what_ollama_adds_to_a_model_is_said_to_be_missing(
+    user: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = user / ".ollama" / "models"
+    in_ollama(folder, "registry.ollama.ai/library/tuned/latest")
+    manifest = folder / "manifests/registry.ollama.ai/library/tuned/latest"
+    content = json.loads(manifest.read_text())
+    for kind in ("adapter", "system", "params", "template", "somethingnew"):
+        media_type = f"application/vnd.ollama.image.{kind}"
+        content["layers"].append({"mediaType": media_type, "digest": f"sha256:{'3' * 64}"})
+    manifest.write_text(json.dumps(content))
+    (model,) = models.installed()
+    assert model.not_used == ("adapter", "system prompt", "parameters", "template")
+    assert "which is not applied" in choose(Settings(), "tuned").why
+    assert run(["models", "list"]) == 0
+    assert "Ollama, without its adapter" in capfd.readouterr().out
+    assert run(["models", "show", "tuned"]) == 0
+    assert "adapter, system prompt, parameters, template of Ollama" in capfd.readouterr().out
+
+
+# ------------------------------------------------------------------ more apps
+
+
+@pytest.mark.parametrize("at", [".lmstudio", ".cache/lm-studio", "moved home"])
+def test_lm_studios_folder_may_be_anywhere(user: Path, at: str) -> None:
+    (user / at).mkdir(parents=True)
+    if at == "moved home":
+        (user / ".lmstudio-home-pointer").write_text(f"{user / at}\n")
+        path = gguf_files.write(user / at / "models/someone/Repo/a.gguf")
+        assert listed() == [("a", "LM Studio", path)]
+    settings = user / at / "settings.json"
+    settings.write_text(json.dumps({"downloadsFolder": str(user / "disk 2"), "language": "en"}))
+    path = gguf_files.write(user / "disk 2/someone/Repo/b.gguf")
+    assert models.find("b").path == path
+    for nonsense in (
+        "",
+        "{",
+        "[" * 100_000,
+        '{"downloadsFolder": 7}',
+        '{"downloadsFolder": "~x/\\u0000"}',
+    ):
+        settings.write_text(nonsense)
+        assert "b" not in {model.name for model in models.installed()}
+
+
+@pytest.mark.parametrize(
+    ("place", "file", "name"),
+    [
+        ("llama.cpp", ".cache/llama.cpp/someone_Repo_a-Q4_K_M.gguf", "someone_Repo_a-Q4_K_M"),
+        ("llama.cpp", "Library/Caches/llama.cpp/a.gguf", "a"),
+        ("GPT4All", ".local/share/nomic.ai/GPT4All/a.gguf", "a"),
+        ("GPT4All", "Library/Application Support/nomic.ai/GPT4All/a.gguf", "a"),
+        ("Jan", ".local/share/Jan/data/llamacpp/models/someone/qwen/model.gguf", "qwen"),
+        ("Jan", "jan/models/llama/a.gguf", "a"),
+        ("LM Studio", ".lmstudio/models/someone/Repo/CAPITALS.GGUF", "CAPITALS"),
+    ],
+)
+def test_what_other_apps_have_is_found(user: Path, place: str, file: str, name: str) -> None:
+    path = gguf_files.write(user / file)
+    assert listed() == [(name, place, path)]
+    assert models.find(name).path == path
+    with pytest.raises(ModelError, match=f"it belongs to {place}"):
+        models.remove(name)
+
+
+def test_the_variables_of_other_apps_count(user: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLAMA_CACHE", str(user / "cache"))
+    gguf_files.write(user / "cache/a.gguf")
+    (user / ".config/nomic.ai").mkdir(parents=True)
+    (user / ".config/nomic.ai/GPT4All.ini").write_text(f"[General]\nmodelPath={user / 'more'}\n")
+    gguf_files.write(user / "more/b.gguf")
+    assert [(name, place) for name, place, _ in listed()] == [("a", "llama.cpp"), ("b", "GPT4All")]
+
+
+# ------------------------------------------------------------------ what is gone
+
+
+def test_a_model_whose_file_is_gone_is_listed_and_can_be_removed(
+    user: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = gguf_files.write(user / "a.gguf")
+    models.import_file(path, how="link")
+    path.unlink()
+    assert run(["models", "list"]) == 0
+    assert "its file is gone" in capfd.readouterr().out
+    with pytest.raises(ModelFileError, match=r"a\.gguf is gone.*ondevice models rm a"):
+        models.find("a")
+    with pytest.raises(ModelNotFound):
+        choose(Settings())
+    gguf_files.write(path)
+    assert models.find("a").missing == ()
+    path.unlink()
+    assert run(["models", "rm", "a", "--yes"]) == 0
+    assert not (paths.models_dir() / "a").exists()
+
+
+def test_what_is_there_gets_another_name_without_a_download(user: Path) -> None:
+    recipe = next(recipe for recipe in models.catalogue() if recipe.name == "qwen3-0.6b")
+    repo, _, file = recipe.sources[0].origin.rpartition("/")
+    path = in_hugging_face_cache(user / ".cache/huggingface/hub", repo, file)
+    assert models.pull("qwen3-0.6b", name="mine").name == "mine"
+    assert models.find("mine").path.samefile(path)
+    assert models.pull("qwen3-0.6b", name="mine").name == "mine"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from itertools import accumulate
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,8 @@ MB = 1_000_000
 
 def model(tensors: dict[str, tuple[int, ...]], **hyperparameters: Value) -> GGUFFile:
     """A file of the architecture "test" with F16 ``tensors`` (name → shape)."""
+    sizes = [2 * shape[0] * shape[-1] for shape in tensors.values()]
+    offsets = accumulate(sizes, initial=0)
     return GGUFFile(
         parts=(Part(Path("test.gguf"), 0, 0, 32),),
         version=3,
@@ -32,8 +35,8 @@ def model(tensors: dict[str, tuple[int, ...]], **hyperparameters: Value) -> GGUF
             **{f"test.{key.replace('__', '.')}": value for key, value in hyperparameters.items()},
         },
         tensors={
-            name: TensorInfo(name, shape, 1, 0, 0, 2 * shape[0] * shape[-1])
-            for name, shape in tensors.items()
+            name: TensorInfo(name, shape, 1, 0, offset, size)
+            for (name, shape), offset, size in zip(tensors.items(), offsets, sizes, strict=False)
         },
     )
 

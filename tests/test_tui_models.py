@@ -38,7 +38,7 @@ def chats(tmp_path: Path) -> Iterator[Chats]:
 def on_disk(name: str) -> InstalledModel:
     """Put a file where a model of this name belongs."""
     path = paths.ensure_private(paths.models_dir() / name) / f"{name}.gguf"
-    path.touch()
+    tiny_model.write(path)
     return models.find(name)
 
 
@@ -162,7 +162,7 @@ async def test_the_planner_says_how_each_model_would_run(
     monkeypatch.setattr(fit, "usable_ram", lambda _: ram)
     there = paths.ensure_private(paths.models_dir() / DEFAULT) / default_model.name
     there.symlink_to(default_model)
-    on_disk("broken")
+    on_disk("broken").path.write_bytes(b"")
     engine = FakeEngine()
     async with at_the_terminal(engine, chats, DEFAULT, size=(100, 40)) as user:
         await user.until(lambda: engine.loaded is not None, "loaded")

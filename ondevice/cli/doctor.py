@@ -17,7 +17,7 @@ import click
 import msgspec
 import psutil
 
-from ondevice import __version__, config, cores, paths
+from ondevice import __version__, config, cores, fit, paths
 from ondevice.choice import choose
 from ondevice.config import Settings
 from ondevice.errors import (
@@ -29,10 +29,10 @@ from ondevice.errors import (
 )
 from ondevice.ram import available, speeds
 from ondevice.ram.available import AvailableRam
-from ondevice.ram.planner import plan, why
+from ondevice.ram.planner import why
 from ondevice.ram.speeds import processor
 from ondevice.terminal import printable
-from ondevice.weights import disk_speed, gguf
+from ondevice.weights import disk_speed
 
 _MARKS = {"fine": "✓", "note": "!", "broken": "✗"}
 _LITTLE_RAM = 500_000_000  # bytes; the smallest models need about 300 MB
@@ -185,15 +185,8 @@ def _model(settings: Settings) -> Finding:
         model = choose(settings).model
         if model.place == "server":
             return Finding(topic="model", text=f"it is on a server: {model.name}")
-        file = gguf.read(model.path)
-        chosen = plan(
-            file,
-            ram := _available(settings),
-            speeds.known(),
-            n_ctx=settings.ctx,
-            kv_type=settings.kv_type,
-            preference=settings.prefer,
-        )
+        chosen = fit.plan_of(model.path, settings, ram := _available(settings), speeds.known())
+        file = chosen.file
     except ModelNotFound as error:
         return Finding(topic="model", text=str(error), level="note")
     except (ModelFileError, MemoryShortError) as error:

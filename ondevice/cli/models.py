@@ -47,6 +47,9 @@ class Listed(msgspec.Struct, frozen=True, kw_only=True):
     context: int | None = None  # tokens
     fetched_bytes: int = 0  # of a download that was interrupted
     missing: tuple[str, ...] = ()  # parts
+    lacks: str = ""  # what is missing, in a few words
+    aliases: tuple[str, ...] = ()  # other names of the same file
+    not_used: tuple[str, ...] = ()  # what the app adds to the model, and ondevice does not
 
 
 @command.command(name="list")
@@ -63,7 +66,10 @@ def list_(as_json: bool) -> None:
     if as_json:
         _print_json(listed)
         return
-    rows = [(each.name, _size(each.size_bytes), each.license, _state(each)) for each in listed]
+    rows = [
+        (", ".join((each.name, *each.aliases)), _size(each.size_bytes), each.license, _state(each))
+        for each in listed
+    ]
     for row in _aligned(rows):
         click.echo(printable(row))
 
@@ -77,6 +83,9 @@ def _on_disk(model: InstalledModel) -> Listed:
         path=str(model.path),
         origin=model.origin,
         missing=model.missing,
+        lacks=model.lacks,
+        aliases=model.aliases,
+        not_used=model.not_used,
     )
 
 
@@ -100,10 +109,10 @@ def _interrupted(name: str, n_bytes: int) -> Listed:
 
 
 def _state(listed: Listed) -> str:
-    if listed.missing:
-        return f"{listed.place}: {len(listed.missing)} parts are missing"
+    if listed.lacks:
+        return f"{listed.place}: {listed.lacks}"
     if listed.place:
-        return listed.place
+        return f"{listed.place}{', without its adapter' if 'adapter' in listed.not_used else ''}"
     if listed.fetched_bytes:
         return f"partly fetched: {_size(listed.fetched_bytes)}"
     return "to fetch"
@@ -189,6 +198,10 @@ def _rows(facts: Facts) -> Iterator[tuple[str, str]]:
     yield "on disk", facts.place or f"no; fetch it: ondevice models pull {facts.name}"
     yield from (("path", path) for path in facts.paths)
     yield from (("origin", origin) for origin in facts.origins)
+    if facts.aliases:
+        yield "also", ", ".join(facts.aliases)
+    if facts.not_used:
+        yield "not used", f"{', '.join(facts.not_used)} of {facts.place}"
     yield from (("sha256", digest) for digest in facts.sha256)
     yield "licence", facts.license or "the file does not say"
     yield "size", _size(facts.size_bytes)

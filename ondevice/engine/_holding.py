@@ -24,7 +24,8 @@ from ondevice.weights.drafting import ModelDrafter
 from ondevice.weights.gguf import GGUFFile
 from ondevice.weights.identity import UnchangedFiles
 from ondevice.weights.placement import most_bytes
-from ondevice.weights.vocabulary import check_vocabulary
+from ondevice.weights.runnable import blamed
+from ondevice.weights.vocabulary import check_tokens, check_vocabulary
 from ondevice.weights.window import Window
 
 _GROWTH = 2  # times: a context that grows does so by that, where there is room
@@ -85,16 +86,19 @@ def hold(request: Load, on_progress: Callable[[float], None], cancel: threading.
     file = gguf.read(Path(request.path))
     files = UnchangedFiles(part.path for part in file.parts)
     ram = _ram(request)
-    chosen = plan(
-        file,
-        ram,
-        speeds.known(),
-        n_ctx=request.n_ctx,
-        kv_type=request.kv_type,
-        drafter=_drafter_of(request, file),
-        preference=request.prefer,
-        instead=partial(_instead, ram),
-    )
+    small = _drafter_of(request, file)
+    with blamed(file.path):
+        chosen = plan(
+            file,
+            ram,
+            speeds.known(),
+            n_ctx=request.n_ctx,
+            kv_type=request.kv_type,
+            drafter=small,
+            preference=request.prefer,
+            instead=partial(_instead, ram),
+        )
+        check_tokens(file)
     weights: Window | Stack | None = None
     drafter: ModelDrafter | None = None
     with ExitStack() as stack:

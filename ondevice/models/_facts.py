@@ -9,7 +9,8 @@ from ondevice.models import _library, _own
 from ondevice.models._catalogue import catalogue
 from ondevice.models._records import InstalledModel, Place, Recipe
 from ondevice.ram.need import Need, need
-from ondevice.weights import gguf
+from ondevice.weights import gguf, runnable
+from ondevice.weights.gguf import GGUFFile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +26,8 @@ class Facts:
     parameters: str
     quantization: str
     context: int  # tokens it was trained on
+    aliases: tuple[str, ...] = ()  # other names of the same file
+    not_used: tuple[str, ...] = ()  # what the app adds to the model, and ondevice does not
     paths: tuple[str, ...] = ()
     sha256: tuple[str, ...] = ()  # of each path, if it was checked
     architecture: str | None = None
@@ -65,7 +68,11 @@ def _of_recipe(recipe: Recipe) -> Facts:
 
 
 def _of_model(model: InstalledModel) -> Facts:
-    file = gguf.read(model.path)
+    with runnable.blamed(model.path):
+        return _of_file(model, gguf.read(model.path))
+
+
+def _of_file(model: InstalledModel, file: GGUFFile) -> Facts:
     provenance = _own.read_provenance(model.path.parent) if model.place == "ondevice" else None
     return Facts(
         name=model.name,
@@ -77,6 +84,8 @@ def _of_model(model: InstalledModel) -> Facts:
         parameters=_rounded(file.n_params),
         quantization=file.quantization,
         context=file.n_ctx_train,
+        aliases=model.aliases,
+        not_used=model.not_used,
         paths=tuple(str(part.path) for part in file.parts),
         sha256=provenance.sha256 if provenance else (),
         architecture=file.architecture,

@@ -17,10 +17,17 @@ from ondevice.weights import gguf
 
 
 def installed() -> list[InstalledModel]:
-    """The models on disk, by name. A file that several apps know is listed once, as ours first."""
+    """The models on disk, by name.
+
+    A file that several apps know, or one app by several names, is listed once, as ours first; the
+    other names are kept.
+    """
     found: dict[Path, InstalledModel] = {}
     for model in (*_own.models(), *_other_apps.models()):
-        found.setdefault(model.path.resolve(), _with_recipe(model))
+        path = Path(os.path.realpath(model.path))  # that of pathlib fails for a link in a circle
+        known = found.setdefault(path, _with_recipe(model))
+        if model.name not in (known.name, *known.aliases):
+            found[path] = replace(known, aliases=(*known.aliases, model.name))
     return sorted(found.values(), key=lambda model: (model.name.casefold(), model.place))
 
 
@@ -49,6 +56,11 @@ def find(name: str) -> InstalledModel:
     model = _at_path(Path(path)) or called(name)
     if model.missing:
         some = ", ".join(model.missing[:3]) + (" …" if model.missing[3:] else "")
+        if model.place == "ondevice" and model.path.is_symlink() and not model.path.exists():
+            raise ModelFileError(
+                f"{model.name} is only pointed to, and {model.path.readlink()} is gone. Put it "
+                f"back, or remove the name: ondevice models rm {model.name}"
+            )
         raise ModelFileError(
             f"{model.name} is not complete: {some} {'is' if len(model.missing) == 1 else 'are'} "
             f"missing in {model.path.parent}. Fetch it again where it came from."
@@ -98,8 +110,8 @@ def called(name: str) -> InstalledModel:
 
 
 def _names(model: InstalledModel) -> set[str]:
-    names = {model.name, model.name.removesuffix(":latest"), model.origin}
-    names |= {model.path.name, model.path.stem}
+    names = {model.name, *model.aliases, model.origin, model.path.name, model.path.stem}
+    names |= {name.removesuffix(":latest") for name in (model.name, *model.aliases)}
     return {name.casefold() for name in names}
 
 

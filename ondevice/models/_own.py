@@ -100,7 +100,7 @@ def models() -> Iterator[InstalledModel]:
 
 def in_folder(folder: Path) -> InstalledModel | None:
     """The model in this folder of ours, or None."""
-    files = next(_scan.models(_scan.walk(folder, depth=1)), None)
+    files = next(_scan.models(_scan.walk(folder, depth=1)), None) or _gone(folder)
     if files is None:
         return None
     provenance = read_provenance(folder)
@@ -114,6 +114,14 @@ def in_folder(folder: Path) -> InstalledModel | None:
         license=nature.license if nature else "",
         missing=files.missing,
     )
+
+
+def _gone(folder: Path) -> _scan.Files | None:
+    """A model that was only pointed to, and whose file is no longer where it was."""
+    links: list[Path] = []
+    with suppress(OSError):
+        links = sorted(link for link in folder.glob("*.gguf") if link.is_symlink())
+    return _scan.Files(links[0], 0, tuple(link.name for link in links)) if links else None
 
 
 def leftovers() -> dict[str, int]:

@@ -13,6 +13,7 @@ from ondevice import apart
 from ondevice.errors import DownloadCancelled, DownloadError, ModelError
 from ondevice.models import _library, _own
 from ondevice.models._catalogue import catalogue
+from ondevice.models._import import import_file
 from ondevice.models._records import (
     HubSource,
     InstalledModel,
@@ -36,7 +37,7 @@ def pull(
 
     ``wanted`` is a name in the catalogue, or ``owner/repo/file.gguf`` for any file on the Hugging
     Face hub; of a split model, any part. It gets the name ``name``; by default that of the
-    catalogue or of the file.
+    catalogue or of the file. What is on disk under another name gets ``name`` without a download.
 
     Raises :class:`ModelNotFound`, :class:`DiskSpaceError`, :class:`ModelFileError`,
     :class:`DownloadError`, :class:`DownloadCancelled` when ``cancel`` is set, and
@@ -44,10 +45,18 @@ def pull(
     """
     request = _request(wanted, name)
     origins = {source.origin for source in request.sources}
+    there: list[InstalledModel] = []
     for model in _library.installed():
         ours = model.place == "ondevice" and model.name == request.name
         if not model.missing and (model.origin in origins or (ours and not model.origin)):
-            return model
+            if name is None or model.name == name:
+                return model
+            there.append(model)
+    if there:  # under another name
+        known = _own.named(request.name)
+        if known and known.origin == str(there[0].path):
+            return known
+        return import_file(there[0].path, request.name, on_progress=on_progress)
     _fetch(request, on_progress, cancel or threading.Event())
     return _library.called(request.name)
 

@@ -9,8 +9,20 @@ from typing import Literal
 
 import msgspec
 
+from ondevice.weights.gguf import part_names
+
 #: Whose folder a model is in; "file" is one that the user named by its path, "server" by its URL.
-Place = Literal["ondevice", "Hugging Face", "Ollama", "LM Studio", "file", "server"]
+Place = Literal[
+    "ondevice",
+    "Hugging Face",
+    "Ollama",
+    "LM Studio",
+    "llama.cpp",
+    "GPT4All",
+    "Jan",
+    "file",
+    "server",
+]
 
 
 class WheelSource(
@@ -71,6 +83,16 @@ class InstalledModel:
     origin: str = ""  # "owner/repo/file.gguf", "name:tag", …: unique within its place
     license: str = ""
     missing: tuple[str, ...] = ()  # names of the parts that are not there
+    aliases: tuple[str, ...] = ()  # other names that apps have for the same file
+    not_used: tuple[str, ...] = ()  # what an app keeps beside it and adds, such as "adapter"
+
+    @property
+    def lacks(self) -> str:
+        """What is missing, in a few words; empty if nothing is."""
+        if self.missing == (self.path.name,) and part_names(self.path.name) == [self.path.name]:
+            return "its file is gone"
+        n_parts = len(self.missing)
+        return f"{n_parts} part{'s are' if n_parts > 1 else ' is'} missing" if n_parts else ""
 
     @property
     def location(self) -> str:

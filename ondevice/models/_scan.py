@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ondevice.errors import ModelFileError
-from ondevice.weights import gguf
+from ondevice.weights import gguf, runnable
 
 _MAX_ENTRIES = 5000  # files and folders that are looked at below one folder
 _MAX_LICENSE = 40  # characters
@@ -33,7 +33,7 @@ class Files(NamedTuple):
 
 def stem(path: Path) -> str:
     """The file's name without its ending and the number of the part."""
-    return re.sub(r"(-\d{5}-of-\d{5})?\.gguf$", "", path.name)
+    return re.sub(r"(-\d{5}-of-\d{5})?\.gguf$", "", path.name, flags=re.IGNORECASE)
 
 
 def walk(folder: Path, depth: int) -> Iterator[Path]:
@@ -72,7 +72,7 @@ def models(files: Iterable[Path]) -> Iterator[Files]:
     """The models among these files; the parts of a split one are one model."""
     groups: dict[Path, tuple[list[str], list[Path]]] = {}  # first part → names, files there
     for file in files:
-        if file.suffix == ".gguf":
+        if file.suffix.lower() == ".gguf":
             names = gguf.part_names(file.name)
             groups.setdefault(file.with_name(names[0]), (names, []))[1].append(file)
     for first, (names, there) in groups.items():
@@ -94,7 +94,8 @@ class Nature(NamedTuple):
 def nature(path: Path) -> Nature | None:
     """What the file says of itself, or None if it is no GGUF file that can be read."""
     try:
-        summary = gguf.read_summary(path)
+        with runnable.blamed(path):
+            summary = gguf.read_summary(path)
     except ModelFileError:
         return None
     kind, architecture = summary.get("general.type"), summary.get("general.architecture")

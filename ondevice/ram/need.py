@@ -52,8 +52,6 @@ def need(file: GGUFFile, n_ctx: int | None = None, kv_type: KVType = "f16") -> N
     """What the model needs with a context of ``n_ctx`` tokens.
 
     None is as long as it was trained on, at most 4096 tokens.
-
-    Raises :class:`ModelFileError` if the file claims a number of blocks that no model has.
     """
     if n_ctx is None:
         n_ctx = min(file.n_ctx_train or _DEFAULT_CTX, _DEFAULT_CTX)

@@ -14,15 +14,14 @@ from itertools import pairwise
 from typing import Literal, get_args
 
 from ondevice.engine.messages import KVType, Preference
-from ondevice.errors import MemoryShortError
+from ondevice.errors import MemoryShortError, ModelFileError
 from ondevice.ram.available import AvailableRam
 from ondevice.ram.need import Need, need
 from ondevice.ram.speeds import Speeds
 from ondevice.weights.gguf import GGUFFile
-from ondevice.weights.placement import Placement, Placements, least_bytes
+from ondevice.weights.placement import Placement, Placements
 from ondevice.weights.recurrence import can_go_back, can_verify
 
-_STACK = "ondevice.stack.version"  # the key that tells a stack
 _CONTEXTS = (4096, 3072, 2048, 1536, 1024)  # tokens that are tried if no length is asked for
 PROMPT = 512  # tokens of the prompt whose first token is foretold
 _LAST = 1000.0  # by which a way is worth less that is only taken when there is no other
@@ -39,6 +38,7 @@ _BITS_QUALITY = ((1.5, 0.2), (2.6, 0.6), (3.4, 0.82), (4.0, 0.92), (4.8, 0.97), 
 # What a token takes beside the products with weights: measured on models of 135M to 1.5B.
 _DECODE_FACTOR, _PREFILL_FACTOR = 1.4, 1.5
 _BLOCK_SECONDS = 0.12e-3
+_MOST_TENSORS = 64  # of a block; more of them take the time of more blocks
 _USUAL_BLOCKS = 30
 _DRAFTED, _ACCEPTED = 4, 2.4  # tokens that a drafter proposes, and that a pass then gives
 _LOOKED_UP = 1.1  # tokens that a pass gives with what the conversation itself proposes
@@ -77,12 +77,7 @@ class Plan:
     @property
     def effective_params(self) -> float:
         """Parameters of a dense, unquantized model that is about as good."""
-        file = self.file
-        active = file.n_params
-        if file.n_experts:
-            experts = sum(math.prod(t.shape) for t in file.tensors.values() if "_exps" in t.name)
-            active -= experts - experts * file.n_experts_used // file.n_experts
-        return math.sqrt(file.n_params * active) * self.quality
+        return math.sqrt(self.file.n_params * self.file.n_active_params) * self.quality
 
     def worth(self, preference: Preference) -> float:
         """By which plans are compared; one more is twice as good.
@@ -124,19 +119,28 @@ def plan(
     """The best way to run the model; ``n_ctx`` and ``kv_type`` None are for the planner to choose.
 
     ``drafter`` is a smaller model of the same vocabulary, to be used if weights are streamed and it
-    fits, and if the two can do that at all. Raises :class:`MemoryShortError` if
-    there is no way, with what is missing and what would do: a shorter context, else what
-    ``instead`` says, a sentence that names another model.
+    fits, and if the two can do that at all. Raises :class:`MemoryShortError` if there is no way,
+    with what is missing and what would do: a shorter context, else what ``instead`` says, a
+    sentence that names another model; and :class:`ModelFileError` if the file holds nothing to
+    compute with.
     """
+    if not file.n_blocks or not any(file.multiplied.values()):
+        raise ModelFileError(
+            f"{file.path} holds nothing to compute with: it is no language model. "
+            "Choose another file."
+        )
     usable = drafter if drafter and can_verify(file) and can_go_back(drafter) else None
-    found = list(_ways(file, ram, speeds, n_ctx, kv_type, usable))
+    placements = None if file.is_stack else Placements(file)
+    found = list(_ways(file, placements, ram, speeds, n_ctx, kv_type, usable))
     if not found:
-        least = least_ram(file, n_ctx, kv_type)
-        shorter = next((c for c in _CONTEXTS if least_ram(file, c, kv_type) <= ram.usable), None)
+        contexts = (n_ctx or _CONTEXTS[-1], *_CONTEXTS)
+        least, *others = _least_ram(file, placements, contexts, kv_type)
+        fitting = zip(_CONTEXTS, others, strict=True)
+        shorter = next((c for c, n_bytes in fitting if n_bytes <= ram.usable), None)
         hint = f"A context of {shorter} tokens fits: --ctx {shorter}" if shorter else instead()
         raise MemoryShortError(
-            f"{file.name} needs at least {_mb(least)} of RAM, even with most of its weights read "
-            f"from the disk for each token, and {_mb(ram.usable)} can be used ({ram.source}: "
+            f"{_called(file)} needs at least {_mb(least)} of RAM, even with most of its weights "
+            f"read from the disk for each token, and {_mb(ram.usable)} can be used ({ram.source}: "
             f"{_mb(ram.total)}): {_mb(least - ram.usable)} are missing. {hint}"
         )
     wanted = [way for way in found if way.kind != "window" or way.drafter is usable]
@@ -144,29 +148,44 @@ def plan(
     return chosen if chosen.drafter is drafter else replace(chosen, idle_drafter=drafter)
 
 
+def _called(file: GGUFFile) -> str:
+    """What the model calls itself, and the file, which may be one of several of that name."""
+    return file.name if file.name == file.path.stem else f"{file.name} ({file.path.name})"
+
+
 def least_ram(file: GGUFFile, n_ctx: int | None = None, kv_type: KVType | None = None) -> int:
     """Bytes without which there is no plan."""
-    least, whole = _bounds(file, n_ctx or _CONTEXTS[-1], kv_type or "q4_0")
-    return whole.total - whole.weights + least
+    placements = None if file.is_stack else Placements(file)
+    return _least_ram(file, placements, (n_ctx or _CONTEXTS[-1],), kv_type)[0]
+
+
+def _least_ram(
+    file: GGUFFile, placements: Placements | None, contexts: Sequence[int], kv_type: KVType | None
+) -> list[int]:
+    """For each of these contexts; ``placements`` None: the file is a stack."""
+    kv = kv_type or "q4_0"
+    if placements is None:
+        from ondevice.ram.stack_ways import stack_bounds  # noqa: PLC0415
+
+        bounds = [stack_bounds(file, n_ctx, kv) for n_ctx in contexts]
+    else:
+        bounds = [(placements.least_bytes, need(file, n_ctx, kv)) for n_ctx in contexts]
+    return [whole.total - whole.weights + weights for weights, whole in bounds]
 
 
 def most_ram(file: GGUFFile) -> int:
     """Bytes with which nothing is given up: all weights in RAM, the longest context, f16."""
-    return _bounds(file, min(_CONTEXTS[0], file.n_ctx_train or _CONTEXTS[0]), "f16")[1].total
-
-
-def _bounds(file: GGUFFile, n_ctx: int, kv_type: KVType) -> tuple[int, Need]:
-    """The smallest budget for weights, and what all of the model needs."""
-    if is_stack(file):
+    n_ctx = min(_CONTEXTS[0], file.n_ctx_train or _CONTEXTS[0])
+    if file.is_stack:
         from ondevice.ram.stack_ways import stack_bounds  # noqa: PLC0415
 
-        return stack_bounds(file, n_ctx, kv_type)
-    return least_bytes(file), need(file, n_ctx, kv_type)
+        return stack_bounds(file, n_ctx, "f16")[1].total
+    return need(file, n_ctx, "f16").total
 
 
 def is_stack(file: GGUFFile) -> bool:
     """Told from the header alone: what reads stacks brings native code along."""
-    return file.number(_STACK) > 0
+    return file.is_stack
 
 
 def best(plans: Sequence[Plan], preference: Preference = "balanced") -> Plan:
@@ -227,6 +246,7 @@ def _why_idle(chosen: Plan) -> str:
 
 def _ways(
     file: GGUFFile,
+    placements: Placements | None,
     ram: AvailableRam,
     speeds: Speeds,
     n_ctx: int | None,
@@ -236,12 +256,11 @@ def _ways(
     trained = file.n_ctx_train or _CONTEXTS[0]
     contexts = (n_ctx,) if n_ctx else sorted({min(c, trained) for c in _CONTEXTS}, reverse=True)
     kv_types = (kv_type,) if kv_type else get_args(KVType)
-    if is_stack(file):
+    if placements is None:
         from ondevice.ram.stack_ways import stack_ways  # noqa: PLC0415
 
         yield from stack_ways(file, ram.usable, speeds, tuple(contexts), kv_types)
         return
-    placements = Placements(file)
     for kv in kv_types:
         for context in contexts:
             wanted = need(file, context, kv)
@@ -316,10 +335,8 @@ def _drafter_bytes(drafter: GGUFFile, n_ctx: int, kv_type: KVType) -> int:
 
 def _decode_seconds(file: GGUFFile, speeds: Speeds) -> float:
     """For one token, all weights in RAM."""
-    products = sum(
-        elements / speeds.decoding(type_name) for type_name, elements in _multiplied(file, 1)
-    )
-    return _with_all_else(products, file.n_blocks)
+    products = sum(elements / speeds.decoding(name) for name, elements in _elements(file, 1))
+    return _with_all_else(products, max(file.n_blocks, len(file.tensors) / _MOST_TENSORS))
 
 
 def usual_decode_seconds(n_params: float, type_name: str, speeds: Speeds) -> float:
@@ -327,7 +344,7 @@ def usual_decode_seconds(n_params: float, type_name: str, speeds: Speeds) -> flo
     return _with_all_else(n_params / speeds.decoding(type_name), _USUAL_BLOCKS)
 
 
-def _with_all_else(products: float, n_blocks: int) -> float:
+def _with_all_else(products: float, n_blocks: float) -> float:
     """Seconds for a token, given those of its products with weights."""
     return products * _DECODE_FACTOR + n_blocks * _BLOCK_SECONDS
 
@@ -335,20 +352,18 @@ def _with_all_else(products: float, n_blocks: int) -> float:
 def _prefill_seconds(file: GGUFFile, speeds: Speeds) -> float:
     """For a prompt of 512 tokens, all weights in RAM."""
     products = sum(
-        elements / speeds.prefilling(type_name) for type_name, elements in _multiplied(file, PROMPT)
+        elements / speeds.prefilling(name) for name, elements in _elements(file, PROMPT)
     )
     return products * _PREFILL_FACTOR
 
 
-def _multiplied(file: GGUFFile, n_tokens: int) -> Iterator[tuple[str, float]]:
-    """Type and multiply-adds of each tensor that tokens are multiplied with."""
-    share = file.n_experts_used / file.n_experts if file.n_experts else 1.0
-    for tensor in file.tensors.values():
-        if len(tensor.shape) < 2 or tensor.name in file.read_by_row:
-            continue
-        # Of a prompt, only the last token is multiplied with the output layer.
-        elements = math.prod(tensor.shape) * (1 if tensor is file.output_layer else n_tokens)
-        yield tensor.type_name, elements * (share if "_exps" in tensor.name else 1.0)
+def _elements(file: GGUFFile, n_tokens: int) -> Iterator[tuple[str, float]]:
+    """Type and multiply-adds of what tokens are multiplied with."""
+    for name, elements in file.multiplied.items():
+        yield name, elements * n_tokens
+    # Of a prompt, only the last token is multiplied with the output layer.
+    if file.output_layer and len(file.output_layer.shape) > 1:
+        yield file.output_layer.type_name, float(math.prod(file.output_layer.shape))
 
 
 def _between(x: float, points: Sequence[tuple[float, float]]) -> float:

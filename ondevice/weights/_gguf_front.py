@@ -27,14 +27,20 @@ _MAX_HEADER_BYTES = 128 << 20  # everything before the tensor data; large vocabu
 _MAX_KEYS = 1024
 _MAX_TENSORS = 1 << 16
 _MAX_NAME = 63  # bytes of a tensor's name; ggml keeps 64 with the final zero
+_MAX_ELEMENTS = 1 << 46  # of a tensor; no model has as many in all
 _KEPT_ELEMENTS = 512  # longer arrays (the vocabulary) stay on the disk
+
+_KEPT_TEXT = 1 << 19  # bytes; a longer text (another app's own copy of a tokenizer) stays there too
+_MAX_KEY = (1 << 16) - 1  # bytes, by the format
 
 _WINDOW = 1 << 19  # bytes read from the file at once
 _BLOCK_NAME = re.compile(r"blk\.(\d+)\.")
 
 _U32 = struct.Struct("<I")
 _U64 = struct.Struct("<Q")
-_BOOL, _STRING, _ARRAY = 7, 8, 9
+#: Of a tensor info with so many dimensions, what follows their number: shape, type, offset.
+_REST = tuple(struct.Struct(f"<{n_dims}QIQ") for n_dims in range(5))
+_BYTE, _BOOL, _STRING, _ARRAY = 0, 7, 8, 9
 _SCALARS: Mapping[int, struct.Struct] = MappingProxyType(
     {kind: struct.Struct(f"<{code}") for kind, code in enumerate("BbHhIifB  Qqd") if code != " "}
 )
@@ -42,7 +48,7 @@ _SCALARS: Mapping[int, struct.Struct] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class ArrayOnDisk:
-    """A metadata array too long to keep: where its elements are in the first part."""
+    """A metadata array or text too long to keep: where it is in the first part."""
 
     element_type: int  # GGUF's number of a value type; 8 is a string
     length: int  # elements
@@ -170,7 +176,7 @@ def _parse_summary(path: Path, cursor: _Cursor, _file_bytes: int) -> dict[str, V
     _, _, n_keys = _parse_header(path, cursor)
     summary: dict[str, Value] = {}
     for _ in range(n_keys):
-        key = cursor.string()
+        key = cursor.string(_MAX_KEY)
         if key.startswith("tokenizer."):
             break
         summary[key] = cursor.value()
@@ -181,7 +187,7 @@ def _parse_front(path: Path, cursor: _Cursor, file_bytes: int) -> Front:
     version, n_tensors, n_keys = _parse_header(path, cursor)
     metadata: dict[str, Value] = {}
     for _ in range(n_keys):
-        key = cursor.string()
+        key = cursor.string(_MAX_KEY)
         if not key or key in metadata:
             raise _Damage(f"its key {key!r} is empty or comes twice")
         metadata[key] = cursor.value()
@@ -214,7 +220,7 @@ def _tensor_bytes(name: str, shape: tuple[int, ...], kind: int) -> int:
         raise _Damage(f"its tensor {name!r} has the unknown type {kind}")
     _, block, block_bytes = TENSOR_TYPES[kind]
     n_elements = math.prod(shape)
-    if not 0 < n_elements < 1 << 63 or shape[0] % block:
+    if not 0 < n_elements < _MAX_ELEMENTS or shape[0] % block:
         raise _Damage(f"its tensor {name!r} has the impossible shape {shape}")
     return n_elements // block * block_bytes
 
@@ -284,17 +290,28 @@ class _Cursor:
             end, count = _past_strings(self._window, self._at, count)
             self.skip(end - self._at)
 
-    def string(self) -> str:
+    def string(self, most: int = _KEPT_TEXT) -> str:
+        """One of at most so many bytes."""
         (length,) = self.unpack(_U64)
+        if length > min(most, self._end - self.position):
+            raise _Damage(f"a name or text in its header claims {length} bytes")
         return self.take(length).decode("utf-8", errors="replace")
 
     def value(self) -> Value:
         (kind,) = self.unpack(_U32)
         if kind == _STRING:
-            return self.string()
+            return self._text()
         if kind == _ARRAY:
             return self._array()
         return self._scalar(kind)
+
+    def _text(self) -> str | ArrayOnDisk:
+        (length,) = self.unpack(_U64)
+        if length <= _KEPT_TEXT:
+            return self.take(length).decode("utf-8", errors="replace")
+        start = self.position
+        self.skip(length)
+        return ArrayOnDisk(_BYTE, length, start, length)
 
     def _scalar(self, kind: int) -> bool | int | float:
         if kind not in _SCALARS:
@@ -320,13 +337,11 @@ class _Cursor:
 
     def tensor_info(self) -> tuple[str, tuple[int, ...], int, int]:
         """Name, shape, type and offset in the data section."""
-        name = self.string()
+        name = self.string(_MAX_KEY)
         if len(name.encode()) > _MAX_NAME:
             raise _Damage(f"the name of its tensor {name[:_MAX_NAME]!r}… is too long")
         (n_dims,) = self.unpack(_U32)
         if not 1 <= n_dims <= 4:
             raise _Damage(f"its tensor {name!r} has {n_dims} dimensions")
-        shape = tuple(self.unpack(_U64)[0] for _ in range(n_dims))
-        (kind,) = self.unpack(_U32)
-        (offset,) = self.unpack(_U64)
-        return name, shape, kind, offset
+        *shape, kind, offset = self.unpack(_REST[n_dims])
+        return name, tuple(shape), kind, offset

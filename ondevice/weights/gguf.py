@@ -26,6 +26,7 @@ from ondevice.weights._gguf_front import (
     read_front,
     read_summary,
 )
+from ondevice.weights._gguf_sense import STACK, faults
 from ondevice.weights.tensor_types import FILE_TYPES
 
 __all__ = [
@@ -40,7 +41,6 @@ __all__ = [
     "read_summary",
 ]
 
-_MAX_BLOCKS = 512  # llama.cpp's own limit
 _MAX_PARTS = 256  # of a split model
 _ROWS = ("token_embd", "per_layer_token_embd", "position_embd", "token_types")  # looked up
 _SPLIT_NAME = re.compile(r"(?P<prefix>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.DOTALL)
@@ -87,6 +87,27 @@ class GGUFFile:
     @cached_property
     def n_params(self) -> int:
         return sum(math.prod(tensor.shape) for tensor in self.tensors.values())
+
+    @cached_property
+    def n_active_params(self) -> int:
+        """Of these, what is used for one token: of the experts a few."""
+        if not self.n_experts:
+            return self.n_params
+        experts = sum(math.prod(t.shape) for t in self.tensors.values() if "_exps" in t.name)
+        return self.n_params - experts + experts * self.n_experts_used // self.n_experts
+
+    @cached_property
+    def multiplied(self) -> Mapping[str, float]:
+        """Type → elements of it that a token is multiplied with, the output layer left out."""
+        share = self.n_experts_used / self.n_experts if self.n_experts else 1.0
+        elements: dict[str, float] = {}
+        for tensor in self.tensors.values():
+            if len(tensor.shape) < 2 or tensor.name in self.read_by_row:
+                continue
+            if tensor is not self.output_layer:
+                part = math.prod(tensor.shape) * (share if "_exps" in tensor.name else 1.0)
+                elements[tensor.type_name] = elements.get(tensor.type_name, 0.0) + part
+        return elements
 
     # ------------------------------------------------------- metadata, typed
 
@@ -145,12 +166,13 @@ class GGUFFile:
         return max(sizes, key=sizes.__getitem__)
 
     @property
+    def is_stack(self) -> bool:
+        """Whether it is a stack of ours, whose size is a dial."""
+        return self.number(STACK) > 0
+
+    @property
     def n_blocks(self) -> int:
-        """Raises :class:`ModelFileError` for a number that no model has."""
-        n_blocks = self.hyperparameter("block_count")
-        if not 0 <= n_blocks <= _MAX_BLOCKS:
-            raise damaged(self.path, f"it claims {n_blocks} blocks")
-        return n_blocks
+        return self.hyperparameter("block_count")
 
     @property
     def n_ctx_train(self) -> int:
@@ -213,7 +235,8 @@ def read(path: Path) -> GGUFFile:
     """What the GGUF file at ``path`` holds; any part of a split one stands for the whole.
 
     Raises :class:`ModelFileError` if it is not a GGUF file that llama.cpp could load: missing,
-    unreadable, foreign, damaged, cut short, or a part without its siblings.
+    unreadable, foreign, damaged, cut short, a part without its siblings, or of numbers that no
+    model has.
     """
     front = read_front(path)
     paths = _all_parts(path, front.metadata)
@@ -228,7 +251,9 @@ def read(path: Path) -> GGUFFile:
             raise damaged(part, "its name and its content say different parts of a model")
         if tensors.keys() & infos.keys():
             raise damaged(part, "it repeats tensors of another part")
-        tensors |= {name: replace(info, part=number) for name, info in infos.items()}
+        tensors |= (
+            {name: replace(info, part=number) for name, info in infos.items()} if number else infos
+        )
     if not tensors:
         raise damaged(path, "it holds no weights")
     n_tensors = front.metadata.get("split.tensors.count", len(tensors))
@@ -236,6 +261,8 @@ def read(path: Path) -> GGUFFile:
         raise damaged(path, f"all parts hold {len(tensors)} tensors, and should {n_tensors}")
     if not isinstance(front.metadata.get("general.architecture"), str):
         raise damaged(path, "it does not say what kind of model it is")
+    for fault in faults(front.metadata, tensors.values()):
+        raise damaged(path, fault)
     return GGUFFile(
         parts=tuple(part for part, _, _, _ in fronts),
         version=front.version,

@@ -7,16 +7,22 @@ from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import compress
+from operator import attrgetter
+
+import numpy as np
+import numpy.typing as npt
 
 from ondevice.errors import MemoryShortError
 from ondevice.weights.gguf import GGUFFile, TensorInfo
-from ondevice.weights.reader import Span
+from ondevice.weights.reader import PAGE, Span
 
 _LEAST_STREAMED = 256 << 10  # bytes of a tensor; below that a read costs more than its bytes
 _LEAST_EXPERT = 16 << 10  # bytes of one expert in a tensor, for the same reason; few are read
 _RING_ENTRIES = 3  # the largest tensor that many times: one is computed with, the others arrive
 _RING_BYTES = 48 << 20  # at most that, but two entries at least
 _SLICE_ROWS = 64  # a slice of the output layer has a multiple: so many a kernel may take at once
+_PART_BITS = 50  # of an address within a part of a model
 _GOLDEN = (math.sqrt(5) - 1) / 2
 
 
@@ -40,12 +46,13 @@ class Placement:
     pinned: tuple[TensorInfo, ...]  # in RAM for good
     streamed: tuple[TensorInfo, ...]  # read for each pass, in the order of use as far as known
     ring_bytes: int  # RAM through which they pass
+    pinned_bytes: int  # RAM for those that are pinned, in whole pages
     experts: tuple[ExpertBlock, ...] = ()  # read when they are needed, and kept for a while
 
     @cached_property
     def resident_bytes(self) -> int:
         """RAM that this takes: never more than the budget."""
-        return self.own_bytes + sum(span.n_bytes for span, _ in spans(self.pinned))
+        return self.own_bytes + self.pinned_bytes
 
     @cached_property
     def own_bytes(self) -> int:
@@ -57,12 +64,12 @@ class Placement:
             + N_STAGES * max(map(stage_bytes, tensors), default=0)
         )
 
-    @property
+    @cached_property
     def streamed_bytes(self) -> int:
         """Bytes to read for each pass, experts left out."""
         return sum(tensor.n_bytes for tensor in self.streamed)
 
-    @property
+    @cached_property
     def absent_bytes(self) -> int:
         """Bytes that are not in RAM: the streamed ones, and the experts without a slot."""
         return self.streamed_bytes + sum(
@@ -87,6 +94,25 @@ def expert_bytes(tensor: TensorInfo) -> int:
     return tensor.n_bytes // tensor.shape[2]
 
 
+def pages_bytes(tensors: Iterable[TensorInfo]) -> int:
+    """RAM for these tensors: the pages of their files that they are in."""
+    n_pages, part, end = 0, -1, 0
+    for tensor in sorted(tensors, key=attrgetter("part", "offset")):
+        if tensor.part != part:
+            part, end = tensor.part, 0
+        first, last = tensor.offset // PAGE, (tensor.offset + tensor.n_bytes - 1) // PAGE
+        n_pages += max(0, last + 1 - max(first, end))
+        end = max(end, last + 1)
+    return n_pages * PAGE
+
+
+def _pages(tensors: Sequence[TensorInfo]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """The first and the last page of each; those of different parts have different numbers."""
+    places = [(t.part << _PART_BITS) + t.offset for t in tensors]
+    ends = [place + t.n_bytes - 1 for place, t in zip(places, tensors, strict=True)]
+    return np.array(places, np.int64) // PAGE, np.array(ends, np.int64) // PAGE
+
+
 def slot_bytes(tensor: TensorInfo) -> int:
     """RAM for one expert of a tensor: whole pages, wherever the expert begins in the file."""
     size = expert_bytes(tensor)
@@ -105,19 +131,30 @@ class Placements:
         others = [t for t in file.tensors.values() if t.name not in file.read_by_row]
         experts: dict[int, list[TensorInfo]] = {}
         candidates = []
-        for tensor in sorted(others, key=_order_of_use):
-            if tensor.block is not None and _holds_experts(tensor, file.n_experts):
-                experts.setdefault(tensor.block, []).append(tensor)
-            elif tensor.block is not None and tensor.n_bytes >= _LEAST_STREAMED:
+        n_experts = file.n_experts
+        for (block, *_), tensor in sorted(
+            ((_order_of_use(tensor), tensor) for tensor in others), key=lambda each: each[0]
+        ):
+            if block != math.inf and _holds_experts(tensor, n_experts):
+                experts.setdefault(int(block), []).append(tensor)
+            elif block != math.inf and tensor.n_bytes >= _LEAST_STREAMED:
                 candidates.append(tensor)
         #: The output layer in slices, which stand for it in every placement.
         self.output_slices = _slices(file, max((t.n_bytes for t in candidates), default=0))
         if self.output_slices:
             others = [t for t in others if t is not file.output_layer] + [*self.output_slices]
         self._others = tuple(others)
-        #: Those that may be streamed, the first ones first.
-        self._candidates = [*_to_give_up(candidates), *self.output_slices[::-1]]
+        #: Those that may be streamed, in order of use.
+        self._candidates = [*candidates, *self.output_slices]
+        #: The same, the first ones to give up first.
+        self._to_give_up = [*_to_give_up(candidates), *self.output_slices[::-1]]
         self._experts = tuple(ExpertBlock(tuple(tensors)) for tensors in experts.values())
+        #: When each of them is given up: from how many on; experts are never pinned here.
+        when = {t.name: number for number, t in enumerate(self._to_give_up)}
+        when |= {t.name: -1 for block in self._experts for t in block.tensors}
+        never = len(self._to_give_up)
+        self._others_when = np.array([when.get(t.name, never) for t in self._others], np.int64)
+        self._candidates_when = np.array([when[t.name] for t in self._candidates], np.int64)
         self._streaming: dict[int, Placement] = {}
 
     def within(self, budget_bytes: int) -> Placement:
@@ -129,9 +166,7 @@ class Placements:
             return replace(resident, experts=_with_slots(resident, budget_bytes))
         # More of them take less RAM, once the ring has been paid for.
         counts = range(1, len(self._candidates) + 1)
-        found = bisect_left(
-            counts, -budget_bytes, key=lambda count: -self._that_streams(count).resident_bytes
-        )
+        found = bisect_left(counts, -budget_bytes, key=lambda count: -self._resident_bytes[count])
         if found < len(counts):
             return self._that_streams(counts[found])
         raise MemoryShortError(
@@ -143,8 +178,7 @@ class Placements:
     @cached_property
     def least_bytes(self) -> int:
         """The smallest budget with which the model runs at all."""
-        least = self._that_streams(len(self._candidates)).resident_bytes
-        return min(least, self.most_bytes)
+        return min(self._resident_bytes[-1], self.most_bytes)
 
     @property
     def most_bytes(self) -> int:
@@ -153,28 +187,58 @@ class Placements:
 
     @cached_property
     def _whole(self) -> Placement:
-        return self._placement((), ())
+        return Placement(
+            on_file=self._on_file,
+            pinned=self._others,
+            streamed=(),
+            ring_bytes=0,
+            pinned_bytes=pages_bytes(self._others),
+        )
 
     def _that_streams(self, count: int) -> Placement:
         """Streams so many, reads experts as needed and pins the others."""
         if count not in self._streaming:
-            streamed = sorted(self._candidates[:count], key=_order_of_use)
-            self._streaming[count] = self._placement(streamed, self._experts)
+            self._streaming[count] = Placement(
+                on_file=self._on_file,
+                pinned=tuple(compress(self._others, self._others_when >= count)),
+                streamed=tuple(compress(self._candidates, self._candidates_when < count)),
+                ring_bytes=self._ring_bytes[count],
+                pinned_bytes=self._pinned_bytes[count],
+                experts=self._experts,
+            )
         return self._streaming[count]
 
-    def _placement(
-        self, streamed: Sequence[TensorInfo], experts: tuple[ExpertBlock, ...]
-    ) -> Placement:
-        names = {tensor.name for tensor in streamed}
-        names |= {tensor.name for block in experts for tensor in block.tensors}
-        largest = max(map(stage_bytes, streamed), default=0)
-        return Placement(
-            on_file=self._on_file,
-            pinned=tuple(tensor for tensor in self._others if tensor.name not in names),
-            streamed=tuple(streamed),
-            ring_bytes=max(min(_RING_ENTRIES * largest, _RING_BYTES), 2 * largest),
-            experts=experts,
-        )
+    # What each number of streamed tensors takes, from none to all, is found in one go: a file may
+    # have tens of thousands of them.
+
+    @cached_property
+    def _resident_bytes(self) -> list[int]:
+        beside = self._that_streams(0).own_bytes - self._ring_bytes[0]
+        return [
+            beside + ring + pinned
+            for ring, pinned in zip(self._ring_bytes, self._pinned_bytes, strict=True)
+        ]
+
+    @cached_property
+    def _ring_bytes(self) -> list[int]:
+        first, last = _pages(self._to_give_up)
+        largest = np.maximum.accumulate((last + 1 - first) * PAGE)
+        ring = np.maximum(np.minimum(_RING_ENTRIES * largest, _RING_BYTES), 2 * largest)
+        return [0, *ring.tolist()]
+
+    @cached_property
+    def _pinned_bytes(self) -> list[int]:
+        """Neighbours share the pages where they meet: the last one to go frees such a page."""
+        never = len(self._to_give_up)
+        when = self._others_when[self._others_when >= 0]
+        first, last = _pages(list(compress(self._others, self._others_when >= 0)))
+        outer, place = np.unique(np.concatenate([first, last]), return_inverse=True)
+        last_to_go = np.zeros(len(outer), np.int64)
+        np.maximum.at(last_to_go, place, np.tile(when, 2))
+        freed = np.bincount(last_to_go, minlength=never + 1)
+        freed += np.bincount(when, np.maximum(last - first - 1, 0), never + 1).astype(np.int64)
+        left = freed.sum() - np.concatenate([[0], np.cumsum(freed[:never])])
+        return [n_pages * PAGE for n_pages in left.tolist()]
 
 
 def place(file: GGUFFile, budget_bytes: int) -> Placement:
@@ -267,8 +331,9 @@ def _with_slots(placement: Placement, budget_bytes: int) -> tuple[ExpertBlock, .
 
 def _order_of_use(tensor: TensorInfo) -> tuple[float, bool, bool, int]:
     """A guess, good for most architectures; the first pass shows the true order."""
-    block = math.inf if tensor.block is None else tensor.block
-    return block, "ffn" in tensor.name, "down" in tensor.name, tensor.offset
+    block = tensor.block
+    place = math.inf if block is None else block
+    return place, "ffn" in tensor.name, "down" in tensor.name, tensor.offset
 
 
 def spans(tensors: Iterable[TensorInfo]) -> list[tuple[Span, list[TensorInfo]]]:
@@ -280,7 +345,8 @@ def spans(tensors: Iterable[TensorInfo]) -> list[tuple[Span, list[TensorInfo]]]:
             span, members = groups[-1]
             if span.part == own.part and own.offset <= span.offset + span.n_bytes:
                 end = own.offset + own.n_bytes
-                groups[-1] = Span(span.part, span.offset, end - span.offset), [*members, tensor]
+                members.append(tensor)
+                groups[-1] = Span(span.part, span.offset, end - span.offset), members
                 continue
         groups.append((own, [tensor]))
     return groups

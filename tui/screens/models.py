@@ -233,7 +233,7 @@ you close this screen. Packing makes a stack: one file that fits any amount of R
 
     def choose(self, item: Entry) -> None:
         if item.model and item.model.missing:
-            self.notify(f"{len(item.model.missing)} parts of it are missing.", severity="error")
+            self.notify(f"{item.title}: {item.model.lacks}.", severity="error")
         elif item.model:
             self.dismiss(item.model)
         else:
@@ -343,6 +343,10 @@ def _about(item: Entry) -> Iterator[str]:
         yield f"{item.fit.how}{about}"
     if item.model:
         yield str(item.model.path)
+        if item.model.aliases:
+            yield f"also called {', '.join(item.model.aliases)}"
+        if item.model.not_used:
+            yield f"not used: {', '.join(item.model.not_used)} of {item.model.place}"
         if item.kept_bytes:
             yield "Its packing was stopped; F2 lets it go on."
     elif item.recipe:

@@ -19,7 +19,7 @@ from textual.widgets import Static
 from ondevice.engine.messages import Sizing
 from ondevice.errors import OndeviceError
 from ondevice.ram.residency import Cell, cells
-from ondevice.weights import gguf
+from ondevice.weights import gguf, runnable
 from ondevice.weights.gguf import GGUFFile
 from tui.screens.modal import Modal
 from tui.shared_engine import SharedEngine
@@ -125,7 +125,8 @@ more RAM, also while a reply is being written; A leaves it to ondevice again.
         def find() -> tuple[GGUFFile, list[Cell]]:
             same = self._file and self._file.path == path
             file = self._file if self._file and same else gguf.read(path)
-            return file, cells(file, sizing)
+            with runnable.blamed(path):
+                return file, cells(file, sizing)
 
         try:
             self._file, found = await asyncio.to_thread(find)
