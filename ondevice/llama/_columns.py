@@ -60,8 +60,11 @@ class Columns:
         op = node.op
         if op in _ALIKE or not (self._n_tokens == 1 or self._wanted):
             return None
-        # A product whose weights come in slices is computed by others, and not always.
-        op = OP_MUL_MAT if op == OP_NONE else op
+        if op == OP_NONE:
+            # Other handlers compute it, always or while its weights come in slices.
+            op = OP_MUL_MAT
+            if node.src[2]:  # those of experts
+                return None
         if op not in (OP_MUL_MAT, _ATTENTION):
             self._puzzles.add(node.op_name)
             return None
