@@ -91,7 +91,7 @@ def test_direct_reads_that_end_within_a_page_are_continued(
     reader = Reader([file])
     if not reader.direct:
         pytest.skip("the file system of the temporary folder has no direct reads")
-    monkeypatch.setattr(os, "preadv", lambda fd, buffers, at: real(fd, [buffers[0][:least]], at))
+    monkeypatch.setattr(os, "preadv", lambda *read: min(least, real(*read)))
     for offset, n_bytes in ((0, 200_000), (SIZE - 50_000, 50_000)):
         assert read(reader, offset, n_bytes) == file.read_bytes()[offset : offset + n_bytes]
     reader.close()

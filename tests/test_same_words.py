@@ -13,6 +13,7 @@ import shapes
 
 from ondevice.engine.messages import Sampling
 from ondevice.llama import OP_MUL_MAT, Actions, Context, EvalHook, Model, Sampler, Tensor
+from ondevice.llama._product import Product, multiply_rows
 from ondevice.weights import gguf
 from ondevice.weights.drafting import ModelDrafter, PromptLookup, Speculation
 from ondevice.weights.placement import least_bytes
@@ -21,7 +22,7 @@ from ondevice.weights.window import Window
 
 KINDS = {k.name: k for k in gguf_py.GGMLQuantizationType}
 TEXT = "the cat and the dog, the cat and the dog sat on the mat with the cat and the dog. "
-N_TOKENS = 20
+N_TOKENS = 16
 
 
 class Replies:
@@ -69,7 +70,7 @@ class Replies:
         ("dense", "F16", 2, 4),
         ("experts", "Q8_0", 1, 1),
         ("experts", "BF16", 1, 1),
-        ("sliding window", "Q8_0", 1, 4),
+        ("sliding window", "Q8_0", 1, 1),
         ("convolution", "Q8_0", 1, 1),
         ("state space", "F16", 1, 1),
         ("delta net", "Q8_0", 1, 1),
@@ -100,6 +101,29 @@ def test_any_shape_and_type(tmp_path: Path, rounds: Callable[[int], Iterator[Ran
         drafted = Replies(path, True, prompt, seeds, **options)
         assert drafted.tokens == Replies(path, False, prompt, seeds, **options).tokens, what
         path.unlink()
+
+
+@pytest.mark.parametrize("kind", ["F32", "F16", "BF16", "Q8_0", "Q4_0"])
+def test_slices_of_an_output_layer_give_each_column_what_it_gives_alone(kind: str) -> None:
+    columns, rows, n_tokens = 256, 96, 5
+    random = np.random.default_rng(1)
+    numbers = random.standard_normal((rows, columns), np.float32)
+    weights = gguf_py.quants.quantize(numbers, KINDS[kind])
+    x = random.standard_normal((n_tokens, columns), np.float32)
+
+    def product(some: np.ndarray, slices: list[range]) -> np.ndarray:
+        result = np.zeros((len(some), rows), np.float32)
+        with Product(int(KINDS[kind]), (columns, rows), len(some), 1) as node:
+            node.weight.data, node.x.data = weights.ctypes.data, some.ctypes.data
+            node.result.data = result.ctypes.data
+            for each in slices:
+                address = weights[each.start].ctypes.data
+                multiply_rows(node.result, address, each.start, len(each))
+        return result
+
+    together = product(x, [range(40), range(40, rows)])
+    for token in range(n_tokens):
+        assert (product(x[token : token + 1], [range(rows)]) == together[token]).all()
 
 
 class Restless:

@@ -37,9 +37,8 @@ class Columns:
     pass must come first: see :attr:`are_known`.
     """
 
-    def __init__(self, n_threads: int) -> None:
-        self._n_threads = n_threads
-        self._n_tokens = 0
+    def __init__(self) -> None:
+        self._n_threads = self._n_tokens = 0
         self._wanted = False  # that the pass under way is one by one
         self._by_column: dict[str, bool] = {}  # name of a product → it has a column for each token
         self._puzzles: set[str] = set()
@@ -50,19 +49,22 @@ class Columns:
         """Whether a pass of 2 to ``MOST_COLUMNS`` tokens will be, or has been, as one by one."""
         return bool(self._by_column) and not self._puzzles
 
-    def begin(self, n_tokens: int, n_outputs: int) -> None:
+    def begin(self, n_tokens: int, n_outputs: int, n_threads: int) -> None:
         """A pass is to come. It is to be as one by one if all its tokens have logits."""
-        self._n_tokens = n_tokens
+        self._n_tokens, self._n_threads = n_tokens, n_threads
         self._wanted = 1 < n_tokens == n_outputs <= MOST_COLUMNS
 
     def inspect(self, node: Tensor) -> Actions | None:
         if node.op == OP_NONE and node.address in self._taken:
             node.op = self._taken.pop(node.address)  # it is inspected again, or there was an error
         op = node.op
-        if op in _ALIKE:
+        if op in _ALIKE or not (self._n_tokens == 1 or self._wanted):
             return None
-        # A product whose weights come in slices is computed by others, and not always.
-        op = OP_MUL_MAT if op == OP_NONE else op
+        if op == OP_NONE:
+            # Other handlers compute it, always or while its weights come in slices.
+            op = OP_MUL_MAT
+            if node.src[2]:  # those of experts
+                return None
         if op not in (OP_MUL_MAT, _ATTENTION):
             self._puzzles.add(node.op_name)
             return None
@@ -71,7 +73,7 @@ class Columns:
             by_column = n_columns == 1
             if self._by_column.setdefault(node.name, by_column) != by_column:
                 self._puzzles.add(node.name)
-        elif self._wanted and self._by_column:
+        elif self._by_column:
             known = self._by_column.get(node.name)
             if known is None or known != (n_columns == self._n_tokens):
                 self._puzzles.add(node.name)

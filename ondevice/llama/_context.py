@@ -65,7 +65,7 @@ class Context:
         self._columns: Columns | None = None
         if self._hook.callback is not None:
             params.cb_eval = self._hook.callback
-            self._columns = Columns(self.n_threads)
+            self._columns = Columns()
             self._hook.add(self._columns)
         self._params = params
         self._open(n_ctx)
@@ -141,7 +141,7 @@ class Context:
         native = llama_cpp.llama_batch_get_one(ids, len(batch))
         native.logits = wanted
         if self._columns is not None:
-            self._columns.begin(len(batch), n_outputs)
+            self._columns.begin(len(batch), n_outputs, self.n_threads)
         with self._abort_on(cancel if len(batch) > 1 else None):
             status = llama_cpp.llama_decode(self.handle, native)
         try:
