@@ -32,7 +32,7 @@ _limit = click.option(
 
 @click.group(name="memory")
 def command() -> None:
-    """See, search, correct, move and forget what is remembered.
+    """See, search, move and forget what is remembered.
 
     It is all in one file on this device. If that file has a passphrase, it is taken from
     ONDEVICE_PASSPHRASE or the system's keyring, or asked for.

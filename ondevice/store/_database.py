@@ -8,12 +8,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ondevice.errors import StoreError, StoreLocked, UsageError
+from ondevice.errors import StoreError, StoreLocked, StoreUnwritable, UsageError
 from ondevice.paths import ensure_private
-from ondevice.store._sqlite import Connection, DatabaseError, Fault, Row, connect
+from ondevice.store import _beside
+from ondevice.store._readonly import connect_to_read, why_unwritable
+from ondevice.store._sqlite import Connection, DatabaseError, Fault, OperationalError, Row, connect
 from ondevice.store.migrations import MIGRATIONS
 
-_PLAIN = b"SQLite format 3\0"  # how a file without a passphrase begins; others look random
+_PATIENCE = 20.0  # seconds that a change waits for those of other programs
+_SHORT_PATIENCE = 1.0  # where the answer is that another program has the store open
+_SALT = 16  # bytes
 
 
 class Database:
@@ -28,15 +32,34 @@ class Database:
     """
 
     def __init__(self, path: Path, passphrase: str | None = None) -> None:
-        self.path = path
+        self.path = _target(path)
+        self.read_only: str | None = None
+        """Why nothing can be written: the store was opened to be read only. None: it can."""
         self._lock = threading.RLock()
+        self._folder = _beside.FolderLock(self.path.parent)
         self._open(passphrase or None)
 
     def _open(self, passphrase: str | None) -> None:
         try:
-            ensure_private(self.path.parent)
+            self._open_to_write(passphrase)
+        except (OSError, *Fault) as error:
+            if (why := why_unwritable(error, self.path)) is None:
+                raise StoreError(
+                    f"The store {self.path} cannot be opened: {error}. If the file is damaged, "
+                    "rescue what can be read with “ondevice memory export --salvage FILE”, then "
+                    "move the store aside; or set ONDEVICE_HOME to another folder."
+                ) from error
+            self._open_to_read(passphrase, why, error)
+
+    def _open_to_write(self, passphrase: str | None) -> None:
+        ensure_private(self.path.parent)
+        with self._folder.opening() as alone:
             # SQLite creates its files with the mode of the database, so this one decides for all.
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+            if not self.path.exists():
+                with suppress(FileExistsError):  # another process was faster
+                    os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+            os.close(os.open(self.path, os.O_RDWR))
+            _beside.make_private(self.path)
             while True:
                 inode = self.path.stat().st_ino
                 self._connection = open_connection(self.path, passphrase)
@@ -44,18 +67,49 @@ class Database:
                 if self.path.stat().st_ino == inode:
                     break
                 self._connection.close()
-            _unfinished(self.path).unlink(missing_ok=True)  # of a change that was killed
-            self._passphrase = passphrase
-            self._migrate()
-            if self._scrub_is_due():
-                with suppress(StoreError):  # of another program that is reading; next time then
-                    self.scrub()
-        except (OSError, *Fault) as error:
-            raise StoreError(
-                f"The store {self.path} cannot be opened: {error}. If the file is damaged, rescue "
-                "what can be read with “ondevice memory export --salvage FILE”, then move the "
-                "store aside; or set ONDEVICE_HOME to another folder."
-            ) from error
+            try:
+                self._passphrase = passphrase
+                self._migrate()
+                if alone:
+                    self._clean()
+                if self._scrub_is_due():
+                    with suppress(StoreError):  # of another program that reads; next time then
+                        self.scrub()
+            except BaseException:
+                self._connection.close()
+                raise
+
+    def _open_to_read(self, passphrase: str | None, why: str, error: Exception) -> None:
+        sentence = f"The store {self.path} cannot be opened: {why}."
+        try:
+            self._connection = connect_to_read(
+                self.path, lambda connection: _prepare(connection, self.path, passphrase)
+            )
+            version = self._version()
+        except (OSError, *Fault):
+            raise StoreError(f"{sentence} Or set ONDEVICE_HOME to another folder.") from error
+        if version != len(MIGRATIONS):
+            self.close()
+            raise StoreError(f"{sentence} It is of another version, so it cannot be read either.")
+        self._passphrase = passphrase
+        self.read_only = why
+
+    def _clean(self) -> None:
+        """Remove what a kill has left, such as a copy in plain text beside the encrypted store.
+
+        A backup that another key opens is made anew.
+        """
+        _beside.remove_leftovers(self.path, self.backup_file)
+        if not self.backup_file.is_file():
+            return
+        _beside.make_private(self.backup_file)
+        if _beside.head(self.backup_file) != _beside.head(self.path):
+            was_plain = _beside.is_plain(self.backup_file)
+            try:
+                self.backup()
+            except StoreError:  # the disk is full, say
+                if was_plain:
+                    _beside.remove_backup(self.backup_file)
 
     def _migrate(self) -> None:
         version = self._version()
@@ -80,14 +134,22 @@ class Database:
         return version
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
+    def write(self, *, patience: float | None = None) -> Iterator[Connection]:
         """A transaction: committed when the block ends, rolled back when it raises.
 
-        Raises :class:`StoreError`, and :class:`UsageError` for a text that is no Unicode.
+        ``patience`` is for how many seconds it waits for a transaction of another program, if
+        not for as long as usual. Raises :class:`StoreUnwritable`, and :class:`UsageError` for a
+        text that is no Unicode.
         """
+        if self.read_only:
+            raise StoreUnwritable(
+                f"The store {self.path} can only be read: {self.read_only}. Then start again. "
+                "Nothing of this change was kept; what was there before is safe."
+            )
         with self._lock:
             try:
-                self._connection.execute("BEGIN IMMEDIATE")
+                with self._patience(patience):
+                    self._connection.execute("BEGIN IMMEDIATE")
                 try:
                     yield self._connection
                     self._connection.execute("COMMIT")
@@ -97,12 +159,24 @@ class Database:
                         self._connection.execute("ROLLBACK")
                     raise
             except Fault as error:
-                raise StoreError(
+                raise StoreUnwritable(
                     f"The store {self.path} could not be written: {error}. Nothing of this change "
                     "was kept; what was there before is safe."
                 ) from error
             except UnicodeEncodeError as error:
                 raise _no_unicode() from error
+
+    @contextmanager
+    def _patience(self, seconds: float | None) -> Iterator[None]:
+        """How long the statements of the block wait for other programs."""
+        if seconds is None:
+            yield
+            return
+        self._connection.execute(f"PRAGMA busy_timeout={round(seconds * 1000)}")
+        try:
+            yield
+        finally:
+            self._connection.execute(f"PRAGMA busy_timeout={round(_PATIENCE * 1000)}")
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -128,31 +202,39 @@ class Database:
     def backup(self) -> Path:
         """Write a copy of the whole store to :attr:`backup_file`, in place of the last one."""
         with self._lock, self._copying():
-            self._copy(self.backup_file, self._passphrase).replace(self.backup_file)
-            _sync_folder(self.path.parent)
+            salt = self._connection.execute("PRAGMA cipher_salt").fetchone()
+            self._copy(
+                self.backup_file, self._passphrase, bytes.fromhex(salt[0]) if salt else b""
+            ).replace(self.backup_file)
+            _beside.sync_folder(self.path.parent)
         return self.backup_file
 
     def set_passphrase(self, passphrase: str | None) -> None:
         """Encrypt the store and its backup under another passphrase; None: as plain files.
 
-        The new file is complete and on disk before it takes the old one's name. Raises
+        The new file is complete and on disk before it takes the old one's name. The backup is
+        encrypted before the store is, so that there is no moment in which the store is encrypted
+        and the backup is not; opening the store puts right what a kill leaves. Raises
         :class:`StoreError` when another program has the store open.
         """
         passphrase = passphrase or None
         with self._lock, self._copying():
             # Leaving WAL mode needs to be alone, and empties the WAL, which has the old key.
-            self._connection.execute("PRAGMA journal_mode=DELETE")
+            with self._patience(_SHORT_PATIENCE):
+                self._connection.execute("PRAGMA journal_mode=DELETE")
+            salt = os.urandom(_SALT)
             try:
-                fresh = self._copy(self.path, passphrase)
+                fresh = self._copy(self.path, passphrase, salt)
+                if passphrase and self.backup_file.exists():
+                    self._copy(self.backup_file, passphrase, salt).replace(self.backup_file)
+                    _beside.sync_folder(self.path.parent)
                 self._connection.close()  # Windows cannot replace a file that is open
                 fresh.replace(self.path)
                 self._passphrase = passphrase
-                _sync_folder(self.path.parent)
+                _beside.sync_folder(self.path.parent)
             finally:
                 self._connection.close()
                 self._open(self._passphrase)
-            if self.backup_file.exists():
-                self.backup()
 
     def scrub(self) -> None:
         """Make sure that deleted bytes are in no file of ours: empty the WAL, renew the backup.
@@ -162,8 +244,9 @@ class Database:
         another program is reading and the WAL must wait.
         """
         with self._lock, self._copying():
-            (busy, _, _) = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-            _unfinished(self.backup_file).unlink(missing_ok=True)
+            with self._patience(5):
+                busy = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+            _beside.unfinished(self.backup_file).unlink(missing_ok=True)
             if self.backup_file.exists():
                 self.backup()
             if busy:
@@ -197,22 +280,30 @@ class Database:
     @contextmanager
     def _copying(self) -> Iterator[None]:
         try:
-            yield
+            with self._folder.alone():
+                yield
         except (OSError, *Fault) as error:
             raise StoreError(
                 f"The store {self.path} could not be rewritten: {error}. It is as it was; if "
                 "another program has it open, close that and try again."
             ) from error
 
-    def _copy(self, target: Path, passphrase: str | None) -> Path:
-        """A copy of the store under ``passphrase``, 0600 and on disk, for ``target`` to become."""
-        fresh = _unfinished(target)
+    def _copy(self, target: Path, passphrase: str | None, salt: bytes) -> Path:
+        """A copy of the store under ``passphrase``, 0600 and on disk, for ``target`` to become.
+
+        Files with the same ``salt`` have the same key.
+        """
+        fresh = _beside.unfinished(target)
         fresh.unlink(missing_ok=True)
         os.close(os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
         connection = self._connection
         try:
             connection.execute("ATTACH ? AS copy KEY ?", (str(fresh), passphrase or ""))
             try:
+                if passphrase:
+                    connection.execute(f"PRAGMA copy.cipher_salt=\"x'{salt.hex()}'\"")
+                # A copy that was killed is removed, so it needs no journal on the disk.
+                connection.execute("PRAGMA copy.journal_mode=MEMORY")
                 with self.write():
                     connection.execute("SELECT sqlcipher_export('copy')").fetchall()
                     connection.execute(f"PRAGMA copy.user_version={self._version()}")
@@ -224,24 +315,35 @@ class Database:
         return fresh
 
 
+def _target(path: Path) -> Path:
+    """Where the store lies: a link is followed, so that all files are beside what it names."""
+    if not path.is_symlink():
+        return path
+    if not path.exists():
+        raise StoreError(
+            f"The store {path} is a link to {path.readlink()}, which is not there. Connect the "
+            "disk that it is on, or remove the link to begin with an empty store."
+        )
+    return path.resolve()
+
+
 def _no_unicode() -> UsageError:
     """Of halves of characters, which Python makes of bytes that are not UTF-8."""
     return UsageError("The text cannot be stored or looked for: it is not UTF-8. Convert it first.")
 
 
-def _unfinished(target: Path) -> Path:
-    return target.with_name(f"{target.name}.new")
-
-
-def _is_plain(path: Path) -> bool | None:
-    """Whether the file is a SQLite file without encryption; None: it is empty."""
-    with path.open("rb") as file:
-        head = file.read(len(_PLAIN))
-    return head == _PLAIN if head else None
-
-
 def open_connection(path: Path, passphrase: str | None) -> Connection:
-    plain = _is_plain(path)
+    connection = connect(path, isolation_level=None, check_same_thread=False)
+    try:
+        return prepared(_prepare(connection, path, passphrase))
+    except BaseException:
+        connection.close()
+        raise
+
+
+def _prepare(connection: Connection, path: Path, passphrase: str | None) -> Connection:
+    """The connection with its key. Raises :class:`StoreLocked` where that does not fit."""
+    plain = _beside.is_plain(path)
     if plain is False and not passphrase:
         raise StoreLocked(f"The store {path} has a passphrase, or is not a store at all.")
     if plain and passphrase:
@@ -249,26 +351,24 @@ def open_connection(path: Path, passphrase: str | None) -> Connection:
             f"The store {path} has no passphrase yet. Open it without one; "
             "“ondevice memory passphrase” sets it."
         )
-    connection = connect(path, isolation_level=None, check_same_thread=False)
-    try:
-        if passphrase:
-            connection.execute("PRAGMA cipher_log_level=NONE")  # it prints what it then raises
-            connection.execute("PRAGMA key='" + passphrase.replace("'", "''") + "'")
-            try:
-                connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-            except DatabaseError as error:
-                raise StoreLocked(f"The passphrase does not open the store {path}.") from error
-        return prepared(connection)
-    except BaseException:
-        connection.close()
-        raise
+    if passphrase:
+        connection.execute("PRAGMA cipher_log_level=NONE")  # it prints what it then raises
+        connection.execute("PRAGMA key='" + passphrase.replace("'", "''") + "'")
+        try:
+            connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        except OperationalError:  # the disk is full, say
+            raise
+        except DatabaseError as error:
+            raise StoreLocked(f"The passphrase does not open the store {path}.") from error
+    connection.row_factory = Row
+    return connection
 
 
 def prepared(connection: Connection) -> Connection:
     """The connection, set up as every one of the store is."""
     connection.row_factory = Row
     for pragma in (
-        "busy_timeout=5000",
+        f"busy_timeout={round(_PATIENCE * 1000)}",
         "journal_mode=WAL",
         "synchronous=FULL",
         "foreign_keys=ON",
@@ -276,13 +376,3 @@ def prepared(connection: Connection) -> Connection:
     ):
         connection.execute(f"PRAGMA {pragma}")
     return connection
-
-
-def _sync_folder(folder: Path) -> None:
-    """Put a rename on disk, where folders can be opened (not on Windows)."""
-    with suppress(PermissionError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

@@ -14,6 +14,7 @@ class TransientDatabase(Database):
 
     def __init__(self) -> None:
         self.path = Path(":memory:")
+        self.read_only = None
         self._lock = threading.RLock()
         self._passphrase = None
         self._connection = prepared(
