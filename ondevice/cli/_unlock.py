@@ -108,7 +108,7 @@ def _make_private(folder: Path) -> None:
         mode = folder.stat().st_mode
         if os.name == "posix" and mode & 0o077:
             folder.chmod(mode & 0o700)
-            click.echo(f"{folder} was open to others on this computer; it is yours only now.", err=True)
+            click.echo(f"{folder} was open to other users; it is yours only now.", err=True)
 
 
 def _forbid_core_dumps() -> None:

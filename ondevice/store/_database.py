@@ -172,11 +172,12 @@ class Database:
         if seconds is None:
             yield
             return
+        (usual,) = self._connection.execute("PRAGMA busy_timeout").fetchone()
         self._connection.execute(f"PRAGMA busy_timeout={round(seconds * 1000)}")
         try:
             yield
         finally:
-            self._connection.execute(f"PRAGMA busy_timeout={round(_PATIENCE * 1000)}")
+            self._connection.execute(f"PRAGMA busy_timeout={usual}")
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
