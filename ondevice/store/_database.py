@@ -143,7 +143,7 @@ class Database:
         """
         if self.read_only:
             raise StoreUnwritable(
-                f"The store {self.path} can only be read: {self.read_only}. Then start again. "
+                f"The store {self.path} can only be read: {self.read_only}, and start again. "
                 "Nothing of this change was kept; what was there before is safe."
             )
         with self._lock:

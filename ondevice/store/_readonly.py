@@ -11,14 +11,15 @@ from urllib.parse import quote
 
 from ondevice.store._sqlite import Connection, Fault, connect
 
-_FULL = "its disk is full: make room"
-_FORBIDDEN = "its folder cannot be written: allow it, or move it to a disk that can be written"
+_FULL = "the disk is full: make room"
+_NO_DISK = "the disk is read-only: move the folder to another one"
+_FORBIDDEN = "its folder cannot be written: allow it"
 _LITTLE = 1_000_000  # bytes free: SQLite only says “disk I/O error” when there is no room
 
 #: Error code → what it means: of the system, and the lowest byte of SQLite's.
 _SYSTEM = {
     errno.ENOSPC: _FULL,
-    errno.EROFS: _FORBIDDEN,
+    errno.EROFS: _NO_DISK,
     errno.EACCES: _FORBIDDEN,
     errno.EPERM: _FORBIDDEN,
     getattr(errno, "EDQUOT", errno.ENOSPC): _FULL,
