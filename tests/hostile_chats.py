@@ -82,11 +82,13 @@ def _method(number: int) -> bytes:
 
 def _bomb(n_bytes: int) -> bytes:
     file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        with archive.open(NAME, "w", force_zip64=True) as member:
-            member.write(b"[")
-            for _ in range(n_bytes >> 20):
-                member.write(b" " * (1 << 20))
+    with (
+        zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open(NAME, "w", force_zip64=True) as member,
+    ):
+        member.write(b"[")
+        for _ in range(n_bytes >> 20):
+            member.write(b" " * (1 << 20))
     return file.getvalue()
 
 

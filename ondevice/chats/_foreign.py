@@ -24,6 +24,7 @@ _ROLES: dict[str, Literal["user", "assistant"]] = {
     "assistant": "assistant",
 }
 _FORMAT = 1  # of our own exports
+_MOST_MESSAGES = 100_000  # of a chat, which goes into one transaction
 
 _T = TypeVar("_T")
 _Time = float | str | None
@@ -206,7 +207,7 @@ def _understood(element: bytes | LeftOut, seen: set[str]) -> list[Transcript]:
     if bytes(probe.ondevice_chats):
         if _decoded(bytes(probe.ondevice_chats), int) > _FORMAT:
             raise _Odd("it was written by a newer ondevice; update this one")
-        return _decoded(bytes(probe.chats) or b"[]", list[Transcript])
+        return [_bounded(one) for one in _decoded(bytes(probe.chats) or b"[]", list[Transcript])]
     if bytes(probe.mapping):
         transcript = _from_gpt(_decoded(element, _GPTChat))
     elif bytes(probe.chat_messages):
@@ -215,7 +216,13 @@ def _understood(element: bytes | LeftOut, seen: set[str]) -> list[Transcript]:
         raise _Odd("it is no chat of ChatGPT, Claude or ondevice")
     if id_:
         seen.add(id_)
-    return [transcript]
+    return [_bounded(transcript)]
+
+
+def _bounded(transcript: Transcript) -> Transcript:
+    if len(transcript.messages) > _MOST_MESSAGES:
+        raise _Odd(f"it has more than {_MOST_MESSAGES:,} messages")
+    return transcript
 
 
 def _decoded(data: bytes, kind: type[_T]) -> _T:
