@@ -240,8 +240,12 @@ class Chats:
             data = _transfer.markdown(self.load(conversation_id)).encode()
         try:
             handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    file.write(data)
+            except OSError:  # the disk is full
+                path.unlink()
+                raise
         except OSError as error:
             raise UsageError(f"{path} cannot be written: {error.strerror}.") from error
 
