@@ -20,7 +20,8 @@
     │   ├── EngineDied          the engine process ended by itself: abort, segfault, out of memory
     │   └── NativeError         llama.cpp refused; the native layer or its version is at fault
     └── StoreError              the private store could not be opened, read or written
-        └── StoreLocked         its passphrase is missing or wrong
+        ├── StoreLocked         its passphrase is missing or wrong
+        └── StoreUnwritable     a change could not be written: a full disk, another program
 """
 
 from __future__ import annotations
@@ -110,6 +111,10 @@ class StoreLocked(StoreError):
     pass
 
 
+class StoreUnwritable(StoreError):
+    pass
+
+
 #: Class name → class, for errors that cross the pipe from the engine process.
 BY_NAME: dict[str, type[OndeviceError]] = {
     cls.__name__: cls
@@ -133,5 +138,6 @@ BY_NAME: dict[str, type[OndeviceError]] = {
         NativeError,
         StoreError,
         StoreLocked,
+        StoreUnwritable,
     )
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 from ondevice.chats import Attachment, Chats, reply
 from ondevice.engine._fake import FakeEngine
 from ondevice.engine.messages import Chunk, Event, Finished, Load, Sampling, Turn
-from ondevice.errors import EngineDied, StoreError
+from ondevice.errors import EngineDied, StoreError, StoreUnwritable
 from ondevice.store import Database
 from ondevice.store._sqlite import connect
 from ondevice.store.migrations import m001_conversations, m002_memory
@@ -91,6 +92,40 @@ def test_what_came_before_the_engine_died_is_kept_as_interrupted(chats: Chats) -
     assert reply.content == "One, two, "
     assert reply.finish_reason is None
     assert chats.load(chat).turns()[-1] == Turn("assistant", "One, two, ")
+
+
+@pytest.mark.parametrize("ever_free", [True, False])
+def test_a_reply_goes_on_while_another_program_keeps_the_store_to_itself(
+    chats: Chats, tmp_path: Path, ever_free: bool
+) -> None:
+    chat = chats.create()
+    chats.say(chat, "Count.")
+    other = connect(tmp_path / "store.db", isolation_level=None)
+    events: list[Event] = []
+    with chats.database.read() as connection:
+        connection.execute("PRAGMA busy_timeout=50")
+    engine = engine_that_says("One, ", "two, ", "three.")
+
+    def listen() -> None:
+        for event in reply(chats, engine, chat, Sampling()):
+            events.append(event)
+            if len(events) == 1:
+                other.execute("BEGIN IMMEDIATE")
+                time.sleep(0.5)  # the next piece is to be saved as well
+            elif len(events) == 3 and ever_free:
+                other.execute("COMMIT")
+
+    if ever_free:
+        listen()
+        assert chats.load(chat).messages[-1].content == "One, two, three."
+        assert chats.load(chat).messages[-1].finish_reason == "stop"
+    else:
+        with pytest.raises(StoreUnwritable, match="could not be saved"):
+            listen()
+        assert chats.load(chat).messages[-1].content == "One, "
+    assert "".join(e.text for e in events if isinstance(e, Chunk)) == "One, two, three."
+    assert isinstance(events[-1], Finished)
+    other.close()
 
 
 def test_a_question_that_met_no_reply_joins_the_next_one(chats: Chats) -> None:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import os
+import shutil
+import signal
 import sqlite3
 import stat
 import subprocess
 import sys
-import time
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from random import Random
 
 import pytest
 
-from ondevice.errors import StoreError, StoreLocked
+from ondevice.errors import StoreError, StoreLocked, StoreUnwritable
 from ondevice.store import Database
 
 
@@ -213,152 +214,259 @@ def test_a_full_disk_loses_only_the_change_that_did_not_fit(path: Path) -> None:
     assert database.damage() == []
 
 
-# ------------------------------------------------------------------ what killed processes leave
+# ---------------------------------------------------------------------- what a kill leaves
 
 SECRET = "a very private title"
-LEFTOVERS = (
-    "store.db.new",
-    "store.db.new-journal",
-    "store.db.new-wal",
-    "store.backup.db",
-    "store.backup.db.new",
-    "store.backup.db.new-journal",
-    "store.db-mj0123ABCD",
+
+
+def plain_files(path: Path) -> list[str]:
+    """Files beside the store that can be read without a passphrase."""
+    return [
+        file.name
+        for file in path.parent.iterdir()
+        if SECRET.encode() in file.read_bytes() or file.read_bytes().startswith(b"SQLite format 3")
+    ]
+
+
+@pytest.mark.parametrize(
+    "name", ["store.backup.db.new", "store.backup.db", "store.db.new", "store.db.new-wal"]
 )
-#: Goes to and fro between passphrases, with a backup between, until it is killed.
-CHANGES = """
-import itertools, sys
-from pathlib import Path
-from ondevice.store import Database
-
-database = Database(Path(sys.argv[1]))
-print("ready", flush=True)
-for passphrase in itertools.cycle(["first", None, "second"]):
-    database.backup()
-    database.set_passphrase(passphrase)
-"""
-
-
-def files_with_the_secret(folder: Path) -> list[str]:
-    return [file.name for file in folder.iterdir() if SECRET.encode() in file.read_bytes()]
-
-
-@pytest.mark.parametrize("name", LEFTOVERS)
-def test_no_plain_copy_stays_beside_an_encrypted_store(path: Path, name: str) -> None:
+def test_plain_text_beside_an_encrypted_store_is_gone_at_the_next_start(
+    path: Path, name: str
+) -> None:
     database = Database(path)
     add(database, SECRET)
     database.backup()
-    plain = database.backup_file.read_bytes()
+    database.close()
+    plain = path.read_bytes()
+    database = Database(path)
     database.set_passphrase("secret")
     database.close()
+    assert plain_files(path) == []
     path.with_name(name).write_bytes(plain)
-    assert files_with_the_secret(path.parent) == [name]
     database = Database(path, "secret")
-    assert files_with_the_secret(path.parent) == []
+    assert plain_files(path) == []
     assert titles(database) == [SECRET]
-    database.close()
-    assert titles(Database(database.backup_file, "secret")) == [SECRET]
 
 
-def test_a_backup_under_an_older_passphrase_does_not_stay(
-    path: Path, monkeypatch: pytest.MonkeyPatch
+def titles_of_backup(database: Database, passphrase: str | None) -> list[str]:
+    backup = database.path.with_name("elsewhere.db")
+    shutil.copy(database.backup_file, backup)
+    try:
+        return titles(Database(backup, passphrase))
+    finally:
+        backup.unlink()
+
+
+@pytest.mark.parametrize(("before", "after"), [("old", "new"), ("old", None)])
+def test_a_backup_that_another_key_opens_is_made_anew(
+    path: Path, before: str | None, after: str | None
 ) -> None:
+    database = Database(path, before)
+    add(database, SECRET)
+    database.backup()
+    old = database.backup_file.read_bytes()
+    database.set_passphrase(after)
+    assert titles_of_backup(database, after) == [SECRET]
+    database.close()
+    database.backup_file.write_bytes(old)  # as if killed before it was renewed
+    database = Database(path, after)
+    assert titles_of_backup(database, after) == [SECRET]
+    stamp = database.backup_file.stat().st_mtime_ns
+    database.close()
+    assert Database(path, after).backup_file.stat().st_mtime_ns == stamp  # once is enough
+
+
+def test_litter_of_kills_is_removed_and_other_files_are_not(path: Path) -> None:
     database = Database(path)
     add(database, "kept")
-    database.backup()
-    database.set_passphrase("old")
-
-    def killed(self: Database) -> Path:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Database, "backup", killed)
-        database.set_passphrase("new")
     database.close()
-    Database(path, "new").close()
-    assert titles(Database(database.backup_file, "new")) == ["kept"]
+    litter = ["store.db-mj12AB34CD9EF", "store.backup.db.new-journal", "store.db.new"]
+    others = ["store.db.old", "notes.new", "my store.db-mj1"]
+    for name in litter + others:
+        path.with_name(name).write_text("x")
+    assert titles(Database(path)) == ["kept"]
+    assert {file.name for file in path.parent.iterdir()}.isdisjoint(litter)
+    assert all(path.with_name(name).exists() for name in others)
+
+
+def test_a_copy_that_another_program_writes_is_left_alone(path: Path) -> None:
+    database = Database(path)
+    add(database, "kept")
+    fresh = path.with_name("store.backup.db.new")
+    with database._folder.alone():
+        fresh.write_bytes(b"half a copy")
+        opened: list[list[str]] = []
+        thread = threading.Thread(target=lambda: opened.append(titles(Database(path))))
+        thread.start()
+        thread.join(0.2)
+        assert fresh.exists()
+    thread.join()
+    assert opened == [["kept"]]
+
+
+def test_copying_leaves_no_journal_that_others_could_read(path: Path) -> None:
+    previous = os.umask(0o022)
+    seen: dict[str, int] = {}
+    try:
+        database = Database(path)
+        for number in range(60):
+            add(database, f"{SECRET} {number}")
+        database.backup()
+
+        def look(*_: object) -> None:
+            for file in path.parent.iterdir():
+                seen[file.name] = stat.S_IMODE(file.stat().st_mode)
+
+        database._connection.set_progress_handler(look, 100)
+        database.set_passphrase("secret")
+    finally:
+        os.umask(previous)
+    assert "store.db.new" in seen
+    assert not [name for name in seen if "-mj" in name or name.endswith(".new-journal")]
+    if os.name == "posix":
+        assert set(seen.values()) == {0o600}
+
+
+WORKER = """
+import sys
+from pathlib import Path
+from ondevice.store import Database
+database = Database(Path(sys.argv[1]), sys.argv[2] or None)
+print("ready", flush=True)
+for passphrase in ["one", "two", None, "three"] * 50:
+    database.set_passphrase(passphrase)
+    print(passphrase or "", flush=True)
+    database.backup()
+"""
 
 
 @pytest.mark.random
-def test_a_process_that_is_killed_leaves_nothing_readable(
-    tmp_path: Path, rounds: Callable[[int], Iterator[Random]]
+@pytest.mark.skipif(os.name != "posix", reason="SIGKILL is POSIX's")
+def test_kills_leave_no_plain_text_beside_an_encrypted_store(
+    path: Path, rounds: Callable[[int], Iterator[Random]]
 ) -> None:
-    for number, random in enumerate(rounds(4)):
-        path = tmp_path / str(number) / "store.db"
-        database = Database(path)
-        add(database, SECRET)
-        database.close()
-        command = [sys.executable, "-c", CHANGES, str(path)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-            assert process.stdout is not None
-            process.stdout.readline()
-            time.sleep(random.uniform(0, 1.5))
-            process.kill()
-        for passphrase in (None, "first", "second"):
-            with suppress(StoreLocked):
+    database = Database(path)
+    for number in range(100):
+        add(database, f"{SECRET} {number}")
+    database.backup()
+    database.close()
+    passphrases = [None, "one", "two", "three"]
+    now: str | None = None
+    for random in rounds(5):
+        worker = subprocess.Popen(
+            [sys.executable, "-c", WORKER, path, now or ""], stdout=subprocess.PIPE, text=True
+        )
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == "ready\n"
+        with pytest.raises(subprocess.TimeoutExpired):
+            worker.wait(random.random() * 0.6)
+        worker.send_signal(signal.SIGKILL)
+        worker.communicate()
+        for passphrase in passphrases:
+            try:
                 database = Database(path, passphrase)
-        assert titles(database) == [SECRET]
-        if database.encrypted:
-            assert files_with_the_secret(path.parent) == []
-        names = {file.name for file in path.parent.iterdir()}
-        assert names <= {"store.db", "store.db-wal", "store.db-shm", "store.backup.db"}
+            except StoreLocked:
+                continue
+            now = passphrase
+        assert len(titles(database)) == 100
+        assert titles_of_backup(database, now) == titles(database)
         database.close()
+        assert {file.name for file in path.parent.iterdir()} == {"store.db", "store.backup.db"}
+        if now:
+            assert plain_files(path) == []
 
 
-# ------------------------------------------------------------------ where nothing can be written
+# ---------------------------------------------------------------------- places
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links need rights on Windows")
+def test_a_link_that_leads_nowhere_is_not_followed(path: Path, tmp_path: Path) -> None:
+    path.parent.mkdir()
+    path.symlink_to(tmp_path / "elsewhere.db")
+    with pytest.raises(StoreError):
+        Database(path)
+    assert not (tmp_path / "elsewhere.db").exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links need rights on Windows")
+def test_a_store_behind_a_link_is_encrypted_where_it_lies(path: Path, tmp_path: Path) -> None:
+    there = tmp_path / "disk" / "real.db"
+    database = Database(there)
+    add(database, SECRET)
+    database.close()
+    path.parent.mkdir()
+    path.symlink_to(there)
+    database = Database(path)
+    database.set_passphrase("secret")
+    assert path.is_symlink()
+    assert plain_files(there) == []
+    database.close()
+    assert titles(Database(path, "secret")) == [SECRET]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file modes are POSIX's")
+def test_a_store_that_others_could_read_is_made_private(path: Path) -> None:
+    database = Database(path)
+    database.backup()
+    database.close()
+    for file in path.parent.iterdir():
+        file.chmod(0o644)
+    database = Database(path)
+    assert {stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()} == {0o600}
+    database.close()
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 2 MB."""
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of a megabyte or two, where tests may mount one."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=2m,mode=700", "tmpfs", str(folder)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("needs the right to mount a disk")
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "none", str(folder)]
+    try:
+        subprocess.run(mount, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("tests cannot mount a disk here")
     yield folder
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def fill(disk: Path) -> None:
-    with suppress(OSError), (disk / "filler").open("wb", buffering=0) as file:
-        while True:
-            file.write(b"x" * 1000)
-
-
 @pytest.mark.parametrize("passphrase", [None, "secret"])
-@pytest.mark.parametrize(
-    ("hindrance", "was_closed"), [("full", True), ("full", False), ("read-only", True)]
-)
-def test_a_store_can_be_read_where_nothing_can_be_written(
-    small_disk: Path, passphrase: str | None, hindrance: str, was_closed: bool
+@pytest.mark.parametrize("killed", [False, True])
+@pytest.mark.parametrize("trouble", ["full", "read-only"])
+def test_a_disk_that_cannot_be_written_lets_the_store_be_read(
+    disk: Path, passphrase: str | None, killed: bool, trouble: str
 ) -> None:
-    path = small_disk / "store.db"
-    database = Database(path)
-    database.set_passphrase(passphrase)
-    add(database, "kept")
-    if was_closed:
-        database.close()
-    else:  # as of a process that was killed: its write-ahead log stays
-        kept = path.with_name("store.db-wal").read_bytes()
-        database.close()
-        path.with_name("store.db-wal").write_bytes(kept)
-    fill(small_disk)
-    if hindrance == "read-only":
-        subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    path = disk / "data" / "store.db"
+    program = (
+        "import os, sys; from pathlib import Path; from ondevice.store import Database\n"
+        "database = Database(Path(sys.argv[1]), sys.argv[2] or None)\n"
+        "with database.write() as connection:\n"
+        "    connection.execute(\"INSERT INTO conversation(title, system, created_at, "
+        "updated_at) VALUES ('kept', '', '', '')\")\n"
+        "os._exit(0) if sys.argv[3] else database.close()\n"
+    )
+    subprocess.run(
+        [sys.executable, "-c", program, path, passphrase or "", "x" if killed else ""], check=True
+    )
+    if trouble == "full":
+        with pytest.raises(OSError, match="No space"), (disk / "filler").open("wb") as file:
+            while True:
+                file.write(bytes(4096))
+                file.flush()
+    else:
+        subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
     database = Database(path, passphrase)
     assert titles(database) == ["kept"]
-    if database.read_only:
-        assert hindrance in database.read_only
-        with pytest.raises(StoreError, match=hindrance):
-            add(database, "new")
-    assert titles(database) == ["kept"]
+    if database.read_only is None:  # it had left itself enough room
+        assert trouble == "full" and killed
+    else:
+        with pytest.raises(StoreUnwritable, match=trouble):
+            add(database, "more")
     database.close()
-
-
-def test_a_link_to_a_disk_that_is_gone_makes_no_store_there(path: Path, tmp_path: Path) -> None:
-    path.parent.mkdir()
-    path.symlink_to(tmp_path / "gone")
-    with pytest.raises(StoreError, match="not there"):
-        Database(path)
-    assert not (tmp_path / "gone").exists()
+    if passphrase:
+        with pytest.raises(StoreLocked):
+            Database(path)
+    with pytest.raises(StoreError) as raised:
+        Database(disk / "new" / "store.db")
+    assert "damaged" not in str(raised.value)

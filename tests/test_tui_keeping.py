@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
 
+import hostile_chats
 import pytest
+from hostile_chats import chatgpt
 from terminal_user import User, at_the_terminal
 from textual.events import Paste
 
@@ -155,6 +158,54 @@ async def test_a_chat_is_exported_and_imported(
         await user.sees("One of your messages is remembered.")
     assert "Hello **you**." in (tmp_path / "a.md").read_text()
     assert len(chats.headings()) == 2
+
+
+async def test_what_an_import_leaves_out_is_named(
+    chats: Chats, open_app: OpenApp, tmp_path: Path
+) -> None:
+    odd = chatgpt("A trip", mapping=None)
+    (tmp_path / "conversations.json").write_text(hostile_chats.chats(odd, chatgpt("Birds")))
+    async with open_app(FakeEngine(), size=(100, 30)) as user:
+        await user.says(f"/import {tmp_path}")
+        await user.sees("One chat was added.")
+        await user.pilot.press("enter")
+        await user.sees("One thing was left out:")
+        await user.sees("“A trip”: ")
+        await user.sees("Hello there")
+    assert [heading.title for heading in chats.headings()] == ["Birds"]
+
+
+@pytest.mark.parametrize("quit", [False, True])
+async def test_an_import_is_stopped_with_escape_and_by_quitting(
+    chats: Chats, open_app: OpenApp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quit: bool
+) -> None:
+    many = [chatgpt(str(n)) for n in range(1000)]
+    (tmp_path / "conversations.json").write_text(hostile_chats.chats(*many))
+    import_ = Chats.import_
+
+    def slow(  # one batch, and then as long as it takes to be stopped
+        self: Chats,
+        path: Path,
+        put: Callable[[int], None],
+        cancel: threading.Event,
+        *others: Callable[[str], None],
+    ) -> list[int]:
+        def on_progress(count: int) -> None:
+            put(count)
+            assert cancel.wait(60)
+
+        return import_(self, path, on_progress, cancel, *others)
+
+    monkeypatch.setattr(Chats, "import_", slow)
+    async with open_app(FakeEngine(), size=(100, 30)) as user:
+        await user.says(f"/import {tmp_path / 'conversations.json'}")
+        await user.sees("250 chats so far")
+        if quit:
+            await user.pilot.press("ctrl+q")
+        else:
+            await user.pilot.press("escape")
+            await user.sees("The import was stopped. 250 chats were added before that.")
+    assert 250 <= len(chats.headings()) <= 500
 
 
 async def test_a_note_is_remembered_recalled_shown_and_forgotten(

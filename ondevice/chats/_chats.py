@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ondevice.chats import _foreign, _read, _transfer
+from ondevice.chats import _foreign, _read, _times, _transfer
 from ondevice.chats._records import Attachment, Conversation, Found, Heading
 from ondevice.engine.messages import Role
-from ondevice.errors import StoreError, UsageError
+from ondevice.errors import StoreError, StoreUnwritable, UsageError
 from ondevice.memory import Cube, Memory
 from ondevice.store import Connection, Database
 
 _TYPED = 1500  # characters that a message has at most which was typed
+
+# Of what is imported, this much goes into one transaction.
+_BATCH = 500  # messages; one that is long counts as several
+_LONG = 10_000  # characters
+_REMEMBERED_TOGETHER = 50  # messages
+_PAUSE, _LONGEST_PAUSE = 0.3, 0.1  # between two: part of the time of the first, and seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,23 +240,65 @@ class Chats:
             data = _transfer.markdown(self.load(conversation_id)).encode()
         try:
             handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    file.write(data)
+            except OSError:  # the disk is full
+                path.unlink()
+                raise
         except OSError as error:
             raise UsageError(f"{path} cannot be written: {error.strerror}.") from error
 
-    def import_(self, path: Path) -> list[int]:
+    def import_(
+        self,
+        path: Path,
+        on_progress: Callable[[int], None] | None = None,
+        cancel: threading.Event | None = None,
+        on_left_out: Callable[[str], None] | None = None,
+    ) -> list[int]:
         """Add the conversations of a file and return their ids, oldest first.
 
-        Nothing of them is remembered unless :meth:`remember` is called.
+        It may be an export of our own, of ChatGPT or of Claude; of these also the archive as it
+        was sent, or its folder. Nothing of them is remembered unless :meth:`remember` is called.
 
-        It may be an export of our own, of ChatGPT or of Claude. Raises :class:`UsageError` for
-        anything else, and then adds nothing.
+        A conversation is added whole or not at all, some in each transaction, so that others can
+        write meanwhile. ``on_left_out`` gets a sentence for each that cannot be read, and
+        ``on_progress`` how many were added so far; after a ``cancel`` those stay. Raises
+        :class:`UsageError`, and then adds nothing, when there is none that can be read.
         """
-        transcripts = sorted(_foreign.read(path), key=lambda one: one.created_at)
-        with self.database.write() as connection:
-            ids = [_transfer.insert(connection, transcript) for transcript in transcripts]
-        return [id_ for id_ in ids if id_ is not None]
+        added: list[tuple[datetime, int]] = []
+        batch: list[_transfer.Transcript] = []
+        weight = 0
+
+        def add_batch() -> None:
+            began = time.monotonic()
+            with self.database.write() as connection:
+                pairs = [(one.created_at, _transfer.insert(connection, one)) for one in batch]
+            now = datetime.now(UTC)
+            added.extend((_times.sane(at) or now, id_) for at, id_ in pairs if id_ is not None)
+            batch.clear()
+            if on_progress:
+                on_progress(len(added))
+            # Who waits to write looks only now and then whether it can.
+            time.sleep(min(_LONGEST_PAUSE, _PAUSE * (time.monotonic() - began)))
+
+        try:
+            for found in _foreign.read(path, cancel):
+                if isinstance(found, _foreign.NotRead):
+                    if on_left_out:
+                        on_left_out(str(found))
+                    continue
+                batch.append(found)
+                weight += 1 + sum(1 + len(one.content) // _LONG for one in found.messages)
+                if weight >= _BATCH:
+                    add_batch()
+                    weight = 0
+            if batch:
+                add_batch()
+        except StoreUnwritable as error:
+            kept = f" {len(added)} chats were added before that, and stay." if added else ""
+            raise StoreUnwritable(f"{error}{kept}") from error
+        return [id_ for _, id_ in sorted(added)]
 
     def remember(
         self,
@@ -265,7 +314,7 @@ class Chats:
         """
         count = 0
         for conversation_id in conversation_ids:
-            with self.database.write() as connection:
+            with self.database.read() as connection:
                 if _is_private(connection, conversation_id):
                     continue
                 rows = connection.execute(
@@ -273,20 +322,23 @@ class Chats:
                     "AND role = 'user' AND content <> '' ORDER BY position",
                     (conversation_id,),
                 ).fetchall()
-                for row in rows:
-                    self.memory.remember_turn(
-                        connection,
-                        conversation_id=conversation_id,
-                        message_id=row["id"],
-                        text=row["content"],
-                        pasted=[row["content"]] if len(row["content"]) > _TYPED else [],
-                        at=datetime.fromisoformat(row["created_at"]).astimezone(),
-                    )
-            count += len(rows)
-            if on_progress:
-                on_progress(count)
-            if cancel and cancel.is_set():
-                break
+            for start in range(0, max(1, len(rows)), _REMEMBERED_TOGETHER):
+                some = rows[start : start + _REMEMBERED_TOGETHER]
+                with self.database.write() as connection:
+                    for row in some:
+                        self.memory.remember_turn(
+                            connection,
+                            conversation_id=conversation_id,
+                            message_id=row["id"],
+                            text=row["content"],
+                            pasted=[row["content"]] if len(row["content"]) > _TYPED else [],
+                            at=_times.from_store(row["created_at"]).astimezone(),
+                        )
+                count += len(some)
+                if on_progress:
+                    on_progress(count)
+                if cancel and cancel.is_set():
+                    return count
         return count
 
     def _set(self, conversation_id: int, column: str, value: str | bool) -> None:

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 
 import msgspec
 
 from ondevice.chats._chats import append
 from ondevice.chats._records import Message
 from ondevice.engine.messages import Chunk, Finished
+from ondevice.errors import StoreUnwritable
 from ondevice.store import Database
 
 _WRITE_EVERY = 0.5  # seconds between two writes
+_PATIENCE = 0.1  # seconds that the reply waits for another program; it is tried again soon
 
 
 class Draft:
     """One message that grows after ``parent_id``, on disk at most half a second late.
+
+    While another program keeps the store to itself, or the disk is full, it grows in RAM and is
+    written later, at the latest when it is finished.
 
     Until it is finished it is an interrupted message, so that nothing is left to mend if the app
     is killed. A reply of which nothing ever came is not kept. A message that is ``continued``
@@ -41,28 +47,45 @@ class Draft:
         }
         self._written_at = -_WRITE_EVERY
         self._unsaved = False
+        self._finished: Finished | None = None
 
     def add(self, chunk: Chunk) -> None:
         """Append a piece of the reply."""
         self._parts[chunk.part].append(chunk.text)
         self._unsaved = True
         if time.monotonic() - self._written_at >= _WRITE_EVERY:
-            self.save()
+            with suppress(StoreUnwritable):
+                self._save(patience=_PATIENCE)
             self._written_at = time.monotonic()
 
     def finish(self, finished: Finished) -> None:
-        """Save the whole reply and how it ended."""
+        """Save the whole reply and how it ended. Raises what :meth:`close` does."""
+        self._finished = finished
         self._unsaved = True
-        self.save(finished)
+        self.close()
 
-    def save(self, finished: Finished | None = None) -> None:
-        """Write what has come so far."""
+    def close(self) -> None:
+        """Write what is not written yet.
+
+        Raises :class:`StoreUnwritable` when it cannot be: the end of the reply is not kept.
+        """
+        try:
+            self._save()
+        except StoreUnwritable as error:
+            raise StoreUnwritable(
+                f"The reply, or the end of it, could not be saved: {error.__cause__ or error}. "
+                "Copy it if you need it."
+            ) from error
+
+    def _save(self, *, patience: float | None = None) -> None:
         if not self._unsaved:
             return
+        finished = self._finished
         answer, thinking = ("".join(self._parts[part]) for part in ("answer", "thinking"))
-        with self._database.write() as connection:
-            if self._message_id is None:
-                self._message_id = append(
+        message_id = self._message_id
+        with self._database.write(patience=patience) as connection:
+            if message_id is None:
+                message_id = append(
                     connection,
                     self._conversation_id,
                     "assistant",
@@ -78,7 +101,8 @@ class Draft:
                     thinking,
                     finished.reason if finished else None,
                     msgspec.json.encode(finished.statistics).decode() if finished else None,
-                    self._message_id,
+                    message_id,
                 ),
             )
+        self._message_id = message_id
         self._unsaved = False

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import zipfile
+import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from io import BytesIO
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
+from ondevice.chats import _archives, _times
+from ondevice.chats._elements import LeftOut, NotJSON, elements
 from ondevice.chats._records import Attachment
-from ondevice.chats._transfer import Entry, Export, Transcript
+from ondevice.chats._transfer import Entry, Transcript, beginning
 from ondevice.errors import UsageError
-
-_MEMBER = "conversations.json"  # what both services call it in the archive they send
-_LONGEST = 2_000_000_000  # bytes of it
 
 #: What the services call those who speak; others are tools and hidden instructions.
 _ROLES: dict[str, Literal["user", "assistant"]] = {
@@ -24,14 +23,54 @@ _ROLES: dict[str, Literal["user", "assistant"]] = {
     "human": "user",
     "assistant": "assistant",
 }
+_FORMAT = 1  # of our own exports
+_MOST_MESSAGES = 100_000  # of a chat, which goes into one transaction
+
+_T = TypeVar("_T")
+_Time = float | str | None
+
+
+@dataclass(frozen=True, slots=True)
+class NotRead:
+    """A chat, or a whole text, that could not be read."""
+
+    name: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.why}."
+
+
+class _Probe(msgspec.Struct):
+    """What tells the kinds of objects from each other; nothing in it is looked at yet."""
+
+    mapping: msgspec.Raw = msgspec.Raw(b"")  # of ChatGPT
+    chat_messages: msgspec.Raw = msgspec.Raw(b"")  # of Claude
+    ondevice_chats: msgspec.Raw = msgspec.Raw(b"")  # of ours: the version of the format
+    chats: msgspec.Raw = msgspec.Raw(b"")
+    title: msgspec.Raw = msgspec.Raw(b"")
+    name: msgspec.Raw = msgspec.Raw(b"")
+    conversation_id: msgspec.Raw = msgspec.Raw(b"")
+    id: msgspec.Raw = msgspec.Raw(b"")
+    uuid: msgspec.Raw = msgspec.Raw(b"")
 
 
 class _Author(msgspec.Struct):
-    role: str
+    role: str | None = None
 
 
 class _Content(msgspec.Struct):
-    parts: list[Any] = []  # texts, and objects such as pictures
+    parts: list[Any] | None = None  # texts, and objects such as pictures and what was spoken
+
+    @property
+    def text(self) -> str:
+        texts = (
+            part.get("text")
+            if isinstance(part, dict) and part.get("content_type") == "audio_transcription"
+            else part
+            for part in self.parts or ()
+        )
+        return "\n\n".join(text for text in texts if isinstance(text, str))
 
 
 class _GPTMetadata(msgspec.Struct):
@@ -39,9 +78,9 @@ class _GPTMetadata(msgspec.Struct):
 
 
 class _GPTMessage(msgspec.Struct):
-    author: _Author
-    content: _Content
-    create_time: float | None = None
+    author: _Author | None = None
+    content: _Content | None = None
+    create_time: _Time = None
     recipient: str | None = None
     metadata: _GPTMetadata | None = None
 
@@ -55,7 +94,7 @@ class _GPTMessage(msgspec.Struct):
 class _GPTNode(msgspec.Struct):
     parent: str | None = None
     message: _GPTMessage | None = None
-    children: list[str] = []
+    children: list[str] | None = None
 
 
 class _GPTChat(msgspec.Struct):
@@ -63,119 +102,214 @@ class _GPTChat(msgspec.Struct):
 
     mapping: dict[str, _GPTNode]
     title: str | None = None
-    create_time: float | None = None
+    create_time: _Time = None
     current_node: str | None = None
 
 
 class _ClaudeFile(msgspec.Struct):
-    file_name: str = ""
+    file_name: str | None = None
     extracted_content: str | None = None
 
 
 class _ClaudeBlock(msgspec.Struct):
-    type: str = ""
+    type: str | None = None
     text: str | None = None
 
 
 class _ClaudeMessage(msgspec.Struct):
-    sender: str
-    created_at: datetime
-    text: str = ""
-    content: list[_ClaudeBlock] = []  # of newer exports; others than texts are tools and thinking
-    attachments: list[_ClaudeFile] = []
+    sender: str | None = None
+    created_at: _Time = None
+    text: str | None = None
+    # Of newer exports; others than texts are tools and thinking.
+    content: list[_ClaudeBlock] | None = None
+    attachments: list[_ClaudeFile] | None = None
 
     @property
     def said(self) -> str:
-        texts = [block.text for block in self.content if block.type == "text" and block.text]
-        return "\n\n".join(texts) or self.text
+        texts = [block.text for block in self.content or () if block.type == "text" and block.text]
+        return "\n\n".join(texts) or self.text or ""
 
 
 class _ClaudeChat(msgspec.Struct):
     """Of Claude's export: a list of messages."""
 
     chat_messages: list[_ClaudeMessage]
-    created_at: datetime
-    name: str = ""
+    created_at: _Time = None
+    name: str | None = None
 
 
-def read(path: Path) -> list[Transcript]:
-    """The conversations in a file, which may be a zip archive as the services send it.
+class _Odd(Exception):
+    """Why an object is no chat that can be read."""
 
-    Raises :class:`UsageError` when it cannot be read or is none of the three.
+
+def read(path: Path, cancel: threading.Event | None = None) -> Iterator[Transcript | NotRead]:
+    """The conversations in a file, or in the archive or folder that the services send.
+
+    One at a time is in RAM. What cannot be read is named in its place, and the rest comes. After a
+    ``cancel`` nothing more comes. Raises :class:`UsageError` when it is none of the three.
     """
-    try:
-        data = path.read_bytes()
-        if zipfile.is_zipfile(BytesIO(data)):
-            with zipfile.ZipFile(BytesIO(data)) as archive:
-                if archive.getinfo(_MEMBER).file_size > _LONGEST:
-                    raise UsageError(f"{_MEMBER} in {path} is too long to be read.")
-                data = archive.read(_MEMBER)
-    except (OSError, KeyError, zipfile.BadZipFile) as error:
-        raise UsageError(f"{path} cannot be read: {error}.") from error
-    for kind, convert in (
-        (Export, lambda export: export.chats),
-        (list[_GPTChat], lambda chats: map(_from_gpt, chats)),
-        (list[_ClaudeChat], lambda chats: map(_from_claude, chats)),
-    ):
+    is_understood = False
+    failures: list[NotRead] = []  # which are told once one chat is understood
+    seen: set[str] = set()  # ids: the parts of an export may overlap
+    for text, read_pieces in _archives.texts(path):
+        number = 0
+        pieces = _until(read_pieces(), cancel)
         try:
-            return list(convert(msgspec.json.decode(data, type=kind)))
-        except msgspec.ValidationError:
-            continue
-        except msgspec.DecodeError as error:
-            raise UsageError(f"{path} is not JSON: {error}.") from error
+            for element in elements(pieces):
+                if cancel and cancel.is_set():
+                    return
+                number += 1
+                try:
+                    found = _understood(element, seen)
+                except _Odd as odd:
+                    failures.append(NotRead(_name(element, text, number), str(odd)))
+                else:
+                    is_understood = True
+                    yield from found
+                if is_understood:
+                    yield from failures
+                    failures.clear()
+        except (_archives.Unreadable, NotJSON) as error:
+            rest = f"The rest of {text}" if number else text
+            failures.append(NotRead(rest, str(error)))
+        if cancel and cancel.is_set():
+            return
+    if is_understood:
+        yield from failures
+        return
     raise UsageError(
         f"{path} holds no chats that are understood. It should be a JSON export of ondevice, or "
-        f"{_MEMBER} of ChatGPT or Claude."
+        "conversations.json of ChatGPT or Claude, or the archive or folder it came in. "
+        + " ".join(map(str, failures[:3]))
     )
 
 
+def _until(pieces: Iterator[bytes], cancel: threading.Event | None) -> Iterator[bytes]:
+    for piece in pieces:
+        if cancel and cancel.is_set():
+            return
+        yield piece
+
+
+def _understood(element: bytes | LeftOut, seen: set[str]) -> list[Transcript]:
+    """The chats of an object, less those with an id that was ``seen``. Raises :class:`_Odd`."""
+    if isinstance(element, LeftOut):
+        raise _Odd(element.why)
+    try:
+        probe = _decoded(element, _Probe)
+    except UnicodeDecodeError:  # a broken character is no reason to lose a chat
+        element = element.decode("utf-8", "replace").encode()
+        probe = _decoded(element, _Probe)
+    ids = (probe.conversation_id, probe.id, probe.uuid)
+    id_ = next((text for raw in ids if (text := _text(raw))), "")
+    if id_ in seen:
+        return []
+    if bytes(probe.ondevice_chats):
+        if _decoded(bytes(probe.ondevice_chats), int) > _FORMAT:
+            raise _Odd("it was written by a newer ondevice; update this one")
+        return [_bounded(one) for one in _decoded(bytes(probe.chats) or b"[]", list[Transcript])]
+    if bytes(probe.mapping):
+        transcript = _from_gpt(_decoded(element, _GPTChat))
+    elif bytes(probe.chat_messages):
+        transcript = _from_claude(_decoded(element, _ClaudeChat))
+    else:
+        raise _Odd("it is no chat of ChatGPT, Claude or ondevice")
+    if id_:
+        seen.add(id_)
+    return [_bounded(transcript)]
+
+
+def _bounded(transcript: Transcript) -> Transcript:
+    if len(transcript.messages) > _MOST_MESSAGES:
+        raise _Odd(f"it has more than {_MOST_MESSAGES:,} messages")
+    return transcript
+
+
+def _decoded(data: bytes, kind: type[_T]) -> _T:
+    """The JSON as ``kind``. Raises :class:`_Odd` and :class:`UnicodeDecodeError`."""
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except UnicodeDecodeError:
+        raise
+    except (ValueError, RecursionError, OverflowError) as error:  # msgspec's are ValueErrors
+        raise _Odd(f"it is not as such chats are ({error})") from error
+
+
+def _text(raw: msgspec.Raw) -> str:
+    """The text, or nothing where there is none."""
+    try:
+        return msgspec.json.decode(raw, type=str)
+    except ValueError:
+        return ""
+
+
+def _name(element: bytes | LeftOut, text: str, number: int) -> str:
+    """What the user may know an object by: its title, or its place in the file."""
+    if isinstance(element, bytes):
+        try:
+            probe = _decoded(element, _Probe)
+            if title := _text(probe.title) or _text(probe.name):
+                return f"“{beginning(title)}”"
+        except (_Odd, UnicodeDecodeError):
+            pass
+    return f"Chat {number} of {text}"
+
+
 def _from_gpt(chat: _GPTChat) -> Transcript:
-    created_at = _moment(chat.create_time) or datetime.now(UTC)
+    created_at = _times.from_file(chat.create_time) or datetime.now(UTC)
     entries = tuple(_gpt_entries(chat, created_at))
     ids = {entry.id for entry in entries}
     end: str | None = chat.current_node
+    passed: set[str] = set()  # parents may go round in a circle
     while end is not None and end not in ids:
-        node = chat.mapping.get(end)
+        node = None if end in passed else chat.mapping.get(end)
+        passed.add(end)
         end = node.parent if node else None
     return Transcript(title=chat.title or "", created_at=created_at, messages=entries, end=end)
 
 
 def _gpt_entries(chat: _GPTChat, created_at: datetime) -> Iterator[Entry]:
-    """Parents before children; what is not shown is left out, and its children move up."""
+    """Parents before children; what is not shown is left out, and its children move up.
+
+    What no root leads to, as in a circle, begins a branch of its own.
+    """
     roots = [key for key, node in chat.mapping.items() if node.parent not in chat.mapping]
+    others = iter(chat.mapping)
     waiting: list[tuple[str, str | None]] = [(key, None) for key in reversed(roots)]
     seen: set[str] = set()
-    while waiting:
-        key, parent = waiting.pop()
+    while waiting or (other := next((key for key in others if key not in seen), None)) is not None:
+        key, parent = waiting.pop() if waiting else (other, None)
         if key in seen or key not in chat.mapping:
             continue
         seen.add(key)
         node = chat.mapping[key]
         message = node.message
-        if message and message.is_shown and (role := _ROLES.get(message.author.role)):
-            text = "\n\n".join(part for part in message.content.parts if isinstance(part, str))
+        role = _ROLES.get((message.author and message.author.role) or "") if message else None
+        if message and message.is_shown and role:
+            text = message.content.text if message.content else ""
             if text.strip():
                 yield Entry(
                     id=key,
                     parent=parent,
                     role=role,
                     content=text,
-                    created_at=_moment(message.create_time) or created_at,
+                    created_at=_times.from_file(message.create_time) or created_at,
                     finish_reason="stop" if role == "assistant" else None,
                 )
                 parent = key
-        waiting += [(child, parent) for child in reversed(node.children)]
+        waiting += [(child, parent) for child in reversed(node.children or ())]
 
 
 def _from_claude(chat: _ClaudeChat) -> Transcript:
+    created_at = _times.from_file(chat.created_at) or datetime.now(UTC)
     entries: list[Entry] = []
     for message in chat.chat_messages:
         attachments = tuple(
-            Attachment(file.file_name, file.extracted_content)
-            for file in message.attachments
+            Attachment(file.file_name or "", file.extracted_content)
+            for file in message.attachments or ()
             if file.extracted_content
         )
-        role = _ROLES.get(message.sender)
+        role = _ROLES.get(message.sender or "")
         if role and (message.said.strip() or attachments):
             entries.append(
                 Entry(
@@ -183,13 +317,9 @@ def _from_claude(chat: _ClaudeChat) -> Transcript:
                     parent=entries[-1].id if entries else None,
                     role=role,
                     content=message.said,
-                    created_at=message.created_at,
+                    created_at=_times.from_file(message.created_at) or created_at,
                     attachments=attachments,
                     finish_reason="stop" if role == "assistant" else None,
                 )
             )
-    return Transcript(title=chat.name, created_at=chat.created_at, messages=tuple(entries))
-
-
-def _moment(seconds: float | None) -> datetime | None:
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+    return Transcript(title=chat.name or "", created_at=created_at, messages=tuple(entries))

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from datetime import datetime
 from typing import Any
 
 import msgspec
 
+from ondevice.chats import _times
 from ondevice.chats._records import Attachment, Conversation, Found, Heading, Message
 from ondevice.engine.messages import Statistics
 from ondevice.memory import Cube, Memory
@@ -75,7 +75,7 @@ def load(
                 id=row["id"],
                 role=row["role"],
                 content=row["content"],
-                created_at=_time(row["created_at"]),
+                created_at=_times.from_store(row["created_at"]),
                 versions=versions.get(row["parent_id"], (row["id"],)),
                 attachments=tuple(attachments[row["id"]]),
                 recalled=tuple(recalled[row["id"]]),
@@ -179,7 +179,7 @@ def _heading(row: Row) -> Heading:
     return Heading(
         row["id"],
         row["title"],
-        _time(row["updated_at"]),
+        _times.from_store(row["updated_at"]),
         row["messages"],
         bool(row["pinned"]),
         bool(row["archived"]),
@@ -199,6 +199,3 @@ def _pieces(excerpt: str) -> tuple[tuple[str, bool], ...]:
 def _statistics(text: str | None) -> Statistics | None:
     return msgspec.json.decode(text, type=Statistics) if text else None
 
-
-def _time(text: str) -> datetime:
-    return datetime.fromisoformat(text)

@@ -8,6 +8,7 @@ from ondevice.chats._chats import Chats
 from ondevice.chats._draft import Draft
 from ondevice.engine import EngineLike
 from ondevice.engine.messages import Chunk, Event, Finished, Generate, Sampling
+from ondevice.errors import StoreUnwritable
 
 
 def reply(
@@ -26,13 +27,15 @@ def reply(
     Blocks; iterate in a worker thread. If the engine dies, if the iteration is given up or if
     this process is killed, what has come stays in the store as an interrupted message.
 
-    Raises what :meth:`EngineLike.generate` raises, and :class:`StoreError`.
+    Raises what :meth:`EngineLike.generate` raises, and :class:`StoreError`; that of a reply which
+    could not be saved comes after its last event.
     """
     conversation = chats.load(conversation_id, until=after)
     last = conversation.messages[-1] if conversation.messages else None
     continued = last if last and last.role == "assistant" else None
     request = Generate(turns=conversation.turns(), sampling=sampling)
     draft: Draft | None = None
+    unsaved: StoreUnwritable | None = None
     try:
         for event in engine.generate(request):
             if draft is None:  # only now is it certain that a model is loaded
@@ -42,8 +45,13 @@ def reply(
             if isinstance(event, Chunk):
                 draft.add(event)
             elif isinstance(event, Finished):
-                draft.finish(event)
+                try:
+                    draft.finish(event)
+                except StoreUnwritable as error:
+                    unsaved = error
             yield event
     finally:
-        if draft is not None:
-            draft.save()
+        if draft is not None and not unsaved:
+            draft.close()
+    if unsaved:
+        raise unsaved

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Literal
 
 import msgspec
 
+from ondevice.chats import _times
 from ondevice.chats._records import Attachment, Conversation
 from ondevice.engine.messages import FinishReason
 from ondevice.store import Connection
 
 _TITLE_LENGTH = 60  # characters
+_LONGEST_TITLE = 200  # characters, of one that a file gives
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -75,7 +77,7 @@ def to_json(connection: Connection, conversation_id: int) -> bytes:
                 parent=None if row["parent_id"] is None else str(row["parent_id"]),
                 role=row["role"],
                 content=row["content"],
-                created_at=datetime.fromisoformat(row["created_at"]),
+                created_at=_times.from_store(row["created_at"]),
                 attachments=tuple(Attachment(*attachment) for attachment in attachments),
                 thinking=row["thinking"],
                 model=row["model"],
@@ -85,7 +87,7 @@ def to_json(connection: Connection, conversation_id: int) -> bytes:
     transcript = Transcript(
         title=head["title"],
         system=head["system"],
-        created_at=datetime.fromisoformat(head["created_at"]),
+        created_at=_times.from_store(head["created_at"]),
         messages=tuple(messages),
         end=None if head["end_id"] is None else str(head["end_id"]),
     )
@@ -104,14 +106,16 @@ def insert(connection: Connection, transcript: Transcript) -> int | None:
     if not transcript.messages:
         return None
     last = transcript.messages[-1]
+    created_at = _times.sane(transcript.created_at) or datetime.now(UTC)
     (conversation_id,) = connection.execute(
         "INSERT INTO conversation (title, system, created_at, updated_at) VALUES (?, ?, ?, ?) "
         "RETURNING id",
         (
-            " ".join(transcript.title.split()) or beginning(transcript.messages[0].content),
+            " ".join(transcript.title.split())[:_LONGEST_TITLE]
+            or beginning(transcript.messages[0].content),
             transcript.system,
-            transcript.created_at.isoformat(),
-            last.created_at.isoformat(),
+            created_at.isoformat(),
+            (_times.sane(last.created_at) or created_at).isoformat(),
         ),
     ).fetchone()
     ids: dict[str, int] = {}
@@ -126,7 +130,7 @@ def insert(connection: Connection, transcript: Transcript) -> int | None:
                 position,
                 entry.role,
                 entry.content,
-                entry.created_at.isoformat(),
+                (_times.sane(entry.created_at) or created_at).isoformat(),
                 entry.thinking,
                 entry.model,
                 entry.finish_reason,

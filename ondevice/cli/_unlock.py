@@ -7,6 +7,7 @@ import secrets
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TypeVar
 
 import click
@@ -26,9 +27,12 @@ _S = TypeVar("_S", Database, Salvage)
 def unlock(kind: type[_S]) -> _S:
     """Open the store, asking for its passphrase where there is one and somebody to ask.
 
-    Raises :class:`StoreLocked` and what ``kind`` raises.
+    Its folder is made the user's own, and no core dump is written of this process, which is about
+    to know the passphrase. Raises :class:`StoreLocked` and what ``kind`` raises.
     """
     file = paths.store_file()
+    _make_private(file.parent)
+    _forbid_core_dumps()
     given = os.environ.get(_VARIABLE)
     try:
         return kind(file, given)
@@ -78,17 +82,15 @@ def _keep(code: str, *, next_one: bool = False) -> None:
 
     try:
         keyring.set_password(_SERVICE, _name(next_one), code)
+        # There are keyrings that take everything and keep nothing.
+        why = "" if keyring.get_password(_SERVICE, _name(next_one)) == code else "It keeps nothing."
     except KeyringError as error:
-        raise _no_keyring(str(error)) from error
-    if _kept(next_one=next_one) != code:
-        raise _no_keyring("It keeps nothing.")  # as the one that switches keyrings off
-
-
-def _no_keyring(why: str) -> UsageError:
-    return UsageError(
-        f"This system's keyring cannot be used: {why} Choose a passphrase of your own: "
-        "ondevice memory passphrase"
-    )
+        why = str(error)
+    if why:
+        raise UsageError(
+            f"This system's keyring cannot be used: {why} Choose a passphrase of your own: "
+            "ondevice memory passphrase"
+        )
 
 
 def _kept(*, next_one: bool) -> str | None:
@@ -98,6 +100,23 @@ def _kept(*, next_one: bool) -> str | None:
     with suppress(KeyringError):
         return keyring.get_password(_SERVICE, _name(next_one))
     return None
+
+
+def _make_private(folder: Path) -> None:
+    """Take what a folder of ours grants to others from them, where that can be done."""
+    with suppress(OSError):
+        mode = folder.stat().st_mode
+        if os.name == "posix" and mode & 0o077:
+            folder.chmod(mode & 0o700)
+            click.echo(f"{folder} was open to other users; it is yours only now.", err=True)
+
+
+def _forbid_core_dumps() -> None:
+    with suppress(ImportError, OSError, ValueError):
+        import resource  # noqa: PLC0415 - Windows has none
+
+        _, most = resource.getrlimit(resource.RLIMIT_CORE)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, most))
 
 
 def _name(next_one: bool) -> str:

@@ -24,6 +24,10 @@ from ondevice.memory._transfer import export_salvaged
 from ondevice.store import Database, Salvage
 from ondevice.terminal import printable
 
+_OTHER_KIND = "Of a folder, only text, Markdown and PDF files are read. Name the file to add it."
+_NAMED = 20  # files that are left out
+_LONGEST_LINE = 64 << 20  # bytes of an export
+
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _limit = click.option(
     "-n", "limit", type=click.IntRange(1), default=10, show_default=True, help="At most so many."
@@ -32,7 +36,7 @@ _limit = click.option(
 
 @click.group(name="memory")
 def command() -> None:
-    """See, search, correct, move and forget what is remembered.
+    """See, search, move and forget what is remembered.
 
     It is all in one file on this device. If that file has a passphrase, it is taken from
     ONDEVICE_PASSPHRASE or the system's keyring, or asked for.
@@ -55,11 +59,12 @@ def add(
     """Remember files (text, Markdown, PDF; a folder with all in it) or a note.
 
     A file that has changed since it was last added supersedes what it said then. A file in a
-    folder that holds no text is left out, and named.
+    folder that holds no text, or is of another kind, is left out, and named.
     """
     if not files and text is None:
         raise UsageError("Name a file or folder to remember, or give a note with --text.")
     done: list[dict[str, Any]] = []
+    found = [find_files(path) for path in files]
     with _memory() as memory:
         if text is not None:
             note = sys.stdin.read() if text == "-" else text
@@ -67,7 +72,7 @@ def add(
             done.append({"note": _cube(remembered.cube), "left_out": remembered.left_out})
             if not as_json:
                 _tell(remembered)
-        for file in [file for path in files for file in find_files(path)]:
+        for file in [file for one in found for file in one.to_read]:
             shown = printable(str(file))
             try:
                 chunks = memory.add_file(file, tags)
@@ -84,8 +89,13 @@ def add(
                     _plural(len(chunks), "chunk") if chunks else "unchanged since it was last added"
                 )
                 click.echo(f"{shown}: {state}")
+    others = [printable(str(file)) for one in found for file in one.left_out]
+    for name in others[:_NAMED]:
+        click.echo(f"Left out: {name}: {_OTHER_KIND}", err=True)
+    if len(others) > _NAMED:
+        click.echo(f"Left out: {len(others) - _NAMED} more such files; --json lists all.", err=True)
     if as_json:
-        _print_json({"added": done})
+        _print_json({"added": done, "left_out": others})
 
 
 @command.command()
@@ -237,7 +247,7 @@ def import_(file: BinaryIO, as_json: bool) -> None:
     What was forgotten here stays forgotten.
     """
     with _memory() as memory:
-        count = memory.import_(file)
+        count = memory.import_(_lines(file))
     if as_json:
         _print_json({"imported": count})
     else:
@@ -348,6 +358,14 @@ def _target(file: Path) -> Iterator[BinaryIO]:
         raise OndeviceError(f"{file} could not be written: {error}.") from error
     finally:
         fresh.unlink(missing_ok=True)
+
+
+def _lines(file: BinaryIO) -> Iterator[bytes]:
+    """The lines of a file; what has no ends of lines, as a device, is not read on and on."""
+    while line := file.readline(_LONGEST_LINE):
+        if len(line) == _LONGEST_LINE:
+            raise UsageError("The file is no export of the memory: a line of it has no end.")
+        yield line
 
 
 def _line(cube: Cube) -> str:

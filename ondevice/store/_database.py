@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import os
-import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ondevice.errors import StoreError, StoreLocked, UsageError
+from ondevice.errors import StoreError, StoreLocked, StoreUnwritable, UsageError
 from ondevice.paths import ensure_private
-from ondevice.store._sqlite import Connection, DatabaseError, Fault, Row, connect
+from ondevice.store import _beside
+from ondevice.store._readonly import connect_to_read, why_unwritable
+from ondevice.store._sqlite import Connection, DatabaseError, Fault, OperationalError, Row, connect
 from ondevice.store.migrations import MIGRATIONS
 
-_PLAIN = b"SQLite format 3\0"  # how a file without a passphrase begins; others look random
-_PATIENCE_MS = 20_000  # for which a write waits for those of other processes
-_BRIEFLY_MS = 2_000  # for which what needs to be alone waits for others
-_LEAST_FREE = 1 << 20  # bytes of the disk; with less it is full
+_PATIENCE = 20.0  # seconds that a change waits for those of other programs
+_SHORT_PATIENCE = 1.0  # where the answer is that another program has the store open
+_SALT = 16  # bytes
 
 
 class Database:
@@ -27,95 +27,89 @@ class Database:
     the store open; they write one after the other. With a ``passphrase`` the file is encrypted
     by SQLCipher.
 
-    Where the disk is full or read-only, an existing store is opened to be read alone: then
-    ``read_only`` says why, and what writes raises :class:`StoreError`.
-
     Raises :class:`StoreLocked` when the passphrase is missing or wrong, and :class:`StoreError`
     when the file cannot be opened, is not a store, or was written by a newer version.
     """
 
     def __init__(self, path: Path, passphrase: str | None = None) -> None:
-        self.path = path
-        self.read_only = ""
+        self.path = _target(path)
+        self.read_only: str | None = None
+        """Why nothing can be written: the store was opened to be read only. None: it can."""
         self._lock = threading.RLock()
+        self._folder = _beside.FolderLock(self.path.parent)
         self._open(passphrase or None)
 
     def _open(self, passphrase: str | None) -> None:
-        if self.path.is_symlink() and not self.path.exists():
-            raise StoreError(
-                f"The store {self.path} is a link to {self.path.readlink()}, which is not there. "
-                "Connect the disk that has it, or remove the link."
-            )
         try:
             self._open_to_write(passphrase)
         except (OSError, *Fault) as error:
-            self.read_only = _hindrance(self.path)
-            if self.read_only and _is_plain(self.path) is not None:
-                self._open_to_read(passphrase)
-                return
-            advice = (
-                "If the file is damaged, rescue what can be read with “ondevice memory export "
-                "--salvage FILE”, then move the store aside; or set ONDEVICE_HOME to another "
-                "folder."
-            )
-            raise StoreError(
-                f"The store {self.path} cannot be opened: {self.read_only or error}. "
-                f"{'Set ONDEVICE_HOME to another folder.' if self.read_only else advice}"
-            ) from error
-
-    def _open_to_read(self, passphrase: str | None) -> None:
-        """With neither a WAL index beside the file nor anything else written."""
-        try:
-            self._connection = open_connection(self.path, passphrase, read_only=True)
-            self._passphrase = passphrase
-            version = self._version()
-        except Fault as error:
-            raise StoreError(
-                f"The store {self.path} cannot be opened: {self.read_only} ({error})."
-            ) from error
-        if version != len(MIGRATIONS):
-            self.close()
-            raise StoreError(
-                f"The store {self.path} must be brought up to date, and cannot be: "
-                f"{self.read_only}."
-            )
+            if (why := why_unwritable(error, self.path)) is None:
+                raise StoreError(
+                    f"The store {self.path} cannot be opened: {error}. If the file is damaged, "
+                    "rescue what can be read with “ondevice memory export --salvage FILE”, then "
+                    "move the store aside; or set ONDEVICE_HOME to another folder."
+                ) from error
+            self._open_to_read(passphrase, why, error)
 
     def _open_to_write(self, passphrase: str | None) -> None:
         ensure_private(self.path.parent)
-        # SQLite creates its files with the mode of the database, so this one decides for all.
-        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
-        while True:
-            inode = self.path.stat().st_ino
-            self._connection = open_connection(self.path, passphrase)
-            # Another process may have put a new file in place, for a change of passphrase.
-            if self.path.stat().st_ino == inode:
-                break
-            self._connection.close()
-        self._passphrase = passphrase
-        self._migrate()
-        self._remove_leftovers()
-        if self._scrub_is_due() or (self.encrypted and _is_plain_file(self.backup_file)):
+        with self._folder.opening() as alone:
+            # SQLite creates its files with the mode of the database, so this one decides for all.
+            if not self.path.exists():
+                with suppress(FileExistsError):  # another process was faster
+                    os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+            os.close(os.open(self.path, os.O_RDWR))
+            _beside.make_private(self.path)
+            while True:
+                inode = self.path.stat().st_ino
+                self._connection = open_connection(self.path, passphrase)
+                # Another process may have put a new file in place, for a change of passphrase.
+                if self.path.stat().st_ino == inode:
+                    break
+                self._connection.close()
             try:
-                self.scrub()
-            except StoreError:  # of another program that is reading; next time then
-                if self.encrypted and _is_plain_file(self.backup_file):
-                    self.backup_file.unlink()
+                self._passphrase = passphrase
+                self._migrate()
+                if alone:
+                    self._clean()
+                if self._scrub_is_due():
+                    with suppress(StoreError):  # of another program that reads; next time then
+                        self.scrub()
+            except BaseException:
+                self._connection.close()
+                raise
 
-    def _remove_leftovers(self) -> None:
-        """Remove what a process that was killed has left of its copies; they may be readable."""
-        names = (
-            f"{self.path.name}-mj*",
-            *(
-                f"{_unfinished(target).name}{suffix}"
-                for target in (self.path, self.backup_file)
-                for suffix in ("", "-journal", "-wal", "-shm")
-            ),
-        )
-        leftovers = [file for name in names for file in self.path.parent.glob(name)]
-        if leftovers:
-            with self.write():  # so not while another process makes a copy
-                for file in leftovers:
-                    file.unlink(missing_ok=True)
+    def _open_to_read(self, passphrase: str | None, why: str, error: Exception) -> None:
+        sentence = f"The store {self.path} cannot be opened: {why}."
+        try:
+            self._connection = connect_to_read(
+                self.path, lambda connection: _prepare(connection, self.path, passphrase)
+            )
+            version = self._version()
+        except (OSError, *Fault):
+            raise StoreError(f"{sentence} Or set ONDEVICE_HOME to another folder.") from error
+        if version != len(MIGRATIONS):
+            self.close()
+            raise StoreError(f"{sentence} It is of another version, so it cannot be read either.")
+        self._passphrase = passphrase
+        self.read_only = why
+
+    def _clean(self) -> None:
+        """Remove what a kill has left, such as a copy in plain text beside the encrypted store.
+
+        A backup that another key opens is made anew.
+        """
+        _beside.remove_leftovers(self.path, self.backup_file)
+        if not self.backup_file.is_file():
+            return
+        _beside.make_private(self.backup_file)
+        if _beside.head(self.backup_file) != _beside.head(self.path):
+            was_plain = _beside.is_plain(self.backup_file)
+            try:
+                self.backup()
+            except StoreError:  # the disk is full, say
+                if was_plain:
+                    _beside.remove_backup(self.backup_file)
 
     def _migrate(self) -> None:
         version = self._version()
@@ -140,14 +134,22 @@ class Database:
         return version
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
+    def write(self, *, patience: float | None = None) -> Iterator[Connection]:
         """A transaction: committed when the block ends, rolled back when it raises.
 
-        Raises :class:`StoreError`, and :class:`UsageError` for a text that is no Unicode.
+        ``patience`` is for how many seconds it waits for a transaction of another program, if
+        not for as long as usual. Raises :class:`StoreUnwritable`, and :class:`UsageError` for a
+        text that is no Unicode.
         """
+        if self.read_only:
+            raise StoreUnwritable(
+                f"The store {self.path} can only be read: {self.read_only}, and start again. "
+                "Nothing of this change was kept; what was there before is safe."
+            )
         with self._lock:
             try:
-                self._connection.execute("BEGIN IMMEDIATE")
+                with self._patience(patience):
+                    self._connection.execute("BEGIN IMMEDIATE")
                 try:
                     yield self._connection
                     self._connection.execute("COMMIT")
@@ -157,13 +159,25 @@ class Database:
                         self._connection.execute("ROLLBACK")
                     raise
             except Fault as error:
-                raise StoreError(
-                    f"The store {self.path} could not be written: {self.read_only or error}. "
-                    "Nothing of this change "
+                raise StoreUnwritable(
+                    f"The store {self.path} could not be written: {error}. Nothing of this change "
                     "was kept; what was there before is safe."
                 ) from error
             except UnicodeEncodeError as error:
                 raise _no_unicode() from error
+
+    @contextmanager
+    def _patience(self, seconds: float | None) -> Iterator[None]:
+        """How long the statements of the block wait for other programs."""
+        if seconds is None:
+            yield
+            return
+        (usual,) = self._connection.execute("PRAGMA busy_timeout").fetchone()
+        self._connection.execute(f"PRAGMA busy_timeout={round(seconds * 1000)}")
+        try:
+            yield
+        finally:
+            self._connection.execute(f"PRAGMA busy_timeout={usual}")
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -189,29 +203,36 @@ class Database:
     def backup(self) -> Path:
         """Write a copy of the whole store to :attr:`backup_file`, in place of the last one."""
         with self._lock, self._copying():
-            self._copy(self.backup_file, self._passphrase).replace(self.backup_file)
-            _sync_folder(self.path.parent)
+            salt = self._connection.execute("PRAGMA cipher_salt").fetchone()
+            self._copy(
+                self.backup_file, self._passphrase, bytes.fromhex(salt[0]) if salt else b""
+            ).replace(self.backup_file)
+            _beside.sync_folder(self.path.parent)
         return self.backup_file
 
     def set_passphrase(self, passphrase: str | None) -> None:
         """Encrypt the store and its backup under another passphrase; None: as plain files.
 
-        The new file is complete and on disk before it takes the old one's name. Raises
+        The new file is complete and on disk before it takes the old one's name. The backup is
+        encrypted before the store is, so that there is no moment in which the store is encrypted
+        and the backup is not; opening the store puts right what a kill leaves. Raises
         :class:`StoreError` when another program has the store open.
         """
         passphrase = passphrase or None
         with self._lock, self._copying():
-            with self.write() as connection:  # the backup is renewed, if need be at the next start
-                connection.execute("INSERT OR IGNORE INTO scrub VALUES (1)")
             # Leaving WAL mode needs to be alone, and empties the WAL, which has the old key.
-            self._connection.execute(f"PRAGMA busy_timeout={_BRIEFLY_MS}")
-            self._connection.execute("PRAGMA journal_mode=DELETE")
+            with self._patience(_SHORT_PATIENCE):
+                self._connection.execute("PRAGMA journal_mode=DELETE")
+            salt = os.urandom(_SALT)
             try:
-                fresh = self._copy(self.path, passphrase)
+                fresh = self._copy(self.path, passphrase, salt)
+                if passphrase and self.backup_file.exists():
+                    self._copy(self.backup_file, passphrase, salt).replace(self.backup_file)
+                    _beside.sync_folder(self.path.parent)
                 self._connection.close()  # Windows cannot replace a file that is open
                 fresh.replace(self.path)
                 self._passphrase = passphrase
-                _sync_folder(self.path.parent)
+                _beside.sync_folder(self.path.parent)
             finally:
                 self._connection.close()
                 self._open(self._passphrase)
@@ -224,9 +245,9 @@ class Database:
         another program is reading and the WAL must wait.
         """
         with self._lock, self._copying():
-            self._connection.execute(f"PRAGMA busy_timeout={_BRIEFLY_MS}")
-            (busy, _, _) = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-            self._connection.execute(f"PRAGMA busy_timeout={_PATIENCE_MS}")
+            with self._patience(5):
+                busy = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+            _beside.unfinished(self.backup_file).unlink(missing_ok=True)
             if self.backup_file.exists():
                 self.backup()
             if busy:
@@ -260,22 +281,30 @@ class Database:
     @contextmanager
     def _copying(self) -> Iterator[None]:
         try:
-            yield
+            with self._folder.alone():
+                yield
         except (OSError, *Fault) as error:
             raise StoreError(
                 f"The store {self.path} could not be rewritten: {error}. It is as it was; if "
                 "another program has it open, close that and try again."
             ) from error
 
-    def _copy(self, target: Path, passphrase: str | None) -> Path:
-        """A copy of the store under ``passphrase``, 0600 and on disk, for ``target`` to become."""
-        fresh = _unfinished(target)
+    def _copy(self, target: Path, passphrase: str | None, salt: bytes) -> Path:
+        """A copy of the store under ``passphrase``, 0600 and on disk, for ``target`` to become.
+
+        Files with the same ``salt`` have the same key.
+        """
+        fresh = _beside.unfinished(target)
         fresh.unlink(missing_ok=True)
         os.close(os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
         connection = self._connection
         try:
             connection.execute("ATTACH ? AS copy KEY ?", (str(fresh), passphrase or ""))
             try:
+                if passphrase:
+                    connection.execute(f"PRAGMA copy.cipher_salt=\"x'{salt.hex()}'\"")
+                # A copy that was killed is removed, so it needs no journal on the disk.
+                connection.execute("PRAGMA copy.journal_mode=MEMORY")
                 with self.write():
                     connection.execute("SELECT sqlcipher_export('copy')").fetchall()
                     connection.execute(f"PRAGMA copy.user_version={self._version()}")
@@ -287,43 +316,35 @@ class Database:
         return fresh
 
 
+def _target(path: Path) -> Path:
+    """Where the store lies: a link is followed, so that all files are beside what it names."""
+    if not path.is_symlink():
+        return path
+    if not path.exists():
+        raise StoreError(
+            f"The store {path} is a link to {path.readlink()}, which is not there. Connect the "
+            "disk that it is on, or remove the link to begin with an empty store."
+        )
+    return path.resolve()
+
+
 def _no_unicode() -> UsageError:
     """Of halves of characters, which Python makes of bytes that are not UTF-8."""
     return UsageError("The text cannot be stored or looked for: it is not UTF-8. Convert it first.")
 
 
-def _unfinished(target: Path) -> Path:
-    return target.with_name(f"{target.name}.new")
+def open_connection(path: Path, passphrase: str | None) -> Connection:
+    connection = connect(path, isolation_level=None, check_same_thread=False)
+    try:
+        return prepared(_prepare(connection, path, passphrase))
+    except BaseException:
+        connection.close()
+        raise
 
 
-def _is_plain(path: Path) -> bool | None:
-    """Whether the file is a SQLite file without encryption; None: it is empty."""
-    with path.open("rb") as file:
-        head = file.read(len(_PLAIN))
-    return head == _PLAIN if head else None
-
-
-def _is_plain_file(path: Path) -> bool:
-    return path.exists() and _is_plain(path) is True
-
-
-def _hindrance(path: Path) -> str:
-    """Why nothing can be written beside the store, in a few words; empty: nothing is known."""
-    folder = next((p for p in path.parents if p.is_dir()), path.parent)
-    with suppress(OSError):
-        if hasattr(os, "statvfs") and os.statvfs(folder).f_flag & os.ST_RDONLY:
-            return "the disk is read-only"
-        if shutil.disk_usage(folder).free < _LEAST_FREE:
-            return "the disk is full"
-        if not os.access(folder, os.W_OK):
-            return f"the folder {folder} cannot be written to"
-    return ""
-
-
-def open_connection(
-    path: Path, passphrase: str | None, *, read_only: bool = False
-) -> Connection:
-    plain = _is_plain(path)
+def _prepare(connection: Connection, path: Path, passphrase: str | None) -> Connection:
+    """The connection with its key. Raises :class:`StoreLocked` where that does not fit."""
+    plain = _beside.is_plain(path)
     if plain is False and not passphrase:
         raise StoreLocked(f"The store {path} has a passphrase, or is not a store at all.")
     if plain and passphrase:
@@ -331,36 +352,24 @@ def open_connection(
             f"The store {path} has no passphrase yet. Open it without one; "
             "“ondevice memory passphrase” sets it."
         )
-    # Where nothing at all may be written, SQLite cannot look at a WAL that is left from before.
-    immutable = read_only and not os.access(path, os.W_OK)
-    source = f"{path.absolute().as_uri()}{'?immutable=1' if immutable else ''}"
-    connection = connect(source, uri=True, isolation_level=None, check_same_thread=False)
-    try:
-        if read_only:  # the index of the WAL is then in memory, and not in a file
-            connection.execute("PRAGMA locking_mode=EXCLUSIVE")
-        if passphrase:
-            connection.execute("PRAGMA cipher_log_level=NONE")  # it prints what it then raises
-            connection.execute("PRAGMA key='" + passphrase.replace("'", "''") + "'")
-            try:
-                connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-            except DatabaseError as error:
-                if "not a database" not in str(error):
-                    raise
-                raise StoreLocked(f"The passphrase does not open the store {path}.") from error
-        if read_only:
-            connection.row_factory = Row
-            return connection
-        return prepared(connection)
-    except BaseException:
-        connection.close()
-        raise
+    if passphrase:
+        connection.execute("PRAGMA cipher_log_level=NONE")  # it prints what it then raises
+        connection.execute("PRAGMA key='" + passphrase.replace("'", "''") + "'")
+        try:
+            connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        except OperationalError:  # the disk is full, say
+            raise
+        except DatabaseError as error:
+            raise StoreLocked(f"The passphrase does not open the store {path}.") from error
+    connection.row_factory = Row
+    return connection
 
 
 def prepared(connection: Connection) -> Connection:
     """The connection, set up as every one of the store is."""
     connection.row_factory = Row
     for pragma in (
-        f"busy_timeout={_PATIENCE_MS}",
+        f"busy_timeout={round(_PATIENCE * 1000)}",
         "journal_mode=WAL",
         "synchronous=FULL",
         "foreign_keys=ON",
@@ -368,13 +377,3 @@ def prepared(connection: Connection) -> Connection:
     ):
         connection.execute(f"PRAGMA {pragma}")
     return connection
-
-
-def _sync_folder(folder: Path) -> None:
-    """Put a rename on disk, where folders can be opened (not on Windows)."""
-    with suppress(PermissionError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

@@ -14,9 +14,9 @@ class TransientDatabase(Database):
 
     def __init__(self) -> None:
         self.path = Path(":memory:")
+        self.read_only = None
         self._lock = threading.RLock()
         self._passphrase = None
-        self.read_only = ""
         self._connection = prepared(
             connect(":memory:", isolation_level=None, check_same_thread=False)
         )

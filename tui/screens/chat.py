@@ -124,6 +124,7 @@ more, is also in the command palette.
             self.conversation.stop()
         elif self.prompt.has_focus:
             self.workers.cancel_group(self, "load")
+            self.workers.cancel_group(self, "import")
         else:
             self.set_focus(self.prompt)
 

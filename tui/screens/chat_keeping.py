@@ -15,6 +15,8 @@ from tui.background import in_thread
 from tui.screens.chat_base import ChatBase
 from tui.screens.dialogs import ChoiceScreen
 
+_NAMED = 10  # of what an import left out
+
 
 class ChatKeeping(ChatBase):
     async def action_new(self) -> None:
@@ -89,16 +91,37 @@ class ChatKeeping(ChatBase):
                 lambda: self.conversation.store.export(id_, path), f"The chat is in {path}."
             )
 
-    @work
+    @work(group="import")
     async def action_import(self, file: str) -> None:
+        path = Path(file).expanduser()
+        notice = await self.conversation.note(f"Importing {path} …")
+        cancel = threading.Event()
+        left_out: list[str] = []
+        counts = [0]
+
+        async def show(news: list[int]) -> None:
+            counts.append(news[-1])
+            notice.say(f"Importing {path} … {_chats(counts[-1])} so far. Esc stops it.")
+
         try:
-            ids = await asyncio.to_thread(self.store.import_, Path(file).expanduser())
+            ids = await in_thread(
+                lambda put: self.store.import_(path, put, cancel, left_out.append),
+                show,
+                cancel.set,
+            )
         except OndeviceError as error:
+            await notice.remove()
             self.notify(str(error), severity="error")
             return
-        added = "One chat was added." if len(ids) == 1 else f"{len(ids)} chats were added."
+        except asyncio.CancelledError:
+            notice.say(f"The import was stopped. {_chats(counts[-1])} were added before that.")
+            raise
+        await notice.remove()
         if len(ids) == 1:
             await self.go_to(ids[0], None)
+        if left_out:
+            await self.conversation.note(_told(left_out), error=True)
+        added = "One chat was added." if len(ids) == 1 else f"{_chats(len(ids))} were added."
         if not (ids and self.settings.memory):
             self.notify(added)
             return
@@ -114,7 +137,7 @@ class ChatKeeping(ChatBase):
         cancel = threading.Event()
 
         async def show(counts: list[int]) -> None:
-            notice.say(f"Remembering … {counts[-1]} messages so far")
+            notice.say(f"Remembering … {counts[-1]} messages so far. Esc stops it.")
 
         try:
             count = await in_thread(
@@ -122,6 +145,9 @@ class ChatKeeping(ChatBase):
             )
         except OndeviceError as error:
             notice.say(str(error))
+        except asyncio.CancelledError:
+            notice.say("Stopped. What was remembered so far stays; /forget takes it back.")
+            raise
         else:
             one = "One of your messages is remembered."
             notice.say(one if count == 1 else f"{count} of your messages are remembered.")
@@ -133,3 +159,16 @@ class ChatKeeping(ChatBase):
             self.notify(str(error), severity="error")
         else:
             self.notify(done)
+
+
+def _chats(count: int) -> str:
+    return "1 chat" if count == 1 else f"{count} chats"
+
+
+def _told(left_out: list[str]) -> str:
+    """What an import could not read: the first ones by name."""
+    what = "One thing was" if len(left_out) == 1 else f"{len(left_out)} things were"
+    lines = [f"{what} left out:", *left_out[:_NAMED]]
+    if len(left_out) > _NAMED:
+        lines.append(f"and {len(left_out) - _NAMED} more.")
+    return "\n".join(lines)

@@ -204,7 +204,8 @@ class Conversation(Transcript):
         try:
             await self._stream(reply, after)
         except OndeviceError as error:
-            reply.end(None)
+            if reply.statistics is None:  # otherwise it is whole, but could not be saved
+                reply.end(None)
             await self.note(str(error), error=True)
             if not reply.begun:
                 await reply.remove()
