@@ -137,7 +137,11 @@ class Session:
         model, context = self._model, self._context
         room = min(request.max_tokens or context.n_ctx, context.n_ctx // 4)
         prompt = self._prompter.prompt(
-            request.turns, self._spelling, room=room, thinking=request.thinking
+            request.turns,
+            self._spelling,
+            room=room,
+            thinking=request.thinking,
+            whole=request.whole,
         )
         if prompt.left_out:
             yield self._left_out_notice(prompt.left_out)
@@ -179,6 +183,7 @@ class Session:
                         room=room,
                         reply=len(generated),
                         thinking=request.thinking,
+                        whole=request.whole,
                     )
                 except ContextError:
                     reason = "length"
