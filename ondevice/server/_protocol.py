@@ -68,6 +68,7 @@ class ChatRequest(msgspec.Struct, frozen=True):
     top_k: Annotated[int, Meta(ge=0, le=_MOST)] | None = None
     min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
     repeat_penalty: Annotated[float, Meta(gt=0, le=100)] | None = None
+    repetition_penalty: Annotated[float, Meta(gt=0, le=100)] | None = None  # as vLLM calls it
     seed: int | None = None
     max_tokens: Annotated[int, Meta(ge=1, le=_MOST)] | None = None
     max_completion_tokens: Annotated[int, Meta(ge=1, le=_MOST)] | None = None
@@ -89,7 +90,6 @@ class ChatRequest(msgspec.Struct, frozen=True):
     logit_bias: Any = None
     frequency_penalty: Any = None
     presence_penalty: Any = None
-    repetition_penalty: Any = None
     guided_json: Any = None
     guided_regex: Any = None
     guided_choice: Any = None
@@ -108,6 +108,8 @@ class ChatRequest(msgspec.Struct, frozen=True):
             for name in ("temperature", "top_p", "top_k", "min_p", "repeat_penalty")
             if (value := getattr(self, name)) is not None
         }
+        if self.repetition_penalty is not None:
+            given.setdefault("repeat_penalty", self.repetition_penalty)
         if self.seed is not None:
             given["seed"] = self.seed % _SEEDS
         stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
@@ -161,7 +163,6 @@ _REFUSED: dict[str, tuple[Any, ...]] = {
     "logit_bias": (),
     "frequency_penalty": (),
     "presence_penalty": (),
-    "repetition_penalty": (1,),
     "guided_json": (),
     "guided_regex": (),
     "guided_choice": (),
