@@ -25,7 +25,7 @@ def server_of(app: ASGIApp, on_stop: Callable[[], None]) -> uvicorn.Server:
         app,
         http=_Connection,
         ws="none",
-        log_level="warning",
+        log_level="error",  # not each request that is no HTTP
         timeout_graceful_shutdown=_SHUTDOWN_S,
     )
     return _Server(config, on_stop)
