@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import re
 import threading
 from collections.abc import Iterator
@@ -31,6 +32,8 @@ class Hub:
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
         self.wheels: dict[str, bytes] = {}  # file name → content
+        self.wheel_claims: dict[str, str] = {}  # their sha256 in place of the true ones
+        self.speaks_json = False  # as an index
         self.asked: list[Asked] = []
         self.token: str | None = None  # that is demanded
         self.claims: dict[str, str] = {}  # headers in place of the true ones
@@ -80,12 +83,28 @@ class _Handler(BaseHTTPRequestHandler):
             elif path.startswith("/weights/"):
                 self._send(self.hub.files[path.removeprefix("/weights/")])
             elif path.startswith("/simple/"):
-                links = "".join(f'<a href="/wheels/{name}">{name}</a>' for name in self.hub.wheels)
-                self._reply(200, links.encode(), {"Content-Type": "text/html"})
+                self._list_wheels()
             elif path.startswith("/wheels/"):
                 self._send(self.hub.wheels[path.removeprefix("/wheels/")])
             else:
                 self._reply(404)
+
+    def _list_wheels(self) -> None:
+        digests = {n: hashlib.sha256(w).hexdigest() for n, w in self.hub.wheels.items()}
+        digests |= self.hub.wheel_claims
+        if self.hub.speaks_json:
+            files = [
+                {"filename": name, "url": f"../../wheels/{name}", "hashes": {"sha256": digest}}
+                for name, digest in digests.items()
+            ]
+            kind, text = "application/vnd.pypi.simple.v1+json", json.dumps({"files": files})
+        else:
+            kind = "text/html"
+            text = "".join(
+                f'<a href="/wheels/{name}#sha256={digest}">{name}</a><br/>'
+                for name, digest in digests.items()
+            )
+        self._reply(200, text.encode(), {"Content-Type": kind})
 
     def _resolve(self, name: str, revision: str) -> None:
         hub = self.hub

@@ -12,12 +12,12 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from ipaddress import ip_address
 from typing import Any
 
 import httpx2
 import msgspec
 
+from ondevice import network
 from ondevice.engine._reply_text import ReplyText
 from ondevice.engine.messages import (
     Chunk,
@@ -35,8 +35,6 @@ from ondevice.errors import EngineDied, EngineError, ModelNotFound, UsageError
 from ondevice.terminal import printable
 
 _MESSAGE = 300  # characters of an error that are passed on
-#: Ends of names that mean something in a network of one's own only.
-_NEAR = (".localhost", ".local", ".internal", ".lan", ".home", ".home.arpa")
 _CONNECT_S, _ANSWER_S = 10.0, 600.0  # a long prompt on a slow server takes its time
 
 
@@ -289,14 +287,11 @@ def _client(path: str, api_key: str | None) -> tuple[httpx2.URL, httpx2.Client]:
     headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
     try:
         url = httpx2.URL(path)
-        direct: dict[str, httpx2.BaseTransport | None] = {}
-        if _is_near(url.host):
-            direct = dict.fromkeys(("http://", "https://", "all://"))
         client = httpx2.Client(
             base_url=str(url.copy_with(fragment=None)).rstrip("/") + "/",
             headers=headers,
             timeout=httpx2.Timeout(_ANSWER_S, connect=_CONNECT_S),
-            mounts=direct,
+            mounts=network.mounts(url.host),
         )
     except httpx2.InvalidURL as error:
         raise UsageError(f"{printable(path)} cannot be a URL: {error}.") from error
@@ -306,16 +301,6 @@ def _client(path: str, api_key: str | None) -> tuple[httpx2.URL, httpx2.Client]:
             "Unset it, or name the server in NO_PROXY."
         ) from error
     return url, client
-
-
-def _is_near(host: str) -> bool:
-    """Whether it is this machine or one of its own network, which no proxy has to know about."""
-    try:
-        address = ip_address(host)
-    except ValueError:
-        name = host.lower().rstrip(".")
-        return "." not in name or name.endswith(_NEAR)
-    return address.is_private or address.is_loopback or address.is_link_local
 
 
 def _body(request: Generate, model: str) -> dict[str, Any]:
