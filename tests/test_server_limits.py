@@ -40,7 +40,8 @@ def server(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
     home = tmp_path_factory.mktemp("home")
     with server_process.running(home, "-m", str(model), "--host-name", "my.box") as server:
         yield server
-        assert "Traceback" not in server.end()
+        said = server.end()
+        assert "Traceback" not in said, said
 
 
 @pytest.fixture
@@ -317,6 +318,14 @@ def test_idle_connections_make_room(tiny_server: Callable[[], socket.socket]) ->
             connection = held.enter_context(tiny_server())
             connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
             assert status(connection) == 200
+
+
+def test_a_body_that_is_no_http_is_refused_once(server: Server) -> None:
+    head = b"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+    for body in (b"zz\r\n", b"3\r\n{}\r\n", b"-1\r\n\r\n"):
+        with server.connect() as connection:
+            connection.sendall(head + body)
+            assert status(connection) == 400  # and no traceback, as the fixture looks at
 
 
 # ------------------------------------------------------------- nonsense

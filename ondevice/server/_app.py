@@ -185,6 +185,7 @@ async def _lines(
                 yield _line(chunk)
             if isinstance(event, Finished):
                 break
+            await asyncio.sleep(0)  # much may have come; that the client left is seen in between
             event = await anext(others)
     except (OndeviceError, Refused) as error:
         yield _line(body_of(error))

@@ -76,6 +76,16 @@ class _Connection(H11Protocol):
         self._since = time.monotonic()
         self._watch()
 
+    def send_400_response(self, msg: str) -> None:
+        under_way = not self._is_idle
+        if under_way and self.cycle.response_started:
+            self.transport.abort()
+            return
+        super().send_400_response(msg)
+        if under_way:  # what the application says of a body that is no HTTP comes too late
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+
     def pause_writing(self) -> None:
         super().pause_writing()
         self._taking = self.loop.call_later(_TAKE_S, self.transport.abort)
