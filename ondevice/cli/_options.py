@@ -56,7 +56,11 @@ _FLAGS = (
     click.option("--top-p", type=click.FloatRange(0, 1), help="1 is off."),
     click.option("--min-p", type=click.FloatRange(0, 1), help="0 is off."),
     click.option("--repeat-penalty", type=click.FloatRange(min=0, min_open=True), help="1 is off."),
-    click.option("--seed", type=click.IntRange(0, 2**32 - 2), help="Makes a reply repeatable."),
+    click.option(
+        "--seed",
+        type=click.IntRange(0, 2**32 - 2),
+        help="Repeats a reply, if the chat so far and the RAM are the same too.",
+    ),
 )
 
 

@@ -117,7 +117,13 @@ class Worker:
         self._unload()
         self._holding = held = hold(request, lambda f: self._send(Loading(fraction=f)), cancel)
         self._session = Session(
-            held.model, held.context, held.weights, held.drafter, self._settle, self._grow
+            held.model,
+            held.context,
+            held.weights,
+            held.drafter,
+            self._settle,
+            self._grow,
+            held.files.check,
         )
         beside = held.plan.peak_bytes - held.plan.resident_bytes
         self._sizer = Sizer(_weights(held), request.ram, beside, self._tell, self._wake)
