@@ -13,9 +13,9 @@ from ondevice.errors import UsageError
 from ondevice.models import InstalledModel, find, installed
 from ondevice.server._errors import no_model
 from ondevice.weights import gguf
+from ondevice.weights.identity import FileIdentity
 
-#: Of each file of a model: what changes when it is another one, or something else is in it.
-_State = tuple[tuple[int, ...] | None, ...]
+_State = tuple[FileIdentity | None, ...]  # of each file of a model; None: it is not there
 
 
 class _Held(NamedTuple):
@@ -95,14 +95,10 @@ def _files(request: Load) -> tuple[Path, ...]:
 
 
 def _state(files: tuple[Path, ...]) -> _State:
-    found: list[tuple[int, ...] | None] = []
+    found: list[FileIdentity | None] = []
     for file in files:
         try:
-            now = file.stat()
+            found.append(FileIdentity.of(file.stat()))
         except OSError:
             found.append(None)
-        else:
-            found.append(
-                (now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns)
-            )
     return tuple(found)
