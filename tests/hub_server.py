@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import re
 import threading
 from collections.abc import Iterator
@@ -31,15 +32,19 @@ class Hub:
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
         self.wheels: dict[str, bytes] = {}  # file name → content
+        self.wheel_claims: dict[str, str] = {}  # their sha256 in place of the true ones
+        self.speaks_json = False  # as an index
         self.asked: list[Asked] = []
         self.token: str | None = None  # that is demanded
         self.claims: dict[str, str] = {}  # headers in place of the true ones
         self.statuses: list[int] = []  # of the next answers with weights
+        self.wait: dict[str, str] = {}  # headers of such an answer, such as Retry-After
         self.cuts: list[int] = []  # bytes after which the next answers end
         self.holds_at: int | None = None  # bytes after which an answer waits for the gate
         self.gate = threading.Event()
         self.held = threading.Event()  # an answer waits
         self.knows_ranges = True
+        self.with_weights: dict[str, str] = {}  # headers
         self.changes = bytes  # what happens to weights on their way
         hub = self
 
@@ -75,17 +80,47 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         with contextlib.suppress(ConnectionError):  # clients are killed here
             path = unquote(self.path)
-            if found := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
+            if found := re.match(r"/api/models/([^/]+/[^/]+)", path):
+                self._list_files(f"{found[1]}/")
+            elif found := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
                 self._resolve(f"{found[1]}/{found[3]}", found[2])
             elif path.startswith("/weights/"):
                 self._send(self.hub.files[path.removeprefix("/weights/")])
             elif path.startswith("/simple/"):
-                links = "".join(f'<a href="/wheels/{name}">{name}</a>' for name in self.hub.wheels)
-                self._reply(200, links.encode(), {"Content-Type": "text/html"})
+                self._list_wheels()
             elif path.startswith("/wheels/"):
                 self._send(self.hub.wheels[path.removeprefix("/wheels/")])
             else:
                 self._reply(404)
+
+    def _list_files(self, repo: str) -> None:
+        names = [name.removeprefix(repo) for name in self.hub.files if name.startswith(repo)]
+        if not names:
+            self._reply(404, headers={"X-Error-Code": "RepoNotFound"})
+            return
+        if "/tree/" in self.path:
+            listed = [{"type": "file", "path": name, "size": 1, "oid": "0"} for name in names]
+            self._reply(200, json.dumps(listed).encode(), {"Content-Type": "application/json"})
+        else:
+            about = {"id": repo[:-1], "siblings": [{"rfilename": name} for name in names]}
+            self._reply(200, json.dumps(about).encode(), {"Content-Type": "application/json"})
+
+    def _list_wheels(self) -> None:
+        digests = {n: hashlib.sha256(w).hexdigest() for n, w in self.hub.wheels.items()}
+        digests |= self.hub.wheel_claims
+        if self.hub.speaks_json:
+            files = [
+                {"filename": name, "url": f"../../wheels/{name}", "hashes": {"sha256": digest}}
+                for name, digest in digests.items()
+            ]
+            kind, text = "application/vnd.pypi.simple.v1+json", json.dumps({"files": files})
+        else:
+            kind = "text/html"
+            text = "".join(
+                f'<a href="/wheels/{name}#sha256={digest}">{name}</a><br/>'
+                for name, digest in digests.items()
+            )
+        self._reply(200, text.encode(), {"Content-Type": kind})
 
     def _resolve(self, name: str, revision: str) -> None:
         hub = self.hub
@@ -111,13 +146,14 @@ class _Handler(BaseHTTPRequestHandler):
         hub.asked.append(Asked(start, self.headers.get("Authorization")))
         total = len(content)
         if hub.statuses or start >= total:
-            self._reply(hub.statuses.pop(0) if hub.statuses else 416)
+            self._reply(hub.statuses.pop(0) if hub.statuses else 416, headers=hub.wait)
             return
-        headers = {}
+        headers = dict(hub.with_weights)
         if asked and hub.knows_ranges:
             headers["Content-Range"] = f"bytes {start}-{total - 1}/{total}"
             content = content[start:]
-        self._reply(206 if headers else 200, hub.changes(content), headers)
+        partial = "Content-Range" in headers
+        self._reply(206 if partial else 200, hub.changes(content), headers)
 
     def _reply(self, status: int, body: bytes = b"", headers: dict[str, str] | None = None) -> None:
         self.send_response(status)

@@ -222,8 +222,10 @@ def test_what_the_hub_does_not_have_is_named(hub: Hub) -> None:
     with pytest.raises(DownloadError, match=r"The hub has no someone/Tiny-GGUF/other\.gguf"):
         models.pull("someone/Tiny-GGUF/other.gguf")
     assert models.installed() == []
+    with pytest.raises(DownloadError, match=r"The hub has no someone/nothing\."):
+        models.pull("someone/nothing")
     with pytest.raises(ModelNotFound, match="models list"):
-        models.pull("someone/Tiny-GGUF")
+        models.pull("nothing")
 
 
 def test_a_repository_that_cannot_be_is_named(hub: Hub) -> None:
@@ -327,3 +329,43 @@ def test_what_cannot_chat_is_not_kept(hub: Hub, tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match="no model that can chat"):
         models.pull("someone/Eyes/mmproj.gguf")
     assert files_in_home() == []
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        "https://huggingface.co/someone/Tiny-GGUF/resolve/main/tiny-Q8_0.gguf?download=true",
+        "https://huggingface.co/someone/Tiny-GGUF/blob/main/tiny-Q8_0.gguf",
+        "hf.co/someone/Tiny-GGUF:Q8_0",
+        "https://hf.co/someone/Tiny-GGUF/",
+        "someone/Tiny-GGUF:q8_0",
+        "someone/Tiny-GGUF",
+    ],
+)
+def test_a_file_is_known_by_what_people_paste(hub: Hub, wanted: str) -> None:
+    hub.files["someone/Tiny-GGUF/tiny-IQ8_0_X.gguf"] = b"another"
+    hub.files["someone/Tiny-GGUF/mmproj-tiny-Q8_0.gguf"] = b"no model by itself"
+    model = models.pull(wanted)
+    assert (model.name, model.origin) == (NAME, FILE)
+
+
+def test_which_file_is_meant_is_asked(hub: Hub) -> None:
+    with pytest.raises(DownloadError, match=FILE):
+        models.pull("someone/Tiny-GGUF:Q3_K_S")
+    with pytest.raises(ModelNotFound):
+        models.pull("someone/Tiny-GGUF/../../other/x.gguf")
+
+
+def test_a_hub_that_asks_to_wait_is_waited_for(hub: Hub, weights: bytes) -> None:
+    hub.statuses, hub.wait = [429], {"Retry-After": "0"}
+    assert models.pull(FILE).path.read_bytes() == weights
+    models.remove(NAME)
+    hub.statuses, hub.wait = [429], {}
+    with pytest.raises(DownloadError, match="too many requests"):
+        models.pull(FILE)
+
+
+def test_a_web_page_in_place_of_a_file_is_said(hub: Hub) -> None:
+    hub.with_weights = {"Content-Type": "text/html; charset=utf-8"}
+    with pytest.raises(DownloadError, match="log in"):
+        models.pull(FILE)

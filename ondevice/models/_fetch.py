@@ -1,7 +1,7 @@
 """The process that fetches one model: a request on standard input, news on standard output.
 
-It ends when nobody reads its news any more. What a hub sent is kept for the next time; of what
-pip was about to fetch nothing is left.
+It ends when nobody reads its news any more. What a hub sent is kept for the next time; of what an
+index of packages sent nothing is left.
 """
 
 from __future__ import annotations

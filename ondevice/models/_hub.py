@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from huggingface_hub import (
+    HfApi,
     constants,
     errors,
     get_hf_file_metadata,
@@ -38,6 +39,10 @@ _PIECE = 1 << 20  # bytes
 _ATTEMPTS = 5  # in a row, after the first, that bring nothing
 _LONGEST_WAIT = 8.0  # seconds between two of them
 _PARTIAL_CONTENT = 206
+_TOO_MANY = 429
+_LONGEST_ASKED = 60.0  # seconds that a hub may ask us to wait
+_USUAL = ("Q4_K_M", "Q4_0", "Q8_0")  # quantizations, the first that is there
+_SHOWN = 30  # files
 
 #: Base of all errors of the HTTP library, which is not the same for each version of the hub's.
 _HTTPError: type[Exception] = errors.HTTPError  # type: ignore[attr-defined]
@@ -81,6 +86,28 @@ def fetch(source: HubSource, folder: Path, meter: Meter) -> list[str]:
             file.path.unlink()
         raise ModelFileError(f"{source.origin} is no model that can chat. Choose another file.")
     return [file.sha256 for file in files]
+
+
+def file_in(repo: str, tag: str) -> str:
+    """The GGUF file of a repository whose quantization is ``tag``, of a split model its first part.
+
+    Without a tag the usual quantization, or the only file. Raises :class:`DownloadError`.
+    """
+    with _hub_errors_of(HubSource(repo=repo, file="")):
+        there = HfApi(os.environ.get("HF_ENDPOINT") or None).list_repo_files(repo)
+    files = [file for file in there if file.lower().endswith(".gguf") and "mmproj" not in file]
+    files = [file for file in files if gguf.part_names(Path(file).name)[0] == Path(file).name]
+    wanted = [tag] if tag and tag.lower() != "latest" else list(_USUAL)
+    for each in wanted:
+        named = re.compile(rf"(?<![a-z0-9]){re.escape(each.lower())}(?![a-z0-9_])")
+        found = [file for file in files if named.search(Path(file).name.lower())]
+        if len(found) == 1:
+            return found[0]
+    if len(files) == 1 and wanted != [tag]:
+        return files[0]
+    names = "".join(f"\n  {repo}/{file}" for file in files[:_SHOWN])
+    what = f"Name one of its files:{names}" if files else "It has no GGUF files."
+    raise DownloadError(f"Which file of {repo} is meant is not clear. {what}")
 
 
 def _locate(source: HubSource, file: str, path: Path) -> _Remote:
@@ -159,12 +186,17 @@ def _receive(remote: _Remote, part: _Part) -> None:
     """Fetch what is missing of ``part``, and try again when the connection breaks."""
     failures = 0
     while (start := part.size_bytes) < remote.size_bytes:
+        wait = min(2.0 ** (failures + 1) / 4, _LONGEST_WAIT)
         try:
             _stream(remote, part)
         except _HTTPError as error:
-            refused = isinstance(error, HfHubHTTPError) and error.response.status_code < 500
-            if refused or failures == _ATTEMPTS:
+            if failures == _ATTEMPTS:
                 raise
+            if isinstance(error, HfHubHTTPError) and error.response.status_code < 500:
+                asked = _asked_to_wait(error)
+                if asked is None:
+                    raise
+                wait = asked
         if part.size_bytes > start:
             failures = 0
             continue
@@ -174,7 +206,15 @@ def _receive(remote: _Remote, part: _Part) -> None:
                 "pull goes on from here."
             )
         failures += 1
-        time.sleep(min(2.0**failures / 4, _LONGEST_WAIT))
+        time.sleep(wait)
+
+
+def _asked_to_wait(error: HfHubHTTPError) -> float | None:
+    """Seconds after which to ask again, if the hub says so and they are few."""
+    said = error.response.headers.get("Retry-After", "")
+    if error.response.status_code != _TOO_MANY or not said.isdecimal():
+        return None
+    return float(said) if float(said) <= _LONGEST_ASKED else None
 
 
 def _stream(remote: _Remote, part: _Part) -> None:
@@ -187,6 +227,11 @@ def _stream(remote: _Remote, part: _Part) -> None:
         timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT,
     ) as response:
         hf_raise_for_status(response)
+        if "text/html" in response.headers.get("content-type", ""):
+            raise DownloadError(
+                f"Instead of {remote.path.name} comes a web page: most likely this network wants "
+                "you to log in first. Open any page in a browser, then pull again."
+            )
         if response.status_code != _PARTIAL_CONTENT:  # it sends all of it
             part.clear()
         for piece in response.iter_bytes():
@@ -208,6 +253,11 @@ def _hub_errors_of(source: HubSource) -> Generator[None]:
         raise DownloadError(f"{source.repo} cannot be a repository of the hub: {error}") from error
     except HfHubHTTPError as error:
         raise DownloadError(_meaning(source, error)) from error
+    except (ImportError, ValueError) as error:
+        raise DownloadError(
+            f"The hub at {constants.ENDPOINT} cannot be asked: {error}. Check HF_ENDPOINT and the "
+            "proxy that HTTP_PROXY, HTTPS_PROXY or ALL_PROXY names."
+        ) from error
     except _HTTPError as error:
         raise DownloadError(
             f"The hub at {constants.ENDPOINT} cannot be reached, or stopped answering: {error}. "
@@ -226,7 +276,8 @@ def _meaning(source: HubSource, error: HfHubHTTPError) -> str:
                 "it (or run: hf auth login)."
             )
         case 404:
-            return f"The hub has no {source.origin}. Look at {page} for what there is."
+            what = source.origin.rstrip("/")
+            return f"The hub has no {what}. Look at {page} for what there is."
         case 429:
             return "The hub had too many requests from here. Try again in some minutes."
         case _:

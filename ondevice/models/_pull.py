@@ -25,6 +25,11 @@ from ondevice.weights import gguf
 
 _MODULE = "ondevice.models._fetch"
 _HUB_FILE = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)/(?P<file>(?:[^/\s]+/)*[^/\s]+\.gguf)", re.ASCII)
+#: A repository alone, and maybe which of its files, as Ollama and llama.cpp write it.
+_HUB_REPO = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?::(?P<tag>[\w.-]+))?", re.ASCII)
+#: What may stand before either; the pages of files have more in between.
+_HUB_URL = re.compile(r"(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/|hf://")
+_HUB_PAGE = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)/(?:resolve|blob|raw|tree)/[^/]+/?", re.ASCII)
 
 
 def pull(
@@ -36,8 +41,10 @@ def pull(
     """Fetch a model, unless it is on disk, and return it.
 
     ``wanted`` is a name in the catalogue, or ``owner/repo/file.gguf`` for any file on the Hugging
-    Face hub; of a split model, any part. It gets the name ``name``; by default that of the
-    catalogue or of the file. What is on disk under another name gets ``name`` without a download.
+    Face hub, or its address; of a split model, any part. ``owner/repo:Q4_K_M`` is the file of this
+    quantization, ``owner/repo`` that of the usual one. It gets the name ``name``; by default that
+    of the catalogue or of the file. What is on disk under another name gets ``name`` without a
+    download.
 
     Raises :class:`ModelNotFound`, :class:`DiskSpaceError`, :class:`ModelFileError`,
     :class:`DownloadError`, :class:`DownloadCancelled` when ``cancel`` is set, and
@@ -67,13 +74,35 @@ def _request(wanted: str, name: str | None) -> PullRequest:
         return PullRequest(
             _own.checked_name(name or recipe.name), recipe.sources, recipe.size_bytes
         )
-    on_hub = _HUB_FILE.fullmatch(wanted)
-    if not on_hub:
+    place = _on_hub(wanted)
+    if found := _HUB_REPO.fullmatch(place):
+        source = _file_in(found["repo"], found["tag"] or "")
+        return PullRequest(
+            _own.checked_name(name or _own.name_for(Path(source.file))), (source,)
+        )
+    on_hub = _HUB_FILE.fullmatch(place)
+    if not on_hub or ".." in place.split("/"):
         raise _library.unknown(wanted, set())
     folder, _, file = on_hub["file"].rpartition("/")
     first = gguf.part_names(file)[0]
     source = HubSource(repo=on_hub["repo"], file=f"{folder}/{first}" if folder else first)
     return PullRequest(_own.checked_name(name or _own.name_for(Path(first))), (source,))
+
+
+def _on_hub(wanted: str) -> str:
+    """``owner/repo``, ``owner/repo:tag`` or ``owner/repo/file.gguf``, whatever stands before."""
+    place = _HUB_URL.sub("", wanted, count=1) if _HUB_URL.match(wanted) else wanted
+    page = _HUB_PAGE.match(place)
+    if page:
+        place = f"{page['repo']}/{place[page.end() :]}"
+    return place.partition("?")[0].rstrip("/")
+
+
+def _file_in(repo: str, tag: str) -> HubSource:
+    """The file of a repository whose quantization is ``tag``; without one, the usual one."""
+    from ondevice.models import _hub  # noqa: PLC0415 - half a second
+
+    return HubSource(repo=repo, file=_hub.file_in(repo, tag))
 
 
 def _fetch(request: PullRequest, on_progress: OnProgress, cancel: threading.Event) -> None:

@@ -33,7 +33,8 @@ class WheelSource(
     package: str
     version: str
     member: str  # path within the wheel
-    sha256: str
+    sha256: str  # of the member
+    wheel_sha256: str | None = None  # None: what the index itself says
 
     @property
     def origin(self) -> str:

