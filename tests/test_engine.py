@@ -269,7 +269,7 @@ def test_two_requests_at_once_are_refused(engine: Engine) -> None:
 def test_after_its_death_the_engine_starts_again_with_the_next_message(
     engine: Engine, number: signal.Signals, words: str
 ) -> None:
-    events = engine.generate(Generate(turns=HELLO, sampling=GREEDY))
+    events = engine.generate(Generate(turns=HELLO, grammar=ENDLESS, sampling=GREEDY))
     next(events)
     assert engine.pid is not None
     os.kill(engine.pid, number)

@@ -1,6 +1,6 @@
 """A thin layer on llama.cpp: model, context, sampling, chat template. ctypes stays in here."""
 
-from ondevice.llama._context import Context, default_threads
+from ondevice.llama._context import Context, Interrupted, default_threads, interrupt
 from ondevice.llama._eval_hook import Actions, EvalHook, NodeHandler
 from ondevice.llama._ggml import OP_CUSTOM, OP_MUL_MAT, OP_NONE, Tensor
 from ondevice.llama._hollow import HollowHeader
@@ -24,6 +24,7 @@ __all__ = [
     "Context",
     "EvalHook",
     "HollowHeader",
+    "Interrupted",
     "Model",
     "NodeHandler",
     "Planes",
@@ -35,6 +36,7 @@ __all__ = [
     "dequantize",
     "encode",
     "grammar_of_schema",
+    "interrupt",
     "multiply_rows",
     "scratch",
     "start",
