@@ -11,7 +11,8 @@ from typing import Any
 import msgspec
 
 from ondevice import paths
-from ondevice.engine.messages import KVType, Load, Preference, Sampling
+from ondevice.checking import explain
+from ondevice.engine.messages import ContextTokens, KVType, Load, Preference, Sampling, Threads
 from ondevice.errors import ConfigError, UsageError
 from ondevice.models import InstalledModel, find
 from ondevice.ram.available import parse_size
@@ -45,10 +46,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     model: str = AUTO  # a name, a GGUF file, a server's URL; auto: the best that is on disk
     system: str = "You are a helpful assistant."  # the system prompt; empty: none
     persona: str | None = None  # one of ``personas``, whose prompt stands in for ``system``
-    ctx: int | None = None  # tokens; None: at most 4096, what fits well
+    ctx: ContextTokens | None = None  # tokens; None: at most 4096, what fits well
     kv_type: KVType | None = None  # of the KV cache; None: f16 unless room is short
     prefer: Preference = "balanced"  # when not everything can be had: speed, quality, or both
-    threads: int | None = None  # None: the physical cores
+    threads: Threads | None = None  # None: the physical cores
     ram: str | None = None  # a limit such as "1.5G"; None: what is available
     draft: str | None = None  # a smaller model, for a streamed one; "none"; None: it is chosen
     memory: bool = True  # whether new chats are remembered and helped by what is remembered
@@ -109,8 +110,11 @@ def load(path: Path | None = None) -> Settings:
     ):
         for name in names:
             variable = f"ONDEVICE_{section}{name.upper()}"
-            if variable in os.environ and name not in ("sampling", "app", "personas"):
-                target[name] = os.environ[variable]
+            value = os.environ.get(variable, "")
+            # Empty is not set; but an empty system prompt is none.
+            given = value or (name == "system" and variable in os.environ)
+            if given and name not in ("sampling", "app", "personas"):
+                target[name] = value
                 _convert(values, variable)
     return _convert(values, str(path))
 
@@ -179,5 +183,7 @@ def _names(key: str) -> list[str]:
 def _convert(values: dict[str, Any], source: str) -> Settings:
     try:
         return msgspec.convert(values, Settings, strict=False)
-    except (msgspec.ValidationError, UsageError) as error:
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{source}: {explain(error, Settings, values)}") from error
+    except UsageError as error:
         raise ConfigError(f"{source}: {error}") from error

@@ -17,7 +17,7 @@ import click
 import msgspec
 import psutil
 
-from ondevice import __version__, config, paths
+from ondevice import __version__, children, config, paths
 from ondevice.choice import choose
 from ondevice.config import Settings
 from ondevice.errors import (
@@ -31,7 +31,7 @@ from ondevice.ram import available, speeds
 from ondevice.ram.available import AvailableRam
 from ondevice.ram.planner import plan, why
 from ondevice.ram.speeds import processor
-from ondevice.terminal import printable
+from ondevice.terminal import printable, printable_json
 from ondevice.weights import disk_speed, gguf
 
 _MARKS = {"fine": "✓", "note": "!", "broken": "✗"}
@@ -70,7 +70,7 @@ def command(as_json: bool) -> int:
                 click.echo(printable(f"{'':12} → {finding.mend}"))
     fine = all(finding.level != "broken" for finding in findings)
     if as_json:
-        click.echo(msgspec.json.encode({"fine": fine, "findings": findings}))
+        click.echo(printable_json(msgspec.json.encode({"fine": fine, "findings": findings})))
     return 0 if fine else 1
 
 
@@ -241,6 +241,7 @@ def _llama() -> Finding:
     try:
         done = subprocess.run(
             [sys.executable, "-c", _LOAD_LLAMA],
+            env=children.environment(),
             capture_output=True,
             text=True,
             timeout=_LOAD_LLAMA_S,

@@ -7,7 +7,7 @@ from ipaddress import ip_address
 
 import click
 
-from ondevice.cli._options import settings_flags
+from ondevice.cli._options import LOAD, MODEL, SAMPLING, flags
 from ondevice.config import Settings
 from ondevice.engine import Engine
 from ondevice.errors import UsageError
@@ -16,7 +16,7 @@ _LOCAL = ("localhost", "127.0.0.1", "[::1]")
 
 
 @click.command()
-@settings_flags
+@flags(MODEL, LOAD, SAMPLING)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8017, show_default=True)
 @click.option("--api-key", envvar="ONDEVICE_API_KEY", help="Clients must send it.")

@@ -15,6 +15,7 @@ import zipfile
 import zlib
 from pathlib import Path
 
+from ondevice import children
 from ondevice.errors import DownloadError
 from ondevice.models import _own
 from ondevice.models._meter import Meter
@@ -55,7 +56,7 @@ def _download(source: WheelSource, scratch: Path, meter: Meter) -> None:
             stdin=subprocess.DEVNULL,
             stdout=lines,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "TMPDIR": str(scratch)},
+            env=children.environment(TMPDIR=str(scratch)),
         )
     while process.poll() is None:
         meter.done = _fetched(scratch)

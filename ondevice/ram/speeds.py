@@ -5,6 +5,7 @@ Measured once and kept in the cache folder, until the processor, llama.cpp or th
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import platform
@@ -15,7 +16,7 @@ from pathlib import Path
 import msgspec
 import psutil
 
-from ondevice import paths
+from ondevice import children, paths
 from ondevice.errors import NativeError
 from ondevice.weights import disk_speed
 
@@ -86,7 +87,12 @@ def measure() -> Speeds:
     command = [sys.executable, "-m", "ondevice.llama._kernel_speed", str(_PROMPT), str(_ROUNDS)]
     try:
         done = subprocess.run(
-            [*command, *TYPES, PLANES_TYPE], capture_output=True, check=True, timeout=_PATIENCE_S
+            [*command, *TYPES, PLANES_TYPE],
+            stdin=subprocess.DEVNULL,
+            env=children.environment(),
+            capture_output=True,
+            check=True,
+            timeout=_PATIENCE_S,
         )
         decode, prefill = msgspec.json.decode(done.stdout, type=tuple[dict[str, float], ...])
     except (OSError, subprocess.SubprocessError, ValueError) as error:
@@ -95,10 +101,11 @@ def measure() -> Speeds:
         ) from error
     speeds = _faster(Speeds(_machine(), decode, prefill, _disk()), known())
     file = _file()
-    paths.ensure_private(file.parent)
-    fresh = file.with_suffix(f".{os.getpid()}")
-    fresh.write_bytes(msgspec.json.encode(speeds))
-    fresh.replace(file)
+    with contextlib.suppress(OSError):  # where it cannot be kept, it is measured again
+        paths.ensure_private(file.parent)
+        fresh = file.with_suffix(f".{os.getpid()}")
+        fresh.write_bytes(msgspec.json.encode(speeds))
+        fresh.replace(file)
     return speeds
 
 
