@@ -35,6 +35,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ondevice import llama
+from ondevice.cores import default_threads
 from ondevice.llama import Context, EvalHook, Model, dequantize
 from ondevice.stack import Block, Stack, StackFile, _layout
 from ondevice.stack._calibrate import (
@@ -144,7 +145,7 @@ def divergences(
         f"from {curve[0]:.4g} to {curve[-1]:.4g}, rising at most {run['kl_rise_max']:.3f} times"
     )
     run |= {f"curve_{sizes[n] // 1_000_000}mb": kl for n, kl in zip(counts, curve, strict=True)}
-    usage = usage_of(gguf.read(source), default_text(), llama.default_threads(), lambda _: None)
+    usage = usage_of(gguf.read(source), default_text(), default_threads(), lambda _: None)
     ratios = []
     ours_at: dict[int, float] = {}  # bytes → the stack's divergence
     for kind, number in QUANTS.items():

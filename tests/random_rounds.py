@@ -27,8 +27,8 @@ def rounds(n_rounds: int, n_tests: int) -> Iterator[Random]:
 
     ``n_tests`` is how many tests share the minutes.
     """
-    seed = int(os.environ.get("ONDEVICE_SEED", FIXED_SEED))
-    minutes = float(os.environ.get("ONDEVICE_SEED_MINUTES", 0))
+    seed = int(os.environ.get("ONDEVICE_SEED") or FIXED_SEED)
+    minutes = float(os.environ.get("ONDEVICE_SEED_MINUTES") or 0)
     end = time.monotonic() + minutes * 60 / n_tests
     index = 0
     while time.monotonic() < end if minutes else index < n_rounds:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -168,6 +169,19 @@ def test_speeds_are_measured_again_when_the_machine_is_another(home: Path) -> No
     assert speeds.known() is USUAL
     file.write_text("{broken")
     assert speeds.known() is USUAL
+
+
+def test_speeds_of_a_busy_moment_are_kept_for_a_while_only(home: Path) -> None:
+    file = home / "cache" / "speeds.json"
+    file.parent.mkdir(parents=True)
+    busy = msgspec.structs.replace(USUAL, machine=speeds._machine(), busy=True)
+    file.write_bytes(msgspec.json.encode(busy))
+    assert speeds.known() == busy
+    os.utime(file, (0, 0))
+    assert speeds.known() is USUAL
+    file.write_bytes(msgspec.json.encode(msgspec.structs.replace(busy, busy=False)))
+    os.utime(file, (0, 0))
+    assert speeds.known() is not USUAL
 
 
 def test_planning_needs_no_native_code() -> None:

@@ -17,7 +17,7 @@ import click
 import msgspec
 import psutil
 
-from ondevice import __version__, children, config, paths
+from ondevice import __version__, children, config, cores, paths
 from ondevice.choice import choose
 from ondevice.config import Settings
 from ondevice.errors import (
@@ -88,13 +88,22 @@ def _examine() -> Iterator[Finding]:
 
 def _machine() -> Finding:
     cpus = os.cpu_count() or 1
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cpus
-    cores = psutil.cpu_count(logical=False) or cpus
+    usable = cores.usable_cpus()
+    physical = psutil.cpu_count(logical=False) or cpus
+    computing = cores.default_threads()
+    quota = cores.quota()
+    limited = f" (a quota grants the time of {quota:.1f})" if quota else ""
     return Finding(
         topic="machine",
-        text=f"{processor()}, {cores} cores, {usable} of {cpus} threads may be used; "
-        f"{platform.system()} {platform.release()}",
-        figures={"cores": cores, "threads": cpus, "threads_usable": usable},
+        text=f"{processor()}, {physical} cores, {usable} of {cpus} threads may be used{limited}, "
+        f"{computing} compute; {platform.system()} {platform.release()}",
+        figures={
+            "cores": physical,
+            "threads": cpus,
+            "threads_usable": usable,
+            "threads_computing": computing,
+            **({"quota_cores": quota} if quota else {}),
+        },
     )
 
 

@@ -66,6 +66,7 @@ class Worker:
         self._session: Session | None = None
         self._sizer: Sizer | None = None
         self._sending = threading.Lock()
+        self._waiting = llama.Waiting()
 
     def run(self) -> None:
         """Work until Shutdown or until the app is gone; either ends the process."""
@@ -80,11 +81,13 @@ class Worker:
                     case Load():
                         self._send(self._load(job), job.number)
                     case Generate():
-                        for event in self._loaded_session.reply(job.request, job.cancel):
-                            self._send(event, job.number)
+                        with self._waiting:
+                            for event in self._loaded_session.reply(job.request, job.cancel):
+                                self._send(event, job.number)
                     case Embed():
-                        embedded = self._loaded_session.embed(job.request.texts, job.cancel)
-                        self._send(embedded, job.number)
+                        with self._waiting:
+                            done = self._loaded_session.embed(job.request.texts, job.cancel)
+                        self._send(done, job.number)
                     case Resize():  # it has been seen; now is the time for it
                         self._settle()
             except OndeviceError as error:

@@ -1,6 +1,6 @@
 """A thin layer on llama.cpp: model, context, sampling, chat template. ctypes stays in here."""
 
-from ondevice.llama._context import Context, Interrupted, default_threads, interrupt
+from ondevice.llama._context import Context, Interrupted, interrupt
 from ondevice.llama._eval_hook import Actions, EvalHook, NodeHandler
 from ondevice.llama._ggml import OP_CUSTOM, OP_MUL_MAT, OP_NONE, Tensor
 from ondevice.llama._hollow import HollowHeader
@@ -12,6 +12,7 @@ from ondevice.llama._product import multiply_rows
 from ondevice.llama._quants import dequantize
 from ondevice.llama._sampling import Sampler, grammar_of_schema
 from ondevice.llama._template import ChatTemplate
+from ondevice.llama._waiting import Waiting, should_sleep
 
 __all__ = [
     "FIRST_PLANE",
@@ -31,13 +32,14 @@ __all__ = [
     "PlanesShape",
     "Sampler",
     "Tensor",
+    "Waiting",
     "checksum",
-    "default_threads",
     "dequantize",
     "encode",
     "grammar_of_schema",
     "interrupt",
     "multiply_rows",
     "scratch",
+    "should_sleep",
     "start",
 ]

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 import llama_cpp
 import numpy as np
 import numpy.typing as npt
-import psutil
 
+from ondevice.cores import default_threads
 from ondevice.errors import MemoryShortError, NativeError
 from ondevice.llama import _log
 from ondevice.llama._eval_hook import EvalHook
@@ -218,9 +218,3 @@ class Context:
         """
         pointer = llama_cpp.llama_get_logits_ith(self.handle, -back)
         return np.ctypeslib.as_array(pointer, (self.model.n_vocab,)).copy()
-
-
-def default_threads() -> int:
-    """The physical cores that this process may use; hyper-threads only add contention."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return min(psutil.cpu_count(logical=False) or 1, usable or 1)

@@ -12,11 +12,12 @@ from functools import partial
 
 import numpy as np
 
+from ondevice.cores import default_threads
 from ondevice.errors import NativeError
-from ondevice.llama._context import default_threads
 from ondevice.llama._ggml import Tensor, function
 from ondevice.llama._planes import Planes, Shape, check_compiled, scratch
 from ondevice.llama._product import Product, row_bytes
+from ondevice.llama._waiting import ThreadTimes
 from ondevice.weights.tensor_types import TENSOR_TYPES
 
 _COLUMNS = 2048  # of the weight
@@ -78,6 +79,8 @@ def _fill(tensor: Tensor) -> None:
 def main() -> None:
     """Print the speeds of tensor types as JSON, for one token and for several: ``N ROUNDS TYPE…``.
 
+    The third is the share of the time in which other programs had the cores.
+
     A type is one of ggml's or ``planes-N``, which is left out where it cannot be compiled. A
     process of its own, since native code may abort.
     """
@@ -91,13 +94,14 @@ def main() -> None:
         with suppress(NativeError):
             check_compiled()
             measures[name] = partial(planes_speed, int(name.removeprefix("planes-")))
+    before = ThreadTimes.now()
     speeds: tuple[dict[str, float], dict[str, float]] = {}, {}
     for _ in range(int(rounds)):
         for name, measure in measures.items():
             for found, count in zip(speeds, (1, int(n_tokens)), strict=True):
                 speed = measure(count, default_threads())
                 found[name] = max(found.get(name, 0), speed)
-    json.dump(speeds, sys.stdout)
+    json.dump((*speeds, ThreadTimes.now().waited_share(before)), sys.stdout)
 
 
 if __name__ == "__main__":

@@ -15,8 +15,8 @@ import psutil
 from filelock import Timeout
 
 from ondevice import apart, paths
+from ondevice.cores import default_threads
 from ondevice.errors import ModelError
-from ondevice.llama import default_threads
 from ondevice.models import _own
 from ondevice.models._records import PackNews, PackRequest, Provenance
 from ondevice.stack import PackProgress, pack

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import psutil
 
+from ondevice import cgroups
 from ondevice.errors import UsageError
 
 # Kept free on a machine, so that other programs go on well.
@@ -70,46 +71,13 @@ def parse_size(text: str) -> int:
 
 def _groups(root: Path) -> Iterator[AvailableRam]:
     """What the control groups around this process leave it, from the inside out."""
-    try:
-        memberships = (root / "proc/self/cgroup").read_text().splitlines()
-        mounts = (root / "proc/self/mountinfo").read_text().splitlines()
-    except OSError:  # not Linux
-        return
-    for line in memberships:
-        _, controllers, group = line.split(":", 2)
-        if controllers == "":
-            kind = "cgroup2"
-        elif "memory" in controllers.split(","):
-            kind = "cgroup"
-        else:
-            continue
-        for folder in _folders(kind, group, mounts, root):
-            found = _v2(folder) if kind == "cgroup2" else _v1(folder)
-            if found:
-                limit, free = found
-                version = "v2" if kind == "cgroup2" else "v1"
-                source = f"memory limit of /{folder.relative_to(root)} (cgroup {version})"
-                margin = max(_LEAST_MARGIN, min(limit // _MARGIN_SHARE, _MOST_MARGIN))
-                yield AvailableRam(limit, max(0, free), source, margin)
-
-
-def _folders(kind: str, group: str, mounts: list[str], root: Path) -> Iterator[Path]:
-    """The folders of ``group`` and its ancestors, as far as they are mounted."""
-    for mount in mounts:
-        before, _, after = mount.partition(" - ")
-        mounted, point = (PurePosixPath(part) for part in before.split()[3:5])
-        filesystem, _, options = after.split(" ", 2)
-        if filesystem != kind or (kind == "cgroup" and "memory" not in options.split(",")):
-            continue
-        # A container may see its own group mounted as the root, under the host's name or as "/".
-        # A group outside of what is mounted ("/../…") leaves only the mount itself to look at.
-        path = PurePosixPath(group)
-        inside = path.relative_to(mounted) if path.is_relative_to(mounted) else PurePosixPath()
-        if ".." in inside.parts:
-            inside = PurePosixPath()
-        top = root / point.relative_to("/")
-        for part in (inside, *inside.parents):
-            yield top / part
+    for version, folder in cgroups.folders("memory", root):
+        found = _v2(folder) if version == 2 else _v1(folder)
+        if found:
+            limit, free = found
+            source = f"memory limit of /{folder.relative_to(root)} (cgroup v{version})"
+            margin = max(_LEAST_MARGIN, min(limit // _MARGIN_SHARE, _MOST_MARGIN))
+            yield AvailableRam(limit, max(0, free), source, margin)
 
 
 def _v2(folder: Path) -> tuple[int, int] | None:

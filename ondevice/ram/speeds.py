@@ -1,6 +1,7 @@
 """How fast this machine is: its processor with weights of each type, and its disk.
 
 Measured once and kept in the cache folder, until the processor, llama.cpp or the disk is another.
+What was measured while other programs computed is only kept for a while.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ import os
 import platform
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import msgspec
-import psutil
 
 from ondevice import children, paths
+from ondevice.cores import default_threads
 from ondevice.errors import NativeError
 from ondevice.weights import disk_speed
 
@@ -45,6 +47,11 @@ PLANES_TYPE = f"planes-{PLANES}"
 _PROMPT = 128  # tokens at once, from where on more of them are not faster
 _ROUNDS = 3  # of which the best counts: other programs only make it slower
 _PATIENCE_S = 120.0
+_BUSY_SHARE = 0.1  # of the time, in which other programs had the cores: too much to measure
+_BUSY_KEPT_S = 1800.0  # for which what was measured then will do
+
+
+_Measured = tuple[dict[str, float], dict[str, float], float]
 
 
 class Speeds(msgspec.Struct, frozen=True):
@@ -54,6 +61,7 @@ class Speeds(msgspec.Struct, frozen=True):
     decode: dict[str, float]  # tensor type → multiply-adds a second for one token at a time
     prefill: dict[str, float]  # the same for many
     disk: float  # bytes a second of large reads
+    busy: bool = False  # whether other programs computed meanwhile
 
     def decoding(self, type_name: str) -> float:
         return self.decode.get(type_name) or min(self.decode.values())
@@ -74,9 +82,11 @@ def known() -> Speeds:
     """What has been measured on this machine, else ``USUAL``."""
     try:
         speeds = msgspec.json.decode(_file().read_bytes(), type=Speeds)
+        age = time.time() - _file().stat().st_mtime
     except (OSError, msgspec.MsgspecError):
         return USUAL
-    return speeds if speeds.machine == _machine() else USUAL
+    is_good = speeds.machine == _machine() and not (speeds.busy and age > _BUSY_KEPT_S)
+    return speeds if is_good else USUAL
 
 
 def measure() -> Speeds:
@@ -94,12 +104,13 @@ def measure() -> Speeds:
             check=True,
             timeout=_PATIENCE_S,
         )
-        decode, prefill = msgspec.json.decode(done.stdout, type=tuple[dict[str, float], ...])
+        decode, prefill, waited_share = msgspec.json.decode(done.stdout, type=_Measured)
     except (OSError, subprocess.SubprocessError, ValueError) as error:
         raise NativeError(
             f"The processor's speed cannot be measured: {error}. See: ondevice doctor"
         ) from error
-    speeds = _faster(Speeds(_machine(), decode, prefill, _disk()), known())
+    busy = waited_share > _BUSY_SHARE
+    speeds = _faster(Speeds(_machine(), decode, prefill, _disk(), busy), known())
     file = _file()
     with contextlib.suppress(OSError):  # where it cannot be kept, it is measured again
         paths.ensure_private(file.parent)
@@ -118,6 +129,7 @@ def _faster(new: Speeds, old: Speeds) -> Speeds:
         {name: max(speed, old.decode.get(name, 0)) for name, speed in new.decode.items()},
         {name: max(speed, old.prefill.get(name, 0)) for name, speed in new.prefill.items()},
         max(new.disk, old.disk),
+        new.busy and old.busy,
     )
 
 
@@ -137,7 +149,7 @@ def _machine() -> str:
     return " ".join(
         (
             processor(),
-            f"{psutil.cpu_count(logical=False)} cores",
+            f"{default_threads()} threads",
             f"llama-cpp-python {importlib.metadata.version('llama-cpp-python')}",
             f"disk {folder.stat().st_dev}",
         )

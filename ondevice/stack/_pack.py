@@ -16,8 +16,9 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ondevice.cores import default_threads
 from ondevice.errors import ModelFileError, UsageError
-from ondevice.llama import PLANES, PlanesShape, checksum, default_threads, dequantize, encode
+from ondevice.llama import PLANES, PlanesShape, checksum, dequantize, encode
 from ondevice.stack import _layout
 from ondevice.stack._calibrate import Usage, default_text, own_text, usage_of
 from ondevice.stack._layout import BASE_PLANES, VERSION, BlockId, Quality

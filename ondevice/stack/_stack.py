@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ondevice.cores import default_threads
 from ondevice.errors import LoadCancelled, MemoryShortError, ModelFileError
-from ondevice.llama import Actions, Model, Tensor, checksum, default_threads
+from ondevice.llama import Actions, Model, Tensor, checksum
 from ondevice.stack._file import RING_ENTRIES, StackFile
 from ondevice.stack._products import Products, StreamedProducts
 from ondevice.weights.gguf import GGUFFile, TensorInfo

@@ -1,0 +1,51 @@
+"""Where the control groups around this process are, on Linux: containers set their limits there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+
+def folders(controller: str, root: Path = Path("/")) -> Iterator[tuple[int, Path]]:
+    """Version, 1 or 2, and folder of each group that ``controller`` may rule, from inside out.
+
+    ``root`` is the folder that holds ``proc`` and ``sys``.
+    """
+    try:
+        memberships = (root / "proc/self/cgroup").read_text().splitlines()
+        mounts = (root / "proc/self/mountinfo").read_text().splitlines()
+    except OSError:  # not Linux
+        return
+    for line in memberships:
+        _, controllers, group = line.split(":", 2)
+        if controllers == "":
+            version = 2
+        elif controller in controllers.split(","):
+            version = 1
+        else:
+            continue
+        for folder in _mounted(version, controller, group, mounts, root):
+            yield version, folder
+
+
+def _mounted(
+    version: int, controller: str, group: str, mounts: list[str], root: Path
+) -> Iterator[Path]:
+    """The folders of ``group`` and its ancestors, as far as they are mounted."""
+    for mount in mounts:
+        before, _, after = mount.partition(" - ")
+        mounted, point = (PurePosixPath(part) for part in before.split()[3:5])
+        filesystem, _, options = after.split(" ", 2)
+        if filesystem != ("cgroup2" if version == 2 else "cgroup"):
+            continue
+        if version == 1 and controller not in options.split(","):
+            continue
+        # A container may see its own group mounted as the root, under the host's name or as "/".
+        # A group outside of what is mounted ("/../…") leaves only the mount itself to look at.
+        path = PurePosixPath(group)
+        inside = path.relative_to(mounted) if path.is_relative_to(mounted) else PurePosixPath()
+        if ".." in inside.parts:
+            inside = PurePosixPath()
+        top = root / point.relative_to("/")
+        for part in (inside, *inside.parents):
+            yield top / part
