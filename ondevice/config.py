@@ -60,7 +60,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def __post_init__(self) -> None:
         """Raises :class:`UsageError` for a ``ram`` that is no size, and an unknown ``persona``."""
         if self.ram is not None:
-            parse_size(self.ram)
+            try:
+                parse_size(self.ram)
+            except UsageError as error:
+                raise UsageError(f"ram: {error}") from error
         if self.persona is not None and self.persona not in self.personas:
             known = ", ".join(self.personas) or "none yet"
             raise UsageError(f"There is no persona {self.persona}. There are: {known}.")
@@ -99,7 +102,7 @@ def load(path: Path | None = None) -> Settings:
     try:
         values: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
         _convert(values, str(path))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         values = {}
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path}: {error}. Mend the file or move it away.") from error

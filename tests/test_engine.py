@@ -325,6 +325,15 @@ def test_a_model_larger_than_the_ram_is_streamed_and_says_the_same(
         loaded = small.load(Load(path=str(default_model), n_ctx=512, ram=165_000_000))
         assert loaded.streamed_bytes > 20_000_000
         text, finished, _ = ask(small, *HELLO)
+        # A cancel is obeyed while weights are read, so that they need not be read anew.
+        pid = small.pid
+        events = small.generate(Generate(turns=HELLO, grammar=ENDLESS, sampling=GREEDY))
+        next(events)
+        small.cancel()
+        *_, last = events
+        assert isinstance(last, Finished)
+        assert last.reason == "cancelled"
+        assert small.pid == pid
     assert text == resident
     streaming = finished.statistics.streaming
     assert streaming is not None

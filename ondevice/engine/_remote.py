@@ -17,6 +17,7 @@ from typing import Any
 import httpx2
 import msgspec
 
+from ondevice.checking import check
 from ondevice.engine.messages import (
     Chunk,
     Event,
@@ -109,6 +110,7 @@ class RemoteEngine:
 
         Raises :class:`EngineError` if it does not answer and :class:`ModelNotFound`.
         """
+        request = check(request)
         self.close()
         started = time.perf_counter()
         url = httpx2.URL(request.path)
@@ -134,6 +136,7 @@ class RemoteEngine:
         return self._loaded
 
     def generate(self, request: Generate) -> Generator[Event, None, None]:
+        request = check(request)
         client = self._client
         if client is None:
             raise UsageError("No model is loaded.")
