@@ -57,7 +57,7 @@ def test_a_wrong_setting_is_named_with_its_file(
     code, out = doctor(capsys)
     assert code == 1
     assert f"✗ settings   {file}: " in out
-    assert "$.ctx" in out
+    assert "ctx must be a whole number" in out
     assert "→ Correct" in out
 
 
