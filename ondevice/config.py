@@ -187,6 +187,7 @@ def _convert(values: dict[str, Any], source: str) -> Settings:
     try:
         return msgspec.convert(values, Settings, strict=False)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{source}: {explain(error, Settings, values)}") from error
+        what = explain(error, Settings, values)
+        raise ConfigError(what if what.startswith(source) else f"{source}: {what}") from error
     except UsageError as error:
         raise ConfigError(f"{source}: {error}") from error

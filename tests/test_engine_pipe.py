@@ -272,6 +272,14 @@ def test_a_template_without_end_is_ended_by_a_cancel(wedged: Path, tmp_path: Pat
         assert events[-1].reason == "cancelled"
 
 
+def test_the_process_outlives_the_thread_that_asked_for_it(tiny: Path, tmp_path: Path) -> None:
+    with Engine(log=tmp_path / "engine.log") as engine:
+        thread = threading.Thread(target=engine.load, args=(Load(path=str(tiny)),))
+        thread.start()
+        thread.join()
+        assert reply(engine, "yes") == "yes"
+
+
 @posix
 @pytest.mark.parametrize("state", ["idle", "wedged", "stopped"])
 def test_the_process_ends_with_its_app_whatever_it_is_doing(
