@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,16 @@ def test_json_has_the_figures(capsys: pytest.CaptureFixture[str], model_to_read:
     assert findings["disk"]["figures"]["free_bytes"] > 0
     assert findings["disk speed"]["figures"]["bytes_per_second"] > 0
     assert str(model_to_read) in findings["disk speed"]["text"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+def test_a_folder_that_takes_no_files_is_broken_for_root_as_well(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ONDEVICE_HOME", "/proc/x")
+    code, out = doctor(capsys)
+    assert code == 1
+    assert "✗ cache      /proc/x/cache cannot be used" in out
 
 
 def test_a_wrong_setting_is_named_with_its_file(

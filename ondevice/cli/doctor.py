@@ -9,6 +9,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Literal
@@ -133,7 +134,7 @@ def _folders() -> Iterator[Finding]:
         ("log", paths.log_dir()),
     ):
         existing = _existing(folder)
-        if existing.is_dir() and os.access(existing, os.W_OK | os.X_OK):
+        if _takes_files(existing):
             yield Finding(topic=name, text=str(folder))
         else:
             yield Finding(
@@ -150,6 +151,15 @@ def _folders() -> Iterator[Finding]:
                 level="note",
                 mend=f"chmod go-rwx '{path}'",
             )
+
+
+def _takes_files(folder: Path) -> bool:
+    """Whether files can be made there: tried, for to an administrator all looks permitted."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
 
 
 def _existing(path: Path) -> Path:
