@@ -4,7 +4,10 @@ The model has random weights and a router with the habits of a trained one (synt
 get the same text, a prompt and then token by token, in processes under a memory limit that counts
 the page cache; runs alternate. The hit rate of the experts is compared with the best that any
 cache of that size can do (Belady: evict what is used again last), and with LRU, on the experts
-that the router picked. Needs 3 GB of disk, and root or systemd-run.
+that the router picked. The logits are compared with those of the model in RAM, token by token, and
+with those of passes over several tokens, as drafts are verified: like any real one, the router is
+F32, whose products with several columns round otherwise than with one. Needs 3 GB of disk, and root
+or systemd-run.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from synthetic import moe
 from window import RESERVE, in_process
 
 from ondevice import llama
-from ondevice.llama import Actions, Context, EvalHook, Model, Tensor
+from ondevice.llama import MOST_COLUMNS, Actions, Context, EvalHook, Model, Tensor
 from ondevice.ram.need import need
 from ondevice.weights import gguf
 from ondevice.weights.window import Window
@@ -32,6 +35,7 @@ SHAPE = moe.LARGE
 N_CTX = 2048
 N_PROMPT = 512
 N_WARM = 100  # tokens until the cache is filled
+N_VERIFIED = 10 * MOST_COLUMNS  # tokens that are computed several at once as well
 
 
 def child(task: dict[str, Any]) -> None:
@@ -55,6 +59,7 @@ def child(task: dict[str, Any]) -> None:
     n_warm = min(N_WARM, len(text) // 2)
     counted = len(text) - n_warm
     logits = hashlib.sha256()
+    first_logits = ""  # after N_VERIFIED tokens
     begun, warm = 0.0, None
     for number, token in enumerate(text):
         if number == n_warm:
@@ -62,6 +67,8 @@ def child(task: dict[str, Any]) -> None:
             warm = window.statistics() if window else None
         context.decode([token])
         logits.update(context.logits().tobytes())
+        if number + 1 == N_VERIFIED:
+            first_logits = logits.hexdigest()
     seconds = time.perf_counter() - begun
     result |= {"per_second": counted / seconds, "logits": logits.hexdigest(), "routes": routes}
     if window is not None and warm is not None:
@@ -71,12 +78,26 @@ def child(task: dict[str, Any]) -> None:
         result["bytes_per_token"] = done.bytes_read / counted
         result["wait_share"] = done.wait_seconds / seconds
         result["disk_bytes_per_second"] = done.bytes_read / max(done.read_seconds, 1e-9)
+    if window is not None:
+        result["verified"] = _verified(context, text[:N_VERIFIED]) == first_logits
     if task["prompt"]:
         context.truncate(0)
         begun = time.perf_counter()
         context.decode(moe.text(N_PROMPT, SHAPE, seed=3))
         result["prompt_seconds"] = time.perf_counter() - begun
     print(json.dumps(result))
+
+
+def _verified(context: Context, text: list[int]) -> str:
+    """What the logits of ``text`` come to, several tokens at once."""
+    context.truncate(0)
+    logits = hashlib.sha256()
+    for at in range(0, len(text), MOST_COLUMNS):
+        some = text[at : at + MOST_COLUMNS]
+        context.decode(some, n_outputs=len(some))
+        for back in range(len(some), 0, -1):
+            logits.update(context.logits(back).tobytes())
+    return logits.hexdigest()
 
 
 class _Routes:
@@ -169,6 +190,7 @@ def figures_of(runs: frame.Runs) -> frame.Figures:
         "moe_vs_resident": median("window", "per_second") / resident["per_second"],
         "moe_per_second": median("window", "per_second"),
         "moe_identical": float(all(run["logits"] == resident["logits"] for run in ours)),
+        "moe_drafts_identical": float(all(run["verified"] for run in ours)),
         "moe_slots": slots[0],
         "moe_hit_rate": median("window", "hit_rate"),
         "moe_hit_vs_belady": median("window", "hit_rate") / best,

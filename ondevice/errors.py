@@ -8,6 +8,7 @@
     ├── ModelError
     │   ├── ModelNotFound       no such model in the catalogue or on disk
     │   ├── ModelFileError      the file is not a GGUF that can be used: truncated, damaged, foreign
+    │   │   └── ModelChanged    it was changed or replaced while in use; to load it again helps
     │   ├── DownloadError       a model could not be fetched; what was fetched is kept for a resume
     │   ├── DownloadCancelled   a download was cancelled
     │   ├── PackCancelled       a packing was cancelled; what is done is kept
@@ -51,6 +52,10 @@ class ModelNotFound(ModelError):
 
 
 class ModelFileError(ModelError):
+    pass
+
+
+class ModelChanged(ModelFileError):
     pass
 
 
@@ -115,6 +120,7 @@ BY_NAME: dict[str, type[OndeviceError]] = {
         ModelError,
         ModelNotFound,
         ModelFileError,
+        ModelChanged,
         DownloadError,
         DownloadCancelled,
         PackCancelled,

@@ -1,6 +1,6 @@
-"""Writes models with the structure of real ones and no weights: the files are mostly holes.
+"""Writes models with the structure of real ones, without weights or with random ones.
 
-llama.cpp loads them and allocates what it would for the real ones.
+Those without are mostly holes; llama.cpp allocates what it would for the real ones.
 """
 
 from __future__ import annotations
@@ -24,25 +24,8 @@ def write(folder: Path, name: str) -> Path:
     path = folder / f"{name}.gguf"
     writer = gguf.GGUFWriter(path, architecture)
     writer.add_tokenizer_model("no_vocab")
-    common = {
-        "block_count": n_blocks,
-        "context_length": 32768,
-        "embedding_length": _EMBD,
-        "vocab_size": _VOCAB,
-        "attention.layer_norm_rms_epsilon": 1e-6,
-        "rope.dimension_count": _HEAD,
-    }
-    for key, value in (common | hyperparameters).items():
-        if isinstance(value, list):
-            writer.add_array(f"{architecture}.{key}", value)
-        elif isinstance(value, float):
-            writer.add_float32(f"{architecture}.{key}", value)
-        else:
-            writer.add_uint32(f"{architecture}.{key}", value)
-    tensors: Tensors = {"token_embd.weight": (_EMBD, _VOCAB)}
-    tensors["token_embd_norm.weight" if architecture == "lfm2" else "output_norm.weight"] = (_EMBD,)
-    for number in range(n_blocks):
-        tensors |= {f"blk.{number}.{key}": shape for key, shape in block(number).items()}
+    _add(writer, architecture, n_blocks, hyperparameters | {"vocab_size": _VOCAB})
+    tensors = _tensors(architecture, n_blocks, block, _VOCAB)
     n_bytes = 0
     for key, shape in tensors.items():
         matrix = len(shape) > 1 and not key.endswith(_FLOAT32)
@@ -56,6 +39,69 @@ def write(folder: Path, name: str) -> Path:
     writer.close()
     os.truncate(path, -(-path.stat().st_size // 32) * 32 + n_bytes)
     return path
+
+
+def write_random(
+    folder: Path, name: str, kind: gguf.GGMLQuantizationType, random: np.random.Generator
+) -> Path:
+    """The model ``name`` with random weights, matrices of this type. It babbles in bytes."""
+    architecture, n_blocks, hyperparameters, block = SHAPES[name]
+    path = folder / f"{name} {kind.name}.gguf"
+    writer = gguf.GGUFWriter(path, architecture)
+    writer.add_tokenizer_model("llama")
+    writer.add_token_list(tokens := ["<unk>", "<s>", "</s>", *(f"<0x{b:02X}>" for b in range(256))])
+    writer.add_token_scores([0.0] * len(tokens))
+    kinds = gguf.TokenType
+    writer.add_token_types([kinds.UNKNOWN, kinds.CONTROL, kinds.CONTROL, *[kinds.BYTE] * 256])
+    _add(writer, architecture, n_blocks, hyperparameters | {"vocab_size": len(tokens)})
+    for key, size in _tensors(architecture, n_blocks, block, len(tokens)).items():
+        shape = size[::-1]
+        values = random.standard_normal(shape, np.float32)
+        if "norm" in key:
+            values = 1 + values / 10
+        elif "ssm_a" in key:
+            values = -np.abs(values) - np.float32(0.1)
+        elif key == "token_embd.weight":
+            values *= np.float32(3 * _EMBD**-0.5)  # also the output layer: likely and unlikely ones
+        else:
+            values *= np.float32(1.6 * shape[-1] ** -0.5 if len(shape) > 1 else 0.1)
+        matrix = len(shape) > 1 and not key.endswith(_FLOAT32) and shape[-1] % 32 == 0
+        own = kind if matrix else gguf.GGMLQuantizationType.F32
+        writer.add_tensor(key, gguf.quants.quantize(values, own), raw_dtype=own)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def _add(
+    writer: gguf.GGUFWriter, architecture: str, n_blocks: int, hyperparameters: dict[str, object]
+) -> None:
+    common = {
+        "block_count": n_blocks,
+        "context_length": 32768,
+        "embedding_length": _EMBD,
+        "attention.layer_norm_rms_epsilon": 1e-6,
+        "rope.dimension_count": _HEAD,
+    }
+    for key, value in (common | hyperparameters).items():
+        if isinstance(value, list):
+            writer.add_array(f"{architecture}.{key}", value)
+        elif isinstance(value, float):
+            writer.add_float32(f"{architecture}.{key}", value)
+        else:
+            writer.add_uint32(f"{architecture}.{key}", value)
+
+
+def _tensors(
+    architecture: str, n_blocks: int, block: Callable[[int], Tensors], n_vocab: int
+) -> Tensors:
+    tensors: Tensors = {"token_embd.weight": (_EMBD, n_vocab)}
+    tensors["token_embd_norm.weight" if architecture == "lfm2" else "output_norm.weight"] = (_EMBD,)
+    for number in range(n_blocks):
+        tensors |= {f"blk.{number}.{key}": shape for key, shape in block(number).items()}
+    return tensors
 
 
 def _feed_forward(width: int) -> Tensors:

@@ -15,6 +15,7 @@ import llama_cpp
 import msgspec
 import psutil
 import pytest
+import tiny_model
 
 from ondevice.engine import Engine
 from ondevice.engine.messages import (
@@ -33,6 +34,7 @@ from ondevice.errors import (
     EngineDied,
     LoadCancelled,
     MemoryShortError,
+    ModelChanged,
     ModelFileError,
     UsageError,
 )
@@ -361,6 +363,27 @@ def test_a_drafter_saves_passes_and_changes_nothing(default_model: Path, tmp_pat
     streaming = finished.statistics.streaming
     assert streaming is not None
     assert streaming.accepted_tokens > 3
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no time of the last change")
+def test_a_model_in_ram_that_is_overwritten_is_an_error_until_it_is_loaded_again(
+    tmp_path: Path,
+) -> None:
+    path = tiny_model.write(tmp_path / "tiny.gguf")
+    asked = Generate(turns=HELLO[1:], max_tokens=3, sampling=GREEDY)
+    with Engine() as engine:
+        engine.load(Load(path=str(path), n_ctx=256))
+        list(engine.generate(asked))
+        before = path.stat()
+        with path.open("r+b") as file:
+            file.seek(before.st_size // 2)
+            file.write(b"\x11" * 1000)
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        for _ in range(2):
+            with pytest.raises(ModelChanged, match="Load the model again"):
+                list(engine.generate(asked))
+        engine.load(Load(path=str(path), n_ctx=256))
+        assert ask(engine, *asked.turns, max_tokens=3)[1].reason == "length"
 
 
 def test_a_load_can_be_cancelled(default_model: Path) -> None:

@@ -12,8 +12,8 @@ import pytest
 
 from ondevice import llama
 from ondevice.engine.messages import Sampling, Turn
-from ondevice.errors import ModelFileError, UsageError
-from ondevice.llama import ChatTemplate, Context, Model, Sampler, grammar_of_schema
+from ondevice.errors import ModelFileError
+from ondevice.llama import ChatTemplate, Context, Grammar, Model, Sampler
 
 GEMMA = "gemma-3-270m-q4_k_m.gguf"
 QWEN = "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf"
@@ -201,14 +201,9 @@ def test_the_repetition_penalty_makes_repetition_less_likely(context: Context) -
 
 def test_a_grammar_admits_only_its_tokens(context: Context) -> None:
     context.decode(context.model.tokenize("The capital of France is"))
-    sampler = Sampler(context.model, Sampling(temperature=0), 1, 'root ::= "Q" [0-9]')
+    grammar = Grammar(context.model, 'root ::= "Q" [0-9]')
+    sampler = Sampler(context.model, Sampling(temperature=0), 1, grammar)
     assert context.model.text([sampler.sample(context)]) == "Q"
-
-
-@pytest.mark.parametrize("schema", ["", "{", "[]", '{"$ref": "https://example.com/x.json"}'])
-def test_a_schema_that_cannot_be_used_is_refused(schema: str) -> None:
-    with pytest.raises(UsageError, match="schema"):
-        grammar_of_schema(schema)
 
 
 def test_a_context_that_grows_knows_what_it_knew(model: Model, context: Context) -> None:

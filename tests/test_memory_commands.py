@@ -17,6 +17,7 @@ import pytest
 from hostile_memories import HOSTILE
 from keyring.backend import KeyringBackend
 from keyring.backends.fail import Keyring as NoKeyring
+from keyring.backends.null import Keyring as NullKeyring
 from keyring.errors import PasswordDeleteError
 
 from ondevice import paths
@@ -408,6 +409,14 @@ def test_the_keyring_opens_the_store_and_the_code_does_without_it(
     monkeypatch.delenv("ONDEVICE_PASSPHRASE")
     memory("passphrase", "--remove")
     assert not ring.kept
+    assert "walrus" in memory("list")
+
+
+def test_a_keyring_that_keeps_nothing_encrypts_nothing(memory: Commands, ring: Ring) -> None:
+    memory("add", "--text", "a walrus")
+    keyring.set_keyring(NullKeyring())  # as “keyring --disable” does
+    memory("passphrase", "--keyring", code=2)
+    assert "keeps nothing" in memory.error
     assert "walrus" in memory("list")
 
 

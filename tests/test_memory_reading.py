@@ -16,7 +16,7 @@ from ondevice import llama
 from ondevice.chats import Chats, can_learn, learn
 from ondevice.engine._fake import FakeEngine
 from ondevice.engine.messages import Generate, Load, Sampling
-from ondevice.llama import Model, Sampler
+from ondevice.llama import Grammar, Model, Sampler
 from ondevice.memory import Cube, Memory, read_grammar
 from ondevice.memory._reading import read_answer
 from ondevice.store import Database
@@ -160,7 +160,7 @@ def test_the_grammar_lets_a_model_only_point(default_model: Path, text: str) -> 
     model = Model(default_model)
     random = np.random.default_rng(0)
     for seed in range(2):
-        sampler = Sampler(model, Sampling(temperature=1), seed, read_grammar(text))
+        sampler = Sampler(model, Sampling(temperature=1), seed, Grammar(model, read_grammar(text)))
         answer = b""
         for _ in range(30):  # whatever the model would like to say
             token = sampler.sample_from(random.normal(0, 3, model.n_vocab).astype(np.float32))

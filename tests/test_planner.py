@@ -11,6 +11,7 @@ from typing import get_args
 
 import msgspec
 import pytest
+import shapes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_need import dense
@@ -23,7 +24,7 @@ from ondevice.errors import MemoryShortError
 from ondevice.models import catalogue
 from ondevice.ram import speeds
 from ondevice.ram.available import AvailableRam
-from ondevice.ram.planner import Plan, best, plan, why
+from ondevice.ram.planner import Plan, best, least_ram, plan, why
 from ondevice.ram.speeds import USUAL
 from ondevice.weights import gguf
 from ondevice.weights.gguf import GGUFFile
@@ -108,6 +109,25 @@ def test_a_drafter_is_used_where_weights_are_streamed(file: GGUFFile) -> None:
     assert (alone.drafter, drafted.drafter) == (None, small)
     assert drafted.tokens_per_second > alone.tokens_per_second
     assert "drafts for it" in why(drafted, usable)
+
+
+@pytest.mark.parametrize("shape", ["convolution", "state space", "delta net"])
+def test_nobody_drafts_for_or_with_what_cannot_go_back(
+    file: GGUFFile, tmp_path: Path, shape: str
+) -> None:
+    hybrid, small = gguf.read(shapes.write(tmp_path, shape)), dense(n_blocks=1)
+    usable = ram(least_ram(hybrid, 1024, "f16") + 5 * MB)
+    alone = plan(hybrid, usable, SLOW_DISK, n_ctx=1024)
+    asked = plan(hybrid, usable, SLOW_DISK, n_ctx=1024, drafter=small)
+    assert alone.streamed_bytes > 0
+    assert asked.drafter is None
+    assert asked.tokens_per_second == alone.tokens_per_second
+    assert "does not draft: " in why(asked, usable)
+    assert "cannot take back" in why(asked, usable)
+    assert "draft" not in why(alone, usable)
+    turned = plan(file, ram(170 * MB), SLOW_DISK, n_ctx=512, drafter=hybrid)
+    assert turned.drafter is None
+    assert f"{hybrid.name} cannot take back" in why(turned, ram(170 * MB))
 
 
 def test_a_refusal_says_how_much_is_missing(file: GGUFFile) -> None:

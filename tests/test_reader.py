@@ -81,6 +81,22 @@ def test_reads_that_come_back_short_are_continued(
     reader.close()
 
 
+@pytest.mark.skipif(not hasattr(os, "O_DIRECT"), reason="the system has no O_DIRECT")
+@pytest.mark.parametrize("least", [1000, 3 * PAGE + 1000])
+def test_direct_reads_that_end_within_a_page_are_continued(
+    file: Path, monkeypatch: pytest.MonkeyPatch, least: int
+) -> None:
+    """As over a network: the system takes no direct read that begins there."""
+    real = os.preadv
+    reader = Reader([file])
+    if not reader.direct:
+        pytest.skip("the file system of the temporary folder has no direct reads")
+    monkeypatch.setattr(os, "preadv", lambda fd, buffers, at: real(fd, [buffers[0][:least]], at))
+    for offset, n_bytes in ((0, 200_000), (SIZE - 50_000, 50_000)):
+        assert read(reader, offset, n_bytes) == file.read_bytes()[offset : offset + n_bytes]
+    reader.close()
+
+
 def shorten(path: Path) -> None:
     os.truncate(path, SIZE // 2)
 
@@ -94,7 +110,18 @@ def rewrite(path: Path) -> None:
         file.write(b"other")
 
 
-@pytest.mark.parametrize("change", [shorten, lengthen, rewrite])
+def rewrite_unseen(path: Path) -> None:
+    before = path.stat()
+    rewrite(path)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+_on_posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows keeps no such time")
+
+
+@pytest.mark.parametrize(
+    "change", [shorten, lengthen, rewrite, pytest.param(rewrite_unseen, marks=_on_posix)]
+)
 def test_a_file_that_changes_is_an_error(file: Path, change: Callable[[Path], None]) -> None:
     reader = Reader([file])
     change(file)

@@ -5,7 +5,13 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -205,3 +211,154 @@ def test_a_full_disk_loses_only_the_change_that_did_not_fit(path: Path) -> None:
     add(database, "small")
     assert titles(database) == ["kept", "small"]
     assert database.damage() == []
+
+
+# ------------------------------------------------------------------ what killed processes leave
+
+SECRET = "a very private title"
+LEFTOVERS = (
+    "store.db.new",
+    "store.db.new-journal",
+    "store.db.new-wal",
+    "store.backup.db",
+    "store.backup.db.new",
+    "store.backup.db.new-journal",
+    "store.db-mj0123ABCD",
+)
+#: Goes to and fro between passphrases, with a backup between, until it is killed.
+CHANGES = """
+import itertools, sys
+from pathlib import Path
+from ondevice.store import Database
+
+database = Database(Path(sys.argv[1]))
+print("ready", flush=True)
+for passphrase in itertools.cycle(["first", None, "second"]):
+    database.backup()
+    database.set_passphrase(passphrase)
+"""
+
+
+def files_with_the_secret(folder: Path) -> list[str]:
+    return [file.name for file in folder.iterdir() if SECRET.encode() in file.read_bytes()]
+
+
+@pytest.mark.parametrize("name", LEFTOVERS)
+def test_no_plain_copy_stays_beside_an_encrypted_store(path: Path, name: str) -> None:
+    database = Database(path)
+    add(database, SECRET)
+    database.backup()
+    plain = database.backup_file.read_bytes()
+    database.set_passphrase("secret")
+    database.close()
+    path.with_name(name).write_bytes(plain)
+    assert files_with_the_secret(path.parent) == [name]
+    database = Database(path, "secret")
+    assert files_with_the_secret(path.parent) == []
+    assert titles(database) == [SECRET]
+    database.close()
+    assert titles(Database(database.backup_file, "secret")) == [SECRET]
+
+
+def test_a_backup_under_an_older_passphrase_does_not_stay(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = Database(path)
+    add(database, "kept")
+    database.backup()
+    database.set_passphrase("old")
+
+    def killed(self: Database) -> Path:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Database, "backup", killed)
+        database.set_passphrase("new")
+    database.close()
+    Database(path, "new").close()
+    assert titles(Database(database.backup_file, "new")) == ["kept"]
+
+
+@pytest.mark.random
+def test_a_process_that_is_killed_leaves_nothing_readable(
+    tmp_path: Path, rounds: Callable[[int], Iterator[Random]]
+) -> None:
+    for number, random in enumerate(rounds(4)):
+        path = tmp_path / str(number) / "store.db"
+        database = Database(path)
+        add(database, SECRET)
+        database.close()
+        command = [sys.executable, "-c", CHANGES, str(path)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            time.sleep(random.uniform(0, 1.5))
+            process.kill()
+        for passphrase in (None, "first", "second"):
+            with suppress(StoreLocked):
+                database = Database(path, passphrase)
+        assert titles(database) == [SECRET]
+        if database.encrypted:
+            assert files_with_the_secret(path.parent) == []
+        names = {file.name for file in path.parent.iterdir()}
+        assert names <= {"store.db", "store.db-wal", "store.db-shm", "store.backup.db"}
+        database.close()
+
+
+# ------------------------------------------------------------------ where nothing can be written
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 2 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2m,mode=700", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("needs the right to mount a disk")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def fill(disk: Path) -> None:
+    with suppress(OSError), (disk / "filler").open("wb", buffering=0) as file:
+        while True:
+            file.write(b"x" * 1000)
+
+
+@pytest.mark.parametrize("passphrase", [None, "secret"])
+@pytest.mark.parametrize(
+    ("hindrance", "was_closed"), [("full", True), ("full", False), ("read-only", True)]
+)
+def test_a_store_can_be_read_where_nothing_can_be_written(
+    small_disk: Path, passphrase: str | None, hindrance: str, was_closed: bool
+) -> None:
+    path = small_disk / "store.db"
+    database = Database(path)
+    database.set_passphrase(passphrase)
+    add(database, "kept")
+    if was_closed:
+        database.close()
+    else:  # as of a process that was killed: its write-ahead log stays
+        kept = path.with_name("store.db-wal").read_bytes()
+        database.close()
+        path.with_name("store.db-wal").write_bytes(kept)
+    fill(small_disk)
+    if hindrance == "read-only":
+        subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    database = Database(path, passphrase)
+    assert titles(database) == ["kept"]
+    if database.read_only:
+        assert hindrance in database.read_only
+        with pytest.raises(StoreError, match=hindrance):
+            add(database, "new")
+    assert titles(database) == ["kept"]
+    database.close()
+
+
+def test_a_link_to_a_disk_that_is_gone_makes_no_store_there(path: Path, tmp_path: Path) -> None:
+    path.parent.mkdir()
+    path.symlink_to(tmp_path / "gone")
+    with pytest.raises(StoreError, match="not there"):
+        Database(path)
+    assert not (tmp_path / "gone").exists()

@@ -10,7 +10,7 @@ import pytest
 
 from ondevice.engine.messages import Sampling
 from ondevice.errors import UsageError
-from ondevice.llama import Context, EvalHook, Model, Sampler
+from ondevice.llama import Context, EvalHook, Grammar, Model, Sampler
 from ondevice.weights import gguf
 from ondevice.weights.drafting import (
     MOST_VERIFIED,
@@ -55,7 +55,8 @@ def reply(
     if own is not None:
         drafter = ModelDrafter(own, model.n_vocab)
     assert drafter != "itself"
-    sampler = Sampler(model, sampling, seed, grammar)
+    constraint = Grammar(model, grammar) if grammar is not None else None
+    sampler = Sampler(model, sampling, seed, constraint)
     context.decode(model.tokenize(PROMPT))
     tokens = [sampler.sample_from(context.logits())]
     speculation = Speculation(context, drafter) if drafter else None

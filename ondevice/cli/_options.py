@@ -80,7 +80,7 @@ _SAMPLING_HELP = {
     "top_p": f"1 is off; by default {_USUAL.top_p}.",
     "min_p": f"0 is off; by default {_USUAL.min_p}.",
     "repeat_penalty": f"1 is off; by default {_USUAL.repeat_penalty}.",
-    "seed": "Makes a reply repeatable.",
+    "seed": "Repeats a reply, if the chat so far and the RAM are the same too.",
 }
 #: How the next token is chosen.
 SAMPLING = tuple(

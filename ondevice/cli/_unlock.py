@@ -79,10 +79,16 @@ def _keep(code: str, *, next_one: bool = False) -> None:
     try:
         keyring.set_password(_SERVICE, _name(next_one), code)
     except KeyringError as error:
-        raise UsageError(
-            f"This system's keyring cannot be used: {error} Choose a passphrase of your own: "
-            "ondevice memory passphrase"
-        ) from error
+        raise _no_keyring(str(error)) from error
+    if _kept(next_one=next_one) != code:
+        raise _no_keyring("It keeps nothing.")  # as the one that switches keyrings off
+
+
+def _no_keyring(why: str) -> UsageError:
+    return UsageError(
+        f"This system's keyring cannot be used: {why} Choose a passphrase of your own: "
+        "ondevice memory passphrase"
+    )
 
 
 def _kept(*, next_one: bool) -> str | None:

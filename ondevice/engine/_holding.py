@@ -22,6 +22,7 @@ from ondevice.stack import Stack
 from ondevice.weights import gguf
 from ondevice.weights.drafting import ModelDrafter
 from ondevice.weights.gguf import GGUFFile
+from ondevice.weights.identity import UnchangedFiles
 from ondevice.weights.placement import most_bytes
 from ondevice.weights.vocabulary import check_vocabulary
 from ondevice.weights.window import Window
@@ -40,6 +41,7 @@ class Holding:
     weights: Window | Stack | None  # what feeds the model; None: llama.cpp holds the weights itself
     drafter: ModelDrafter | None  # None: none was asked for, or nothing is streamed
     may_grow: bool  # whether the context may, with the conversation
+    files: UnchangedFiles
     _open: ExitStack
 
     def grow(self, n_tokens: int, claim: Callable[[int], bool]) -> None:
@@ -81,6 +83,7 @@ def hold(request: Load, on_progress: Callable[[float], None], cancel: threading.
         return not cancel.is_set()
 
     file = gguf.read(Path(request.path))
+    files = UnchangedFiles(part.path for part in file.parts)
     ram = _ram(request)
     chosen = plan(
         file,
@@ -153,6 +156,7 @@ def hold(request: Load, on_progress: Callable[[float], None], cancel: threading.
             weights=weights,
             drafter=drafter,
             may_grow=request.n_ctx is None,
+            files=files,
             _open=stack.pop_all(),
         )
 

@@ -26,7 +26,17 @@ from ondevice.engine.messages import (
     Streaming,
 )
 from ondevice.errors import ContextError, UsageError
-from ondevice.llama import Context, EvalHook, Interrupted, Model, Sampler, grammar_of_schema
+from ondevice.json_schema import compile_schema
+from ondevice.llama import (
+    Constraint,
+    Context,
+    EvalHook,
+    Grammar,
+    Interrupted,
+    Model,
+    Sampler,
+    SchemaVocabulary,
+)
 from ondevice.ram.process import of_process
 from ondevice.stack import Stack
 from ondevice.weights.drafting import Drafter, PromptLookup, Speculation
@@ -41,7 +51,9 @@ class Session:
     ``weights`` is what feeds the model, unless llama.cpp holds it in RAM for good. While weights
     are streamed, ``drafter`` proposes tokens, or else what the conversation has said before.
     ``settle`` is called between two passes: now more or fewer weights may be held in RAM.
-    ``grow`` is to make the context hold so many tokens, if that is possible.
+    ``grow`` is to make the context hold so many tokens, if that is possible. ``check_files`` raises
+    :class:`ModelFileError` if the model's files are not those that were loaded: weights may be
+    pages of these.
     """
 
     def __init__(
@@ -52,19 +64,22 @@ class Session:
         drafter: Drafter | None = None,
         settle: Callable[[], None] = lambda: None,
         grow: Callable[[int], None] = lambda _: None,
+        check_files: Callable[[], None] = lambda: None,
     ) -> None:
         self._model = model
         self._weights = weights
         self._speculation = Speculation(context, drafter or PromptLookup())
         self._context = context
         self._settle = settle
+        self._check_files = check_files
         self._embedder: Context | None = None  # made when it is first wanted
         self._prompter = Prompter(model, context.n_ctx, self._grow_to)
         self._grow = grow
+        self._schemas: SchemaVocabulary | None = None  # likewise
         #: The last conversation as tokens, the reply as it was sampled.
         self._spelling: list[int] = []
         #: Length of the last prompt and the logits after it: asked again, it needs no computing,
-        #: and a seed gives the same reply to the last bit.
+        #: and a seed gives the same reply. (Computed alone, the last token has other last bits.)
         self._last_prompt: tuple[int, npt.NDArray[np.float32]] | None = None
         #: Control tokens whose text matters, because they mark the thinking.
         self._tags = {
@@ -86,9 +101,10 @@ class Session:
     def embed(self, texts: Sequence[str], cancel: threading.Event) -> Embedded:
         """A vector for each text.
 
-        Raises :class:`UsageError` for a text that is empty or too long or when cancelled, and
-        :class:`NativeError`.
+        Raises :class:`UsageError` for a text that is empty or too long or when cancelled,
+        :class:`ModelFileError` if a file of the model was changed, and :class:`NativeError`.
         """
+        self._check_files()
         if self._embedder is None:
             self._embedder = Context(
                 self._model,
@@ -112,32 +128,40 @@ class Session:
             except Interrupted:
                 raise UsageError("Cancelled.") from None
             total += len(tokens)
+        self._check_files()
         return Embedded(vectors=tuple(vectors), tokens=total)
 
     def reply(self, request: Generate, cancel: threading.Event) -> Iterator[Event]:
         """The events of one reply, ``Finished`` last.
 
         Raises :class:`UsageError`, :class:`ContextError`, :class:`ModelFileError` (the chat
-        template) or :class:`NativeError`.
+        template, or a file of the model that was changed) or :class:`NativeError`.
         """
         if request.max_tokens is not None and request.max_tokens < 1:
             raise UsageError("The number of tokens to generate must be at least 1.")
-        grammar = request.grammar
-        if request.json_schema is not None:
-            grammar = grammar_of_schema(request.json_schema)
+        constraint = self._constraint(request)
         seed = request.sampling.seed
         if seed is None:
             seed = secrets.randbelow(2**32 - 1)
-        sampler = Sampler(self._model, request.sampling, seed, grammar)
+        sampler = Sampler(self._model, request.sampling, seed, constraint)
         try:
             yield from self._reply(request, sampler, seed, cancel)
         finally:
             sampler.close()
 
+    def _constraint(self, request: Generate) -> Constraint | None:
+        if request.json_schema is not None:
+            schema = compile_schema(request.json_schema)
+            if self._schemas is None:
+                self._schemas = SchemaVocabulary(self._model)
+            return self._schemas.constraint(schema)
+        return Grammar(self._model, request.grammar) if request.grammar is not None else None
+
     def _reply(
         self, request: Generate, sampler: Sampler, seed: int, cancel: threading.Event
     ) -> Iterator[Event]:
         model, context = self._model, self._context
+        self._check_files()
         room = min(request.max_tokens or context.n_ctx, context.n_ctx // 4)
         prompt = self._prompter.prompt(
             request.turns, self._spelling, room=room, thinking=request.thinking
@@ -200,6 +224,7 @@ class Session:
         self._spelling = [*prompt.tokens, *generated]
         yield from text.finish()
         now = time.perf_counter()
+        self._check_files()
         assert reason is not None
         yield Finished(
             reason=reason,

@@ -46,6 +46,7 @@ from ondevice.stack import Stack
 from ondevice.weights.window import Window
 
 _PR_SET_PDEATHSIG = 1  # of Linux's prctl(2)
+_INTERRUPT_S = 0.5  # after which a cancel does not wait for the end of a token
 _OOM_SCORE_ADJ = "800"  # of 1000: when memory runs out, the engine goes and the app stays
 
 
@@ -66,6 +67,8 @@ class Worker:
         self._session: Session | None = None
         self._sizer: Sizer | None = None
         self._sending = threading.Lock()
+        self._interrupting = threading.Lock()
+        self._job: _Job | None = None  # the one that is being done, or was last
         self._waiting = llama.Waiting()
 
     def run(self) -> None:
@@ -73,9 +76,9 @@ class Worker:
         threading.Thread(target=self._listen, name="listen", daemon=True).start()
         while True:
             job = self._jobs.get()
-            llama.interrupt(False)
-            if job.cancel.is_set():  # the other thread first says so here, and then to llama.cpp
-                llama.interrupt(True)
+            with self._interrupting:
+                self._job = job
+                llama.interrupt(False)
             try:
                 match job.request:
                     case Load():
@@ -115,7 +118,9 @@ class Worker:
                     case Cancel():
                         if number == under_way.number:
                             under_way.cancel.set()
-                            llama.interrupt(True)
+                            late = threading.Timer(_INTERRUPT_S, self._interrupt, [under_way])
+                            late.daemon = True
+                            late.start()
                     case Resize():
                         if (sizer := self._sizer) is not None:
                             sizer.resize(request.budget)
@@ -127,6 +132,16 @@ class Worker:
         finally:
             # The main thread may be deep in native code, and nothing here needs to be saved.
             os._exit(0)
+
+    def _interrupt(self, job: _Job) -> None:
+        """End what is being computed if it is still for this job.
+
+        Between two tokens a cancel costs nothing. In the middle of one, recurrent models lose what
+        they have read, so this comes only when a token takes long.
+        """
+        with self._interrupting:
+            if self._job is job:
+                llama.interrupt(True)
 
     def _send(self, record: Record, number: int = UNASKED) -> None:
         line = encode(record, number)
@@ -143,7 +158,13 @@ class Worker:
             request, lambda f: self._send(Loading(fraction=f), job.number), job.cancel
         )
         self._session = Session(
-            held.model, held.context, held.weights, held.drafter, self._settle, self._grow
+            held.model,
+            held.context,
+            held.weights,
+            held.drafter,
+            self._settle,
+            self._grow,
+            held.files.check,
         )
         beside = held.plan.peak_bytes - held.plan.resident_bytes
         self._sizer = Sizer(_weights(held), request.ram, beside, self._tell, self._wake)

@@ -1,5 +1,6 @@
 """A thin layer on llama.cpp: model, context, sampling, chat template. ctypes stays in here."""
 
+from ondevice.llama._constraint import Constraint, Grammar, SchemaVocabulary
 from ondevice.llama._context import Context, Interrupted, interrupt
 from ondevice.llama._eval_hook import Actions, EvalHook, NodeHandler
 from ondevice.llama._ggml import OP_CUSTOM, OP_MUL_MAT, OP_NONE, Tensor
@@ -8,22 +9,25 @@ from ondevice.llama._log import start
 from ondevice.llama._model import Model
 from ondevice.llama._planes import FIRST_PLANE, PLANES, Planes, checksum, encode, scratch
 from ondevice.llama._planes import Shape as PlanesShape
-from ondevice.llama._product import multiply_rows
+from ondevice.llama._product import MOST_COLUMNS, multiply_rows
 from ondevice.llama._quants import dequantize
-from ondevice.llama._sampling import Sampler, grammar_of_schema
+from ondevice.llama._sampling import Sampler
 from ondevice.llama._template import ChatTemplate
 from ondevice.llama._waiting import Waiting, should_sleep
 
 __all__ = [
     "FIRST_PLANE",
+    "MOST_COLUMNS",
     "OP_CUSTOM",
     "OP_MUL_MAT",
     "OP_NONE",
     "PLANES",
     "Actions",
     "ChatTemplate",
+    "Constraint",
     "Context",
     "EvalHook",
+    "Grammar",
     "HollowHeader",
     "Interrupted",
     "Model",
@@ -31,12 +35,12 @@ __all__ = [
     "Planes",
     "PlanesShape",
     "Sampler",
+    "SchemaVocabulary",
     "Tensor",
     "Waiting",
     "checksum",
     "dequantize",
     "encode",
-    "grammar_of_schema",
     "interrupt",
     "multiply_rows",
     "scratch",

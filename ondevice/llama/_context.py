@@ -15,6 +15,7 @@ import numpy.typing as npt
 from ondevice.cores import default_threads
 from ondevice.errors import MemoryShortError, NativeError
 from ondevice.llama import _log
+from ondevice.llama._columns import Columns
 from ondevice.llama._eval_hook import EvalHook
 from ondevice.llama._model import Model
 
@@ -79,8 +80,11 @@ class Context:
         self.n_threads = params.n_threads = params.n_threads_batch = n_threads or default_threads()
         params.type_k = params.type_v = _GGML_TYPES[kv_type]
         params.no_perf = True
+        self._columns: Columns | None = None
         if self._hook.callback is not None:
             params.cb_eval = self._hook.callback
+            self._columns = Columns(self.n_threads)
+            self._hook.add(self._columns)
         self._params = params
         self._open(n_ctx)
 
@@ -142,17 +146,22 @@ class Context:
     ) -> bool:
         """Append ``batch`` to the sequence and compute the logits that follow its last tokens.
 
-        A batch has at most ``batch_tokens``, and ``n_outputs`` is at most ``max_outputs``.
+        A batch has at most ``batch_tokens``, and ``n_outputs`` is at most ``max_outputs``. While
+        the context :attr:`may_verify`, a batch of at most ``MOST_COLUMNS`` tokens that all have
+        logits gives each of them what it would give alone, to the last bit.
         ``cancel`` ends a batch of more than one token between two nodes of the graph; the answer
-        is then False and the sequence as it was.
+        is then False and the sequence as it was, or empty.
 
         Raises :class:`NativeError` when llama.cpp fails, :class:`Interrupted`, and what the actions
-        of the eval hook raise; the sequence is then as it was.
+        of the eval hook raise; the sequence is then as it was, or empty unless the context
+        :attr:`can_go_back`.
         """
         ids = (ctypes.c_int32 * len(batch))(*batch)
         wanted = (ctypes.c_int8 * len(batch))(*[0] * (len(batch) - n_outputs), *[1] * n_outputs)
         native = llama_cpp.llama_batch_get_one(ids, len(batch))
         native.logits = wanted
+        if self._columns is not None:
+            self._columns.begin(len(batch), n_outputs)
         with self._abort_on(cancel if len(batch) > 1 else None):
             status = llama_cpp.llama_decode(self.handle, native)
         try:
@@ -200,10 +209,31 @@ class Context:
         finally:
             llama_cpp.llama_set_abort_callback(self.handle, _strlen, _interrupted)
 
+    @property
+    def can_go_back(self) -> bool:
+        """Whether :meth:`truncate` keeps what it is asked to keep.
+
+        The state of recurrent models, and of hybrids of these, has no middle to go back to.
+        """
+        handle = self.model.handle
+        return not (
+            llama_cpp.llama_model_is_recurrent(handle) or llama_cpp.llama_model_is_hybrid(handle)
+        )
+
+    @property
+    def may_verify(self) -> bool:
+        """Whether drafted tokens may be decoded together: see :meth:`decode`.
+
+        Only where it :attr:`can_go_back` from those that were wrong, and after a single token has
+        been decoded. In a context without an eval hook, products and attention are computed by
+        llama.cpp alone: whether they come to the same is then not known, and not looked at.
+        """
+        return self.can_go_back and (self._columns is None or self._columns.are_known)
+
     def truncate(self, length: int) -> int:
         """Forget the positions from ``length`` on; returns how many remain.
 
-        Recurrent models cannot go back to the middle: for those nothing remains.
+        Unless it :attr:`can_go_back`, nothing remains: what was there must be decoded again.
         """
         if not llama_cpp.llama_memory_seq_rm(self._memory, 0, length, -1):
             llama_cpp.llama_memory_clear(self._memory, False)

@@ -69,11 +69,16 @@ class EvalHook:
         self._next_tag = 2
         self._learnt: tuple[Tensor, _Stop] | None = None  # the last node, if it was inspected now
         self._entered: _Stop | None = None  # the node whose ``before`` has been run
+        self._begun: _Stop | None = None  # that made its own verdict stale; ``after`` is to come
         self._skipped_op = OP_NONE
         #: What llama.cpp calls at each node: a ``ggml_backend_sched_eval_callback``, or None.
         self.callback: Any = (
             llama_cpp.ggml_backend_sched_eval_callback(self._on_node) if handlers else None
         )
+
+    def add(self, handler: NodeHandler) -> None:
+        """Run the actions of one more handler, after those of the others."""
+        self._handlers = *self._handlers, handler
 
     def finish(self, *, complete: bool) -> None:
         """Take note that ``llama_decode`` has returned, ``complete`` if it says that all is well.
@@ -82,7 +87,7 @@ class EvalHook:
         says: it takes a graph that the callback ended for a computed one.
         """
         error, self._error = self._error, None
-        self._learnt = self._entered = None
+        self._learnt = self._entered = self._begun = None
         if error is not None:
             self._forget()
             raise error
@@ -104,8 +109,8 @@ class EvalHook:
             return self._skip(address, ask)
         try:
             stop = self._stops.get(tag)
-            if stop is None:  # a node that has been computed was known before
-                return not ask or self._learn(Tensor.from_address(address))
+            if stop is None:
+                return self._learn(Tensor.from_address(address)) if ask else self._end_begun()
             return self._enter(stop) if ask else self._leave(stop)
         except BaseException as error:  # nothing may be raised through llama.cpp
             self._error = error
@@ -130,7 +135,8 @@ class EvalHook:
             self._mark(previous, previous_stop)
             previous_stop.next = stop
         self._learnt = node, stop
-        self._run(stop.before)
+        if self._run(stop.before):
+            self._begun = stop
         return True
 
     def _mark(self, node: Tensor, stop: _Stop) -> None:
@@ -148,6 +154,7 @@ class EvalHook:
                     "llama.cpp computed the nodes of a graph in another order than before."
                 )
             if self._run(stop.before):
+                self._begun = stop
                 return True  # the next node is inspected, which is done once this one is computed
         return bool(stop.after or stop.next)
 
@@ -157,6 +164,13 @@ class EvalHook:
         if stop.next is not None:
             self._run(stop.next.before)
         self._entered = stop.next
+        return True
+
+    def _end_begun(self) -> bool:
+        """A node has been computed whose verdict is stale."""
+        begun, self._begun = self._begun, None
+        if begun is not None:
+            self._run(begun.after)
         return True
 
     def _run(self, actions: list[Action]) -> bool:

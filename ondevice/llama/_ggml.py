@@ -134,13 +134,14 @@ def _op_name(op: int) -> str:
     return str(_op_name_of(op).decode())
 
 
-def _op(name: str) -> int:
+def op_number(name: str) -> int:
+    """ggml's number of the operation with this name."""
     return next(op for op in range(256) if _op_name(op) == name)
 
 
 #: The operation of a tensor that is computed by a function in its ``op_params``.
-OP_CUSTOM = _op("CUSTOM")
-OP_MUL_MAT = _op("MUL_MAT")  #: A product of a matrix with columns.
+OP_CUSTOM = op_number("CUSTOM")
+OP_MUL_MAT = op_number("MUL_MAT")  #: A product of a matrix with columns.
 
 
 def _check_layout() -> None:

@@ -1,4 +1,4 @@
-"""Chooses the next token: llama.cpp's sampler chain, with an optional grammar."""
+"""Chooses the next token: llama.cpp's sampler chain, with an optional constraint."""
 
 from __future__ import annotations
 
@@ -9,36 +9,30 @@ import numpy as np
 import numpy.typing as npt
 
 from ondevice.engine.messages import Sampling
-from ondevice.errors import UsageError
+from ondevice.llama._constraint import CANDIDATE, Constraint, candidate_array
 from ondevice.llama._context import Context
 from ondevice.llama._model import Model
-
-#: ``llama_token_data``: id, logit, probability.
-_CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
 
 
 class Sampler:
     """A chain of repetition penalty, top-k, top-p, min-p, temperature and a seeded draw.
 
-    ``grammar`` (GBNF with a rule ``root``) restricts the tokens that may come next.
-
-    Raises :class:`UsageError` for a grammar that cannot be parsed.
+    ``constraint`` restricts the tokens that may come next. It is closed with the sampler.
     """
 
-    def __init__(self, model: Model, sampling: Sampling, seed: int, grammar: str | None) -> None:
-        self._grammar = None
-        if grammar is not None:
-            self._grammar = llama_cpp.llama_sampler_init_grammar(
-                model.vocab_handle, grammar.encode(), b"root"
-            )
-            if not self._grammar:
-                raise UsageError(
-                    "The grammar cannot be parsed. It must be GBNF with a rule named 'root'."
-                )
+    def __init__(
+        self,
+        model: Model,
+        sampling: Sampling,
+        seed: int,
+        constraint: Constraint | None = None,
+    ) -> None:
+        self._constraint = constraint
+        self._after: int | None = None
         self._chain = llama_cpp.llama_sampler_chain_init(
             llama_cpp.llama_sampler_chain_default_params()
         )
-        self._candidates = np.zeros(model.n_vocab, _CANDIDATE)
+        self._candidates = np.zeros(model.n_vocab, CANDIDATE)
         steps = [
             llama_cpp.llama_sampler_init_penalties(
                 model.n_vocab, sampling.repeat_last_n, sampling.repeat_penalty, 0.0, 0.0
@@ -59,61 +53,46 @@ class Sampler:
         for step in filter(None, steps):
             llama_cpp.llama_sampler_chain_add(self._chain, step)
 
+    def constrain_after(self, token: int) -> None:
+        """Have the constraint begin only after ``token``, such as the end of the thinking."""
+        self._after = token
+
     def close(self) -> None:
         """Free the native samplers."""
-        for sampler in filter(None, (self._chain, self._grammar)):
-            llama_cpp.llama_sampler_free(sampler)
-        self._chain = self._grammar = None
+        if self._chain:
+            llama_cpp.llama_sampler_free(self._chain)
+            self._chain = None
+        if self._constraint is not None:
+            self._constraint.close()
 
     def sample(self, context: Context) -> int:
         """The token that follows the last one decoded in ``context``."""
-        if self._grammar is None:
+        if self._constraint is None:
             return int(llama_cpp.llama_sampler_sample(self._chain, context.handle, -1))
         return self.sample_from(context.logits())
 
     def sample_from(self, logits: npt.NDArray[np.float32]) -> int:
-        """The token drawn from ``logits``, shape (n_vocab,)."""
-        token = self._apply(logits, self._chain)
-        if self._grammar is not None:
-            # A grammar over the whole vocabulary is slow, and most drawn tokens satisfy it anyway.
-            if not self._allowed(token):
-                token = self._apply(logits, self._grammar, self._chain)
-            llama_cpp.llama_sampler_accept(self._grammar, token)
+        """The token drawn from ``logits``, shape (n_vocab,).
+
+        Raises :class:`UsageError` when a constraint gets too complicated.
+        """
+        token = self._apply(logits)
+        if self._after is not None:
+            if token == self._after:
+                self._after = None
+        elif self._constraint is not None:
+            # To look at the whole vocabulary is slow, and most drawn tokens are allowed anyway.
+            if not self._constraint.allows(token):
+                token = self._apply(np.where(self._constraint.allowed(), logits, -np.inf))
+            self._constraint.accept(token)
         llama_cpp.llama_sampler_accept(self._chain, token)
         return token
 
-    def _apply(self, logits: npt.NDArray[np.float32], *samplers: object) -> int:
+    def _apply(self, logits: npt.NDArray[np.float32]) -> int:
         candidates = self._candidates
         candidates["id"] = np.arange(len(logits), dtype=np.int32)
         candidates["logit"] = logits
         candidates["p"] = 0
-        array = _array(candidates)
-        for sampler in samplers:
-            llama_cpp.llama_sampler_apply(sampler, ctypes.byref(array))
+        array = candidate_array(candidates)
+        llama_cpp.llama_sampler_apply(self._chain, ctypes.byref(array))
         return int(array.data[array.selected].id)
-
-    def _allowed(self, token: int) -> bool:
-        candidate = np.array([(token, 0.0, 0.0)], _CANDIDATE)
-        array = _array(candidate)
-        llama_cpp.llama_sampler_apply(self._grammar, ctypes.byref(array))
-        return bool(np.isfinite(candidate["logit"][0]))
-
-
-def _array(candidates: npt.NDArray[np.void]) -> llama_cpp.llama_token_data_array:
-    return llama_cpp.llama_token_data_array(
-        data=candidates.ctypes.data_as(ctypes.POINTER(llama_cpp.llama_token_data)),
-        size=len(candidates),
-        selected=-1,
-        sorted=False,
-    )
-
-
-def grammar_of_schema(schema: str) -> str:
-    """The GBNF grammar of a JSON schema given as JSON text. Raises :class:`UsageError`."""
-    from llama_cpp.llama_grammar import json_schema_to_gbnf  # noqa: PLC0415 - only when asked for
-
-    try:
-        grammar: str = json_schema_to_gbnf(schema)
-    except Exception as error:
-        raise UsageError(f"The JSON schema cannot be used: {error}") from error
-    return grammar

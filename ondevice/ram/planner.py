@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal, get_args
 
@@ -20,6 +20,7 @@ from ondevice.ram.need import Need, need
 from ondevice.ram.speeds import Speeds
 from ondevice.weights.gguf import GGUFFile
 from ondevice.weights.placement import Placement, Placements, least_bytes
+from ondevice.weights.recurrence import can_go_back, can_verify
 
 _STACK = "ondevice.stack.version"  # the key that tells a stack
 _CONTEXTS = (4096, 3072, 2048, 1536, 1024)  # tokens that are tried if no length is asked for
@@ -62,6 +63,7 @@ class Plan:
     tokens_per_second: float  # expected
     first_token_s: float  # expected after a prompt of 512 tokens
     quality: float  # of 1: what is left of the unquantized model's
+    idle_drafter: GGUFFile | None = None  # was asked for, and is not used
 
     @property
     def n_ctx(self) -> int:
@@ -122,10 +124,12 @@ def plan(
     """The best way to run the model; ``n_ctx`` and ``kv_type`` None are for the planner to choose.
 
     ``drafter`` is a smaller model of the same vocabulary, to be used if weights are streamed and it
-    fits. Raises :class:`MemoryShortError` if there is no way, with what is missing and what would
-    do: a shorter context, else what ``instead`` says, a sentence that names another model.
+    fits, and if the two can do that at all. Raises :class:`MemoryShortError` if
+    there is no way, with what is missing and what would do: a shorter context, else what
+    ``instead`` says, a sentence that names another model.
     """
-    found = list(_ways(file, ram, speeds, n_ctx, kv_type, drafter))
+    usable = drafter if drafter and can_verify(file) and can_go_back(drafter) else None
+    found = list(_ways(file, ram, speeds, n_ctx, kv_type, usable))
     if not found:
         least = least_ram(file, n_ctx, kv_type)
         shorter = next((c for c in _CONTEXTS if least_ram(file, c, kv_type) <= ram.usable), None)
@@ -135,8 +139,9 @@ def plan(
             f"from the disk for each token, and {_mb(ram.usable)} can be used ({ram.source}: "
             f"{_mb(ram.total)}): {_mb(least - ram.usable)} are missing. {hint}"
         )
-    wanted = [way for way in found if way.kind != "window" or way.drafter is drafter]
-    return max(wanted or found, key=lambda way: way.worth(preference))
+    wanted = [way for way in found if way.kind != "window" or way.drafter is usable]
+    chosen = max(wanted or found, key=lambda way: way.worth(preference))
+    return chosen if chosen.drafter is drafter else replace(chosen, idle_drafter=drafter)
 
 
 def least_ram(file: GGUFFile, n_ctx: int | None = None, kv_type: KVType | None = None) -> int:
@@ -190,7 +195,7 @@ def why(chosen: Plan, ram: AvailableRam, n_ctx: int | None = None) -> str:
         reason = (
             f"All of it would take {_mb(whole)} and {_mb(ram.usable)} can be used, so "
             f"{_mb(chosen.streamed_bytes)} of its weights are read from the disk when they are "
-            "needed. What it says is the same to the last bit."
+            "needed: slower, and as exact as in RAM."
         )
     if chosen.kv_type != "f16":
         reason += f" The KV cache is kept in {chosen.kv_type} to save room."
@@ -201,7 +206,23 @@ def why(chosen: Plan, ram: AvailableRam, n_ctx: int | None = None) -> str:
         )
     if chosen.drafter:
         reason += f" {chosen.drafter.name} drafts for it."
+    if chosen.idle_drafter:
+        reason += f" {chosen.idle_drafter.name} does not draft: {_why_idle(chosen)}."
     return reason
+
+
+def _why_idle(chosen: Plan) -> str:
+    assert chosen.idle_drafter is not None
+    for model in (chosen.file, chosen.idle_drafter):
+        if not can_go_back(model):
+            return f"{model.name} cannot take back what it has read, which drafts need"
+    if not can_verify(chosen.file):
+        return f"{chosen.file.name} cannot check several tokens at once"
+    if chosen.kind == "stack" and chosen.streamed_bytes:
+        return "what is in RAM of a stack does that itself"
+    if chosen.streamed_bytes:
+        return "there is no room for it"
+    return "only a model that is read from the disk needs that"
 
 
 def _ways(
@@ -248,7 +269,7 @@ def _way(
     absent = placed.absent_bytes if placed else 0
     computing = _decode_seconds(file, speeds)
     reading = _reading_seconds(file, placed, speeds) if placed else 0.0
-    seconds = max(computing, reading) / (_LOOKED_UP if placed else 1)
+    seconds = max(computing, reading) / (_LOOKED_UP if placed and can_verify(file) else 1)
     if drafter:
         seconds = drafted_seconds(computing, reading, _decode_seconds(drafter, speeds))
     return Plan(

@@ -20,6 +20,7 @@ from ondevice.ram.planner import (
 from ondevice.ram.speeds import PLANES, PLANES_TYPE, Speeds
 from ondevice.stack import StackFile
 from ondevice.weights.gguf import GGUFFile
+from ondevice.weights.recurrence import can_verify
 
 #: What of a reply's quality is left: the logarithm, for each nat that a token's distribution
 #: diverges. K-quants of 2.6 to 4.8 bits keep 0.6 to 0.97 of it and diverge by 0.26 to 0.02.
@@ -45,7 +46,7 @@ def stack_ways(
     """Plans for the stack in ``whole`` within ``usable`` bytes of RAM.
 
     As much of it as fits, or all of it, with what does not fit streamed. What is in RAM then
-    drafts if it makes a model.
+    drafts if it makes a model, and one that can be drafted for.
     """
     stack = StackFile.of(whole)
     file = stack.as_a_model()
@@ -59,7 +60,8 @@ def stack_ways(
             yield _way(stack, file, wanted, kv_type, usable - beside, fitting, speeds)
             if all_fits:
                 continue
-        for drafting in (wanted.kv + wanted.compute, 0) if base_fits else (0,):
+        may_draft = base_fits and can_verify(file)
+        for drafting in (wanted.kv + wanted.compute, 0) if may_draft else (0,):
             budget = usable - beside - drafting
             if budget >= stack.least_whole_bytes:
                 fitting = stack.fitting_whole(budget)

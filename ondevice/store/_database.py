@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,6 +15,9 @@ from ondevice.store._sqlite import Connection, DatabaseError, Fault, Row, connec
 from ondevice.store.migrations import MIGRATIONS
 
 _PLAIN = b"SQLite format 3\0"  # how a file without a passphrase begins; others look random
+_PATIENCE_MS = 20_000  # for which a write waits for those of other processes
+_BRIEFLY_MS = 2_000  # for which what needs to be alone waits for others
+_LEAST_FREE = 1 << 20  # bytes of the disk; with less it is full
 
 
 class Database:
@@ -23,39 +27,95 @@ class Database:
     the store open; they write one after the other. With a ``passphrase`` the file is encrypted
     by SQLCipher.
 
+    Where the disk is full or read-only, an existing store is opened to be read alone: then
+    ``read_only`` says why, and what writes raises :class:`StoreError`.
+
     Raises :class:`StoreLocked` when the passphrase is missing or wrong, and :class:`StoreError`
     when the file cannot be opened, is not a store, or was written by a newer version.
     """
 
     def __init__(self, path: Path, passphrase: str | None = None) -> None:
         self.path = path
+        self.read_only = ""
         self._lock = threading.RLock()
         self._open(passphrase or None)
 
     def _open(self, passphrase: str | None) -> None:
-        try:
-            ensure_private(self.path.parent)
-            # SQLite creates its files with the mode of the database, so this one decides for all.
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
-            while True:
-                inode = self.path.stat().st_ino
-                self._connection = open_connection(self.path, passphrase)
-                # Another process may have put a new file in place, for a change of passphrase.
-                if self.path.stat().st_ino == inode:
-                    break
-                self._connection.close()
-            _unfinished(self.path).unlink(missing_ok=True)  # of a change that was killed
-            self._passphrase = passphrase
-            self._migrate()
-            if self._scrub_is_due():
-                with suppress(StoreError):  # of another program that is reading; next time then
-                    self.scrub()
-        except (OSError, *Fault) as error:
+        if self.path.is_symlink() and not self.path.exists():
             raise StoreError(
-                f"The store {self.path} cannot be opened: {error}. If the file is damaged, rescue "
-                "what can be read with “ondevice memory export --salvage FILE”, then move the "
-                "store aside; or set ONDEVICE_HOME to another folder."
+                f"The store {self.path} is a link to {self.path.readlink()}, which is not there. "
+                "Connect the disk that has it, or remove the link."
+            )
+        try:
+            self._open_to_write(passphrase)
+        except (OSError, *Fault) as error:
+            self.read_only = _hindrance(self.path)
+            if self.read_only and _is_plain(self.path) is not None:
+                self._open_to_read(passphrase)
+                return
+            advice = (
+                "If the file is damaged, rescue what can be read with “ondevice memory export "
+                "--salvage FILE”, then move the store aside; or set ONDEVICE_HOME to another "
+                "folder."
+            )
+            raise StoreError(
+                f"The store {self.path} cannot be opened: {self.read_only or error}. "
+                f"{'Set ONDEVICE_HOME to another folder.' if self.read_only else advice}"
             ) from error
+
+    def _open_to_read(self, passphrase: str | None) -> None:
+        """With neither a WAL index beside the file nor anything else written."""
+        try:
+            self._connection = open_connection(self.path, passphrase, read_only=True)
+            self._passphrase = passphrase
+            version = self._version()
+        except Fault as error:
+            raise StoreError(
+                f"The store {self.path} cannot be opened: {self.read_only} ({error})."
+            ) from error
+        if version != len(MIGRATIONS):
+            self.close()
+            raise StoreError(
+                f"The store {self.path} must be brought up to date, and cannot be: "
+                f"{self.read_only}."
+            )
+
+    def _open_to_write(self, passphrase: str | None) -> None:
+        ensure_private(self.path.parent)
+        # SQLite creates its files with the mode of the database, so this one decides for all.
+        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+        while True:
+            inode = self.path.stat().st_ino
+            self._connection = open_connection(self.path, passphrase)
+            # Another process may have put a new file in place, for a change of passphrase.
+            if self.path.stat().st_ino == inode:
+                break
+            self._connection.close()
+        self._passphrase = passphrase
+        self._migrate()
+        self._remove_leftovers()
+        if self._scrub_is_due() or (self.encrypted and _is_plain_file(self.backup_file)):
+            try:
+                self.scrub()
+            except StoreError:  # of another program that is reading; next time then
+                if self.encrypted and _is_plain_file(self.backup_file):
+                    self.backup_file.unlink()
+
+    def _remove_leftovers(self) -> None:
+        """Remove what a process that was killed has left of its copies; they may be readable."""
+        names = (
+            f"{self.path.name}-mj*",
+            *(
+                f"{_unfinished(target).name}{suffix}"
+                for target in (self.path, self.backup_file)
+                for suffix in ("", "-journal", "-wal", "-shm")
+            ),
+        )
+        leftovers = [file for name in names for file in self.path.parent.glob(name)]
+        if leftovers:
+            with self.write():  # so not while another process makes a copy
+                for file in leftovers:
+                    file.unlink(missing_ok=True)
 
     def _migrate(self) -> None:
         version = self._version()
@@ -98,7 +158,8 @@ class Database:
                     raise
             except Fault as error:
                 raise StoreError(
-                    f"The store {self.path} could not be written: {error}. Nothing of this change "
+                    f"The store {self.path} could not be written: {self.read_only or error}. "
+                    "Nothing of this change "
                     "was kept; what was there before is safe."
                 ) from error
             except UnicodeEncodeError as error:
@@ -140,7 +201,10 @@ class Database:
         """
         passphrase = passphrase or None
         with self._lock, self._copying():
+            with self.write() as connection:  # the backup is renewed, if need be at the next start
+                connection.execute("INSERT OR IGNORE INTO scrub VALUES (1)")
             # Leaving WAL mode needs to be alone, and empties the WAL, which has the old key.
+            self._connection.execute(f"PRAGMA busy_timeout={_BRIEFLY_MS}")
             self._connection.execute("PRAGMA journal_mode=DELETE")
             try:
                 fresh = self._copy(self.path, passphrase)
@@ -151,8 +215,6 @@ class Database:
             finally:
                 self._connection.close()
                 self._open(self._passphrase)
-            if self.backup_file.exists():
-                self.backup()
 
     def scrub(self) -> None:
         """Make sure that deleted bytes are in no file of ours: empty the WAL, renew the backup.
@@ -162,8 +224,9 @@ class Database:
         another program is reading and the WAL must wait.
         """
         with self._lock, self._copying():
+            self._connection.execute(f"PRAGMA busy_timeout={_BRIEFLY_MS}")
             (busy, _, _) = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-            _unfinished(self.backup_file).unlink(missing_ok=True)
+            self._connection.execute(f"PRAGMA busy_timeout={_PATIENCE_MS}")
             if self.backup_file.exists():
                 self.backup()
             if busy:
@@ -240,7 +303,26 @@ def _is_plain(path: Path) -> bool | None:
     return head == _PLAIN if head else None
 
 
-def open_connection(path: Path, passphrase: str | None) -> Connection:
+def _is_plain_file(path: Path) -> bool:
+    return path.exists() and _is_plain(path) is True
+
+
+def _hindrance(path: Path) -> str:
+    """Why nothing can be written beside the store, in a few words; empty: nothing is known."""
+    folder = next((p for p in path.parents if p.is_dir()), path.parent)
+    with suppress(OSError):
+        if hasattr(os, "statvfs") and os.statvfs(folder).f_flag & os.ST_RDONLY:
+            return "the disk is read-only"
+        if shutil.disk_usage(folder).free < _LEAST_FREE:
+            return "the disk is full"
+        if not os.access(folder, os.W_OK):
+            return f"the folder {folder} cannot be written to"
+    return ""
+
+
+def open_connection(
+    path: Path, passphrase: str | None, *, read_only: bool = False
+) -> Connection:
     plain = _is_plain(path)
     if plain is False and not passphrase:
         raise StoreLocked(f"The store {path} has a passphrase, or is not a store at all.")
@@ -249,15 +331,25 @@ def open_connection(path: Path, passphrase: str | None) -> Connection:
             f"The store {path} has no passphrase yet. Open it without one; "
             "“ondevice memory passphrase” sets it."
         )
-    connection = connect(path, isolation_level=None, check_same_thread=False)
+    # Where nothing at all may be written, SQLite cannot look at a WAL that is left from before.
+    immutable = read_only and not os.access(path, os.W_OK)
+    source = f"{path.absolute().as_uri()}{'?immutable=1' if immutable else ''}"
+    connection = connect(source, uri=True, isolation_level=None, check_same_thread=False)
     try:
+        if read_only:  # the index of the WAL is then in memory, and not in a file
+            connection.execute("PRAGMA locking_mode=EXCLUSIVE")
         if passphrase:
             connection.execute("PRAGMA cipher_log_level=NONE")  # it prints what it then raises
             connection.execute("PRAGMA key='" + passphrase.replace("'", "''") + "'")
             try:
                 connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
             except DatabaseError as error:
+                if "not a database" not in str(error):
+                    raise
                 raise StoreLocked(f"The passphrase does not open the store {path}.") from error
+        if read_only:
+            connection.row_factory = Row
+            return connection
         return prepared(connection)
     except BaseException:
         connection.close()
@@ -268,7 +360,7 @@ def prepared(connection: Connection) -> Connection:
     """The connection, set up as every one of the store is."""
     connection.row_factory = Row
     for pragma in (
-        "busy_timeout=5000",
+        f"busy_timeout={_PATIENCE_MS}",
         "journal_mode=WAL",
         "synchronous=FULL",
         "foreign_keys=ON",

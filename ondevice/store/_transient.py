@@ -16,6 +16,7 @@ class TransientDatabase(Database):
         self.path = Path(":memory:")
         self._lock = threading.RLock()
         self._passphrase = None
+        self.read_only = ""
         self._connection = prepared(
             connect(":memory:", isolation_level=None, check_same_thread=False)
         )

@@ -3,8 +3,9 @@
 A pass reads the streamed weights once, for one token or for several. So what is likely to come is
 proposed by something cheap, and one pass computes the logits after each proposed token. The tokens
 of the reply are drawn from those logits by the ordinary sampler, one after the other, as long as
-each is the one that was proposed. So a reply is what it would be without drafts, whatever the
-sampler: the same tokens with the same seed, not merely the same distribution. (With a proposal
+each is the one that was proposed. The logits are those of one token after the other, to the last
+bit (``Context.decode``). So a reply is what it would be without drafts, whatever the sampler: the
+same tokens with the same seed, not merely the same distribution. (With a proposal
 that is certain of its tokens, this is the rejection sampling of "Fast inference from transformers
 via speculative decoding", section 2.3.)
 """
@@ -15,12 +16,11 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from ondevice.llama import Context, Model, Sampler
+from ondevice.errors import NativeError
+from ondevice.llama import MOST_COLUMNS, Context, Model, Sampler
 from ondevice.weights.gguf import GGUFFile
 
-#: Tokens of a pass. From the next on, llama.cpp multiplies with other kernels, which round
-#: otherwise than those for a single token; up to here the logits are the same to the last bit.
-MOST_VERIFIED = 7
+MOST_VERIFIED = MOST_COLUMNS  #: Tokens of a pass.
 _LOOKED_UP = (
     4,
     3,
@@ -58,7 +58,7 @@ class ModelDrafter:
 
     ``context`` is the smaller model's own; ``n_vocab`` is the size of the other's vocabulary. That
     the two agree is for :func:`share_vocabulary` to say, before anything is loaded. While
-    ``is_ready`` is False, nothing is proposed.
+    ``is_ready`` is False, nothing is proposed, and never by a model that cannot go back.
     """
 
     @classmethod
@@ -87,7 +87,7 @@ class ModelDrafter:
     def propose(self, tokens: Sequence[int], count: int) -> list[int]:
         context = self._context
         count = min(count, context.n_ctx - len(tokens))
-        if count <= 0 or not self._is_ready():
+        if count <= 0 or not context.can_go_back or not self._is_ready():
             return []
         known = next(
             (i for i, (a, b) in enumerate(zip(context.tokens, tokens, strict=False)) if a != b),
@@ -134,10 +134,14 @@ class Speculation:
         most = min(most, context.n_ctx - len(context.tokens))
         started = time.perf_counter()
         draft = []
-        if count := min(self._worthwhile(), most - 1):
+        if context.may_verify and (count := min(self._worthwhile(), most - 1)):
             draft = self._drafter.propose([*context.tokens, token], count)
         proposed_at = time.perf_counter()
         context.decode([token, *draft], n_outputs=1 + len(draft))
+        if draft and not context.may_verify:  # it was found out in this pass
+            self._take_back(1 + len(draft))
+            draft = []
+            context.decode([token])
         self._learn_costs(proposed_at - started, time.perf_counter() - proposed_at, len(draft))
         drawn: list[int] = []
         for back in range(1 + len(draft), 0, -1):
@@ -145,9 +149,15 @@ class Speculation:
             if back == 1 or drawn[-1] != draft[1 - back] or context.model.is_end(drawn[-1]):
                 break
         right = len(drawn) - 1
-        context.truncate(len(context.tokens) - (len(draft) - right))
+        self._take_back(len(draft) - right)
         self._learn_accepting(right, len(draft))
         return drawn
+
+    def _take_back(self, n_tokens: int) -> None:
+        """Forget the last tokens of the context."""
+        kept = len(self._context.tokens) - n_tokens
+        if n_tokens and self._context.truncate(kept) != kept:
+            raise NativeError("llama.cpp has lost the conversation. Send the message again.")
 
     def _worthwhile(self) -> int:
         """How many tokens to propose, so that the most tokens a second are to be expected."""

@@ -16,13 +16,13 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from ondevice.errors import MemoryShortError, ModelFileError
+from ondevice.errors import MemoryShortError
+from ondevice.weights.identity import FileIdentity, changed, failed
 
 PAGE = 4096  # bytes; every disk and file system of today takes direct reads at multiples of it
 PIECE_BYTES = 4 << 20  # of one read
@@ -83,20 +83,6 @@ def _private_memory(n_bytes: int) -> mmap.mmap:
     return mmap.mmap(-1, n_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 
 
-@dataclass(frozen=True)
-class _Identity:
-    """What changes when a file is changed or replaced."""
-
-    n_bytes: int
-    mtime_ns: int
-    inode: int
-    device: int
-
-    @classmethod
-    def of(cls, status: os.stat_result) -> _Identity:
-        return cls(status.st_size, status.st_mtime_ns, status.st_ino, status.st_dev)
-
-
 class _File:
     """One open file."""
 
@@ -106,9 +92,9 @@ class _File:
         self._lock = threading.Lock()
         try:
             self._fd, self.direct = (_open(path), False) if cached else _open_past_cache(path)
-            self._identity = _Identity.of(os.fstat(self._fd))
+            self._identity = FileIdentity.of(os.fstat(self._fd))
         except OSError as error:
-            raise self._failed(error) from error
+            raise failed(self.path, error) from error
         self._cached_fd: int | None = None
 
     def close(self) -> None:
@@ -125,37 +111,44 @@ class _File:
             while offset < end:
                 n_read = self._read_once(fd, offset, scratch[: end - offset])
                 if n_read == 0:
-                    raise self._changed()
+                    raise changed(self.path)
                 offset += n_read
-            if _Identity.of(os.fstat(self._fd)) != self._identity:
-                raise self._changed()
+            if FileIdentity.of(os.fstat(self._fd)) != self._identity:
+                raise changed(self.path)
         except OSError as error:
-            raise self._failed(error) from error
+            raise failed(self.path, error) from error
 
     def read(self, offset: int, buffer: memoryview) -> None:
         """Fill ``buffer`` from ``offset`` on, up to the end of the file."""
         wanted = min(len(buffer), self._identity.n_bytes - offset)
-        done = 0
+        done, fd = 0, self._fd
         try:
             while done < wanted:
-                n_read = self._read_once(self._fd, offset + done, buffer[done:])
+                n_read = self._read_once(fd, offset + done, buffer[done:])
                 if n_read == 0:
-                    raise self._changed()
+                    raise changed(self.path)
+                if self.direct and fd == self._fd and done + n_read < wanted and n_read % PAGE:
+                    # Direct reads go on at a page, and if less than one comes, another way.
+                    n_read -= n_read % PAGE
+                    if n_read == 0:
+                        fd = self._open_cached()
+                        if FileIdentity.of(os.fstat(fd)) != self._identity:
+                            raise changed(self.path)
                 done += n_read
             if not self.direct and not self._cached and hasattr(os, "posix_fadvise"):
                 os.posix_fadvise(self._fd, offset, wanted, os.POSIX_FADV_DONTNEED)
-            if _Identity.of(os.fstat(self._fd)) != self._identity:
-                raise self._changed()
+            if FileIdentity.of(os.fstat(self._fd)) != self._identity:
+                raise changed(self.path)
         except OSError as error:
-            raise self._failed(error) from error
+            raise failed(self.path, error) from error
 
     def check(self) -> None:
         """Raises :class:`ModelFileError` if the path names another file than at the start."""
         try:
-            if _Identity.of(self.path.stat()) != self._identity:
-                raise self._changed()
+            if FileIdentity.of(self.path.stat()) != self._identity:
+                raise changed(self.path)
         except OSError as error:
-            raise self._failed(error) from error
+            raise failed(self.path, error) from error
 
     def _open_cached(self) -> int:
         with self._lock:
@@ -173,15 +166,6 @@ class _File:
             data = os.read(fd, len(buffer))
         buffer[: len(data)] = data
         return len(data)
-
-    def _failed(self, error: OSError) -> ModelFileError:
-        return ModelFileError(
-            f"Reading {self.path} failed: {error.strerror}. "
-            "Check the disk; if it is sound, load the model again."
-        )
-
-    def _changed(self) -> ModelFileError:
-        return ModelFileError(f"{self.path} was changed while it was in use. Load the model again.")
 
 
 def _open(path: Path, flags: int = 0) -> int:

@@ -1,0 +1,143 @@
+"""What is streamed and drafted says, token for token, what the same model says in RAM."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from random import Random
+
+import gguf as gguf_py
+import numpy as np
+import pytest
+import shapes
+
+from ondevice.engine.messages import Sampling
+from ondevice.llama import OP_MUL_MAT, Actions, Context, EvalHook, Model, Sampler, Tensor
+from ondevice.weights import gguf
+from ondevice.weights.drafting import ModelDrafter, PromptLookup, Speculation
+from ondevice.weights.placement import least_bytes
+from ondevice.weights.recurrence import can_go_back
+from ondevice.weights.window import Window
+
+KINDS = {k.name: k for k in gguf_py.GGMLQuantizationType}
+TEXT = "the cat and the dog, the cat and the dog sat on the mat with the cat and the dog. "
+N_TOKENS = 20
+
+
+class Replies:
+    """The tokens of a reply for each seed, and how many were proposed."""
+
+    def __init__(
+        self, path: Path, streamed: bool, prompt: str, seeds: range, **options: object
+    ) -> None:
+        file = gguf.read(path)
+        window = Window(file, least_bytes(file)) if streamed else None
+        model = window.load_model() if window else Model(path, use_extra_bufts=False)
+        hook = EvalHook(window) if window else None
+        context = Context(model, n_ctx=1024, eval_hook=hook, **options)  # type: ignore[arg-type]
+        self.can_go_back = context.can_go_back
+        self.proposed = 0
+        self.tokens = []
+        start = model.tokenize(prompt)
+        for seed in seeds:
+            context.truncate(0)
+            sampler = Sampler(model, Sampling(temperature=0.8), seed, None)
+            context.decode(start)
+            tokens = [sampler.sample(context)]
+            speculation = Speculation(context, PromptLookup())
+            while len(tokens) < N_TOKENS:
+                if streamed:
+                    tokens += speculation.decode(tokens[-1], sampler)
+                else:
+                    context.decode(tokens[-1:])
+                    tokens.append(sampler.sample(context))
+            assert context.tokens == [*start, *tokens[:-1]]  # nothing of it was lost
+            self.proposed += speculation.proposed
+            self.tokens.append(tokens[:N_TOKENS])
+            sampler.close()
+        context.close()
+        model.close()
+        if window:
+            window.close()
+
+
+# Types that have kernels of their own for several columns, and some that have not. With more than
+# 256 tokens, attention is shared out among threads.
+@pytest.mark.parametrize(
+    ("shape", "kind", "n_threads", "repeats"),
+    [
+        ("dense", "F16", 2, 4),
+        ("experts", "Q8_0", 1, 1),
+        ("experts", "BF16", 1, 1),
+        ("sliding window", "Q8_0", 1, 4),
+        ("convolution", "Q8_0", 1, 1),
+        ("state space", "F16", 1, 1),
+        ("delta net", "Q8_0", 1, 1),
+    ],
+)
+def test_streamed_with_drafts_is_as_in_ram(
+    tmp_path: Path, shape: str, kind: str, n_threads: int, repeats: int
+) -> None:
+    path = shapes.write_random(tmp_path, shape, KINDS[kind], np.random.default_rng(1))
+    prompt, seeds = TEXT * repeats, range(2)
+    drafted = Replies(path, True, prompt, seeds, n_threads=n_threads)
+    assert drafted.tokens == Replies(path, False, prompt, seeds, n_threads=n_threads).tokens
+    assert drafted.can_go_back == can_go_back(gguf.read(path))
+    assert (drafted.proposed > 0) == drafted.can_go_back
+
+
+@pytest.mark.random
+def test_any_shape_and_type(tmp_path: Path, rounds: Callable[[int], Iterator[Random]]) -> None:
+    for random in rounds(3):
+        shape = random.choice([*shapes.SHAPES])
+        kind = KINDS[random.choice(["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0"])]
+        seed = random.randrange(1000)
+        path = shapes.write_random(tmp_path, shape, kind, np.random.default_rng(seed))
+        options = {"n_threads": random.choice([1, 2]), "kv_type": random.choice(["f16", "q8_0"])}
+        prompt = TEXT[: random.randrange(8, 90)] * random.choice([1, 4])
+        seeds = range(seed, seed + 2)
+        what = (shape, kind.name, options, len(prompt), seed)
+        drafted = Replies(path, True, prompt, seeds, **options)
+        assert drafted.tokens == Replies(path, False, prompt, seeds, **options).tokens, what
+        path.unlink()
+
+
+class Restless:
+    """Has the graph inspected anew at each product, as a window does whose weights move."""
+
+    def inspect(self, node: Tensor) -> Actions | None:
+        return Actions(before=lambda: True) if node.op == OP_MUL_MAT else None
+
+
+def test_a_draft_is_the_same_while_weights_move(tmp_path: Path) -> None:
+    path = shapes.write_random(tmp_path, "dense", KINDS["F16"], np.random.default_rng(1))
+    model = Model(path, use_extra_bufts=False)
+    context = Context(model, n_ctx=256, n_threads=1, eval_hook=EvalHook(Restless()))
+    tokens = model.tokenize(TEXT)
+    context.decode(tokens[:50])
+    alone = []
+    for token in tokens[50:57]:
+        context.decode([token])
+        alone.append(context.logits())
+    for _ in range(3):  # the graph is used again
+        context.truncate(50)
+        context.decode(tokens[50:57], n_outputs=7)
+        together = [context.logits(back) for back in range(7, 0, -1)]
+        assert all((a == b).all() for a, b in zip(alone, together, strict=True))
+    context.close()
+    model.close()
+
+
+def test_a_hybrid_proposes_nothing(tmp_path: Path) -> None:
+    kind = KINDS["Q8_0"]
+    path = shapes.write_random(tmp_path, "convolution", kind, np.random.default_rng(1))
+    model = Model(path)
+    context = Context(model, n_ctx=256)
+    tokens = model.tokenize(TEXT)
+    assert ModelDrafter(context, model.n_vocab).propose(tokens, 4) == []
+    context.decode(tokens)
+    assert not context.may_verify
+    assert context.truncate(len(tokens) - 1) == 0
+    assert context.tokens == []
+    context.close()
+    model.close()
