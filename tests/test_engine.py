@@ -201,6 +201,8 @@ def test_a_json_schema_is_obeyed(engine: Engine) -> None:
         "additionalProperties": False,
     }
     text, _, _ = ask(engine, *HELLO, json_schema=json.dumps(schema), max_tokens=80)
+    as_dict, _, _ = ask(engine, *HELLO, json_schema=schema, max_tokens=80)
+    assert as_dict == text
     answer = json.loads(text)
     assert set(answer) == {"city", "people"}
     assert isinstance(answer["people"], int)

@@ -190,12 +190,6 @@ def shared(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Eng
         yield engine
 
 
-def test_a_schema_may_be_a_dict(shared: Engine) -> None:
-    request = saying("", grammar=None, json_schema={"enum": ["yes"]}, max_tokens=20)
-    events = list(shared.generate(request))
-    assert "".join(e.text for e in events if isinstance(e, Chunk)) == '"yes"'
-
-
 def test_what_the_process_does_not_understand_it_says_so_and_goes_on(tiny: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "ondevice.engine._worker"],
