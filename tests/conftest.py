@@ -28,8 +28,10 @@ SERVER_KEY = "a-key"
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """No test touches the user's own files or is ruled by the user's own settings."""
     others = ("HF_", "HUGGING", "OLLAMA_", "XDG_")
+    for_tests = ("ONDEVICE_TEST", "ONDEVICE_SEED")
     for name in list(os.environ):
-        if name.startswith(others) or (name.startswith("ONDEVICE_") and "TEST" not in name):
+        ours = name.startswith("ONDEVICE_") and not name.startswith(for_tests)
+        if name.startswith(others) or ours:
             monkeypatch.delenv(name)
     for name in ("HOME", "USERPROFILE"):
         monkeypatch.setenv(name, str(tmp_path / "user"))
