@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import tomllib
 from collections.abc import MutableMapping
@@ -20,6 +21,15 @@ from ondevice.ram.available import parse_size
 AUTO = "auto"  # as the name of a model: the one that suits this machine best
 FIRST = "smollm2-135m"  # what is fetched where there is no model yet: the smallest
 _TABLES = ("sampling", "app")
+_NO_VARIABLES = ("sampling", "app", "personas")  # they are tables
+_NO_SETTINGS = {
+    "ONDEVICE_HOME",
+    "ONDEVICE_PASSPHRASE",
+    "ONDEVICE_API_KEY",
+    "ONDEVICE_TEST_MODELS",
+    "ONDEVICE_SEED",
+    "ONDEVICE_SEED_MINUTES",
+}
 _FREE = ("app.keys.", "personas.")  # tables in which names may have points
 
 
@@ -106,20 +116,32 @@ def load(path: Path | None = None) -> Settings:
         values = {}
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path}: {error}. Mend the file or move it away.") from error
-    for section, target, names in (
-        ("", values, Settings.__struct_fields__),
-        ("SAMPLING_", values.setdefault("sampling", {}), Sampling.__struct_fields__),
-        ("APP_", values.setdefault("app", {}), ("theme", "linear", "mouse")),
-    ):
-        for name in names:
-            variable = f"ONDEVICE_{section}{name.upper()}"
-            value = os.environ.get(variable, "")
-            # Empty is not set; but an empty system prompt is none.
-            given = value or (name == "system" and variable in os.environ)
-            if given and name not in ("sampling", "app", "personas"):
-                target[name] = value
-                _convert(values, variable)
+    for variable, (table, name) in _variables().items():
+        value = os.environ.get(variable, "")
+        # Empty is not set; but an empty system prompt is none.
+        if value or (name == "system" and variable in os.environ):
+            (values.setdefault(table, {}) if table else values)[name] = value
+            _convert(values, variable)
     return _convert(values, str(path))
+
+
+def misspelt() -> dict[str, str]:
+    """Variables of the environment that look like settings and are none → which may be meant."""
+    known = _variables()
+    others = [name for name in os.environ if name.startswith("ONDEVICE_") and name not in known]
+    near = {name: difflib.get_close_matches(name, known, 1) for name in others}
+    return {name: meant[0] for name, meant in near.items() if meant and name not in _NO_SETTINGS}
+
+
+def _variables() -> dict[str, tuple[str, str]]:
+    """Each environment variable that is a setting → its table, and its name there."""
+    names = [("", name) for name in Settings.__struct_fields__ if name not in _NO_VARIABLES]
+    names += [("sampling", name) for name in Sampling.__struct_fields__]
+    names += [("app", name) for name in ("theme", "linear", "mouse")]
+    return {
+        f"ONDEVICE_{table}_{name}".replace("__", "_").upper(): (table, name)
+        for table, name in names
+    }
 
 
 def change(settings: Settings, key: str, text: str, path: Path | None = None) -> Settings:

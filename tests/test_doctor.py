@@ -49,6 +49,17 @@ def test_json_has_the_figures(capsys: pytest.CaptureFixture[str], model_to_read:
     assert str(model_to_read) in findings["disk speed"]["text"]
 
 
+def test_a_variable_that_is_misspelt_is_named_with_the_one_that_may_be_meant(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ONDEVICE_MODLE", "x")
+    monkeypatch.setenv("ONDEVICE_TEMPERATURE", "0")
+    _, out = doctor(capsys)
+    assert "ONDEVICE_MODLE is no setting" in out
+    assert "If ONDEVICE_MODEL is meant" in out
+    assert "If ONDEVICE_SAMPLING_TEMPERATURE is meant" in out
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc")
 def test_a_folder_that_takes_no_files_is_broken_for_root_as_well(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

@@ -123,6 +123,13 @@ def _settings() -> Generator[Finding, None, Settings]:
         )
         return Settings()
     yield Finding(topic="settings", text=f"{file}{'' if file.exists() else ' (none: defaults)'}")
+    for name, meant in config.misspelt().items():
+        yield Finding(
+            topic="settings",
+            text=f"the environment variable {name} is no setting and does nothing",
+            level="note",
+            mend=f"If {meant} is meant, call it so.",
+        )
     return settings
 
 
