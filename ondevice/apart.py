@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import msgspec
 import psutil
 
-from ondevice import errors, paths
+from ondevice import children, errors, paths
 from ondevice.errors import OndeviceError
 
 _END_S = 2.0  # after which a process that does not end is killed
@@ -55,6 +55,7 @@ def run(
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors_to,
+            env=children.environment(),
         )
     assert process.stdin is not None
     assert process.stdout is not None

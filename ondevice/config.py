@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import tomllib
 from collections.abc import MutableMapping
@@ -11,7 +12,8 @@ from typing import Any
 import msgspec
 
 from ondevice import paths
-from ondevice.engine.messages import KVType, Load, Preference, Sampling
+from ondevice.checking import explain
+from ondevice.engine.messages import ContextTokens, KVType, Load, Preference, Sampling, Threads
 from ondevice.errors import ConfigError, UsageError
 from ondevice.models import InstalledModel, find
 from ondevice.ram.available import parse_size
@@ -19,6 +21,15 @@ from ondevice.ram.available import parse_size
 AUTO = "auto"  # as the name of a model: the one that suits this machine best
 FIRST = "smollm2-135m"  # what is fetched where there is no model yet: the smallest
 _TABLES = ("sampling", "app")
+_NO_VARIABLES = ("sampling", "app", "personas")  # they are tables
+_NO_SETTINGS = {
+    "ONDEVICE_HOME",
+    "ONDEVICE_PASSPHRASE",
+    "ONDEVICE_API_KEY",
+    "ONDEVICE_TEST_MODELS",
+    "ONDEVICE_SEED",
+    "ONDEVICE_SEED_MINUTES",
+}
 _FREE = ("app.keys.", "personas.")  # tables in which names may have points
 
 
@@ -45,10 +56,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     model: str = AUTO  # a name, a GGUF file, a server's URL; auto: the best that is on disk
     system: str = "You are a helpful assistant."  # the system prompt; empty: none
     persona: str | None = None  # one of ``personas``, whose prompt stands in for ``system``
-    ctx: int | None = None  # tokens; None: at most 4096, what fits well
+    ctx: ContextTokens | None = None  # tokens; None: at most 4096, what fits well
     kv_type: KVType | None = None  # of the KV cache; None: f16 unless room is short
     prefer: Preference = "balanced"  # when not everything can be had: speed, quality, or both
-    threads: int | None = None  # None: the physical cores
+    threads: Threads | None = None  # None: the physical cores
     ram: str | None = None  # a limit such as "1.5G"; None: what is available
     draft: str | None = None  # a smaller model, for a streamed one; "none"; None: it is chosen
     memory: bool = True  # whether new chats are remembered and helped by what is remembered
@@ -59,7 +70,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def __post_init__(self) -> None:
         """Raises :class:`UsageError` for a ``ram`` that is no size, and an unknown ``persona``."""
         if self.ram is not None:
-            parse_size(self.ram)
+            try:
+                parse_size(self.ram)
+            except UsageError as error:
+                raise UsageError(f"ram: {error}") from error
         if self.persona is not None and self.persona not in self.personas:
             known = ", ".join(self.personas) or "none yet"
             raise UsageError(f"There is no persona {self.persona}. There are: {known}.")
@@ -98,21 +112,36 @@ def load(path: Path | None = None) -> Settings:
     try:
         values: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
         _convert(values, str(path))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         values = {}
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path}: {error}. Mend the file or move it away.") from error
-    for section, target, names in (
-        ("", values, Settings.__struct_fields__),
-        ("SAMPLING_", values.setdefault("sampling", {}), Sampling.__struct_fields__),
-        ("APP_", values.setdefault("app", {}), ("theme", "linear", "mouse")),
-    ):
-        for name in names:
-            variable = f"ONDEVICE_{section}{name.upper()}"
-            if variable in os.environ and name not in ("sampling", "app", "personas"):
-                target[name] = os.environ[variable]
-                _convert(values, variable)
+    for variable, (table, name) in _variables().items():
+        value = os.environ.get(variable, "")
+        # Empty is not set; but an empty system prompt is none.
+        if value or (name == "system" and variable in os.environ):
+            (values.setdefault(table, {}) if table else values)[name] = value
+            _convert(values, variable)
     return _convert(values, str(path))
+
+
+def misspelt() -> dict[str, str]:
+    """Variables of the environment that look like settings and are none → which may be meant."""
+    known = _variables()
+    others = [name for name in os.environ if name.startswith("ONDEVICE_") and name not in known]
+    near = {name: difflib.get_close_matches(name, known, 1) for name in others}
+    return {name: meant[0] for name, meant in near.items() if meant and name not in _NO_SETTINGS}
+
+
+def _variables() -> dict[str, tuple[str, str]]:
+    """Each environment variable that is a setting → its table, and its name there."""
+    names = [("", name) for name in Settings.__struct_fields__ if name not in _NO_VARIABLES]
+    names += [("sampling", name) for name in Sampling.__struct_fields__]
+    names += [("app", name) for name in ("theme", "linear", "mouse")]
+    return {
+        f"ONDEVICE_{table}_{name}".replace("__", "_").upper(): (table, name)
+        for table, name in names
+    }
 
 
 def change(settings: Settings, key: str, text: str, path: Path | None = None) -> Settings:
@@ -179,5 +208,8 @@ def _names(key: str) -> list[str]:
 def _convert(values: dict[str, Any], source: str) -> Settings:
     try:
         return msgspec.convert(values, Settings, strict=False)
-    except (msgspec.ValidationError, UsageError) as error:
+    except msgspec.ValidationError as error:
+        what = explain(error, Settings, values)
+        raise ConfigError(what if what.startswith(source) else f"{source}: {what}") from error
+    except UsageError as error:
         raise ConfigError(f"{source}: {error}") from error

@@ -7,6 +7,7 @@ import re
 #: Control characters but newline and tab: ESC and the C1 set begin escape sequences. And
 #: surrogates: what Python makes of names that are not UTF-8 cannot be printed.
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+_UPPER = re.compile(r"[\x7f-\x9f]")
 
 
 def printable(text: str) -> str:
@@ -15,3 +16,11 @@ def printable(text: str) -> str:
     Each character is judged alone, so pieces of a stream may be cleaned one by one.
     """
     return _CONTROLS.sub("", text)
+
+
+def printable_json(text: bytes) -> str:
+    """JSON that means the same, without what a terminal would obey.
+
+    The lower control characters are escaped in JSON anyway, DEL and the C1 set need not be.
+    """
+    return _UPPER.sub(lambda match: f"\\u{ord(match[0]):04x}", text.decode())

@@ -68,7 +68,7 @@ class PtyTerminal:
         self.process.wait()
 
     def types(self, text: str) -> None:
-        os.write(self._ours, text.encode())
+        os.write(self._ours, text.encode(errors="surrogateescape"))
 
     def sees(self, text: str) -> None:
         """Read until it has been written."""

@@ -72,6 +72,7 @@ def test_a_schema_may_be_text_or_a_file(default_model: Path, tmp_path: Path) -> 
         (["ask", "--ram", "much", "x"], 2, "not a size"),
         (["ask", "--grammar", "none.gbnf", "x"], 2, "none.gbnf"),
         (["nonsense"], 2, "No such command"),
+        (["aks", "x"], 2, "Did you mean ask"),
         (["ask", "-m", "smollm2-135", "x"], 1, "Did you mean smollm2-135m"),
         (["ask", "-m", "smollm2-135m", "x"], 1, "ondevice models pull smollm2-135m"),
         (["ask", "-m", "nowhere.gguf", "x"], 1, "nowhere.gguf"),

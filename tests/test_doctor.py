@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,27 @@ def test_json_has_the_figures(capsys: pytest.CaptureFixture[str], model_to_read:
     assert str(model_to_read) in findings["disk speed"]["text"]
 
 
+def test_a_variable_that_is_misspelt_is_named_with_the_one_that_may_be_meant(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ONDEVICE_MODLE", "x")
+    monkeypatch.setenv("ONDEVICE_TEMPERATURE", "0")
+    _, out = doctor(capsys)
+    assert "ONDEVICE_MODLE is no setting" in out
+    assert "If ONDEVICE_MODEL is meant" in out
+    assert "If ONDEVICE_SAMPLING_TEMPERATURE is meant" in out
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+def test_a_folder_that_takes_no_files_is_broken_for_root_as_well(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ONDEVICE_HOME", "/proc/x")
+    code, out = doctor(capsys)
+    assert code == 1
+    assert "✗ cache      /proc/x/cache cannot be used" in out
+
+
 def test_a_wrong_setting_is_named_with_its_file(
     capsys: pytest.CaptureFixture[str], home: Path
 ) -> None:
@@ -57,7 +79,7 @@ def test_a_wrong_setting_is_named_with_its_file(
     code, out = doctor(capsys)
     assert code == 1
     assert f"✗ settings   {file}: " in out
-    assert "$.ctx" in out
+    assert "ctx must be a whole number" in out
     assert "→ Correct" in out
 
 

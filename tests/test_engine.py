@@ -201,6 +201,8 @@ def test_a_json_schema_is_obeyed(engine: Engine) -> None:
         "additionalProperties": False,
     }
     text, _, _ = ask(engine, *HELLO, json_schema=json.dumps(schema), max_tokens=80)
+    as_dict, _, _ = ask(engine, *HELLO, json_schema=schema, max_tokens=80)
+    assert as_dict == text
     answer = json.loads(text)
     assert set(answer) == {"city", "people"}
     assert isinstance(answer["people"], int)
@@ -271,7 +273,7 @@ def test_two_requests_at_once_are_refused(engine: Engine) -> None:
 def test_after_its_death_the_engine_starts_again_with_the_next_message(
     engine: Engine, number: signal.Signals, words: str
 ) -> None:
-    events = engine.generate(Generate(turns=HELLO, sampling=GREEDY))
+    events = engine.generate(Generate(turns=HELLO, grammar=ENDLESS, sampling=GREEDY))
     next(events)
     assert engine.pid is not None
     os.kill(engine.pid, number)
@@ -327,6 +329,15 @@ def test_a_model_larger_than_the_ram_is_streamed_and_says_the_same(
         loaded = small.load(Load(path=str(default_model), n_ctx=512, ram=165_000_000))
         assert loaded.streamed_bytes > 20_000_000
         text, finished, _ = ask(small, *HELLO)
+        # A cancel is obeyed while weights are read, so that they need not be read anew.
+        pid = small.pid
+        events = small.generate(Generate(turns=HELLO, grammar=ENDLESS, sampling=GREEDY))
+        next(events)
+        small.cancel()
+        *_, last = events
+        assert isinstance(last, Finished)
+        assert last.reason == "cancelled"
+        assert small.pid == pid
     assert text == resident
     streaming = finished.statistics.streaming
     assert streaming is not None

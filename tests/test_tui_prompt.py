@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from functools import partial
@@ -13,8 +15,10 @@ from textual import events
 
 from ondevice.chats import Attachment, Chats, Message
 from ondevice.engine._fake import FakeEngine
+from ondevice.errors import UsageError
 from ondevice.store import Database
 from tui.app import OndeviceApp
+from tui.attachments import attached
 from tui.commands import COMMANDS
 from tui.screens.chat import ChatScreen
 
@@ -121,6 +125,18 @@ async def test_a_file_that_holds_no_text_is_refused_and_nothing_is_lost(
         await user.pilot.press(*"@picture.bin", "space", "enter")
         await user.sees("holds no text")
         assert user.prompt.text == "@picture.bin "
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX files")
+def test_what_is_too_large_or_no_file_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    with (tmp_path / "large.txt").open("wb") as large:
+        large.truncate(2_000_000_000)
+    os.mkfifo(tmp_path / "pipe")
+    for name in (tmp_path / "large.txt", tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(UsageError, match=name.name):
+            attached(f"Look at @{name} now")
+    for text in (f"@{tmp_path}", f"@{'x' * 5000}", "@~nobody-here", "@\0", "someone@example.org"):
+        assert attached(text) == []
 
 
 async def test_a_long_paste_is_folded_and_goes_with_the_message(

@@ -73,7 +73,7 @@ async def test_a_setting_is_changed_in_the_app_and_kept(open_app: OpenApp) -> No
         await user.says("/set sampling.t")
         await user.sees("sampling.temperature = 0.25")
         await user.says("/set ctx many")
-        await user.sees("Expected")
+        await user.sees("ctx must be a whole number")
     request = engine.requests[-1]
     assert isinstance(request, Generate)
     assert request.sampling.temperature == 0.25

@@ -52,6 +52,16 @@ def test_when_it_is_told_to_end_it_leaves_the_terminal_as_it_was(home: Path) -> 
     assert said(home) == ["Count", "One, two, "]
 
 
+def test_a_byte_that_is_no_text_ends_nothing(home: Path) -> None:
+    with open_chat(home, ["Fine."]) as terminal:
+        terminal.sees("anything")
+        terminal.types("A caf\udce9, \udcff, and more\r")
+        terminal.sees("Fine.")
+        terminal.types("\x11")
+        assert terminal.until_the_end() == 0
+    assert said(home) == ["A caf\ufffd, \ufffd, and more", "Fine."]
+
+
 @pytest.mark.parametrize("mouse", [True, False])
 def test_the_mouse_may_stay_the_terminals_own(home: Path, mouse: bool) -> None:
     home.mkdir()

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from itertools import islice
 from pathlib import Path
 
 from ondevice.chats import Attachment
+from ondevice.errors import UsageError
 from ondevice.memory import read_file
 from ondevice.terminal import printable
 
 _MENTION = re.compile(r'(?<!\S)@(?:"([^"\n]+)"|(\S+))')
+_MOST = 50_000_000  # bytes of a file; a PDF has pictures, and of text no model reads that much
 _LOOKED_AT = 5000  # entries of a folder at most
 
 
@@ -23,11 +26,32 @@ def attached(text: str) -> list[Attachment]:
     files: dict[Path, Attachment] = {}
     for match in _MENTION.finditer(text):
         for name in (match[1] or match[2], (match[1] or match[2]).rstrip(".,;:!?)")):
-            path = Path(name).expanduser()
-            if path.is_file():
+            if (path := _file(name)) is not None:
                 files.setdefault(path, Attachment(name, read_file(path)))
                 break
     return list(files.values())
+
+
+def _file(name: str) -> Path | None:
+    """The file of that name; None: there is none, or it is a folder.
+
+    Raises :class:`UsageError` for one that is too large, and for what has no end, as devices.
+    """
+    try:
+        path = Path(name).expanduser()
+        found = path.stat()
+    except (OSError, ValueError, RuntimeError):  # no such file; no name for one; no such user
+        return None
+    if stat.S_ISDIR(found.st_mode):
+        return None
+    if not stat.S_ISREG(found.st_mode):
+        raise UsageError(f"{name} is a pipe or a device, not a file that could be attached.")
+    if found.st_size > _MOST:
+        raise UsageError(
+            f"{name} has {found.st_size / 1e6:.0f} MB; a file of at most {_MOST // 10**6} MB can "
+            "be attached."
+        )
+    return path
 
 
 def mention(before: str) -> str | None:

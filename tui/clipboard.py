@@ -10,6 +10,8 @@ from contextlib import suppress
 
 from textual.app import App
 
+from ondevice import children
+
 #: Programs that take it on standard input; the first one that is there.
 _PROGRAMS = (
     ("pbcopy",),
@@ -38,6 +40,7 @@ def _pipe(program: tuple[str, ...], text: str) -> None:
             program,
             input=text.encode(),
             timeout=_PATIENCE,
+            env=children.environment(),
             check=False,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import os
 import signal
 from contextlib import suppress
+from functools import partial
 from typing import IO, Any
 
 from textual.app import App
+from textual.drivers import linux_driver
 from textual.drivers.linux_driver import LinuxDriver
+
+# Textual takes what no UTF-8 is, such as a byte of Latin-1 that was pasted, for the end of the app.
+setattr(  # noqa: B010 - it is imported there, not made there
+    linux_driver,
+    "getincrementaldecoder",
+    lambda encoding: partial(codecs.getincrementaldecoder(encoding), errors="replace"),
+)
 
 _LOOK_EVERY = 0.5  # seconds
 _SIGNALS = (signal.SIGHUP, signal.SIGTERM)

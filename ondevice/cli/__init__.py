@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
+import errno
 import importlib
+import os
 import signal
 import sys
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -27,6 +31,8 @@ COMMANDS = {
     "serve": "Serve the models to other programs on this machine.",
     "stack": "See how good a stack is at each of its sizes.",
 }
+#: What writing to standard output fails with: a full disk, a closed pipe, a terminal that is gone.
+_UNWRITTEN = {errno.ENOSPC, errno.EPIPE, errno.EIO, errno.EBADF, errno.EFBIG}
 
 
 class _LazyGroup(click.Group):
@@ -38,6 +44,17 @@ class _LazyGroup(click.Group):
             return None
         command: click.Command = importlib.import_module(f"ondevice.cli.{cmd_name}").command
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            near = difflib.get_close_matches(args[0], COMMANDS, 1)
+            if not near or "Did you mean" in error.message:  # as other versions of click say
+                raise
+            ctx.fail(f"{error.message} Did you mean {near[0]}?")
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -58,6 +75,8 @@ def cli() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the console script and exit with 0, 1, 2 or 130."""
+    if sys.stderr is None:  # it is closed, and what would be said there goes nowhere
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
     sys.exit(run(arguments))
 
 
@@ -65,6 +84,8 @@ def run(arguments: list[str] | None = None) -> int:
     """Run the command in ``arguments`` (or ``sys.argv``) and return its exit code."""
     try:
         result: Any = cli.main(arguments, prog_name="ondevice", standalone_mode=False)
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except click.exceptions.Abort:
         click.echo("Interrupted.", err=True)
         return 128 + signal.SIGINT
@@ -74,4 +95,12 @@ def run(arguments: list[str] | None = None) -> int:
     except OndeviceError as error:
         click.echo(f"ondevice: {printable(str(error))}", err=True)
         return error.exit_code
+    except OSError as error:
+        if error.filename is not None or error.errno not in _UNWRITTEN:
+            raise
+        with suppress(OSError, ValueError, AttributeError):  # what is left in there is lost
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if error.errno != errno.EPIPE:  # a reader that has enough knows it
+            click.echo(f"ondevice: the output cannot be written: {error.strerror}.", err=True)
+        return 1
     return result if isinstance(result, int) else 0

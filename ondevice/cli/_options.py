@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, get_args, get_type_hints
 
 import click
 import msgspec
 from click.shell_completion import CompletionItem
+from msgspec import inspect
 
 from ondevice import config
-from ondevice.engine.messages import KVType, Preference
+from ondevice.checking import check
+from ondevice.config import Settings
+from ondevice.engine.messages import KVType, Preference, Sampling
 from ondevice.models import installed
 
 _Command = Callable[..., Any]
+_Flag = Callable[[_Command], _Command]
 _Record = TypeVar("_Record", bound=msgspec.Struct)
 
 
@@ -26,7 +30,33 @@ def complete_model(
     return names or [CompletionItem(typed, type="file")]
 
 
-_FLAGS = (
+def limits(record: type[msgspec.Struct], name: str) -> click.IntRange | click.FloatRange:
+    """What a field takes, as its type says, for click: it then stands in ``--help`` too."""
+    known = inspect.type_info(get_type_hints(record, include_extras=True)[name])
+    if isinstance(known, inspect.UnionType):
+        known = next(each for each in known.types if not isinstance(each, inspect.NoneType))
+    assert isinstance(known, inspect.IntType | inspect.FloatType)
+    if isinstance(known, inspect.IntType):
+        return click.IntRange(known.ge, known.le)
+    is_open = known.gt is not None
+    return click.FloatRange(known.gt if is_open else known.ge, known.le, is_open)
+
+
+#: Which model runs, and in how much of this machine.
+LOAD = (
+    click.option("--ctx", type=limits(Settings, "ctx"), metavar="TOKENS", help="Context length."),
+    click.option("--kv-type", type=click.Choice(get_args(KVType)), help="Type of the KV cache."),
+    click.option(
+        "--prefer",
+        type=click.Choice(get_args(Preference)),
+        help="When RAM is short: speed, quality (exact), or balanced.",
+    ),
+    click.option(
+        "--threads", type=limits(Settings, "threads"), help="Threads; default: physical cores."
+    ),
+    click.option("--ram", metavar="SIZE", help="Use at most this much RAM, such as 1.5G."),
+)
+MODEL = (
     click.option(
         "-m",
         "--model",
@@ -35,50 +65,53 @@ _FLAGS = (
         help="A model's name (see 'ondevice models list'), a GGUF file, or a server's URL; auto, "
         "the default, is the best on disk for this machine.",
     ),
-    click.option("-s", "--system", metavar="TEXT", help="System prompt; empty for none."),
-    click.option("--ctx", type=click.IntRange(min=16), metavar="TOKENS", help="Context length."),
-    click.option("--kv-type", type=click.Choice(get_args(KVType)), help="Type of the KV cache."),
-    click.option(
-        "--prefer",
-        type=click.Choice(get_args(Preference)),
-        help="When RAM is short: speed, quality (exact), or balanced.",
-    ),
-    click.option("--threads", type=click.IntRange(min=1), help="Threads; default: physical cores."),
-    click.option("--ram", metavar="SIZE", help="Use at most this much RAM, such as 1.5G."),
     click.option(
         "--draft",
         metavar="NAME|FILE",
         shell_complete=complete_model,
         help="A small model of the same family that drafts for one larger than RAM; or none.",
     ),
-    click.option("--temperature", type=click.FloatRange(min=0), help="0 is greedy."),
-    click.option("--top-k", type=click.IntRange(min=0), help="0 is off."),
-    click.option("--top-p", type=click.FloatRange(0, 1), help="1 is off."),
-    click.option("--min-p", type=click.FloatRange(0, 1), help="0 is off."),
-    click.option("--repeat-penalty", type=click.FloatRange(min=0, min_open=True), help="1 is off."),
-    click.option(
-        "--seed",
-        type=click.IntRange(0, 2**32 - 2),
-        help="Repeats a reply, if the chat so far and the RAM are the same too.",
-    ),
+)
+SYSTEM = (click.option("-s", "--system", metavar="TEXT", help="System prompt; empty for none."),)
+_USUAL = Sampling()
+_SAMPLING_HELP = {
+    "temperature": f"0 is greedy; by default {_USUAL.temperature}.",
+    "top_k": f"0 is off; by default {_USUAL.top_k}.",
+    "top_p": f"1 is off; by default {_USUAL.top_p}.",
+    "min_p": f"0 is off; by default {_USUAL.min_p}.",
+    "repeat_penalty": f"1 is off; by default {_USUAL.repeat_penalty}.",
+    "seed": "Repeats a reply, if the chat so far and the RAM are the same too.",
+}
+#: How the next token is chosen.
+SAMPLING = tuple(
+    click.option(f"--{name.replace('_', '-')}", type=limits(Sampling, name), help=text)
+    for name, text in _SAMPLING_HELP.items()
 )
 
 
-def settings_flags(command: _Command) -> _Command:
-    """Give ``command`` the flags above; it gets them merged, as ``settings: Settings``."""
+def flags(*groups: tuple[_Flag, ...]) -> Callable[[_Command], _Command]:
+    """Give a command these flags; it gets them merged, as ``settings: Settings``."""
 
-    @functools.wraps(command)
-    def with_settings(**flags: Any) -> Any:
-        settings = config.load()
-        sampling = _lay_over(settings.sampling, flags)
-        if flags.get("system") is not None:  # asked for, so it goes before a persona
-            settings = msgspec.structs.replace(settings, persona=None)
-        settings = _lay_over(settings, flags)
-        return command(settings=msgspec.structs.replace(settings, sampling=sampling), **flags)
+    def give(command: _Command) -> _Command:
+        @functools.wraps(command)
+        def with_settings(**given: Any) -> Any:
+            settings = config.load()
+            sampling = check(_lay_over(settings.sampling, given))  # "nan" is in each range
+            if given.get("system") is not None:  # asked for, so it goes before a persona
+                settings = msgspec.structs.replace(settings, persona=None)
+            settings = _lay_over(settings, given)
+            return command(settings=msgspec.structs.replace(settings, sampling=sampling), **given)
 
-    for flag in reversed(_FLAGS):
-        with_settings = flag(with_settings)
-    return with_settings
+        flagged: _Command = with_settings
+        for flag in reversed([flag for group in groups for flag in group]):
+            flagged = flag(flagged)
+        return flagged
+
+    return give
+
+
+#: All of them, for commands in which somebody converses with a model.
+settings_flags = flags(MODEL, SYSTEM, LOAD, SAMPLING)
 
 
 def _lay_over(record: _Record, flags: dict[str, Any]) -> _Record:

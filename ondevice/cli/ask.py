@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import stat
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -12,7 +10,8 @@ import click
 import msgspec
 
 from ondevice.choice import choose
-from ondevice.cli._options import settings_flags
+from ondevice.cli._input import argument, piped, small_file
+from ondevice.cli._options import limits, settings_flags
 from ondevice.config import Settings
 from ondevice.engine import AnyEngine, EngineLike
 from ondevice.engine.messages import (
@@ -27,7 +26,7 @@ from ondevice.engine.messages import (
     Turn,
 )
 from ondevice.errors import UsageError
-from ondevice.terminal import printable
+from ondevice.terminal import printable, printable_json
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,7 +45,9 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 @click.command()
 @click.argument("question", nargs=-1)
 @settings_flags
-@click.option("--max-tokens", type=click.IntRange(min=1), help="End the answer after so many.")
+@click.option(
+    "--max-tokens", type=limits(Generate, "max_tokens"), help="End the answer after so many."
+)
 @click.option("--stop", multiple=True, metavar="TEXT", help="End before this text; repeatable.")
 @click.option("--grammar", type=click.Path(path_type=Path), help="A GBNF file the answer obeys.")
 @click.option("--schema", metavar="JSON|FILE", help="A JSON schema that the answer obeys.")
@@ -69,59 +70,65 @@ def command(
       git diff | ondevice ask "Write a commit message for this."
       ondevice ask --schema '{"type": "object"}' --json "Three facts about Ghent."
     """
-    if grammar and schema:
+    if grammar is not None and schema is not None:
         raise UsageError("Give a grammar or a schema, not both.")
+    if sys.stdout is None:
+        raise UsageError("There is nowhere to write the answer to: standard output is closed.")
+    system = argument(settings.system_prompt, "The system prompt")
     request = Generate(
-        turns=_turns(settings.system_prompt, " ".join(question)),
+        turns=_turns(system, argument(" ".join(question), "The question")),
         sampling=settings.sampling,
         max_tokens=max_tokens,
-        stop=stop,
-        grammar=_read(grammar) if grammar else None,
-        json_schema=_schema(schema) if schema else None,
+        stop=tuple(argument(text, "--stop") for text in stop),
+        grammar=_grammar(grammar) if grammar is not None else None,
+        json_schema=_schema(schema) if schema is not None else None,
         thinking=think,
     )
     with closing(AnyEngine()) as engine:
         choice = choose(settings)
         wanted = choice.request
         if choice.why:
-            click.echo(f"ondevice: {choice.why}", err=True)
+            _note(choice.why)
         loaded = engine.load(wanted)
         if wanted.is_remote:
-            click.echo(f"ondevice: the question goes to {loaded.name}.", err=True)
+            _note(f"the question goes to {loaded.name}.")
         if loaded.streamed_bytes or loaded.kv_type not in ("f16", settings.kv_type):
-            click.echo(f"ondevice: {loaded.plan}", err=True)
+            _note(loaded.plan)
         answer = _stream(engine, request, loaded, quiet=as_json)
     if as_json:
-        sys.stdout.write(msgspec.json.format(msgspec.json.encode(answer)).decode() + "\n")
+        click.echo(printable_json(msgspec.json.format(msgspec.json.encode(answer))))
     return 0
 
 
+def _note(text: str) -> None:
+    """Say something beside the answer. Names of models and servers are in it."""
+    click.echo(f"ondevice: {printable(text)}", err=True)
+
+
 def _turns(system: str, question: str) -> tuple[Turn, ...]:
-    piped = _piped()
-    text = f"{question}\n\n{piped}" if question and piped else question or piped
+    given = piped()
+    text = f"{question}\n\n{given}" if question and given else question or given
     if not text.strip():
         raise UsageError('Ask something: ondevice ask "…", or send text through a pipe.')
     return (*((Turn("system", system),) if system else ()), Turn("user", text))
 
 
-def _piped() -> str:
-    """What standard input holds if it is a pipe or a file, and not a terminal or /dev/null."""
-    try:
-        mode = os.fstat(sys.stdin.fileno()).st_mode
-    except (OSError, ValueError, AttributeError):
-        return ""
-    return sys.stdin.read().strip() if stat.S_ISFIFO(mode) or stat.S_ISREG(mode) else ""
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} cannot be read: {error}.") from error
+def _grammar(path: Path) -> str:
+    grammar = small_file(path)
+    if not grammar.strip():
+        raise UsageError(f"{path} is empty.")
+    return grammar
 
 
 def _schema(text: str) -> str:
-    return text if text.lstrip().startswith(("{", "[")) else _read(Path(text))
+    written = text.lstrip().startswith(("{", "["))
+    schema = argument(text, "The schema") if written else small_file(Path(text))
+    try:
+        msgspec.json.decode(schema)
+    except (msgspec.DecodeError, RecursionError) as error:
+        where = "The schema" if written else text
+        raise UsageError(f"{where} is no JSON: {error}.") from error
+    return schema
 
 
 def _stream(engine: EngineLike, request: Generate, loaded: Loaded, *, quiet: bool) -> Answer:
@@ -129,16 +136,21 @@ def _stream(engine: EngineLike, request: Generate, loaded: Loaded, *, quiet: boo
     notices: list[str] = []
     finished: Finished | None = None
     progress = sys.stderr.isatty() and not quiet
-    shown = printable if sys.stdout.isatty() else str
+    #: What a terminal would obey is left out where there is one; a file gets each character.
+    shown = {
+        "answer": printable if sys.stdout.isatty() else str,
+        "thinking": printable if sys.stderr.isatty() else str,
+    }
     for event in engine.generate(request):
         match event:
             case Chunk():
                 parts[event.part].append(event.text)
                 if not quiet:
-                    click.echo(shown(event.text), nl=False, err=event.part == "thinking")
+                    text = shown[event.part](event.text)
+                    click.echo(text, nl=False, err=event.part == "thinking")
             case Notice():
                 notices.append(event.text)
-                click.echo(f"ondevice: {event.text}", err=True)
+                _note(event.text)
             case PromptProgress() if progress:
                 done = event.done < event.total
                 line = f"\rReading the prompt: {event.done}/{event.total} tokens" if done else "\r"

@@ -9,6 +9,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Literal
@@ -17,7 +18,7 @@ import click
 import msgspec
 import psutil
 
-from ondevice import __version__, config, cores, fit, paths
+from ondevice import __version__, children, config, cores, fit, paths
 from ondevice.choice import choose
 from ondevice.config import Settings
 from ondevice.errors import (
@@ -31,7 +32,7 @@ from ondevice.ram import available, speeds
 from ondevice.ram.available import AvailableRam
 from ondevice.ram.planner import why
 from ondevice.ram.speeds import processor
-from ondevice.terminal import printable
+from ondevice.terminal import printable, printable_json
 from ondevice.weights import disk_speed
 
 _MARKS = {"fine": "✓", "note": "!", "broken": "✗"}
@@ -70,7 +71,7 @@ def command(as_json: bool) -> int:
                 click.echo(printable(f"{'':12} → {finding.mend}"))
     fine = all(finding.level != "broken" for finding in findings)
     if as_json:
-        click.echo(msgspec.json.encode({"fine": fine, "findings": findings}))
+        click.echo(printable_json(msgspec.json.encode({"fine": fine, "findings": findings})))
     return 0 if fine else 1
 
 
@@ -122,6 +123,13 @@ def _settings() -> Generator[Finding, None, Settings]:
         )
         return Settings()
     yield Finding(topic="settings", text=f"{file}{'' if file.exists() else ' (none: defaults)'}")
+    for name, meant in config.misspelt().items():
+        yield Finding(
+            topic="settings",
+            text=f"the environment variable {name} is no setting and does nothing",
+            level="note",
+            mend=f"If {meant} is meant, call it so.",
+        )
     return settings
 
 
@@ -133,7 +141,7 @@ def _folders() -> Iterator[Finding]:
         ("log", paths.log_dir()),
     ):
         existing = _existing(folder)
-        if existing.is_dir() and os.access(existing, os.W_OK | os.X_OK):
+        if _takes_files(existing):
             yield Finding(topic=name, text=str(folder))
         else:
             yield Finding(
@@ -150,6 +158,15 @@ def _folders() -> Iterator[Finding]:
                 level="note",
                 mend=f"chmod go-rwx '{path}'",
             )
+
+
+def _takes_files(folder: Path) -> bool:
+    """Whether files can be made there: tried, for to an administrator all looks permitted."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
 
 
 def _existing(path: Path) -> Path:
@@ -243,6 +260,7 @@ def _llama() -> Finding:
     try:
         done = subprocess.run(
             [sys.executable, "-c", _LOAD_LLAMA],
+            env=children.environment(),
             capture_output=True,
             text=True,
             timeout=_LOAD_LLAMA_S,

@@ -8,17 +8,17 @@ import click
 import msgspec
 
 from ondevice import fit, models
-from ondevice.cli._options import settings_flags
+from ondevice.cli._options import LOAD, flags
 from ondevice.cli.plan import machine_speeds
 from ondevice.config import Settings
 from ondevice.fit import Fit
 from ondevice.ram.available import AvailableRam
 from ondevice.ram.speeds import USUAL, Speeds
-from ondevice.terminal import printable
+from ondevice.terminal import printable, printable_json
 
 
 @click.command()
-@settings_flags
+@flags(LOAD)
 @click.option("--measure", is_flag=True, help="Measure this machine's speeds again, first.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(settings: Settings, measure: bool, as_json: bool) -> None:
@@ -32,7 +32,7 @@ def command(settings: Settings, measure: bool, as_json: bool) -> None:
     )
     if as_json:
         report = {"usable_bytes": ram.usable, "measured": speeds is not USUAL, "models": found}
-        click.echo(msgspec.json.encode(report))
+        click.echo(printable_json(msgspec.json.encode(report)))
         return
     click.echo(f"{ram.usable / 1e9:.1f} GB of RAM can be used ({ram.source}).\n")
     width = max(len(each.name) for each in found)

@@ -22,7 +22,7 @@ from ondevice.memory._recall import GATE
 from ondevice.memory._records import Kind, Status
 from ondevice.memory._transfer import export_salvaged
 from ondevice.store import Database, Salvage
-from ondevice.terminal import printable
+from ondevice.terminal import printable, printable_json
 
 _OTHER_KIND = "Of a folder, only text, Markdown and PDF files are read. Name the file to add it."
 _NAMED = 20  # files that are left out
@@ -394,4 +394,4 @@ def _plural(count: int, what: str) -> str:
 
 
 def _print_json(value: object) -> None:
-    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+    click.echo(printable_json(msgspec.json.format(msgspec.json.encode(value), indent=2)))

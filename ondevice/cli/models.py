@@ -17,7 +17,7 @@ from ondevice import config, models
 from ondevice.cli._options import complete_model
 from ondevice.errors import ModelNotFound, UsageError
 from ondevice.models import Facts, InstalledModel, PullProgress, Recipe
-from ondevice.terminal import printable
+from ondevice.terminal import printable, printable_json
 from ondevice.weights import gguf
 
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -299,4 +299,4 @@ def _size(n_bytes: int) -> str:
 
 
 def _print_json(value: object) -> None:
-    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+    click.echo(printable_json(msgspec.json.format(msgspec.json.encode(value), indent=2)))

@@ -6,17 +6,18 @@ from collections.abc import Sequence
 
 import click
 import msgspec
+from click.core import ParameterSource
 from msgspec.structs import replace
 
 from ondevice.choice import choose
-from ondevice.cli._options import complete_model, settings_flags
+from ondevice.cli._options import LOAD, MODEL, complete_model, flags
 from ondevice.config import Settings
 from ondevice.errors import UsageError
 from ondevice.fit import plan_of, usable_ram
 from ondevice.ram import speeds
 from ondevice.ram.available import AvailableRam
 from ondevice.ram.planner import Plan, why
-from ondevice.terminal import printable
+from ondevice.terminal import printable, printable_json
 
 _BAR = 60  # cells
 
@@ -71,7 +72,7 @@ class PlanReport(msgspec.Struct, frozen=True, kw_only=True):
 
 @click.command()
 @click.argument("name", metavar="[MODEL]", required=False, shell_complete=complete_model)
-@settings_flags
+@flags(MODEL, LOAD)
 @click.option("--measure", is_flag=True, help="Measure this machine's speeds again, first.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(settings: Settings, name: str | None, measure: bool, as_json: bool) -> None:
@@ -81,6 +82,9 @@ def command(settings: Settings, name: str | None, measure: bool, as_json: bool) 
       ondevice plan
       ondevice plan qwen3-4b --ram 2G
     """
+    source = click.get_current_context().get_parameter_source("model")
+    if name and source is ParameterSource.COMMANDLINE:
+        raise UsageError("Name the model once: as MODEL, or with -m.")
     measured = machine_speeds(measure)
     choice = choose(settings, name)
     if choice.model.place == "server":
@@ -91,7 +95,7 @@ def command(settings: Settings, name: str | None, measure: bool, as_json: bool) 
     chosen = plan_of(choice.model.path, settings, ram, measured)
     report = PlanReport.of(chosen, ram, settings.ctx, measured is not speeds.USUAL)
     if as_json:
-        click.echo(msgspec.json.encode(report))
+        click.echo(printable_json(msgspec.json.encode(report)))
         return
     for line in _lines(report):
         click.echo(printable(line))

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import queue
 import signal
-import subprocess
-import sys
-import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
+import time
+import weakref
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
-
-import msgspec
+from typing import Self
 
 from ondevice import errors, paths
+from ondevice.checking import check
+from ondevice.engine._process import WOKEN, EngineProcess
 from ondevice.engine.messages import (
     Answer,
     Cancel,
@@ -29,17 +29,14 @@ from ondevice.engine.messages import (
     Load,
     Loaded,
     Loading,
-    Record,
+    Notice,
     Resize,
-    Shutdown,
     Sizing,
-    decode_answer,
-    encode,
+    Statistics,
 )
-from ondevice.errors import EngineDied, EngineError, OndeviceError, UsageError
+from ondevice.errors import EngineDied, LoadCancelled, OndeviceError, UsageError
 
-_SHUTDOWN_S = 2.0  # after which a process that does not end is killed
-_LOG_LIMIT = 4_000_000  # bytes; a longer log is begun anew at start
+_OBEY_S = 2.0  # after which a process that does not obey a cancel is ended
 _SIGNALS = {
     "SIGKILL": "the operating system killed it, most likely because memory ran out",
     "SIGABRT": "llama.cpp gave up on an internal error",
@@ -47,24 +44,54 @@ _SIGNALS = {
     "SIGBUS": "the model file changed or vanished while it was in use, or its disk failed",
     "SIGILL": "this processor lacks an instruction that llama.cpp was built for",
 }
+#: What a process dies of by its own fault, and would again. (Windows has codes of its own.)
+_CRASHES = {"SIGABRT", "SIGSEGV", "SIGILL", "SIGFPE", "SIGTRAP", "SIGSYS"}
+
+
+class _Call:
+    """One use of the engine: from when somebody has it to when he lets go of it."""
+
+    def __init__(self) -> None:
+        self.number: int | None = None  # of the request under way
+        self.cancelled_at: float | None = None  # on the monotonic clock
+
+    def cancel(self) -> None:
+        self.cancelled_at = self.cancelled_at or time.monotonic()
+
+    def is_cancelled(self) -> bool:
+        return self.cancelled_at is not None
+
+    @property
+    def patience_s(self) -> float | None:
+        """Seconds in which an answer must come; None: it may take its time."""
+        if self.cancelled_at is None:
+            return None
+        return max(0.0, self.cancelled_at + _OBEY_S - time.monotonic())
 
 
 class Engine:
     """A model in a process of its own; see :class:`ondevice.engine.EngineLike`.
 
-    The process starts with the first load. Use as a context manager, or call :meth:`close`.
-    ``log`` is the file for what native code says; the default is ``engine.log`` in the log folder.
+    The process starts with the first load. Use as a context manager, or call :meth:`close`; an
+    engine that is forgotten, or whose program ends, ends its process as well. ``log`` is the file
+    for what native code says; the default is ``engine.log`` in the log folder.
+
+    Whatever way a request is left, be it an exception thrown into it or Ctrl+C, it is cancelled,
+    and the next one gets its own answers. A cancel that is not obeyed within two seconds ends the
+    process; the next request starts it again with the same model.
     """
 
     def __init__(self, log: Path | None = None) -> None:
         self._log = log or paths.log_dir() / "engine.log"
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: EngineProcess | None = None
         self._loaded: Loaded | None = None
-        self._load: Load | None = None  # what to load again after a crash
-        self._sizing: Sizing | None = None
-        self._heard: queue.SimpleQueue[Answer | None] = queue.SimpleQueue()  # None: it has ended
-        self._busy = threading.Lock()
-        self._writing = threading.Lock()
+        self._load: Load | None = None  # what to load again after a death
+        self._proven = False  # whether that model has completed a reply since it was loaded
+        self._refusal = "No model is loaded."
+        self._closed = False
+        self._numbers = itertools.count(1)
+        self._calls: dict[str, _Call] = {}  # "now": who has the engine
+        self._forgotten = weakref.finalize(self, lambda: None)
 
     def __enter__(self) -> Self:
         return self
@@ -83,175 +110,256 @@ class Engine:
 
     @property
     def sizing(self) -> Sizing | None:
-        return self._sizing
+        return process.sizing if (process := self._process) else None
 
     @property
     def pid(self) -> int | None:
-        return self._process.pid if self._process else None
+        return process.pid if (process := self._process) else None
 
     def load(self, request: Load, on_progress: Callable[[float], None] | None = None) -> Loaded:
-        with self._exclusive():
-            return self._do_load(request, on_progress)
+        request = check(request)
+        with self._call() as call:
+            self._load, self._refusal = None, "No model is loaded."
+            return self._do_load(call, request, on_progress)
 
     def generate(self, request: Generate) -> Generator[Event, None, None]:
-        with self._exclusive():
-            answers = self._ask(request)
-            try:
+        request = check(request)
+        with self._call() as call:
+            self._load_again(call)
+            # Closed at once: an exception may be held for long, and with it what it went through.
+            with contextlib.closing(self._ask(call, request)) as answers:
                 for answer in answers:
                     if isinstance(answer, Event):
                         yield answer
-            except GeneratorExit:
-                # The caller lost interest; the next request must not meet the rest of this reply.
-                self.cancel()
-                for _ in answers:
-                    pass
-                raise
 
     def embed(self, texts: Sequence[str]) -> Embedded:
         """A vector of length 1 for each text of at most 512 tokens."""
-        with self._exclusive():
-            for answer in self._ask(Embed(texts=tuple(texts))):
-                if isinstance(answer, Embedded):
-                    return answer
+        request = check(Embed(texts=texts if isinstance(texts, str) else tuple(texts)))  # type: ignore[arg-type]
+        with self._call() as call:
+            self._load_again(call)
+            with contextlib.closing(self._ask(call, request)) as answers:
+                for answer in answers:
+                    if isinstance(answer, Embedded):
+                        return answer
         raise AssertionError("the answers end with Embedded or an error")
 
     def resize(self, budget: int | None) -> None:
-        if self._process is not None:
-            self._send(Resize(budget=budget))
+        request = check(Resize(budget=budget))
+        if (process := self._process) is not None:
+            process.send(request)
 
     def cancel(self) -> None:
-        with contextlib.suppress(EngineDied):
-            self._send(Cancel())
+        if (call := self._calls.get("now")) is not None:
+            call.cancel()
+            if (process := self._process) is not None:
+                if (number := call.number) is not None:
+                    process.send(Cancel(), number)
+                process.wake()
 
     def close(self) -> None:
+        self._closed = True
         process, self._process, self._loaded = self._process, None, None
-        if process is None:
-            return
-        with contextlib.suppress(OSError):
-            _pipe(process.stdin).write(encode(Shutdown()))
-            _pipe(process.stdin).close()
-        try:
-            process.wait(_SHUTDOWN_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        _pipe(process.stdout).close()
+        if process is not None:
+            process.close()
 
     # --------------------------------------------------------------------- internals
 
     @contextlib.contextmanager
-    def _exclusive(self) -> Generator[None, None, None]:
-        if not self._busy.acquire(blocking=False):
-            raise UsageError("The engine is busy with another request.")
+    def _call(self) -> Generator[_Call, None, None]:
+        if self._closed:
+            raise UsageError("The engine is closed.")
+        call = _Call()
         try:
-            yield
+            # Not a lock: Ctrl+C right after one was taken would leave it taken.
+            if self._calls.setdefault("now", call) is not call:
+                raise UsageError("The engine is busy with another request.")
+            yield call
         finally:
-            self._busy.release()
+            if "now" in self._calls and self._calls["now"] is call:
+                del self._calls["now"]
 
-    def _ask(self, request: Generate | Embed) -> Iterator[Answer]:
-        if self._process is None:
+    def _load_again(self, call: _Call) -> None:
+        """Have the model there again that has gone with its process, or in a cancelled load."""
+        if self._loaded is None or self._process is None:
             if self._load is None:
-                raise UsageError("No model is loaded.")
-            self._do_load(self._load, None)
-        self._send(request)
-        return self._answers()
+                raise UsageError(self._refusal)
+            self._do_load(call, self._load, None)
 
-    def _do_load(self, request: Load, on_progress: Callable[[float], None] | None) -> Loaded:
-        self._loaded = self._sizing = None
+    def _do_load(
+        self, call: _Call, request: Load, on_progress: Callable[[float], None] | None
+    ) -> Loaded:
+        self._loaded = None
+        self._proven = False
         if self._process is None:
             self._start()
-        self._send(request)
-        for answer in self._answers():
-            if isinstance(answer, Loading) and on_progress:
-                on_progress(answer.fraction)
-            elif isinstance(answer, Loaded):
-                self._loaded, self._load = answer, request
-        assert self._loaded is not None
-        return self._loaded
+        with contextlib.closing(self._ask(call, request)) as answers:
+            for answer in answers:
+                if isinstance(answer, Loading) and on_progress:
+                    on_progress(answer.fraction)
+                elif isinstance(answer, Loaded):
+                    self._loaded, self._load = answer, request
+                    return answer
+        raise AssertionError("the answers end with Loaded or an error")
 
     def _start(self) -> None:
-        paths.ensure_private(self._log.parent)
-        grown = self._log.exists() and self._log.stat().st_size > _LOG_LIMIT
-        flags = os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if grown else os.O_APPEND)
-        log = os.open(self._log, flags, 0o600)
+        self._process = process = EngineProcess(self._log)
+        self._forgotten.detach()
+        self._forgotten = weakref.finalize(self, process.end)
         try:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "ondevice.engine._worker"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                # An abort would have gdb, where there is one, describe itself at length.
-                env={**os.environ, "GGML_NO_BACKTRACE": "1"},
-                # Ctrl+C in the terminal is for the app, which then cancels.
-                start_new_session=True,
-                creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
-            )
-        except OSError as error:
-            raise EngineError(f"The engine process cannot be started: {error}.") from error
-        finally:
-            os.close(log)
-        self._heard = queue.SimpleQueue()
-        listening = (_pipe(self._process.stdout), self._heard)
-        threading.Thread(target=self._listen, args=listening, name="engine", daemon=True).start()
+            process.start()
+        except BaseException:
+            self._end(process)
+            raise
 
-    def _listen(self, answers: IO[bytes], heard: queue.SimpleQueue[Answer | None]) -> None:
-        """Take down what the process says, until it has ended; some of it comes unasked."""
-        with contextlib.suppress(msgspec.MsgspecError, ValueError):
-            for line in answers:
-                answer = decode_answer(line)
-                if isinstance(answer, Sizing):
-                    self._sizing = answer
-                else:
-                    heard.put(answer)
-        heard.put(None)
+    def _end(self, process: EngineProcess) -> int | None:
+        """End a process that is of no more use; returns its exit code."""
+        if self._process is process:
+            self._process = None
+        self._loaded = None
+        return process.end()
 
-    def _send(self, record: Record) -> None:
-        process = self._process
-        if process is None:
-            raise EngineDied("The engine is not running.")
-        try:
-            with self._writing:
-                _pipe(process.stdin).write(encode(record))
-                _pipe(process.stdin).flush()
-        except (OSError, ValueError):
-            # Whoever reads the answers meets the end of the stream and says why.
-            return
-
-    def _answers(self) -> Iterator[Answer]:
+    def _ask(
+        self, call: _Call, request: Load | Generate | Embed
+    ) -> Generator[Answer, None, None]:
         """The answers to one request, up to and with the one that completes it.
 
-        Raises what a ``Failed`` carries, or :class:`EngineDied`.
+        Raises what a ``Failed`` carries, :class:`EngineDied`, and :class:`LoadCancelled`.
         """
         process = self._process
-        assert process is not None
-        while (answer := self._heard.get()) is not None:
-            if isinstance(answer, Failed):
-                raise errors.BY_NAME.get(answer.error, OndeviceError)(answer.message)
-            yield answer
-            if isinstance(answer, Loaded | Finished | Embedded):
+        if process is None:
+            raise EngineDied("The engine was closed.")
+        complete = False
+        try:
+            call.number = number = next(self._numbers)
+            if not call.is_cancelled():
+                process.send(request, number)
+                if call.is_cancelled():  # it may have overtaken the request
+                    process.send(Cancel(), number)
+            else:
+                complete = True
+                yield from _cancelled(request, self._loaded)
                 return
-        raise self._died(process)
+            while not complete:
+                try:
+                    answer = self._hear(process, call)
+                except queue.Empty:
+                    complete = True
+                    self._end(process)
+                    told = "The engine did not stop when it was asked to, so it was ended. "
+                    yield Notice(text=f"{told}It starts again with the next message.")
+                    yield from _cancelled(request, self._loaded)
+                    return
+                if answer is None:
+                    complete = True
+                    raise self._died(process, request)
+                if isinstance(answer, Failed):
+                    complete = True
+                    raise errors.BY_NAME.get(answer.error, OndeviceError)(answer.message)
+                if isinstance(answer, Loaded | Finished | Embedded):
+                    complete = True
+                    self._proven = not isinstance(answer, Loaded)
+                yield answer
+        finally:
+            if not complete:
+                self._give_up(process, call)
+            call.number = None
 
-    def _died(self, process: subprocess.Popen[bytes]) -> EngineDied:
-        closed_by_us = self._process is None
-        self._process = self._loaded = self._sizing = None
-        process.kill()
-        code = process.wait()
-        for pipe in (process.stdin, process.stdout):
-            with contextlib.suppress(OSError):
-                _pipe(pipe).close()
+    def _hear(self, process: EngineProcess, call: _Call) -> Answer | None:
+        """The next answer to the request under way; None: the process has ended.
+
+        Raises :class:`queue.Empty` when a cancel was not obeyed.
+        """
+        while True:
+            number, answer = process.hear(call.patience_s)
+            if number != WOKEN and (answer is None or number == call.number):
+                return answer
+
+    def _give_up(self, process: EngineProcess, call: _Call) -> None:
+        """Nobody wants the rest of the answers: have the request end, or else the process."""
+        try:
+            call.cancel()
+            if call.number is not None:
+                process.send(Cancel(), call.number)
+            last = Loaded | Finished | Embedded | Failed | None
+            while not isinstance(self._hear(process, call), last):
+                pass
+        except queue.Empty:
+            self._end(process)
+        except BaseException:  # such as another Ctrl+C: there is no more time
+            self._end(process)
+            raise
+
+    def _died(self, process: EngineProcess, request: Load | Generate | Embed) -> EngineDied:
+        closed_by_us = self._closed
+        code = self._end(process)
         if closed_by_us:
             return EngineDied("The engine was closed.")
-        why = f"it ended with code {code}"
-        if code < 0:
-            name = signal.Signals(-code).name
-            why = _SIGNALS.get(name, f"it was ended by {name}")
+        name = _signal_name(code)
+        why = f"it was ended by {name}" if name else f"it ended with code {code}"
+        why = _SIGNALS.get(name or "", why)
+        details = f"Details are in {self._log}." if self._log.is_file() else ""
+        loading = isinstance(request, Load)
+        loaded = request if isinstance(request, Load) else self._load
+        file = Path(loaded.path).name if loaded else "the model"
+        ruled = isinstance(request, Generate) and (request.grammar or request.json_schema)
+        if name in _CRASHES and (loading or not (self._proven or ruled)):
+            # It would die of it again with each message.
+            when = f"while it loaded {file}" if loading else f"in the first reply of {file}"
+            self._load = None
+            self._refusal = (
+                f"No model is loaded: the engine died {when}. Choose another model, or load it "
+                "again yourself."
+            )
+            return EngineDied(
+                f"The engine died {when}: {why}. The file may be damaged, or of a kind that cannot "
+                "be run here. It is not loaded again by itself: choose another model. The "
+                f"conversation is kept. {details}".rstrip()
+            )
+        if self._load is None:
+            return EngineDied(
+                f"The engine stopped unexpectedly while it loaded {file}: {why}. The conversation "
+                f"is kept. Load it again, or choose another model. {details}".rstrip()
+            )
+        cause = " It may be the grammar or the schema." if ruled and name in _CRASHES else ""
         return EngineDied(
-            f"The engine stopped unexpectedly: {why}. The conversation is kept; the engine starts "
-            f"again with the next message. Details are in {self._log}."
+            f"The engine stopped unexpectedly: {why}.{cause} The conversation is kept; the engine "
+            f"starts again with the next message. {details}".rstrip()
         )
 
 
-def _pipe(stream: IO[bytes] | None) -> IO[bytes]:
-    assert stream is not None
-    return stream
+def _cancelled(
+    request: Load | Generate | Embed, loaded: Loaded | None
+) -> Generator[Answer, None, None]:
+    """How a request ends that was cancelled, where the process does not say so itself."""
+    match request:
+        case Load():
+            raise LoadCancelled
+        case Embed():
+            raise UsageError("Cancelled.")
+        case Generate():
+            yield Finished(
+                reason="cancelled",
+                statistics=Statistics(
+                    prompt_tokens=0,
+                    reused_tokens=0,
+                    prompt_ms=0.0,
+                    generated_tokens=0,
+                    generated_ms=0.0,
+                    context_tokens=0,
+                    n_ctx=loaded.n_ctx if loaded else 0,
+                    peak_ram_bytes=0,
+                    seed=request.sampling.seed or 0,
+                ),
+            )
+
+
+def _signal_name(code: int | None) -> str | None:
+    """The signal that a process with this exit code has died of."""
+    if os.name == "nt" and code is not None and code not in (0, 1):
+        return "SIGSEGV" if code == 0xC0000005 else "SIGABRT" if code == 3 else None
+    if code is None or code >= 0:
+        return None
+    try:
+        return signal.Signals(-code).name
+    except ValueError:  # the system has more of them than Python has names
+        return f"signal {-code}"

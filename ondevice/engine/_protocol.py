@@ -13,7 +13,7 @@ class EngineLike(Protocol):
 
     ``load`` and ``generate`` block; call them from a worker thread. ``resize``, ``cancel`` and
     ``close`` may be called from any other thread meanwhile. Errors are those of
-    :mod:`ondevice.errors`.
+    :mod:`ondevice.errors`; what cannot be asked is a :class:`UsageError` that names the field.
     """
 
     @property
@@ -34,8 +34,10 @@ class EngineLike(Protocol):
     def generate(self, request: Generate) -> Iterator[Event]:
         """The reply as a stream of events that ends with ``Finished``.
 
+        However the iteration is left, the reply is cancelled and the next one is its own.
+
         Raises :class:`EngineDied` when the process ended by itself; the next call starts it again
-        with the same model.
+        with the same model, unless it died of that model: then it says so.
         """
 
     def resize(self, budget: int | None) -> None:
@@ -45,7 +47,10 @@ class EngineLike(Protocol):
         """
 
     def cancel(self) -> None:
-        """End the load or reply under way; the stream then ends with reason "cancelled"."""
+        """End the load or reply under way; the stream then ends with reason "cancelled".
+
+        What does not obey within two seconds is ended, and starts again with the next call.
+        """
 
     def close(self) -> None:
-        """End the process."""
+        """End the process, for good."""

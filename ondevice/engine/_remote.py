@@ -18,6 +18,7 @@ import httpx2
 import msgspec
 
 from ondevice import network
+from ondevice.checking import check
 from ondevice.engine._reply_text import ReplyText
 from ondevice.engine.messages import (
     Chunk,
@@ -129,6 +130,7 @@ class RemoteEngine:
 
         Raises :class:`EngineError` if it does not answer and :class:`ModelNotFound`.
         """
+        request = check(request)
         self.close()
         started = time.perf_counter()
         url, self._client = _client(request.path, self._api_key)
@@ -150,6 +152,7 @@ class RemoteEngine:
         return self._loaded
 
     def generate(self, request: Generate) -> Generator[Event, None, None]:
+        request = check(request)
         client = self._client
         if client is None:
             raise UsageError("No model is loaded.")

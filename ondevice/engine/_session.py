@@ -32,6 +32,7 @@ from ondevice.llama import (
     Context,
     EvalHook,
     Grammar,
+    Interrupted,
     Model,
     Sampler,
     SchemaVocabulary,
@@ -122,7 +123,10 @@ class Session:
                 )
             if cancel.is_set():
                 raise UsageError("Cancelled.")
-            vectors.append(tuple(self._embedder.embed(tokens).tolist()))
+            try:
+                vectors.append(tuple(self._embedder.embed(tokens).tolist()))
+            except Interrupted:
+                raise UsageError("Cancelled.") from None
             total += len(tokens)
         self._check_files()
         return Embedded(vectors=tuple(vectors), tokens=total)
@@ -196,7 +200,10 @@ class Session:
             elif drawn:
                 continue
             elif len(context.tokens) < context.n_ctx:
-                drawn = self._next(token, sampler)
+                try:
+                    drawn = self._next(token, sampler)
+                except Interrupted:
+                    reason = "cancelled"
             else:
                 # The context is full in mid-reply: older turns make room, or the reply ends.
                 try:
@@ -258,7 +265,10 @@ class Session:
         new = tokens[len(context.tokens) :]
         for at in range(0, len(new), context.batch_tokens):
             self._settle()
-            if not context.decode(new[at : at + context.batch_tokens], cancel):
+            try:
+                if not context.decode(new[at : at + context.batch_tokens], cancel):
+                    return False
+            except Interrupted:
                 return False
             if len(new) > context.batch_tokens:
                 yield PromptProgress(done=min(at + context.batch_tokens, len(new)), total=len(new))

@@ -7,8 +7,10 @@ code prints goes to the log file, which is the process's standard error.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import queue
+import signal
 import sys
 import threading
 import time
@@ -22,6 +24,8 @@ from ondevice.engine._holding import Holding, hold
 from ondevice.engine._session import Session
 from ondevice.engine._sizing import FixedWeights, Sizer, StackWeights, Weights, WindowWeights
 from ondevice.engine.messages import (
+    UNASKED,
+    BrokenLine,
     Cancel,
     Embed,
     Expected,
@@ -31,23 +35,25 @@ from ondevice.engine.messages import (
     Loaded,
     Loading,
     Record,
-    Request,
     Resize,
     Shutdown,
     Sizing,
     decode_request,
     encode,
 )
-from ondevice.errors import OndeviceError, UsageError
+from ondevice.errors import LoadCancelled, OndeviceError, UsageError
 from ondevice.stack import Stack
 from ondevice.weights.window import Window
 
+_PR_SET_PDEATHSIG = 1  # of Linux's prctl(2)
+_INTERRUPT_S = 0.5  # after which a cancel does not wait for the end of a token
 _OOM_SCORE_ADJ = "800"  # of 1000: when memory runs out, the engine goes and the app stays
 
 
 class _Job(NamedTuple):
     request: Load | Generate | Embed | Resize
-    cancel: threading.Event
+    number: int = UNASKED
+    cancel: threading.Event = threading.Event()  # one that nobody sets
 
 
 class Worker:
@@ -61,61 +67,96 @@ class Worker:
         self._session: Session | None = None
         self._sizer: Sizer | None = None
         self._sending = threading.Lock()
+        self._interrupting = threading.Lock()
+        self._job: _Job | None = None  # the one that is being done, or was last
         self._waiting = llama.Waiting()
 
     def run(self) -> None:
-        """Work until Shutdown or until the app is gone."""
+        """Work until Shutdown or until the app is gone; either ends the process."""
         threading.Thread(target=self._listen, name="listen", daemon=True).start()
         while True:
             job = self._jobs.get()
+            with self._interrupting:
+                self._job = job
+                llama.interrupt(False)
             try:
                 match job.request:
                     case Load():
-                        self._send(self._load(job.request, job.cancel))
+                        self._send(self._load(job), job.number)
                     case Generate():
                         with self._waiting:
                             for event in self._loaded_session.reply(job.request, job.cancel):
-                                self._send(event)
+                                self._send(event, job.number)
                     case Embed():
                         with self._waiting:
                             done = self._loaded_session.embed(job.request.texts, job.cancel)
-                        self._send(done)
+                        self._send(done, job.number)
                     case Resize():  # it has been seen; now is the time for it
                         self._settle()
             except OndeviceError as error:
-                self._send(Failed(error=type(error).__name__, message=str(error)))
+                self._send(Failed(error=type(error).__name__, message=str(error)), job.number)
+            except llama.Interrupted:
+                self._send(Failed(error="LoadCancelled", message=str(LoadCancelled())), job.number)
+            except BrokenPipeError:
+                return  # the app is gone
             except Exception as error:
                 traceback.print_exc()
                 what = f"The engine met an error of its own: {error!r}. Its log says more."
-                self._send(Failed(error="EngineError", message=what))
+                self._send(Failed(error="EngineError", message=what), job.number)
 
     def _listen(self) -> None:
-        cancel = threading.Event()
-        for line in self._requests:
-            request: Request = decode_request(line)
-            match request:
-                case Cancel():
-                    cancel.set()
-                case Resize():
-                    if (sizer := self._sizer) is not None:
-                        sizer.resize(request.budget)
-                case Shutdown():
-                    break
-                case _:
-                    cancel = threading.Event()
-                    self._jobs.put(_Job(request, cancel))
-        # The main thread may be deep in native code, and nothing here needs to be saved.
-        os._exit(0)
+        under_way = _Job(Resize(budget=None))
+        try:
+            for line in self._requests:
+                try:
+                    number, request = decode_request(line)
+                except BrokenLine as error:
+                    what = f"The engine does not understand what it was asked: {error}."
+                    self._send(Failed(error="UsageError", message=what), error.number)
+                    continue
+                match request:
+                    case Cancel():
+                        if number == under_way.number:
+                            under_way.cancel.set()
+                            late = threading.Timer(_INTERRUPT_S, self._interrupt, [under_way])
+                            late.daemon = True
+                            late.start()
+                    case Resize():
+                        if (sizer := self._sizer) is not None:
+                            sizer.resize(request.budget)
+                    case Shutdown():
+                        break
+                    case _:
+                        under_way = _Job(request, number, threading.Event())
+                        self._jobs.put(under_way)
+        finally:
+            # The main thread may be deep in native code, and nothing here needs to be saved.
+            os._exit(0)
 
-    def _send(self, record: Record) -> None:
+    def _interrupt(self, job: _Job) -> None:
+        """End what is being computed if it is still for this job.
+
+        Between two tokens a cancel costs nothing. In the middle of one, recurrent models lose what
+        they have read, so this comes only when a token takes long.
+        """
+        with self._interrupting:
+            if self._job is job:
+                llama.interrupt(True)
+
+    def _send(self, record: Record, number: int = UNASKED) -> None:
+        line = encode(record, number)
         with self._sending:
-            self._answers.write(encode(record))
+            self._answers.write(line)
             self._answers.flush()
 
-    def _load(self, request: Load, cancel: threading.Event) -> Loaded:
+    def _load(self, job: _Job) -> Loaded:
+        request = job.request
+        assert isinstance(request, Load)
         started = time.perf_counter()
         self._unload()
-        self._holding = held = hold(request, lambda f: self._send(Loading(fraction=f)), cancel)
+        self._holding = held = hold(
+            request, lambda f: self._send(Loading(fraction=f), job.number), job.cancel
+        )
         self._session = Session(
             held.model,
             held.context,
@@ -169,7 +210,7 @@ class Worker:
     def _wake(self) -> None:
         """Have the main thread settle, should it be waiting for a job."""
         if self._jobs.empty():
-            self._jobs.put(_Job(Resize(budget=None), threading.Event()))
+            self._jobs.put(_Job(Resize(budget=None)))
 
     def _unload(self) -> None:
         if self._sizer is not None:
@@ -203,10 +244,43 @@ def main() -> None:
     # Native code may print; only records may reach the pipe.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
+    _end_with_parent()
+    _leave_no_core()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # it ends, and not with a Python error
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE_ADJ)
-    llama.start(sys.stderr)
-    Worker(sys.stdin.buffer, answers).run()
+    try:
+        llama.start(sys.stderr)
+        Worker(sys.stdin.buffer, answers).run()
+    except BaseException:
+        traceback.print_exc()
+        raise
+    finally:
+        sys.stderr.flush()
+        os._exit(1)  # not in good order: the listening thread holds standard input
+
+
+def _end_with_parent() -> None:
+    """Have Linux kill this process once the thread that started it is gone.
+
+    The listening thread sees the end of its input, but not while this process is stopped, or while
+    one piece of Python's own C code takes for ever. What started us keeps its thread.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _leave_no_core() -> None:
+    """No crash may write memory, and with it the conversation, to the disk."""
+    if sys.platform != "win32":
+        import resource  # noqa: PLC0415 - only there where there are core dumps
+
+        # Linux gives a core to a program whatever the limit, unless it is 1 (see core(5) and
+        # fs/coredump.c), which is also too little for a file.
+        hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
+        least = min(1, hard) if hard != resource.RLIM_INFINITY else 1
+        resource.setrlimit(resource.RLIMIT_CORE, (least, least))
 
 
 if __name__ == "__main__":

@@ -1,21 +1,36 @@
 """The typed records that cross the pipe between the app and the engine process.
 
-One record is one line of JSON. Weights and logits never cross. The first group is what the app
-asks, the second what the engine answers; a generation's answer is a stream of events that ends
-with :class:`Finished` or :class:`Failed`.
+One line of JSON is a number and a record: ``[7,{"type":"Generate",…}]``. Requests are numbered
+from 1 on; their answers, and what cancels them, carry their number; what comes unasked carries 0.
+Weights and logits never cross. The first group is what the app asks, the second what the engine
+answers; a generation's answer is a stream of events that ends with :class:`Finished` or
+:class:`Failed`.
+
+The types say what a field takes, ranges included. They are checked where a record comes out of
+JSON, settings or flags, and by :func:`ondevice.checking.check`; not where Python makes one.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+import json
+import os
+import re
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
+
+from ondevice.errors import UsageError
 
 Role = Literal["system", "user", "assistant"]
 FinishReason = Literal["stop", "length", "cancelled"]
 Preference = Literal["speed", "balanced", "exact"]
 URL_SCHEMES = ("http://", "https://")
 KVType = Literal["f16", "q8_0", "q4_0"]
+
+_INT32 = 2**31 - 1
+ContextTokens = Annotated[int, Meta(ge=16, le=_INT32)]
+Threads = Annotated[int, Meta(ge=1, le=512)]  # ggml takes no more
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -36,13 +51,14 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ``top_k`` 0, ``top_p`` 1, ``min_p`` 0 and ``repeat_penalty`` 1 switch a step off.
     """
 
-    temperature: float = 0.6
-    top_k: int = 40
-    top_p: float = 0.95
-    min_p: float = 0.05
-    repeat_penalty: float = 1.0
-    repeat_last_n: int = 64  # tokens that the repetition penalty looks back on
-    seed: int | None = None  # 0 … 2**32 - 2
+    temperature: Annotated[float, Meta(ge=0, le=100)] = 0.6
+    top_k: Annotated[int, Meta(ge=0, le=_INT32)] = 40
+    top_p: Annotated[float, Meta(ge=0, le=1)] = 0.95
+    min_p: Annotated[float, Meta(ge=0, le=1)] = 0.05
+    repeat_penalty: Annotated[float, Meta(gt=0, le=100)] = 1.0
+    #: Tokens that the repetition penalty looks back on.
+    repeat_last_n: Annotated[int, Meta(ge=0, le=_INT32)] = 64
+    seed: Annotated[int, Meta(ge=0, le=2**32 - 2)] | None = None
 
 
 # ------------------------------------------------------------------ the app asks
@@ -51,13 +67,21 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class Load(Record, frozen=True, kw_only=True):
     """Load a model, in place of the one loaded before."""
 
-    path: str  # the GGUF file, the first part of a split one; or a server's URL
-    n_ctx: int | None = None  # tokens; None: at most 4096, what fits well
+    #: The GGUF file, the first part of a split one; or a server's URL. A ``Path`` does as well.
+    path: str
+    n_ctx: ContextTokens | None = None  # None: at most 4096, what fits well
     kv_type: KVType | None = None  # None: f16 unless room is short
     prefer: Preference = "balanced"  # when not everything can be had
-    n_threads: int | None = None  # None: the physical cores that may be used
-    ram: int | None = None  # bytes that may be used at most; None: what is available
+    n_threads: Threads | None = None  # None: the physical cores that may be used
+    #: Bytes that may be used at most; None: what is available.
+    ram: Annotated[int, Meta(ge=1, le=2**60)] | None = None
     drafter: str | None = None  # a smaller GGUF file of the same vocabulary, to draft for a window
+
+    def __post_init__(self) -> None:
+        for name in ("path", "drafter"):
+            path: object = getattr(self, name)
+            if isinstance(path, os.PathLike):
+                msgspec.structs.force_setattr(self, name, os.fspath(path))
 
     @property
     def is_remote(self) -> bool:
@@ -70,12 +94,23 @@ class Generate(Record, frozen=True, kw_only=True):
 
     turns: tuple[Turn, ...]
     sampling: Sampling = Sampling()
-    max_tokens: int | None = None  # None: until the model stops or the context is full
+    #: None: until the model stops or the context is full.
+    max_tokens: Annotated[int, Meta(ge=1, le=_INT32)] | None = None
     stop: tuple[str, ...] = ()  # the reply ends before the first of these strings
     grammar: str | None = None  # GBNF
-    json_schema: str | None = None  # JSON text of a schema; excludes ``grammar``
+    #: JSON text of a schema, or the schema itself; excludes ``grammar``.
+    json_schema: str | None = None
     thinking: bool | None = None  # None: the template's default, for models that can think or not
     whole: bool = False  # too long a conversation is refused; else its oldest messages are left out
+
+    def __post_init__(self) -> None:
+        schema: object = self.json_schema
+        if isinstance(schema, dict):
+            try:
+                text = json.dumps(schema)
+            except (TypeError, ValueError, RecursionError) as error:
+                raise UsageError(f"The schema cannot be written as JSON: {error}.") from error
+            msgspec.structs.force_setattr(self, "json_schema", text)
 
 
 class Embed(Record, frozen=True, kw_only=True):
@@ -87,7 +122,8 @@ class Embed(Record, frozen=True, kw_only=True):
 class Resize(Record, frozen=True, kw_only=True):
     """Have the weights take another amount of RAM, also while a reply is under way."""
 
-    budget: int | None  # bytes; None: as much as there is room for, which changes with time
+    #: Bytes; None: as much as there is room for, which changes with time.
+    budget: Annotated[int, Meta(ge=0, le=2**60)] | None
 
 
 class Cancel(Record, frozen=True, kw_only=True):
@@ -239,21 +275,41 @@ Request = Load | Generate | Embed | Resize | Cancel | Shutdown
 Event = PromptProgress | Notice | Chunk | Finished
 Answer = Loading | Loaded | Sizing | Event | Embedded | Failed
 
+UNASKED = 0  # the number of what answers no request
+
 _encoder = msgspec.json.Encoder()
-_request_decoder: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)
-_answer_decoder: msgspec.json.Decoder[Answer] = msgspec.json.Decoder(Answer)
+_request_decoder: msgspec.json.Decoder[tuple[int, Request]] = msgspec.json.Decoder(
+    tuple[int, Request]
+)
+_answer_decoder: msgspec.json.Decoder[tuple[int, Answer]] = msgspec.json.Decoder(tuple[int, Answer])
+_NUMBER = re.compile(rb"\[(\d{1,18}),")
 
 
-def encode(record: Record) -> bytes:
+class BrokenLine(Exception):
+    """A line that holds no record. ``number`` is its request's, as far as that can be told."""
+
+    def __init__(self, line: bytes, error: Exception) -> None:
+        super().__init__(str(error))
+        match = _NUMBER.match(line)
+        self.number = int(match[1]) if match else UNASKED
+
+
+def encode(record: Record, number: int = UNASKED) -> bytes:
     """One line of JSON, newline included."""
-    return _encoder.encode(record) + b"\n"
+    return _encoder.encode((number, record)) + b"\n"
 
 
-def decode_request(line: bytes) -> Request:
-    """The record in ``line``. Raises :class:`msgspec.DecodeError` for anything else."""
-    return _request_decoder.decode(line)
+def decode_request(line: bytes) -> tuple[int, Request]:
+    """The number and the record in ``line``. Raises :class:`BrokenLine` for anything else."""
+    try:
+        return _request_decoder.decode(line)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise BrokenLine(line, error) from error
 
 
-def decode_answer(line: bytes) -> Answer:
-    """The record in ``line``. Raises :class:`msgspec.DecodeError` for anything else."""
-    return _answer_decoder.decode(line)
+def decode_answer(line: bytes) -> tuple[int, Answer]:
+    """The number and the record in ``line``. Raises :class:`BrokenLine` for anything else."""
+    try:
+        return _answer_decoder.decode(line)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise BrokenLine(line, error) from error

@@ -1,7 +1,7 @@
 """A thin layer on llama.cpp: model, context, sampling, chat template. ctypes stays in here."""
 
 from ondevice.llama._constraint import Constraint, Grammar, SchemaVocabulary
-from ondevice.llama._context import Context
+from ondevice.llama._context import Context, Interrupted, interrupt
 from ondevice.llama._eval_hook import Actions, EvalHook, NodeHandler
 from ondevice.llama._ggml import OP_CUSTOM, OP_MUL_MAT, OP_NONE, Tensor
 from ondevice.llama._hollow import HollowHeader
@@ -29,6 +29,7 @@ __all__ = [
     "EvalHook",
     "Grammar",
     "HollowHeader",
+    "Interrupted",
     "Model",
     "NodeHandler",
     "Planes",
@@ -40,6 +41,7 @@ __all__ = [
     "checksum",
     "dequantize",
     "encode",
+    "interrupt",
     "multiply_rows",
     "scratch",
     "should_sleep",

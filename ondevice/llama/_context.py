@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,23 @@ from ondevice.llama._model import Model
 _GGML_TYPES = {"f16": 1, "q8_0": 8, "q4_0": 2}  # enum ggml_type
 _POOLING_MEAN = 1  # enum llama_pooling_type
 _ABORTED = 2  # llama_decode's answer after the abort callback said so
+
+#: Text that is empty until :func:`interrupt`. llama.cpp asks at each node of a graph whether to go
+#: on, a thousand times a token, which from Python costs some percent. So it asks C: ``strlen`` of
+#: this text is 0, "go on", or 1. All contexts look at it, for the process does one thing at a time.
+_interrupted = ctypes.create_string_buffer(2)
+_strlen = ctypes.cast(
+    ctypes.CDLL("msvcrt" if os.name == "nt" else None).strlen, llama_cpp.ggml_abort_callback
+)
+
+
+class Interrupted(Exception):
+    """A computation was ended by :func:`interrupt`."""
+
+
+def interrupt(now: bool) -> None:
+    """Have what is being computed end, and all that is begun, until this is taken back."""
+    _interrupted.value = b"\1" if now else b""
 
 #: Positions of one batch that may have logits. llama.cpp sizes its compute buffer by it, and by
 #: the whole batch if not told: 515 instead of 26 MiB for a vocabulary of 262,144.
@@ -79,6 +97,7 @@ class Context:
                 f"A context of {n_ctx} tokens for {self.model.path.name} cannot be made: "
                 f"{_log.last_error() or 'no reason given'}. Try a smaller one with --ctx."
             )
+        llama_cpp.llama_set_abort_callback(self._handle, _strlen, _interrupted)
         self._memory = llama_cpp.llama_get_memory(self._handle)
         self.n_ctx: int = llama_cpp.llama_n_ctx(self._handle)
         self.kv_bytes = _log.buffer_bytes("KV", "RS")
@@ -133,8 +152,9 @@ class Context:
         ``cancel`` ends a batch of more than one token between two nodes of the graph; the answer
         is then False and the sequence as it was, or empty.
 
-        Raises :class:`NativeError` when llama.cpp fails, and what the actions of the eval hook
-        raise; the sequence is then as it was, or empty unless the context :attr:`can_go_back`.
+        Raises :class:`NativeError` when llama.cpp fails, :class:`Interrupted`, and what the actions
+        of the eval hook raise; the sequence is then as it was, or empty unless the context
+        :attr:`can_go_back`.
         """
         ids = (ctypes.c_int32 * len(batch))(*batch)
         wanted = (ctypes.c_int8 * len(batch))(*[0] * (len(batch) - n_outputs), *[1] * n_outputs)
@@ -155,6 +175,8 @@ class Context:
         self.truncate(len(self.tokens))
         if status == _ABORTED and cancel is not None and cancel.is_set():
             return False
+        if status == _ABORTED and _interrupted.value:
+            raise Interrupted
         raise NativeError(
             f"llama.cpp could not process {len(batch)} tokens (status {status}): "
             f"{_log.last_error() or 'no reason given'}."
@@ -185,8 +207,7 @@ class Context:
         try:
             yield
         finally:
-            none = llama_cpp.ggml_abort_callback()
-            llama_cpp.llama_set_abort_callback(self.handle, none, None)
+            llama_cpp.llama_set_abort_callback(self.handle, _strlen, _interrupted)
 
     @property
     def can_go_back(self) -> bool:

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ondevice import paths
+from ondevice import children, paths
 from ondevice.errors import NativeError
 from ondevice.llama._ggml import Tensor
 
@@ -253,9 +253,16 @@ def _library() -> Any:
     machine = f"{sys.platform} {platform.machine()} {_processor()}"
     told = b"".join(sources.values()) + machine.encode() + " ".join(_FLAGS).encode()
     path = paths.cache_dir() / f"planes-{hashlib.sha256(told).hexdigest()[:16]}.so"
-    if not path.exists():
-        _compile(sources, path)
-    library = ctypes.CDLL(str(path))
+    with tempfile.TemporaryDirectory() as instead:
+        if not path.exists():
+            try:
+                paths.ensure_private(path.parent)
+                if not os.access(path.parent, os.W_OK):
+                    raise PermissionError
+            except OSError:  # a home that may not be written to: it is compiled each time
+                path = Path(instead, path.name)
+            _compile(sources, path)
+        library = ctypes.CDLL(str(path))
     address, int64, int32 = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32
     library.planes_scratch.argtypes = (int64,)
     library.planes_scratch.restype = int64
@@ -298,7 +305,6 @@ def _compile(sources: Mapping[str, bytes], path: Path) -> None:
             "A stack needs a C compiler once, and there is none. "
             "Install gcc or clang, or use a model file that is no stack."
         )
-    paths.ensure_private(path.parent)
     try:
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
             for name, source in sources.items():
@@ -306,6 +312,8 @@ def _compile(sources: Mapping[str, bytes], path: Path) -> None:
             done = subprocess.run(
                 [compiler, *_FLAGS, _SOURCES[0], "-o", path.name, "-lm"],
                 cwd=folder,
+                stdin=subprocess.DEVNULL,
+                env=children.environment(),
                 capture_output=True,
                 text=True,
                 check=False,

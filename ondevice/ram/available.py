@@ -58,10 +58,12 @@ def parse_size(text: str) -> int:
     Raises :class:`UsageError` for anything else.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?|\.\d+)\s*(?:([KMGT])(I)?)?B?", text.strip().upper())
-    if not match:
-        raise UsageError(f'"{text}" is not a size. Write it like 1.5G or 800M.')
-    number, prefix, binary = match.groups()
-    return int(float(number) * (1024 if binary else 1000) ** ("KMGT".find(prefix or " ") + 1))
+    if match:
+        number, prefix, binary = match.groups()
+        size = float(number) * (1024 if binary else 1000) ** ("KMGT".find(prefix or " ") + 1)
+        if 1 <= size <= 2**60:
+            return int(size)
+    raise UsageError(f'"{text}" is not a size. Write it like 1.5G or 800M.')
 
 
 # ------------------------------------------------------------------ control groups

@@ -6,6 +6,7 @@ What was measured while other programs computed is only kept for a while.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import platform
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from ondevice import paths
+from ondevice import children, paths
 from ondevice.cores import default_threads
 from ondevice.errors import NativeError
 from ondevice.weights import disk_speed
@@ -96,7 +97,12 @@ def measure() -> Speeds:
     command = [sys.executable, "-m", "ondevice.llama._kernel_speed", str(_PROMPT), str(_ROUNDS)]
     try:
         done = subprocess.run(
-            [*command, *TYPES, PLANES_TYPE], capture_output=True, check=True, timeout=_PATIENCE_S
+            [*command, *TYPES, PLANES_TYPE],
+            stdin=subprocess.DEVNULL,
+            env=children.environment(),
+            capture_output=True,
+            check=True,
+            timeout=_PATIENCE_S,
         )
         decode, prefill, waited_share = msgspec.json.decode(done.stdout, type=_Measured)
     except (OSError, subprocess.SubprocessError, ValueError) as error:
@@ -106,10 +112,11 @@ def measure() -> Speeds:
     busy = waited_share > _BUSY_SHARE
     speeds = _faster(Speeds(_machine(), decode, prefill, _disk(), busy), known())
     file = _file()
-    paths.ensure_private(file.parent)
-    fresh = file.with_suffix(f".{os.getpid()}")
-    fresh.write_bytes(msgspec.json.encode(speeds))
-    fresh.replace(file)
+    with contextlib.suppress(OSError):  # where it cannot be kept, it is measured again
+        paths.ensure_private(file.parent)
+        fresh = file.with_suffix(f".{os.getpid()}")
+        fresh.write_bytes(msgspec.json.encode(speeds))
+        fresh.replace(file)
     return speeds
 
 

@@ -1,0 +1,14 @@
+"""What the programs that we start may see of our environment."""
+
+from __future__ import annotations
+
+import os
+
+#: The key of the private store and that of servers: nobody but us has use for them, least of all
+#: native code that reads files of unknown origin.
+_SECRETS = ("ONDEVICE_PASSPHRASE", "ONDEVICE_API_KEY")
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Our environment for a child, without our secrets and with ``more``."""
+    return {name: value for name, value in os.environ.items() if name not in _SECRETS} | more

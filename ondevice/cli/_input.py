@@ -1,0 +1,118 @@
+"""What comes to a command from outside: arguments, standard input and small files, all bounded."""
+
+from __future__ import annotations
+
+import codecs
+import os
+import select
+import stat
+import sys
+import time
+from pathlib import Path
+
+import click
+
+from ondevice.errors import UsageError
+
+_MOST_PIPED = 32_000_000  # bytes; a context of a million tokens holds about 5 MB
+_MOST_OF_FILE = 1_000_000  # bytes of a schema or a grammar
+_PATIENCE_S = 1.5  # without a word about what is waited for
+_LATE_S = 10.0  # after which a pipe that is given as a file has nothing to say
+_PIECE = 1 << 16  # bytes
+
+
+def argument(text: str, what: str) -> str:
+    """``text`` from the command line, its bytes that are no UTF-8 replaced, which is said."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return _decoded(os.fsencode(text), what)
+    return text
+
+
+def piped() -> str:
+    """What standard input holds, unless it is a terminal, /dev/null, or closed.
+
+    Raises :class:`UsageError` if it cannot be read, or is without end.
+    """
+    try:
+        number = sys.stdin.fileno()
+        is_terminal = sys.stdin.isatty()
+    except (OSError, ValueError, AttributeError):
+        return ""
+    if is_terminal or _is_nothing(number):
+        return ""
+    content = bytearray()
+    told = os.name != "posix"  # elsewhere one cannot look whether something has come
+    try:
+        while len(content) <= _MOST_PIPED:
+            if not told and not select.select([number], [], [], _PATIENCE_S)[0]:
+                told = True
+                click.echo(
+                    "ondevice: waiting for the end of standard input, which is read as well. "
+                    "Ctrl+C gives up; </dev/null stands for none.",
+                    err=True,
+                )
+            if not (piece := os.read(number, _PIECE)):
+                return _decoded(bytes(content), "Standard input").strip()
+            content += piece
+    except OSError as error:
+        raise UsageError(f"Standard input cannot be read: {error}.") from error
+    raise UsageError(
+        f"Standard input holds more than {_MOST_PIPED // 1_000_000} MB. No model reads that much."
+    )
+
+
+def small_file(path: Path) -> str:
+    """The text of a file or pipe of at most 1 MB.
+
+    Raises :class:`UsageError` for anything else, and for what is not UTF-8.
+    """
+    try:
+        number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        try:
+            content = _read(path, number)
+        finally:
+            os.close(number)
+        return content.decode("utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} cannot be read: {error}.") from error
+
+
+def _read(path: Path, number: int) -> bytes:
+    kind = os.fstat(number).st_mode
+    is_pipe = stat.S_ISFIFO(kind) or stat.S_ISSOCK(kind)
+    if not (stat.S_ISREG(kind) or is_pipe):
+        raise UsageError(f"{path} is a {'folder' if stat.S_ISDIR(kind) else 'device'}, not a file.")
+    content = bytearray()
+    end = time.monotonic() + _LATE_S
+    while len(content) <= _MOST_OF_FILE:
+        if is_pipe and not select.select([number], [], [], max(0, end - time.monotonic()))[0]:
+            raise UsageError(f"{path} is a pipe whose end does not come.")
+        if not (piece := os.read(number, _PIECE)):
+            return bytes(content)
+        content += piece
+    raise UsageError(f"{path} is larger than {_MOST_OF_FILE // 1_000_000} MB.")
+
+
+def _is_nothing(number: int) -> bool:
+    """Whether it is /dev/null."""
+    try:
+        return os.path.samestat(os.fstat(number), Path(os.devnull).stat())
+    except OSError:
+        return False
+
+
+def _decoded(content: bytes, what: str) -> str:
+    marked = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    encoding = "utf-16" if marked else "utf-8-sig"
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError:
+        text = content.decode(encoding, "replace")
+        click.echo(
+            f"ondevice: {what} is not UTF-8 throughout; what cannot be read is shown to the model "
+            "as \N{REPLACEMENT CHARACTER}.",
+            err=True,
+        )
+    return text.replace("\r\n", "\n")
