@@ -123,8 +123,10 @@ def hold(request: Load, on_progress: Callable[[float], None], cancel: threading.
             stack.callback(weights.close)
             model = weights.load_model()
         stack.callback(model.close)
-        if not model.has_decoder:
-            raise ModelFileError(f"{file.path.name} cannot chat: it only encodes text.")
+        if model.cannot_chat:
+            raise ModelFileError(
+                f"{file.path.name} cannot chat: {model.cannot_chat}. Choose a chat model."
+            )
         context = Context(
             model,
             n_ctx=chosen.n_ctx,

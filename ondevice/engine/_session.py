@@ -12,8 +12,9 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from ondevice.engine._markup import TOKENS
 from ondevice.engine._prompt import Prompter, common_prefix
-from ondevice.engine._reply_text import THINKING_TAGS, ReplyText
+from ondevice.engine._reply_text import ReplyText
 from ondevice.engine.messages import (
     Embedded,
     Event,
@@ -69,8 +70,7 @@ class Session:
         #: Control tokens whose text matters, because they mark the thinking.
         self._tags = {
             tokens[0]: tag.encode()
-            for pair in THINKING_TAGS
-            for tag in pair
+            for tag in TOKENS
             if len(tokens := model.tokenize(tag, parse_special=True)) == 1
         }
 
