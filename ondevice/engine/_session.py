@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from ondevice.engine._markup import TOKENS
 from ondevice.engine._prompt import Prompter, common_prefix
+from ondevice.engine._repetition import Repetition
 from ondevice.engine._reply_text import ReplyText
 from ondevice.engine.messages import (
     Embedded,
@@ -26,8 +27,8 @@ from ondevice.engine.messages import (
     Statistics,
     Streaming,
 )
-from ondevice.errors import ContextError, UsageError
-from ondevice.llama import Context, EvalHook, Model, Sampler, grammar_of_schema
+from ondevice.errors import ContextError, ModelFileError, UsageError
+from ondevice.llama import Context, EvalHook, Model, Sampler, Stopped, grammar_of_schema
 from ondevice.ram.process import of_process
 from ondevice.stack import Stack
 from ondevice.weights.drafting import Drafter, PromptLookup, Speculation
@@ -100,6 +101,8 @@ class Session:
             )
         vectors, total = [], 0
         for text in texts:
+            if len(text) > _EMBEDDED * self._model.longest_token:
+                raise UsageError(f"A text to embed has at most {_EMBEDDED} tokens.")
             tokens = self._model.tokenize(text, add_special=True)
             if not 0 < len(tokens) <= _EMBEDDED:
                 raise UsageError(
@@ -117,6 +120,11 @@ class Session:
         Raises :class:`UsageError`, :class:`ContextError`, :class:`ModelFileError` (the chat
         template) or :class:`NativeError`.
         """
+        if self._model.cannot_chat:
+            raise ModelFileError(
+                f"{self._model.path.name} cannot chat: {self._model.cannot_chat}. "
+                "Choose a chat model."
+            )
         if request.max_tokens is not None and request.max_tokens < 1:
             raise UsageError("The number of tokens to generate must be at least 1.")
         grammar = request.grammar
@@ -136,12 +144,21 @@ class Session:
     ) -> Iterator[Event]:
         model, context = self._model, self._context
         room = min(request.max_tokens or context.n_ctx, context.n_ctx // 4)
-        prompt = self._prompter.prompt(
-            request.turns, self._spelling, room=room, thinking=request.thinking
-        )
+        try:
+            prompt = self._prompter.prompt(
+                request.turns,
+                self._spelling,
+                room=room,
+                thinking=request.thinking,
+                stop=cancel.is_set,
+            )
+        except Stopped:
+            yield Finished(reason="cancelled", statistics=self._nothing_done(seed))
+            return
         if prompt.left_out:
             yield self._left_out_notice(prompt.left_out)
-        text = ReplyText(prompt.rendered, request.stop)
+        text = ReplyText(prompt.rendered, (*request.stop, *prompt.stop))
+        repetition = Repetition()
         generated: list[int] = []
         reason: FinishReason | None = None
 
@@ -166,6 +183,12 @@ class Session:
                 reason = "length"
             elif cancel.is_set():
                 reason = "cancelled"
+            elif repetition.is_endless(token):
+                reason = "length"
+                yield Notice(
+                    text="The model said the same again and again, so the reply was ended. "
+                    "Ask in other words, or choose another model."
+                )
             elif drawn:
                 continue
             elif len(context.tokens) < context.n_ctx:
@@ -179,9 +202,13 @@ class Session:
                         room=room,
                         reply=len(generated),
                         thinking=request.thinking,
+                        stop=cancel.is_set,
                     )
                 except ContextError:
                     reason = "length"
+                    break
+                except Stopped:
+                    reason = "cancelled"
                     break
                 if prompt.left_out:
                     yield self._left_out_notice(prompt.left_out)
@@ -269,6 +296,20 @@ class Session:
             accepted_tokens=self._speculation.accepted,
             experts_used=done.experts_used,
             experts_found=done.experts_found,
+        )
+
+    def _nothing_done(self, seed: int) -> Statistics:
+        """Of a reply that was cancelled before its prompt was there."""
+        return Statistics(
+            prompt_tokens=0,
+            reused_tokens=0,
+            prompt_ms=0.0,
+            generated_tokens=0,
+            generated_ms=0.0,
+            context_tokens=len(self._context.tokens),
+            n_ctx=self._context.n_ctx,
+            peak_ram_bytes=ram.peak if (ram := of_process(os.getpid())) else 0,
+            seed=seed,
         )
 
     def _left_out_notice(self, turns: int) -> Notice:

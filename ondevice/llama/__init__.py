@@ -11,7 +11,7 @@ from ondevice.llama._planes import Shape as PlanesShape
 from ondevice.llama._product import multiply_rows
 from ondevice.llama._quants import dequantize
 from ondevice.llama._sampling import Sampler, grammar_of_schema
-from ondevice.llama._template import ChatTemplate
+from ondevice.llama._template import ChatTemplate, Stopped
 
 __all__ = [
     "FIRST_PLANE",
@@ -29,6 +29,7 @@ __all__ = [
     "Planes",
     "PlanesShape",
     "Sampler",
+    "Stopped",
     "Tensor",
     "checksum",
     "default_threads",

@@ -155,6 +155,13 @@ class Model:
         return ""
 
     @property
+    def embeds(self) -> bool:
+        """Whether this model turns a text into a vector, all by itself."""
+        return not llama_cpp.llama_model_has_encoder(
+            self.handle
+        ) and not llama_cpp.llama_model_is_diffusion(self.handle)
+
+    @property
     def pooling(self) -> int:
         """How the file wants vectors of tokens to become one of the text, or -1 if it says nothing.
 
@@ -312,6 +319,13 @@ class Model:
         """The text that is read as ``token``."""
         text: bytes | None = llama_cpp.llama_vocab_get_text(self.vocab_handle, token)
         return (text or b"").decode("utf-8", "replace")
+
+    @cached_property
+    def suppressed_tokens(self) -> tuple[int, ...]:
+        """Tokens that the file wants never to be sampled."""
+        count = ctypes.c_int32()
+        tokens = llama_cpp.llama_vocab_get_suppress_tokens(self.vocab_handle, ctypes.byref(count))
+        return tuple(tokens[: count.value]) if tokens and count.value > 0 else ()
 
     @property
     def bos(self) -> str:

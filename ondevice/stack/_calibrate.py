@@ -190,6 +190,8 @@ def _watched(
         stack.callback(window.close)
         model = window.load_model()
         stack.callback(model.close)
+        if model.cannot_chat:
+            raise ModelFileError(f"{file.path.name} cannot be packed: {model.cannot_chat}.")
         context = Context(
             model,
             n_ctx=_TOKENS,
