@@ -213,7 +213,7 @@ def test_what_makes_no_sense_is_refused_and_the_engine_lives(
     with pytest.raises(UsageError):
         ask(engine, *HELLO, **options)
     with pytest.raises(UsageError, match="no message"):
-        ask(engine, SYSTEM)
+        ask(engine, Turn("assistant", "Hello"))
     assert "Paris" in ask(engine, *HELLO)[0]
 
 

@@ -51,7 +51,7 @@ _CACHED = 1_000_000  # tokens of texts that were tokenized lately
 
 # Long texts are tokenized in pieces, since tokenizers take ever longer for longer ones.
 _PIECE = 2_000  # characters: shorter ones stay whole
-_LONGEST_PIECE = 16_000  # characters: longer ones are broken anywhere
+_LONGEST_PIECE = 16_000  # characters: longer ones are broken, at a line or space if there is one
 _LINE = re.compile(r"(?<=\S\n)(?=[A-Za-z])")
 _WORD = re.compile(r"(?<=[A-Za-z])(?= [A-Za-z])")
 
@@ -303,7 +303,7 @@ class ChatTemplate:
             if may_part:
                 assert self._control is not None
                 for found in self._control.finditer(piece):
-                    if found.start() > begin:
+                    if found.start() >= begin + _PIECE:
                         yield from self._broken(piece[begin : found.start()], goes_on)
                         goes_on, begin = False, found.start()
             if begin < len(piece):
@@ -321,9 +321,15 @@ class ChatTemplate:
             ]
             parts = [each for part in parts for each in _runs_apart(part)]
         for part in parts:
-            for at in range(0, len(part), _LONGEST_PIECE):
-                yield part[at : at + _LONGEST_PIECE], goes_on
-                goes_on = True
+            at = 0
+            while at < len(part):
+                end = at + _LONGEST_PIECE
+                if end < len(part):
+                    half = end - _LONGEST_PIECE // 2
+                    line, word = part.rfind("\n", half, end) + 1, part.rfind(" ", half, end)
+                    end = line or (word if word > 0 else end)
+                yield part[at:end], goes_on
+                goes_on, at = True, end
 
     # -------------------------------------------------------------------- text as data
 

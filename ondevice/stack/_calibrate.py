@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ondevice.engine.messages import Sampling, Turn
+from ondevice.errors import ModelFileError
 from ondevice.llama import (
     OP_NONE,
     Actions,
