@@ -313,7 +313,7 @@ class Model:
     @cached_property
     def _space_before(self) -> bool:
         """Whether the tokenizer puts a space before each text."""
-        return self.text(self.tokenize("a")) == " a"
+        return self.text(self.tokenize("a")) != "a"
 
     def _spelling(self, token: int) -> str:
         """The text that is read as ``token``."""
