@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from ondevice import fit, models
 from ondevice.config import AUTO, FIRST, Settings
 from ondevice.engine.messages import Load
-from ondevice.errors import MemoryShortError, ModelFileError
+from ondevice.errors import MemoryShortError, ModelFileError, ModelNotFound
 from ondevice.models import InstalledModel
 from ondevice.ram import planner, speeds
 from ondevice.ram.available import AvailableRam
@@ -60,7 +60,7 @@ def _best(settings: Settings, ram: AvailableRam) -> tuple[InstalledModel, str]:
     if not there:
         return models.find(FIRST), ""  # which says how to get it
     if len(there) == 1:
-        return there[0], ""
+        return _first_that_may_chat(there), ""
     plans: dict[Path, Plan] = {}
     least: dict[int, GGUFFile] = {}
     for model in there:
@@ -76,13 +76,28 @@ def _best(settings: Settings, ram: AvailableRam) -> tuple[InstalledModel, str]:
     if not plans:
         if least:
             _plan(least[min(least)], settings, ram)  # which says what is missing
-        return there[0], ""
+        return _first_that_may_chat(there), ""
     chosen = planner.best(list(plans.values()), settings.prefer)
     model = next(m for m in there if plans.get(m.path) is chosen)
     return model, (
         f"Of the {len(plans)} models on disk that run here, {model.name} is the best for its "
         f"{chosen.tokens_per_second:.0f} tokens a second"
         f"{', read from the disk in part' if chosen.streamed_bytes else ''}."
+    )
+
+
+def _first_that_may_chat(there: list[InstalledModel]) -> InstalledModel:
+    """Raises :class:`ModelNotFound` if none is made for it."""
+    for model in there:
+        try:
+            if gguf.read(model.path).chat_template is not None:
+                return model
+        except ModelFileError:
+            return model  # the engine says why
+    raise ModelNotFound(
+        f"No model on disk is made to chat: {there[0].name} has no chat template and may go on "
+        f"with your text in place of an answer. Name it with -m {there[0].name} to use it all the "
+        f"same, or fetch another with 'ondevice models pull {FIRST}'."
     )
 
 

@@ -186,28 +186,6 @@ class Model:
         template: bytes | None = llama_cpp.llama_model_chat_template(self.handle, None)
         return template.decode("utf-8", "replace") if template else None
 
-    def apply_named_template(self, messages: Sequence[tuple[str, str]]) -> str | None:
-        """What llama.cpp's own template makes of (role, text), for files that only name one.
-
-        None if it knows no template of that name.
-        """
-        name = (self.chat_template or "").strip().encode()
-        chat = (llama_cpp.llama_chat_message * len(messages))()
-        for each, (role, text) in zip(chat, messages, strict=True):
-            each.role = role.encode()
-            each.content = text.replace("\0", "").encode("utf-8", "replace")
-        size = 0
-        while True:
-            buffer = ctypes.create_string_buffer(size)
-            length = llama_cpp.llama_chat_apply_template(
-                name, chat, len(messages), True, buffer if size else None, size
-            )
-            if length < 0:
-                return None
-            if length <= size:
-                return buffer.raw[:length].decode("utf-8", "replace")
-            size = length
-
     # -------------------------------------------------------------------- tokenizer
 
     def tokenize(
@@ -339,6 +317,28 @@ class Model:
 
     def _special(self, token: int) -> str:
         return "" if token < 0 else self.text([token], special=True)
+
+
+def apply_named_template(name: str, messages: Sequence[tuple[str, str]]) -> str | None:
+    """What llama.cpp's own template of this name makes of (role, text).
+
+    None if it knows no such template.
+    """
+    chat = (llama_cpp.llama_chat_message * len(messages))()
+    for each, (role, text) in zip(chat, messages, strict=True):
+        each.role = role.encode()
+        each.content = text.replace("\0", "").encode("utf-8", "replace")
+    size = 0
+    while True:
+        buffer = ctypes.create_string_buffer(size) if size else None
+        length = llama_cpp.llama_chat_apply_template(
+            name.encode("utf-8", "replace"), chat, len(messages), True, buffer, size
+        )
+        if length < 0:
+            return None
+        if buffer is not None and length <= size:
+            return buffer.raw[:length].decode("utf-8", "replace")
+        size = max(length, 1)
 
 
 def _is_mark(text: str) -> bool:

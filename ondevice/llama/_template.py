@@ -20,7 +20,7 @@ from ondevice.engine._markup import answer_opening, open_section
 from ondevice.engine.messages import Turn
 from ondevice.errors import ModelFileError
 from ondevice.llama._bounded_jinja import BoundedEnvironment, Stopped, TooMuch
-from ondevice.llama._model import Model
+from ondevice.llama._model import Model, apply_named_template
 
 __all__ = ["ChatTemplate", "Stopped"]
 
@@ -104,7 +104,7 @@ class ChatTemplate:
         self._source = source
         if not re.search(r"\{[{%#]", source):
             # Older files have llama.cpp's name of a template in its place.
-            if model.apply_named_template([("user", "")]) is None:
+            if apply_named_template(source.strip(), [("user", "")]) is None:
                 raise ModelFileError(
                     f"The chat template of {model.path.name} is {source.strip()[:40]!r}, which is "
                     "not known here. Look for a newer file of this model."
@@ -184,7 +184,7 @@ class ChatTemplate:
     ) -> str:
         if self._template is None:
             named = [(message["role"], message["content"]) for message in messages]
-            rendered = self._model.apply_named_template(named)
+            rendered = apply_named_template(self._source.strip(), named)
             if rendered is None:
                 raise _Refused("llama.cpp does not know it")
             return rendered
