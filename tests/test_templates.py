@@ -74,6 +74,8 @@ HOSTILE = (
     "{% if 1 %}" * 300 + "{% endif %}" * 300,
     "{{ 1" + "+1" * 40000 + " }}",
     "{% break %}",
+    "{% autoescape true %}{% set x = '<' * 999999 %}{% set y %}{% for i in range(99999) %}{{ x }}"
+    "{% endfor %}{% endset %}{% endautoescape %}",
     "{{ a }}" * 500_000,
 )
 

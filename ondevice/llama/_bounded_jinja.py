@@ -376,6 +376,10 @@ class _Led(NodeTransformer):
         self.generic_visit(node)  # in place
         return _filtered(nodes.List(node.nodes, lineno=node.lineno), _JOINED)
 
+    def visit_ScopedEvalContextModifier(self, node: nodes.Node) -> nodes.Node:
+        # What it prints is five times as long, and no chat template wants that.
+        raise jinja2.TemplateSyntaxError("it escapes what it prints", node.lineno)
+
     def visit_List(self, node: nodes.List) -> nodes.Node:
         return self._display(node, node.items)
 
