@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from ondevice import fit, models
 from ondevice.config import AUTO, FIRST, Settings
 from ondevice.engine.messages import Load
-from ondevice.errors import MemoryShortError, ModelFileError
+from ondevice.errors import MemoryShortError, ModelFileError, ModelNotFound
 from ondevice.models import InstalledModel
 from ondevice.ram import planner, speeds
 from ondevice.ram.available import AvailableRam
@@ -60,7 +60,8 @@ def _best(settings: Settings, ram: AvailableRam) -> tuple[InstalledModel, str]:
     if not there:
         return models.find(FIRST), ""  # which says how to get it
     if len(there) == 1:
-        runnable.read(there[0].path)  # or it is not tried by itself
+        if runnable.read(there[0].path).chat_template is None:
+            raise _none_chats(there[0])
         return there[0], ""
     plans: dict[Path, Plan] = {}
     least: dict[int, GGUFFile] = {}
@@ -81,13 +82,21 @@ def _best(settings: Settings, ram: AvailableRam) -> tuple[InstalledModel, str]:
     if not plans:
         if least:
             _plan(least[min(least)], settings, ram)  # which says what is missing
-        return next(model for model in there if model.path not in refused), ""
+        raise _none_chats(next(model for model in there if model.path not in refused))
     chosen = planner.best(list(plans.values()), settings.prefer)
     model = next(m for m in there if plans.get(m.path) is chosen)
     return model, (
         f"Of the {len(plans)} models on disk that run here, {model.name} is the best for its "
         f"{chosen.tokens_per_second:.0f} tokens a second"
         f"{', read from the disk in part' if chosen.streamed_bytes else ''}."
+    )
+
+
+def _none_chats(model: InstalledModel) -> ModelNotFound:
+    return ModelNotFound(
+        f"No model on disk is made to chat: {model.name} has no chat template and may go on with "
+        f"your text in place of an answer. Name it with -m {model.name} to use it all the same, or "
+        f"fetch another with 'ondevice models pull {FIRST}'."
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import tiny_model
 from test_need import dense
 
 from ondevice import choice, paths
@@ -49,6 +50,16 @@ def test_a_file_that_is_no_model_is_not_chosen(default_model: Path) -> None:
     broken = paths.ensure_private(paths.models_dir() / "broken") / "broken.gguf"
     broken.write_bytes(b"nothing")
     assert choose(Settings()).model.name == "sound"
+
+
+def test_a_model_without_a_chat_template_is_not_chosen_by_itself(default_model: Path) -> None:
+    folder = paths.ensure_private(paths.models_dir() / "base")
+    base = tiny_model.write(folder / "base.gguf", template="")
+    with pytest.raises(ModelNotFound, match=r"base has no chat template.* -m base"):
+        choose(Settings())
+    assert choose(Settings(), "base").model.path == base
+    install(default_model, "made-to-chat")
+    assert choose(Settings()).model.name == "made-to-chat"
 
 
 def test_the_largest_that_suits_the_ram_is_chosen(

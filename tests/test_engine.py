@@ -16,6 +16,7 @@ import msgspec
 import psutil
 import pytest
 import tiny_model
+from gguf import TokenType
 
 from ondevice.engine import Engine
 from ondevice.engine.messages import (
@@ -217,7 +218,7 @@ def test_what_makes_no_sense_is_refused_and_the_engine_lives(
     with pytest.raises(UsageError):
         ask(engine, *HELLO, **options)
     with pytest.raises(UsageError, match="no message"):
-        ask(engine, SYSTEM)
+        ask(engine, Turn("assistant", "Hello"))
     assert "Paris" in ask(engine, *HELLO)[0]
 
 
@@ -418,3 +419,61 @@ def test_native_lines_go_to_the_log_and_not_to_the_screen(
     assert "llama" in log.read_text()
     captured = capfd.readouterr()
     assert captured.out == captured.err == ""
+
+
+@pytest.fixture(scope="module")
+def tiny_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Engine, Path]]:
+    """An engine for tiny models, and a folder for these."""
+    folder = tmp_path_factory.mktemp("tiny")
+    with Engine(log=folder / "engine.log") as engine:
+        yield engine, folder
+
+
+def test_a_reply_in_a_loop_is_ended_and_that_is_said(tiny_engine: tuple[Engine, Path]) -> None:
+    engine, folder = tiny_engine
+    path = tiny_model.write(folder / "tiny.gguf")
+    engine.load(Load(path=str(path), n_ctx=1024, n_threads=1))
+    text, finished, events = ask(engine, Turn("user", "Hi"), grammar='root ::= "ab" "la"+')
+    assert finished.reason == "length"
+    assert 500 < len(text) < 800
+    assert any("again and again" in e.text for e in events if isinstance(e, Notice))
+
+
+def test_channels_are_told_apart_and_the_next_turn_works(tiny_engine: tuple[Engine, Path]) -> None:
+    engine, folder = tiny_engine
+    names = ("<|start|>", "<|end|>", "<|message|>", "<|channel|>")
+    source = (
+        "{% for m in messages %}{% if '<|channel|>' in m.content %}{{ raise_exception('no') }}"
+        "{% endif %}<|start|>{{ m.role }}<|message|>{{ m.content }}<|end|>{% endfor %}"
+        "<|start|>assistant"
+    )
+    marks = dict.fromkeys(names, TokenType.CONTROL)
+    path = tiny_model.write(folder / "channels.gguf", marks=marks, template=source)
+    engine.load(Load(path=str(path), n_ctx=512))
+    reply = "<|channel|>analysis<|message|>Hm.<|end|>"
+    reply += "<|start|>assistant<|channel|>final<|message|>Yo"
+    grammar = f'root ::= "{reply}"'
+    _, _, events = ask(engine, Turn("user", "Hi"), grammar=grammar, max_tokens=200)
+    chunks = [e for e in events if isinstance(e, Chunk)]
+    assert "".join(c.text for c in chunks if c.part == "thinking") == "Hm."
+    answer = "".join(c.text for c in chunks if c.part == "answer")
+    assert answer == "Yo"
+    for kept in (answer, reply):  # as older versions kept it
+        turns = (Turn("user", "Hi"), Turn("assistant", kept), Turn("user", "And?"))
+        assert ask(engine, *turns, max_tokens=2)[1].reason == "length"
+
+
+def test_a_model_without_a_template_says_so(tiny_engine: tuple[Engine, Path]) -> None:
+    engine, folder = tiny_engine
+    path = tiny_model.write(folder / "plain.gguf", template="")
+    assert "no chat template" in engine.load(Load(path=str(path))).plan
+    assert ask(engine, Turn("user", "Hi"), max_tokens=2)[1].reason == "length"
+
+
+def test_an_encoder_does_not_chat_but_embeds(tiny_engine: tuple[Engine, Path]) -> None:
+    engine, folder = tiny_engine
+    path = tiny_model.write(folder / "encoder.gguf", architecture="llama-embed")
+    engine.load(Load(path=str(path)))
+    with pytest.raises(ModelFileError, match=r"encoder\.gguf cannot chat"):
+        ask(engine, Turn("user", "Hi"))
+    assert len(engine.embed(("by day", "by night")).vectors) == 2

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ondevice.engine._reply_text import ReplyText
+from ondevice.engine._reply_text import ReplyText, answer_of
 
 
 def split(pieces: list[bytes], *, prompt: str = "", stop: tuple[str, ...] = ()) -> tuple[str, str]:
@@ -68,3 +69,57 @@ def test_plain_text_arrives_whole(text: str, places: list[int]) -> None:
 
 def test_broken_utf8_is_replaced() -> None:
     assert split([b"caf\xc3", b"\xa9 \xff!"]) == ("", "caf\xe9 \ufffd!")
+
+
+FINAL = "<|start|>assistant<|channel|>final<|message|>"
+FAMILIES = [
+    ("<seed:think>x</seed:think>y", ""),
+    ("<mm:think>x</mm:think>y", ""),
+    ("<|START_THINKING|>x<|END_THINKING|><|START_RESPONSE|>y<|END_RESPONSE|>", ""),
+    ("x<|END_THINKING|>y", "<|CHATBOT_TOKEN|><|START_THINKING|>"),
+    ("<|channel>thought\nx<channel|>y", ""),
+    ("<|channel|>analysis<|message|>x<|end|>" + FINAL + "y", ""),
+    ("<|channel|>analysis<|message|>x<|end|>" + FINAL + "y", "<|end|><|start|>assistant"),
+    ("<|think|>x<|end|><|begin|>assistant<|content|>y<|end|>", "<|begin|>assistant"),
+    (" to=self<|message|>x<|eom|><|start|>assistant to=user<|message|>y", "<|start|>assistant"),
+    ("x\n[BEGIN FINAL RESPONSE]\ny[END FINAL RESPONSE]", "\nHere are my reasoning steps:\n"),
+    (
+        "x<|close|>think<|sep|><|open|>response<|sep|>y<|close|>response<|sep|>",
+        "<|open|>think<|sep|>",
+    ),
+    ("<think>x</think>\n<answer>\ny</answer>", ""),
+]
+
+
+@pytest.mark.parametrize(("reply", "prompt"), FAMILIES)
+@given(places=st.lists(st.integers(0, 200)))
+def test_each_family_has_its_marks(reply: str, prompt: str, places: list[int]) -> None:
+    thinking, answer = split(cut(reply, places), prompt=prompt)
+    assert (thinking.strip(), answer.strip()) == ("x", "y")
+
+
+def test_an_answer_goes_on_where_a_prompt_has_begun_it() -> None:
+    prompt = "<|start|>user<|message|>Hi<|end|>" + FINAL + "It"
+    assert split([b" is<|channel|>"], prompt=prompt) == ("", " is")
+
+
+def test_commentary_is_no_answer() -> None:
+    reply = "<|channel|>commentary<|message|>I look.<|end|>" + FINAL + "So."
+    assert split([reply.encode()]) == ("I look.", "So.")
+
+
+@pytest.mark.parametrize("text", ["<answer>B</answer>", "a <|channel|> b", "[x] done", "to=self"])
+def test_what_only_looks_like_a_mark_is_text(text: str) -> None:
+    assert split([text.encode()]) == ("", text)
+
+
+def test_a_character_that_was_cut_is_left_out() -> None:
+    assert split(["漢字".encode()[:5]]) == ("", "漢")
+
+
+def test_what_was_kept_with_marks_goes_back_without() -> None:
+    kept = "<|channel|>analysis<|message|>Hm.<|end|>" + FINAL + "Yes"
+    assert answer_of(kept) == "Yes"
+    assert answer_of("<think>Hm.</think>\n\nYes") == "Yes"
+    assert answer_of("Use <think> so.") == "Use <think> so."
+    assert answer_of("<think>Hm.") == "<think>Hm."

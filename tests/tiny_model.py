@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import gguf
@@ -12,13 +13,23 @@ _TOKENS = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
 _TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
 
 
-def write(path: Path, n_experts: int = 0, *, tied: bool = True) -> Path:
+def write(
+    path: Path,
+    n_experts: int = 0,
+    *,
+    tied: bool = True,
+    marks: Mapping[str, gguf.TokenType] | None = None,
+    template: str = _TEMPLATE,
+    architecture: str = "llama",
+) -> Path:
     """The same file each time; its tokens are the 256 bytes. 0 experts: no mixture of them.
 
-    ``tied``: the table of tokens is the output layer as well.
+    ``tied``: the table of tokens is the output layer as well. ``marks`` are more tokens.
     """
+    marks = marks or {}
+    tokens = [*_TOKENS, *marks]
     random = np.random.default_rng(1)
-    writer = gguf.GGUFWriter(path, "llama")
+    writer = gguf.GGUFWriter(path, architecture)
     writer.add_name("Tiny")
     writer.add_block_count(_BLOCKS)
     writer.add_context_length(_CTX)
@@ -30,14 +41,16 @@ def write(path: Path, n_experts: int = 0, *, tied: bool = True) -> Path:
     writer.add_rope_dimension_count(_EMBD // _HEADS)
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_Q8_0)
     writer.add_tokenizer_model("llama")
-    writer.add_token_list(_TOKENS)
-    writer.add_token_scores([0.0] * len(_TOKENS))
+    writer.add_token_list(tokens)
+    writer.add_token_scores([0.0] * len(tokens))
     kinds = gguf.TokenType
-    writer.add_token_types([kinds.UNKNOWN, kinds.CONTROL, kinds.CONTROL, *[kinds.BYTE] * 256])
+    first = [kinds.UNKNOWN, kinds.CONTROL, kinds.CONTROL]
+    writer.add_token_types([*first, *[kinds.BYTE] * 256, *marks.values()])
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(2)
     writer.add_unk_token_id(0)
-    writer.add_chat_template(_TEMPLATE)
+    if template:
+        writer.add_chat_template(template)
 
     if n_experts:
         writer.add_expert_count(n_experts)
@@ -51,7 +64,7 @@ def write(path: Path, n_experts: int = 0, *, tied: bool = True) -> Path:
     def norm(name: str) -> None:
         writer.add_tensor(name, np.ones(_EMBD, np.float32))
 
-    matrix("token_embd.weight", len(_TOKENS), _EMBD)
+    matrix("token_embd.weight", len(tokens), _EMBD)
     norm("output_norm.weight")
     for block in range(_BLOCKS):
         norm(f"blk.{block}.attn_norm.weight")
@@ -68,7 +81,7 @@ def write(path: Path, n_experts: int = 0, *, tied: bool = True) -> Path:
             matrix(f"blk.{block}.ffn_up.weight", _FF, _EMBD)
             matrix(f"blk.{block}.ffn_down.weight", _EMBD, _FF)
     if not tied:
-        matrix("output.weight", len(_TOKENS), _EMBD)
+        matrix("output.weight", len(tokens), _EMBD)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

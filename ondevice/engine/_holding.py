@@ -130,8 +130,10 @@ def hold(request: Load, on_progress: Callable[[float], None], cancel: threading.
             stack.callback(weights.close)
             model = weights.load_model()
         stack.callback(model.close)
-        if not model.has_decoder:
-            raise ModelFileError(f"{file.path.name} cannot chat: it only encodes text.")
+        if model.cannot_chat and not model.embeds:
+            raise ModelFileError(
+                f"{file.path.name} cannot chat: {model.cannot_chat}. Choose a chat model."
+            )
         context = Context(
             model,
             n_ctx=chosen.n_ctx,
@@ -154,7 +156,7 @@ def hold(request: Load, on_progress: Callable[[float], None], cancel: threading.
             raise LoadCancelled
         return Holding(
             plan=chosen,
-            why=why(chosen, ram, request.n_ctx),
+            why=" ".join(filter(None, (why(chosen, ram, request.n_ctx), _template_notice(model)))),
             model=model,
             context=context,
             weights=weights,
@@ -163,6 +165,15 @@ def hold(request: Load, on_progress: Callable[[float], None], cancel: threading.
             files=files,
             _open=stack.pop_all(),
         )
+
+
+def _template_notice(model: Model) -> str:
+    if model.cannot_chat or (model.chat_template or "").strip():
+        return ""
+    return (
+        "This file has no chat template: it may go on with your text in place of an answer. "
+        "For a talk, choose a model that was made to chat."
+    )
 
 
 def _ram(request: Load) -> AvailableRam:

@@ -12,8 +12,10 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from ondevice.engine._markup import TOKENS, open_section
 from ondevice.engine._prompt import Prompter, common_prefix
-from ondevice.engine._reply_text import THINKING_TAGS, ReplyText
+from ondevice.engine._repetition import Repetition
+from ondevice.engine._reply_text import ReplyText
 from ondevice.engine.messages import (
     Embedded,
     Event,
@@ -25,7 +27,7 @@ from ondevice.engine.messages import (
     Statistics,
     Streaming,
 )
-from ondevice.errors import ContextError, UsageError
+from ondevice.errors import ContextError, ModelFileError, UsageError
 from ondevice.json_schema import compile_schema
 from ondevice.llama import (
     Constraint,
@@ -36,6 +38,7 @@ from ondevice.llama import (
     Model,
     Sampler,
     SchemaVocabulary,
+    Stopped,
 )
 from ondevice.ram.process import of_process
 from ondevice.stack import Stack
@@ -84,8 +87,7 @@ class Session:
         #: Control tokens whose text matters, because they mark the thinking.
         self._tags = {
             tokens[0]: tag.encode()
-            for pair in THINKING_TAGS
-            for tag in pair
+            for tag in TOKENS
             if len(tokens := model.tokenize(tag, parse_special=True)) == 1
         }
 
@@ -116,6 +118,8 @@ class Session:
             )
         vectors, total = [], 0
         for text in texts:
+            if len(text) > _EMBEDDED * self._model.longest_token:
+                raise UsageError(f"A text to embed has at most {_EMBEDDED} tokens.")
             tokens = self._model.tokenize(text, add_special=True)
             if not 0 < len(tokens) <= _EMBEDDED:
                 raise UsageError(
@@ -137,6 +141,11 @@ class Session:
         Raises :class:`UsageError`, :class:`ContextError`, :class:`ModelFileError` (the chat
         template, or a file of the model that was changed) or :class:`NativeError`.
         """
+        if self._model.cannot_chat:
+            raise ModelFileError(
+                f"{self._model.path.name} cannot chat: {self._model.cannot_chat}. "
+                "Choose a chat model."
+            )
         if request.max_tokens is not None and request.max_tokens < 1:
             raise UsageError("The number of tokens to generate must be at least 1.")
         constraint = self._constraint(request)
@@ -157,22 +166,37 @@ class Session:
             return self._schemas.constraint(schema)
         return Grammar(self._model, request.grammar) if request.grammar is not None else None
 
+    def _constrain_answer(self, prompt: str, sampler: Sampler) -> None:
+        """Let a model think first whose template has begun that, where one token ends it."""
+        section = open_section(prompt)
+        if section is not None and section.part == "thinking":
+            closing = self._model.tokenize(section.closing, parse_special=True)
+            if len(closing) == 1:
+                sampler.constrain_after(closing[0])
+
     def _reply(
         self, request: Generate, sampler: Sampler, seed: int, cancel: threading.Event
     ) -> Iterator[Event]:
         model, context = self._model, self._context
         self._check_files()
         room = min(request.max_tokens or context.n_ctx, context.n_ctx // 4)
-        prompt = self._prompter.prompt(
-            request.turns,
-            self._spelling,
-            room=room,
-            thinking=request.thinking,
-            whole=request.whole,
-        )
+        try:
+            prompt = self._prompter.prompt(
+                request.turns,
+                self._spelling,
+                room=room,
+                thinking=request.thinking,
+                whole=request.whole,
+                stop=cancel.is_set,
+            )
+        except Stopped:
+            yield Finished(reason="cancelled", statistics=self._nothing_done(seed))
+            return
         if prompt.left_out:
             yield self._left_out_notice(prompt.left_out)
-        text = ReplyText(prompt.rendered, request.stop)
+        text = ReplyText(prompt.rendered, (*request.stop, *prompt.stop))
+        self._constrain_answer(prompt.rendered, sampler)
+        repetition = Repetition()
         generated: list[int] = []
         reason: FinishReason | None = None
 
@@ -197,6 +221,12 @@ class Session:
                 reason = "length"
             elif cancel.is_set():
                 reason = "cancelled"
+            elif repetition.is_endless(token):
+                reason = "length"
+                yield Notice(
+                    text="The model said the same again and again, so the reply was ended. "
+                    "Ask in other words, or choose another model."
+                )
             elif drawn:
                 continue
             elif len(context.tokens) < context.n_ctx:
@@ -214,9 +244,13 @@ class Session:
                         reply=len(generated),
                         thinking=request.thinking,
                         whole=request.whole,
+                        stop=cancel.is_set,
                     )
                 except ContextError:
                     reason = "length"
+                    break
+                except Stopped:
+                    reason = "cancelled"
                     break
                 if prompt.left_out:
                     yield self._left_out_notice(prompt.left_out)
@@ -308,6 +342,20 @@ class Session:
             accepted_tokens=self._speculation.accepted,
             experts_used=done.experts_used,
             experts_found=done.experts_found,
+        )
+
+    def _nothing_done(self, seed: int) -> Statistics:
+        """Of a reply that was cancelled before its prompt was there."""
+        return Statistics(
+            prompt_tokens=0,
+            reused_tokens=0,
+            prompt_ms=0.0,
+            generated_tokens=0,
+            generated_ms=0.0,
+            context_tokens=len(self._context.tokens),
+            n_ctx=self._context.n_ctx,
+            peak_ram_bytes=ram.peak if (ram := of_process(os.getpid())) else 0,
+            seed=seed,
         )
 
     def _left_out_notice(self, turns: int) -> Notice:

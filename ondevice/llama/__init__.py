@@ -12,7 +12,7 @@ from ondevice.llama._planes import Shape as PlanesShape
 from ondevice.llama._product import MOST_COLUMNS, multiply_rows
 from ondevice.llama._quants import dequantize
 from ondevice.llama._sampling import Sampler
-from ondevice.llama._template import ChatTemplate
+from ondevice.llama._template import ChatTemplate, Stopped
 from ondevice.llama._waiting import Waiting, should_sleep
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "PlanesShape",
     "Sampler",
     "SchemaVocabulary",
+    "Stopped",
     "Tensor",
     "Waiting",
     "checksum",

@@ -20,7 +20,7 @@ from ondevice.llama._eval_hook import EvalHook
 from ondevice.llama._model import Model
 
 _GGML_TYPES = {"f16": 1, "q8_0": 8, "q4_0": 2}  # enum ggml_type
-_POOLING_MEAN = 1  # enum llama_pooling_type
+_POOLING_MEAN, _POOLING_CLS, _POOLING_LAST = 1, 2, 3  # enum llama_pooling_type
 _ABORTED = 2  # llama_decode's answer after the abort callback said so
 
 #: Text that is empty until :func:`interrupt`. llama.cpp asks at each node of a graph whether to go
@@ -76,7 +76,9 @@ class Context:
         params.n_batch = params.n_ubatch = batch_tokens
         params.n_outputs_max = batch_tokens if embeddings else max_outputs
         if embeddings:
-            params.embeddings, params.pooling_type = True, _POOLING_MEAN
+            own = model.pooling in (_POOLING_CLS, _POOLING_LAST)
+            params.embeddings = True
+            params.pooling_type = model.pooling if own else _POOLING_MEAN
         self.n_threads = params.n_threads = params.n_threads_batch = n_threads or default_threads()
         params.type_k = params.type_v = _GGML_TYPES[kv_type]
         params.no_perf = True
@@ -183,17 +185,19 @@ class Context:
         )
 
     def embed(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
-        """The mean of the last hidden states after each token, of length 1; shape (n_embd,).
+        """A vector of the text, of length 1; shape (n_embd,).
 
-        ``tokens`` are at most ``batch_tokens``. Raises what :meth:`decode` raises.
+        It is the mean of the last hidden states after each token, or the first or last of these if
+        the model's file asks for that. ``tokens`` are at most ``batch_tokens``. Raises what
+        :meth:`decode` raises.
         """
         self.truncate(0)
         self.decode(tokens, n_outputs=len(tokens))
         pointer = llama_cpp.llama_get_embeddings_seq(self.handle, 0)
         n_embd = llama_cpp.llama_model_n_embd(self.model.handle)
-        mean = np.ctypeslib.as_array(pointer, (n_embd,)).copy()
-        mean /= max(float(np.linalg.norm(mean)), 1e-12)
-        return mean
+        vector = np.ctypeslib.as_array(pointer, (n_embd,)).copy()
+        vector /= max(float(np.linalg.norm(vector)), 1e-12)
+        return vector
 
     @contextmanager
     def _abort_on(self, cancel: threading.Event | None) -> Iterator[None]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import re
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,23 @@ from ondevice.errors import LoadCancelled, ModelFileError, NativeError
 from ondevice.llama import _log
 from ondevice.llama._hollow import HollowHeader, stand_in
 from ondevice.weights.gguf import GGUFFile, Part
+from ondevice.weights.kinds import is_encoder
 
 _LOAD_MMAP = 1  # enum llama_load_mode
-_ATTR_UNKNOWN, _ATTR_CONTROL = 1 << 0, 1 << 3  # enum llama_token_attr
+# enum llama_token_attr
+_ATTR_UNKNOWN, _ATTR_CONTROL, _ATTR_USER_DEFINED = 1 << 0, 1 << 3, 1 << 4
+_ATTR_STRIP = 1 << 7 | 1 << 8  # left, right
+_VOCAB_SPM, _VOCAB_BPE = 1, 2  # enum llama_vocab_type
+
+_BEFORE = "\x01"  # a text that is never one token with what follows it
+
+#: Of user-defined tokens, those that structure prompts, such as <|start|>, </think> and [INST],
+#: and those that only look so.
+_MARK = re.compile(r"<[^<>\s]+>|\[[^\[\]\s]{2,}\]|\|{2,}[^|\s]+\|{2,}")
+_HTML = re.compile(
+    r"</?(?:a|b|blockquote|br|caption|code|div|em|h[1-6]|hr|i|img|li|ol|p|pre|s|span|strong|su[bp]|"
+    r"table|tbody|td|tfoot|th|thead|tr|u|ul)/?>"
+)
 _OVERRIDE_INT, _OVERRIDE_TEXT = 0, 3  # enum llama_model_kv_override_type
 
 
@@ -123,10 +139,36 @@ class Model:
 
     @property
     def has_decoder(self) -> bool:
-        """False for embedding models and other encoders, which cannot chat."""
-        return llama_cpp.llama_model_has_decoder(
+        """False for embedding models and others that cannot chat."""
+        return not self.cannot_chat
+
+    @property
+    def cannot_chat(self) -> str:
+        """Why this model does not write one token after the other, or empty if it does."""
+        if llama_cpp.llama_model_is_diffusion(self.handle):
+            return "it is a diffusion model, which writes a whole text at once"
+        if llama_cpp.llama_model_has_encoder(self.handle):
+            return "it is an encoder, or needs one beside it"
+        architecture = self.metadata("general.architecture") or ""
+        if self.metadata(f"{architecture}.attention.causal") == "false" or is_encoder(architecture):
+            return "it is an encoder, which turns texts into vectors and writes none"
+        return ""
+
+    @property
+    def embeds(self) -> bool:
+        """Whether this model turns a text into a vector, all by itself."""
+        return not llama_cpp.llama_model_has_encoder(
             self.handle
-        ) and not llama_cpp.llama_model_has_encoder(self.handle)
+        ) and not llama_cpp.llama_model_is_diffusion(self.handle)
+
+    @property
+    def pooling(self) -> int:
+        """How the file wants vectors of tokens to become one of the text, or -1 if it says nothing.
+
+        As ``enum llama_pooling_type``: 0 none, 1 mean, 2 the first token's, 3 the last token's.
+        """
+        architecture = self.metadata("general.architecture")
+        return int(self.metadata(f"{architecture}.pooling_type") or -1)
 
     def metadata(self, key: str) -> str | None:
         """A scalar or string of the GGUF's metadata as text, or None."""
@@ -186,9 +228,82 @@ class Model:
         return bool(llama_cpp.llama_vocab_is_eog(self.vocab_handle, token))
 
     def is_control(self, token: int) -> bool:
-        """True for tokens that only ``parse_special`` finds: they structure a prompt."""
+        """True for tokens that structure a prompt: no text from outside may become one."""
         attributes = llama_cpp.llama_vocab_get_attr(self.vocab_handle, token)
-        return bool(attributes & (_ATTR_UNKNOWN | _ATTR_CONTROL))
+        if attributes & (_ATTR_UNKNOWN | _ATTR_CONTROL):
+            return True
+        return bool(attributes & _ATTR_USER_DEFINED) and _is_mark(self._spelling(token))
+
+    @cached_property
+    def control_spellings(self) -> frozenset[str]:
+        """The texts that are read as tokens for which :meth:`is_control` holds.
+
+        Also without ``parse_special``: llama.cpp finds those that a file calls user-defined always.
+        """
+        attribute, vocab = llama_cpp.llama_vocab_get_attr, self.vocab_handle
+        special = _ATTR_UNKNOWN | _ATTR_CONTROL | _ATTR_USER_DEFINED
+        tokens = [token for token in range(self.n_vocab) if attribute(vocab, token) & special]
+        return frozenset(self._spelling(t) for t in tokens if self.is_control(t)) - {""}
+
+    @cached_property
+    def longest_token(self) -> int:
+        """Bytes of the longest text that is one token."""
+        text, vocab = llama_cpp.llama_vocab_get_text, self.vocab_handle
+        # As files spell tokens: never shorter than what they stand for.
+        return max((len(text(vocab, token) or b"") for token in range(self.n_vocab)), default=1)
+
+    @cached_property
+    def start_tokens(self) -> tuple[int, ...]:
+        """What stands before any text."""
+        if llama_cpp.llama_vocab_get_add_bos(self.vocab_handle):
+            return (int(llama_cpp.llama_vocab_bos(self.vocab_handle)),)
+        return ()
+
+    @cached_property
+    def strips_around_tokens(self) -> bool:
+        """Whether white space beside some control tokens is left out of what is tokenized."""
+        return any(
+            llama_cpp.llama_vocab_get_attr(self.vocab_handle, token) & _ATTR_STRIP
+            for text in self.control_spellings
+            for token in self.tokenize(text, parse_special=True)[:1]
+        )
+
+    @cached_property
+    def breaks_at_words(self) -> bool:
+        """Whether no token reaches from one line or word into the next."""
+        kind = llama_cpp.llama_vocab_type(self.vocab_handle)
+        # The tokens of such a one reach over several words by intent.
+        return (
+            kind in (_VOCAB_SPM, _VOCAB_BPE)
+            and self.metadata("tokenizer.ggml.pre") != "superbpe"
+        )
+
+    def tokenize_on(self, text: str) -> list[int]:
+        """Token ids of ``text`` that goes on after other text: no space is put before it."""
+        if not self._space_before:
+            return self.tokenize(text, parse_special=True)
+        before = self.tokenize(_BEFORE)
+        tokens = self.tokenize(_BEFORE + text, parse_special=True)
+        if tokens[: len(before)] != before:
+            return self.tokenize(text, parse_special=True)
+        return tokens[len(before) :]
+
+    @cached_property
+    def _space_before(self) -> bool:
+        """Whether the tokenizer puts a space before each text."""
+        return self.text(self.tokenize("a")) != "a"
+
+    def _spelling(self, token: int) -> str:
+        """The text that is read as ``token``."""
+        text: bytes | None = llama_cpp.llama_vocab_get_text(self.vocab_handle, token)
+        return (text or b"").decode("utf-8", "replace")
+
+    @cached_property
+    def suppressed_tokens(self) -> tuple[int, ...]:
+        """Tokens that the file wants never to be sampled."""
+        count = ctypes.c_int32()
+        tokens = llama_cpp.llama_vocab_get_suppress_tokens(self.vocab_handle, ctypes.byref(count))
+        return tuple(tokens[: count.value]) if tokens and count.value > 0 else ()
 
     @property
     def bos(self) -> str:
@@ -202,6 +317,38 @@ class Model:
 
     def _special(self, token: int) -> str:
         return "" if token < 0 else self.text([token], special=True)
+
+
+def apply_named_template(name: str, messages: Sequence[tuple[str, str]]) -> str | None:
+    """What llama.cpp's own template of this name makes of (role, text).
+
+    None if it knows no such template.
+    """
+    chat = (llama_cpp.llama_chat_message * len(messages))()
+    for each, (role, text) in zip(chat, messages, strict=True):
+        each.role = role.encode()
+        each.content = text.replace("\0", "").encode("utf-8", "replace")
+    size = 0
+    while True:
+        buffer = ctypes.create_string_buffer(size) if size else None
+        length = llama_cpp.llama_chat_apply_template(
+            name.encode("utf-8", "replace"), chat, len(messages), True, buffer, size
+        )
+        if length < 0:
+            return None
+        if buffer is not None and length <= size:
+            return buffer.raw[:length].decode("utf-8", "replace")
+        size = max(length, 1)
+
+
+def _is_mark(text: str) -> bool:
+    """Whether a token that a file calls user-defined structures prompts.
+
+    Others are spaces, HTML and pieces of programs: these may stand in any text.
+    """
+    if _HTML.fullmatch(text):
+        return False
+    return bool(_MARK.fullmatch(text))
 
 
 def _no_vocabulary(file: GGUFFile) -> Any:

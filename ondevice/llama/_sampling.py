@@ -33,12 +33,19 @@ class Sampler:
             llama_cpp.llama_sampler_chain_default_params()
         )
         self._candidates = np.zeros(model.n_vocab, CANDIDATE)
+        never = model.suppressed_tokens
+        biases = (llama_cpp.llama_logit_bias * len(never))()
+        for bias, token in zip(biases, never, strict=True):
+            bias.token, bias.bias = token, -np.inf
         steps = [
+            llama_cpp.llama_sampler_init_logit_bias(model.n_vocab, len(never), biases)
+            if never
+            else None,
             llama_cpp.llama_sampler_init_penalties(
                 model.n_vocab, sampling.repeat_last_n, sampling.repeat_penalty, 0.0, 0.0
             )
             if sampling.repeat_penalty != 1.0
-            else None
+            else None,
         ]
         if sampling.temperature <= 0:
             steps.append(llama_cpp.llama_sampler_init_greedy())

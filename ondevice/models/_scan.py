@@ -14,13 +14,13 @@ from typing import NamedTuple
 
 from ondevice.errors import ModelFileError
 from ondevice.weights import gguf, runnable
+from ondevice.weights.kinds import is_diffusion, is_encoder
 
 _MAX_ENTRIES = 5000  # files and folders that are looked at below one folder
 _MAX_LICENSE = 40  # characters
 
-#: ``general.type`` and ``general.architecture`` of files that cannot chat by themselves.
+#: ``general.type`` of files that cannot chat by themselves.
 _PARTIAL_TYPES = ("adapter", "imatrix", "mmproj")
-_ENCODERS = re.compile(r"clip|.*bert.*|t5encoder|.*embed.*|wavtokenizer.*")
 
 
 class Files(NamedTuple):
@@ -103,7 +103,8 @@ def nature(path: Path) -> Nature | None:
     return Nature(
         can_chat=isinstance(architecture, str)
         and kind not in _PARTIAL_TYPES
-        and not _ENCODERS.fullmatch(architecture),
+        and not is_encoder(architecture)
+        and not is_diffusion(architecture),
         license=plain(license_)[:_MAX_LICENSE] if isinstance(license_, str) else "",
     )
 

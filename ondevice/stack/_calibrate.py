@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ondevice.engine.messages import Sampling, Turn
+from ondevice.errors import ModelFileError
 from ondevice.llama import (
     OP_NONE,
     Actions,
@@ -190,6 +191,8 @@ def _watched(
         stack.callback(window.close)
         model = window.load_model()
         stack.callback(model.close)
+        if model.cannot_chat:
+            raise ModelFileError(f"{file.path.name} cannot be packed: {model.cannot_chat}.")
         context = Context(
             model,
             n_ctx=_TOKENS,
