@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from ondevice.engine.messages import KVType
 from ondevice.weights.gguf import GGUFFile
+from ondevice.weights.unread import n_cached_blocks, n_computed_blocks, unread
 
 # What ondevice.llama.Context asks of llama.cpp, in tokens.
 _BATCH = 512
@@ -60,7 +61,8 @@ def need(file: GGUFFile, n_ctx: int | None = None, kv_type: KVType = "f16") -> N
     n_ctx = -(-n_ctx // _CTX_STEP) * _CTX_STEP
     return Need(
         n_ctx=n_ctx,
-        weights=file.weights_bytes - sum(file.tensors[name].n_bytes for name in file.read_by_row),
+        weights=file.weights_bytes
+        - sum(file.tensors[name].n_bytes for name in file.read_by_row | unread(file)),
         kv=int(n_ctx * _kv_elements(file) * _KV_BITS[kv_type] / 8) + _states(file),
         compute=_compute(file, n_ctx),
         engine=_ENGINE
@@ -79,7 +81,7 @@ def _kv_elements(file: GGUFFile) -> int:
     if file.hyperparameter("attention.key_length_mla"):  # latent attention keeps no values
         value_length = 0
     elements = 0
-    for block in range(_n_cached_blocks(file)):
+    for block in range(n_cached_blocks(file)):
         keys = file.tensors.get(f"blk.{block}.attn_k.weight")
         values = file.tensors.get(f"blk.{block}.attn_v.weight", keys)
         if keys and values:
@@ -89,19 +91,13 @@ def _kv_elements(file: GGUFFile) -> int:
     return elements
 
 
-def _n_cached_blocks(file: GGUFFile) -> int:
-    """The blocks after these reuse the cache of earlier ones (Gemma 3n) or only draft."""
-    shared = file.hyperparameter("attention.shared_kv_layers")
-    return max(0, file.n_blocks - shared - file.hyperparameter("nextn_predict_layers"))
-
-
 def _is_recurrent(file: GGUFFile, block: int) -> bool:
     return any(f"blk.{block}.{name}" in file.tensors for name in _RECURRENT)
 
 
 def _states(file: GGUFFile) -> int:
     """Bytes of the states of all recurrent blocks, as llama.cpp sizes them."""
-    n_blocks = sum(_is_recurrent(file, block) for block in range(file.n_blocks))
+    n_blocks = sum(_is_recurrent(file, block) for block in range(n_computed_blocks(file)))
     rwkv = file.hyperparameter("wkv.head_size")
     short = file.hyperparameter("shortconv.l_cache")
     if rwkv:

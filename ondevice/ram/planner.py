@@ -21,6 +21,7 @@ from ondevice.ram.speeds import Speeds
 from ondevice.weights.gguf import GGUFFile
 from ondevice.weights.placement import Placement, Placements, least_bytes
 from ondevice.weights.recurrence import can_go_back, can_verify
+from ondevice.weights.unread import unread
 
 _STACK = "ondevice.stack.version"  # the key that tells a stack
 _CONTEXTS = (4096, 3072, 2048, 1536, 1024)  # tokens that are tried if no length is asked for
@@ -343,8 +344,9 @@ def _prefill_seconds(file: GGUFFile, speeds: Speeds) -> float:
 def _multiplied(file: GGUFFile, n_tokens: int) -> Iterator[tuple[str, float]]:
     """Type and multiply-adds of each tensor that tokens are multiplied with."""
     share = file.n_experts_used / file.n_experts if file.n_experts else 1.0
+    passed_over = file.read_by_row | unread(file)
     for tensor in file.tensors.values():
-        if len(tensor.shape) < 2 or tensor.name in file.read_by_row:
+        if len(tensor.shape) < 2 or tensor.name in passed_over:
             continue
         # Of a prompt, only the last token is multiplied with the output layer.
         elements = math.prod(tensor.shape) * (1 if tensor is file.output_layer else n_tokens)

@@ -11,6 +11,7 @@ from functools import cached_property
 from ondevice.errors import MemoryShortError
 from ondevice.weights.gguf import GGUFFile, TensorInfo
 from ondevice.weights.reader import Span
+from ondevice.weights.unread import unread
 
 _LEAST_STREAMED = 256 << 10  # bytes of a tensor; below that a read costs more than its bytes
 _LEAST_EXPERT = 16 << 10  # bytes of one expert in a tensor, for the same reason; few are read
@@ -101,8 +102,10 @@ class Placements:
 
     def __init__(self, file: GGUFFile) -> None:
         self._file = file
-        self._on_file = tuple(t for t in file.tensors.values() if t.name in file.read_by_row)
-        others = [t for t in file.tensors.values() if t.name not in file.read_by_row]
+        never = unread(file)
+        read = [t for t in file.tensors.values() if t.name not in never]
+        self._on_file = tuple(t for t in read if t.name in file.read_by_row)
+        others = [t for t in read if t.name not in file.read_by_row]
         experts: dict[int, list[TensorInfo]] = {}
         candidates = []
         for tensor in sorted(others, key=_order_of_use):
@@ -117,7 +120,8 @@ class Placements:
         self._others = tuple(others)
         #: Those that may be streamed, the first ones first.
         self._candidates = [*_to_give_up(candidates), *self.output_slices[::-1]]
-        self._experts = tuple(ExpertBlock(tuple(tensors)) for tensors in experts.values())
+        #: The blocks of which not all experts need to be in RAM.
+        self.experts = tuple(ExpertBlock(tuple(tensors)) for tensors in experts.values())
         self._streaming: dict[int, Placement] = {}
 
     def within(self, budget_bytes: int) -> Placement:
@@ -159,7 +163,7 @@ class Placements:
         """Streams so many, reads experts as needed and pins the others."""
         if count not in self._streaming:
             streamed = sorted(self._candidates[:count], key=_order_of_use)
-            self._streaming[count] = self._placement(streamed, self._experts)
+            self._streaming[count] = self._placement(streamed, self.experts)
         return self._streaming[count]
 
     def _placement(
