@@ -50,6 +50,8 @@ def dense(n_blocks: int = 4) -> GGUFFile:
         block_count=n_blocks,
         embedding_length=1000,
         attention__head_count=8,
+        attention__key_length=128,
+        attention__value_length=128,
     )
 
 

@@ -11,11 +11,12 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Literal, get_args
+from typing import Literal
 
 from ondevice.engine.messages import KVType, Preference
-from ondevice.errors import MemoryShortError
+from ondevice.errors import MemoryShortError, ModelFileError
 from ondevice.ram.available import AvailableRam
+from ondevice.ram.kv_types import check_kv_type, kv_types
 from ondevice.ram.need import Need, need
 from ondevice.ram.speeds import Speeds
 from ondevice.weights.gguf import GGUFFile
@@ -24,6 +25,13 @@ from ondevice.weights.recurrence import can_go_back, can_verify
 from ondevice.weights.unread import unread
 
 _STACK = "ondevice.stack.version"  # the key that tells a stack
+#: Types and architectures of files that belong to a model and are none.
+_PARTS = {
+    "adapter": "an adapter (LoRA), which changes a model",
+    "imatrix": "an importance matrix, which helps to quantize a model",
+    "mmproj": "the part of a model that reads pictures or sound",
+    "clip": "the part of a model that reads pictures or sound",
+}
 _CONTEXTS = (4096, 3072, 2048, 1536, 1024)  # tokens that are tried if no length is asked for
 PROMPT = 512  # tokens of the prompt whose first token is foretold
 _LAST = 1000.0  # by which a way is worth less that is only taken when there is no other
@@ -127,8 +135,12 @@ def plan(
     ``drafter`` is a smaller model of the same vocabulary, to be used if weights are streamed and it
     fits, and if the two can do that at all. Raises :class:`MemoryShortError` if
     there is no way, with what is missing and what would do: a shorter context, else what
-    ``instead`` says, a sentence that names another model.
+    ``instead`` says, a sentence that names another model. Raises :class:`ModelFileError` if the
+    file is no model by itself, or the model cannot have ``kv_type``.
     """
+    if part := _PARTS.get(file.text("general.type") or file.architecture):
+        raise ModelFileError(f"{file.path.name} is {part}. Choose the file of the model itself.")
+    check_kv_type(file, kv_type)
     usable = drafter if drafter and can_verify(file) and can_go_back(drafter) else None
     found = list(_ways(file, ram, speeds, n_ctx, kv_type, usable))
     if not found:
@@ -147,7 +159,7 @@ def plan(
 
 def least_ram(file: GGUFFile, n_ctx: int | None = None, kv_type: KVType | None = None) -> int:
     """Bytes without which there is no plan."""
-    least, whole = _bounds(file, n_ctx or _CONTEXTS[-1], kv_type or "q4_0")
+    least, whole = _bounds(file, n_ctx or _CONTEXTS[-1], kv_type or kv_types(file)[-1])
     return whole.total - whole.weights + least
 
 
@@ -236,20 +248,21 @@ def _ways(
 ) -> Iterator[Plan]:
     trained = file.n_ctx_train or _CONTEXTS[0]
     contexts = (n_ctx,) if n_ctx else sorted({min(c, trained) for c in _CONTEXTS}, reverse=True)
-    kv_types = (kv_type,) if kv_type else get_args(KVType)
+    types = (kv_type,) if kv_type else kv_types(file)
     if is_stack(file):
         from ondevice.ram.stack_ways import stack_ways  # noqa: PLC0415
 
-        yield from stack_ways(file, ram.usable, speeds, tuple(contexts), kv_types)
+        yield from stack_ways(file, ram.usable, speeds, tuple(contexts), types)
         return
     placements = Placements(file)
-    for kv in kv_types:
+    for kv in types:
+        small_ones = (drafter, None) if drafter and kv in kv_types(drafter) else (None,)
         for context in contexts:
             wanted = need(file, context, kv)
             if wanted.total <= ram.usable:
                 yield _way(file, kv, wanted, speeds)
                 continue
-            for small in (drafter, None) if drafter else (None,):
+            for small in small_ones:
                 taken = _drafter_bytes(small, wanted.n_ctx, kv) if small else 0
                 budget = ram.usable - (wanted.total - wanted.weights) - taken
                 if budget >= placements.least_bytes:
