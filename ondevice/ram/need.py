@@ -154,6 +154,7 @@ def _compute(file: GGUFFile, n_ctx: int) -> int:
         (4 + experts) * n_embd + 3 * hidden,  # feed-forward
         3 * n_embd + 2 * queries + 2 * keys,  # attention
         n_embd + 2 * convolved + 5 * inner,  # state space
+        19 * n_embd if file.hyperparameter("wkv.head_size") else 0,  # RWKV's time mixing
     )
     # One more input for each block, there from the first to the last; and as many streams of
     # activations as the model has.
