@@ -441,7 +441,8 @@ def test_a_damaged_header_is_refused(
     """What the checksum finds, and what is found in files without one."""
     whole = tiny_packed.read_bytes()
     end = gguf.read(tiny_packed).parts[0].data_offset
-    own = whole.index(b"ondevice.stack.version")  # the tokens before it are not ours
+    version = b"ondevice.stack.version"  # the tokens before it are not ours
+    own = whole.index(version) + len(version)
     name = b"ondevice.stack.header_checksum"
     copy = tmp_path / "damaged.gguf"
     for random in rounds(150):
