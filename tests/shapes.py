@@ -14,6 +14,7 @@ import gguf
 import numpy as np
 
 _EMBD, _HEAD, _VOCAB = 512, 64, 32_000
+_COMPUTED = 4  # blocks of a model with others that llama.cpp leaves out
 _FLOAT32 = ("conv1d.weight", "conv.weight", "ssm_a", "ssm_d", "inp.weight", "ssm_norm.weight")
 Tensors = dict[str, tuple[int, ...]]  # name → shape in ggml's order
 
@@ -99,6 +100,8 @@ def _tensors(
 ) -> Tensors:
     tensors: Tensors = {"token_embd.weight": (_EMBD, n_vocab)}
     tensors["token_embd_norm.weight" if architecture == "lfm2" else "output_norm.weight"] = (_EMBD,)
+    if architecture == "gemma4":
+        tensors["rope_freqs.weight"] = (_HEAD // 2,)
     for number in range(n_blocks):
         tensors |= {f"blk.{number}.{key}": shape for key, shape in block(number).items()}
     return tensors
@@ -194,6 +197,27 @@ def _delta_net(number: int) -> Tensors:
     }
 
 
+def _drafting(number: int) -> Tensors:
+    """A delta net whose last block predicts further tokens, which llama.cpp leaves out."""
+    if number < _COMPUTED:
+        return _delta_net(number)
+    return _delta_net(3) | {
+        "nextn.eh_proj.weight": (2 * _EMBD, _EMBD),
+        "nextn.enorm.weight": (_EMBD,),
+        "nextn.hnorm.weight": (_EMBD,),
+        "nextn.shared_head_norm.weight": (_EMBD,),
+    }
+
+
+def _sharing(_number: int) -> Tensors:
+    """A block that has keys and values, used or not."""
+    return _attention(8, 2) | _feed_forward(1536) | {
+        "post_attention_norm.weight": (_EMBD,),
+        "post_ffw_norm.weight": (_EMBD,),
+        "layer_output_scale.weight": (1,),
+    }
+
+
 def _heads(heads: int, kv_heads: int | list[int]) -> dict[str, object]:
     return {
         "attention.head_count": heads,
@@ -258,5 +282,37 @@ SHAPES: dict[str, tuple[str, int, dict[str, object], Callable[[int], Tensors]]] 
         }
         | _heads(8, 2),
         _delta_net,
+    ),
+    "drafting block": (
+        "qwen35",
+        _COMPUTED + 1,
+        {
+            "nextn_predict_layers": 1,
+            "feed_forward_length": 1792,
+            "ssm.conv_kernel": 4,
+            "ssm.inner_size": 1024,
+            "ssm.state_size": 128,
+            "ssm.time_step_rank": 8,
+            "ssm.group_count": 8,
+            "rope.dimension_sections": [11, 11, 10, 0],
+        }
+        | _heads(8, 2),
+        _drafting,
+    ),
+    "shared keys": (
+        "gemma4",
+        8,
+        {
+            "feed_forward_length": 1536,
+            "embedding_length_per_layer_input": 0,
+            "attention.shared_kv_layers": 4,
+            "attention.sliding_window": 512,
+            "attention.sliding_window_pattern": [True, False] * 4,
+            "attention.key_length_swa": _HEAD,
+            "attention.value_length_swa": _HEAD,
+            "rope.dimension_count_swa": _HEAD,
+        }
+        | _heads(8, 2),
+        _sharing,
     ),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
 
@@ -53,6 +54,8 @@ def dense(n_blocks: int = 4) -> GGUFFile:
         block_count=n_blocks,
         embedding_length=1000,
         attention__head_count=8,
+        attention__key_length=128,
+        attention__value_length=128,
     )
 
 
@@ -100,6 +103,34 @@ def test_the_estimate_holds_for_every_kind_of_block(
     finally:
         context.close()
         loaded.close()
+
+
+def test_keys_for_choosing_what_to_look_back_on_count() -> None:
+    plain = dense()
+    index = {f"blk.{b}.indexer.attn_k.weight": (1000, 128) for b in range(2)}
+    more = model(index, attention__indexer__key_length=128, attention__indexer__head_count=8)
+    file = replace(
+        plain,
+        metadata={**plain.metadata, **more.metadata},
+        tensors={**plain.tensors, **more.tensors},
+    )
+    assert need(file, 512).kv > need(plain, 512).kv
+    scores = 5 * 4 * 512 * (4096 - 512)  # the longer the context, the more there is to choose from
+    grown = need(file, 4096).compute - need(file, 512).compute
+    assert grown >= need(plain, 4096).compute - need(plain, 512).compute + scores
+
+
+def test_an_input_for_each_block_counts() -> None:
+    plain = dense()
+    metadata = {**plain.metadata, "test.embedding_length_per_layer_input": 256}
+    more = need(replace(plain, metadata=metadata)).compute - need(plain).compute
+    assert more >= 4 * 256 * 512 * 4
+
+
+def test_blocks_of_a_hybrid_without_attention_have_no_keys() -> None:
+    plain = dense()
+    metadata = {**plain.metadata, "test.attention.head_count_kv": (8, 0, 8, 0)}
+    assert need(replace(plain, metadata=metadata), 512).kv == need(plain, 512).kv // 2
 
 
 def test_the_engine_takes_no_more_than_the_need_and_a_second_copy(engine: Engine) -> None:

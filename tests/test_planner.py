@@ -6,8 +6,9 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import msgspec
 import pytest
@@ -20,7 +21,7 @@ from ondevice import fit
 from ondevice.cli import run
 from ondevice.engine import Engine
 from ondevice.engine.messages import Load, Preference
-from ondevice.errors import MemoryShortError
+from ondevice.errors import MemoryShortError, ModelFileError
 from ondevice.models import catalogue
 from ondevice.ram import speeds
 from ondevice.ram.available import AvailableRam
@@ -93,6 +94,45 @@ def test_what_was_asked_for_is_kept(file: GGUFFile) -> None:
     for usable in (180 * MB, 200 * MB, 400 * MB):
         chosen = plan(file, ram(usable), USUAL, n_ctx=2048, kv_type="q8_0")
         assert (chosen.n_ctx, chosen.kv_type) == (2048, "q8_0")
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"attention__key_length": 80},
+        {"attention__value_length": 100},
+        {"attention__key_length_swa": 48},
+        {"architecture": "grok"},
+    ],
+)
+def test_a_type_of_kv_cache_that_llama_cpp_refuses_is_never_planned(odd: dict[str, Any]) -> None:
+    whole = dense(n_blocks=24)
+    architecture = odd.pop("architecture", "test")
+    metadata = {"general.architecture": architecture} | {
+        key.replace("test.", f"{architecture}."): value
+        for key, value in whole.metadata.items()
+        if key != "general.architecture"
+    }
+    metadata |= {f"{architecture}.{key.replace('__', '.')}": odd[key] for key in odd}
+    file = replace(whole, metadata=metadata)
+    least, most = least_ram(file), plan(file, ram(ROOMY), USUAL).peak_bytes
+    assert least > least_ram(whole)
+    for usable in range(least, most + MB, (most - least) // 20):
+        for preference in PREFERENCES:
+            assert plan(file, ram(usable), USUAL, preference=preference).kv_type == "f16"
+        assert plan(whole, ram(usable), USUAL, kv_type="q4_0").kv_type == "q4_0"
+    with pytest.raises(ModelFileError, match=r"KV cache in q4_0: .*give --kv-type f16"):
+        plan(file, ram(ROOMY), USUAL, kv_type="q4_0")
+    small = plan(whole, ram(least_ram(whole)), USUAL, drafter=file)  # nor for what drafts
+    assert small.drafter is None
+
+
+@pytest.mark.parametrize("kind", ["adapter", "mmproj", "imatrix"])
+def test_what_is_no_model_by_itself_gets_no_plan(kind: str) -> None:
+    file = dense()
+    file = replace(file, metadata={**file.metadata, "general.type": kind})
+    with pytest.raises(ModelFileError, match="Choose the file of the model itself"):
+        plan(file, ram(ROOMY), USUAL)
 
 
 def test_exact_gives_up_length_and_speed_before_precision(file: GGUFFile) -> None:

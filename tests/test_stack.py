@@ -7,14 +7,18 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from random import Random
 from typing import get_args
 
+import gguf as gguf_py
 import numpy as np
 import pytest
+import shapes
 import short_model
 import tiny_model
 from hypothesis import given, settings
@@ -42,7 +46,7 @@ from ondevice.ram.planner import least_ram, most_ram, plan
 from ondevice.ram.speeds import USUAL
 from ondevice.stack import Stack, StackFile, is_stack, pack
 from ondevice.stack._calibrate import divergence, log_probabilities
-from ondevice.stack._file import RING_BYTES
+from ondevice.stack._file import RING_BYTES, _numbers
 from ondevice.stack._stack import _whole_pages
 from ondevice.weights import gguf
 
@@ -420,6 +424,118 @@ def test_a_table_stays_on_the_disk_and_is_checked_all_the_same(tmp_path: Path) -
     block = next(block for block in file.blocks if block.id.matrix in file.tables)
     with pytest.raises(ModelFileError, match=block.tensor.name):
         Stack(gguf.read(flipped(path, block.tensor.offset + 5, tmp_path / "bad.gguf")))
+
+
+def read_and_planned(path: Path) -> None:
+    """Everything that is done with a stack before its weights are read."""
+    file = gguf.read(path)
+    if is_stack(file):
+        StackFile.of(file).as_llama_sees_it()
+    plan(file, AvailableRam(10**10, 10**10, "all RAM of this machine"), USUAL)
+
+
+@pytest.mark.random
+def test_a_damaged_header_is_refused(
+    tiny_packed: Path, tmp_path: Path, rounds: Callable[[int], Iterator[Random]]
+) -> None:
+    """What the checksum finds, and what is found in files without one."""
+    whole = tiny_packed.read_bytes()
+    end = gguf.read(tiny_packed).parts[0].data_offset
+    version = b"ondevice.stack.version"  # the tokens before it are not ours
+    own = whole.index(version) + len(version)
+    name = b"ondevice.stack.header_checksum"
+    copy = tmp_path / "damaged.gguf"
+    for random in rounds(150):
+        front = bytearray(whole[:end])
+        sealed = random.random() < 0.5
+        if not sealed:
+            front[front.rindex(name)] ^= 1  # as another key, that says nothing
+        for _ in range(random.choice((1, 1, 2, 8))):
+            at = random.randrange(own, end)
+            if sealed and front.rindex(name) - 8 <= at < front.rindex(name) + len(name) + 8:
+                continue
+            front[at] = random.choice((0, 0xB2, 0xFF, 0x30, front[at] ^ 1 << random.randrange(8)))
+        copy.write_bytes(front + whole[end:])
+        if sealed and front != whole[:end]:
+            with pytest.raises(ModelFileError):
+                read_and_planned(copy)
+        else:
+            with suppress(ModelFileError):
+                read_and_planned(copy)
+
+
+def test_blocks_whose_names_are_swapped_are_refused(tiny_packed: Path, tmp_path: Path) -> None:
+    stack = StackFile.of(gguf.read(tiny_packed))
+    names = [f"blk.{block}.ffn_up.weight.0.2".encode() for block in range(2)]
+    end = stack.gguf.parts[0].data_offset
+    front = tiny_packed.read_bytes()[:end]
+    swapped = front.replace(names[0], b"?" * len(names[0])).replace(names[1], names[0])
+    swapped = swapped.replace(b"?" * len(names[0]), names[1])
+    assert swapped != front
+    copy = tmp_path / "swapped.gguf"
+    copy.write_bytes(swapped + tiny_packed.read_bytes()[end:])
+    with pytest.raises(ModelFileError, match="its header is not the one that was written"):
+        read_and_planned(copy)
+
+
+def test_a_stack_from_before_headers_had_checksums_opens(tiny_packed: Path, tmp_path: Path) -> None:
+    whole = tiny_packed.read_bytes()
+    copy = tmp_path / "old.gguf"
+    key, other_key = b"ondevice.stack.header_checksum", b"another.key.that.says.nothing!"
+    copy.write_bytes(whole.replace(key, other_key))
+    read_and_planned(copy)
+    with opened(copy) as (_, context), opened(tiny_packed) as (_, other):
+        assert np.array_equal(logits_after(context, TEXT), logits_after(other, TEXT))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        ("columns", 1 << 31, "does not fit its shape"),
+        ("columns", 0, "holds no|out of place|no matrices|lies behind"),
+        ("name", "²", "out of place|lies behind"),
+    ],
+)
+def test_numbers_that_no_stack_has_are_refused(
+    tiny_packed: Path, key: str, value: int | str, reason: str
+) -> None:
+    file = gguf.read(tiny_packed)
+    metadata, tensors = dict(file.metadata), dict(file.tensors)
+    metadata.pop("ondevice.stack.header_checksum")
+    if key == "name":
+        last = list(tensors)[-1]
+        damaged = last[:-1] + str(value)
+        tensors[damaged] = replace(tensors.pop(last), name=damaged)
+    else:
+        columns = _numbers(file, key, "<u4").tolist()
+        metadata[f"ondevice.stack.{key}"] = tuple(value if c else 0 for c in columns)
+    with pytest.raises(ModelFileError, match=reason):
+        StackFile.of(replace(file, metadata=metadata, tensors=tensors))
+
+
+def test_a_model_that_computes_no_numbers_is_not_packed(tiny: Path, tmp_path: Path) -> None:
+    norm = gguf.read(tiny).tensors["blk.1.ffn_norm.weight"]
+    broken = tmp_path / "broken.gguf"
+    data = bytearray(tiny.read_bytes())
+    huge = np.full(norm.shape[0], 1e38, np.float32).tobytes()
+    data[norm.offset : norm.offset + norm.n_bytes] = huge
+    broken.write_bytes(data)
+    with pytest.raises(ModelFileError, match=r"too large .* Pack a file of the model in BF16"):
+        pack(broken, tmp_path / "stack.gguf", jobs=1)
+    assert not (tmp_path / "stack.gguf").exists()
+
+
+def test_what_llama_cpp_never_reads_takes_no_ram(tmp_path: Path) -> None:
+    path = shapes.write_random(
+        tmp_path, "drafting block", gguf_py.GGMLQuantizationType.Q8_0, np.random.default_rng(1)
+    )
+    pack(path, stack := tmp_path / "stack.gguf", calibration=TEXT * 40, jobs=1)
+    file = StackFile.of(gguf.read(stack))
+    unused = {t for t in file.gguf.tensors if t.startswith("blk.4.")}
+    sizes = [file.gguf.tensors[name].n_bytes for name in unused]
+    assert file.ram_bytes[-1] < file.gguf.file_bytes - 0.8 * sum(sizes)
+    with opened(stack) as (_, context):
+        assert np.isfinite(logits_after(context, TEXT)).all()
 
 
 def test_a_file_cut_short_is_refused(tiny_packed: Path, tmp_path: Path) -> None:

@@ -22,6 +22,8 @@ _TOKEN, _MERGE = 190, 160  # bytes each
 
 #: A block with one of these has a state of fixed size instead of keys and values, or beside them.
 _RECURRENT = ("ssm_a", "ssm_conv1d.weight", "shortconv.conv.weight", "time_mix_key.weight")
+#: A block with one of these keeps keys by which it chooses what to look back on, beside the others.
+_INDEX_KEYS = ("indexer.attn_k", "indexer.k_proj")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,8 @@ def need(file: GGUFFile, n_ctx: int | None = None, kv_type: KVType = "f16") -> N
     n_ctx = -(-n_ctx // _CTX_STEP) * _CTX_STEP
     return Need(
         n_ctx=n_ctx,
-        weights=file.weights_bytes - sum(file.tensors[name].n_bytes for name in file.read_by_row),
+        weights=file.weights_bytes
+        - sum(file.tensors[name].n_bytes for name in file.read_by_row | file.unread),
         kv=int(n_ctx * _kv_elements(file) * _KV_BITS[kv_type] / 8) + _states(file),
         compute=_compute(file, n_ctx),
         engine=_ENGINE
@@ -76,8 +79,15 @@ def _kv_elements(file: GGUFFile) -> int:
     kv_heads, key_length, value_length = file.n_kv_heads, file.key_length, file.value_length
     if file.hyperparameter("attention.key_length_mla"):  # latent attention keeps no values
         value_length = 0
+    index_length = file.hyperparameter("attention.indexer.key_length")
     elements = 0
-    for block in range(_n_cached_blocks(file)):
+    for block in range(file.n_cached_blocks):
+        if any(f"blk.{block}.{name}.weight" in file.tensors for name in _INDEX_KEYS):
+            elements += index_length + value_length
+            if f"blk.{block}.indexer_compressor_gate.weight" in file.tensors:
+                elements += 2 * index_length
+        if not kv_heads[block]:
+            continue
         keys = file.tensors.get(f"blk.{block}.attn_k.weight")
         values = file.tensors.get(f"blk.{block}.attn_v.weight", keys)
         if keys and values:
@@ -87,19 +97,16 @@ def _kv_elements(file: GGUFFile) -> int:
     return elements
 
 
-def _n_cached_blocks(file: GGUFFile) -> int:
-    """The blocks after these reuse the cache of earlier ones (Gemma 3n) or only draft."""
-    shared = file.hyperparameter("attention.shared_kv_layers")
-    return max(0, file.n_blocks - shared - file.hyperparameter("nextn_predict_layers"))
-
-
 def _is_recurrent(file: GGUFFile, block: int) -> bool:
+    kv_heads = file.n_kv_heads
+    if kv_heads[block] and 0 in kv_heads:  # a hybrid, and one of its blocks with attention
+        return False
     return any(f"blk.{block}.{name}" in file.tensors for name in _RECURRENT)
 
 
 def _states(file: GGUFFile) -> int:
     """Bytes of the states of all recurrent blocks, as llama.cpp sizes them."""
-    n_blocks = sum(_is_recurrent(file, block) for block in range(file.n_blocks))
+    n_blocks = sum(_is_recurrent(file, block) for block in range(file.n_computed_blocks))
     rwkv = file.hyperparameter("wkv.head_size")
     short = file.hyperparameter("shortconv.l_cache")
     if rwkv:
@@ -144,7 +151,16 @@ def _compute(file: GGUFFile, n_ctx: int) -> int:
         (4 + experts) * n_embd + 3 * hidden,  # feed-forward
         3 * n_embd + 2 * queries + 2 * keys,  # attention
         n_embd + 2 * convolved + 5 * inner,  # state space
+        19 * n_embd if file.hyperparameter("wkv.head_size") else 0,  # RWKV's time mixing
     )
+    # One more input for each block, there from the first to the last; and as many streams of
+    # activations as the model has.
+    inputs = file.n_blocks * file.hyperparameter("embedding_length_per_layer_input")
+    streams = file.hyperparameter("altup.num_inputs") * n_embd
+    widest = max(widest + inputs + streams, 4 * inputs + 2 * n_embd)
+    if indexers := file.hyperparameter("attention.indexer.head_count"):
+        # Queries of all indexers, and what each token of the context is worth to each of the batch.
+        widest += 2 * indexers * file.hyperparameter("attention.indexer.key_length") + 5 * n_ctx
     logits = _OUTPUTS * n_vocab + _BATCH * 2 * n_embd
     masks = _BATCH * n_ctx * 2 * (2 if file.sliding_window else 1)  # 2 bytes an element
     return max(_BATCH * widest, logits) * _FLOAT + masks + n_vocab * _FLOAT

@@ -11,17 +11,25 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Literal, get_args
+from typing import Literal
 
 from ondevice.engine.messages import KVType, Preference
 from ondevice.errors import MemoryShortError, ModelFileError
 from ondevice.ram.available import AvailableRam
+from ondevice.ram.kv_types import check_kv_type, kv_types
 from ondevice.ram.need import Need, need
 from ondevice.ram.speeds import Speeds
 from ondevice.weights.gguf import GGUFFile
 from ondevice.weights.placement import Placement, Placements
 from ondevice.weights.recurrence import can_go_back, can_verify
 
+#: Types and architectures of files that belong to a model and are none.
+_PARTS = {
+    "adapter": "an adapter (LoRA), which changes a model",
+    "imatrix": "an importance matrix, which helps to quantize a model",
+    "mmproj": "the part of a model that reads pictures or sound",
+    "clip": "the part of a model that reads pictures or sound",
+}
 _CONTEXTS = (4096, 3072, 2048, 1536, 1024)  # tokens that are tried if no length is asked for
 PROMPT = 512  # tokens of the prompt whose first token is foretold
 _LAST = 1000.0  # by which a way is worth less that is only taken when there is no other
@@ -121,14 +129,17 @@ def plan(
     ``drafter`` is a smaller model of the same vocabulary, to be used if weights are streamed and it
     fits, and if the two can do that at all. Raises :class:`MemoryShortError` if there is no way,
     with what is missing and what would do: a shorter context, else what ``instead`` says, a
-    sentence that names another model; and :class:`ModelFileError` if the file holds nothing to
-    compute with.
+    sentence that names another model; and :class:`ModelFileError` if the file is no model by
+    itself, or the model cannot have ``kv_type``.
     """
+    if part := _PARTS.get(file.text("general.type") or file.architecture):
+        raise ModelFileError(f"{file.path} is {part}. Choose the file of the model itself.")
     if not file.n_blocks or not any(file.multiplied.values()):
         raise ModelFileError(
             f"{file.path} holds nothing to compute with: it is no language model. "
             "Choose another file."
         )
+    check_kv_type(file, kv_type)
     usable = drafter if drafter and can_verify(file) and can_go_back(drafter) else None
     placements = None if file.is_stack else Placements(file)
     found = list(_ways(file, placements, ram, speeds, n_ctx, kv_type, usable))
@@ -163,7 +174,7 @@ def _least_ram(
     file: GGUFFile, placements: Placements | None, contexts: Sequence[int], kv_type: KVType | None
 ) -> list[int]:
     """For each of these contexts; ``placements`` None: the file is a stack."""
-    kv = kv_type or "q4_0"
+    kv = kv_type or kv_types(file)[-1]
     if placements is None:
         from ondevice.ram.stack_ways import stack_bounds  # noqa: PLC0415
 
@@ -255,24 +266,26 @@ def _ways(
 ) -> Iterator[Plan]:
     trained = file.n_ctx_train or _CONTEXTS[0]
     contexts = (n_ctx,) if n_ctx else sorted({min(c, trained) for c in _CONTEXTS}, reverse=True)
-    kv_types = (kv_type,) if kv_type else get_args(KVType)
+    types = (kv_type,) if kv_type else kv_types(file)
     if placements is None:
         from ondevice.ram.stack_ways import stack_ways  # noqa: PLC0415
 
-        yield from stack_ways(file, ram.usable, speeds, tuple(contexts), kv_types)
+        yield from stack_ways(file, ram.usable, speeds, tuple(contexts), types)
         return
-    for kv in kv_types:
+    per_pass = _LOOKED_UP if can_verify(file) else 1.0
+    for kv in types:
+        small_ones = (drafter, None) if drafter and kv in kv_types(drafter) else (None,)
         for context in contexts:
             wanted = need(file, context, kv)
             if wanted.total <= ram.usable:
                 yield _way(file, kv, wanted, speeds)
                 continue
-            for small in (drafter, None) if drafter else (None,):
+            for small in small_ones:
                 taken = _drafter_bytes(small, wanted.n_ctx, kv) if small else 0
                 budget = ram.usable - (wanted.total - wanted.weights) - taken
                 if budget >= placements.least_bytes:
                     placed = placements.within(budget)
-                    yield _way(file, kv, wanted, speeds, budget, placed, small)
+                    yield _way(file, kv, wanted, speeds, budget, placed, small, per_pass)
 
 
 def _way(
@@ -283,12 +296,16 @@ def _way(
     weights_budget: int | None = None,
     placed: Placement | None = None,
     drafter: GGUFFile | None = None,
+    per_pass: float = 1.0,
 ) -> Plan:
-    """With this placement; None: all weights are in RAM."""
+    """With this placement; None: all weights are in RAM.
+
+    Without a drafter, a pass gives ``per_pass`` tokens.
+    """
     absent = placed.absent_bytes if placed else 0
     computing = _decode_seconds(file, speeds)
     reading = _reading_seconds(file, placed, speeds) if placed else 0.0
-    seconds = max(computing, reading) / (_LOOKED_UP if placed and can_verify(file) else 1)
+    seconds = max(computing, reading) / per_pass
     if drafter:
         seconds = drafted_seconds(computing, reading, _decode_seconds(drafter, speeds))
     return Plan(

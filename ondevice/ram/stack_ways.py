@@ -26,6 +26,8 @@ from ondevice.weights.recurrence import can_verify
 #: diverges. K-quants of 2.6 to 4.8 bits keep 0.6 to 0.97 of it and diverge by 0.26 to 0.02.
 _LOSS = 2.0
 
+_MOST_KL = 50.0  # nats; nothing is left then
+
 # Half of the time of a product goes by its weights, half by their bytes; these are the bytes of a
 # weight with as many planes as were measured, scales included. For prompts, planes hardly matter.
 _MEASURED_BYTES = (PLANES + 5 / 16) / 8
@@ -130,4 +132,4 @@ def _quality(stack: StackFile, file: GGUFFile, n_tensors: int) -> float:
     kl = stack.quality_with(n_tensors).kl
     if math.isnan(kl):
         return quality_of(stack.ram_bytes[n_tensors - 1], file.n_params)
-    return math.exp(-_LOSS * max(0.0, kl))
+    return math.exp(-_LOSS * min(max(0.0, kl), _MOST_KL))

@@ -151,10 +151,21 @@ class Usage:
         values = np.lib.stride_tricks.as_strided(
             np.ctypeslib.as_array(flat), (n_tokens, n_slots, columns), (x.nb[2], x.nb[1], 4)
         ).astype(np.float64)
+        if not np.isfinite(values).all():
+            raise not_finite(self._file)
         if name not in self._squares:
             self._squares[name], self._counts[name] = np.zeros(columns), 0
         self._squares[name] += (values**2).sum((0, 1))
         self._counts[name] += n_slots * n_tokens
+
+
+def not_finite(file: GGUFFile) -> ModelFileError:
+    """For a model of which nothing can be measured."""
+    return ModelFileError(
+        f"{file.path.name} cannot be packed: on the text with which it is measured, it computes "
+        f"numbers that are too large for weights in {file.quantization}. "
+        "Nothing was written. Pack a file of the model in BF16 or Q8_0."
+    )
 
 
 def _is_product(op_name: str, x: Tensor) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
@@ -88,9 +89,9 @@ class StackFile:
 
     @cached_property
     def stays_on_disk(self) -> frozenset[str]:
-        """Tensors of tables: their bases and blocks."""
+        """Tensors of tables, their bases and blocks, and what llama.cpp never reads."""
         blocks = {b.tensor.name for b in self.blocks if b.id.matrix in self.tables}
-        return self.tables | blocks
+        return self.tables | blocks | self.gguf.unread
 
     @cached_property
     def ram_bytes(self) -> list[int]:
@@ -164,6 +165,11 @@ class StackFile:
                 f"{file.path.name} is a stack of version {version}, and {VERSION} is known. "
                 "Pack the model again, or get another version of ondevice."
             )
+        if len(file.parts) > 1:
+            raise _damaged(file, "it is cut into parts")
+        with file.path.open("rb") as opened:
+            if not _layout.is_whole(opened.read(file.parts[0].data_offset)):
+                raise _damaged(file, "its header is not the one that was written")
         columns = _numbers(file, "columns", "<u4")
         checksums = _numbers(file, "checksums", "<u4")
         qualities = [
@@ -190,16 +196,22 @@ class StackFile:
                 blocks.append(Block(block, tensor, end, quality))
             elif blocks:
                 raise _damaged(file, f"its tensor {tensor.name} lies behind the first block")
-        return cls(
+        stack = cls(
             file,
             matrices,
             tuple(blocks),
             dict(zip(file.tensors, map(int, checksums), strict=True)),
             base_quality,
         )
+        if not stack.multiplied:
+            raise _damaged(file, "it has no matrices")
+        return stack
 
     def as_llama_sees_it(self) -> HollowHeader:
-        """A header with every weight in its true shape and none of the blocks."""
+        """A header with every weight in its true shape and none of the blocks.
+
+        Raises :class:`ModelFileError` if the file is damaged.
+        """
         (part,) = self.gguf.parts
         blocks = {block.tensor.name for block in self.blocks}
         entries = []
@@ -209,7 +221,10 @@ class StackFile:
                 entries.append(Entry(tensor.name, shape, _F16, 2 * math.prod(shape)))
             elif tensor.name not in blocks:
                 entries.append(Entry(tensor.name, tensor.shape, tensor.type, tensor.n_bytes))
-        n_keys, keys = _layout.raw_keys(self.gguf)
+        try:
+            n_keys, keys = _layout.raw_keys(self.gguf)
+        except ValueError:
+            raise _damaged(self.gguf, "its tensors are out of place") from None
         infos, data_bytes = _layout.tensor_infos(entries, part.alignment)
         front = _layout.header(len(entries), n_keys, keys, infos, part.alignment)
         return HollowHeader(part.path.name, front, len(front) + data_bytes)
@@ -233,8 +248,9 @@ class StackFile:
 
 def _matrix(file: GGUFFile, tensor: TensorInfo, columns: int) -> Matrix:
     rows = math.prod(tensor.shape[1:])
-    shape = _layout.shape_of(rows, columns)
-    if columns % 32 or _layout.base_bytes(shape, rows) != tensor.n_bytes:
+    fits = rows > 0 and columns % 32 == 0 and 0 < columns <= _layout.MOST_COLUMNS
+    shape = _layout.shape_of(rows, columns) if fits else None
+    if shape is None or _layout.base_bytes(shape, rows) != tensor.n_bytes:
         raise _damaged(file, f"the size of {tensor.name} does not fit its shape")
     return Matrix(tensor.name, shape, tensor)
 
@@ -251,10 +267,11 @@ def _numbers(file: GGUFFile, key: str, kind: str) -> npt.NDArray[np.generic]:
     value = file.metadata.get(PREFIX + key)
     numbers: npt.NDArray[np.generic] = np.array([])
     if isinstance(value, tuple):
-        numbers = np.array(value, kind)
+        with suppress(ValueError, TypeError, OverflowError):  # no numbers, or such as do not fit
+            numbers = np.array(value, kind)
     elif isinstance(value, ArrayOnDisk) and value.n_bytes == 4 * value.length:
         numbers = np.fromfile(file.path, kind, value.length, offset=value.offset)
-    if len(numbers) != len(file.tensors):
+    if numbers.shape != (len(file.tensors),):
         raise _damaged(file, f"its list of {key} is not as long as that of its tensors")
     return numbers
 

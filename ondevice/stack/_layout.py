@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import re
 import struct
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -19,6 +21,9 @@ BASE_PLANES = 2  # of each matrix, always loaded
 I8 = 24  # ggml's number of that type
 _CHUNK_BYTES = 1 << 20  # of one plane of one chunk, at most
 _CHUNK_STEP = 4  # rows
+MOST_COLUMNS = _CHUNK_BYTES * 8
+_BLOCK_NAME = re.compile(r"(.+)\.(0|[1-9][0-9]{0,8})\.([0-9])", re.DOTALL)
+_SEAL = "header_checksum"
 
 _STRING_LENGTH = struct.Struct("<Q")
 
@@ -56,13 +61,13 @@ class BlockId:
 
     @classmethod
     def of(cls, name: str) -> BlockId | None:
-        matrix, chunk, plane = name.rsplit(".", 2) if name.count(".") >= 2 else ("", "", "")
-        return cls(matrix, int(chunk), int(plane)) if chunk.isdigit() and plane.isdigit() else None
+        match = _BLOCK_NAME.fullmatch(name)
+        return cls(match[1], int(match[2]), int(match[3])) if match else None
 
 
 def shape_of(rows: int, columns: int) -> PlanesShape:
-    """The shape of a matrix with its rows cut into chunks."""
-    fitting = _CHUNK_BYTES * 8 // columns
+    """The shape of a matrix of at most ``MOST_COLUMNS`` with its rows cut into chunks."""
+    fitting = MOST_COLUMNS // columns
     n_chunks = -(-rows // fitting)
     chunk_rows = -(-rows // n_chunks)
     return PlanesShape(rows, columns, -(-chunk_rows // _CHUNK_STEP) * _CHUNK_STEP)
@@ -123,13 +128,42 @@ def header(n_tensors: int, n_keys: int, keys: bytes, infos: bytes, alignment: in
 
 
 def raw_keys(file: GGUFFile) -> tuple[int, bytes]:
-    """The number of metadata keys of a file of one part, and their bytes as they are."""
+    """The number of metadata keys of a file of one part, and their bytes as they are.
+
+    Raises :class:`ValueError` if its tensors do not lie one after the other.
+    """
     (part,) = file.parts
     with part.path.open("rb") as opened:
         front = opened.read(part.data_offset)
     entries = [Entry(t.name, t.shape, t.type, t.n_bytes) for t in file.tensors.values()]
     infos, _ = tensor_infos(entries, part.alignment)
     return struct.unpack_from("<Q", front, 16)[0], front[24 : front.rindex(infos)]
+
+
+def seal() -> bytes:
+    """The key for the checksum of a header, which :func:`sealed` puts in."""
+    return key_u32(_SEAL, 0)
+
+
+def sealed(front: bytes) -> bytes:
+    """A header with its checksum: the CRC-32 of all of it, with zeros in place of the checksum."""
+    at = _seal_at(front)
+    return front[:at] + struct.pack("<I", zlib.crc32(front)) + front[at + 4 :]
+
+
+def is_whole(front: bytes) -> bool:
+    """Whether a header is as it was written; True also for those that have no checksum."""
+    at = _seal_at(front)
+    if at < 0:
+        return True
+    blank = front[:at] + bytes(4) + front[at + 4 :]
+    return zlib.crc32(blank) == int.from_bytes(front[at : at + 4], "little")
+
+
+def _seal_at(front: bytes) -> int:
+    key = seal()[:-4]
+    found = front.rfind(key)
+    return found + len(key) if found >= 0 else found
 
 
 def key_u32(name: str, value: int) -> bytes:

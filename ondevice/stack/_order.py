@@ -18,6 +18,7 @@ from ondevice.stack import _layout
 from ondevice.stack._calibrate import (
     divergence,
     log_probabilities,
+    not_finite,
     perplexity,
     sequences,
 )
@@ -64,6 +65,8 @@ def measure(
         open_.callback(context.close)
         tokens = list(chain(*sequences(model, text, _TOKENS)))  # at once: a pass reads everything
         reference = log_probabilities(context, tokens)
+        if not np.isfinite(reference).all():
+            raise not_finite(file)
 
         def with_levels(levels: Mapping[str, npt.NDArray[np.int32]]) -> Quality:
             stack.products.use(stack.file.blocks)

@@ -37,6 +37,7 @@ class Products:
     def __init__(self, file: StackFile, resident: int, mapped: int, threads: int) -> None:
         self._file = file
         self._resident = resident
+        self._mapped = mapped
         columns = max(matrix.shape.columns for matrix in file.matrices.values())
         self._scratch = scratch(columns, threads)
         self._planes = self._planes_at(resident, file.matrices)
@@ -67,7 +68,8 @@ class Products:
                 continue
             operation = _operation(node)
             if weight.name not in self._file.matrices:
-                root.data = self._resident + weight.offset
+                stays = weight.name in self._file.stays_on_disk
+                root.data = (self._mapped if stays else self._resident) + weight.offset
                 operand.data = root.data + operand.view_offs
             elif place == 0 and operation == "GET_ROWS":
                 (self._tables.get(weight.name) or self._planes[weight.name]).look_up_node(node)

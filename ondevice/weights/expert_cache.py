@@ -50,6 +50,13 @@ class ExpertCache:
         self.slots |= admitted
         return admitted
 
+    def resize(self, n_slots: int) -> dict[int, int]:
+        """Keep the most used experts in so many slots: old slot → new slot."""
+        self.n_slots = n_slots
+        before = self.slots
+        self.slots = {expert: slot for slot, expert in enumerate(self.most_used(before))}
+        return {before[expert]: slot for expert, slot in self.slots.items()}
+
     def remove(self, experts: Iterable[int]) -> None:
         """Free the slots of these experts."""
         for expert in experts:

@@ -29,6 +29,7 @@ class _StandIn:
     """What takes the place of an operand in the graph; where it points changes, it does not."""
 
     def __init__(self, original: Tensor) -> None:
+        self.original = original
         self.tensor = original.copy()
         self.address = self.tensor.address
 
@@ -44,10 +45,10 @@ class _StandIn:
 class _Matrices:
     """One tensor of experts."""
 
-    def __init__(self, tensor: TensorInfo, start: int) -> None:
+    def __init__(self, tensor: TensorInfo) -> None:
         self.tensor = tensor
         self.n_bytes = expert_bytes(tensor)
-        self.start = start  # of the first slot, bytes from the start of the arena
+        self.start = 0  # of the first slot, bytes from the start of the arena
         self.stride = slot_bytes(tensor)  # from slot to slot
         #: Bytes from the start of a slot, and of a stage, to what the graph reads.
         self.shift = tensor.offset % PAGE
@@ -94,23 +95,23 @@ class _Step:
 
 
 class Experts:
-    """Sees to it that nodes find the experts they need; part of the window."""
+    """Sees to it that nodes find the experts they need; part of the window.
+
+    ``blocks`` are those of the model; :meth:`place` says how many of their experts to keep.
+    """
 
     def __init__(self, reader: Reader, blocks: Sequence[ExpertBlock]) -> None:
         self._reader = reader
         self._tensors: dict[str, tuple[_Block, _Matrices]] = {}
-        start = 0
+        self._blocks: list[_Block] = []
         for index, placed in enumerate(blocks):
-            n_experts = placed.tensors[0].shape[2]
-            block = _Block(index, ExpertCache(n_experts, placed.n_slots), [])
-            for tensor in placed.tensors:
-                matrices = _Matrices(tensor, start)
-                block.matrices.append(matrices)
-                self._tensors[tensor.name] = block, matrices
-                start += placed.n_slots * matrices.stride
-        self._slots = Arena(start)
-        largest = max(stage_bytes(tensor) for placed in blocks for tensor in placed.tensors)
-        self._stages = [Arena(largest) for _ in range(N_STAGES)]
+            matrices = [_Matrices(tensor) for tensor in placed.tensors]
+            block = _Block(index, ExpertCache(placed.tensors[0].shape[2], 0), matrices)
+            self._blocks.append(block)
+            self._tensors |= {each.tensor.name: (block, each) for each in matrices}
+        self._slots = Arena(0)
+        self._stages: list[Arena] = []
+        self._largest = max(stage_bytes(tensor) for p in blocks for tensor in p.tensors)
         self._ids: dict[int, Tensor] = {}  # address of a node → its experts' numbers
         self._step: _Step | None = None
         self._last_block = 0
@@ -120,6 +121,50 @@ class Experts:
 
     def __contains__(self, tensor_name: str) -> bool:
         return tensor_name in self._tensors
+
+    def place(self, placed: Sequence[ExpertBlock]) -> None:
+        """Have as many slots as these say, with the experts that were used most.
+
+        Empty: all experts are in RAM, so that there is nothing to keep. Not while a node is being
+        computed. Raises :class:`MemoryShortError`.
+        """
+        self._end_step()
+        if not placed:
+            self._stages = []
+        elif not self._stages:
+            self._stages = [Arena(self._largest) for _ in range(N_STAGES)]
+        counts = [each.n_slots for each in placed] or [0] * len(self._blocks)
+        if counts == [block.cache.n_slots for block in self._blocks]:
+            return
+        before, self._slots = self._slots, Arena(
+            sum(
+                count * matrices.stride
+                for block, count in zip(self._blocks, counts, strict=True)
+                for matrices in block.matrices
+            )
+        )
+        start = 0
+        for block, count in zip(self._blocks, counts, strict=True):
+            n_before = block.cache.n_slots
+            moved = block.cache.resize(count)
+            for matrices in block.matrices:
+                stride, old = matrices.stride, matrices.start
+                for source, target in moved.items():
+                    at, to = old + source * stride, start + target * stride
+                    self._slots.view[to : to + stride] = before.view[at : at + stride]
+                if n_before:  # one after the other, so that both are never there as a whole
+                    before.release(old, n_before * stride)
+                matrices.start = start
+                start += count * stride
+
+    def restore(self, node: Tensor, tensor: TensorInfo) -> Tensor:
+        """Have ``node`` read all of ``tensor`` again, which is returned."""
+        _, matrices = self._tensors[tensor.name]
+        weights, numbers = matrices.weights, matrices.numbers
+        if weights is None or numbers is None or node.src[0] != weights.address:
+            return next(iter(node.operands()))
+        node.src[0], node.src[2] = weights.original.address, self._ids[node.address].address
+        return weights.original
 
     def close(self) -> None:
         """Return when nothing is written to the memory any more."""

@@ -43,6 +43,8 @@ __all__ = [
 
 _MAX_PARTS = 256  # of a split model
 _ROWS = ("token_embd", "per_layer_token_embd", "position_embd", "token_types")  # looked up
+#: What blocks that look back on the keys and values of others have of their own, and do not use.
+_SHARED = ("attn_k.", "attn_v.", "attn_k_norm.")
 _SPLIT_NAME = re.compile(r"(?P<prefix>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.DOTALL)
 
 
@@ -80,6 +82,33 @@ class GGUFFile:
         return frozenset(rows if "output.weight" in self.tensors else rows - {"token_embd.weight"})
 
     @property
+    def n_computed_blocks(self) -> int:
+        """Blocks that a pass computes: those behind them predict further tokens, and are unused."""
+        return max(0, self.n_blocks - self.hyperparameter("nextn_predict_layers"))
+
+    @property
+    def n_cached_blocks(self) -> int:
+        """Blocks with keys and values of their own; those behind them look back on these."""
+        return max(0, self.n_computed_blocks - self.hyperparameter("attention.shared_kv_layers"))
+
+    @cached_property
+    def unread(self) -> frozenset[str]:
+        """Tensors that llama.cpp never reads: they need no RAM and no room in a plan.
+
+        Should it read one after all, it finds it where its file is mapped.
+        """
+        computed, cached = self.n_computed_blocks, self.n_cached_blocks
+        return frozenset(
+            tensor.name
+            for tensor in self.tensors.values()
+            if tensor.block is not None
+            and (
+                tensor.block >= computed
+                or (tensor.block >= cached and tensor.name.split(".", 2)[2].startswith(_SHARED))
+            )
+        )
+
+    @property
     def output_layer(self) -> TensorInfo | None:
         """What the logits are computed with: a tensor of its own, or the token embeddings."""
         return self.tensors.get("output.weight") or self.tensors.get("token_embd.weight")
@@ -100,9 +129,10 @@ class GGUFFile:
     def multiplied(self) -> Mapping[str, float]:
         """Type → elements of it that a token is multiplied with, the output layer left out."""
         share = self.n_experts_used / self.n_experts if self.n_experts else 1.0
+        passed_over = self.read_by_row | self.unread
         elements: dict[str, float] = {}
         for tensor in self.tensors.values():
-            if len(tensor.shape) < 2 or tensor.name in self.read_by_row:
+            if len(tensor.shape) < 2 or tensor.name in passed_over:
                 continue
             if tensor is not self.output_layer:
                 part = math.prod(tensor.shape) * (share if "_exps" in tensor.name else 1.0)

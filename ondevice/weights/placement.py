@@ -127,8 +127,9 @@ class Placements:
 
     def __init__(self, file: GGUFFile) -> None:
         self._file = file
-        self._on_file = tuple(t for t in file.tensors.values() if t.name in file.read_by_row)
-        others = [t for t in file.tensors.values() if t.name not in file.read_by_row]
+        read = [t for t in file.tensors.values() if t.name not in file.unread]
+        self._on_file = tuple(t for t in read if t.name in file.read_by_row)
+        others = [t for t in read if t.name not in file.read_by_row]
         experts: dict[int, list[TensorInfo]] = {}
         candidates = []
         n_experts = file.n_experts
@@ -148,12 +149,13 @@ class Placements:
         self._candidates = [*candidates, *self.output_slices]
         #: The same, the first ones to give up first.
         self._to_give_up = [*_to_give_up(candidates), *self.output_slices[::-1]]
-        self._experts = tuple(ExpertBlock(tuple(tensors)) for tensors in experts.values())
+        #: The blocks of which not all experts need to be in RAM.
+        self.experts = tuple(ExpertBlock(tuple(tensors)) for tensors in experts.values())
         #: When each of them is given up: from how many on; experts are never pinned here.
         when = {t.name: number for number, t in enumerate(self._to_give_up)}
-        when |= {t.name: -1 for block in self._experts for t in block.tensors}
-        never = len(self._to_give_up)
-        self._others_when = np.array([when.get(t.name, never) for t in self._others], np.int64)
+        when |= {t.name: -1 for block in self.experts for t in block.tensors}
+        kept = len(self._to_give_up)
+        self._others_when = np.array([when.get(t.name, kept) for t in self._others], np.int64)
         self._candidates_when = np.array([when[t.name] for t in self._candidates], np.int64)
         self._streaming: dict[int, Placement] = {}
 
@@ -204,7 +206,7 @@ class Placements:
                 streamed=tuple(compress(self._candidates, self._candidates_when < count)),
                 ring_bytes=self._ring_bytes[count],
                 pinned_bytes=self._pinned_bytes[count],
-                experts=self._experts,
+                experts=self.experts,
             )
         return self._streaming[count]
 

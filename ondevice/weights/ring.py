@@ -42,6 +42,7 @@ class Ring:
         self._entries: deque[_Entry] = deque()  # read or being read, the next to be used first
         self._next = 0  # index in the order: what is to be read next
         self._pass: dict[str, TensorInfo] = {}  # what this pass has used so far, in order
+        self._last_pass: list[TensorInfo] = []
         self.wait_seconds = 0.0  # time in which the computing waited for the disk
         self._read_ahead()
 
@@ -90,9 +91,13 @@ class Ring:
         """Learn the order of use; check the files at the start of a pass."""
         if tensors[0].name in self._pass or not self._pass:
             used = list(self._pass.values())
-            if len(used) == len(self._order) and used != self._order:
+            # A pass that was broken off tells little; one like the last one tells all, also that
+            # some tensors are never used.
+            whole = len(used) == len(self._order) or used == self._last_pass
+            if used and whole and used != self._order:
                 self._order = used
                 self._restart(0)
+            self._last_pass = used
             self._pass.clear()
             self._reader.check()
         for tensor in tensors:
@@ -100,6 +105,11 @@ class Ring:
 
     def _start_over(self, tensors: Sequence[TensorInfo]) -> None:
         """Read these next: the order was another than thought, or the last pass was ended."""
+        known = set(self._order)
+        at = self._next
+        for tensor in tensors:
+            if tensor not in known:  # it was left out of a pass or two
+                self._order.insert(at, tensor)
         first, *others = tensors
         for tensor in others:  # used at the same time, so they must come one after the other
             self._order.remove(tensor)

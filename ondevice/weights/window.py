@@ -9,6 +9,7 @@ experts, only those are read that a pass needs and that no pass has needed just 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -97,8 +98,8 @@ class Window:
         try:
             self._mapped.expect_rows(self.placement.on_file)
             self._pin(on_progress)
-            if self.placement.experts:
-                self._experts = Experts(self._reader, self.placement.experts)
+            if self._placements.experts:
+                self._experts = Experts(self._reader, self._placements.experts)
             self._take(self.placement)
         except BaseException:
             self.close()
@@ -123,7 +124,9 @@ class Window:
         Any thread may call this at any time. What is given up is given up within a few blocks;
         what is to be pinned is read in the background first.
         """
-        self._wanted = self._placements.within(max(budget_bytes, self.least_bytes))
+        wanted = self._placements.within(max(budget_bytes, self.least_bytes))
+        if wanted != self._wanted:
+            self._wanted = wanted
 
     def settle(self) -> bool:
         """Take what was aimed at as far as it is there; True: all of it.
@@ -170,7 +173,10 @@ class Window:
             if weight is None:
                 continue
             if self._experts and weight.name in self._experts:
-                return self._experts.inspect(node, weight)
+                if self.placement.experts:
+                    return self._experts.inspect(node, weight)
+                self._experts.restore(node, weight).data = self._mapped.address(weight)
+                continue
             root.data = self._mapped.address(weight)
             operand.data = root.data + operand.view_offs
             operands.append(_Operand(operand, operand.view_offs, weight))
@@ -251,6 +257,8 @@ class Window:
             return
         new = set(wanted.pinned) - set(self.placement.pinned)
         if new:
+            if self._experts and not wanted.experts:  # else they would be in RAM twice
+                self._take(_without_slots(self.placement))
             self._growing = wanted, [self._reader.start_caching(s) for s, _ in spans(new)]
         else:
             self._take(wanted)
@@ -258,6 +266,8 @@ class Window:
     def _take(self, placement: Placement) -> None:
         """Everything that is pinned in it is in RAM."""
         gone = set(self.placement.pinned) - set(placement.pinned)
+        if self._experts is not None:
+            self._experts.place(placement.experts)
         self.placement = placement
         self._generation += 1
         self._streamed = {tensor.name for tensor in placement.streamed}
@@ -282,6 +292,10 @@ class Window:
             reading.wait()
             if not on_progress(done / len(readings)):
                 raise LoadCancelled
+
+
+def _without_slots(placement: Placement) -> Placement:
+    return replace(placement, experts=tuple(replace(e, n_slots=0) for e in placement.experts))
 
 
 def _inside(tensors: Iterable[TensorInfo]) -> Iterator[Span]:
