@@ -132,6 +132,23 @@ def test_a_file_that_changes_is_an_error(file: Path, change: Callable[[Path], No
     reader.close()
 
 
+@_on_posix
+def test_links_and_permissions_of_a_file_are_no_change(file: Path) -> None:
+    reader = Reader([file])
+    for change in (
+        lambda: os.link(file, file.with_suffix(".link")),
+        lambda: file.chmod(0o640),
+        lambda: file.with_suffix(".link").unlink(),
+    ):
+        change()
+        read(reader, SIZE - 100, 100)
+        reader.check()
+    rewrite_unseen(file)
+    with pytest.raises(ModelFileError, match="was changed"):
+        reader.check()
+    reader.close()
+
+
 def test_a_file_that_is_replaced_is_an_error(file: Path) -> None:
     reader = Reader([file])
     reader.check()

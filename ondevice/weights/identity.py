@@ -12,42 +12,78 @@ from ondevice.errors import ModelChanged, ModelFileError
 
 @dataclass(frozen=True)
 class FileIdentity:
-    """What changes when a file is changed or replaced.
-
-    The time of the last change of any kind is among it, since who writes to a file can set the
-    time of its last writing back. It also changes with the name and the permissions of a file:
-    better to load a model once too often than to go on with the weights of another.
-    """
+    """What changes when a file is changed or replaced, and what else is changed with its inode."""
 
     n_bytes: int
     written_ns: int
-    changed_ns: int
     inode: int
     device: int
+    changed_ns: int  # bytes or anything below; nobody can set it back
+    n_links: int
+    mode: int
+    owner: tuple[int, int]  # user, group
 
     @classmethod
     def of(cls, status: os.stat_result) -> FileIdentity:
         return cls(
-            status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev
+            n_bytes=status.st_size,
+            written_ns=status.st_mtime_ns,
+            inode=status.st_ino,
+            device=status.st_dev,
+            changed_ns=status.st_ctime_ns,
+            n_links=status.st_nlink,
+            mode=status.st_mode,
+            owner=(status.st_uid, status.st_gid),
         )
+
+    def has_bytes_of(self, earlier: FileIdentity) -> bool:
+        """Whether the bytes are those of ``earlier``, as far as can be told without reading.
+
+        Who writes to a file can set the time of the last writing back, and not that of the last
+        change. That one alone may come from a new link, other permissions or another owner.
+        """
+        same = (self.n_bytes, self.written_ns, self.inode, self.device)
+        if same != (earlier.n_bytes, earlier.written_ns, earlier.inode, earlier.device):
+            return False
+        beside = self.n_links, self.mode, self.owner
+        explained = beside != (earlier.n_links, earlier.mode, earlier.owner)
+        return explained or self.changed_ns == earlier.changed_ns
+
+
+class UnchangedFile:
+    """A file whose bytes are to stay what they are. ``status`` is of now."""
+
+    def __init__(self, path: Path, status: os.stat_result) -> None:
+        self._path = path
+        self._known = FileIdentity.of(status)
+
+    @property
+    def n_bytes(self) -> int:
+        return self._known.n_bytes
+
+    def check(self, status: os.stat_result) -> None:
+        """Raises :class:`ModelChanged` if ``status`` is of another file, or of changed bytes."""
+        now = FileIdentity.of(status)
+        if not now.has_bytes_of(self._known):
+            raise changed(self._path)
+        self._known = now
 
 
 class UnchangedFiles:
     """Files that are to stay what they are. Raises :class:`ModelFileError` for one that is gone."""
 
     def __init__(self, paths: Iterable[Path]) -> None:
-        self._known = {path: _look(path) for path in paths}
+        self._files = {path: UnchangedFile(path, _look(path)) for path in paths}
 
     def check(self) -> None:
         """Raises :class:`ModelChanged` if one of the paths names another file, or changed bytes."""
-        for path, known in self._known.items():
-            if _look(path) != known:
-                raise changed(path)
+        for path, file in self._files.items():
+            file.check(_look(path))
 
 
-def _look(path: Path) -> FileIdentity:
+def _look(path: Path) -> os.stat_result:
     try:
-        return FileIdentity.of(path.stat())
+        return path.stat()
     except OSError as error:
         raise failed(path, error) from error
 

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ondevice.errors import MemoryShortError
-from ondevice.weights.identity import FileIdentity, changed, failed
+from ondevice.weights.identity import UnchangedFile, changed, failed
 
 PAGE = 4096  # bytes; every disk and file system of today takes direct reads at multiples of it
 PIECE_BYTES = 4 << 20  # of one read
@@ -92,7 +92,7 @@ class _File:
         self._lock = threading.Lock()
         try:
             self._fd, self.direct = (_open(path), False) if cached else _open_past_cache(path)
-            self._identity = FileIdentity.of(os.fstat(self._fd))
+            self._unchanged = UnchangedFile(path, os.fstat(self._fd))
         except OSError as error:
             raise failed(self.path, error) from error
         self._cached_fd: int | None = None
@@ -105,7 +105,7 @@ class _File:
     def cache(self, offset: int, n_bytes: int) -> None:
         """Have these bytes in the page cache, and none that lie beside them."""
         scratch = memoryview(bytearray(min(n_bytes, _CACHED_BYTES)))
-        end = min(offset + n_bytes, self._identity.n_bytes)
+        end = min(offset + n_bytes, self._unchanged.n_bytes)
         try:
             fd = self._open_cached()
             while offset < end:
@@ -113,14 +113,13 @@ class _File:
                 if n_read == 0:
                     raise changed(self.path)
                 offset += n_read
-            if FileIdentity.of(os.fstat(self._fd)) != self._identity:
-                raise changed(self.path)
+            self._unchanged.check(os.fstat(self._fd))
         except OSError as error:
             raise failed(self.path, error) from error
 
     def read(self, offset: int, buffer: memoryview) -> None:
         """Fill ``buffer`` from ``offset`` on, up to the end of the file."""
-        wanted = min(len(buffer), self._identity.n_bytes - offset)
+        wanted = min(len(buffer), self._unchanged.n_bytes - offset)
         done, fd = 0, self._fd
         try:
             while done < wanted:
@@ -132,21 +131,18 @@ class _File:
                     n_read -= n_read % PAGE
                     if n_read == 0:
                         fd = self._open_cached()
-                        if FileIdentity.of(os.fstat(fd)) != self._identity:
-                            raise changed(self.path)
+                        self._unchanged.check(os.fstat(fd))
                 done += n_read
             if not self.direct and not self._cached and hasattr(os, "posix_fadvise"):
                 os.posix_fadvise(self._fd, offset, wanted, os.POSIX_FADV_DONTNEED)
-            if FileIdentity.of(os.fstat(self._fd)) != self._identity:
-                raise changed(self.path)
+            self._unchanged.check(os.fstat(self._fd))
         except OSError as error:
             raise failed(self.path, error) from error
 
     def check(self) -> None:
         """Raises :class:`ModelFileError` if the path names another file than at the start."""
         try:
-            if FileIdentity.of(self.path.stat()) != self._identity:
-                raise changed(self.path)
+            self._unchanged.check(self.path.stat())
         except OSError as error:
             raise failed(self.path, error) from error
 
