@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import os
 import re
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ondevice import children
 from ondevice.errors import UsageError
 from ondevice.memory import _pdf_text
 from ondevice.regular import open_regular
@@ -121,13 +121,12 @@ def _guessed(content: bytes) -> str | None:
 
 
 def _read_pdf(file: Path, content: bytes) -> str:
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("ONDEVICE_")}
     try:
         done = subprocess.run(
             [sys.executable, "-P", _pdf_text.__file__],
             input=content,
             capture_output=True,
-            env=environment,
+            env=children.environment(),
             timeout=_pdf_text.MOST_SECONDS,
             check=False,
         )
