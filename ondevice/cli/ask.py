@@ -26,6 +26,7 @@ from ondevice.engine.messages import (
     Turn,
 )
 from ondevice.errors import UsageError
+from ondevice.json_schema import compile_schema
 from ondevice.terminal import printable, printable_json
 
 
@@ -89,6 +90,8 @@ def command(
         wanted = choice.request
         if choice.why:
             _note(choice.why)
+        if request.json_schema is not None and not wanted.is_remote:
+            compile_schema(request.json_schema)  # refused before the model is loaded
         loaded = engine.load(wanted)
         if wanted.is_remote:
             _note(f"the question goes to {loaded.name}.")
