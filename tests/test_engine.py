@@ -466,8 +466,12 @@ def test_channels_are_told_apart_and_the_next_turn_works(tiny_engine: tuple[Engi
 def test_a_model_without_a_template_says_so(tiny_engine: tuple[Engine, Path]) -> None:
     engine, folder = tiny_engine
     path = tiny_model.write(folder / "plain.gguf", template="")
-    assert "no chat template" in engine.load(Load(path=str(path))).plan
-    assert ask(engine, Turn("user", "Hi"), max_tokens=2)[1].reason == "length"
+    engine.load(Load(path=str(path)))
+    _, finished, events = ask(engine, Turn("user", "Hi"), max_tokens=2)
+    assert finished.reason == "length"
+    assert [e for e in events if isinstance(e, Notice) and "no chat template" in e.text]
+    _, _, events = ask(engine, Turn("user", "Hi"), max_tokens=2)
+    assert not any(isinstance(e, Notice) for e in events), "once is enough"
 
 
 def test_an_encoder_does_not_chat_but_embeds(tiny_engine: tuple[Engine, Path]) -> None:

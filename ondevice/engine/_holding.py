@@ -156,7 +156,7 @@ def hold(request: Load, on_progress: Callable[[float], None], cancel: threading.
             raise LoadCancelled
         return Holding(
             plan=chosen,
-            why=" ".join(filter(None, (why(chosen, ram, request.n_ctx), _template_notice(model)))),
+            why=why(chosen, ram, request.n_ctx),
             model=model,
             context=context,
             weights=weights,
@@ -165,15 +165,6 @@ def hold(request: Load, on_progress: Callable[[float], None], cancel: threading.
             files=files,
             _open=stack.pop_all(),
         )
-
-
-def _template_notice(model: Model) -> str:
-    if model.cannot_chat or (model.chat_template or "").strip():
-        return ""
-    return (
-        "This file has no chat template: it may go on with your text in place of an answer. "
-        "For a talk, choose a model that was made to chat."
-    )
 
 
 def _ram(request: Load) -> AvailableRam:

@@ -48,6 +48,12 @@ from ondevice.weights.window import Window
 _EMBEDDED = 512  # tokens of a text to embed at most: it is computed at once
 
 
+_NO_TEMPLATE = (
+    "This model has no chat template: it may go on with your text in place of an answer. To chat, "
+    "choose a model that was made for it."
+)
+
+
 class Session:
     """Answers conversations with ``model`` in ``context``, whose KV cache it keeps warm.
 
@@ -78,6 +84,8 @@ class Session:
         self._embedder: Context | None = None  # made when it is first wanted
         self._prompter = Prompter(model, context.n_ctx, self._grow_to)
         self._grow = grow
+        #: What the user is told with the first reply.
+        self._notice = "" if (model.chat_template or "").strip() else _NO_TEMPLATE
         self._schemas: SchemaVocabulary | None = None  # likewise
         #: The last conversation as tokens, the reply as it was sampled.
         self._spelling: list[int] = []
@@ -192,6 +200,9 @@ class Session:
         except Stopped:
             yield Finished(reason="cancelled", statistics=self._nothing_done(seed))
             return
+        if self._notice:
+            yield Notice(text=self._notice)
+            self._notice = ""
         if prompt.left_out:
             yield self._left_out_notice(prompt.left_out)
         text = ReplyText(prompt.rendered, (*request.stop, *prompt.stop))
