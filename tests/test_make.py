@@ -33,12 +33,14 @@ def make(tmp_path: Path, tools: dict[str, str]) -> subprocess.CompletedProcess[s
         program.chmod(0o755)
     found = shutil.which("make")
     assert found is not None
-    clean = {name: value for name, value in os.environ.items() if name not in ("CC", "CXX")}
+    of_a_make_around = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")
+    unwanted = ("CC", "CXX", *of_a_make_around)
+    clean = {name: value for name, value in os.environ.items() if name not in unwanted}
     done = subprocess.run(
         [found, "chat"],
         check=False,
         cwd=checkout,
-        env={**clean, "PATH": str(programs), "MAKEFLAGS": ""},
+        env={**clean, "PATH": str(programs)},
         capture_output=True,
         text=True,
         timeout=60,
