@@ -125,7 +125,7 @@ def drafters_for(target: GGUFFile) -> Iterator[GGUFFile]:
         try:
             file = runnable.read(model.path)
             with runnable.blamed(model.path):
-                fits = not planner.is_stack(file) and share_vocabulary(file, target)
+                fits = not file.is_stack and share_vocabulary(file, target)
         except ModelFileError:
             continue
         if fits:

@@ -227,6 +227,16 @@ def _heads(heads: int, kv_heads: int | list[int]) -> dict[str, object]:
     }
 
 
+_DELTA_KEYS: dict[str, object] = {
+    "feed_forward_length": 1792,
+    "ssm.conv_kernel": 4,
+    "ssm.inner_size": 1024,
+    "ssm.state_size": 128,
+    "ssm.time_step_rank": 8,
+    "ssm.group_count": 8,
+    "rope.dimension_sections": [11, 11, 10, 0],
+}
+
 #: Name → architecture, blocks, hyperparameters, and the tensors of the block with a number.
 SHAPES: dict[str, tuple[str, int, dict[str, object], Callable[[int], Tensors]]] = {
     "dense": ("qwen3", 2, {"feed_forward_length": 1536} | _heads(16, 8), _dense),
@@ -271,32 +281,13 @@ SHAPES: dict[str, tuple[str, int, dict[str, object], Callable[[int], Tensors]]] 
     "delta net": (
         "qwen35",
         4,
-        {
-            "feed_forward_length": 1792,
-            "ssm.conv_kernel": 4,
-            "ssm.inner_size": 1024,
-            "ssm.state_size": 128,
-            "ssm.time_step_rank": 8,
-            "ssm.group_count": 8,
-            "rope.dimension_sections": [11, 11, 10, 0],
-        }
-        | _heads(8, 2),
+        _DELTA_KEYS | _heads(8, 2),
         _delta_net,
     ),
     "drafting block": (
         "qwen35",
         _COMPUTED + 1,
-        {
-            "nextn_predict_layers": 1,
-            "feed_forward_length": 1792,
-            "ssm.conv_kernel": 4,
-            "ssm.inner_size": 1024,
-            "ssm.state_size": 128,
-            "ssm.time_step_rank": 8,
-            "ssm.group_count": 8,
-            "rope.dimension_sections": [11, 11, 10, 0],
-        }
-        | _heads(8, 2),
+        {"nextn_predict_layers": 1} | _DELTA_KEYS | _heads(8, 2),
         _drafting,
     ),
     "shared keys": (

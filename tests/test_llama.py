@@ -41,7 +41,7 @@ def test_the_model_tells_its_facts(model: Model) -> None:
     assert model.quantization == "Q4_1"
     assert model.metadata("general.architecture") == "llama"
     assert model.metadata("no.such.key") is None
-    assert model.has_decoder
+    assert not model.cannot_chat
 
 
 @pytest.mark.parametrize("text", ["Hello, wörld! 🦊", "", "\n\n  x", "<|im_end|>", "a" * 2000])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 
@@ -13,9 +12,10 @@ import numpy as np
 import pytest
 import shapes
 from gguf import GGMLQuantizationType
+from test_window_experts import opened
 
 from bench.synthetic import moe
-from ondevice.llama import Context, EvalHook, Model
+from ondevice.llama import Context, Model
 from ondevice.ram.need import need
 from ondevice.weights import experts, gguf, reader, ring
 from ondevice.weights.gguf import GGUFFile
@@ -23,19 +23,6 @@ from ondevice.weights.placement import Placements
 from ondevice.weights.window import Window
 
 LEAST, HALF, ALL = 0.0, 0.5, 1.0
-
-
-@contextmanager
-def opened(file: GGUFFile, share: float) -> Iterator[tuple[Window, Context]]:
-    window = Window(file, budget(file, share))
-    model = window.load_model()
-    context = Context(model, n_ctx=512, n_threads=1, eval_hook=EvalHook(window))
-    try:
-        yield window, context
-    finally:
-        context.close()
-        model.close()
-        window.close()
 
 
 def budget(file: GGUFFile, share: float) -> int:
@@ -93,9 +80,9 @@ def test_a_mixture_follows_its_budget(
     mixture: GGUFFile, memory: Callable[[], int], start: float, end: float
 ) -> None:
     tokens = moe.text(40, moe.SMALL)
-    with opened(mixture, end) as (window, context):
+    with opened(mixture, budget(mixture, end)) as (window, context):
         expected = read_for_each(window, context, tokens)
-    with opened(mixture, start) as (window, context):
+    with opened(mixture, budget(mixture, start)) as (window, context):
         read_for_each(window, context, tokens)
         window.resize(budget(mixture, end))
         assert read_for_each(window, context, tokens) == pytest.approx(expected, rel=0.1)
@@ -104,7 +91,7 @@ def test_a_mixture_follows_its_budget(
 
 
 def test_the_experts_that_are_used_most_survive_a_change(mixture: GGUFFile) -> None:
-    with opened(mixture, 0.8) as (window, context):
+    with opened(mixture, budget(mixture, 0.8)) as (window, context):
         token = moe.text(1, moe.SMALL)
         for share in (0.8, 0.5, 0.9):
             window.resize(budget(mixture, share))
@@ -124,7 +111,7 @@ def test_what_llama_cpp_never_reads_costs_nothing(tmp_path: Path, name: str, sha
     file = gguf.read(path)
     never = file.unread
     assert never
-    with opened(file, share) as (window, context):
+    with opened(file, budget(file, share)) as (window, context):
         per_pass = read_for_each(window, context, list(range(10, 18)))
         placement = window.placement
     placed = {t.name for t in (*placement.on_file, *placement.pinned, *placement.streamed)}
@@ -144,7 +131,7 @@ def test_the_order_is_learnt_though_some_tensors_are_never_used(
         file = gguf.read(path)
         never = file.unread
         monkeypatch.setitem(file.__dict__, "unread", frozenset())
-        with opened(file, LEAST) as (window, context):
+        with opened(file, budget(file, LEAST)) as (window, context):
             per_pass = read_for_each(window, context, list(range(10, 18)))
             streamed = window.placement.streamed
         used = sum(t.n_bytes for t in streamed if t.name not in never)
@@ -172,7 +159,7 @@ def test_the_logits_stay_the_same_while_the_budget_changes(
             expected.append(context.logits().tobytes())
         context.close()
         model.close()
-        with opened(file, random.random()) as (window, context):
+        with opened(file, budget(file, random.random())) as (window, context):
             for batch, logits in zip(batches, expected, strict=True):
                 if random.random() < 0.7:
                     change = random.choice((window.resize, window.aim))

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import click
 
-from ondevice import paths
+from ondevice import crashes, paths
 from ondevice.errors import StoreLocked, UsageError
 from ondevice.store import Database, Salvage
 
@@ -32,7 +32,7 @@ def unlock(kind: type[_S]) -> _S:
     """
     file = paths.store_file()
     _make_private(file.parent)
-    _forbid_core_dumps()
+    crashes.leave_no_core()
     given = os.environ.get(_VARIABLE)
     try:
         return kind(file, given)
@@ -109,14 +109,6 @@ def _make_private(folder: Path) -> None:
         if os.name == "posix" and mode & 0o077:
             folder.chmod(mode & 0o700)
             click.echo(f"{folder} was open to other users; it is yours only now.", err=True)
-
-
-def _forbid_core_dumps() -> None:
-    with suppress(ImportError, OSError, ValueError):
-        import resource  # noqa: PLC0415 - Windows has none
-
-        _, most = resource.getrlimit(resource.RLIMIT_CORE)
-        resource.setrlimit(resource.RLIMIT_CORE, (0, most))
 
 
 def _name(next_one: bool) -> str:

@@ -82,11 +82,11 @@ class Session:
         self._settle = settle
         self._check_files = check_files
         self._embedder: Context | None = None  # made when it is first wanted
-        self._prompter = Prompter(model, context.n_ctx, self._grow_to)
-        self._grow = grow
+        self._schemas: SchemaVocabulary | None = None  # likewise
         #: What the user is told with the first reply.
         self._notice = "" if (model.chat_template or "").strip() else _NO_TEMPLATE
-        self._schemas: SchemaVocabulary | None = None  # likewise
+        self._prompter = Prompter(model, context.n_ctx, self._grow_to)
+        self._grow = grow
         #: The last conversation as tokens, the reply as it was sampled.
         self._spelling: list[int] = []
         #: Length of the last prompt and the logits after it: asked again, it needs no computing,
@@ -206,7 +206,8 @@ class Session:
         if prompt.left_out:
             yield self._left_out_notice(prompt.left_out)
         text = ReplyText(prompt.rendered, (*request.stop, *prompt.stop))
-        self._constrain_answer(prompt.rendered, sampler)
+        if request.json_schema is not None or request.grammar is not None:
+            self._constrain_answer(prompt.rendered, sampler)
         repetition = Repetition()
         generated: list[int] = []
         reason: FinishReason | None = None

@@ -18,7 +18,7 @@ import traceback
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from ondevice import llama
+from ondevice import crashes, llama
 from ondevice.engine import _running
 from ondevice.engine._holding import Holding, hold
 from ondevice.engine._session import Session
@@ -245,7 +245,7 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     _end_with_parent()
-    _leave_no_core()
+    crashes.leave_no_core()
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # it ends, and not with a Python error
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE_ADJ)
@@ -269,18 +269,6 @@ def _end_with_parent() -> None:
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def _leave_no_core() -> None:
-    """No crash may write memory, and with it the conversation, to the disk."""
-    if sys.platform != "win32":
-        import resource  # noqa: PLC0415 - only there where there are core dumps
-
-        # Linux gives a core to a program whatever the limit, unless it is 1 (see core(5) and
-        # fs/coredump.c), which is also too little for a file.
-        hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
-        least = min(1, hard) if hard != resource.RLIM_INFINITY else 1
-        resource.setrlimit(resource.RLIMIT_CORE, (least, least))
 
 
 if __name__ == "__main__":

@@ -138,11 +138,6 @@ class Model:
         return name.decode()
 
     @property
-    def has_decoder(self) -> bool:
-        """False for embedding models and others that cannot chat."""
-        return not self.cannot_chat
-
-    @property
     def cannot_chat(self) -> str:
         """Why this model does not write one token after the other, or empty if it does."""
         if llama_cpp.llama_model_is_diffusion(self.handle):

@@ -194,11 +194,6 @@ def most_ram(file: GGUFFile) -> int:
     return need(file, n_ctx, "f16").total
 
 
-def is_stack(file: GGUFFile) -> bool:
-    """Told from the header alone: what reads stacks brings native code along."""
-    return file.is_stack
-
-
 def best(plans: Sequence[Plan], preference: Preference = "balanced") -> Plan:
     """The plan, of several models, that gives the most; ``plans`` must not be empty."""
     return max(plans, key=lambda way: way.worth(preference))
