@@ -5,6 +5,7 @@ from ondevice.chats._learn import can_learn, learn, see_again
 from ondevice.chats._records import Attachment, Conversation, Found, Heading, Message
 from ondevice.chats._reply import reply
 from ondevice.chats._titles import think_of_title
+from ondevice.chats._windows import Tab, Window
 
 __all__ = [
     "Attachment",
@@ -14,6 +15,8 @@ __all__ = [
     "Heading",
     "Message",
     "Said",
+    "Tab",
+    "Window",
     "can_learn",
     "learn",
     "reply",

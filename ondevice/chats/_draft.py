@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import msgspec
 
-from ondevice.chats._chats import append
+from ondevice.chats._chats import append, check
 from ondevice.chats._records import Message
 from ondevice.engine.messages import Chunk, Finished
 from ondevice.errors import StoreUnwritable
@@ -93,7 +93,7 @@ class Draft:
                     parent_id=self._parent_id,
                     model=self._model,
                 )
-            connection.execute(
+            changed = connection.execute(
                 "UPDATE message SET content = ?, thinking = ?, finish_reason = ?, statistics = ? "
                 "WHERE id = ?",
                 (
@@ -104,5 +104,6 @@ class Draft:
                     message_id,
                 ),
             )
+            check(changed.rowcount)
         self._message_id = message_id
         self._unsaved = False
