@@ -27,6 +27,13 @@ class Submitted(Message):
 
 
 @dataclass
+class NotKept(Message):
+    """What was said last in a conversation could not be stored."""
+
+    conversation: Conversation
+
+
+@dataclass
 class CommandGiven(Message):
     """The user has typed a command, such as "/rename Holidays"."""
 

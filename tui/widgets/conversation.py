@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Sequence
+from contextlib import suppress
 from typing import Any
 
 from textual.app import ComposeResult
-from textual.worker import Worker
+from textual.worker import Worker, WorkerError
 
 from ondevice import chats
 from ondevice.chats import Attachment
 from ondevice.engine.messages import Event, PromptProgress, Sampling, Statistics
 from ondevice.engine.messages import Notice as EngineNotice
 from ondevice.errors import OndeviceError
-from tui.messages import ReplyEnded, ReplyProgressed
+from tui.messages import NotKept, ReplyEnded, ReplyProgressed, Submitted
 from tui.shared_engine import SharedEngine
+from tui.typed import Typed
 from tui.widgets.message import MessageView
 from tui.widgets.notice import Notice
 from tui.widgets.reply import Reply
@@ -45,8 +47,14 @@ class Conversation(Transcript):
         self.private = earlier.private if earlier else private
         """Whether nothing of it is remembered, and nothing is recalled."""
         self.title = earlier.title if earlier else ""
-        self.draft = ""
+        self.typed = Typed()
         """What was being typed here when another one came to be shown."""
+        self.queued: list[Submitted] = []
+        """What was sent while a reply was under way, and waits for its end."""
+        self.unread = False
+        """Whether a reply has ended here while another one was shown."""
+        self.persona = ""
+        """Whose system prompt it has; empty: nobody's."""
         self.doing = ""
         """In a word or two, such as "thinking", while a reply is under way."""
         self.per_second: float | None = None
@@ -116,6 +124,13 @@ class Conversation(Transcript):
         else:
             self._exchange.cancel()
 
+    async def end(self) -> None:
+        """Stop the reply under way, and wait until what has come of it is kept."""
+        self.stop()
+        if self._exchange is not None:
+            with suppress(WorkerError):
+                await self._exchange.wait()
+
     async def note(self, text: str, *, error: bool = False) -> Notice:
         """Show a sentence from the app."""
         notice = Notice(text, error=error)
@@ -158,6 +173,8 @@ class Conversation(Transcript):
             said = await asyncio.to_thread(self._say, text, attachments, instead_of, pasted)
         except OndeviceError as error:
             await self.note(str(error), error=True)
+            await view.remove()
+            self.post_message(NotKept(self))
             self._tell_end(None)
             return
         await self._read_back(view)
