@@ -19,8 +19,9 @@ from ondevice.errors import StoreError
 from ondevice.store import Database
 from tui.app import OndeviceApp
 from tui.net import Net, report
-from tui.screens.chat import ChatScreen
+from tui.screens import chat_base
 from tui.widgets.prompt import Prompt
+from tui.widgets.status_bar import StatusBar
 
 OpenApp = Callable[..., AbstractAsyncContextManager[User]]
 
@@ -69,11 +70,16 @@ async def test_an_error_that_nobody_foresaw_is_said_and_the_app_goes_on(
         elif where == "task":
             asyncio.get_running_loop().call_soon(raises)
         else:
-            monkeypatch.setattr(Prompt, "render_line", raises)
-            user.prompt.refresh()
-            await user.pilot.pause(0.1)
-            monkeypatch.undo()
-            user.prompt.refresh()
+            drawn, left = StatusBar.render, [1]
+
+            def once(bar: StatusBar) -> Any:
+                return raises() if left and left.pop() else drawn(bar)
+
+            monkeypatch.setattr(StatusBar, "render", once)
+            screen.query_one(StatusBar).refresh()
+        app = user.pilot.app
+        assert isinstance(app, OndeviceApp)
+        await user.until(lambda: app.net.unforeseen > 0, "caught")
         await user.sees("Something went wrong")
         await user.says("Hi")
         await user.sees("Hello.")
@@ -258,26 +264,23 @@ async def test_a_private_chat_is_not_closed_without_a_question(
 
 
 async def test_the_tenth_tab_takes_the_place_of_none_that_would_be_missed(
-    open_app: OpenApp,
+    open_app: OpenApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(chat_base, "_TABS", 3)
     async with open_app(FakeEngine()) as user:
         await user.says("/private")
         await user.sees("written to the disk")
         await user.says("secret")
         await user.is_idle()
-        screen = user.pilot.app.screen
-        assert isinstance(screen, ChatScreen)
-        for number in range(8):
-            await user.pilot.press("ctrl+n", *f"{number}")
+        for word in ("first", "second"):
+            await user.pilot.press("ctrl+n")
+            await user.says(word)
+            await user.is_idle()
+            await user.pilot.press(*"draft")
         await user.pilot.press("ctrl+n")
-        await user.sees("9 chats are open already")
-        assert [one.title for one in screen.would_be_lost] == ["secret"]
-        await user.pilot.press("ctrl+u")
-        await user.says("sent")
-        await user.is_idle()
-        await user.pilot.press("f6", "ctrl+u", "f6", "ctrl+n")
-        assert len(screen.conversations) == 9
-        assert [one.title for one in screen.would_be_lost] == ["secret"]
+        await user.sees("3 chats are open already")
+        await user.pilot.press("shift+f6", "ctrl+u", "f6", "ctrl+n")
+        await user.sees(" ◌ secret  second  New chat")
 
 
 # ---------------------------------------------------------------------- deleting
