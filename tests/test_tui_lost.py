@@ -266,7 +266,7 @@ async def test_a_private_chat_is_not_closed_without_a_question(
 async def test_the_tenth_tab_takes_the_place_of_none_that_would_be_missed(
     open_app: OpenApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chat_base, "_TABS", 3)
+    monkeypatch.setattr(chat_base, "MOST", 3)
     async with open_app(FakeEngine()) as user:
         await user.says("/private")
         await user.sees("written to the disk")

@@ -230,7 +230,7 @@ class OndeviceApp(App[None]):
         message: RenderableType | None = None,
     ) -> None:
         if self._chat and not self._exit:
-            self._chat.keep_last()
+            self._chat.keeping.now()
         super().exit(result, return_code, message)
 
     def on_mount(self) -> None:
@@ -286,4 +286,4 @@ class OndeviceApp(App[None]):
         self._at_end.close()
         await self._engine.close()
         if self._chat:
-            self._chat.close_window()
+            self._chat.keeping.close()

@@ -26,6 +26,7 @@ setattr(linux_driver, "Thread", partial(threading.Thread, daemon=True))  # noqa:
 
 _LOOK_EVERY = 0.5  # seconds
 _LONGEST = 20.0  # seconds from being told to end to the end
+_KEEP_TITLE, _TITLE_AS_IT_WAS = "\x1b[22;2t", "\x1b[23;2t"
 _SIGNALS = (signal.SIGHUP, signal.SIGTERM)
 
 
@@ -49,9 +50,14 @@ class TerminalDriver(LinuxDriver):
             loop.add_signal_handler(number, self._leave, number)
         # In the loop, and not in the middle of whatever it does.
         loop.add_signal_handler(signal.SIGTSTP, self._sigtstp_application)
+        self.write(_KEEP_TITLE)
         if not self._started:  # and not come back
             self._started = True
             self._app.set_interval(_LOOK_EVERY, self._look)
+
+    def stop_application_mode(self) -> None:
+        self.write(_TITLE_AS_IT_WAS)
+        super().stop_application_mode()
 
     @property
     def has_shell(self) -> bool:
@@ -67,6 +73,8 @@ class TerminalDriver(LinuxDriver):
             self._suspended = False
             super()._sigcont_application()
             self._app.refresh(layout=True)
+        elif self._leaving is None and os.isatty(self.fileno):  # stopped by others
+            self._app.call_later(self._app.refresh, layout=True)
 
     def run_input_thread(self) -> None:
         while not self.exit_event.is_set():

@@ -61,12 +61,24 @@ class TextScreen(Modal[str | None]):
         super().__init__()
         self._title = title
         self._text = text
+        self._warned = False
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog") as dialog:
             dialog.border_title = printable(self._title)
             dialog.border_subtitle = "Ctrl+S takes it · Esc closes"
             yield TextArea(printable(self._text), compact=True, highlight_cursor_line=False)
+
+    def action_close(self) -> None:
+        """Once more if the text was changed: it would be lost."""
+        if self._warned or self.query_one(TextArea).text == printable(self._text):
+            self.dismiss(None)
+        else:
+            self._warned = True
+            self.notify("The text is not kept yet. Ctrl+S takes it, Esc again drops it.")
+
+    def on_text_area_changed(self) -> None:
+        self._warned = False
 
     def action_take(self) -> None:
         self.dismiss(self.query_one(TextArea).text)
