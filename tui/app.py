@@ -93,7 +93,6 @@ class OndeviceApp(App[None]):
         self._input_at = time.monotonic()
         self._interrupted_at = -_TWICE
         self._at_end = ExitStack()
-        self._begun = False
         self.net = Net()
         self._earlier = earlier
         self._first = first
@@ -161,7 +160,9 @@ class OndeviceApp(App[None]):
     def _handle_exception(self, error: Exception) -> None:
         """Go on after any error that reached nobody else; Textual would end the app."""
         sentence = self.net.catch(error)
-        if self.net.hopeless or not self._begun:
+        if self._exit:
+            return
+        if self.net.hopeless or self._chat is None or not self._chat.prompt.is_attached:
             self.exit(
                 return_code=1,
                 message=Text(
@@ -234,7 +235,6 @@ class OndeviceApp(App[None]):
         super().exit(result, return_code, message)
 
     def on_mount(self) -> None:
-        self._begun = True
         asyncio.get_running_loop().set_exception_handler(self._look_at_loop)
         self.theme_changed_signal.subscribe(self, self._keep_theme)
         self._at_end.enter_context(garbage.taken_away(asyncio.get_running_loop()))
