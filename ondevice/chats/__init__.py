@@ -2,7 +2,15 @@
 
 from ondevice.chats._chats import Chats, Said
 from ondevice.chats._learn import can_learn, learn, see_again
-from ondevice.chats._records import Attachment, Conversation, Found, Heading, Message
+from ondevice.chats._records import (
+    Attachment,
+    Conversation,
+    Found,
+    Heading,
+    Matches,
+    Message,
+    State,
+)
 from ondevice.chats._reply import reply
 from ondevice.chats._titles import think_of_title
 
@@ -12,8 +20,10 @@ __all__ = [
     "Conversation",
     "Found",
     "Heading",
+    "Matches",
     "Message",
     "Said",
+    "State",
     "can_learn",
     "learn",
     "reply",

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ondevice.chats import _foreign, _read, _times, _transfer
-from ondevice.chats._records import Attachment, Conversation, Found, Heading
+from ondevice.chats._records import Attachment, Conversation, Found, Heading, Matches, State
 from ondevice.engine.messages import Role
 from ondevice.errors import StoreError, StoreUnwritable, UsageError
 from ondevice.memory import Cube, Memory
@@ -75,6 +75,16 @@ class Chats:
         """
         with self.database.read() as connection:
             return _read.search(connection, text, conversation_id)
+
+    def matches(self, text: str, conversation_id: int) -> Matches:
+        """All messages of a conversation that :meth:`search` would find, and the words in them."""
+        with self.database.read() as connection:
+            return _read.matches(connection, text, conversation_id)
+
+    def state(self, conversation_id: int) -> State | None:
+        """What tells whether a conversation has changed, or None if it is not there."""
+        with self.database.read() as connection:
+            return _read.state(connection, conversation_id)
 
     def said(self, limit: int = 500) -> list[str]:
         """What the user has said last, in all conversations, oldest first, each text once."""
