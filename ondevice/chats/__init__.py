@@ -13,6 +13,7 @@ from ondevice.chats._records import (
 )
 from ondevice.chats._reply import reply
 from ondevice.chats._titles import think_of_title
+from ondevice.chats._windows import Tab, Window
 
 __all__ = [
     "Attachment",
@@ -24,6 +25,8 @@ __all__ = [
     "Message",
     "Said",
     "State",
+    "Tab",
+    "Window",
     "can_learn",
     "learn",
     "reply",

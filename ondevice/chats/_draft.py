@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import msgspec
 
-from ondevice.chats._chats import append
+from ondevice.chats._chats import append, check
 from ondevice.chats._records import Message
 from ondevice.engine.messages import Chunk, Finished
 from ondevice.errors import StoreUnwritable
@@ -99,7 +99,7 @@ class Draft:
                 )
                 if self._on_begun:
                     self._on_begun(message_id)
-            connection.execute(
+            changed = connection.execute(
                 "UPDATE message SET content = ?, thinking = ?, finish_reason = ?, statistics = ? "
                 "WHERE id = ?",
                 (
@@ -110,5 +110,6 @@ class Draft:
                     message_id,
                 ),
             )
+            check(changed.rowcount)
         self._message_id = message_id
         self._unsaved = False
