@@ -34,6 +34,7 @@ _LOOK_AT_RAM = 1.0  # seconds
 
 class ChatScreen(ChatTurns, ChatTabs, ChatKeeping, ChatMemory):
     AUTO_FOCUS = "Prompt"
+    VERTICAL_BREAKPOINTS = [(0, "-tiny"), (10, "-short"), (18, "-tall")]  # noqa: RUF012
     HELP = """\
 ## The chat
 
@@ -137,6 +138,9 @@ more, is also in the command palette.
             self.set_focus(self.prompt)
 
     def action_page(self, direction: int) -> None:
+        if (completions := self.prompt.completions).display:
+            completions.page(direction)
+            return
         conversation = self.conversation
         conversation.scroll_relative(y=direction * (conversation.size.height - 2), animate=False)
 
