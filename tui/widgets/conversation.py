@@ -5,19 +5,21 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Coroutine, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from textual.app import ComposeResult
-from textual.worker import Worker
+from textual.worker import Worker, WorkerError
 
 from ondevice import chats
 from ondevice.chats import Attachment
 from ondevice.engine.messages import Event, PromptProgress, Sampling, Statistics
 from ondevice.engine.messages import Notice as EngineNotice
 from ondevice.errors import OndeviceError
-from tui.messages import NotSent, ReplyEnded, ReplyProgressed
+from tui.messages import NotKept, ReplyEnded, ReplyProgressed, Submitted
 from tui.shared_engine import SharedEngine
+from tui.typed import Typed
 from tui.widgets.marks import Marks
 from tui.widgets.reply import Reply
 from tui.widgets.transcript import Transcript
@@ -50,8 +52,14 @@ class Conversation(Transcript):
         self.private = earlier.private if earlier else private
         """Whether nothing of it is remembered, and nothing is recalled."""
         self.title = earlier.title if earlier else ""
-        self.draft = ""
+        self.typed = Typed()
         """What was being typed here when another one came to be shown."""
+        self.queued: list[Submitted] = []
+        """What was sent while a reply was under way, and waits for its end."""
+        self.unread = False
+        """Whether a reply has ended here while another one was shown."""
+        self.persona = ""
+        """Whose system prompt it has; empty: nobody's."""
         self.doing = ""
         """In a word or two, such as "thinking", while a reply is under way."""
         self.per_second: float | None = None
@@ -135,6 +143,13 @@ class Conversation(Transcript):
             self._engine.cancel()
         else:
             self._exchange.cancel()
+
+    async def end(self) -> None:
+        """Stop the reply under way, and wait until what has come of it is kept."""
+        self.stop()
+        if self._exchange is not None:
+            with suppress(WorkerError):
+                await self._exchange.wait()
 
     # ------------------------------------------------------------------ other places
 
@@ -307,7 +322,7 @@ class Conversation(Transcript):
         except OndeviceError as error:
             self.release(view)
             await self.note(str(error), error=True)
-            self.post_message(NotSent(self, text))
+            self.post_message(NotKept(self))
             self._tell_end(None)
             await self._follow()
             return
