@@ -266,6 +266,7 @@ class Conversation(Transcript):
             return
         self.id_in_store, self._state, self.title = None, None, ""
         self.end_find()
+        self._unsaved.clear()
         self.follow_list(())
         await self.mount(self._welcome(), before=0 if self.children else None)
         await self.note("This chat was deleted in another window. What you type begins a new one.")

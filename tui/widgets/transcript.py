@@ -126,6 +126,10 @@ class Transcript(PlacedOnce, VerticalScroll, can_focus=False):
     def follow_list(self, messages: Sequence[Message]) -> None:
         """Show these instead, as far as possible at the same place."""
         self.messages = list(messages)
+        by_id = {message.id: message for message in messages}
+        for view in self._live:  # which show themselves what comes
+            if message := by_id.get(view.id_in_store or 0):
+                view.message = message
         self._list_anew()
 
     def add_unsaved(self, view: MessageView, after: int | None) -> None:
@@ -200,6 +204,11 @@ class Transcript(PlacedOnce, VerticalScroll, can_focus=False):
         self.anchor()
         self._change()
 
+    @property
+    def at_rest(self) -> bool:
+        """Whether all that is to be shown is mounted and has its place, as far as is needed."""
+        return self._equal.is_set() and self._looked
+
     async def equal(self) -> None:
         """Wait until what is to be shown is mounted. Not for message handlers."""
         await self._equal.wait()
@@ -271,6 +280,7 @@ class Transcript(PlacedOnce, VerticalScroll, can_focus=False):
 
     def _change(self) -> None:
         self._stale = True
+        self._looked = False
         self._equal.clear()
         if not self._mounting and self.is_attached:
             self._mounting = True
@@ -300,6 +310,8 @@ class Transcript(PlacedOnce, VerticalScroll, can_focus=False):
         fresh = any(not widget.is_attached for widget in order)
         with self.app.batch_update() if fresh and gone else nullcontext():
             mounting = self._mount_missing(order)
+            if not all(widget.is_attached for widget in order):
+                return  # it is being closed
             for left, right in pairwise(order):
                 if self.children.index(right) < self.children.index(left):
                     self.move_child(right, after=left)
