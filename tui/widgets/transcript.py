@@ -6,7 +6,7 @@ import asyncio
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, groupby, pairwise
 
 from textual.containers import VerticalScroll
@@ -178,6 +178,11 @@ class Transcript(PlacedOnce, VerticalScroll, can_focus=False):
         """Bring a message into view, ``above`` lines of it above its top, and point at it."""
         self._go(_Goal(message_id, above, Size(self.size.width, 0), focus))
 
+    def leave_focus(self) -> None:
+        """Point at nothing that is still to be gone to."""
+        if self._goal:
+            self._goal = replace(self._goal, focus=False)
+
     def point(self, message_id: int) -> None:
         """Point at a message; the view moves no more than it must."""
         view = self.view_of(message_id)
@@ -282,7 +287,7 @@ class Transcript(PlacedOnce, VerticalScroll, can_focus=False):
         self._equal.clear()
         if not self._mounting and self.is_attached:
             self._mounting = True
-            self.run_worker(self._mount_until_equal(), group="mount")
+            self.run_worker(self._mount_until_equal, group="mount")
 
     async def _mount_until_equal(self) -> None:
         try:
