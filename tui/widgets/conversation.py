@@ -170,7 +170,7 @@ class Conversation(Transcript):
             await self._show_branch(message_id)
         self.jump(message_id)
         if words.strip() and self.id_in_store is not None:
-            self.run_worker(self._find(words, message_id), group="find", exclusive=True)
+            self.run_worker(partial(self._find, words, message_id), group="find", exclusive=True)
 
     async def _show_branch(self, message_id: int) -> None:
         async with self._reading:
@@ -186,11 +186,12 @@ class Conversation(Transcript):
 
     def find_next(self, direction: int) -> None:
         """Go to the next place of the words, or to the one before."""
-        self.run_worker(self._find_next(direction), group="find", exclusive=True)
+        self.run_worker(partial(self._find_next, direction), group="find", exclusive=True)
 
     def end_find(self) -> None:
         """Mark nothing any more."""
         self.workers.cancel_group(self, "find")
+        self.leave_focus()
         if self.marks:
             self.marks.take_off()
             self.marks = None
@@ -249,7 +250,7 @@ class Conversation(Transcript):
         changes = self.store.database.changes()
         if changes is not None and changes != self._changes:
             self._changes, self._changed_at = changes, time.monotonic()
-            self.run_worker(self.follow(), group="follow", exclusive=True)
+            self.run_worker(self.follow, group="follow", exclusive=True)
 
     def on_show(self) -> None:
         self._changed_at = time.monotonic()
@@ -281,6 +282,7 @@ class Conversation(Transcript):
             return
         self.id_in_store, self._state, self.title = None, None, ""
         self.end_find()
+        self._unsaved.clear()
         self.follow_list(())
         await self.mount(self._welcome(), before=0 if self.children else None)
         await self.note("This chat was deleted in another window. What you type begins a new one.")
