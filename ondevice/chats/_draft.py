@@ -104,5 +104,11 @@ class Draft:
                     message_id,
                 ),
             )
+            if answer:
+                connection.execute(  # its question met an error before, perhaps
+                    "UPDATE message SET finish_reason = NULL WHERE role = 'user' AND id = "
+                    "(SELECT parent_id FROM message WHERE id = ?)",
+                    (message_id,),
+                )
         self._message_id = message_id
         self._unsaved = False

@@ -16,6 +16,8 @@ from ondevice.engine.messages import (
     Generate,
     Load,
     Loaded,
+    Measure,
+    Measured,
     Sizing,
     Statistics,
 )
@@ -105,6 +107,16 @@ class FakeEngine:
                 reason = "cancelled"
             yield Finished(reason=reason, statistics=_statistics(chunks))
 
+    def measure(self, request: Measure) -> Measured:
+        """Each word is a token."""
+        if self._last_load is None:
+            raise UsageError("No model is loaded.")
+        return Measured(
+            tokens=sum(_words(turn.content) for turn in request.turns),
+            n_ctx=self._ready(self._last_load).n_ctx,
+            texts=tuple(map(_words, request.texts)),
+        )
+
     def resize(self, budget: int | None) -> None:
         self.resizes.append(budget)
 
@@ -158,6 +170,10 @@ class FakeEngine:
             load_ms=500.0,
         )
         return self._loaded
+
+
+def _words(text: str) -> int:
+    return len(text.split())
 
 
 def _statistics(chunks: int) -> Statistics:

@@ -119,6 +119,14 @@ class Embed(Record, frozen=True, kw_only=True):
     texts: tuple[str, ...]  # of at most 512 tokens each
 
 
+class Measure(Record, frozen=True, kw_only=True):
+    """Count the tokens of what might be asked, and of texts, before anything is computed."""
+
+    turns: tuple[Turn, ...] = ()  # a conversation, to be read as :class:`Generate` would have it
+    texts: tuple[str, ...] = ()
+    grow: bool = True  # the context, if the last message needs it
+
+
 class Resize(Record, frozen=True, kw_only=True):
     """Have the weights take another amount of RAM, also while a reply is under way."""
 
@@ -195,6 +203,8 @@ class PromptProgress(Record, frozen=True, kw_only=True):
 
     done: int  # tokens
     total: int  # tokens
+    reused: int = 0  # tokens before these that were in the KV cache already
+    n_ctx: int = 0  # tokens that the context holds now; 0: not known
 
 
 class Notice(Record, frozen=True, kw_only=True):
@@ -264,6 +274,14 @@ class Embedded(Record, frozen=True, kw_only=True):
     tokens: int  # of all texts
 
 
+class Measured(Record, frozen=True, kw_only=True):
+    """What :class:`Measure` asked."""
+
+    tokens: int  # of the prompt; if it is longer than any context, only that it is
+    n_ctx: int  # tokens that the context holds now; 0: not known, as of a server
+    texts: tuple[int, ...] = ()  # tokens of each
+
+
 class Failed(Record, frozen=True, kw_only=True):
     """What was asked could not be done; the engine lives on."""
 
@@ -271,9 +289,9 @@ class Failed(Record, frozen=True, kw_only=True):
     message: str
 
 
-Request = Load | Generate | Embed | Resize | Cancel | Shutdown
+Request = Load | Generate | Embed | Measure | Resize | Cancel | Shutdown
 Event = PromptProgress | Notice | Chunk | Finished
-Answer = Loading | Loaded | Sizing | Event | Embedded | Failed
+Answer = Loading | Loaded | Sizing | Event | Embedded | Measured | Failed
 
 UNASKED = 0  # the number of what answers no request
 
