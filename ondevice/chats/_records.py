@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -40,8 +41,8 @@ class Message(msgspec.Struct, frozen=True, gc=False):  # in thousands, they woul
 
     def prompt(self) -> str:
         """What the model is to see of it: attachments and memories as quotations with the text."""
-        parts = [*map(_quoted, self.attachments), self.content]
-        return with_memories("\n\n".join(filter(None, parts)), self.recalled, unknown=self.unknown)
+        text = with_attachments(self.content, self.attachments)
+        return with_memories(text, self.recalled, unknown=self.unknown)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,11 @@ class Conversation:
             else:  # the user's stay apart, so that they can leave a long conversation one by one
                 turns.append(Turn(message.role, text))
         return tuple(turns)
+
+
+def with_attachments(text: str, attachments: Iterable[Attachment]) -> str:
+    """``text`` with the attachments quoted before it."""
+    return "\n\n".join(filter(None, [*map(_quoted, attachments), text]))
 
 
 def _quoted(attachment: Attachment) -> str:

@@ -90,9 +90,10 @@ class Prompter:
             rendered = self._template.render([*system, *body[start:]], thinking=thinking, stop=stop)
             return rendered, self._tokenize(rendered, spelling, stop)
 
-        def make_room(needed: int) -> None:
-            if grow and needed > self._n_ctx:
-                self._n_ctx = self._grow(needed)
+        def make_room(n_tokens: int) -> None:
+            # Not for what no context is large enough for.
+            if grow and n_tokens + beside > self._n_ctx and n_tokens + reply < self._most:
+                self._n_ctx = self._grow(n_tokens + beside)
 
         start = gone = self._left(body, starts)
         if whole:
@@ -102,12 +103,12 @@ class Prompter:
         if _bytes([*system, *body[start:]]) + beside > self._n_ctx:  # else it fits, most likely
             sizes = self._tail_sizes(system, body, most, stop)
         if sizes[last] * _SURE + beside > self._n_ctx:
-            make_room(len(build(last)[1]) + beside)
+            make_room(len(build(last)[1]))
         if sizes[start] <= max(self._n_ctx, len(spelling)) * _SURE or start == last:
             rendered, tokens = build(start)
             new = len(tokens) - common_prefix(tokens, spelling)
             if start == last or len(tokens) + reply <= self._n_ctx or new + beside <= self._filled:
-                make_room(len(tokens) + beside)
+                make_room(len(tokens))
             fits = len(tokens) + beside <= self._n_ctx
         else:
             fits = False
@@ -218,7 +219,7 @@ class Prompter:
     def _too_long(self, n_tokens: int, *, whole: bool) -> ContextError:
         # Not all tokens are counted of what is longer than any context.
         least = "more than " if n_tokens > self._most else ""
-        larger = ", or make the context larger" if self._n_ctx < self._most else ""
+        larger = ", or make the context larger" if self._n_ctx < n_tokens < self._most else ""
         return ContextError(
             f"The {'conversation' if whole else 'last message'} needs {least}"
             f"{min(n_tokens, self._most)} tokens and the context has {self._n_ctx}. "
