@@ -35,6 +35,7 @@ from ondevice.engine.messages import (
     Resize,
     Sizing,
     Statistics,
+    with_context,
 )
 from ondevice.errors import EngineDied, LoadCancelled, OndeviceError, UsageError
 
@@ -287,6 +288,7 @@ class Engine:
                     complete = True
                     if not isinstance(answer, Measured):
                         self._proven = not isinstance(answer, Loaded)
+                self._loaded = with_context(self._loaded, answer)
                 yield answer
         finally:
             if not complete:

@@ -20,6 +20,7 @@ from ondevice.engine.messages import (
     Measured,
     Sizing,
     Statistics,
+    with_context,
 )
 from ondevice.errors import EngineDied, LoadCancelled, UsageError
 
@@ -101,6 +102,7 @@ class FakeEngine:
                 if isinstance(step, str):
                     yield Chunk(text=step)
                 elif isinstance(step, Event):
+                    self._loaded = with_context(self._loaded, step)
                     yield step
                 chunks += isinstance(step, str | Chunk)
             if self._cancelled:
@@ -113,7 +115,7 @@ class FakeEngine:
             raise UsageError("No model is loaded.")
         return Measured(
             tokens=sum(_words(turn.content) for turn in request.turns),
-            n_ctx=self._ready(self._last_load).n_ctx,
+            n_ctx=(self._loaded or self._ready(self._last_load)).n_ctx,
             texts=tuple(map(_words, request.texts)),
         )
 

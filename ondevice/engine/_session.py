@@ -360,15 +360,14 @@ class Session:
         reused = len(context.tokens)
         new = tokens[reused:]
         told_at = time.monotonic()
-        told = len(new) > context.batch_tokens
 
         def progress(done: int) -> PromptProgress:
             return PromptProgress(done=done, total=len(new), reused=reused, n_ctx=context.n_ctx)
 
         def tell_within(fraction: float) -> None:
-            nonlocal told, told_at
+            nonlocal told_at
             if (now := time.monotonic()) - told_at >= _TELL_S:
-                told, told_at = True, now
+                told_at = now
                 tell(progress(at + int(fraction * len(batch))))
 
         for at in range(0, len(new), context.batch_tokens):
@@ -379,9 +378,8 @@ class Session:
                     return False
             except Interrupted:
                 return False
-            if told:
-                yield progress(at + len(batch))
-                told_at = time.monotonic()
+            yield progress(at + len(batch))
+            told_at = time.monotonic()
         if new:
             self._last_prompt = len(tokens), context.logits()
         return True

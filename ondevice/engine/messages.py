@@ -169,7 +169,7 @@ class Loaded(Record, frozen=True, kw_only=True):
     quantization: str  # such as "Q4_K - Medium"
     n_params: int
     n_layers: int
-    n_ctx: int  # tokens, as allocated
+    n_ctx: int  # tokens, as allocated now
     n_ctx_train: int  # tokens
     weights_bytes: int
     kv_type: KVType = "f16"
@@ -179,6 +179,20 @@ class Loaded(Record, frozen=True, kw_only=True):
     kv_bytes: int  # KV cache as allocated
     compute_bytes: int  # compute and output buffers as allocated
     load_ms: float
+
+
+def with_context(loaded: Loaded | None, answer: object) -> Loaded | None:
+    """``loaded`` with the context that ``answer`` tells of: it grows with the conversation."""
+    match answer:
+        case PromptProgress() | Measured():
+            n_ctx = answer.n_ctx
+        case Finished():
+            n_ctx = answer.statistics.n_ctx
+        case _:
+            return loaded
+    if loaded is None or n_ctx in (0, loaded.n_ctx):
+        return loaded
+    return msgspec.structs.replace(loaded, n_ctx=n_ctx)
 
 
 class Sizing(Record, frozen=True, kw_only=True):

@@ -232,9 +232,9 @@ more, is also in the command palette.
         loaded = self.engine.loaded
         self.status.loaded = None
         self.status.model = self._model if loaded else "no model"
-        self.status.n_ctx = (loaded.n_ctx or None) if loaded else None
         for conversation in self.conversations:
             conversation.statistics = None
+            conversation.measure(anew=True)
         self.show_status()
 
     def _show_loading(self, fraction: float) -> None:
