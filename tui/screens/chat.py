@@ -221,6 +221,7 @@ more, is also in the command palette.
                 await self.conversation.note(str(error), error=True)
             finally:
                 self._show_model()
+        self.show_status()  # the engine is free now, to count what the conversation takes
 
     def _not_found(self, error: ModelNotFound) -> str:
         titles = {recipe.name: recipe.title for recipe in models.catalogue()}
