@@ -13,12 +13,12 @@ from ondevice.chats import Attachment, with_attachments
 from ondevice.engine import EngineLike
 from ondevice.engine.messages import Turn
 from ondevice.errors import OndeviceError
+from tui.attachments import PARTS, whole_name
 from tui.screens.dialogs import ChoiceScreen
 from tui.shared_engine import SharedEngine
 
 _SURELY = 2  # times as many bytes as it may have tokens
 _FRAME = 600  # bytes: more than any template puts around a message
-_NAMES: dict[fitting.How, str] = {"beginning": "beginning", "relevant": "passages"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +64,7 @@ class Draft:
 
 def named(attachment: Attachment, how: fitting.How) -> Attachment:
     """A part of an attachment, which says so to the user and to the model."""
-    return Attachment(f"{whole_name(attachment.name)} ({_NAMES[how]})", attachment.content)
-
-
-def whole_name(name: str) -> str:
-    """The name of what an attachment is a part of."""
-    for part in _NAMES.values():
-        name = name.removesuffix(f" ({part})")
-    return name
+    return Attachment(f"{whole_name(attachment.name)} ({PARTS[how]})", attachment.content)
 
 
 async def fitted(
