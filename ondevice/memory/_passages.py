@@ -23,6 +23,7 @@ _LONGEST = 1000  # characters of a passage: about 250 tokens
 _LEAST = 300  # characters before a cut that is a good one
 _CUTS = ("\n\n", "\n", ". ", " ")  # the best places for one first
 _GAP_TOKENS = 3
+_TRIED = 8  # passages from which it is told how long they are
 _APART = 8  # places between the passages of two texts: these are no neighbours
 _MOST_BYTES_OF_TOKEN = 16  # of nearly all; what has longer ones gets less than there is room for
 _MENTION = re.compile(r'(?<!\S)@(?:"[^"\n]+"|\S+)|\[pasted text[^\]\n]*\]')
@@ -55,7 +56,7 @@ def passages(texts: Sequence[str], question: str, budget: int, count: Count) -> 
     places = [(n, at) for n, pieces in enumerate(slices) for at in range(len(pieces))]
     first = [place for place in places if place[1] == 0]
     words = words_of(_MENTION.sub(" ", question))
-    ranked = _found(slices, list(words)) or _spread(places, budget)
+    ranked = _found(slices, list(words)) or _spread(slices, places, budget, count)
     room = budget * _MOST_BYTES_OF_TOKEN
     wanted = list(dict.fromkeys([*first, *ranked]))
     lengths = accumulate(len(slices[n][at]) for n, at in wanted)
@@ -66,7 +67,7 @@ def passages(texts: Sequence[str], question: str, budget: int, count: Count) -> 
     left = budget
     for place, size in zip(wanted, count([slices[n][at] for n, at in wanted]), strict=True):
         # The beginnings are not all that there is room for.
-        most = left if place[1] else min(left, budget // (2 * len(first)))
+        most = left if place[1] else min(left, budget // (1 + len(first)))
         if size + _GAP_TOKENS <= most:
             taken.add(place)
             left -= size + _GAP_TOKENS
@@ -80,9 +81,11 @@ def passages(texts: Sequence[str], question: str, budget: int, count: Count) -> 
 def _joined(pieces: Sequence[str], taken: Sequence[int]) -> str:
     text, end = "", 0
     for at in taken:
-        text += pieces[at] if at == end else f"{GAP if text else GAP.lstrip()}{pieces[at].strip()}"
+        if at != end:
+            text = text.rstrip() + (GAP if text else GAP.lstrip())
+        text += pieces[at]
         end = at + 1
-    return text + (GAP.rstrip() if taken and end < len(pieces) else "")
+    return text if end == len(pieces) or not taken else text.rstrip() + GAP.rstrip()
 
 
 def _slices(text: str) -> Iterator[str]:
@@ -153,7 +156,12 @@ def _index(connection: Connection, numbered: Iterable[tuple[int, str]]) -> None:
             )
 
 
-def _spread(places: Sequence[tuple[int, int]], budget: int) -> list[tuple[int, int]]:
-    """Some of ``places``, evenly from all over them, as many as there may be room for."""
-    number = min(len(places), max(1, budget * 4 // _LONGEST))
+def _spread(
+    slices: Sequence[Sequence[str]], places: Sequence[tuple[int, int]], budget: int, count: Count
+) -> list[tuple[int, int]]:
+    """Some of ``places``, evenly from all over them, as many as there is room for, about."""
+    tried = [places[at * len(places) // _TRIED] for at in range(_TRIED)] if places else []
+    sizes = count([slices[n][at] for n, at in tried])
+    number = budget * _TRIED // max(1, sum(sizes) + _TRIED * _GAP_TOKENS)
+    number = min(len(places), max(1, number))
     return [places[at * len(places) // number] for at in range(number)]
