@@ -358,6 +358,7 @@ class Conversation(Transcript):
             self.post_message(NotSent(self, text))
             self._tell_end(None)
             return
+        self.progress.begin(self._engine.pid)  # not counted while the user chooses
         text, attachments = draft.text, draft.attachments
         view = UserMessage(text=text, attachments=attachments)
         before = self._before(instead_of)
