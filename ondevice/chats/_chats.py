@@ -173,6 +173,17 @@ class Chats:
         learnt = tuple(cube.content for cube in remembered.facts)
         return Said(message_id, recalled, learnt, remembered.left_out)
 
+    def leave_unanswered(self, message_id: int) -> None:
+        """Take note that a message of the user met an error, unless it had a reply before."""
+        with self.database.write() as connection:
+            # In a user's message this column tells that and nothing else.
+            connection.execute(
+                "UPDATE message SET finish_reason = 'cancelled' WHERE id = ? AND role = 'user' "
+                "AND NOT EXISTS (SELECT 1 FROM message AS reply WHERE reply.parent_id = message.id "
+                "AND reply.content <> '')",
+                (message_id,),
+            )
+
     def show(self, message_id: int) -> None:
         """Let the conversation go on in the branch of this message, the newest one if many."""
         with self.database.write() as connection:

@@ -88,9 +88,10 @@ def load(
                 attachments=tuple(attachments[row["id"]]),
                 recalled=tuple(recalled[row["id"]]),
                 unknown=bool(row["unknown"]),
+                unanswered=row["role"] == "user" and row["finish_reason"] is not None,
                 thinking=row["thinking"],
                 model=row["model"],
-                finish_reason=row["finish_reason"],
+                finish_reason=row["finish_reason"] if row["role"] == "assistant" else None,
                 statistics=_statistics(row["statistics"]),
             )
             for row in rows

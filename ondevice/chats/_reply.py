@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 from ondevice.chats._chats import Chats
 from ondevice.chats._draft import Draft
 from ondevice.engine import EngineLike
 from ondevice.engine.messages import Chunk, Event, Finished, Generate, Sampling
-from ondevice.errors import StoreUnwritable
+from ondevice.errors import OndeviceError, StoreError, StoreUnwritable
 
 
 def reply(
@@ -29,7 +30,8 @@ def reply(
     before anybody can read it from the store.
 
     Blocks; iterate in a worker thread. If the engine dies, if the iteration is given up or if
-    this process is killed, what has come stays in the store as an interrupted message.
+    this process is killed, what has come stays in the store as an interrupted message. Where no
+    word of an answer came before an error, the message counts as unanswered.
 
     Raises what :meth:`EngineLike.generate` raises, and :class:`StoreError`; that of a reply which
     could not be saved comes after its last event.
@@ -54,6 +56,14 @@ def reply(
                 except StoreUnwritable as error:
                     unsaved = error
             yield event
+    except OndeviceError:
+        question = next((m for m in reversed(conversation.messages) if m.role == "user"), None)
+        if question:
+            with suppress(StoreError):  # the error itself is what matters
+                if draft is not None:
+                    draft.close()
+                chats.leave_unanswered(question.id)
+        raise
     finally:
         if draft is not None and not unsaved:
             draft.close()

@@ -2,6 +2,7 @@
 
 from ondevice.memory._documents import read_file
 from ondevice.memory._memory import Memory
+from ondevice.memory._passages import beginnings, passages
 from ondevice.memory._reading import read_grammar, read_question
 from ondevice.memory._recall import Recalled, with_memories
 from ondevice.memory._records import (
@@ -35,7 +36,9 @@ __all__ = [
     "Status",
     "Unread",
     "Version",
+    "beginnings",
     "parse_label",
+    "passages",
     "read_file",
     "read_grammar",
     "read_question",

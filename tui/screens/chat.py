@@ -252,6 +252,7 @@ more, is also in the command palette.
                 await self.conversation.note(str(error), error=True)
             finally:
                 self._show_model()
+        self.show_status()  # the engine is free now, to count what the conversation takes
 
     def _not_found(self, error: ModelNotFound) -> str:
         titles = {recipe.name: recipe.title for recipe in models.catalogue()}
@@ -263,9 +264,9 @@ more, is also in the command palette.
         loaded = self.engine.loaded
         self.status.loaded = None
         self.status.model = self._model if loaded else "no model"
-        self.status.n_ctx = (loaded.n_ctx or None) if loaded else None
         for conversation in self.conversations:
             conversation.statistics = None
+            conversation.measure(anew=True)
         self.show_status()
 
     def _show_loading(self, fraction: float) -> None:

@@ -166,9 +166,13 @@ class ChatBase(Screen[None]):
     def show_status(self) -> None:
         """Say what the conversation is doing, and what else is open."""
         here = self.conversation
-        self.status.doing, self.status.estimate = here.doing, here.per_second
+        self.status.estimate = here.per_second
         self.status.statistics, self.status.private = here.statistics, self.in_private
         self.status.paused = here.private and not self.in_private
+        self.status.doing = here.progress.describe(here.doing)
+        self.status.slowed = here.progress.slowed
+        self.status.n_ctx, self.status.context_tokens = self.engine.n_ctx, here.progress.tokens
+        here.measure()
         tabs = [
             TabState(one.title, self._whose(one) is not None, one.replying, one.unread)
             for one in self.conversations

@@ -7,17 +7,21 @@ import time
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from functools import partial
+from itertools import accumulate
 from typing import Any
 
 from textual.app import ComposeResult
+from textual.timer import Timer
 from textual.worker import Worker, WorkerError
 
 from ondevice import chats
 from ondevice.chats import Attachment
-from ondevice.engine.messages import Event, PromptProgress, Sampling, Statistics
+from ondevice.engine.messages import Event, Measure, PromptProgress, Sampling, Statistics
 from ondevice.engine.messages import Notice as EngineNotice
-from ondevice.errors import OndeviceError
+from ondevice.errors import ContextError, OndeviceError
+from tui import fitting
 from tui.messages import NotKept, ReplyEnded, ReplyProgressed, Submitted
+from tui.progress import Progress
 from tui.shared_engine import SharedEngine
 from tui.typed import Typed
 from tui.widgets.marks import Marks
@@ -27,6 +31,8 @@ from tui.widgets.user_message import UserMessage
 from tui.widgets.welcome import Welcome
 
 _LOOK_AT_STORE = 1.0  # seconds
+_TELL_EVERY = 1.0  # seconds while a reply is awaited
+_MEASURED = 16  # characters for each token of the context: what is older than that has left it
 _CALM = 60.0  # seconds without anything new, after which it is looked at more rarely
 _RARELY = 3  # looks, of which one is made then
 _ABOVE = 3  # part of the view's height that is above a word that was found
@@ -66,10 +72,15 @@ class Conversation(Transcript):
         """Pieces of text of this reply, which are about as many as tokens; None: none yet."""
         self.statistics: Statistics | None = None
         """Of the last reply."""
+        self.progress = Progress(empty=not self.messages)
+        """How far the reply under way has come, and what of the context is in use."""
+        self._measured: int | None = 0
+        """The last message of the branch whose tokens are known; 0: none are."""
+        self._ticker: Timer | None = None
         self._engine = engine
         self.store = store
         """Where it is kept; a private one's is in RAM only."""
-        self._system = system
+        self._system = earlier.system if earlier else system
         self.sampling = sampling
         self._exchange: Worker[None] | None = None
         self._streaming = False
@@ -300,9 +311,54 @@ class Conversation(Transcript):
 
     # ------------------------------------------------------------------ how it goes
 
+    def measure(self, *, anew: bool = False) -> None:
+        """Find out how much of the context the conversation takes, unless that is known."""
+        if anew:
+            self._measured, self.progress.tokens = 0, None
+        if self._end == self._measured or self.replying:
+            return
+        if not self.messages:
+            self.progress.tokens, self._measured = 0, self._end
+        elif self._engine.n_ctx and not self._engine.is_busy:
+            self.run_worker(self._measure(), group="measure", exclusive=True)
+
+    @property
+    def _end(self) -> int | None:
+        return self.messages[-1].id if self.messages else None
+
+    async def _measure(self) -> None:
+        end, room = self._end, (self._engine.n_ctx or 0) * _MEASURED
+        self._measured = end
+        lengths = accumulate(len(message.prompt()) for message in reversed(self.messages))
+        recent = sum(length <= room for length in lengths) + 1
+        turns = chats.Conversation(
+            0, "", self._system, False, tuple(self.messages[-recent:])
+        ).turns()
+        try:
+            found = await self._engine.aside(
+                lambda engine: engine.measure(Measure(turns=turns, grow=False))
+            )
+        except OndeviceError:
+            self.progress.tokens = None
+            return
+        if self._measured != end or self.replying:
+            return
+        if found is None:  # somebody else wanted the engine: another time
+            self._measured = 0
+            return
+        self.progress.tokens = found.tokens
+        self.post_message(ReplyProgressed(self))
+
+    def _tick(self) -> None:
+        """While a reply is awaited something moves each second, whatever the model does."""
+        self.progress.look()
+        self.post_message(ReplyProgressed(self))
+
     def _begin(self, exchange: Coroutine[Any, Any, None]) -> None:
         assert not self.replying
         self._stopped = False
+        self.progress.begin(self._engine.pid)
+        self._ticker = self.set_interval(_TELL_EVERY, self._tick)
         self.end_find()
         self._exchange = self.run_worker(exchange)
         self.screen.refresh_bindings()
@@ -314,12 +370,21 @@ class Conversation(Transcript):
         instead_of: int | None,
         pasted: Sequence[str],
     ) -> None:
+        draft = await self._fitted(text, attachments)
+        if draft is None:
+            self.post_message(NotKept(self))
+            self._tell_end(None)
+            return
+        self.progress.begin(self._engine.pid)  # not counted while the user chooses
+        text, attachments = draft.text, draft.attachments
         view = UserMessage(text=text, attachments=attachments)
         before = self._before(instead_of)
         self.add_unsaved(view, before[-1].id if before else None)
         try:
             async with self._reading:
-                said = await asyncio.to_thread(self._say, text, attachments, instead_of, pasted)
+                said = await asyncio.to_thread(
+                    self._say, text, attachments, instead_of, pasted, draft.room
+                )
                 view.id_in_store = said.message_id
         except OndeviceError as error:
             self.release(view)
@@ -336,25 +401,42 @@ class Conversation(Transcript):
             await self.note(f"Not remembered, for it looks secret: {', '.join(said.left_out)}.")
         await self._answer(Reply(recalled=said.recalled), said.message_id)
 
+    async def _fitted(
+        self, text: str, attachments: Sequence[Attachment]
+    ) -> fitting.Draft | None:
+        """The message as it is to be sent; None: it is not."""
+        self._tell("waiting")
+        draft = fitting.Draft(self._system, text, tuple(attachments))
+        try:
+            return await fitting.fitted(self.app, self._engine, draft, beside=self._recall)
+        except asyncio.CancelledError:
+            self.post_message(NotKept(self))
+            self._tell_end(None)
+            raise
+
+    @property
+    def _recall(self) -> int:
+        """Tokens that memories may take at most in a message."""
+        return min(_RECALL, (self._engine.n_ctx or _RECALL * _RECALL_SHARE) // _RECALL_SHARE)
+
     def _say(
         self,
         text: str,
         attachments: Sequence[Attachment],
         instead_of: int | None,
         pasted: Sequence[str],
+        room: int | None,
     ) -> chats.Said:
         if self.id_in_store is None:
             self.id_in_store = self.store.create(self._system, private=self.private)
             instead_of = None
-        loaded = self._engine.loaded
-        room = loaded.n_ctx // _RECALL_SHARE if loaded and loaded.n_ctx else _RECALL
         return self.store.say(
             self.id_in_store,
             text,
             attachments,
             pasted=pasted,
             instead_of=instead_of,
-            recall=min(_RECALL, room),
+            recall=self._recall if room is None else min(self._recall, room),
         )
 
     async def _go_on(self, message_id: int) -> None:
@@ -373,6 +455,8 @@ class Conversation(Transcript):
         self.forget_errors(after)
         self.add_unsaved(reply, after)
         await self.equal()
+        if isinstance(question := self.view_of(after), UserMessage):
+            question.ask_again()
         await self._write(reply, after)
 
     async def _write(self, reply: Reply, after: int) -> None:
@@ -384,6 +468,8 @@ class Conversation(Transcript):
             if reply.statistics is None:  # otherwise it is whole, but could not be saved
                 reply.end(None)
             failed = str(error)
+            if isinstance(error, ContextError):
+                failed += " To choose what of it is sent, edit it (e) and send it again."
         except asyncio.CancelledError:
             reply.end("cancelled")
             self.release(reply)
@@ -432,6 +518,7 @@ class Conversation(Transcript):
         await reply.show(events)
         doing = reply.doing
         for event in events:
+            self.progress.hear(event)
             if isinstance(event, EngineNotice):
                 self.note_before(reply, event.text)
             elif isinstance(event, PromptProgress):
@@ -444,5 +531,10 @@ class Conversation(Transcript):
 
     def _tell_end(self, statistics: Statistics | None) -> None:
         self.doing, self.per_second = "", None
+        self.progress.end()
+        if self._ticker:
+            self._ticker.stop()
+        if statistics and statistics.prompt_tokens:
+            self._measured = self._end
         self.statistics = statistics or self.statistics
         self.post_message(ReplyEnded(self))

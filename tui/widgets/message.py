@@ -17,7 +17,7 @@ from ondevice.chats import Message
 from ondevice.terminal import printable
 from tui.widgets.placed_once import PlacedOnce
 
-_SEEN = ("content", "thinking", "finish_reason", "attachments", "recalled")
+_SEEN = ("content", "thinking", "finish_reason", "attachments", "recalled", "unanswered")
 
 
 class MessageView(PlacedOnce, Vertical, can_focus=True):

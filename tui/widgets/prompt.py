@@ -13,6 +13,7 @@ from ondevice.chats import Message
 from ondevice.errors import OndeviceError
 from ondevice.terminal import printable
 from tui import attachments, commands
+from tui.attachments import whole_name
 from tui.messages import CommandGiven, Submitted
 from tui.typed import Typed
 from tui.widgets.completions import Completion, Completions
@@ -149,14 +150,20 @@ tells it apart. In the first line, Up brings back what you said before. Type `/`
 
     def _submit(self, text: str) -> None:
         try:
-            going = [*attachments.attached(text), *self._pastes.attached(text)]
+            kept = self._revised.attachments if self._revised else ()
+            names_kept = [whole_name(attachment.name) for attachment in kept]
+            going = [*attachments.attached(text), *self._pastes.attached(text, names_kept)]
         except OndeviceError as error:
             self.notify(str(error), severity="error")
             return
         replaced = self._revised
         if replaced:
             names = {attachment.name for attachment in going}
-            going += [a for a in replaced.attachments if a.name in text and a.name not in names]
+            going += [
+                one
+                for one, name in zip(kept, names_kept, strict=True)
+                if name in text and name not in names
+            ]
         self._history.add(text)
         self._revised, self.text, self._beneath = None, self._beneath, ""
         self._show_what()

@@ -28,8 +28,12 @@ class StatusBar(Widget):
     doing: reactive[str] = reactive("")
     estimate: reactive[float | None] = reactive(None)
     """Tokens a second of the reply under way; None: none is, or it has only begun."""
+    slowed: reactive[bool] = reactive(False)
+    """Whether other programs slow the reply under way down."""
     n_ctx: reactive[int | None] = reactive(None)
-    """Tokens that there is room for; None: no model is loaded."""
+    """Tokens that there is room for; None: no model is loaded, or a server does not tell."""
+    context_tokens: reactive[int | None] = reactive(0)
+    """Tokens of these that the conversation takes; None: not known yet."""
     statistics: reactive[Statistics | None] = reactive(None)
     """Of the last reply of this model."""
     ram: reactive[ProcessRam | None] = reactive(None)
@@ -53,13 +57,16 @@ class StatusBar(Widget):
     def _figures(self) -> list[str]:
         """The most important first."""
         figures = ["private"] if self.private else ["memory paused"] if self.paused else []
+        if self.slowed:
+            figures.append("other programs slow it down")
         if self.loaded is None and self.n_ctx is not None:
             last = self.statistics
             if self.estimate is not None:
                 figures.append(f"~{_rate(self.estimate)}")
             elif last and last.generated_per_second:
                 figures.append(_rate(last.generated_per_second))
-            figures.append(f"ctx {last.context_tokens if last else 0}/{self.n_ctx}")
+            used = "?" if self.context_tokens is None else self.context_tokens
+            figures.append(f"ctx {used}/{self.n_ctx}")
             if last and (disk := last.streaming) and disk.read_ms:
                 waited = disk.wait_ms / (last.prompt_ms + last.generated_ms)
                 rate = disk.bytes_read / disk.read_ms / 1e3
