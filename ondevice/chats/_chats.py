@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -10,11 +9,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ondevice.chats import _foreign, _read, _times, _transfer
+from ondevice.chats import _foreign, _imports, _read, _times, _transfer
+from ondevice.chats._imports import Import, Imported, Undone
 from ondevice.chats._records import Attachment, Conversation, Found, Heading
 from ondevice.engine.messages import Role
 from ondevice.errors import StoreError, StoreUnwritable, UsageError
-from ondevice.memory import Cube, Memory
+from ondevice.memory import FORGOTTEN, Cube, Memory
 from ondevice.store import Connection, Database
 
 _TYPED = 1500  # characters that a message has at most which was typed
@@ -227,27 +227,30 @@ class Chats:
             connection.execute("INSERT OR IGNORE INTO scrub VALUES (1)")
         self.database.scrub()
 
-    def export(self, conversation_id: int, path: Path) -> None:
-        """Write the conversation to a new file, mode 0600: JSON for ``.json``, else Markdown.
+    def export(self, conversation_id: int, path: Path, *, replace: bool = False) -> int:
+        """Write the conversation to a file, mode 0600: JSON for ``.json``, else Markdown.
 
-        JSON has all branches and can be imported again. Raises :class:`UsageError` when the file
-        is there already or cannot be written.
+        JSON has all branches and can be imported again. Markdown has the branch that is shown;
+        returned is how many messages of others are not in it. Raises :class:`UsageError` when the
+        file cannot be written, or is there and is not to be replaced.
         """
         if path.suffix.lower() == ".json":
-            with self.database.read() as connection:
-                data = _transfer.to_json(connection, conversation_id)
-        else:
-            data = _transfer.markdown(self.load(conversation_id)).encode()
-        try:
-            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            try:
-                with os.fdopen(handle, "wb") as file:
-                    file.write(data)
-            except OSError:  # the disk is full
-                path.unlink()
-                raise
-        except OSError as error:
-            raise UsageError(f"{path} cannot be written: {error.strerror}.") from error
+            self.export_all([conversation_id], path, replace=replace)
+            return 0
+        conversation = self.load(conversation_id)
+        heading = self.heading(conversation_id)
+        _transfer.write(path, _transfer.markdown(conversation).encode(), replace=replace)
+        return heading.messages - len(conversation.messages) if heading else 0
+
+    def export_all(
+        self, conversation_ids: Sequence[int], path: Path, *, replace: bool = False
+    ) -> None:
+        """Write these conversations to one JSON file, as :meth:`export` does."""
+        with self.database.read() as connection:
+            for id_ in conversation_ids:
+                _check(_read.heading(connection, id_) is not None)
+            transcripts = tuple(_transfer.transcript(connection, id_) for id_ in conversation_ids)
+        _transfer.write(path, _transfer.to_json(transcripts), replace=replace)
 
     def import_(
         self,
@@ -255,62 +258,96 @@ class Chats:
         on_progress: Callable[[int], None] | None = None,
         cancel: threading.Event | None = None,
         on_left_out: Callable[[str], None] | None = None,
-    ) -> list[int]:
-        """Add the conversations of a file and return their ids, oldest first.
+        *,
+        deleted: bool = False,
+    ) -> Imported:
+        """Add the conversations of a file that are not here yet, and what is new of the others.
 
-        It may be an export of our own, of ChatGPT or of Claude; of these also the archive as it
+        It may be an export of our own, of ChatGPT, Claude or Open WebUI; also the archive as it
         was sent, or its folder. Nothing of them is remembered unless :meth:`remember` is called.
+        What was deleted here stays away, unless ``deleted``.
 
         A conversation is added whole or not at all, some in each transaction, so that others can
         write meanwhile. ``on_left_out`` gets a sentence for each that cannot be read, and
-        ``on_progress`` how many were added so far; after a ``cancel`` those stay. Raises
-        :class:`UsageError`, and then adds nothing, when there is none that can be read.
+        ``on_progress`` how many were looked at so far; after a ``cancel`` what was added stays,
+        until :meth:`undo_import`. Raises :class:`UsageError`, and then adds nothing, when there is
+        none that can be read.
         """
-        added: list[tuple[datetime, int]] = []
-        batch: list[_transfer.Transcript] = []
-        weight = 0
+        incoming = _imports.Incoming(path.name, deleted=deleted)
+        with self.database.read() as connection:
+            incoming.begin(connection)
+        batch: list[_foreign.Found] = []
+        weight = added = 0
 
         def add_batch() -> None:
+            nonlocal added
             began = time.monotonic()
             with self.database.write() as connection:
-                pairs = [(one.created_at, _transfer.insert(connection, one)) for one in batch]
-            now = datetime.now(UTC)
-            added.extend((_times.sane(at) or now, id_) for at, id_ in pairs if id_ is not None)
+                for one in batch:
+                    incoming.add(connection, one)
             batch.clear()
+            added = len(incoming.result.new) + len(incoming.result.grown)
             if on_progress:
-                on_progress(len(added))
+                on_progress(incoming.looked_at)
             # Who waits to write looks only now and then whether it can.
             time.sleep(min(_LONGEST_PAUSE, _PAUSE * (time.monotonic() - began)))
 
         try:
-            for found in _foreign.read(path, cancel):
+            for found in _foreign.read(path, cancel, incoming.is_known):
                 if isinstance(found, _foreign.NotRead):
+                    incoming.result.left_out.append(str(found))
                     if on_left_out:
                         on_left_out(str(found))
                     continue
+                if found.transcript is None:
+                    incoming.skip(found)
+                    continue
                 batch.append(found)
-                weight += 1 + sum(1 + len(one.content) // _LONG for one in found.messages)
+                messages = found.transcript.messages
+                weight += 1 + sum(1 + len(one.content) // _LONG for one in messages)
                 if weight >= _BATCH:
                     add_batch()
                     weight = 0
             if batch:
                 add_batch()
         except StoreUnwritable as error:
-            kept = f" {len(added)} chats were added before that, and stay." if added else ""
+            kept = f" {added} chats were added before that, and stay." if added else ""
             raise StoreUnwritable(f"{error}{kept}") from error
-        return [id_ for _, id_ in sorted(added)]
+        return incoming.finish()
+
+    def last_import(self) -> Import | None:
+        """The latest import, if anything of it is left."""
+        with self.database.read() as connection:
+            return _imports.last(connection)
+
+    def undo_import(self, run: Import | None = None) -> Undone:
+        """Take back an import (None: the latest), with what is remembered of it.
+
+        What was said here since stays, with all that it follows. Raises :class:`UsageError` when
+        there is none.
+        """
+        with self.database.write() as connection:
+            run = run or _imports.last(connection)
+            if run is None:
+                raise UsageError("There is no import to undo.")
+            undone = _imports.undo(connection, run)
+        self.database.scrub()
+        return undone
 
     def remember(
         self,
         conversation_ids: Sequence[int],
         on_progress: Callable[[int], None] | None = None,
         cancel: threading.Event | None = None,
+        *,
+        run: int | None = None,
     ) -> int:
         """Remember what the user said in imported conversations, and return how many messages.
 
-        It counts as said when it was said. No facts are read from what is so long that it must
-        have been pasted. ``on_progress`` gets the number of messages so far; after a ``cancel``,
-        what is remembered stays, and to remember it again changes nothing.
+        It counts as said when it was said. ``run`` is the import whose messages are meant, None:
+        all. No facts are read from what is so long that it must have been pasted. ``on_progress``
+        gets the number of messages so far; after a ``cancel``, what is remembered stays, and to
+        remember it again changes nothing.
         """
         count = 0
         for conversation_id in conversation_ids:
@@ -318,9 +355,10 @@ class Chats:
                 if _is_private(connection, conversation_id):
                     continue
                 rows = connection.execute(
-                    "SELECT id, content, created_at FROM message WHERE conversation_id = ? "
-                    "AND role = 'user' AND content <> '' ORDER BY position",
-                    (conversation_id,),
+                    "SELECT id, content, created_at FROM message WHERE conversation_id = ?1 "
+                    "AND role = 'user' AND content NOT IN ('', ?2) "
+                    "AND (?3 IS NULL OR run_id = ?3) ORDER BY position",
+                    (conversation_id, FORGOTTEN, run),
                 ).fetchall()
             for start in range(0, max(1, len(rows)), _REMEMBERED_TOGETHER):
                 some = rows[start : start + _REMEMBERED_TOGETHER]
