@@ -58,7 +58,8 @@ def forget(connection: Connection, ids: Iterable[int]) -> None:
     calls :meth:`ondevice.store.Database.scrub`.
     """
     gone = list(ids)
-    for cube_id in dict.fromkeys([*gone, *profiles_of(connection, gone)]):
+    # The latest first: what it replaced holds again, until that goes as well.
+    for cube_id in sorted({*gone, *profiles_of(connection, gone)}, reverse=True):
         texts = connection.execute(
             "SELECT content FROM cube WHERE id = ?1 UNION "
             "SELECT content FROM version WHERE cube_id = ?1 UNION "

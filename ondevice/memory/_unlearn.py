@@ -41,7 +41,8 @@ def unlearn(
             (json.dumps(list(message_ids)), json.dumps(list(conversation_ids))),
         )
     ]
-    for cube_id in dict.fromkeys([*gone, *profiles_of(connection, gone)]):
+    # The latest first: what it replaced holds again, until that goes as well.
+    for cube_id in sorted({*gone, *profiles_of(connection, gone)}, reverse=True):
         delete(connection, cube_id)
     if gone:
         refresh_profile(connection, datetime.now().astimezone())
