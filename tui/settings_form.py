@@ -66,6 +66,14 @@ def fields(settings: Settings) -> Iterator[Field]:
     """All lines: settings, personas, then keys."""
     for field in FIELDS:
         yield field
+        if field.key == "memory":
+            for server in settings.send_memories:
+                yield Field(
+                    f"send_memories.{server}",
+                    f"Memories to {server}",
+                    "Sent to this server when they help; F8: it is asked again",
+                    "switch",
+                )
         if field.key == "persona":
             for name in settings.personas:
                 yield Field(f"personas.{name}", f"Persona {name}", "F8 deletes it", "persona")
@@ -82,6 +90,8 @@ def value(field: Field, settings: Settings) -> str:
         return keys(field.help, settings)
     if field.kind == "persona":
         found: Any = settings.personas[field.key.removeprefix("personas.")]
+    elif field.key.startswith("send_memories."):
+        found = settings.send_memories.get(field.key.removeprefix("send_memories."), False)
     else:
         found = config.flat(settings)[field.key]
     if isinstance(found, bool):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -34,6 +34,8 @@ class Said:
     recalled: tuple[Cube, ...] = ()  # memories that go with it to the model
     learnt: tuple[str, ...] = ()  # facts that were read from it, new ones only
     left_out: tuple[str, ...] = ()  # kinds of secrets that were not remembered
+    withheld: tuple[Cube, ...] = ()  # memories that would help, and wait for :meth:`Chats.send`
+    server: str = ""  # to which these would go
 
 
 class Chats:
@@ -119,6 +121,8 @@ class Chats:
         pasted: Sequence[str] = (),
         instead_of: int | None = None,
         recall: int = 0,
+        server: str | None = None,
+        withhold: bool = False,
     ) -> Said:
         """Append what the user typed; all of it is on disk when this returns.
 
@@ -126,14 +130,17 @@ class Chats:
         them.
 
         ``instead_of`` names an earlier message: this one then begins a new branch at its place.
-        ``recall`` is how many tokens the memories that help may take. The first message gives the
-        conversation its title.
+        ``recall`` is how many tokens the memories that help may take; they go to a model on this
+        device, or on the ``server`` only, and are but named if it is to ``withhold`` them. The
+        first message gives the conversation its title.
         """
         recalled: tuple[Cube, ...] = ()
         unknown = False
         if recall:
-            recalled, unknown = self._recall(conversation_id, text, recall, instead_of)
+            recalled, unknown = self._recall(conversation_id, text, recall, instead_of, server)
         unknown = unknown and not attachments  # they may tell
+        withheld, recalled = (recalled, ()) if withhold else ((), recalled)
+        unknown = unknown and not withhold
         with self.database.write() as connection:
             message_id = append(
                 connection,
@@ -150,9 +157,12 @@ class Chats:
             connection.executemany(
                 "INSERT INTO recall VALUES (?, ?)", [(message_id, cube.id) for cube in recalled]
             )
-            connection.execute("UPDATE message SET unknown = ? WHERE id = ?", (unknown, message_id))
+            connection.execute(
+                "UPDATE message SET unknown = ?, server = ? WHERE id = ?",
+                (unknown, server if recalled or unknown else None, message_id),
+            )
             if not text or _is_private(connection, conversation_id):
-                return Said(message_id, recalled)
+                return Said(message_id, recalled, withheld=withheld, server=server or "")
             remembered = self.memory.remember_turn(
                 connection,
                 conversation_id=conversation_id,
@@ -161,7 +171,20 @@ class Chats:
                 pasted=pasted,
             )
         learnt = tuple(cube.content for cube in remembered.facts)
-        return Said(message_id, recalled, learnt, remembered.left_out)
+        return Said(message_id, recalled, learnt, remembered.left_out, withheld, server or "")
+
+    def send(self, said: Said) -> Said:
+        """Let the memories that were withheld go to the server with the message."""
+        with self.database.write() as connection:
+            connection.executemany(
+                "INSERT OR IGNORE INTO recall SELECT ?, id FROM cube "
+                "WHERE id = ? AND status <> 'deleted'",
+                [(said.message_id, cube.id) for cube in said.withheld],
+            )
+            connection.execute(
+                "UPDATE message SET server = ? WHERE id = ?", (said.server, said.message_id)
+            )
+        return replace(said, recalled=said.withheld, withheld=())
 
     def show(self, message_id: int) -> None:
         """Let the conversation go on in the branch of this message, the newest one if many."""
@@ -387,7 +410,12 @@ class Chats:
             _check(changed.rowcount)
 
     def _recall(
-        self, conversation_id: int, text: str, budget: int, instead_of: int | None
+        self,
+        conversation_id: int,
+        text: str,
+        budget: int,
+        instead_of: int | None,
+        server: str | None,
     ) -> tuple[tuple[Cube, ...], bool]:
         """Memories that help to answer ``text``, but those that the model has seen already.
 
@@ -397,7 +425,7 @@ class Chats:
             if _is_private(connection, conversation_id):
                 return (), False
             parent = _parent(connection, conversation_id, instead_of)
-            seen = _read.recalled_until(connection, parent)
+            seen = _read.recalled_until(connection, parent, server)
             attaches = _read.attaches(connection, parent)
         recalled = self.memory.recall(
             text, budget=budget, count_tokens=_about_tokens, conversation_id=conversation_id

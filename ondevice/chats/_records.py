@@ -22,7 +22,11 @@ class Attachment:
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):  # in thousands, they would slow down the gc
-    """One message of a conversation. The fields from ``thinking`` on are an assistant's."""
+    """One message of a conversation. The fields from ``thinking`` on are an assistant's.
+
+    ``server`` is where the model of a reply was, and of a user's message where its memories may be
+    sent; None: on this device, and nowhere.
+    """
 
     id: int
     role: Literal["user", "assistant"]
@@ -31,16 +35,28 @@ class Message(msgspec.Struct, frozen=True, gc=False):  # in thousands, they woul
     versions: tuple[int, ...]  # ids of the messages at this place, one for each branch, by age
     attachments: tuple[Attachment, ...] = ()
     recalled: tuple[Cube, ...] = ()  # memories that are quoted to the model with it, by age
+    server: str | None = None
     unknown: bool = False  # it asks about the user, and nothing that is remembered tells
     thinking: str = ""
     model: str | None = None
     finish_reason: FinishReason | None = None  # None: interrupted
     statistics: Statistics | None = None
 
-    def prompt(self) -> str:
-        """What the model is to see of it: attachments and memories as quotations with the text."""
-        parts = [*map(_quoted, self.attachments), self.content]
-        return with_memories("\n\n".join(filter(None, parts)), self.recalled, unknown=self.unknown)
+    def prompt(self, server: str | None = None) -> str:
+        """What the model is to see of it: attachments and memories as quotations with the text.
+
+        On a ``server``, of the memories only those that may be sent there.
+        """
+        text = "\n\n".join(filter(None, [*map(_quoted, self.attachments), self.content]))
+        if server is not None and server != self.server:
+            return text
+        return with_memories(text, self.recalled, unknown=self.unknown)
+
+    def given(self, question: Message | None) -> tuple[Cube, ...]:
+        """The memories that this reply to a question was given."""
+        if question is None or (self.server is not None and self.server != question.server):
+            return ()
+        return question.recalled
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,15 +90,15 @@ class Conversation:
     private: bool  # nothing of it is remembered, nothing is recalled in it
     messages: tuple[Message, ...]
 
-    def turns(self) -> tuple[Turn, ...]:
-        """What the model is to see.
+    def turns(self, server: str | None = None) -> tuple[Turn, ...]:
+        """What the model is to see, on this device or on a ``server``.
 
         Chat templates want user and assistant in turn: messages that met no reply are joined with
         the next one.
         """
         turns = [Turn("system", self.system)] if self.system else []
         for message in self.messages:
-            if not (text := message.prompt()):
+            if not (text := message.prompt(server)):
                 continue
             if turns and turns[-1].role == message.role:
                 turns[-1] = Turn(message.role, f"{turns[-1].content}\n\n{text}")

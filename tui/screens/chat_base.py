@@ -200,5 +200,6 @@ class ChatBase(Screen[None]):
             system=self.settings.system_prompt,
             sampling=self.settings.sampling,
             private=store is not self.store or not self.settings.memory,
+            send_memories=self.settings.send_memories,
             earlier=earlier,
         )

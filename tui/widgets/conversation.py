@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any
 
 from textual.app import ComposeResult
@@ -11,11 +11,14 @@ from textual.worker import Worker
 
 from ondevice import chats
 from ondevice.chats import Attachment
-from ondevice.engine.messages import Event, PromptProgress, Sampling, Statistics
+from ondevice.engine.messages import Event, PromptProgress, Sampling, Statistics, server_of
 from ondevice.engine.messages import Notice as EngineNotice
 from ondevice.errors import OndeviceError
+from ondevice.memory import Cube
+from tui import sharing
 from tui.messages import ReplyEnded, ReplyProgressed
 from tui.shared_engine import SharedEngine
+from tui.widgets.memories import Memories
 from tui.widgets.message import MessageView
 from tui.widgets.notice import Notice
 from tui.widgets.reply import Reply
@@ -38,6 +41,7 @@ class Conversation(Transcript):
         system: str,
         sampling: Sampling,
         private: bool,
+        send_memories: Mapping[str, bool],
         earlier: chats.Conversation | None = None,
     ) -> None:
         super().__init__(earlier.messages if earlier else ())
@@ -58,13 +62,16 @@ class Conversation(Transcript):
         """Where it is kept; a private one's is in RAM only."""
         self._system = system
         self.sampling = sampling
+        self.send_memories = send_memories
+        """Server → whether memories may go there; one not named: it is asked."""
         self._exchange: Worker[None] | None = None
         self._streaming = False
         self._stopped = False
 
     def compose(self) -> ComposeResult:
         if not self.messages:
-            yield Welcome(self._engine.loaded.path if self._engine.loaded else "")
+            path = self._engine.loaded.path if self._engine.loaded else ""
+            yield Welcome(path, None if self.private else self.send_memories)
         yield from super().compose()
 
     @property
@@ -161,11 +168,14 @@ class Conversation(Transcript):
             self._tell_end(None)
             return
         await self._read_back(view)
+        if said.withheld:
+            said = await sharing.sent_if_agreed(self, said)
+            await self._read_back(view)
         if said.learnt:
             await self.note(f"Remembered: {' '.join(said.learnt)}")
         if said.left_out:
             await self.note(f"Not remembered, for it looks secret: {', '.join(said.left_out)}.")
-        await self._answer(Reply(recalled=said.recalled), said.message_id)
+        await self._answer(Reply(recalled=said.recalled, server=self._server), said.message_id)
 
     def _say(
         self,
@@ -176,7 +186,8 @@ class Conversation(Transcript):
     ) -> chats.Said:
         if self.id_in_store is None:
             self.id_in_store = self.store.create(self._system, private=self.private)
-        loaded = self._engine.loaded
+        loaded, server = self._engine.loaded, self._server
+        agreed = server is None or self.send_memories.get(server)
         room = loaded.n_ctx // _RECALL_SHARE if loaded and loaded.n_ctx else _RECALL
         return self.store.say(
             self.id_in_store,
@@ -184,14 +195,28 @@ class Conversation(Transcript):
             attachments,
             pasted=pasted,
             instead_of=instead_of,
-            recall=min(_RECALL, room),
+            recall=0 if agreed is False else min(_RECALL, room),
+            server=server,
+            withhold=agreed is None,
         )
+
+    @property
+    def _server(self) -> str | None:
+        """Where the model is; None: on this device."""
+        return server_of(self._engine.loaded.path) if self._engine.loaded else None
+
+    def _given(self, question: chats.Message) -> tuple[Cube, ...]:
+        """The memories that go with a message to the model as it is now."""
+        server = self._server
+        if server is None or (self.send_memories.get(server) and question.server == server):
+            return question.recalled
+        return ()
 
     async def _answer_anew(self, place: int) -> None:
         question = self.messages[place - 1]
         await self.cut(place)
         await self.to_end()
-        await self._answer(Reply(recalled=question.recalled), question.id)
+        await self._answer(Reply(recalled=self._given(question), server=self._server), question.id)
 
     async def _go_on(self, reply: Reply, message_id: int) -> None:
         await reply.go_on()
@@ -239,11 +264,19 @@ class Conversation(Transcript):
         self._tell("waiting")
         async with self._engine.turn():
             self._streaming = True
+            asked = next((m for m in self.messages if m.id == after and m.role == "user"), None)
+            if asked and not self._given(asked):  # another model has come meanwhile
+                await reply.query(Memories).remove()
             try:
                 self._tell("reading")
                 await self._engine.stream(
                     lambda engine: chats.reply(
-                        self.store, engine, conversation_id, self.sampling, after=after
+                        self.store,
+                        engine,
+                        conversation_id,
+                        self.sampling,
+                        after=after,
+                        memories_to=[one for one, yes in self.send_memories.items() if yes],
                     ),
                     lambda events: self._show(reply, events),
                 )

@@ -97,7 +97,7 @@ class Transcript(PlacedOnce, VerticalScroll, can_focus=False):
                 yield UserMessage(message)
             else:
                 before = self.messages[place - 1] if place else None
-                yield Reply(message, before.recalled if before else ())
+                yield Reply(message, message.given(before))
 
     async def _rebuild(self, place: int) -> None:
         """Mount the messages around this place instead of those that are."""
