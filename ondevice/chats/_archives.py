@@ -57,6 +57,8 @@ def texts(path: Path) -> Iterator[Text]:
                 yield path.name, partial(_pieces, file)
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except ValueError as error:
+        raise UsageError(f"{path} cannot be the name of a file.") from error
 
 
 def _in_folder(folder: Path) -> Iterator[Text]:

@@ -23,6 +23,7 @@ _TYPED = 1500  # characters that a message has at most which was typed
 _BATCH = 500  # messages; one that is long counts as several
 _LONG = 10_000  # characters
 _REMEMBERED_TOGETHER = 50  # messages
+_TOLD_AFTER = 100  # chats that need not be written
 _PAUSE, _LONGEST_PAUSE = 0.3, 0.1  # between two: part of the time of the first, and seconds
 
 
@@ -281,7 +282,6 @@ class Chats:
         on_progress: Callable[[int], None] | None = None,
         cancel: threading.Event | None = None,
         on_left_out: Callable[[str], None] | None = None,
-        *,
         deleted: bool = False,
     ) -> Imported:
         """Add the conversations of a file that are not here yet, and what is new of the others.
@@ -324,6 +324,8 @@ class Chats:
                     continue
                 if found.transcript is None:
                     incoming.skip(found)
+                    if on_progress and incoming.looked_at % _TOLD_AFTER == 0:
+                        on_progress(incoming.looked_at)
                     continue
                 batch.append(found)
                 messages = found.transcript.messages

@@ -75,7 +75,7 @@ said before. Type `/` for commands and `@` to attach a file. What is long and pa
     def action_send(self) -> None:
         text = self.text.strip()
         chosen = self._completion()
-        if chosen and chosen.text.strip() != text:
+        if chosen and self.completions.by_enter and chosen.text.strip() != text:
             self.action_complete()
         elif text and (command := commands.given(text)):
             self.clear()
