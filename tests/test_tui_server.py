@@ -93,7 +93,7 @@ async def test_memories_stay_here_when_that_is_refused(chats: Chats, key: str) -
         if key == "refuse":
             await user.sees(f"Memories to {HOST}  off")
             await user.pilot.press("f8")
-            await user.sees("No setting is called so.")
+            await user.until(lambda: f"Memories to {HOST}" not in user.screen, "asked again")
     assert config.load().send_memories == {}
 
 
