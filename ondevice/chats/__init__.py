@@ -3,9 +3,18 @@
 from ondevice.chats._chats import Chats, Said
 from ondevice.chats._imports import Import, Imported, Undone
 from ondevice.chats._learn import can_learn, learn, see_again
-from ondevice.chats._records import Attachment, Conversation, Found, Heading, Message
+from ondevice.chats._records import (
+    Attachment,
+    Conversation,
+    Found,
+    Heading,
+    Matches,
+    Message,
+    State,
+)
 from ondevice.chats._reply import reply
 from ondevice.chats._titles import think_of_title
+from ondevice.chats._windows import Tab, Window
 
 __all__ = [
     "Attachment",
@@ -15,9 +24,13 @@ __all__ = [
     "Heading",
     "Import",
     "Imported",
+    "Matches",
     "Message",
     "Said",
+    "State",
+    "Tab",
     "Undone",
+    "Window",
     "can_learn",
     "learn",
     "reply",

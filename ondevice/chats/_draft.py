@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import suppress
 
 import msgspec
 
-from ondevice.chats._chats import append
+from ondevice.chats._chats import append, check
 from ondevice.chats._records import Message
 from ondevice.engine.messages import Chunk, Finished
 from ondevice.errors import StoreUnwritable
@@ -25,7 +26,8 @@ class Draft:
 
     Until it is finished it is an interrupted message, so that nothing is left to mend if the app
     is killed. A reply of which nothing ever came is not kept. A message that is ``continued``
-    grows on itself. The model is on a ``server``, or on this device.
+    grows on itself; any other one has an id from its first write on, which ``on_begun`` gets
+    before anybody can read it. The model is on a ``server``, or on this device.
     """
 
     def __init__(
@@ -36,6 +38,7 @@ class Draft:
         model: str,
         continued: Message | None = None,
         server: str | None = None,
+        on_begun: Callable[[int], None] | None = None,
     ) -> None:
         self._database = database
         self._conversation_id = conversation_id
@@ -43,6 +46,7 @@ class Draft:
         self._model = model
         self._server = server
         self._message_id = continued.id if continued else None
+        self._on_begun = on_begun
         self._parts: dict[str, list[str]] = {
             "answer": [continued.content] if continued else [],
             "thinking": [continued.thinking] if continued else [],
@@ -95,7 +99,9 @@ class Draft:
                     parent_id=self._parent_id,
                     model=self._model,
                 )
-            connection.execute(
+                if self._on_begun:
+                    self._on_begun(message_id)
+            changed = connection.execute(
                 "UPDATE message SET content = ?, thinking = ?, server = ?, finish_reason = ?, "
                 "statistics = ? WHERE id = ?",
                 (
@@ -107,5 +113,6 @@ class Draft:
                     message_id,
                 ),
             )
+            check(changed.rowcount)
         self._message_id = message_id
         self._unsaved = False

@@ -15,7 +15,7 @@ from ondevice.chats import _times
 from ondevice.chats._foreign import Found
 from ondevice.chats._transfer import Entry, Transcript, beginning
 from ondevice.memory import FORGOTTEN, unlearn
-from ondevice.store import Connection, Row
+from ondevice.store import Connection, Row, words_leave
 
 _LONGEST_TITLE = 200  # characters, of one that a file gives
 
@@ -190,8 +190,9 @@ def _insert(connection: Connection, transcript: Transcript, origin: str, run: in
     created_at = _times.sane(transcript.created_at) or datetime.now(UTC)
     updated_at = transcript.updated_at or last.created_at
     (conversation_id,) = connection.execute(
-        "INSERT INTO conversation (title, system, created_at, updated_at, origin, pinned, "
-        "archived, private) VALUES (?, ?, ?, ?, ?, ?, ?, ?) RETURNING id",
+        "INSERT INTO conversation (id, title, system, created_at, updated_at, origin, pinned, "
+        "archived, private) SELECT id + 1, ?, ?, ?, ?, ?, ?, ?, ? FROM last_conversation "
+        "RETURNING id",
         (
             " ".join(transcript.title.split())[:_LONGEST_TITLE]
             or beginning(transcript.messages[0].content),
@@ -396,16 +397,21 @@ def undo(connection: Connection, run: Import) -> Undone:
             _shorten(connection, id_, parents, set(gone))
     unlearn(connection, going, whole)
     ids = json.dumps(whole)
-    for statement in (
-        # One trigger for each message that follows another would be too many.
+    connection.execute(
+        "DELETE FROM imported WHERE conversation_id IN (SELECT value FROM json_each(?))", (ids,)
+    )
+    # One trigger for each message that follows another would be too many.
+    count = connection.execute(
         "UPDATE message SET parent_id = NULL "
         "WHERE conversation_id IN (SELECT value FROM json_each(?))",
-        "DELETE FROM imported WHERE conversation_id IN (SELECT value FROM json_each(?))",
-        "DELETE FROM conversation WHERE id IN (SELECT value FROM json_each(?))",
-    ):
-        connection.execute(statement, (ids,))
-    for id_ in sorted(going, reverse=True):  # children first
-        connection.execute("DELETE FROM message WHERE id = ?", (id_,))
+        (ids,),
+    ).rowcount
+    with words_leave(connection, "message_index", count + len(going)):
+        connection.execute(
+            "DELETE FROM conversation WHERE id IN (SELECT value FROM json_each(?))", (ids,)
+        )
+        for id_ in sorted(going, reverse=True):  # children first
+            connection.execute("DELETE FROM message WHERE id = ?", (id_,))
     connection.execute("DELETE FROM import_run WHERE id = ?", (run.id,))
     connection.execute("INSERT OR IGNORE INTO scrub VALUES (1)")
     return Undone(run.name, len(whole), shrunk, kept)

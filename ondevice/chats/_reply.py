@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Container, Iterator
 
 from ondevice.chats._chats import Chats
 from ondevice.chats._draft import Draft
@@ -19,6 +19,7 @@ def reply(
     *,
     after: int | None = None,
     memories_to: Container[str] = (),
+    on_begun: Callable[[int], None] | None = None,
 ) -> Iterator[Event]:
     """Continue the conversation with the assistant's next message, saved as it comes.
 
@@ -27,6 +28,9 @@ def reply(
 
     This is the one place where memories go into a request: to a model on this device, or on a
     server that ``memories_to`` has, such of them as were recalled for it.
+
+    ``on_begun`` gets the id of a new message once there is one, in the thread that iterates and
+    before anybody can read it from the store.
 
     Blocks; iterate in a worker thread. If the engine dies, if the iteration is given up or if
     this process is killed, what has come stays in the store as an interrupted message.
@@ -47,7 +51,9 @@ def reply(
             if draft is None:  # only now is it certain that a model is loaded
                 model = engine.loaded.name if engine.loaded else ""
                 parent = last.id if last else None
-                draft = Draft(chats.database, conversation_id, parent, model, continued, server)
+                draft = Draft(
+                    chats.database, conversation_id, parent, model, continued, server, on_begun
+                )
             if isinstance(event, Chunk):
                 draft.add(event)
             elif isinstance(event, Finished):

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from ondevice.memory._forget import delete, profiles_of
 from ondevice.memory._profile import refresh as refresh_profile
-from ondevice.store import Connection
+from ondevice.store import Connection, words_leave
 
 
 def unlearn(
@@ -41,9 +41,10 @@ def unlearn(
             (json.dumps(list(message_ids)), json.dumps(list(conversation_ids))),
         )
     ]
-    # The latest first: what it replaced holds again, until that goes as well.
-    for cube_id in sorted({*gone, *profiles_of(connection, gone)}, reverse=True):
-        delete(connection, cube_id)
+    with words_leave(connection, "memory_index", len(gone)):
+        # The latest first: what it replaced holds again, until that goes as well.
+        for cube_id in sorted({*gone, *profiles_of(connection, gone)}, reverse=True):
+            delete(connection, cube_id)
     if gone:
         refresh_profile(connection, datetime.now().astimezone())
         connection.execute("INSERT OR IGNORE INTO scrub VALUES (1)")

@@ -11,6 +11,7 @@ from ondevice.store.migrations import (
     m003_branches,
     m004_unread,
     m005_lessons,
+    m006_windows,
     m007_imports,
 )
 
@@ -21,5 +22,6 @@ MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     m003_branches.migrate,
     m004_unread.migrate,
     m005_lessons.migrate,
+    m006_windows.migrate,
     m007_imports.migrate,
 )

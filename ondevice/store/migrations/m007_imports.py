@@ -29,8 +29,6 @@ _STATEMENTS = (
     "ALTER TABLE message ADD COLUMN origin TEXT",  # its id there
     "ALTER TABLE message ADD COLUMN run_id INTEGER REFERENCES import_run(id) ON DELETE SET NULL",
     "CREATE INDEX message_run ON message(run_id) WHERE run_id IS NOT NULL",
-    # Without it each message that is deleted has all conversations looked through.
-    "CREATE INDEX conversation_end ON conversation(end_id)",
     # Of a reply: the server that its model was on; NULL: this device. Of a message of the user:
     # the server that its memories may be sent to; NULL: none.
     "ALTER TABLE message ADD COLUMN server TEXT",
