@@ -50,13 +50,13 @@ async def test_memories_are_sent_after_the_user_has_agreed_and_that_is_shown(
     engine = FakeEngine(["Pears."], ["Pears again."], ["No more."])
     async with at_the_terminal(engine, chats, URL, size=(100, 30)) as user:
         await user.sees(f"What you write goes to {HOST}.")
-        await user.sees("stays here until you agree")
+        await user.sees("Memories stay here until you agree.")
         await user.says(QUESTION)
         await answered(user, "agree")
         await user.sees(f"With 1 memory, sent to {HOST}")
         assert "likes pears" in sent(engine)
         await user.pilot.press("ctrl+n")
-        await user.sees("goes there as well when it helps")
+        await user.sees("Memories that help go there as well.")
         await user.says(QUESTION)  # is not asked again
         await user.sees("Pears again.")
         await user.is_idle()

@@ -11,9 +11,9 @@ from ondevice.engine.messages import server_of
 from ondevice.terminal import printable
 
 _MEMORIES = {
-    None: "\nWhat is remembered stays here until you agree to send it.",
-    True: "\nWhat is remembered goes there as well when it helps.",
-    False: "\nWhat is remembered stays here.",
+    None: "\nMemories stay here until you agree.",
+    True: "\nMemories that help go there as well.",
+    False: "\nMemories stay here.",
 }
 
 
