@@ -21,7 +21,7 @@ from ondevice.ram.available import parse_size
 AUTO = "auto"  # as the name of a model: the one that suits this machine best
 FIRST = "smollm2-135m"  # what is fetched where there is no model yet: the smallest
 _TABLES = ("sampling", "app")
-_NO_VARIABLES = ("sampling", "app", "personas")  # they are tables
+_NO_VARIABLES = ("sampling", "app", "personas", "send_memories")  # they are tables
 _NO_SETTINGS = {
     "ONDEVICE_HOME",
     "ONDEVICE_PASSPHRASE",
@@ -30,7 +30,7 @@ _NO_SETTINGS = {
     "ONDEVICE_SEED",
     "ONDEVICE_SEED_MINUTES",
 }
-_FREE = ("app.keys.", "personas.")  # tables in which names may have points
+_FREE = ("app.keys.", "personas.", "send_memories.")  # tables in which names may have points
 
 
 def to_fetch(model: str) -> str:
@@ -64,6 +64,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ram: str | None = None  # a limit such as "1.5G"; None: what is available
     draft: str | None = None  # a smaller model, for a streamed one; "none"; None: it is chosen
     memory: bool = True  # whether new chats are remembered and helped by what is remembered
+    #: Server, such as "host:8080" → whether memories may be sent there; one not named: it is asked.
+    send_memories: dict[str, bool] = {}
     sampling: Sampling = Sampling()
     personas: dict[str, str] = {}  # name → system prompt
     app: App = App()

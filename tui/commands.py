@@ -41,7 +41,7 @@ COMMANDS = (
     Command("models", "models", "Choose, fetch and load a model"),
     Command("ram", "ram", "See what is in RAM, and change how much may be"),
     Command("export", "export", "Write this chat to a Markdown or JSON file", "FILE"),
-    Command("import", "import", "Read chats from a JSON file", "FILE"),
+    Command("import", "import", "Read chats from an export, or undo that", "FILE|undo"),
     Command("persona", "persona", "Begin a chat with another system prompt", "[NAME]"),
     Command("settings", "settings", "Settings, personas, keys and themes", "[WORDS]"),
     Command("set", "set", "Change a setting, or see them all", "[KEY [VALUE]]"),

@@ -14,7 +14,9 @@ from ondevice import config
 from ondevice.config import Settings
 from ondevice.engine.messages import KVType, Preference
 
-Kind = Literal["text", "long", "switch", "choice", "model", "theme", "key", "persona", "new"]
+Kind = Literal[
+    "text", "long", "switch", "choice", "model", "theme", "key", "persona", "new", "servers"
+]
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,13 @@ FIELDS = (
     Field("system", "System prompt", "What the model is told first in a new chat", "long"),
     Field("persona", "Persona", "Whose prompt stands in for it", "choice", default="none"),
     Field("memory", "Memory", "Remember and recall in new chats", "switch"),
+    Field(
+        "send_memories",
+        "Memories to servers",
+        "You are asked once for each; F8: again",
+        "servers",
+        default="none yet",
+    ),
     Field("model", "Model", "Loaded at the start", "model"),
     Field("models_folder", "Models folder", "Several: with : in between", default="none"),
     Field("ctx", "Context", "Tokens", default="what fits, at most 4096"),
@@ -68,6 +77,14 @@ def fields(settings: Settings) -> Iterator[Field]:
     """All lines: settings, personas, then keys."""
     for field in FIELDS:
         yield field
+        if field.key == "send_memories":
+            for server in settings.send_memories:
+                yield Field(
+                    f"send_memories.{server}",
+                    f"Memories to {server}",
+                    "May they be sent when they help? F8: you are asked again",
+                    "switch",
+                )
         if field.key == "persona":
             for name in settings.personas:
                 yield Field(f"personas.{name}", f"Persona {name}", "F8 deletes it", "persona")
@@ -84,6 +101,11 @@ def value(field: Field, settings: Settings) -> str:
         return keys(field.help, settings)
     if field.kind == "persona":
         found: Any = settings.personas[field.key.removeprefix("personas.")]
+    elif field.kind == "servers":
+        allowed = sum(settings.send_memories.values())
+        found = f"{allowed} of {len(settings.send_memories)}" if settings.send_memories else None
+    elif field.key.startswith("send_memories."):
+        found = settings.send_memories.get(field.key.removeprefix("send_memories."), False)
     else:
         found = config.flat(settings)[field.key]
     if isinstance(found, bool):

@@ -240,7 +240,7 @@ more, is also in the command palette.
                 self._model = self.status.model = model.name if model else choice.model.name
                 self.status.loaded = 0.0
                 for welcome in self.query(Welcome):
-                    welcome.tell(choice.request.path)
+                    welcome.tell(choice.request.path, self.settings.send_memories)
                 if choice.why:
                     self.notify(choice.why)
                 await self.engine.load(choice.request, self._show_loading)

@@ -271,6 +271,7 @@ class ChatBase(Screen[None]):
             system=self.settings.system_prompt,
             sampling=self.settings.sampling,
             private=store is not self.store or not self.settings.memory,
+            send_memories=self.settings.send_memories,
             earlier=earlier,
         )
         system = earlier.system if earlier else self.settings.system_prompt

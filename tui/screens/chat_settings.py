@@ -52,7 +52,7 @@ class ChatSettings(ChatBase):
         where = f"/set KEY VALUE changes one, also in {paths.config_file()}"
         await self.conversation.note("\n".join([*lines, where]))
 
-    def set(self, key: str, text: str) -> bool:
+    def set(self, key: str, text: str, *, quiet: bool = False) -> bool:
         """Change a setting, here and in the file; an empty text is the default. Whether it is."""
         try:
             self.settings = config.change(self.settings, key, text)
@@ -61,10 +61,12 @@ class ChatSettings(ChatBase):
             return False
         for conversation in self.conversations:
             conversation.sampling = self.settings.sampling
+            conversation.send_memories = self.settings.send_memories
         app = self.settings.app
         self.app.set_class(app.linear, "-linear")
         self.app.set_keymap(app.keys)
         self.app.theme = theme.shown(self.app, app.theme)
         later = "" if "." in key else " for the next chat or load"
-        self.notify(f"{key} is set{later}.")
+        if not quiet:
+            self.notify(f"{key} is set{later}.")
         return True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import accumulate
@@ -16,15 +16,24 @@ from textual.worker import Worker, WorkerError
 
 from ondevice import chats
 from ondevice.chats import Attachment
-from ondevice.engine.messages import Event, Measure, PromptProgress, Sampling, Statistics
+from ondevice.engine.messages import (
+    Event,
+    Measure,
+    PromptProgress,
+    Sampling,
+    Statistics,
+    server_of,
+)
 from ondevice.engine.messages import Notice as EngineNotice
 from ondevice.errors import ContextError, OndeviceError
-from tui import fitting
+from ondevice.memory import Cube
+from tui import fitting, sharing
 from tui.messages import NotKept, ReplyEnded, ReplyProgressed, Submitted
 from tui.progress import Progress
 from tui.shared_engine import SharedEngine
 from tui.typed import Typed
 from tui.widgets.marks import Marks
+from tui.widgets.memories import Memories
 from tui.widgets.reply import Reply
 from tui.widgets.transcript import Transcript
 from tui.widgets.user_message import UserMessage
@@ -51,6 +60,7 @@ class Conversation(Transcript):
         system: str,
         sampling: Sampling,
         private: bool,
+        send_memories: Mapping[str, bool],
         earlier: chats.Conversation | None = None,
     ) -> None:
         super().__init__(earlier.messages if earlier else ())
@@ -82,6 +92,8 @@ class Conversation(Transcript):
         """Where it is kept; a private one's is in RAM only."""
         self._system = earlier.system if earlier else system
         self.sampling = sampling
+        self.send_memories = send_memories
+        """Server → whether memories may go there; one not named: it is asked."""
         self._exchange: Worker[None] | None = None
         self._streaming = False
         self._stopped = False
@@ -99,7 +111,8 @@ class Conversation(Transcript):
             yield self._welcome()
 
     def _welcome(self) -> Welcome:
-        return Welcome(self._engine.loaded.path if self._engine.loaded else "")
+        path = self._engine.loaded.path if self._engine.loaded else ""
+        return Welcome(path, None if self.private else self.send_memories)
 
     def on_mount(self) -> None:
         super().on_mount()
@@ -131,7 +144,8 @@ class Conversation(Transcript):
         before = self._before(message.id)
         question = message if message.role == "user" else before[-1] if before else None
         if question:
-            self._begin(self._answer(Reply(recalled=question.recalled), question.id))
+            reply = Reply(recalled=self._given(question), server=self._server)
+            self._begin(self._answer(reply, question.id))
 
     def go_on(self, message: chats.Message) -> None:
         """Let the last reply go on if it was cut short, or have one to a message that met none."""
@@ -395,11 +409,14 @@ class Conversation(Transcript):
             return
         await self._read_whole()
         self.release(view)
+        if said.withheld:
+            said = await sharing.sent_if_agreed(self, said)
+            await self._read_whole()
         if said.learnt:
             await self.note(f"Remembered: {' '.join(said.learnt)}")
         if said.left_out:
             await self.note(f"Not remembered, for it looks secret: {', '.join(said.left_out)}.")
-        await self._answer(Reply(recalled=said.recalled), said.message_id)
+        await self._answer(Reply(recalled=said.recalled, server=self._server), said.message_id)
 
     async def _fitted(
         self, text: str, attachments: Sequence[Attachment]
@@ -430,14 +447,31 @@ class Conversation(Transcript):
         if self.id_in_store is None:
             self.id_in_store = self.store.create(self._system, private=self.private)
             instead_of = None
+        server = self._server
+        agreed = server is None or self.send_memories.get(server)
+        most = self._recall if room is None else min(self._recall, room)
         return self.store.say(
             self.id_in_store,
             text,
             attachments,
             pasted=pasted,
             instead_of=instead_of,
-            recall=self._recall if room is None else min(self._recall, room),
+            recall=0 if agreed is False else most,
+            server=server,
+            withhold=agreed is None,
         )
+
+    @property
+    def _server(self) -> str | None:
+        """Where the model is; None: on this device."""
+        return server_of(self._engine.loaded.path) if self._engine.loaded else None
+
+    def _given(self, question: chats.Message) -> tuple[Cube, ...]:
+        """The memories that go with a message to the model as it is now."""
+        server = self._server
+        if server is None or (self.send_memories.get(server) and question.server == server):
+            return question.recalled
+        return ()
 
     async def _go_on(self, message_id: int) -> None:
         self.forget_errors(message_id)
@@ -496,6 +530,9 @@ class Conversation(Transcript):
         self._tell("waiting")
         async with self._engine.turn():
             self._streaming = True
+            asked = next((m for m in self.messages if m.id == after and m.role == "user"), None)
+            if asked and not self._given(asked):  # another model has come meanwhile
+                await reply.query(Memories).remove()
             try:
                 self._tell("reading")
                 await self._engine.stream(
@@ -505,6 +542,7 @@ class Conversation(Transcript):
                         conversation_id,
                         self.sampling,
                         after=after,
+                        memories_to=[one for one, yes in self.send_memories.items() if yes],
                         on_begun=partial(setattr, reply, "id_in_store"),
                     ),
                     lambda events: self._show(reply, events),

@@ -1,4 +1,4 @@
-"""The memories that a reply was given, folded away below it."""
+"""The memories that a reply was given, here or on a server, folded away below it."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ from ondevice.terminal import printable
 
 
 class Memories(Collapsible):
-    def __init__(self, cubes: Sequence[Cube]) -> None:
+    def __init__(self, cubes: Sequence[Cube], server: str | None = None) -> None:
         lines = [
             f"{cube.label}  {cube.event_at:%d %b %Y}, {provenance(cube)}: {printable(cube.content)}"
             for cube in cubes
         ]
         count = "1 memory" if len(cubes) == 1 else f"{len(cubes)} memories"
-        super().__init__(Static(Content("\n".join(lines))), title=f"With {count}")
+        sent = f", sent to {printable(server)}" if server else ""
+        title = Content(f"With {count}{sent}").markup
+        super().__init__(Static(Content("\n".join(lines))), title=title)
 
 
 def provenance(cube: Cube) -> str:

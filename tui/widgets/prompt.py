@@ -139,7 +139,7 @@ tells it apart. In the first line, Up brings back what you said before. Type `/`
     def action_send(self) -> None:
         text = self.text.strip()
         chosen = self._completion()
-        if chosen and chosen.text.strip() != text:
+        if chosen and self.completions.by_enter and chosen.text.strip() != text:
             self.action_complete()
         elif text and (command := commands.given(text)):
             self.clear()

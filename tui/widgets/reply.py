@@ -25,15 +25,24 @@ _ENDINGS: dict[FinishReason | None, str] = {
 
 
 class Reply(MessageView):
-    """An earlier reply, or without ``message`` one that is to come; ``recalled`` helped it."""
+    """An earlier reply, or without ``message`` one that is to come; ``recalled`` helped it.
 
-    def __init__(self, message: Message | None = None, recalled: Sequence[Cube] = ()) -> None:
+    Its model is on the ``server``, or on this device.
+    """
+
+    def __init__(
+        self,
+        message: Message | None = None,
+        recalled: Sequence[Cube] = (),
+        server: str | None = None,
+    ) -> None:
         super().__init__(message)
         self.doing = "reading"
         """In a word, while it is under way."""
         self.statistics: Statistics | None = None
         """Once it has come to its end."""
         self._recalled = recalled
+        self._server = message.server if message else server
         self._thinking: Thinking | None = None
         self._text = ReplyText(message.content if message else "")
         self._ending = Static("…", classes="ending")
@@ -47,7 +56,7 @@ class Reply(MessageView):
         yield self._text
         yield self._ending
         if self._recalled:
-            yield Memories(self._recalled)
+            yield Memories(self._recalled, self._server)
         yield from super().compose()
 
     def on_mount(self) -> None:

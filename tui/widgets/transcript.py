@@ -367,7 +367,7 @@ class Transcript(PlacedOnce, VerticalScroll, can_focus=False):
         if message.role == "user":
             return UserMessage(message)
         before = self._shown[place - 1] if place else None
-        return Reply(message, before.recalled if isinstance(before, Message) else ())
+        return Reply(message, message.given(before if isinstance(before, Message) else None))
 
     def _in_order(self) -> list[Widget]:
         """The views of the window, each with what the app said after it."""
