@@ -23,6 +23,8 @@ class SharedEngine:
         self._engine = engine
         self._free = asyncio.Lock()
         self._aside: asyncio.Task[object] | None = None
+        self.title = ""
+        """What the user knows the model as; empty: none was loaded yet."""
         self.cancel = engine.cancel
         self.resize = engine.resize
 

@@ -18,12 +18,15 @@ def reply(
     sampling: Sampling,
     *,
     after: int | None = None,
+    called: str = "",
     on_begun: Callable[[int], None] | None = None,
 ) -> Iterator[Event]:
     """Continue the conversation with the assistant's next message, saved as it comes.
 
     It answers the message ``after``, or the last one of the branch that is shown. If that is an
     assistant's, it goes on where it ended.
+
+    ``called``: what the user knows the model as; empty: what its file calls itself.
 
     ``on_begun`` gets the id of a new message once there is one, in the thread that iterates and
     before anybody can read it from the store.
@@ -43,7 +46,7 @@ def reply(
     try:
         for event in engine.generate(request):
             if draft is None:  # only now is it certain that a model is loaded
-                model = engine.loaded.name if engine.loaded else ""
+                model = called or (engine.loaded.name if engine.loaded else "")
                 parent = last.id if last else None
                 draft = Draft(chats.database, conversation_id, parent, model, continued, on_begun)
             if isinstance(event, Chunk):

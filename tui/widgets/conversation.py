@@ -402,6 +402,7 @@ class Conversation(Transcript):
                         conversation_id,
                         self.sampling,
                         after=after,
+                        called=self._engine.title,
                         on_begun=partial(setattr, reply, "id_in_store"),
                     ),
                     lambda events: self._show(reply, events),

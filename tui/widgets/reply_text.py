@@ -252,10 +252,8 @@ class ReplyText(PlacedOnce, Widget):
 
     def _style(self, names: tuple[str, ...]) -> Style:
         if (style := self._rich.get(names)) is None:
-            style = self.rich_style
-            for name in filter(None, names):
-                style += self.get_component_rich_style(f"reply--{name}", partial=True)
-            self._rich[names] = style
+            known = [f"reply--{name}" for name in names if name]
+            style = self._rich[names] = self.get_visual_style(*known).rich_style
         return style
 
     # ------------------------------------------------------------------ the mouse
