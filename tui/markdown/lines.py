@@ -70,9 +70,10 @@ def wrap(pieces: Sequence[Piece], width: int) -> Iterator[tuple[tuple[Piece, ...
     for line in split_lines(pieces):
         text = "".join(piece.text for piece in line)
         cuts = breaks(text, width)
-        for place, (start, end) in enumerate(cuts):
+        parts = _parts_of(line, cuts)
+        for place, (_, end) in enumerate(cuts):
             joint = "\n" if place + 1 == len(cuts) else " " if cuts[place + 1][0] > end else ""
-            yield part_of(line, start, end), joint
+            yield next(parts), joint
 
 
 def breaks(text: str, width: int) -> list[tuple[int, int]]:
@@ -113,26 +114,29 @@ def _breaks_of_wide(text: str, width: int) -> list[tuple[int, int]]:
         spans, _ = split_graphemes(word)
         for first, last, size in spans:
             if used + size > width and start < match.start() + first:
-                found.append((start, match.start() + first))
+                found.append((start, end))
                 start, used = match.start() + first, 0
             used, end = used + size, match.start() + last
     found.append((start, end))
     return found
 
 
-def part_of(pieces: Sequence[Piece], start: int, end: int) -> tuple[Piece, ...]:
-    """The characters from ``start`` to ``end``."""
-    found = []
-    place = 0
-    for piece in pieces:
-        after = place + len(piece.text)
-        if after > start and place < end:
-            text = piece.text[max(0, start - place) : end - place]
-            found.append(piece._replace(text=text))
-        place = after
-        if place >= end:
-            break
-    return tuple(found)
+def _parts_of(
+    pieces: Sequence[Piece], cuts: Iterable[tuple[int, int]]
+) -> Iterator[tuple[Piece, ...]]:
+    """The characters between each start and end, which come in order."""
+    number = place = 0  # of the first piece that matters, and of its first character
+    for start, end in cuts:
+        found = []
+        while number < len(pieces):
+            piece = pieces[number]
+            after = place + len(piece.text)
+            if after > start:
+                found.append(piece._replace(text=piece.text[max(0, start - place) : end - place]))
+            if after > end:
+                break
+            number, place = number + 1, after
+        yield tuple(found)
 
 
 def clip(text: str, width: int) -> str:

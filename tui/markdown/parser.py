@@ -7,6 +7,7 @@ from functools import cache
 
 from markdown_it import MarkdownIt
 from markdown_it.rules_block import StateBlock
+from markdown_it.rules_core import StateCore
 from markdown_it.rules_inline import StateInline
 
 from ondevice.terminal import printable
@@ -21,13 +22,16 @@ _ENVIRONMENTS = re.compile(
 _LATEX = re.compile(r"\\[a-zA-Z,;!]|[\^_{}=<>]|\S\s*[+*/|·×÷±≤≥≠∈→-]\s*\S")
 _WORD = re.compile(r"[a-zA-Z]{3,}")
 _LONGEST = 2000  # characters of a formula in a sentence
+_PART = re.compile(r".{1,4000}(?:(?<=\s)|\Z)|.{1,4000}", re.DOTALL)
+_DEEPEST = 100  # blocks within blocks; what is deeper is left out
 
 
 class Parser(MarkdownIt):
     """Where ``env["open"]`` is the text, it goes on: a formula without an end may still get one."""
 
     def __init__(self, *, linear: bool) -> None:
-        super().__init__("gfm-like", {"html": False})
+        super().__init__("gfm-like", {"html": False, "maxNesting": _DEEPEST})
+        self.core.ruler.at("inline", _in_parts)
         if linear:  # for a screen reader both are better as they were written than drawn
             self.disable(["table", "hr"])
         self.inline.ruler.before("escape", "formula", _inline)
@@ -43,6 +47,18 @@ class Parser(MarkdownIt):
 @cache
 def parser(*, linear: bool = False) -> Parser:
     return Parser(linear=linear)
+
+
+def _in_parts(state: StateCore) -> None:
+    """Read what stands in paragraphs, a long one in parts: the time for one grows with its square.
+
+    What begins in one part and ends in another, such as bold words, is not seen.
+    """
+    for token in state.tokens:
+        if token.type == "inline":
+            token.children = []
+            for part in _PART.findall(token.content):
+                state.md.inline.parse(part, state.md, state.env, token.children)
 
 
 # ---------------------------------------------------------------------- in a sentence

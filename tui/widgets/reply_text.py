@@ -225,7 +225,7 @@ class ReplyText(PlacedOnce, Widget):
         strip = self._strips.get(y)
         if strip is None:
             if self._document is None:
-                return Strip.blank(self.size.width, self.rich_style)
+                return Strip.blank(self.size.width, self._style(()))
             strip = self._strips[y] = self._draw(self._document.line(y), y)
         selection = self.text_selection
         span = selection.get_span(y) if selection else None
@@ -240,7 +240,7 @@ class ReplyText(PlacedOnce, Widget):
         if line.fill and used < line.reach:
             fill = self._style((line.fill,))
             segments.append(Segment(" " * (min(line.reach, width) - used), fill))
-        strip = Strip(segments).adjust_cell_length(width, self.rich_style)
+        strip = Strip(segments).adjust_cell_length(width, self._style(()))
         return strip.apply_offsets(0, y)
 
     def _style_of(self, piece: Piece, y: int) -> Style:
