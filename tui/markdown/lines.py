@@ -82,7 +82,8 @@ def breaks(text: str, width: int) -> list[tuple[int, int]]:
     if _NARROW.fullmatch(text):
         if len(text) <= width:
             return [(0, len(text))]
-        return [match.span(match.lastindex or 0) for match in _greedy(width).finditer(text)]
+        found = _greedy(width).finditer(text)
+        return [match.span(match.lastindex or 0) for match in found] or [(0, 0)]
     if cell_len(text) <= width:
         return [(0, len(text))]
     return _breaks_of_wide(text, width)
@@ -90,7 +91,7 @@ def breaks(text: str, width: int) -> list[tuple[int, int]]:
 
 def _greedy(width: int) -> re.Pattern[str]:
     # As many words as there is room for, or as much of a word that is longer; re keeps some.
-    return re.compile(rf"(\S(?:.{{0,{width - 1}}}(?<=\S))?)(?:\s+|$)|(\S{{1,{width}}})\s*|(\s+)$")
+    return re.compile(rf"(\S(?:.{{0,{width - 1}}}(?<=\S))?)(?:\s+|$)|(\S{{1,{width}}})\s*")
 
 
 def _breaks_of_wide(text: str, width: int) -> list[tuple[int, int]]:
