@@ -19,8 +19,9 @@ _ENVIRONMENTS = re.compile(
     r"|displaymath|[pbvVB]?matrix|array)\*?"
 )
 #: What can only be meant for LaTeX: a command, a script, a group, a relation.
-_LATEX = re.compile(r"\\[a-zA-Z,;!]|[\^_{}=<>]|\S\s*[+*/|·×÷±≤≥≠∈→-]\s*\S")
+_LATEX = re.compile(r"\\[a-zA-Z,;!]|[\^_{}=<>]")
 _WORD = re.compile(r"[a-zA-Z]{3,}")
+_TWO = re.compile(r"[a-zA-Z]{2,}")
 _LONGEST = 2000  # characters of a formula in a sentence
 _PART = re.compile(r".{1,4000}(?:(?<=\s)|\Z)|.{1,4000}", re.DOTALL)
 _DEEPEST = 100  # blocks within blocks; what is deeper is left out
@@ -119,10 +120,10 @@ def _dollar(state: StateInline) -> tuple[str, int] | None:
 
 
 def _is_formula(latex: str) -> bool:
-    words = [] if "\\" in latex else _WORD.findall(latex)
+    words = _WORD.findall(latex)
     if _LATEX.search(latex):
-        return len(words) < 3
-    return not words and len(latex.split()) <= 3 and bool(latex.strip())
+        return "\\" in latex or len(words) < 3
+    return bool(latex.strip()) and not words and not (" " in latex and _TWO.search(latex))
 
 
 def _is_last(state: StateInline) -> bool:
@@ -163,6 +164,7 @@ def _block(state: StateBlock, first: int, end: int, silent: bool) -> bool:
         token = state.push("formula_block", "", 0)
         token.content = f"{opening}{latex}{closing}" if name else latex
         token.map = [first, line + bool(closed)]
-        token.info = "" if closed else "open"
+        ends = closed and not (line + 1 >= state.lineMax and not state.src.endswith("\n"))
+        token.info = "" if ends else "open"
     state.line = line + bool(closed)
     return True
