@@ -29,7 +29,7 @@ from ondevice.engine import EngineLike
 from ondevice.engine.messages import URL_SCHEMES
 from ondevice.errors import OndeviceError
 from ondevice.terminal import printable
-from tui import garbage, textual_gaps, theme
+from tui import clipboard, garbage, textual_gaps, theme
 from tui.commands import COMMANDS
 from tui.learning import Learning
 from tui.messages import CommandGiven, ReplyEnded
@@ -100,6 +100,11 @@ class OndeviceApp(App[None]):
         self._earlier = earlier
         self._first = first
         self._chat: ChatScreen | None = None
+
+    def copy_to_clipboard(self, text: str, what: str = "") -> None:
+        """Copy, and say that ``what`` is copied, if that is given."""
+        super().copy_to_clipboard(text)
+        self.run_worker(clipboard.hand_over(self, text, what))
 
     def get_driver_class(self) -> type[Driver]:
         if os.name != "posix" or constants.DRIVER:

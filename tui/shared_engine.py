@@ -25,6 +25,8 @@ class SharedEngine:
         self._aside: asyncio.Task[object] | None = None
         self.is_replying = False
         """Whether a reply is being written."""
+        self.title = ""
+        """What the user knows the model as; empty: none was loaded yet."""
         self.cancel = engine.cancel
         self.resize = engine.resize
 

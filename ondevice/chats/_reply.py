@@ -20,6 +20,7 @@ def reply(
     *,
     after: int | None = None,
     memories_to: Container[str] = (),
+    called: str = "",
     on_begun: Callable[[int], None] | None = None,
 ) -> Iterator[Event]:
     """Continue the conversation with the assistant's next message, saved as it comes.
@@ -29,6 +30,8 @@ def reply(
 
     This is the one place where memories go into a request: to a model on this device, or on a
     server that ``memories_to`` has, such of them as were recalled for it.
+
+    ``called``: what the user knows the model as; empty: what its file calls itself.
 
     ``on_begun`` gets the id of a new message once there is one, in the thread that iterates and
     before anybody can read it from the store.
@@ -51,7 +54,7 @@ def reply(
     try:
         for event in engine.generate(request):
             if draft is None:  # only now is it certain that a model is loaded
-                model = engine.loaded.name if engine.loaded else ""
+                model = called or (engine.loaded.name if engine.loaded else "")
                 parent = last.id if last else None
                 draft = Draft(
                     chats.database, conversation_id, parent, model, continued, server, on_begun

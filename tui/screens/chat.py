@@ -237,7 +237,8 @@ more, is also in the command palette.
             try:
                 name = model.location if model else None
                 choice = await asyncio.to_thread(_choose, self.settings, name)
-                self._model = self.status.model = model.name if model else choice.model.name
+                self._model = model.name if model else choice.model.name
+                self.engine.title = self.status.model = models.title_of(self._model)
                 self.status.loaded = 0.0
                 for welcome in self.query(Welcome):
                     welcome.tell(choice.request.path, self.settings.send_memories)
@@ -263,7 +264,7 @@ more, is also in the command palette.
     def _show_model(self) -> None:
         loaded = self.engine.loaded
         self.status.loaded = None
-        self.status.model = self._model if loaded else "no model"
+        self.status.model = self.engine.title if loaded else "no model"
         for conversation in self.conversations:
             conversation.statistics = None
             conversation.measure(anew=True)

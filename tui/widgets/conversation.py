@@ -543,6 +543,7 @@ class Conversation(Transcript):
                         self.sampling,
                         after=after,
                         memories_to=[one for one, yes in self.send_memories.items() if yes],
+                        called=self._engine.title,
                         on_begun=partial(setattr, reply, "id_in_store"),
                     ),
                     lambda events: self._show(reply, events),

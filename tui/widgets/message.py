@@ -71,6 +71,7 @@ type goes to the prompt. Where there is more than one version, left and right sw
     @message.setter
     def message(self, message: Message | None) -> None:
         self._message = message
+        self.message_changed()
         if message:
             self.id_in_store = message.id
         if message and len(message.versions) > 1:
@@ -78,6 +79,9 @@ type goes to the prompt. Where there is more than one version, left and right sw
             self._versions.update(Content(f"‹ {place}/{len(message.versions)} ›"))
             if self.is_mounted and not self._versions.is_attached:
                 self.mount(self._versions)
+
+    def message_changed(self) -> None:
+        """It has another message, or another state of it."""
 
     @property
     def texts(self) -> Sequence[Widget]:
