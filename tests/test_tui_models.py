@@ -93,11 +93,12 @@ async def test_the_first_time_tells_what_is_private_and_which_model_fits(
     monkeypatch.setattr(fit, "usable_ram", lambda _: ram)
     Download(monkeypatch).gate.open()
     engine = FakeEngine()
-    async with at_the_terminal(engine, chats, DEFAULT, first=True, size=size) as user:
+    async with at_the_terminal(engine, chats, "auto", first=True, size=size) as user:
         await user.sees("The model runs on this device:")
         assert not engine.requests
         await user.pilot.press("enter")
-        await user.sees("Best that fits well: Llama")
+        await user.sees("★ Llama")
+        assert "Enter downloads it" in user.screen
         await user.pilot.press(*"135", "enter")
         await user.until(lambda: engine.loaded is not None, "loaded")
 
@@ -112,7 +113,7 @@ async def test_a_download_is_paused_and_goes_on(
         await user.pilot.press("enter")
         await user.sees("50% of 92 MB")
         await user.pilot.press("f2")
-        await user.sees("paused at 46 MB")
+        await user.sees("paused, 46 MB")
         download.gate.open()
         await user.pilot.press("f2")
         await user.until(lambda: engine.loaded is not None, "loaded")
@@ -128,7 +129,7 @@ async def test_a_download_goes_on_when_the_screen_is_closed(
     async with at_the_terminal(engine, chats, first.name) as user:
         await user.until(lambda: engine.loaded is not None, "loaded")
         await user.pilot.press("ctrl+l")
-        await user.sees("to fetch")
+        await user.sees("not downloaded")
         await user.pilot.press(*"smollm2-135m")
         await user.until(lambda: "│ first" not in user.screen, "one model")
         await user.pilot.press("enter")
@@ -151,7 +152,7 @@ async def test_what_is_left_of_a_download_can_be_removed(
         await user.pilot.press("f8")
         await user.sees("Remove SmolLM2 135M Instruct (46 MB)")
         await user.pilot.press("down", "enter")
-        await user.sees("to fetch")
+        await user.sees("not downloaded")
         assert models.leftovers() == {}
 
 
@@ -167,11 +168,12 @@ async def test_the_planner_says_how_each_model_would_run(
     async with at_the_terminal(engine, chats, DEFAULT, size=(100, 40)) as user:
         await user.until(lambda: engine.loaded is not None, "loaded")
         await user.pilot.press("ctrl+l")
-        await user.sees("loaded · best that fits well · ~")
-        await user.sees("MB RAM · quality 9")
-        await user.sees("all in RAM; about as good as an unquantized")
+        await user.sees("Recommended for this machine: SmolLM2 135M Instruct")
+        await user.sees("≈133M  in use")
+        await user.sees("About as good as an unquantized 133M model")
+        await user.sees("all in RAM")
         await user.pilot.press(*"broken")
-        await user.sees("does not run here")
+        await user.sees("cannot run")
         await user.pilot.press("ctrl+u", *"30b")
         await user.sees("GB of it streamed from the disk")
 
@@ -184,13 +186,13 @@ async def test_a_model_is_packed_until_the_user_stops_it(chats: Chats) -> None:
     async with at_the_terminal(engine, chats, "tiny") as user:
         await user.until(lambda: engine.loaded is not None, "loaded")
         await user.pilot.press("ctrl+l")
-        await user.sees("loaded · ")
+        await user.sees("in use")
         await user.pilot.press(*"tiny", "f3")
         await user.sees("Make a stack of tiny?")
         await user.pilot.press("down", "enter")
         await user.sees("packing 1/4")
         await user.pilot.press("f2")
-        await user.sees("loaded · ")
+        await user.sees("in use")
     assert not [c for c in psutil.Process().children() if "ondevice.models._packing" in c.cmdline()]
 
 
@@ -219,7 +221,7 @@ async def test_where_there_is_nothing_to_pause_it_says_what_can_be_done(chats: C
     async with at_the_terminal(FakeEngine(), chats, model.name) as user:
         await user.until(lambda: "ctx" in user.status, "loaded")
         await user.pilot.press("ctrl+l")
-        await user.sees("loaded")
+        await user.sees("in use")
         await user.pilot.press("f2")
         await user.sees("F3 packs it.")
 

@@ -16,6 +16,10 @@ _Result = TypeVar("_Result")
 _CLOSING = 2.0  # seconds in which a cancelled request should end
 
 
+async def _nothing() -> None:
+    """There is nothing to load."""
+
+
 class SharedEngine:
     """An engine to be asked from the UI's loop, within ``turn``."""
 
@@ -23,6 +27,8 @@ class SharedEngine:
         self._engine = engine
         self._free = asyncio.Lock()
         self._aside: asyncio.Task[object] | None = None
+        self.make_ready: Callable[[], Awaitable[None]] = _nothing
+        """Has a model loaded before a reply, if there is none."""
         self.cancel = engine.cancel
         self.resize = engine.resize
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+from contextlib import suppress
 from inspect import isawaitable
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from textual import on, work
@@ -11,10 +14,11 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
 from textual.widgets import Footer
+from textual.worker import Worker, WorkerCancelled, WorkerFailed
 
 from ondevice import config, models
-from ondevice.config import Settings, to_fetch
-from ondevice.errors import ConfigError, LoadCancelled, ModelNotFound, OndeviceError
+from ondevice.config import AUTO, Settings
+from ondevice.errors import ConfigError, EngineDied, LoadCancelled, ModelNotFound, OndeviceError
 from ondevice.models import InstalledModel
 from ondevice.ram import process
 from tui import commands
@@ -24,6 +28,7 @@ from tui.screens.chat_keeping import ChatKeeping
 from tui.screens.chat_memory import ChatMemory
 from tui.screens.chat_tabs import ChatTabs
 from tui.screens.chat_turns import ChatTurns
+from tui.widgets.conversation import Conversation
 from tui.widgets.welcome import Welcome
 
 if TYPE_CHECKING:
@@ -73,8 +78,14 @@ more, is also in the command palette.
         yield self.status
         yield Footer()
 
+    _loading: Worker[None] | None = None
+    """The load that was begun last."""
+    _unloaded = True
+    """Whether a model is to be loaded before anything else. One whose engine died loads itself."""
+
     def on_mount(self) -> None:
         self.model_work = ModelWork(self.run_worker, self._model_ready)
+        self.engine.make_ready = self._make_ready
         self._choosing: Screen[InstalledModel | None] | None = None
         self.set_interval(_LOOK_AT_RAM, self._look_at_ram)
         self.show_status()
@@ -90,9 +101,40 @@ more, is also in the command palette.
         if self.is_busy():
             self.prompt.revise(message.replaced)
             self.prompt.give_back(message.text)
+        elif self._unloaded:
+            self._send_when_loaded(message, self.conversation)
         else:
-            replaced = message.replaced.id if message.replaced else None
-            self.conversation.ask(message.text, message.attachments, replaced, message.pasted)
+            self._ask(message, self.conversation)
+
+    def _ask(self, message: Submitted, conversation: Conversation) -> None:
+        replaced = message.replaced.id if message.replaced else None
+        conversation.ask(message.text, message.attachments, replaced, message.pasted)
+
+    @work
+    async def _send_when_loaded(self, message: Submitted, conversation: Conversation) -> None:
+        """Load the model first; where that comes to nothing, the message is in the prompt again."""
+        note = await conversation.note("Your message is sent once the model is loaded.")
+        await self._make_ready()
+        if conversation.is_attached:
+            await note.remove()
+        if not self._unloaded and conversation.is_attached and not conversation.replying:
+            self._ask(message, conversation)
+        elif conversation is self.conversation or not conversation.is_attached:
+            if message.replaced:
+                self.prompt.revise(message.replaced)
+                self.prompt.text = ""
+            self.prompt.give_back(message.text)
+        else:
+            conversation.draft = "\n".join(filter(None, (message.text, conversation.draft)))
+
+    async def _make_ready(self) -> None:
+        """Wait for the load under way; without one, load the model of the settings."""
+        if self._unloaded:
+            loading = self._loading
+            if loading is None or loading.is_finished:
+                loading = self.load_model()
+            with suppress(WorkerFailed, WorkerCancelled):
+                await loading.wait()
 
     @on(CommandGiven)
     async def obey(self, given: CommandGiven) -> None:
@@ -143,7 +185,7 @@ more, is also in the command palette.
         from tui.screens.guide import GuideScreen  # noqa: PLC0415 - a faster start
 
         if await self.app.push_screen_wait(GuideScreen()):
-            self.action_models("Enter fetches a model, or loads one that is on disk.")
+            self.action_models()
         elif self.engine.loaded is None:
             self.load_model()
 
@@ -152,18 +194,21 @@ more, is also in the command palette.
         """Choose a model and load it."""
         from tui.screens.models import ModelsScreen  # noqa: PLC0415 - a faster start
 
-        screen = ModelsScreen(self.engine, self.model_work, self.settings, self._model, hint)
+        screen = ModelsScreen(self.engine, self.model_work, self.settings, self._keep_folder, hint)
         self._choosing = screen
         model = await self.app.push_screen_wait(screen)
         if model is not None:
-            for conversation in self.conversations:
-                conversation.stop()
-            self.load_model(model)
-            self._keep_model(model)
+            self.choose_model(model)
+
+    def choose_model(self, model: InstalledModel) -> None:
+        for conversation in self.conversations:
+            conversation.stop()
+        self.load_model(model)
+        self._keep_model(model)
 
     def _model_ready(self, model: InstalledModel, kind: Kind) -> None:
-        """A model was fetched or packed while the user did something else, or waited for it."""
-        if kind == "fetch" and self.engine.loaded is None and not self.engine.is_busy:
+        """A model was downloaded or packed while the user did something else, or waited for it."""
+        if kind == "download" and self.engine.loaded is None and not self.engine.is_busy:
             if self.app.screen is self._choosing:
                 self.app.screen.dismiss(model)
             else:
@@ -181,15 +226,26 @@ more, is also in the command palette.
             except ConfigError as error:
                 self.notify(str(error), severity="error")
 
+    def _keep_folder(self, folder: Path) -> None:
+        """List the models of this folder from now on, too."""
+        folders = dict.fromkeys((*self.settings.models_folder, str(folder)))
+        self.set("models_folder", os.pathsep.join(folders))
+
     def action_ram(self) -> None:
         # Only now: what reads stacks brings llama.cpp along.
         from tui.screens.ram import RamScreen  # noqa: PLC0415
 
         self.app.push_screen(RamScreen(self.engine, lambda: self.status.estimate))
 
-    @work(group="load", exclusive=True)
-    async def load_model(self, model: InstalledModel | None = None) -> None:
+    def load_model(self, model: InstalledModel | None = None) -> Worker[None]:
         """Load a model (None: that of the settings) in place of the one loaded before."""
+        self._unloaded = True
+        loading: Worker[None] = self._load_model(model)
+        self._loading = loading
+        return loading
+
+    @work(group="load", exclusive=True)
+    async def _load_model(self, model: InstalledModel | None) -> None:
         async with self.engine.turn():
             try:
                 name = model.location if model else None
@@ -201,20 +257,23 @@ more, is also in the command palette.
                 if choice.why:
                     self.notify(choice.why)
                 await self.engine.load(choice.request, self._show_loading)
+                self._unloaded = False
             except LoadCancelled:
                 pass
             except ModelNotFound as error:
                 self.action_models(self._not_found(error))
             except OndeviceError as error:
+                self._unloaded = not isinstance(error, EngineDied)  # or it would die of it again
                 await self.conversation.note(str(error), error=True)
             finally:
                 self._show_model()
 
     def _not_found(self, error: ModelNotFound) -> str:
         titles = {recipe.name: recipe.title for recipe in models.catalogue()}
-        name = to_fetch(self.settings.model)
-        title = titles.get(name)
-        return f"{title} is not on disk yet. Enter fetches it." if title else str(error)
+        title = titles.get(self.settings.model)
+        if self.settings.model == AUTO and not models.installed(self.settings.folders):
+            return "No model is on this disk yet."
+        return f"{title} is not on disk yet." if title else str(error)
 
     def _show_model(self) -> None:
         loaded = self.engine.loaded

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from textual import work
 
-from ondevice import config, paths
-from ondevice.errors import ConfigError
+from ondevice import config, models, paths
+from ondevice.config import AUTO
+from ondevice.errors import ConfigError, OndeviceError
+from ondevice.models import InstalledModel
+from ondevice.weights import runnable
 from tui.screens.chat_base import ChatBase
 from tui.screens.dialogs import ChoiceScreen
 
+_AT_ONCE = ("models_folder", "app")  # settings that count from now on
+
 
 class ChatSettings(ChatBase):
+    def choose_model(self, model: InstalledModel) -> None:
+        """Load it in place of the one loaded before, now and at the next start."""
+        raise NotImplementedError
+
     @work
     async def action_settings(self, words: str = "") -> None:
         """Show all settings in a form."""
@@ -40,6 +51,9 @@ class ChatSettings(ChatBase):
     async def action_set(self, change: str) -> None:
         """Show the settings, or those that begin so, or change one."""
         key, _, value = change.partition(" ")
+        if value and key == "model":
+            await self._set_model(value.strip())
+            return
         if value:
             self.set(key, value.strip().strip('"'))
             return
@@ -50,6 +64,20 @@ class ChatSettings(ChatBase):
         ]
         where = f"/set KEY VALUE changes one, also in {paths.config_file()}"
         await self.conversation.note("\n".join([*lines, where]))
+
+    async def _set_model(self, name: str) -> None:
+        """Load the model that is named, by its path as well, now and at the next start."""
+        if name.strip('"') in ("", AUTO):
+            self.set("model", "")
+            return
+        try:
+            model = await asyncio.to_thread(models.find, name, self.settings.folders)
+            if model.place != "server":
+                await asyncio.to_thread(runnable.read, model.path)
+        except OndeviceError as error:
+            self.notify(f"{error} The model stays what it was.", severity="error")
+            return
+        self.choose_model(model)
 
     def set(self, key: str, text: str) -> bool:
         """Change a setting, here and in the file; an empty text is the default. Whether it is."""
@@ -65,6 +93,16 @@ class ChatSettings(ChatBase):
         self.app.set_keymap(app.keys)
         if app.theme in self.app.available_themes and not self.app.no_color:
             self.app.theme = app.theme
-        later = "" if "." in key else " for the next chat or load"
+        later = "" if "." in key or key in _AT_ONCE else " for the next chat or load"
         self.notify(f"{key} is set{later}.")
+        if key == "models_folder" and text:
+            self._tell_of_folders()
         return True
+
+    @work
+    async def _tell_of_folders(self) -> None:
+        """Say which of the folders of models cannot be read."""
+        problems: list[str] = []
+        await asyncio.to_thread(models.installed, self.settings.folders, problems.append)
+        for problem in problems:
+            self.notify(f"{problem} It is looked at again each time.", severity="warning")

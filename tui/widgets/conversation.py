@@ -237,6 +237,7 @@ class Conversation(Transcript):
         assert self.id_in_store is not None
         conversation_id = self.id_in_store
         self._tell("waiting")
+        await self._engine.make_ready()
         async with self._engine.turn():
             self._streaming = True
             try:
