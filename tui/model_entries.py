@@ -17,8 +17,6 @@ from ondevice.ram import process, speeds
 from ondevice.ram.available import AvailableRam
 from ondevice.ram.speeds import Speeds
 
-_DEPTH = 2  # levels of folders below one that is typed
-
 
 @dataclass(frozen=True)
 class Entry:
@@ -115,7 +113,7 @@ def at_path(text: str, folders: Sequence[Path]) -> tuple[list[Entry], str]:
     path = models.typed_path(text)
     try:
         if path.is_dir():
-            there = [_of_model(model) for model in models.in_folder(path, _DEPTH)]
+            there = [_of_model(model) for model in models.in_folder(path)]
             if there and path.absolute() not in folders:
                 words = f"Always list the models in {path}"
                 there.append(Entry("", words, folder=path.absolute()))

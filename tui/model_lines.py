@@ -17,7 +17,7 @@ from tui.model_work import Job
 _BAR = 12  # cells
 _LEAST_NAME, _MOST_NAME = 18, 44  # cells
 _MARK = 2  # cells before a name
-_COLUMNS = {"Size": 8, "Speed": 11, "RAM": 8, "Quality": 8}  # to the right; then the state
+_COLUMNS = {"Size": 8, "Speed": 12, "RAM": 8, "Quality": 8}  # to the right; then the state
 _STATE = 17
 _DROPPED = ("State", "RAM", "Size")  # where there is no room, in this order
 _DOING = {
@@ -86,7 +86,7 @@ class Lines:
             if column == "State":
                 cells.append(f"  {figure}")
             else:
-                cells.append(" " * (_COLUMNS[column] - cell_len(figure)) + figure)
+                cells.append(" " * max(1, _COLUMNS[column] - cell_len(figure)) + figure)
         return "".join(cells).rstrip()
 
     def _progress(self, job: Job) -> Content:

@@ -16,8 +16,9 @@ _Result = TypeVar("_Result")
 _CLOSING = 2.0  # seconds in which a cancelled request should end
 
 
-async def _nothing() -> None:
-    """There is nothing to load."""
+async def _ready() -> bool:
+    """Nobody loads a model here, so the engine itself may say what is missing."""
+    return True
 
 
 class SharedEngine:
@@ -27,8 +28,8 @@ class SharedEngine:
         self._engine = engine
         self._free = asyncio.Lock()
         self._aside: asyncio.Task[object] | None = None
-        self.make_ready: Callable[[], Awaitable[None]] = _nothing
-        """Has a model loaded before a reply, if there is none."""
+        self.make_ready: Callable[[], Awaitable[bool]] = _ready
+        """Has a model loaded before a reply, if there is none; whether there is one then."""
         self.cancel = engine.cancel
         self.resize = engine.resize
 

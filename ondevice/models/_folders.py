@@ -60,9 +60,9 @@ def models(
     return kept
 
 
-def in_folder(folder: Path, depth: int = _DEPTH) -> Iterator[InstalledModel]:
+def in_folder(folder: Path) -> Iterator[InstalledModel]:
     """The models in one folder. What cannot chat (a projector, an embedding model) is left out."""
-    for files in _scan.models(_scan.walk(folder, depth)):
+    for files in _scan.models(_scan.walk(folder, _DEPTH)):
         nature = _scan.nature(files.first)
         if nature is None or nature.can_chat:
             yield InstalledModel(

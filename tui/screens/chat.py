@@ -28,7 +28,9 @@ from tui.screens.chat_keeping import ChatKeeping
 from tui.screens.chat_memory import ChatMemory
 from tui.screens.chat_tabs import ChatTabs
 from tui.screens.chat_turns import ChatTurns
+from tui.slowness import Slowness
 from tui.widgets.conversation import Conversation
+from tui.widgets.user_message import UserMessage
 from tui.widgets.welcome import Welcome
 
 if TYPE_CHECKING:
@@ -86,6 +88,7 @@ more, is also in the command palette.
     def on_mount(self) -> None:
         self.model_work = ModelWork(self.run_worker, self._model_ready)
         self.engine.make_ready = self._make_ready
+        self._slowness = Slowness(self.engine)
         self._choosing: Screen[InstalledModel | None] | None = None
         self.set_interval(_LOOK_AT_RAM, self._look_at_ram)
         self.show_status()
@@ -101,10 +104,12 @@ more, is also in the command palette.
         if self.is_busy():
             self.prompt.revise(message.replaced)
             self.prompt.give_back(message.text)
-        elif self._unloaded:
+        elif self._unloaded and not self._is_loading:
             self._send_when_loaded(message, self.conversation)
         else:
             self._ask(message, self.conversation)
+            if self._unloaded:
+                self._edit_unless_loaded(self.conversation)
 
     def _ask(self, message: Submitted, conversation: Conversation) -> None:
         replaced = message.replaced.id if message.replaced else None
@@ -114,10 +119,10 @@ more, is also in the command palette.
     async def _send_when_loaded(self, message: Submitted, conversation: Conversation) -> None:
         """Load the model first; where that comes to nothing, the message is in the prompt again."""
         note = await conversation.note("Your message is sent once the model is loaded.")
-        await self._make_ready()
+        is_ready = await self._make_ready()
         if conversation.is_attached:
             await note.remove()
-        if not self._unloaded and conversation.is_attached and not conversation.replying:
+        if is_ready and conversation.is_attached and not conversation.replying:
             self._ask(message, conversation)
         elif conversation is self.conversation or not conversation.is_attached:
             if message.replaced:
@@ -127,14 +132,29 @@ more, is also in the command palette.
         else:
             conversation.draft = "\n".join(filter(None, (message.text, conversation.draft)))
 
-    async def _make_ready(self) -> None:
+    @work
+    async def _edit_unless_loaded(self, conversation: Conversation) -> None:
+        """Put a message that met no model into the prompt again, to be sent in its own place."""
+        if await self._make_ready():
+            return
+        await conversation.ended()
+        said = [view.message for view in conversation.views if isinstance(view, UserMessage)]
+        if said and said[-1] and conversation is self.conversation and not self.prompt.text:
+            self.prompt.revise(said[-1])
+
+    @property
+    def _is_loading(self) -> bool:
+        return self._loading is not None and not self._loading.is_finished
+
+    async def _make_ready(self) -> bool:
         """Wait for the load under way; without one, load the model of the settings."""
         if self._unloaded:
-            loading = self._loading
-            if loading is None or loading.is_finished:
-                loading = self.load_model()
+            if self._loading is None or self._loading.is_finished:
+                self.load_model()
+            assert self._loading is not None
             with suppress(WorkerFailed, WorkerCancelled):
-                await loading.wait()
+                await self._loading.wait()
+        return not self._unloaded
 
     @on(CommandGiven)
     async def obey(self, given: CommandGiven) -> None:
@@ -157,9 +177,14 @@ more, is also in the command palette.
         self.prompt.insert(character)
 
     @on(ReplyProgressed)
-    @on(ReplyEnded)
     def _show_progress(self) -> None:
         self.show_status()
+        self.status.usual = self._slowness.while_replying(self.status.estimate)
+
+    @on(ReplyEnded)
+    def _show_end(self) -> None:
+        self.show_status()
+        self.status.usual = self._slowness.after(self.status.statistics)
 
     def action_stop(self) -> None:
         if self.conversation.replying:
@@ -200,8 +225,8 @@ more, is also in the command palette.
         if model is not None:
             self.choose_model(model)
 
-    def choose_model(self, model: InstalledModel) -> None:
-        for conversation in self.conversations:
+    def choose_model(self, model: InstalledModel, *, at_once: bool = True) -> None:
+        for conversation in self.conversations if at_once else ():
             conversation.stop()
         self.load_model(model)
         self._keep_model(model)
@@ -256,6 +281,7 @@ more, is also in the command palette.
                     welcome.tell(choice.request.path)
                 if choice.why:
                     self.notify(choice.why)
+                self._slowness.load = choice.request
                 await self.engine.load(choice.request, self._show_loading)
                 self._unloaded = False
             except LoadCancelled:

@@ -18,8 +18,11 @@ _AT_ONCE = ("models_folder", "app")  # settings that count from now on
 
 
 class ChatSettings(ChatBase):
-    def choose_model(self, model: InstalledModel) -> None:
-        """Load it in place of the one loaded before, now and at the next start."""
+    def choose_model(self, model: InstalledModel, *, at_once: bool = True) -> None:
+        """Load it in place of the one loaded before, now and at the next start.
+
+        ``at_once``: replies under way are stopped for it.
+        """
         raise NotImplementedError
 
     @work
@@ -77,7 +80,9 @@ class ChatSettings(ChatBase):
         except OndeviceError as error:
             self.notify(f"{error} The model stays what it was.", severity="error")
             return
-        self.choose_model(model)
+        if any(conversation.replying for conversation in self.conversations):
+            self.notify(f"{model.name} is loaded when the reply has ended.")
+        self.choose_model(model, at_once=False)
 
     def set(self, key: str, text: str) -> bool:
         """Change a setting, here and in the file; an empty text is the default. Whether it is."""

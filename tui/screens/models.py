@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +31,7 @@ from tui.screens.finder import Finder
 from tui.shared_engine import SharedEngine
 
 _LOOK = 0.2  # seconds
+_PAUSE = 0.15  # seconds in the typing of a path, after which it is looked at
 _SHOWN = 300  # models; of more, those that the typed words leave
 _WORKED_OUT = 50  # models that were typed or searched for, while one waits
 
@@ -104,6 +106,9 @@ correct it.
 
     def find(self, words: str) -> list[Entry]:
         if models.looks_like_path(words):
+            time.sleep(_PAUSE)  # in a thread; whoever types on is not after this folder
+            if self._words != words:
+                return []
             entries, self._nothing = at_path(words, self._settings.folders)
             return self._worked_out(entries)
         wanted = words.casefold().split()

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Sequence
+from contextlib import suppress
 from typing import Any
 
 from textual.app import ComposeResult
-from textual.worker import Worker
+from textual.worker import Worker, WorkerCancelled, WorkerFailed
 
 from ondevice import chats
 from ondevice.chats import Attachment
 from ondevice.engine.messages import Event, PromptProgress, Sampling, Statistics
 from ondevice.engine.messages import Notice as EngineNotice
-from ondevice.errors import OndeviceError
+from ondevice.errors import OndeviceError, UsageError
 from tui.messages import ReplyEnded, ReplyProgressed
 from tui.shared_engine import SharedEngine
 from tui.widgets.message import MessageView
@@ -115,6 +116,12 @@ class Conversation(Transcript):
             self._engine.cancel()
         else:
             self._exchange.cancel()
+
+    async def ended(self) -> None:
+        """Wait until no exchange is under way."""
+        if self._exchange is not None:
+            with suppress(WorkerFailed, WorkerCancelled):
+                await self._exchange.wait()
 
     async def note(self, text: str, *, error: bool = False) -> Notice:
         """Show a sentence from the app."""
@@ -237,7 +244,8 @@ class Conversation(Transcript):
         assert self.id_in_store is not None
         conversation_id = self.id_in_store
         self._tell("waiting")
-        await self._engine.make_ready()
+        if not await self._engine.make_ready():
+            raise UsageError("No model is loaded. Ctrl+L chooses one.")
         async with self._engine.turn():
             self._streaming = True
             try:

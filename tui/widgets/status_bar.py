@@ -12,6 +12,7 @@ from ondevice.ram.process import ProcessRam
 from ondevice.terminal import printable
 
 _NAME = 12  # cells that the model's name has at least
+_WIDE = 76  # cells, from which on there is room for a sentence
 _SEPARATOR = " · "
 
 
@@ -28,6 +29,8 @@ class StatusBar(Widget):
     doing: reactive[str] = reactive("")
     estimate: reactive[float | None] = reactive(None)
     """Tokens a second of the reply under way; None: none is, or it has only begun."""
+    usual: reactive[float | None] = reactive(None)
+    """Tokens a second without the other programs that slow it down; 0: not known; None: none do."""
     n_ctx: reactive[int | None] = reactive(None)
     """Tokens that there is room for; None: no model is loaded."""
     statistics: reactive[Statistics | None] = reactive(None)
@@ -56,9 +59,9 @@ class StatusBar(Widget):
         if self.loaded is None and self.n_ctx is not None:
             last = self.statistics
             if self.estimate is not None:
-                figures.append(f"~{_rate(self.estimate)}")
+                figures.append(self._speed(self.estimate, "~"))
             elif last and last.generated_per_second:
-                figures.append(_rate(last.generated_per_second))
+                figures.append(self._speed(last.generated_per_second))
             figures.append(f"ctx {last.context_tokens if last else 0}/{self.n_ctx}")
             if last and (disk := last.streaming) and disk.read_ms:
                 waited = disk.wait_ms / (last.prompt_ms + last.generated_ms)
@@ -68,6 +71,14 @@ class StatusBar(Widget):
             resident, cache = (round(n / 1e6) for n in (self.ram.resident, self.ram.page_cache))
             figures.append(f"RAM {resident} MB, cache {cache} MB")
         return figures
+
+    def _speed(self, per_second: float, about: str = "") -> str:
+        """With what slows it down, if anything does."""
+        if self.usual is None:
+            return about + _rate(per_second)
+        whose = "other programs use the processor" if self.size.width >= _WIDE else "busy machine"
+        of = f" of {self.usual:.{1 if self.usual < 10 else 0}f}" if self.usual else ""
+        return f"{whose}: {per_second:.1f}{of} tok/s"
 
 
 def _rate(per_second: float) -> str:
