@@ -405,9 +405,13 @@ async def test_what_slows_a_reply_down_is_named(
     model = on_disk("first")
     held = replies.held(Load(path=str(model.path)), None)
     replies.record(held, 100, 10_000_000.0, 0.0)
-    engine = FakeEngine(["One ", "two ", "three ", Gate()])
+    gate = Gate()
+    engine = FakeEngine(["One ", "two ", gate, "three ", Gate()])
     async with at_the_terminal(engine, chats, model.name, size=(100, 24)) as user:
         await user.says("Hi")
+        await user.sees("One")
+        await user.pilot.pause(0.3)  # a speed means something after a fifth of a second
+        gate.open()
         await user.sees("other programs use the processor")
         await user.sees("of 10000000 tok/s")
         await user.pilot.press("escape")
