@@ -60,6 +60,8 @@ def test_folders_of_the_settings_are_written_and_read_again(tmp_path: Path) -> N
     assert config.load().folders == settings.folders == (one,)
     several = os.pathsep.join((str(tmp_path / "a"), str(other), "~/models"))
     config.change(settings, "models_folder", several)
+    both = config.join_folders([str(one), str(other)])
+    assert config.split_folders(both) == (str(one), str(other))
     assert config.load().folders == (tmp_path / "a", other, Path("~/models").expanduser())
     assert config.change(settings, "models_folder", "").folders == ()
     assert config.load().folders == ()

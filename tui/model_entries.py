@@ -132,7 +132,7 @@ def arranged(
 ) -> Iterator[Entry]:
     """In groups, each after its heading: on this disk, recommended, more.
 
-    ``in_use`` is the path of the model that is loaded, and comes first; ``recommended`` is a name.
+    ``in_use`` is the path of the model that is loaded, and comes first; ``recommended`` is a key.
     """
 
     def order(entry: Entry) -> tuple[bool, bool, bool, bool, float, int]:
@@ -141,15 +141,15 @@ def arranged(
             entry.key != in_use,
             not entry.runs or bool(entry.model and entry.model.missing),
             bool(entry.fit and entry.fit.is_base),
-            entry.name != recommended,
+            entry.key != recommended,
             -good,
             -entry.size_bytes,
         )
 
     groups = {
         "On this disk": sorted((e for e in entries if e.model), key=order),
-        "Recommended": [e for e in entries if e.recipe and not e.model and e.name == recommended],
-        "More to download": [e for e in entries if not e.model and e.name != recommended],
+        "Recommended": [e for e in entries if not e.model and e.key == recommended],
+        "More to download": [e for e in entries if not e.model and e.key != recommended],
     }
     for heading, group in groups.items():
         if group:

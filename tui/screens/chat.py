@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from contextlib import suppress
 from inspect import isawaitable
 from pathlib import Path
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
     from ondevice.choice import Choice
 
 _LOOK_AT_RAM = 1.0  # seconds
+_NONE = "No model is on this disk yet."
 
 
 class ChatScreen(ChatTurns, ChatTabs, ChatKeeping, ChatMemory):
@@ -254,7 +254,7 @@ more, is also in the command palette.
     def _keep_folder(self, folder: Path) -> None:
         """List the models of this folder from now on, too."""
         folders = dict.fromkeys((*self.settings.models_folder, str(folder)))
-        self.set("models_folder", os.pathsep.join(folders))
+        self.set("models_folder", config.join_folders(folders))
 
     def action_ram(self) -> None:
         # Only now: what reads stacks brings llama.cpp along.
@@ -287,18 +287,19 @@ more, is also in the command palette.
             except LoadCancelled:
                 pass
             except ModelNotFound as error:
-                self.action_models(self._not_found(error))
+                self.action_models(await self._not_found(error))
             except OndeviceError as error:
                 self._unloaded = not isinstance(error, EngineDied)  # or it would die of it again
                 await self.conversation.note(str(error), error=True)
             finally:
                 self._show_model()
 
-    def _not_found(self, error: ModelNotFound) -> str:
+    async def _not_found(self, error: ModelNotFound) -> str:
         titles = {recipe.name: recipe.title for recipe in models.catalogue()}
         title = titles.get(self.settings.model)
-        if self.settings.model == AUTO and not models.installed(self.settings.folders):
-            return "No model is on this disk yet."
+        if self.settings.model == AUTO:
+            there = await asyncio.to_thread(models.installed, self.settings.folders)
+            return "No model on this disk is made to chat." if there else _NONE
         return f"{title} is not on disk yet." if title else str(error)
 
     def _show_model(self) -> None:

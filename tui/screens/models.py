@@ -85,6 +85,7 @@ correct it.
         self._nothing = "Looking …"
         self._busy: set[str] = set()
         self._best: str | None = None
+        """Key of the recommended model."""
         self._chosen = False
         """Whether the user has pointed at something."""
         self._machine: Machine | None = None
@@ -150,7 +151,7 @@ correct it.
     def _marks(self, item: Entry) -> Marks:
         return Marks(
             in_use=item.model is not None and item.key == self._in_use,
-            recommended=item.name == self._best and not item.is_heading,
+            recommended=item.key == self._best,
             job=self._work.jobs.get(item.name),
         )
 
@@ -185,9 +186,10 @@ correct it.
         if not self._words.strip():
             if self._in_use in keys:
                 return keys.index(self._in_use)
-            for name in (self._settings.model, self._best):
-                if name != AUTO and name in names:
-                    return names.index(name)
+            if self._settings.model != AUTO and self._settings.model in names:
+                return names.index(self._settings.model)
+            if self._best in keys:
+                return keys.index(self._best)
         return next((n for n, item in enumerate(self._items) if not item.is_heading), 0)
 
     def _draw(self) -> None:
@@ -256,7 +258,7 @@ correct it.
             self._tell_about()
 
         await in_thread(lambda put: self._work_out(shown, put), show, lambda: None)
-        self._recommend()
+        self._recommend(whole=True)
         if not models.looks_like_path(self._words):
             self._list(self.find(self._words), self.pointed_at if self._chosen else None)
 
@@ -276,16 +278,14 @@ correct it.
             pointed_at = self.pointed_at if self._chosen or self._words.strip() else None
             self._list(self.find(self._words), pointed_at)
 
-    def _recommend(self) -> None:
-        """Say which model is recommended, once it is known how all on disk run."""
-        there = [entry for entry in self._entries if entry.model]
-        if any(entry.fit is None for entry in there[:_SHOWN]):
-            best = None
-        else:
-            best = fit.recommended(entry.fit for entry in self._entries if entry.fit)
-        self._best = best.name if best else None
-        titles = [entry.title for entry in self._entries if entry.name == self._best]
-        recommended = [f"Recommended for this machine: {title}" for title in titles[:1]]
+    def _recommend(self, *, whole: bool = False) -> None:
+        """Say which model is recommended, once it is known how those on disk run (``whole``)."""
+        fits = [entry.fit for entry in self._entries if entry.fit]
+        known = whole or all(entry.fit for entry in self._entries)
+        best = fit.recommended(fits) if known else None
+        which = [entry for entry in self._entries if best and entry.fit is best]
+        self._best = which[0].key if which else None
+        recommended = [f"Recommended for this machine: {entry.title}" for entry in which[:1]]
         if self.has_class("-short"):
             recommended = []  # its star must do
         said = [line for line in (self._said, *self._problems, *recommended) if line]
