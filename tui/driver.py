@@ -14,6 +14,8 @@ from textual.app import App
 from textual.drivers import linux_driver
 from textual.drivers.linux_driver import LinuxDriver
 
+from tui import textual_gaps
+
 # Textual takes what no UTF-8 is, such as a byte of Latin-1 that was pasted, for the end of the app.
 setattr(  # noqa: B010 - it is imported there, not made there
     linux_driver,
@@ -37,10 +39,15 @@ class TerminalDriver(LinuxDriver):
 
     def start_application_mode(self) -> None:
         super().start_application_mode()  # type: ignore[no-untyped-call]
+        self.write(textual_gaps.TELL_KEYS_APART)
         loop = asyncio.get_running_loop()
         for number in _SIGNALS:
             loop.add_signal_handler(number, self._leave, number)
         self._app.set_interval(_LOOK_EVERY, self._look)
+
+    def stop_application_mode(self) -> None:
+        self.write(textual_gaps.NO_LONGER)
+        super().stop_application_mode()
 
     def run_input_thread(self) -> None:
         with suppress(OSError):  # it is gone, which will be seen

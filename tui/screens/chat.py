@@ -21,7 +21,7 @@ from ondevice.errors import ConfigError, EngineDied, LoadCancelled, ModelNotFoun
 from ondevice.models import InstalledModel
 from ondevice.ram import process
 from tui import commands
-from tui.messages import CommandGiven, ReplyEnded, ReplyProgressed, Submitted
+from tui.messages import CommandGiven, NotSent, ReplyEnded, ReplyProgressed, Submitted
 from tui.model_work import Kind, ModelWork
 from tui.screens.chat_keeping import ChatKeeping
 from tui.screens.chat_memory import ChatMemory
@@ -41,6 +41,7 @@ _NONE = "No model is on this disk yet."
 
 class ChatScreen(ChatTurns, ChatTabs, ChatKeeping, ChatMemory):
     AUTO_FOCUS = "Prompt"
+    VERTICAL_BREAKPOINTS = [(0, "-tiny"), (10, "-short"), (18, "-tall")]  # noqa: RUF012
     HELP = """\
 ## The chat
 
@@ -65,6 +66,8 @@ more, is also in the command palette.
         # Before the prompt takes them for its own few lines.
         Binding("ctrl+up", "point(-1)", "Messages", show=False, id="chat.up", priority=True),
         Binding("ctrl+down", "point(1)", show=False, id="chat.down", priority=True),
+        Binding("ctrl+home", "edge(-1)", "Beginning", show=False, id="chat.start", priority=True),
+        Binding("ctrl+end", "edge(1)", "End", show=False, id="chat.end", priority=True),
         Binding("pageup", "page(-1)", show=False, id="chat.page_up", priority=True),
         Binding("pagedown", "page(1)", show=False, id="chat.page_down", priority=True),
     ]
@@ -118,19 +121,17 @@ more, is also in the command palette.
     @work
     async def _send_when_loaded(self, message: Submitted, conversation: Conversation) -> None:
         """Load the model first; where that comes to nothing, the message is in the prompt again."""
-        note = await conversation.note("Your message is sent once the model is loaded.")
+        self.notify("Your message is sent once the model is loaded.")
         is_ready = await self._make_ready()
-        if conversation.is_attached:
-            await note.remove()
         if is_ready and conversation.is_attached and not conversation.replying:
             self._ask(message, conversation)
-        elif conversation is self.conversation or not conversation.is_attached:
-            if message.replaced:
-                self.prompt.revise(message.replaced)
-                self.prompt.text = ""
-            self.prompt.give_back(message.text)
-        else:
-            conversation.draft = "\n".join(filter(None, (message.text, conversation.draft)))
+            return
+        if not conversation.is_attached:
+            conversation = self.conversation
+        if message.replaced and conversation is self.conversation:
+            self.prompt.revise(message.replaced)
+            self.prompt.text = ""
+        self._give_back(NotSent(conversation, message.text))
 
     @work
     async def _edit_unless_loaded(self, conversation: Conversation) -> None:
@@ -158,6 +159,7 @@ more, is also in the command palette.
 
     @on(CommandGiven)
     async def obey(self, given: CommandGiven) -> None:
+        self.conversation.end_find()
         command = commands.find(given.name)
         if command is None:
             self.notify(f"There is no command /{given.name}. F1 shows them.", severity="warning")
@@ -171,10 +173,12 @@ more, is also in the command palette.
         else:
             await self.run_action(command.action)
 
-    def action_type(self, character: str) -> None:
-        """The user types, but not in the prompt."""
-        self.set_focus(self.prompt)
-        self.prompt.insert(character)
+    @on(NotSent)
+    def _give_back(self, message: NotSent) -> None:
+        if message.conversation is self.conversation:
+            self.prompt.give_back(message.text)
+        else:
+            message.conversation.draft = f"{message.text}{message.conversation.draft}"
 
     @on(ReplyProgressed)
     def _show_progress(self) -> None:
@@ -187,7 +191,10 @@ more, is also in the command palette.
         self.status.usual = self._slowness.after(self.status.statistics)
 
     def action_stop(self) -> None:
-        if self.conversation.replying:
+        if self.conversation.finding:
+            self.conversation.end_find()
+            self.set_focus(self.prompt)
+        elif self.conversation.replying:
             self.conversation.stop()
         elif self.prompt.has_focus:
             self.workers.cancel_group(self, "load")
@@ -196,6 +203,9 @@ more, is also in the command palette.
             self.set_focus(self.prompt)
 
     def action_page(self, direction: int) -> None:
+        if (completions := self.prompt.completions).display:
+            completions.page(direction)
+            return
         conversation = self.conversation
         conversation.scroll_relative(y=direction * (conversation.size.height - 2), animate=False)
 

@@ -11,6 +11,7 @@ from ondevice.config import AUTO
 from ondevice.errors import ConfigError, OndeviceError
 from ondevice.models import InstalledModel
 from ondevice.weights import runnable
+from tui import theme
 from tui.screens.chat_base import ChatBase
 from tui.screens.dialogs import ChoiceScreen
 
@@ -96,8 +97,7 @@ class ChatSettings(ChatBase):
         app = self.settings.app
         self.app.set_class(app.linear, "-linear")
         self.app.set_keymap(app.keys)
-        if app.theme in self.app.available_themes and not self.app.no_color:
-            self.app.theme = app.theme
+        self.app.theme = theme.shown(self.app, app.theme)
         later = "" if "." in key or key in _AT_ONCE else " for the next chat or load"
         self.notify(f"{key} is set{later}.")
         if key == "models_folder" and text:
