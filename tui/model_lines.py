@@ -18,7 +18,7 @@ _BAR = 12  # cells
 _LEAST_NAME, _MOST_NAME = 18, 44  # cells
 _MARK = 2  # cells before a name
 _COLUMNS = {"Size": 8, "Speed": 12, "RAM": 8, "Quality": 8}  # to the right; then the state
-_STATE = 17
+_STATE = 16
 _DROPPED = ("State", "RAM", "Size")  # where there is no room, in this order
 _DOING = {
     "calibrating": "packing 1/4, watching it read",
@@ -143,9 +143,9 @@ def state(entry: Entry, marks: Marks) -> str:
     if entry.fit and entry.fit.is_base:
         return "base model"
     place = entry.model.place
-    return {"ondevice": "on disk", "file": "file", "your folder": "your folder"}.get(
-        place, f"in {place}"
-    )
+    if place in ("file", "your folder", "Hugging Face"):
+        return place
+    return "on disk" if place == "ondevice" else f"in {place}"
 
 
 def about(entry: Entry, marks: Marks, *, with_title: bool = True) -> Content:
