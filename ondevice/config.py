@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import tomllib
-from collections.abc import MutableMapping
+from collections.abc import Iterable, MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +123,13 @@ def split_folders(text: str) -> tuple[str, ...]:
     separator = ";" if os.name == "nt" or ";" in text else ":"
     each = [part.strip() for part in text.split(separator)]
     return tuple(map(_from_anywhere, filter(None, each)))
+
+
+def join_folders(folders: Iterable[str]) -> str:
+    """The line that :func:`split_folders` understands."""
+    folders = list(folders)
+    use_colon = os.name != "nt" and not any(":" in each for each in folders)
+    return (":" if use_colon else ";").join(folders)
 
 
 def _from_anywhere(folder: str) -> str:

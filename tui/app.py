@@ -60,6 +60,7 @@ class OndeviceApp(App[None]):
     CSS_PATH = [  # noqa: RUF012  (textual's own declaration)
         "screens/chat.tcss",
         "screens/dialog.tcss",
+        "screens/models.tcss",
         "screens/linear.tcss",
         "screens/ram.tcss",
     ]

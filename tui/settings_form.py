@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -111,7 +110,7 @@ def value(field: Field, settings: Settings) -> str:
     if isinstance(found, bool):
         return "on" if found else "off"
     if isinstance(found, list | tuple):
-        return os.pathsep.join(found) or field.default
+        return config.join_folders(found) or field.default
     return field.default if found is None else str(found)
 
 

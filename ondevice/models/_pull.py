@@ -115,6 +115,6 @@ def _fetch(request: PullRequest, on_progress: OnProgress, cancel: threading.Even
         raise DownloadCancelled
     if code:
         raise DownloadError(
-            f"The process that fetches {request.name} ended by itself ({code}). "
+            f"The process that downloads {request.name} ended by itself ({code}). "
             f"Try again; {log} may say why."
         )

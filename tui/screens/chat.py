@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import replace
 from inspect import isawaitable
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from textual import on, work
@@ -12,10 +14,11 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
 from textual.widgets import Footer
+from textual.worker import Worker, WorkerCancelled, WorkerFailed
 
 from ondevice import config, models
-from ondevice.config import Settings, to_fetch
-from ondevice.errors import ConfigError, LoadCancelled, ModelNotFound, OndeviceError
+from ondevice.config import AUTO, Settings
+from ondevice.errors import ConfigError, EngineDied, LoadCancelled, ModelNotFound, OndeviceError
 from ondevice.models import InstalledModel
 from ondevice.ram import process
 from tui import commands
@@ -25,13 +28,16 @@ from tui.screens.chat_keeping import ChatKeeping
 from tui.screens.chat_memory import ChatMemory
 from tui.screens.chat_tabs import ChatTabs
 from tui.screens.chat_turns import ChatTurns
+from tui.slowness import Slowness
 from tui.widgets.conversation import Conversation
+from tui.widgets.user_message import UserMessage
 from tui.widgets.welcome import Welcome
 
 if TYPE_CHECKING:
     from ondevice.choice import Choice
 
 _LOOK_AT_RAM = 1.0  # seconds
+_NONE = "No model is on this disk yet."
 
 
 class ChatScreen(ChatTurns, ChatTabs, ChatKeeping, ChatMemory):
@@ -79,8 +85,15 @@ more, is also in the command palette.
         yield self.status
         yield Footer()
 
+    _loading: Worker[None] | None = None
+    """The load that was begun last."""
+    _unloaded = True
+    """Whether a model is to be loaded before anything else. One whose engine died loads itself."""
+
     def on_mount(self) -> None:
         self.model_work = ModelWork(self.run_worker, self._model_ready)
+        self.engine.make_ready = self._make_ready
+        self._slowness = Slowness(self.engine)
         self._choosing: Screen[InstalledModel | None] | None = None
         self._asked: dict[Conversation, Submitted] = {}
         self.set_interval(_LOOK_AT_RAM, self._look_at_ram)
@@ -99,8 +112,12 @@ more, is also in the command palette.
         if self.conversation.replying or self.conversation.queued:
             self.conversation.queued.append(message)
             self.show_status()
+        elif self._unloaded and not self._is_loading:
+            self._send_when_loaded(message, self.conversation)
         else:
             self._ask(self.conversation, message)
+            if self._unloaded:
+                self._edit_unless_loaded(self.conversation)
 
     def _ask(self, conversation: Conversation, message: Submitted) -> None:
         replaced = message.replaced.id if message.replaced else None
@@ -134,6 +151,40 @@ more, is also in the command palette.
                 self.notify("What waited to be sent is in the prompt again.")
         self.show_status()
 
+    @work
+    async def _send_when_loaded(self, message: Submitted, conversation: Conversation) -> None:
+        """Load the model first; where that comes to nothing, the message is in the prompt again."""
+        self.notify("Your message is sent once the model is loaded.")
+        is_ready = await self._make_ready()
+        if is_ready and conversation.is_attached and not conversation.replying:
+            self._ask(conversation, message)
+            return
+        self.give_back(conversation if conversation.is_attached else self.conversation, [message])
+
+    @work
+    async def _edit_unless_loaded(self, conversation: Conversation) -> None:
+        """Put a message that met no model into the prompt again, to be sent in its own place."""
+        if await self._make_ready():
+            return
+        await conversation.ended()
+        said = [view.message for view in conversation.views if isinstance(view, UserMessage)]
+        if said and said[-1] and conversation is self.conversation and not self.prompt.text:
+            self.prompt.revise(said[-1])
+
+    @property
+    def _is_loading(self) -> bool:
+        return self._loading is not None and not self._loading.is_finished
+
+    async def _make_ready(self) -> bool:
+        """Wait for the load under way; without one, load the model of the settings."""
+        if self._unloaded:
+            if self._loading is None or self._loading.is_finished:
+                self.load_model()
+            assert self._loading is not None
+            with suppress(WorkerFailed, WorkerCancelled):
+                await self._loading.wait()
+        return not self._unloaded
+
     @on(CommandGiven)
     async def obey(self, given: CommandGiven) -> None:
         self.conversation.end_find()
@@ -153,6 +204,13 @@ more, is also in the command palette.
     @on(ReplyProgressed)
     def _show_progress(self) -> None:
         self.show_status()
+        if self.conversation.replying:
+            self.status.usual = self._slowness.while_replying(self.status.estimate)
+
+    @on(ReplyEnded)
+    def _show_end(self) -> None:
+        self.show_status()
+        self.status.usual = self._slowness.after(self.status.statistics)
 
     def action_stop(self) -> None:
         if self.conversation.finding:
@@ -186,7 +244,7 @@ more, is also in the command palette.
         from tui.screens.guide import GuideScreen  # noqa: PLC0415 - a faster start
 
         if await self.app.push_screen_wait(GuideScreen()):
-            self.action_models("Enter fetches a model, or loads one that is on disk.")
+            self.action_models()
         elif self.engine.loaded is None:
             self.load_model()
 
@@ -195,18 +253,21 @@ more, is also in the command palette.
         """Choose a model and load it."""
         from tui.screens.models import ModelsScreen  # noqa: PLC0415 - a faster start
 
-        screen = ModelsScreen(self.engine, self.model_work, self.settings, self._model, hint)
+        screen = ModelsScreen(self.engine, self.model_work, self.settings, self._keep_folder, hint)
         self._choosing = screen
         model = await self.app.push_screen_wait(screen)
         if model is not None:
-            for conversation in self.conversations:
-                conversation.stop()
-            self.load_model(model)
-            self._keep_model(model)
+            self.choose_model(model)
+
+    def choose_model(self, model: InstalledModel, *, at_once: bool = True) -> None:
+        for conversation in self.conversations if at_once else ():
+            conversation.stop()
+        self.load_model(model)
+        self._keep_model(model)
 
     def _model_ready(self, model: InstalledModel, kind: Kind) -> None:
-        """A model was fetched or packed while the user did something else, or waited for it."""
-        if kind == "fetch" and self.engine.loaded is None and not self.engine.is_busy:
+        """A model was downloaded or packed while the user did something else, or waited for it."""
+        if kind == "download" and self.engine.loaded is None and not self.engine.is_busy:
             if self.app.screen is self._choosing:
                 self.app.screen.dismiss(model)
             else:
@@ -224,15 +285,26 @@ more, is also in the command palette.
             except ConfigError as error:
                 self.notify(str(error), severity="error")
 
+    def _keep_folder(self, folder: Path) -> None:
+        """List the models of this folder from now on, too."""
+        folders = dict.fromkeys((*self.settings.models_folder, str(folder)))
+        self.set("models_folder", config.join_folders(folders))
+
     def action_ram(self) -> None:
         # Only now: what reads stacks brings llama.cpp along.
         from tui.screens.ram import RamScreen  # noqa: PLC0415
 
         self.app.push_screen(RamScreen(self.engine, lambda: self.status.estimate))
 
-    @work(group="load", exclusive=True)
-    async def load_model(self, model: InstalledModel | None = None) -> None:
+    def load_model(self, model: InstalledModel | None = None) -> Worker[None]:
         """Load a model (None: that of the settings) in place of the one loaded before."""
+        self._unloaded = True
+        loading: Worker[None] = self._load_model(model)
+        self._loading = loading
+        return loading
+
+    @work(group="load", exclusive=True)
+    async def _load_model(self, model: InstalledModel | None) -> None:
         async with self.engine.turn():
             try:
                 name = model.location if model else None
@@ -244,22 +316,27 @@ more, is also in the command palette.
                     welcome.tell(choice.request.path, self.settings.send_memories)
                 if choice.why:
                     self.notify(choice.why)
+                self._slowness.load = choice.request
                 await self.engine.load(choice.request, self._show_loading)
+                self._unloaded = False
             except LoadCancelled:
                 pass
             except ModelNotFound as error:
-                self.action_models(self._not_found(error))
+                self.action_models(await self._not_found(error))
             except OndeviceError as error:
+                self._unloaded = not isinstance(error, EngineDied)  # or it would die of it again
                 await self.conversation.note(str(error), error=True)
             finally:
                 self._show_model()
         self.show_status()  # the engine is free now, to count what the conversation takes
 
-    def _not_found(self, error: ModelNotFound) -> str:
+    async def _not_found(self, error: ModelNotFound) -> str:
         titles = {recipe.name: recipe.title for recipe in models.catalogue()}
-        name = to_fetch(self.settings.model)
-        title = titles.get(name)
-        return f"{title} is not on disk yet. Enter fetches it." if title else str(error)
+        title = titles.get(self.settings.model)
+        if self.settings.model == AUTO:
+            there = await asyncio.to_thread(models.installed, self.settings.folders)
+            return "No model on this disk is made to chat." if there else _NONE
+        return f"{title} is not on disk yet." if title else str(error)
 
     def _show_model(self) -> None:
         loaded = self.engine.loaded

@@ -170,7 +170,6 @@ class ChatBase(Screen[None]):
         self.status.statistics, self.status.private = here.statistics, self.in_private
         self.status.paused = here.private and not self.in_private
         self.status.doing = here.progress.describe(here.doing)
-        self.status.slowed = here.progress.slowed
         self.status.n_ctx, self.status.context_tokens = self.engine.n_ctx, here.progress.tokens
         here.measure()
         tabs = [

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from textual import work
 
-from ondevice import config, paths
-from ondevice.errors import ConfigError
+from ondevice import config, models, paths
+from ondevice.config import AUTO
+from ondevice.errors import ConfigError, OndeviceError
+from ondevice.models import InstalledModel
+from ondevice.weights import runnable
 from tui import theme
 from tui.screens.chat_base import ChatBase
 from tui.screens.dialogs import ChoiceScreen
 
+_AT_ONCE = ("models_folder", "app")  # settings that count from now on
+
 
 class ChatSettings(ChatBase):
+    def choose_model(self, model: InstalledModel, *, at_once: bool = True) -> None:
+        """Load it in place of the one loaded before, now and at the next start.
+
+        ``at_once``: replies under way are stopped for it.
+        """
+        raise NotImplementedError
+
     @work
     async def action_settings(self, words: str = "") -> None:
         """Show all settings in a form."""
@@ -41,6 +55,9 @@ class ChatSettings(ChatBase):
     async def action_set(self, change: str) -> None:
         """Show the settings, or those that begin so, or change one."""
         key, _, value = change.partition(" ")
+        if value and key == "model":
+            await self._set_model(value.strip())
+            return
         if value:
             self.set(key, value.strip().strip('"'))
             return
@@ -51,6 +68,22 @@ class ChatSettings(ChatBase):
         ]
         where = f"/set KEY VALUE changes one, also in {paths.config_file()}"
         await self.conversation.note("\n".join([*lines, where]))
+
+    async def _set_model(self, name: str) -> None:
+        """Load the model that is named, by its path as well, now and at the next start."""
+        if name.strip('"') in ("", AUTO):
+            self.set("model", "")
+            return
+        try:
+            model = await asyncio.to_thread(models.find, name, self.settings.folders)
+            if model.place != "server":
+                await asyncio.to_thread(runnable.read, model.path)
+        except OndeviceError as error:
+            self.notify(f"{error} The model stays what it was.", severity="error")
+            return
+        if any(conversation.replying for conversation in self.conversations):
+            self.notify(f"{model.name} is loaded when the reply has ended.")
+        self.choose_model(model, at_once=False)
 
     def set(self, key: str, text: str, *, quiet: bool = False) -> bool:
         """Change a setting, here and in the file; an empty text is the default. Whether it is."""
@@ -66,7 +99,17 @@ class ChatSettings(ChatBase):
         self.app.set_class(app.linear, "-linear")
         self.app.set_keymap(app.keys)
         self.app.theme = theme.shown(self.app, app.theme)
-        later = "" if "." in key else " for the next chat or load"
+        later = "" if "." in key or key in _AT_ONCE else " for the next chat or load"
         if not quiet:
             self.notify(f"{key} is set{later}.")
+        if key == "models_folder" and text:
+            self._tell_of_folders()
         return True
+
+    @work
+    async def _tell_of_folders(self) -> None:
+        """Say which of the folders of models cannot be read."""
+        problems: list[str] = []
+        await asyncio.to_thread(models.installed, self.settings.folders, problems.append)
+        for problem in problems:
+            self.notify(f"{problem} It is looked at again each time.", severity="warning")

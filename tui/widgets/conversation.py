@@ -12,7 +12,7 @@ from typing import Any
 
 from textual.app import ComposeResult
 from textual.timer import Timer
-from textual.worker import Worker, WorkerError
+from textual.worker import Worker, WorkerCancelled, WorkerFailed
 
 from ondevice import chats
 from ondevice.chats import Attachment
@@ -25,7 +25,7 @@ from ondevice.engine.messages import (
     server_of,
 )
 from ondevice.engine.messages import Notice as EngineNotice
-from ondevice.errors import ContextError, OndeviceError
+from ondevice.errors import ContextError, OndeviceError, UsageError
 from ondevice.memory import Cube
 from tui import fitting, sharing
 from tui.messages import NotKept, ReplyEnded, ReplyProgressed, Submitted
@@ -172,8 +172,12 @@ class Conversation(Transcript):
     async def end(self) -> None:
         """Stop the reply under way, and wait until what has come of it is kept."""
         self.stop()
+        await self.ended()
+
+    async def ended(self) -> None:
+        """Wait until no exchange is under way."""
         if self._exchange is not None:
-            with suppress(WorkerError):
+            with suppress(WorkerFailed, WorkerCancelled):
                 await self._exchange.wait()
 
     # ------------------------------------------------------------------ other places
@@ -365,13 +369,12 @@ class Conversation(Transcript):
 
     def _tick(self) -> None:
         """While a reply is awaited something moves each second, whatever the model does."""
-        self.progress.look()
         self.post_message(ReplyProgressed(self))
 
     def _begin(self, exchange: Coroutine[Any, Any, None]) -> None:
         assert not self.replying
         self._stopped = False
-        self.progress.begin(self._engine.pid)
+        self.progress.begin()
         self._ticker = self.set_interval(_TELL_EVERY, self._tick)
         self.end_find()
         self._exchange = self.run_worker(exchange)
@@ -389,7 +392,7 @@ class Conversation(Transcript):
             self.post_message(NotKept(self))
             self._tell_end(None)
             return
-        self.progress.begin(self._engine.pid)  # not counted while the user chooses
+        self.progress.begin()  # not counted while the user chooses
         text, attachments = draft.text, draft.attachments
         view = UserMessage(text=text, attachments=attachments)
         before = self._before(instead_of)
@@ -528,6 +531,8 @@ class Conversation(Transcript):
         assert self.id_in_store is not None
         conversation_id = self.id_in_store
         self._tell("waiting")
+        if not await self._engine.make_ready():
+            raise UsageError("No model is loaded. Ctrl+L chooses one.")
         async with self._engine.turn():
             self._streaming = True
             asked = next((m for m in self.messages if m.id == after and m.role == "user"), None)
