@@ -87,7 +87,8 @@ async def test_the_prompt_is_in_view_at_any_size(chats: Chats, tmp_path: Path) -
                     assert widget.region.height > 0
                     assert screen.region.contains_region(widget.region)
                 assert not screen.show_vertical_scrollbar
-                await user.sees(f" {keys[-1]} ")
+                lines = re.compile(rf"[ │]{keys[-1]}( |$)", re.MULTILINE)
+                await user.until(lambda lines=lines: lines.search(user.screen), keys[-1])
         user.prompt.clear()
         await user.pilot.resize_terminal(20, 5)
         for key in ("ctrl+r", "ctrl+o", "f2"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import ClassVar
@@ -42,7 +42,8 @@ textual_gaps.close()
 class OndeviceApp(App[None]):
     """Chat with ``engine``; conversations go to ``store``, from ``earlier`` on if there is one.
 
-    ``first``: the user is told what to know and asked for a model. The app closes the engine when
+    ``first``: the user is told what to know and asked for a model. ``problems``: what of the
+    settings is wrong and has its default. The app closes the engine when
     it ends.
     """
 
@@ -69,6 +70,7 @@ class OndeviceApp(App[None]):
         earlier: chats.Conversation | None = None,
         *,
         first: bool = False,
+        problems: Sequence[str] = (),
     ) -> None:
         # The terminal's own colours, so that with NO_COLOR none is sent at all, not even greys.
         super().__init__(ansi_color="NO_COLOR" in os.environ or None)
@@ -83,6 +85,7 @@ class OndeviceApp(App[None]):
         self._settings = settings
         self._earlier = earlier
         self._first = first
+        self._problems = problems
         self._learning = Learning(self._engine, store)
         self._input_at = time.monotonic()
         self._at_end = ExitStack()
@@ -97,6 +100,7 @@ class OndeviceApp(App[None]):
     def get_default_screen(self) -> ChatScreen:
         screen = ChatScreen(self._engine, self._store, self._settings, self._earlier)
         screen.first = self._first
+        screen.problems = self._problems
         return screen
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import difflib
+import unicodedata
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from textual.binding import Binding
 from textual.dom import DOMNode
+from textual.keys import KEY_TO_UNICODE_NAME, REPLACED_KEYS, Keys
 
 from ondevice import config
 from ondevice.config import Settings
 from ondevice.engine.messages import KVType, Preference
+
+_MODIFIERS = {"ctrl", "alt", "shift", "super"}
+_EXAMPLES = "f9, ctrl+t, alt+enter, pageup or question_mark; several stand with commas"
+#: Where nothing is typed, so that a letter may be a key.
+_NO_TYPING = {"message", "ram", "help", "guide"}
 
 Kind = Literal["text", "long", "switch", "choice", "model", "theme", "key", "persona", "new"]
 
@@ -120,6 +129,38 @@ def clashes(binding_id: str, settings: Settings) -> list[str]:
         and _place(str(other.id)) & _place(binding_id)
         and mine & set(keys(str(other.id), settings).split(","))
     ]
+
+
+def wrong_key(binding_id: str, keys: str) -> str | None:
+    """What is wrong with giving a binding these keys, with commas; None: nothing."""
+    known = {str(binding.id): binding for binding in bindings()}
+    if binding_id not in known:
+        near = difflib.get_close_matches(binding_id, known, 1)
+        meant = f" Did you mean {near[0]}?" if near else ""
+        return f"There is nothing called {binding_id} to give a key.{meant} F2 lists them."
+    for key in keys.split(","):
+        *modifiers, name = key.strip().split("+")
+        if not set(modifiers) <= _MODIFIERS or not _is_key(name):
+            return f"There is no key “{key.strip()}”. Keys are called {_EXAMPLES}."
+        types = not set(modifiers) - {"shift"} and (len(name) == 1 or name == "space")
+        if types and binding_id.partition(".")[0] not in _NO_TYPING:
+            return (
+                f"“{key.strip()}” is needed for typing. Take a key with ctrl or alt, or one such "
+                "as f9."
+            )
+    return None
+
+
+def _is_key(name: str) -> bool:
+    if len(name) == 1:
+        return name.isprintable()
+    if name in {key.value for key in Keys}:
+        return True
+    named = REPLACED_KEYS.get(name, name)  # such as “slash” for what Unicode calls SOLIDUS
+    with suppress(KeyError):
+        unicodedata.lookup(KEY_TO_UNICODE_NAME.get(named, named.replace("_", " ").upper()))
+        return True
+    return False
 
 
 def _place(binding_id: str) -> set[str]:

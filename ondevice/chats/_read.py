@@ -198,4 +198,3 @@ def _pieces(excerpt: str) -> tuple[tuple[str, bool], ...]:
 
 def _statistics(text: str | None) -> Statistics | None:
     return msgspec.json.decode(text, type=Statistics) if text else None
-

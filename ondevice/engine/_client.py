@@ -218,9 +218,7 @@ class Engine:
         self._loaded = None
         return process.end()
 
-    def _ask(
-        self, call: _Call, request: Load | Generate | Embed
-    ) -> Generator[Answer, None, None]:
+    def _ask(self, call: _Call, request: Load | Generate | Embed) -> Generator[Answer, None, None]:
         """The answers to one request, up to and with the one that completes it.
 
         Raises what a ``Failed`` carries, :class:`EngineDied`, and :class:`LoadCancelled`.

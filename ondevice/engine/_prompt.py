@@ -71,9 +71,7 @@ class Prompter:
         self._check_length([*system, *(body if whole else body[starts[-1] :])], whole=whole)
 
         def build(start: int) -> tuple[str, list[int]]:
-            rendered = self._template.render(
-                [*system, *body[start:]], thinking=thinking, stop=stop
-            )
+            rendered = self._template.render([*system, *body[start:]], thinking=thinking, stop=stop)
             return rendered, self._tokenize(rendered, spelling, stop)
 
         gone = len(self._gone) if tuple(body[: len(self._gone)]) == self._gone else 0

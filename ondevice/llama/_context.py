@@ -40,6 +40,7 @@ def interrupt(now: bool) -> None:
     """Have what is being computed end, and all that is begun, until this is taken back."""
     _interrupted.value = b"\1" if now else b""
 
+
 #: Positions of one batch that may have logits. llama.cpp sizes its compute buffer by it, and by
 #: the whole batch if not told: 515 instead of 26 MiB for a vocabulary of 262,144.
 MAX_OUTPUTS = 16

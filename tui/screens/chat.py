@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from inspect import isawaitable
 from typing import TYPE_CHECKING, ClassVar
 
@@ -65,6 +66,8 @@ more, is also in the command palette.
 
     first = False
     """Whether the user is to be shown around before a model is loaded."""
+    problems: Sequence[str] = ()
+    """What of the settings is wrong and has its default."""
 
     def compose(self) -> ComposeResult:
         yield self.tab_bar
@@ -79,6 +82,7 @@ more, is also in the command palette.
         self._choosing: Screen[InstalledModel | None] | None = None
         self.set_interval(_LOOK_AT_RAM, self._look_at_ram)
         self.show_status()
+        self.tell_problems(self.problems)
         if self.first:
             self.action_guide()
         else:
