@@ -75,6 +75,11 @@ class Finder(Modal[_Result], Generic[_Item, _Result]):
         """The user has pressed Enter on it."""
 
     @property
+    def words(self) -> str:
+        """What has been typed."""
+        return self._words
+
+    @property
     def pointed_at(self) -> _Item | None:
         """The highlighted item."""
         place = self.query_one(OptionList).highlighted if self._items else None
