@@ -1,5 +1,6 @@
 """A private memory of what the user told: found again, corrected, and forgotten for good."""
 
+from ondevice.memory._asking import tells
 from ondevice.memory._documents import read_file
 from ondevice.memory._memory import Memory
 from ondevice.memory._reading import read_grammar, read_question
@@ -39,5 +40,6 @@ __all__ = [
     "read_file",
     "read_grammar",
     "read_question",
+    "tells",
     "with_memories",
 ]
