@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from ondevice.choice import Choice
 
 _LOOK_AT_RAM = 1.0  # seconds
+_BESIDE = 120  # columns, from which on a panel has room beside the chat
 
 
 class ChatScreen(ChatTurns, ChatTabs, ChatKeeping, ChatMemory):
@@ -197,11 +198,29 @@ more, is also in the command palette.
             except ConfigError as error:
                 self.notify(str(error), severity="error")
 
-    def action_ram(self) -> None:
+    async def action_ram(self) -> None:
+        """Show what is in RAM: beside the chat where there is room, and else over it."""
         # Only now: what reads stacks brings llama.cpp along.
-        from tui.screens.ram import RamScreen  # noqa: PLC0415
+        from tui.screens.ram import RamPanel, RamScreen  # noqa: PLC0415
 
-        self.app.push_screen(RamScreen(self.engine, lambda: self.status.estimate))
+        if panels := self.query(RamPanel):
+            if not panels.first().has_focus:
+                self.set_focus(panels.first())
+                return
+            self.set_focus(self.prompt)
+            await panels.remove()
+            return
+        beside = self.app.size.width >= _BESIDE
+        panel = RamPanel(
+            self.engine,
+            lambda: self.status.estimate,
+            lambda: self.status.statistics,
+            beside=beside,
+        )
+        if beside:
+            await self.mount(panel)
+        else:
+            self.app.push_screen(RamScreen(panel))
 
     @work(group="load", exclusive=True)
     async def load_model(self, model: InstalledModel | None = None) -> None:
