@@ -105,12 +105,17 @@ class OndeviceApp(App[None]):
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         """All that can be done on the screen, by whatever key or word."""
-        yield from (c for c in super().get_system_commands(screen) if c.title != "Keys")
+        yield from (c for c in super().get_system_commands(screen) if c.title == "Theme")
         if isinstance(screen, ChatScreen):
+            keys = {
+                active.binding.action: self.get_key_display(active.binding)
+                for active in reversed(screen.active_bindings.values())
+            }
             for command in COMMANDS:
                 given = partial(screen.obey, CommandGiven(command.name, ""))
                 spelled = f"/{command.name} {command.argument}".strip()
-                yield SystemCommand(command.help, spelled, given)
+                title = f"{spelled}  {command.help}"
+                yield SystemCommand(title, keys.get(command.action, ""), given)
             return
         for active in screen.active_bindings.values():
             binding = active.binding

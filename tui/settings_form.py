@@ -43,33 +43,65 @@ class Field:
 
 FIELDS = (
     Field("system", "System prompt", "What the model is told first in a new chat", "long"),
-    Field("persona", "Persona", "Whose prompt stands in for it", "choice", default="none"),
+    Field(
+        "persona",
+        "Persona",
+        "Its prompt takes the place of the system prompt",
+        "choice",
+        default="none",
+    ),
     Field("memory", "Memory", "Remember and recall in new chats", "switch"),
     Field("model", "Model", "Loaded at the start", "model"),
-    Field("models_folder", "Models folder", "Several: with : in between", default="none"),
-    Field("ctx", "Context", "Tokens", default="what fits, at most 4096"),
-    Field("prefer", "Prefer", "When RAM is short", "choice", get_args(Preference)),
-    Field("ram", "RAM limit", "Such as 1.5G", default="what is available"),
+    Field(
+        "models_folder",
+        "Models folder",
+        "Where more models are; several with : in between",
+        default="none",
+    ),
+    Field(
+        "ctx",
+        "Context",
+        "How many tokens the model sees at once",
+        default="what fits, at most 4096",
+    ),
+    Field(
+        "prefer", "Prefer", "What matters most when RAM is short", "choice", get_args(Preference)
+    ),
+    Field(
+        "ram",
+        "RAM limit",
+        "The most that ondevice may take, such as 1.5G",
+        default="what is available",
+    ),
     Field(
         "kv_type",
         "KV cache",
-        "Type of its numbers",
+        "How exactly the context is kept; q8_0 and q4_0 take less RAM",
         "choice",
         ("", *get_args(KVType)),
         "f16 unless RAM is short",
     ),
-    Field("threads", "Threads", "For computing", default="the physical cores"),
-    Field("draft", "Drafter", "A small model of the same family", default="none"),
+    Field("threads", "Threads", "How many of them compute", default="the physical cores"),
+    Field(
+        "draft",
+        "Drafter",
+        "A small model of the same family, which speeds up one larger than RAM",
+        default="none",
+    ),
     Field("sampling.temperature", "Temperature", "0 is greedy, more is livelier"),
-    Field("sampling.top_k", "Top k", "Choose among so many tokens; 0 is off"),
+    Field("sampling.top_k", "Top k", "Choose among this many tokens; 0 is off"),
     Field("sampling.top_p", "Top p", "Choose among this share of probability; 1 is off"),
     Field("sampling.min_p", "Min p", "At least this share of the likeliest; 0 is off"),
-    Field("sampling.repeat_penalty", "Repetition penalty", "1 is off"),
-    Field("sampling.repeat_last_n", "Repetition window", "Tokens that it looks back on"),
+    Field(
+        "sampling.repeat_penalty",
+        "Repetition penalty",
+        "Above 1, words that were used come less often; 1 is off",
+    ),
+    Field("sampling.repeat_last_n", "Repetition window", "How many tokens it looks back"),
     Field("sampling.seed", "Seed", "Makes replies repeatable", default="a new one each time"),
     Field("app.theme", "Theme", "The ansi ones use the terminal's own colours", "theme"),
     Field("app.linear", "Linear", "For screen readers: nothing is drawn", "switch"),
-    Field("app.mouse", "Mouse", "Off: it is the terminal's own, from the next start on", "switch"),
+    Field("app.mouse", "Mouse", "Off leaves it to the terminal, from the next start on", "switch"),
 )
 
 
