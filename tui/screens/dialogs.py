@@ -73,9 +73,12 @@ class TextScreen(Modal[str | None]):
     def action_newline(self) -> None:
         self.query_one(TextArea).insert("\n")
 
-    @work
-    async def action_close(self) -> None:
+    def action_close(self) -> None:
         """Close it; what was written is not lost without a question."""
+        self._close()
+
+    @work
+    async def _close(self) -> None:
         if self.query_one(TextArea).text != printable(self._text):
             question = ChoiceScreen(
                 "This text is not saved.", "Go on writing", "Save it", "Drop it"

@@ -22,5 +22,5 @@ class Modal(ModalScreen[_Result], Generic[_Result]):
         Binding("ctrl+c", "app.quit", show=False, id="dialog.quit"),
     ]
 
-    def action_close(self) -> object:
+    def action_close(self) -> None:
         self.dismiss(None)
