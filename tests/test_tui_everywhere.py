@@ -20,6 +20,7 @@ from ondevice.chats import Chats
 from ondevice.engine._fake import FakeEngine
 from ondevice.store import Database
 from tui.textual_gaps import NO_LONGER, TELL_KEYS_APART
+from tui.widgets.queue import Queue
 from tui.widgets.status_bar import StatusBar
 
 SIZES = [(20, 5), (40, 12), (60, 15), (80, 24), (200, 50), (33, 7), (120, 9)]
@@ -78,6 +79,7 @@ async def test_without_colours_what_is_chosen_is_reversed(
 async def test_the_prompt_is_in_view_at_any_size(chats: Chats, tmp_path: Path) -> None:
     async with app(chats, tmp_path) as user:
         screen = user.pilot.app.screen
+        screen.query_one(Queue).show(["one", "two", "three", "four", "five"])
         for keys in (["/"], ["backspace", *["a", "ctrl+j"] * 12, "z"]):
             await user.pilot.press(*keys)
             for size in SIZES:

@@ -37,7 +37,7 @@ COMMANDS = (
     Command("memory", "memory", "See what is remembered", "[WORDS]"),
     Command("used", "used", "See which memories the last reply used, and why"),
     Command("pause", "pause", "Keep this chat and new ones out of the memory, or no longer"),
-    Command("private", "private", "Begin a chat of which nothing is kept, or close it"),
+    Command("private", "private", "Begin a chat of which nothing is kept"),
     Command("models", "models", "Choose, fetch and load a model"),
     Command("ram", "ram", "See what is in RAM, and change how much may be"),
     Command("export", "export", "Write this chat to a Markdown or JSON file", "FILE"),

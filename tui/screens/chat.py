@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from inspect import isawaitable
 from typing import TYPE_CHECKING, ClassVar
 
@@ -19,12 +20,13 @@ from ondevice.errors import ConfigError, LoadCancelled, ModelNotFound, OndeviceE
 from ondevice.models import InstalledModel
 from ondevice.ram import process
 from tui import commands
-from tui.messages import CommandGiven, NotSent, ReplyEnded, ReplyProgressed, Submitted
+from tui.messages import CommandGiven, NotKept, ReplyEnded, ReplyProgressed, Submitted
 from tui.model_work import Kind, ModelWork
 from tui.screens.chat_keeping import ChatKeeping
 from tui.screens.chat_memory import ChatMemory
 from tui.screens.chat_tabs import ChatTabs
 from tui.screens.chat_turns import ChatTurns
+from tui.widgets.conversation import Conversation
 from tui.widgets.welcome import Welcome
 
 if TYPE_CHECKING:
@@ -76,6 +78,7 @@ more, is also in the command palette.
         yield self.tab_bar
         yield self.conversation
         yield self.prompt.completions
+        yield self.queue
         yield self.prompt
         yield self.status
         yield Footer()
@@ -83,9 +86,12 @@ more, is also in the command palette.
     def on_mount(self) -> None:
         self.model_work = ModelWork(self.run_worker, self._model_ready)
         self._choosing: Screen[InstalledModel | None] | None = None
+        self._asked: dict[Conversation, Submitted] = {}
         self.set_interval(_LOOK_AT_RAM, self._look_at_ram)
+        self.prompt.take(self.conversation.typed)
         self.show_status()
         self.tell_problems(self.problems)
+        self.run_worker(self.open_the_rest(), group="open")
         if self.first:
             self.action_guide()
         else:
@@ -95,12 +101,43 @@ more, is also in the command palette.
 
     @on(Submitted)
     def _send(self, message: Submitted) -> None:
-        if self.is_busy():
-            self.prompt.revise(message.replaced)
-            self.prompt.give_back(message.text)
+        if self.conversation.replying or self.conversation.queued:
+            self.conversation.queued.append(message)
+            self.show_status()
         else:
-            replaced = message.replaced.id if message.replaced else None
-            self.conversation.ask(message.text, message.attachments, replaced, message.pasted)
+            self._ask(self.conversation, message)
+
+    def _ask(self, conversation: Conversation, message: Submitted) -> None:
+        replaced = message.replaced.id if message.replaced else None
+        if replaced is not None and replaced not in {one.id for one in conversation.messages}:
+            self.give_back(conversation, [replace(message, replaced=None)])
+            self.notify("The message that you were editing is no longer in this chat.")
+            return
+        self._asked[conversation] = message
+        conversation.ask(message.text, message.attachments, replaced, message.pasted)
+
+    @on(NotKept)
+    async def _give_back_unkept(self, message: NotKept) -> None:
+        conversation = message.conversation
+        if sent := self._asked.pop(conversation, None):
+            self.give_back(conversation, [sent])
+        await self.look_at_store()
+
+    @on(ReplyEnded)
+    def _go_on_with_queue(self, message: ReplyEnded) -> None:
+        """Send the next message that waits; after a reply that failed or was stopped, none."""
+        conversation = message.conversation
+        self._asked.pop(conversation, None)
+        conversation.unread = conversation is not self.conversation
+        if queued := conversation.queued:
+            last = conversation.messages[-1] if conversation.messages else None
+            if last and last.role == "assistant" and last.finish_reason in ("stop", "length"):
+                self._ask(conversation, queued.pop(0))
+            else:
+                conversation.queued = []
+                self.give_back(conversation, queued)
+                self.notify("What waited to be sent is in the prompt again.")
+        self.show_status()
 
     @on(CommandGiven)
     async def obey(self, given: CommandGiven) -> None:
@@ -118,15 +155,7 @@ more, is also in the command palette.
         else:
             await self.run_action(command.action)
 
-    @on(NotSent)
-    def _give_back(self, message: NotSent) -> None:
-        if message.conversation is self.conversation:
-            self.prompt.give_back(message.text)
-        else:
-            message.conversation.draft = f"{message.text}{message.conversation.draft}"
-
     @on(ReplyProgressed)
-    @on(ReplyEnded)
     def _show_progress(self) -> None:
         self.show_status()
 
@@ -137,6 +166,8 @@ more, is also in the command palette.
         elif self.conversation.replying:
             self.conversation.stop()
         elif self.prompt.has_focus:
+            if self.status.loaded is not None:
+                self.notify("The model was not loaded, for Esc was pressed. Ctrl+L loads one.")
             self.workers.cancel_group(self, "load")
             self.workers.cancel_group(self, "import")
         else:
