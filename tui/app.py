@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import Any, ClassVar
@@ -51,7 +51,8 @@ textual_gaps.close()
 class OndeviceApp(App[None]):
     """Chat with ``engine``; conversations go to ``store``, from ``earlier`` on if there is one.
 
-    ``first``: the user is told what to know and asked for a model. The app closes the engine when
+    ``first``: the user is told what to know and asked for a model. ``problems``: what of the
+    settings is wrong and has its default. The app closes the engine when
     it ends.
     """
 
@@ -80,6 +81,7 @@ class OndeviceApp(App[None]):
         earlier: chats.Conversation | None = None,
         *,
         first: bool = False,
+        problems: Sequence[str] = (),
     ) -> None:
         # The terminal's own colours, so that with NO_COLOR none is sent at all, not even greys.
         super().__init__(ansi_color="NO_COLOR" in os.environ or None)
@@ -92,6 +94,7 @@ class OndeviceApp(App[None]):
         self._engine = SharedEngine(engine)
         self._store = store
         self._settings = settings
+        self._problems = problems
         self._learning = Learning(self._engine, store)
         self._input_at = time.monotonic()
         self._interrupted_at = -_TWICE
@@ -117,6 +120,7 @@ class OndeviceApp(App[None]):
     def get_default_screen(self) -> ChatScreen:
         self._chat = ChatScreen(self._engine, self._store, self._settings, self._earlier)
         self._chat.first = self._first
+        self._chat.problems = self._problems
         return self._chat
 
     @property
@@ -127,12 +131,17 @@ class OndeviceApp(App[None]):
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         """All that can be done on the screen, by whatever key or word."""
-        yield from (c for c in super().get_system_commands(screen) if c.title != "Keys")
+        yield from (c for c in super().get_system_commands(screen) if c.title == "Theme")
         if isinstance(screen, ChatScreen):
+            keys = {
+                active.binding.action: self.get_key_display(active.binding)
+                for active in reversed(screen.active_bindings.values())
+            }
             for command in COMMANDS:
                 given = partial(screen.obey, CommandGiven(command.name, ""))
                 spelled = f"/{command.name} {command.argument}".strip()
-                yield SystemCommand(command.help, spelled, given)
+                title = f"{spelled}  {command.help}"
+                yield SystemCommand(title, keys.get(command.action, ""), given)
             return
         for active in screen.active_bindings.values():
             binding = active.binding

@@ -1,5 +1,6 @@
 """A private memory of what the user told: found again, corrected, and forgotten for good."""
 
+from ondevice.memory._asking import tells
 from ondevice.memory._documents import read_file
 from ondevice.memory._forget import FORGOTTEN
 from ondevice.memory._memory import Memory
@@ -45,6 +46,7 @@ __all__ = [
     "read_file",
     "read_grammar",
     "read_question",
+    "tells",
     "unlearn",
     "with_memories",
 ]

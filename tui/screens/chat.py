@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from inspect import isawaitable
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 _LOOK_AT_RAM = 1.0  # seconds
 _NONE = "No model is on this disk yet."
+_BESIDE = 120  # columns, from which on a panel has room beside the chat
 
 
 class ChatScreen(ChatTurns, ChatTabs, ChatKeeping, ChatMemory):
@@ -75,6 +77,8 @@ more, is also in the command palette.
 
     first = False
     """Whether the user is to be shown around before a model is loaded."""
+    problems: Sequence[str] = ()
+    """What of the settings is wrong and has its default."""
 
     def compose(self) -> ComposeResult:
         yield self.tab_bar
@@ -99,6 +103,7 @@ more, is also in the command palette.
         self.set_interval(_LOOK_AT_RAM, self._look_at_ram)
         self.prompt.take(self.conversation.typed)
         self.show_status()
+        self.tell_problems(self.problems)
         self.run_worker(self.open_the_rest(), group="open")
         if self.first:
             self.action_guide()
@@ -290,11 +295,29 @@ more, is also in the command palette.
         folders = dict.fromkeys((*self.settings.models_folder, str(folder)))
         self.set("models_folder", config.join_folders(folders))
 
-    def action_ram(self) -> None:
+    async def action_ram(self) -> None:
+        """Show what is in RAM: beside the chat where there is room, and else over it."""
         # Only now: what reads stacks brings llama.cpp along.
-        from tui.screens.ram import RamScreen  # noqa: PLC0415
+        from tui.screens.ram import RamPanel, RamScreen  # noqa: PLC0415
 
-        self.app.push_screen(RamScreen(self.engine, lambda: self.status.estimate))
+        if panels := self.query(RamPanel):
+            if not panels.first().has_focus:
+                self.set_focus(panels.first())
+                return
+            self.set_focus(self.prompt)
+            await panels.remove()
+            return
+        beside = self.app.size.width >= _BESIDE
+        panel = RamPanel(
+            self.engine,
+            lambda: self.status.estimate,
+            lambda: self.status.statistics,
+            beside=beside,
+        )
+        if beside:
+            await self.mount(panel)
+        else:
+            self.app.push_screen(RamScreen(panel))
 
     def load_model(self, model: InstalledModel | None = None) -> Worker[None]:
         """Load a model (None: that of the settings) in place of the one loaded before."""

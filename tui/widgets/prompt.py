@@ -29,9 +29,9 @@ class Prompt(TextArea):
     HELP = """\
 ## The prompt
 
-Enter sends; Alt+Enter or Ctrl+J begins another line, and so does Shift+Enter where the terminal
-tells it apart. In the first line, Up brings back what you said before. Type `/` for commands and
-`@` to attach a file. What is long and pasted is folded.
+Enter sends; Shift+Enter, Alt+Enter or Ctrl+J begins another line. Some terminals send Shift+Enter
+as Enter: use one of the others there. In the first line, Up brings back what you said before. Type
+`/` for commands and `@` to attach a file. What is long and pasted is folded.
 """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "send", "Send", show=False, id="prompt.send"),

@@ -68,13 +68,15 @@ class StatusBar(Widget):
                 figures.append(self._speed(last.generated_per_second))
             used = "?" if self.context_tokens is None else self.context_tokens
             figures.append(f"ctx {used}/{self.n_ctx}")
-            if last and (disk := last.streaming) and disk.read_ms:
+            if last and (disk := last.streaming) and (rate := disk_rate(last)):
                 waited = disk.wait_ms / (last.prompt_ms + last.generated_ms)
-                rate = disk.bytes_read / disk.read_ms / 1e3
                 figures.append(f"disk {rate:.0f} MB/s, waited {waited:.0%}")
         if self.ram is not None:
-            resident, cache = (round(n / 1e6) for n in (self.ram.resident, self.ram.page_cache))
-            figures.append(f"RAM {resident} MB, cache {cache} MB")
+            # As task managers count; /ram says what of it is only cache.
+            used = self.ram.resident + self.ram.page_cache
+            figures.append(
+                f"RAM {used / 1e9:.1f} GB" if used >= 1e9 else f"RAM {used / 1e6:.0f} MB"
+            )
         return figures
 
     def _speed(self, per_second: float, about: str = "") -> str:
@@ -92,3 +94,11 @@ class StatusBar(Widget):
 
 def _rate(per_second: float) -> str:
     return f"{per_second:.{1 if per_second < 100 else 0}f} tok/s"
+
+
+def disk_rate(last: Statistics | None) -> float | None:
+    """MB/s that were read on average for a reply; None: nothing was."""
+    if last is None or last.streaming is None or not last.streaming.bytes_read:
+        return None
+    milliseconds = last.prompt_ms + last.generated_ms
+    return last.streaming.bytes_read / milliseconds / 1e3 if milliseconds > 0 else None
