@@ -241,9 +241,7 @@ async def test_ctrl_c_stops_then_clears_then_asks(open_app: OpenApp) -> None:
 
 
 @pytest.mark.parametrize("key", ["ctrl+q", "f4", "ctrl+d"])
-async def test_a_private_chat_is_not_closed_without_a_question(
-    open_app: OpenApp, key: str
-) -> None:
+async def test_a_private_chat_is_not_closed_without_a_question(open_app: OpenApp, key: str) -> None:
     async with open_app(FakeEngine()) as user:
         await user.says("/private")
         await user.sees("written to the disk")

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import Any, ClassVar
@@ -29,7 +29,7 @@ from ondevice.engine import EngineLike
 from ondevice.engine.messages import URL_SCHEMES
 from ondevice.errors import OndeviceError
 from ondevice.terminal import printable
-from tui import garbage
+from tui import clipboard, garbage, textual_gaps, theme
 from tui.commands import COMMANDS
 from tui.learning import Learning
 from tui.messages import CommandGiven, ReplyEnded
@@ -45,11 +45,14 @@ _LEARN_EVERY = 10.0  # seconds
 _AWAY = 60.0  # seconds without any input
 _TWICE = 3.0  # seconds in which a key counts as pressed again
 
+textual_gaps.close()
+
 
 class OndeviceApp(App[None]):
     """Chat with ``engine``; conversations go to ``store``, from ``earlier`` on if there is one.
 
-    ``first``: the user is told what to know and asked for a model. The app closes the engine when
+    ``first``: the user is told what to know and asked for a model. ``problems``: what of the
+    settings is wrong and has its default. The app closes the engine when
     it ends.
     """
 
@@ -58,6 +61,7 @@ class OndeviceApp(App[None]):
     CSS_PATH = [  # noqa: RUF012  (textual's own declaration)
         "screens/chat.tcss",
         "screens/dialog.tcss",
+        "screens/models.tcss",
         "screens/linear.tcss",
         "screens/ram.tcss",
     ]
@@ -77,6 +81,7 @@ class OndeviceApp(App[None]):
         earlier: chats.Conversation | None = None,
         *,
         first: bool = False,
+        problems: Sequence[str] = (),
     ) -> None:
         # The terminal's own colours, so that with NO_COLOR none is sent at all, not even greys.
         super().__init__(ansi_color="NO_COLOR" in os.environ or None)
@@ -89,6 +94,7 @@ class OndeviceApp(App[None]):
         self._engine = SharedEngine(engine)
         self._store = store
         self._settings = settings
+        self._problems = problems
         self._learning = Learning(self._engine, store)
         self._input_at = time.monotonic()
         self._interrupted_at = -_TWICE
@@ -97,6 +103,11 @@ class OndeviceApp(App[None]):
         self._earlier = earlier
         self._first = first
         self._chat: ChatScreen | None = None
+
+    def copy_to_clipboard(self, text: str, what: str = "") -> None:
+        """Copy, and say that ``what`` is copied, if that is given."""
+        super().copy_to_clipboard(text)
+        self.run_worker(clipboard.hand_over(self, text, what))
 
     def get_driver_class(self) -> type[Driver]:
         if os.name != "posix" or constants.DRIVER:
@@ -108,6 +119,7 @@ class OndeviceApp(App[None]):
     def get_default_screen(self) -> ChatScreen:
         self._chat = ChatScreen(self._engine, self._store, self._settings, self._earlier)
         self._chat.first = self._first
+        self._chat.problems = self._problems
         return self._chat
 
     @property
@@ -118,12 +130,17 @@ class OndeviceApp(App[None]):
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         """All that can be done on the screen, by whatever key or word."""
-        yield from (c for c in super().get_system_commands(screen) if c.title != "Keys")
+        yield from (c for c in super().get_system_commands(screen) if c.title == "Theme")
         if isinstance(screen, ChatScreen):
+            keys = {
+                active.binding.action: self.get_key_display(active.binding)
+                for active in reversed(screen.active_bindings.values())
+            }
             for command in COMMANDS:
                 given = partial(screen.obey, CommandGiven(command.name, ""))
                 spelled = f"/{command.name} {command.argument}".strip()
-                yield SystemCommand(command.help, spelled, given)
+                title = f"{spelled}  {command.help}"
+                yield SystemCommand(title, keys.get(command.action, ""), given)
             return
         for active in screen.active_bindings.values():
             binding = active.binding
@@ -235,6 +252,7 @@ class OndeviceApp(App[None]):
         super().exit(result, return_code, message)
 
     def on_mount(self) -> None:
+        self.theme = theme.shown(self, self._settings.app.theme)
         asyncio.get_running_loop().set_exception_handler(self._look_at_loop)
         self.theme_changed_signal.subscribe(self, self._keep_theme)
         self._at_end.enter_context(garbage.taken_away(asyncio.get_running_loop()))
@@ -245,12 +263,12 @@ class OndeviceApp(App[None]):
             self._input_at = time.monotonic()
         await super().on_event(event)
 
-    def _keep_theme(self, theme: Theme) -> None:
+    def _keep_theme(self, chosen: Theme) -> None:
         chat = self.screen_stack[0]
         if not isinstance(chat, ChatScreen) or self.no_color:
             return
-        if chat.settings.app.theme != theme.name:  # or it comes from there
-            chat.set("app.theme", theme.name)
+        if theme.shown(self, chat.settings.app.theme) != chosen.name:  # or it comes from there
+            chat.set("app.theme", chosen.name)
 
     @on(ReplyEnded)
     def _begin_title(self, message: ReplyEnded) -> None:

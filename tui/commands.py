@@ -26,27 +26,27 @@ COMMANDS = (
     Command("archive", "archive", "Take this chat out of the list, or bring it back"),
     Command("delete", "delete", "Delete this chat for good"),
     Command("edit", "edit", "Edit your last message and send it again"),
-    Command("again", "regenerate", "Have another reply"),
-    Command("continue", "go_on", "Let a reply that was cut short go on"),
+    Command("again", "regenerate", "Get another reply"),
+    Command("continue", "go_on", "Continue a reply that was cut short"),
     Command("copy", "copy", "Copy the last message"),
     Command("code", "copy_code", "Copy the last block of code"),
     Command("quote", "quote", "Quote the last message"),
-    Command("stop", "stop", "End the reply under way"),
+    Command("stop", "stop", "Stop the reply"),
     Command("remember", "remember", "Remember a note", "TEXT"),
     Command("forget", "memory", "Find memories and forget them for good", "[WORDS]"),
     Command("memory", "memory", "See what is remembered", "[WORDS]"),
     Command("used", "used", "See which memories the last reply used, and why"),
-    Command("pause", "pause", "Remember and recall nothing for now, or do so again"),
-    Command("private", "private", "Begin a chat that is written nowhere"),
-    Command("models", "models", "Choose, fetch and load a model"),
+    Command("pause", "pause", "Keep this chat and new ones out of the memory, or no longer"),
+    Command("private", "private", "Begin a chat of which nothing is kept"),
+    Command("models", "models", "Choose, download and load a model"),
     Command("ram", "ram", "See what is in RAM, and change how much may be"),
     Command("export", "export", "Write this chat to a Markdown or JSON file", "FILE"),
-    Command("import", "import", "Read chats from a JSON file", "FILE"),
+    Command("import", "import", "Read chats from an export, or undo that", "FILE|undo"),
     Command("persona", "persona", "Begin a chat with another system prompt", "[NAME]"),
     Command("settings", "settings", "Settings, personas, keys and themes", "[WORDS]"),
     Command("set", "set", "Change a setting, or see them all", "[KEY [VALUE]]"),
     Command("guide", "guide", "Show the first steps again"),
-    Command("help", "app.help", "Say what can be done here"),
+    Command("help", "app.help", "Show what can be done here"),
     Command("quit", "quit", "Leave"),
 )
 
@@ -59,8 +59,14 @@ def given(text: str) -> tuple[str, str] | None:
     return (match[1], (match[2] or "").strip()) if match else None
 
 
+def beginning(name: str) -> list[Command]:
+    """The commands that begin so; the one of this very name comes first."""
+    found = [command for command in COMMANDS if command.name.startswith(name)]
+    return sorted(found, key=lambda command: command.name != name)
+
+
 def find(name: str) -> Command | None:
     """The command of this name, or the only one that begins so."""
-    exact = [command for command in COMMANDS if command.name == name]
-    found = exact or [command for command in COMMANDS if command.name.startswith(name)]
-    return found[0] if len(found) == 1 else None
+    found = beginning(name)
+    exact = bool(found) and found[0].name == name
+    return found[0] if exact or len(found) == 1 else None

@@ -15,6 +15,8 @@ from textual.app import App
 from textual.drivers import linux_driver
 from textual.drivers.linux_driver import LinuxDriver
 
+from tui import textual_gaps
+
 # Textual takes what no UTF-8 is, such as a byte of Latin-1 that was pasted, for the end of the app.
 setattr(  # noqa: B010 - it is imported there, not made there
     linux_driver,
@@ -45,6 +47,7 @@ class TerminalDriver(LinuxDriver):
 
     def start_application_mode(self) -> None:
         super().start_application_mode()  # type: ignore[no-untyped-call]
+        self.write(textual_gaps.TELL_KEYS_APART)
         loop = asyncio.get_running_loop()
         for number in _SIGNALS:
             loop.add_signal_handler(number, self._leave, number)
@@ -54,10 +57,6 @@ class TerminalDriver(LinuxDriver):
         if not self._started:  # and not come back
             self._started = True
             self._app.set_interval(_LOOK_EVERY, self._look)
-
-    def stop_application_mode(self) -> None:
-        self.write(_TITLE_AS_IT_WAS)
-        super().stop_application_mode()
 
     @property
     def has_shell(self) -> bool:
@@ -75,6 +74,10 @@ class TerminalDriver(LinuxDriver):
             self._app.refresh(layout=True)
         elif self._leaving is None and os.isatty(self.fileno):  # stopped by others
             self._app.call_later(self._app.refresh, layout=True)
+
+    def stop_application_mode(self) -> None:
+        self.write(textual_gaps.NO_LONGER + _TITLE_AS_IT_WAS)
+        super().stop_application_mode()
 
     def run_input_thread(self) -> None:
         while not self.exit_event.is_set():

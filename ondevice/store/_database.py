@@ -99,7 +99,8 @@ class Database:
 
         A backup that another key opens is made anew.
         """
-        _beside.remove_leftovers(self.path, self.backup_file)
+        mode = self._connection.execute("PRAGMA journal_mode").fetchone()[0]
+        _beside.remove_leftovers(self.path, self.backup_file, has_wal=mode == "wal")
         if not self.backup_file.is_file():
             return
         _beside.make_private(self.backup_file)
@@ -189,6 +190,22 @@ class Database:
                 raise StoreError(f"The store {self.path} could not be read: {error}.") from error
             except UnicodeEncodeError as error:
                 raise _no_unicode() from error
+
+    def changes(self) -> int | None:
+        """A number that is another one once another program has written; None: busy, ask later.
+
+        Never waits, and costs some millionths of a second.
+        """
+        if not self._lock.acquire(blocking=False):
+            return None
+        try:
+            with self._patience(0):
+                number: int = self._connection.execute("PRAGMA data_version").fetchone()[0]
+                return number
+        except Fault:
+            return None
+        finally:
+            self._lock.release()
 
     @property
     def encrypted(self) -> bool:

@@ -2,96 +2,207 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+import time
+from typing import TYPE_CHECKING, Any, cast
 
-from markdown_it import MarkdownIt
+from textual import on
 
-from tui import clipboard
+from ondevice.chats import Message
+from ondevice.errors import OndeviceError
+from tui.markdown.code import Code
+from tui.markdown.layout import Block
 from tui.screens.chat_base import ChatBase
 from tui.widgets.message import MessageView
 from tui.widgets.reply import Reply
-from tui.widgets.user_message import UserMessage
+from tui.widgets.reply_text import ReplyText
 
-_View = TypeVar("_View", bound=MessageView)
+if TYPE_CHECKING:
+    from tui.app import OndeviceApp
+
+_OF_MESSAGE = ("copy", "copy_code", "quote", "edit", "regenerate", "used", "go_on")
+_ONE_WORD = 1.0  # seconds between two letters of it
 
 
 class ChatTurns(ChatBase):
     """The message meant is the one that is pointed at, or else the last one."""
 
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self._letter = ""
+        """The one that has just led to another match; it may be the beginning of a word."""
+        self._letter_at = 0.0
+        self.code_shift = 0
+        """Of lines of code that are cut, so many columns are to the left of what is shown."""
+        self._copied: Code | None = None
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        if action in ("find_next", "pick"):
+            return self.conversation.finding
+        if action in _OF_MESSAGE and self.conversation.finding:  # what is typed is for the prompt
+            return not isinstance(self.focused, MessageView)
+        if action == "version":
+            return len(parameters) > 1 or self._version(int(str(parameters[0]))) is not None
+        return super().check_action(action, parameters)
+
     def action_point(self, direction: int) -> None:
         """Point at the message before or after; past the last one is the prompt."""
-        views = self.conversation.views
-        pointed_at = next((view for view in views if view.has_focus_within), None)
-        place = views.index(pointed_at) + direction if pointed_at else len(views) - 1
-        if (pointed_at or direction < 0) and place < len(views):
-            view = views[max(0, place)]
-            self.set_focus(view, scroll_visible=False)
-            self.conversation.scroll_to_widget(view, animate=False)
-        else:
+        conversation = self.conversation
+        conversation.end_find()
+        pointed_at = conversation.in_focus
+        ids = [message.id for message in conversation.messages]
+        view = pointed_at or conversation.last_in_view
+        if view is None or view.id_in_store not in ids or (not pointed_at and direction > 0):
             self.set_focus(self.prompt)
-            self.conversation.anchor()
+            conversation.to_end()
+            return
+        place = ids.index(view.id_in_store) + (direction if pointed_at else 0)
+        if place == len(ids):
+            self.set_focus(self.prompt)
+            conversation.to_end()
+        else:
+            conversation.point(ids[max(0, place)])
+
+    def action_edge(self, direction: int) -> None:
+        """Go to the beginning (-1) or the end (1) of the chat."""
+        if direction < 0:
+            self.conversation.to_start()
+        else:
+            self.conversation.to_end()
+
+    def action_type(self, character: str) -> None:
+        """The user types, but not in the prompt."""
+        if time.monotonic() - self._letter_at < _ONE_WORD:
+            character = self._letter + character
+        self._letter_at = 0.0
+        self.conversation.end_find()
+        self.set_focus(self.prompt)
+        self.prompt.insert(character)
+
+    def action_find_next(self, direction: int) -> None:
+        """Go to the next match (1) or the one before (-1)."""
+        self._letter, self._letter_at = "n" if direction > 0 else "N", time.monotonic()
+        self.conversation.find_next(direction)
+
+    def action_pick(self) -> None:
+        """Have the keys of the message that was found."""
+        self.conversation.end_find()
+        self.refresh_bindings()
 
     def action_edit(self) -> None:
-        view = self._meant(UserMessage)
-        if view and view.message:
-            self.prompt.revise(view.message)
+        if message := self._meant("user"):
+            self.prompt.revise(message)
 
     def action_regenerate(self) -> None:
-        if not self.is_busy() and (view := self._meant(MessageView)):
+        if not self.is_busy() and (message := self._meant()):
             self.set_focus(self.prompt)
-            self.conversation.regenerate(view)
+            self.conversation.regenerate(message)
 
     def action_go_on(self) -> None:
-        if not self.is_busy() and (view := self._meant(MessageView)):
-            if view is not self.conversation.views[-1]:
+        if not self.is_busy() and (message := self._meant()):
+            if message is not self.conversation.messages[-1]:
                 self.notify("Only the last reply can go on.")
                 return
             self.set_focus(self.prompt)
-            self.conversation.go_on(view)
+            self.conversation.go_on(message)
 
-    async def action_version(self, direction: int) -> None:
-        """Switch to the branch of an earlier or later version of the message."""
-        view = self._meant(MessageView)
-        if view and view.message and not self.is_busy():
-            versions = view.message.versions
-            place = versions.index(view.message.id) + direction
-            if 0 <= place < len(versions):
-                await self.conversation.show_version(versions[place])
+    async def action_version(self, direction: int, either: bool = False) -> None:
+        """Switch to the branch of an earlier or later version of the message.
+
+        ``either``: the other way where there is none.
+        """
+        version = self._version(direction)
+        if version is None and either:
+            version = self._version(-direction)
+        if version is not None and not self.is_busy():
+            try:
+                await self.conversation.show_version(version)
+            except OndeviceError as error:
+                self.notify(str(error), severity="error")
+
+    def _version(self, direction: int) -> int | None:
+        """The version of the message before or after the one that is shown."""
+        if (message := self._meant()) is None:
+            return None
+        place = message.versions.index(message.id) + direction
+        return message.versions[place] if 0 <= place < len(message.versions) else None
 
     def action_copy(self) -> None:
         selected = self.get_selected_text()
         if selected:
             self._copy(selected, "The selected text")
-        elif (view := self._meant(MessageView)) and view.message:
-            self._copy(view.message.content, "The message")
+        elif message := self._meant():
+            self._copy(message.content, "The message")
 
     def action_copy_code(self) -> None:
-        view = self._meant(Reply)
-        blocks = _code_blocks(view.message.content) if view and view.message else []
-        if not blocks:
+        """Copy the block of code that is in view; again: the one before."""
+        found = [(text, block) for text in self._replies() for block in text.blocks]
+        if not found:
             self.notify("There is no block of code in the reply.")
             return
-        # Pressed again, it takes the block before.
-        place = blocks.index(self.app.clipboard) if self.app.clipboard in blocks else 0
-        self._copy(blocks[place - 1], f"Block {(place - 1) % len(blocks) + 1} of {len(blocks)}")
+        codes = [block.code for _, block in found]
+        if self._copied in codes and self._copied and self.app.clipboard == self._copied.text:
+            place = codes.index(self._copied) - 1
+        else:
+            place = max(range(len(found)), key=lambda place: (*self._in_view(*found[place]), place))
+        self._copy_code(codes[place], f"Block {place % len(codes) + 1} of {len(codes)}")
+
+    @on(ReplyText.CopyWanted)
+    def _copy_clicked(self, wanted: ReplyText.CopyWanted) -> None:
+        self._copy_code(wanted.code, "The block")
+
+    def _copy_code(self, code: Code, which: str) -> None:
+        self._copied = code
+        lines = len(code.lines)
+        what = f"{code.language or 'text'}, {lines} {'line' if lines == 1 else 'lines'}"
+        self._copy(code.text, f"{which} ({what})")
+
+    def _replies(self) -> list[ReplyText]:
+        """The texts of the reply that is pointed at, or else of all that are mounted."""
+        view = self.conversation.in_focus
+        views = [view] if isinstance(view, Reply) else self.conversation.views
+        return [text for view in views for text in view.texts if isinstance(text, ReplyText)]
+
+    def _in_view(self, text: ReplyText, block: Block) -> tuple[bool, int]:
+        """Whether a block of code is on the screen, and else how much; below 0: how far from it."""
+        view = self.conversation.region
+        first = max(view.y, text.region.y + block.first)
+        last = min(view.bottom, text.region.y + block.last)
+        whole = last - first == block.last - block.first
+        return whole, 0 if whole else last - first
+
+    def action_wrap_code(self) -> None:
+        """Break long lines of code, or cut them at the edge."""
+        self.code_shift = 0
+        self.toggle_class("-cut-code")
+        self._look_again()
+
+    def action_shift_code(self, columns: int) -> None:
+        """Show what is farther right, or farther left, of lines of code that are cut."""
+        if self.has_class("-cut-code"):
+            codes = [block.code for text in self._replies() for block in text.blocks]
+            longest = max((len(line) for code in codes for line in code.lines), default=0)
+            self.code_shift = max(0, min(self.code_shift + columns, longest - 1))
+            self._look_again()
+
+    def _look_again(self) -> None:
+        for text in self.query(ReplyText):
+            text.look_again()
 
     def action_quote(self) -> None:
         selected = self.get_selected_text()
         if selected:
             self.prompt.quote(selected)
-        elif (view := self._meant(MessageView)) and view.message:
-            self.prompt.quote(view.message.content)
+        elif message := self._meant():
+            self.prompt.quote(message.content)
 
     def _copy(self, text: str, what: str) -> None:
-        clipboard.copy(self.app, text)
-        self.notify(f"{what} is in the clipboard.")
+        cast("OndeviceApp", self.app).copy_to_clipboard(text, what)
 
-    def _meant(self, kind: type[_View]) -> _View | None:
-        views = [view for view in self.conversation.views if isinstance(view, kind)]
-        pointed_at = next((view for view in views if view.has_focus_within), None)
-        return pointed_at or (views[-1] if views else None)
+    def _meant(self, role: str = "") -> Message | None:
+        """The message that is pointed at, or else the last one, of that role if one is given."""
+        view = self.conversation.in_focus
+        if view and view.message and role in ("", view.message.role):
+            return view.message
+        messages = reversed(self.conversation.messages)
+        return next((m for m in messages if role in ("", m.role)), None)
 
-
-def _code_blocks(text: str) -> list[str]:
-    tokens = MarkdownIt("gfm-like").parse(text)
-    return [token.content for token in tokens if token.type in ("fence", "code_block")]

@@ -6,7 +6,7 @@ import asyncio
 from abc import abstractmethod
 from typing import ClassVar, Generic, TypeVar
 
-from textual import work
+from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
@@ -23,11 +23,16 @@ _Result = TypeVar("_Result")
 
 
 class Finder(Modal[_Result], Generic[_Item, _Result]):
-    """The keys go to the line, up and down to the list."""
+    """The keys go to the line, those that move up and down to the list."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("down", "move(1)", show=False, id="finder.down", priority=True),
         Binding("up", "move(-1)", show=False, id="finder.up", priority=True),
+        Binding("pagedown", "list('page_down')", show=False, priority=True),
+        Binding("pageup", "list('page_up')", show=False, priority=True),
+        # In the line, Ctrl+A and Ctrl+E do what these two do elsewhere.
+        Binding("home", "list('first')", show=False, priority=True),
+        Binding("end", "list('last')", show=False, priority=True),
     ]
 
     def __init__(self, title: str, keys: str, words: str) -> None:
@@ -69,6 +74,15 @@ class Finder(Modal[_Result], Generic[_Item, _Result]):
     def choose(self, item: _Item) -> object:
         """The user has pressed Enter on it."""
 
+    def is_heading(self, item: _Item) -> bool:
+        """Whether it is only the name of those below it."""
+        return False
+
+    @property
+    def words(self) -> str:
+        """What has been typed."""
+        return self._words
+
     @property
     def pointed_at(self) -> _Item | None:
         """The highlighted item."""
@@ -93,12 +107,21 @@ class Finder(Modal[_Result], Generic[_Item, _Result]):
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
         self.choose(self._items[event.option_index])
 
+    @on(OptionList.OptionHighlighted)
+    def _show_heading(self, event: OptionList.OptionHighlighted) -> None:
+        if all(map(self.is_heading, self._items[: event.option_index])):
+            event.option_list.scroll_home(animate=False)  # the heading is to be seen with it
+
     def action_move(self, direction: int) -> None:
         options = self.query_one(OptionList)
         if direction > 0:
             options.action_cursor_down()
         else:
             options.action_cursor_up()
+
+    def action_list(self, movement: str) -> None:
+        """Move in the list as it does when it has the focus."""
+        getattr(self.query_one(OptionList), f"action_{movement}")()
 
     @work(exclusive=True, group="look")
     async def _look(self, pointed_at: _Item | None) -> None:
@@ -112,8 +135,12 @@ class Finder(Modal[_Result], Generic[_Item, _Result]):
             key = self.key(pointed_at)
             place = keys.index(key) if key in keys else self._items.index(pointed_at)
         self._items = items
-        options.set_options(Option(self.line(item)) for item in items)
+        options.set_options(
+            Option(self.line(item), disabled=self.is_heading(item)) for item in items
+        )
         if items:
-            options.highlighted = min(place, len(items) - 1)
+            after = range(min(place, len(items) - 1), len(items))
+            there = [*after, *reversed(range(after.start))]
+            options.highlighted = next((n for n in there if not self.is_heading(items[n])), None)
         else:
             options.add_option(Option(self.nothing(self._words), disabled=True))

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from textual.content import Content
+from textual.widget import Widget
 from textual.widgets import OptionList
 from textual.widgets.option_list import Option
 
 from ondevice.terminal import printable
 from tui import attachments, commands
 
-_SHOWN = 8
+_SHOWN = 50  # files
+_MOST = 10  # lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +27,8 @@ class Completion:
     """What to put there instead."""
     label: str
     help: str = ""
+    by_tab: bool = False
+    """Whether Enter sends what is typed, unless it was pointed at."""
 
 
 class Completions(OptionList, can_focus=False):
@@ -32,6 +39,23 @@ class Completions(OptionList, can_focus=False):
         self.display = False
         self._before = ""
         self._choices: list[Completion] = []
+
+    def on_mount(self) -> None:
+        self.screen.screen_layout_refresh_signal.subscribe(self, lambda _: self._fit())
+
+    def _fit(self) -> None:
+        """Leave room for the others, for the prompt above all, and a line of the conversation."""
+        assert self.parent is not None
+        others = [
+            child.outer_size.height + child.styles.margin.height
+            for child in self.parent.children
+            if isinstance(child, Widget)
+            and child is not self
+            and child.display
+            and not (child.styles.height and child.styles.height.is_fraction)
+        ]
+        room = self.screen.size.height - sum(others) - 1
+        self.styles.max_height = max(1, min(_MOST, room))
 
     def look_at(self, before: str) -> None:
         """Offer what fits the text before the cursor; nothing for an empty one."""
@@ -46,12 +70,22 @@ class Completions(OptionList, can_focus=False):
         )
         self.highlighted = 0 if self._choices else None
 
+    def page(self, direction: int) -> None:
+        """Move by as many as are seen at once."""
+        self._move_page(1 if direction > 0 else -1)
+
     @property
     def chosen(self) -> Completion | None:
         """The one that is highlighted, if any is to be seen."""
         if not self.display or self.highlighted is None:
             return None
         return self._choices[self.highlighted]
+
+    @property
+    def by_enter(self) -> bool:
+        """Whether Enter takes the one that is highlighted."""
+        chosen = self.chosen
+        return chosen is not None and not (chosen.by_tab and self.highlighted == 0)
 
 
 def _completions(before: str) -> list[Completion]:
@@ -63,8 +97,14 @@ def _completions(before: str) -> list[Completion]:
                 f"/{command.name} {command.argument}".strip(),
                 command.help,
             )
-            for command in commands.COMMANDS
-            if command.name.startswith(before[1:])
+            for command in commands.beginning(before[1:])
+        ]
+    if found := re.fullmatch(r"/(import|export) +(.*)", before):
+        typed = found[2]
+        return [
+            Completion(typed, path, path, by_tab=found[1] == "export" or _is_there(typed))
+            for path in attachments.files(typed, _SHOWN)
+            if path != typed
         ]
     typed = attachments.mention(before)
     if typed is None:
@@ -78,3 +118,9 @@ def _completions(before: str) -> list[Completion]:
         for path in attachments.files(typed, _SHOWN)
         if path != typed
     ]
+
+
+def _is_there(typed: str) -> bool:
+    with suppress(OSError, ValueError, RuntimeError):  # no name for a file; no such user
+        return Path(typed).expanduser().exists()
+    return False

@@ -13,6 +13,7 @@ from ondevice.chats import Message
 from ondevice.errors import OndeviceError
 from ondevice.terminal import printable
 from tui import attachments, commands
+from tui.attachments import whole_name
 from tui.messages import CommandGiven, Submitted
 from tui.typed import Typed
 from tui.widgets.completions import Completion, Completions
@@ -28,16 +29,21 @@ class Prompt(TextArea):
     HELP = """\
 ## The prompt
 
-Enter sends; Shift+Enter or Ctrl+J begins another line. In the first line, Up brings back what you
-said before. Ctrl+_ undoes, and Ctrl+D in an empty prompt leaves. Type `/` for commands and `@` to
-attach a file. What is long and pasted is folded.
+Enter sends; Shift+Enter, Alt+Enter or Ctrl+J begins another line. Some terminals send Shift+Enter
+as Enter: use one of the others there. In the first line, Up brings back what you said before.
+Ctrl+_ undoes, and Ctrl+D in an empty prompt leaves. Type `/` for commands and `@` to attach a
+file. What is long and pasted is folded.
 """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "send", "Send", show=False, id="prompt.send"),
-        Binding("ctrl+j,shift+enter", "newline", "New line", show=False, id="prompt.newline"),
+        Binding(
+            "alt+enter,ctrl+j,shift+enter", "newline", "New line", show=False, id="prompt.newline"
+        ),
         Binding("tab", "complete", "Complete", show=False, id="prompt.complete"),
         Binding("up", "up", "Earlier", show=False, id="prompt.up"),
         Binding("down", "down", "Later", show=False, id="prompt.down"),
+        Binding("home", "home", show=False),
+        Binding("end", "end", show=False),
         Binding("escape", "leave", "Never mind", show=False, id="prompt.leave"),
         Binding("ctrl+d", "delete_or_quit", show=False, id="prompt.quit"),
         Binding("ctrl+underscore,alt+z,super+z", "undo", "Undo", show=False, id="prompt.undo"),
@@ -134,7 +140,7 @@ attach a file. What is long and pasted is folded.
     def action_send(self) -> None:
         text = self.text.strip()
         chosen = self._completion()
-        if chosen and chosen.text.strip() != text:
+        if chosen and self.completions.by_enter and chosen.text.strip() != text:
             self.action_complete()
         elif text and (command := commands.given(text)):
             self.clear()
@@ -145,14 +151,20 @@ attach a file. What is long and pasted is folded.
 
     def _submit(self, text: str) -> None:
         try:
-            going = [*attachments.attached(text), *self._pastes.attached(text)]
+            kept = self._revised.attachments if self._revised else ()
+            names_kept = [whole_name(attachment.name) for attachment in kept]
+            going = [*attachments.attached(text), *self._pastes.attached(text, names_kept)]
         except OndeviceError as error:
             self.notify(str(error), severity="error")
             return
         replaced = self._revised
         if replaced:
             names = {attachment.name for attachment in going}
-            going += [a for a in replaced.attachments if a.name in text and a.name not in names]
+            going += [
+                one
+                for one, name in zip(kept, names_kept, strict=True)
+                if name in text and name not in names
+            ]
         self._history.add(text)
         self._revised, self.text, self._beneath = None, self._beneath, ""
         self._show_what()
@@ -187,6 +199,18 @@ attach a file. What is long and pasted is folded.
         else:
             self.action_cursor_down()
 
+    def action_home(self) -> None:
+        if self._completion():
+            self.completions.action_first()
+        else:
+            self.action_cursor_line_start()
+
+    def action_end(self) -> None:
+        if self._completion():
+            self.completions.action_last()
+        else:
+            self.action_cursor_line_end()
+
     def action_leave(self) -> None:
         if self._completion():
             self._declined = self.text
@@ -211,6 +235,9 @@ attach a file. What is long and pasted is folded.
             self.move_cursor(self.document.end)
 
     # ------------------------------------------------------------------ events
+
+    def on_resize(self) -> None:
+        self.call_after_refresh(self.scroll_cursor_visible)
 
     def on_text_area_changed(self) -> None:
         self._completion()
