@@ -26,6 +26,17 @@ class Governor:
     _since: float | None = None  # seconds, of the same clock as ``now``: room for a step since then
     _lowest: int = 0  # the least room since then
 
+    @property
+    def waits(self) -> bool:
+        """Whether there has been room for more, but not for long enough yet."""
+        return self._since is not None
+
+    def indifferent(self, room: int) -> int:
+        """Bytes by which ``room`` may change without another decision."""
+        less = room - self.budget + WAVERING if self.budget > self.least else room
+        more = min(self.budget + 2 * _GRAIN, self.most) - room if self.budget < self.most else less
+        return max(0, min(less, more))
+
     def decide(self, room: int, now: float) -> int:
         """The budget, given that there is ``room`` bytes for weights ``now`` (seconds)."""
         room = max(self.least, min(room, self.most))
