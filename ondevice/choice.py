@@ -56,11 +56,11 @@ def choose(settings: Settings, name: str | None = None) -> Choice:
 
 
 def _best(settings: Settings, ram: AvailableRam) -> tuple[InstalledModel, str]:
-    there = [model for model in models.installed() if not model.missing]
+    there = [model for model in models.installed(settings.folders) if not model.missing]
     if not there:
         return models.find(FIRST), ""  # which says how to get it
     if len(there) == 1:
-        if runnable.read(there[0].path).chat_template is None:
+        if runnable.read(there[0].path).is_base:
             raise _none_chats(there[0])
         return there[0], ""
     plans: dict[Path, Plan] = {}
@@ -69,7 +69,7 @@ def _best(settings: Settings, ram: AvailableRam) -> tuple[InstalledModel, str]:
     for model in there:
         try:
             file = runnable.read(model.path)
-            if file.chat_template is None:
+            if file.is_base:
                 continue
             with runnable.blamed(model.path):
                 least[planner.least_ram(file, settings.ctx, settings.kv_type)] = file
@@ -93,10 +93,12 @@ def _best(settings: Settings, ram: AvailableRam) -> tuple[InstalledModel, str]:
 
 
 def _none_chats(model: InstalledModel) -> ModelNotFound:
+    has_template = runnable.read(model.path).chat_template is not None
+    what = "is a base model" if has_template else "has no chat template"
     return ModelNotFound(
-        f"No model on disk is made to chat: {model.name} has no chat template and may go on with "
+        f"No model on disk is made to chat: {model.name} {what} and may go on with "
         f"your text in place of an answer. Name it with -m {model.name} to use it all the same, or "
-        f"fetch another with 'ondevice models pull {FIRST}'."
+        f"download another with 'ondevice models pull {FIRST}'."
     )
 
 

@@ -15,7 +15,7 @@ from ondevice import paths
 from ondevice.checking import explain
 from ondevice.engine.messages import ContextTokens, KVType, Load, Preference, Sampling, Threads
 from ondevice.errors import ConfigError, UsageError
-from ondevice.models import InstalledModel, find
+from ondevice.models import InstalledModel, find, looks_like_path, typed_path
 from ondevice.ram.available import parse_size
 
 AUTO = "auto"  # as the name of a model: the one that suits this machine best
@@ -57,6 +57,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     system: str = "You are a helpful assistant."  # the system prompt; empty: none
     persona: str | None = None  # one of ``personas``, whose prompt stands in for ``system``
     ctx: ContextTokens | None = None  # tokens; None: at most 4096, what fits well
+    models_folder: str | tuple[str, ...] = ()  # where more models are: a folder or several
     kv_type: KVType | None = None  # of the KV cache; None: f16 unless room is short
     prefer: Preference = "balanced"  # when not everything can be had: speed, quality, or both
     threads: Threads | None = None  # None: the physical cores
@@ -69,6 +70,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     def __post_init__(self) -> None:
         """Raises :class:`UsageError` for a ``ram`` that is no size, and an unknown ``persona``."""
+        if isinstance(self.models_folder, str):
+            folders = split_folders(self.models_folder)
+            msgspec.structs.force_setattr(self, "models_folder", folders)
         if self.ram is not None:
             try:
                 parse_size(self.ram)
@@ -77,6 +81,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         if self.persona is not None and self.persona not in self.personas:
             known = ", ".join(self.personas) or "none yet"
             raise UsageError(f"There is no persona {self.persona}. There are: {known}.")
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """Where models are looked for beside the usual places."""
+        assert not isinstance(self.models_folder, str)
+        return tuple(Path(os.path.abspath(typed_path(each))) for each in self.models_folder)  # noqa: PTH100 - a link stays one
 
     @property
     def system_prompt(self) -> str:
@@ -101,6 +111,21 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def drafter(self) -> Path | None:
         """The file of the drafter that is named. Raises :class:`ModelNotFound`."""
         return None if self.draft in (None, "none") else find(self.draft).path
+
+
+def split_folders(text: str) -> tuple[str, ...]:
+    """The folders in a line: one, or several as in ``PATH``, with ``:`` (or ``;``) in between."""
+    text = text.strip()
+    if text.startswith("file:") or typed_path(text).is_dir():
+        return (_from_anywhere(text),)
+    separator = ";" if os.name == "nt" or ";" in text else ":"
+    each = [part.strip() for part in text.split(separator)]
+    return tuple(map(_from_anywhere, filter(None, each)))
+
+
+def _from_anywhere(folder: str) -> str:
+    """As it was typed, unless that only holds in the folder where it was typed."""
+    return folder if looks_like_path(folder) and folder[0] != "." else str(Path(folder).absolute())
 
 
 def load(path: Path | None = None) -> Settings:

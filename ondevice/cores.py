@@ -1,9 +1,11 @@
-"""How many cores this process may use: of the machine, or of the container around it."""
+"""The cores this process may use, of the machine or its container, and who else wants them."""
 
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 
@@ -54,3 +56,26 @@ def _v1(folder: Path) -> float | None:
         return granted / int((folder / "cpu.cfs_period_us").read_text()) if granted > 0 else None
     except (OSError, ValueError, ZeroDivisionError):
         return None
+
+
+class ThreadTimes(NamedTuple):
+    """Of all threads of a process, in nanoseconds; 0 where the system does not tell."""
+
+    ran: int
+    waited: int  # for a core
+
+    @classmethod
+    def now(cls, pid: int | None = None) -> ThreadTimes:
+        """Of the process with this id; None: of this one."""
+        ran = waited = 0
+        for file in Path(f"/proc/{pid or 'self'}/task").glob("*/schedstat"):
+            with suppress(OSError):  # a thread that has ended
+                times = file.read_bytes().split()
+                ran += int(times[0])
+                waited += int(times[1])
+        return cls(ran, waited)
+
+    def waited_share(self, before: ThreadTimes) -> float:
+        """Of the time since ``before`` in which threads wanted a core, what they waited for one."""
+        ran, waited = self.ran - before.ran, self.waited - before.waited
+        return waited / max(1, ran + waited)

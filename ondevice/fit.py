@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
-import re
+import dataclasses
 from collections.abc import Iterable
+from datetime import datetime
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 from msgspec.structs import replace
 
+from ondevice import models
 from ondevice.config import Settings
 from ondevice.errors import MemoryShortError, ModelFileError
 from ondevice.models import InstalledModel, Recipe
-from ondevice.ram import available, planner
+from ondevice.ram import available, planner, replies
 from ondevice.ram.available import AvailableRam, parse_size
 from ondevice.ram.instead import BESIDE_WEIGHTS, instead
 from ondevice.ram.planner import Plan
-from ondevice.ram.speeds import Speeds
+from ondevice.ram.quality import effective_params, quality_of
+from ondevice.ram.speeds import USUAL, Speeds
 from ondevice.weights import runnable
 from ondevice.weights.gguf import GGUFFile
 
 _READING = 8.0  # tokens a second
+
+#: Where a speed is from: replies of this model, the measured speeds of this machine (on a "busy"
+#: one: for a while), or a guess.
+SpeedFrom = Literal["replies", "machine", "busy", "estimate"]
 
 
 class Fit(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,8 +42,12 @@ class Fit(msgspec.Struct, frozen=True, kw_only=True):
     peak_bytes: int = 0
     streamed_bytes: int = 0  # of its weights, not in RAM
     tokens_per_second: float = 0.0  # of what is not on disk, a rough estimate; 0: it does not run
-    quality: float = 0.0  # of 1: what is left of the unquantized model's
-    effective_params: float = 0.0  # of a dense, unquantized model that is about as good
+    #: The quality: parameters of a dense, unquantized model that is about as good.
+    effective_params: float = 0.0
+    quantization_loss: float = 0.0  # of 1, in that: what quantizing the model has cost
+    speed_from: SpeedFrom = "estimate"
+    speed_at: float = 0.0  # seconds since 1970: when that was measured
+    is_base: bool = False  # goes on with a text, and was not made to chat
 
 
 def usable_ram(settings: Settings) -> AvailableRam:
@@ -59,7 +71,7 @@ def plan_file(
 ) -> Plan:
     """As :func:`plan_of`, for a file that was read; ``drafter`` may be used."""
     with runnable.blamed(file.path):
-        return planner.plan(
+        chosen = planner.plan(
             file,
             ram,
             speeds,
@@ -69,11 +81,60 @@ def plan_file(
             preference=settings.prefer,
             instead=partial(instead, ram),
         )
+    seen = replies.of(_held(chosen, settings))
+    return dataclasses.replace(chosen, tokens_per_second=seen.per_second) if seen else chosen
+
+
+def speed_of(chosen: Plan, settings: Settings, speeds: Speeds) -> tuple[SpeedFrom, float]:
+    """Where the speed of this plan is from, and when that was measured (seconds since 1970)."""
+    if seen := replies.of(_held(chosen, settings)):
+        return "replies", seen.at
+    if speeds is USUAL:
+        return "estimate", 0.0
+    return ("busy" if speeds.busy else "machine"), speeds.measured_at
+
+
+def _held(chosen: Plan, settings: Settings) -> replies.Held:
+    share = chosen.resident_bytes / max(1, chosen.need.weights)
+    small = chosen.drafter.path if chosen.drafter else None
+    return replies.Held.of(chosen.file.path, share, settings.threads, small)
+
+
+def speed_words(source: SpeedFrom, at: float) -> str:
+    """How far a speed is to be trusted, in words that follow it."""
+    match source:
+        case "replies":
+            return f"measured in replies {_when(at)}"
+        case "machine":
+            return f"estimated from this machine's speed, measured {_when(at)}"
+        case "busy":
+            return "estimated on a busy machine, and measured again later"
+        case "estimate":
+            return "estimated"
+
+
+def _when(at: float) -> str:
+    if not at:
+        return "earlier"
+    then, now = datetime.fromtimestamp(at), datetime.now()  # noqa: DTZ005, DTZ006 - local
+    if then.date() == now.date():
+        return "today"
+    year = "" if then.year == now.year else f" {then.year}"
+    return f"on {then.day} {then:%b}{year}"
+
+
+def loss_words(loss: float) -> str:
+    """What quantization costs, of 1."""
+    return f"{loss:.0%} of that" if loss >= 0.005 else "nothing"
 
 
 def recommended(fits: Iterable[Fit]) -> Fit | None:
-    """The best of those that are all in RAM and write about as fast as one reads."""
-    good = [f for f in fits if not f.streamed_bytes and f.tokens_per_second >= _READING]
+    """The best of those that chat, are all in RAM and write about as fast as one reads."""
+    good = [
+        f
+        for f in fits
+        if not f.is_base and not f.streamed_bytes and f.tokens_per_second >= _READING
+    ]
     return max(good, key=lambda f: f.effective_params, default=None)
 
 
@@ -86,6 +147,7 @@ def of_installed(
         return replace(fit, how=model.lacks)
     try:
         chosen = plan_of(model.path, settings, ram, speeds)
+        source, at = speed_of(chosen, settings, speeds)
     except (ModelFileError, MemoryShortError) as error:
         return replace(fit, how=str(error))
     return replace(
@@ -94,21 +156,24 @@ def of_installed(
         peak_bytes=chosen.peak_bytes,
         streamed_bytes=chosen.streamed_bytes,
         tokens_per_second=chosen.tokens_per_second,
-        quality=chosen.quality,
         effective_params=chosen.effective_params,
+        quantization_loss=1 - chosen.quality,
+        speed_from=source,
+        speed_at=at,
+        is_base=chosen.file.is_base,
     )
 
 
 def of_recipe(recipe: Recipe, ram: AvailableRam, speeds: Speeds) -> Fit:
     """From what the catalogue says; the file itself will tell more exactly."""
-    total, active = _params(recipe.parameters)
+    total, active = models.params_of(recipe)
     peak = recipe.size_bytes + BESIDE_WEIGHTS
     streamed = max(0, peak - ram.usable)
     reading = planner.streaming_seconds(streamed * (active / total), 0, speeds)
     computing = planner.usual_decode_seconds(
         active, recipe.quantization.removesuffix("_M").removesuffix("_S"), speeds
     )
-    quality = planner.quality_of(recipe.size_bytes, total)
+    left = quality_of(recipe.size_bytes, total)
     return Fit(
         name=recipe.name,
         on_disk=False,
@@ -117,8 +182,8 @@ def of_recipe(recipe: Recipe, ram: AvailableRam, speeds: Speeds) -> Fit:
         peak_bytes=min(peak, ram.usable),
         streamed_bytes=streamed,
         tokens_per_second=1 / max(computing, reading),
-        quality=quality,
-        effective_params=(total * active) ** 0.5 * quality,
+        effective_params=effective_params(total, active, left),
+        quantization_loss=1 - left,
     )
 
 
@@ -130,13 +195,3 @@ def _how(streamed_bytes: int, peak_bytes: int) -> str:
 
 def _size(n_bytes: int) -> str:
     return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.0f} MB"
-
-
-def _params(text: str) -> tuple[float, float]:
-    """Of "30B-A3B": 30e9 parameters, of which each token uses 3e9."""
-    total, active = re.fullmatch(r"([\d.]+[BM])(?:-A([\d.]+[BM]))?", text).groups()  # type: ignore[union-attr]
-    return _number(total), _number(active or total)
-
-
-def _number(text: str) -> float:
-    return float(text[:-1]) * {"M": 1e6, "B": 1e9}[text[-1]]

@@ -234,7 +234,7 @@ def test_speeds_are_measured_again_when_the_machine_is_another(home: Path) -> No
 def test_speeds_of_a_busy_moment_are_kept_for_a_while_only(home: Path) -> None:
     file = home / "cache" / "speeds.json"
     file.parent.mkdir(parents=True)
-    busy = msgspec.structs.replace(USUAL, machine=speeds._machine(), busy=True)
+    busy = msgspec.structs.replace(USUAL, machine=speeds.machine(), busy=True)
     file.write_bytes(msgspec.json.encode(busy))
     assert speeds.known() == busy
     os.utime(file, (0, 0))

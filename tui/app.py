@@ -24,7 +24,7 @@ from ondevice.engine import EngineLike
 from ondevice.engine.messages import URL_SCHEMES
 from ondevice.errors import OndeviceError
 from ondevice.terminal import printable
-from tui import garbage
+from tui import garbage, textual_gaps, theme
 from tui.commands import COMMANDS
 from tui.cursor import STILL_AFTER, Cursor
 from tui.learning import Learning
@@ -36,6 +36,8 @@ from tui.widgets.conversation import Conversation
 _IDLE = 2.0  # seconds without any input
 _LEARN_EVERY = 10.0  # seconds
 _AWAY = 60.0  # seconds without any input
+
+textual_gaps.close()
 
 
 class OndeviceApp(App[None]):
@@ -139,6 +141,7 @@ class OndeviceApp(App[None]):
         self.push_screen(HelpScreen(self.screen))
 
     def on_mount(self) -> None:
+        self.theme = theme.shown(self, self._settings.app.theme)
         self.theme_changed_signal.subscribe(self, self._keep_theme)
         self._at_end.enter_context(garbage.taken_away(asyncio.get_running_loop()))
         self.set_interval(_LEARN_EVERY, self._learn)
@@ -150,12 +153,12 @@ class OndeviceApp(App[None]):
             self._cursor.move()
         await super().on_event(event)
 
-    def _keep_theme(self, theme: Theme) -> None:
+    def _keep_theme(self, chosen: Theme) -> None:
         chat = self.screen_stack[0]
         if not isinstance(chat, ChatScreen) or self.no_color:
             return
-        if chat.settings.app.theme != theme.name:  # or it comes from there
-            chat.set("app.theme", theme.name)
+        if theme.shown(self, chat.settings.app.theme) != chosen.name:  # or it comes from there
+            chat.set("app.theme", chosen.name)
 
     @on(ReplyEnded)
     def _begin_title(self, message: ReplyEnded) -> None:

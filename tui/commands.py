@@ -59,8 +59,14 @@ def given(text: str) -> tuple[str, str] | None:
     return (match[1], (match[2] or "").strip()) if match else None
 
 
+def beginning(name: str) -> list[Command]:
+    """The commands that begin so; the one of this very name comes first."""
+    found = [command for command in COMMANDS if command.name.startswith(name)]
+    return sorted(found, key=lambda command: command.name != name)
+
+
 def find(name: str) -> Command | None:
     """The command of this name, or the only one that begins so."""
-    exact = [command for command in COMMANDS if command.name == name]
-    found = exact or [command for command in COMMANDS if command.name.startswith(name)]
-    return found[0] if len(found) == 1 else None
+    found = beginning(name)
+    exact = bool(found) and found[0].name == name
+    return found[0] if exact or len(found) == 1 else None

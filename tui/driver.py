@@ -14,6 +14,8 @@ from textual._xterm_parser import XTermParser
 from textual.app import App
 from textual.drivers.linux_driver import LinuxDriver
 
+from tui import textual_gaps
+
 _HALF_S = 0.1  # between two looks whether half an escape sequence is a press of Escape
 _SIGNALS = (signal.SIGHUP, signal.SIGTERM)
 
@@ -31,8 +33,13 @@ class TerminalDriver(LinuxDriver):
 
     def start_application_mode(self) -> None:
         super().start_application_mode()  # type: ignore[no-untyped-call]
+        self.write(textual_gaps.TELL_KEYS_APART)
         for number in _SIGNALS:
             self._loop.add_signal_handler(number, self._leave, number)
+
+    def stop_application_mode(self) -> None:
+        self.write(textual_gaps.NO_LONGER)
+        super().stop_application_mode()
 
     def run_input_thread(self) -> None:
         """Textual's looks ten times a second whether it is to end, and takes what is no UTF-8, such

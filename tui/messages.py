@@ -46,3 +46,11 @@ class ReplyEnded(Message):
     """No reply is under way any more in a conversation."""
 
     conversation: Conversation
+
+
+@dataclass
+class NotSent(Message):
+    """What was said could not be kept, so it is not in the conversation."""
+
+    conversation: Conversation
+    text: str

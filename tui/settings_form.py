@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -36,6 +37,7 @@ FIELDS = (
     Field("persona", "Persona", "Whose prompt stands in for it", "choice", default="none"),
     Field("memory", "Memory", "Remember and recall in new chats", "switch"),
     Field("model", "Model", "Loaded at the start", "model"),
+    Field("models_folder", "Models folder", "Several: with : in between", default="none"),
     Field("ctx", "Context", "Tokens", default="what fits, at most 4096"),
     Field("prefer", "Prefer", "When RAM is short", "choice", get_args(Preference)),
     Field("ram", "RAM limit", "Such as 1.5G", default="what is available"),
@@ -86,6 +88,8 @@ def value(field: Field, settings: Settings) -> str:
         found = config.flat(settings)[field.key]
     if isinstance(found, bool):
         return "on" if found else "off"
+    if isinstance(found, list | tuple):
+        return os.pathsep.join(found) or field.default
     return field.default if found is None else str(found)
 
 

@@ -2,9 +2,18 @@
 
 from ondevice.chats._chats import Chats, Said
 from ondevice.chats._learn import can_learn, learn, see_again
-from ondevice.chats._records import Attachment, Conversation, Found, Heading, Message
+from ondevice.chats._records import (
+    Attachment,
+    Conversation,
+    Found,
+    Heading,
+    Matches,
+    Message,
+    State,
+)
 from ondevice.chats._reply import reply
 from ondevice.chats._titles import think_of_title
+from ondevice.chats._windows import Tab, Window
 
 __all__ = [
     "Attachment",
@@ -12,8 +21,12 @@ __all__ = [
     "Conversation",
     "Found",
     "Heading",
+    "Matches",
     "Message",
     "Said",
+    "State",
+    "Tab",
+    "Window",
     "can_learn",
     "learn",
     "reply",

@@ -11,11 +11,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ondevice.chats import _foreign, _read, _times, _transfer
-from ondevice.chats._records import Attachment, Conversation, Found, Heading
+from ondevice.chats._records import Attachment, Conversation, Found, Heading, Matches, State
 from ondevice.engine.messages import Role
 from ondevice.errors import StoreError, StoreUnwritable, UsageError
 from ondevice.memory import Cube, Memory
-from ondevice.store import Connection, Database
+from ondevice.store import Connection, Database, words_leave
 
 _TYPED = 1500  # characters that a message has at most which was typed
 
@@ -64,7 +64,7 @@ class Chats:
             row = connection.execute(
                 "SELECT conversation_id FROM message WHERE id = ?", (message_id,)
             ).fetchone()
-        _check(row is not None)
+        check(row is not None)
         return int(row["conversation_id"])
 
     def search(self, text: str, *, conversation_id: int | None = None) -> list[Found]:
@@ -75,6 +75,16 @@ class Chats:
         """
         with self.database.read() as connection:
             return _read.search(connection, text, conversation_id)
+
+    def matches(self, text: str, conversation_id: int) -> Matches:
+        """All messages of a conversation that :meth:`search` would find, and the words in them."""
+        with self.database.read() as connection:
+            return _read.matches(connection, text, conversation_id)
+
+    def state(self, conversation_id: int) -> State | None:
+        """What tells whether a conversation has changed, or None if it is not there."""
+        with self.database.read() as connection:
+            return _read.state(connection, conversation_id)
 
     def said(self, limit: int = 500) -> list[str]:
         """What the user has said last, in all conversations, oldest first, each text once."""
@@ -104,8 +114,8 @@ class Chats:
         now = _now()
         with self.database.write() as connection:
             (id_,) = connection.execute(
-                "INSERT INTO conversation (system, private, created_at, updated_at) "
-                "VALUES (?, ?, ?, ?) RETURNING id",
+                "INSERT INTO conversation (id, system, private, created_at, updated_at) "
+                "SELECT id + 1, ?, ?, ?, ? FROM last_conversation RETURNING id",
                 (system, private, now, now),
             ).fetchone()
         return int(id_)
@@ -178,7 +188,7 @@ class Chats:
                 """,
                 (message_id,),
             )
-            _check(changed.rowcount)
+            check(changed.rowcount)
 
     # ------------------------------------------------------------------ keeping
 
@@ -220,11 +230,10 @@ class Chats:
 
         What is remembered of it stays in the memory, unless that is to ``forget`` it as well.
         """
-        if forget:
-            self.memory.forget_conversation(conversation_id)
         with self.database.write() as connection:
-            connection.execute("DELETE FROM conversation WHERE id = ?", (conversation_id,))
-            connection.execute("INSERT OR IGNORE INTO scrub VALUES (1)")
+            gone = self.memory.of_conversation(connection, conversation_id) if forget else []
+            remove(connection, conversation_id)
+            self.memory.forget_within(connection, gone)
         self.database.scrub()
 
     def export(self, conversation_id: int, path: Path) -> None:
@@ -346,7 +355,7 @@ class Chats:
             changed = connection.execute(
                 f"UPDATE conversation SET {column} = ? WHERE id = ?", (value, conversation_id)
             )
-            _check(changed.rowcount)
+            check(changed.rowcount)
 
     def _recall(
         self, conversation_id: int, text: str, budget: int, instead_of: int | None
@@ -387,7 +396,7 @@ def append(
         "WHERE id = ?",
         (now, title, conversation_id),
     )
-    _check(changed.rowcount)
+    check(changed.rowcount)
     (id_,) = connection.execute(
         "INSERT INTO message "
         "(conversation_id, parent_id, position, role, content, created_at, model) "
@@ -399,6 +408,21 @@ def append(
     return int(id_)
 
 
+def remove(connection: Connection, conversation_id: int) -> None:
+    """Delete a conversation with all that hangs on it, whatever its length.
+
+    The caller commits and then calls :meth:`ondevice.store.Database.scrub`.
+    """
+    # Messages delete those that follow them. In a chain, each would do so within the deletion of
+    # the one before: SQLite goes at most 1000 deep, and for each searches all that it is in.
+    count = connection.execute(
+        "UPDATE message SET parent_id = NULL WHERE conversation_id = ?", (conversation_id,)
+    ).rowcount
+    with words_leave(connection, "message_index", count):
+        connection.execute("DELETE FROM conversation WHERE id = ?", (conversation_id,))
+    connection.execute("INSERT OR IGNORE INTO scrub VALUES (1)")
+
+
 def _parent(connection: Connection, conversation_id: int, instead_of: int | None) -> int | None:
     """What the next message follows: the end of the branch, or what ``instead_of`` follows."""
     row = connection.execute(
@@ -407,7 +431,7 @@ def _parent(connection: Connection, conversation_id: int, instead_of: int | None
         else "SELECT end_id FROM conversation WHERE id = ?",
         (conversation_id, instead_of) if instead_of else (conversation_id,),
     ).fetchone()
-    _check(row is not None)
+    check(row is not None)
     parent: int | None = row[0]
     return parent
 
@@ -416,11 +440,12 @@ def _is_private(connection: Connection, conversation_id: int) -> bool:
     row = connection.execute(
         "SELECT private FROM conversation WHERE id = ?", (conversation_id,)
     ).fetchone()
-    _check(row is not None)
+    check(row is not None)
     return bool(row["private"])
 
 
-def _check(found: int) -> None:
+def check(found: int) -> None:
+    """Raise :class:`StoreError` if nothing was found of a conversation."""
     if not found:
         raise StoreError("This conversation was deleted. Begin a new one.")
 
@@ -429,7 +454,7 @@ def _title_of(connection: Connection, conversation_id: int) -> str:
     row = connection.execute(
         "SELECT title FROM conversation WHERE id = ?", (conversation_id,)
     ).fetchone()
-    _check(row is not None)
+    check(row is not None)
     return str(row["title"])
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import suppress
 
 import msgspec
 
-from ondevice.chats._chats import append
+from ondevice.chats._chats import append, check
 from ondevice.chats._records import Message
 from ondevice.engine.messages import Chunk, Finished
 from ondevice.errors import StoreUnwritable
@@ -25,7 +26,8 @@ class Draft:
 
     Until it is finished it is an interrupted message, so that nothing is left to mend if the app
     is killed. A reply of which nothing ever came is not kept. A message that is ``continued``
-    grows on itself.
+    grows on itself; any other one has an id from its first write on, which ``on_begun`` gets
+    before anybody can read it.
     """
 
     def __init__(
@@ -35,12 +37,14 @@ class Draft:
         parent_id: int | None,
         model: str,
         continued: Message | None = None,
+        on_begun: Callable[[int], None] | None = None,
     ) -> None:
         self._database = database
         self._conversation_id = conversation_id
         self._parent_id = parent_id
         self._model = model
         self._message_id = continued.id if continued else None
+        self._on_begun = on_begun
         self._parts: dict[str, list[str]] = {
             "answer": [continued.content] if continued else [],
             "thinking": [continued.thinking] if continued else [],
@@ -93,7 +97,9 @@ class Draft:
                     parent_id=self._parent_id,
                     model=self._model,
                 )
-            connection.execute(
+                if self._on_begun:
+                    self._on_begun(message_id)
+            changed = connection.execute(
                 "UPDATE message SET content = ?, thinking = ?, finish_reason = ?, statistics = ? "
                 "WHERE id = ?",
                 (
@@ -104,5 +110,6 @@ class Draft:
                     message_id,
                 ),
             )
+            check(changed.rowcount)
         self._message_id = message_id
         self._unsaved = False

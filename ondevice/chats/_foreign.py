@@ -195,11 +195,7 @@ def _understood(element: bytes | LeftOut, seen: set[str]) -> list[Transcript]:
     """The chats of an object, less those with an id that was ``seen``. Raises :class:`_Odd`."""
     if isinstance(element, LeftOut):
         raise _Odd(element.why)
-    try:
-        probe = _decoded(element, _Probe)
-    except UnicodeDecodeError:  # a broken character is no reason to lose a chat
-        element = element.decode("utf-8", "replace").encode()
-        probe = _decoded(element, _Probe)
+    probe = _decoded(element, _Probe)
     ids = (probe.conversation_id, probe.id, probe.uuid)
     id_ = next((text for raw in ids if (text := _text(raw))), "")
     if id_ in seen:
@@ -226,11 +222,12 @@ def _bounded(transcript: Transcript) -> Transcript:
 
 
 def _decoded(data: bytes, kind: type[_T]) -> _T:
-    """The JSON as ``kind``. Raises :class:`_Odd` and :class:`UnicodeDecodeError`."""
+    """The JSON as ``kind``. Raises :class:`_Odd`."""
     try:
-        return msgspec.json.decode(data, type=kind)
-    except UnicodeDecodeError:
-        raise
+        try:
+            return msgspec.json.decode(data, type=kind)
+        except UnicodeDecodeError:  # a broken character is no reason to lose a chat
+            return msgspec.json.decode(data.decode("utf-8", "replace").encode(), type=kind)
     except (ValueError, RecursionError, OverflowError) as error:  # msgspec's are ValueErrors
         raise _Odd(f"it is not as such chats are ({error})") from error
 
@@ -250,7 +247,7 @@ def _name(element: bytes | LeftOut, text: str, number: int) -> str:
             probe = _decoded(element, _Probe)
             if title := _text(probe.title) or _text(probe.name):
                 return f"“{beginning(title)}”"
-        except (_Odd, UnicodeDecodeError):
+        except _Odd:
             pass
     return f"Chat {number} of {text}"
 

@@ -10,7 +10,15 @@ from typing import Any
 import msgspec
 
 from ondevice.chats import _times
-from ondevice.chats._records import Attachment, Conversation, Found, Heading, Message
+from ondevice.chats._records import (
+    Attachment,
+    Conversation,
+    Found,
+    Heading,
+    Matches,
+    Message,
+    State,
+)
 from ondevice.engine.messages import Statistics
 from ondevice.memory import Cube, Memory
 from ondevice.store import Connection, Row
@@ -90,6 +98,18 @@ def load(
     )
 
 
+def state(connection: Connection, conversation_id: int) -> State | None:
+    row = connection.execute(
+        """
+        SELECT title, private, end_id, length(content) + length(thinking), finish_reason,
+            (SELECT max(position) FROM message WHERE conversation_id = conversation.id)
+        FROM conversation LEFT JOIN message ON message.id = end_id WHERE conversation.id = ?
+        """,
+        (conversation_id,),
+    ).fetchone()
+    return State(row[0], bool(row[1]), *row[2:]) if row else None
+
+
 def recalled_until(connection: Connection, message_id: int | None) -> set[int]:
     """The ids of all cubes that were quoted to the model in the branch that ends there."""
     rows = connection.execute(
@@ -108,11 +128,28 @@ def attaches(connection: Connection, message_id: int | None) -> bool:
     return row.fetchone() is not None
 
 
+def matches(connection: Connection, text: str, conversation_id: int) -> Matches:
+    if not (query := _query(text)):
+        return Matches((), frozenset())
+    rows = connection.execute(
+        "SELECT message.id, highlight(message_index, 0, char(2), char(3)) FROM message_index "
+        "JOIN message ON message.id = message_index.rowid "
+        "WHERE message_index MATCH ? AND conversation_id = ? ORDER BY position",
+        (query, conversation_id),
+    ).fetchall()
+    words = (word for _, marked in rows for word in re.findall("\x02([^\x03]*)\x03", marked))
+    return Matches(tuple(id_ for id_, _ in rows), frozenset(map(str.lower, words)))
+
+
+def _query(text: str) -> str:
+    """That for the index: all the words, the last one may be the beginning of one; empty: none."""
+    words = " ".join(f'"{word}"' for word in re.findall(r"\w+", text))
+    return f"{words}*" if words else ""
+
+
 def search(connection: Connection, text: str, conversation_id: int | None) -> list[Found]:
-    words = re.findall(r"\w+", text)
-    if not words:
+    if not (query := _query(text)):
         return []
-    query = " ".join(f'"{word}"' for word in words) + "*"
     rows = connection.execute(
         "SELECT message.id, conversation_id FROM message_index "
         "JOIN message ON message.id = message_index.rowid "
@@ -198,4 +235,3 @@ def _pieces(excerpt: str) -> tuple[tuple[str, bool], ...]:
 
 def _statistics(text: str | None) -> Statistics | None:
     return msgspec.json.decode(text, type=Statistics) if text else None
-

@@ -65,6 +65,26 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
+class Matches:
+    """Where the words of a search stand in a conversation."""
+
+    message_ids: tuple[int, ...]  # of all branches, oldest first
+    words: frozenset[str]  # as they stand there, in lower case: "ran" may be found as "run"
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What differs once a conversation has changed, without its messages."""
+
+    title: str
+    private: bool
+    end_id: int | None  # the last message of the branch that is shown
+    length: int | None  # of that one, in characters
+    finish_reason: FinishReason | None
+    position: int | None  # the highest of a message, all branches together
+
+
+@dataclass(frozen=True, slots=True)
 class Conversation:
     """A conversation with the messages of the branch that is shown, oldest first."""
 

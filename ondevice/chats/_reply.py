@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from ondevice.chats._chats import Chats
 from ondevice.chats._draft import Draft
@@ -18,11 +18,15 @@ def reply(
     sampling: Sampling,
     *,
     after: int | None = None,
+    on_begun: Callable[[int], None] | None = None,
 ) -> Iterator[Event]:
     """Continue the conversation with the assistant's next message, saved as it comes.
 
     It answers the message ``after``, or the last one of the branch that is shown. If that is an
     assistant's, it goes on where it ended.
+
+    ``on_begun`` gets the id of a new message once there is one, in the thread that iterates and
+    before anybody can read it from the store.
 
     Blocks; iterate in a worker thread. If the engine dies, if the iteration is given up or if
     this process is killed, what has come stays in the store as an interrupted message.
@@ -41,7 +45,7 @@ def reply(
             if draft is None:  # only now is it certain that a model is loaded
                 model = engine.loaded.name if engine.loaded else ""
                 parent = last.id if last else None
-                draft = Draft(chats.database, conversation_id, parent, model, continued)
+                draft = Draft(chats.database, conversation_id, parent, model, continued, on_begun)
             if isinstance(event, Chunk):
                 draft.add(event)
             elif isinstance(event, Finished):

@@ -108,8 +108,8 @@ def insert(connection: Connection, transcript: Transcript) -> int | None:
     last = transcript.messages[-1]
     created_at = _times.sane(transcript.created_at) or datetime.now(UTC)
     (conversation_id,) = connection.execute(
-        "INSERT INTO conversation (title, system, created_at, updated_at) VALUES (?, ?, ?, ?) "
-        "RETURNING id",
+        "INSERT INTO conversation (id, title, system, created_at, updated_at) "
+        "SELECT id + 1, ?, ?, ?, ? FROM last_conversation RETURNING id",
         (
             " ".join(transcript.title.split())[:_LONGEST_TITLE]
             or beginning(transcript.messages[0].content),

@@ -25,7 +25,7 @@ COMMANDS = {
     "doctor": "Look at this machine: RAM, disk, versions, and what is wrong.",
     "fit": "Show which models run here, how well and how fast.",
     "memory": "See, search, correct, move and forget what is remembered.",
-    "models": "List, fetch, import and remove models.",
+    "models": "List, download, import and remove models.",
     "pack": "Pack a model into a stack, whose size is a dial.",
     "plan": "Show how a model would be run now, and why.",
     "serve": "Serve the models to other programs on this machine.",

@@ -13,6 +13,7 @@ from ondevice.cli.plan import machine_speeds
 from ondevice.config import Settings
 from ondevice.fit import Fit
 from ondevice.ram.available import AvailableRam
+from ondevice.ram.quality import params_words
 from ondevice.ram.speeds import USUAL, Speeds
 from ondevice.terminal import printable, printable_json
 
@@ -27,7 +28,7 @@ def command(settings: Settings, measure: bool, as_json: bool) -> None:
     ram = fit.usable_ram(settings)
     found = sorted(
         _fits(settings, ram, speeds),
-        key=lambda each: (each.tokens_per_second > 0, each.effective_params),
+        key=lambda each: (each.tokens_per_second > 0, not each.is_base, each.effective_params),
         reverse=True,
     )
     if as_json:
@@ -35,18 +36,38 @@ def command(settings: Settings, measure: bool, as_json: bool) -> None:
         click.echo(printable_json(msgspec.json.encode(report)))
         return
     click.echo(f"{ram.usable / 1e9:.1f} GB of RAM can be used ({ram.source}).\n")
-    width = max(len(each.name) for each in found)
+    best = fit.recommended(found)
+    width = max(5, *(len(each.name) for each in found))
+    click.echo(f"{'model':<{width}}  {'size':>8}  {'quality':>7}  {'speed':>12}  how it runs")
     for each in found:
-        about = "" if each.on_disk else "~"
+        about = "" if each.speed_from == "replies" else "~"
         speed = f"{about}{each.tokens_per_second:.1f} tok/s" if each.tokens_per_second else "-"
-        place = "on disk" if each.on_disk else "to fetch"
-        line = f"{each.name:<{width}}  {each.size_bytes / 1e9:>5.1f} GB  {place:<8}  {speed:>12}"
-        click.echo(printable(f"{line}  {each.how}"))
+        good = f"≈{params_words(each.effective_params)}" if each.effective_params else "-"
+        place = "on disk" if each.on_disk else "not downloaded"
+        marks = [place, *(["recommended"] if each is best else []), *_base(each)]
+        line = f"{each.name:<{width}}  {each.size_bytes / 1e9:>5.1f} GB  {good:>7}  {speed:>12}"
+        click.echo(printable(f"{line}  {each.how}; {', '.join(marks)}"))
+    click.echo("\n≈7B: about as good as an unquantized model of 7 billion parameters.")
+    click.echo(f"Speeds are {_sources(speeds)}.")
+
+
+def _base(each: Fit) -> list[str]:
+    return ["base model: not made to chat"] if each.is_base else []
+
+
+def _sources(speeds: Speeds) -> str:
+    """Where those with a ``~`` are from."""
+    source: fit.SpeedFrom = "estimate" if speeds is USUAL else "busy" if speeds.busy else "machine"
+    return f"measured in replies, or with ~ {fit.speed_words(source, speeds.measured_at)}"
+
+
+def _say(problem: str) -> None:
+    click.echo(problem, err=True)
 
 
 def _fits(settings: Settings, ram: AvailableRam, speeds: Speeds) -> Iterator[Fit]:
-    """Of what is on disk, then of what can be fetched."""
-    on_disk = models.installed()
+    """Of what is on disk, then of what can be downloaded."""
+    on_disk = models.installed(settings.folders, _say)
     for model in on_disk:
         if not model.missing:
             yield fit.of_installed(model, settings, ram, speeds)

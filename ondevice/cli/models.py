@@ -1,4 +1,4 @@
-"""``ondevice models``: what is on disk, what can be had."""
+"""``ondevice models``: what is on disk, what can be downloaded."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import click
@@ -17,6 +17,7 @@ from ondevice import config, models
 from ondevice.cli._options import complete_model
 from ondevice.errors import ModelNotFound, UsageError
 from ondevice.models import Facts, InstalledModel, PullProgress, Recipe
+from ondevice.ram.quality import params_words
 from ondevice.terminal import printable, printable_json
 from ondevice.weights import gguf
 
@@ -26,10 +27,11 @@ _model = click.argument("name", shell_complete=complete_model)
 
 @click.group(name="models")
 def command() -> None:
-    """List, fetch, import and remove models.
+    """List, download, import and remove models.
 
     NAME is a name from the list, the name or path of a GGUF file, Ollama's “name:tag”, or
-    “owner/repo/file.gguf”. What other apps have fetched is used where it is, and never changed.
+    “owner/repo/file.gguf”. What other apps have, and what is in your own folders (the setting
+    models_folder), is used where it is, and never changed.
     """
 
 
@@ -37,13 +39,15 @@ class Listed(msgspec.Struct, frozen=True, kw_only=True):
     """A line of the list, for ``--json``."""
 
     name: str
-    place: str | None  # None: it can be fetched
+    place: str | None  # None: it is not downloaded
     size_bytes: int
     license: str
     path: str | None = None
     origin: str = ""
     parameters: str = ""
     quantization: str = ""
+    effective_params: float = 0.0  # of an unquantized model that is about as good; 0: not known
+    is_base: bool = False  # goes on with a text, and was not made to chat
     context: int | None = None  # tokens
     fetched_bytes: int = 0  # of a download that was interrupted
     missing: tuple[str, ...] = ()  # parts
@@ -55,26 +59,34 @@ class Listed(msgspec.Struct, frozen=True, kw_only=True):
 @command.command(name="list")
 @_as_json
 def list_(as_json: bool) -> None:
-    """List the models on disk, then those that can be fetched."""
-    on_disk = models.installed()
+    """List the models on disk, then those that can be downloaded."""
+    on_disk = models.installed(on_problem=partial(click.echo, err=True))
     names = {model.name for model in on_disk}
     leftovers = models.leftovers()
-    to_fetch = [recipe for recipe in models.catalogue() if recipe.name not in names]
-    listed = [*map(_on_disk, on_disk), *(_to_fetch(each, leftovers) for each in to_fetch)]
+    others = [recipe for recipe in models.catalogue() if recipe.name not in names]
+    listed = [*map(_on_disk, on_disk), *(_to_download(each, leftovers) for each in others)]
     known = {each.name for each in listed}
     listed += [_interrupted(*each) for each in leftovers.items() if each[0] not in known]
     if as_json:
         _print_json(listed)
         return
     rows = [
-        (", ".join((each.name, *each.aliases)), _size(each.size_bytes), each.license, _state(each))
+        (
+            ", ".join((each.name, *each.aliases)),
+            _size(each.size_bytes),
+            f"≈{params_words(each.effective_params)}" if each.effective_params else "",
+            each.license,
+            _state(each),
+        )
         for each in listed
     ]
     for row in _aligned(rows):
         click.echo(printable(row))
+    click.echo("≈7B: about as good as an unquantized model of 7 billion parameters.", err=True)
 
 
 def _on_disk(model: InstalledModel) -> Listed:
+    good, is_base = models.good_as(model)
     return Listed(
         name=model.name,
         place=model.place,
@@ -86,10 +98,12 @@ def _on_disk(model: InstalledModel) -> Listed:
         lacks=model.lacks,
         aliases=model.aliases,
         not_used=model.not_used,
+        effective_params=good,
+        is_base=is_base,
     )
 
 
-def _to_fetch(recipe: Recipe, leftovers: dict[str, int]) -> Listed:
+def _to_download(recipe: Recipe, leftovers: dict[str, int]) -> Listed:
     return Listed(
         name=recipe.name,
         place=None,
@@ -98,6 +112,7 @@ def _to_fetch(recipe: Recipe, leftovers: dict[str, int]) -> Listed:
         origin=recipe.sources[0].origin,
         parameters=recipe.parameters,
         quantization=recipe.quantization,
+        effective_params=models.good_as(recipe)[0],
         context=recipe.context,
         fetched_bytes=leftovers.get(recipe.name, 0),
     )
@@ -112,10 +127,13 @@ def _state(listed: Listed) -> str:
     if listed.lacks:
         return f"{listed.place}: {listed.lacks}"
     if listed.place:
-        return f"{listed.place}{', without its adapter' if 'adapter' in listed.not_used else ''}"
+        base = ", a base model: not made to chat" if listed.is_base else ""
+        damaged = "" if listed.effective_params else ", cannot be used: see ondevice fit"
+        adapter = ", without its adapter" if "adapter" in listed.not_used else ""
+        return f"{listed.place}{adapter}{base}{damaged}"
     if listed.fetched_bytes:
-        return f"partly fetched: {_size(listed.fetched_bytes)}"
-    return "to fetch"
+        return f"partly downloaded: {_size(listed.fetched_bytes)}"
+    return "not downloaded"
 
 
 def _complete_recipe(
@@ -131,7 +149,7 @@ def _complete_recipe(
 @click.option("--if-missing", is_flag=True, help="Say nothing if it is there already.")
 @_as_json
 def pull(wanted: str | None, name: str | None, if_missing: bool, as_json: bool) -> None:
-    """Fetch a model: NAME is from the list, or a file of the Hugging Face hub or its address.
+    """Download a model: NAME is from the list, or a file of the Hugging Face hub or its address.
 
     Without NAME it is the model of your settings, or the smallest one. An interrupted download goes
     on where it ended.
@@ -147,7 +165,7 @@ def pull(wanted: str | None, name: str | None, if_missing: bool, as_json: bool) 
     wanted = config.to_fetch(wanted or config.load().model)
     if if_missing and _is_there(wanted):
         return
-    with _progress(f"Fetching {printable(wanted)}") as show:
+    with _progress(f"Downloading {printable(wanted)}") as show:
         model = models.pull(wanted, show, name=name)
     _tell(model, as_json)
 
@@ -196,7 +214,7 @@ def show(name: str, as_json: bool) -> None:
 def _rows(facts: Facts) -> Iterator[tuple[str, str]]:
     yield "name", facts.name
     yield "title", facts.title
-    yield "on disk", facts.place or f"no; fetch it: ondevice models pull {facts.name}"
+    yield "on disk", facts.place or f"no; download it: ondevice models pull {facts.name}"
     yield from (("path", path) for path in facts.paths)
     yield from (("origin", origin) for origin in facts.origins)
     if facts.aliases:
@@ -208,6 +226,9 @@ def _rows(facts: Facts) -> Iterator[tuple[str, str]]:
     yield "size", _size(facts.size_bytes)
     yield "parameters", facts.parameters
     yield "quantization", facts.quantization
+    if facts.effective_params:
+        about = params_words(facts.effective_params)
+        yield "quality", f"about as good as an unquantized {about} model"
     yield "context", f"{facts.context} tokens"
     if facts.need is None:
         return
@@ -216,6 +237,7 @@ def _rows(facts: Facts) -> Iterator[tuple[str, str]]:
         yield "experts", f"{facts.n_experts} in each block"
     yield "vocabulary", f"{facts.n_vocab} tokens"
     yield "chat template", "yes" if facts.chat_template else "no"
+    yield "made to chat", "no: a base model, which goes on with a text" if facts.is_base else "yes"
     yield (
         "RAM",
         f"{_size(facts.need.total)} with a context of {facts.need.n_ctx} tokens: weights "
@@ -229,7 +251,7 @@ def _rows(facts: Facts) -> Iterator[tuple[str, str]]:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @_as_json
 def rm(name: str, yes: bool, as_json: bool) -> None:
-    """Remove a model that was fetched or imported, or what is left of a download.
+    """Remove a model that was downloaded or imported, or what is left of a download.
 
     Models of other apps are never removed.
     """

@@ -13,10 +13,18 @@ from ondevice.choice import choose
 from ondevice.cli._options import LOAD, MODEL, complete_model, flags
 from ondevice.config import Settings
 from ondevice.errors import UsageError
-from ondevice.fit import plan_of, usable_ram
+from ondevice.fit import (
+    SpeedFrom,
+    loss_words,
+    plan_of,
+    speed_of,
+    speed_words,
+    usable_ram,
+)
 from ondevice.ram import speeds
 from ondevice.ram.available import AvailableRam
 from ondevice.ram.planner import Plan, why
+from ondevice.ram.quality import params_words
 from ondevice.terminal import printable, printable_json
 
 _BAR = 60  # cells
@@ -41,16 +49,21 @@ class PlanReport(msgspec.Struct, frozen=True, kw_only=True):
     usable_bytes: int
     tokens_per_second: float
     first_token_s: float  # after a prompt of 512 tokens
-    quality: float  # of 1: what is left of the unquantized model's
-    effective_params: float
+    effective_params: float  # the quality: of an unquantized model that is about as good
+    quantization_loss: float  # of 1, in that: what quantizing the model has cost
+    speed_from: SpeedFrom
+    speed_at: float  # seconds since 1970: when that was measured
     measured: bool  # False: the speeds of this machine are guessed, see ``ondevice plan --measure``
 
     @classmethod
-    def of(cls, chosen: Plan, ram: AvailableRam, n_ctx: int | None, measured: bool) -> PlanReport:
+    def of(
+        cls, chosen: Plan, ram: AvailableRam, settings: Settings, known: speeds.Speeds
+    ) -> PlanReport:
+        speed_from, speed_at = speed_of(chosen, settings, known)
         return cls(
             model=chosen.file.name,
             kind=chosen.kind,
-            why=why(chosen, ram, n_ctx),
+            why=why(chosen, ram, settings.ctx),
             n_ctx=chosen.n_ctx,
             kv_type=chosen.kv_type,
             drafter=chosen.drafter.name if chosen.drafter else None,
@@ -64,9 +77,11 @@ class PlanReport(msgspec.Struct, frozen=True, kw_only=True):
             usable_bytes=ram.usable,
             tokens_per_second=chosen.tokens_per_second,
             first_token_s=chosen.first_token_s,
-            quality=chosen.quality,
             effective_params=chosen.effective_params,
-            measured=measured,
+            quantization_loss=1 - chosen.quality,
+            speed_from=speed_from,
+            speed_at=speed_at,
+            measured=known is not speeds.USUAL,
         )
 
 
@@ -85,15 +100,15 @@ def command(settings: Settings, name: str | None, measure: bool, as_json: bool) 
     source = click.get_current_context().get_parameter_source("model")
     if name and source is ParameterSource.COMMANDLINE:
         raise UsageError("Name the model once: as MODEL, or with -m.")
-    measured = machine_speeds(measure)
+    known = machine_speeds(measure)
     choice = choose(settings, name)
     if choice.model.place == "server":
         raise UsageError("A model on a server takes no RAM here.")
     ram = usable_ram(settings)
     if choice.request.drafter:
         settings = replace(settings, draft=choice.request.drafter)
-    chosen = plan_of(choice.model.path, settings, ram, measured)
-    report = PlanReport.of(chosen, ram, settings.ctx, measured is not speeds.USUAL)
+    chosen = plan_of(choice.model.path, settings, ram, known)
+    report = PlanReport.of(chosen, ram, settings, known)
     if as_json:
         click.echo(printable_json(msgspec.json.encode(report)))
         return
@@ -114,7 +129,8 @@ def _lines(report: PlanReport) -> Sequence[str]:
     bar = "".join(
         mark * round(size / total * _BAR) for mark, (_, size) in zip("█▓▒░▪·", parts, strict=True)
     )
-    guess = "" if report.measured else " (a guess: --measure finds out)"
+    source = speed_words(report.speed_from, report.speed_at)
+    guess = source if report.measured else f"{source}; --measure measures this machine"
     return [
         f"{report.model}: {report.why}",
         "",
@@ -130,9 +146,10 @@ def _lines(report: PlanReport) -> Sequence[str]:
         f"  RAM          {report.peak_bytes / 1e6:.0f} MB at most, of "
         f"{report.usable_bytes / 1e6:.0f} MB that can be used",
         f"  speed        {report.tokens_per_second:.1f} tokens/s; {report.first_token_s:.1f} s to "
-        f"the first token of a reply to 512 tokens{guess}",
-        f"  quality      {report.quality:.0%} of the unquantized model's, about a model of "
-        f"{report.effective_params / 1e9:.2g}B parameters",
+        f"the first token of a reply to 512 tokens",
+        f"               {guess}",
+        f"  quality      about as good as an unquantized {params_words(report.effective_params)} "
+        f"model; quantization costs {loss_words(report.quantization_loss)}",
     ]
 
 
@@ -142,4 +159,7 @@ def machine_speeds(again: bool) -> speeds.Speeds:
     if not again and known is not speeds.USUAL:
         return known
     click.echo("Measuring the processor and the disk, a quarter of a minute …", err=True)
-    return speeds.measure()
+    measured = speeds.measure()
+    if measured.busy:
+        click.echo("Busy machine: these speeds are measured again later.", err=True)
+    return measured

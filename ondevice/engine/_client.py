@@ -129,6 +129,8 @@ class Engine:
             # Closed at once: an exception may be held for long, and with it what it went through.
             with contextlib.closing(self._ask(call, request)) as answers:
                 for answer in answers:
+                    if isinstance(answer, Finished):
+                        self._keep_speed(answer.statistics)
                     if isinstance(answer, Event):
                         yield answer
 
@@ -178,6 +180,19 @@ class Engine:
             if "now" in self._calls and self._calls["now"] is call:
                 del self._calls["now"]
 
+    def _keep_speed(self, took: Statistics) -> None:
+        """Correct what is expected of the model by what it has done."""
+        from ondevice.ram import replies  # noqa: PLC0415 - the app starts without
+
+        if self._load is None:
+            return
+        share = 1.0
+        if (sizing := self.sizing) and sizing.resident_bytes:
+            share = sizing.resident_bytes / (sizing.resident_bytes + sizing.absent_bytes)
+        drafter = Path(self._load.drafter) if self._load.drafter else None
+        held = replies.Held.of(Path(self._load.path), share, self._load.n_threads, drafter)
+        replies.record(held, took.generated_tokens, took.generated_per_second, took.waited_share)
+
     def _load_again(self, call: _Call) -> None:
         """Have the model there again that has gone with its process, or in a cancelled load."""
         if self._loaded is None or self._process is None:
@@ -218,9 +233,7 @@ class Engine:
         self._loaded = None
         return process.end()
 
-    def _ask(
-        self, call: _Call, request: Load | Generate | Embed
-    ) -> Generator[Answer, None, None]:
+    def _ask(self, call: _Call, request: Load | Generate | Embed) -> Generator[Answer, None, None]:
         """The answers to one request, up to and with the one that completes it.
 
         Raises what a ``Failed`` carries, :class:`EngineDied`, and :class:`LoadCancelled`.

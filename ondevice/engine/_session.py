@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from ondevice.cores import ThreadTimes
 from ondevice.engine._markup import TOKENS, open_section
 from ondevice.engine._prompt import Prompter, common_prefix
 from ondevice.engine._repetition import Repetition
@@ -218,7 +219,7 @@ class Session:
         if not (yield from self._process(prompt.tokens, cancel)):
             reason = "cancelled"
         drawn = self._first(sampler) if reason is None else []
-        first_token_at = time.perf_counter()
+        first_token_at, first_times = time.perf_counter(), ThreadTimes.now()
 
         while reason is None:
             token = drawn.pop(0)
@@ -290,6 +291,7 @@ class Session:
                 peak_ram_bytes=ram.peak if (ram := of_process(os.getpid())) else 0,
                 seed=seed,
                 streaming=_since(before, self._streamed()),
+                waited_share=ThreadTimes.now().waited_share(first_times),
             ),
         )
 

@@ -236,6 +236,8 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True):
     peak_ram_bytes: int  # highest resident set of the engine process so far, page cache included
     seed: int  # that reproduces this reply
     streaming: Streaming | None = None  # None: all weights are in RAM
+    #: Of the time in which the engine wanted a core, what it waited for one: others had it.
+    waited_share: float = 0.0
 
     @property
     def prompt_per_second(self) -> float:

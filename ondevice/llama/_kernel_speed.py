@@ -12,12 +12,11 @@ from functools import partial
 
 import numpy as np
 
-from ondevice.cores import default_threads
+from ondevice.cores import ThreadTimes, default_threads
 from ondevice.errors import NativeError
 from ondevice.llama._ggml import Tensor, function
 from ondevice.llama._planes import Planes, Shape, check_compiled, scratch
 from ondevice.llama._product import Product, row_bytes
-from ondevice.llama._waiting import ThreadTimes
 from ondevice.weights.tensor_types import TENSOR_TYPES
 
 _COLUMNS = 2048  # of the weight

@@ -19,11 +19,11 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple
+
+from ondevice.cores import ThreadTimes
 
 _LOOK_S = 0.1  # between two looks
 # Of the time in which threads want a core, what they wait for one. Measured with programs that
@@ -82,28 +82,6 @@ class Waiting:
 def should_sleep(asleep: bool, waited_share: float) -> bool:
     """Whether threads had better sleep, given whether they do now and what they waited."""
     return waited_share > (_SPIN_SHARE if asleep else _SLEEP_SHARE)
-
-
-class ThreadTimes(NamedTuple):
-    """Of all threads of this process, in nanoseconds; 0 where the system does not tell."""
-
-    ran: int
-    waited: int  # for a core
-
-    @classmethod
-    def now(cls) -> ThreadTimes:
-        ran = waited = 0
-        for file in Path("/proc/self/task").glob("*/schedstat"):
-            with suppress(OSError):  # a thread that has ended
-                times = file.read_bytes().split()
-                ran += int(times[0])
-                waited += int(times[1])
-        return cls(ran, waited)
-
-    def waited_share(self, before: ThreadTimes) -> float:
-        """Of the time since ``before`` in which threads wanted a core, what they waited for one."""
-        ran, waited = self.ran - before.ran, self.waited - before.waited
-        return waited / max(1, ran + waited)
 
 
 class _IdleTeam:

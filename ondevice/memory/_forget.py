@@ -111,6 +111,9 @@ def _forget_quotations(connection: Connection, text: str) -> None:
             ("message", "content"),
             ("message", "thinking"),
             ("attachment", "content"),
+            ("open_tab", "draft"),
+            ("open_tab", "beneath"),
+            ("open_paste", "content"),
         ):
             connection.execute(
                 f"UPDATE {table} SET {column} = replace({column}, ?1, ?2) "

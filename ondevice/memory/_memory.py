@@ -29,7 +29,7 @@ from ondevice.memory._records import (
 )
 from ondevice.memory._secrets import redact
 from ondevice.memory._transfer import export_lines, export_markdown, import_lines
-from ondevice.store import Connection, Database
+from ondevice.store import Connection, Database, words_leave
 
 
 class Memory:
@@ -330,23 +330,37 @@ class Memory:
         """
         with self.database.write() as connection:
             asked = _cubes.get_many(connection, list(ids))
-            gone = _forget.closure(connection, [cube.id for cube in asked])
-            _forget.forget(connection, gone)
+            count = self.forget_within(connection, [cube.id for cube in asked])
         self.database.scrub()
-        return len(gone)
+        return count
 
     def forget_conversation(self, conversation_id: int) -> int:
         """Forget every turn of a conversation, and the facts that rest on them."""
-        with self.database.read() as connection:
-            ids = [
-                row["id"]
-                for row in connection.execute(
-                    "SELECT cube.id FROM cube JOIN source ON source.id = source_id "
-                    "WHERE conversation_id = ? AND status <> 'deleted'",
-                    (conversation_id,),
-                )
-            ]
-        return self.forget(ids) if ids else 0
+        with self.database.write() as connection:
+            ids = self.of_conversation(connection, conversation_id)
+            count = self.forget_within(connection, ids)
+        self.database.scrub()
+        return count
+
+    def of_conversation(self, connection: Connection, conversation_id: int) -> list[int]:
+        """The cubes that were remembered of a conversation."""
+        return [
+            row["id"]
+            for row in connection.execute(
+                "SELECT cube.id FROM cube JOIN source ON source.id = source_id "
+                "WHERE conversation_id = ? AND status <> 'deleted'",
+                (conversation_id,),
+            )
+        ]
+
+    def forget_within(self, connection: Connection, ids: Sequence[int]) -> int:
+        """What :meth:`forget` does, in a transaction of the caller, who then has it scrubbed."""
+        if not ids:
+            return 0
+        gone = _forget.closure(connection, ids)
+        with words_leave(connection, "memory_index", len(gone)):
+            _forget.forget(connection, gone)
+        return len(gone)
 
     # ------------------------------------------------------------------ keeping
 

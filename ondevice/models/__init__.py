@@ -1,13 +1,16 @@
-"""Models on disk and in the catalogue: find them, fetch, take in, pack, remove them."""
+"""Models on disk and in the catalogue: find, download, take in, pack, remove them."""
 
 from ondevice.models._catalogue import catalogue
 from ondevice.models._facts import Facts, facts
+from ondevice.models._folders import in_folder
 from ondevice.models._import import How, import_file
 from ondevice.models._library import find, find_file, installed, removable, remove
 from ondevice.models._own import leftovers
 from ondevice.models._pack import pack, stack_name
 from ondevice.models._pull import pull
+from ondevice.models._quality import good_as, params_of
 from ondevice.models._records import InstalledModel, PackNews, PullProgress, Recipe
+from ondevice.models._typed import looks_like_path, typed_path
 
 __all__ = [
     "Facts",
@@ -20,12 +23,17 @@ __all__ = [
     "facts",
     "find",
     "find_file",
+    "good_as",
     "import_file",
+    "in_folder",
     "installed",
     "leftovers",
+    "looks_like_path",
     "pack",
+    "params_of",
     "pull",
     "removable",
     "remove",
     "stack_name",
+    "typed_path",
 ]

@@ -9,6 +9,7 @@ from ondevice.models import _library, _own
 from ondevice.models._catalogue import catalogue
 from ondevice.models._records import InstalledModel, Place, Recipe
 from ondevice.ram.need import Need, need
+from ondevice.ram.quality import effective_params, quality_of
 from ondevice.weights import gguf, runnable
 from ondevice.weights.gguf import GGUFFile
 
@@ -26,6 +27,8 @@ class Facts:
     parameters: str
     quantization: str
     context: int  # tokens it was trained on
+    effective_params: float = 0.0  # of a dense, unquantized model that is about as good
+    is_base: bool | None = None  # goes on with a text, and was not made to chat
     aliases: tuple[str, ...] = ()  # other names of the same file
     not_used: tuple[str, ...] = ()  # what the app adds to the model, and ondevice does not
     paths: tuple[str, ...] = ()
@@ -84,6 +87,10 @@ def _of_file(model: InstalledModel, file: GGUFFile) -> Facts:
         parameters=_rounded(file.n_params),
         quantization=file.quantization,
         context=file.n_ctx_train,
+        effective_params=effective_params(
+            file.n_params, file.n_active_params, quality_of(file.weights_bytes, file.n_params)
+        ),
+        is_base=file.is_base,
         aliases=model.aliases,
         not_used=model.not_used,
         paths=tuple(str(part.path) for part in file.parts),

@@ -5,25 +5,35 @@ from __future__ import annotations
 import difflib
 import os
 import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from ondevice.engine.messages import URL_SCHEMES
 from ondevice.errors import ModelError, ModelFileError, ModelNotFound
-from ondevice.models import _other_apps, _own, _scan
+from ondevice.models import _folders, _other_apps, _own, _scan
 from ondevice.models._catalogue import catalogue
 from ondevice.models._records import InstalledModel
+from ondevice.models._typed import looks_like_path, typed_path
 from ondevice.weights import gguf
 
+_SHOWN = 5  # models of a folder, in a sentence
 
-def installed() -> list[InstalledModel]:
+
+def installed(
+    folders: Sequence[Path] | None = None, on_problem: Callable[[str], None] = lambda _: None
+) -> list[InstalledModel]:
     """The models on disk, by name.
 
     A file that several apps know, or one app by several names, is listed once, as ours first; the
-    other names are kept.
+    other names are kept. ``folders`` are looked at as well; None: those of the settings.
+    ``on_problem`` gets a sentence for one that cannot be read.
     """
+    if folders is None:
+        folders = _folders.of_settings()
+    named = _folders.models(folders, on_problem) if folders else []
     found: dict[Path, InstalledModel] = {}
-    for model in (*_own.models(), *_other_apps.models()):
+    for model in (*_own.models(), *_other_apps.models(), *named):
         path = Path(os.path.realpath(model.path))  # that of pathlib fails for a link in a circle
         known = found.setdefault(path, _with_recipe(model))
         if model.name not in (known.name, *known.aliases):
@@ -44,16 +54,19 @@ def find(name: str) -> InstalledModel:
     """The model that ``name`` means.
 
     That is one on a server for a URL such as "http://localhost:8017/v1#smollm2-135m"; a GGUF file
-    of this path; else our own model of this name; else one of another app, by its name, its
-    file's name, Ollama's "name:tag" or "owner/repo/file.gguf".
+    of this path, or the only one in a folder of this path; else our own model of this name; else
+    one of a folder of the user's or of another app, by its name, its file's name, Ollama's
+    "name:tag" or "owner/repo/file.gguf".
 
     Raises :class:`ModelNotFound` with what to do instead, also if several models are meant, and
     :class:`ModelFileError` if parts of the model are missing.
     """
     if name.startswith(URL_SCHEMES):
         return InstalledModel(name, Path(), 0, "server", origin=name)
-    path = os.path.expanduser(name)  # noqa: PTH111 - that of pathlib fails for "~nobody"
-    model = _at_path(Path(path)) or called(name)
+    path = typed_path(name)
+    model = _at_path(path)
+    if model is None:
+        model = _in_folder(path, name) if looks_like_path(name) else called(name)
     if model.missing:
         some = ", ".join(model.missing[:3]) + (" …" if model.missing[3:] else "")
         if model.place == "ondevice" and model.path.is_symlink() and not model.path.exists():
@@ -63,7 +76,7 @@ def find(name: str) -> InstalledModel:
             )
         raise ModelFileError(
             f"{model.name} is not complete: {some} {'is' if len(model.missing) == 1 else 'are'} "
-            f"missing in {model.path.parent}. Fetch it again where it came from."
+            f"missing in {model.path.parent}. Download it again where it came from."
         )
     return model
 
@@ -80,7 +93,7 @@ def _at_path(path: Path) -> InstalledModel | None:
     try:
         if not path.is_file():
             return None
-    except OSError:  # too long for a path
+    except (OSError, ValueError):  # too long for a path, or a zero byte in it
         return None
     try:
         str(path).encode()
@@ -89,6 +102,24 @@ def _at_path(path: Path) -> InstalledModel | None:
     parts = [path.with_name(name) for name in gguf.part_names(path.name)]
     size = sum(part.stat().st_size for part in parts if part.is_file())
     return InstalledModel(_scan.plain(path.stem), path.absolute(), size, "file")
+
+
+def _in_folder(path: Path, name: str) -> InstalledModel:
+    """The only model in a folder. Raises :class:`ModelNotFound` with what there is instead."""
+    try:
+        is_folder = path.is_dir()
+    except (OSError, ValueError):
+        is_folder = False
+    if not is_folder:
+        raise ModelNotFound(f"There is no file or folder {path}. Check its name.")
+    there = list(_folders.in_folder(path))
+    if len(there) == 1:
+        return there[0]
+    if not there:
+        raise ModelNotFound(f"There is no model in {path}: it holds no GGUF file of one.")
+    some = "\n".join(f"  {model.path}" for model in there[:_SHOWN])
+    more = f"\n  … and {len(there) - _SHOWN} more" if there[_SHOWN:] else ""
+    raise ModelNotFound(f"There are {len(there)} models in {path}. Name one:\n{some}{more}")
 
 
 def called(name: str) -> InstalledModel:
@@ -103,7 +134,7 @@ def called(name: str) -> InstalledModel:
         candidates = "\n".join(f"  {model.path}  ({model.place})" for model in meant)
         raise ModelNotFound(f"{name} may be one of these. Name one by its path:\n{candidates}")
     if name in {recipe.name for recipe in catalogue()}:
-        raise ModelNotFound(f"{name} is not on disk yet. Fetch it: ondevice models pull {name}")
+        raise ModelNotFound(f"{name} is not on disk yet. Download it: ondevice models pull {name}")
     if name.endswith(".gguf"):
         raise ModelNotFound(f"There is no file {name}.")
     raise unknown(name, {model.name for model in on_disk})
@@ -135,6 +166,8 @@ def removable(name: str) -> int:
     model = find_file(name)
     if model.place == "file":
         why = "it is not in the folder of ondevice. Delete the file yourself if you want to."
+    elif model.place == "your folder":
+        why = "it is in a folder of yours. Delete the file yourself if you want to."
     elif model.place == "ondevice":
         why = f"call it {model.name}."
     else:
@@ -154,6 +187,6 @@ def remove(name: str) -> None:
         with _own.lock(name).acquire(timeout=0):
             shutil.rmtree(_own.folder_of(name))
     except Timeout as error:
-        raise ModelError(f"{name} is being fetched right now. Stop that first.") from error
+        raise ModelError(f"{name} is being downloaded right now. Stop that first.") from error
     except OSError as error:
         raise ModelError(f"{name} could not be removed: {error}. Close what uses it.") from error

@@ -11,7 +11,8 @@ import msgspec
 
 from ondevice.weights.gguf import part_names
 
-#: Whose folder a model is in; "file" is one that the user named by its path, "server" by its URL.
+#: Whose folder a model is in: "your folder" is one of the setting ``models_folder``. A "file" was
+#: named by its path, a "server" by its URL.
 Place = Literal[
     "ondevice",
     "Hugging Face",
@@ -20,6 +21,7 @@ Place = Literal[
     "llama.cpp",
     "GPT4All",
     "Jan",
+    "your folder",
     "file",
     "server",
 ]

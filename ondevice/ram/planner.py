@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Literal
 
 from ondevice.engine.messages import KVType, Preference
@@ -18,6 +17,7 @@ from ondevice.errors import MemoryShortError, ModelFileError
 from ondevice.ram.available import AvailableRam
 from ondevice.ram.kv_types import check_kv_type, kv_types
 from ondevice.ram.need import Need, need
+from ondevice.ram.quality import effective_params, quality_of
 from ondevice.ram.speeds import Speeds
 from ondevice.weights.gguf import GGUFFile
 from ondevice.weights.placement import Placement, Placements
@@ -38,10 +38,6 @@ _READING = 5.0  # tokens a second; with less, one waits
 
 #: What of a reply's quality is left with each type of KV cache.
 KV_QUALITY: dict[KVType, float] = {"f16": 1.0, "q8_0": 0.997, "q4_0": 0.96}
-
-#: Bits a weight → what is left of the model's quality, as measured by others on models of 1 to 8
-#: billion parameters; between them, straight lines.
-_BITS_QUALITY = ((1.5, 0.2), (2.6, 0.6), (3.4, 0.82), (4.0, 0.92), (4.8, 0.97), (5.7, 0.99), (8, 1))
 
 # What a token takes beside the products with weights: measured on models of 135M to 1.5B.
 _DECODE_FACTOR, _PREFILL_FACTOR = 1.4, 1.5
@@ -85,7 +81,7 @@ class Plan:
     @property
     def effective_params(self) -> float:
         """Parameters of a dense, unquantized model that is about as good."""
-        return math.sqrt(self.file.n_params * self.file.n_active_params) * self.quality
+        return effective_params(self.file.n_params, self.file.n_active_params, self.quality)
 
     def worth(self, preference: Preference) -> float:
         """By which plans are compared; one more is twice as good.
@@ -197,11 +193,6 @@ def most_ram(file: GGUFFile) -> int:
 def best(plans: Sequence[Plan], preference: Preference = "balanced") -> Plan:
     """The plan, of several models, that gives the most; ``plans`` must not be empty."""
     return max(plans, key=lambda way: way.worth(preference))
-
-
-def quality_of(weights_bytes: int, n_params: float) -> float:
-    """Of 1: what is left of a model's quality at this size, going by the bits a weight."""
-    return _between(weights_bytes * 8 / max(1, n_params), _BITS_QUALITY)
 
 
 def why(chosen: Plan, ram: AvailableRam, n_ctx: int | None = None) -> str:
@@ -376,16 +367,6 @@ def _elements(file: GGUFFile, n_tokens: int) -> Iterator[tuple[str, float]]:
     # Of a prompt, only the last token is multiplied with the output layer.
     if file.output_layer and len(file.output_layer.shape) > 1:
         yield file.output_layer.type_name, float(math.prod(file.output_layer.shape))
-
-
-def _between(x: float, points: Sequence[tuple[float, float]]) -> float:
-    """The value at ``x`` on the line through ``points``, level beyond its ends."""
-    if x <= points[0][0]:
-        return points[0][1]
-    for (x0, y0), (x1, y1) in pairwise(points):
-        if x <= x1:
-            return y0 + (y1 - y0) * (x - x0) / (x1 - x0)
-    return points[-1][1]
 
 
 def _mb(n_bytes: float) -> str:

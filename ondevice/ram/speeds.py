@@ -62,6 +62,7 @@ class Speeds(msgspec.Struct, frozen=True):
     prefill: dict[str, float]  # the same for many
     disk: float  # bytes a second of large reads
     busy: bool = False  # whether other programs computed meanwhile
+    measured_at: float = 0.0  # seconds since 1970; 0: by a version that did not write it down
 
     def decoding(self, type_name: str) -> float:
         return self.decode.get(type_name) or min(self.decode.values())
@@ -82,10 +83,10 @@ def known() -> Speeds:
     """What has been measured on this machine, else ``USUAL``."""
     try:
         speeds = msgspec.json.decode(_file().read_bytes(), type=Speeds)
-        age = time.time() - _file().stat().st_mtime
+        age = time.time() - (speeds.measured_at or _file().stat().st_mtime)
     except (OSError, msgspec.MsgspecError):
         return USUAL
-    is_good = speeds.machine == _machine() and not (speeds.busy and age > _BUSY_KEPT_S)
+    is_good = speeds.machine == machine() and not (speeds.busy and age > _BUSY_KEPT_S)
     return speeds if is_good else USUAL
 
 
@@ -110,7 +111,7 @@ def measure() -> Speeds:
             f"The processor's speed cannot be measured: {error}. See: ondevice doctor"
         ) from error
     busy = waited_share > _BUSY_SHARE
-    speeds = _faster(Speeds(_machine(), decode, prefill, _disk(), busy), known())
+    speeds = _faster(Speeds(machine(), decode, prefill, _disk(), busy, time.time()), known())
     file = _file()
     with contextlib.suppress(OSError):  # where it cannot be kept, it is measured again
         paths.ensure_private(file.parent)
@@ -130,6 +131,7 @@ def _faster(new: Speeds, old: Speeds) -> Speeds:
         {name: max(speed, old.prefill.get(name, 0)) for name, speed in new.prefill.items()},
         max(new.disk, old.disk),
         new.busy and old.busy,
+        new.measured_at if old.busy or not new.busy else old.measured_at,
     )
 
 
@@ -143,7 +145,7 @@ def _disk() -> float:
         return USUAL.disk
 
 
-def _machine() -> str:
+def machine() -> str:
     """What the speeds depend on."""
     folder = next(p for p in (paths.models_dir(), *paths.models_dir().parents) if p.is_dir())
     return " ".join(

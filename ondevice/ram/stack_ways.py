@@ -14,9 +14,9 @@ from ondevice.ram.planner import (
     PROMPT,
     Plan,
     drafted_seconds,
-    quality_of,
     streaming_seconds,
 )
+from ondevice.ram.quality import quality_of
 from ondevice.ram.speeds import PLANES, PLANES_TYPE, Speeds
 from ondevice.stack import StackFile
 from ondevice.weights.gguf import GGUFFile

@@ -1,8 +1,9 @@
 """The private store: one SQLite file, 0600 from creation, one writer, numbered migrations."""
 
 from ondevice.store._database import Database
+from ondevice.store._index import words_leave
 from ondevice.store._salvage import Salvage
 from ondevice.store._sqlite import Connection, Row
 from ondevice.store._transient import TransientDatabase
 
-__all__ = ["Connection", "Database", "Row", "Salvage", "TransientDatabase"]
+__all__ = ["Connection", "Database", "Row", "Salvage", "TransientDatabase", "words_leave"]

@@ -45,6 +45,10 @@ _MAX_PARTS = 256  # of a split model
 _ROWS = ("token_embd", "per_layer_token_embd", "position_embd", "token_types")  # looked up
 #: What blocks that look back on the keys and values of others have of their own, and do not use.
 _SHARED = ("attn_k.", "attn_v.", "attn_k_norm.")
+#: Words in the names of models that only go on with texts, and of those made to chat.
+_BASE = frozenset({"base", "pretrained", "pretrain", "pt"})
+_MADE_TO_CHAT = frozenset({"instruct", "it", "chat", "assistant", "sft", "dpo", "rlhf"})
+_WORD = re.compile(r"[a-z]+")
 _SPLIT_NAME = re.compile(r"(?P<prefix>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.DOTALL)
 
 
@@ -183,6 +187,17 @@ class GGUFFile:
     @property
     def chat_template(self) -> str | None:
         return self.text("tokenizer.chat_template")
+
+    @property
+    def is_base(self) -> bool:
+        """Whether it goes on with a text and was not made to chat, by its template or its names."""
+        if self.chat_template is None:
+            return True
+        named = (self.text(f"general.{key}") for key in ("name", "finetune"))
+        words = {
+            w for each in (*named, self.path.stem) for w in _WORD.findall((each or "").lower())
+        }
+        return bool(words & _BASE) and not words & _MADE_TO_CHAT
 
     @property
     def quantization(self) -> str:

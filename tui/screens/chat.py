@@ -18,7 +18,7 @@ from ondevice.errors import ConfigError, LoadCancelled, ModelNotFound, OndeviceE
 from ondevice.models import InstalledModel
 from ondevice.ram import process
 from tui import commands
-from tui.messages import CommandGiven, ReplyEnded, ReplyProgressed, Submitted
+from tui.messages import CommandGiven, NotSent, ReplyEnded, ReplyProgressed, Submitted
 from tui.model_work import Kind, ModelWork
 from tui.screens.chat_keeping import ChatKeeping
 from tui.screens.chat_memory import ChatMemory
@@ -34,6 +34,7 @@ _LOOK_AT_RAM = 1.0  # seconds
 
 class ChatScreen(ChatTurns, ChatTabs, ChatKeeping, ChatMemory):
     AUTO_FOCUS = "Prompt"
+    VERTICAL_BREAKPOINTS = [(0, "-tiny"), (10, "-short"), (18, "-tall")]  # noqa: RUF012
     HELP = """\
 ## The chat
 
@@ -58,6 +59,8 @@ more, is also in the command palette.
         # Before the prompt takes them for its own few lines.
         Binding("ctrl+up", "point(-1)", "Messages", show=False, id="chat.up", priority=True),
         Binding("ctrl+down", "point(1)", show=False, id="chat.down", priority=True),
+        Binding("ctrl+home", "edge(-1)", "Beginning", show=False, id="chat.start", priority=True),
+        Binding("ctrl+end", "edge(1)", "End", show=False, id="chat.end", priority=True),
         Binding("pageup", "page(-1)", show=False, id="chat.page_up", priority=True),
         Binding("pagedown", "page(1)", show=False, id="chat.page_down", priority=True),
     ]
@@ -96,6 +99,7 @@ more, is also in the command palette.
 
     @on(CommandGiven)
     async def obey(self, given: CommandGiven) -> None:
+        self.conversation.end_find()
         command = commands.find(given.name)
         if command is None:
             self.notify(f"There is no command /{given.name}. F1 shows them.", severity="warning")
@@ -109,10 +113,12 @@ more, is also in the command palette.
         else:
             await self.run_action(command.action)
 
-    def action_type(self, character: str) -> None:
-        """The user types, but not in the prompt."""
-        self.set_focus(self.prompt)
-        self.prompt.insert(character)
+    @on(NotSent)
+    def _give_back(self, message: NotSent) -> None:
+        if message.conversation is self.conversation:
+            self.prompt.give_back(message.text)
+        else:
+            message.conversation.draft = f"{message.text}{message.conversation.draft}"
 
     @on(ReplyProgressed)
     @on(ReplyEnded)
@@ -120,7 +126,10 @@ more, is also in the command palette.
         self.show_status()
 
     def action_stop(self) -> None:
-        if self.conversation.replying:
+        if self.conversation.finding:
+            self.conversation.end_find()
+            self.set_focus(self.prompt)
+        elif self.conversation.replying:
             self.conversation.stop()
         elif self.prompt.has_focus:
             self.workers.cancel_group(self, "load")
@@ -129,6 +138,9 @@ more, is also in the command palette.
             self.set_focus(self.prompt)
 
     def action_page(self, direction: int) -> None:
+        if (completions := self.prompt.completions).display:
+            completions.page(direction)
+            return
         conversation = self.conversation
         conversation.scroll_relative(y=direction * (conversation.size.height - 2), animate=False)
 

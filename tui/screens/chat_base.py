@@ -54,10 +54,9 @@ class ChatBase(Screen[None]):
     async def open(
         self,
         earlier: chats.Conversation | None,
-        at: int | None = None,
         store: chats.Chats | None = None,
     ) -> None:
-        """Show another conversation in a tab, from message ``at`` on if given, or begin one.
+        """Show another conversation in a tab, or begin one.
 
         Its own tab, if it is open, is made anew; a reply under way there is stopped and kept.
         ``store`` is where it is kept, None where all are; in another one it is private.
@@ -73,8 +72,6 @@ class ChatBase(Screen[None]):
         self.show(fresh)
         if len(self.conversations) > _TABS:
             await self.close(self._dullest())
-        if at is not None:
-            await fresh.jump(at)
 
     def show(self, conversation: Conversation) -> None:
         """Show one that is open; what was being typed to the other one waits there."""
@@ -167,25 +164,24 @@ class ChatBase(Screen[None]):
         return self.conversation.store is not self.store
 
     async def go_to(
-        self, conversation_id: int, message_id: int | None, store: chats.Chats | None = None
+        self,
+        conversation_id: int,
+        message_id: int | None,
+        store: chats.Chats | None = None,
+        words: str = "",
     ) -> None:
-        """Show a message of a conversation, in whatever branch it is; None: its end."""
+        """Show a message of a conversation, in whatever branch it is; None: its end.
+
+        ``words`` are then marked, and n and N go from one to the next.
+        """
         store = store or self.store
-        conversation = await asyncio.to_thread(store.load, conversation_id)
-        shown = {message.id for message in conversation.messages}
-        if message_id is not None and message_id not in shown:  # it is in another branch
-            await asyncio.to_thread(store.show, message_id)
-            conversation = await asyncio.to_thread(store.load, conversation_id)
         for one in self.conversations:
             if (one.store, one.id_in_store) == (store, conversation_id):
-                if message_id is None:
-                    self.show(one)
-                    return
-                if message_id in {message.id for message in one.messages}:
-                    self.show(one)
-                    await one.jump(message_id)
-                    return
-        await self.open(conversation, message_id, store)
+                self.show(one)
+                break
+        else:
+            await self.open(await asyncio.to_thread(store.load, conversation_id), store=store)
+        await self.conversation.go_to(message_id, words)
 
     def is_busy(self) -> bool:
         """Whether a reply is under way, which the user is then told."""

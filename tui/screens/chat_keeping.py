@@ -26,10 +26,11 @@ class ChatKeeping(ChatBase):
     async def action_chats(self, words: str = "") -> None:
         from tui.screens.chats import ChatsScreen  # noqa: PLC0415 - a faster start
 
-        found = await self.app.push_screen_wait(ChatsScreen(self.store, words))
+        screen = ChatsScreen(self.store, words)
+        found = await self.app.push_screen_wait(screen)
         await self.look_at_store()
         if found is not None:
-            await self.go_to(found.heading.id, found.message_id)
+            await self.go_to(found.heading.id, found.message_id, words=screen.words)
 
     @work
     async def action_find(self, words: str = "") -> None:
@@ -37,9 +38,10 @@ class ChatKeeping(ChatBase):
 
         if (id_ := self.id_in_store) is not None:
             store = self.conversation.store
-            found = await self.app.push_screen_wait(ChatsScreen(store, words, within=id_))
+            screen = ChatsScreen(store, words, within=id_)
+            found = await self.app.push_screen_wait(screen)
             if found is not None:
-                await self.go_to(id_, found.message_id, store)
+                await self.go_to(id_, found.message_id, store, screen.words)
 
     # ------------------------------------------------------------------ this one
 

@@ -6,6 +6,7 @@ from textual import work
 
 from ondevice import config, paths
 from ondevice.errors import ConfigError
+from tui import theme
 from tui.screens.chat_base import ChatBase
 from tui.screens.dialogs import ChoiceScreen
 
@@ -63,8 +64,7 @@ class ChatSettings(ChatBase):
         app = self.settings.app
         self.app.set_class(app.linear, "-linear")
         self.app.set_keymap(app.keys)
-        if app.theme in self.app.available_themes and not self.app.no_color:
-            self.app.theme = app.theme
+        self.app.theme = theme.shown(self.app, app.theme)
         later = "" if "." in key else " for the next chat or load"
         self.notify(f"{key} is set{later}.")
         return True

@@ -2,72 +2,131 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+import time
+from typing import Any
 
 from markdown_it import MarkdownIt
 
+from ondevice.chats import Message
+from ondevice.errors import OndeviceError
 from tui import clipboard
 from tui.screens.chat_base import ChatBase
 from tui.widgets.message import MessageView
-from tui.widgets.reply import Reply
-from tui.widgets.user_message import UserMessage
 
-_View = TypeVar("_View", bound=MessageView)
+_OF_MESSAGE = ("copy", "copy_code", "quote", "edit", "regenerate", "used", "go_on")
+_ONE_WORD = 1.0  # seconds between two letters of it
 
 
 class ChatTurns(ChatBase):
     """The message meant is the one that is pointed at, or else the last one."""
 
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self._letter = ""
+        """The one that has just led to another match; it may be the beginning of a word."""
+        self._letter_at = 0.0
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        if action in ("find_next", "pick"):
+            return self.conversation.finding
+        if action in _OF_MESSAGE and self.conversation.finding:  # what is typed is for the prompt
+            return not isinstance(self.focused, MessageView)
+        if action == "version":
+            return self._version(int(str(parameters[0]))) is not None
+        return super().check_action(action, parameters)
+
     def action_point(self, direction: int) -> None:
         """Point at the message before or after; past the last one is the prompt."""
-        views = self.conversation.views
-        pointed_at = next((view for view in views if view.has_focus_within), None)
-        place = views.index(pointed_at) + direction if pointed_at else len(views) - 1
-        if (pointed_at or direction < 0) and place < len(views):
-            view = views[max(0, place)]
-            self.set_focus(view, scroll_visible=False)
-            self.conversation.scroll_to_widget(view, animate=False)
-        else:
+        conversation = self.conversation
+        conversation.end_find()
+        pointed_at = conversation.in_focus
+        ids = [message.id for message in conversation.messages]
+        view = pointed_at or conversation.last_in_view
+        if view is None or view.id_in_store not in ids or (not pointed_at and direction > 0):
             self.set_focus(self.prompt)
-            self.conversation.anchor()
+            conversation.to_end()
+            return
+        place = ids.index(view.id_in_store) + (direction if pointed_at else 0)
+        if place == len(ids):
+            self.set_focus(self.prompt)
+            conversation.to_end()
+        else:
+            conversation.point(ids[max(0, place)])
+
+    def action_edge(self, direction: int) -> None:
+        """Go to the beginning (-1) or the end (1) of the chat."""
+        if direction < 0:
+            self.conversation.to_start()
+        else:
+            self.conversation.to_end()
+
+    def action_type(self, character: str) -> None:
+        """The user types, but not in the prompt."""
+        if time.monotonic() - self._letter_at < _ONE_WORD:
+            character = self._letter + character
+        self._letter_at = 0.0
+        self.conversation.end_find()
+        self.set_focus(self.prompt)
+        self.prompt.insert(character)
+
+    def action_find_next(self, direction: int) -> None:
+        """Go to the next match (1) or the one before (-1)."""
+        self._letter, self._letter_at = "n" if direction > 0 else "N", time.monotonic()
+        self.conversation.find_next(direction)
+
+    def action_pick(self) -> None:
+        """Have the keys of the message that was found."""
+        self.conversation.end_find()
+        self.refresh_bindings()
 
     def action_edit(self) -> None:
-        view = self._meant(UserMessage)
-        if view and view.message:
-            self.prompt.revise(view.message)
+        if message := self._meant("user"):
+            self.prompt.revise(message)
 
     def action_regenerate(self) -> None:
-        if not self.is_busy() and (view := self._meant(MessageView)):
+        if not self.is_busy() and (message := self._meant()):
             self.set_focus(self.prompt)
-            self.conversation.regenerate(view)
+            self.conversation.regenerate(message)
 
     def action_go_on(self) -> None:
-        if not self.is_busy() and (view := self._meant(MessageView)):
-            if view is not self.conversation.views[-1]:
+        if not self.is_busy() and (message := self._meant()):
+            if message is not self.conversation.messages[-1]:
                 self.notify("Only the last reply can go on.")
                 return
             self.set_focus(self.prompt)
-            self.conversation.go_on(view)
+            self.conversation.go_on(message)
 
-    async def action_version(self, direction: int) -> None:
-        """Switch to the branch of an earlier or later version of the message."""
-        view = self._meant(MessageView)
-        if view and view.message and not self.is_busy():
-            versions = view.message.versions
-            place = versions.index(view.message.id) + direction
-            if 0 <= place < len(versions):
-                await self.conversation.show_version(versions[place])
+    async def action_version(self, direction: int, either: bool = False) -> None:
+        """Switch to the branch of an earlier or later version of the message.
+
+        ``either``: the other way where there is none.
+        """
+        version = self._version(direction)
+        if version is None and either:
+            version = self._version(-direction)
+        if version is not None and not self.is_busy():
+            try:
+                await self.conversation.show_version(version)
+            except OndeviceError as error:
+                self.notify(str(error), severity="error")
+
+    def _version(self, direction: int) -> int | None:
+        """The version of the message before or after the one that is shown."""
+        if (message := self._meant()) is None:
+            return None
+        place = message.versions.index(message.id) + direction
+        return message.versions[place] if 0 <= place < len(message.versions) else None
 
     def action_copy(self) -> None:
         selected = self.get_selected_text()
         if selected:
             self._copy(selected, "The selected text")
-        elif (view := self._meant(MessageView)) and view.message:
-            self._copy(view.message.content, "The message")
+        elif message := self._meant():
+            self._copy(message.content, "The message")
 
     def action_copy_code(self) -> None:
-        view = self._meant(Reply)
-        blocks = _code_blocks(view.message.content) if view and view.message else []
+        message = self._meant("assistant")
+        blocks = _code_blocks(message.content) if message else []
         if not blocks:
             self.notify("There is no block of code in the reply.")
             return
@@ -79,17 +138,20 @@ class ChatTurns(ChatBase):
         selected = self.get_selected_text()
         if selected:
             self.prompt.quote(selected)
-        elif (view := self._meant(MessageView)) and view.message:
-            self.prompt.quote(view.message.content)
+        elif message := self._meant():
+            self.prompt.quote(message.content)
 
     def _copy(self, text: str, what: str) -> None:
         clipboard.copy(self.app, text)
         self.notify(f"{what} is in the clipboard.")
 
-    def _meant(self, kind: type[_View]) -> _View | None:
-        views = [view for view in self.conversation.views if isinstance(view, kind)]
-        pointed_at = next((view for view in views if view.has_focus_within), None)
-        return pointed_at or (views[-1] if views else None)
+    def _meant(self, role: str = "") -> Message | None:
+        """The message that is pointed at, or else the last one, of that role if one is given."""
+        view = self.conversation.in_focus
+        if view and view.message and role in ("", view.message.role):
+            return view.message
+        messages = reversed(self.conversation.messages)
+        return next((m for m in messages if role in ("", m.role)), None)
 
 
 def _code_blocks(text: str) -> list[str]:

@@ -23,11 +23,16 @@ _Result = TypeVar("_Result")
 
 
 class Finder(Modal[_Result], Generic[_Item, _Result]):
-    """The keys go to the line, up and down to the list."""
+    """The keys go to the line, those that move up and down to the list."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("down", "move(1)", show=False, id="finder.down", priority=True),
         Binding("up", "move(-1)", show=False, id="finder.up", priority=True),
+        Binding("pagedown", "list('page_down')", show=False, priority=True),
+        Binding("pageup", "list('page_up')", show=False, priority=True),
+        # In the line, Ctrl+A and Ctrl+E do what these two do elsewhere.
+        Binding("home", "list('first')", show=False, priority=True),
+        Binding("end", "list('last')", show=False, priority=True),
     ]
 
     def __init__(self, title: str, keys: str, words: str) -> None:
@@ -70,6 +75,11 @@ class Finder(Modal[_Result], Generic[_Item, _Result]):
         """The user has pressed Enter on it."""
 
     @property
+    def words(self) -> str:
+        """What has been typed."""
+        return self._words
+
+    @property
     def pointed_at(self) -> _Item | None:
         """The highlighted item."""
         place = self.query_one(OptionList).highlighted if self._items else None
@@ -99,6 +109,10 @@ class Finder(Modal[_Result], Generic[_Item, _Result]):
             options.action_cursor_down()
         else:
             options.action_cursor_up()
+
+    def action_list(self, movement: str) -> None:
+        """Move in the list as it does when it has the focus."""
+        getattr(self.query_one(OptionList), f"action_{movement}")()
 
     @work(exclusive=True, group="look")
     async def _look(self, pointed_at: _Item | None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from textual.content import Content
+from textual.widget import Widget
 from textual.widgets import OptionList
 from textual.widgets.option_list import Option
 
@@ -12,6 +13,7 @@ from ondevice.terminal import printable
 from tui import attachments, commands
 
 _SHOWN = 8
+_MOST = 10  # lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,23 @@ class Completions(OptionList, can_focus=False):
         self._before = ""
         self._choices: list[Completion] = []
 
+    def on_mount(self) -> None:
+        self.screen.screen_layout_refresh_signal.subscribe(self, lambda _: self._fit())
+
+    def _fit(self) -> None:
+        """Leave room for the others, for the prompt above all, and a line of the conversation."""
+        assert self.parent is not None
+        others = [
+            child.outer_size.height + child.styles.margin.height
+            for child in self.parent.children
+            if isinstance(child, Widget)
+            and child is not self
+            and child.display
+            and not (child.styles.height and child.styles.height.is_fraction)
+        ]
+        room = self.screen.size.height - sum(others) - 1
+        self.styles.max_height = max(1, min(_MOST, room))
+
     def look_at(self, before: str) -> None:
         """Offer what fits the text before the cursor; nothing for an empty one."""
         if before == self._before:
@@ -45,6 +64,10 @@ class Completions(OptionList, can_focus=False):
             for choice in self._choices
         )
         self.highlighted = 0 if self._choices else None
+
+    def page(self, direction: int) -> None:
+        """Move by as many as are seen at once."""
+        self._move_page(1 if direction > 0 else -1)
 
     @property
     def chosen(self) -> Completion | None:
@@ -63,8 +86,7 @@ def _completions(before: str) -> list[Completion]:
                 f"/{command.name} {command.argument}".strip(),
                 command.help,
             )
-            for command in commands.COMMANDS
-            if command.name.startswith(before[1:])
+            for command in commands.beginning(before[1:])
         ]
     typed = attachments.mention(before)
     if typed is None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Coroutine, Sequence
+from functools import partial
 from typing import Any
 
 from textual.app import ComposeResult
@@ -14,15 +16,18 @@ from ondevice.chats import Attachment
 from ondevice.engine.messages import Event, PromptProgress, Sampling, Statistics
 from ondevice.engine.messages import Notice as EngineNotice
 from ondevice.errors import OndeviceError
-from tui.messages import ReplyEnded, ReplyProgressed
+from tui.messages import NotSent, ReplyEnded, ReplyProgressed
 from tui.shared_engine import SharedEngine
-from tui.widgets.message import MessageView
-from tui.widgets.notice import Notice
+from tui.widgets.marks import Marks
 from tui.widgets.reply import Reply
 from tui.widgets.transcript import Transcript
 from tui.widgets.user_message import UserMessage
 from tui.widgets.welcome import Welcome
 
+_LOOK_AT_STORE = 1.0  # seconds
+_CALM = 60.0  # seconds without anything new, after which it is looked at more rarely
+_RARELY = 3  # looks, of which one is made then
+_ABOVE = 3  # part of the view's height that is above a word that was found
 _RECALL = 300  # tokens that memories may take at most in a message
 _RECALL_SHARE = 8  # or so many of the context
 
@@ -61,20 +66,31 @@ class Conversation(Transcript):
         self._exchange: Worker[None] | None = None
         self._streaming = False
         self._stopped = False
+        self._reading = asyncio.Lock()
+        """Held from a change in the store until its messages are the list that is shown."""
+        self._changes: int | None = None
+        self._state: chats.State | None = None
+        """Of the conversation in the store, when it was looked at last."""
+        self._looks, self._changed_at = 0, time.monotonic()
+        self._finding: tuple[int, ...] = ()
+        """The messages that have the words that are looked for; empty: none are."""
 
     def compose(self) -> ComposeResult:
         if not self.messages:
-            yield Welcome(self._engine.loaded.path if self._engine.loaded else "")
-        yield from super().compose()
+            yield self._welcome()
+
+    def _welcome(self) -> Welcome:
+        return Welcome(self._engine.loaded.path if self._engine.loaded else "")
+
+    def on_mount(self) -> None:
+        super().on_mount()
+        self._changes = self.store.database.changes()
+        self.set_interval(_LOOK_AT_STORE, self._look_at_store)
 
     @property
     def replying(self) -> bool:
         """Whether an exchange is under way."""
         return self._exchange is not None and not self._exchange.is_finished
-
-    @property
-    def _may_prune(self) -> bool:
-        return not self.replying
 
     # ------------------------------------------------------------------ one exchange at a time
 
@@ -91,20 +107,24 @@ class Conversation(Transcript):
         """
         self._begin(self._ask(text, attachments, instead_of, pasted))
 
-    def regenerate(self, view: MessageView) -> None:
+    def regenerate(self, message: chats.Message) -> None:
         """Have another reply: another one than this, or another one to this message."""
-        assert view.message
-        place = self.messages.index(view.message) + isinstance(view, UserMessage)
-        if place:
-            self._begin(self._answer_anew(place))
+        before = self._before(message.id)
+        question = message if message.role == "user" else before[-1] if before else None
+        if question:
+            self._begin(self._answer(Reply(recalled=question.recalled), question.id))
 
-    def go_on(self, view: MessageView) -> None:
-        """Let a reply that was cut short go on, or have one to a message that met none."""
-        assert view.message
-        if isinstance(view, Reply):
-            self._begin(self._go_on(view, view.message.id))
+    def go_on(self, message: chats.Message) -> None:
+        """Let the last reply go on if it was cut short, or have one to a message that met none."""
+        if message.role == "assistant":
+            self._begin(self._go_on(message.id))
         else:
-            self.regenerate(view)
+            self.regenerate(message)
+
+    def _before(self, message_id: int | None) -> list[chats.Message]:
+        """The messages before this one; all of them if it is not among them."""
+        ids = [message.id for message in self.messages]
+        return self.messages[: ids.index(message_id)] if message_id in ids else self.messages
 
     def stop(self) -> None:
         """End the reply under way; what has come of it stays."""
@@ -116,30 +136,159 @@ class Conversation(Transcript):
         else:
             self._exchange.cancel()
 
-    async def note(self, text: str, *, error: bool = False) -> Notice:
-        """Show a sentence from the app."""
-        notice = Notice(text, error=error)
-        await self.mount(notice)
-        return notice
+    # ------------------------------------------------------------------ other places
 
     async def show_version(self, message_id: int) -> None:
-        """Show the branch with this message instead of its sibling."""
+        """Show the branch with this message, at the place of its sibling."""
+        siblings = [v for v in self.views if v.message and message_id in v.message.versions]
+        above = self.lines_above(siblings[0]) if siblings else 0
+        await self._show_branch(message_id)
+        self.jump(message_id, above)
+
+    async def go_to(self, message_id: int | None, words: str = "") -> None:
+        """Show a message, in whatever branch it is, and the words in it; None: the end."""
+        self.end_find()
+        if message_id is None:
+            self.to_end()
+            return
+        if message_id not in {message.id for message in self.messages}:
+            await self._show_branch(message_id)
+        self.jump(message_id)
+        if words.strip() and self.id_in_store is not None:
+            self.run_worker(self._find(words, message_id), group="find", exclusive=True)
+
+    async def _show_branch(self, message_id: int) -> None:
+        async with self._reading:
+            await asyncio.to_thread(self.store.show, message_id)
+            await self._read()
+
+    # ------------------------------------------------------------------ words that are found
+
+    @property
+    def finding(self) -> bool:
+        """Whether words that were looked for are marked, and n and N go from one to the next."""
+        return self.marks is not None
+
+    def find_next(self, direction: int) -> None:
+        """Go to the next place of the words, or to the one before."""
+        self.run_worker(self._find_next(direction), group="find", exclusive=True)
+
+    def end_find(self) -> None:
+        """Mark nothing any more."""
+        self.workers.cancel_group(self, "find")
+        if self.marks:
+            self.marks.take_off()
+            self.marks = None
+
+    async def _find(self, words: str, message_id: int) -> None:
         assert self.id_in_store is not None
-        await asyncio.to_thread(self.store.show, message_id)
-        conversation = await asyncio.to_thread(self.store.load, self.id_in_store)
-        known = [message.id for message in self.messages]
-        place = [message.id for message in conversation.messages].index(message_id)
-        assert known[:place] == [message.id for message in conversation.messages[:place]]
-        await self.cut(place)
-        self.messages = list(conversation.messages)
-        await self.jump(message_id)
+        found = await asyncio.to_thread(self.store.matches, words, self.id_in_store)
+        self.marks = Marks(found.words)
+        self._finding = found.message_ids
+        self.marks.put_on(self.views)
+        self.screen.refresh_bindings()
+        await self._go_to_hit(message_id, 0)
+
+    async def _find_next(self, direction: int) -> None:
+        marks = self.marks
+        here = self.in_focus
+        if marks is None or here is None or here.message is None:
+            return
+        hits, at = marks.hits(here), marks.here
+        place = hits.index(at) + direction if at in hits else -1
+        if 0 <= place < len(hits):
+            await self._go_to_hit(here.message.id, place)
+            return
+        # On from here to the end, and then from the beginning.
+        places = {message.id: place for place, message in enumerate(self.messages)}
+        count, at_place = len(places), places.get(here.message.id, 0)
+        found = [id_ for id_ in self._finding if id_ in places]
+        if found:
+            nearest = min(found, key=lambda id_: ((places[id_] - at_place) * direction - 1) % count)
+            await self._go_to_hit(nearest, 0 if direction > 0 else -1)
+
+    async def _go_to_hit(self, message_id: int, place: int) -> None:
+        """Go to one of the words of a message, or to its top if none of them is to be seen."""
+        if (view := self.view_of(message_id)) is None:
+            self.jump(message_id)
+        else:
+            self.jump(message_id, self.lines_above(view))
+        await self.equal()
+        view, marks = self.view_of(message_id), self.marks
+        if view is None or marks is None or not await self.arranged(view):
+            return
+        hits = marks.hits(view)
+        marks.here = hits[place] if hits else None
+        row, height = marks.here.row if marks.here else 0, self.size.height
+        if not 0 <= row - self.lines_above(view) < height - 1:
+            self.jump(message_id, row - height // _ABOVE if row > height // 2 else 0)
+
+    # ------------------------------------------------------------------ what others write
+
+    def _look_at_store(self) -> None:
+        """See whether another window or program has written, without waiting for anything."""
+        self._looks += 1
+        calm = time.monotonic() - self._changed_at > _CALM and self._looks % _RARELY
+        if self.id_in_store is None or not self.display or calm:
+            return
+        changes = self.store.database.changes()
+        if changes is not None and changes != self._changes:
+            self._changes, self._changed_at = changes, time.monotonic()
+            self.run_worker(self.follow(), group="follow", exclusive=True)
+
+    def on_show(self) -> None:
+        self._changed_at = time.monotonic()
+        self._look_at_store()
+
+    async def follow(self) -> None:
+        """Show what has become of the conversation in the store."""
+        await self._follow()
+        if self.id_in_store is None:
+            self.stop()
+
+    async def _follow(self) -> None:
+        if (id_ := self.id_in_store) is None:
+            return
+        try:
+            state = await asyncio.to_thread(self.store.state, id_)
+            if state is None:
+                await self._deleted()
+            elif state != self._state:
+                async with self._reading:
+                    await self._read()
+        except OndeviceError:
+            self._changes = None  # it cannot be read now: at the next look
+        self.post_message(ReplyProgressed(self))
+
+    async def _deleted(self) -> None:
+        """Begin anew where the conversation was; what was typed stays."""
+        if self.id_in_store is None:
+            return
+        self.id_in_store, self._state, self.title = None, None, ""
+        self.end_find()
+        self.follow_list(())
+        await self.mount(self._welcome(), before=0 if self.children else None)
+        await self.note("This chat was deleted in another window. What you type begins a new one.")
+
+    async def _read(self) -> None:
+        """Show the messages that the store has now, with ``_reading`` held."""
+        if (id_ := self.id_in_store) is None:
+            return
+        begun = [view for view in self._unsaved if view.id_in_store is not None]
+        self._state = await asyncio.to_thread(self.store.state, id_)
+        conversation = await asyncio.to_thread(self.store.load, id_)
+        self.title, self.private = conversation.title, conversation.private
+        self._unsaved = [view for view in self._unsaved if view not in begun]
+        self.follow_list(conversation.messages)
 
     # ------------------------------------------------------------------ how it goes
 
     def _begin(self, exchange: Coroutine[Any, Any, None]) -> None:
         assert not self.replying
         self._stopped = False
+        self.end_find()
         self._exchange = self.run_worker(exchange)
+        self.screen.refresh_bindings()
 
     async def _ask(
         self,
@@ -148,19 +297,22 @@ class Conversation(Transcript):
         instead_of: int | None,
         pasted: Sequence[str],
     ) -> None:
-        if instead_of is not None:
-            await self.cut([message.id for message in self.messages].index(instead_of))
-        await self.query(Welcome).remove()
-        await self.to_end()
         view = UserMessage(text=text, attachments=attachments)
-        await self.mount(view)
+        before = self._before(instead_of)
+        self.add_unsaved(view, before[-1].id if before else None)
         try:
-            said = await asyncio.to_thread(self._say, text, attachments, instead_of, pasted)
+            async with self._reading:
+                said = await asyncio.to_thread(self._say, text, attachments, instead_of, pasted)
+                view.id_in_store = said.message_id
         except OndeviceError as error:
+            self.release(view)
             await self.note(str(error), error=True)
+            self.post_message(NotSent(self, text))
             self._tell_end(None)
+            await self._follow()
             return
-        await self._read_back(view)
+        await self._read_whole()
+        self.release(view)
         if said.learnt:
             await self.note(f"Remembered: {' '.join(said.learnt)}")
         if said.left_out:
@@ -176,6 +328,7 @@ class Conversation(Transcript):
     ) -> chats.Said:
         if self.id_in_store is None:
             self.id_in_store = self.store.create(self._system, private=self.private)
+            instead_of = None
         loaded = self._engine.loaded
         room = loaded.n_ctx // _RECALL_SHARE if loaded and loaded.n_ctx else _RECALL
         return self.store.say(
@@ -187,51 +340,52 @@ class Conversation(Transcript):
             recall=min(_RECALL, room),
         )
 
-    async def _answer_anew(self, place: int) -> None:
-        question = self.messages[place - 1]
-        await self.cut(place)
-        await self.to_end()
-        await self._answer(Reply(recalled=question.recalled), question.id)
-
-    async def _go_on(self, reply: Reply, message_id: int) -> None:
-        await reply.go_on()
-        await self._answer(reply, message_id)
+    async def _go_on(self, message_id: int) -> None:
+        self.forget_errors(message_id)
+        self.to_end()
+        await self.equal()
+        view = self.view_of(message_id)
+        if isinstance(view, Reply):
+            self.keep(view)
+            await view.go_on()
+            await self._write(view, message_id)
+        else:
+            self._tell_end(None)
 
     async def _answer(self, reply: Reply, after: int) -> None:
-        if not reply.is_attached:
-            await self.mount(reply)
-        self.anchor()
+        self.forget_errors(after)
+        self.add_unsaved(reply, after)
+        await self.equal()
+        await self._write(reply, after)
+
+    async def _write(self, reply: Reply, after: int) -> None:
+        """Show a reply as it comes, until it has ended."""
+        failed = ""
         try:
             await self._stream(reply, after)
         except OndeviceError as error:
             if reply.statistics is None:  # otherwise it is whole, but could not be saved
                 reply.end(None)
-            await self.note(str(error), error=True)
-            if not reply.begun:
-                await reply.remove()
+            failed = str(error)
         except asyncio.CancelledError:
             reply.end("cancelled")
+            self.release(reply)
             self._tell_end(None)
             raise
         await reply.finish()
-        await self._read_back(reply)
+        await self._read_whole()
+        self.release(reply)
+        if failed and self.id_in_store is not None:
+            await self.note(failed, error=True)
         self._tell_end(reply.statistics)
 
-    async def _read_back(self, latest: MessageView) -> None:
-        """Learn from the store what it has become there; ``latest`` may be its last message."""
-        assert self.id_in_store is not None
-        conversation = await asyncio.to_thread(self.store.load, self.id_in_store)
-        self.messages = list(conversation.messages)
-        self.title = conversation.title
-        by_id = {message.id: message for message in self.messages}
-        known = set()
-        for view in self.views:
-            assert view.message
-            known.add(view.message.id)
-            view.message = by_id.get(view.message.id, view.message)
-        if self.messages and self.messages[-1].id not in known:
-            latest.message = self.messages[-1]
-        self._look()  # what is shown now may be an earlier reply, taken away for one that failed
+    async def _read_whole(self) -> None:
+        """Learn from the store what it has become there."""
+        try:
+            async with self._reading:
+                await self._read()
+        except OndeviceError:
+            await self._follow()  # it was deleted, or it is read later
 
     async def _stream(self, reply: Reply, after: int) -> None:
         assert self.id_in_store is not None
@@ -243,7 +397,12 @@ class Conversation(Transcript):
                 self._tell("reading")
                 await self._engine.stream(
                     lambda engine: chats.reply(
-                        self.store, engine, conversation_id, self.sampling, after=after
+                        self.store,
+                        engine,
+                        conversation_id,
+                        self.sampling,
+                        after=after,
+                        on_begun=partial(setattr, reply, "id_in_store"),
                     ),
                     lambda events: self._show(reply, events),
                 )
@@ -257,7 +416,7 @@ class Conversation(Transcript):
         doing = reply.doing
         for event in events:
             if isinstance(event, EngineNotice):
-                await self.mount(Notice(event.text), before=reply)
+                self.note_before(reply, event.text)
             elif isinstance(event, PromptProgress):
                 doing = f"reading {event.done / event.total:.0%}"
         self._tell(doing, reply.per_second)

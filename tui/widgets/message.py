@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from textual import events
@@ -9,11 +10,14 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
+from textual.widget import Widget
 from textual.widgets import Static
 
 from ondevice.chats import Message
 from ondevice.terminal import printable
 from tui.widgets.placed_once import PlacedOnce
+
+_SEEN = ("content", "thinking", "finish_reason", "attachments", "recalled")
 
 
 class MessageView(PlacedOnce, Vertical, can_focus=True):
@@ -30,8 +34,11 @@ type goes to the prompt. Where there is more than one version, left and right sw
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("up", "screen.point(-1)", "Previous message", show=False, id="message.up"),
         Binding("down", "screen.point(1)", "Next message", show=False, id="message.down"),
-        Binding("left", "screen.version(-1)", "Earlier version", show=False, id="message.left"),
-        Binding("right", "screen.version(1)", "Later version", show=False, id="message.right"),
+        Binding("left", "screen.version(-1)", "Earlier version", id="message.left"),
+        Binding("right", "screen.version(1)", "Later version", id="message.right"),
+        Binding("n", "screen.find_next(1)", "Next match", id="message.next_match"),
+        Binding("N", "screen.find_next(-1)", "Earlier match", id="message.earlier_match"),
+        Binding("enter", "screen.pick", "Keys of the message", id="message.pick"),
         Binding("c", "screen.copy", "Copy", id="message.copy"),
         Binding("b", "screen.copy_code", "Copy code", id="message.copy_code"),
         Binding("q", "screen.quote", "Quote", id="message.quote"),
@@ -44,6 +51,8 @@ type goes to the prompt. Where there is more than one version, left and right sw
     def __init__(self, message: Message | None) -> None:
         super().__init__()
         self._versions = Static(classes="versions")
+        self.id_in_store = message.id if message else None
+        """Of the message; known before that is read, so that nobody takes it for another one."""
         self.message = message
 
     def name_speaker(self, name: str) -> ComposeResult:
@@ -62,15 +71,31 @@ type goes to the prompt. Where there is more than one version, left and right sw
     @message.setter
     def message(self, message: Message | None) -> None:
         self._message = message
+        if message:
+            self.id_in_store = message.id
         if message and len(message.versions) > 1:
             place = message.versions.index(message.id) + 1
             self._versions.update(Content(f"‹ {place}/{len(message.versions)} ›"))
             if self.is_mounted and not self._versions.is_attached:
                 self.mount(self._versions)
 
-    def on_click(self, event: events.Click) -> None:
+    @property
+    def texts(self) -> Sequence[Widget]:
+        """The widgets that show what was said, and nothing about it."""
+        return ()
+
+    def shows(self, message: Message) -> bool:
+        """Whether nothing else is to be seen of it than was to be seen of its own."""
+        return self._message is not None and all(
+            getattr(self._message, name) == getattr(message, name) for name in _SEEN
+        )
+
+    async def on_click(self, event: events.Click) -> None:
+        """The arrows of the versions switch, the left one to the left."""
         if event.widget is self._versions:
-            self.screen.set_focus(self)
+            self.screen.set_focus(self, scroll_visible=False)
+            direction = -1 if event.x < self._versions.size.width / 2 else 1
+            await self.app.run_action(("screen", "version", (direction, True)), self)
 
     async def on_key(self, event: events.Key) -> None:
         # Done at once, for the next key may be waiting here already, and is typed as well then. Not

@@ -26,15 +26,20 @@ class Prompt(TextArea):
     HELP = """\
 ## The prompt
 
-Enter sends; Shift+Enter or Ctrl+J begins another line. In the first line, Up brings back what you
-said before. Type `/` for commands and `@` to attach a file. What is long and pasted is folded.
+Enter sends; Alt+Enter or Ctrl+J begins another line, and so does Shift+Enter where the terminal
+tells it apart. In the first line, Up brings back what you said before. Type `/` for commands and
+`@` to attach a file. What is long and pasted is folded.
 """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "send", "Send", show=False, id="prompt.send"),
-        Binding("ctrl+j,shift+enter", "newline", "New line", show=False, id="prompt.newline"),
+        Binding(
+            "alt+enter,ctrl+j,shift+enter", "newline", "New line", show=False, id="prompt.newline"
+        ),
         Binding("tab", "complete", "Complete", show=False, id="prompt.complete"),
         Binding("up", "up", "Earlier", show=False, id="prompt.up"),
         Binding("down", "down", "Later", show=False, id="prompt.down"),
+        Binding("home", "home", show=False),
+        Binding("end", "end", show=False),
         Binding("escape", "leave", "Never mind", show=False, id="prompt.leave"),
     ]
 
@@ -125,6 +130,18 @@ said before. Type `/` for commands and `@` to attach a file. What is long and pa
         else:
             self.action_cursor_down()
 
+    def action_home(self) -> None:
+        if self._completion():
+            self.completions.action_first()
+        else:
+            self.action_cursor_line_start()
+
+    def action_end(self) -> None:
+        if self._completion():
+            self.completions.action_last()
+        else:
+            self.action_cursor_line_end()
+
     def action_leave(self) -> None:
         if self._completion():
             self._declined = self.text
@@ -143,6 +160,9 @@ said before. Type `/` for commands and `@` to attach a file. What is long and pa
             self.move_cursor(self.document.end)
 
     # ------------------------------------------------------------------ events
+
+    def on_resize(self) -> None:
+        self.call_after_refresh(self.scroll_cursor_visible)
 
     def on_text_area_changed(self) -> None:
         self._completion()

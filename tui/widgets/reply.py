@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 
 from textual.app import ComposeResult
+from textual.widget import Widget
 from textual.widgets import Static
 
 from ondevice.chats import Message
@@ -52,6 +53,10 @@ class Reply(MessageView):
     def on_mount(self) -> None:
         if self.message:
             self.end(self.message.finish_reason)
+
+    @property
+    def texts(self) -> Sequence[Widget]:
+        return [self._text]
 
     async def go_on(self) -> None:
         """More is to come."""

@@ -2,47 +2,100 @@
 
 from __future__ import annotations
 
+import asyncio
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from itertools import accumulate, groupby, pairwise
 
-from textual.app import ComposeResult
 from textual.containers import VerticalScroll
-from textual.geometry import Size
+from textual.geometry import Region, Size
 from textual.layout import DockArrangeResult
-from textual.widget import Widget
+from textual.scrollbar import ScrollTo
+from textual.widget import AwaitMount, Widget
 
 from ondevice.chats import Message
+from tui.widgets.marks import Marks
 from tui.widgets.message import MessageView
+from tui.widgets.notice import Notice
 from tui.widgets.placed_once import PlacedOnce
+from tui.widgets.prompt import Prompt
 from tui.widgets.reply import Reply
 from tui.widgets.user_message import UserMessage
+from tui.widgets.welcome import Welcome
 
 _OPENED = 12  # messages that are mounted at first
 _MORE = 2  # at a time, when the view comes near the last of them
-_KEPT = 2  # heights of the view: what is farther away than that goes
+_LESS = 4  # at a time, when they are far away
+_FAR = 2  # heights of the view: what is farther away than that goes
+_MOST = 40  # messages that stay mounted when others come between them
+_NARROWER = 8  # columns that a text has less than the view, about
+
+
+@dataclass(frozen=True, slots=True)
+class _Hold:
+    """What stays where it is in the view, whatever comes above it."""
+
+    view: Widget
+    above: float
+    """Lines of it above the top of the view; negative: its top is below that."""
+    size: Size
+    """That it had then; another width moves the lines within it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Goal:
+    """Where the view is to go once the message is mounted."""
+
+    message_id: int
+    above: float
+    size: Size
+    focus: bool
 
 
 class Transcript(PlacedOnce, VerticalScroll, can_focus=False):
     """Shows ``messages``, at first the last ones.
 
-    Heights are known only after mounting, and change while a reply is written. What is in view
-    then stays where it is: at the end, or with the topmost message as it stands.
+    What is to be shown is only written down: the messages of the store's branch, views of what is
+    not in the store yet, and the window, which is a run of these. One task, and nothing else,
+    mounts and removes views until they are those of the window. So there are no two at it that
+    could get in each other's way, and no message comes twice or is left out.
     """
 
     def __init__(self, messages: Sequence[Message] = ()) -> None:
         super().__init__()
         self.messages = list(messages)
-        self._first = max(0, len(self.messages) - _OPENED)
-        """The place of the first mounted message; they have no gaps."""
-        self._held: tuple[Widget, int] | None = None
-        """The topmost widget in view and how far its top is below that of the view."""
-        self._growing = False
-
-    def compose(self) -> ComposeResult:
-        yield from self._views(self._first, len(self.messages))
+        """Of the branch that the store shows."""
+        self.marks: Marks | None = None
+        """What is marked in the messages; None: nothing."""
+        self._unsaved: list[MessageView] = []
+        """Shown after the message ``_after`` while the store does not have them."""
+        self._after: int | None = None
+        self._live: list[MessageView] = []
+        """Views that stay, hidden if need be: what they show is still being written."""
+        self._shown: list[Message | MessageView] = list(messages)
+        """All that the user could scroll through."""
+        self._last = len(self._shown)
+        """The place after the window's last one."""
+        self._first = max(0, self._last - _OPENED)
+        self._views: list[MessageView] = []
+        """Those of the window, in order."""
+        self._notices: dict[Notice, MessageView | int | None] = {}
+        """What the app said, and after which message."""
+        self._stale = self._mounting = False
+        self._equal = asyncio.Event()
+        self._arranged = asyncio.Event()
+        self._regions: dict[Widget, Region] = {}
+        """Of the children, as of the last time they were arranged."""
+        self._placing = self._looked = False
+        self._heights: tuple[object, int, list[int]] = (None, 0, [])
+        self._hold: _Hold | None = None
+        self._goal: _Goal | None = None
 
     def on_mount(self) -> None:
         self.anchor()
-        self.call_after_refresh(self._look)
+        self._change()
 
     def on_resize(self) -> None:
         self._look()
@@ -50,124 +103,427 @@ class Transcript(PlacedOnce, VerticalScroll, can_focus=False):
     @property
     def views(self) -> list[MessageView]:
         """The mounted messages, but those that are not in the store, or not yet."""
-        return [view for view in self.query_children(MessageView) if view.message]
-
-    @property
-    def _last(self) -> int:
-        """The place after the last mounted message."""
-        return self._first + len(self.views)
+        return [view for view in self._views if view.message]
 
     @property
     def pointed_at(self) -> MessageView | None:
-        """The message in focus, or else the last one."""
+        """The message in focus, or else the last one in view."""
+        return self.in_focus or self.last_in_view
+
+    @property
+    def in_focus(self) -> MessageView | None:
+        return next((view for view in self.views if view.has_focus_within), None)
+
+    @property
+    def last_in_view(self) -> MessageView | None:
         views = self.views
-        return next((view for view in views if view.has_focus_within), views[-1] if views else None)
+        bottom = round(self.scroll_y) + self.size.height
+        seen = [v for v in views if (r := self._regions.get(v)) and r.y < bottom]
+        return seen[-1] if seen else views[-1] if views else None
 
-    async def cut(self, place: int) -> None:
-        """Take the messages from this place on away."""
-        gone = self.views[max(0, place - self._first) :]
-        if gone:
-            await self.remove_children(self.children[self.children.index(gone[0]) :])
-        del self.messages[place:]
-        self._first = min(self._first, place)
+    # ------------------------------------------------------------------ what is to be shown
 
-    async def jump(self, message_id: int) -> None:
-        """Bring a message into view and point at it."""
-        place = [message.id for message in self.messages].index(message_id)
-        if not self._first <= place < self._last:
-            await self._rebuild(place)
-        view = self.views[place - self._first]
+    def follow_list(self, messages: Sequence[Message]) -> None:
+        """Show these instead, as far as possible at the same place."""
+        self.messages = list(messages)
+        self._list_anew()
+
+    def add_unsaved(self, view: MessageView, after: int | None) -> None:
+        """Show what the store does not have yet, in place of all that follows ``after``."""
+        self._unsaved = [v for v in self._unsaved if v.id_in_store != after]
+        self._after = after
+        self._unsaved.append(view)
+        self._live.append(view)
+        self._list_anew()
+        self.to_end()
+
+    def keep(self, view: MessageView) -> None:
+        """More is to be written to a view."""
+        self._live.append(view)
+
+    def release(self, view: MessageView) -> None:
+        """It is as it stays, or is not to be shown any more unless the store has it."""
+        self._live = [v for v in self._live if v is not view]
+        self._unsaved = [v for v in self._unsaved if v is not view]
+        self._list_anew()
+
+    async def note(self, text: str, *, error: bool = False) -> Notice:
+        """Show a sentence from the app after all that has been said."""
+        notice = Notice(text, error=error)
+        last = self._shown[-1] if self._shown else None
+        self._notices[notice] = last.id if isinstance(last, Message) else last
+        await self.mount(notice)
+        self._change()
+        return notice
+
+    def note_before(self, view: MessageView, text: str) -> None:
+        """Show a sentence from the app above a message that is being written."""
+        place = next((p for p, item in enumerate(self._shown) if self._is(item, view)), 0)
+        before = self._shown[place - 1] if place else None
+        self._notices[Notice(text)] = before.id if isinstance(before, Message) else before
+        self._change()
+
+    def forget_errors(self, after: int | None) -> None:
+        """Take away what was said to have gone wrong from a message on: it is tried again."""
+        places = {_id(item): place for place, item in enumerate(self._shown)}
+        start = places.get(after, 0)
+        for notice, anchor in list(self._notices.items()):
+            place = places.get(anchor.id_in_store if isinstance(anchor, MessageView) else anchor)
+            if notice.has_class("-error") and (place is None or place >= start):
+                notice.remove()
+
+    def jump(self, message_id: int, above: float = 0, *, focus: bool = True) -> None:
+        """Bring a message into view, ``above`` lines of it above its top, and point at it."""
+        self._go(_Goal(message_id, above, Size(self.size.width, 0), focus))
+
+    def point(self, message_id: int) -> None:
+        """Point at a message; the view moves no more than it must."""
+        view = self.view_of(message_id)
+        region = self._regions.get(view) if view else None
+        if view is None or region is None:
+            self.jump(message_id)
+            return
         self.screen.set_focus(view, scroll_visible=False)
-        self.release_anchor()
-        self.call_after_refresh(self.scroll_to_widget, view, top=True, animate=False)
+        self.scroll_to_widget(view, animate=False)
 
-    async def to_end(self) -> None:
+    def to_start(self) -> None:
+        """Show the beginning."""
+        if self.messages:
+            self.jump(self.messages[0].id, focus=False)
+
+    def to_end(self) -> None:
         """Show the end and stay there while the conversation grows."""
-        if self._last < len(self.messages):
-            await self._rebuild(len(self.messages))
-        self._held = None
+        if self._last < len(self._shown):
+            self._last = len(self._shown)
+            self._first = max(0, self._last - _OPENED)
+        self._goal = self._hold = None
         self.anchor()
+        self._change()
 
-    # ------------------------------------------------------------------ the window
+    async def equal(self) -> None:
+        """Wait until what is to be shown is mounted. Not for message handlers."""
+        await self._equal.wait()
 
-    def _views(self, start: int, end: int) -> Iterable[MessageView]:
-        for place in range(start, end):
-            message = self.messages[place]
-            if message.role == "user":
-                yield UserMessage(message)
+    async def arranged(self, view: MessageView) -> bool:
+        """Wait until a message has its place on the screen, or False if it gets none."""
+        while view.is_attached and view not in self._regions:
+            self._arranged.clear()
+            await self._arranged.wait()
+        return view.is_attached
+
+    def view_of(self, message_id: int) -> MessageView | None:
+        """The view of a message, if it is mounted."""
+        return next((view for view in self._views if view.id_in_store == message_id), None)
+
+    def lines_above(self, view: MessageView) -> float:
+        """How many lines of a message are above the top of the view."""
+        region = self._regions.get(view)
+        return self.scroll_y - region.y if region else 0
+
+    def _go(self, goal: _Goal) -> None:
+        ids = list(map(_id, self._shown))
+        if goal.message_id not in ids:
+            return
+        place = ids.index(goal.message_id)
+        if not self._first - _OPENED // 2 <= place < self._last + _OPENED // 2:
+            self._first = max(0, place - _OPENED // 3)
+            self._last = min(len(self._shown), self._first + _OPENED)
+            self._first = max(0, self._last - _OPENED)
+        else:
+            self._first = min(self._first, place)
+            self._last = max(self._last, place + 1)
+        self._goal = goal
+        self.release_anchor()
+        self._change()
+
+    def _list_anew(self) -> None:
+        """List what can be scrolled through, and keep the window on what it was on."""
+        known = {message.id for message in self.messages}
+        unsaved = [view for view in self._unsaved if view.id_in_store not in known]
+        shown: list[Message | MessageView] = list(self.messages)
+        if unsaved:
+            places = (p for p, m in enumerate(self.messages, start=1) if m.id == self._after)
+            end = next(places, len(shown)) if self._after is not None else 0
+            shown = [*shown[:end], *unsaved]
+        before, was_at_end = self._shown[self._first : self._last], self._at_end
+        self._shown = shown
+        places_now = {_id(item): place for place, item in enumerate(shown)}
+        kept = [p for item in before if (p := places_now.get(_id(item))) is not None]
+        if was_at_end or not kept:
+            self._last = len(shown)
+            self._first = max(min(kept, default=0), self._last - (_MOST if kept else _OPENED))
+        else:
+            self._first = min(kept)
+            self._last = min(max(kept) + 1, self._first + _MOST)
+        self._first = max(0, self._first)
+        self._change()
+
+    @property
+    def _at_end(self) -> bool:
+        """Whether the end is in view and stays there."""
+        return self._anchored and not self._anchor_released
+
+    @staticmethod
+    def _is(item: Message | MessageView, view: MessageView) -> bool:
+        return item is view or (isinstance(item, Message) and item.id == view.id_in_store)
+
+    # ------------------------------------------------------------------ the one who mounts
+
+    def _change(self) -> None:
+        self._stale = True
+        self._equal.clear()
+        if not self._mounting and self.is_attached:
+            self._mounting = True
+            self.run_worker(self._mount_until_equal(), group="mount")
+
+    async def _mount_until_equal(self) -> None:
+        try:
+            while self._stale:
+                self._stale = False
+                await self._mount_window()
+            self._equal.set()
+        finally:
+            self._mounting = False
+
+    async def _mount_window(self) -> None:
+        """Mount what is missing of the window, in order, and remove what is not in it."""
+        before, self._views = self._views, self._views_of_window()
+        stays = {*self._views, *self._live}
+        gone: list[Widget] = [v for v in self.query_children(MessageView) if v not in stays]
+        if self._shown:
+            gone += self.query_children(Welcome)
+        order = self._in_order()
+        visible = set(order)
+        order += [view for view in self._live if view not in visible]
+        focus = self._next_focus(before)
+        self._next_hold(before)
+        fresh = any(not widget.is_attached for widget in order)
+        with self.app.batch_update() if fresh and gone else nullcontext():
+            mounting = self._mount_missing(order)
+            for left, right in pairwise(order):
+                if self.children.index(right) < self.children.index(left):
+                    self.move_child(right, after=left)
+            for child in self.children:
+                child.display = child in visible or not isinstance(child, MessageView | Notice)
+            for mounted in mounting:
+                await mounted
+            if focus and focus.is_attached:
+                self.screen.set_focus(focus, scroll_visible=False)
+            if gone:
+                await self.remove_children(gone)
+        if self.marks:
+            self.marks.put_on(self._views)
+        self._looked = False
+        self.refresh(layout=True)
+
+    def _mount_missing(self, order: Sequence[Widget]) -> list[AwaitMount]:
+        """Begin to mount those that are not, each run of them after what is mounted before it."""
+        mounting: list[AwaitMount] = []
+        last: Widget | None = None
+        for attached, run in groupby(order, key=lambda widget: widget.is_attached):
+            widgets = list(run)
+            if attached:
+                pass
+            elif last:
+                mounting.append(self.mount(*widgets, after=last))
             else:
-                before = self.messages[place - 1] if place else None
-                yield Reply(message, before.recalled if before else ())
+                mounting.append(self.mount(*widgets, before=0 if self.children else None))
+            last = widgets[-1]
+        return mounting
 
-    async def _rebuild(self, place: int) -> None:
-        """Mount the messages around this place instead of those that are."""
-        self._held = None
-        await self.remove_children(MessageView)
-        self._first = max(0, place - _OPENED // 2)
-        end = min(len(self.messages), self._first + _OPENED)
-        await self.mount(*self._views(self._first, end), before=0)
+    def _views_of_window(self) -> list[MessageView]:
+        """A view for each item of the window: its own, or a new one."""
+        mounted = {v.id_in_store: v for v in [*self._views, *self._live] if v.id_in_store}
+        views: list[MessageView] = []
+        for place in range(self._first, self._last):
+            item = self._shown[place]
+            if isinstance(item, MessageView):
+                views.append(item)
+                continue
+            view = mounted.get(item.id)
+            if view is None or not (view in self._live or view.shows(item)):
+                view = self._view(place, item)
+            elif view.message is not item:
+                view.message = item
+            views.append(view)
+        return views
+
+    def _view(self, place: int, message: Message) -> MessageView:
+        if message.role == "user":
+            return UserMessage(message)
+        before = self._shown[place - 1] if place else None
+        return Reply(message, before.recalled if isinstance(before, Message) else ())
+
+    def _in_order(self) -> list[Widget]:
+        """The views of the window, each with what the app said after it."""
+        for notice in list(self._notices):
+            if not notice.is_attached and notice.is_mounted:
+                del self._notices[notice]
+        notes: dict[object, list[Notice]] = {}
+        for notice, after in self._notices.items():
+            known = after.id_in_store if isinstance(after, MessageView) else after
+            notes.setdefault(known if known or after is None else after, []).append(notice)
+        order: list[Widget] = list(notes.get(None, ())) if self._first == 0 else []
+        for view in self._views:
+            order += [view, *notes.get(view.id_in_store or view, ())]
+        return order
+
+    def _next_focus(self, before: list[MessageView]) -> Widget | None:
+        """What gets the focus: the goal, or instead of a view that goes its successor."""
+        goal = self._goal
+        if goal and goal.focus and (view := self.view_of(goal.message_id)):
+            return view
+        focused = next((view for view in before if view.has_focus_within), None)
+        if focused is None or focused in self._views:
+            return None
+        return self.view_of(focused.id_in_store or 0) or self.screen.query_one(Prompt)
+
+    def _next_hold(self, before: list[MessageView]) -> None:
+        """Where the view stands: at the goal, or where it stood, however that is mounted now."""
+        goal, hold = self._goal, self._hold
+        if goal and (view := self.view_of(goal.message_id)):
+            self._goal = None
+            self._hold = _Hold(view, goal.above, goal.size)
+        elif hold and isinstance(hold.view, MessageView) and hold.view not in self._views:
+            if same := self.view_of(hold.view.id_in_store or 0):
+                self._hold = _Hold(same, hold.above, hold.size)
+            else:
+                kept = (v for v in before if v in self._views and v in self._regions)
+                top = round(self.scroll_y)
+                near = min(kept, key=lambda v: abs(self._regions[v].y - top), default=None)
+                region = self._regions[near] if near else Region()
+                self._hold = _Hold(near, top - region.y, region.size) if near else None
+
+    # ------------------------------------------------------------------ the window moves
 
     def watch_scroll_y(self, old: float, new: float) -> None:
         super().watch_scroll_y(old, new)
-        self._hold()
+        if not self._placing:
+            self._hold_top()
+        self._draw_bar()
         self._look()
 
     def _look(self) -> None:
-        """Mount more if the view is near an end."""
-        if not self._growing and self.is_attached:
-            self._growing = True
-            self.call_later(self._grow)
-
-    async def _grow(self) -> None:
+        """Have more mounted if the view is near an end of the window, and less far from it."""
         height = self.size.height
-        views: list[MessageView] = []
-        try:
-            if self._first > 0 and self.scroll_y < height:
-                below = self.scroll_y + _KEPT * height
-                far = [view for view in self.views if view.virtual_region.y > below]
-                start = max(0, self._first - _MORE)
-                views = list(self._views(start, self._first))
-                self._first = start
-                await self.mount(*views, before=0)
-                if self._anchor_released and self._may_prune:
-                    await self.remove_children(far)
-            elif self._last < len(self.messages) and self.scroll_y > self.max_scroll_y - height:
-                above = self.scroll_y - _KEPT * height
-                far = [view for view in self.views if view.virtual_region.bottom < above]
-                end = min(len(self.messages), self._last + _MORE)
-                views = list(self._views(self._last, end))
-                await self.mount(*views, after=self.views[-1])
-                if self._may_prune:
-                    self._first += len(far)
-                    await self.remove_children(far)
-        finally:
-            self._growing = False
-        if views:
-            self.call_after_refresh(self._look)
+        regions = [self._regions.get(view) for view in self._views]
+        placed = [region for region in regions if region is not None]
+        if not self._equal.is_set() or not height or len(placed) < len(regions):
+            return  # it is looked at again once they have their places
+        self._looked = True
+        top = self.max_scroll_y if self._at_end else round(self.scroll_y)
+        bottom = top + height
+        first, last = self._first, self._last
+        if not placed or placed[0].y > top - height:
+            first = max(0, first - _MORE)
+        else:
+            far = sum(region.bottom < top - _FAR * height for region in placed)
+            first += min(far, _LESS)
+        if not placed or placed[-1].bottom < bottom + height:
+            last = min(len(self._shown), last + _MORE)
+        else:
+            far = sum(region.y > bottom + _FAR * height for region in placed)
+            last -= min(far, _LESS)
+        if (first, last) != (self._first, self._last) and first < last:
+            self._first, self._last = first, last
+            self._change()
 
-    @property
-    def _may_prune(self) -> bool:
-        return True
+    def _check_anchor(self) -> None:
+        if self._last == len(self._shown):  # or the end of the window would be taken for the end
+            super()._check_anchor()
 
     # ------------------------------------------------------------------ standing still
 
-    def _hold(self) -> None:
+    def _hold_top(self) -> None:
         """Remember what is at the top of the view."""
         top = self.scroll_y
-        for child in self.children:
-            if child.virtual_region.bottom > top:
-                self._held = (child, child.virtual_region.y - round(top))
+        for child, region in self._regions.items():
+            if region.bottom > top and child.is_attached:
+                self._hold = _Hold(child, round(top) - region.y, region.size)
                 return
 
     def arrange(self, size: Size, optimal: bool = False) -> DockArrangeResult:
         result = super().arrange(size, optimal)
+        self._regions = {p.widget: p.region for p in result.placements}
+        self._arranged.set()
         if self._anchor_released:
             y = round(self.scroll_y)
-            if self._held:
-                held, distance = self._held
-                tops = (p.region.y - distance for p in result.placements if p.widget is held)
-                y = next(tops, y)
+            if (hold := self._hold) and (region := self._regions.get(hold.view)) is not None:
+                y = round(region.y + self._lines_of(hold, region))
+                if self._first == 0 and region.y >= y and hold.view is self._views[0]:
+                    y = 0  # with the space above it
             # While it is anchored, a short conversation stands at the bottom: above zero.
-            self.set_reactive(Widget.scroll_y, max(0, y))
-            self.set_reactive(Widget.scroll_target_y, max(0, y))
+            y = max(0, min(y, result.spatial_map.total_region.bottom - size.height))
+            self.set_reactive(Widget.scroll_y, y)
+            self.set_reactive(Widget.scroll_target_y, y)
         return result
+
+    def _lines_of(self, hold: _Hold, region: Region) -> float:
+        """How many lines are above the top now; another width makes more or less of them."""
+        if hold.size.width == region.width or not hold.size.height or hold.above <= 0:
+            return hold.above
+        above = hold.above * region.height / hold.size.height
+        self._hold = _Hold(hold.view, above, region.size)
+        return above
+
+    # ------------------------------------------------------------------ the scrollbar
+
+    def _size_updated(
+        self, size: Size, virtual_size: Size, container_size: Size, layout: bool = True
+    ) -> bool:
+        self._placing = True
+        changed = super()._size_updated(size, virtual_size, container_size, layout)
+        self._placing = False
+        self._draw_bar()
+        if not self._looked:
+            self.call_later(self._look)
+        return changed
+
+    def _draw_bar(self) -> None:
+        """Show the place in the whole conversation, of which the rest is estimated."""
+        if self.show_vertical_scrollbar and self.styles.scrollbar_size_vertical:
+            above = self._lines()
+            bar = self.vertical_scrollbar
+            below = above[-1] - above[self._last]
+            bar.window_virtual_size = above[self._first] + self.virtual_size.height + below
+            bar.window_size = self.container_size.height
+            bar.position = above[self._first] + self.scroll_y
+
+    def _lines(self) -> list[int]:
+        """About how many lines there are above each message, and in all of them."""
+        width = max(10, self.size.width - _NARROWER)
+        shown, for_width, heights = self._heights
+        if shown is not self._shown or for_width != width:
+            heights = list(accumulate(_heights(self._shown, width), initial=0))
+            self._heights = (self._shown, width, heights)
+        return heights
+
+    def _on_scroll_to(self, message: ScrollTo) -> None:
+        """The scrollbar was dragged."""
+        message.stop()
+        message.prevent_default()
+        if message.y is None:
+            return
+        above = self._lines()
+        y = message.y - above[self._first]
+        if message.y >= self.vertical_scrollbar.window_virtual_size - self.container_size.height:
+            self.to_end()
+        elif 0 <= y <= self.max_scroll_y:
+            self.scroll_to(y=y, animate=False)
+        else:
+            place = min(bisect_right(above, max(0, message.y)) - 1, len(self._shown) - 1)
+            item = self._shown[place]
+            if message_id := _id(item):
+                height = above[place + 1] - above[place]
+                share = (max(0, message.y) - above[place]) / height
+                self._go(_Goal(message_id, share, Size(0, 1), False))
+
+
+def _id(item: Message | MessageView) -> int | None:
+    return item.id if isinstance(item, Message) else item.id_in_store
+
+
+def _heights(items: Iterable[Message | MessageView], width: int) -> Iterable[int]:
+    for item in items:
+        text = item.content if isinstance(item, Message) else ""
+        yield 2 + text.count("\n") + len(text) // width

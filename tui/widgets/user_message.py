@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from textual.app import ComposeResult
 from textual.content import Content
+from textual.widget import Widget
 from textual.widgets import Static
 
 from ondevice.chats import Attachment, Message
@@ -24,15 +25,19 @@ class UserMessage(MessageView):
         attachments: Sequence[Attachment] = (),
     ) -> None:
         super().__init__(message)
-        self._text = message.content if message else text
+        self._text = Static(Content(printable(message.content if message else text)))
         self._attachments = message.attachments if message else attachments
 
     def compose(self) -> ComposeResult:
         yield from self.name_speaker("You")
-        yield Static(Content(printable(self._text)))
+        yield self._text
         for attachment in self._attachments:
             yield Static(Content(f"+ {describe(attachment)}"), classes="attachment")
         yield from super().compose()
+
+    @property
+    def texts(self) -> Sequence[Widget]:
+        return [self._text]
 
 
 def describe(attachment: Attachment) -> str:

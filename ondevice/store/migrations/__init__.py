@@ -11,6 +11,7 @@ from ondevice.store.migrations import (
     m003_branches,
     m004_unread,
     m005_lessons,
+    m006_windows,
 )
 
 #: Applied in order; ``PRAGMA user_version`` is how many have been.
@@ -20,4 +21,5 @@ MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     m003_branches.migrate,
     m004_unread.migrate,
     m005_lessons.migrate,
+    m006_windows.migrate,
 )

@@ -1,0 +1,35 @@
+"""How good a model is, as far as its file or its recipe tells; see :mod:`ondevice.ram.quality`."""
+
+from __future__ import annotations
+
+import re
+
+from ondevice.errors import ModelFileError
+from ondevice.models._records import InstalledModel, Recipe
+from ondevice.ram.quality import effective_params, quality_of
+from ondevice.weights import runnable
+
+
+def good_as(model: InstalledModel | Recipe) -> tuple[float, bool]:
+    """What it is about as good as, in parameters (0: not known), and whether it is a base model."""
+    if isinstance(model, Recipe):
+        total, active = params_of(model)
+        return effective_params(total, active, quality_of(model.size_bytes, total)), False
+    try:
+        with runnable.blamed(model.path):
+            file = runnable.read(model.path)
+            left = quality_of(file.weights_bytes, file.n_params)
+            return effective_params(file.n_params, file.n_active_params, left), file.is_base
+    except ModelFileError:
+        return 0.0, False
+
+
+def params_of(recipe: Recipe) -> tuple[float, float]:
+    """Of "30B-A3B": 30e9 parameters, of which each token uses 3e9."""
+    match = re.fullmatch(r"([\d.]+[BM])(?:-A([\d.]+[BM]))?", recipe.parameters)
+    total, active = match.groups()  # type: ignore[union-attr]
+    return _number(total), _number(active or total)
+
+
+def _number(text: str) -> float:
+    return float(text[:-1]) * {"M": 1e6, "B": 1e9}[text[-1]]

@@ -1,0 +1,52 @@
+"""What Textual loses between the terminal and the app: Alt+Enter, joiners, and reverse video."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from textual import events
+from textual._xterm_parser import XTermParser
+from textual.style import Style
+from textual.widget import Widget
+
+#: Asks xterm, tmux and others for keys such as Shift+Enter; terminals of the kitty protocol are
+#: asked by Textual. See ``modifyOtherKeys`` in xterm's control sequences.
+TELL_KEYS_APART = "\x1b[>4;1m"
+NO_LONGER = "\x1b[>4m"
+
+#: Alt+Enter as most terminals send it, and Enter with modifiers as xterm does.
+_ENTER = re.compile(r"\x1b(?:\r|\[27;(\d+);13~)")
+_ALT = 3  # the number of a modifier in such sequences
+#: They have no width of their own and make one picture or letter of their neighbours.
+_JOINERS = ("\u200c", "\u200d")
+
+_key_events = XTermParser._sequence_to_key_events
+_visual_style = Widget.get_visual_style
+
+
+def _with_enter(self: XTermParser, sequence: str, alt: bool = False) -> Iterable[events.Key]:
+    """Textual takes Alt+Enter for Enter, which would send half a message."""
+    if enter := _ENTER.fullmatch(sequence):
+        sequence = f"\x1b[13;{enter[1] or _ALT}u"  # as in the kitty protocol
+    return _key_events(self, sequence, alt)
+
+
+def _is_printable(self: events.Key) -> bool:
+    """Python counts joiners among what cannot be printed, but people type them in emoji."""
+    character = self.character
+    return character is not None and (character.isprintable() or character in _JOINERS)
+
+
+def _with_reverse(self: Widget, *component_classes: str, partial: bool = False) -> Style:
+    """Textual leaves ``reverse`` out, all that shows a choice where there are no colours."""
+    style = _visual_style(self, *component_classes, partial=partial)
+    parts = [self.styles, *map(self.get_component_styles, component_classes)]
+    return style + Style(reverse=True) if any(p.text_style.reverse for p in parts) else style
+
+
+def close() -> None:
+    """Have Textual lose none of it, from here on."""
+    setattr(XTermParser, "_sequence_to_key_events", _with_enter)  # noqa: B010 - mypy minds it
+    setattr(events.Key, "is_printable", property(_is_printable))  # noqa: B010
+    setattr(Widget, "get_visual_style", _with_reverse)  # noqa: B010
