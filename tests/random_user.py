@@ -157,6 +157,8 @@ class _RandomUser:
     # ------------------------------------------------------------------ doing
 
     async def does(self, deed: Deed) -> None:
+        if self._errors:
+            raise self._errors[0]
         what, how = deed
         self._done.append(deed)
         match what:
@@ -256,6 +258,8 @@ class _RandomUser:
     async def _until(self, why_not: Callable[[], str]) -> None:
         end = time.monotonic() + _PATIENCE
         while (why := why_not()) and not self.app._exit:
+            if self._errors:
+                raise self._errors[0]
             assert time.monotonic() < end, why
             await asyncio.sleep(0.02)
 

@@ -1,4 +1,4 @@
-"""What Textual loses between the terminal and the app: Alt+Enter, joiners, and reverse video."""
+"""What Textual loses on the way to the app: Alt+Enter, joiners, reverse video, clicks."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Iterable
 
 from textual import events
 from textual._xterm_parser import XTermParser
+from textual.geometry import Offset
+from textual.screen import Screen
 from textual.style import Style
 from textual.widget import Widget
 
@@ -23,6 +25,7 @@ _JOINERS = ("\u200c", "\u200d")
 
 _key_events = XTermParser._sequence_to_key_events
 _visual_style = Widget.get_visual_style
+_widget_at = Screen.get_widget_and_offset_at
 
 
 def _with_enter(self: XTermParser, sequence: str, alt: bool = False) -> Iterable[events.Key]:
@@ -45,8 +48,15 @@ def _with_reverse(self: Widget, *component_classes: str, partial: bool = False) 
     return style + Style(reverse=True) if any(p.text_style.reverse for p in parts) else style
 
 
+def _still_there(self: Screen[object], x: int, y: int) -> tuple[Widget | None, Offset | None]:
+    """What has been taken away stays on the screen for a moment; a click on it ends the app."""
+    widget, offset = _widget_at(self, x, y)
+    return (widget, offset) if widget is self or (widget and widget.parent) else (None, None)
+
+
 def close() -> None:
     """Have Textual lose none of it, from here on."""
     setattr(XTermParser, "_sequence_to_key_events", _with_enter)  # noqa: B010 - mypy minds it
     setattr(events.Key, "is_printable", property(_is_printable))  # noqa: B010
     setattr(Widget, "get_visual_style", _with_reverse)  # noqa: B010
+    setattr(Screen, "get_widget_and_offset_at", _still_there)  # noqa: B010
