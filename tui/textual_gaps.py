@@ -1,4 +1,4 @@
-"""What Textual loses on the way to the app: Alt+Enter, joiners, reverse video, clicks."""
+"""What Textual loses on the way to the app: Alt+Enter, joiners, reverse video, and clicks."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from textual import events
 from textual._xterm_parser import XTermParser
+from textual.await_complete import AwaitComplete
 from textual.geometry import Offset
 from textual.screen import Screen
 from textual.style import Style
@@ -26,6 +27,7 @@ _JOINERS = ("\u200c", "\u200d")
 _key_events = XTermParser._sequence_to_key_events
 _visual_style = Widget.get_visual_style
 _widget_at = Screen.get_widget_and_offset_at
+_dismiss = Screen.dismiss
 
 
 def _with_enter(self: XTermParser, sequence: str, alt: bool = False) -> Iterable[events.Key]:
@@ -54,9 +56,15 @@ def _still_there(self: Screen[object], x: int, y: int) -> tuple[Widget | None, O
     return (widget, offset) if widget is self or (widget and widget.parent) else (None, None)
 
 
+def _dismiss_once(self: Screen[object], result: object = None) -> AwaitComplete:
+    """Closed twice, as by two clicks, a dialog would take what is below it with it."""
+    return _dismiss(self, result) if self in self.app.screen_stack else AwaitComplete()
+
+
 def close() -> None:
     """Have Textual lose none of it, from here on."""
     setattr(XTermParser, "_sequence_to_key_events", _with_enter)  # noqa: B010 - mypy minds it
     setattr(events.Key, "is_printable", property(_is_printable))  # noqa: B010
     setattr(Widget, "get_visual_style", _with_reverse)  # noqa: B010
     setattr(Screen, "get_widget_and_offset_at", _still_there)  # noqa: B010
+    setattr(Screen, "dismiss", _dismiss_once)  # noqa: B010
