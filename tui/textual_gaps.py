@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 
 from textual import events
 from textual._xterm_parser import XTermParser
@@ -12,6 +13,7 @@ from textual.geometry import Offset
 from textual.screen import Screen
 from textual.style import Style
 from textual.widget import Widget
+from textual.widgets import TextArea
 
 #: Asks xterm, tmux and others for keys such as Shift+Enter; terminals of the kitty protocol are
 #: asked by Textual. See ``modifyOtherKeys`` in xterm's control sequences.
@@ -28,6 +30,7 @@ _key_events = XTermParser._sequence_to_key_events
 _visual_style = Widget.get_visual_style
 _widget_at = Screen.get_widget_and_offset_at
 _dismiss = Screen.dismiss
+_recompute_cursor = TextArea._recompute_cursor_offset
 
 
 def _with_enter(self: XTermParser, sequence: str, alt: bool = False) -> Iterable[events.Key]:
@@ -61,6 +64,13 @@ def _dismiss_once(self: Screen[object], result: object = None) -> AwaitComplete:
     return _dismiss(self, result) if self in self.app.screen_stack else AwaitComplete()
 
 
+def _recompute_cursor_inside(self: TextArea) -> None:
+    """An undo takes lines away before it moves the cursor, which ends the app if a scrollbar goes
+    with them. It is computed again once the cursor has moved."""
+    with suppress(ValueError):
+        _recompute_cursor(self)
+
+
 def close() -> None:
     """Have Textual lose none of it, from here on."""
     setattr(XTermParser, "_sequence_to_key_events", _with_enter)  # noqa: B010 - mypy minds it
@@ -68,3 +78,4 @@ def close() -> None:
     setattr(Widget, "get_visual_style", _with_reverse)  # noqa: B010
     setattr(Screen, "get_widget_and_offset_at", _still_there)  # noqa: B010
     setattr(Screen, "dismiss", _dismiss_once)  # noqa: B010
+    setattr(TextArea, "_recompute_cursor_offset", _recompute_cursor_inside)  # noqa: B010
