@@ -68,7 +68,7 @@ def _recompute_cursor_inside(self: TextArea) -> None:
     """An undo takes lines away before it moves the cursor, which ends the app if a scrollbar goes
     with them. It is computed again once the cursor has moved."""
     with suppress(ValueError):
-        _recompute_cursor(self)
+        _recompute_cursor(self)  # type: ignore[no-untyped-call]
 
 
 def close() -> None:
