@@ -19,7 +19,7 @@ from textual.geometry import Size
 
 from ondevice.chats import Chats
 from ondevice.config import Settings
-from ondevice.engine._fake import FakeEngine, Gate, Step
+from ondevice.engine._fake import FakeEngine, Pause, Step
 from ondevice.errors import EngineDied, EngineError, OndeviceError
 from ondevice.store import Database
 from tui.app import OndeviceApp
@@ -48,23 +48,12 @@ _PROSE = ["Some **bold** words, ", "`code`.\n\n", "- one\n- two\n\n", "| a | b |
 _PIECES = [*_PROSE, *_PROSE, "$x^2$ ", "word " * 60, "好的 🙂 ", "# Title\n\n", _CODE]
 
 
-class _Pause(Gate):
-    """The engine takes so many seconds for what follows."""
-
-    def __init__(self, seconds: float) -> None:
-        super().__init__()
-        self._seconds = seconds
-
-    def opened(self, timeout: float | None = None) -> bool:
-        return super().opened(self._seconds)
-
-
 def script(random: Random) -> list[Step]:
     """A reply at some speed, which may fail."""
     speed = random.choice((0.0, 0.001, 0.01, 0.05))
     steps: list[Step] = []
     for _ in range(random.choice((1, 3, 30))):
-        steps += [random.choice(_PIECES), _Pause(random.random() * speed)]
+        steps += [random.choice(_PIECES), Pause(random.random() * speed)]
     if random.random() < 0.2:
         steps.append(random.choice((EngineDied("The engine ended."), EngineError("It failed."))))
     return steps
