@@ -231,15 +231,21 @@ async def long_conversation(pages: int, jumps: int) -> dict[str, float]:
 
 
 async def jump(screen: ChatScreen, conversation: int, message: int) -> tuple[bool, float]:
-    """Whether the message is in view then, and the seconds that it took."""
+    """Whether the message comes into view and stays there, and the seconds that it takes."""
+
+    def in_view() -> bool:
+        shown = screen.conversation
+        view = next((v for v in shown.views if v.message and v.message.id == message), None)
+        return view is not None and view.region.overlaps(shown.region)
+
     started = time.perf_counter()
     await screen.go_to(conversation, message)
+    while not in_view() and time.perf_counter() - started < 5:
+        await asyncio.sleep(0.005)
     await drawn(screen)
     took = time.perf_counter() - started
-    await asyncio.sleep(0.1)  # it must stay there
-    shown = screen.conversation
-    view = next((v for v in shown.views if v.message and v.message.id == message), None)
-    return view is not None and view.region.overlaps(shown.region), took
+    await asyncio.sleep(0.3)
+    return in_view(), took
 
 
 # ------------------------------------------------------------------ at the terminal

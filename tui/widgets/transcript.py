@@ -300,6 +300,8 @@ class Transcript(PlacedOnce, VerticalScroll, can_focus=False):
         fresh = any(not widget.is_attached for widget in order)
         with self.app.batch_update() if fresh and gone else nullcontext():
             mounting = self._mount_missing(order)
+            if not all(widget.is_attached for widget in order):
+                return  # it is being closed
             for left, right in pairwise(order):
                 if self.children.index(right) < self.children.index(left):
                     self.move_child(right, after=left)
