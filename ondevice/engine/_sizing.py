@@ -244,8 +244,8 @@ class Sizer:
             or self._glance.has_changed(max(self._indifferent, _GRAIN))
         )
 
-    def _room(self) -> tuple[int, AvailableRam]:
-        """For weights, in bytes; and what that was told from."""
+    def _room(self) -> tuple[int, int, AvailableRam]:
+        """See :func:`room_for_weights`."""
         used = of_process(os.getpid())
         assert used is not None
         own = self._weights.own_bytes
@@ -257,7 +257,7 @@ class Sizer:
         before = governor.budget
         self._looked_at = now
         self._glance.remember()
-        room, ram = self._room()
+        room, spare, ram = self._room()
         while not self._wishes.empty():
             self._wish = wish = self._wishes.get()
             governor.most = weights.most_bytes
@@ -267,7 +267,7 @@ class Sizer:
         if governor.decide(room, now) != before:
             weights.aim(governor.budget)
             self._settled = False
-        self._indifferent = governor.indifferent(room)
+        self._indifferent = spare + governor.indifferent(room)
         self._report(room, ram, now)
 
     def _report(self, room: int, ram: AvailableRam, now: float) -> None:

@@ -59,8 +59,9 @@ class Governor:
 
 def room_for_weights(
     used: ProcessRam, own_bytes: int, mapped_bytes: int, limit: int | None, beside: int = 0
-) -> tuple[int, AvailableRam]:
-    """Bytes that weights could take now, and what that was told from.
+) -> tuple[int, int, AvailableRam]:
+    """Bytes that weights could take now, how many more there are but for ``limit``, and what that
+    was told from.
 
     The process ``used`` so much. Of its weights, ``own_bytes`` are memory of its own, which nobody
     else can have, and ``mapped_bytes`` are pages of files. ``limit`` is the user's, in bytes.
@@ -72,7 +73,6 @@ def room_for_weights(
     if sys.platform != "linux":  # where pages that are mapped do not count as available
         held += mapped_bytes
     beside = max(beside, used.resident - held + _LIBRARIES)
-    room = ram.available + used.resident - ram.reserve - beside
-    if limit is not None:
-        room = min(room, limit - beside)
-    return room, ram
+    most = ram.available + used.resident - ram.reserve - beside
+    room = most if limit is None else min(most, limit - beside)
+    return room, most - room, ram
