@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from random import Random
@@ -38,10 +38,16 @@ _KEYS = [
     *["ctrl+pagedown", "ctrl+pageup", "alt+enter", "shift+enter", "ctrl+b", "n", "N", "y"],
     *"ergcbqma/@",
 ]
-_COMMANDS = """new close chats find rename_x pin archive delete edit again continue copy code quote
-stop remember_this forget memory used pause private models ram persona settings set help""".split()
+_COMMANDS = [
+    *["new", "close", "chats", "find", "rename x", "pin", "archive", "delete", "edit", "again"],
+    *["continue", "copy", "code", "quote", "stop", "remember this", "forget", "memory", "used"],
+    *["pause", "private", "private", "models", "ram", "persona", "settings", "set", "help"],
+]
 # What takes away what was typed because the user wants it to: no draft is lost by these.
-_ERASING = set("backspace delete ctrl+w ctrl+u ctrl+k ctrl+z ctrl+y ctrl+x ctrl+c ctrl+d".split())
+_ERASING = {
+    *["backspace", "delete", "ctrl+w", "ctrl+u", "ctrl+k", "ctrl+z", "ctrl+y", "ctrl+x"],
+    *["ctrl+c", "ctrl+d"],
+}
 _SELECTING = {"shift+left", "ctrl+a"}
 _CODE = "```python\n" + "".join(f"value_{n} = {n} * 'x'  # more\n" for n in range(300)) + "```\n"
 _PROSE = ["Some **bold** words, ", "`code`.\n\n", "- one\n- two\n\n", "| a | b |\n|-|-|\n", "<br> "]
@@ -69,7 +75,8 @@ def deeds(random: Random, count: int) -> list[Deed]:
             (30, ("key", random.choice(_KEYS))),
             (14, ("type", word)),
             (14, ("say", word)),
-            (8, ("command", random.choice(_COMMANDS).replace("_", " "))),
+            (8, ("command", random.choice(_COMMANDS))),
+            (6, ("key", "escape")),
             (3, ("paste", word + random.choice(("", "line\n" * 40, "\x1b[31mé\udcff\r\n")))),
             (6, ("click", at)),
             (5, ("wheel", (*at, random.choice((-1, 1)) * random.choice((1, 5, 40))))),
@@ -345,24 +352,3 @@ def _texts(database: Database) -> str:
                 rows = connection.execute(f"SELECT * FROM [{table}]").fetchall()
                 found += [value for row in rows for value in row if isinstance(value, str)]
     return "\n".join(found)
-
-
-# ------------------------------------------------------------------ what fails
-
-
-async def shortest(
-    todo: Sequence[Deed], fails: Callable[[Sequence[Deed]], Awaitable[bool]], seconds: float
-) -> list[Deed]:
-    """Fewer deeds with which it fails as well, as far as they are found in so many seconds."""
-    end, left, size = time.monotonic() + seconds, list(todo), max(1, len(todo) // 2)
-    while time.monotonic() < end:
-        for start in range(0, len(left), size):
-            fewer = left[:start] + left[start + size :]
-            if time.monotonic() < end and await fails(fewer):
-                left = fewer
-                break
-        else:
-            if size == 1:
-                break
-            size //= 2
-    return left
