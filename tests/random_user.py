@@ -16,6 +16,7 @@ from typing import Any
 
 from textual import events
 from textual.geometry import Size
+from textual.worker import WorkerFailed
 
 from ondevice.chats import Chats
 from ondevice.config import Settings
@@ -135,7 +136,9 @@ class _RandomUser:
         handle = app._handle_exception
 
         def take_note(error: Exception) -> None:  # also of what the app survives
-            self._errors.append(error)
+            cause = error.error if isinstance(error, WorkerFailed) else error
+            if not isinstance(cause, OndeviceError):
+                self._errors.append(error)
             handle(error)
 
         app._handle_exception = take_note  # type: ignore[method-assign]
@@ -310,26 +313,27 @@ class _RandomUser:
 
     def _unsent(self) -> tuple[str, str]:
         """All that was typed and not sent: what the store may have, and what it may not."""
-        found: dict[bool, list[str]] = {False: [], True: []}
+        found: dict[bool, list[str]] = {True: [], False: []}
         for one in self.chat.conversations:
-            kept = one.store is self.chat.store
-            here = one is self.chat.conversation
-            texts = found[not kept]
-            texts += [str(value) for name, value in vars(one).items() if name != "messages"]
-            if here:
+            kept = found[one.store is self.chat.store]
+            kept += [str(value) for name, value in vars(one).items() if name in _DRAFTS]
+            if one is self.chat.conversation:
                 prompt = self.chat.prompt
-                texts += [prompt.text, repr(vars(prompt._pastes)), prompt._history._typed]
-        return "\n".join(found[False]), "\n".join(found[True])
+                kept += [prompt.text, getattr(prompt, "_beneath", "")]
+        return "\n".join(found[True]), "\n".join(found[False])
 
     def _why_lost(self, words: Sequence[str]) -> str:
         if not words:
             return ""
         stores = {one.store for one in self.chat.conversations} | {self.other}
-        everywhere = "\n".join([*self._unsent(), *(_texts(store.database) for store in stores)])
+        recalled = repr(vars(self.chat.prompt._history))  # Up and Down bring it back
+        stored = [_texts(store.database) for store in stores]
+        everywhere = "\n".join([*self._unsent(), recalled, *stored])
         lost = [word for word in words if word not in everywhere]
         return f"{lost} is lost; the prompt has {self.chat.prompt.text!r}" if lost else ""
 
 
+_DRAFTS = {"draft", "typed", "queued"}
 _WORD = re.compile(r"w\d+w")
 
 
