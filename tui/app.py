@@ -101,7 +101,6 @@ class OndeviceApp(App[None]):
         self._interrupted_at = -_TWICE
         self._cursor = Cursor(self)
         self._at_end = ExitStack()
-        self._begun = False
         self.net = Net()
         self._earlier = earlier
         self._first = first
@@ -180,7 +179,9 @@ class OndeviceApp(App[None]):
     def _handle_exception(self, error: Exception) -> None:
         """Go on after any error that reached nobody else; Textual would end the app."""
         sentence = self.net.catch(error)
-        if self.net.hopeless or not self._begun:
+        if self._exit:
+            return
+        if self.net.hopeless or self._chat is None or not self._chat.prompt.is_attached:
             self.exit(
                 return_code=1,
                 message=Text(
@@ -249,12 +250,11 @@ class OndeviceApp(App[None]):
         message: RenderableType | None = None,
     ) -> None:
         if self._chat and not self._exit:
-            self._chat.keep_last()
+            self._chat.keeping.now()
         super().exit(result, return_code, message)
 
     def on_mount(self) -> None:
         self.theme = theme.shown(self, self._settings.app.theme)
-        self._begun = True
         asyncio.get_running_loop().set_exception_handler(self._look_at_loop)
         self.theme_changed_signal.subscribe(self, self._keep_theme)
         self._at_end.enter_context(garbage.taken_away(asyncio.get_running_loop()))
@@ -308,4 +308,4 @@ class OndeviceApp(App[None]):
         self._at_end.close()
         await self._engine.close()
         if self._chat:
-            self._chat.close_window()
+            self._chat.keeping.close()

@@ -25,6 +25,7 @@ setattr(linux_driver, "Thread", partial(threading.Thread, daemon=True))  # noqa:
 
 _HALF_S = 0.1  # between two looks whether half an escape sequence is a press of Escape
 _LONGEST = 20.0  # seconds from being told to end to the end
+_KEEP_TITLE, _TITLE_AS_IT_WAS = "\x1b[22;2t", "\x1b[23;2t"
 _SIGNALS = (signal.SIGHUP, signal.SIGTERM)
 
 
@@ -49,6 +50,7 @@ class TerminalDriver(LinuxDriver):
             self._loop.add_signal_handler(number, self._leave, number)
         # In the loop, and not in the middle of whatever it does.
         self._loop.add_signal_handler(signal.SIGTSTP, self._sigtstp_application)
+        self.write(_KEEP_TITLE)
 
     @property
     def has_shell(self) -> bool:
@@ -64,9 +66,12 @@ class TerminalDriver(LinuxDriver):
             self._suspended = False
             super()._sigcont_application()
             self._app.refresh(layout=True)
+        elif self._leaving is None and os.isatty(self.fileno):  # stopped by others
+            self._app.call_later(self._app.refresh, layout=True)
 
     def stop_application_mode(self) -> None:
         self.write(textual_gaps.NO_LONGER)
+        self.write(_TITLE_AS_IT_WAS)
         super().stop_application_mode()
 
     def run_input_thread(self) -> None:
