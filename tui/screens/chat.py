@@ -232,6 +232,7 @@ more, is also in the command palette.
         for conversation in self.conversations:
             conversation.statistics = None
         self.show_status()
+        self.call_later(self.refresh_bindings)
 
     def _show_loading(self, fraction: float) -> None:
         self.status.loaded = fraction
