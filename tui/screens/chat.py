@@ -371,6 +371,7 @@ clears the prompt, or else leaves if pressed twice. Ctrl+Z goes back to the shel
             conversation.statistics = None
             conversation.measure(anew=True)
         self.show_status()
+        self.call_later(self.refresh_bindings)
 
     def _show_loading(self, fraction: float) -> None:
         self.status.loaded = fraction
