@@ -168,7 +168,8 @@ class Document:
         start = 0 if again else self._offset
         tail = self.text[start:]
         references = {} if again else self._references
-        env: dict[str, Any] = {"references": dict(references), "open": "" if whole else tail}
+        env: dict[str, Any] = {"references": dict(references)}
+        env["open"] = "" if whole else tail.rstrip()
         groups = list(_top_level(parser(linear=self._linear).parse(tail, env)))
         sections = [Section(group, [*map(_code, filter(_is_code, group))]) for group in groups]
         lines = tail.split("\n")

@@ -122,10 +122,8 @@ of breaking them; then Shift+Right and Shift+Left show the rest.
     def message_changed(self) -> None:
         self._tell_about()
 
-    def on_focus(self) -> None:
-        self._tell_about()
-
-    def on_blur(self) -> None:
+    def watch_has_focus(self, value: bool) -> None:
+        super().watch_has_focus(value)
         self._tell_about()
 
     def _tell_about(self) -> None:
