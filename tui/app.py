@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
+import sys
 import time
 from collections.abc import Iterable
 from contextlib import ExitStack
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from rich.console import RenderableType
+from rich.text import Text
 from textual import constants, events, on, work
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
@@ -17,6 +21,7 @@ from textual.driver import Driver
 from textual.notifications import SeverityLevel
 from textual.screen import Screen
 from textual.theme import Theme
+from textual.widgets import TextArea
 
 from ondevice import chats
 from ondevice.config import Settings
@@ -28,13 +33,17 @@ from tui import garbage, textual_gaps, theme
 from tui.commands import COMMANDS
 from tui.learning import Learning
 from tui.messages import CommandGiven, ReplyEnded
+from tui.net import Net
 from tui.screens.chat import ChatScreen
+from tui.screens.dialogs import ChoiceScreen
+from tui.screens.modal import Modal
 from tui.shared_engine import SharedEngine
 from tui.widgets.conversation import Conversation
 
 _IDLE = 2.0  # seconds without any input
 _LEARN_EVERY = 10.0  # seconds
 _AWAY = 60.0  # seconds without any input
+_TWICE = 3.0  # seconds in which a key counts as pressed again
 
 textual_gaps.close()
 
@@ -58,7 +67,8 @@ class OndeviceApp(App[None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+q", "quit", "Quit", id="app.quit", priority=True),
         # Where text is selected, ctrl+c copies it and does not come here.
-        Binding("ctrl+c", "quit", show=False, id="app.interrupt"),
+        Binding("ctrl+c", "interrupt", show=False, id="app.interrupt"),
+        Binding("ctrl+z", "suspend", "Suspend", show=False, id="app.suspend", priority=True),
         Binding("f1", "help", "Help", show=False, id="app.help"),
     ]
 
@@ -82,11 +92,15 @@ class OndeviceApp(App[None]):
         self._engine = SharedEngine(engine)
         self._store = store
         self._settings = settings
-        self._earlier = earlier
-        self._first = first
         self._learning = Learning(self._engine, store)
         self._input_at = time.monotonic()
+        self._interrupted_at = -_TWICE
         self._at_end = ExitStack()
+        self._begun = False
+        self.net = Net()
+        self._earlier = earlier
+        self._first = first
+        self._chat: ChatScreen | None = None
 
     def get_driver_class(self) -> type[Driver]:
         if os.name != "posix" or constants.DRIVER:
@@ -96,9 +110,15 @@ class OndeviceApp(App[None]):
         return TerminalDriver
 
     def get_default_screen(self) -> ChatScreen:
-        screen = ChatScreen(self._engine, self._store, self._settings, self._earlier)
-        screen.first = self._first
-        return screen
+        self._chat = ChatScreen(self._engine, self._store, self._settings, self._earlier)
+        self._chat.first = self._first
+        return self._chat
+
+    @property
+    def chat(self) -> ChatScreen:
+        """The screen below all others."""
+        assert self._chat is not None
+        return self._chat
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         """All that can be done on the screen, by whatever key or word."""
@@ -139,8 +159,87 @@ class OndeviceApp(App[None]):
 
         self.push_screen(HelpScreen(self.screen))
 
+    # ------------------------------------------------------------------ errors
+
+    def _handle_exception(self, error: Exception) -> None:
+        """Go on after any error that reached nobody else; Textual would end the app."""
+        sentence = self.net.catch(error)
+        if self.net.hopeless or not self._begun:
+            self.exit(
+                return_code=1,
+                message=Text(
+                    f"{sentence or 'The same went wrong again and again.'} The app could not go "
+                    "on and has ended. “ondevice chat” brings back what was open and typed."
+                ),
+            )
+        elif sentence:
+            self.notify(sentence, severity="error")
+
+    def _look_at_loop(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if isinstance(error, Exception):
+            self._handle_exception(error)
+
+    # ------------------------------------------------------------------ leaving
+
+    async def action_quit(self) -> None:
+        """Leave; ask first if something would be lost."""
+        if self.chat.would_be_lost:
+            if not isinstance(self.screen, ChoiceScreen):
+                self._ask_to_leave()
+        else:
+            self.exit()
+
+    @work
+    async def _ask_to_leave(self) -> None:
+        if await self.push_screen_wait(
+            ChoiceScreen(
+                f"{self.chat.lost_at_the_end} Leave?",
+                "Stay",
+                "Leave",
+            )
+        ):
+            self.exit()
+
+    async def action_interrupt(self) -> None:
+        """Stop the reply, or else clear the prompt, or else leave if that is asked for twice."""
+        now, before = time.monotonic(), self._interrupted_at
+        self._interrupted_at = -_TWICE
+        if isinstance(self.screen, Modal):
+            await self.screen.run_action("close")
+        elif self.chat.conversation.replying:
+            self.chat.conversation.stop()
+        elif self.chat.prompt.drop():
+            self.chat.set_focus(self.chat.prompt)
+        elif now - before < _TWICE:
+            await self.action_quit()
+        else:
+            self._interrupted_at = now
+            self.notify("Press Ctrl+C again to leave.", timeout=_TWICE)
+
+    def action_suspend(self) -> None:
+        """Give the terminal back to the shell until it says “fg”."""
+        driver = self._driver
+        if sys.platform != "win32" and driver and getattr(driver, "has_shell", False):
+            self._suspend_signal()
+            os.killpg(os.getpgrp(), signal.SIGTSTP)  # as the terminal would: the whole job
+        elif isinstance(self.focused, TextArea):
+            self.focused.action_undo()
+
+    def exit(
+        self,
+        result: None = None,
+        return_code: int = 0,
+        message: RenderableType | None = None,
+    ) -> None:
+        if self._chat and not self._exit:
+            self._chat.keep_last()
+        super().exit(result, return_code, message)
+
     def on_mount(self) -> None:
         self.theme = theme.shown(self, self._settings.app.theme)
+        self._begun = True
+        asyncio.get_running_loop().set_exception_handler(self._look_at_loop)
         self.theme_changed_signal.subscribe(self, self._keep_theme)
         self._at_end.enter_context(garbage.taken_away(asyncio.get_running_loop()))
         self.set_interval(_LEARN_EVERY, self._learn)
@@ -190,3 +289,5 @@ class OndeviceApp(App[None]):
     async def on_unmount(self) -> None:
         self._at_end.close()
         await self._engine.close()
+        if self._chat:
+            self._chat.close_window()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 
@@ -95,6 +96,15 @@ class Pastes:
         name = f"pasted text {len(self._texts) + 1}, {lines} lines"
         self._texts[name] = text
         return f"[{name}]"
+
+    def bring_back(self, text: str, texts: Mapping[str, str]) -> str:
+        """Know ``texts`` that were folded before, under other names if need be; their ``text``."""
+        for name, content in texts.items():
+            if self._texts.get(name, content) != content:
+                text = text.replace(f"[{name}]", self.fold(content))
+            else:
+                self._texts[name] = content
+        return text
 
     def attached(self, text: str) -> list[Attachment]:
         """Those that ``text`` still mentions."""

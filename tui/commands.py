@@ -37,7 +37,7 @@ COMMANDS = (
     Command("memory", "memory", "See what is remembered", "[WORDS]"),
     Command("used", "used", "See which memories the last reply used, and why"),
     Command("pause", "pause", "Remember and recall nothing for now, or do so again"),
-    Command("private", "private", "Begin a chat that is written nowhere, or close it"),
+    Command("private", "private", "Begin a chat that is written nowhere"),
     Command("models", "models", "Choose, download and load a model"),
     Command("ram", "ram", "See what is in RAM, and change how much may be"),
     Command("export", "export", "Write this chat to a Markdown or JSON file", "FILE"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from dataclasses import replace
 from inspect import isawaitable
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -13,7 +14,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
 from textual.widgets import Footer
-from textual.worker import Worker, WorkerCancelled, WorkerFailed
+from textual.worker import Worker, WorkerError
 
 from ondevice import config, models
 from ondevice.config import AUTO, Settings
@@ -21,7 +22,7 @@ from ondevice.errors import ConfigError, EngineDied, LoadCancelled, ModelNotFoun
 from ondevice.models import InstalledModel
 from ondevice.ram import process
 from tui import commands
-from tui.messages import CommandGiven, NotSent, ReplyEnded, ReplyProgressed, Submitted
+from tui.messages import CommandGiven, NotKept, ReplyEnded, ReplyProgressed, Submitted
 from tui.model_work import Kind, ModelWork
 from tui.screens.chat_keeping import ChatKeeping
 from tui.screens.chat_memory import ChatMemory
@@ -29,7 +30,6 @@ from tui.screens.chat_tabs import ChatTabs
 from tui.screens.chat_turns import ChatTurns
 from tui.slowness import Slowness
 from tui.widgets.conversation import Conversation
-from tui.widgets.user_message import UserMessage
 from tui.widgets.welcome import Welcome
 
 if TYPE_CHECKING:
@@ -79,6 +79,7 @@ more, is also in the command palette.
         yield self.tab_bar
         yield self.conversation
         yield self.prompt.completions
+        yield self.queue
         yield self.prompt
         yield self.status
         yield Footer()
@@ -93,8 +94,12 @@ more, is also in the command palette.
         self.engine.make_ready = self._make_ready
         self._slowness = Slowness(self.engine)
         self._choosing: Screen[InstalledModel | None] | None = None
+        self._asked: dict[Conversation, Submitted] = {}
+        self._unsent: dict[Conversation, list[Submitted]] = {}
         self.set_interval(_LOOK_AT_RAM, self._look_at_ram)
+        self.prompt.take(self.conversation.typed)
         self.show_status()
+        self.run_worker(self.open_the_rest(), group="open")
         if self.first:
             self.action_guide()
         else:
@@ -104,44 +109,43 @@ more, is also in the command palette.
 
     @on(Submitted)
     def _send(self, message: Submitted) -> None:
-        if self.is_busy():
-            self.prompt.revise(message.replaced)
-            self.prompt.give_back(message.text)
+        here = self.conversation
+        if here.replying or here.queued:
+            here.queued.append(message)
+            self.show_status()
+        elif here in self._unsent:
+            self._unsent[here].append(message)
         elif self._unloaded and not self._is_loading:
-            self._send_when_loaded(message, self.conversation)
+            self._unsent[here] = [message]
+            self._send_when_loaded(here)
         else:
-            self._ask(message, self.conversation)
+            self._ask(here, message)
             if self._unloaded:
-                self._edit_unless_loaded(self.conversation)
-
-    def _ask(self, message: Submitted, conversation: Conversation) -> None:
-        replaced = message.replaced.id if message.replaced else None
-        conversation.ask(message.text, message.attachments, replaced, message.pasted)
+                self._edit_unless_loaded(here, message)
 
     @work
-    async def _send_when_loaded(self, message: Submitted, conversation: Conversation) -> None:
-        """Load the model first; where that comes to nothing, the message is in the prompt again."""
+    async def _send_when_loaded(self, conversation: Conversation) -> None:
+        """Load the model first; where that comes to nothing, what was sent is in the prompt."""
         self.notify("Your message is sent once the model is loaded.")
         is_ready = await self._make_ready()
-        if is_ready and conversation.is_attached and not conversation.replying:
-            self._ask(message, conversation)
-            return
-        if not conversation.is_attached:
-            conversation = self.conversation
-        if message.replaced and conversation is self.conversation:
-            self.prompt.revise(message.replaced)
-            self.prompt.text = ""
-        self._give_back(NotSent(conversation, message.text))
+        messages = self._unsent.pop(conversation)
+        if is_ready and conversation.is_attached:
+            self._ask(conversation, messages[0])
+            conversation.queued += messages[1:]
+            self.show_status()
+        else:
+            here = conversation if conversation.is_attached else self.conversation
+            self.give_back(here, messages)
 
     @work
-    async def _edit_unless_loaded(self, conversation: Conversation) -> None:
+    async def _edit_unless_loaded(self, conversation: Conversation, message: Submitted) -> None:
         """Put a message that met no model into the prompt again, to be sent in its own place."""
         if await self._make_ready():
             return
         await conversation.ended()
-        said = [view.message for view in conversation.views if isinstance(view, UserMessage)]
-        if said and said[-1] and conversation is self.conversation and not self.prompt.text:
-            self.prompt.revise(said[-1])
+        last = conversation.messages[-1] if conversation.messages else None
+        if conversation.is_attached and last and last.role == "user":
+            self.give_back(conversation, [replace(message, replaced=last)])
 
     @property
     def _is_loading(self) -> bool:
@@ -153,9 +157,41 @@ more, is also in the command palette.
             if self._loading is None or self._loading.is_finished:
                 self.load_model()
             assert self._loading is not None
-            with suppress(WorkerFailed, WorkerCancelled):
+            with suppress(WorkerError):
                 await self._loading.wait()
         return not self._unloaded
+
+    def _ask(self, conversation: Conversation, message: Submitted) -> None:
+        replaced = message.replaced.id if message.replaced else None
+        if replaced is not None and replaced not in {one.id for one in conversation.messages}:
+            self.give_back(conversation, [replace(message, replaced=None)])
+            self.notify("The message that you were editing is no longer in this chat.")
+            return
+        self._asked[conversation] = message
+        conversation.ask(message.text, message.attachments, replaced, message.pasted)
+
+    @on(NotKept)
+    async def _give_back_unkept(self, message: NotKept) -> None:
+        conversation = message.conversation
+        if sent := self._asked.pop(conversation, None):
+            self.give_back(conversation, [sent])
+        await self.look_at_store()
+
+    @on(ReplyEnded)
+    def _go_on_with_queue(self, message: ReplyEnded) -> None:
+        """Send the next message that waits; after a reply that failed or was stopped, none."""
+        conversation = message.conversation
+        self._asked.pop(conversation, None)
+        conversation.unread = conversation is not self.conversation
+        if queued := conversation.queued:
+            last = conversation.messages[-1] if conversation.messages else None
+            if last and last.role == "assistant" and last.finish_reason in ("stop", "length"):
+                self._ask(conversation, queued.pop(0))
+            else:
+                conversation.queued = []
+                self.give_back(conversation, queued)
+                self.notify("What waited to be sent is in the prompt again.")
+        self.show_status()
 
     @on(CommandGiven)
     async def obey(self, given: CommandGiven) -> None:
@@ -173,13 +209,6 @@ more, is also in the command palette.
         else:
             await self.run_action(command.action)
 
-    @on(NotSent)
-    def _give_back(self, message: NotSent) -> None:
-        if message.conversation is self.conversation:
-            self.prompt.give_back(message.text)
-        else:
-            message.conversation.draft = f"{message.text}{message.conversation.draft}"
-
     @on(ReplyProgressed)
     def _show_progress(self) -> None:
         self.show_status()
@@ -194,9 +223,11 @@ more, is also in the command palette.
         if self.conversation.finding:
             self.conversation.end_find()
             self.set_focus(self.prompt)
-        elif self.conversation.replying:
+        elif self.conversation.replying and not self._is_loading:
             self.conversation.stop()
         elif self.prompt.has_focus:
+            if self.status.loaded is not None:
+                self.notify("The model was not loaded, for Esc was pressed. Ctrl+L loads one.")
             self.workers.cancel_group(self, "load")
             self.workers.cancel_group(self, "import")
         else:

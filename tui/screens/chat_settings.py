@@ -48,8 +48,8 @@ class ChatSettings(ChatBase):
             if chosen is None:
                 return
             name = names[chosen]
-        if self.set("persona", name if name.lower() != "none" else ""):
-            await self.open(None)
+        changed = self.set("persona", name if name.lower() != "none" else "")
+        if changed and await self.open(None):
             await self.conversation.note(self.settings.system_prompt)
 
     async def action_set(self, change: str) -> None:

@@ -32,7 +32,7 @@ class ChatTurns(ChatBase):
         if action in _OF_MESSAGE and self.conversation.finding:  # what is typed is for the prompt
             return not isinstance(self.focused, MessageView)
         if action == "version":
-            return self._version(int(str(parameters[0]))) is not None
+            return len(parameters) > 1 or self._version(int(str(parameters[0]))) is not None
         return super().check_action(action, parameters)
 
     def action_point(self, direction: int) -> None:

@@ -10,15 +10,16 @@ from functools import partial
 from typing import Any
 
 from textual.app import ComposeResult
-from textual.worker import Worker, WorkerCancelled, WorkerFailed
+from textual.worker import Worker, WorkerError
 
 from ondevice import chats
 from ondevice.chats import Attachment
 from ondevice.engine.messages import Event, PromptProgress, Sampling, Statistics
 from ondevice.engine.messages import Notice as EngineNotice
 from ondevice.errors import OndeviceError, UsageError
-from tui.messages import NotSent, ReplyEnded, ReplyProgressed
+from tui.messages import NotKept, ReplyEnded, ReplyProgressed, Submitted
 from tui.shared_engine import SharedEngine
+from tui.typed import Typed
 from tui.widgets.marks import Marks
 from tui.widgets.reply import Reply
 from tui.widgets.transcript import Transcript
@@ -51,8 +52,14 @@ class Conversation(Transcript):
         self.private = earlier.private if earlier else private
         """Whether nothing of it is remembered, and nothing is recalled."""
         self.title = earlier.title if earlier else ""
-        self.draft = ""
+        self.typed = Typed()
         """What was being typed here when another one came to be shown."""
+        self.queued: list[Submitted] = []
+        """What was sent while a reply was under way, and waits for its end."""
+        self.unread = False
+        """Whether a reply has ended here while another one was shown."""
+        self.persona = ""
+        """Whose system prompt it has; empty: nobody's."""
         self.doing = ""
         """In a word or two, such as "thinking", while a reply is under way."""
         self.per_second: float | None = None
@@ -137,10 +144,15 @@ class Conversation(Transcript):
         else:
             self._exchange.cancel()
 
+    async def end(self) -> None:
+        """Stop the reply under way, and wait until what has come of it is kept."""
+        self.stop()
+        await self.ended()
+
     async def ended(self) -> None:
         """Wait until no exchange is under way."""
         if self._exchange is not None:
-            with suppress(WorkerFailed, WorkerCancelled):
+            with suppress(WorkerError):
                 await self._exchange.wait()
 
     # ------------------------------------------------------------------ other places
@@ -162,7 +174,7 @@ class Conversation(Transcript):
             await self._show_branch(message_id)
         self.jump(message_id)
         if words.strip() and self.id_in_store is not None:
-            self.run_worker(self._find(words, message_id), group="find", exclusive=True)
+            self.run_worker(partial(self._find, words, message_id), group="find", exclusive=True)
 
     async def _show_branch(self, message_id: int) -> None:
         async with self._reading:
@@ -178,11 +190,12 @@ class Conversation(Transcript):
 
     def find_next(self, direction: int) -> None:
         """Go to the next place of the words, or to the one before."""
-        self.run_worker(self._find_next(direction), group="find", exclusive=True)
+        self.run_worker(partial(self._find_next, direction), group="find", exclusive=True)
 
     def end_find(self) -> None:
         """Mark nothing any more."""
         self.workers.cancel_group(self, "find")
+        self.leave_focus()
         if self.marks:
             self.marks.take_off()
             self.marks = None
@@ -241,7 +254,7 @@ class Conversation(Transcript):
         changes = self.store.database.changes()
         if changes is not None and changes != self._changes:
             self._changes, self._changed_at = changes, time.monotonic()
-            self.run_worker(self.follow(), group="follow", exclusive=True)
+            self.run_worker(self.follow, group="follow", exclusive=True)
 
     def on_show(self) -> None:
         self._changed_at = time.monotonic()
@@ -273,6 +286,7 @@ class Conversation(Transcript):
             return
         self.id_in_store, self._state, self.title = None, None, ""
         self.end_find()
+        self._unsaved.clear()
         self.follow_list(())
         await self.mount(self._welcome(), before=0 if self.children else None)
         await self.note("This chat was deleted in another window. What you type begins a new one.")
@@ -314,7 +328,7 @@ class Conversation(Transcript):
         except OndeviceError as error:
             self.release(view)
             await self.note(str(error), error=True)
-            self.post_message(NotSent(self, text))
+            self.post_message(NotKept(self))
             self._tell_end(None)
             await self._follow()
             return

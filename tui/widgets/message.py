@@ -99,7 +99,12 @@ type goes to the prompt. Where there is more than one version, left and right sw
 
     async def on_key(self, event: events.Key) -> None:
         # Done at once, for the next key may be waiting here already, and is typed as well then. Not
-        # so what is bound here: that may take this view away, which cannot wait for itself.
-        if event.character and event.is_printable and event.key not in self.screen.active_bindings:
+        # so what is bound here: that may take this view away, which cannot wait for itself. But to
+        # go to the next match waits for nothing, and its key may be the beginning of a word.
+        bound = self.screen.active_bindings.get(event.key)
+        if bound and bound.binding.action.startswith("screen.find_next"):
+            event.stop()
+            await self.app.run_action(bound.binding.action, self)
+        elif event.character and event.is_printable and bound is None:
             event.stop()
             await self.app.run_action(("screen", "type", (event.character,)), self)
