@@ -13,7 +13,7 @@ from typing import Any
 from textual import work
 from textual.app import ComposeResult
 from textual.timer import Timer
-from textual.worker import Worker, WorkerCancelled, WorkerFailed
+from textual.worker import Worker, WorkerError
 
 from ondevice import chats
 from ondevice.chats import Attachment
@@ -178,7 +178,7 @@ class Conversation(Transcript):
     async def ended(self) -> None:
         """Wait until no exchange is under way."""
         if self._exchange is not None:
-            with suppress(WorkerFailed, WorkerCancelled):
+            with suppress(WorkerError):
                 await self._exchange.wait()
 
     # ------------------------------------------------------------------ other places
