@@ -81,7 +81,7 @@ async def test_commands_are_completed(open_app: OpenApp) -> None:
         await user.says("/mod")
         assert user.prompt.text == "/models"
         await user.pilot.press("enter")
-        await user.sees("to fetch")
+        await user.sees("not downloaded")
 
 
 async def test_an_unknown_command_is_not_sent_to_the_model(chats: Chats, open_app: OpenApp) -> None:

@@ -7,7 +7,7 @@ import re
 import stat
 import time
 from collections import deque
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from difflib import SequenceMatcher
 from itertools import islice
 from pathlib import Path
@@ -226,6 +226,15 @@ class Pastes:
         name = f"pasted text {len(self._texts) + 1}, {lines} {'line' if lines == 1 else 'lines'}"
         self._texts[name] = text
         return f"[{name}]"
+
+    def bring_back(self, text: str, texts: Mapping[str, str]) -> str:
+        """Know ``texts`` that were folded before, under other names if need be; their ``text``."""
+        for name, content in texts.items():
+            if self._texts.get(name, content) != content:
+                text = text.replace(f"[{name}]", self.fold(content))
+            else:
+                self._texts[name] = content
+        return text
 
     def attached(self, text: str, others: Collection[str] = ()) -> list[Attachment]:
         """Those that ``text`` still mentions.

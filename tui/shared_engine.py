@@ -16,6 +16,11 @@ _Result = TypeVar("_Result")
 _CLOSING = 2.0  # seconds in which a cancelled request should end
 
 
+async def _ready() -> bool:
+    """Nobody loads a model here, so the engine itself may say what is missing."""
+    return True
+
+
 class SharedEngine:
     """An engine to be asked from the UI's loop, within ``turn``."""
 
@@ -25,6 +30,10 @@ class SharedEngine:
         self._aside: asyncio.Task[object] | None = None
         self.is_replying = False
         """Whether a reply is being written."""
+        self.title = ""
+        """What the user knows the model as; empty: none was loaded yet."""
+        self.make_ready: Callable[[], Awaitable[bool]] = _ready
+        """Has a model loaded before a reply, if there is none; whether there is one then."""
         self.cancel = engine.cancel
         self.resize = engine.resize
 

@@ -1,6 +1,7 @@
 """Conversations: kept in the store as they go, and continued with an engine."""
 
 from ondevice.chats._chats import Chats, Said
+from ondevice.chats._imports import Import, Imported, Undone
 from ondevice.chats._learn import can_learn, learn, see_again
 from ondevice.chats._records import (
     Attachment,
@@ -22,11 +23,14 @@ __all__ = [
     "Conversation",
     "Found",
     "Heading",
+    "Import",
+    "Imported",
     "Matches",
     "Message",
     "Said",
     "State",
     "Tab",
+    "Undone",
     "Window",
     "can_learn",
     "learn",

@@ -23,7 +23,11 @@ class Attachment:
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):  # in thousands, they would slow down the gc
-    """One message of a conversation. The fields from ``thinking`` on are an assistant's."""
+    """One message of a conversation. The fields from ``thinking`` on are an assistant's.
+
+    ``server`` is where the model of a reply was, and of a user's message where its memories may be
+    sent; None: on this device, and nowhere.
+    """
 
     id: int
     role: Literal["user", "assistant"]
@@ -32,6 +36,7 @@ class Message(msgspec.Struct, frozen=True, gc=False):  # in thousands, they woul
     versions: tuple[int, ...]  # ids of the messages at this place, one for each branch, by age
     attachments: tuple[Attachment, ...] = ()
     recalled: tuple[Cube, ...] = ()  # memories that are quoted to the model with it, by age
+    server: str | None = None
     unknown: bool = False  # it asks about the user, and nothing that is remembered tells
     unanswered: bool = False  # a user's: an error came instead of a reply
     thinking: str = ""
@@ -39,10 +44,21 @@ class Message(msgspec.Struct, frozen=True, gc=False):  # in thousands, they woul
     finish_reason: FinishReason | None = None  # None: interrupted
     statistics: Statistics | None = None
 
-    def prompt(self) -> str:
-        """What the model is to see of it: attachments and memories as quotations with the text."""
+    def prompt(self, server: str | None = None) -> str:
+        """What the model is to see of it: attachments and memories as quotations with the text.
+
+        On a ``server``, of the memories only those that may be sent there.
+        """
         text = with_attachments(self.content, self.attachments)
+        if server is not None and server != self.server:
+            return text
         return with_memories(text, self.recalled, unknown=self.unknown)
+
+    def given(self, question: Message | None) -> tuple[Cube, ...]:
+        """The memories that this reply to a question was given."""
+        if question is None or (self.server is not None and self.server != question.server):
+            return ()
+        return question.recalled
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +112,8 @@ class Conversation:
     private: bool  # nothing of it is remembered, nothing is recalled in it
     messages: tuple[Message, ...]
 
-    def turns(self) -> tuple[Turn, ...]:
-        """What the model is to see.
+    def turns(self, server: str | None = None) -> tuple[Turn, ...]:
+        """What the model is to see, on this device or on a ``server``.
 
         A message that met an error instead of a reply could meet it again with all that follow. So
         it is left out, unless it is the user's last one, which is to be answered. A message whose
@@ -106,7 +122,7 @@ class Conversation:
         turns = [Turn("system", self.system)] if self.system else []
         asked = max((i for i, each in enumerate(self.messages) if each.role == "user"), default=0)
         for place, message in enumerate(self.messages):
-            if not (text := message.prompt()) or (message.unanswered and place != asked):
+            if not (text := message.prompt(server)) or (message.unanswered and place != asked):
                 continue
             if turns and turns[-1].role == message.role == "assistant":
                 turns[-1] = Turn("assistant", f"{turns[-1].content}\n\n{text}")

@@ -202,11 +202,7 @@ class Engine:
 
         if self._load is None:
             return
-        share = 1.0
-        if (sizing := self.sizing) and sizing.resident_bytes:
-            share = sizing.resident_bytes / (sizing.resident_bytes + sizing.absent_bytes)
-        drafter = Path(self._load.drafter) if self._load.drafter else None
-        held = replies.Held.of(Path(self._load.path), share, self._load.n_threads, drafter)
+        held = replies.held(self._load, self.sizing)
         replies.record(held, took.generated_tokens, took.generated_per_second, took.waited_share)
 
     def _load_again(self, call: _Call) -> None:

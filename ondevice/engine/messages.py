@@ -26,11 +26,20 @@ Role = Literal["system", "user", "assistant"]
 FinishReason = Literal["stop", "length", "cancelled"]
 Preference = Literal["speed", "balanced", "exact"]
 URL_SCHEMES = ("http://", "https://")
+
 KVType = Literal["f16", "q8_0", "q4_0"]
 
 _INT32 = 2**31 - 1
 ContextTokens = Annotated[int, Meta(ge=16, le=_INT32)]
 Threads = Annotated[int, Meta(ge=1, le=512)]  # ggml takes no more
+
+
+def server_of(path: str) -> str | None:
+    """The server that a model's path names, such as “host:8080”; None: it is on this device."""
+    if not path.startswith(URL_SCHEMES):
+        return None
+    host = path.partition("://")[2]
+    return re.split(r"[/?#]", host, maxsplit=1)[0].rpartition("@")[2].lower()
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, tag=True):

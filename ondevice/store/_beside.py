@@ -42,12 +42,15 @@ def with_journals(file: Path) -> list[Path]:
     return [file, *(file.with_name(file.name + end) for end in ("-journal", "-wal", "-shm"))]
 
 
-def remove_leftovers(store: Path, backup: Path) -> None:
-    """Remove copies that were killed, and journals that name several files.
+def remove_leftovers(store: Path, backup: Path, *, has_wal: bool) -> None:
+    """Remove copies that were killed, and journals that nobody needs.
 
-    The store must have been opened before: of a journal that is still to be played back, such a
-    file says that it is.
+    The store must have been opened before, which plays its journal back if that is still to be
+    done; the files of several journals say so. With a WAL (``has_wal``), what stands in a journal
+    after that was not finished when it was killed.
     """
+    if has_wal:
+        _remove(store.with_name(f"{store.name}-journal"))
     for target in (store, backup):
         for file in with_journals(unfinished(target)):
             _remove(file)

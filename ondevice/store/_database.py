@@ -99,7 +99,8 @@ class Database:
 
         A backup that another key opens is made anew.
         """
-        _beside.remove_leftovers(self.path, self.backup_file)
+        mode = self._connection.execute("PRAGMA journal_mode").fetchone()[0]
+        _beside.remove_leftovers(self.path, self.backup_file, has_wal=mode == "wal")
         if not self.backup_file.is_file():
             return
         _beside.make_private(self.backup_file)
