@@ -31,6 +31,7 @@ from ondevice.errors import OndeviceError
 from ondevice.terminal import printable
 from tui import clipboard, garbage, textual_gaps, theme
 from tui.commands import COMMANDS
+from tui.cursor import STILL_AFTER, Cursor
 from tui.learning import Learning
 from tui.messages import CommandGiven, ReplyEnded
 from tui.net import Net
@@ -98,8 +99,8 @@ class OndeviceApp(App[None]):
         self._learning = Learning(self._engine, store)
         self._input_at = time.monotonic()
         self._interrupted_at = -_TWICE
+        self._cursor = Cursor(self)
         self._at_end = ExitStack()
-        self._begun = False
         self.net = Net()
         self._earlier = earlier
         self._first = first
@@ -178,7 +179,9 @@ class OndeviceApp(App[None]):
     def _handle_exception(self, error: Exception) -> None:
         """Go on after any error that reached nobody else; Textual would end the app."""
         sentence = self.net.catch(error)
-        if self.net.hopeless or not self._begun:
+        if self._exit:
+            return
+        if self.net.hopeless or self._chat is None or not self._chat.prompt.is_attached:
             self.exit(
                 return_code=1,
                 message=Text(
@@ -247,20 +250,21 @@ class OndeviceApp(App[None]):
         message: RenderableType | None = None,
     ) -> None:
         if self._chat and not self._exit:
-            self._chat.keep_last()
+            self._chat.keeping.now()
         super().exit(result, return_code, message)
 
     def on_mount(self) -> None:
         self.theme = theme.shown(self, self._settings.app.theme)
-        self._begun = True
         asyncio.get_running_loop().set_exception_handler(self._look_at_loop)
         self.theme_changed_signal.subscribe(self, self._keep_theme)
         self._at_end.enter_context(garbage.taken_away(asyncio.get_running_loop()))
         self.set_interval(_LEARN_EVERY, self._learn)
+        self.set_interval(STILL_AFTER, self._cursor.rest)
 
     async def on_event(self, event: events.Event) -> None:
         if isinstance(event, events.InputEvent):
             self._input_at = time.monotonic()
+            self._cursor.move()
         await super().on_event(event)
 
     def _keep_theme(self, chosen: Theme) -> None:
@@ -304,4 +308,4 @@ class OndeviceApp(App[None]):
         self._at_end.close()
         await self._engine.close()
         if self._chat:
-            self._chat.close_window()
+            self._chat.keeping.close()

@@ -48,8 +48,10 @@ class ChatScreen(ChatTurns, ChatTabs, ChatKeeping, ChatMemory):
     HELP = """\
 ## The chat
 
-Esc stops a reply. Nothing is lost: all that is said is kept as it comes. What these keys do, and
-more, is also in the command palette.
+Esc stops a reply; what you send meanwhile waits for its end. Nothing is lost: all that is said
+and typed is kept as it comes, and is there again at the next start. Ctrl+C stops a reply, or else
+clears the prompt, or else leaves if pressed twice. Ctrl+Z goes back to the shell until you type
+`fg`. What these keys do, and more, is also in the command palette.
 """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "stop", "Stop", id="chat.stop"),
@@ -369,6 +371,7 @@ more, is also in the command palette.
             conversation.statistics = None
             conversation.measure(anew=True)
         self.show_status()
+        self.call_later(self.refresh_bindings)
 
     def _show_loading(self, fraction: float) -> None:
         self.status.loaded = fraction
