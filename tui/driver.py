@@ -6,6 +6,7 @@ import asyncio
 import codecs
 import os
 import signal
+import threading
 from contextlib import suppress
 from functools import partial
 from typing import IO, Any
@@ -22,8 +23,11 @@ setattr(  # noqa: B010 - it is imported there, not made there
     "getincrementaldecoder",
     lambda encoding: partial(codecs.getincrementaldecoder(encoding), errors="replace"),
 )
+# And its thread that reads the terminal keeps the process from ending, if it does not end itself.
+setattr(linux_driver, "Thread", partial(threading.Thread, daemon=True))  # noqa: B010
 
 _LOOK_EVERY = 0.5  # seconds
+_LONGEST = 20.0  # seconds from being told to end to the end
 _SIGNALS = (signal.SIGHUP, signal.SIGTERM)
 
 
@@ -31,11 +35,14 @@ class TerminalDriver(LinuxDriver):
     """Textual's own, but the app ends in good order when its terminal is gone or it is told to.
 
     Textual's reads a vanished terminal for ever at full speed, and waits for ever to write to it.
+    It also begins anew with each SIGCONT, which comes along when a terminal vanishes.
     """
 
     def __init__(self, app: App[Any], **options: Any) -> None:
         super().__init__(app, **options)
         self._file: Any = _Output(self._file)
+        self._started = self._suspended = False
+        self._leaving: int | None = None
 
     def start_application_mode(self) -> None:
         super().start_application_mode()  # type: ignore[no-untyped-call]
@@ -43,21 +50,51 @@ class TerminalDriver(LinuxDriver):
         loop = asyncio.get_running_loop()
         for number in _SIGNALS:
             loop.add_signal_handler(number, self._leave, number)
-        self._app.set_interval(_LOOK_EVERY, self._look)
+        # In the loop, and not in the middle of whatever it does.
+        loop.add_signal_handler(signal.SIGTSTP, self._sigtstp_application)
+        if not self._started:  # and not come back
+            self._started = True
+            self._app.set_interval(_LOOK_EVERY, self._look)
+
+    @property
+    def has_shell(self) -> bool:
+        """Whether somebody is there who can bring the app back once it is suspended."""
+        return self.input_tty and os.getsid(0) != os.getpid()
+
+    def _sigtstp_application(self, *_: object) -> None:
+        self._suspended = True
+        super()._sigtstp_application()
+
+    def _sigcont_application(self, *_: object) -> None:
+        if self._suspended and self._leaving is None and os.isatty(self.fileno):
+            self._suspended = False
+            super()._sigcont_application()
+            self._app.refresh(layout=True)
 
     def stop_application_mode(self) -> None:
         self.write(textual_gaps.NO_LONGER)
         super().stop_application_mode()
 
     def run_input_thread(self) -> None:
-        with suppress(OSError):  # it is gone, which will be seen
-            super().run_input_thread()
+        while not self.exit_event.is_set():
+            try:
+                super().run_input_thread()
+            except OSError:  # it is gone, which will be seen
+                return
+            except Exception as error:
+                self._app.call_later(self._app._handle_exception, error)
 
     def _look(self) -> None:
         if self.input_tty and not os.isatty(self.fileno):
             self._leave(signal.SIGHUP)
 
     def _leave(self, number: int) -> None:
+        if self._leaving is None:
+            self._leaving = number
+            # Whatever may hang: nothing stays behind. The engine's process ends with this one.
+            last = threading.Timer(_LONGEST, os._exit, (128 + number,))
+            last.daemon = True
+            last.start()
         self._app.exit(return_code=128 + number)
 
 

@@ -11,6 +11,7 @@ from ondevice.chats._records import (
     Matches,
     Message,
     State,
+    with_attachments,
 )
 from ondevice.chats._reply import reply
 from ondevice.chats._titles import think_of_title
@@ -36,4 +37,5 @@ __all__ = [
     "reply",
     "see_again",
     "think_of_title",
+    "with_attachments",
 ]

@@ -197,6 +197,17 @@ class Chats:
             )
         return replace(said, recalled=said.withheld, withheld=())
 
+    def leave_unanswered(self, message_id: int) -> None:
+        """Take note that a message of the user met an error, unless it had a reply before."""
+        with self.database.write() as connection:
+            # In a user's message this column tells that and nothing else.
+            connection.execute(
+                "UPDATE message SET finish_reason = 'cancelled' WHERE id = ? AND role = 'user' "
+                "AND NOT EXISTS (SELECT 1 FROM message AS reply WHERE reply.parent_id = message.id "
+                "AND reply.content <> '')",
+                (message_id,),
+            )
+
     def show(self, message_id: int) -> None:
         """Let the conversation go on in the branch of this message, the newest one if many."""
         with self.database.write() as connection:

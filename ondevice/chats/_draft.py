@@ -114,5 +114,11 @@ class Draft:
                 ),
             )
             check(changed.rowcount)
+            if answer:
+                connection.execute(  # its question met an error before, perhaps
+                    "UPDATE message SET finish_reason = NULL WHERE role = 'user' AND id = "
+                    "(SELECT parent_id FROM message WHERE id = ?)",
+                    (message_id,),
+                )
         self._message_id = message_id
         self._unsaved = False

@@ -89,9 +89,10 @@ def load(
                 recalled=tuple(recalled[row["id"]]),
                 server=row["server"],
                 unknown=bool(row["unknown"]),
+                unanswered=row["role"] == "user" and row["finish_reason"] is not None,
                 thinking=row["thinking"],
                 model=row["model"],
-                finish_reason=row["finish_reason"],
+                finish_reason=row["finish_reason"] if row["role"] == "assistant" else None,
                 statistics=_statistics(row["statistics"]),
             )
             for row in rows

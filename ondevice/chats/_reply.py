@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator
+from contextlib import suppress
 
 from ondevice.chats._chats import Chats
 from ondevice.chats._draft import Draft
 from ondevice.engine import EngineLike
 from ondevice.engine.messages import Chunk, Event, Finished, Generate, Sampling, server_of
-from ondevice.errors import StoreUnwritable
+from ondevice.errors import OndeviceError, StoreError, StoreUnwritable
 
 
 def reply(
@@ -19,6 +20,7 @@ def reply(
     *,
     after: int | None = None,
     memories_to: Container[str] = (),
+    called: str = "",
     on_begun: Callable[[int], None] | None = None,
 ) -> Iterator[Event]:
     """Continue the conversation with the assistant's next message, saved as it comes.
@@ -29,11 +31,14 @@ def reply(
     This is the one place where memories go into a request: to a model on this device, or on a
     server that ``memories_to`` has, such of them as were recalled for it.
 
+    ``called``: what the user knows the model as; empty: what its file calls itself.
+
     ``on_begun`` gets the id of a new message once there is one, in the thread that iterates and
     before anybody can read it from the store.
 
     Blocks; iterate in a worker thread. If the engine dies, if the iteration is given up or if
-    this process is killed, what has come stays in the store as an interrupted message.
+    this process is killed, what has come stays in the store as an interrupted message. Where no
+    word of an answer came before an error, the message counts as unanswered.
 
     Raises what :meth:`EngineLike.generate` raises, and :class:`StoreError`; that of a reply which
     could not be saved comes after its last event.
@@ -49,7 +54,7 @@ def reply(
     try:
         for event in engine.generate(request):
             if draft is None:  # only now is it certain that a model is loaded
-                model = engine.loaded.name if engine.loaded else ""
+                model = called or (engine.loaded.name if engine.loaded else "")
                 parent = last.id if last else None
                 draft = Draft(
                     chats.database, conversation_id, parent, model, continued, server, on_begun
@@ -62,6 +67,14 @@ def reply(
                 except StoreUnwritable as error:
                     unsaved = error
             yield event
+    except OndeviceError:
+        question = next((m for m in reversed(conversation.messages) if m.role == "user"), None)
+        if question:
+            with suppress(StoreError):  # the error itself is what matters
+                if draft is not None:
+                    draft.close()
+                chats.leave_unanswered(question.id)
+        raise
     finally:
         if draft is not None and not unsaved:
             draft.close()

@@ -77,7 +77,7 @@ class ChatKeeping(ChatBase):
     async def action_delete(self) -> None:
         from tui.screens.chats import delete  # noqa: PLC0415 - a faster start
 
-        heading = None if self.is_busy() else await self._heading()
+        heading = await self._heading()
         if heading and await delete(self, self.conversation.store, heading):
             await self.look_at_store()
 

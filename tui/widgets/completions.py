@@ -15,7 +15,7 @@ from textual.widgets.option_list import Option
 from ondevice.terminal import printable
 from tui import attachments, commands
 
-_SHOWN = 8
+_SHOWN = 50  # files
 _MOST = 10  # lines
 
 
