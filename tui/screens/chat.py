@@ -305,14 +305,15 @@ clears the prompt, or else leaves if pressed twice. Ctrl+Z goes back to the shel
         # Only now: what reads stacks brings llama.cpp along.
         from tui.screens.ram import RamPanel, RamScreen  # noqa: PLC0415
 
+        beside = self.app.size.width >= _BESIDE
         if panels := self.query(RamPanel):
-            if not panels.first().has_focus:
+            if beside and not panels.first().has_focus:
                 self.set_focus(panels.first())
                 return
             self.set_focus(self.prompt)
             await panels.remove()
-            return
-        beside = self.app.size.width >= _BESIDE
+            if beside:
+                return
         panel = RamPanel(
             self.engine,
             lambda: self.status.estimate,
