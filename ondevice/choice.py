@@ -45,7 +45,7 @@ def choose(settings: Settings, name: str | None = None) -> Choice:
     if name == AUTO:
         model, why = _best(settings, ram)
     else:
-        model = models.find(name)
+        model = models.find(name, settings.folders)
     if "adapter" in model.not_used:
         why = f"{why} {model.place} adds an adapter to {model.name}, which is not applied.".strip()
     request = settings.load_request(model)

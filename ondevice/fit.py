@@ -125,7 +125,7 @@ def _when(at: float) -> str:
 
 def loss_words(loss: float) -> str:
     """What quantization costs, of 1."""
-    return f"{loss:.0%} of that" if loss >= 0.005 else "nothing"
+    return f"{loss:.0%}" if loss >= 0.005 else "nothing"
 
 
 def recommended(fits: Iterable[Fit]) -> Fit | None:

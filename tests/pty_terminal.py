@@ -74,6 +74,12 @@ class PtyTerminal:
         """Read until it has been written."""
         self._read(lambda: text.encode() in self.written, text)
 
+    def reads(self) -> None:
+        """Take what is written, for a tenth of a second at most."""
+        if select.select([self._ours], [], [], 0.1)[0]:
+            with suppress(OSError):  # it has ended
+                self.written += os.read(self._ours, 65536)
+
     def until_the_end(self) -> int:
         """Read until the program has ended; its exit code."""
         self._read(lambda: self.process.poll() is not None, "the end")
@@ -89,6 +95,4 @@ class PtyTerminal:
         deadline = time.monotonic() + _PATIENCE
         while not done():
             assert time.monotonic() < deadline, f"{what!r} not in {self.written[-1500:]!r}"
-            if select.select([self._ours], [], [], 0.1)[0]:
-                with suppress(OSError):  # it has ended
-                    self.written += os.read(self._ours, 65536)
+            self.reads()

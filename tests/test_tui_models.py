@@ -11,7 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 import tiny_model
-from terminal_user import at_the_terminal
+from terminal_user import User, at_the_terminal
+from textual import events
 
 from ondevice import config, fit, models, paths
 from ondevice.chats import Chats
@@ -20,10 +21,12 @@ from ondevice.engine._fake import FakeEngine, Gate
 from ondevice.engine.messages import Load
 from ondevice.errors import DownloadCancelled, DownloadError, PackCancelled
 from ondevice.models import InstalledModel, PullProgress
+from ondevice.ram import replies
 from ondevice.ram.available import AvailableRam
 from ondevice.stack import is_stack
 from ondevice.store import Database
 from ondevice.weights import gguf
+from tui import slowness
 
 DEFAULT = "smollm2-135m"
 
@@ -93,11 +96,12 @@ async def test_the_first_time_tells_what_is_private_and_which_model_fits(
     monkeypatch.setattr(fit, "usable_ram", lambda _: ram)
     Download(monkeypatch).gate.open()
     engine = FakeEngine()
-    async with at_the_terminal(engine, chats, DEFAULT, first=True, size=size) as user:
+    async with at_the_terminal(engine, chats, "auto", first=True, size=size) as user:
         await user.sees("The model runs on this device:")
         assert not engine.requests
         await user.pilot.press("enter")
-        await user.sees("Best that fits well: Llama")
+        await user.sees("★ Llama")
+        assert "Enter downloads it" in user.screen
         await user.pilot.press(*"135", "enter")
         await user.until(lambda: engine.loaded is not None, "loaded")
 
@@ -112,7 +116,7 @@ async def test_a_download_is_paused_and_goes_on(
         await user.pilot.press("enter")
         await user.sees("50% of 92 MB")
         await user.pilot.press("f2")
-        await user.sees("paused at 46 MB")
+        await user.sees("paused, 46 MB")
         download.gate.open()
         await user.pilot.press("f2")
         await user.until(lambda: engine.loaded is not None, "loaded")
@@ -128,7 +132,7 @@ async def test_a_download_goes_on_when_the_screen_is_closed(
     async with at_the_terminal(engine, chats, first.name) as user:
         await user.until(lambda: engine.loaded is not None, "loaded")
         await user.pilot.press("ctrl+l")
-        await user.sees("to fetch")
+        await user.sees("not downloaded")
         await user.pilot.press(*"smollm2-135m")
         await user.until(lambda: "│ first" not in user.screen, "one model")
         await user.pilot.press("enter")
@@ -151,7 +155,7 @@ async def test_what_is_left_of_a_download_can_be_removed(
         await user.pilot.press("f8")
         await user.sees("Remove SmolLM2 135M Instruct (46 MB)")
         await user.pilot.press("down", "enter")
-        await user.sees("to fetch")
+        await user.sees("not downloaded")
         assert models.leftovers() == {}
 
 
@@ -167,11 +171,12 @@ async def test_the_planner_says_how_each_model_would_run(
     async with at_the_terminal(engine, chats, DEFAULT, size=(100, 40)) as user:
         await user.until(lambda: engine.loaded is not None, "loaded")
         await user.pilot.press("ctrl+l")
-        await user.sees("loaded · best that fits well · ~")
-        await user.sees("MB RAM · quality 9")
-        await user.sees("all in RAM; about as good as an unquantized")
+        await user.sees("Recommended for this machine: SmolLM2 135M Instruct")
+        await user.sees("≈133M  in use")
+        await user.sees("About as good as an unquantized 133M model")
+        await user.sees("all in RAM")
         await user.pilot.press(*"broken")
-        await user.sees("does not run here")
+        await user.sees("cannot run")
         await user.pilot.press("ctrl+u", *"30b")
         await user.sees("GB of it streamed from the disk")
 
@@ -184,13 +189,13 @@ async def test_a_model_is_packed_until_the_user_stops_it(chats: Chats) -> None:
     async with at_the_terminal(engine, chats, "tiny") as user:
         await user.until(lambda: engine.loaded is not None, "loaded")
         await user.pilot.press("ctrl+l")
-        await user.sees("loaded · ")
+        await user.sees("in use")
         await user.pilot.press(*"tiny", "f3")
         await user.sees("Make a stack of tiny?")
         await user.pilot.press("down", "enter")
         await user.sees("packing 1/4")
         await user.pilot.press("f2")
-        await user.sees("loaded · ")
+        await user.sees("in use")
     assert not [c for c in psutil.Process().children() if "ondevice.models._packing" in c.cmdline()]
 
 
@@ -219,7 +224,7 @@ async def test_where_there_is_nothing_to_pause_it_says_what_can_be_done(chats: C
     async with at_the_terminal(FakeEngine(), chats, model.name) as user:
         await user.until(lambda: "ctx" in user.status, "loaded")
         await user.pilot.press("ctrl+l")
-        await user.sees("loaded")
+        await user.sees("in use")
         await user.pilot.press("f2")
         await user.sees("F3 packs it.")
 
@@ -268,3 +273,145 @@ async def test_an_unknown_model_is_named_and_others_are_offered(chats: Chats) ->
     async with at_the_terminal(FakeEngine(), chats, "smolm") as user:
         await user.sees("There is no model named smolm.")
         await user.sees("SmolLM2 135M Instruct")
+
+
+# ------------------------------------------------------------------ paths and folders
+
+
+async def paste(user: User, text: str) -> None:
+    """Into whatever has the focus."""
+    user.pilot.app.post_message(events.Paste(text))
+    await user.pilot.pause()
+
+
+async def test_a_path_is_typed_and_loaded_and_then_in_the_list(
+    chats: Chats, tmp_path: Path
+) -> None:
+    first = on_disk("first")
+    other = tiny_model.write(tmp_path / "my other.gguf")
+    engine = FakeEngine()
+    async with at_the_terminal(engine, chats, first.name, size=(140, 40)) as user:
+        await user.until(lambda: engine.loaded is not None, "loaded")
+        await user.pilot.press("ctrl+l")
+        await user.sees("● first")
+        await paste(user, f"'{tmp_path / 'nothing'}'")
+        await user.sees("There is no file or folder")
+        await user.pilot.press("ctrl+u")
+        await paste(user, other.as_uri())
+        await user.sees("my other")
+        await user.pilot.press("enter")
+        await user.until(lambda: engine.loaded and engine.loaded.path == str(other), "loaded")
+        await user.pilot.press("ctrl+l")
+        await user.sees("● my other")
+    assert choose(config.load()).model.path == other
+
+
+async def test_a_folder_is_typed_and_kept_whatever_lies_in_it(chats: Chats, tmp_path: Path) -> None:
+    first = on_disk("first")
+    folder = tmp_path / "my models"
+    for place in ("a", "b/c"):
+        (folder / place).mkdir(parents=True)
+        tiny_model.write(folder / place / f"model-{place[0]}.gguf")
+    tiny_model.write(folder / "goes-on.gguf", template="")
+    tiny_model.write(folder / "vectors.gguf", architecture="bert")
+    (folder / "page.gguf").write_text("<html>")
+    (folder / "lost.gguf").symlink_to(folder / "nowhere")
+    engine = FakeEngine()
+    async with at_the_terminal(engine, chats, first.name, size=(140, 40)) as user:
+        await user.until(lambda: engine.loaded is not None, "loaded")
+        await user.pilot.press("ctrl+l")
+        await user.sees("● first")
+        await paste(user, f"{folder}/")
+        for words in ("model-a", "model-b", "base model", "cannot run"):
+            await user.sees(words)
+        assert "vectors" not in user.screen
+        await user.pilot.press("up", "enter")
+        await user.sees("models_folder is set.")
+        await user.pilot.press("ctrl+l")
+        await user.sees("model-b")
+    settings = config.load()
+    assert settings.folders == (folder,)
+    assert models.find("model-b").path == folder / "b/c/model-b.gguf"
+    assert {m.name for m in models.installed()} >= {"model-a", "model-b", "goes-on", "page"}
+    assert choose(settings, "auto").model.name in ("first", "model-a", "model-b")
+
+
+async def test_a_model_is_set_by_its_path(chats: Chats, tmp_path: Path) -> None:
+    first = on_disk("first")
+    other = tiny_model.write(tmp_path / "other.gguf")
+    engine = FakeEngine()
+    async with at_the_terminal(engine, chats, first.name) as user:
+        await user.until(lambda: engine.loaded is not None, "loaded")
+        user.prompt.text = f"/set model {tmp_path / 'none.gguf'}"
+        user.prompt.action_send()
+        await user.sees("There is no")
+        user.prompt.text = f'/set model "{other}"'
+        user.prompt.action_send()
+        await user.until(lambda: engine.loaded and engine.loaded.path == str(other), "loaded")
+    assert config.load().model == str(other)
+
+
+# ------------------------------------------------------------------ a message without a model
+
+
+async def test_a_message_loads_the_model_or_stays_in_the_prompt(chats: Chats) -> None:
+    model = on_disk("slow")
+    gate = Gate()
+    engine = FakeEngine(["Here."], loads=[[0.1, Gate()], [0.2, Gate()], [0.3, gate]])
+    async with at_the_terminal(engine, chats, model.name) as user:
+        await user.sees("loading 10%")
+        await user.pilot.press("escape")
+        await user.until(lambda: "no model" in user.status, "no model")
+        await user.says("Hi there")
+        await user.sees("loading 20%")
+        await user.pilot.press("escape")
+        await user.until(lambda: user.prompt.text == "Hi there", "the message")
+        await user.pilot.press("enter")
+        await user.sees("loading 30%")
+        gate.open()
+        await user.sees("Here.")
+    assert [message.content for message in chats.load(chats.headings()[0].id).messages] == [
+        "Hi there",
+        "Here.",
+    ]
+
+
+async def test_where_there_is_no_model_the_message_waits_in_the_prompt(
+    chats: Chats, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    download = Download(monkeypatch)
+    engine = FakeEngine(["Here."])
+    async with at_the_terminal(engine, chats, "auto") as user:
+        await user.sees("No model is on this disk yet.")
+        await user.pilot.press("escape")
+        await user.says("Hi there")
+        await user.sees("No model is on this disk yet.")
+        await user.pilot.press("escape")
+        assert user.prompt.text == "Hi there"
+        await user.pilot.press("ctrl+l", *"135m")
+        await user.sees("SmolLM2 135M")
+        await user.pilot.press("enter")
+        download.gate.open()
+        await user.until(lambda: engine.loaded is not None, "loaded")
+        assert user.prompt.text == "Hi there"
+
+
+async def test_what_slows_a_reply_down_is_named(
+    chats: Chats, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FakeEngine, "pid", os.getpid())
+    monkeypatch.setattr(slowness, "_EVERY", 0.0)
+    monkeypatch.setattr(slowness.ThreadTimes, "waited_share", lambda *_: 0.6)
+    model = on_disk("first")
+    held = replies.held(Load(path=str(model.path)), None)
+    replies.record(held, 100, 10_000_000.0, 0.0)
+    gate = Gate()
+    engine = FakeEngine(["One ", "two ", gate, "three ", Gate()])
+    async with at_the_terminal(engine, chats, model.name, size=(100, 24)) as user:
+        await user.says("Hi")
+        await user.sees("One")
+        await user.pilot.pause(0.3)  # a speed means something after a fifth of a second
+        gate.open()
+        await user.sees("other programs use the processor")
+        await user.sees("of 10000000 tok/s")
+        await user.pilot.press("escape")

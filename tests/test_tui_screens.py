@@ -228,7 +228,7 @@ async def test_the_models(
     async with at_the_terminal(FakeEngine(), chats, model, size=size, app=App(theme=theme)) as user:
         await user.until(lambda: "ctx" in user.status, "loaded")
         await user.pilot.press("ctrl+l")
-        await user.sees("best that fits")
+        await user.sees("ecommended")
         await looks_like("models", user)
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import sys
+import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -19,12 +22,18 @@ import tiny_model
 from pty_terminal import PtyTerminal
 
 
-def open_chat(home: Path, *replies: list[str | None], controlling: bool = True) -> PtyTerminal:
-    home.mkdir(exist_ok=True)
+def open_chat(
+    home: Path, *replies: list[str | None], controlling: bool = True, shell: bool = False
+) -> PtyTerminal:
+    """The app in a terminal; or a ``shell``, which runs it with ``eval "$CHAT"``."""
+    home.mkdir(exist_ok=True, parents=True)
     script = Path(__file__).with_name("fake_chat.py")
     command = [sys.executable, str(script), str(home / "store.db"), *map(json.dumps, replies)]
     root = str(Path(__file__).parent.parent)
     env = {**os.environ, "PYTHONPATH": root}
+    if shell:
+        env |= {"PS1": "$ ", "HISTFILE": "", "CHAT": shlex.join(command)}
+        command = ["bash", "--norc", "--noprofile", "-i"]
     return PtyTerminal(command, env=env, cwd=home, controlling=controlling)
 
 
@@ -50,6 +59,76 @@ def test_when_it_is_told_to_end_it_leaves_the_terminal_as_it_was(home: Path) -> 
         assert terminal.until_the_end() == 128 + signal.SIGTERM
         assert terminal.written.rindex(b"\x1b[?1049l") > terminal.written.rindex(b"two,")
     assert said(home) == ["Count", "One, two, "]
+
+
+def test_no_process_stays_behind_whenever_the_terminal_vanishes(home: Path) -> None:
+    """The kernel then sends SIGHUP and SIGCONT, in whatever the app does, such as to quit."""
+    with ExitStack() as stack:
+        terminals = [
+            stack.enter_context(open_chat(home / str(place), ["One, two, ", None]))
+            for place in range(4)
+        ]
+        for place, terminal in enumerate(terminals):
+            terminal.sees("anything")
+            if place % 2:
+                terminal.types("Count\r")
+                terminal.sees("two,")
+        for place, terminal in enumerate(terminals):
+            terminal.types("\x11")
+            time.sleep(0.05 * place)  # the moment is what is tried out
+            terminal.vanish()
+        for terminal in terminals:
+            assert terminal.process.wait(30) in (0, 128 + signal.SIGHUP, -signal.SIGHUP)
+
+
+def test_what_is_typed_comes_back_after_a_kill(home: Path) -> None:
+    with open_chat(home, ["Fine."]) as terminal:
+        terminal.sees("anything")
+        terminal.types("half a tho")
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline and drafts(home) != ["half a tho"]:
+            terminal.reads()
+        terminal.process.kill()
+        terminal.until_the_end()
+    with open_chat(home, ["Fine."]) as terminal:
+        terminal.sees("half a tho")
+        terminal.types("ught\r")
+        terminal.sees("Fine.")
+        terminal.types("\x11")
+        assert terminal.until_the_end() == 0
+    assert said(home) == ["half a thought", "Fine."]
+
+
+def test_it_is_suspended_and_comes_back_in_mid_reply(home: Path) -> None:
+    with open_chat(home, ["One, ", "two. ", None, "three."], shell=True) as terminal:
+        terminal.sees("$ ")
+        terminal.types('eval "$CHAT"\r')
+        terminal.sees("anything")
+        terminal.types("Count\r")
+        terminal.sees("two.")
+        terminal.types("half\x1a")
+        terminal.sees("Stopped")
+        assert terminal.written.rindex(b"\x1b[?1049l") < terminal.written.rindex(b"Stopped")
+        terminal.written = b""
+        terminal.types("fg\r")
+        terminal.sees("two.")
+        terminal.sees("half")
+        terminal.types("\x1b[27u")
+        terminal.sees("Stopped.")
+        terminal.written = b""
+        terminal.types("\x11")
+        terminal.sees("$ ")
+        terminal.types("exit\r")
+        terminal.until_the_end()
+    assert said(home) == ["Count", "One, two. "]
+
+
+def drafts(home: Path) -> list[str]:
+    database = Database(home / "store.db")
+    with database.read() as connection:
+        rows = connection.execute("SELECT draft FROM open_tab").fetchall()
+    database.close()
+    return [row["draft"] for row in rows]
 
 
 def test_a_byte_that_is_no_text_ends_nothing(home: Path) -> None:
@@ -91,6 +170,7 @@ HOSTILE = (
 )
 #: What the app itself may send: colours, places, modes, questions, the shape of the pointer.
 _ALLOWED = re.compile(
+    rb"\x1b\]2;[^\x00-\x1f\x7f]*\x07|"  # the title of the terminal
     rb"\x1b\[[0-9;]*[mH]|\x1b\[\?[0-9;]+[hl]|\x1b\[\?[0-9]+\$p|\x1b\[[<>]?[0-9;]*u|\x1b\]22;[a-z-]+\x07"
 )
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
+import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from rich.console import RenderableType
+from rich.text import Text
 from textual import constants, events, on, work
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
@@ -17,6 +21,7 @@ from textual.driver import Driver
 from textual.notifications import SeverityLevel
 from textual.screen import Screen
 from textual.theme import Theme
+from textual.widgets import TextArea
 
 from ondevice import chats
 from ondevice.config import Settings
@@ -24,18 +29,22 @@ from ondevice.engine import EngineLike
 from ondevice.engine.messages import URL_SCHEMES
 from ondevice.errors import OndeviceError
 from ondevice.terminal import printable
-from tui import garbage, textual_gaps, theme
+from tui import clipboard, garbage, textual_gaps, theme
 from tui.commands import COMMANDS
 from tui.cursor import STILL_AFTER, Cursor
 from tui.learning import Learning
 from tui.messages import CommandGiven, ReplyEnded
+from tui.net import Net
 from tui.screens.chat import ChatScreen
+from tui.screens.dialogs import ChoiceScreen
+from tui.screens.modal import Modal
 from tui.shared_engine import SharedEngine
 from tui.widgets.conversation import Conversation
 
 _IDLE = 2.0  # seconds without any input
 _LEARN_EVERY = 10.0  # seconds
 _AWAY = 60.0  # seconds without any input
+_TWICE = 3.0  # seconds in which a key counts as pressed again
 
 textual_gaps.close()
 
@@ -43,7 +52,8 @@ textual_gaps.close()
 class OndeviceApp(App[None]):
     """Chat with ``engine``; conversations go to ``store``, from ``earlier`` on if there is one.
 
-    ``first``: the user is told what to know and asked for a model. The app closes the engine when
+    ``first``: the user is told what to know and asked for a model. ``problems``: what of the
+    settings is wrong and has its default. The app closes the engine when
     it ends.
     """
 
@@ -52,13 +62,15 @@ class OndeviceApp(App[None]):
     CSS_PATH = [  # noqa: RUF012  (textual's own declaration)
         "screens/chat.tcss",
         "screens/dialog.tcss",
+        "screens/models.tcss",
         "screens/linear.tcss",
         "screens/ram.tcss",
     ]
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+q", "quit", "Quit", id="app.quit", priority=True),
         # Where text is selected, ctrl+c copies it and does not come here.
-        Binding("ctrl+c", "quit", show=False, id="app.interrupt"),
+        Binding("ctrl+c", "interrupt", show=False, id="app.interrupt"),
+        Binding("ctrl+z", "suspend", "Suspend", show=False, id="app.suspend", priority=True),
         Binding("f1", "help", "Help", show=False, id="app.help"),
     ]
 
@@ -70,6 +82,7 @@ class OndeviceApp(App[None]):
         earlier: chats.Conversation | None = None,
         *,
         first: bool = False,
+        problems: Sequence[str] = (),
     ) -> None:
         # The terminal's own colours, so that with NO_COLOR none is sent at all, not even greys.
         super().__init__(ansi_color="NO_COLOR" in os.environ or None)
@@ -82,12 +95,22 @@ class OndeviceApp(App[None]):
         self._engine = SharedEngine(engine)
         self._store = store
         self._settings = settings
-        self._earlier = earlier
-        self._first = first
+        self._problems = problems
         self._learning = Learning(self._engine, store)
         self._input_at = time.monotonic()
         self._cursor = Cursor(self)
+        self._interrupted_at = -_TWICE
         self._at_end = ExitStack()
+        self._begun = False
+        self.net = Net()
+        self._earlier = earlier
+        self._first = first
+        self._chat: ChatScreen | None = None
+
+    def copy_to_clipboard(self, text: str, what: str = "") -> None:
+        """Copy, and say that ``what`` is copied, if that is given."""
+        super().copy_to_clipboard(text)
+        self.run_worker(clipboard.hand_over(self, text, what))
 
     def get_driver_class(self) -> type[Driver]:
         if os.name != "posix" or constants.DRIVER:
@@ -97,18 +120,30 @@ class OndeviceApp(App[None]):
         return TerminalDriver
 
     def get_default_screen(self) -> ChatScreen:
-        screen = ChatScreen(self._engine, self._store, self._settings, self._earlier)
-        screen.first = self._first
-        return screen
+        self._chat = ChatScreen(self._engine, self._store, self._settings, self._earlier)
+        self._chat.first = self._first
+        self._chat.problems = self._problems
+        return self._chat
+
+    @property
+    def chat(self) -> ChatScreen:
+        """The screen below all others."""
+        assert self._chat is not None
+        return self._chat
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         """All that can be done on the screen, by whatever key or word."""
-        yield from (c for c in super().get_system_commands(screen) if c.title != "Keys")
+        yield from (c for c in super().get_system_commands(screen) if c.title == "Theme")
         if isinstance(screen, ChatScreen):
+            keys = {
+                active.binding.action: self.get_key_display(active.binding)
+                for active in reversed(screen.active_bindings.values())
+            }
             for command in COMMANDS:
                 given = partial(screen.obey, CommandGiven(command.name, ""))
                 spelled = f"/{command.name} {command.argument}".strip()
-                yield SystemCommand(command.help, spelled, given)
+                title = f"{spelled}  {command.help}"
+                yield SystemCommand(title, keys.get(command.action, ""), given)
             return
         for active in screen.active_bindings.values():
             binding = active.binding
@@ -140,8 +175,87 @@ class OndeviceApp(App[None]):
 
         self.push_screen(HelpScreen(self.screen))
 
+    # ------------------------------------------------------------------ errors
+
+    def _handle_exception(self, error: Exception) -> None:
+        """Go on after any error that reached nobody else; Textual would end the app."""
+        sentence = self.net.catch(error)
+        if self.net.hopeless or not self._begun:
+            self.exit(
+                return_code=1,
+                message=Text(
+                    f"{sentence or 'The same went wrong again and again.'} The app could not go "
+                    "on and has ended. “ondevice chat” brings back what was open and typed."
+                ),
+            )
+        elif sentence:
+            self.notify(sentence, severity="error")
+
+    def _look_at_loop(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if isinstance(error, Exception):
+            self._handle_exception(error)
+
+    # ------------------------------------------------------------------ leaving
+
+    async def action_quit(self) -> None:
+        """Leave; ask first if something would be lost."""
+        if self.chat.would_be_lost:
+            if not isinstance(self.screen, ChoiceScreen):
+                self._ask_to_leave()
+        else:
+            self.exit()
+
+    @work
+    async def _ask_to_leave(self) -> None:
+        if await self.push_screen_wait(
+            ChoiceScreen(
+                f"{self.chat.lost_at_the_end} Leave?",
+                "Stay",
+                "Leave",
+            )
+        ):
+            self.exit()
+
+    async def action_interrupt(self) -> None:
+        """Stop the reply, or else clear the prompt, or else leave if that is asked for twice."""
+        now, before = time.monotonic(), self._interrupted_at
+        self._interrupted_at = -_TWICE
+        if isinstance(self.screen, Modal):
+            await self.screen.run_action("close")
+        elif self.chat.conversation.replying:
+            self.chat.conversation.stop()
+        elif self.chat.prompt.drop():
+            self.chat.set_focus(self.chat.prompt)
+        elif now - before < _TWICE:
+            await self.action_quit()
+        else:
+            self._interrupted_at = now
+            self.notify("Press Ctrl+C again to leave.", timeout=_TWICE)
+
+    def action_suspend(self) -> None:
+        """Give the terminal back to the shell until it says “fg”."""
+        driver = self._driver
+        if sys.platform != "win32" and driver and getattr(driver, "has_shell", False):
+            self._suspend_signal()
+            os.killpg(os.getpgrp(), signal.SIGTSTP)  # as the terminal would: the whole job
+        elif isinstance(self.focused, TextArea):
+            self.focused.action_undo()
+
+    def exit(
+        self,
+        result: None = None,
+        return_code: int = 0,
+        message: RenderableType | None = None,
+    ) -> None:
+        if self._chat and not self._exit:
+            self._chat.keep_last()
+        super().exit(result, return_code, message)
+
     def on_mount(self) -> None:
         self.theme = theme.shown(self, self._settings.app.theme)
+        self._begun = True
+        asyncio.get_running_loop().set_exception_handler(self._look_at_loop)
         self.theme_changed_signal.subscribe(self, self._keep_theme)
         self._at_end.enter_context(garbage.taken_away(asyncio.get_running_loop()))
         self.set_interval(_LEARN_EVERY, self._learn)
@@ -193,3 +307,5 @@ class OndeviceApp(App[None]):
     async def on_unmount(self) -> None:
         self._at_end.close()
         await self._engine.close()
+        if self._chat:
+            self._chat.close_window()

@@ -8,15 +8,21 @@ import select
 import signal
 import threading
 from contextlib import suppress
+from functools import partial
 from typing import IO, Any
 
 from textual._xterm_parser import XTermParser
 from textual.app import App
+from textual.drivers import linux_driver
 from textual.drivers.linux_driver import LinuxDriver
 
 from tui import textual_gaps
 
+# Textual's thread that reads the terminal keeps the process from ending, if it does not end itself.
+setattr(linux_driver, "Thread", partial(threading.Thread, daemon=True))  # noqa: B010
+
 _HALF_S = 0.1  # between two looks whether half an escape sequence is a press of Escape
+_LONGEST = 20.0  # seconds from being told to end to the end
 _SIGNALS = (signal.SIGHUP, signal.SIGTERM)
 
 
@@ -24,24 +30,53 @@ class TerminalDriver(LinuxDriver):
     """Textual's own, but the app ends in good order when its terminal is gone or it is told to.
 
     Textual's reads a vanished terminal for ever at full speed, and waits for ever to write to it.
+    It also begins anew with each SIGCONT, which comes along when a terminal vanishes.
     """
 
     def __init__(self, app: App[Any], **options: Any) -> None:
         super().__init__(app, **options)
         self._file: Any = _Output(self._file)
         self.exit_event: _End = _End()
+        self._suspended = False
+        self._leaving: int | None = None
 
     def start_application_mode(self) -> None:
         super().start_application_mode()  # type: ignore[no-untyped-call]
         self.write(textual_gaps.TELL_KEYS_APART)
         for number in _SIGNALS:
             self._loop.add_signal_handler(number, self._leave, number)
+        # In the loop, and not in the middle of whatever it does.
+        self._loop.add_signal_handler(signal.SIGTSTP, self._sigtstp_application)
+
+    @property
+    def has_shell(self) -> bool:
+        """Whether somebody is there who can bring the app back once it is suspended."""
+        return self.input_tty and os.getsid(0) != os.getpid()
+
+    def _sigtstp_application(self, *_: object) -> None:
+        self._suspended = True
+        super()._sigtstp_application()
+
+    def _sigcont_application(self, *_: object) -> None:
+        if self._suspended and self._leaving is None and os.isatty(self.fileno):
+            self._suspended = False
+            super()._sigcont_application()
+            self._app.refresh(layout=True)
 
     def stop_application_mode(self) -> None:
         self.write(textual_gaps.NO_LONGER)
         super().stop_application_mode()
 
     def run_input_thread(self) -> None:
+        while not self.exit_event.is_set():
+            try:
+                self._read_keys()
+            except Exception as error:
+                self._app.call_later(self._app._handle_exception, error)
+            else:
+                return
+
+    def _read_keys(self) -> None:
         """Textual's looks ten times a second whether it is to end, and takes what is no UTF-8, such
         as a byte of Latin-1 that was pasted, for the end of the app."""
         parser = XTermParser(self._debug)
@@ -67,6 +102,12 @@ class TerminalDriver(LinuxDriver):
         return b""
 
     def _leave(self, number: int) -> None:
+        if self._leaving is None:
+            self._leaving = number
+            # Whatever may hang: nothing stays behind. The engine's process ends with this one.
+            last = threading.Timer(_LONGEST, os._exit, (128 + number,))
+            last.daemon = True
+            last.start()
         self._app.exit(return_code=128 + number)
 
 
@@ -76,6 +117,7 @@ class _End(threading.Event):
     def __init__(self) -> None:
         super().__init__()
         self._ours, self._theirs = os.pipe()
+        os.set_blocking(self._ours, False)
 
     def fileno(self) -> int:
         return self._ours
@@ -85,7 +127,8 @@ class _End(threading.Event):
         os.write(self._theirs, b".")
 
     def clear(self) -> None:
-        os.read(self._ours, 4096)
+        with suppress(BlockingIOError):
+            os.read(self._ours, 4096)
         super().clear()
 
 

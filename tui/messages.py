@@ -27,6 +27,13 @@ class Submitted(Message):
 
 
 @dataclass
+class NotKept(Message):
+    """What was said last in a conversation could not be stored."""
+
+    conversation: Conversation
+
+
+@dataclass
 class CommandGiven(Message):
     """The user has typed a command, such as "/rename Holidays"."""
 
@@ -46,11 +53,3 @@ class ReplyEnded(Message):
     """No reply is under way any more in a conversation."""
 
     conversation: Conversation
-
-
-@dataclass
-class NotSent(Message):
-    """What was said could not be kept, so it is not in the conversation."""
-
-    conversation: Conversation
-    text: str

@@ -13,7 +13,7 @@ from ondevice.errors import DownloadCancelled, OndeviceError, PackCancelled
 from ondevice.models import InstalledModel, PackNews, PullProgress
 from tui.background import in_thread
 
-Kind = Literal["fetch", "pack"]
+Kind = Literal["download", "pack"]
 
 _SURE = 1.0  # seconds after which a speed means something
 
@@ -24,7 +24,7 @@ class Job:
 
     kind: Kind
     doing: str = ""
-    """In a word, such as "fetching"."""
+    """In a word, such as "downloading"."""
     done: float | None = None
     """Of what is being done, 0 … 1; None: nobody knows yet."""
     done_bytes: int = 0
@@ -50,6 +50,12 @@ class Job:
         seconds, gained = time.monotonic() - self._began[0], self.done - self._began[1]
         return seconds * (1 - self.done) / gained if seconds > _SURE and gained > 0 else None
 
+    @property
+    def bytes_per_second(self) -> float:
+        """Of a download so far; 0: too early to tell, or no matter of bytes."""
+        left = self.seconds_left
+        return (self.total_bytes - self.done_bytes) / left if left else 0.0
+
 
 class ModelWork:
     """``run`` starts a coroutine; ``on_done`` gets each model that has become ready."""
@@ -65,10 +71,10 @@ class ModelWork:
         self._on_done = on_done
 
     def begin(self, name: str, kind: Kind) -> None:
-        """Fetch or pack a model, unless that is under way; go on with what was stopped."""
+        """Download or pack a model, unless that is under way; go on with what was stopped."""
         if not self.busy(name):
             self.jobs[name] = job = Job(kind)
-            self._run(self._fetch(name, job) if kind == "fetch" else self._pack(name, job))
+            self._run(self._download(name, job) if kind == "download" else self._pack(name, job))
 
     def busy(self, name: str) -> bool:
         """Whether anything is done to this model."""
@@ -78,11 +84,11 @@ class ModelWork:
         """End it; what is done is kept."""
         self.jobs[name].cancel.set()
 
-    async def _fetch(self, name: str, job: Job) -> None:
+    async def _download(self, name: str, job: Job) -> None:
         async def show(news: list[PullProgress]) -> None:
             job.done_bytes, job.total_bytes = news[-1].done_bytes, news[-1].total_bytes
             known = job.total_bytes > 0
-            job.show("fetching", job.done_bytes / job.total_bytes if known else None)
+            job.show("downloading", job.done_bytes / job.total_bytes if known else None)
 
         await self._do(name, job, lambda put: models.pull(name, put, job.cancel), show)
 

@@ -29,10 +29,13 @@ from ondevice.engine.messages import (
     Load,
     Loaded,
     Loading,
+    Measure,
+    Measured,
     Notice,
     Resize,
     Sizing,
     Statistics,
+    with_context,
 )
 from ondevice.errors import EngineDied, LoadCancelled, OndeviceError, UsageError
 
@@ -46,6 +49,9 @@ _SIGNALS = {
 }
 #: What a process dies of by its own fault, and would again. (Windows has codes of its own.)
 _CRASHES = {"SIGABRT", "SIGSEGV", "SIGILL", "SIGFPE", "SIGTRAP", "SIGSYS"}
+
+
+_Asked = Load | Generate | Embed | Measure
 
 
 class _Call:
@@ -145,6 +151,16 @@ class Engine:
                         return answer
         raise AssertionError("the answers end with Embedded or an error")
 
+    def measure(self, request: Measure) -> Measured:
+        request = check(request)
+        with self._call() as call:
+            self._load_again(call)
+            with contextlib.closing(self._ask(call, request)) as answers:
+                for answer in answers:
+                    if isinstance(answer, Measured):
+                        return answer
+        raise AssertionError("the answers end with Measured or an error")
+
     def resize(self, budget: int | None) -> None:
         request = check(Resize(budget=budget))
         if (process := self._process) is not None:
@@ -186,11 +202,7 @@ class Engine:
 
         if self._load is None:
             return
-        share = 1.0
-        if (sizing := self.sizing) and sizing.resident_bytes:
-            share = sizing.resident_bytes / (sizing.resident_bytes + sizing.absent_bytes)
-        drafter = Path(self._load.drafter) if self._load.drafter else None
-        held = replies.Held.of(Path(self._load.path), share, self._load.n_threads, drafter)
+        held = replies.held(self._load, self.sizing)
         replies.record(held, took.generated_tokens, took.generated_per_second, took.waited_share)
 
     def _load_again(self, call: _Call) -> None:
@@ -233,7 +245,7 @@ class Engine:
         self._loaded = None
         return process.end()
 
-    def _ask(self, call: _Call, request: Load | Generate | Embed) -> Generator[Answer, None, None]:
+    def _ask(self, call: _Call, request: _Asked) -> Generator[Answer, None, None]:
         """The answers to one request, up to and with the one that completes it.
 
         Raises what a ``Failed`` carries, :class:`EngineDied`, and :class:`LoadCancelled`.
@@ -268,9 +280,11 @@ class Engine:
                 if isinstance(answer, Failed):
                     complete = True
                     raise errors.BY_NAME.get(answer.error, OndeviceError)(answer.message)
-                if isinstance(answer, Loaded | Finished | Embedded):
+                if isinstance(answer, Loaded | Finished | Embedded | Measured):
                     complete = True
-                    self._proven = not isinstance(answer, Loaded)
+                    if not isinstance(answer, Measured):
+                        self._proven = not isinstance(answer, Loaded)
+                self._loaded = with_context(self._loaded, answer)
                 yield answer
         finally:
             if not complete:
@@ -293,7 +307,7 @@ class Engine:
             call.cancel()
             if call.number is not None:
                 process.send(Cancel(), call.number)
-            last = Loaded | Finished | Embedded | Failed | None
+            last = Loaded | Finished | Embedded | Measured | Failed | None
             while not isinstance(self._hear(process, call), last):
                 pass
         except queue.Empty:
@@ -302,7 +316,7 @@ class Engine:
             self._end(process)
             raise
 
-    def _died(self, process: EngineProcess, request: Load | Generate | Embed) -> EngineDied:
+    def _died(self, process: EngineProcess, request: _Asked) -> EngineDied:
         closed_by_us = self._closed
         code = self._end(process)
         if closed_by_us:
@@ -340,14 +354,12 @@ class Engine:
         )
 
 
-def _cancelled(
-    request: Load | Generate | Embed, loaded: Loaded | None
-) -> Generator[Answer, None, None]:
+def _cancelled(request: _Asked, loaded: Loaded | None) -> Generator[Answer, None, None]:
     """How a request ends that was cancelled, where the process does not say so itself."""
     match request:
         case Load():
             raise LoadCancelled
-        case Embed():
+        case Embed() | Measure():
             raise UsageError("Cancelled.")
         case Generate():
             yield Finished(

@@ -16,8 +16,11 @@ from ondevice.engine.messages import (
     Generate,
     Load,
     Loaded,
+    Measure,
+    Measured,
     Sizing,
     Statistics,
+    with_context,
 )
 from ondevice.errors import EngineDied, LoadCancelled, UsageError
 
@@ -110,11 +113,22 @@ class FakeEngine:
                 if isinstance(step, str):
                     yield Chunk(text=step)
                 elif isinstance(step, Event):
+                    self._loaded = with_context(self._loaded, step)
                     yield step
                 chunks += isinstance(step, str | Chunk)
             if self._cancelled:
                 reason = "cancelled"
             yield Finished(reason=reason, statistics=_statistics(chunks))
+
+    def measure(self, request: Measure) -> Measured:
+        """Each word is a token."""
+        if self._last_load is None:
+            raise UsageError("No model is loaded.")
+        return Measured(
+            tokens=sum(_words(turn.content) for turn in request.turns),
+            n_ctx=(self._loaded or self._ready(self._last_load)).n_ctx,
+            texts=tuple(map(_words, request.texts)),
+        )
 
     def resize(self, budget: int | None) -> None:
         self.resizes.append(budget)
@@ -169,6 +183,10 @@ class FakeEngine:
             load_ms=500.0,
         )
         return self._loaded
+
+
+def _words(text: str) -> int:
+    return len(text.split())
 
 
 def _statistics(chunks: int) -> Statistics:

@@ -247,7 +247,7 @@ def _hub_errors_of(source: HubSource) -> Generator[None]:
         yield
     except OfflineModeIsEnabled as error:
         raise DownloadError(
-            f"{source.origin} was not fetched: HF_HUB_OFFLINE is set. Unset it to go online."
+            f"{source.origin} was not downloaded: HF_HUB_OFFLINE is set. Unset it to go online."
         ) from error
     except HFValidationError as error:
         raise DownloadError(f"{source.repo} cannot be a repository of the hub: {error}") from error

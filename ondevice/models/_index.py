@@ -112,8 +112,8 @@ def fetch(
         )
     what = "; ".join(said) or "pip is set to use no index on the web"
     raise DownloadError(
-        f"{package} {version} cannot be fetched from the Python package index ({what}). Check the "
-        "network, and the index that pip is set to use (PIP_INDEX_URL or pip config list)."
+        f"{package} {version} cannot be downloaded from the Python package index ({what}). Check "
+        "the network, and the index that pip is set to use (PIP_INDEX_URL or pip config list)."
     )
 
 

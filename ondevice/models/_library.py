@@ -50,13 +50,15 @@ def _with_recipe(model: InstalledModel) -> InstalledModel:
     return model
 
 
-def find(name: str) -> InstalledModel:
+def find(name: str, folders: Sequence[Path] | None = None) -> InstalledModel:
     """The model that ``name`` means.
 
     That is one on a server for a URL such as "http://localhost:8017/v1#smollm2-135m"; a GGUF file
     of this path, or the only one in a folder of this path; else our own model of this name; else
     one of a folder of the user's or of another app, by its name, its file's name, Ollama's
     "name:tag" or "owner/repo/file.gguf".
+
+    ``folders`` as in :func:`installed`.
 
     Raises :class:`ModelNotFound` with what to do instead, also if several models are meant, and
     :class:`ModelFileError` if parts of the model are missing.
@@ -66,7 +68,7 @@ def find(name: str) -> InstalledModel:
     path = typed_path(name)
     model = _at_path(path)
     if model is None:
-        model = _in_folder(path, name) if looks_like_path(name) else called(name)
+        model = _in_folder(path) if looks_like_path(name) else called(name, folders)
     if model.missing:
         some = ", ".join(model.missing[:3]) + (" …" if model.missing[3:] else "")
         if model.place == "ondevice" and model.path.is_symlink() and not model.path.exists():
@@ -104,7 +106,7 @@ def _at_path(path: Path) -> InstalledModel | None:
     return InstalledModel(_scan.plain(path.stem), path.absolute(), size, "file")
 
 
-def _in_folder(path: Path, name: str) -> InstalledModel:
+def _in_folder(path: Path) -> InstalledModel:
     """The only model in a folder. Raises :class:`ModelNotFound` with what there is instead."""
     try:
         is_folder = path.is_dir()
@@ -122,11 +124,11 @@ def _in_folder(path: Path, name: str) -> InstalledModel:
     raise ModelNotFound(f"There are {len(there)} models in {path}. Name one:\n{some}{more}")
 
 
-def called(name: str) -> InstalledModel:
+def called(name: str, folders: Sequence[Path] | None = None) -> InstalledModel:
     """As :func:`find`, but ``name`` is no path, and the model may be incomplete."""
     if own := _own.named(name):
         return _with_recipe(own)
-    on_disk = installed()
+    on_disk = installed(folders)
     meant = [model for model in on_disk if name.casefold() in _names(model)]
     if len(meant) == 1:
         return meant[0]

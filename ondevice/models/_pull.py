@@ -77,9 +77,7 @@ def _request(wanted: str, name: str | None) -> PullRequest:
     place = _on_hub(wanted)
     if found := _HUB_REPO.fullmatch(place):
         source = _file_in(found["repo"], found["tag"] or "")
-        return PullRequest(
-            _own.checked_name(name or _own.name_for(Path(source.file))), (source,)
-        )
+        return PullRequest(_own.checked_name(name or _own.name_for(Path(source.file))), (source,))
     on_hub = _HUB_FILE.fullmatch(place)
     if not on_hub or ".." in place.split("/"):
         raise _library.unknown(wanted, set())
@@ -115,6 +113,6 @@ def _fetch(request: PullRequest, on_progress: OnProgress, cancel: threading.Even
         raise DownloadCancelled
     if code:
         raise DownloadError(
-            f"The process that fetches {request.name} ended by itself ({code}). "
+            f"The process that downloads {request.name} ended by itself ({code}). "
             f"Try again; {log} may say why."
         )

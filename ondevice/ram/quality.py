@@ -31,7 +31,7 @@ def effective_params(n_params: float, n_active_params: float, left: float) -> fl
 
 def params_words(n_params: float) -> str:
     """A number of parameters as models are named after it: 30B, 9.2B, 135M."""
-    for unit, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M")):
+    for unit, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K")):
         if n_params >= unit * 0.9995:
             digits = 1 if n_params < 9.95 * unit and unit > 1e6 else 0
             return f"{n_params / unit:.{digits}f}{letter}"

@@ -19,6 +19,7 @@ import msgspec
 
 from ondevice import paths
 from ondevice.cores import default_threads
+from ondevice.engine.messages import Load, Sizing
 from ondevice.ram import speeds
 
 _KEPT = 9  # figures
@@ -46,6 +47,16 @@ class Held(NamedTuple):
             file = f"{path}"
         small = f" {os.path.realpath(drafter)}" if drafter else ""
         return cls(f"{file} {n_threads or default_threads()}{small}", round(min(share, 1) * _STEPS))
+
+
+def held(load: Load, sizing: Sizing | None) -> Held:
+    """How the engine holds a model that was loaded so."""
+    share = 1.0
+    if sizing and sizing.resident_bytes:
+        share = sizing.resident_bytes / (sizing.resident_bytes + sizing.absent_bytes)
+    return Held.of(
+        Path(load.path), share, load.n_threads, Path(load.drafter) if load.drafter else None
+    )
 
 
 class Seen(msgspec.Struct, frozen=True):

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
 from inspect import isawaitable
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from textual import on, work
@@ -11,25 +15,31 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
 from textual.widgets import Footer
+from textual.worker import Worker, WorkerCancelled, WorkerFailed
 
 from ondevice import config, models
-from ondevice.config import Settings, to_fetch
-from ondevice.errors import ConfigError, LoadCancelled, ModelNotFound, OndeviceError
+from ondevice.config import AUTO, Settings
+from ondevice.errors import ConfigError, EngineDied, LoadCancelled, ModelNotFound, OndeviceError
 from ondevice.models import InstalledModel
 from ondevice.ram import process
 from tui import commands
-from tui.messages import CommandGiven, NotSent, ReplyEnded, ReplyProgressed, Submitted
+from tui.messages import CommandGiven, NotKept, ReplyEnded, ReplyProgressed, Submitted
 from tui.model_work import Kind, ModelWork
 from tui.screens.chat_keeping import ChatKeeping
 from tui.screens.chat_memory import ChatMemory
 from tui.screens.chat_tabs import ChatTabs
 from tui.screens.chat_turns import ChatTurns
+from tui.slowness import Slowness
+from tui.widgets.conversation import Conversation
+from tui.widgets.user_message import UserMessage
 from tui.widgets.welcome import Welcome
 
 if TYPE_CHECKING:
     from ondevice.choice import Choice
 
 _LOOK_AT_RAM = 1.0  # seconds
+_NONE = "No model is on this disk yet."
+_BESIDE = 120  # columns, from which on a panel has room beside the chat
 
 
 class ChatScreen(ChatTurns, ChatTabs, ChatKeeping, ChatMemory):
@@ -67,20 +77,34 @@ more, is also in the command palette.
 
     first = False
     """Whether the user is to be shown around before a model is loaded."""
+    problems: Sequence[str] = ()
+    """What of the settings is wrong and has its default."""
 
     def compose(self) -> ComposeResult:
         yield self.tab_bar
         yield self.conversation
         yield self.prompt.completions
+        yield self.queue
         yield self.prompt
         yield self.status
         yield Footer()
 
+    _loading: Worker[None] | None = None
+    """The load that was begun last."""
+    _unloaded = True
+    """Whether a model is to be loaded before anything else. One whose engine died loads itself."""
+
     def on_mount(self) -> None:
         self.model_work = ModelWork(self.run_worker, self._model_ready)
+        self.engine.make_ready = self._make_ready
+        self._slowness = Slowness(self.engine)
         self._choosing: Screen[InstalledModel | None] | None = None
+        self._asked: dict[Conversation, Submitted] = {}
         self.set_interval(_LOOK_AT_RAM, self._look_at_ram)
+        self.prompt.take(self.conversation.typed)
         self.show_status()
+        self.tell_problems(self.problems)
+        self.run_worker(self.open_the_rest(), group="open")
         if self.first:
             self.action_guide()
         else:
@@ -90,12 +114,81 @@ more, is also in the command palette.
 
     @on(Submitted)
     def _send(self, message: Submitted) -> None:
-        if self.is_busy():
-            self.prompt.revise(message.replaced)
-            self.prompt.give_back(message.text)
+        if self.conversation.replying or self.conversation.queued:
+            self.conversation.queued.append(message)
+            self.show_status()
+        elif self._unloaded and not self._is_loading:
+            self._send_when_loaded(message, self.conversation)
         else:
-            replaced = message.replaced.id if message.replaced else None
-            self.conversation.ask(message.text, message.attachments, replaced, message.pasted)
+            self._ask(self.conversation, message)
+            if self._unloaded:
+                self._edit_unless_loaded(self.conversation)
+
+    def _ask(self, conversation: Conversation, message: Submitted) -> None:
+        replaced = message.replaced.id if message.replaced else None
+        if replaced is not None and replaced not in {one.id for one in conversation.messages}:
+            self.give_back(conversation, [replace(message, replaced=None)])
+            self.notify("The message that you were editing is no longer in this chat.")
+            return
+        self._asked[conversation] = message
+        conversation.ask(message.text, message.attachments, replaced, message.pasted)
+
+    @on(NotKept)
+    async def _give_back_unkept(self, message: NotKept) -> None:
+        conversation = message.conversation
+        if sent := self._asked.pop(conversation, None):
+            self.give_back(conversation, [sent])
+        await self.look_at_store()
+
+    @on(ReplyEnded)
+    def _go_on_with_queue(self, message: ReplyEnded) -> None:
+        """Send the next message that waits; after a reply that failed or was stopped, none."""
+        conversation = message.conversation
+        self._asked.pop(conversation, None)
+        conversation.unread = conversation is not self.conversation
+        if queued := conversation.queued:
+            last = conversation.messages[-1] if conversation.messages else None
+            if last and last.role == "assistant" and last.finish_reason in ("stop", "length"):
+                self._ask(conversation, queued.pop(0))
+            else:
+                conversation.queued = []
+                self.give_back(conversation, queued)
+                self.notify("What waited to be sent is in the prompt again.")
+        self.show_status()
+
+    @work
+    async def _send_when_loaded(self, message: Submitted, conversation: Conversation) -> None:
+        """Load the model first; where that comes to nothing, the message is in the prompt again."""
+        self.notify("Your message is sent once the model is loaded.")
+        is_ready = await self._make_ready()
+        if is_ready and conversation.is_attached and not conversation.replying:
+            self._ask(conversation, message)
+            return
+        self.give_back(conversation if conversation.is_attached else self.conversation, [message])
+
+    @work
+    async def _edit_unless_loaded(self, conversation: Conversation) -> None:
+        """Put a message that met no model into the prompt again, to be sent in its own place."""
+        if await self._make_ready():
+            return
+        await conversation.ended()
+        said = [view.message for view in conversation.views if isinstance(view, UserMessage)]
+        if said and said[-1] and conversation is self.conversation and not self.prompt.text:
+            self.prompt.revise(said[-1])
+
+    @property
+    def _is_loading(self) -> bool:
+        return self._loading is not None and not self._loading.is_finished
+
+    async def _make_ready(self) -> bool:
+        """Wait for the load under way; without one, load the model of the settings."""
+        if self._unloaded:
+            if self._loading is None or self._loading.is_finished:
+                self.load_model()
+            assert self._loading is not None
+            with suppress(WorkerFailed, WorkerCancelled):
+                await self._loading.wait()
+        return not self._unloaded
 
     @on(CommandGiven)
     async def obey(self, given: CommandGiven) -> None:
@@ -113,17 +206,16 @@ more, is also in the command palette.
         else:
             await self.run_action(command.action)
 
-    @on(NotSent)
-    def _give_back(self, message: NotSent) -> None:
-        if message.conversation is self.conversation:
-            self.prompt.give_back(message.text)
-        else:
-            message.conversation.draft = f"{message.text}{message.conversation.draft}"
-
     @on(ReplyProgressed)
-    @on(ReplyEnded)
     def _show_progress(self) -> None:
         self.show_status()
+        if self.conversation.replying:
+            self.status.usual = self._slowness.while_replying(self.status.estimate)
+
+    @on(ReplyEnded)
+    def _show_end(self) -> None:
+        self.show_status()
+        self.status.usual = self._slowness.after(self.status.statistics)
 
     def action_stop(self) -> None:
         if self.conversation.finding:
@@ -132,6 +224,8 @@ more, is also in the command palette.
         elif self.conversation.replying:
             self.conversation.stop()
         elif self.prompt.has_focus:
+            if self.status.loaded is not None:
+                self.notify("The model was not loaded, for Esc was pressed. Ctrl+L loads one.")
             self.workers.cancel_group(self, "load")
             self.workers.cancel_group(self, "import")
         else:
@@ -155,7 +249,7 @@ more, is also in the command palette.
         from tui.screens.guide import GuideScreen  # noqa: PLC0415 - a faster start
 
         if await self.app.push_screen_wait(GuideScreen()):
-            self.action_models("Enter fetches a model, or loads one that is on disk.")
+            self.action_models()
         elif self.engine.loaded is None:
             self.load_model()
 
@@ -164,18 +258,21 @@ more, is also in the command palette.
         """Choose a model and load it."""
         from tui.screens.models import ModelsScreen  # noqa: PLC0415 - a faster start
 
-        screen = ModelsScreen(self.engine, self.model_work, self.settings, self._model, hint)
+        screen = ModelsScreen(self.engine, self.model_work, self.settings, self._keep_folder, hint)
         self._choosing = screen
         model = await self.app.push_screen_wait(screen)
         if model is not None:
-            for conversation in self.conversations:
-                conversation.stop()
-            self.load_model(model)
-            self._keep_model(model)
+            self.choose_model(model)
+
+    def choose_model(self, model: InstalledModel, *, at_once: bool = True) -> None:
+        for conversation in self.conversations if at_once else ():
+            conversation.stop()
+        self.load_model(model)
+        self._keep_model(model)
 
     def _model_ready(self, model: InstalledModel, kind: Kind) -> None:
-        """A model was fetched or packed while the user did something else, or waited for it."""
-        if kind == "fetch" and self.engine.loaded is None and not self.engine.is_busy:
+        """A model was downloaded or packed while the user did something else, or waited for it."""
+        if kind == "download" and self.engine.loaded is None and not self.engine.is_busy:
             if self.app.screen is self._choosing:
                 self.app.screen.dismiss(model)
             else:
@@ -193,48 +290,84 @@ more, is also in the command palette.
             except ConfigError as error:
                 self.notify(str(error), severity="error")
 
-    def action_ram(self) -> None:
-        # Only now: what reads stacks brings llama.cpp along.
-        from tui.screens.ram import RamScreen  # noqa: PLC0415
+    def _keep_folder(self, folder: Path) -> None:
+        """List the models of this folder from now on, too."""
+        folders = dict.fromkeys((*self.settings.models_folder, str(folder)))
+        self.set("models_folder", config.join_folders(folders))
 
-        self.app.push_screen(RamScreen(self.engine, lambda: self.status.estimate))
+    async def action_ram(self) -> None:
+        """Show what is in RAM: beside the chat where there is room, and else over it."""
+        # Only now: what reads stacks brings llama.cpp along.
+        from tui.screens.ram import RamPanel, RamScreen  # noqa: PLC0415
+
+        if panels := self.query(RamPanel):
+            if not panels.first().has_focus:
+                self.set_focus(panels.first())
+                return
+            self.set_focus(self.prompt)
+            await panels.remove()
+            return
+        beside = self.app.size.width >= _BESIDE
+        panel = RamPanel(
+            self.engine,
+            lambda: self.status.estimate,
+            lambda: self.status.statistics,
+            beside=beside,
+        )
+        if beside:
+            await self.mount(panel)
+        else:
+            self.app.push_screen(RamScreen(panel))
+
+    def load_model(self, model: InstalledModel | None = None) -> Worker[None]:
+        """Load a model (None: that of the settings) in place of the one loaded before."""
+        self._unloaded = True
+        loading: Worker[None] = self._load_model(model)
+        self._loading = loading
+        return loading
 
     @work(group="load", exclusive=True)
-    async def load_model(self, model: InstalledModel | None = None) -> None:
-        """Load a model (None: that of the settings) in place of the one loaded before."""
+    async def _load_model(self, model: InstalledModel | None) -> None:
         async with self.engine.turn():
             try:
                 name = model.location if model else None
                 choice = await asyncio.to_thread(_choose, self.settings, name)
-                self._model = self.status.model = model.name if model else choice.model.name
+                self._model = model.name if model else choice.model.name
+                self.engine.title = self.status.model = models.title_of(self._model)
                 self.status.loaded = 0.0
                 for welcome in self.query(Welcome):
-                    welcome.tell(choice.request.path)
+                    welcome.tell(choice.request.path, self.settings.send_memories)
                 if choice.why:
                     self.notify(choice.why)
+                self._slowness.load = choice.request
                 await self.engine.load(choice.request, self._show_loading)
+                self._unloaded = False
             except LoadCancelled:
                 pass
             except ModelNotFound as error:
-                self.action_models(self._not_found(error))
+                self.action_models(await self._not_found(error))
             except OndeviceError as error:
+                self._unloaded = not isinstance(error, EngineDied)  # or it would die of it again
                 await self.conversation.note(str(error), error=True)
             finally:
                 self._show_model()
+        self.show_status()  # the engine is free now, to count what the conversation takes
 
-    def _not_found(self, error: ModelNotFound) -> str:
+    async def _not_found(self, error: ModelNotFound) -> str:
         titles = {recipe.name: recipe.title for recipe in models.catalogue()}
-        name = to_fetch(self.settings.model)
-        title = titles.get(name)
-        return f"{title} is not on disk yet. Enter fetches it." if title else str(error)
+        title = titles.get(self.settings.model)
+        if self.settings.model == AUTO:
+            there = await asyncio.to_thread(models.installed, self.settings.folders)
+            return "No model on this disk is made to chat." if there else _NONE
+        return f"{title} is not on disk yet." if title else str(error)
 
     def _show_model(self) -> None:
         loaded = self.engine.loaded
         self.status.loaded = None
-        self.status.model = self._model if loaded else "no model"
-        self.status.n_ctx = (loaded.n_ctx or None) if loaded else None
+        self.status.model = self.engine.title if loaded else "no model"
         for conversation in self.conversations:
             conversation.statistics = None
+            conversation.measure(anew=True)
         self.show_status()
 
     def _show_loading(self, fraction: float) -> None:

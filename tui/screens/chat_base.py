@@ -3,25 +3,40 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
 
+from textual import on
 from textual.screen import Screen
+from textual.timer import Timer
+from textual.widgets import TextArea
 
 from ondevice import chats
+from ondevice.chats import Tab
 from ondevice.config import Settings, to_fetch
+from ondevice.errors import OndeviceError, StoreUnwritable
+from tui.messages import Submitted
 from tui.shared_engine import SharedEngine
+from tui.typed import Typed
 from tui.widgets.conversation import Conversation
 from tui.widgets.prompt import Prompt
+from tui.widgets.queue import Queue
 from tui.widgets.status_bar import StatusBar
-from tui.widgets.tab_bar import TabBar
+from tui.widgets.tab_bar import TabBar, TabState
 
 _TABS = 9  # conversations that are open at most
+_KEEP_AFTER = 0.5  # seconds between something being typed and its way to the store
+_KEEP_AGAIN = 5.0  # seconds after it could not be stored
 
 
 class ChatBase(Screen[None]):
     """Conversations, one of which is shown, the prompt and the status bar.
 
-    Opens with ``earlier`` or a new one. The focus is moved with ``set_focus``: a widget's own
-    ``focus`` waits for its turn, and by then the next key may have gone to what had it before.
+    Opens with what earlier windows had open, and ``earlier`` or else what was shown last.
+
+    The focus is moved with ``set_focus``: a widget's own ``focus`` waits for its turn, and by then
+    the next key may have gone to what had it before.
     """
 
     def __init__(
@@ -36,13 +51,21 @@ class ChatBase(Screen[None]):
         self.store = store
         self.settings = settings
         self._model = to_fetch(settings.model)
-        self.conversation = self._conversation(earlier, store)
+        self.tab_bar = TabBar()
+        self.prompt = Prompt(store.said, self._take_back)
+        self.queue = Queue()
+        self.status = StatusBar()
+        self._window = chats.Window(store.database)
+        self._keep_timer: Timer | None = None
+        self._keeping = asyncio.Lock()
+        self._unkept = False
+        self._to_open: list[Tab] = []
+        """Tabs of earlier windows that are not open yet."""
+        self._trouble: OndeviceError | None = None
+        self.conversation = self._first_one(earlier)
         """The one that is shown."""
         self.conversations = [self.conversation]
         """All that are open, from left to right."""
-        self.tab_bar = TabBar()
-        self.prompt = Prompt(store.said)
-        self.status = StatusBar()
 
     @property
     def id_in_store(self) -> int | None:
@@ -55,41 +78,60 @@ class ChatBase(Screen[None]):
         self,
         earlier: chats.Conversation | None,
         store: chats.Chats | None = None,
-    ) -> None:
+    ) -> bool:
         """Show another conversation in a tab, or begin one.
 
         Its own tab, if it is open, is made anew; a reply under way there is stopped and kept.
-        ``store`` is where it is kept, None where all are; in another one it is private.
+        ``store`` is where it is kept, None where all are; in another one it is private. Whether
+        it is open: there may be too many others that none can take the place of.
         """
         store = store or self.store
+        old = self._tab_for(earlier, store)
+        dullest = None
+        full = old is None and len(self.conversations) >= _TABS
+        if full and (dullest := self._dullest()) is None:
+            self.notify(f"{_TABS} chats are open already. F4 closes one.", severity="warning")
+            return False
         fresh = self._conversation(earlier, store)
         fresh.display = False
-        if (old := self._tab_for(earlier, store)) is None:
+        if old is None:
             self.conversations.insert(self._place + 1, fresh)
             await self.mount(fresh, before=self.prompt.completions)
         else:
             await self._replace(old, fresh)
         self.show(fresh)
-        if len(self.conversations) > _TABS:
-            await self.close(self._dullest())
+        if dullest is not None:
+            await self.close(dullest)
+        return True
 
     def show(self, conversation: Conversation) -> None:
         """Show one that is open; what was being typed to the other one waits there."""
         here = self.conversation
         if here is not conversation:
-            if self.prompt.revised:
-                self.prompt.revise(None)
-            here.draft, self.prompt.text = self.prompt.text, conversation.draft
-            self.prompt.move_cursor(self.prompt.document.end)
+            here.typed = self.prompt.typed
+            self.prompt.take(conversation.typed, self._whose(conversation))
             here.display, conversation.display = False, True
+        conversation.unread = False
         self.conversation = conversation
         self.set_focus(self.prompt)
         self.show_status()
 
     async def close(self, conversation: Conversation) -> None:
-        """Close a tab, in which a reply under way is stopped and kept. One is always left."""
+        """Close a tab, in which a reply under way is stopped and kept. One is always left.
+
+        Up brings back what was typed there, but not of a private one, of which nothing is left.
+        """
         place = self.conversations.index(conversation)
+        if self._whose(conversation):
+            self.prompt.forget(conversation)
+        else:
+            for text in [sent.text for sent in conversation.queued] + [
+                self.typed_in(conversation).beneath,
+                self.typed_in(conversation).text,
+            ]:
+                self.prompt.remember(text)
         if len(self.conversations) == 1:
+            self.prompt.take(Typed())
             await self._replace(conversation, self._conversation(None, self.store))
             return
         del self.conversations[place]
@@ -111,7 +153,11 @@ class ChatBase(Screen[None]):
         for one in [*self.conversations]:
             if one.id_in_store is not None:
                 heading = await asyncio.to_thread(one.store.heading, one.id_in_store)
-                if heading is None:
+                if heading is None and one not in self.conversations:
+                    continue  # closed meanwhile
+                if heading is None and (self.typed_in(one) or one.queued):
+                    await self._begin_anew(one)
+                elif heading is None:
                     await self.close(one)
                 else:
                     one.title = heading.title
@@ -120,11 +166,19 @@ class ChatBase(Screen[None]):
     def show_status(self) -> None:
         """Say what the conversation is doing, and what else is open."""
         here = self.conversation
-        self.status.doing, self.status.estimate = here.doing, here.per_second
+        self.status.estimate = here.per_second
         self.status.statistics, self.status.private = here.statistics, self.in_private
         self.status.paused = here.private and not self.in_private
-        titles = [f"{'… ' if one.replying else ''}{one.title}" for one in self.conversations]
-        self.tab_bar.show(titles, self._place)
+        self.status.doing = here.progress.describe(here.doing)
+        self.status.n_ctx, self.status.context_tokens = self.engine.n_ctx, here.progress.tokens
+        here.measure()
+        tabs = [
+            TabState(one.title, self._whose(one) is not None, one.replying, one.unread)
+            for one in self.conversations
+        ]
+        self.tab_bar.show(tabs, self._place, here.persona)
+        self.queue.show([sent.text for sent in here.queued])
+        self.changed()
 
     @property
     def _place(self) -> int:
@@ -144,19 +198,39 @@ class ChatBase(Screen[None]):
     async def _replace(self, old: Conversation, fresh: Conversation) -> None:
         """Let a conversation take the tab of another one."""
         self.conversations[self.conversations.index(old)] = fresh
-        fresh.draft = old.draft
+        fresh.typed = old.typed
+        queued, old.queued = old.queued, []
         with self.app.batch_update():
             await self.mount(fresh, before=self.prompt.completions)
             if old is self.conversation:
                 self.conversation = fresh
+                if self._whose(old) or self._whose(fresh):
+                    self.prompt.take(self.prompt.typed, self._whose(fresh))
             fresh.display = old.display
             await old.remove()
+        if queued:
+            self.give_back(fresh, queued)
         self.show_status()
 
-    def _dullest(self) -> Conversation:
-        """The leftmost tab that nobody would miss."""
+    def _dullest(self) -> Conversation | None:
+        """The leftmost tab that nobody would miss; None: there is none."""
         others = [one for one in self.conversations if one is not self.conversation]
-        return next((one for one in others if not (one.replying or one.draft)), others[0])
+        dull = (one for one in others if not (one.replying or one.typed or one.queued))
+        return next((one for one in dull if one not in self.would_be_lost), None)
+
+    @property
+    def would_be_lost(self) -> list[Conversation]:
+        """Private conversations in which something was said or typed: they are kept nowhere."""
+        return [
+            one
+            for one in self.conversations
+            if self._whose(one)
+            and (one.messages or one.replying or one.queued or self.typed_in(one))
+        ]
+
+    def _whose(self, conversation: Conversation) -> Conversation | None:
+        """The conversation if it is a private one, whose words are for no other."""
+        return conversation if conversation.store is not self.store else None
 
     @property
     def in_private(self) -> bool:
@@ -190,11 +264,209 @@ class ChatBase(Screen[None]):
         return self.conversation.replying
 
     def _conversation(self, earlier: chats.Conversation | None, store: chats.Chats) -> Conversation:
-        return Conversation(
+        fresh = Conversation(
             self.engine,
             store,
             system=self.settings.system_prompt,
             sampling=self.settings.sampling,
             private=store is not self.store or not self.settings.memory,
+            send_memories=self.settings.send_memories,
             earlier=earlier,
         )
+        system = earlier.system if earlier else self.settings.system_prompt
+        personas = self.settings.personas.items()
+        fresh.persona = next((name for name, prompt in personas if prompt == system), "")
+        return fresh
+
+    # ------------------------------------------------------------------ what is typed and open
+
+    def typed_in(self, conversation: Conversation) -> Typed:
+        """What is typed there and not sent."""
+        return self.prompt.typed if conversation is self.conversation else conversation.typed
+
+    def give_back(self, conversation: Conversation, sent: Sequence[Submitted]) -> None:
+        """Put messages that are not to be sent now before what is typed in a conversation."""
+        typed = self.typed_in(conversation)
+        replaced = next((one.replaced for one in sent if one.replaced), None)
+        pastes = {a.name: a.content for one in sent for a in one.attachments}
+        if replaced and not typed.replaced:
+            typed = Typed("", replaced, typed.text, typed.pastes)
+        text = "\n".join(filter(None, [*(one.text for one in sent), typed.text]))
+        self._set_typed(
+            conversation,
+            Typed(text, typed.replaced, typed.beneath, {**typed.pastes, **_named(pastes, text)}),
+        )
+
+    async def end_reply(self, store: chats.Chats, id_: int) -> None:
+        """Stop what is being written in a conversation, and wait until it is."""
+        for one in self.conversations:
+            if (one.store, one.id_in_store) == (store, id_):
+                one.queued.clear()
+                await one.end()
+
+    def forget_typed(self, store: chats.Chats, id_: int) -> None:
+        """A conversation was deleted, and what was typed there with it."""
+        for one in self.conversations:
+            if (one.store, one.id_in_store) == (store, id_):
+                self._set_typed(one, Typed())
+
+    @on(TextArea.Changed)
+    def changed(self) -> None:
+        """Something is open or typed that the store may not have yet."""
+        if self._keep_timer is None and self.is_running:
+            self._keep_timer = self.set_timer(_KEEP_AFTER, self._keep)
+
+    def keep_last(self) -> None:
+        """Store what is open and typed at once; the app ends."""
+        with suppress(OndeviceError):  # most of it was stored as it was typed
+            self._window.keep(self._tabs())
+
+    def close_window(self) -> None:
+        """What is open stays for the next one."""
+        self.keep_last()
+        self._window.close()
+
+    async def open_the_rest(self) -> None:
+        """Open what earlier windows had open beside what is shown."""
+        if self._trouble:
+            raise self._trouble
+        left = 0
+        for tab in [*self._to_open]:
+            earlier = None
+            if tab.conversation_id is not None:
+                with suppress(OndeviceError):  # deleted meanwhile, or not to be read now
+                    earlier = await asyncio.to_thread(self.store.load, tab.conversation_id)
+            if earlier is not None or tab.draft or tab.beneath:
+                fresh = self._conversation(earlier, self.store)
+                fresh.typed = _typed(tab, earlier)
+                fresh.display = False
+                if self._to_open.index(tab) < self._shown_from - left:
+                    self.conversations.insert(left, fresh)
+                    left += 1
+                else:
+                    self.conversations.append(fresh)
+                await self.mount(fresh, before=self.prompt.completions)
+            self._to_open.remove(tab)
+        self.show_status()
+
+    def _first_one(self, earlier: chats.Conversation | None) -> Conversation:
+        """What is shown first; what else is to be opened is in ``_to_open``."""
+        tabs: list[Tab] = []
+        try:
+            tabs = _to_restore(self._window.open(), earlier.id if earlier else None)
+        except OndeviceError as error:
+            self._trouble = error
+        shown = next((tab for tab in tabs if tab.shown), None)
+        self._shown_from = tabs.index(shown) if shown else len(tabs)
+        self._to_open = [tab for tab in tabs if tab is not shown]
+        if earlier is None and shown and shown.conversation_id is not None:
+            with suppress(OndeviceError):
+                earlier = self.store.load(shown.conversation_id)
+        first = self._conversation(earlier, self.store)
+        if shown:
+            first.typed = _typed(shown, earlier)
+        return first
+
+    async def _begin_anew(self, conversation: Conversation) -> None:
+        """Another window has deleted it; what is typed there goes on in a new one."""
+        queued, conversation.queued = conversation.queued, []
+        self.give_back(conversation, queued)
+        typed = self.typed_in(conversation)
+        if typed.replaced:
+            both = "\n".join(filter(None, [typed.text, typed.beneath]))
+            self._set_typed(conversation, Typed(both, pastes=typed.pastes))
+        await self._replace(conversation, self._conversation(None, conversation.store))
+        self.notify("The chat was deleted. What you were typing is in a new one.")
+
+    def _set_typed(self, conversation: Conversation, typed: Typed) -> None:
+        conversation.typed = typed
+        if conversation is self.conversation:
+            self.prompt.take(typed, self._whose(conversation))
+        self.changed()
+
+    def _take_back(self) -> bool:
+        """Put the message that was sent last, and waits, into the prompt again."""
+        if not self.conversation.queued:
+            return False
+        self.give_back(self.conversation, [self.conversation.queued.pop()])
+        self.show_status()
+        return True
+
+    def _tabs(self) -> list[Tab]:
+        open_ = [
+            self._tab(one)
+            for one in self.conversations
+            if not self._whose(one)
+            and (one.id_in_store is not None or one.queued or self.typed_in(one))
+        ]
+        return [*open_, *self._to_open]
+
+    def _tab(self, conversation: Conversation) -> Tab:
+        typed = self.typed_in(conversation)
+        waiting = [sent.text for sent in conversation.queued]
+        text = "\n".join(filter(None, [*waiting, typed.text]))
+        folded = {a.name: a.content for sent in conversation.queued for a in sent.attachments}
+        return Tab(
+            conversation_id=conversation.id_in_store,
+            shown=conversation is self.conversation,
+            draft=text,
+            edited_id=typed.replaced.id if typed.replaced else None,
+            beneath=typed.beneath,
+            pastes={**typed.pastes, **_named(folded, text)},
+        )
+
+    def _keep(self) -> None:
+        self._keep_timer = None
+        self.run_worker(self._keep_tabs(self._tabs()), group="keep")
+
+    async def _keep_tabs(self, tabs: list[Tab]) -> None:
+        try:
+            async with self._keeping:
+                await asyncio.to_thread(self._window.keep, tabs)
+        except StoreUnwritable:
+            if self._keep_timer is None and self.is_running:
+                self._keep_timer = self.set_timer(_KEEP_AGAIN, self._keep)
+            if not self._unkept:  # otherwise it was said
+                self._unkept = True
+                raise
+        else:
+            self._unkept = False
+
+
+def _named(texts: dict[str, str], text: str) -> dict[str, str]:
+    """Those that a line in ``text`` stands for."""
+    return {name: content for name, content in texts.items() if f"[{name}]" in text}
+
+
+def _typed(tab: Tab, conversation: chats.Conversation | None) -> Typed:
+    messages = conversation.messages if conversation else ()
+    replaced = next((one for one in messages if one.id == tab.edited_id), None)
+    if tab.edited_id is not None and replaced is None:  # it is not there any more
+        both = "\n".join(filter(None, [tab.draft, tab.beneath]))
+        return Typed(both, pastes=tab.pastes)
+    return Typed(tab.draft, replaced, tab.beneath, tab.pastes)
+
+
+def _to_restore(tabs: list[Tab], resumed: int | None) -> list[Tab]:
+    """Those that are worth it, one for each conversation; with one that is shown, if any.
+
+    ``resumed`` is the conversation that is to be shown.
+    """
+    drafts = [tab for tab in tabs if tab.draft or tab.beneath]
+    room = _TABS - len(drafts) - (resumed is not None)
+    chosen: list[Tab] = []
+    for tab in tabs:
+        known = {one.conversation_id for one in chosen if one.conversation_id is not None}
+        if tab in drafts:
+            chosen.append(tab)
+        elif tab.conversation_id is not None and tab.conversation_id not in known and room > 0:
+            chosen.append(tab)
+            room -= 1
+    if resumed is not None:
+        place = next((i for i, tab in enumerate(chosen) if tab.conversation_id == resumed), None)
+        if place is None:
+            chosen.append(Tab(resumed))
+            place = len(chosen) - 1
+    else:
+        place = next((i for i, tab in enumerate(chosen) if tab.shown), len(chosen) - 1)
+    return [replace(tab, shown=i == place) for i, tab in enumerate(chosen)]

@@ -72,12 +72,8 @@ class ChatMemory(ChatSettings):
         self.show_status()
 
     async def action_private(self) -> None:
-        """Begin a chat of which nothing is kept, or close it."""
-        if self.in_private:
-            await self.close(self.conversation)
-            await self.conversation.note("The private chat is gone. This one is kept.")
-        else:
-            await self.open(None, store=Chats(TransientDatabase()))
+        """Begin a chat of which nothing is kept."""
+        if await self.open(None, store=Chats(TransientDatabase())):
             await self.conversation.note(
                 "Nothing of this chat is written to the disk or remembered, and nothing is "
                 "recalled in it. It is gone for good when you close it."

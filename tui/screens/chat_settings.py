@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
+
 from textual import work
 
-from ondevice import config, paths
-from ondevice.errors import ConfigError
-from tui import theme
+from ondevice import config, models, paths
+from ondevice.config import AUTO
+from ondevice.errors import ConfigError, OndeviceError
+from ondevice.models import InstalledModel
+from ondevice.weights import runnable
+from tui import settings_form, theme
 from tui.screens.chat_base import ChatBase
 from tui.screens.dialogs import ChoiceScreen
 
+_AT_ONCE = ("models_folder", "app")  # settings that count from now on
+
 
 class ChatSettings(ChatBase):
+    def choose_model(self, model: InstalledModel, *, at_once: bool = True) -> None:
+        """Load it in place of the one loaded before, now and at the next start.
+
+        ``at_once``: replies under way are stopped for it.
+        """
+        raise NotImplementedError
+
     @work
     async def action_settings(self, words: str = "") -> None:
         """Show all settings in a form."""
@@ -34,13 +49,16 @@ class ChatSettings(ChatBase):
             if chosen is None:
                 return
             name = names[chosen]
-        if self.set("persona", name if name.lower() != "none" else ""):
-            await self.open(None)
+        changed = self.set("persona", name if name.lower() != "none" else "")
+        if changed and await self.open(None):
             await self.conversation.note(self.settings.system_prompt)
 
     async def action_set(self, change: str) -> None:
         """Show the settings, or those that begin so, or change one."""
         key, _, value = change.partition(" ")
+        if value and key == "model":
+            await self._set_model(value.strip())
+            return
         if value:
             self.set(key, value.strip().strip('"'))
             return
@@ -52,8 +70,27 @@ class ChatSettings(ChatBase):
         where = f"/set KEY VALUE changes one, also in {paths.config_file()}"
         await self.conversation.note("\n".join([*lines, where]))
 
-    def set(self, key: str, text: str) -> bool:
+    async def _set_model(self, name: str) -> None:
+        """Load the model that is named, by its path as well, now and at the next start."""
+        if name.strip('"') in ("", AUTO):
+            self.set("model", "")
+            return
+        try:
+            model = await asyncio.to_thread(models.find, name, self.settings.folders)
+            if model.place != "server":
+                await asyncio.to_thread(runnable.read, model.path)
+        except OndeviceError as error:
+            self.notify(f"{error} The model stays what it was.", severity="error")
+            return
+        if any(conversation.replying for conversation in self.conversations):
+            self.notify(f"{model.name} is loaded when the reply has ended.")
+        self.choose_model(model, at_once=False)
+
+    def set(self, key: str, text: str, *, quiet: bool = False) -> bool:
         """Change a setting, here and in the file; an empty text is the default. Whether it is."""
+        if text and (wrong := self._wrong(key, text)):
+            self.notify(wrong, severity="error")
+            return False
         try:
             self.settings = config.change(self.settings, key, text)
         except ConfigError as error:
@@ -61,10 +98,52 @@ class ChatSettings(ChatBase):
             return False
         for conversation in self.conversations:
             conversation.sampling = self.settings.sampling
+            conversation.send_memories = self.settings.send_memories
         app = self.settings.app
         self.app.set_class(app.linear, "-linear")
-        self.app.set_keymap(app.keys)
+        self._map_keys()
         self.app.theme = theme.shown(self.app, app.theme)
-        later = "" if "." in key else " for the next chat or load"
-        self.notify(f"{key} is set{later}.")
+        later = "" if "." in key or key in _AT_ONCE else " for the next chat or load"
+        if not quiet:
+            self.notify(f"{key} is set{later}.")
+        if key == "models_folder" and text:
+            self._tell_of_folders()
         return True
+
+    @work
+    async def _tell_of_folders(self) -> None:
+        """Say which of the folders of models cannot be read."""
+        problems: list[str] = []
+        await asyncio.to_thread(models.installed, self.settings.folders, problems.append)
+        for problem in problems:
+            self.notify(f"{problem} It is looked at again each time.", severity="warning")
+
+    def _wrong(self, key: str, text: str) -> str | None:
+        """What only the app knows to be wrong with a setting."""
+        if key == "app.theme" and text not in (names := self.app.available_themes):
+            return f"There is no theme {text}. There are: {', '.join(sorted(names))}."
+        if key.startswith("app.keys."):
+            from tui.screens import settings  # noqa: F401, PLC0415 - it brings all keys along
+
+            return settings_form.wrong_key(key.removeprefix("app.keys."), text)
+        return None
+
+    def _map_keys(self) -> None:
+        """Give the keys of the settings to what they are for; leave out those that are wrong."""
+        keys = self.settings.app.keys
+        self.app.set_keymap({k: v for k, v in keys.items() if not self._wrong(f"app.keys.{k}", v)})
+
+    @work
+    async def tell_problems(self, found: Sequence[str]) -> None:
+        """Say what of the settings is wrong, at the start."""
+        app = self.settings.app
+        given = [("app.theme", app.theme), *((f"app.keys.{k}", v) for k, v in app.keys.items())]
+        wrong = [f"{key}: {what}" for key, text in given if (what := self._wrong(key, text))]
+        if app.keys:
+            self._map_keys()
+        if problems := [*found, *wrong]:
+            file = f"{paths.config_file()}"
+            heading = f"Some settings in {file} cannot be used. They have their defaults:"
+            short = [problem.removeprefix(f"{file}: ") for problem in problems]
+            told = "\n".join([heading, *short])
+            await self.conversation.note(told, error=True)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from textual import on
+from textual import on, work
 
 from tui.screens.chat_base import ChatBase
+from tui.screens.dialogs import ChoiceScreen
 from tui.widgets.tab_bar import TabBar
 
 
@@ -14,8 +15,28 @@ class ChatTabs(ChatBase):
         place = self.conversations.index(self.conversation) + direction
         self.show(self.conversations[place % len(self.conversations)])
 
+    @work
     async def action_close(self) -> None:
-        await self.close(self.conversation)
+        """Close this tab; ask first if the chat is kept nowhere."""
+        conversation = self.conversation
+        if conversation in self.would_be_lost and not await self.app.push_screen_wait(
+            ChoiceScreen(
+                "This chat is private: once it is closed, it is gone for good.",
+                "Keep it open",
+                "Close it",
+            )
+        ):
+            return
+        if conversation in self.conversations:
+            await self.close(conversation)
+
+    @property
+    def lost_at_the_end(self) -> str:
+        """What leaving would lose, in a sentence."""
+        count = len(self.would_be_lost)
+        if count == 1:
+            return "A private chat is open, and will be gone for good."
+        return f"{count} private chats are open, and will be gone for good."
 
     @on(TabBar.Chosen)
     def _show_chosen(self, message: TabBar.Chosen) -> None:

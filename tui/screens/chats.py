@@ -15,6 +15,7 @@ from textual.widgets import Input
 from ondevice.chats import Chats, Found, Heading
 from ondevice.errors import OndeviceError
 from ondevice.terminal import printable
+from tui.screens.chat_base import ChatBase
 from tui.screens.dialogs import ChoiceScreen, LineScreen
 from tui.screens.finder import Finder
 
@@ -140,9 +141,14 @@ async def delete(screen: Screen[Any], store: Chats, heading: Heading) -> bool:
     )
     if not answer:
         return False
+    open_chats = [one for one in screen.app.screen_stack if isinstance(one, ChatBase)]
+    for chat in open_chats:
+        await chat.end_reply(store, heading.id)
     try:
         await asyncio.to_thread(store.delete, heading.id, forget=answer == 2)
     except OndeviceError as error:
         screen.notify(str(error), severity="error")
         return False
+    for chat in open_chats:
+        chat.forget_typed(store, heading.id)
     return True

@@ -19,7 +19,7 @@ class Modal(ModalScreen[_Result], Generic[_Result]):
         Binding("escape", "close", "Close", id="dialog.close"),
         Binding("ctrl+p", "app.command_palette", show=False, id="dialog.palette"),
         Binding("f1", "app.help", "Help", show=False, id="dialog.help"),
-        Binding("ctrl+c", "app.quit", show=False, id="dialog.quit"),
+        Binding("ctrl+c", "app.interrupt", show=False, id="dialog.quit"),
     ]
 
     def action_close(self) -> None:

@@ -1,66 +1,60 @@
-"""Shows which models there are and how they would run here; fetches, packs, removes and picks."""
+"""Shows which models there are and how they would run here; downloads, packs, removes, picks."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import ClassVar
 
-from textual import work
+from textual import events, work
 from textual.binding import Binding, BindingType
 from textual.content import Content
 from textual.widgets import Label, OptionList, Static
+from textual.widgets.option_list import Option
 
 from ondevice import fit, models
-from ondevice.config import Settings
+from ondevice.config import AUTO, Settings
 from ondevice.errors import OndeviceError
 from ondevice.fit import Fit
-from ondevice.models import InstalledModel, Recipe
-from ondevice.ram import process, speeds
+from ondevice.models import InstalledModel
+from ondevice.ram import speeds
 from ondevice.terminal import printable
 from tui.background import in_thread
-from tui.model_work import Job, ModelWork
+from tui.model_entries import Entry, Machine, arranged, at_path, found
+from tui.model_lines import Lines, Marks, about, size
+from tui.model_work import ModelWork
 from tui.screens.dialogs import ChoiceScreen
 from tui.screens.finder import Finder
 from tui.shared_engine import SharedEngine
 
 _LOOK = 0.2  # seconds
-_BAR = 12  # cells
-_DOING = {
-    "fetching": "fetching",
-    "calibrating": "packing 1/4, watching it read",
-    "encoding": "packing 2/4, splitting weights",
-    "measuring": "packing 3/4, measuring",
-    "writing": "packing 4/4, writing",
-}
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A model of the list: on disk, or in the catalogue."""
-
-    name: str
-    title: str
-    size_bytes: int
-    license: str
-    model: InstalledModel | None = None
-    recipe: Recipe | None = None
-    kept_bytes: int = 0
-    """Of a download that was stopped."""
-    fit: Fit | None = None
-    """None: not worked out yet."""
+_PAUSE = 0.15  # seconds in the typing of a path, after which it is looked at
+_SHOWN = 300  # models; of more, those that the typed words leave
+_WORKED_OUT = 50  # models that were typed or searched for, while one waits
 
 
 class ModelsScreen(Finder[Entry, InstalledModel | None]):
-    """Dismissed with the model to load, or None. The one called ``wanted`` is pointed at."""
+    """Dismissed with the model to load, or None. ``keep_folder`` has a folder listed from now on.
+
+    The model in use is pointed at, else the one of the settings, else the one recommended.
+    """
 
     HELP = """\
 ## Models
 
-Type to search. Enter loads the model, or fetches it first. What is fetched or packed goes on when
-you close this screen. Packing makes a stack: one file that fits any amount of RAM.
+Type to search, or type or paste the path of a GGUF file or a folder. Enter loads the model, or
+downloads it first. Downloads and packing go on when you close this screen. Packing makes a stack:
+one file that fits any amount of RAM.
+
+Quality ≈7B means: about as good as an unquantized model of 7 billion parameters. ● is in use, ★ is
+recommended for this machine. A speed with ~ is estimated; F5 measures this machine, and replies
+correct it.
 """
+    # Details stand beside the list only where all columns have room.
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (60, "-usual"), (126, "-wide")]  # noqa: RUF012
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("f2", "pause", "Pause", id="models.pause"),
         Binding("f3", "pack", "Pack", id="models.pack"),
@@ -73,183 +67,264 @@ you close this screen. Packing makes a stack: one file that fits any amount of R
         engine: SharedEngine,
         model_work: ModelWork,
         settings: Settings,
-        wanted: str,
+        keep_folder: Callable[[Path], object],
         hint: str = "",
     ) -> None:
-        keys = "Enter load · F2 pause · F3 pack · F5 measure · F8 remove"
-        super().__init__("Models", keys, "")
+        super().__init__("Models", "Esc closes", "")
         self._engine = engine
         self._work = model_work
         self._settings = settings
-        self._wanted = wanted
+        self._keep_folder = keep_folder
         self._said = hint
+        self._problems: list[str] = []
         self._hint = Label(Content(printable(hint)), id="hint")
         self._hint.display = bool(hint)
         self._about = Static(id="about")
+        self._columns = Static(id="columns")
         self._entries: list[Entry] = []
+        self._nothing = "Looking …"
         self._busy: set[str] = set()
-        self._measured = False
-        self._best = ""
+        self._best: str | None = None
+        """Key of the recommended model."""
+        self._chosen = False
+        """Whether the user has pointed at something."""
+        self._machine: Machine | None = None
 
     def on_mount(self) -> None:
         super().on_mount()
-        self.query_one(".dialog").mount(self._hint, before=0)
-        self.query_one(".dialog").mount(self._about)
+        dialog = self.query_one(".dialog")
+        self.query_one("Input").placeholder = "Search, or type a path"  # type: ignore[attr-defined]
+        dialog.mount(self._hint, before=0)
+        dialog.mount(self._columns, before=self.query_one(OptionList))
+        dialog.mount(self._about)
         self.set_interval(_LOOK, self._show_work)
         self._gather()
+
+    def on_resize(self, _: events.Resize) -> None:
+        self.call_after_refresh(self._draw)
 
     # ------------------------------------------------------------------ the list
 
     def find(self, words: str) -> list[Entry]:
+        if models.looks_like_path(words):
+            time.sleep(_PAUSE)  # in a thread; whoever types on is not after this folder
+            if self._words != words:
+                return []
+            entries, self._nothing = at_path(words, self._settings.folders)
+            return self._worked_out(entries)
         wanted = words.casefold().split()
-        return [
+        self._nothing = "No model has such a name." if wanted else "Looking …"
+        named = [
             entry
             for entry in self._entries
             if all(word in f"{entry.name} {entry.title}".casefold() for word in wanted)
         ]
+        kept = list(arranged(named, self._in_use, self._best))
+        return self._worked_out(kept) if wanted else kept
+
+    def _worked_out(self, entries: list[Entry]) -> list[Entry]:
+        """With how they run, of those that one is likely to look at."""
+        machine = self._machine
+        if machine is None:
+            return entries
+        return [
+            replace(entry, fit=machine.fit(entry))
+            if entry.fit is None and not entry.is_heading and place < _WORKED_OUT
+            else entry
+            for place, entry in enumerate(entries)
+        ]
 
     def nothing(self, words: str) -> str:
-        return "None is called so." if words.strip() else "Looking …"
+        return self._nothing
 
     def key(self, item: Entry) -> str:
-        return item.name if item.model is None else str(item.model.path)
+        return item.key
 
     def line(self, item: Entry) -> Content:
-        job = self._work.jobs.get(item.name)
-        below = (
-            self._progress(job)
-            if job and not job.ended
-            else Content(" · ".join(self._figures(item, job))).stylize("dim")
-        )
-        size = _size(item.size_bytes) if item.size_bytes else ""
-        return Content.assemble(printable(item.title), (f"  {size}\n", "dim"), below)
+        return self._lines.line(item, self._marks(item))
 
-    def _figures(self, item: Entry, job: Job | None) -> Iterator[str]:
-        if job and job.error:
-            yield f"stopped: {printable(' '.join(job.error.split()))}"
-            return
-        yield self._place(item)
-        if item.name == self._best:
-            yield "best that fits well"
-        if item.fit and item.fit.tokens_per_second:
-            speed = item.fit.tokens_per_second
-            about = "" if item.model and self._measured else "~"
-            yield f"{about}{speed:.{1 if speed < 10 else 0}f} tok/s"
-            yield f"{_size(item.fit.peak_bytes)} RAM"
-            yield f"quality {item.fit.quality:.0%}"
-        elif item.fit:
-            yield "does not run here"
-        if item.license:
-            yield printable(item.license)
-
-    def _place(self, item: Entry) -> str:
-        if item.model is None:
-            kept = item.kept_bytes
-            return f"paused at {_size(kept)}" if kept else "to fetch"
+    @property
+    def _in_use(self) -> str | None:
         loaded = self._engine.loaded
-        if loaded and loaded.path == str(item.model.path):
-            return "loaded"
-        return "on disk" if item.model.place == "ondevice" else f"in {item.model.place}"
+        return loaded.path if loaded else None
 
-    def _progress(self, job: Job) -> Content:
-        if job.cancel.is_set():
-            return Content("stopping …")
-        doing = _DOING.get(job.doing, "beginning")
-        if job.done is None:
-            return Content(f"{doing} …")
-        full = round(job.done * _BAR)
-        drawn = "" if self.app.has_class("-linear") else "━" * full + "╌" * (_BAR - full) + " "
-        seconds = job.seconds_left
-        left = "" if seconds is None else f" · {seconds // 60:.0f}:{seconds % 60:02.0f} left"
-        total = f" of {_size(job.total_bytes)}" if job.total_bytes else ""
-        return Content.assemble((drawn, "$success"), f"{job.done:.0%}{total}{left} · {doing}")
+    def _marks(self, item: Entry) -> Marks:
+        return Marks(
+            in_use=item.model is not None and item.key == self._in_use,
+            recommended=item.key == self._best,
+            job=self._work.jobs.get(item.name),
+        )
+
+    @property
+    def _lines(self) -> Lines:
+        width = self.query_one(OptionList).scrollable_content_region.width
+        return Lines(width or 60, self.app.has_class("-linear"))
+
+    def _list(self, items: list[Entry], pointed_at: Entry | None = None) -> None:
+        options = self.query_one(OptionList)
+        self._items = items[:_SHOWN]
+        lines = self._lines
+        options.set_options(
+            Option(lines.line(item, self._marks(item)), disabled=item.is_heading)
+            for item in self._items
+        )
+        self._columns.update(lines.heads())
+        if left := len(items) - len(self._items):
+            options.add_option(Option(f"… and {left} more: type to find one", disabled=True))
+        if self._items:
+            options.highlighted = self._place(pointed_at)
+        else:
+            options.add_option(Option(printable(self.nothing(self._words)), disabled=True))
+        self._tell_about()
+
+    def _place(self, pointed_at: Entry | None) -> int:
+        """Of what is to be pointed at."""
+        keys = [item.key for item in self._items]
+        names = [item.name for item in self._items]
+        if pointed_at is not None and pointed_at.key in keys:
+            return keys.index(pointed_at.key)
+        if not self._words.strip():
+            if self._in_use in keys:
+                return keys.index(self._in_use)
+            if self._settings.model != AUTO and self._settings.model in names:
+                return names.index(self._settings.model)
+            if self._best in keys:
+                return keys.index(self._best)
+        return next((n for n, item in enumerate(self._items) if not item.is_heading), 0)
+
+    def _draw(self) -> None:
+        """Draw all lines anew, for their width has changed."""
+        if self._items:
+            self._list(self._items, self.pointed_at)
 
     def _show_work(self) -> None:
         """Draw the progress of what is under way anew, and look again once something has ended."""
         busy = {name for name in self._work.jobs if self._work.busy(name)}
-        options = self.query_one(OptionList)
-        for place, item in enumerate(self._items):
-            if item.name in busy | self._busy:
-                options.replace_option_prompt_at_index(place, self.line(item))
+        self._redraw(lambda item: item.name in busy | self._busy)
         if self._busy - busy:
             self._gather()
         self._busy = busy
 
+    def _redraw(self, which: Callable[[Entry], bool]) -> None:
+        options = self.query_one(OptionList)
+        for place, item in enumerate(self._items):
+            if not item.is_heading and which(item):
+                options.replace_option_prompt_at_index(place, self.line(item))
+
     def on_option_list_option_highlighted(self) -> None:
         self._tell_about()
 
+    def action_move(self, direction: int) -> None:
+        self._chosen = True
+        super().action_move(direction)
+
     def _tell_about(self) -> None:
-        """What there is no room for in the list."""
+        """What there is no room for in the list, and what the keys do."""
         item = self.pointed_at
-        lines = [] if item is None else list(_about(item))
-        self._about.update(Content("\n".join(map(printable, lines))))
+        if item is None or item.is_heading or item.folder:
+            self._about.update("")
+        else:
+            short = self.has_class("-short")
+            self._about.update(about(item, self._marks(item), with_title=not short))
+        self.query_one(".dialog").border_subtitle = " · ".join(self._keys_for(item))
+
+    def _keys_for(self, item: Entry | None) -> list[str]:
+        if item is None or item.is_heading:
+            return ["Esc closes"]
+        if item.folder:
+            return ["Enter keeps the folder", "Esc closes"]
+        if self._work.busy(item.name):
+            return ["F2 pauses", "F8 removes", "Esc closes"]
+        if item.model:
+            return ["Enter loads it", "F3 packs", "F5 measures", "F8 removes"]
+        begin = "goes on with the download" if item.kept_bytes else "downloads it"
+        return [f"Enter {begin}", "F5 measures", "Esc closes"]
 
     @work(exclusive=True, group="gather")
     async def _gather(self) -> None:
         """Find the models, then work out how each of them would run."""
-        pointed_at = self.pointed_at
-        found = await asyncio.to_thread(_entries)
-        known = {self.key(entry): entry.fit for entry in self._entries}
-        self._entries = [replace(entry, fit=known.get(self.key(entry))) for entry in found]
-        if pointed_at is None:
-            names = [entry.name for entry in self._entries]
-            pointed_at = self._entries[names.index(self._wanted)] if self._wanted in names else None
-        self._list(self.find(self._words), pointed_at)
+        in_use = [path for path in (self._in_use, self._settings.model) if path]
+        await self._look_in((), in_use)
+        folders = self._settings.folders
+        if folders:
+            await self._look_in(folders, in_use)
+        shown = [entry for entry in self._items if not entry.is_heading]
 
         async def show(fits: list[tuple[str, Fit]]) -> None:
             new = dict(fits)
-            self._entries = [
-                replace(entry, fit=new.get(self.key(entry), entry.fit)) for entry in self._entries
-            ]
-            self._list(self.find(self._words), self.pointed_at)
+            self._entries = [replace(e, fit=new.get(e.key, e.fit)) for e in self._entries]
+            self._items = [replace(e, fit=new.get(e.key, e.fit)) for e in self._items]
+            self._redraw(lambda item: item.key in new)
             self._tell_about()
 
-        await in_thread(self._foretell, show, lambda: None)
-        best = fit.recommended(entry.fit for entry in self._entries if entry.fit)
-        if best:
-            self._best = best.name
-            title = next(entry.title for entry in self._entries if entry.name == best.name)
-            self._hint.update(
-                Content(printable(f"Best that fits well: {title}\n{self._said}".strip()))
-            )
-        self._list(self.find(self._words), self.pointed_at)
+        await in_thread(lambda put: self._work_out(shown, put), show, lambda: None)
+        self._recommend(whole=True)
+        if not models.looks_like_path(self._words):
+            self._list(self.find(self._words), self.pointed_at if self._chosen else None)
 
-    def _foretell(self, put: Callable[[tuple[str, Fit]], None]) -> None:
-        ram = fit.usable_ram(self._settings)
-        if self._engine.pid and (ours := process.of_process(self._engine.pid)):
-            # The model that is loaded makes way for another.
-            ram = replace(ram, available=min(ram.total, ram.available + ours.resident))
-        known = speeds.known()
-        self._measured = known is not speeds.USUAL
-        for entry in self._entries:
-            if entry.model:
-                foretold = fit.of_installed(entry.model, self._settings, ram, known)
-            else:
-                assert entry.recipe
-                foretold = fit.of_recipe(entry.recipe, ram, known)
-            put((self.key(entry), foretold))
+    async def _look_in(self, folders: tuple[Path, ...], in_use: list[str]) -> None:
+        problems: list[str] = []
+        entries = await asyncio.to_thread(found, folders, in_use, problems.append)
+        self._machine = await asyncio.to_thread(Machine.now, self._settings, self._engine.pid)
+        known = {entry.key: entry.fit for entry in self._entries}
+        self._entries = [
+            # A recipe is worked out in no time, a file is not.
+            replace(e, fit=known.get(e.key) or (None if e.model else self._machine.fit(e)))
+            for e in entries
+        ]
+        self._problems = problems
+        self._recommend()
+        if not models.looks_like_path(self._words):
+            pointed_at = self.pointed_at if self._chosen or self._words.strip() else None
+            self._list(self.find(self._words), pointed_at)
+
+    def _recommend(self, *, whole: bool = False) -> None:
+        """Say which model is recommended, once it is known how those on disk run (``whole``)."""
+        fits = [entry.fit for entry in self._entries if entry.fit]
+        known = whole or all(entry.fit for entry in self._entries)
+        best = fit.recommended(fits) if known else None
+        which = [entry for entry in self._entries if best and entry.fit is best]
+        self._best = which[0].key if which else None
+        recommended = [f"Recommended for this machine: {entry.title}" for entry in which[:1]]
+        if self.has_class("-short"):
+            recommended = []  # its star must do
+        said = [line for line in (self._said, *self._problems, *recommended) if line]
+        self._hint.display = bool(said)
+        self._hint.update(Content(printable("\n".join(said))))
+
+    def _work_out(self, entries: list[Entry], put: Callable[[tuple[str, Fit]], None]) -> None:
+        assert self._machine is not None
+        for entry in entries:
+            if how := self._machine.fit(entry):
+                put((entry.key, how))
 
     # ------------------------------------------------------------------ what can be done
 
     def choose(self, item: Entry) -> None:
-        if item.model and item.model.missing:
+        if item.folder:
+            self._keep_folder(item.folder)
+            self.dismiss(None)
+        elif item.model and item.model.missing:
             self.notify(f"{item.title}: {item.model.lacks}.", severity="error")
+        elif item.model and item.fit and not item.runs:
+            self.notify(item.fit.how, severity="error")
         elif item.model:
             self.dismiss(item.model)
         else:
-            self._hint.display = False
-            self._work.begin(item.name, "fetch")
+            self._said = ""
+            self._work.begin(item.name, "download")
             self._show_work()
+            self._tell_about()
 
     def action_pause(self) -> None:
         """Stop what is done to the model, or let it go on."""
         item = self.pointed_at
-        if item is None:
+        if item is None or item.folder:
             return
         if self._work.busy(item.name):
             self._work.stop(item.name)
         elif item.model is None:
-            self._work.begin(item.name, "fetch")
+            self._work.begin(item.name, "download")
         elif item.kept_bytes:
             self._work.begin(item.name, "pack")
         else:
@@ -260,7 +335,7 @@ you close this screen. Packing makes a stack: one file that fits any amount of R
     async def action_pack(self) -> None:
         item = self.pointed_at
         if item is None or item.model is None:
-            self.notify("Only a model on disk can be packed. Enter fetches it.")
+            self.notify("Only a model on disk can be packed. Enter downloads it.")
         elif not self._work.busy(item.name):
             question = (
                 f"Make a stack of {item.title}? It is one file that fits any amount of RAM. That "
@@ -275,7 +350,7 @@ you close this screen. Packing makes a stack: one file that fits any amount of R
     async def action_remove(self) -> None:
         """Delete a model of ours, or what is left of a download."""
         item = self.pointed_at
-        if item is None:
+        if item is None or item.folder:
             return
         if self._work.busy(item.name):
             self._work.stop(item.name)
@@ -283,7 +358,7 @@ you close this screen. Packing makes a stack: one file that fits any amount of R
                 await asyncio.sleep(_LOOK)
         try:
             n_bytes = await asyncio.to_thread(models.removable, item.name)
-            question = f"Remove {item.title} ({_size(n_bytes)}) from the disk?"
+            question = f"Remove {item.title} ({size(n_bytes)}) from the disk?"
             if await self.app.push_screen_wait(ChoiceScreen(question, "Keep it", "Remove it")):
                 await asyncio.to_thread(models.remove, item.name)
         except OndeviceError as error:
@@ -295,67 +370,9 @@ you close this screen. Packing makes a stack: one file that fits any amount of R
         """Measure the speeds that the predictions are made from."""
         self.notify("Measuring processor and disk, a quarter of a minute …")
         try:
-            await asyncio.to_thread(speeds.measure)
+            measured = await asyncio.to_thread(speeds.measure)
+            if measured.busy:
+                self.notify("Busy machine: its speed is measured again later.")
         except OndeviceError as error:
             self.notify(str(error), severity="error")
         self._gather()
-
-
-def _entries() -> list[Entry]:
-    """What is on disk, then what can be fetched."""
-    recipes = {recipe.name: recipe for recipe in models.catalogue()}
-    leftovers = models.leftovers()
-    installed = models.installed()
-    there = {model.name for model in installed}
-    return [
-        *(
-            Entry(
-                model.name,
-                recipes[model.name].title if model.name in recipes else model.name,
-                model.size_bytes,
-                model.license,
-                model,
-                recipes.get(model.name),
-                leftovers.get(models.stack_name(model.name), 0),
-            )
-            for model in installed
-        ),
-        *(
-            Entry(
-                recipe.name,
-                recipe.title,
-                recipe.size_bytes,
-                recipe.license,
-                recipe=recipe,
-                kept_bytes=leftovers.get(recipe.name, 0),
-            )
-            for recipe in recipes.values()
-            if recipe.name not in there
-        ),
-    ]
-
-
-def _about(item: Entry) -> Iterator[str]:
-    if item.fit:
-        good = item.fit.effective_params
-        size = f"{good / 1e9:.1f}B" if good > 1e9 else f"{good / 1e6:.0f}M"
-        about = f"; about as good as an unquantized {size}." if good else ""
-        yield f"{item.fit.how}{about}"
-    if item.model:
-        yield str(item.model.path)
-        if item.model.aliases:
-            yield f"also called {', '.join(item.model.aliases)}"
-        if item.model.not_used:
-            yield f"not used: {', '.join(item.model.not_used)} of {item.model.place}"
-        if item.kept_bytes:
-            yield "Its packing was stopped; F2 lets it go on."
-    elif item.recipe:
-        recipe = item.recipe
-        yield (
-            f"{recipe.parameters} parameters, {recipe.quantization}, context {recipe.context}, "
-            f"from {recipe.sources[0].origin}"
-        )
-
-
-def _size(n_bytes: int) -> str:
-    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.0f} MB"

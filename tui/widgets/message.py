@@ -17,7 +17,7 @@ from ondevice.chats import Message
 from ondevice.terminal import printable
 from tui.widgets.placed_once import PlacedOnce
 
-_SEEN = ("content", "thinking", "finish_reason", "attachments", "recalled")
+_SEEN = ("content", "thinking", "finish_reason", "attachments", "recalled", "unanswered")
 
 
 class MessageView(PlacedOnce, Vertical, can_focus=True):
@@ -71,6 +71,7 @@ type goes to the prompt. Where there is more than one version, left and right sw
     @message.setter
     def message(self, message: Message | None) -> None:
         self._message = message
+        self.message_changed()
         if message:
             self.id_in_store = message.id
         if message and len(message.versions) > 1:
@@ -78,6 +79,9 @@ type goes to the prompt. Where there is more than one version, left and right sw
             self._versions.update(Content(f"‹ {place}/{len(message.versions)} ›"))
             if self.is_mounted and not self._versions.is_attached:
                 self.mount(self._versions)
+
+    def message_changed(self) -> None:
+        """It has another message, or another state of it."""
 
     @property
     def texts(self) -> Sequence[Widget]:
@@ -99,7 +103,12 @@ type goes to the prompt. Where there is more than one version, left and right sw
 
     async def on_key(self, event: events.Key) -> None:
         # Done at once, for the next key may be waiting here already, and is typed as well then. Not
-        # so what is bound here: that may take this view away, which cannot wait for itself.
-        if event.character and event.is_printable and event.key not in self.screen.active_bindings:
+        # so what is bound here: that may take this view away, which cannot wait for itself. But to
+        # go to the next match waits for nothing, and its key may be the beginning of a word.
+        bound = self.screen.active_bindings.get(event.key)
+        if bound and bound.binding.action.startswith("screen.find_next"):
+            event.stop()
+            await self.app.run_action(bound.binding.action, self)
+        elif event.character and event.is_printable and bound is None:
             event.stop()
             await self.app.run_action(("screen", "type", (event.character,)), self)

@@ -13,22 +13,25 @@ from ondevice.chats import Message
 from ondevice.errors import OndeviceError
 from ondevice.terminal import printable
 from tui import attachments, commands
+from tui.attachments import whole_name
 from tui.messages import CommandGiven, Submitted
+from tui.typed import Typed
 from tui.widgets.completions import Completion, Completions
 
 
 class Prompt(TextArea):
     """A text of one or more lines; it grows with them, and is emptied when it is sent.
 
-    ``history`` gives what was said before, oldest first.
+    ``history`` gives what was said before, oldest first. ``take_back`` puts into it what was sent
+    last and waits, and says whether there was any such thing.
     """
 
     HELP = """\
 ## The prompt
 
-Enter sends; Alt+Enter or Ctrl+J begins another line, and so does Shift+Enter where the terminal
-tells it apart. In the first line, Up brings back what you said before. Type `/` for commands and
-`@` to attach a file. What is long and pasted is folded.
+Enter sends; Shift+Enter, Alt+Enter or Ctrl+J begins another line. Some terminals send Shift+Enter
+as Enter: use one of the others there. In the first line, Up brings back what you said before. Type
+`/` for commands and `@` to attach a file. What is long and pasted is folded.
 """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "send", "Send", show=False, id="prompt.send"),
@@ -41,14 +44,20 @@ tells it apart. In the first line, Up brings back what you said before. Type `/`
         Binding("home", "home", show=False),
         Binding("end", "end", show=False),
         Binding("escape", "leave", "Never mind", show=False, id="prompt.leave"),
+        Binding("ctrl+d", "delete_or_quit", show=False, id="prompt.quit"),
+        Binding("ctrl+underscore,alt+z,super+z", "undo", "Undo", show=False, id="prompt.undo"),
     ]
 
-    def __init__(self, history: Callable[[], list[str]]) -> None:
+    def __init__(
+        self, history: Callable[[], list[str]], take_back: Callable[[], bool] = lambda: False
+    ) -> None:
         super().__init__(placeholder="Ask anything", compact=True, highlight_cursor_line=False)
+        self._take_back = take_back
         self.completions = Completions()
         self._history = _History(history)
         self._pastes = attachments.Pastes()
         self._revised: Message | None = None
+        self._beneath = ""
         self._declined: str | None = None
         """The text for which the user wants no completions."""
 
@@ -57,16 +66,66 @@ tells it apart. In the first line, Up brings back what you said before. Type `/`
         """The message that the text is to replace, or None."""
         return self._revised
 
+    @property
+    def typed(self) -> Typed:
+        """All that is typed here and not sent."""
+        pastes = {
+            paste.name: paste.content for paste in self._pastes.attached(self.text + self._beneath)
+        }
+        return Typed(self.text, self._revised, self._beneath, pastes)
+
+    def take(self, typed: Typed, whose: object = None) -> None:
+        """Go on with what was typed in another conversation; ``whose`` is a private one."""
+        self._history.go_to(whose)
+        self._revised = typed.replaced
+        self._beneath = printable(self._pastes.bring_back(typed.beneath, typed.pastes))
+        self.text = printable(self._pastes.bring_back(typed.text, typed.pastes))
+        self._show_what()
+
     def revise(self, message: Message | None) -> None:
-        """Edit a message that was sent; None: never mind."""
+        """Edit a message that was sent; None: never mind.
+
+        What was being typed waits until then; a changed text that is given up is in the history.
+        """
+        if self._revised and self.text != printable(self._revised.content):
+            self._history.add(self.text)
+        elif message and not self._revised:
+            self._beneath = self.text
         self._revised = message
-        self.border_title = "Editing. Esc leaves it as it was" if message else ""
-        self.text = printable(message.content) if message else ""
-        self.move_cursor(self.document.end)
+        self.text = printable(message.content) if message else self._beneath
+        if message is None:
+            self._beneath = ""
+        self._show_what()
         self.screen.set_focus(self)
+
+    def drop(self) -> bool:
+        """Clear it; the history and an undo bring the text back. Whether there was any."""
+        if self._revised:
+            self.revise(None)
+        elif self.text:
+            self._history.add(self.text)
+            self.clear()
+        else:
+            return False
+        return True
+
+    def remember(self, text: str) -> None:
+        """Have Up bring back a text that was typed and not sent."""
+        if text.strip():
+            self._history.add(text)
+
+    def forget(self, whose: object) -> None:
+        """Know nothing any more of what was said in a private conversation."""
+        self._history.forget(whose)
+
+    def _show_what(self) -> None:
+        self.border_title = "Editing. Esc leaves it as it was" if self._revised else ""
+        self.move_cursor(self.document.end)
 
     def give_back(self, text: str) -> None:
         """Put what was sent before what has been typed since."""
+        if self.text.strip() and not text.endswith("\n"):
+            text += "\n"
         self.insert(text, (0, 0), maintain_selection_offset=True)
 
     def quote(self, text: str) -> None:
@@ -80,7 +139,7 @@ tells it apart. In the first line, Up brings back what you said before. Type `/`
     def action_send(self) -> None:
         text = self.text.strip()
         chosen = self._completion()
-        if chosen and chosen.text.strip() != text:
+        if chosen and self.completions.by_enter and chosen.text.strip() != text:
             self.action_complete()
         elif text and (command := commands.given(text)):
             self.clear()
@@ -91,16 +150,23 @@ tells it apart. In the first line, Up brings back what you said before. Type `/`
 
     def _submit(self, text: str) -> None:
         try:
-            going = [*attachments.attached(text), *self._pastes.attached(text)]
+            kept = self._revised.attachments if self._revised else ()
+            names_kept = [whole_name(attachment.name) for attachment in kept]
+            going = [*attachments.attached(text), *self._pastes.attached(text, names_kept)]
         except OndeviceError as error:
             self.notify(str(error), severity="error")
             return
         replaced = self._revised
         if replaced:
             names = {attachment.name for attachment in going}
-            going += [a for a in replaced.attachments if a.name in text and a.name not in names]
-        self.revise(None)
+            going += [
+                one
+                for one, name in zip(kept, names_kept, strict=True)
+                if name in text and name not in names
+            ]
         self._history.add(text)
+        self._revised, self.text, self._beneath = None, self._beneath, ""
+        self._show_what()
         pasted = tuple(self._pastes.lines(text))
         self.post_message(Submitted(text, tuple(going), replaced, pasted))
 
@@ -117,6 +183,8 @@ tells it apart. In the first line, Up brings back what you said before. Type `/`
     def action_up(self) -> None:
         if self._completion():
             self.completions.action_cursor_up()
+        elif not self.text and self._take_back():
+            pass
         elif self.cursor_location[0] == 0 and self.selection.is_empty:
             self._recall(self._history.back(self.text))
         else:
@@ -126,7 +194,7 @@ tells it apart. In the first line, Up brings back what you said before. Type `/`
         if self._completion():
             self.completions.action_cursor_down()
         elif self.cursor_at_last_line and self.selection.is_empty:
-            self._recall(self._history.forth())
+            self._recall(self._history.forth(self.text))
         else:
             self.action_cursor_down()
 
@@ -148,6 +216,12 @@ tells it apart. In the first line, Up brings back what you said before. Type `/`
             self._completion()
         elif self._revised:
             self.revise(None)
+
+    async def action_delete_or_quit(self) -> None:
+        if self.text or self._revised:
+            self.action_delete_right()
+        else:
+            await self.app.run_action("app.quit")
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         if action == "leave":  # otherwise Escape stops the reply
@@ -190,34 +264,64 @@ tells it apart. In the first line, Up brings back what you said before. Type `/`
 
 
 class _History:
-    """What was said before; what is being typed is its newest line."""
+    """What was said before; what is being typed is its newest line.
+
+    A line that is changed stays so until something is sent: nothing that was typed is lost on the
+    way up and down. Lines of a private conversation are there only while that is shown.
+    """
 
     def __init__(self, load: Callable[[], Sequence[str]]) -> None:
         self._load = load
-        self._lines: list[str] | None = None
+        self._all: list[tuple[object, str]] | None = None
+        self._early: list[tuple[object, str]] = []  # before the others were needed
+        self._whose: object = None
+        self._lines: list[str] = []
+        self._changed: dict[int, str] = {}
         self._place = 0
-        self._typed = ""
+
+    def go_to(self, whose: object) -> None:
+        """Another conversation is shown; None: not a private one."""
+        self._whose = whose
+        self._begin()
 
     def add(self, text: str) -> None:
-        if self._lines is not None:
-            if text in self._lines:
-                self._lines.remove(text)
-            self._lines.append(text)
-            self._place = len(self._lines)
+        lines = self._early if self._all is None else self._all
+        line = (self._whose, text)
+        if line in lines:
+            lines.remove(line)
+        lines.append(line)
+        self._begin()
+
+    def forget(self, whose: object) -> None:
+        """Leave out what was said in a private conversation."""
+        self._early = [line for line in self._early if line[0] is not whose]
+        if self._all is not None:
+            self._all = [line for line in self._all if line[0] is not whose]
+        self._begin()
 
     def back(self, typed: str) -> str | None:
-        if self._lines is None:
-            self._lines = list(self._load())
-            self._place = len(self._lines)
-        if self._place == len(self._lines):
-            self._typed = typed
-        if self._place == 0:
-            return None
-        self._place -= 1
-        return self._lines[self._place]
+        if self._all is None:
+            said = [text for text in self._load() if (None, text) not in self._early]
+            self._all = [*((None, text) for text in said), *self._early]
+            self._begin()
+        return self._go(typed, -1)
 
-    def forth(self) -> str | None:
-        if self._lines is None or self._place >= len(self._lines):
+    def forth(self, typed: str) -> str | None:
+        return self._go(typed, 1)
+
+    def _begin(self) -> None:
+        lines = self._early if self._all is None else self._all
+        self._lines = [text for whose, text in lines if whose in (None, self._whose)]
+        self._place = len(self._lines)
+        self._changed = {}
+
+    def _go(self, typed: str, direction: int) -> str | None:
+        place = self._place + direction
+        if self._all is None or not 0 <= place <= len(self._lines):
             return None
-        self._place += 1
-        return self._typed if self._place == len(self._lines) else self._lines[self._place]
+        self._changed[self._place] = typed
+        self._place = place
+        return self._changed.get(place, "") if place == len(self._lines) else self._line(place)
+
+    def _line(self, place: int) -> str:
+        return self._changed.get(place, self._lines[place])

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, groupby, pairwise
 
 from textual.containers import VerticalScroll
@@ -25,9 +25,9 @@ from tui.widgets.reply import Reply
 from tui.widgets.user_message import UserMessage
 from tui.widgets.welcome import Welcome
 
-_OPENED = 12  # messages that are mounted at first
-_MORE = 2  # at a time, when the view comes near the last of them
+_MORE = 6  # messages at most that are mounted at a time, when the view comes near the last one
 _LESS = 4  # at a time, when they are far away
+_NEAR = 2  # messages between, that are mounted with one that is gone to
 _FAR = 2  # heights of the view: what is farther away than that goes
 _MOST = 40  # messages that stay mounted when others come between them
 _NARROWER = 8  # columns that a text has less than the view, about
@@ -76,9 +76,8 @@ class Transcript(PlacedOnce, VerticalScroll, can_focus=False):
         """Views that stay, hidden if need be: what they show is still being written."""
         self._shown: list[Message | MessageView] = list(messages)
         """All that the user could scroll through."""
-        self._last = len(self._shown)
-        """The place after the window's last one."""
-        self._first = max(0, self._last - _OPENED)
+        self._first = self._last = len(self._shown)
+        """The window: the place of its first one, and that after its last one."""
         self._views: list[MessageView] = []
         """Those of the window, in order."""
         self._notices: dict[Notice, MessageView | int | None] = {}
@@ -94,8 +93,7 @@ class Transcript(PlacedOnce, VerticalScroll, can_focus=False):
         self._goal: _Goal | None = None
 
     def on_mount(self) -> None:
-        self.anchor()
-        self._change()
+        self.to_end()
 
     def on_resize(self) -> None:
         self._look()
@@ -126,6 +124,10 @@ class Transcript(PlacedOnce, VerticalScroll, can_focus=False):
     def follow_list(self, messages: Sequence[Message]) -> None:
         """Show these instead, as far as possible at the same place."""
         self.messages = list(messages)
+        by_id = {message.id: message for message in messages}
+        for view in self._live:  # which show themselves what comes
+            if message := by_id.get(view.id_in_store or 0):
+                view.message = message
         self._list_anew()
 
     def add_unsaved(self, view: MessageView, after: int | None) -> None:
@@ -176,6 +178,11 @@ class Transcript(PlacedOnce, VerticalScroll, can_focus=False):
         """Bring a message into view, ``above`` lines of it above its top, and point at it."""
         self._go(_Goal(message_id, above, Size(self.size.width, 0), focus))
 
+    def leave_focus(self) -> None:
+        """Point at nothing that is still to be gone to."""
+        if self._goal:
+            self._goal = replace(self._goal, focus=False)
+
     def point(self, message_id: int) -> None:
         """Point at a message; the view moves no more than it must."""
         view = self.view_of(message_id)
@@ -193,12 +200,17 @@ class Transcript(PlacedOnce, VerticalScroll, can_focus=False):
 
     def to_end(self) -> None:
         """Show the end and stay there while the conversation grows."""
-        if self._last < len(self._shown):
+        if self._last < len(self._shown) or not self._views:
             self._last = len(self._shown)
-            self._first = max(0, self._last - _OPENED)
+            self._first = self._up_from(self._last, self._height)
         self._goal = self._hold = None
         self.anchor()
         self._change()
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether all that is to be shown is mounted and has its place, as far as is needed."""
+        return self._equal.is_set() and self._looked
 
     async def equal(self) -> None:
         """Wait until what is to be shown is mounted. Not for message handlers."""
@@ -225,13 +237,12 @@ class Transcript(PlacedOnce, VerticalScroll, can_focus=False):
         if goal.message_id not in ids:
             return
         place = ids.index(goal.message_id)
-        if not self._first - _OPENED // 2 <= place < self._last + _OPENED // 2:
-            self._first = max(0, place - _OPENED // 3)
-            self._last = min(len(self._shown), self._first + _OPENED)
-            self._first = max(0, self._last - _OPENED)
-        else:
+        if self._first - _NEAR <= place < self._last + _NEAR:
             self._first = min(self._first, place)
             self._last = max(self._last, place + 1)
+        else:
+            self._last = self._down_from(place, self._height)
+            self._first = min(place, self._up_from(self._last, self._height))
         self._goal = goal
         self.release_anchor()
         self._change()
@@ -251,11 +262,12 @@ class Transcript(PlacedOnce, VerticalScroll, can_focus=False):
         kept = [p for item in before if (p := places_now.get(_id(item))) is not None]
         if was_at_end or not kept:
             self._last = len(shown)
-            self._first = max(min(kept, default=0), self._last - (_MOST if kept else _OPENED))
+            self._first = max(min(kept, default=0), self._last - _MOST)
+            if not kept:
+                self._first = self._up_from(self._last, self._height)
         else:
             self._first = min(kept)
             self._last = min(max(kept) + 1, self._first + _MOST)
-        self._first = max(0, self._first)
         self._change()
 
     @property
@@ -271,10 +283,11 @@ class Transcript(PlacedOnce, VerticalScroll, can_focus=False):
 
     def _change(self) -> None:
         self._stale = True
+        self._looked = False
         self._equal.clear()
         if not self._mounting and self.is_attached:
             self._mounting = True
-            self.run_worker(self._mount_until_equal(), group="mount")
+            self.run_worker(self._mount_until_equal, group="mount")
 
     async def _mount_until_equal(self) -> None:
         try:
@@ -354,7 +367,7 @@ class Transcript(PlacedOnce, VerticalScroll, can_focus=False):
         if message.role == "user":
             return UserMessage(message)
         before = self._shown[place - 1] if place else None
-        return Reply(message, before.recalled if isinstance(before, Message) else ())
+        return Reply(message, message.given(before if isinstance(before, Message) else None))
 
     def _in_order(self) -> list[Widget]:
         """The views of the window, each with what the app said after it."""
@@ -416,13 +429,15 @@ class Transcript(PlacedOnce, VerticalScroll, can_focus=False):
         top = self.max_scroll_y if self._at_end else round(self.scroll_y)
         bottom = top + height
         first, last = self._first, self._last
-        if not placed or placed[0].y > top - height:
-            first = max(0, first - _MORE)
+        missing = height - (top - placed[0].y) if placed else height
+        if missing > 0:
+            first = max(self._up_from(first, missing), first - _MORE)
         else:
             far = sum(region.bottom < top - _FAR * height for region in placed)
             first += min(far, _LESS)
-        if not placed or placed[-1].bottom < bottom + height:
-            last = min(len(self._shown), last + _MORE)
+        missing = height - (placed[-1].bottom - bottom) if placed else height
+        if missing > 0:
+            last = min(self._down_from(last, missing), last + _MORE)
         else:
             far = sum(region.y > bottom + _FAR * height for region in placed)
             last -= min(far, _LESS)
@@ -491,9 +506,23 @@ class Transcript(PlacedOnce, VerticalScroll, can_focus=False):
             bar.window_size = self.container_size.height
             bar.position = above[self._first] + self.scroll_y
 
+    @property
+    def _height(self) -> int:
+        return self.size.height or self.app.size.height
+
+    def _up_from(self, place: int, lines: float) -> int:
+        """The place from which there are about so many lines, and one message, up to another."""
+        above = self._lines()
+        return max(0, min(place - 1, bisect_right(above, above[place] - lines) - 1))
+
+    def _down_from(self, place: int, lines: float) -> int:
+        """The place up to which there are about so many lines, and one message, from another."""
+        above = self._lines()
+        return min(len(self._shown), max(place + 1, bisect_left(above, above[place] + lines)))
+
     def _lines(self) -> list[int]:
         """About how many lines there are above each message, and in all of them."""
-        width = max(10, self.size.width - _NARROWER)
+        width = max(10, (self.size.width or self.app.size.width) - _NARROWER)
         shown, for_width, heights = self._heights
         if shown is not self._shown or for_width != width:
             heights = list(accumulate(_heights(self._shown, width), initial=0))
