@@ -121,6 +121,7 @@ class _End(threading.Event):
     def __init__(self) -> None:
         super().__init__()
         self._ours, self._theirs = os.pipe()
+        os.set_blocking(self._ours, False)
 
     def fileno(self) -> int:
         return self._ours
@@ -130,7 +131,8 @@ class _End(threading.Event):
         os.write(self._theirs, b".")
 
     def clear(self) -> None:
-        os.read(self._ours, 4096)
+        with suppress(BlockingIOError):
+            os.read(self._ours, 4096)
         super().clear()
 
 
