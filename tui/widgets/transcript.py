@@ -296,9 +296,9 @@ class Transcript(PlacedOnce, VerticalScroll, can_focus=False):
             while self._stale:
                 self._stale = False
                 await self._mount_window()
-            self._equal.set()
         finally:
             self._mounting = False
+            self._equal.set()  # also after an error: nobody is to wait for what will not come
 
     async def _mount_window(self) -> None:
         """Mount what is missing of the window, in order, and remove what is not in it."""
