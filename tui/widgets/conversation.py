@@ -418,6 +418,7 @@ class Conversation(Transcript):
         self.release(view)
         if said.withheld:
             said = await sharing.sent_if_agreed(self, said)
+            self.progress.begin()  # as above
             await self._read_whole()
         if said.learnt:
             await self.note(f"Remembered: {' '.join(said.learnt)}")
