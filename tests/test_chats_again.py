@@ -129,6 +129,8 @@ def test_what_was_deleted_here_comes_back_only_when_asked_for(chats: Chats, tmp_
     assert str(chats.import_(path, deleted=True)) == "1 new, 1 unchanged"
     assert sorted(one.messages for one in chats.headings()) == [1, 2]
     assert str(chats.import_(path)) == "0 new, 2 unchanged"
+    chats.undo_import()
+    assert chats.import_(path).deleted == ["Secret plan"]  # still
 
 
 def test_an_export_of_our_own_adds_nothing_where_it_comes_from(

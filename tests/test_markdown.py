@@ -190,6 +190,18 @@ def test_the_parts_of_a_long_block_are_read_once() -> None:
     assert found.height == 399
 
 
+def test_a_reply_that_goes_on_after_its_end_is_one() -> None:
+    found = document("- a\n\n```py\nx", "\n")
+    found.append("y = 1\n```\n\nOne, ")
+    found.adopt(found.read())
+    assert not found.close()
+    found.adopt(found.read(whole=True))
+    found.append("two.")
+    found.adopt(found.read())
+    shown = [found.line(y).text.rstrip() for y in range(found.height)]
+    assert shown[3:] == ["▎ x", "▎ y = 1", "", "One, two."]
+
+
 PARTS = [
     "# Title\n", "para one\ntwo\n", "\n", "- a\n", "- b\n", "  - c\n", "1. x\n", "2. y\n", "1",
     "```python\ndef f():\n\treturn 1\n", "```\n", "    indented\n", "> quote\n", "> more\n", "-",

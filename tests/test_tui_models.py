@@ -376,6 +376,22 @@ async def test_a_message_loads_the_model_or_stays_in_the_prompt(chats: Chats) ->
     ]
 
 
+async def test_a_message_that_waits_for_a_load_comes_back_if_that_is_stopped(
+    chats: Chats,
+) -> None:
+    engine = FakeEngine(["Here."], loads=[[0.1, Gate()], [1.0]])
+    async with at_the_terminal(engine, chats, on_disk("slow").name) as user:
+        await user.sees("loading 10%")
+        await user.says("Hi there")
+        await user.sees("▌  Hi there")
+        await user.pilot.press("escape")
+        await user.until(lambda: user.prompt.text == "Hi there", "the message")
+        await user.pilot.press("enter")
+        await user.sees("Here.")
+    shown = chats.load(chats.headings()[0].id).messages
+    assert [message.content for message in shown] == ["Hi there", "Here."]
+
+
 async def test_where_there_is_no_model_the_message_waits_in_the_prompt(
     chats: Chats, monkeypatch: pytest.MonkeyPatch
 ) -> None:

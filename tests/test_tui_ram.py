@@ -125,6 +125,11 @@ async def test_it_stays_beside_the_chat_where_there_is_room(chats: Chats, tmp_pa
         await user.pilot.press("ctrl+g")
         await user.until(lambda: "being read now" not in user.screen, "closed")
         assert user.prompt.has_focus
+        await user.pilot.press("ctrl+g")
+        await user.sees("being read now")
+        await user.pilot.resize_terminal(80, 24)
+        await user.until(lambda: "being read now" not in user.screen, "no room")
+        assert user.prompt.has_focus
 
 
 async def test_a_tiny_model_is_seen_in_the_bar_and_a_full_share_as_full(

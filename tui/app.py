@@ -31,6 +31,7 @@ from ondevice.errors import OndeviceError
 from ondevice.terminal import printable
 from tui import clipboard, garbage, textual_gaps, theme
 from tui.commands import COMMANDS
+from tui.cursor import STILL_AFTER, Cursor
 from tui.learning import Learning
 from tui.messages import CommandGiven, ReplyEnded
 from tui.net import Net
@@ -98,6 +99,7 @@ class OndeviceApp(App[None]):
         self._learning = Learning(self._engine, store)
         self._input_at = time.monotonic()
         self._interrupted_at = -_TWICE
+        self._cursor = Cursor(self)
         self._at_end = ExitStack()
         self.net = Net()
         self._earlier = earlier
@@ -257,10 +259,12 @@ class OndeviceApp(App[None]):
         self.theme_changed_signal.subscribe(self, self._keep_theme)
         self._at_end.enter_context(garbage.taken_away(asyncio.get_running_loop()))
         self.set_interval(_LEARN_EVERY, self._learn)
+        self.set_interval(STILL_AFTER, self._cursor.rest)
 
     async def on_event(self, event: events.Event) -> None:
         if isinstance(event, events.InputEvent):
             self._input_at = time.monotonic()
+            self._cursor.move()
         await super().on_event(event)
 
     def _keep_theme(self, chosen: Theme) -> None:

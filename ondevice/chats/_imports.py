@@ -119,8 +119,11 @@ class Incoming:
         transcript = found.transcript
         assert transcript is not None
         key = _key(found.origin)
-        id_ = self._known.get(key, (None, None))[1]
-        id_ = id_ if id_ is not None else self._same(connection, transcript)
+        # Another window may have added or deleted it meanwhile.
+        row = connection.execute(
+            "SELECT conversation_id FROM imported WHERE key = ?", (key,)
+        ).fetchone()
+        id_ = row["conversation_id"] if row else self._same(connection, transcript)
         if id_ is None:
             id_ = _insert(connection, transcript, found.origin, self._run(connection))
             outcome = "new"
@@ -136,7 +139,7 @@ class Incoming:
         connection.execute(
             "INSERT INTO imported(key, digest, conversation_id, run_id) VALUES (?1, ?2, ?3, ?4) "
             "ON CONFLICT(key) DO UPDATE SET digest = ?2, conversation_id = ?3, "
-            "run_id = coalesce(?4, run_id)",
+            "again = again OR conversation_id IS NULL, run_id = coalesce(?4, run_id)",
             (key, found.digest, id_, run),
         )
         self._known[key] = (found.digest, id_)
@@ -398,7 +401,9 @@ def undo(connection: Connection, run: Import) -> Undone:
     unlearn(connection, going, whole)
     ids = json.dumps(whole)
     connection.execute(
-        "DELETE FROM imported WHERE conversation_id IN (SELECT value FROM json_each(?))", (ids,)
+        "DELETE FROM imported WHERE conversation_id IN (SELECT value FROM json_each(?)) "
+        "AND NOT again",
+        (ids,),
     )
     # One trigger for each message that follows another would be too many.
     count = connection.execute(

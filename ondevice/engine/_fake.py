@@ -40,6 +40,17 @@ class Gate:
         return self._open.wait(timeout)
 
 
+class Pause(Gate):
+    """The engine takes so many seconds for what follows, unless it is cancelled."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self._seconds = seconds
+
+    def opened(self, timeout: float | None = None) -> bool:
+        return super().opened(self._seconds if timeout is None else timeout)
+
+
 #: A text is a chunk of the answer, a number the progress of a load; an error is raised.
 Step = str | float | Event | Gate | Exception
 

@@ -131,7 +131,10 @@ class Prompter:
                 "conversation. Look for a newer file of this model."
             )
         if keep and start > 0 and not whole:
-            self._gone.append((start, hash(tuple(body[:start]))))
+            left = start, hash(tuple(body[:start]))
+            if left in self._gone:
+                self._gone.remove(left)
+            self._gone.append(left)
         left_out = start - gone if start > gone else 0
         return Prompt(rendered, tokens, left_out, self._template.stops)
 

@@ -50,8 +50,9 @@ _KIN = (
 
 #: Rule, topic and sentence, in which names in braces are the rule's groups. What a question may
 #: call the thing stands in brackets: search goes by words (key expansion, LongMemEval section 5.2).
-_RULES: tuple[tuple[re.Pattern[str], str, str], ...] = tuple(
-    (re.compile(rf"\b(?i:{rule}){tail}{_END}"), topic, sentence)
+#: They are compiled when the first message is read, for that takes longer than all else at start.
+_RULES: tuple[tuple[str, str, str], ...] = tuple(
+    (rf"\b(?i:{rule}){tail}{_END}", topic, sentence)
     for rule, tail, topic, sentence in (
         (r"my name(?: is|'s) ", _NAMED, "name", "The user's name is {value}."),
         (
@@ -126,7 +127,7 @@ def find_facts(text: str) -> Iterator[Fact]:
         if _UNSURE.search(sentence.lower()):
             continue
         for rule, topic, content in _RULES:
-            for match in rule.finditer(sentence):
+            for match in re.finditer(rule, sentence):
                 groups = {name: value.strip() for name, value in match.groupdict().items()}
                 if groups["value"]:
                     yield Fact(topic.format(**groups).lower(), content.format(**groups))

@@ -119,6 +119,7 @@ class Reading:
     upto: int  # where the text ended
     open_code: _OpenCode | None  # the last one, if it has no end yet
     references: dict[str, Any]
+    whole: bool
 
 
 class Document:
@@ -138,11 +139,16 @@ class Document:
         self._open_code: _OpenCode | None = None
         self._references: dict[str, Any] = {}
         self._refers = False
+        self._closed = False
 
     # ------------------------------------------------------------------ the text
 
     def append(self, text: str) -> None:
         """More of it. If it belongs to a block of code that is open, it is there at once."""
+        if self._closed and text:  # it goes on after all: what was its end may be none
+            self._closed = False
+            self._stable = self._offset = self._upto = 0
+            self._references = {}
         self.text += text
         if self._open_code:
             rest = self._open_code.take(self.text[self._upto :])
@@ -168,7 +174,8 @@ class Document:
         start = 0 if again else self._offset
         tail = self.text[start:]
         references = {} if again else self._references
-        env: dict[str, Any] = {"references": dict(references), "open": "" if whole else tail}
+        env: dict[str, Any] = {"references": dict(references)}
+        env["open"] = "" if whole else tail.rstrip()
         groups = list(_top_level(parser(linear=self._linear).parse(tail, env)))
         sections = [Section(group, [*map(_code, filter(_is_code, group))]) for group in groups]
         lines = tail.split("\n")
@@ -195,6 +202,7 @@ class Document:
             upto=start + len(tail),
             open_code=open_code,
             references=env["references"],
+            whole=whole,
         )
 
     def adopt(self, reading: Reading) -> int:
@@ -215,11 +223,13 @@ class Document:
         self._stable = reading.first + reading.stable
         self._offset, self._upto = reading.offset, reading.upto
         self._open_code = reading.open_code
+        self._closed = reading.whole
         self._place(reading.first)
         return first_line
 
     def close(self) -> bool:
         """No more text will come. False: it is to be read as a whole once more."""
+        self._closed = True
         if self._open_code:
             self._open_code.finish()
             self._open_code = None

@@ -128,7 +128,7 @@ def _is_formula(latex: str) -> bool:
 
 def _is_last(state: StateInline) -> bool:
     """Whether it is the end of a text that goes on."""
-    return bool(state.src) and state.env["open"].endswith(state.src[-60:])
+    return bool(state.src) and state.env["open"].endswith(state.src[-60:].rstrip())
 
 
 # ---------------------------------------------------------------------- on lines of its own

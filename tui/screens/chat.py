@@ -15,7 +15,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
 from textual.widgets import Footer
-from textual.worker import Worker, WorkerCancelled, WorkerFailed
+from textual.worker import Worker, WorkerError
 
 from ondevice import config, models
 from ondevice.config import AUTO, Settings
@@ -31,7 +31,6 @@ from tui.screens.chat_tabs import ChatTabs
 from tui.screens.chat_turns import ChatTurns
 from tui.slowness import Slowness
 from tui.widgets.conversation import Conversation
-from tui.widgets.user_message import UserMessage
 from tui.widgets.welcome import Welcome
 
 if TYPE_CHECKING:
@@ -116,15 +115,53 @@ clears the prompt, or else leaves if pressed twice. Ctrl+Z goes back to the shel
 
     @on(Submitted)
     def _send(self, message: Submitted) -> None:
-        if self.conversation.replying or self.conversation.queued:
-            self.conversation.queued.append(message)
+        here = self.conversation
+        if here.replying or here.queued:
+            here.queued.append(message)
             self.show_status()
         elif self._unloaded and not self._is_loading:
-            self._send_when_loaded(message, self.conversation)
+            here.queued.append(message)
+            self.show_status()
+            self._send_when_loaded(here)
         else:
-            self._ask(self.conversation, message)
+            self._ask(here, message)
             if self._unloaded:
-                self._edit_unless_loaded(self.conversation)
+                self._edit_unless_loaded(here, message)
+
+    @work
+    async def _send_when_loaded(self, conversation: Conversation) -> None:
+        """Load the model first; where that comes to nothing, what was sent is in the prompt."""
+        self.notify("Your message is sent once the model is loaded.")
+        if not await self._make_ready():
+            queued, conversation.queued = conversation.queued, []
+            self.give_back(conversation, queued)
+        elif conversation.queued and conversation.is_attached:
+            self._ask(conversation, conversation.queued.pop(0))
+        self.show_status()
+
+    @work
+    async def _edit_unless_loaded(self, conversation: Conversation, message: Submitted) -> None:
+        """Put a message that met no model into the prompt again, to be sent in its own place."""
+        if await self._make_ready():
+            return
+        await conversation.ended()
+        last = conversation.messages[-1] if conversation.messages else None
+        if conversation.is_attached and last and last.role == "user":
+            self.give_back(conversation, [replace(message, replaced=last)])
+
+    @property
+    def _is_loading(self) -> bool:
+        return self._loading is not None and not self._loading.is_finished
+
+    async def _make_ready(self) -> bool:
+        """Wait for the load under way; without one, load the model of the settings."""
+        if self._unloaded:
+            if self._loading is None or self._loading.is_finished:
+                self.load_model()
+            assert self._loading is not None
+            with suppress(WorkerError):
+                await self._loading.wait()
+        return not self._unloaded
 
     def _ask(self, conversation: Conversation, message: Submitted) -> None:
         replaced = message.replaced.id if message.replaced else None
@@ -158,40 +195,6 @@ clears the prompt, or else leaves if pressed twice. Ctrl+Z goes back to the shel
                 self.notify("What waited to be sent is in the prompt again.")
         self.show_status()
 
-    @work
-    async def _send_when_loaded(self, message: Submitted, conversation: Conversation) -> None:
-        """Load the model first; where that comes to nothing, the message is in the prompt again."""
-        self.notify("Your message is sent once the model is loaded.")
-        is_ready = await self._make_ready()
-        if is_ready and conversation.is_attached and not conversation.replying:
-            self._ask(conversation, message)
-            return
-        self.give_back(conversation if conversation.is_attached else self.conversation, [message])
-
-    @work
-    async def _edit_unless_loaded(self, conversation: Conversation) -> None:
-        """Put a message that met no model into the prompt again, to be sent in its own place."""
-        if await self._make_ready():
-            return
-        await conversation.ended()
-        said = [view.message for view in conversation.views if isinstance(view, UserMessage)]
-        if said and said[-1] and conversation is self.conversation and not self.prompt.text:
-            self.prompt.revise(said[-1])
-
-    @property
-    def _is_loading(self) -> bool:
-        return self._loading is not None and not self._loading.is_finished
-
-    async def _make_ready(self) -> bool:
-        """Wait for the load under way; without one, load the model of the settings."""
-        if self._unloaded:
-            if self._loading is None or self._loading.is_finished:
-                self.load_model()
-            assert self._loading is not None
-            with suppress(WorkerFailed, WorkerCancelled):
-                await self._loading.wait()
-        return not self._unloaded
-
     @on(CommandGiven)
     async def obey(self, given: CommandGiven) -> None:
         self.conversation.end_find()
@@ -223,7 +226,7 @@ clears the prompt, or else leaves if pressed twice. Ctrl+Z goes back to the shel
         if self.conversation.finding:
             self.conversation.end_find()
             self.set_focus(self.prompt)
-        elif self.conversation.replying:
+        elif self.conversation.replying and not self._is_loading:
             self.conversation.stop()
         elif self.prompt.has_focus:
             if self.status.loaded is not None:
@@ -302,14 +305,15 @@ clears the prompt, or else leaves if pressed twice. Ctrl+Z goes back to the shel
         # Only now: what reads stacks brings llama.cpp along.
         from tui.screens.ram import RamPanel, RamScreen  # noqa: PLC0415
 
+        beside = self.app.size.width >= _BESIDE
         if panels := self.query(RamPanel):
-            if not panels.first().has_focus:
+            if beside and not panels.first().has_focus:
                 self.set_focus(panels.first())
                 return
             self.set_focus(self.prompt)
             await panels.remove()
-            return
-        beside = self.app.size.width >= _BESIDE
+            if beside:
+                return
         panel = RamPanel(
             self.engine,
             lambda: self.status.estimate,
@@ -371,6 +375,7 @@ clears the prompt, or else leaves if pressed twice. Ctrl+Z goes back to the shel
             conversation.statistics = None
             conversation.measure(anew=True)
         self.show_status()
+        self.call_later(self.refresh_bindings)
 
     def _show_loading(self, fraction: float) -> None:
         self.status.loaded = fraction

@@ -149,7 +149,7 @@ class ChatBase(Screen[None]):
                 if heading is None and one not in self.conversations:
                     continue  # closed meanwhile
                 if heading is None and (self.typed_in(one) or one.queued):
-                    await self._begin_anew(one)
+                    await one.follow().wait()  # which begins anew
                 elif heading is None:
                     await self.close(one)
                 else:
@@ -247,7 +247,9 @@ class ChatBase(Screen[None]):
                 self.show(one)
                 break
         else:
-            await self.open(await asyncio.to_thread(store.load, conversation_id), store=store)
+            earlier = await asyncio.to_thread(store.load, conversation_id)
+            if not await self.open(earlier, store=store):
+                return
         await self.conversation.go_to(message_id, words)
 
     def is_busy(self) -> bool:
@@ -351,17 +353,6 @@ class ChatBase(Screen[None]):
         if shown:
             first.typed = typed_of(shown, earlier)
         return first
-
-    async def _begin_anew(self, conversation: Conversation) -> None:
-        """Another window has deleted it; what is typed there goes on in a new one."""
-        queued, conversation.queued = conversation.queued, []
-        self.give_back(conversation, queued)
-        typed = self.typed_in(conversation)
-        if typed.replaced:
-            both = "\n".join(filter(None, [typed.text, typed.beneath]))
-            self._set_typed(conversation, Typed(both, pastes=typed.pastes))
-        await self._replace(conversation, self._conversation(None, conversation.store))
-        self.notify("The chat was deleted. What you were typing is in a new one.")
 
     def _set_typed(self, conversation: Conversation, typed: Typed) -> None:
         conversation.typed = typed

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from textual import work
 
-from ondevice.chats import Heading, Imported
+from ondevice.chats import Heading, Import, Imported
 from ondevice.errors import OndeviceError
 from tui.background import in_thread
 from tui.screens.chat_base import ChatBase
@@ -143,12 +143,13 @@ class ChatKeeping(ChatBase):
         """What came of it; None: it failed, as the user was told."""
         notice = await self.conversation.note(f"Importing {_shown(path)} …")
         cancel = threading.Event()
-        before = self.store.last_import()
+        before: Import | None = None
 
         async def show(news: list[int]) -> None:
             notice.say(f"Importing {_shown(path)} … {_chats(news[-1])} so far. Esc stops it.")
 
         try:
+            before = await asyncio.to_thread(self.store.last_import)
             result = await in_thread(
                 lambda put: self.store.import_(path, put, cancel, None, deleted),
                 show,
@@ -159,7 +160,9 @@ class ChatKeeping(ChatBase):
             self.notify(str(error), severity="error")
             return None
         except asyncio.CancelledError:
-            done = self.store.last_import()
+            done: Import | None = None
+            with suppress(OndeviceError):
+                done = self.store.last_import()
             if done and (before is None or done.id != before.id):
                 what = f"{_was(done.chats)} added before that. {_UNDO}"
             else:

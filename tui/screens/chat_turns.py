@@ -11,6 +11,7 @@ from ondevice.chats import Message
 from ondevice.errors import OndeviceError
 from tui.markdown.code import Code
 from tui.markdown.layout import Block
+from tui.messages import ReplyEnded
 from tui.screens.chat_base import ChatBase
 from tui.widgets.message import MessageView
 from tui.widgets.reply import Reply
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from tui.app import OndeviceApp
 
 _OF_MESSAGE = ("copy", "copy_code", "quote", "edit", "regenerate", "used", "go_on")
+_STOPPABLE = ("load", "import")  # groups of workers
 _ONE_WORD = 1.0  # seconds between two letters of it
 
 
@@ -40,9 +42,17 @@ class ChatTurns(ChatBase):
             return self.conversation.finding
         if action in _OF_MESSAGE and self.conversation.finding:  # what is typed is for the prompt
             return not isinstance(self.focused, MessageView)
+        if action == "stop":
+            loading = any(worker.group in _STOPPABLE for worker in self.workers)
+            here = self.conversation
+            return here.replying or here.finding or loading or not self.prompt.has_focus
         if action == "version":
             return len(parameters) > 1 or self._version(int(str(parameters[0]))) is not None
         return super().check_action(action, parameters)
+
+    @on(ReplyEnded)
+    def _show_keys(self) -> None:
+        self.refresh_bindings()
 
     def action_point(self, direction: int) -> None:
         """Point at the message before or after; past the last one is the prompt."""

@@ -31,6 +31,7 @@ from tui.widgets.status_bar import disk_rate
 from tui.widgets.trend import Trend
 
 _LOOK = 0.5  # seconds
+_LEAST_BESIDE = 100  # columns of the window
 _STEPS = 20  # of the dial, from the smallest budget to the largest
 _ABSENT = {
     "streamed": "a part is read from the disk for each token",
@@ -154,6 +155,10 @@ wide this stays open beside the chat: Esc goes back to the prompt, Ctrl+G here c
     # ------------------------------------------------------------------ looking
 
     def _look(self) -> None:
+        if self._beside and self.app.size.width < _LEAST_BESIDE:  # the window has become narrow
+            self.action_leave()
+            self.remove()
+            return
         sizing, loaded = self._engine.sizing, self._engine.loaded
         read = self._disk_speed()
         self._speed.add(self._rate())

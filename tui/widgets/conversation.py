@@ -10,9 +10,10 @@ from functools import partial
 from itertools import accumulate
 from typing import Any
 
+from textual import work
 from textual.app import ComposeResult
 from textual.timer import Timer
-from textual.worker import Worker, WorkerCancelled, WorkerFailed
+from textual.worker import Worker, WorkerError
 
 from ondevice import chats
 from ondevice.chats import Attachment
@@ -177,7 +178,7 @@ class Conversation(Transcript):
     async def ended(self) -> None:
         """Wait until no exchange is under way."""
         if self._exchange is not None:
-            with suppress(WorkerFailed, WorkerCancelled):
+            with suppress(WorkerError):
                 await self._exchange.wait()
 
     # ------------------------------------------------------------------ other places
@@ -199,7 +200,7 @@ class Conversation(Transcript):
             await self._show_branch(message_id)
         self.jump(message_id)
         if words.strip() and self.id_in_store is not None:
-            self.run_worker(partial(self._find, words, message_id), group="find", exclusive=True)
+            self._find(words, message_id)
 
     async def _show_branch(self, message_id: int) -> None:
         async with self._reading:
@@ -215,7 +216,7 @@ class Conversation(Transcript):
 
     def find_next(self, direction: int) -> None:
         """Go to the next place of the words, or to the one before."""
-        self.run_worker(partial(self._find_next, direction), group="find", exclusive=True)
+        self._find_next(direction)
 
     def end_find(self) -> None:
         """Mark nothing any more."""
@@ -225,6 +226,7 @@ class Conversation(Transcript):
             self.marks.take_off()
             self.marks = None
 
+    @work(group="find", exclusive=True)
     async def _find(self, words: str, message_id: int) -> None:
         assert self.id_in_store is not None
         found = await asyncio.to_thread(self.store.matches, words, self.id_in_store)
@@ -234,6 +236,7 @@ class Conversation(Transcript):
         self.screen.refresh_bindings()
         await self._go_to_hit(message_id, 0)
 
+    @work(group="find", exclusive=True)
     async def _find_next(self, direction: int) -> None:
         marks = self.marks
         here = self.in_focus
@@ -279,12 +282,13 @@ class Conversation(Transcript):
         changes = self.store.database.changes()
         if changes is not None and changes != self._changes:
             self._changes, self._changed_at = changes, time.monotonic()
-            self.run_worker(self.follow, group="follow", exclusive=True)
+            self.follow()
 
     def on_show(self) -> None:
         self._changed_at = time.monotonic()
         self._look_at_store()
 
+    @work(group="follow", exclusive=True)
     async def follow(self) -> None:
         """Show what has become of the conversation in the store."""
         await self._follow()
@@ -414,6 +418,7 @@ class Conversation(Transcript):
         self.release(view)
         if said.withheld:
             said = await sharing.sent_if_agreed(self, said)
+            self.progress.begin()  # as above
             await self._read_whole()
         if said.learnt:
             await self.note(f"Remembered: {' '.join(said.learnt)}")

@@ -29,7 +29,11 @@ class MessageView(PlacedOnce, Vertical, can_focus=True):
 ## A message
 
 Shift+Tab in the prompt leads here. The keys act on the message that is marked; anything else you
-type goes to the prompt. Where there is more than one version, left and right switch between them.
+type goes to the prompt. Where there is more than one version, left and right switch between them,
+and so does a click on the arrows.
+
+After a search the words you looked for are marked. `n` goes to the next place, `N` to the one
+before; Esc ends it, and Enter gives you the keys of the message. What you type goes to the prompt.
 """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("up", "screen.point(-1)", "Previous message", show=False, id="message.up"),

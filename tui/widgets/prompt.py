@@ -31,8 +31,8 @@ class Prompt(TextArea):
 
 Enter sends; Shift+Enter, Alt+Enter or Ctrl+J begins another line. Some terminals send Shift+Enter
 as Enter: use one of the others there. In the first line, Up brings back what you said before.
-Ctrl+_ undoes, and Ctrl+D in an empty prompt leaves. Type `/` for commands and `@` to attach a
-file. What is long and pasted is folded.
+Ctrl+_ undoes, and Ctrl+D in an empty prompt leaves. Type `/` for commands and `@` to attach a file.
+What is long and pasted is folded.
 """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "send", "Send", show=False, id="prompt.send"),

@@ -64,13 +64,15 @@ of breaking them; then Shift+Right and Shift+Left show the rest.
         self._thinking: Thinking | None = None
         self._text = ReplyText(message.content if message else "")
         self._ending = Static("…", classes="ending")
+        self._ended_as: FinishReason | None = None
         self._chunks = 0
         self._first_chunk_at = 0.0
 
     def compose(self) -> ComposeResult:
         yield from self.name_speaker((self.message and self.message.model) or "Reply")
         if self.message and self.message.thinking:
-            yield Thinking(self.message.thinking)
+            self._thinking = Thinking(self.message.thinking)
+            yield self._thinking
         yield self._text
         yield self._ending
         yield self._about
@@ -85,6 +87,16 @@ of breaking them; then Shift+Right and Shift+Left show the rest.
     @property
     def texts(self) -> Sequence[Widget]:
         return [self._text]
+
+    def shows(self, message: Message) -> bool:
+        """Also one that it has written itself, which it then need not be made anew for."""
+        thought = self._thinking.source if self._thinking else ""
+        return super().shows(message) or (
+            self._text.source == printable(message.content)
+            and thought == printable(message.thinking).strip()
+            and self._ended_as == message.finish_reason
+            and not message.attachments
+        )
 
     async def go_on(self) -> None:
         """More is to come."""
@@ -125,16 +137,15 @@ of breaking them; then Shift+Right and Shift+Left show the rest.
 
     def end(self, reason: FinishReason | None) -> None:
         """Say how it ended; None: it was interrupted."""
+        self._ended_as = reason
         self._ending.update(_ENDINGS.get(reason, ""))
         self._ending.display = reason in _ENDINGS
 
     def message_changed(self) -> None:
         self._tell_about()
 
-    def on_focus(self) -> None:
-        self._tell_about()
-
-    def on_blur(self) -> None:
+    def watch_has_focus(self, value: bool) -> None:
+        super().watch_has_focus(value)
         self._tell_about()
 
     def _tell_about(self) -> None:

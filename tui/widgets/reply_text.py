@@ -52,6 +52,7 @@ class ReplyText(PlacedOnce, Widget):
         self._document: Document | None = None
         self._strips: dict[int, Strip] = {}
         self._rich: dict[tuple[str, ...], Style] = {}
+        self._grows = False
         self._reserved = 0
         """Lines that are kept for it while it grows, or the screen would move with each of them."""
         self._reading = asyncio.Lock()
@@ -83,6 +84,7 @@ class ReplyText(PlacedOnce, Widget):
         if self._document is None:
             self._unread += printable(text)
             return
+        self._grows = True
         before = self._document.height
         self._document.append(printable(text))
         self._show(max(0, before - 3))
@@ -97,13 +99,14 @@ class ReplyText(PlacedOnce, Widget):
 
     async def finish(self) -> None:
         """No more will come: what was cut in two on its way, such as a formula, mends."""
+        self._grows = False
         if self._document is None:
             return
         async with self._reading:
             settled = self._document.close()
         if not settled:
             await self._read(whole=True)
-        self._reserved = 0
+        self._grows, self._reserved = False, 0
         self._strips.clear()
         self.refresh(layout=True)
 
@@ -132,7 +135,7 @@ class ReplyText(PlacedOnce, Widget):
         if 0 < self._document.height <= self.size.height:
             self.refresh(Region(0, first, self.size.width, max(1, self.size.height - first)))
         else:
-            self._reserved = self._document.height + _SPARE
+            self._reserved = self._document.height + _SPARE if self._grows else 0
             self.refresh(layout=True)
 
     def _drop_strips(self, first: int, last: int | None = None) -> None:

@@ -6,6 +6,7 @@ import time
 
 from textual.widgets import Collapsible
 
+from ondevice.terminal import printable
 from tui.widgets.reply_text import ReplyText
 
 
@@ -17,6 +18,11 @@ class Thinking(Collapsible):
         self._body = ReplyText()
         self._since: float | None = None if text else time.monotonic()
         super().__init__(self._body, title="Thought" if text else "Thinking …")
+
+    @property
+    def source(self) -> str:
+        """The whole of it."""
+        return f"{self._body.source}{printable(self._undrawn)}".strip()
 
     async def write(self, text: str) -> None:
         """Append what has come."""

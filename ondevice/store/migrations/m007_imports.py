@@ -19,7 +19,8 @@ _STATEMENTS = (
         key BLOB PRIMARY KEY,       -- SHA-256 of conversation.origin
         digest BLOB,                -- of what the file had of it last; NULL: look at all of it
         conversation_id INTEGER REFERENCES conversation(id) ON DELETE SET NULL,
-        run_id INTEGER REFERENCES import_run(id) ON DELETE SET NULL     -- that added it
+        run_id INTEGER REFERENCES import_run(id) ON DELETE SET NULL,    -- that added it
+        again INTEGER NOT NULL DEFAULT 0    -- it was deleted here before that
     ) WITHOUT ROWID
     """,
     "CREATE INDEX imported_conversation ON imported(conversation_id)",
