@@ -302,7 +302,7 @@ async def test_what_another_window_has_deleted_gives_its_words_back(
         chats.delete(chats.headings()[0].id)
         await user.says("More words")
         await user.until(lambda: user.prompt.text == "More words", "given back")
-        await user.sees("in a new one")
+        await user.sees("deleted")
         await user.pilot.press("enter")
         await user.is_idle()
     assert [heading.title for heading in chats.headings()] == ["More words"]
