@@ -6,8 +6,6 @@
 - ``stream_cost_pct``: tokens a second that showing a reply costs the engine, compared with the same
   reply saved but not shown; ``stream_app_cpu_pct``: of a core, what the app takes meanwhile.
 - ``open_10k_ms``: a conversation of 10,000 messages, from the store to the screen.
-- ``jumps_right``: of 50 jumps to messages at random in that conversation, how many lead there;
-  ``jump_p95_ms``: until the message is on the screen.
 - ``frame_max_ms``: the longest time for which the app is deaf while that conversation is scrolled;
   ``frame_max_cpu_ms``: the same in processor time, which other programs do not blur.
 """
@@ -29,7 +27,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import frame
@@ -204,32 +201,11 @@ async def long_conversation(pages: int) -> dict[str, float]:
             ticks.cancel()
             longest, longest_cpu = await ticks
             assert len(screen.conversation.views) < 100
-            right, took = await jumps(screen, conversation, 10 if pages < 100 else 50)
     return {
         "open_10k_ms": opened * 1e3,
-        "jumps_right": right,
-        "jump_p95_ms": sorted(took)[int(len(took) * 0.95)] * 1e3,
         "frame_max_ms": longest * 1e3,
         "frame_max_cpu_ms": longest_cpu * 1e3,
     }
-
-
-async def jumps(screen: ChatScreen, conversation: int, count: int) -> tuple[int, list[float]]:
-    """Go to messages at random: how many were then at the top of the view, and the seconds."""
-    random = Random("jumps")
-    right, took = 0, []
-    for _ in range(count):
-        message = random.randint(1, 9_900)  # the last ones cannot stand at the top
-        started = time.perf_counter()
-        await screen.go_to(conversation, message)
-        await screen.conversation.equal()
-        await drawn(screen)
-        took.append(time.perf_counter() - started)
-        await until(lambda: screen.conversation.at_rest)
-        top = screen.conversation.content_region.y
-        views = [view for view in screen.conversation.views if view.region.bottom > top]
-        right += bool(views) and views[0].id_in_store == message
-    return right, took
 
 
 # ------------------------------------------------------------------ at the terminal
