@@ -60,9 +60,9 @@ async def test_blocks_of_code_are_copied_one_by_one_and_as_they_came(open_app: O
         await user.says("Hi")
         await user.is_idle()
         app = user.pilot.app
-        await user.pilot.press("ctrl+up", "b")
+        await user.pilot.press("f7")
         assert app.clipboard == "plain\n"
-        await user.pilot.press("b")
+        await user.pilot.press("ctrl+up", "b")
         assert app.clipboard == f"if True:\n\t{LONG}\n"
         await user.sees("Block 1 of 2 (python, 2 lines)")
         app.clear_notifications()  # they are above it

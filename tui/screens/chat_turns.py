@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from textual import on
+from textual.binding import Binding, BindingType
 
 from ondevice.chats import Message
 from ondevice.errors import OndeviceError
@@ -27,6 +28,10 @@ _ONE_WORD = 1.0  # seconds between two letters of it
 
 class ChatTurns(ChatBase):
     """The message meant is the one that is pointed at, or else the last one."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("f7", "copy_code", "Copy code", show=False, id="chat.copy_code", priority=True),
+    ]
 
     def __init__(self, *args: Any, **more: Any) -> None:
         super().__init__(*args, **more)
@@ -215,4 +220,3 @@ class ChatTurns(ChatBase):
             return view.message
         messages = reversed(self.conversation.messages)
         return next((m for m in messages if role in ("", m.role)), None)
-
