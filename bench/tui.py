@@ -1,11 +1,18 @@
-"""How fast the terminal app is: to start, to type in while a reply streams, to open and scroll.
+"""How fast and how steady the terminal app is.
 
-- ``start_s``: from starting the process to a letter that was typed, on the screen. Linux and macOS.
+- ``start_s``: from starting the process to a letter that was typed, on the screen.
+- ``idle_pct``: of a core, what app and engine take together while nothing happens. Linux.
+- ``left_processes``: of the tries in ``runs``, at whose random moments the terminal is closed.
+- ``clean_runs``: of those in ``runs``, with 300 random keys, clicks and sizes each, that broke and
+  lost nothing (``tests/random_user.py``).
 - ``typing_p95_ms``: from a key press to its letter on the screen while a reply streams as fast as
   the default model writes; the app's own work, without the terminal's.
+- ``typing_code_p95_ms``: the same while a block of code of 72 KB is written.
 - ``stream_cost_pct``: tokens a second that showing a reply costs the engine, compared with the same
   reply saved but not shown; ``stream_app_cpu_pct``: of a core, what the app takes meanwhile.
 - ``open_10k_ms``: a conversation of 10,000 messages, from the store to the screen.
+- ``jumps_right``: of the jumps in ``runs`` to random messages of it, those after which the message
+  is in view; ``jump_p95_ms``: how long they take. ``delete_10k_ms``: to delete it for good.
 - ``frame_max_ms``: the longest time for which the app is deaf while that conversation is scrolled;
   ``frame_max_cpu_ms``: the same in processor time, which other programs do not blur.
 """
@@ -13,33 +20,31 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import gc
 import os
-import pty
-import select
-import struct
-import subprocess
+import random
 import sys
 import tempfile
-import termios
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import frame
+import tui_process
 
 sys.path.remove(str(Path(__file__).parent))  # or this file would stand for the package tui
+sys.path.append(str(Path(__file__).parent.parent / "tests"))
 
+import random_user
 from textual import events
 
 from ondevice import models
 from ondevice.chats import Chats, reply
 from ondevice.config import FIRST, Settings
 from ondevice.engine import Engine
-from ondevice.engine._fake import FakeEngine
+from ondevice.engine._fake import FakeEngine, Pause
 from ondevice.engine.messages import Finished, Load, Sampling, Statistics
 from ondevice.store import Database
 from tui.app import OndeviceApp
@@ -47,7 +52,7 @@ from tui.screens.chat import ChatScreen
 
 QUESTION = "Tell me a long story about the sea."
 GREEDY = Sampling(temperature=0)
-SIZE = (100, 40)  # columns and rows
+SIZE = tui_process.SIZE
 MARKDOWN = """\
 A paragraph with **bold** words, `code` and a [link](https://example.com), long enough for two lines
 of a usual terminal.
@@ -68,47 +73,35 @@ def measure(quick: bool) -> tuple[frame.Figures, frame.Runs]:
     runs: frame.Runs = []
     for number in range(1, rounds + 1):
         frame.say(f"round {number} of {rounds}")
-        run: dict[str, Any] = {"start_s": start_s()}
+        run: dict[str, Any] = {"start_s": tui_process.start_s(model())}
+        run["idle_pct"] = tui_process.idle_pct(model(), 10 if quick else 30)
         run |= streaming(300 if quick else 5000)
+        run |= asyncio.run(writing_code(15 if quick else 60))
         gc.collect()  # the apps before are garbage that a user's does not have
-        run |= asyncio.run(long_conversation(40 if quick else 200))
+        run |= asyncio.run(long_conversation(40 if quick else 200, 10 if quick else 50))
         runs.append(run)
-    return {name: frame.median(run[name] for run in runs) for name in runs[0]}, runs
+    figures = {name: frame.median(run[name] for run in runs) for name in runs[0]}
+    tries, plays = (10, 3) if quick else (200, 50)
+    frame.say(f"{plays} random runs")
+    figures["clean_runs"] = asyncio.run(clean_runs(plays))
+    frame.say(f"{tries} terminals closed")
+    figures["left_processes"] = tui_process.left_processes(model(), tries)
+    runs.append({"plays": plays, "tries": tries})
+    return figures, runs
 
 
-def start_s() -> float:
-    """Until a letter is on the screen that was typed as soon as the prompt was."""
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", SIZE[1], SIZE[0], 0, 0))
-    started = time.perf_counter()
-    with tempfile.TemporaryDirectory() as home:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "ondevice", "chat", "--model", str(model())],
-            stdin=theirs,
-            stdout=theirs,
-            stderr=theirs,
-            env={**os.environ, "ONDEVICE_HOME": home, "TERM": "xterm-256color"},
-        )
-        os.close(theirs)
-        wait_for(ours, b"sk anything")  # the cursor is on the first letter
-        os.write(ours, b"Z")
-        wait_for(ours, b"Z")
-        took = time.perf_counter() - started
-        process.terminate()
-        while process.poll() is None:  # it says goodbye to a terminal that listens
-            if select.select([ours], [], [], 0.1)[0]:
-                with suppress(OSError):
-                    os.read(ours, 65536)
-    os.close(ours)
-    return took
-
-
-def wait_for(terminal: int, text: bytes) -> None:
-    seen = b""
-    while text not in seen:
-        if not select.select([terminal], [], [], 60)[0]:
-            raise TimeoutError(f"{text!r} did not come.")
-        seen += os.read(terminal, 65536)
+async def clean_runs(count: int) -> int:
+    clean = 0
+    for number in range(count):
+        source = random.Random(f"{os.environ.get('ONDEVICE_SEED') or 1} {number}")
+        todo, seed = random_user.deeds(source, 300), str(source.random())
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                await random_user.play(todo, Path(folder), seed)
+                clean += 1
+            except Exception as error:
+                frame.say(f"run {number}: {error!r}")
+    return clean
 
 
 def streaming(tokens: int) -> dict[str, float]:
@@ -152,7 +145,7 @@ async def showing(tokens: int) -> tuple[dict[str, float], Statistics]:
             shown = screen.conversation.statistics
     assert shown
     return {
-        "typing_p95_ms": sorted(typed)[int(len(typed) * 0.95)] * 1e3,
+        "typing_p95_ms": p95(typed) * 1e3,
         "stream_app_cpu_pct": 100 * used / (shown.generated_ms / 1e3),
     }, shown
 
@@ -167,8 +160,27 @@ def received(tokens: int) -> Statistics:
     return next(event.statistics for event in events if isinstance(event, Finished))
 
 
-async def long_conversation(pages: int) -> dict[str, float]:
-    """Open a conversation of 10,000 messages and page up through it."""
+async def writing_code(letters: int) -> dict[str, float]:
+    """Somebody types while a block of code comes: its first 72 KB soon, and then line by line."""
+    line = "    total += weights[row] * inputs[column]  # each of them once\n"
+    soon = ["```python\n", *(line * 16 for _ in range(72_000 // len(line * 16)))]
+    later = [step for _ in range(9999) for step in (line, Pause(0.02))]
+    engine = FakeEngine([step for piece in soon for step in (piece, Pause(0.05))] + later)
+    with store() as chats:
+        app = OndeviceApp(engine, chats, Settings(model=str(model())))
+        async with app.run_test(size=SIZE) as pilot:
+            await pilot.pause()
+            screen = chat(app)
+            ask(screen, QUESTION)
+            await until(lambda: bool(screen.status.estimate))
+            typed = [await type_letter(screen) for _ in range(letters)]
+            screen.conversation.stop()
+            await until(lambda: not screen.conversation.replying)
+    return {"typing_code_p95_ms": p95(typed) * 1e3}
+
+
+async def long_conversation(pages: int, jumps: int) -> dict[str, float]:
+    """Open a conversation of 10,000 messages, page up through it, jump about, and delete it."""
     with store() as chats:
         conversation = chats.create()
         texts = [f"{n}. {MARKDOWN if n % 2 else 'Why?'}" for n in range(10_000)]
@@ -201,11 +213,39 @@ async def long_conversation(pages: int) -> dict[str, float]:
             ticks.cancel()
             longest, longest_cpu = await ticks
             assert len(screen.conversation.views) < 100
+            source = random.Random(1)
+            jumped = [
+                await jump(screen, conversation, source.randrange(1, 10_001)) for _ in range(jumps)
+            ]
+        started = time.perf_counter()
+        chats.delete(conversation)
+        deleted = time.perf_counter() - started
     return {
+        "jumps_right": sum(right for right, _ in jumped) * 50 / jumps,
+        "jump_p95_ms": p95([took for _, took in jumped]) * 1e3,
+        "delete_10k_ms": deleted * 1e3,
         "open_10k_ms": opened * 1e3,
         "frame_max_ms": longest * 1e3,
         "frame_max_cpu_ms": longest_cpu * 1e3,
     }
+
+
+async def jump(screen: ChatScreen, conversation: int, message: int) -> tuple[bool, float]:
+    """Whether the message comes into view and stays there, and the seconds that it takes."""
+
+    def in_view() -> bool:
+        shown = screen.conversation
+        view = next((v for v in shown.views if v.message and v.message.id == message), None)
+        return view is not None and view.region.overlaps(shown.region)
+
+    started = time.perf_counter()
+    await screen.go_to(conversation, message)
+    while not in_view() and time.perf_counter() - started < 5:
+        await asyncio.sleep(0.005)
+    await drawn(screen)
+    took = time.perf_counter() - started
+    await asyncio.sleep(0.3)
+    return in_view(), took
 
 
 # ------------------------------------------------------------------ at the terminal
@@ -244,6 +284,10 @@ async def type_letter(screen: ChatScreen) -> float:
     took = time.perf_counter() - started
     await asyncio.sleep(0.1)
     return took
+
+
+def p95(values: list[float]) -> float:
+    return sorted(values)[int(len(values) * 0.95)]
 
 
 async def drawn(screen: ChatScreen) -> None:

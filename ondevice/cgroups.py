@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 
@@ -12,10 +13,23 @@ def folders(controller: str, root: Path = Path("/")) -> Iterator[tuple[int, Path
     ``root`` is the folder that holds ``proc`` and ``sys``.
     """
     try:
-        memberships = (root / "proc/self/cgroup").read_text().splitlines()
-        mounts = (root / "proc/self/mountinfo").read_text().splitlines()
+        memberships = (root / "proc/self/cgroup").read_text()
+        mounts = (root / "proc/self/mountinfo").read_text()
     except OSError:  # not Linux
         return
+    yield from _found(controller, memberships, mounts, root)
+
+
+@lru_cache(maxsize=8)  # they hardly ever change, and are asked for many times a second
+def _found(
+    controller: str, memberships: str, mounts: str, root: Path
+) -> tuple[tuple[int, Path], ...]:
+    return tuple(_find(controller, memberships.splitlines(), mounts.splitlines(), root))
+
+
+def _find(
+    controller: str, memberships: list[str], mounts: list[str], root: Path
+) -> Iterator[tuple[int, Path]]:
     for line in memberships:
         _, controllers, group = line.split(":", 2)
         if controllers == "":

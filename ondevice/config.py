@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import math
 import os
+import re
 import tomllib
-from collections.abc import Iterable, MutableMapping
+from collections.abc import Iterable, Iterator, MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from ondevice.ram.available import parse_size
 AUTO = "auto"  # as the name of a model: the one that suits this machine best
 FIRST = "smollm2-135m"  # what is fetched where there is no model yet: the smallest
 _TABLES = ("sampling", "app")
-_NO_VARIABLES = ("sampling", "app", "personas")  # they are tables
+_NO_VARIABLES = ("sampling", "app", "personas", "send_memories")  # they are tables
 _NO_SETTINGS = {
     "ONDEVICE_HOME",
     "ONDEVICE_PASSPHRASE",
@@ -30,7 +32,9 @@ _NO_SETTINGS = {
     "ONDEVICE_SEED",
     "ONDEVICE_SEED_MINUTES",
 }
-_FREE = ("app.keys.", "personas.")  # tables in which names may have points
+_FREE = ("app.keys.", "personas.", "send_memories.")  # tables in which names may have points
+_UNKNOWN = re.compile(r"There is no ([^ ]*)\.( Did you mean .*)?$", re.DOTALL)
+_MOST_PROBLEMS = 20  # lines; more of them are no file of settings
 
 
 def to_fetch(model: str) -> str:
@@ -64,6 +68,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ram: str | None = None  # a limit such as "1.5G"; None: what is available
     draft: str | None = None  # a smaller model, for a streamed one; "none"; None: it is chosen
     memory: bool = True  # whether new chats are remembered and helped by what is remembered
+    #: Server, such as "host:8080" → whether memories may be sent there; one not named: it is asked.
+    send_memories: dict[str, bool] = {}
     sampling: Sampling = Sampling()
     personas: dict[str, str] = {}  # name → system prompt
     app: App = App()
@@ -140,21 +146,116 @@ def load(path: Path | None = None) -> Settings:
 
     Raises :class:`ConfigError` naming the file or variable and the key that is wrong.
     """
+    settings, problems = salvage(path)
+    if problems:
+        raise ConfigError(" ".join(problems))
+    return settings
+
+
+def salvage(path: Path | None = None) -> tuple[Settings, list[str]]:
+    """As :func:`load`, but what is wrong has its default, and a sentence says so."""
     path = path or paths.config_file()
     try:
-        values: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-        _convert(values, str(path))
+        text = path.read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError):
-        values = {}
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{path}: {error}. Mend the file or move it away.") from error
+        text = ""
+    except (OSError, UnicodeDecodeError) as error:
+        return _with_environment({}, [f"{path}: {error}. Fix the file or move it away."])
+    values, problems = _tables(text, path)
+    wrong = [
+        f"{path}: {f'line {line}: ' if (line := _line(text, key)) else ''}{what}"
+        for key, what in _drop_wrong(values)
+    ]
+    return _with_environment(values, problems + wrong)
+
+
+def _with_environment(values: dict[str, Any], problems: list[str]) -> tuple[Settings, list[str]]:
+    """Settings of right ``values`` and the environment, and the ``problems`` with those of that."""
     for variable, (table, name) in _variables().items():
         value = os.environ.get(variable, "")
         # Empty is not set; but an empty system prompt is none.
         if value or (name == "system" and variable in os.environ):
-            (values.setdefault(table, {}) if table else values)[name] = value
-            _convert(values, variable)
-    return _convert(values, str(path))
+            tried = (
+                {**values, table: {**values.get(table, {}), name: value}}
+                if table
+                else {**values, name: value}
+            )
+            try:
+                _convert(tried)
+            except ConfigError as error:
+                problems.append(f"{variable}: {error}")
+            else:
+                values = tried
+    return _convert(values), problems
+
+
+def _tables(text: str, path: Path) -> tuple[dict[str, Any], list[str]]:
+    """What is in a file of TOML, without the lines that are none, and a sentence for each."""
+    lines = text.split("\n")
+    problems: list[str] = []
+    while True:
+        try:
+            return tomllib.loads("\n".join(lines)), problems
+        except tomllib.TOMLDecodeError as error:
+            found = re.search(r" \(at (?:line (\d+), column \d+|end of document)\)$", str(error))
+            number = int(found[1]) if found and found[1] else len(lines)
+            what = str(error)[: found.start()] if found else str(error)
+            if not lines[number - 1].strip() or len(problems) == _MOST_PROBLEMS:
+                return {}, [*problems, f"{path}: {error}. Fix the file or move it away."]
+            problems.append(f"{path}: line {number}: This is not TOML: {what}.")
+            lines[number - 1] = ""
+
+
+def _drop_wrong(values: dict[str, Any]) -> list[tuple[str, str]]:
+    """Take out of ``values`` what cannot be; its keys, and what is wrong with each."""
+    wrong: list[tuple[str, str]] = []
+    for *tables, name in sorted(_keys(values), key=lambda key: key == ["persona"]):
+        key = ".".join([*tables, name])
+        table = values
+        for one in tables:
+            table = table[one]
+        alone: dict[str, Any] = {name: table[name]}
+        for one in reversed(tables):
+            alone = {one: alone}
+        if key == "persona":
+            alone["personas"] = values.get("personas", {})
+        try:
+            _convert(alone)
+        except ConfigError as error:
+            del table[name]
+            wrong.append((key, str(error).replace("[...]", f".{name}")))
+    return wrong
+
+
+def _keys(values: dict[str, Any]) -> Iterator[list[str]]:
+    """Each key of a file: the tables it is in, then its name."""
+    for name, value in values.items():
+        if isinstance(value, dict) and name in _NO_VARIABLES:
+            for key, inner in value.items():
+                if name == "app" and key == "keys" and isinstance(inner, dict):
+                    yield from ([name, key, one] for one in inner)
+                else:
+                    yield [name, key]
+        else:
+            yield [name]
+
+
+def _line(text: str, key: str) -> int | None:
+    """The number of the line of ``text`` that sets ``key``, where it is to be seen."""
+    table = ""
+    for number, line in enumerate(text.split("\n"), 1):
+        name, _, value = line.partition("=")
+        if header := re.fullmatch(r"\s*\[([^\[\]]+)\]\s*(?:#.*)?", line):
+            table = _bare(header[1])
+            if table == key:
+                return number
+        elif value and key in (_bare(f"{table}.{name}"), _bare(name) if not table else ""):
+            return number
+    return None
+
+
+def _bare(key: str) -> str:
+    return re.sub(r"[\s\"']", "", key)
 
 
 def misspelt() -> dict[str, str]:
@@ -188,7 +289,10 @@ def change(settings: Settings, key: str, text: str, path: Path | None = None) ->
     path = path or paths.config_file()
     values = msgspec.to_builtins(settings)
     _put(values, key, text or None)
-    changed = _convert(values, key)
+    try:
+        changed = _convert(values)
+    except ConfigError as error:  # it was typed: quotes around figures would puzzle
+        raise ConfigError(str(error).replace(f', not "{text}"', f", not {text}")) from error
     try:
         try:
             document = tomlkit.parse(path.read_text(encoding="utf-8"))
@@ -198,14 +302,13 @@ def change(settings: Settings, key: str, text: str, path: Path | None = None) ->
         if value:
             for name in _names(key):
                 value = value[name]
-        _put(document, key, value)
-        _convert(document.unwrap(), str(path))
+        _put(document, key, value)  # whatever else in it may be wrong
         paths.ensure_private(path.parent)
         fresh = path.with_name(f"{path.name}.new")
         fresh.write_text(tomlkit.dumps(document), encoding="utf-8")
         fresh.replace(path)
     except (OSError, UnicodeDecodeError, TOMLKitError) as error:
-        raise ConfigError(f"{path}: {error}. Mend the file or move it away.") from error
+        raise ConfigError(f"{path}: {error}. Fix the file or move it away.") from error
     return changed
 
 
@@ -224,7 +327,7 @@ def _put(values: MutableMapping[str, Any], key: str, value: Any) -> None:
     for table in tables:
         values = values.setdefault(table, {})
         if not isinstance(values, MutableMapping):
-            raise ConfigError(f"There is no setting {key}.")
+            raise ConfigError(f"There is no setting {key}: {table} is not a table of settings.")
     if value is None:
         values.pop(name, None)
     else:
@@ -237,11 +340,21 @@ def _names(key: str) -> list[str]:
     return key.split(".", free.count(".") if free else -1)
 
 
-def _convert(values: dict[str, Any], source: str) -> Settings:
+def _convert(values: dict[str, Any]) -> Settings:
     try:
-        return msgspec.convert(values, Settings, strict=False)
+        settings = msgspec.convert(values, Settings, strict=False)
     except msgspec.ValidationError as error:
         what = explain(error, Settings, values)
-        raise ConfigError(what if what.startswith(source) else f"{source}: {what}") from error
+        if unknown := _UNKNOWN.match(what):
+            what = f"There is no setting {unknown[1]}.{unknown[2] or ''}"
+            if not unknown[2]:
+                table = unknown[1].rpartition(".")[0]
+                names = [name for name in flat(Settings()) if name.rpartition(".")[0] == table]
+                what = f"{what} There are: {', '.join(names)}."
+        raise ConfigError(what) from error
     except UsageError as error:
-        raise ConfigError(f"{source}: {error}") from error
+        raise ConfigError(str(error)) from error
+    for key, value in flat(settings).items():
+        if isinstance(value, float) and not math.isfinite(value):  # it is in each range
+            raise ConfigError(f"{key} must be a number, not {value}.")
+    return settings

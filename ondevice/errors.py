@@ -83,7 +83,9 @@ class MemoryShortError(OndeviceError):
 
 
 class ContextError(OndeviceError):
-    pass
+    def __init__(self, message: str, tokens: int = 0) -> None:
+        super().__init__(message)
+        self.tokens = tokens  # of the prompt, as far as they were counted; 0: not known
 
 
 class EngineError(OndeviceError):

@@ -227,3 +227,9 @@ def folder_with_a_pipe(path: Path) -> None:
 
 
 NO_FILES = (fifo, nothing, zeros, two_gigabytes, empty_folder, folder_with_a_pipe)
+
+#: What may stand in place of any value.
+VALUES: tuple[Any, ...] = (
+    None, True, 0, -1e12, 1e20, 1e999, "", "x", "2025-01-02T03:04:05", "\ud800", [], [None], ["x"],
+    [{}], {}, {"x": []}, [[[]]], 10**30, float("nan"), "critic", [{"name": 1, "file_name": []}],
+)  # fmt: skip

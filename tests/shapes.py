@@ -211,11 +211,15 @@ def _drafting(number: int) -> Tensors:
 
 def _sharing(_number: int) -> Tensors:
     """A block that has keys and values, used or not."""
-    return _attention(8, 2) | _feed_forward(1536) | {
-        "post_attention_norm.weight": (_EMBD,),
-        "post_ffw_norm.weight": (_EMBD,),
-        "layer_output_scale.weight": (1,),
-    }
+    return (
+        _attention(8, 2)
+        | _feed_forward(1536)
+        | {
+            "post_attention_norm.weight": (_EMBD,),
+            "post_ffw_norm.weight": (_EMBD,),
+            "layer_output_scale.weight": (1,),
+        }
+    )
 
 
 def _heads(heads: int, kv_heads: int | list[int]) -> dict[str, object]:

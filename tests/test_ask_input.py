@@ -216,3 +216,14 @@ def test_flags_that_would_do_nothing_are_refused(
 ) -> None:
     assert run(arguments) == 2
     assert "Traceback" not in capfd.readouterr().err
+
+
+def test_text_that_is_too_long_is_refused_with_what_to_do_or_shortened(tiny: list[str]) -> None:
+    text = b"The sea is wide.\n" * 5000
+    refused = ask(*tiny, "How wide?", input=text)
+    assert refused.returncode == 1
+    assert b"--fit" in refused.stderr
+    assert b"--ctx" in refused.stderr
+    done = ask(*tiny, "--fit", "How wide?", input=text)
+    assert done.stdout.strip() == b"yes"
+    assert b"too long for the model, so only what matters" in done.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,9 +13,15 @@ from pathlib import Path
 import pytest
 
 from ondevice.chats import Attachment, Chats, reply
-from ondevice.engine._fake import FakeEngine
-from ondevice.engine.messages import Chunk, Event, Finished, Load, Sampling, Turn
-from ondevice.errors import EngineDied, StoreError, StoreUnwritable
+from ondevice.engine._fake import FakeEngine, Gate, Step
+from ondevice.engine.messages import Chunk, Event, Finished, Generate, Load, Sampling, Turn
+from ondevice.errors import (
+    ContextError,
+    EngineDied,
+    OndeviceError,
+    StoreError,
+    StoreUnwritable,
+)
 from ondevice.store import Database
 from ondevice.store._sqlite import connect
 from ondevice.store.migrations import m001_conversations, m002_memory
@@ -37,7 +44,14 @@ def ask(chats: Chats, engine: FakeEngine, chat: int, text: str) -> list[Event]:
     return list(reply(chats, engine, chat, Sampling()))
 
 
-def engine_that_says(*script: str | Chunk | Exception) -> FakeEngine:
+def turns_of(engine: FakeEngine) -> list[Turn]:
+    """What the model was shown last."""
+    request = engine.requests[-1]
+    assert isinstance(request, Generate)
+    return list(request.turns)
+
+
+def engine_that_says(*script: Step) -> FakeEngine:
     engine = FakeEngine(script)
     engine.load(Load(path="fake.gguf"))
     return engine
@@ -128,13 +142,59 @@ def test_a_reply_goes_on_while_another_program_keeps_the_store_to_itself(
     other.close()
 
 
-def test_a_question_that_met_no_reply_joins_the_next_one(chats: Chats) -> None:
+@pytest.mark.parametrize(
+    "script",
+    [[EngineDied("x")], [ContextError("x")], [Chunk(text="Hm", part="thinking"), EngineDied("x")]],
+)
+def test_a_question_that_met_an_error_is_not_in_the_prompts_that_follow(
+    chats: Chats, script: list[Step]
+) -> None:
+    chat = chats.create()
+    with pytest.raises(OndeviceError):
+        ask(chats, engine_that_says(*script), chat, "Hello?")
+    assert chats.load(chat).messages[0].unanswered
+    engine = FakeEngine(["Yes."])
+    engine.load(Load(path="fake.gguf"))
+    ask(chats, engine, chat, "Anyone?")
+    assert turns_of(engine) == [Turn("user", "Anyone?")]
+    ask(chats, engine, chat, "Good.")
+    assert turns_of(engine)[0] == Turn("user", "Anyone?")
+
+
+def test_a_question_that_met_an_error_may_be_asked_again(chats: Chats) -> None:
     chat = chats.create()
     with pytest.raises(EngineDied):
         ask(chats, engine_that_says(EngineDied("x")), chat, "Hello?")
     engine = engine_that_says("Yes.")
-    ask(chats, engine, chat, "Anyone?")
-    assert engine.requests[-1].turns == (Turn("user", "Hello?\n\nAnyone?"),)  # type: ignore[union-attr]
+    for _ in reply(chats, engine, chat, Sampling()):
+        pass
+    assert turns_of(engine) == [Turn("user", "Hello?")]
+    assert not chats.load(chat).messages[0].unanswered
+    ask(chats, engine, chat, "Good.")
+    assert turns_of(engine)[0] == Turn("user", "Hello?")
+
+
+def test_another_reply_that_meets_an_error_takes_nothing_away(chats: Chats) -> None:
+    chat = chats.create()
+    ask(chats, engine_that_says("Yes."), chat, "Hello?")
+    first = chats.load(chat).messages[0].id
+    with pytest.raises(EngineDied):
+        for _ in reply(chats, engine_that_says(EngineDied("x")), chat, Sampling(), after=first):
+            pass
+    assert not chats.load(chat).messages[0].unanswered
+
+
+def test_what_was_stopped_before_a_word_came_goes_on_in_the_next_message(chats: Chats) -> None:
+    chat = chats.create()
+    engine = FakeEngine([Gate()], ["Yes."])
+    engine.load(Load(path="fake.gguf"))
+    chats.say(chat, "Write a poem")
+    events = reply(chats, engine, chat, Sampling())
+    threading.Timer(0.05, engine.cancel).start()
+    for _ in events:
+        pass
+    ask(chats, engine, chat, "about the sea")
+    assert turns_of(engine) == [Turn("user", "Write a poem"), Turn("user", "about the sea")]
 
 
 APP = """

@@ -294,4 +294,6 @@ def test_damaged_exports_never_do_harm(
             continue
         for id_ in ids:
             chats.load(id_)
+        again = chats.import_(path)
+        assert not (again.new or again.grown)
         assert all(heading.updated_at.astimezone() for heading in chats.headings())

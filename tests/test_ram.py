@@ -14,6 +14,7 @@ import pytest
 
 from ondevice.errors import UsageError
 from ondevice.ram import available, process
+from ondevice.ram.glance import Glance
 
 MB = 1_000_000
 
@@ -118,6 +119,41 @@ def test_a_limit_above_what_a_container_sees_counts(tmp_path: Path) -> None:
         {"sys/fs/cgroup/memory": v1(2**63 - 4096, 100 * MB, above=300 * MB)},
     )
     assert available.look(root=root).available == 200 * MB
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_glance_sees_what_changes_what_is_available(tmp_path: Path, version: int) -> None:
+    def write(limit: int, used: int, cache: int, machine: int = 900 * MB) -> None:
+        group = v2(str(limit), used, cache) if version == 2 else v1(limit, used, cache)
+        kind = "cgroup2 cgroup2 rw" if version == 2 else "cgroup cgroup rw,memory"
+        tree(
+            tmp_path,
+            "0::/app" if version == 2 else "4:memory:/app",
+            f"30 23 0:26 / /sys/fs/cgroup rw - {kind}",
+            {"sys/fs/cgroup/app": group, "proc": {"meminfo": f"MemAvailable: {machine >> 10} kB"}},
+        )
+
+    write(500 * MB, 300 * MB, 200 * MB)
+    glance = Glance(tmp_path)
+    for change in (
+        (500 * MB, 310 * MB, 200 * MB),  # something is taken
+        (500 * MB, 300 * MB, 190 * MB),  # in place of file cache
+        (490 * MB, 300 * MB, 200 * MB),
+        (2**63 if version == 1 else 2**62, 300 * MB, 200 * MB),
+        (500 * MB, 300 * MB, 200 * MB, 890 * MB),  # by others on the machine
+    ):
+        write(500 * MB, 300 * MB, 200 * MB)
+        glance.remember()
+        assert not glance.has_changed(1)
+        write(*change)
+        assert glance.has_changed(5 * MB)
+    glance.close()
+
+
+def test_a_glance_needs_no_files(tmp_path: Path) -> None:
+    glance = Glance(tmp_path)
+    assert not glance.has_changed(2**62)
+    glance.close()
 
 
 @pytest.mark.parametrize(

@@ -142,11 +142,45 @@ def test_room_that_wavers_a_little_changes_nothing() -> None:
     assert {governor.decide(room, at / 10) for at, room in enumerate(wavering)} == {500 * MB}
 
 
+@given(rooms=rooms, budget=st.integers(100 * MB, 1000 * MB), change=st.floats(-1, 1))
+@settings(max_examples=100, deadline=None)
+def test_what_the_budget_is_indifferent_to_changes_nothing(
+    rooms: list[int], budget: int, change: float
+) -> None:
+    for room in rooms:
+        governor = Governor(100 * MB, 1000 * MB, budget)
+        budget = governor.decide(room, 0.0)
+        other = room + int(change * governor.indifferent(room) * 0.999)
+        waits = governor.waits
+        assert governor.decide(other, 0.1) == budget
+        assert governor.waits == waits
+
+
+def test_an_engine_that_waits_hardly_computes(engine: Engine) -> None:
+    def spent() -> float:
+        times = Path(f"/proc/{engine.pid}/task").glob("*/schedstat")
+        return sum(int(file.read_text().split()[0]) for file in times) / 1e9
+
+    if not Path("/proc/self/schedstat").exists():
+        pytest.skip("the system does not tell what threads take")
+    engine.resize(None)
+    until(engine, lambda now: now.absent_bytes == 0 and now.budget is None)
+    least = min(measured(spent, 0.5) for _ in range(8))  # after a reply it looks for a while
+    assert least < 0.005  # seconds; ten looks a second took 0.01 and more
+
+
+def measured(spent: Callable[[], float], seconds: float) -> float:
+    before = spent()
+    time.sleep(seconds)
+    return spent() - before
+
+
 def test_the_users_limit_holds_for_all_of_the_process() -> None:
     used = ProcessRam(resident=150 * MB, page_cache=80 * MB, peak=0)
-    room, _ = room_for_weights(used, own_bytes=50 * MB, mapped_bytes=0, limit=300 * MB)
+    room, _, _ = room_for_weights(used, own_bytes=50 * MB, mapped_bytes=0, limit=300 * MB)
     assert 150 * MB < room <= 200 * MB
     now = of_process(os.getpid())
     assert now is not None
-    unlimited, ram = room_for_weights(now, own_bytes=0, mapped_bytes=0, limit=None)
+    unlimited, spare, ram = room_for_weights(now, own_bytes=0, mapped_bytes=0, limit=None)
     assert unlimited <= ram.available
+    assert spare == 0

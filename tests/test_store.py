@@ -443,7 +443,7 @@ def test_a_disk_that_cannot_be_written_lets_the_store_be_read(
         "import os, sys; from pathlib import Path; from ondevice.store import Database\n"
         "database = Database(Path(sys.argv[1]), sys.argv[2] or None)\n"
         "with database.write() as connection:\n"
-        "    connection.execute(\"INSERT INTO conversation(title, system, created_at, "
+        '    connection.execute("INSERT INTO conversation(title, system, created_at, '
         "updated_at) VALUES ('kept', '', '', '')\")\n"
         "os._exit(0) if sys.argv[3] else database.close()\n"
     )

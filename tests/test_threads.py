@@ -86,9 +86,7 @@ def test_no_more_threads_than_a_quota_lets_run(tmp_path: Path) -> None:
     assert cores.default_threads(root) == 1
 
 
-def test_unknown_cores_are_the_usable_ones(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unknown_cores_are_the_usable_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(psutil, "cpu_count", lambda logical=True: None)  # as on many ARM machines
     assert cores.default_threads(tmp_path) == cores.usable_cpus()
 

@@ -98,7 +98,7 @@ class Terminal:
         self._session += 1
         name, (width, height) = f"{self._session}", size
         self._run("new-session", "-s", name, "-d", "-x", f"{width}", "-y", f"{height}", shell)
-        self.sees("ctx 0/")
+        self.sees(" · ctx " if "--resume" in flags else "ctx 0/")
 
     def types(self, text: str, *keys: str) -> None:
         if text:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import hostile_chats
 import pytest
@@ -141,23 +143,53 @@ async def test_a_deleted_chat_is_gone_from_the_screen_too(chats: Chats, open_app
 
 
 async def test_a_chat_is_exported_and_imported(
-    chats: Chats, open_app: OpenApp, tmp_path: Path
+    chats: Chats, open_app: OpenApp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
     async with open_app(FakeEngine(["Hello **you**."])) as user:
         await user.says("Hi")
         await user.is_idle()
-        for name in ("a.md", "a.json"):
-            await user.says(f"/export {tmp_path / name}")
-            await user.until((tmp_path / name).exists, name)
+        await user.says("/export a.md")
+        await user.sees(f"The chat is in ~{os.sep}a.md.")
+        await user.says("/export a.json")
+        await user.until((tmp_path / "a.json").exists, "a.json")
+        (tmp_path / "a.md").write_text("mine")
+        await user.says("/export a.md")
+        await user.sees("is there already. Replace it?")
+        await user.pilot.press("enter")
+        await user.until(lambda: "Replace it?" not in user.screen, "closed")
+        assert (tmp_path / "a.md").read_text() == "mine"
+        await user.says("/export a.md")
+        await user.sees("is there already. Replace it?")
+        await user.pilot.press("down", "enter")
+        await user.until(lambda: "Hello **you**." in (tmp_path / "a.md").read_text(), "replaced")
+        await user.says("/import a.json")
+        await user.sees("One chat was here already.")
+
+        chats.delete(chats.headings()[0].id)
         await user.pilot.press("ctrl+n")
         await user.until(lambda: "Hello" not in user.screen, "a new chat")
-        await user.says(f"/import {tmp_path / 'a.json'}")
+        await user.pilot.press(*"/import", "space", *"a.j", "tab")
+        await user.until(lambda: user.prompt.text == "/import a.json", "completed")
+        await user.pilot.press("enter")
+        await user.sees("deleted here before: “Hi”")
+        await user.pilot.press("down", "enter")
         await user.sees("Remember it")
         await user.pilot.press("down", "enter")
         await user.sees("Hello you.")
         await user.sees("One of your messages is remembered.")
-    assert "Hello **you**." in (tmp_path / "a.md").read_text()
-    assert len(chats.headings()) == 2
+        assert len(chats.headings()) == 1
+
+        await user.says("/import undo")
+        await user.sees("Undo the import of a.json")
+        await user.pilot.press("down", "enter")
+        await user.sees("The import of a.json is undone.")
+        await user.until(lambda: "Hello you." not in user.screen, "gone")
+        assert chats.headings() == []
+        await user.says("/import undo")
+        await user.sees("There is no import to undo.")
 
 
 async def test_what_an_import_leaves_out_is_named(
@@ -188,7 +220,7 @@ async def test_an_import_is_stopped_with_escape_and_by_quitting(
         path: Path,
         put: Callable[[int], None],
         cancel: threading.Event,
-        *others: Callable[[str], None],
+        *others: Any,
     ) -> list[int]:
         def on_progress(count: int) -> None:
             put(count)

@@ -18,7 +18,7 @@ from ondevice.engine._fake import FakeEngine
 from ondevice.errors import UsageError
 from ondevice.store import Database
 from tui.app import OndeviceApp
-from tui.attachments import attached
+from tui.attachments import attached, files
 from tui.commands import COMMANDS
 from tui.screens.chat import ChatScreen
 
@@ -135,8 +135,76 @@ def test_what_is_too_large_or_no_file_is_refused_before_it_is_read(tmp_path: Pat
     for name in (tmp_path / "large.txt", tmp_path / "pipe", Path("/dev/zero")):
         with pytest.raises(UsageError, match=name.name):
             attached(f"Look at @{name} now")
-    for text in (f"@{tmp_path}", f"@{'x' * 5000}", "@~nobody-here", "@\0", "someone@example.org"):
+    for text in (f"@{'x' * 5000}", "@~nobody-here", "@\0", "someone@example.org"):
         assert attached(text) == []
+
+
+async def test_what_can_only_be_meant_as_a_file_is_not_sent_as_words(open_app: OpenApp) -> None:
+    Path("notes").mkdir()
+    Path("photo.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    Path("app.zip").write_bytes(b"PK\x03\x04\0")
+    async with open_app(FakeEngine()) as user:
+        for text, told in {
+            "Read @nofile.txt": "There is no file nofile.txt.",
+            "Read @notes.": "notes is a folder.",
+            'Read @"my plan"': "There is no file my plan.",
+            "Read @./plan": "There is no file ./plan.",
+            "Read @notes/plan": "There is no file notes/plan.",
+            "What is on @photo.png?": "photo.png is a picture.",
+            "Read @app.zip": "app.zip is an archive",
+        }.items():
+            user.prompt.text = text
+            await user.pilot.press("escape", "enter")
+            await user.sees(told)
+            assert user.prompt.text == text
+    for words in (
+        "Thank @user, and @the.team!",
+        "mail me@example.org or @example.org",
+        "Follow @me@example.social",
+        "npm i @types/node @angular/core",
+        "@ home, @... and @.",
+        "@app.route and @dataclass",
+    ):
+        assert attached(words) == [], words
+
+
+async def test_a_paste_whose_text_is_gone_is_not_sent_without_it(
+    chats: Chats, open_app: OpenApp
+) -> None:
+    async with open_app(FakeEngine()) as user:
+        user.pilot.app.post_message(events.Paste("x" * 2000))
+        await user.sees("[pasted text 1, 1 line]")
+        user.prompt.text = "Explain [pasted text 7, 3000 lines]"
+        await user.pilot.press("enter")
+        await user.sees("The text that [pasted text 7")
+        for place in range(len("[pasted text 1, 1 line]")):
+            whole = "Explain [pasted text 1, 1 line] now"
+            at = len("Explain ") + place
+            user.prompt.text = text = whole[:at] + whole[at + 1 :]
+            await user.pilot.press("enter")
+            assert user.prompt.text == text
+        user.prompt.text = "Explain [1, 2] and lines [3] of the pasted text"
+        await user.pilot.press("enter")
+        await user.until(lambda: user.prompt.text == "", "sent")
+        await user.is_idle()
+    assert first(chats).content == "Explain [1, 2] and lines [3] of the pasted text"
+
+
+def test_files_are_found_by_some_of_their_letters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("alpha.md", "src/parser/tokens.py", "src/top.py", ".git/tokens", "Alps.txt"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).touch()
+    for number in range(30):
+        Path(f"many{number}.txt").touch()
+    assert files("al", 50) == ["Alps.txt", "alpha.md"]
+    assert files("tokpy", 50) == ["src/parser/tokens.py"]
+    assert files("src/tp", 50)[0] == "src/top.py"
+    assert files("prtok", 50) == ["src/parser/tokens.py"]
+    assert len(files("many", 50)) == 30
+    assert "src" + os.sep in files("", 50)
 
 
 async def test_a_long_paste_is_folded_and_goes_with_the_message(

@@ -101,6 +101,37 @@ async def test_the_dial_changes_the_budget_while_a_reply_runs(
         await user.sees("upon a time.")
 
 
+async def test_it_stays_beside_the_chat_where_there_is_room(chats: Chats, tmp_path: Path) -> None:
+    path = shapes.write(tmp_path, next(iter(shapes.SHAPES)))
+    file = gguf.read(path)
+    engine = FakeEngine(["Once upon a time."])
+    half = (least_bytes(file) + most_bytes(file)) // 2
+    engine.sizing = replace(
+        sizing_of(file, half), room_bytes=half, limit_source="memory limit of /x/y (cgroup v2)"
+    )
+    async with at_the_terminal(engine, chats, path, size=(140, 40)) as user:
+        await user.until(lambda: engine.loaded is not None, "loaded")
+        await user.pilot.press("ctrl+g")
+        await user.sees("being read now")
+        await user.sees("┃")  # where more gives nothing, and why
+        await user.sees("More gives")
+        await user.sees("container")
+        await user.pilot.press("escape")
+        await user.says("A story")
+        await user.sees("Once upon a time.")
+        assert "being read now" in user.screen
+        await user.pilot.press("ctrl+g", "left")
+        await user.sees("You keep it to")
+        await user.pilot.press("ctrl+g")
+        await user.until(lambda: "being read now" not in user.screen, "closed")
+        assert user.prompt.has_focus
+        await user.pilot.press("ctrl+g")
+        await user.sees("being read now")
+        await user.pilot.resize_terminal(80, 24)
+        await user.until(lambda: "being read now" not in user.screen, "no room")
+        assert user.prompt.has_focus
+
+
 async def test_a_tiny_model_is_seen_in_the_bar_and_a_full_share_as_full(
     chats: Chats, tmp_path: Path
 ) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from terminal_user import User, at_the_terminal
 
 from ondevice import config, paths
@@ -18,6 +20,7 @@ from ondevice.engine.messages import Chunk, Generate, Turn
 from ondevice.errors import ConfigError
 from ondevice.store import Database
 from tui import settings_form
+from tui.app import OndeviceApp
 
 OpenApp = Callable[..., AbstractAsyncContextManager[User]]
 
@@ -61,6 +64,89 @@ def test_a_wrong_change_is_refused_and_the_file_stays(tmp_path: Path, key: str, 
     with pytest.raises(ConfigError):
         config.change(Settings(), key, text, path)
     assert path.read_text() == "# mine\n"
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "told"),
+    [
+        ("sampling.temperature", "5000", "must be a number from 0 to 100, not 5000."),
+        ("sampling.temperature", "nan", "must be a number"),
+        ("nothing", "3", "There is no setting nothing. There are: model, system,"),
+        ("sampling.temprature", "1", "Did you mean sampling.temperature?"),
+        ("ctx", "many", "ctx must be a whole number from 16 to 2147483647, not many."),
+        ("prefer", "magic", "prefer must be one of"),
+        ("memory", "maybe", "memory must be true or false, not maybe."),
+    ],
+)
+def test_a_wrong_value_is_told_with_what_is_possible(key: str, text: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(told)) as raised:
+        config.change(Settings(), key, text)
+    assert not re.search(r"[`$]|unknown field", str(raised.value))
+
+
+FILE = """\
+ctx = "long"
+theme = "x"  # in no table
+memory = false
+[sampling]
+temperature = 5000
+top_k = 7
+this is nothing
+[app.keys]
+"chat.new" = 3
+'chat.chats' = "f9"
+"chat.stop" = "notakey"
+"chat.nothing" = "f7"
+"""
+
+
+async def test_what_is_wrong_in_the_file_has_its_default_and_is_told(
+    chats: Chats, tmp_path: Path
+) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(FILE)
+    settings, problems = config.salvage(path)
+    assert (settings.ctx, settings.memory) == (None, False)
+    assert (settings.sampling.temperature, settings.sampling.top_k) == (0.6, 7)
+    assert {re.search(r"line \d+: ", problem)[0] for problem in problems} == {
+        *("line 1: ", "line 2: ", "line 5: ", "line 7: ", "line 9: ")
+    }
+    with pytest.raises(ConfigError, match="line 1"):
+        config.load(path)
+    config.change(settings, "prefer", "exact", tmp_path / "other.toml")
+    settings = replace(settings, model=str(path))
+    app = OndeviceApp(FakeEngine(), chats, settings, problems=problems)
+    async with app.run_test(size=(100, 40)) as pilot:
+        user = User(pilot)
+        await user.sees("no key “notakey”")
+        await user.sees("nothing called chat.nothing")
+        await user.sees("sampling.temperature must be a number from 0 to 100")
+        await pilot.press("f9")
+        await user.sees("Nothing yet")
+
+
+@pytest.mark.parametrize("text", ["\0", "= = =\n", "ctx = [\n", "sampling = 3\napp = []", "\n" * 9])
+def test_no_file_keeps_the_app_from_starting(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(text)
+    settings, problems = config.salvage(path)
+    assert settings == Settings()
+    assert bool(problems) == bool(text.strip())
+
+
+async def test_keys_are_checked(open_app: OpenApp) -> None:
+    async with open_app(FakeEngine(), size=(120, 30)) as user:
+        await user.says("/set app.keys.chat.new notakey")
+        await user.sees("There is no key “notakey”.")
+        await user.says("/set app.keys.chat.news f7")
+        await user.sees("nothing called chat.news")
+        await user.says("/set app.keys.chat.new b")
+        await user.sees("needed for typing")
+        await user.says("/set app.theme dark-matter")
+        await user.sees("There is no theme dark-matter.")
+        await user.says("/set app.keys.chat.new ctrl+t,alt+question_mark")
+        await user.sees("is set")
+    assert config.load().app.keys == {"chat.new": "ctrl+t,alt+question_mark"}
 
 
 async def test_a_setting_is_changed_in_the_app_and_kept(open_app: OpenApp) -> None:
@@ -139,7 +225,7 @@ async def test_settings_are_changed_in_a_form(open_app: OpenApp, home: Path) -> 
         await form(user, "greedy")
         await user.sees("Temperature  0.5")
         await user.pilot.press("enter")
-        await user.sees("Enter takes it")
+        await user.sees("Enter saves")
         await user.pilot.press("backspace", "8", "enter")
         await user.sees("Temperature  0.8")
         await user.pilot.press("f8")
@@ -156,7 +242,10 @@ async def test_a_persona_is_made_and_answers(open_app: OpenApp) -> None:
         await user.pilot.press("enter")
         await user.sees("Name of the persona")
         await user.pilot.press(*"Dr.Who", "enter")
-        await user.sees("Ctrl+S takes it")
+        await user.sees("Ctrl+S saves")
+        await user.pilot.press(*"No", "escape")
+        await user.sees("This text is not saved.")
+        await user.pilot.press("enter", "backspace", "backspace")
         await user.pilot.press(*"Answer.in.riddles", "ctrl+s")
         await user.sees("personas.Dr.Who is set")
         await user.pilot.press("escape")

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import Any, ClassVar
@@ -29,8 +29,9 @@ from ondevice.engine import EngineLike
 from ondevice.engine.messages import URL_SCHEMES
 from ondevice.errors import OndeviceError
 from ondevice.terminal import printable
-from tui import garbage, textual_gaps, theme
+from tui import clipboard, garbage, textual_gaps, theme
 from tui.commands import COMMANDS
+from tui.cursor import STILL_AFTER, Cursor
 from tui.learning import Learning
 from tui.messages import CommandGiven, ReplyEnded
 from tui.net import Net
@@ -51,7 +52,8 @@ textual_gaps.close()
 class OndeviceApp(App[None]):
     """Chat with ``engine``; conversations go to ``store``, from ``earlier`` on if there is one.
 
-    ``first``: the user is told what to know and asked for a model. The app closes the engine when
+    ``first``: the user is told what to know and asked for a model. ``problems``: what of the
+    settings is wrong and has its default. The app closes the engine when
     it ends.
     """
 
@@ -80,6 +82,7 @@ class OndeviceApp(App[None]):
         earlier: chats.Conversation | None = None,
         *,
         first: bool = False,
+        problems: Sequence[str] = (),
     ) -> None:
         # The terminal's own colours, so that with NO_COLOR none is sent at all, not even greys.
         super().__init__(ansi_color="NO_COLOR" in os.environ or None)
@@ -92,15 +95,21 @@ class OndeviceApp(App[None]):
         self._engine = SharedEngine(engine)
         self._store = store
         self._settings = settings
+        self._problems = problems
         self._learning = Learning(self._engine, store)
         self._input_at = time.monotonic()
         self._interrupted_at = -_TWICE
+        self._cursor = Cursor(self)
         self._at_end = ExitStack()
-        self._begun = False
         self.net = Net()
         self._earlier = earlier
         self._first = first
         self._chat: ChatScreen | None = None
+
+    def copy_to_clipboard(self, text: str, what: str = "") -> None:
+        """Copy, and say that ``what`` is copied, if that is given."""
+        super().copy_to_clipboard(text)
+        self.run_worker(clipboard.hand_over(self, text, what))
 
     def get_driver_class(self) -> type[Driver]:
         if os.name != "posix" or constants.DRIVER:
@@ -112,6 +121,7 @@ class OndeviceApp(App[None]):
     def get_default_screen(self) -> ChatScreen:
         self._chat = ChatScreen(self._engine, self._store, self._settings, self._earlier)
         self._chat.first = self._first
+        self._chat.problems = self._problems
         return self._chat
 
     @property
@@ -122,12 +132,17 @@ class OndeviceApp(App[None]):
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         """All that can be done on the screen, by whatever key or word."""
-        yield from (c for c in super().get_system_commands(screen) if c.title != "Keys")
+        yield from (c for c in super().get_system_commands(screen) if c.title == "Theme")
         if isinstance(screen, ChatScreen):
+            keys = {
+                active.binding.action: self.get_key_display(active.binding)
+                for active in reversed(screen.active_bindings.values())
+            }
             for command in COMMANDS:
                 given = partial(screen.obey, CommandGiven(command.name, ""))
                 spelled = f"/{command.name} {command.argument}".strip()
-                yield SystemCommand(command.help, spelled, given)
+                title = f"{spelled}  {command.help}"
+                yield SystemCommand(title, keys.get(command.action, ""), given)
             return
         for active in screen.active_bindings.values():
             binding = active.binding
@@ -164,7 +179,9 @@ class OndeviceApp(App[None]):
     def _handle_exception(self, error: Exception) -> None:
         """Go on after any error that reached nobody else; Textual would end the app."""
         sentence = self.net.catch(error)
-        if self.net.hopeless or not self._begun:
+        if self._exit:
+            return
+        if self.net.hopeless or self._chat is None or not self._chat.prompt.is_attached:
             self.exit(
                 return_code=1,
                 message=Text(
@@ -233,20 +250,21 @@ class OndeviceApp(App[None]):
         message: RenderableType | None = None,
     ) -> None:
         if self._chat and not self._exit:
-            self._chat.keep_last()
+            self._chat.keeping.now()
         super().exit(result, return_code, message)
 
     def on_mount(self) -> None:
         self.theme = theme.shown(self, self._settings.app.theme)
-        self._begun = True
         asyncio.get_running_loop().set_exception_handler(self._look_at_loop)
         self.theme_changed_signal.subscribe(self, self._keep_theme)
         self._at_end.enter_context(garbage.taken_away(asyncio.get_running_loop()))
         self.set_interval(_LEARN_EVERY, self._learn)
+        self.set_interval(STILL_AFTER, self._cursor.rest)
 
     async def on_event(self, event: events.Event) -> None:
         if isinstance(event, events.InputEvent):
             self._input_at = time.monotonic()
+            self._cursor.move()
         await super().on_event(event)
 
     def _keep_theme(self, chosen: Theme) -> None:
@@ -290,4 +308,4 @@ class OndeviceApp(App[None]):
         self._at_end.close()
         await self._engine.close()
         if self._chat:
-            self._chat.close_window()
+            self._chat.keeping.close()

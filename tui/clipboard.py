@@ -1,12 +1,16 @@
-"""Puts text into the clipboard: the terminal's (OSC 52) and, where there is one, the desktop's."""
+"""Hands what was copied to tmux and the desktop, since many a terminal ignores OSC 52.
+
+Nobody answers that, so it is never known whether a terminal has taken it. Over ssh it is the only
+way there is.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import subprocess
-import threading
-from contextlib import suppress
+from typing import Any
 
 from textual.app import App
 
@@ -19,24 +23,41 @@ _PROGRAMS = (
     ("xclip", "-selection", "clipboard"),
     ("xsel", "--clipboard", "--input"),
 )
+#: Into a buffer of tmux, which hands it to the terminal around it: what applications send to the
+#: terminal themselves, tmux leaves out unless it is told otherwise.
+_TMUX = ("tmux", "load-buffer", "-w", "-")
+_TMUX_ALONE = ("tmux", "load-buffer", "-")  # before 3.2
 _PATIENCE = 5  # seconds
 
 
-def copy(app: App[object], text: str) -> None:
-    """Both ways, since many a terminal ignores the first and over ssh only the first can work."""
-    app.copy_to_clipboard(text)
-    if "SSH_CONNECTION" not in os.environ:
-        for program in _PROGRAMS:
-            needs_display = program[0].startswith("x") and "DISPLAY" not in os.environ
-            if shutil.which(program[0]) and not needs_display:
-                threading.Thread(target=_pipe, args=(program, text), daemon=True).start()
-                return
+async def hand_over(app: App[Any], text: str, what: str) -> None:
+    """Do so, and tell what is copied (empty: not that), or that it is not."""
+    taken = False
+    if in_tmux := bool(os.environ.get("TMUX")):
+        taken = await _piped(_TMUX, text) or await _piped(_TMUX_ALONE, text)
+    if "SSH_CONNECTION" not in os.environ and (program := next(filter(_is_there, _PROGRAMS), None)):
+        taken = await _piped(program, text) or taken
+    if in_tmux and not taken:
+        app.notify("tmux did not take what was copied.", severity="error")
+    elif what:
+        app.notify(f"{what} is in the clipboard.")
 
 
-def _pipe(program: tuple[str, ...], text: str) -> None:
-    # That it fails is no news: the terminal may have taken it.
-    with suppress(OSError, subprocess.SubprocessError):
-        subprocess.run(
+def _is_there(program: tuple[str, ...]) -> bool:
+    needs_display = {"x": "DISPLAY", "w": "WAYLAND_DISPLAY"}.get(program[0][0])
+    return shutil.which(program[0]) is not None and (
+        needs_display is None or needs_display in os.environ
+    )
+
+
+async def _piped(program: tuple[str, ...], text: str) -> bool:
+    """Whether the program took it."""
+    return await asyncio.to_thread(_pipe, program, text)
+
+
+def _pipe(program: tuple[str, ...], text: str) -> bool:
+    try:
+        done = subprocess.run(
             program,
             input=text.encode(),
             timeout=_PATIENCE,
@@ -45,3 +66,6 @@ def _pipe(program: tuple[str, ...], text: str) -> None:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
+    except (OSError, subprocess.SubprocessError):
+        return False
+    return done.returncode == 0

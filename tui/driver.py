@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-import asyncio
 import codecs
 import os
+import select
 import signal
 import threading
+from collections.abc import Iterable
 from contextlib import suppress
 from functools import partial
 from typing import IO, Any
 
+from textual._xterm_parser import XTermParser
 from textual.app import App
 from textual.drivers import linux_driver
 from textual.drivers.linux_driver import LinuxDriver
+from textual.message import Message
 
 from tui import textual_gaps
 
-# Textual takes what no UTF-8 is, such as a byte of Latin-1 that was pasted, for the end of the app.
-setattr(  # noqa: B010 - it is imported there, not made there
-    linux_driver,
-    "getincrementaldecoder",
-    lambda encoding: partial(codecs.getincrementaldecoder(encoding), errors="replace"),
-)
-# And its thread that reads the terminal keeps the process from ending, if it does not end itself.
+# Textual's thread that reads the terminal keeps the process from ending, if it does not end itself.
 setattr(linux_driver, "Thread", partial(threading.Thread, daemon=True))  # noqa: B010
 
-_LOOK_EVERY = 0.5  # seconds
+_HALF_S = 0.1  # between two looks whether half an escape sequence is a press of Escape
 _LONGEST = 20.0  # seconds from being told to end to the end
+_KEEP_TITLE, _TITLE_AS_IT_WAS = "\x1b[22;2t", "\x1b[23;2t"
 _SIGNALS = (signal.SIGHUP, signal.SIGTERM)
 
 
@@ -41,20 +39,18 @@ class TerminalDriver(LinuxDriver):
     def __init__(self, app: App[Any], **options: Any) -> None:
         super().__init__(app, **options)
         self._file: Any = _Output(self._file)
-        self._started = self._suspended = False
+        self._suspended = False
         self._leaving: int | None = None
+        self.exit_event: _End = _End()
 
     def start_application_mode(self) -> None:
         super().start_application_mode()  # type: ignore[no-untyped-call]
         self.write(textual_gaps.TELL_KEYS_APART)
-        loop = asyncio.get_running_loop()
         for number in _SIGNALS:
-            loop.add_signal_handler(number, self._leave, number)
+            self._loop.add_signal_handler(number, self._leave, number)
         # In the loop, and not in the middle of whatever it does.
-        loop.add_signal_handler(signal.SIGTSTP, self._sigtstp_application)
-        if not self._started:  # and not come back
-            self._started = True
-            self._app.set_interval(_LOOK_EVERY, self._look)
+        self._loop.add_signal_handler(signal.SIGTSTP, self._sigtstp_application)
+        self.write(_KEEP_TITLE)
 
     @property
     def has_shell(self) -> bool:
@@ -70,23 +66,44 @@ class TerminalDriver(LinuxDriver):
             self._suspended = False
             super()._sigcont_application()
             self._app.refresh(layout=True)
+        elif self._leaving is None and os.isatty(self.fileno):  # stopped by others
+            self._app.call_later(self._app.refresh, layout=True)
 
     def stop_application_mode(self) -> None:
         self.write(textual_gaps.NO_LONGER)
+        self.write(_TITLE_AS_IT_WAS)
         super().stop_application_mode()
 
     def run_input_thread(self) -> None:
+        """Textual's looks ten times a second whether it is to end, and takes what is no UTF-8, such
+        as a byte of Latin-1 that was pasted, for the end of the app."""
+        parser = XTermParser(self._debug)
+        decode = codecs.getincrementaldecoder("utf-8")(errors="replace").decode
+        end = self.exit_event.fileno()
         while not self.exit_event.is_set():
-            try:
-                super().run_input_thread()
-            except OSError:  # it is gone, which will be seen
-                return
-            except Exception as error:
-                self._app.call_later(self._app._handle_exception, error)
+            half = getattr(parser, "_timeout_time", 0) is not None
+            ready = select.select([self.fileno, end], [], [], _HALF_S if half else None)[0]
+            if self.fileno in ready:
+                if not (read := self._read()):
+                    if self.input_tty:  # it is gone
+                        self._loop.call_soon_threadsafe(self._leave, signal.SIGHUP)
+                    return
+                self._take(parser.feed(decode(read)))
+            self._take(parser.tick())
 
-    def _look(self) -> None:
-        if self.input_tty and not os.isatty(self.fileno):
-            self._leave(signal.SIGHUP)
+    def _take(self, messages: Iterable[Message]) -> None:
+        """Pass them on. An error in that is the app's, which goes on, and so does this thread."""
+        try:
+            for message in messages:
+                self.process_message(message)
+        except Exception as error:
+            self._loop.call_soon_threadsafe(self._app._handle_exception, error)
+
+    def _read(self) -> bytes:
+        """Nothing: there will be no more."""
+        with suppress(OSError):
+            return os.read(self.fileno, 4096)
+        return b""
 
     def _leave(self, number: int) -> None:
         if self._leaving is None:
@@ -96,6 +113,27 @@ class TerminalDriver(LinuxDriver):
             last.daemon = True
             last.start()
         self._app.exit(return_code=128 + number)
+
+
+class _End(threading.Event):
+    """Can be waited for together with what is read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._ours, self._theirs = os.pipe()
+        os.set_blocking(self._ours, False)
+
+    def fileno(self) -> int:
+        return self._ours
+
+    def set(self) -> None:
+        super().set()
+        os.write(self._theirs, b".")
+
+    def clear(self) -> None:
+        with suppress(BlockingIOError):
+            os.read(self._ours, 4096)
+        super().clear()
 
 
 class _Output:

@@ -11,8 +11,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from textual.geometry import Region
 from textual.message import Message
 from textual.message_pump import MessagePump
+from textual.strip import Strip
+from textual.visual import Visual, visualize
+from textual.widget import Widget
 from textual.worker import WorkerFailed
 
 from ondevice import paths
@@ -24,7 +28,7 @@ if TYPE_CHECKING:
 
 _MOST = 256 * 1024  # bytes of the log; the older half goes when it is full
 _FRAMES, _CAUSES = 40, 5
-_AGAIN = 10.0  # seconds in which the same sentence is not said again
+_AGAIN = 10.0  # seconds in which the same is not said or written again
 _HOPELESS, _WITHIN = 30, 5.0  # so many errors in so many seconds
 
 
@@ -44,20 +48,23 @@ class Net:
             error = error.error
         self._times.append(time.monotonic())
         if isinstance(error, OndeviceError):
-            sentence = str(error)
-        else:
-            self.unforeseen += 1
-            where = f" {self.log} says where." if self._write(error) else ""
-            sentence = f"Something went wrong in the app; nothing that you typed is lost.{where}"
-        now = time.monotonic()
-        again = now - self._said.get(sentence, -_AGAIN) < _AGAIN
-        self._said[sentence] = now
-        return None if again else sentence
+            return None if self._again(str(error)) else str(error)
+        self.unforeseen += 1
+        if self._again(_place(error)):
+            return None
+        where = f" {self.log} says where." if self._write(error) else ""
+        sentence = f"Something went wrong in the app; nothing that you typed is lost.{where}"
+        return None if self._again(sentence) else sentence
 
     @property
     def hopeless(self) -> bool:
         """Whether errors come so fast that the app cannot go on."""
         return len(self._times) == _HOPELESS and self._times[-1] - self._times[0] < _WITHIN
+
+    def _again(self, what: str) -> bool:
+        now, before = time.monotonic(), self._said.get(what)
+        self._said[what] = now
+        return before is not None and now - before < _AGAIN
 
     def _write(self, error: BaseException) -> bool:
         try:
@@ -70,6 +77,11 @@ class Net:
         except OSError:
             return False
         return True
+
+
+def _place(error: BaseException) -> str:
+    last = traceback.extract_tb(error.__traceback__)[-1:]
+    return " ".join([str(type(error)), *(f"{frame.filename}:{frame.lineno}" for frame in last)])
 
 
 def report(error: BaseException) -> str:
@@ -92,22 +104,43 @@ def report(error: BaseException) -> str:
 
 
 def spread() -> None:
-    """Have every part of an app that has a ``net`` go on after an error in one of its handlers.
+    """Have every part of an app that has a ``net`` go on after an error of its own.
 
-    Textual ends the part in which it was raised, and with it the app.
+    Textual ends the part in which it was raised, and with it the app. What cannot be drawn is left
+    empty: otherwise nothing on the screen would be drawn.
     """
     dispatch = MessagePump._dispatch_message
+    render, render_lines = Widget._render, Widget.render_lines
+
+    def caught(pump: MessagePump, error: Exception) -> None:
+        app: App[Any] = pump.app
+        if not hasattr(app, "net"):
+            raise error
+        app._handle_exception(error)
 
     async def dispatch_safely(self: MessagePump, message: Message) -> None:
         try:
             await dispatch(self, message)
         except Exception as error:
-            app: App[Any] = self.app
-            if not hasattr(app, "net"):
-                raise
-            app._handle_exception(error)
+            caught(self, error)
+
+    def render_safely(self: Widget) -> Visual:
+        try:
+            return render(self)
+        except Exception as error:
+            caught(self, error)
+            return visualize(self, "")
+
+    def render_lines_safely(self: Widget, crop: Region) -> list[Strip]:
+        try:
+            return render_lines(self, crop)
+        except Exception as error:
+            caught(self, error)
+            return [Strip.blank(crop.width)] * crop.height
 
     setattr(MessagePump, "_dispatch_message", dispatch_safely)  # noqa: B010 - there is no hook
+    setattr(Widget, "_render", render_safely)  # noqa: B010
+    setattr(Widget, "render_lines", render_lines_safely)  # noqa: B010
 
 
 with suppress(AttributeError):  # another Textual: then such an error ends the app, in good order

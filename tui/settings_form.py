@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import difflib
+import unicodedata
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from textual.binding import Binding
 from textual.dom import DOMNode
+from textual.keys import KEY_TO_UNICODE_NAME, REPLACED_KEYS, Keys
 
 from ondevice import config
 from ondevice.config import Settings
 from ondevice.engine.messages import KVType, Preference
 
-Kind = Literal["text", "long", "switch", "choice", "model", "theme", "key", "persona", "new"]
+_MODIFIERS = {"ctrl", "alt", "shift", "super"}
+_EXAMPLES = "f9, ctrl+t, alt+enter, pageup or question_mark; several stand with commas"
+#: Where nothing is typed, so that a letter may be a key.
+_NO_TYPING = {"message", "ram", "help", "guide"}
+
+Kind = Literal[
+    "text", "long", "switch", "choice", "model", "theme", "key", "persona", "new", "servers"
+]
 
 
 @dataclass(frozen=True)
@@ -33,33 +44,72 @@ class Field:
 
 FIELDS = (
     Field("system", "System prompt", "What the model is told first in a new chat", "long"),
-    Field("persona", "Persona", "Whose prompt stands in for it", "choice", default="none"),
+    Field(
+        "persona",
+        "Persona",
+        "Its prompt takes the place of the system prompt",
+        "choice",
+        default="none",
+    ),
     Field("memory", "Memory", "Remember and recall in new chats", "switch"),
+    Field(
+        "send_memories",
+        "Memories to servers",
+        "You are asked once for each; F8: again",
+        "servers",
+        default="none yet",
+    ),
     Field("model", "Model", "Loaded at the start", "model"),
-    Field("models_folder", "Models folder", "Several: with : in between", default="none"),
-    Field("ctx", "Context", "Tokens", default="what fits, at most 4096"),
-    Field("prefer", "Prefer", "When RAM is short", "choice", get_args(Preference)),
-    Field("ram", "RAM limit", "Such as 1.5G", default="what is available"),
+    Field(
+        "models_folder",
+        "Models folder",
+        "Where more models are; several with : in between",
+        default="none",
+    ),
+    Field(
+        "ctx",
+        "Context",
+        "How many tokens the model sees at once",
+        default="what fits, at most 4096",
+    ),
+    Field(
+        "prefer", "Prefer", "What matters most when RAM is short", "choice", get_args(Preference)
+    ),
+    Field(
+        "ram",
+        "RAM limit",
+        "The most that ondevice may take, such as 1.5G",
+        default="what is available",
+    ),
     Field(
         "kv_type",
         "KV cache",
-        "Type of its numbers",
+        "How exactly the context is kept; q8_0 and q4_0 take less RAM",
         "choice",
         ("", *get_args(KVType)),
         "f16 unless RAM is short",
     ),
-    Field("threads", "Threads", "For computing", default="the physical cores"),
-    Field("draft", "Drafter", "A small model of the same family", default="none"),
+    Field("threads", "Threads", "How many of them compute", default="the physical cores"),
+    Field(
+        "draft",
+        "Drafter",
+        "A small model of the same family, which speeds up one larger than RAM",
+        default="none",
+    ),
     Field("sampling.temperature", "Temperature", "0 is greedy, more is livelier"),
-    Field("sampling.top_k", "Top k", "Choose among so many tokens; 0 is off"),
+    Field("sampling.top_k", "Top k", "Choose among this many tokens; 0 is off"),
     Field("sampling.top_p", "Top p", "Choose among this share of probability; 1 is off"),
     Field("sampling.min_p", "Min p", "At least this share of the likeliest; 0 is off"),
-    Field("sampling.repeat_penalty", "Repetition penalty", "1 is off"),
-    Field("sampling.repeat_last_n", "Repetition window", "Tokens that it looks back on"),
+    Field(
+        "sampling.repeat_penalty",
+        "Repetition penalty",
+        "Above 1, words that were used come less often; 1 is off",
+    ),
+    Field("sampling.repeat_last_n", "Repetition window", "How many tokens it looks back"),
     Field("sampling.seed", "Seed", "Makes replies repeatable", default="a new one each time"),
     Field("app.theme", "Theme", "The ansi ones use the terminal's own colours", "theme"),
     Field("app.linear", "Linear", "For screen readers: nothing is drawn", "switch"),
-    Field("app.mouse", "Mouse", "Off: it is the terminal's own, from the next start on", "switch"),
+    Field("app.mouse", "Mouse", "Off leaves it to the terminal, from the next start on", "switch"),
 )
 
 
@@ -67,6 +117,14 @@ def fields(settings: Settings) -> Iterator[Field]:
     """All lines: settings, personas, then keys."""
     for field in FIELDS:
         yield field
+        if field.key == "send_memories":
+            for server in settings.send_memories:
+                yield Field(
+                    f"send_memories.{server}",
+                    f"Memories to {server}",
+                    "May they be sent when they help? F8: you are asked again",
+                    "switch",
+                )
         if field.key == "persona":
             for name in settings.personas:
                 yield Field(f"personas.{name}", f"Persona {name}", "F8 deletes it", "persona")
@@ -83,6 +141,11 @@ def value(field: Field, settings: Settings) -> str:
         return keys(field.help, settings)
     if field.kind == "persona":
         found: Any = settings.personas[field.key.removeprefix("personas.")]
+    elif field.kind == "servers":
+        allowed = sum(settings.send_memories.values())
+        found = f"{allowed} of {len(settings.send_memories)}" if settings.send_memories else None
+    elif field.key.startswith("send_memories."):
+        found = settings.send_memories.get(field.key.removeprefix("send_memories."), False)
     else:
         found = config.flat(settings)[field.key]
     if isinstance(found, bool):
@@ -123,6 +186,38 @@ def clashes(binding_id: str, settings: Settings) -> list[str]:
         and _place(str(other.id)) & _place(binding_id)
         and mine & set(keys(str(other.id), settings).split(","))
     ]
+
+
+def wrong_key(binding_id: str, keys: str) -> str | None:
+    """What is wrong with giving a binding these keys, with commas; None: nothing."""
+    known = {str(binding.id): binding for binding in bindings()}
+    if binding_id not in known:
+        near = difflib.get_close_matches(binding_id, known, 1)
+        meant = f" Did you mean {near[0]}?" if near else ""
+        return f"There is nothing called {binding_id} to give a key.{meant} F2 lists them."
+    for key in keys.split(","):
+        *modifiers, name = key.strip().split("+")
+        if not set(modifiers) <= _MODIFIERS or not _is_key(name):
+            return f"There is no key “{key.strip()}”. Keys are called {_EXAMPLES}."
+        types = not set(modifiers) - {"shift"} and (len(name) == 1 or name == "space")
+        if types and binding_id.partition(".")[0] not in _NO_TYPING:
+            return (
+                f"“{key.strip()}” is needed for typing. Take a key with ctrl or alt, or one such "
+                "as f9."
+            )
+    return None
+
+
+def _is_key(name: str) -> bool:
+    if len(name) == 1:
+        return name.isprintable()
+    if name in {key.value for key in Keys}:
+        return True
+    named = REPLACED_KEYS.get(name, name)  # such as “slash” for what Unicode calls SOLIDUS
+    with suppress(KeyError):
+        unicodedata.lookup(KEY_TO_UNICODE_NAME.get(named, named.replace("_", " ").upper()))
+        return True
+    return False
 
 
 def _place(binding_id: str) -> set[str]:

@@ -28,6 +28,10 @@ class SharedEngine:
         self._engine = engine
         self._free = asyncio.Lock()
         self._aside: asyncio.Task[object] | None = None
+        self.is_replying = False
+        """Whether a reply is being written."""
+        self.title = ""
+        """What the user knows the model as; empty: none was loaded yet."""
         self.make_ready: Callable[[], Awaitable[bool]] = _ready
         """Has a model loaded before a reply, if there is none; whether there is one then."""
         self.cancel = engine.cancel
@@ -37,6 +41,12 @@ class SharedEngine:
     def loaded(self) -> Loaded | None:
         """The model that is ready, or None."""
         return self._engine.loaded
+
+    @property
+    def n_ctx(self) -> int | None:
+        """Tokens that the context holds, which may grow; None: no model, or it is not known."""
+        loaded = self._engine.loaded
+        return (loaded.n_ctx or None) if loaded else None
 
     @property
     def sizing(self) -> Sizing | None:
@@ -86,6 +96,15 @@ class SharedEngine:
                     await asyncio.wait([task])
             return None if task.cancelled() else task.result()
 
+    async def ask(self, work: Callable[[EngineLike], _Result]) -> _Result:
+        """Do something that is soon done, in its turn. Raises what ``work`` raises."""
+
+        async def show(_: list[object]) -> None:
+            """There is nothing to show on the way."""
+
+        async with self.turn():
+            return await in_thread(lambda _: work(self._engine), show, self._engine.cancel)
+
     async def load(self, request: Load, on_progress: Callable[[float], None]) -> Loaded:
         """Load a model; ``on_progress`` gets fractions 0 … 1. Raises what the engine raises."""
 
@@ -107,7 +126,11 @@ class SharedEngine:
             for event in reply(self._engine):
                 put(event)
 
-        await in_thread(play, show, self._engine.cancel)
+        self.is_replying = True
+        try:
+            await in_thread(play, show, self._engine.cancel)
+        finally:
+            self.is_replying = False
 
     async def close(self) -> None:
         """End what is under way, then the engine."""

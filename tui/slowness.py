@@ -26,7 +26,10 @@ class Slowness:
         """How the model was loaded last."""
 
     def while_replying(self, per_second: float | None) -> float | None:
-        """The usual tokens a second if other programs slow this reply down (0: not known)."""
+        """The usual tokens a second if other programs slow this reply down (0: not known).
+
+        ``per_second`` None: the model still reads.
+        """
         pid, now = self._engine.pid, time.monotonic()
         if pid is None:
             return None
@@ -35,7 +38,9 @@ class Slowness:
             if self._before is not None:
                 self._share = times.waited_share(self._before[1])
             self._before = now, times
-        return None if per_second is None else self._slowed(self._share, per_second)
+        if per_second is None:
+            return 0.0 if self._share >= _SLOW_SHARE else None
+        return self._slowed(self._share, per_second)
 
     def after(self, took: Statistics | None) -> float | None:
         """The same of a reply that has ended."""

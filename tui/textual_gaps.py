@@ -1,14 +1,19 @@
-"""What Textual loses between the terminal and the app: Alt+Enter, joiners, and reverse video."""
+"""What Textual loses on the way to the app: Alt+Enter, joiners, reverse video, and clicks."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 
 from textual import events
 from textual._xterm_parser import XTermParser
+from textual.await_complete import AwaitComplete
+from textual.geometry import Offset
+from textual.screen import Screen
 from textual.style import Style
 from textual.widget import Widget
+from textual.widgets import TextArea
 
 #: Asks xterm, tmux and others for keys such as Shift+Enter; terminals of the kitty protocol are
 #: asked by Textual. See ``modifyOtherKeys`` in xterm's control sequences.
@@ -23,6 +28,9 @@ _JOINERS = ("\u200c", "\u200d")
 
 _key_events = XTermParser._sequence_to_key_events
 _visual_style = Widget.get_visual_style
+_widget_at = Screen.get_widget_and_offset_at
+_dismiss = Screen.dismiss
+_recompute_cursor = TextArea._recompute_cursor_offset
 
 
 def _with_enter(self: XTermParser, sequence: str, alt: bool = False) -> Iterable[events.Key]:
@@ -45,8 +53,29 @@ def _with_reverse(self: Widget, *component_classes: str, partial: bool = False) 
     return style + Style(reverse=True) if any(p.text_style.reverse for p in parts) else style
 
 
+def _still_there(self: Screen[object], x: int, y: int) -> tuple[Widget | None, Offset | None]:
+    """What has been taken away stays on the screen for a moment; a click on it ends the app."""
+    widget, offset = _widget_at(self, x, y)
+    return (widget, offset) if widget is self or (widget and widget.parent) else (None, None)
+
+
+def _dismiss_once(self: Screen[object], result: object = None) -> AwaitComplete:
+    """Closed twice, as by two clicks, a dialog would take what is below it with it."""
+    return _dismiss(self, result) if self in self.app.screen_stack else AwaitComplete()
+
+
+def _recompute_cursor_inside(self: TextArea) -> None:
+    """An undo takes lines away before it moves the cursor, which ends the app if a scrollbar goes
+    with them. It is computed again once the cursor has moved."""
+    with suppress(ValueError):
+        _recompute_cursor(self)  # type: ignore[no-untyped-call]
+
+
 def close() -> None:
     """Have Textual lose none of it, from here on."""
     setattr(XTermParser, "_sequence_to_key_events", _with_enter)  # noqa: B010 - mypy minds it
     setattr(events.Key, "is_printable", property(_is_printable))  # noqa: B010
     setattr(Widget, "get_visual_style", _with_reverse)  # noqa: B010
+    setattr(Screen, "get_widget_and_offset_at", _still_there)  # noqa: B010
+    setattr(Screen, "dismiss", _dismiss_once)  # noqa: B010
+    setattr(TextArea, "_recompute_cursor_offset", _recompute_cursor_inside)  # noqa: B010

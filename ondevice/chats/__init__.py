@@ -1,6 +1,7 @@
 """Conversations: kept in the store as they go, and continued with an engine."""
 
 from ondevice.chats._chats import Chats, Said
+from ondevice.chats._imports import Import, Imported, Undone
 from ondevice.chats._learn import can_learn, learn, see_again
 from ondevice.chats._records import (
     Attachment,
@@ -10,6 +11,7 @@ from ondevice.chats._records import (
     Matches,
     Message,
     State,
+    with_attachments,
 )
 from ondevice.chats._reply import reply
 from ondevice.chats._titles import think_of_title
@@ -21,15 +23,19 @@ __all__ = [
     "Conversation",
     "Found",
     "Heading",
+    "Import",
+    "Imported",
     "Matches",
     "Message",
     "Said",
     "State",
     "Tab",
+    "Undone",
     "Window",
     "can_learn",
     "learn",
     "reply",
     "see_again",
     "think_of_title",
+    "with_attachments",
 ]

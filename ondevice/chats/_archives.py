@@ -25,7 +25,7 @@ _MOST_RATIO = 200  # of a text, unpacked to packed
 _UNSUSPICIOUS_IN_ALL, _MOST_RATIO_IN_ALL = 1 << 30, 100
 
 #: conversations.json; of today's ChatGPT conversations-000.json, -001.json, … in some folder.
-_NAME = re.compile(r"conversations?([-_ .(].*)?\.json", re.IGNORECASE)
+_NAME = re.compile(r"(conversations?|group_chats?)([-_ .(].*)?\.json", re.IGNORECASE)
 
 #: The name of a text, and what gives it piece by piece.
 Text = tuple[str, Callable[[], Iterator[bytes]]]
@@ -57,6 +57,8 @@ def texts(path: Path) -> Iterator[Text]:
                 yield path.name, partial(_pieces, file)
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except ValueError as error:
+        raise UsageError(f"{path} cannot be the name of a file.") from error
 
 
 def _in_folder(folder: Path) -> Iterator[Text]:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ondevice.chats import _foreign, _read, _times, _transfer
+from ondevice.chats import _foreign, _imports, _read, _times, _transfer
+from ondevice.chats._imports import Import, Imported, Undone
 from ondevice.chats._records import Attachment, Conversation, Found, Heading, Matches, State
 from ondevice.engine.messages import Role
 from ondevice.errors import StoreError, StoreUnwritable, UsageError
-from ondevice.memory import Cube, Memory
+from ondevice.memory import FORGOTTEN, Cube, Memory
 from ondevice.store import Connection, Database, words_leave
 
 _TYPED = 1500  # characters that a message has at most which was typed
@@ -23,6 +23,7 @@ _TYPED = 1500  # characters that a message has at most which was typed
 _BATCH = 500  # messages; one that is long counts as several
 _LONG = 10_000  # characters
 _REMEMBERED_TOGETHER = 50  # messages
+_TOLD_AFTER = 100  # chats that need not be written
 _PAUSE, _LONGEST_PAUSE = 0.3, 0.1  # between two: part of the time of the first, and seconds
 
 
@@ -34,6 +35,8 @@ class Said:
     recalled: tuple[Cube, ...] = ()  # memories that go with it to the model
     learnt: tuple[str, ...] = ()  # facts that were read from it, new ones only
     left_out: tuple[str, ...] = ()  # kinds of secrets that were not remembered
+    withheld: tuple[Cube, ...] = ()  # memories that would help, and wait for :meth:`Chats.send`
+    server: str = ""  # to which these would go
 
 
 class Chats:
@@ -129,6 +132,8 @@ class Chats:
         pasted: Sequence[str] = (),
         instead_of: int | None = None,
         recall: int = 0,
+        server: str | None = None,
+        withhold: bool = False,
     ) -> Said:
         """Append what the user typed; all of it is on disk when this returns.
 
@@ -136,14 +141,17 @@ class Chats:
         them.
 
         ``instead_of`` names an earlier message: this one then begins a new branch at its place.
-        ``recall`` is how many tokens the memories that help may take. The first message gives the
-        conversation its title.
+        ``recall`` is how many tokens the memories that help may take; they go to a model on this
+        device, or on the ``server`` only, and are but named if it is to ``withhold`` them. The
+        first message gives the conversation its title.
         """
         recalled: tuple[Cube, ...] = ()
         unknown = False
         if recall:
-            recalled, unknown = self._recall(conversation_id, text, recall, instead_of)
+            recalled, unknown = self._recall(conversation_id, text, recall, instead_of, server)
         unknown = unknown and not attachments  # they may tell
+        withheld, recalled = (recalled, ()) if withhold else ((), recalled)
+        unknown = unknown and not withhold
         with self.database.write() as connection:
             message_id = append(
                 connection,
@@ -160,9 +168,12 @@ class Chats:
             connection.executemany(
                 "INSERT INTO recall VALUES (?, ?)", [(message_id, cube.id) for cube in recalled]
             )
-            connection.execute("UPDATE message SET unknown = ? WHERE id = ?", (unknown, message_id))
+            connection.execute(
+                "UPDATE message SET unknown = ?, server = ? WHERE id = ?",
+                (unknown, server if recalled or unknown else None, message_id),
+            )
             if not text or _is_private(connection, conversation_id):
-                return Said(message_id, recalled)
+                return Said(message_id, recalled, withheld=withheld, server=server or "")
             remembered = self.memory.remember_turn(
                 connection,
                 conversation_id=conversation_id,
@@ -171,7 +182,31 @@ class Chats:
                 pasted=pasted,
             )
         learnt = tuple(cube.content for cube in remembered.facts)
-        return Said(message_id, recalled, learnt, remembered.left_out)
+        return Said(message_id, recalled, learnt, remembered.left_out, withheld, server or "")
+
+    def send(self, said: Said) -> Said:
+        """Let the memories that were withheld go to the server with the message."""
+        with self.database.write() as connection:
+            connection.executemany(
+                "INSERT OR IGNORE INTO recall SELECT ?, id FROM cube "
+                "WHERE id = ? AND status <> 'deleted'",
+                [(said.message_id, cube.id) for cube in said.withheld],
+            )
+            connection.execute(
+                "UPDATE message SET server = ? WHERE id = ?", (said.server, said.message_id)
+            )
+        return replace(said, recalled=said.withheld, withheld=())
+
+    def leave_unanswered(self, message_id: int) -> None:
+        """Take note that a message of the user met an error, unless it had a reply before."""
+        with self.database.write() as connection:
+            # In a user's message this column tells that and nothing else.
+            connection.execute(
+                "UPDATE message SET finish_reason = 'cancelled' WHERE id = ? AND role = 'user' "
+                "AND NOT EXISTS (SELECT 1 FROM message AS reply WHERE reply.parent_id = message.id "
+                "AND reply.content <> '')",
+                (message_id,),
+            )
 
     def show(self, message_id: int) -> None:
         """Let the conversation go on in the branch of this message, the newest one if many."""
@@ -236,27 +271,30 @@ class Chats:
             self.memory.forget_within(connection, gone)
         self.database.scrub()
 
-    def export(self, conversation_id: int, path: Path) -> None:
-        """Write the conversation to a new file, mode 0600: JSON for ``.json``, else Markdown.
+    def export(self, conversation_id: int, path: Path, *, replace: bool = False) -> int:
+        """Write the conversation to a file, mode 0600: JSON for ``.json``, else Markdown.
 
-        JSON has all branches and can be imported again. Raises :class:`UsageError` when the file
-        is there already or cannot be written.
+        JSON has all branches and can be imported again. Markdown has the branch that is shown;
+        returned is how many messages of others are not in it. Raises :class:`UsageError` when the
+        file cannot be written, or is there and is not to be replaced.
         """
         if path.suffix.lower() == ".json":
-            with self.database.read() as connection:
-                data = _transfer.to_json(connection, conversation_id)
-        else:
-            data = _transfer.markdown(self.load(conversation_id)).encode()
-        try:
-            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            try:
-                with os.fdopen(handle, "wb") as file:
-                    file.write(data)
-            except OSError:  # the disk is full
-                path.unlink()
-                raise
-        except OSError as error:
-            raise UsageError(f"{path} cannot be written: {error.strerror}.") from error
+            self.export_all([conversation_id], path, replace=replace)
+            return 0
+        conversation = self.load(conversation_id)
+        heading = self.heading(conversation_id)
+        _transfer.write(path, _transfer.markdown(conversation).encode(), replace=replace)
+        return heading.messages - len(conversation.messages) if heading else 0
+
+    def export_all(
+        self, conversation_ids: Sequence[int], path: Path, *, replace: bool = False
+    ) -> None:
+        """Write these conversations to one JSON file, as :meth:`export` does."""
+        with self.database.read() as connection:
+            for id_ in conversation_ids:
+                check(_read.heading(connection, id_) is not None)
+            transcripts = tuple(_transfer.transcript(connection, id_) for id_ in conversation_ids)
+        _transfer.write(path, _transfer.to_json(transcripts), replace=replace)
 
     def import_(
         self,
@@ -264,62 +302,97 @@ class Chats:
         on_progress: Callable[[int], None] | None = None,
         cancel: threading.Event | None = None,
         on_left_out: Callable[[str], None] | None = None,
-    ) -> list[int]:
-        """Add the conversations of a file and return their ids, oldest first.
+        deleted: bool = False,
+    ) -> Imported:
+        """Add the conversations of a file that are not here yet, and what is new of the others.
 
-        It may be an export of our own, of ChatGPT or of Claude; of these also the archive as it
+        It may be an export of our own, of ChatGPT, Claude or Open WebUI; also the archive as it
         was sent, or its folder. Nothing of them is remembered unless :meth:`remember` is called.
+        What was deleted here stays away, unless ``deleted``.
 
         A conversation is added whole or not at all, some in each transaction, so that others can
         write meanwhile. ``on_left_out`` gets a sentence for each that cannot be read, and
-        ``on_progress`` how many were added so far; after a ``cancel`` those stay. Raises
-        :class:`UsageError`, and then adds nothing, when there is none that can be read.
+        ``on_progress`` how many were looked at so far; after a ``cancel`` what was added stays,
+        until :meth:`undo_import`. Raises :class:`UsageError`, and then adds nothing, when there is
+        none that can be read.
         """
-        added: list[tuple[datetime, int]] = []
-        batch: list[_transfer.Transcript] = []
-        weight = 0
+        incoming = _imports.Incoming(path.name, deleted=deleted)
+        with self.database.read() as connection:
+            incoming.begin(connection)
+        batch: list[_foreign.Found] = []
+        weight = added = 0
 
         def add_batch() -> None:
+            nonlocal added
             began = time.monotonic()
             with self.database.write() as connection:
-                pairs = [(one.created_at, _transfer.insert(connection, one)) for one in batch]
-            now = datetime.now(UTC)
-            added.extend((_times.sane(at) or now, id_) for at, id_ in pairs if id_ is not None)
+                for one in batch:
+                    incoming.add(connection, one)
             batch.clear()
+            added = len(incoming.result.new) + len(incoming.result.grown)
             if on_progress:
-                on_progress(len(added))
+                on_progress(incoming.looked_at)
             # Who waits to write looks only now and then whether it can.
             time.sleep(min(_LONGEST_PAUSE, _PAUSE * (time.monotonic() - began)))
 
         try:
-            for found in _foreign.read(path, cancel):
+            for found in _foreign.read(path, cancel, incoming.is_known):
                 if isinstance(found, _foreign.NotRead):
+                    incoming.result.left_out.append(str(found))
                     if on_left_out:
                         on_left_out(str(found))
                     continue
+                if found.transcript is None:
+                    incoming.skip(found)
+                    if on_progress and incoming.looked_at % _TOLD_AFTER == 0:
+                        on_progress(incoming.looked_at)
+                    continue
                 batch.append(found)
-                weight += 1 + sum(1 + len(one.content) // _LONG for one in found.messages)
+                messages = found.transcript.messages
+                weight += 1 + sum(1 + len(one.content) // _LONG for one in messages)
                 if weight >= _BATCH:
                     add_batch()
                     weight = 0
             if batch:
                 add_batch()
         except StoreUnwritable as error:
-            kept = f" {len(added)} chats were added before that, and stay." if added else ""
+            kept = f" {added} chats were added before that, and stay." if added else ""
             raise StoreUnwritable(f"{error}{kept}") from error
-        return [id_ for _, id_ in sorted(added)]
+        return incoming.finish()
+
+    def last_import(self) -> Import | None:
+        """The latest import, if anything of it is left."""
+        with self.database.read() as connection:
+            return _imports.last(connection)
+
+    def undo_import(self, run: Import | None = None) -> Undone:
+        """Take back an import (None: the latest), with what is remembered of it.
+
+        What was said here since stays, with all that it follows. Raises :class:`UsageError` when
+        there is none.
+        """
+        with self.database.write() as connection:
+            run = run or _imports.last(connection)
+            if run is None:
+                raise UsageError("There is no import to undo.")
+            undone = _imports.undo(connection, run)
+        self.database.scrub()
+        return undone
 
     def remember(
         self,
         conversation_ids: Sequence[int],
         on_progress: Callable[[int], None] | None = None,
         cancel: threading.Event | None = None,
+        *,
+        run: int | None = None,
     ) -> int:
         """Remember what the user said in imported conversations, and return how many messages.
 
-        It counts as said when it was said. No facts are read from what is so long that it must
-        have been pasted. ``on_progress`` gets the number of messages so far; after a ``cancel``,
-        what is remembered stays, and to remember it again changes nothing.
+        It counts as said when it was said. ``run`` is the import whose messages are meant, None:
+        all. No facts are read from what is so long that it must have been pasted. ``on_progress``
+        gets the number of messages so far; after a ``cancel``, what is remembered stays, and to
+        remember it again changes nothing.
         """
         count = 0
         for conversation_id in conversation_ids:
@@ -327,9 +400,10 @@ class Chats:
                 if _is_private(connection, conversation_id):
                     continue
                 rows = connection.execute(
-                    "SELECT id, content, created_at FROM message WHERE conversation_id = ? "
-                    "AND role = 'user' AND content <> '' ORDER BY position",
-                    (conversation_id,),
+                    "SELECT id, content, created_at FROM message WHERE conversation_id = ?1 "
+                    "AND role = 'user' AND content NOT IN ('', ?2) "
+                    "AND (?3 IS NULL OR run_id = ?3) ORDER BY position",
+                    (conversation_id, FORGOTTEN, run),
                 ).fetchall()
             for start in range(0, max(1, len(rows)), _REMEMBERED_TOGETHER):
                 some = rows[start : start + _REMEMBERED_TOGETHER]
@@ -358,7 +432,12 @@ class Chats:
             check(changed.rowcount)
 
     def _recall(
-        self, conversation_id: int, text: str, budget: int, instead_of: int | None
+        self,
+        conversation_id: int,
+        text: str,
+        budget: int,
+        instead_of: int | None,
+        server: str | None,
     ) -> tuple[tuple[Cube, ...], bool]:
         """Memories that help to answer ``text``, but those that the model has seen already.
 
@@ -368,7 +447,7 @@ class Chats:
             if _is_private(connection, conversation_id):
                 return (), False
             parent = _parent(connection, conversation_id, instead_of)
-            seen = _read.recalled_until(connection, parent)
+            seen = _read.recalled_until(connection, parent, server)
             attaches = _read.attaches(connection, parent)
         recalled = self.memory.recall(
             text, budget=budget, count_tokens=_about_tokens, conversation_id=conversation_id

@@ -27,7 +27,7 @@ class Draft:
     Until it is finished it is an interrupted message, so that nothing is left to mend if the app
     is killed. A reply of which nothing ever came is not kept. A message that is ``continued``
     grows on itself; any other one has an id from its first write on, which ``on_begun`` gets
-    before anybody can read it.
+    before anybody can read it. The model is on a ``server``, or on this device.
     """
 
     def __init__(
@@ -37,12 +37,14 @@ class Draft:
         parent_id: int | None,
         model: str,
         continued: Message | None = None,
+        server: str | None = None,
         on_begun: Callable[[int], None] | None = None,
     ) -> None:
         self._database = database
         self._conversation_id = conversation_id
         self._parent_id = parent_id
         self._model = model
+        self._server = server
         self._message_id = continued.id if continued else None
         self._on_begun = on_begun
         self._parts: dict[str, list[str]] = {
@@ -100,16 +102,23 @@ class Draft:
                 if self._on_begun:
                     self._on_begun(message_id)
             changed = connection.execute(
-                "UPDATE message SET content = ?, thinking = ?, finish_reason = ?, statistics = ? "
-                "WHERE id = ?",
+                "UPDATE message SET content = ?, thinking = ?, server = ?, finish_reason = ?, "
+                "statistics = ? WHERE id = ?",
                 (
                     answer,
                     thinking,
+                    self._server,
                     finished.reason if finished else None,
                     msgspec.json.encode(finished.statistics).decode() if finished else None,
                     message_id,
                 ),
             )
             check(changed.rowcount)
+            if answer:
+                connection.execute(  # its question met an error before, perhaps
+                    "UPDATE message SET finish_reason = NULL WHERE role = 'user' AND id = "
+                    "(SELECT parent_id FROM message WHERE id = ?)",
+                    (message_id,),
+                )
         self._message_id = message_id
         self._unsaved = False

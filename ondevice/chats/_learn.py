@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ondevice.chats._chats import Chats
 from ondevice.engine import EngineLike
-from ondevice.engine.messages import Chunk, Finished, Generate, Loaded, Sampling, Turn
+from ondevice.engine.messages import Chunk, Finished, Generate, Loaded, Sampling, Turn, server_of
 from ondevice.memory import read_grammar, read_question
 
 _LEAST_PARAMETERS = 1_000_000_000  # smaller models point at the wrong words
@@ -20,13 +20,18 @@ def can_learn(loaded: Loaded | None) -> bool:
     )
 
 
+def is_elsewhere(engine: EngineLike) -> bool:
+    """Whether the model is on a server: nothing goes there but what the user sends."""
+    return engine.loaded is not None and server_of(engine.loaded.path) is not None
+
+
 def learn(chats: Chats, engine: EngineLike) -> bool:
     """Have the model read the latest that no model has, and keep the facts it points at.
 
     Whether it has; False: nothing is left, or it was cancelled, and then the text is read another
     time. Blocks, as :func:`ondevice.chats.reply` does, and raises the same.
     """
-    if (text := chats.memory.unread()) is None:
+    if is_elsewhere(engine) or (text := chats.memory.unread()) is None:
         return False
     request = Generate(
         turns=tuple(Turn(role, content) for role, content in read_question(text.text)),
@@ -47,6 +52,8 @@ def learn(chats: Chats, engine: EngineLike) -> bool:
 
 def see_again(chats: Chats, engine: EngineLike, conversation_id: int) -> None:
     """Have the KV cache hold the conversation as it did before something else was asked."""
+    if is_elsewhere(engine):
+        return
     turns = chats.load(conversation_id).turns()
     for _ in engine.generate(Generate(turns=turns, max_tokens=1)):
         pass

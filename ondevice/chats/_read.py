@@ -87,10 +87,12 @@ def load(
                 versions=versions.get(row["parent_id"], (row["id"],)),
                 attachments=tuple(attachments[row["id"]]),
                 recalled=tuple(recalled[row["id"]]),
+                server=row["server"],
                 unknown=bool(row["unknown"]),
+                unanswered=row["role"] == "user" and row["finish_reason"] is not None,
                 thinking=row["thinking"],
                 model=row["model"],
-                finish_reason=row["finish_reason"],
+                finish_reason=row["finish_reason"] if row["role"] == "assistant" else None,
                 statistics=_statistics(row["statistics"]),
             )
             for row in rows
@@ -110,11 +112,14 @@ def state(connection: Connection, conversation_id: int) -> State | None:
     return State(row[0], bool(row[1]), *row[2:]) if row else None
 
 
-def recalled_until(connection: Connection, message_id: int | None) -> set[int]:
-    """The ids of all cubes that were quoted to the model in the branch that ends there."""
+def recalled_until(
+    connection: Connection, message_id: int | None, server: str | None = None
+) -> set[int]:
+    """The ids of all cubes that a model sees in the branch that ends there, here or on a server."""
     rows = connection.execute(
-        f"{_BRANCH} SELECT cube_id FROM branch JOIN recall ON message_id = branch.id",
-        {"end": message_id},
+        f"{_BRANCH} SELECT cube_id FROM branch JOIN recall ON message_id = branch.id "
+        "JOIN message ON message.id = branch.id WHERE :server IS NULL OR server = :server",
+        {"end": message_id, "server": server},
     )
     return {row["cube_id"] for row in rows}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -22,7 +23,11 @@ class Attachment:
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):  # in thousands, they would slow down the gc
-    """One message of a conversation. The fields from ``thinking`` on are an assistant's."""
+    """One message of a conversation. The fields from ``thinking`` on are an assistant's.
+
+    ``server`` is where the model of a reply was, and of a user's message where its memories may be
+    sent; None: on this device, and nowhere.
+    """
 
     id: int
     role: Literal["user", "assistant"]
@@ -31,16 +36,29 @@ class Message(msgspec.Struct, frozen=True, gc=False):  # in thousands, they woul
     versions: tuple[int, ...]  # ids of the messages at this place, one for each branch, by age
     attachments: tuple[Attachment, ...] = ()
     recalled: tuple[Cube, ...] = ()  # memories that are quoted to the model with it, by age
+    server: str | None = None
     unknown: bool = False  # it asks about the user, and nothing that is remembered tells
+    unanswered: bool = False  # a user's: an error came instead of a reply
     thinking: str = ""
     model: str | None = None
     finish_reason: FinishReason | None = None  # None: interrupted
     statistics: Statistics | None = None
 
-    def prompt(self) -> str:
-        """What the model is to see of it: attachments and memories as quotations with the text."""
-        parts = [*map(_quoted, self.attachments), self.content]
-        return with_memories("\n\n".join(filter(None, parts)), self.recalled, unknown=self.unknown)
+    def prompt(self, server: str | None = None) -> str:
+        """What the model is to see of it: attachments and memories as quotations with the text.
+
+        On a ``server``, of the memories only those that may be sent there.
+        """
+        text = with_attachments(self.content, self.attachments)
+        if server is not None and server != self.server:
+            return text
+        return with_memories(text, self.recalled, unknown=self.unknown)
+
+    def given(self, question: Message | None) -> tuple[Cube, ...]:
+        """The memories that this reply to a question was given."""
+        if question is None or (self.server is not None and self.server != question.server):
+            return ()
+        return question.recalled
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,21 +112,28 @@ class Conversation:
     private: bool  # nothing of it is remembered, nothing is recalled in it
     messages: tuple[Message, ...]
 
-    def turns(self) -> tuple[Turn, ...]:
-        """What the model is to see.
+    def turns(self, server: str | None = None) -> tuple[Turn, ...]:
+        """What the model is to see, on this device or on a ``server``.
 
-        Chat templates want user and assistant in turn: messages that met no reply are joined with
-        the next one.
+        A message that met an error instead of a reply could meet it again with all that follow. So
+        it is left out, unless it is the user's last one, which is to be answered. A message whose
+        reply the user stopped before a word had come is there: what is said next may go on from it.
         """
         turns = [Turn("system", self.system)] if self.system else []
-        for message in self.messages:
-            if not (text := message.prompt()):
+        asked = max((i for i, each in enumerate(self.messages) if each.role == "user"), default=0)
+        for place, message in enumerate(self.messages):
+            if not (text := message.prompt(server)) or (message.unanswered and place != asked):
                 continue
-            if turns and turns[-1].role == message.role:
-                turns[-1] = Turn(message.role, f"{turns[-1].content}\n\n{text}")
-            else:
+            if turns and turns[-1].role == message.role == "assistant":
+                turns[-1] = Turn("assistant", f"{turns[-1].content}\n\n{text}")
+            else:  # the user's stay apart, so that they can leave a long conversation one by one
                 turns.append(Turn(message.role, text))
         return tuple(turns)
+
+
+def with_attachments(text: str, attachments: Iterable[Attachment]) -> str:
+    """``text`` with the attachments quoted before it."""
+    return "\n\n".join(filter(None, [*map(_quoted, attachments), text]))
 
 
 def _quoted(attachment: Attachment) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
+from contextlib import suppress
 
 from ondevice.chats._chats import Chats
 from ondevice.chats._draft import Draft
 from ondevice.engine import EngineLike
-from ondevice.engine.messages import Chunk, Event, Finished, Generate, Sampling
-from ondevice.errors import StoreUnwritable
+from ondevice.engine.messages import Chunk, Event, Finished, Generate, Sampling, server_of
+from ondevice.errors import OndeviceError, StoreError, StoreUnwritable
 
 
 def reply(
@@ -18,6 +19,8 @@ def reply(
     sampling: Sampling,
     *,
     after: int | None = None,
+    memories_to: Container[str] = (),
+    called: str = "",
     on_begun: Callable[[int], None] | None = None,
 ) -> Iterator[Event]:
     """Continue the conversation with the assistant's next message, saved as it comes.
@@ -25,11 +28,17 @@ def reply(
     It answers the message ``after``, or the last one of the branch that is shown. If that is an
     assistant's, it goes on where it ended.
 
+    This is the one place where memories go into a request: to a model on this device, or on a
+    server that ``memories_to`` has, such of them as were recalled for it.
+
+    ``called``: what the user knows the model as; empty: what its file calls itself.
+
     ``on_begun`` gets the id of a new message once there is one, in the thread that iterates and
     before anybody can read it from the store.
 
     Blocks; iterate in a worker thread. If the engine dies, if the iteration is given up or if
-    this process is killed, what has come stays in the store as an interrupted message.
+    this process is killed, what has come stays in the store as an interrupted message. Where no
+    word of an answer came before an error, the message counts as unanswered.
 
     Raises what :meth:`EngineLike.generate` raises, and :class:`StoreError`; that of a reply which
     could not be saved comes after its last event.
@@ -37,15 +46,19 @@ def reply(
     conversation = chats.load(conversation_id, until=after)
     last = conversation.messages[-1] if conversation.messages else None
     continued = last if last and last.role == "assistant" else None
-    request = Generate(turns=conversation.turns(), sampling=sampling)
+    server = server_of(engine.loaded.path) if engine.loaded else None
+    turns = conversation.turns(server if server is None or server in memories_to else "")
+    request = Generate(turns=turns, sampling=sampling)
     draft: Draft | None = None
     unsaved: StoreUnwritable | None = None
     try:
         for event in engine.generate(request):
             if draft is None:  # only now is it certain that a model is loaded
-                model = engine.loaded.name if engine.loaded else ""
+                model = called or (engine.loaded.name if engine.loaded else "")
                 parent = last.id if last else None
-                draft = Draft(chats.database, conversation_id, parent, model, continued, on_begun)
+                draft = Draft(
+                    chats.database, conversation_id, parent, model, continued, server, on_begun
+                )
             if isinstance(event, Chunk):
                 draft.add(event)
             elif isinstance(event, Finished):
@@ -54,6 +67,14 @@ def reply(
                 except StoreUnwritable as error:
                     unsaved = error
             yield event
+    except OndeviceError:
+        question = next((m for m in reversed(conversation.messages) if m.role == "user"), None)
+        if question:
+            with suppress(StoreError):  # the error itself is what matters
+                if draft is not None:
+                    draft.close()
+                chats.leave_unanswered(question.id)
+        raise
     finally:
         if draft is not None and not unsaved:
             draft.close()

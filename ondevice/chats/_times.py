@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime
 
 # Local time before 1970 and after 3000 is an error on Windows, near the years 1 and 9999 anywhere.
 _FIRST, _LAST = datetime(1971, 1, 1, tzinfo=UTC), datetime(3000, 1, 1, tzinfo=UTC)
+_MILLISECONDS = 1e11  # as seconds: more than three thousand years
 
 
 def sane(time: datetime) -> datetime | None:
@@ -18,14 +20,16 @@ def sane(time: datetime) -> datetime | None:
 
 
 def from_file(time: object) -> datetime | None:
-    """A time as the services write it: seconds since 1970, or a text in ISO 8601."""
-    try:
+    """A time as the services write it: seconds or ms since 1970, or a text in ISO 8601."""
+    with suppress(ValueError, OverflowError, OSError):
         if isinstance(time, str):
             return sane(datetime.fromisoformat(time))
-        if isinstance(time, int | float):
-            return sane(datetime.fromtimestamp(time, UTC))
-    except (ValueError, OverflowError, OSError):
-        pass
+    with suppress(ValueError, OverflowError, OSError):
+        if isinstance(time, int | float | str):
+            seconds = float(time)
+            return sane(
+                datetime.fromtimestamp(seconds / (1000 if seconds > _MILLISECONDS else 1), UTC)
+            )
     return None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from ondevice.chats._chats import Chats
+from ondevice.chats._learn import is_elsewhere
 from ondevice.engine import EngineLike
 from ondevice.engine.messages import Chunk, Finished, Generate, Sampling, Turn
 from ondevice.terminal import printable
@@ -27,6 +28,8 @@ def think_of_title(chats: Chats, engine: EngineLike, conversation_id: int) -> st
 
     Blocks, as :func:`ondevice.chats.reply` does, and raises the same.
     """
+    if is_elsewhere(engine):
+        return None  # a server may want money for it, too
     conversation = chats.load(conversation_id)
     turns = conversation.turns()
     if not (

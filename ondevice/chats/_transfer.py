@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import os
+import uuid
+from datetime import datetime
+from pathlib import Path
 from typing import Literal
 
 import msgspec
 
 from ondevice.chats import _times
 from ondevice.chats._records import Attachment, Conversation
-from ondevice.engine.messages import FinishReason
+from ondevice.engine.messages import FinishReason, Statistics
+from ondevice.errors import UsageError
 from ondevice.store import Connection
 
 _TITLE_LENGTH = 60  # characters
-_LONGEST_TITLE = 200  # characters, of one that a file gives
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -27,7 +30,10 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     attachments: tuple[Attachment, ...] = ()
     thinking: str = ""
     model: str | None = None
+    server: str | None = None  # that the model was on, or that its memories may go to
     finish_reason: FinishReason | None = None
+    statistics: Statistics | None = None
+    origin: str | None = None  # its id where it comes from
 
 
 class Transcript(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -36,8 +42,13 @@ class Transcript(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     title: str
     system: str = ""
     created_at: datetime
+    updated_at: datetime | None = None  # None: with the last message
     messages: tuple[Entry, ...]
     end: str | None = None  # id of the last message of the branch that is shown
+    origin: str = ""  # the service it comes from and its id there; empty: it began here
+    pinned: bool = False
+    archived: bool = False
+    private: bool = False  # nothing of it is remembered
 
 
 class Export(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -58,8 +69,14 @@ def markdown(conversation: Conversation) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def to_json(connection: Connection, conversation_id: int) -> bytes:
-    """The whole conversation, all branches."""
+def to_json(transcripts: tuple[Transcript, ...]) -> bytes:
+    """The whole conversations, all branches."""
+    export = Export(ondevice_chats=1, chats=transcripts)
+    return msgspec.json.format(msgspec.json.encode(export), indent=1)
+
+
+def transcript(connection: Connection, conversation_id: int) -> Transcript:
+    """All that is kept of a conversation but the memories, which are the memory's."""
     head = connection.execute(
         "SELECT * FROM conversation WHERE id = ?", (conversation_id,)
     ).fetchone()
@@ -81,67 +98,70 @@ def to_json(connection: Connection, conversation_id: int) -> bytes:
                 attachments=tuple(Attachment(*attachment) for attachment in attachments),
                 thinking=row["thinking"],
                 model=row["model"],
+                server=row["server"],
                 finish_reason=row["finish_reason"],
+                statistics=_statistics(row["statistics"]),
+                origin=row["origin"],
             )
         )
-    transcript = Transcript(
+    return Transcript(
         title=head["title"],
         system=head["system"],
         created_at=_times.from_store(head["created_at"]),
+        updated_at=_times.from_store(head["updated_at"]),
         messages=tuple(messages),
         end=None if head["end_id"] is None else str(head["end_id"]),
+        origin=head["origin"] or "",
+        pinned=bool(head["pinned"]),
+        archived=bool(head["archived"]),
+        private=bool(head["private"]),
     )
-    export = Export(ondevice_chats=1, chats=(transcript,))
-    return msgspec.json.format(msgspec.json.encode(export), indent=1)
+
+
+def _statistics(text: str | None) -> Statistics | None:
+    return msgspec.json.decode(text, type=Statistics) if text else None
+
+
+def write(path: Path, data: bytes, *, replace: bool) -> None:
+    """Write a file for the user only, mode 0600, whole or not at all.
+
+    Raises :class:`UsageError` when it cannot be written, or is there and is not to be replaced.
+    """
+    fresh = path.with_name(f".{path.name[:100]}.{uuid.uuid4().hex[:8]}")
+    try:
+        if not replace and os.path.lexists(path):
+            raise UsageError(f"{path} cannot be written: it is there already.")
+        handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            if replace:
+                fresh.replace(path)
+            else:
+                _put(fresh, path)
+        finally:
+            fresh.unlink(missing_ok=True)
+    except FileExistsError:
+        raise UsageError(f"{path} cannot be written: it is there already.") from None
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise UsageError(f"{path} cannot be written: {why}.") from error
+
+
+def _put(fresh: Path, path: Path) -> None:
+    """Give a file its name, unless that is taken meanwhile."""
+    try:
+        os.link(fresh, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        fresh.replace(path)
 
 
 def beginning(text: str) -> str:
     """The beginning of ``text`` on one line, as a title."""
     line = " ".join(text.split())
     return line if len(line) <= _TITLE_LENGTH else line[: _TITLE_LENGTH - 1].rstrip() + "…"
-
-
-def insert(connection: Connection, transcript: Transcript) -> int | None:
-    """Add a conversation from a file and return its id; None: there is nothing in it."""
-    if not transcript.messages:
-        return None
-    last = transcript.messages[-1]
-    created_at = _times.sane(transcript.created_at) or datetime.now(UTC)
-    (conversation_id,) = connection.execute(
-        "INSERT INTO conversation (id, title, system, created_at, updated_at) "
-        "SELECT id + 1, ?, ?, ?, ? FROM last_conversation RETURNING id",
-        (
-            " ".join(transcript.title.split())[:_LONGEST_TITLE]
-            or beginning(transcript.messages[0].content),
-            transcript.system,
-            created_at.isoformat(),
-            (_times.sane(last.created_at) or created_at).isoformat(),
-        ),
-    ).fetchone()
-    ids: dict[str, int] = {}
-    for position, entry in enumerate(transcript.messages):
-        (ids[entry.id],) = connection.execute(
-            "INSERT INTO message (conversation_id, parent_id, position, role, content, "
-            "created_at, thinking, model, finish_reason) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) "
-            "RETURNING id",
-            (
-                conversation_id,
-                ids.get(entry.parent or ""),
-                position,
-                entry.role,
-                entry.content,
-                (_times.sane(entry.created_at) or created_at).isoformat(),
-                entry.thinking,
-                entry.model,
-                entry.finish_reason,
-            ),
-        ).fetchone()
-        connection.executemany(
-            "INSERT INTO attachment VALUES (?, ?, ?, ?)",
-            [(ids[entry.id], i, a.name, a.content) for i, a in enumerate(entry.attachments)],
-        )
-    connection.execute(
-        "UPDATE conversation SET end_id = ? WHERE id = ?",
-        (ids.get(transcript.end or "", ids[last.id]), conversation_id),
-    )
-    return int(conversation_id)

@@ -13,7 +13,8 @@ from pathlib import Path
 from ondevice.paths import ensure_private
 from ondevice.store import Connection, Database
 
-_PATIENCE = 0.5  # seconds for another program that writes; what was typed is kept a little later
+_PATIENCE_AT_START = 5.0  # seconds for another program that writes
+_PATIENCE = 0.5  # seconds; otherwise what was typed is kept a little later
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,7 @@ class Window:
         if self._database.read_only:
             return []
         # All within one transaction, so that of two that start at once only one takes over.
-        with self._database.write() as connection:
+        with self._database.write(patience=_PATIENCE_AT_START) as connection:
             try:
                 ensure_private(self._folder)
                 others = [path for path in self._folder.iterdir() if _is_locked(path)]

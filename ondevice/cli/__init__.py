@@ -22,6 +22,7 @@ COMMANDS = {
     "ask": "Answer one question, from the arguments or a pipe.",
     "completion": "Print the script that completes commands in your shell.",
     "chat": "Open the terminal app.",
+    "chats": "List, import and export chats, also of other services.",
     "doctor": "Look at this machine: RAM, disk, versions, and what is wrong.",
     "fit": "Show which models run here, how well and how fast.",
     "memory": "See, search, correct, move and forget what is remembered.",

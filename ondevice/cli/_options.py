@@ -89,13 +89,19 @@ SAMPLING = tuple(
 )
 
 
-def flags(*groups: tuple[_Flag, ...]) -> Callable[[_Command], _Command]:
-    """Give a command these flags; it gets them merged, as ``settings: Settings``."""
+def flags(*groups: tuple[_Flag, ...], salvage: bool = False) -> Callable[[_Command], _Command]:
+    """Give a command these flags; it gets them merged, as ``settings: Settings``.
+
+    ``salvage``: where a setting is wrong it has its default, and the command gets ``problems``.
+    """
 
     def give(command: _Command) -> _Command:
         @functools.wraps(command)
         def with_settings(**given: Any) -> Any:
-            settings = config.load()
+            if salvage:
+                settings, given["problems"] = config.salvage()
+            else:
+                settings = config.load()
             sampling = check(_lay_over(settings.sampling, given))  # "nan" is in each range
             if given.get("system") is not None:  # asked for, so it goes before a persona
                 settings = msgspec.structs.replace(settings, persona=None)
@@ -112,6 +118,7 @@ def flags(*groups: tuple[_Flag, ...]) -> Callable[[_Command], _Command]:
 
 #: All of them, for commands in which somebody converses with a model.
 settings_flags = flags(MODEL, SYSTEM, LOAD, SAMPLING)
+chat_flags = flags(MODEL, SYSTEM, LOAD, SAMPLING, salvage=True)
 
 
 def _lay_over(record: _Record, flags: dict[str, Any]) -> _Record:

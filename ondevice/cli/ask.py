@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from ondevice.engine.messages import (
     Statistics,
     Turn,
 )
-from ondevice.errors import UsageError
+from ondevice.errors import ContextError, UsageError
 from ondevice.json_schema import compile_schema
 from ondevice.terminal import printable, printable_json
 
@@ -53,6 +54,9 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 @click.option("--grammar", type=click.Path(path_type=Path), help="A GBNF file the answer obeys.")
 @click.option("--schema", metavar="JSON|FILE", help="A JSON schema that the answer obeys.")
 @click.option("--think/--no-think", default=None, help="For models that can do both.")
+@click.option(
+    "--fit", is_flag=True, help="If the text is too long, send only what matters of it and fits."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object with statistics.")
 def command(
     question: tuple[str, ...],
@@ -62,6 +66,7 @@ def command(
     grammar: Path | None,
     schema: str | None,
     think: bool | None,
+    fit: bool,
     as_json: bool,
 ) -> int:
     """Answer QUESTION. What comes through a pipe follows it, or is the question if there is none.
@@ -69,6 +74,7 @@ def command(
     \b
       ondevice ask "Why is the sky blue?"
       git diff | ondevice ask "Write a commit message for this."
+      ondevice ask --fit "What was decided about the roof?" <minutes.txt
       ondevice ask --schema '{"type": "object"}' --json "Three facts about Ghent."
     """
     if grammar is not None and schema is not None:
@@ -76,8 +82,11 @@ def command(
     if sys.stdout is None:
         raise UsageError("There is nowhere to write the answer to: standard output is closed.")
     system = argument(settings.system_prompt, "The system prompt")
+    asked, given = argument(" ".join(question), "The question"), piped()
+    if not (asked.strip() or given.strip()):
+        raise UsageError('Ask something: ondevice ask "…", or send text through a pipe.')
     request = Generate(
-        turns=_turns(system, argument(" ".join(question), "The question")),
+        turns=_turns(system, asked, given),
         sampling=settings.sampling,
         max_tokens=max_tokens,
         stop=tuple(argument(text, "--stop") for text in stop),
@@ -97,7 +106,13 @@ def command(
             _note(f"the question goes to {loaded.name}.")
         if loaded.streamed_bytes or loaded.kv_type not in ("f16", settings.kv_type):
             _note(loaded.plan)
-        answer = _stream(engine, request, loaded, quiet=as_json)
+        if fit:
+            request = msgspec.structs.replace(request, turns=_fitted(engine, system, asked, given))
+        try:
+            answer = _stream(engine, request, loaded, quiet=as_json)
+        except ContextError as error:
+            hint = "" if fit else " --fit sends only what matters of it and fits."
+            raise ContextError(f"{error} --ctx sets how large the context is.{hint}") from error
     if as_json:
         click.echo(printable_json(msgspec.json.format(msgspec.json.encode(answer))))
     return 0
@@ -108,12 +123,27 @@ def _note(text: str) -> None:
     click.echo(f"ondevice: {printable(text)}", err=True)
 
 
-def _turns(system: str, question: str) -> tuple[Turn, ...]:
-    given = piped()
+def _turns(system: str, question: str, given: str) -> tuple[Turn, ...]:
     text = f"{question}\n\n{given}" if question and given else question or given
-    if not text.strip():
-        raise UsageError('Ask something: ondevice ask "…", or send text through a pipe.')
     return (*((Turn("system", system),) if system else ()), Turn("user", text))
+
+
+def _fitted(engine: EngineLike, system: str, question: str, given: str) -> tuple[Turn, ...]:
+    """The question, with as much of what was ``given`` as fits: of the two, the longer one."""
+    from ondevice import fitting  # noqa: PLC0415 - it brings the store along
+
+    def frame(texts: Sequence[str]) -> tuple[Turn, ...]:
+        return _turns(system, question, texts[0]) if given else _turns(system, texts[0], "")
+
+    texts = [given or question]
+    if fitting.measure(engine, frame, texts).fits:
+        return frame(texts)
+    how: fitting.How = "relevant" if question and given else "beginning"
+    kept = fitting.shorten(engine, frame, texts, question, how)
+    if kept[0]:
+        part = "what matters to the question" if how == "relevant" else "its beginning"
+        _note(f"the text is too long for the model, so only {part} was sent.")
+    return frame(kept if kept[0] else texts)
 
 
 def _grammar(path: Path) -> str:

@@ -9,7 +9,7 @@ from contextlib import closing
 import click
 
 from ondevice.chats import Chats
-from ondevice.cli._options import settings_flags
+from ondevice.cli._options import chat_flags
 from ondevice.cli._unlock import unlock
 from ondevice.config import Settings
 from ondevice.engine import AnyEngine
@@ -18,9 +18,9 @@ from ondevice.store import Database
 
 
 @click.command()
-@settings_flags
+@chat_flags
 @click.option("--resume", is_flag=True, help="Continue the latest conversation.")
-def command(settings: Settings, resume: bool) -> int:
+def command(settings: Settings, problems: list[str], resume: bool) -> int:
     """Open the terminal app with a new conversation."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UsageError("“ondevice chat” needs a terminal. For pipes there is “ondevice ask”.")
@@ -35,6 +35,6 @@ def command(settings: Settings, resume: bool) -> int:
         first = settings == Settings() and not headings
         gc.freeze()  # what has been imported stays: there is no use in looking through it again
         gc.enable()
-        app = OndeviceApp(AnyEngine(), chats, settings, earlier, first=first)
+        app = OndeviceApp(AnyEngine(), chats, settings, earlier, first=first, problems=problems)
         app.run(mouse=settings.app.mouse)
         return app.return_code or 0

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 from ondevice.engine._client import Engine
 from ondevice.engine._protocol import EngineLike
-from ondevice.engine.messages import Event, Generate, Load, Loaded, Sizing
+from ondevice.engine.messages import Event, Generate, Load, Loaded, Measure, Measured, Sizing
 
 
 class AnyEngine:
@@ -36,6 +36,9 @@ class AnyEngine:
 
     def generate(self, request: Generate) -> Iterator[Event]:
         return self._engine.generate(request)
+
+    def measure(self, request: Measure) -> Measured:
+        return self._engine.measure(request)
 
     def resize(self, budget: int | None) -> None:
         self._engine.resize(budget)

@@ -30,10 +30,13 @@ from ondevice.engine.messages import (
     Load,
     Loaded,
     Loading,
+    Measure,
+    Measured,
     Notice,
     Resize,
     Sizing,
     Statistics,
+    with_context,
 )
 from ondevice.errors import EngineDied, LoadCancelled, OndeviceError, UsageError
 
@@ -47,6 +50,9 @@ _SIGNALS = {
 }
 #: What a process dies of by its own fault, and would again. (Windows has codes of its own.)
 _CRASHES = {"SIGABRT", "SIGSEGV", "SIGILL", "SIGFPE", "SIGTRAP", "SIGSYS"}
+
+
+_Asked = Load | Generate | Embed | Measure
 
 
 class _Call:
@@ -146,6 +152,16 @@ class Engine:
                         return answer
         raise AssertionError("the answers end with Embedded or an error")
 
+    def measure(self, request: Measure) -> Measured:
+        request = check(request)
+        with self._call() as call:
+            self._load_again(call)
+            with contextlib.closing(self._ask(call, request)) as answers:
+                for answer in answers:
+                    if isinstance(answer, Measured):
+                        return answer
+        raise AssertionError("the answers end with Measured or an error")
+
     def resize(self, budget: int | None) -> None:
         request = check(Resize(budget=budget))
         if (process := self._process) is not None:
@@ -238,7 +254,7 @@ class Engine:
         self._loaded = None
         return process.end()
 
-    def _ask(self, call: _Call, request: Load | Generate | Embed) -> Generator[Answer, None, None]:
+    def _ask(self, call: _Call, request: _Asked) -> Generator[Answer, None, None]:
         """The answers to one request, up to and with the one that completes it.
 
         Raises what a ``Failed`` carries, :class:`EngineDied`, and :class:`LoadCancelled`.
@@ -273,9 +289,11 @@ class Engine:
                 if isinstance(answer, Failed):
                     complete = True
                     raise errors.BY_NAME.get(answer.error, OndeviceError)(answer.message)
-                if isinstance(answer, Loaded | Finished | Embedded):
+                if isinstance(answer, Loaded | Finished | Embedded | Measured):
                     complete = True
-                    self._proven = not isinstance(answer, Loaded)
+                    if not isinstance(answer, Measured):
+                        self._proven = not isinstance(answer, Loaded)
+                self._loaded = with_context(self._loaded, answer)
                 yield answer
         finally:
             if not complete:
@@ -298,7 +316,7 @@ class Engine:
             call.cancel()
             if call.number is not None:
                 process.send(Cancel(), call.number)
-            last = Loaded | Finished | Embedded | Failed | None
+            last = Loaded | Finished | Embedded | Measured | Failed | None
             while not isinstance(self._hear(process, call), last):
                 pass
         except queue.Empty:
@@ -307,7 +325,7 @@ class Engine:
             self._end(process)
             raise
 
-    def _died(self, process: EngineProcess, request: Load | Generate | Embed) -> EngineDied:
+    def _died(self, process: EngineProcess, request: _Asked) -> EngineDied:
         closed_by_us = self._closed
         code = self._end(process)
         if closed_by_us:
@@ -345,14 +363,12 @@ class Engine:
         )
 
 
-def _cancelled(
-    request: Load | Generate | Embed, loaded: Loaded | None
-) -> Generator[Answer, None, None]:
+def _cancelled(request: _Asked, loaded: Loaded | None) -> Generator[Answer, None, None]:
     """How a request ends that was cancelled, where the process does not say so itself."""
     match request:
         case Load():
             raise LoadCancelled
-        case Embed():
+        case Embed() | Measure():
             raise UsageError("Cancelled.")
         case Generate():
             yield Finished(

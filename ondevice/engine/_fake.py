@@ -16,8 +16,11 @@ from ondevice.engine.messages import (
     Generate,
     Load,
     Loaded,
+    Measure,
+    Measured,
     Sizing,
     Statistics,
+    with_context,
 )
 from ondevice.errors import EngineDied, LoadCancelled, UsageError
 
@@ -35,6 +38,17 @@ class Gate:
     def opened(self, timeout: float | None = None) -> bool:
         """Wait until it is open, ``timeout`` seconds at most; whether it is."""
         return self._open.wait(timeout)
+
+
+class Pause(Gate):
+    """The engine takes so many seconds for what follows, unless it is cancelled."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self._seconds = seconds
+
+    def opened(self, timeout: float | None = None) -> bool:
+        return super().opened(self._seconds if timeout is None else timeout)
 
 
 #: A text is a chunk of the answer, a number the progress of a load; an error is raised.
@@ -99,11 +113,22 @@ class FakeEngine:
                 if isinstance(step, str):
                     yield Chunk(text=step)
                 elif isinstance(step, Event):
+                    self._loaded = with_context(self._loaded, step)
                     yield step
                 chunks += isinstance(step, str | Chunk)
             if self._cancelled:
                 reason = "cancelled"
             yield Finished(reason=reason, statistics=_statistics(chunks))
+
+    def measure(self, request: Measure) -> Measured:
+        """Each word is a token."""
+        if self._last_load is None:
+            raise UsageError("No model is loaded.")
+        return Measured(
+            tokens=sum(_words(turn.content) for turn in request.turns),
+            n_ctx=(self._loaded or self._ready(self._last_load)).n_ctx,
+            texts=tuple(map(_words, request.texts)),
+        )
 
     def resize(self, budget: int | None) -> None:
         self.resizes.append(budget)
@@ -158,6 +183,10 @@ class FakeEngine:
             load_ms=500.0,
         )
         return self._loaded
+
+
+def _words(text: str) -> int:
+    return len(text.split())
 
 
 def _statistics(chunks: int) -> Statistics:

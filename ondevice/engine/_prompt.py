@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from collections import deque
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 from msgspec.structs import replace
@@ -12,6 +13,11 @@ from ondevice.engine._reply_text import answer_of
 from ondevice.engine.messages import Turn
 from ondevice.errors import ContextError, ModelFileError, UsageError
 from ondevice.llama import ChatTemplate, Model
+
+_CONVERSATIONS = 16  # of which it is known what has left them
+_SIZES = 20_000  # turns whose tokens are known
+_FRAME = 16  # tokens around a message that no template exceeds, or hardly one
+_SURE = 1.25  # times: sizes that are told from the turns one by one are wrong by less
 
 
 class Prompt(NamedTuple):
@@ -24,10 +30,13 @@ class Prompt(NamedTuple):
 class Prompter:
     """Renders conversations for a context of ``n_ctx`` tokens.
 
-    When one needs more, ``grow`` is asked for so many, and says how many there are then. When a
-    conversation still does not fit, its oldest exchanges (a user's message and what followed)
-    leave whole; the system prompt and the last exchange stay. More leave than must, so that the
-    next turns find the KV cache as it was; those that left stay out.
+    When a conversation needs more, its oldest exchanges (a user's message and what followed) leave
+    whole; the system prompt and the last exchange stay. More leave than must, so that the next
+    turns find the KV cache as it was; those that left stay out.
+
+    ``grow`` is asked for a larger context, and says how large it is then, where the last exchange
+    needs one, and where nothing has to be read for it that the KV cache does not hold already: not
+    for a long conversation that is taken up again, which would then be read for a minute.
     """
 
     def __init__(self, model: Model, n_ctx: int, grow: Callable[[int], int]) -> None:
@@ -35,7 +44,9 @@ class Prompter:
         self._template = ChatTemplate(model)
         self._n_ctx = n_ctx
         self._grow = grow
-        self._gone: tuple[Turn, ...] = ()  # what has left the conversation under way
+        #: What has left each of the last conversations: how many turns, and the hash of them.
+        self._gone: deque[tuple[int, int]] = deque(maxlen=_CONVERSATIONS)
+        self._sizes: dict[str, int] = {}  # content of a turn → its tokens
 
     def prompt(
         self,
@@ -46,13 +57,16 @@ class Prompter:
         reply: int = 0,
         thinking: bool | None = None,
         whole: bool = False,
+        grow: bool = True,
+        keep: bool = True,
         stop: Callable[[], bool] = lambda: False,
     ) -> Prompt:
         """The prompt for ``turns`` that leaves ``room`` tokens for the (rest of the) reply.
 
         ``spelling`` is the last conversation as tokens, ``reply`` the length of what has been
-        generated already. Of a ``whole`` conversation nothing is left out. ``stop`` is asked now
-        and then.
+        generated already. Of a ``whole`` conversation nothing is left out. Without ``grow`` the
+        context stays as it is; without ``keep`` the prompt is only looked at, and what was left out
+        is forgotten again. ``stop`` is asked now and then.
 
         Raises :class:`ContextError` when what may not be left out is too long, :class:`UsageError`
         when there is nothing to answer, :class:`ModelFileError` when the template fails, and
@@ -68,26 +82,47 @@ class Prompter:
         system, body = list(turns[:n_systems]), list(turns[n_systems:])
         # Where an exchange begins, the conversation may begin.
         starts = [i for i, turn in enumerate(body) if turn.role == "user" or i == 0] or [0]
-        self._check_length([*system, *(body if whole else body[starts[-1] :])], whole=whole)
+        last = 0 if whole else starts[-1]
+        self._check_length([*system, *body[last:]], whole=whole)
+        beside = reply + room
 
         def build(start: int) -> tuple[str, list[int]]:
-            rendered = self._template.render(
-                [*system, *body[start:]], thinking=thinking, stop=stop
-            )
+            rendered = self._template.render([*system, *body[start:]], thinking=thinking, stop=stop)
             return rendered, self._tokenize(rendered, spelling, stop)
 
-        gone = len(self._gone) if tuple(body[: len(self._gone)]) == self._gone else 0
-        start = gone if gone in starts and not whole else 0
-        rendered, tokens = build(start)
-        if (needed := len(tokens) + reply + room) > self._n_ctx:
-            self._n_ctx = self._grow(needed)
-        if needed > self._n_ctx:
-            candidates = [] if whole else starts[starts.index(start) + 1 :]
-            goal = self._n_ctx * 3 // 4 - room - reply
-            place = bisect_left(candidates, True, key=lambda at: len(build(at)[1]) <= goal)
-            if candidates:
-                start = candidates[min(place, len(candidates) - 1)]
+        def make_room(n_tokens: int) -> None:
+            # Not for what no context is large enough for.
+            if grow and n_tokens + beside > self._n_ctx and n_tokens + reply < self._most:
+                self._n_ctx = self._grow(n_tokens + beside)
+
+        start = gone = self._left(body, starts)
+        if whole:
+            start = 0
+        most = 2 * max(self._n_ctx, len(spelling))
+        sizes = [0] * len(body)
+        if _bytes([*system, *body[start:]]) + beside > self._n_ctx:  # else it fits, most likely
+            sizes = self._tail_sizes(system, body, most, stop)
+        if sizes[last] * _SURE + beside > self._n_ctx:
+            make_room(len(build(last)[1]))
+        if sizes[start] <= max(self._n_ctx, len(spelling)) * _SURE or start == last:
+            rendered, tokens = build(start)
+            new = len(tokens) - common_prefix(tokens, spelling)
+            if start == last or len(tokens) + reply <= self._n_ctx or new + beside <= self._filled:
+                make_room(len(tokens))
+            fits = len(tokens) + beside <= self._n_ctx
+        else:
+            fits = False
+        if not fits:
+            if not sizes[start]:
+                sizes = self._tail_sizes(system, body, most, stop)
+            while start < last:
+                goal = self._filled - beside
+                later = starts[starts.index(start) + 1 :]
+                start = next((at for at in later if sizes[at] <= goal), last)
                 rendered, tokens = build(start)
+                if (excess := len(tokens) + beside - self._n_ctx) <= 0:
+                    break
+                sizes = [size + excess for size in sizes]  # they were too small
             if len(tokens) + reply >= self._n_ctx:
                 raise self._too_long(len(tokens), whole=whole)
         if not tokens:
@@ -95,14 +130,85 @@ class Prompter:
                 f"The chat template of {self._model.path.name} makes an empty prompt of this "
                 "conversation. Look for a newer file of this model."
             )
-        self._gone = tuple(body[:start])
+        if keep and start > 0 and not whole:
+            left = start, hash(tuple(body[:start]))
+            if left in self._gone:
+                self._gone.remove(left)
+            self._gone.append(left)
         left_out = start - gone if start > gone else 0
         return Prompt(rendered, tokens, left_out, self._template.stops)
+
+    def count(self, text: str, stop: Callable[[], bool] = lambda: False) -> int:
+        """Tokens of ``text`` as part of a message; not all of what is longer than any context."""
+        known = self._sizes.get(text)
+        if known is None:
+            n_bytes = len(text)
+            if n_bytes > self._most and n_bytes > self._most * self._model.longest_token:
+                return n_bytes // self._model.longest_token
+            known = len(
+                self._template.tokenize(text, plain=True, start=False, limit=self._most, stop=stop)
+            )
+            if len(self._sizes) >= _SIZES:
+                self._sizes.clear()
+            self._sizes[text] = known
+        return known
+
+    @property
+    def n_ctx(self) -> int:
+        """Tokens of the context."""
+        return self._n_ctx
 
     @property
     def _most(self) -> int:
         """Tokens of the largest context that there could be."""
         return max(self._n_ctx, self._model.n_ctx_train)
+
+    @property
+    def _filled(self) -> int:
+        """Tokens that are in use, room for the reply included, after exchanges have left."""
+        return self._n_ctx * 3 // 4
+
+    def _left(self, body: Sequence[Turn], starts: Sequence[int]) -> int:
+        """How many turns have left this conversation already."""
+        for number, gone in reversed(self._gone):
+            if number in starts and hash(tuple(body[:number])) == gone:
+                return number
+        return 0
+
+    def _tail_sizes(
+        self,
+        system: Sequence[Turn],
+        body: Sequence[Turn],
+        most: int,
+        stop: Callable[[], bool],
+    ) -> list[int]:
+        """About how many tokens a prompt has that begins with each turn; ``most`` and more alike.
+
+        Told from the turns one by one, the last ones first: of a long conversation only these are
+        looked at.
+        """
+        frame = self._frame
+        size = frame + sum(self.count(turn.content, stop) + frame for turn in system)
+        sizes = [most] * len(body)
+        for at in reversed(range(len(body))):
+            size += self.count(body[at].content, stop) + frame
+            if size >= most:
+                break
+            sizes[at] = size
+        return sizes
+
+    @cached_property
+    def _frame(self) -> int:
+        """About how many tokens the template puts around a message."""
+        short = [Turn("user", "1"), Turn("assistant", "1"), Turn("user", "1")]
+        try:
+            one, three = (
+                len(self._template.tokenize(self._template.render(turns)))
+                for turns in (short[:1], short)
+            )
+        except ModelFileError:  # which the conversation itself will tell
+            return 0
+        return max(0, (three - one) // 2 - self.count("1"))
 
     def _check_length(self, turns: Sequence[Turn], *, whole: bool) -> None:
         """Raises :class:`ContextError` if these turns have too many bytes for any context.
@@ -116,11 +222,12 @@ class Prompter:
     def _too_long(self, n_tokens: int, *, whole: bool) -> ContextError:
         # Not all tokens are counted of what is longer than any context.
         least = "more than " if n_tokens > self._most else ""
-        larger = ", or make the context larger with --ctx" if self._n_ctx < self._most else ""
+        larger = ", or make the context larger" if self._n_ctx < n_tokens < self._most else ""
         return ContextError(
             f"The {'conversation' if whole else 'last message'} needs {least}"
             f"{min(n_tokens, self._most)} tokens and the context has {self._n_ctx}. "
-            f"Shorten it{larger}."
+            f"Shorten it{larger}.",
+            n_tokens,
         )
 
     def _tokenize(
@@ -165,6 +272,11 @@ class Prompter:
         if rendered.startswith(text, end):
             known, end = len(spelling), end + len(text)
         return known, end
+
+
+def _bytes(turns: Sequence[Turn]) -> int:
+    """About as many as there can be tokens."""
+    return sum(len(turn.content.encode("utf-8", "replace")) + _FRAME for turn in turns)
 
 
 def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
-from ondevice.engine.messages import Event, Generate, Load, Loaded, Sizing
+from ondevice.engine.messages import Event, Generate, Load, Loaded, Measure, Measured, Sizing
 
 
 class EngineLike(Protocol):
@@ -38,6 +38,12 @@ class EngineLike(Protocol):
 
         Raises :class:`EngineDied` when the process ended by itself; the next call starts it again
         with the same model, unless it died of that model: then it says so.
+        """
+
+    def measure(self, request: Measure) -> Measured:
+        """Count tokens; the context is made larger if it must and can be.
+
+        Blocks as ``generate`` does, but not for long. A server tells no figures: all are 0.
         """
 
     def resize(self, budget: int | None) -> None:

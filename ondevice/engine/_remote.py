@@ -10,7 +10,7 @@ import json
 import queue
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -28,9 +28,12 @@ from ondevice.engine.messages import (
     Generate,
     Load,
     Loaded,
+    Measure,
+    Measured,
     Sampling,
     Sizing,
     Statistics,
+    Turn,
 )
 from ondevice.errors import EngineDied, EngineError, ModelNotFound, UsageError
 from ondevice.terminal import printable
@@ -201,6 +204,10 @@ class RemoteEngine:
             ),
         )
 
+    def measure(self, request: Measure) -> Measured:
+        """The server has the tokenizer, and tells what is too long when it is asked."""
+        return Measured(tokens=0, n_ctx=0, texts=(0,) * len(request.texts))
+
     def resize(self, budget: int | None) -> None:
         """The server's RAM is its own affair."""
 
@@ -311,7 +318,7 @@ def _body(request: Generate, model: str) -> dict[str, Any]:
     sampling = request.sampling
     body: dict[str, Any] = {
         "model": model,
-        "messages": [{"role": turn.role, "content": turn.content} for turn in request.turns],
+        "messages": _in_turn(request.turns),
         "stream": True,
         "stream_options": {"include_usage": True},
         "temperature": sampling.temperature,
@@ -337,6 +344,17 @@ def _body(request: Generate, model: str) -> dict[str, Any]:
     if request.thinking is not None:
         body["chat_template_kwargs"] = {"enable_thinking": request.thinking}
     return body
+
+
+def _in_turn(turns: Iterable[Turn]) -> list[dict[str, str]]:
+    """User and assistant in turn, as the templates of many servers want them."""
+    messages: list[dict[str, str]] = []
+    for turn in turns:
+        if messages and messages[-1]["role"] == turn.role:
+            messages[-1]["content"] += f"\n\n{turn.content}"
+        else:
+            messages.append({"role": turn.role, "content": turn.content})
+    return messages
 
 
 @contextmanager

@@ -23,6 +23,8 @@ from ondevice.engine.messages import (
     Finished,
     FinishReason,
     Generate,
+    Measure,
+    Measured,
     Notice,
     PromptProgress,
     Statistics,
@@ -47,6 +49,8 @@ from ondevice.weights.drafting import Drafter, PromptLookup, Speculation
 from ondevice.weights.window import Window
 
 _EMBEDDED = 512  # tokens of a text to embed at most: it is computed at once
+_REPLY_SHARE = 4  # of the context, one part is kept free for a reply
+_TELL_S = 0.5  # between two reports while a batch of the prompt is computed
 
 
 _NO_TEMPLATE = (
@@ -105,6 +109,31 @@ class Session:
         if self._embedder is not None:
             self._embedder.close()
 
+    def measure(self, request: Measure, cancel: threading.Event) -> Measured:
+        """Count the tokens of a conversation as a prompt, and of texts.
+
+        Raises :class:`UsageError`, also when cancelled, and :class:`ModelFileError`.
+        """
+        n_ctx = self._context.n_ctx
+        tokens = 0
+        try:
+            texts = tuple(self._prompter.count(text, cancel.is_set) for text in request.texts)
+            if request.turns:
+                prompt = self._prompter.prompt(
+                    request.turns,
+                    self._spelling,
+                    room=n_ctx // _REPLY_SHARE,
+                    grow=request.grow,
+                    keep=False,
+                    stop=cancel.is_set,
+                )
+                tokens = len(prompt.tokens)
+        except ContextError as error:
+            tokens = error.tokens
+        except Stopped:
+            raise UsageError("Cancelled.") from None
+        return Measured(tokens=tokens, n_ctx=self._context.n_ctx, texts=texts)
+
     def _grow_to(self, n_tokens: int) -> int:
         self._grow(n_tokens)
         return self._context.n_ctx
@@ -144,8 +173,15 @@ class Session:
         self._check_files()
         return Embedded(vectors=tuple(vectors), tokens=total)
 
-    def reply(self, request: Generate, cancel: threading.Event) -> Iterator[Event]:
+    def reply(
+        self,
+        request: Generate,
+        cancel: threading.Event,
+        tell: Callable[[PromptProgress], None] = lambda _: None,
+    ) -> Iterator[Event]:
         """The events of one reply, ``Finished`` last.
+
+        ``tell`` is called with what happens in the middle of a computation.
 
         Raises :class:`UsageError`, :class:`ContextError`, :class:`ModelFileError` (the chat
         template, or a file of the model that was changed) or :class:`NativeError`.
@@ -163,7 +199,7 @@ class Session:
             seed = secrets.randbelow(2**32 - 1)
         sampler = Sampler(self._model, request.sampling, seed, constraint)
         try:
-            yield from self._reply(request, sampler, seed, cancel)
+            yield from self._reply(request, sampler, seed, cancel, tell)
         finally:
             sampler.close()
 
@@ -184,11 +220,16 @@ class Session:
                 sampler.constrain_after(closing[0])
 
     def _reply(
-        self, request: Generate, sampler: Sampler, seed: int, cancel: threading.Event
+        self,
+        request: Generate,
+        sampler: Sampler,
+        seed: int,
+        cancel: threading.Event,
+        tell: Callable[[PromptProgress], None],
     ) -> Iterator[Event]:
         model, context = self._model, self._context
         self._check_files()
-        room = min(request.max_tokens or context.n_ctx, context.n_ctx // 4)
+        room = min(request.max_tokens or context.n_ctx, context.n_ctx // _REPLY_SHARE)
         try:
             prompt = self._prompter.prompt(
                 request.turns,
@@ -216,7 +257,7 @@ class Session:
         before = self._streamed()
         started = time.perf_counter()
         reused = self._reuse(prompt.tokens)
-        if not (yield from self._process(prompt.tokens, cancel)):
+        if not (yield from self._process(prompt.tokens, cancel, tell)):
             reason = "cancelled"
         drawn = self._first(sampler) if reason is None else []
         first_token_at, first_times = time.perf_counter(), ThreadTimes.now()
@@ -252,7 +293,7 @@ class Session:
                 try:
                     prompt = self._prompter.prompt(
                         request.turns,
-                        self._spelling,
+                        prompt.tokens,
                         room=room,
                         reply=len(generated),
                         thinking=request.thinking,
@@ -269,7 +310,7 @@ class Session:
                     yield self._left_out_notice(prompt.left_out)
                 tokens = [*prompt.tokens, *generated]
                 self._reuse(tokens)
-                if not (yield from self._process(tokens, cancel)):
+                if not (yield from self._process(tokens, cancel, tell)):
                     reason = "cancelled"
                     break
                 drawn = self._first(sampler)
@@ -306,20 +347,39 @@ class Session:
         return context.truncate(common) if common < len(context.tokens) else common
 
     def _process(
-        self, tokens: list[int], cancel: threading.Event
+        self,
+        tokens: list[int],
+        cancel: threading.Event,
+        tell: Callable[[PromptProgress], None],
     ) -> Generator[PromptProgress, None, bool]:
-        """Decode what the KV cache does not have yet of ``tokens``; False when cancelled."""
+        """Decode what the KV cache does not have yet of ``tokens``; False when cancelled.
+
+        In batches of one size, whatever the time they take: other ones would give other last bits.
+        """
         context = self._context
-        new = tokens[len(context.tokens) :]
+        reused = len(context.tokens)
+        new = tokens[reused:]
+        told_at = time.monotonic()
+
+        def progress(done: int) -> PromptProgress:
+            return PromptProgress(done=done, total=len(new), reused=reused, n_ctx=context.n_ctx)
+
+        def tell_within(fraction: float) -> None:
+            nonlocal told_at
+            if (now := time.monotonic()) - told_at >= _TELL_S:
+                told_at = now
+                tell(progress(at + int(fraction * len(batch))))
+
         for at in range(0, len(new), context.batch_tokens):
             self._settle()
+            batch = new[at : at + context.batch_tokens]
             try:
-                if not context.decode(new[at : at + context.batch_tokens], cancel):
+                if not context.decode(batch, cancel, on_progress=tell_within):
                     return False
             except Interrupted:
                 return False
-            if len(new) > context.batch_tokens:
-                yield PromptProgress(done=min(at + context.batch_tokens, len(new)), total=len(new))
+            yield progress(at + len(batch))
+            told_at = time.monotonic()
         if new:
             self._last_prompt = len(tokens), context.logits()
         return True

@@ -15,14 +15,22 @@ from msgspec.structs import replace
 from ondevice.engine.messages import Sizing
 from ondevice.errors import OndeviceError
 from ondevice.ram.available import AvailableRam
+from ondevice.ram.glance import Glance
 from ondevice.ram.pressure import WAVERING, Governor, room_for_weights
 from ondevice.ram.process import of_process
 from ondevice.stack import Stack
 from ondevice.weights.window import Window
 
 _LOOK_S = 0.1  # between two looks at what is available
+# While nothing is computed: between two glances at whether that has changed. Nobody takes memory
+# faster than that, so while there is plenty they may be as far apart and tell as soon.
+_LEAST_S, _MOST_S = 0.1, 0.5
+_TAKEN = 10_000_000_000  # bytes a second
+_SELDOM_S = 5.0  # between two looks while nothing does
+_WORKING_S = 1.0  # for so long after a pass the next one may come: buffers are taken, and weights
 _PATIENCE_S = 5.0  # for weights to make room
 _TELL_S = 1.0  # between two reports of room that has changed, and nothing else
+_GRAIN = 1_000_000  # bytes by which it must have changed for that
 
 
 class Weights(Protocol):
@@ -158,6 +166,10 @@ class Sizer:
         )
         self._told: Sizing | None = None
         self._told_at = 0.0
+        self._looked_at = 0.0
+        self._indifferent = 0  # bytes by which room may change before a look is worth while
+        self._worked_at = 0.0
+        self._glance = Glance()
         self._called = threading.Event()
         self._closed = False
         self._look()
@@ -190,6 +202,7 @@ class Sizer:
 
     def settle(self) -> None:
         """Take up what was decided: between two passes, by the thread that decodes."""
+        self._worked_at = time.monotonic()
         if self._settled:
             return
         try:
@@ -203,17 +216,36 @@ class Sizer:
         self._closed = True
         self._called.set()
         self._thread.join()
+        self._glance.close()
 
     def _watch(self) -> None:
         while not self._closed:
-            self._called.wait(_LOOK_S)
+            called = self._called.wait(self._pause_s())
             self._called.clear()
-            self._look()
-            if not self._settled:
-                self._wake()
+            if called or self._is_due():
+                self._look()
+                if not self._settled:
+                    self._wake()
 
-    def _room(self) -> tuple[int, AvailableRam]:
-        """For weights, in bytes; and what that was told from."""
+    def _pause_s(self) -> float:
+        if self._is_at_work():
+            return _LOOK_S
+        return min(max(_LEAST_S, self._indifferent / _TAKEN), _MOST_S)
+
+    def _is_at_work(self) -> bool:
+        working = time.monotonic() - self._worked_at < _WORKING_S
+        return working or not self._settled or self._governor.waits
+
+    def _is_due(self) -> bool:
+        """Whether a look could tell anything new. A glance tells as soon, for a tenth of it."""
+        return (
+            self._is_at_work()
+            or time.monotonic() - self._looked_at > _SELDOM_S
+            or self._glance.has_changed(max(self._indifferent, _GRAIN))
+        )
+
+    def _room(self) -> tuple[int, int, AvailableRam]:
+        """See :func:`room_for_weights`."""
         used = of_process(os.getpid())
         assert used is not None
         own = self._weights.own_bytes
@@ -223,7 +255,9 @@ class Sizer:
     def _look(self) -> None:
         weights, governor, now = self._weights, self._governor, time.monotonic()
         before = governor.budget
-        room, ram = self._room()
+        self._looked_at = now
+        self._glance.remember()
+        room, spare, ram = self._room()
         while not self._wishes.empty():
             self._wish = wish = self._wishes.get()
             governor.most = weights.most_bytes
@@ -233,6 +267,7 @@ class Sizer:
         if governor.decide(room, now) != before:
             weights.aim(governor.budget)
             self._settled = False
+        self._indifferent = spare + governor.indifferent(room)
         self._report(room, ram, now)
 
     def _report(self, room: int, ram: AvailableRam, now: float) -> None:
@@ -251,7 +286,11 @@ class Sizer:
             )
         )
         told = self._told
-        if told == sizing:
+        if (
+            told
+            and sizing == replace(told, room_bytes=sizing.room_bytes)
+            and abs(sizing.room_bytes - told.room_bytes) < _GRAIN
+        ):
             return
         changed = told is None or (told.budget, told.resident_bytes) != (
             sizing.budget,

@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 import traceback
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -34,6 +35,7 @@ from ondevice.engine.messages import (
     Load,
     Loaded,
     Loading,
+    Measure,
     Record,
     Resize,
     Shutdown,
@@ -51,7 +53,7 @@ _OOM_SCORE_ADJ = "800"  # of 1000: when memory runs out, the engine goes and the
 
 
 class _Job(NamedTuple):
-    request: Load | Generate | Embed | Resize
+    request: Load | Generate | Embed | Measure | Resize
     number: int = UNASKED
     cancel: threading.Event = threading.Event()  # one that nobody sets
 
@@ -85,12 +87,18 @@ class Worker:
                         self._send(self._load(job), job.number)
                     case Generate():
                         with self._waiting:
-                            for event in self._loaded_session.reply(job.request, job.cancel):
+                            for event in self._loaded_session.reply(
+                                job.request, job.cancel, partial(self._send, number=job.number)
+                            ):
                                 self._send(event, job.number)
                     case Embed():
                         with self._waiting:
                             done = self._loaded_session.embed(job.request.texts, job.cancel)
                         self._send(done, job.number)
+                    case Measure():
+                        with self._waiting:
+                            measured = self._loaded_session.measure(job.request, job.cancel)
+                        self._send(measured, job.number)
                     case Resize():  # it has been seen; now is the time for it
                         self._settle()
             except OndeviceError as error:

@@ -26,11 +26,20 @@ Role = Literal["system", "user", "assistant"]
 FinishReason = Literal["stop", "length", "cancelled"]
 Preference = Literal["speed", "balanced", "exact"]
 URL_SCHEMES = ("http://", "https://")
+
 KVType = Literal["f16", "q8_0", "q4_0"]
 
 _INT32 = 2**31 - 1
 ContextTokens = Annotated[int, Meta(ge=16, le=_INT32)]
 Threads = Annotated[int, Meta(ge=1, le=512)]  # ggml takes no more
+
+
+def server_of(path: str) -> str | None:
+    """The server that a model's path names, such as “host:8080”; None: it is on this device."""
+    if not path.startswith(URL_SCHEMES):
+        return None
+    host = path.partition("://")[2]
+    return re.split(r"[/?#]", host, maxsplit=1)[0].rpartition("@")[2].lower()
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -119,6 +128,14 @@ class Embed(Record, frozen=True, kw_only=True):
     texts: tuple[str, ...]  # of at most 512 tokens each
 
 
+class Measure(Record, frozen=True, kw_only=True):
+    """Count the tokens of what might be asked, and of texts, before anything is computed."""
+
+    turns: tuple[Turn, ...] = ()  # a conversation, to be read as :class:`Generate` would have it
+    texts: tuple[str, ...] = ()
+    grow: bool = True  # the context, if the last message needs it
+
+
 class Resize(Record, frozen=True, kw_only=True):
     """Have the weights take another amount of RAM, also while a reply is under way."""
 
@@ -161,7 +178,7 @@ class Loaded(Record, frozen=True, kw_only=True):
     quantization: str  # such as "Q4_K - Medium"
     n_params: int
     n_layers: int
-    n_ctx: int  # tokens, as allocated
+    n_ctx: int  # tokens, as allocated now
     n_ctx_train: int  # tokens
     weights_bytes: int
     kv_type: KVType = "f16"
@@ -171,6 +188,20 @@ class Loaded(Record, frozen=True, kw_only=True):
     kv_bytes: int  # KV cache as allocated
     compute_bytes: int  # compute and output buffers as allocated
     load_ms: float
+
+
+def with_context(loaded: Loaded | None, answer: object) -> Loaded | None:
+    """``loaded`` with the context that ``answer`` tells of: it grows with the conversation."""
+    match answer:
+        case PromptProgress() | Measured():
+            n_ctx = answer.n_ctx
+        case Finished():
+            n_ctx = answer.statistics.n_ctx
+        case _:
+            return loaded
+    if loaded is None or n_ctx in (0, loaded.n_ctx):
+        return loaded
+    return msgspec.structs.replace(loaded, n_ctx=n_ctx)
 
 
 class Sizing(Record, frozen=True, kw_only=True):
@@ -195,6 +226,8 @@ class PromptProgress(Record, frozen=True, kw_only=True):
 
     done: int  # tokens
     total: int  # tokens
+    reused: int = 0  # tokens before these that were in the KV cache already
+    n_ctx: int = 0  # tokens that the context holds now; 0: not known
 
 
 class Notice(Record, frozen=True, kw_only=True):
@@ -266,6 +299,14 @@ class Embedded(Record, frozen=True, kw_only=True):
     tokens: int  # of all texts
 
 
+class Measured(Record, frozen=True, kw_only=True):
+    """What :class:`Measure` asked."""
+
+    tokens: int  # of the prompt; if it is longer than any context, only that it is
+    n_ctx: int  # tokens that the context holds now; 0: not known, as of a server
+    texts: tuple[int, ...] = ()  # tokens of each
+
+
 class Failed(Record, frozen=True, kw_only=True):
     """What was asked could not be done; the engine lives on."""
 
@@ -273,9 +314,9 @@ class Failed(Record, frozen=True, kw_only=True):
     message: str
 
 
-Request = Load | Generate | Embed | Resize | Cancel | Shutdown
+Request = Load | Generate | Embed | Measure | Resize | Cancel | Shutdown
 Event = PromptProgress | Notice | Chunk | Finished
-Answer = Loading | Loaded | Sizing | Event | Embedded | Failed
+Answer = Loading | Loaded | Sizing | Event | Embedded | Measured | Failed
 
 UNASKED = 0  # the number of what answers no request
 

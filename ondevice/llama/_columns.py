@@ -78,9 +78,7 @@ class Columns:
             if known is None or known != (n_columns == self._n_tokens):
                 self._puzzles.add(node.name)
             elif known and not self._agree(node, op):
-                return Actions(
-                    before=partial(self._skip, node), after=partial(self._compute, node)
-                )
+                return Actions(before=partial(self._skip, node), after=partial(self._compute, node))
         return None
 
     def _skip(self, node: Tensor) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import llama_cpp
@@ -39,6 +39,9 @@ class Interrupted(Exception):
 def interrupt(now: bool) -> None:
     """Have what is being computed end, and all that is begun, until this is taken back."""
     _interrupted.value = b"\1" if now else b""
+
+#: Of the nodes of a graph, so many are computed, about: the others are views. Until one is counted.
+_COMPUTED = 0.6
 
 #: Positions of one batch that may have logits. llama.cpp sizes its compute buffer by it, and by
 #: the whole batch if not told: 515 instead of 26 MiB for a vocabulary of 262,144.
@@ -104,6 +107,8 @@ class Context:
         self.n_ctx: int = llama_cpp.llama_n_ctx(self._handle)
         self.kv_bytes = _log.buffer_bytes("KV", "RS")
         self.compute_bytes = _log.buffer_bytes("compute", "output")
+        #: Nodes that are computed for a batch of any size, as llama.cpp asks at each.
+        self._n_nodes = int(_log.graph_nodes() * _COMPUTED)
 
     @property
     def handle(self) -> int:
@@ -145,6 +150,7 @@ class Context:
         cancel: threading.Event | None = None,
         *,
         n_outputs: int = 1,
+        on_progress: Callable[[float], None] = lambda _: None,
     ) -> bool:
         """Append ``batch`` to the sequence and compute the logits that follow its last tokens.
 
@@ -152,7 +158,8 @@ class Context:
         the context :attr:`may_verify`, a batch of at most ``MOST_COLUMNS`` tokens that all have
         logits gives each of them what it would give alone, to the last bit.
         ``cancel`` ends a batch of more than one token between two nodes of the graph; the answer
-        is then False and the sequence as it was, or empty.
+        is then False and the sequence as it was, or empty. With one, ``on_progress`` is called
+        again and again while such a batch is computed, with the fraction that is done, about.
 
         Raises :class:`NativeError` when llama.cpp fails, :class:`Interrupted`, and what the actions
         of the eval hook raise; the sequence is then as it was, or empty unless the context
@@ -164,7 +171,7 @@ class Context:
         native.logits = wanted
         if self._columns is not None:
             self._columns.begin(len(batch), n_outputs, self.n_threads)
-        with self._abort_on(cancel if len(batch) > 1 else None):
+        with self._abort_on(cancel if len(batch) > 1 else None, on_progress):
             status = llama_cpp.llama_decode(self.handle, native)
         try:
             self._hook.finish(complete=status == 0)
@@ -200,16 +207,28 @@ class Context:
         return vector
 
     @contextmanager
-    def _abort_on(self, cancel: threading.Event | None) -> Iterator[None]:
-        """Let ``cancel`` end the decoding within this block."""
+    def _abort_on(
+        self, cancel: threading.Event | None, on_progress: Callable[[float], None]
+    ) -> Iterator[None]:
+        """Let ``cancel`` end the decoding within this block, and tell how it goes."""
         if cancel is None:
             yield
             return
+        asked = 0
+
+        def stop(_: object) -> bool:
+            nonlocal asked
+            asked += 1
+            on_progress(min(asked / self._n_nodes, 1.0) if self._n_nodes else 0.0)
+            return cancel.is_set()
+
         # Asked at each node: nothing beside a batch, but some percent of a single token.
-        abort = llama_cpp.ggml_abort_callback(lambda _: cancel.is_set())
+        abort = llama_cpp.ggml_abort_callback(stop)
         llama_cpp.llama_set_abort_callback(self.handle, abort, None)
         try:
             yield
+            if not cancel.is_set():
+                self._n_nodes = asked
         finally:
             llama_cpp.llama_set_abort_callback(self.handle, _strlen, _interrupted)
 

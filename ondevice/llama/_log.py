@@ -19,8 +19,10 @@ _M_MMAP_THRESHOLD = -3  # mallopt's number of it
 _file: TextIO = sys.stderr
 _errors: deque[str] = deque(maxlen=8)
 _buffers: dict[str, float] = {}
+_graph: list[int] = []
 _watched: dict[str, Callable[[], None]] = {}
 _BUFFER = re.compile(r"(KV|RS|compute|output) buffer size\s*=\s*([\d.]+) MiB")
+_NODES = re.compile(r"graph:? nodes\s*=\s*(\d+)")
 
 
 @llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]
@@ -31,6 +33,8 @@ def _on_line(level: int, text: bytes, _user_data: Any) -> None:
     elif found := _BUFFER.search(line):
         kind, mebibytes = found.groups()
         _buffers[kind] = _buffers.get(kind, 0.0) + float(mebibytes)
+    elif found := _NODES.search(line):
+        _graph.append(int(found[1]))
     for part, action in _watched.items():
         if part in line:
             action()
@@ -71,9 +75,10 @@ def watch(part: str, action: Callable[[], None]) -> Iterator[None]:
 
 
 def reset() -> None:
-    """Forget the errors and buffer sizes seen so far."""
+    """Forget the errors and sizes seen so far."""
     _errors.clear()
     _buffers.clear()
+    _graph.clear()
 
 
 def last_error() -> str:
@@ -87,3 +92,8 @@ def buffer_bytes(*kinds: str) -> int:
     llama.cpp has no C function for these sizes; it logs them when it allocates.
     """
     return int(sum(_buffers.get(kind, 0.0) for kind in kinds) * 2**20)
+
+
+def graph_nodes() -> int:
+    """Nodes of the largest graph that was planned since reset; 0: that was not said."""
+    return max(_graph, default=0)

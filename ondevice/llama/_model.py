@@ -269,8 +269,7 @@ class Model:
         kind = llama_cpp.llama_vocab_type(self.vocab_handle)
         # The tokens of such a one reach over several words by intent.
         return (
-            kind in (_VOCAB_SPM, _VOCAB_BPE)
-            and self.metadata("tokenizer.ggml.pre") != "superbpe"
+            kind in (_VOCAB_SPM, _VOCAB_BPE) and self.metadata("tokenizer.ggml.pre") != "superbpe"
         )
 
     def tokenize_on(self, text: str) -> list[int]:

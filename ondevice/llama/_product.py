@@ -29,9 +29,7 @@ _new_graph = function("ggml_new_graph_custom", _pointer, _pointer, _size, ctypes
 _expand = function("ggml_build_forward_expand", None, _pointer, _pointer)
 _row_size = function("ggml_row_size", _size, ctypes.c_int, _int64)
 _graph_overhead = function("ggml_graph_overhead_custom", _size, _size, ctypes.c_bool)
-_OVERHEAD: int = (
-    _graph_overhead(_NODES, False) + 4 * function("ggml_tensor_overhead", _size)()
-)
+_OVERHEAD: int = _graph_overhead(_NODES, False) + 4 * function("ggml_tensor_overhead", _size)()
 
 
 class _Plan(ctypes.Structure):
@@ -131,9 +129,7 @@ def multiply_rows(node: Tensor, address: int, first: int, n_rows: int) -> None:
             product.compute()
 
 
-def compute_nodes(
-    nodes: Sequence[tuple[Tensor, Sequence[Tensor | None]]], n_threads: int
-) -> None:
+def compute_nodes(nodes: Sequence[tuple[Tensor, Sequence[Tensor | None]]], n_threads: int) -> None:
     """Compute each node of its operands, which are there. Raises :class:`NativeError`.
 
     All are copies of the caller's, with nothing behind the operands.
@@ -192,9 +188,7 @@ def _agree(tensor_type: int, columns: int, n_rows: int, n_threads: int) -> bool:
         return result.tobytes()
 
     alone = [product(x[n : n + 1]) for n in range(MOST_COLUMNS)]
-    return all(
-        product(x[:n]) == b"".join(alone[:n]) for n in range(2, MOST_COLUMNS + 1)
-    )
+    return all(product(x[:n]) == b"".join(alone[:n]) for n in range(2, MOST_COLUMNS + 1))
 
 
 def _some_weights(

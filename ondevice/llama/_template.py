@@ -258,15 +258,20 @@ class ChatTemplate:
         rendered: str,
         *,
         start: bool = True,
+        plain: bool = False,
         limit: int | None = None,
         stop: Callable[[], bool] = lambda: False,
     ) -> list[int]:
         """Token ids of what :meth:`render` gave, or of its tail if not ``start``.
 
+        ``plain``: of a text that :meth:`render` may be given.
+
         Soon after ``limit`` tokens it ends: whoever sees that many knows that there are more.
         Raises :class:`Stopped`.
         """
         tokens: list[int] = []
+        if plain:
+            rendered = self._inert(rendered)
         bos = self._model.bos
         if start and not (bos and rendered.startswith(bos)):
             tokens += self._model.start_tokens

@@ -1,7 +1,10 @@
 """A private memory of what the user told: found again, corrected, and forgotten for good."""
 
+from ondevice.memory._asking import tells
 from ondevice.memory._documents import read_file
+from ondevice.memory._forget import FORGOTTEN
 from ondevice.memory._memory import Memory
+from ondevice.memory._passages import beginnings, passages
 from ondevice.memory._reading import read_grammar, read_question
 from ondevice.memory._recall import Recalled, with_memories
 from ondevice.memory._records import (
@@ -19,8 +22,10 @@ from ondevice.memory._records import (
     Version,
     parse_label,
 )
+from ondevice.memory._unlearn import unlearn
 
 __all__ = [
+    "FORGOTTEN",
     "Cube",
     "Found",
     "History",
@@ -35,9 +40,13 @@ __all__ = [
     "Status",
     "Unread",
     "Version",
+    "beginnings",
     "parse_label",
+    "passages",
     "read_file",
     "read_grammar",
     "read_question",
+    "tells",
+    "unlearn",
     "with_memories",
 ]

@@ -210,6 +210,23 @@ def links(connection: Connection, cube_id: int) -> list[Link]:
     ]
 
 
+def replaced(
+    connection: Connection, ids: Sequence[int]
+) -> dict[int, tuple[Cube | None, Cube | None]]:
+    """For those of these cubes that have them: the one before, and the one that replaced it."""
+    rows = connection.execute(
+        "SELECT from_id, to_id FROM link WHERE kind = 'supersedes' "
+        "AND (from_id IN (SELECT value FROM json_each(?1)) "
+        "OR to_id IN (SELECT value FROM json_each(?1)))",
+        (json.dumps(list(ids)),),
+    ).fetchall()
+    ends = {end for row in rows for end in (row["from_id"], row["to_id"])}
+    cubes = {cube.id: cube for cube in get_many(connection, list(ends)) if cube.content}
+    before = {row["from_id"]: cubes.get(row["to_id"]) for row in rows}
+    after = {row["to_id"]: cubes.get(row["from_id"]) for row in rows}
+    return {end: (before.get(end), after.get(end)) for end in ids if end in ends}
+
+
 def tags(connection: Connection, cube_id: int) -> list[str]:
     found = connection.execute("SELECT name FROM tag WHERE cube_id = ? ORDER BY name", (cube_id,))
     return [row["name"] for row in found]

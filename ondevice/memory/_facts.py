@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from ondevice.memory._asking import requests, statements
 from ondevice.memory._dates import MONTHS
 
 
@@ -49,8 +50,9 @@ _KIN = (
 
 #: Rule, topic and sentence, in which names in braces are the rule's groups. What a question may
 #: call the thing stands in brackets: search goes by words (key expansion, LongMemEval section 5.2).
-_RULES: tuple[tuple[re.Pattern[str], str, str], ...] = tuple(
-    (re.compile(rf"\b(?i:{rule}){tail}{_END}"), topic, sentence)
+#: They are compiled when the first message is read, for that takes longer than all else at start.
+_RULES: tuple[tuple[str, str, str], ...] = tuple(
+    (rf"\b(?i:{rule}){tail}{_END}", topic, sentence)
     for rule, tail, topic, sentence in (
         (r"my name(?: is|'s) ", _NAMED, "name", "The user's name is {value}."),
         (
@@ -106,17 +108,6 @@ _RULES: tuple[tuple[re.Pattern[str], str, str], ...] = tuple(
         ),
     )
 )
-#: What is not the user's own statement: code, quotations, and what only might be.
-_FOREIGN = re.compile(
-    r"```.*?(?:```|\Z)|^[ \t]*>.*$|“[^”]*”|\"[^\"\n]*\"", re.DOTALL | re.MULTILINE
-)
-_SENTENCE = re.compile(r"[^.!?\n]+[.!?]*")
-_REQUEST = re.compile(
-    r"(?:please|can you|could you|add|answer|calculate|compare|compose|convert|correct|create"
-    r"|describe|draft|explain|find|fix|generate|give|help|improve|list|make|name|recommend|rewrite"
-    r"|show|solve|suggest|summari[sz]e|tell|thanks?|translate|write)\b",
-    re.IGNORECASE,
-)
 _UNSURE = re.compile(r"\b(?:if|when|wish|imagine|suppose|pretend|would|could|might|he|she|they)\b")
 
 
@@ -127,7 +118,7 @@ def not_understood(text: str) -> list[str]:
 
 def told(text: str) -> list[str]:
     """The sentences of ``text`` that state something: no code, quotations, questions, requests."""
-    return [sentence for sentence in statements(text) if not _REQUEST.match(sentence)]
+    return [sentence for sentence in statements(text) if not requests(sentence)]
 
 
 def find_facts(text: str) -> Iterator[Fact]:
@@ -136,13 +127,7 @@ def find_facts(text: str) -> Iterator[Fact]:
         if _UNSURE.search(sentence.lower()):
             continue
         for rule, topic, content in _RULES:
-            for match in rule.finditer(sentence):
+            for match in re.finditer(rule, sentence):
                 groups = {name: value.strip() for name, value in match.groupdict().items()}
                 if groups["value"]:
                     yield Fact(topic.format(**groups).lower(), content.format(**groups))
-
-
-def statements(text: str) -> list[str]:
-    """The sentences of ``text`` that are the user's own and no questions."""
-    sentences = (found[0].strip() for found in _SENTENCE.finditer(_FOREIGN.sub(" ", text)))
-    return [sentence for sentence in sentences if sentence and not sentence.endswith("?")]

@@ -58,15 +58,8 @@ def forget(connection: Connection, ids: Iterable[int]) -> None:
     calls :meth:`ondevice.store.Database.scrub`.
     """
     gone = list(ids)
-    profiles = [
-        row[0]
-        for row in connection.execute(
-            "SELECT DISTINCT from_id FROM json_each(?) JOIN link ON to_id = value "
-            "JOIN cube ON cube.id = from_id WHERE link.kind = 'evidence' AND cube.kind = 'profile'",
-            (json.dumps(gone),),
-        )
-    ]
-    for cube_id in dict.fromkeys([*gone, *profiles]):
+    # The latest first: what it replaced holds again, until that goes as well.
+    for cube_id in sorted({*gone, *profiles_of(connection, gone)}, reverse=True):
         texts = connection.execute(
             "SELECT content FROM cube WHERE id = ?1 UNION "
             "SELECT content FROM version WHERE cube_id = ?1 UNION "
@@ -80,27 +73,44 @@ def forget(connection: Connection, ids: Iterable[int]) -> None:
         )
         for (text,) in texts:
             _forget_quotations(connection, text)
-        connection.execute(  # what a forgotten fact had replaced holds again
-            "UPDATE cube SET status = 'active' WHERE status = 'superseded' "
-            "AND id IN (SELECT to_id FROM link WHERE from_id = ?1 AND kind = 'supersedes') "
-            "AND topic IS NOT NULL AND NOT EXISTS (SELECT 1 FROM cube AS other "
-            "WHERE other.topic = cube.topic AND other.status = 'active' AND other.id <> ?1)",
-            (cube_id,),
-        )
-        connection.execute("DELETE FROM unread WHERE cube_id = ?", (cube_id,))
-        connection.execute("DELETE FROM version WHERE cube_id = ?", (cube_id,))
-        connection.execute("DELETE FROM link WHERE from_id = ?1 OR to_id = ?1", (cube_id,))
-        connection.execute("DELETE FROM tag WHERE cube_id = ?", (cube_id,))
-        connection.execute(
-            "UPDATE cube SET status = 'deleted', content = '', speaker = '', topic = NULL, "
-            "message_id = NULL WHERE id = ?",
-            (cube_id,),
-        )
+        delete(connection, cube_id)
     refresh_profile(connection, datetime.now().astimezone())
     connection.execute("INSERT OR IGNORE INTO scrub VALUES (1)")
     connection.execute(
         "UPDATE source SET name = '', digest = NULL WHERE kind = 'document' AND id NOT IN "
         "(SELECT source_id FROM cube WHERE status <> 'deleted')"
+    )
+
+
+def profiles_of(connection: Connection, ids: Iterable[int]) -> list[int]:
+    """The profiles that are made of any of these facts."""
+    return [
+        row[0]
+        for row in connection.execute(
+            "SELECT DISTINCT from_id FROM json_each(?) JOIN link ON to_id = value "
+            "JOIN cube ON cube.id = from_id WHERE link.kind = 'evidence' AND cube.kind = 'profile'",
+            (json.dumps(list(ids)),),
+        )
+    ]
+
+
+def delete(connection: Connection, cube_id: int) -> None:
+    """Delete the text of a cube, its versions, links and tags. Only its place stays."""
+    connection.execute(  # what a forgotten fact had replaced holds again
+        "UPDATE cube SET status = 'active' WHERE status = 'superseded' "
+        "AND id IN (SELECT to_id FROM link WHERE from_id = ?1 AND kind = 'supersedes') "
+        "AND topic IS NOT NULL AND NOT EXISTS (SELECT 1 FROM cube AS other "
+        "WHERE other.topic = cube.topic AND other.status = 'active' AND other.id <> ?1)",
+        (cube_id,),
+    )
+    connection.execute("DELETE FROM unread WHERE cube_id = ?", (cube_id,))
+    connection.execute("DELETE FROM version WHERE cube_id = ?", (cube_id,))
+    connection.execute("DELETE FROM link WHERE from_id = ?1 OR to_id = ?1", (cube_id,))
+    connection.execute("DELETE FROM tag WHERE cube_id = ?", (cube_id,))
+    connection.execute(
+        "UPDATE cube SET status = 'deleted', content = '', speaker = '', topic = NULL, "
+        "message_id = NULL WHERE id = ?",
+        (cube_id,),
     )
 
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from ondevice.memory._facts import Fact, statements
+from ondevice.memory._asking import statements
+from ondevice.memory._facts import Fact
 
 _LONGEST = 160  # characters of a lesson
 _OPENING = re.compile(

@@ -314,6 +314,14 @@ class Memory:
                 links=tuple(_cubes.links(connection, cube_id)),
             )
 
+    def replaced(self, ids: Sequence[int]) -> dict[int, tuple[Cube | None, Cube | None]]:
+        """For those of these cubes that took the place of another, or were replaced: which ones.
+
+        The one before and the one after, each None where there is none.
+        """
+        with self.database.read() as connection:
+            return _cubes.replaced(connection, ids)
+
     # ------------------------------------------------------------------ forgetting
 
     def going(self, ids: Iterable[int]) -> list[Cube]:

@@ -1,6 +1,6 @@
 """Models on disk and in the catalogue: find, download, take in, pack, remove them."""
 
-from ondevice.models._catalogue import catalogue
+from ondevice.models._catalogue import catalogue, title_of
 from ondevice.models._facts import Facts, facts
 from ondevice.models._folders import in_folder
 from ondevice.models._import import How, import_file
@@ -35,5 +35,6 @@ __all__ = [
     "removable",
     "remove",
     "stack_name",
+    "title_of",
     "typed_path",
 ]

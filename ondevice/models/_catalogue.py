@@ -24,3 +24,8 @@ def catalogue() -> tuple[Recipe, ...]:
     file = next(folder / "catalogue.toml" for folder in _FOLDERS if folder.is_dir())
     values = tomllib.loads(file.read_text(encoding="utf-8"))
     return msgspec.convert(values, _Catalogue).model
+
+
+def title_of(name: str) -> str:
+    """What lists call a model of this name."""
+    return next((recipe.title for recipe in catalogue() if recipe.name == name), name)

@@ -77,9 +77,7 @@ def _request(wanted: str, name: str | None) -> PullRequest:
     place = _on_hub(wanted)
     if found := _HUB_REPO.fullmatch(place):
         source = _file_in(found["repo"], found["tag"] or "")
-        return PullRequest(
-            _own.checked_name(name or _own.name_for(Path(source.file))), (source,)
-        )
+        return PullRequest(_own.checked_name(name or _own.name_for(Path(source.file))), (source,))
     on_hub = _HUB_FILE.fullmatch(place)
     if not on_hub or ".." in place.split("/"):
         raise _library.unknown(wanted, set())

@@ -6,7 +6,6 @@ import os
 import re
 from pathlib import Path
 from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 _QUOTES = "\"'"
 _BEGINNINGS = ("/", "~", "./", "../", "file:", *_QUOTES)
@@ -32,6 +31,8 @@ def typed_path(text: str) -> Path:
         return plain
     text = text.strip()
     if text.startswith("file:"):
+        from urllib.request import url2pathname  # noqa: PLC0415 - which brings HTTP along
+
         return Path(url2pathname(urlsplit(text).path))
     if len(text) > 1 and text[0] in _QUOTES and text[-1] == text[0]:
         return Path(_at_home(text[1:-1]))

@@ -354,9 +354,7 @@ def _with_all_else(products: float, n_blocks: float) -> float:
 
 def _prefill_seconds(file: GGUFFile, speeds: Speeds) -> float:
     """For a prompt of 512 tokens, all weights in RAM."""
-    products = sum(
-        elements / speeds.prefilling(name) for name, elements in _elements(file, PROMPT)
-    )
+    products = sum(elements / speeds.prefilling(name) for name, elements in _elements(file, PROMPT))
     return products * _PREFILL_FACTOR
 
 

@@ -26,6 +26,17 @@ class Governor:
     _since: float | None = None  # seconds, of the same clock as ``now``: room for a step since then
     _lowest: int = 0  # the least room since then
 
+    @property
+    def waits(self) -> bool:
+        """Whether there has been room for more, but not for long enough yet."""
+        return self._since is not None
+
+    def indifferent(self, room: int) -> int:
+        """Bytes by which ``room`` may change without another decision."""
+        less = room - self.budget + WAVERING if self.budget > self.least else room
+        more = min(self.budget + 2 * _GRAIN, self.most) - room if self.budget < self.most else less
+        return max(0, min(less, more))
+
     def decide(self, room: int, now: float) -> int:
         """The budget, given that there is ``room`` bytes for weights ``now`` (seconds)."""
         room = max(self.least, min(room, self.most))
@@ -48,8 +59,9 @@ class Governor:
 
 def room_for_weights(
     used: ProcessRam, own_bytes: int, mapped_bytes: int, limit: int | None, beside: int = 0
-) -> tuple[int, AvailableRam]:
-    """Bytes that weights could take now, and what that was told from.
+) -> tuple[int, int, AvailableRam]:
+    """Bytes that weights could take now, how many more there are but for ``limit``, and what that
+    was told from.
 
     The process ``used`` so much. Of its weights, ``own_bytes`` are memory of its own, which nobody
     else can have, and ``mapped_bytes`` are pages of files. ``limit`` is the user's, in bytes.
@@ -61,7 +73,6 @@ def room_for_weights(
     if sys.platform != "linux":  # where pages that are mapped do not count as available
         held += mapped_bytes
     beside = max(beside, used.resident - held + _LIBRARIES)
-    room = ram.available + used.resident - ram.reserve - beside
-    if limit is not None:
-        room = min(room, limit - beside)
-    return room, ram
+    most = ram.available + used.resident - ram.reserve - beside
+    room = most if limit is None else min(most, limit - beside)
+    return room, most - room, ram

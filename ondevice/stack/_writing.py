@@ -95,9 +95,7 @@ class Writer:
         keys += _layout.key_array("perplexity", "f", [quality.perplexity for quality in known])
         keys += _layout.seal()
         infos, _ = _layout.tensor_infos(self._entries, self._alignment)
-        return _layout.sealed(
-            _layout.header(len(names), n_keys + 6, keys, infos, self._alignment)
-        )
+        return _layout.sealed(_layout.header(len(names), n_keys + 6, keys, infos, self._alignment))
 
 
 class Journal:

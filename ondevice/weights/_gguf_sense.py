@@ -109,9 +109,7 @@ def _in_experts(about: _Hyperparameters, architecture: str) -> Iterator[str]:
 
 
 def _in_attention(about: _Hyperparameters) -> Iterator[str]:
-    heads, kv_heads = (
-        about.counts(f"attention.{key}") for key in ("head_count", "head_count_kv")
-    )
+    heads, kv_heads = (about.counts(f"attention.{key}") for key in ("head_count", "head_count_kv"))
     for count in (*heads, *kv_heads):
         if not 0 <= count <= _MOST_HEADS:
             yield f"it claims {count} attention heads"

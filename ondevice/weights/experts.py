@@ -136,12 +136,15 @@ class Experts:
         counts = [each.n_slots for each in placed] or [0] * len(self._blocks)
         if counts == [block.cache.n_slots for block in self._blocks]:
             return
-        before, self._slots = self._slots, Arena(
-            sum(
-                count * matrices.stride
-                for block, count in zip(self._blocks, counts, strict=True)
-                for matrices in block.matrices
-            )
+        before, self._slots = (
+            self._slots,
+            Arena(
+                sum(
+                    count * matrices.stride
+                    for block, count in zip(self._blocks, counts, strict=True)
+                    for matrices in block.matrices
+                )
+            ),
         )
         start = 0
         for block, count in zip(self._blocks, counts, strict=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from inspect import isawaitable
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 _LOOK_AT_RAM = 1.0  # seconds
 _NONE = "No model is on this disk yet."
+_BESIDE = 120  # columns, from which on a panel has room beside the chat
 
 
 class ChatScreen(ChatTurns, ChatTabs, ChatKeeping, ChatMemory):
@@ -45,8 +47,10 @@ class ChatScreen(ChatTurns, ChatTabs, ChatKeeping, ChatMemory):
     HELP = """\
 ## The chat
 
-Esc stops a reply. Nothing is lost: all that is said is kept as it comes. What these keys do, and
-more, is also in the command palette.
+Esc stops a reply; what you send meanwhile waits for its end. Nothing is lost: all that is said
+and typed is kept as it comes, and is there again at the next start. Ctrl+C stops a reply, or else
+clears the prompt, or else leaves if pressed twice. Ctrl+Z goes back to the shell until you type
+`fg`. What these keys do, and more, is also in the command palette.
 """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "stop", "Stop", id="chat.stop"),
@@ -74,6 +78,8 @@ more, is also in the command palette.
 
     first = False
     """Whether the user is to be shown around before a model is loaded."""
+    problems: Sequence[str] = ()
+    """What of the settings is wrong and has its default."""
 
     def compose(self) -> ComposeResult:
         yield self.tab_bar
@@ -95,10 +101,10 @@ more, is also in the command palette.
         self._slowness = Slowness(self.engine)
         self._choosing: Screen[InstalledModel | None] | None = None
         self._asked: dict[Conversation, Submitted] = {}
-        self._unsent: dict[Conversation, list[Submitted]] = {}
         self.set_interval(_LOOK_AT_RAM, self._look_at_ram)
         self.prompt.take(self.conversation.typed)
         self.show_status()
+        self.tell_problems(self.problems)
         self.run_worker(self.open_the_rest(), group="open")
         if self.first:
             self.action_guide()
@@ -113,10 +119,9 @@ more, is also in the command palette.
         if here.replying or here.queued:
             here.queued.append(message)
             self.show_status()
-        elif here in self._unsent:
-            self._unsent[here].append(message)
         elif self._unloaded and not self._is_loading:
-            self._unsent[here] = [message]
+            here.queued.append(message)
+            self.show_status()
             self._send_when_loaded(here)
         else:
             self._ask(here, message)
@@ -127,15 +132,12 @@ more, is also in the command palette.
     async def _send_when_loaded(self, conversation: Conversation) -> None:
         """Load the model first; where that comes to nothing, what was sent is in the prompt."""
         self.notify("Your message is sent once the model is loaded.")
-        is_ready = await self._make_ready()
-        messages = self._unsent.pop(conversation)
-        if is_ready and conversation.is_attached:
-            self._ask(conversation, messages[0])
-            conversation.queued += messages[1:]
-            self.show_status()
-        else:
-            here = conversation if conversation.is_attached else self.conversation
-            self.give_back(here, messages)
+        if not await self._make_ready():
+            queued, conversation.queued = conversation.queued, []
+            self.give_back(conversation, queued)
+        elif conversation.queued and conversation.is_attached:
+            self._ask(conversation, conversation.queued.pop(0))
+        self.show_status()
 
     @work
     async def _edit_unless_loaded(self, conversation: Conversation, message: Submitted) -> None:
@@ -212,7 +214,8 @@ more, is also in the command palette.
     @on(ReplyProgressed)
     def _show_progress(self) -> None:
         self.show_status()
-        self.status.usual = self._slowness.while_replying(self.status.estimate)
+        if self.conversation.replying:
+            self.status.usual = self._slowness.while_replying(self.status.estimate)
 
     @on(ReplyEnded)
     def _show_end(self) -> None:
@@ -297,11 +300,30 @@ more, is also in the command palette.
         folders = dict.fromkeys((*self.settings.models_folder, str(folder)))
         self.set("models_folder", config.join_folders(folders))
 
-    def action_ram(self) -> None:
+    async def action_ram(self) -> None:
+        """Show what is in RAM: beside the chat where there is room, and else over it."""
         # Only now: what reads stacks brings llama.cpp along.
-        from tui.screens.ram import RamScreen  # noqa: PLC0415
+        from tui.screens.ram import RamPanel, RamScreen  # noqa: PLC0415
 
-        self.app.push_screen(RamScreen(self.engine, lambda: self.status.estimate))
+        beside = self.app.size.width >= _BESIDE
+        if panels := self.query(RamPanel):
+            if beside and not panels.first().has_focus:
+                self.set_focus(panels.first())
+                return
+            self.set_focus(self.prompt)
+            await panels.remove()
+            if beside:
+                return
+        panel = RamPanel(
+            self.engine,
+            lambda: self.status.estimate,
+            lambda: self.status.statistics,
+            beside=beside,
+        )
+        if beside:
+            await self.mount(panel)
+        else:
+            self.app.push_screen(RamScreen(panel))
 
     def load_model(self, model: InstalledModel | None = None) -> Worker[None]:
         """Load a model (None: that of the settings) in place of the one loaded before."""
@@ -316,10 +338,11 @@ more, is also in the command palette.
             try:
                 name = model.location if model else None
                 choice = await asyncio.to_thread(_choose, self.settings, name)
-                self._model = self.status.model = model.name if model else choice.model.name
+                self._model = model.name if model else choice.model.name
+                self.engine.title = self.status.model = models.title_of(self._model)
                 self.status.loaded = 0.0
                 for welcome in self.query(Welcome):
-                    welcome.tell(choice.request.path)
+                    welcome.tell(choice.request.path, self.settings.send_memories)
                 if choice.why:
                     self.notify(choice.why)
                 self._slowness.load = choice.request
@@ -334,6 +357,7 @@ more, is also in the command palette.
                 await self.conversation.note(str(error), error=True)
             finally:
                 self._show_model()
+        self.show_status()  # the engine is free now, to count what the conversation takes
 
     async def _not_found(self, error: ModelNotFound) -> str:
         titles = {recipe.name: recipe.title for recipe in models.catalogue()}
@@ -346,11 +370,12 @@ more, is also in the command palette.
     def _show_model(self) -> None:
         loaded = self.engine.loaded
         self.status.loaded = None
-        self.status.model = self._model if loaded else "no model"
-        self.status.n_ctx = (loaded.n_ctx or None) if loaded else None
+        self.status.model = self.engine.title if loaded else "no model"
         for conversation in self.conversations:
             conversation.statistics = None
+            conversation.measure(anew=True)
         self.show_status()
+        self.call_later(self.refresh_bindings)
 
     def _show_loading(self, fraction: float) -> None:
         self.status.loaded = fraction

@@ -5,18 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
 
 from textual import on
 from textual.screen import Screen
-from textual.timer import Timer
 from textual.widgets import TextArea
 
 from ondevice import chats
 from ondevice.chats import Tab
 from ondevice.config import Settings, to_fetch
-from ondevice.errors import OndeviceError, StoreUnwritable
+from ondevice.errors import OndeviceError
 from tui.messages import Submitted
+from tui.open_tabs import MOST, Keeping, named, to_restore, typed_of
 from tui.shared_engine import SharedEngine
 from tui.typed import Typed
 from tui.widgets.conversation import Conversation
@@ -24,10 +23,6 @@ from tui.widgets.prompt import Prompt
 from tui.widgets.queue import Queue
 from tui.widgets.status_bar import StatusBar
 from tui.widgets.tab_bar import TabBar, TabState
-
-_TABS = 9  # conversations that are open at most
-_KEEP_AFTER = 0.5  # seconds between something being typed and its way to the store
-_KEEP_AGAIN = 5.0  # seconds after it could not be stored
 
 
 class ChatBase(Screen[None]):
@@ -55,14 +50,12 @@ class ChatBase(Screen[None]):
         self.prompt = Prompt(store.said, self._take_back)
         self.queue = Queue()
         self.status = StatusBar()
-        self._window = chats.Window(store.database)
-        self._keep_timer: Timer | None = None
-        self._keeping = asyncio.Lock()
-        self._unkept = False
+        window = chats.Window(store.database)
+        self.keeping = Keeping(window, self._tabs, self.set_timer, self.run_worker)
         self._to_open: list[Tab] = []
         """Tabs of earlier windows that are not open yet."""
         self._trouble: OndeviceError | None = None
-        self.conversation = self._first_one(earlier)
+        self.conversation = self._first_one(window, earlier)
         """The one that is shown."""
         self.conversations = [self.conversation]
         """All that are open, from left to right."""
@@ -88,9 +81,9 @@ class ChatBase(Screen[None]):
         store = store or self.store
         old = self._tab_for(earlier, store)
         dullest = None
-        full = old is None and len(self.conversations) >= _TABS
+        full = old is None and len(self.conversations) >= MOST
         if full and (dullest := self._dullest()) is None:
-            self.notify(f"{_TABS} chats are open already. F4 closes one.", severity="warning")
+            self.notify(f"{MOST} chats are open already. F4 closes one.", severity="warning")
             return False
         fresh = self._conversation(earlier, store)
         fresh.display = False
@@ -156,7 +149,7 @@ class ChatBase(Screen[None]):
                 if heading is None and one not in self.conversations:
                     continue  # closed meanwhile
                 if heading is None and (self.typed_in(one) or one.queued):
-                    await self._begin_anew(one)
+                    await one.follow().wait()  # which begins anew
                 elif heading is None:
                     await self.close(one)
                 else:
@@ -166,9 +159,12 @@ class ChatBase(Screen[None]):
     def show_status(self) -> None:
         """Say what the conversation is doing, and what else is open."""
         here = self.conversation
-        self.status.doing, self.status.estimate = here.doing, here.per_second
+        self.status.estimate = here.per_second
         self.status.statistics, self.status.private = here.statistics, self.in_private
         self.status.paused = here.private and not self.in_private
+        self.status.doing = here.progress.describe(here.doing)
+        self.status.n_ctx, self.status.context_tokens = self.engine.n_ctx, here.progress.tokens
+        here.measure()
         tabs = [
             TabState(one.title, self._whose(one) is not None, one.replying, one.unread)
             for one in self.conversations
@@ -251,7 +247,9 @@ class ChatBase(Screen[None]):
                 self.show(one)
                 break
         else:
-            await self.open(await asyncio.to_thread(store.load, conversation_id), store=store)
+            earlier = await asyncio.to_thread(store.load, conversation_id)
+            if not await self.open(earlier, store=store):
+                return
         await self.conversation.go_to(message_id, words)
 
     def is_busy(self) -> bool:
@@ -267,6 +265,7 @@ class ChatBase(Screen[None]):
             system=self.settings.system_prompt,
             sampling=self.settings.sampling,
             private=store is not self.store or not self.settings.memory,
+            send_memories=self.settings.send_memories,
             earlier=earlier,
         )
         system = earlier.system if earlier else self.settings.system_prompt
@@ -290,7 +289,7 @@ class ChatBase(Screen[None]):
         text = "\n".join(filter(None, [*(one.text for one in sent), typed.text]))
         self._set_typed(
             conversation,
-            Typed(text, typed.replaced, typed.beneath, {**typed.pastes, **_named(pastes, text)}),
+            Typed(text, typed.replaced, typed.beneath, {**typed.pastes, **named(pastes, text)}),
         )
 
     async def end_reply(self, store: chats.Chats, id_: int) -> None:
@@ -309,34 +308,24 @@ class ChatBase(Screen[None]):
     @on(TextArea.Changed)
     def changed(self) -> None:
         """Something is open or typed that the store may not have yet."""
-        if self._keep_timer is None and self.is_running:
-            self._keep_timer = self.set_timer(_KEEP_AFTER, self._keep)
-
-    def keep_last(self) -> None:
-        """Store what is open and typed at once; the app ends."""
-        with suppress(OndeviceError):  # most of it was stored as it was typed
-            self._window.keep(self._tabs())
-
-    def close_window(self) -> None:
-        """What is open stays for the next one."""
-        self.keep_last()
-        self._window.close()
+        if self.is_running:
+            self.keeping.change()
 
     async def open_the_rest(self) -> None:
         """Open what earlier windows had open beside what is shown."""
         if self._trouble:
             raise self._trouble
         left = 0
-        for tab in [*self._to_open]:
+        for number, tab in enumerate([*self._to_open]):
             earlier = None
             if tab.conversation_id is not None:
                 with suppress(OndeviceError):  # deleted meanwhile, or not to be read now
                     earlier = await asyncio.to_thread(self.store.load, tab.conversation_id)
             if earlier is not None or tab.draft or tab.beneath:
                 fresh = self._conversation(earlier, self.store)
-                fresh.typed = _typed(tab, earlier)
+                fresh.typed = typed_of(tab, earlier)
                 fresh.display = False
-                if self._to_open.index(tab) < self._shown_from - left:
+                if number < self._shown_from:
                     self.conversations.insert(left, fresh)
                     left += 1
                 else:
@@ -345,11 +334,13 @@ class ChatBase(Screen[None]):
             self._to_open.remove(tab)
         self.show_status()
 
-    def _first_one(self, earlier: chats.Conversation | None) -> Conversation:
+    def _first_one(
+        self, window: chats.Window, earlier: chats.Conversation | None
+    ) -> Conversation:
         """What is shown first; what else is to be opened is in ``_to_open``."""
         tabs: list[Tab] = []
         try:
-            tabs = _to_restore(self._window.open(), earlier.id if earlier else None)
+            tabs = to_restore(window.open(), earlier.id if earlier else None)
         except OndeviceError as error:
             self._trouble = error
         shown = next((tab for tab in tabs if tab.shown), None)
@@ -360,19 +351,8 @@ class ChatBase(Screen[None]):
                 earlier = self.store.load(shown.conversation_id)
         first = self._conversation(earlier, self.store)
         if shown:
-            first.typed = _typed(shown, earlier)
+            first.typed = typed_of(shown, earlier)
         return first
-
-    async def _begin_anew(self, conversation: Conversation) -> None:
-        """Another window has deleted it; what is typed there goes on in a new one."""
-        queued, conversation.queued = conversation.queued, []
-        self.give_back(conversation, queued)
-        typed = self.typed_in(conversation)
-        if typed.replaced:
-            both = "\n".join(filter(None, [typed.text, typed.beneath]))
-            self._set_typed(conversation, Typed(both, pastes=typed.pastes))
-        await self._replace(conversation, self._conversation(None, conversation.store))
-        self.notify("The chat was deleted. What you were typing is in a new one.")
 
     def _set_typed(self, conversation: Conversation, typed: Typed) -> None:
         conversation.typed = typed
@@ -408,61 +388,5 @@ class ChatBase(Screen[None]):
             draft=text,
             edited_id=typed.replaced.id if typed.replaced else None,
             beneath=typed.beneath,
-            pastes={**typed.pastes, **_named(folded, text)},
+            pastes={**typed.pastes, **named(folded, text)},
         )
-
-    def _keep(self) -> None:
-        self._keep_timer = None
-        self.run_worker(self._keep_tabs(self._tabs()), group="keep")
-
-    async def _keep_tabs(self, tabs: list[Tab]) -> None:
-        try:
-            async with self._keeping:
-                await asyncio.to_thread(self._window.keep, tabs)
-        except StoreUnwritable:
-            if self._keep_timer is None and self.is_running:
-                self._keep_timer = self.set_timer(_KEEP_AGAIN, self._keep)
-            if not self._unkept:  # otherwise it was said
-                self._unkept = True
-                raise
-        else:
-            self._unkept = False
-
-
-def _named(texts: dict[str, str], text: str) -> dict[str, str]:
-    """Those that a line in ``text`` stands for."""
-    return {name: content for name, content in texts.items() if f"[{name}]" in text}
-
-
-def _typed(tab: Tab, conversation: chats.Conversation | None) -> Typed:
-    messages = conversation.messages if conversation else ()
-    replaced = next((one for one in messages if one.id == tab.edited_id), None)
-    if tab.edited_id is not None and replaced is None:  # it is not there any more
-        both = "\n".join(filter(None, [tab.draft, tab.beneath]))
-        return Typed(both, pastes=tab.pastes)
-    return Typed(tab.draft, replaced, tab.beneath, tab.pastes)
-
-
-def _to_restore(tabs: list[Tab], resumed: int | None) -> list[Tab]:
-    """Those that are worth it, one for each conversation; with one that is shown, if any.
-
-    ``resumed`` is the conversation that is to be shown.
-    """
-    drafts = [tab for tab in tabs if tab.draft or tab.beneath]
-    room = _TABS - len(drafts) - (resumed is not None)
-    chosen: list[Tab] = []
-    for tab in tabs:
-        known = {one.conversation_id for one in chosen if one.conversation_id is not None}
-        if tab in drafts:
-            chosen.append(tab)
-        elif tab.conversation_id is not None and tab.conversation_id not in known and room > 0:
-            chosen.append(tab)
-            room -= 1
-    if resumed is not None:
-        place = next((i for i, tab in enumerate(chosen) if tab.conversation_id == resumed), None)
-        if place is None:
-            chosen.append(Tab(resumed))
-            place = len(chosen) - 1
-    else:
-        place = next((i for i, tab in enumerate(chosen) if tab.shown), len(chosen) - 1)
-    return [replace(tab, shown=i == place) for i, tab in enumerate(chosen)]

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import re
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from textual import work
 
-from ondevice.chats import Heading
+from ondevice.chats import Heading, Import, Imported
 from ondevice.errors import OndeviceError
 from tui.background import in_thread
 from tui.screens.chat_base import ChatBase
 from tui.screens.dialogs import ChoiceScreen
 
-_NAMED = 10  # of what an import left out
+_NAMED, _NAMED_SHORTLY = 10, 3  # of what an import left out
+_UNDO = "/import undo takes it back."
 
 
 class ChatKeeping(ChatBase):
@@ -85,56 +89,140 @@ class ChatKeeping(ChatBase):
 
     # ------------------------------------------------------------------ files
 
+    @work
     async def action_export(self, file: str) -> None:
         """To Markdown, or to JSON if the file is called so."""
-        if (id_ := self.id_in_store) is not None:
-            path = Path(file).expanduser()
-            await self._do(
-                lambda: self.conversation.store.export(id_, path), f"The chat is in {path}."
-            )
+        if (id_ := self.id_in_store) is None:
+            return
+        store = self.conversation.store
+        path = _path(file)
+        replace = False
+        try:
+            if path.is_dir():
+                heading = await asyncio.to_thread(store.heading, id_)
+                path /= f"{_file_name(heading.title if heading else '')}.md"
+            if path.exists():
+                question = f"{_shown(path)} is there already. Replace it?"
+                answer = ChoiceScreen(question, "No", "Replace it")
+                if await self.app.push_screen_wait(answer) != 1:
+                    return
+                replace = True
+            others = await asyncio.to_thread(lambda: store.export(id_, path, replace=replace))
+        except (OndeviceError, OSError, ValueError) as error:
+            self.notify(str(error), severity="error")
+            return
+        more = ""
+        if others:
+            them = "One message" if others == 1 else f"{others} messages"
+            more = f" {them} of other versions are only in a JSON export."
+        self.notify(f"The chat is in {_shown(path)}.{more}")
 
     @work(group="import")
     async def action_import(self, file: str) -> None:
-        path = Path(file).expanduser()
-        notice = await self.conversation.note(f"Importing {path} …")
+        """Read chats from a file or folder; “undo” takes the last import back."""
+        if file == "undo":
+            await self._undo_import()
+            return
+        path = _path(file)
+        if (result := await self._import(path, deleted=False)) is None:
+            return
+        await self._tell(result, path)
+        if result.deleted:
+            named = ", ".join(f"“{title}”" for title in result.deleted[:_NAMED_SHORTLY])
+            named += ", …" if len(result.deleted) > _NAMED_SHORTLY else ""
+            question = f"{_was(len(result.deleted))} deleted here before: {named}. Bring them back?"
+            if (
+                await self.app.push_screen_wait(ChoiceScreen(question, "No", "Bring them back"))
+                == 1
+            ):
+                again = await self._import(path, deleted=True)
+                if again:
+                    await self._tell(again, path)
+
+    async def _import(self, path: Path, *, deleted: bool) -> Imported | None:
+        """What came of it; None: it failed, as the user was told."""
+        notice = await self.conversation.note(f"Importing {_shown(path)} …")
         cancel = threading.Event()
-        left_out: list[str] = []
-        counts = [0]
+        before: Import | None = None
 
         async def show(news: list[int]) -> None:
-            counts.append(news[-1])
-            notice.say(f"Importing {path} … {_chats(counts[-1])} so far. Esc stops it.")
+            notice.say(f"Importing {_shown(path)} … {_chats(news[-1])} so far. Esc stops it.")
 
         try:
-            ids = await in_thread(
-                lambda put: self.store.import_(path, put, cancel, left_out.append),
+            before = await asyncio.to_thread(self.store.last_import)
+            result = await in_thread(
+                lambda put: self.store.import_(path, put, cancel, None, deleted),
                 show,
                 cancel.set,
             )
         except OndeviceError as error:
             await notice.remove()
             self.notify(str(error), severity="error")
-            return
+            return None
         except asyncio.CancelledError:
-            notice.say(f"The import was stopped. {_chats(counts[-1])} were added before that.")
+            done: Import | None = None
+            with suppress(OndeviceError):
+                done = self.store.last_import()
+            if done and (before is None or done.id != before.id):
+                what = f"{_was(done.chats)} added before that. {_UNDO}"
+            else:
+                what = "Nothing was added."
+            notice.say(f"The import was stopped. {what}")
             raise
         await notice.remove()
-        if len(ids) == 1:
-            await self.go_to(ids[0], None)
-        if left_out:
-            await self.conversation.note(_told(left_out), error=True)
-        added = "One chat was added." if len(ids) == 1 else f"{_chats(len(ids))} were added."
-        if not (ids and self.settings.memory):
-            self.notify(added)
-            return
-        question = (
-            f"{added} Shall what you said there be remembered, as what you say here is? "
-            "/forget takes it back."
-        )
-        if await self.app.push_screen_wait(ChoiceScreen(question, "No", "Remember it")):
-            await self._remember(ids)
+        return result
 
-    async def _remember(self, ids: list[int]) -> None:
+    async def _tell(self, result: Imported, path: Path) -> None:
+        """Show what has come in, and ask whether it is to be remembered."""
+        if len(result) == 1:
+            await self.go_to(result[0], None)
+        elif result:
+            await self.look_at_store()
+        if result.grown:
+            await self.reload()  # they may be open
+        if result.left_out:
+            await self.conversation.note(_told(result.left_out), error=True)
+        summary = _summary(result)
+        await self.conversation.note(f"{_shown(path)}: {summary}{f' {_UNDO}' if result else ''}")
+        if not (result and self.settings.memory):
+            self.notify(summary)
+            return
+        question = f"{summary} Shall what you said there be remembered, as what you say here is?"
+        if await self.app.push_screen_wait(ChoiceScreen(question, "No", "Remember it")):
+            await self._remember(result)
+
+    async def _undo_import(self) -> None:
+        if any(one.replying for one in self.conversations):
+            self.notify("A reply is under way. Esc stops it.")
+            return
+        try:
+            run = await asyncio.to_thread(self.store.last_import)
+            if run is None:
+                self.notify("There is no import to undo.")
+                return
+            added = [_chats(run.chats)] if run.chats else []
+            if run.grown:
+                added.append(f"messages to {_chats(run.grown)}")
+            question = (
+                f"Undo the import of {run.name} ({run.at.astimezone():%d %B, %H:%M})? "
+                f"It added {' and '.join(added)}. That goes, with what is remembered of it; what "
+                "you have said in these chats since stays."
+            )
+            answer = ChoiceScreen(question, "No", "Undo it")
+            if await self.app.push_screen_wait(answer) != 1:
+                return
+            undone = await asyncio.to_thread(self.store.undo_import, run)
+        except OndeviceError as error:
+            self.notify(str(error), severity="error")
+            return
+        await self.look_at_store()
+        await self.reload()
+        kept = f" {_chats(undone.kept)} stay: you have gone on in them." if undone.kept else ""
+        if undone.kept == 1:
+            kept = " 1 chat stays: you have gone on in it."
+        self.notify(f"The import of {undone.name} is undone.{kept}")
+
+    async def _remember(self, result: Imported) -> None:
         notice = await self.conversation.note("Remembering …")
         cancel = threading.Event()
 
@@ -143,7 +231,9 @@ class ChatKeeping(ChatBase):
 
         try:
             count = await in_thread(
-                lambda put: self.store.remember(ids, put, cancel), show, cancel.set
+                lambda put: self.store.remember(result, put, cancel, run=result.run),
+                show,
+                cancel.set,
             )
         except OndeviceError as error:
             notice.say(str(error))
@@ -165,6 +255,42 @@ class ChatKeeping(ChatBase):
 
 def _chats(count: int) -> str:
     return "1 chat" if count == 1 else f"{count} chats"
+
+
+def _was(count: int) -> str:
+    return "One chat was" if count == 1 else f"{count} chats were"
+
+
+def _summary(result: Imported) -> str:
+    """What came of an import, in a sentence or two."""
+    said = [f"{_was(len(result.new))} added." if result.new or not result else ""]
+    if grown := len(result.grown):
+        said.append("One chat has grown." if grown == 1 else f"{grown} chats have grown.")
+    if result.unchanged:
+        said.append(f"{_was(result.unchanged)} here already.")
+    return " ".join(filter(None, said))
+
+
+def _path(file: str) -> Path:
+    """The file that is meant, also where its name was quoted."""
+    if len(file) > 1 and file[0] == file[-1] and file[0] in "\"'":
+        file = file[1:-1]
+    with suppress(RuntimeError):  # no such user
+        return Path(file).expanduser()
+    return Path(file)
+
+
+def _shown(path: Path) -> str:
+    """The whole path, from the home folder on if it is in there."""
+    path = Path(os.path.abspath(path))  # noqa: PTH100 - links stay as they were typed
+    with suppress(ValueError, RuntimeError):
+        return str(Path("~") / path.relative_to(Path.home()))
+    return str(path)
+
+
+def _file_name(title: str) -> str:
+    """A title as every file system takes it."""
+    return re.sub(r"[^\w .,()-]+|^[. ]+", " ", title)[:80].strip(" .") or "chat"
 
 
 def _told(left_out: list[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from textual import work
 
@@ -11,7 +12,7 @@ from ondevice.config import AUTO
 from ondevice.errors import ConfigError, OndeviceError
 from ondevice.models import InstalledModel
 from ondevice.weights import runnable
-from tui import theme
+from tui import settings_form, theme
 from tui.screens.chat_base import ChatBase
 from tui.screens.dialogs import ChoiceScreen
 
@@ -85,8 +86,11 @@ class ChatSettings(ChatBase):
             self.notify(f"{model.name} is loaded when the reply has ended.")
         self.choose_model(model, at_once=False)
 
-    def set(self, key: str, text: str) -> bool:
+    def set(self, key: str, text: str, *, quiet: bool = False) -> bool:
         """Change a setting, here and in the file; an empty text is the default. Whether it is."""
+        if text and (wrong := self._wrong(key, text)):
+            self.notify(wrong, severity="error")
+            return False
         try:
             self.settings = config.change(self.settings, key, text)
         except ConfigError as error:
@@ -94,12 +98,14 @@ class ChatSettings(ChatBase):
             return False
         for conversation in self.conversations:
             conversation.sampling = self.settings.sampling
+            conversation.send_memories = self.settings.send_memories
         app = self.settings.app
         self.app.set_class(app.linear, "-linear")
-        self.app.set_keymap(app.keys)
+        self._map_keys()
         self.app.theme = theme.shown(self.app, app.theme)
         later = "" if "." in key or key in _AT_ONCE else " for the next chat or load"
-        self.notify(f"{key} is set{later}.")
+        if not quiet:
+            self.notify(f"{key} is set{later}.")
         if key == "models_folder" and text:
             self._tell_of_folders()
         return True
@@ -111,3 +117,33 @@ class ChatSettings(ChatBase):
         await asyncio.to_thread(models.installed, self.settings.folders, problems.append)
         for problem in problems:
             self.notify(f"{problem} It is looked at again each time.", severity="warning")
+
+    def _wrong(self, key: str, text: str) -> str | None:
+        """What only the app knows to be wrong with a setting."""
+        if key == "app.theme" and text not in (names := self.app.available_themes):
+            return f"There is no theme {text}. There are: {', '.join(sorted(names))}."
+        if key.startswith("app.keys."):
+            from tui.screens import settings  # noqa: F401, PLC0415 - it brings all keys along
+
+            return settings_form.wrong_key(key.removeprefix("app.keys."), text)
+        return None
+
+    def _map_keys(self) -> None:
+        """Give the keys of the settings to what they are for; leave out those that are wrong."""
+        keys = self.settings.app.keys
+        self.app.set_keymap({k: v for k, v in keys.items() if not self._wrong(f"app.keys.{k}", v)})
+
+    @work
+    async def tell_problems(self, found: Sequence[str]) -> None:
+        """Say what of the settings is wrong, at the start."""
+        app = self.settings.app
+        given = [("app.theme", app.theme), *((f"app.keys.{k}", v) for k, v in app.keys.items())]
+        wrong = [f"{key}: {what}" for key, text in given if (what := self._wrong(key, text))]
+        if app.keys:
+            self._map_keys()
+        if problems := [*found, *wrong]:
+            file = f"{paths.config_file()}"
+            heading = f"Some settings in {file} cannot be used. They have their defaults:"
+            short = [problem.removeprefix(f"{file}: ") for problem in problems]
+            told = "\n".join([heading, *short])
+            await self.conversation.note(told, error=True)

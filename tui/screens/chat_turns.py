@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
-from markdown_it import MarkdownIt
+from textual import on
 
 from ondevice.chats import Message
 from ondevice.errors import OndeviceError
-from tui import clipboard
+from tui.markdown.code import Code
+from tui.markdown.layout import Block
+from tui.messages import ReplyEnded
 from tui.screens.chat_base import ChatBase
 from tui.widgets.message import MessageView
+from tui.widgets.reply import Reply
+from tui.widgets.reply_text import ReplyText
+
+if TYPE_CHECKING:
+    from tui.app import OndeviceApp
 
 _OF_MESSAGE = ("copy", "copy_code", "quote", "edit", "regenerate", "used", "go_on")
+_STOPPABLE = ("load", "import")  # groups of workers
 _ONE_WORD = 1.0  # seconds between two letters of it
 
 
@@ -25,15 +33,26 @@ class ChatTurns(ChatBase):
         self._letter = ""
         """The one that has just led to another match; it may be the beginning of a word."""
         self._letter_at = 0.0
+        self.code_shift = 0
+        """Of lines of code that are cut, so many columns are to the left of what is shown."""
+        self._copied: Code | None = None
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         if action in ("find_next", "pick"):
             return self.conversation.finding
         if action in _OF_MESSAGE and self.conversation.finding:  # what is typed is for the prompt
             return not isinstance(self.focused, MessageView)
+        if action == "stop":
+            loading = any(worker.group in _STOPPABLE for worker in self.workers)
+            here = self.conversation
+            return here.replying or here.finding or loading or not self.prompt.has_focus
         if action == "version":
             return len(parameters) > 1 or self._version(int(str(parameters[0]))) is not None
         return super().check_action(action, parameters)
+
+    @on(ReplyEnded)
+    def _show_keys(self) -> None:
+        self.refresh_bindings()
 
     def action_point(self, direction: int) -> None:
         """Point at the message before or after; past the last one is the prompt."""
@@ -125,14 +144,59 @@ class ChatTurns(ChatBase):
             self._copy(message.content, "The message")
 
     def action_copy_code(self) -> None:
-        message = self._meant("assistant")
-        blocks = _code_blocks(message.content) if message else []
-        if not blocks:
+        """Copy the block of code that is in view; again: the one before."""
+        found = [(text, block) for text in self._replies() for block in text.blocks]
+        if not found:
             self.notify("There is no block of code in the reply.")
             return
-        # Pressed again, it takes the block before.
-        place = blocks.index(self.app.clipboard) if self.app.clipboard in blocks else 0
-        self._copy(blocks[place - 1], f"Block {(place - 1) % len(blocks) + 1} of {len(blocks)}")
+        codes = [block.code for _, block in found]
+        if self._copied in codes and self._copied and self.app.clipboard == self._copied.text:
+            place = codes.index(self._copied) - 1
+        else:
+            place = max(range(len(found)), key=lambda place: (*self._in_view(*found[place]), place))
+        self._copy_code(codes[place], f"Block {place % len(codes) + 1} of {len(codes)}")
+
+    @on(ReplyText.CopyWanted)
+    def _copy_clicked(self, wanted: ReplyText.CopyWanted) -> None:
+        self._copy_code(wanted.code, "The block")
+
+    def _copy_code(self, code: Code, which: str) -> None:
+        self._copied = code
+        lines = len(code.lines)
+        what = f"{code.language or 'text'}, {lines} {'line' if lines == 1 else 'lines'}"
+        self._copy(code.text, f"{which} ({what})")
+
+    def _replies(self) -> list[ReplyText]:
+        """The texts of the reply that is pointed at, or else of all that are mounted."""
+        view = self.conversation.in_focus
+        views = [view] if isinstance(view, Reply) else self.conversation.views
+        return [text for view in views for text in view.texts if isinstance(text, ReplyText)]
+
+    def _in_view(self, text: ReplyText, block: Block) -> tuple[bool, int]:
+        """Whether a block of code is on the screen, and else how much; below 0: how far from it."""
+        view = self.conversation.region
+        first = max(view.y, text.region.y + block.first)
+        last = min(view.bottom, text.region.y + block.last)
+        whole = last - first == block.last - block.first
+        return whole, 0 if whole else last - first
+
+    def action_wrap_code(self) -> None:
+        """Break long lines of code, or cut them at the edge."""
+        self.code_shift = 0
+        self.toggle_class("-cut-code")
+        self._look_again()
+
+    def action_shift_code(self, columns: int) -> None:
+        """Show what is farther right, or farther left, of lines of code that are cut."""
+        if self.has_class("-cut-code"):
+            codes = [block.code for text in self._replies() for block in text.blocks]
+            longest = max((len(line) for code in codes for line in code.lines), default=0)
+            self.code_shift = max(0, min(self.code_shift + columns, longest - 1))
+            self._look_again()
+
+    def _look_again(self) -> None:
+        for text in self.query(ReplyText):
+            text.look_again()
 
     def action_quote(self) -> None:
         selected = self.get_selected_text()
@@ -142,8 +206,7 @@ class ChatTurns(ChatBase):
             self.prompt.quote(message.content)
 
     def _copy(self, text: str, what: str) -> None:
-        clipboard.copy(self.app, text)
-        self.notify(f"{what} is in the clipboard.")
+        cast("OndeviceApp", self.app).copy_to_clipboard(text, what)
 
     def _meant(self, role: str = "") -> Message | None:
         """The message that is pointed at, or else the last one, of that role if one is given."""
@@ -153,7 +216,3 @@ class ChatTurns(ChatBase):
         messages = reversed(self.conversation.messages)
         return next((m for m in messages if role in ("", m.role)), None)
 
-
-def _code_blocks(text: str) -> list[str]:
-    tokens = MarkdownIt("gfm-like").parse(text)
-    return [token.content for token in tokens if token.type in ("fence", "code_block")]

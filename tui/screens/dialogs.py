@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from textual import work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
@@ -43,7 +44,7 @@ class LineScreen(Modal[str | None]):
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog") as dialog:
             dialog.border_title = self._title
-            dialog.border_subtitle = "Enter takes it · Esc closes"
+            dialog.border_subtitle = "Enter saves · Esc closes"
             yield Input(printable(self._value), select_on_focus=False)
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
@@ -54,7 +55,8 @@ class TextScreen(Modal[str | None]):
     """Dismissed with a text of several lines, or None."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("ctrl+s", "take", "Take it", id="text.take", priority=True),
+        Binding("ctrl+s", "take", "Save", id="text.take", priority=True),
+        Binding("alt+enter,ctrl+j,shift+enter", "newline", show=False),
     ]
 
     def __init__(self, title: str, text: str) -> None:
@@ -65,8 +67,31 @@ class TextScreen(Modal[str | None]):
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog") as dialog:
             dialog.border_title = printable(self._title)
-            dialog.border_subtitle = "Ctrl+S takes it · Esc closes"
+            dialog.border_subtitle = "Ctrl+S saves · Esc closes"
             yield TextArea(printable(self._text), compact=True, highlight_cursor_line=False)
+
+    def action_newline(self) -> None:
+        self.query_one(TextArea).insert("\n")
+
+    def action_close(self) -> None:
+        """Close it; what was written is not lost without a question."""
+        self._close()
+
+    @work
+    async def _close(self) -> None:
+        if self.query_one(TextArea).text != printable(self._text):
+            question = ChoiceScreen(
+                "This text is not saved.", "Go on writing", "Save it", "Drop it"
+            )
+            match await self.app.push_screen_wait(question):
+                case 1:
+                    self.action_take()
+                    return
+                case 2:
+                    pass
+                case _:
+                    return
+        self.dismiss(None)
 
     def action_take(self) -> None:
         self.dismiss(self.query_one(TextArea).text)

@@ -6,7 +6,7 @@ import asyncio
 from abc import abstractmethod
 from typing import ClassVar, Generic, TypeVar
 
-from textual import work
+from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
@@ -74,6 +74,10 @@ class Finder(Modal[_Result], Generic[_Item, _Result]):
     def choose(self, item: _Item) -> object:
         """The user has pressed Enter on it."""
 
+    def is_heading(self, item: _Item) -> bool:
+        """Whether it is only the name of those below it."""
+        return False
+
     @property
     def words(self) -> str:
         """What has been typed."""
@@ -103,6 +107,11 @@ class Finder(Modal[_Result], Generic[_Item, _Result]):
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
         self.choose(self._items[event.option_index])
 
+    @on(OptionList.OptionHighlighted)
+    def _show_heading(self, event: OptionList.OptionHighlighted) -> None:
+        if all(map(self.is_heading, self._items[: event.option_index])):
+            event.option_list.scroll_home(animate=False)  # the heading is to be seen with it
+
     def action_move(self, direction: int) -> None:
         options = self.query_one(OptionList)
         if direction > 0:
@@ -126,8 +135,12 @@ class Finder(Modal[_Result], Generic[_Item, _Result]):
             key = self.key(pointed_at)
             place = keys.index(key) if key in keys else self._items.index(pointed_at)
         self._items = items
-        options.set_options(Option(self.line(item)) for item in items)
+        options.set_options(
+            Option(self.line(item), disabled=self.is_heading(item)) for item in items
+        )
         if items:
-            options.highlighted = min(place, len(items) - 1)
+            after = range(min(place, len(items) - 1), len(items))
+            there = [*after, *reversed(range(after.start))]
+            options.highlighted = next((n for n in there if not self.is_heading(items[n])), None)
         else:
             options.add_option(Option(self.nothing(self._words), disabled=True))

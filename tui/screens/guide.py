@@ -13,10 +13,10 @@ from tui.screens.modal import Modal
 
 _TEXT = """\
 The model runs on this device: what you write is sent nowhere.
-Chats and memories are one file that only you can read; “ondevice memory passphrase” encrypts it.
-What you delete or forget is gone to the last byte. Only downloading a model uses the network.
+Chats and memories are in one file that only you can read. “ondevice memory passphrase” encrypts it.
+What you delete or forget is gone for good. Only downloading a model uses the network.
 
-Next, pick a model: the list says how each of them would run here."""
+Next, pick a model. The list shows how well each of them would run here."""
 
 
 class GuideScreen(Modal[bool]):

@@ -4,38 +4,62 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection
-from datetime import datetime
+from pathlib import PurePath
 from typing import ClassVar
 
+from rich.cells import cell_len
 from textual import work
 from textual.binding import Binding, BindingType
 from textual.content import Content
+from textual.widgets import OptionList
 
 from ondevice.chats import Message
 from ondevice.errors import OndeviceError
-from ondevice.memory import Cube, History, Kind, Memory, Status
+from ondevice.memory import Cube, History, Kind, Memory, Status, tells
 from ondevice.terminal import printable
+from tui import days
 from tui.screens.dialogs import ChoiceScreen, LineScreen
 from tui.screens.finder import Finder
-from tui.widgets.memories import provenance
+from tui.widgets.memories import origin, sentence
 
 _LISTED = 100
+_LOOKED_AT = 500  # of the latest that may turn out to be questions
 _ALL: tuple[Status, ...] = ("active", "superseded")
+_KINDS: tuple[Kind, ...] = ("fact", "lesson", "turn", "note", "document")  # a profile repeats facts
 _USED = "Used by the reply"
-#: Name of a filter → the kinds (none: all) and states of what it lets through.
+_ASKED = "What you asked"
+#: Name of a filter → the kinds and states of what it lets through.
 _FILTERS: dict[str, tuple[tuple[Kind, ...], tuple[Status, ...]]] = {
-    "Everything": ((), _ALL),
+    "Everything": (_KINDS, _ALL),
     "What you said": (("turn",), _ALL),
-    "Facts": (("fact", "profile", "lesson"), _ALL),
+    "Facts": (("fact", "lesson"), _ALL),
     "Notes": (("note",), _ALL),
     "Documents": (("document",), _ALL),
-    "No longer so": ((), ("superseded",)),
-    "Archived": ((), ("archived",)),
+    "No longer so": ((*_KINDS, "profile"), ("superseded",)),
+    "Archived": ((*_KINDS, "profile"), ("archived",)),
+    _ASKED: (("turn",), _ALL),
+    "Profile": (("profile",), ("active",)),
 }
+_NARROW = 30  # cells of a memory beside its date
+_READ = "read by a model"  # the tag of facts that no rule has found
+_PROPOSED = "Proposed by the model"
+_GROUPS = {
+    "fact": "Facts",
+    "lesson": "How replies should be",
+    "turn": "What you said",
+    "note": "Notes and files",
+    "document": "Notes and files",
+    "profile": "Profile",
+}
+#: In the order in which they are shown.
+_ORDER = (_PROPOSED, *dict.fromkeys(_GROUPS.values()), _ASKED)
 
 
-class MemoryScreen(Finder[Cube, tuple[bool, Cube | None]]):
+class MemoryScreen(Finder[Cube | str, tuple[bool, Cube | None]]):
     """Dismissed with whether anything changed, and the memory whose origin is wanted, if any.
+
+    It lists memories in groups; a text among them is the heading of one. What the user has only
+    asked for is no memory: it is listed where it is searched for, so that it can be forgotten.
 
     ``asked`` is a message: shown at first is what was recalled with it, and why.
     """
@@ -43,8 +67,9 @@ class MemoryScreen(Finder[Cube, tuple[bool, Cube | None]]):
     HELP = """\
 ## Memory
 
-What you typed is remembered, and what was read from it. Type words to search. Enter goes to the
-message that a memory comes from. Pausing keeps this chat and new ones out of the memory.
+What you have told is remembered, and facts are read from it. Type to search. Enter goes to the
+message that a memory comes from. F3 shows what it was before and what belongs to it. Pausing keeps
+this chat and new ones out of the memory.
 """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("f2", "edit", "Correct", id="memory.edit"),
@@ -71,6 +96,7 @@ message that a memory comes from. Pausing keeps this chat and new ones out of th
         self._asked = asked
         self._filter = _USED if asked else "Everything"
         self._why: dict[int, tuple[str, ...]] = {}
+        self._replaced: dict[int, tuple[Cube | None, Cube | None]] = {}
         self._changed = False
 
     def on_mount(self) -> None:
@@ -79,7 +105,41 @@ message that a memory comes from. Pausing keeps this chat and new ones out of th
 
     # ------------------------------------------------------------------ the list
 
-    def find(self, words: str) -> list[Cube]:
+    def find(self, words: str) -> list[Cube | str]:
+        cubes = self._found(words)
+        self._replaced = self._memory.replaced([cube.id for cube in cubes])
+        if self._filter == _USED:
+            return [*cubes]
+        read = {cube.id for cube in self._memory.latest(tag=_READ, limit=_LOOKED_AT)}
+        groups: dict[str, list[Cube]] = {name: [] for name in _ORDER}
+        for cube in cubes:
+            asked = cube.kind == "turn" and not tells(cube.content)
+            proposed = _PROPOSED if cube.id in read else _GROUPS[cube.kind]
+            groups[_ASKED if asked else proposed].append(cube)
+        if self._filter == _ASKED:
+            groups = {_ASKED: groups[_ASKED]}
+        elif not words.strip():
+            del groups[_ASKED]
+        if not words.strip():
+            shown = {cube.id for cube in cubes}
+            lessons = {_said(cube) for cube in groups[_GROUPS["lesson"]]}
+            for name, inside in groups.items():
+                groups[name] = [
+                    cube
+                    for cube in inside
+                    if not (cube.kind == "turn" and _said(cube) in lessons)
+                    and not (
+                        (after := self._replaced.get(cube.id, (None, None))[1])
+                        and after.id in shown
+                    )
+                ]
+        lines: list[Cube | str] = []
+        for name, inside in groups.items():
+            space = "\n" if lines else ""
+            lines += [f"{space}{name}", *inside[:_LISTED]] if inside else []
+        return lines
+
+    def _found(self, words: str) -> list[Cube]:
         if self._filter == _USED and self._asked:
             ids = [cube.id for cube in self._asked.recalled]
             cubes = [cube for cube in self._memory.cubes(ids) if cube.status != "deleted"]
@@ -98,20 +158,59 @@ message that a memory comes from. Pausing keeps this chat and new ones out of th
             return "Nothing has these words."
         return "Nothing is remembered yet." if self._filter == "Everything" else "There is none."
 
-    def line(self, item: Cube) -> Content:
-        about = [item.label, _day(item.event_at), provenance(item)]
-        if item.status != "active":
-            about.append({"superseded": "no longer so"}.get(item.status, item.status))
+    def is_heading(self, item: Cube | str) -> bool:
+        return isinstance(item, str)
+
+    def line(self, item: Cube | str) -> Content:
+        if isinstance(item, str):
+            heading = item.strip() if self.has_class("-short") else item
+            return Content.assemble((heading, "bold $text-accent"))
+        when = days.said(item.event_at)
+        right = f"{PurePath(item.source.name).name}, {when}" if item.kind == "document" else when
+        about = ["archived"] if item.status == "archived" else []
+        before, after = self._replaced.get(item.id, (None, None))
+        if after or item.status == "superseded":
+            about.append(f"no longer so: {sentence(after)}" if after else "no longer so")
+        elif before:
+            about.append(f"before: {sentence(before)}")
         if self._filter == _USED:
-            why = ", ".join(self._why.get(item.id, ()))
-            about.append(f"says {printable(why)}" if why else "said around what fits, or then")
-        return Content.assemble(f"{_line(item.content)}\n", (" · ".join(about), "dim"))
+            about += [origin(item), self._reason(item)]
+        below = Content.styled(f"\n  {' · '.join(about)}" if about else "", "dim")
+        right = printable(" ".join(right.split()))
+        text = Content(sentence(item))
+        room = self._width - cell_len(right) - 2
+        if room < _NARROW:  # then it goes on below it
+            return Content.assemble(text, (f"\n  {right}", "dim"), below)
+        text = text.truncate(room, ellipsis=True)
+        gap = " " * (room - text.cell_length + 2)
+        return Content.assemble(text, gap, (right, "dim"), below)
 
-    def key(self, item: Cube) -> int:
-        return item.id
+    @property
+    def _width(self) -> int:
+        """Cells of a line of the list."""
+        return self.query_one(OptionList).scrollable_content_region.width
 
-    def choose(self, item: Cube) -> None:
-        self._go_to_origin(item)
+    def on_resize(self) -> None:
+        self.call_after_refresh(self.look)
+
+    def _reason(self, cube: Cube) -> str:
+        """Why the reply was given it."""
+        if why := ", ".join(self._why.get(cube.id, ())):
+            return f"says {printable(why)}"
+        return "goes with every reply" if cube.kind == "lesson" else "near to what was asked for"
+
+    def key(self, item: Cube | str) -> int | str:
+        return item if isinstance(item, str) else item.id
+
+    def choose(self, item: Cube | str) -> None:
+        if isinstance(item, Cube):
+            self._go_to_origin(item)
+
+    @property
+    def _cube(self) -> Cube | None:
+        """The one that is highlighted."""
+        item = self.pointed_at
+        return item if isinstance(item, Cube) else None
 
     def action_close(self) -> None:
         self.dismiss((self._changed, None))
@@ -142,15 +241,15 @@ message that a memory comes from. Pausing keeps this chat and new ones out of th
         """The message it is, or that it was read from."""
         history = await asyncio.to_thread(self._memory.history, cube.id)
         evidence = [link.to_id for link in history.links if link.kind == "evidence"]
-        for origin in [cube, *await asyncio.to_thread(self._memory.cubes, evidence)]:
-            if origin.message_id is not None:
-                self.dismiss((self._changed, origin))
+        for told in [cube, *await asyncio.to_thread(self._memory.cubes, evidence)]:
+            if told.message_id is not None:
+                self.dismiss((self._changed, told))
                 return
-        self.notify(f"It comes from {provenance(cube)}, not from a chat.")
+        self.notify("It was not told in a chat.")
 
     @work
     async def action_edit(self) -> None:
-        if cube := self.pointed_at:
+        if cube := self._cube:
             content = await self.app.push_screen_wait(LineScreen("Correct", cube.content))
             if content and content != cube.content:
                 await self._do(lambda: self._memory.edit(cube.id, content))
@@ -158,11 +257,11 @@ message that a memory comes from. Pausing keeps this chat and new ones out of th
     @work
     async def action_history(self) -> None:
         """Tell what it was before and what it is linked to; from there, the same of that."""
-        cube = self.pointed_at
+        cube = self._cube
         while cube:
             history = await asyncio.to_thread(self._memory.history, cube.id)
             linked = await asyncio.to_thread(_linked, self._memory, history)
-            answers = [f"{how}: {_line(other.content)}" for how, other in linked]
+            answers = [f"{how}: {sentence(other)}" for how, other in linked]
             told = "\n".join(_told(history))
             chosen = await self.app.push_screen_wait(ChoiceScreen(told, "Close", *answers))
             cube = linked[chosen - 1][1] if chosen else None
@@ -170,13 +269,13 @@ message that a memory comes from. Pausing keeps this chat and new ones out of th
     @work
     async def action_archive(self) -> None:
         """Let it not be recalled any more, or again."""
-        if cube := self.pointed_at:
+        if cube := self._cube:
             status: Status = "active" if cube.status == "archived" else "archived"
             await self._do(lambda: self._memory.set_status(cube.id, status))
 
     @work
     async def action_forget(self) -> None:
-        if cube := self.pointed_at:
+        if cube := self._cube:
             going = await asyncio.to_thread(self._memory.going, [cube.id])
             lines = "\n".join(f"- {one.content}" for one in going)
             question = f"Forget for good, in the chats as well?\n{lines}"
@@ -197,11 +296,16 @@ def _latest(memory: Memory, kinds: Collection[Kind], statuses: Collection[Status
     """Of any of these kinds and states, the latest first."""
     found = [
         cube
-        for kind in kinds or (None,)
+        for kind in kinds
         for status in statuses
-        for cube in memory.latest(kind=kind, status=status, limit=_LISTED)
+        for cube in memory.latest(kind=kind, status=status, limit=_LOOKED_AT)
     ]
-    return sorted(found, key=lambda cube: (cube.written_at, cube.id), reverse=True)[:_LISTED]
+    return sorted(found, key=lambda cube: (cube.written_at, cube.id), reverse=True)
+
+
+def _said(cube: Cube) -> str:
+    """Its words, to tell whether two say the very same."""
+    return sentence(cube).casefold().rstrip(".! ")
 
 
 def _linked(memory: Memory, history: History) -> list[tuple[str, Cube]]:
@@ -209,11 +313,11 @@ def _linked(memory: Memory, history: History) -> list[tuple[str, Cube]]:
     here = history.cube.id
     ways = {
         ("evidence", True): "rests on",
-        ("evidence", False): "is why",
+        ("evidence", False): "tells",
         ("supersedes", True): "replaces",
         ("supersedes", False): "is replaced by",
-        ("related", True): "belongs with",
-        ("related", False): "belongs with",
+        ("related", True): "see also",
+        ("related", False): "see also",
     }
     hows = {
         link.from_id + link.to_id - here: ways[link.kind, link.from_id == here]
@@ -226,19 +330,18 @@ def _told(history: History) -> list[str]:
     """What it said in the course of time, and what else is known of it."""
     cube = history.cube
     lines = [
-        *(f"{_day(v.written_at)}: {v.content}" for v in history.versions),
-        *(f"{_day(c.event_at)}: {c.content}" for c in reversed(history.earlier)),
-        f"{_day(cube.event_at)}: {cube.content}",
-        *(f"{_day(c.event_at)}: {c.content}" for c in history.later),
-        "",
-        f"{cube.label}, {provenance(cube)}, {cube.status}",
+        *(f"{days.said(v.written_at)}: {v.content}" for v in history.versions),
+        *(f"{days.said(c.event_at)}: {sentence(c)}" for c in reversed(history.earlier)),
+        f"{days.said(cube.event_at)}: {sentence(cube)}",
+        *(f"{days.said(c.event_at)}: {sentence(c)}" for c in history.later),
     ]
-    return [*lines, f"Tags: {', '.join(history.tags)}"] if history.tags else lines
-
-
-def _day(at: datetime) -> str:
-    return f"{at:%d %b %Y}"
-
-
-def _line(content: str) -> str:
-    return " ".join(printable(content).split())
+    told = [f"{line[0].upper()}{line[1:]}" for line in lines]
+    about = origin(cube)
+    known = [f"{about[0].upper()}{about[1:]}"]
+    if _READ in history.tags:
+        known.append("the model read it from what you said")
+    if cube.status != "active":
+        known.append({"superseded": "no longer so"}.get(cube.status, cube.status))
+    tags = [tag for tag in history.tags if tag != _READ]
+    tagged = [f"Tags: {', '.join(tags)}"] if tags else []
+    return [*told, "", f"{', '.join(known)}.", *tagged]

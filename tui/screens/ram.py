@@ -16,18 +16,22 @@ from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.widgets import Static
 
-from ondevice.engine.messages import Sizing
+from ondevice.engine.messages import Sizing, Statistics
 from ondevice.errors import OndeviceError
+from ondevice.ram import process
 from ondevice.ram.residency import Cell, cells
 from ondevice.weights import gguf, runnable
 from ondevice.weights.gguf import GGUFFile
 from tui.screens.modal import Modal
 from tui.shared_engine import SharedEngine
-from tui.widgets.model_map import STYLES, WHOLE, ModelMap
+from tui.widgets.dial import Dial
+from tui.widgets.model_map import STYLES, WHOLE, ModelMap, legend
 from tui.widgets.ram_bar import RamBar
+from tui.widgets.status_bar import disk_rate
 from tui.widgets.trend import Trend
 
 _LOOK = 0.5  # seconds
+_LEAST_BESIDE = 100  # columns of the window
 _STEPS = 20  # of the dial, from the smallest budget to the largest
 _ABSENT = {
     "streamed": "a part is read from the disk for each token",
@@ -37,54 +41,98 @@ _ABSENT = {
 
 
 class RamScreen(Modal[None]):
-    """``rate`` gives the tokens a second of the reply under way, or None."""
+    """The panel over the chat, where there is no room for it beside that."""
+
+    def __init__(self, panel: RamPanel) -> None:
+        super().__init__()
+        self._panel = panel
+
+    def compose(self) -> ComposeResult:
+        yield self._panel
+
+
+class RamPanel(VerticalScroll):
+    """What of the model is in RAM, and a dial for it; ``beside``: the chat, and not over it.
+
+    ``rate`` gives the tokens a second of the reply under way, or None; ``last`` what the last
+    reply took.
+    """
 
     HELP = """\
 ## RAM
 
 Each cell is a block of the model: full ones are in RAM. Left and right give the weights less and
-more RAM, also while a reply is being written; A leaves it to ondevice again.
+more RAM, also while a reply is being written; A leaves it to ondevice again. Where the window is
+wide this stays open beside the chat: Esc goes back to the prompt, Ctrl+G here closes it.
 """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("left,minus", "turn(-1)", "Less RAM", id="ram.less"),
         Binding("right,plus", "turn(1)", "More RAM", id="ram.more"),
         Binding("a,A", "automatic", "Automatic", id="ram.automatic"),
+        Binding("escape", "leave", show=False),
     ]
 
-    def __init__(self, engine: SharedEngine, rate: Callable[[], float | None]) -> None:
-        super().__init__()
+    def __init__(
+        self,
+        engine: SharedEngine,
+        rate: Callable[[], float | None],
+        last: Callable[[], Statistics | None],
+        *,
+        beside: bool,
+    ) -> None:
+        super().__init__(classes="-beside" if beside else "dialog")
         self._engine = engine
         self._rate = rate
+        self._last = last
+        self._beside = beside
         self._file: GGUFFile | None = None
         self._shown: Sizing | None = None
+        self._cells: list[Cell] = []
+        self._reading = False
         self._wish: int | None = None
         self._looked_at = time.monotonic()
         self._read = _Counter()
         self._used = _Counter()
         self._found = _Counter()
         self._map = ModelMap()
+        self._legend = Static(id="legend")
         self._bar = RamBar()
-        self._dial = Static(id="dial")
+        self._budget = Static(id="budget")
+        self._dial = Dial()
+        self._why = Static(id="why")
         self._words = Static(id="words")
         self._speed = Trend("speed", "tok/s")
         self._disk = Trend("disk", "MB/s")
         self._hits = Trend("found in RAM", "%", full=100)
+        self.border_title = "RAM"
+        closes = "Ctrl+G closes" if beside else "Esc closes"
+        self.border_subtitle = f"← → size · A automatic · {closes}"
 
     def compose(self) -> ComposeResult:
-        with VerticalScroll(classes="dialog", can_focus=False) as dialog:
-            dialog.border_title = "RAM"
-            dialog.border_subtitle = "← → budget · A automatic · Esc closes"
-            yield self._dial
-            yield self._bar
-            yield self._map
-            yield self._speed
-            yield self._disk
-            yield self._hits
-            yield self._words
+        if self._beside:
+            yield Static(Content.styled("RAM", "bold $text-accent"), id="title")
+        yield self._budget
+        yield self._dial
+        yield self._why
+        yield self._bar
+        yield self._map
+        yield self._legend
+        yield self._speed
+        yield self._disk
+        yield self._hits
+        yield self._words
 
     def on_mount(self) -> None:
         self.set_interval(_LOOK, self._look)
         self._look()
+        self.screen.set_focus(self)
+
+    def action_leave(self) -> None:
+        """Go back to the chat."""
+        if self._beside:
+            self.screen.set_focus(self.screen.query_one("Prompt"))
+        else:
+            self.screen.dismiss(None)
 
     def action_turn(self, direction: int) -> None:
         """Give the weights less or more RAM."""
@@ -107,14 +155,23 @@ more RAM, also while a reply is being written; A leaves it to ondevice again.
     # ------------------------------------------------------------------ looking
 
     def _look(self) -> None:
+        if self._beside and self.app.size.width < _LEAST_BESIDE:  # the window has become narrow
+            self.action_leave()
+            self.remove()
+            return
         sizing, loaded = self._engine.sizing, self._engine.loaded
+        read = self._disk_speed()
         self._speed.add(self._rate())
-        self._disk.add(self._disk_speed())
+        self._disk.add(read if self._rate() is not None else disk_rate(self._last()))
         self._hits.add(self._hit_rate(sizing))
         if sizing is None or loaded is None:
             where = "The model is not on this machine." if loaded else "No model is loaded."
             self._words.update(where)
-        elif sizing != self._shown:
+            return
+        if (reading := bool(read and self._rate() is not None)) != self._reading:
+            self._reading = reading
+            self._map.show(self._cells, reading=reading)
+        if sizing != self._shown:
             self._shown = sizing
             self._bar.sizing = sizing
             self._show_dial(sizing)
@@ -133,16 +190,25 @@ more RAM, also while a reply is being written; A leaves it to ondevice again.
         except OndeviceError as error:
             self._map.update(Content(str(error)))
         else:
-            self._map.show(found)
-            self._words.update(_words(sizing, found))
+            self._cells = found
+            self._map.show(found, reading=self._reading)
+            self._legend.update(legend(found, in_two_lines=self._beside))
+            short = self.screen.has_class("-short")
+            why = f"{_why(sizing, self._wish or sizing.budget)} " if short else ""
+            self._words.update(Content.assemble(why, _words(sizing, found, self._engine.pid)))
 
     def _show_dial(self, sizing: Sizing) -> None:
         wish = self._wish or sizing.budget
-        who = "automatic" if wish is None else f"at most {_mb(wish)} for weights"
+        who = "automatic" if wish is None else f"at most {_mb(wish)}"
         ends = f"{_mb(sizing.least_bytes)} … {_mb(sizing.most_bytes)}"
         if sizing.most_bytes <= sizing.least_bytes:
-            ends = "fixed: all of it is in RAM, arranged for speed"
-        self._dial.update(Content.assemble("budget         ", (who, "bold"), (f"   {ends}", "dim")))
+            ends = "fixed"
+        self._budget.update(Content.assemble("weights   ", (who, "bold"), (f"   {ends}", "dim")))
+        self._dial.value = wish or sizing.resident_bytes
+        self._dial.least, self._dial.most = sizing.least_bytes, sizing.most_bytes
+        self._dial.useful = max(sizing.least_bytes, min(sizing.most_bytes, sizing.room_bytes))
+        self._dial.set_class(sizing.most_bytes <= sizing.least_bytes, "-fixed")
+        self._why.update(_why(sizing, wish))
 
     def _disk_speed(self) -> float | None:
         """MB/s that the engine has read since the last look; None where that is not told."""
@@ -176,7 +242,24 @@ class _Counter:
         return max(0, now - before) if before is not None else 0
 
 
-def _words(sizing: Sizing, cells: Sequence[Cell]) -> Content:
+def _why(sizing: Sizing, wish: int | None) -> str:
+    """Why it has the size that it has, and whether more would help."""
+    if sizing.most_bytes <= sizing.least_bytes:
+        return "All of it is in RAM, arranged for speed, so its size stays as it is."
+    if not sizing.absent_bytes:
+        return "All of it is in RAM: more would not make it faster."
+    room = min(sizing.room_bytes, sizing.most_bytes)
+    if wish is not None and wish < room:
+        return f"You keep it to {_mb(wish)}. Up to {_mb(room)}, more makes it faster."
+    if sizing.room_bytes < sizing.most_bytes:
+        return (
+            f"There is room for {_mb(sizing.room_bytes)} of weights beside the other programs. "
+            "More gives nothing."
+        )
+    return f"More makes it faster, up to {_mb(sizing.most_bytes)}: then all of it is in RAM."
+
+
+def _words(sizing: Sizing, cells: Sequence[Cell], pid: int | None) -> Content:
     """What bar and map show, in the colours of the map."""
     blocks = [cell for cell in cells if cell.block is not None]
     absent = sorted({cell.absent for cell in blocks if cell.share < 1})
@@ -189,13 +272,21 @@ def _words(sizing: Sizing, cells: Sequence[Cell]) -> Content:
     parts.append(". ")
     if sizing.total_blocks:
         parts.append(f"Steps of the stack: {sizing.n_blocks} of {sizing.total_blocks}. ")
+    source = sizing.limit_source
+    if "cgroup" in source:
+        source = "the limit of this container"
     parts.append(
-        f"Weights in RAM: {_mb(sizing.resident_bytes)}, not in RAM: {_mb(sizing.absent_bytes)}. "
+        f"Weights in RAM: {_mb(sizing.resident_bytes)}, on the disk: {_mb(sizing.absent_bytes)}. "
         f"There is room for {_mb(sizing.room_bytes)} of weights, of {_mb(sizing.limit_bytes)} "
-        f"({sizing.limit_source})."
+        f"({source})."
     )
+    if pid and (used := process.of_process(pid)) and used.page_cache:
+        parts.append(
+            f" The engine takes {_mb(used.resident + used.page_cache)} in all; "
+            f"{_mb(used.page_cache)} of it are copies of files, which give way to other programs."
+        )
     return Content.assemble(*parts)
 
 
 def _mb(n_bytes: int) -> str:
-    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 10e9 else f"{n_bytes / 1e6:.0f} MB"
+    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.0f} MB"

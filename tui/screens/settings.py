@@ -57,7 +57,7 @@ which may be edited by hand: its comments stay.
         ]
 
     def nothing(self, words: str) -> str:
-        return "No setting is called so."
+        return "No setting has these words."
 
     def key(self, item: Field) -> str:
         return item.key
@@ -132,7 +132,7 @@ class KeyScreen(Modal[str | None]):
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog") as dialog:
             dialog.border_title = printable(self._title)
-            dialog.border_subtitle = "Esc leaves it"
+            dialog.border_subtitle = "Esc changes nothing"
             yield Label("Press the key.")
 
     def on_key(self, event: events.Key) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from textual.content import Content
 from textual.widget import Widget
@@ -12,7 +15,7 @@ from textual.widgets.option_list import Option
 from ondevice.terminal import printable
 from tui import attachments, commands
 
-_SHOWN = 8
+_SHOWN = 50  # files
 _MOST = 10  # lines
 
 
@@ -24,6 +27,8 @@ class Completion:
     """What to put there instead."""
     label: str
     help: str = ""
+    by_tab: bool = False
+    """Whether Enter sends what is typed, unless it was pointed at."""
 
 
 class Completions(OptionList, can_focus=False):
@@ -76,6 +81,12 @@ class Completions(OptionList, can_focus=False):
             return None
         return self._choices[self.highlighted]
 
+    @property
+    def by_enter(self) -> bool:
+        """Whether Enter takes the one that is highlighted."""
+        chosen = self.chosen
+        return chosen is not None and not (chosen.by_tab and self.highlighted == 0)
+
 
 def _completions(before: str) -> list[Completion]:
     if before.startswith("/") and " " not in before and "\n" not in before:
@@ -87,6 +98,13 @@ def _completions(before: str) -> list[Completion]:
                 command.help,
             )
             for command in commands.beginning(before[1:])
+        ]
+    if found := re.fullmatch(r"/(import|export) +(.*)", before):
+        typed = found[2]
+        return [
+            Completion(typed, path, path, by_tab=found[1] == "export" or _is_there(typed))
+            for path in attachments.files(typed, _SHOWN)
+            if path != typed
         ]
     typed = attachments.mention(before)
     if typed is None:
@@ -100,3 +118,9 @@ def _completions(before: str) -> list[Completion]:
         for path in attachments.files(typed, _SHOWN)
         if path != typed
     ]
+
+
+def _is_there(typed: str) -> bool:
+    with suppress(OSError, ValueError, RuntimeError):  # no name for a file; no such user
+        return Path(typed).expanduser().exists()
+    return False

@@ -4,29 +4,45 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from itertools import accumulate
 from typing import Any
 
+from textual import work
 from textual.app import ComposeResult
+from textual.timer import Timer
 from textual.worker import Worker, WorkerError
 
 from ondevice import chats
 from ondevice.chats import Attachment
-from ondevice.engine.messages import Event, PromptProgress, Sampling, Statistics
+from ondevice.engine.messages import (
+    Event,
+    Measure,
+    PromptProgress,
+    Sampling,
+    Statistics,
+    server_of,
+)
 from ondevice.engine.messages import Notice as EngineNotice
-from ondevice.errors import OndeviceError, UsageError
+from ondevice.errors import ContextError, OndeviceError, UsageError
+from ondevice.memory import Cube
+from tui import fitting, sharing
 from tui.messages import NotKept, ReplyEnded, ReplyProgressed, Submitted
+from tui.progress import Progress
 from tui.shared_engine import SharedEngine
 from tui.typed import Typed
 from tui.widgets.marks import Marks
+from tui.widgets.memories import Memories
 from tui.widgets.reply import Reply
 from tui.widgets.transcript import Transcript
 from tui.widgets.user_message import UserMessage
 from tui.widgets.welcome import Welcome
 
 _LOOK_AT_STORE = 1.0  # seconds
+_TELL_EVERY = 1.0  # seconds while a reply is awaited
+_MEASURED = 16  # characters for each token of the context: what is older than that has left it
 _CALM = 60.0  # seconds without anything new, after which it is looked at more rarely
 _RARELY = 3  # looks, of which one is made then
 _ABOVE = 3  # part of the view's height that is above a word that was found
@@ -45,6 +61,7 @@ class Conversation(Transcript):
         system: str,
         sampling: Sampling,
         private: bool,
+        send_memories: Mapping[str, bool],
         earlier: chats.Conversation | None = None,
     ) -> None:
         super().__init__(earlier.messages if earlier else ())
@@ -66,11 +83,18 @@ class Conversation(Transcript):
         """Pieces of text of this reply, which are about as many as tokens; None: none yet."""
         self.statistics: Statistics | None = None
         """Of the last reply."""
+        self.progress = Progress(empty=not self.messages)
+        """How far the reply under way has come, and what of the context is in use."""
+        self._measured: int | None = 0
+        """The last message of the branch whose tokens are known; 0: none are."""
+        self._ticker: Timer | None = None
         self._engine = engine
         self.store = store
         """Where it is kept; a private one's is in RAM only."""
-        self._system = system
+        self._system = earlier.system if earlier else system
         self.sampling = sampling
+        self.send_memories = send_memories
+        """Server → whether memories may go there; one not named: it is asked."""
         self._exchange: Worker[None] | None = None
         self._streaming = False
         self._stopped = False
@@ -88,7 +112,8 @@ class Conversation(Transcript):
             yield self._welcome()
 
     def _welcome(self) -> Welcome:
-        return Welcome(self._engine.loaded.path if self._engine.loaded else "")
+        path = self._engine.loaded.path if self._engine.loaded else ""
+        return Welcome(path, None if self.private else self.send_memories)
 
     def on_mount(self) -> None:
         super().on_mount()
@@ -120,7 +145,8 @@ class Conversation(Transcript):
         before = self._before(message.id)
         question = message if message.role == "user" else before[-1] if before else None
         if question:
-            self._begin(self._answer(Reply(recalled=question.recalled), question.id))
+            reply = Reply(recalled=self._given(question), server=self._server)
+            self._begin(self._answer(reply, question.id))
 
     def go_on(self, message: chats.Message) -> None:
         """Let the last reply go on if it was cut short, or have one to a message that met none."""
@@ -174,7 +200,7 @@ class Conversation(Transcript):
             await self._show_branch(message_id)
         self.jump(message_id)
         if words.strip() and self.id_in_store is not None:
-            self.run_worker(partial(self._find, words, message_id), group="find", exclusive=True)
+            self._find(words, message_id)
 
     async def _show_branch(self, message_id: int) -> None:
         async with self._reading:
@@ -190,7 +216,7 @@ class Conversation(Transcript):
 
     def find_next(self, direction: int) -> None:
         """Go to the next place of the words, or to the one before."""
-        self.run_worker(partial(self._find_next, direction), group="find", exclusive=True)
+        self._find_next(direction)
 
     def end_find(self) -> None:
         """Mark nothing any more."""
@@ -200,6 +226,7 @@ class Conversation(Transcript):
             self.marks.take_off()
             self.marks = None
 
+    @work(group="find", exclusive=True)
     async def _find(self, words: str, message_id: int) -> None:
         assert self.id_in_store is not None
         found = await asyncio.to_thread(self.store.matches, words, self.id_in_store)
@@ -209,6 +236,7 @@ class Conversation(Transcript):
         self.screen.refresh_bindings()
         await self._go_to_hit(message_id, 0)
 
+    @work(group="find", exclusive=True)
     async def _find_next(self, direction: int) -> None:
         marks = self.marks
         here = self.in_focus
@@ -254,12 +282,13 @@ class Conversation(Transcript):
         changes = self.store.database.changes()
         if changes is not None and changes != self._changes:
             self._changes, self._changed_at = changes, time.monotonic()
-            self.run_worker(self.follow, group="follow", exclusive=True)
+            self.follow()
 
     def on_show(self) -> None:
         self._changed_at = time.monotonic()
         self._look_at_store()
 
+    @work(group="follow", exclusive=True)
     async def follow(self) -> None:
         """Show what has become of the conversation in the store."""
         await self._follow()
@@ -304,9 +333,53 @@ class Conversation(Transcript):
 
     # ------------------------------------------------------------------ how it goes
 
+    def measure(self, *, anew: bool = False) -> None:
+        """Find out how much of the context the conversation takes, unless that is known."""
+        if anew:
+            self._measured, self.progress.tokens = 0, None
+        if self._end == self._measured or self.replying:
+            return
+        if not self.messages:
+            self.progress.tokens, self._measured = 0, self._end
+        elif self._engine.n_ctx and not self._engine.is_busy:
+            self.run_worker(self._measure(), group="measure", exclusive=True)
+
+    @property
+    def _end(self) -> int | None:
+        return self.messages[-1].id if self.messages else None
+
+    async def _measure(self) -> None:
+        end, room = self._end, (self._engine.n_ctx or 0) * _MEASURED
+        self._measured = end
+        lengths = accumulate(len(message.prompt()) for message in reversed(self.messages))
+        recent = sum(length <= room for length in lengths) + 1
+        turns = chats.Conversation(
+            0, "", self._system, False, tuple(self.messages[-recent:])
+        ).turns()
+        try:
+            found = await self._engine.aside(
+                lambda engine: engine.measure(Measure(turns=turns, grow=False))
+            )
+        except OndeviceError:
+            self.progress.tokens = None
+            return
+        if self._measured != end or self.replying:
+            return
+        if found is None:  # somebody else wanted the engine: another time
+            self._measured = 0
+            return
+        self.progress.tokens = found.tokens
+        self.post_message(ReplyProgressed(self))
+
+    def _tick(self) -> None:
+        """While a reply is awaited something moves each second, whatever the model does."""
+        self.post_message(ReplyProgressed(self))
+
     def _begin(self, exchange: Coroutine[Any, Any, None]) -> None:
         assert not self.replying
         self._stopped = False
+        self.progress.begin()
+        self._ticker = self.set_interval(_TELL_EVERY, self._tick)
         self.end_find()
         self._exchange = self.run_worker(exchange)
         self.screen.refresh_bindings()
@@ -318,12 +391,21 @@ class Conversation(Transcript):
         instead_of: int | None,
         pasted: Sequence[str],
     ) -> None:
+        draft = await self._fitted(text, attachments)
+        if draft is None:
+            self.post_message(NotKept(self))
+            self._tell_end(None)
+            return
+        self.progress.begin()  # not counted while the user chooses
+        text, attachments = draft.text, draft.attachments
         view = UserMessage(text=text, attachments=attachments)
         before = self._before(instead_of)
         self.add_unsaved(view, before[-1].id if before else None)
         try:
             async with self._reading:
-                said = await asyncio.to_thread(self._say, text, attachments, instead_of, pasted)
+                said = await asyncio.to_thread(
+                    self._say, text, attachments, instead_of, pasted, draft.room
+                )
                 view.id_in_store = said.message_id
         except OndeviceError as error:
             self.release(view)
@@ -334,11 +416,33 @@ class Conversation(Transcript):
             return
         await self._read_whole()
         self.release(view)
+        if said.withheld:
+            said = await sharing.sent_if_agreed(self, said)
+            self.progress.begin()  # as above
+            await self._read_whole()
         if said.learnt:
             await self.note(f"Remembered: {' '.join(said.learnt)}")
         if said.left_out:
             await self.note(f"Not remembered, for it looks secret: {', '.join(said.left_out)}.")
-        await self._answer(Reply(recalled=said.recalled), said.message_id)
+        await self._answer(Reply(recalled=said.recalled, server=self._server), said.message_id)
+
+    async def _fitted(
+        self, text: str, attachments: Sequence[Attachment]
+    ) -> fitting.Draft | None:
+        """The message as it is to be sent; None: it is not."""
+        self._tell("waiting")
+        draft = fitting.Draft(self._system, text, tuple(attachments))
+        try:
+            return await fitting.fitted(self.app, self._engine, draft, beside=self._recall)
+        except asyncio.CancelledError:
+            self.post_message(NotKept(self))
+            self._tell_end(None)
+            raise
+
+    @property
+    def _recall(self) -> int:
+        """Tokens that memories may take at most in a message."""
+        return min(_RECALL, (self._engine.n_ctx or _RECALL * _RECALL_SHARE) // _RECALL_SHARE)
 
     def _say(
         self,
@@ -346,20 +450,36 @@ class Conversation(Transcript):
         attachments: Sequence[Attachment],
         instead_of: int | None,
         pasted: Sequence[str],
+        room: int | None,
     ) -> chats.Said:
         if self.id_in_store is None:
             self.id_in_store = self.store.create(self._system, private=self.private)
             instead_of = None
-        loaded = self._engine.loaded
-        room = loaded.n_ctx // _RECALL_SHARE if loaded and loaded.n_ctx else _RECALL
+        server = self._server
+        agreed = server is None or self.send_memories.get(server)
+        most = self._recall if room is None else min(self._recall, room)
         return self.store.say(
             self.id_in_store,
             text,
             attachments,
             pasted=pasted,
             instead_of=instead_of,
-            recall=min(_RECALL, room),
+            recall=0 if agreed is False else most,
+            server=server,
+            withhold=agreed is None,
         )
+
+    @property
+    def _server(self) -> str | None:
+        """Where the model is; None: on this device."""
+        return server_of(self._engine.loaded.path) if self._engine.loaded else None
+
+    def _given(self, question: chats.Message) -> tuple[Cube, ...]:
+        """The memories that go with a message to the model as it is now."""
+        server = self._server
+        if server is None or (self.send_memories.get(server) and question.server == server):
+            return question.recalled
+        return ()
 
     async def _go_on(self, message_id: int) -> None:
         self.forget_errors(message_id)
@@ -377,6 +497,8 @@ class Conversation(Transcript):
         self.forget_errors(after)
         self.add_unsaved(reply, after)
         await self.equal()
+        if isinstance(question := self.view_of(after), UserMessage):
+            question.ask_again()
         await self._write(reply, after)
 
     async def _write(self, reply: Reply, after: int) -> None:
@@ -388,6 +510,8 @@ class Conversation(Transcript):
             if reply.statistics is None:  # otherwise it is whole, but could not be saved
                 reply.end(None)
             failed = str(error)
+            if isinstance(error, ContextError):
+                failed += " To choose what of it is sent, edit it (e) and send it again."
         except asyncio.CancelledError:
             reply.end("cancelled")
             self.release(reply)
@@ -416,6 +540,9 @@ class Conversation(Transcript):
             raise UsageError("No model is loaded. Ctrl+L chooses one.")
         async with self._engine.turn():
             self._streaming = True
+            asked = next((m for m in self.messages if m.id == after and m.role == "user"), None)
+            if asked and not self._given(asked):  # another model has come meanwhile
+                await reply.query(Memories).remove()
             try:
                 self._tell("reading")
                 await self._engine.stream(
@@ -425,6 +552,8 @@ class Conversation(Transcript):
                         conversation_id,
                         self.sampling,
                         after=after,
+                        memories_to=[one for one, yes in self.send_memories.items() if yes],
+                        called=self._engine.title,
                         on_begun=partial(setattr, reply, "id_in_store"),
                     ),
                     lambda events: self._show(reply, events),
@@ -438,6 +567,7 @@ class Conversation(Transcript):
         await reply.show(events)
         doing = reply.doing
         for event in events:
+            self.progress.hear(event)
             if isinstance(event, EngineNotice):
                 self.note_before(reply, event.text)
             elif isinstance(event, PromptProgress):
@@ -450,5 +580,10 @@ class Conversation(Transcript):
 
     def _tell_end(self, statistics: Statistics | None) -> None:
         self.doing, self.per_second = "", None
+        self.progress.end()
+        if self._ticker:
+            self._ticker.stop()
+        if statistics and statistics.prompt_tokens:
+            self._measured = self._end
         self.statistics = statistics or self.statistics
         self.post_message(ReplyEnded(self))

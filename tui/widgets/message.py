@@ -17,7 +17,7 @@ from ondevice.chats import Message
 from ondevice.terminal import printable
 from tui.widgets.placed_once import PlacedOnce
 
-_SEEN = ("content", "thinking", "finish_reason", "attachments", "recalled")
+_SEEN = ("content", "thinking", "finish_reason", "attachments", "recalled", "unanswered")
 
 
 class MessageView(PlacedOnce, Vertical, can_focus=True):
@@ -29,7 +29,11 @@ class MessageView(PlacedOnce, Vertical, can_focus=True):
 ## A message
 
 Shift+Tab in the prompt leads here. The keys act on the message that is marked; anything else you
-type goes to the prompt. Where there is more than one version, left and right switch between them.
+type goes to the prompt. Where there is more than one version, left and right switch between them,
+and so does a click on the arrows.
+
+After a search the words you looked for are marked. `n` goes to the next place, `N` to the one
+before; Esc ends it, and Enter gives you the keys of the message. What you type goes to the prompt.
 """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("up", "screen.point(-1)", "Previous message", show=False, id="message.up"),
@@ -71,6 +75,7 @@ type goes to the prompt. Where there is more than one version, left and right sw
     @message.setter
     def message(self, message: Message | None) -> None:
         self._message = message
+        self.message_changed()
         if message:
             self.id_in_store = message.id
         if message and len(message.versions) > 1:
@@ -78,6 +83,9 @@ type goes to the prompt. Where there is more than one version, left and right sw
             self._versions.update(Content(f"‹ {place}/{len(message.versions)} ›"))
             if self.is_mounted and not self._versions.is_attached:
                 self.mount(self._versions)
+
+    def message_changed(self) -> None:
+        """It has another message, or another state of it."""
 
     @property
     def texts(self) -> Sequence[Widget]:

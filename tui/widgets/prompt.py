@@ -13,6 +13,7 @@ from ondevice.chats import Message
 from ondevice.errors import OndeviceError
 from ondevice.terminal import printable
 from tui import attachments, commands
+from tui.attachments import whole_name
 from tui.messages import CommandGiven, Submitted
 from tui.typed import Typed
 from tui.widgets.completions import Completion, Completions
@@ -28,9 +29,10 @@ class Prompt(TextArea):
     HELP = """\
 ## The prompt
 
-Enter sends; Alt+Enter or Ctrl+J begins another line, and so does Shift+Enter where the terminal
-tells it apart. In the first line, Up brings back what you said before. Type `/` for commands and
-`@` to attach a file. What is long and pasted is folded.
+Enter sends; Shift+Enter, Alt+Enter or Ctrl+J begins another line. Some terminals send Shift+Enter
+as Enter: use one of the others there. In the first line, Up brings back what you said before.
+Ctrl+_ undoes, and Ctrl+D in an empty prompt leaves. Type `/` for commands and `@` to attach a file.
+What is long and pasted is folded.
 """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "send", "Send", show=False, id="prompt.send"),
@@ -138,7 +140,7 @@ tells it apart. In the first line, Up brings back what you said before. Type `/`
     def action_send(self) -> None:
         text = self.text.strip()
         chosen = self._completion()
-        if chosen and chosen.text.strip() != text:
+        if chosen and self.completions.by_enter and chosen.text.strip() != text:
             self.action_complete()
         elif text and (command := commands.given(text)):
             self.clear()
@@ -149,14 +151,20 @@ tells it apart. In the first line, Up brings back what you said before. Type `/`
 
     def _submit(self, text: str) -> None:
         try:
-            going = [*attachments.attached(text), *self._pastes.attached(text)]
+            kept = self._revised.attachments if self._revised else ()
+            names_kept = [whole_name(attachment.name) for attachment in kept]
+            going = [*attachments.attached(text), *self._pastes.attached(text, names_kept)]
         except OndeviceError as error:
             self.notify(str(error), severity="error")
             return
         replaced = self._revised
         if replaced:
             names = {attachment.name for attachment in going}
-            going += [a for a in replaced.attachments if a.name in text and a.name not in names]
+            going += [
+                one
+                for one, name in zip(kept, names_kept, strict=True)
+                if name in text and name not in names
+            ]
         self._history.add(text)
         self._revised, self.text, self._beneath = None, self._beneath, ""
         self._show_what()

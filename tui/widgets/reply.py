@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import ClassVar
 
 from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.content import Content
 from textual.widget import Widget
 from textual.widgets import Static
 
 from ondevice.chats import Message
 from ondevice.engine.messages import Chunk, Event, Finished, FinishReason, Statistics
 from ondevice.memory import Cube
+from ondevice.terminal import printable
 from tui.widgets.memories import Memories
 from tui.widgets.message import MessageView
 from tui.widgets.reply_text import ReplyText
@@ -25,29 +29,55 @@ _ENDINGS: dict[FinishReason | None, str] = {
 
 
 class Reply(MessageView):
-    """An earlier reply, or without ``message`` one that is to come; ``recalled`` helped it."""
+    """An earlier reply, or without ``message`` one that is to come; ``recalled`` helped it.
 
-    def __init__(self, message: Message | None = None, recalled: Sequence[Cube] = ()) -> None:
+    Its model is on the ``server``, or on this device.
+    """
+
+    HELP = f"""\
+{MessageView.HELP}
+## Code in a reply
+
+`b` copies the block in view, pressed again the one before. `w` cuts long lines at the edge instead
+of breaking them; then Shift+Right and Shift+Left show the rest.
+"""
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("w", "screen.wrap_code", "Wrap code", show=False, id="message.wrap_code"),
+        Binding("shift+right", "screen.shift_code(8)", show=False, id="message.code_right"),
+        Binding("shift+left", "screen.shift_code(-8)", show=False, id="message.code_left"),
+    ]
+
+    def __init__(
+        self,
+        message: Message | None = None,
+        recalled: Sequence[Cube] = (),
+        server: str | None = None,
+    ) -> None:
+        self._about = Static(classes="about")
         super().__init__(message)
         self.doing = "reading"
         """In a word, while it is under way."""
         self.statistics: Statistics | None = None
         """Once it has come to its end."""
         self._recalled = recalled
+        self._server = message.server if message else server
         self._thinking: Thinking | None = None
         self._text = ReplyText(message.content if message else "")
         self._ending = Static("…", classes="ending")
+        self._ended_as: FinishReason | None = None
         self._chunks = 0
         self._first_chunk_at = 0.0
 
     def compose(self) -> ComposeResult:
         yield from self.name_speaker((self.message and self.message.model) or "Reply")
         if self.message and self.message.thinking:
-            yield Thinking(self.message.thinking)
+            self._thinking = Thinking(self.message.thinking)
+            yield self._thinking
         yield self._text
         yield self._ending
+        yield self._about
         if self._recalled:
-            yield Memories(self._recalled)
+            yield Memories(self._recalled, self._server)
         yield from super().compose()
 
     def on_mount(self) -> None:
@@ -57,6 +87,16 @@ class Reply(MessageView):
     @property
     def texts(self) -> Sequence[Widget]:
         return [self._text]
+
+    def shows(self, message: Message) -> bool:
+        """Also one that it has written itself, which it then need not be made anew for."""
+        thought = self._thinking.source if self._thinking else ""
+        return super().shows(message) or (
+            self._text.source == printable(message.content)
+            and thought == printable(message.thinking).strip()
+            and self._ended_as == message.finish_reason
+            and not message.attachments
+        )
 
     async def go_on(self) -> None:
         """More is to come."""
@@ -93,22 +133,59 @@ class Reply(MessageView):
         """Draw the whole once more, now that no more will come."""
         await self._text.finish()
         if self._thinking:
-            self._thinking.finish()
+            await self._thinking.finish()
 
     def end(self, reason: FinishReason | None) -> None:
         """Say how it ended; None: it was interrupted."""
+        self._ended_as = reason
         self._ending.update(_ENDINGS.get(reason, ""))
         self._ending.display = reason in _ENDINGS
+
+    def message_changed(self) -> None:
+        self._tell_about()
+
+    def watch_has_focus(self, value: bool) -> None:
+        super().watch_has_focus(value)
+        self._tell_about()
+
+    def _tell_about(self) -> None:
+        """Say which model wrote it and how fast, and to whom points at it, more."""
+        text = about(self.message, in_full=self.has_focus) if self.message else ""
+        self._about.update(Content(printable(text)))
+        self._about.display = bool(text)
+        self.set_class(bool(text), "-about")
 
     async def _think(self, text: str) -> None:
         self.doing = "thinking"
         if self._thinking is None:
             self._thinking = Thinking()
             await self.mount(self._thinking, before=self._text)
-        self._thinking.write(text)
+        await self._thinking.write(text)
 
     async def _answer(self, text: str) -> None:
         self.doing = "answering"
         if self._thinking:
-            self._thinking.finish()
+            await self._thinking.finish()
         await self._text.write(text)
+
+
+def about(message: Message, *, in_full: bool) -> str:
+    """Which model wrote it, how fast and for how long; empty: nothing of that is known."""
+    parts = [message.model or ""]
+    if figures := message.statistics:
+        if speed := figures.generated_per_second:
+            parts.append(f"{speed:.{int(speed < 10)}f} tokens/s")
+        parts.append(_time((figures.prompt_ms + figures.generated_ms) / 1e3))
+        if in_full:
+            read = figures.prompt_tokens - figures.reused_tokens
+            parts.append(f"{figures.generated_tokens:,} tokens written, {read:,} read")
+    if any(parts) and in_full:
+        parts.append(f"{message.created_at.astimezone():%Y-%m-%d %H:%M}")
+    return " · ".join(filter(None, parts))
+
+
+def _time(seconds: float) -> str:
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -1,121 +1,291 @@
-"""A model's answer, drawn as Markdown; it can neither drive the terminal nor open what it likes."""
+"""A model's answer, drawn as Markdown; it can neither drive the terminal nor open what it likes.
+
+One widget draws the lines that are in view. What a piece of a reply costs is to read and lay out
+the block at its end; where that is long it is done in a thread, and not for each piece.
+"""
 
 from __future__ import annotations
 
-from markdown_it import MarkdownIt
-from markdown_it.token import Token
-from markdown_it.utils import EnvType
-from textual.content import Content
-from textual.visual import Visual
-from textual.widgets import Markdown
-from textual.widgets._markdown import MarkdownParagraph  # not among those it exports
-from textual.widgets.markdown import MarkdownBlock, MarkdownFence
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import ClassVar
+
+from rich.segment import Segment
+from rich.style import Style
+from textual.app import RenderResult
+from textual.geometry import Region, Size
+from textual.message import Message
+from textual.selection import Selection
+from textual.strip import Strip
+from textual.timer import Timer
+from textual.widget import Widget
 
 from ondevice.terminal import printable
+from tui.markdown.code import STYLES, Code
+from tui.markdown.document import Document
+from tui.markdown.layout import COPY, AnyLine, Block, CodeLine, Look
+from tui.markdown.lines import Piece, width_of
 from tui.widgets.placed_once import PlacedOnce
 
-_SPARE = 2  # lines that a paragraph takes beyond those it needs, while it grows
+_SPARE = 2  # lines that it takes beyond those it needs, while it grows
+_LONG = 3000  # characters that are read in a thread
+_REST = 4  # times as long as reading has taken, until it is done again
+_COLOURING = 0.005  # seconds at a time
+_COLOUR_EVERY = 0.03  # seconds
 _MAY_OPEN = ("http://", "https://", "mailto:")
+_STYLES = (
+    "em", "strong", "s", "code", "link", "formula", "h1", "h2", "h3", "mark", "bullet", "th",
+    "code-block", "code-head",
+)  # fmt: skip
 
 
-class _Parser(MarkdownIt):
-    """The Markdown of GitHub."""
-
-    def __init__(self) -> None:
-        super().__init__("gfm-like")
-
-    def normalizeLinkText(self, link: str) -> str:
-        # Percent-decoding for display could bring control characters back.
-        return printable(super().normalizeLinkText(link))
-
-
-class _LinearParser(_Parser):
-    """For a screen reader a table is better line by line, as it was written, than drawn."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.disable(["table", "hr"])
-
-    def parse(self, src: str, env: EnvType | None = None) -> list[Token]:
-        tokens = super().parse(src, env)
-        for token in tokens:
-            for child in token.children or ():
-                if child.type == "softbreak":
-                    child.type = "hardbreak"
-        return tokens
-
-
-class _Fence(MarkdownFence):
-    """A code block. Without a language it stays plain: guessing one loads every lexer there is."""
-
-    @classmethod
-    def highlight(cls, code: str, language: str, ansi: bool = False, dark: bool = False) -> Content:
-        name, *_ = [*language.split(), "text"]
-        return super().highlight(code, name, ansi, dark)
-
-
-class _Paragraph(PlacedOnce, MarkdownParagraph):
-    """A paragraph that grows, by some lines at a time.
-
-    Only for another line is the screen arranged anew, and that costs the most of what it takes to
-    show a piece of a reply.
-    """
-
-    def set_content(self, content: Content) -> None:
-        self._content = content
-        size = self.content_size
-        lines = self._height(content, size.width) if size.width else 0
-        if 0 < lines <= size.height:
-            self.update(content, layout=False)
-        else:
-            if lines:
-                self.styles.min_height = lines + _SPARE
-            self.update(content)
-
-    def settle(self) -> None:
-        """Keep no more lines than it has."""
-        self.styles.min_height = None
-
-    def _height(self, visual: Visual, width: int) -> int:
-        return visual.get_height(self.styles, width)  # type: ignore[arg-type]  # as Textual does
-
-
-_OURS: dict[type[MarkdownBlock], type[MarkdownBlock]] = {
-    MarkdownFence: _Fence,
-    MarkdownParagraph: _Paragraph,
-}
-
-
-class ReplyText(PlacedOnce, Markdown):
+class ReplyText(PlacedOnce, Widget):
     """A whole answer, or one that is still being written."""
 
+    COMPONENT_CLASSES: ClassVar[set[str]] = {f"reply--{name}" for name in (*_STYLES, *STYLES)}
+
     def __init__(self, text: str = "") -> None:
-        super().__init__(printable(text), parser_factory=self._parser, open_links=False)
-        self._written = False
+        super().__init__()
+        self._unread = printable(text)
+        """What has come before it is on the screen, where it learns how to look."""
+        self._document: Document | None = None
+        self._strips: dict[int, Strip] = {}
+        self._rich: dict[tuple[str, ...], Style] = {}
+        self._grows = False
+        self._reserved = 0
+        """Lines that are kept for it while it grows, or the screen would move with each of them."""
+        self._reading = asyncio.Lock()
+        self._not_before = 0.0
+        self._later: Timer | None = None
+        self._colouring: Timer | None = None
+        self._plain: dict[Code, int] = {}
+        """Up to which line blocks of code are to get colours that they do not have yet."""
+        self._coloured_at = 0.0
+        self._left = 0.0
+        """Seconds for colours, until there is some time again."""
 
-    def _parser(self) -> MarkdownIt:
-        return _LinearParser() if self.app.has_class("-linear") else _Parser()
+    async def on_mount(self) -> None:
+        self._document = Document(linear=self.app.has_class("-linear"))
+        text, self._unread = self._unread, ""
+        if text:
+            self._document.append(text)
+            await self._read(whole=True)
 
-    def get_block_class(self, block_name: str) -> type[MarkdownBlock]:
-        block = super().get_block_class(block_name)
-        return _OURS.get(block, block)
+    # ------------------------------------------------------------------ what it says
+
+    @property
+    def source(self) -> str:
+        """What has come so far."""
+        return self._document.text if self._document else self._unread
 
     async def write(self, text: str) -> None:
-        """Append what has come; done when it is drawn, which takes longer the longer a block is."""
-        self._written = True
-        last = self.children[-1] if self.children else None
-        with self.app.batch_update():  # or the lines that are given back would be seen for a moment
-            await self.append(printable(text))
-            if isinstance(last, _Paragraph) and last is not self.children[-1]:
-                last.settle()
+        """Append what has come. It is drawn at once, or a little later if that takes long."""
+        if self._document is None:
+            self._unread += printable(text)
+            return
+        self._grows = True
+        before = self._document.height
+        self._document.append(printable(text))
+        self._show(max(0, before - 3))
+        if self._document.to_read and self._later is None:
+            wait = self._not_before - time.monotonic()
+            if wait > 0:
+                self._later = self.set_timer(wait, self._read_later)
+            elif self._document.to_read < _LONG:
+                await self._read()
+            else:
+                self._later = self.set_timer(0.001, self._read_later)
 
     async def finish(self) -> None:
-        """Draw the whole once more: what was cut in two on its way, such as a code fence, mends."""
-        if self._written:
-            self._written = False
-            await self.update(self.source)
+        """No more will come: what was cut in two on its way, such as a formula, mends."""
+        self._grows = False
+        if self._document is None:
+            return
+        async with self._reading:
+            settled = self._document.close()
+        if not settled:
+            await self._read(whole=True)
+        self._grows, self._reserved = False, 0
+        self._strips.clear()
+        self.refresh(layout=True)
 
-    def on_markdown_link_clicked(self, event: Markdown.LinkClicked) -> None:
-        event.stop()
-        if event.href.startswith(_MAY_OPEN):
-            self.app.open_url(event.href)
+    async def _read_later(self) -> None:
+        await self._read()
+        self._later = None
+
+    async def _read(self, *, whole: bool = False) -> None:
+        async with self._reading:
+            document = self._document
+            if document is None or not (whole or document.to_read):
+                return
+            started = time.monotonic()
+            if (len(document.text) if whole else document.to_read) < _LONG:
+                reading = document.read(whole=whole)
+            else:
+                reading = await asyncio.to_thread(document.read, whole=whole)
+            took = time.monotonic() - started
+            self._not_before = time.monotonic() + (took * _REST if took > 0.01 else 0)
+            self._show(document.adopt(reading))
+
+    def _show(self, first: int) -> None:
+        """Draw the lines from there on anew."""
+        assert self._document
+        self._drop_strips(first)
+        if 0 < self._document.height <= self.size.height:
+            self.refresh(Region(0, first, self.size.width, max(1, self.size.height - first)))
+        else:
+            self._reserved = self._document.height + _SPARE if self._grows else 0
+            self.refresh(layout=True)
+
+    def _drop_strips(self, first: int, last: int | None = None) -> None:
+        for y in [y for y in self._strips if first <= y and (last is None or y < last)]:
+            del self._strips[y]
+
+    # ------------------------------------------------------------------ blocks of code
+
+    @dataclass
+    class CopyWanted(Message):
+        """The user has clicked on a block of code to have it."""
+
+        code: Code
+
+    @property
+    def blocks(self) -> list[Block]:
+        """The blocks of code and the lines at which they stand."""
+        return self._document.blocks if self._document else []
+
+    def look_again(self) -> None:
+        """The look of code has changed."""
+        self._strips.clear()
+        self.refresh(layout=True)
+
+    def action_copy_at(self, y: int) -> None:
+        for block in self.blocks:
+            if block.first <= y < block.last:
+                self.post_message(self.CopyWanted(block.code))
+
+    def _colour(self, line: CodeLine) -> None:
+        """Give a line its colours, now if there is time and otherwise soon."""
+        code = line.code
+        now = time.monotonic()
+        if now > self._coloured_at + _COLOUR_EVERY:
+            self._coloured_at, self._left = now, _COLOURING
+        waits = not code.ready
+        if code.ready and self._left > 0:
+            waits = code.colour(line.row + 1, self._left)
+            self._left -= time.monotonic() - now
+        elif code.ready:
+            waits = not code.is_coloured(line.row)
+        if waits:
+            self._plain[code] = max(line.row + 1, self._plain.get(code, 0))
+            if self._colouring is None:
+                self._colouring = self.set_interval(_COLOUR_EVERY, self._colour_more)
+
+    async def _colour_more(self) -> None:
+        """Go on with what was drawn without its colours."""
+        for code in self._plain:
+            if not code.ready:
+                await asyncio.to_thread(code.prepare)
+        deadline = time.monotonic() + _COLOURING
+        blocks = {block.code: block for block in self.blocks}
+        for code, until in list(self._plain.items()):
+            if code not in blocks or not code.colour(until, deadline - time.monotonic()):
+                del self._plain[code]
+                if block := blocks.get(code):
+                    self._drop_strips(block.first, block.last)
+                    self.refresh(Region(0, block.first, self.size.width, block.last - block.first))
+        if not self._plain and self._colouring:
+            self._colouring.stop()
+            self._colouring = None
+
+    # ------------------------------------------------------------------ lines
+
+    @property
+    def _look(self) -> Look:
+        screen = self.screen
+        return Look(
+            linear=self.app.has_class("-linear"),
+            wrapped=not screen.has_class("-cut-code"),
+            shift=getattr(screen, "code_shift", 0),
+        )
+
+    def render(self) -> RenderResult:
+        return ""  # it is drawn line by line
+
+    def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
+        if self._document is None or not width:
+            return 0
+        self._document.lay(width, self._look)
+        return max(self._document.height, self._reserved if self._document.height else 0)
+
+    def notify_style_update(self) -> None:
+        super().notify_style_update()
+        self._rich.clear()
+        self._strips.clear()
+
+    def render_line(self, y: int) -> Strip:
+        strip = self._strips.get(y)
+        if strip is None:
+            if self._document is None:
+                return Strip.blank(self.size.width, self._style(()))
+            strip = self._strips[y] = self._draw(self._document.line(y), y)
+        selection = self.text_selection
+        span = selection.get_span(y) if selection else None
+        return strip if span is None else self._select(strip, span)
+
+    def _draw(self, line: AnyLine, y: int) -> Strip:
+        if isinstance(line, CodeLine):
+            self._colour(line)
+        segments = [Segment(piece.text, self._style_of(piece, y)) for piece in line.pieces]
+        width = self.size.width
+        used = sum(width_of(piece.text) for piece in line.pieces)
+        if line.fill and used < line.reach:
+            fill = self._style((line.fill,))
+            segments.append(Segment(" " * (min(line.reach, width) - used), fill))
+        strip = Strip(segments).adjust_cell_length(width, self._style(()))
+        return strip.apply_offsets(0, y)
+
+    def _style_of(self, piece: Piece, y: int) -> Style:
+        style = self._style(piece.styles)
+        if not piece.link:
+            return style
+        action = f"copy_at({y})" if piece.link == COPY else f"open({piece.link!r})"
+        return style + Style.from_meta({"@click": action})
+
+    def _style(self, names: tuple[str, ...]) -> Style:
+        if (style := self._rich.get(names)) is None:
+            known = [f"reply--{name}" for name in names if name]
+            style = self._rich[names] = self.get_visual_style(*known).rich_style
+        return style
+
+    # ------------------------------------------------------------------ the mouse
+
+    def _select(self, strip: Strip, span: tuple[int, int]) -> Strip:
+        text = strip.text
+        start, end = (width_of(text[:place]) for place in (span[0], span[1] % (len(text) + 1)))
+        style = self.screen.get_component_rich_style("screen--selection")
+        parts = strip.divide([start, max(start, end), strip.cell_length])
+        return Strip.join([parts[0], parts[1].apply_style(style), *parts[2:]])
+
+    def get_selection(self, selection: Selection) -> tuple[str, str] | None:
+        """The text without marks, and without the breaks that only the width has made."""
+        document = self._document
+        if document is None:
+            return None
+        found: list[str] = []
+        for y in range(document.height):
+            if (span := selection.get_span(y)) is None:
+                continue
+            line = document.line(y)
+            start, end = span
+            found.append(line.text[max(start, line.indent) : None if end == -1 else end].rstrip())
+            found.append(line.joint)
+        return "".join(found[:-1]), "\n"
+
+    def selection_updated(self, selection: Selection | None) -> None:
+        self.refresh()
+
+    async def action_open(self, href: str) -> None:
+        if href.startswith(_MAY_OPEN):
+            self.app.open_url(href)

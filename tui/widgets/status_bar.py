@@ -32,7 +32,9 @@ class StatusBar(Widget):
     usual: reactive[float | None] = reactive(None)
     """Tokens a second without the other programs that slow it down; 0: not known; None: none do."""
     n_ctx: reactive[int | None] = reactive(None)
-    """Tokens that there is room for; None: no model is loaded."""
+    """Tokens that there is room for; None: no model is loaded, or a server does not tell."""
+    context_tokens: reactive[int | None] = reactive(0)
+    """Tokens of these that the conversation takes; None: not known yet."""
     statistics: reactive[Statistics | None] = reactive(None)
     """Of the last reply of this model."""
     ram: reactive[ProcessRam | None] = reactive(None)
@@ -60,26 +62,43 @@ class StatusBar(Widget):
             last = self.statistics
             if self.estimate is not None:
                 figures.append(self._speed(self.estimate, "~"))
+            elif self.doing and self.usual is not None:  # while the prompt is read
+                figures.append(self._slowed)
             elif last and last.generated_per_second:
                 figures.append(self._speed(last.generated_per_second))
-            figures.append(f"ctx {last.context_tokens if last else 0}/{self.n_ctx}")
-            if last and (disk := last.streaming) and disk.read_ms:
+            used = "?" if self.context_tokens is None else self.context_tokens
+            figures.append(f"ctx {used}/{self.n_ctx}")
+            if last and (disk := last.streaming) and (rate := disk_rate(last)):
                 waited = disk.wait_ms / (last.prompt_ms + last.generated_ms)
-                rate = disk.bytes_read / disk.read_ms / 1e3
                 figures.append(f"disk {rate:.0f} MB/s, waited {waited:.0%}")
         if self.ram is not None:
-            resident, cache = (round(n / 1e6) for n in (self.ram.resident, self.ram.page_cache))
-            figures.append(f"RAM {resident} MB, cache {cache} MB")
+            # As task managers count; /ram says what of it is only cache.
+            used = self.ram.resident + self.ram.page_cache
+            figures.append(
+                f"RAM {used / 1e9:.1f} GB" if used >= 1e9 else f"RAM {used / 1e6:.0f} MB"
+            )
         return figures
 
     def _speed(self, per_second: float, about: str = "") -> str:
         """With what slows it down, if anything does."""
         if self.usual is None:
             return about + _rate(per_second)
-        whose = "other programs use the processor" if self.size.width >= _WIDE else "busy machine"
         of = f" of {self.usual:.{1 if self.usual < 10 else 0}f}" if self.usual else ""
-        return f"{whose}: {per_second:.1f}{of} tok/s"
+        return f"{self._slowed}: {per_second:.1f}{of} tok/s"
+
+    @property
+    def _slowed(self) -> str:
+        wide = self.size.width >= _WIDE
+        return "other programs use the processor" if wide else "busy machine"
 
 
 def _rate(per_second: float) -> str:
     return f"{per_second:.{1 if per_second < 100 else 0}f} tok/s"
+
+
+def disk_rate(last: Statistics | None) -> float | None:
+    """MB/s that were read on average for a reply; None: nothing was."""
+    if last is None or last.streaming is None or not last.streaming.bytes_read:
+        return None
+    milliseconds = last.prompt_ms + last.generated_ms
+    return last.streaming.bytes_read / milliseconds / 1e3 if milliseconds > 0 else None

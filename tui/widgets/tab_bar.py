@@ -14,6 +14,7 @@ from textual.widget import Widget
 from ondevice.terminal import printable
 
 _LEAST, _MOST = 6, 24  # cells of a title
+_ROOMY = 16  # rows of a terminal in which one goes to the title of an only chat
 _TITLE = 60  # characters of the terminal's own title
 
 
@@ -56,13 +57,21 @@ class TabBar(Widget):
         self._persona = ""
         self._terminal_title = ""
 
+    def on_mount(self) -> None:
+        self.app.app_resume_signal.subscribe(self, self._tell_again)
+
+    def _tell_again(self, _: object) -> None:
+        self._terminal_title = ""
+        self.tell_terminal()
+
     def show(self, tabs: Sequence[TabState], current: int, persona: str = "") -> None:
         """Tabs from left to right, the place of the one that is shown, and who answers there."""
         fresh = list(tabs)
         if (fresh, current, persona) != (self._states, self._current, self._persona):
             self._states, self._current, self._persona = fresh, current, persona
             here = fresh[current]
-            self.display = len(fresh) > 1 or bool(here.title or here.private or persona)
+            named = bool(here.title or here.private or persona)
+            self.display = len(fresh) > 1 or (named and self.app.size.height >= _ROOMY)
             self.refresh()
         self.tell_terminal()
 
@@ -88,9 +97,8 @@ class TabBar(Widget):
         if self.app.has_class("-linear"):
             whose = f"as {self._persona}" if self._persona else ""
             return Content(f"Tab {self._current + 1} of {len(tabs)}:{tabs[self._current]}{whose}")
-        drawn = [
-            (tab, "reverse" if place == here else "dim") for place, tab in enumerate(tabs[first:])
-        ]
+        shown = "reverse" if len(tabs) > 1 else "bold"
+        drawn = [(tab, shown if place == here else "dim") for place, tab in enumerate(tabs[first:])]
         used = sum(cell_len(tab) for tab, _ in drawn)
         whose = f"as {printable(self._persona)}" if self._persona else ""
         room = self.size.width - used

@@ -4,36 +4,46 @@ from __future__ import annotations
 
 import time
 
-from textual.content import Content
-from textual.widgets import Collapsible, Static
+from textual.widgets import Collapsible
 
 from ondevice.terminal import printable
+from tui.widgets.reply_text import ReplyText
 
 
 class Thinking(Collapsible):
-    """The whole of it, or without ``text`` one that is to come. Drawn only while it is open."""
+    """The whole of it, or without ``text`` one that is to come. Drawn only once it is open."""
 
     def __init__(self, text: str = "") -> None:
-        self._text = printable(text)
-        self._body = Static()
+        self._undrawn = text.strip()
+        self._body = ReplyText()
         self._since: float | None = None if text else time.monotonic()
         super().__init__(self._body, title="Thought" if text else "Thinking …")
 
-    def write(self, text: str) -> None:
-        """Append what has come."""
-        self._text += printable(text)
-        self._draw()
+    @property
+    def source(self) -> str:
+        """The whole of it."""
+        return f"{self._body.source}{printable(self._undrawn)}".strip()
 
-    def finish(self) -> None:
+    async def write(self, text: str) -> None:
+        """Append what has come."""
+        self._undrawn += text if self._undrawn or self._body.source else text.lstrip()
+        await self._draw()
+
+    async def finish(self) -> None:
         """Say how long it took."""
         if self._since is not None:
             self.title = f"Thought for {time.monotonic() - self._since:.0f} s"
             self._since = None
+            if self._body.source:
+                await self._body.finish()
 
     def _watch_collapsed(self, collapsed: bool) -> None:
         super()._watch_collapsed(collapsed)
-        self._draw()
+        self.call_later(self._draw)
 
-    def _draw(self) -> None:
-        if not self.collapsed:
-            self._body.update(Content(self._text.strip()))
+    async def _draw(self) -> None:
+        if not self.collapsed and self._undrawn:
+            text, self._undrawn = self._undrawn, ""
+            await self._body.write(text)
+            if self._since is None:
+                await self._body.finish()

@@ -9,6 +9,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import accumulate, groupby, pairwise
 
+from textual import work
 from textual.containers import VerticalScroll
 from textual.geometry import Region, Size
 from textual.layout import DockArrangeResult
@@ -25,7 +26,7 @@ from tui.widgets.reply import Reply
 from tui.widgets.user_message import UserMessage
 from tui.widgets.welcome import Welcome
 
-_MORE = 6  # messages at most that are mounted at a time, when the view comes near the last one
+_MORE = 0.5  # of the view's height that is mounted at a time, when it comes near the last of them
 _LESS = 4  # at a time, when they are far away
 _NEAR = 2  # messages between, that are mounted with one that is gone to
 _FAR = 2  # heights of the view: what is farther away than that goes
@@ -287,16 +288,17 @@ class Transcript(PlacedOnce, VerticalScroll, can_focus=False):
         self._equal.clear()
         if not self._mounting and self.is_attached:
             self._mounting = True
-            self.run_worker(self._mount_until_equal, group="mount")
+            self._mount_until_equal()
 
+    @work(group="mount")
     async def _mount_until_equal(self) -> None:
         try:
             while self._stale:
                 self._stale = False
                 await self._mount_window()
-            self._equal.set()
         finally:
             self._mounting = False
+            self._equal.set()  # also after an error: nobody is to wait for what will not come
 
     async def _mount_window(self) -> None:
         """Mount what is missing of the window, in order, and remove what is not in it."""
@@ -367,7 +369,7 @@ class Transcript(PlacedOnce, VerticalScroll, can_focus=False):
         if message.role == "user":
             return UserMessage(message)
         before = self._shown[place - 1] if place else None
-        return Reply(message, before.recalled if isinstance(before, Message) else ())
+        return Reply(message, message.given(before if isinstance(before, Message) else None))
 
     def _in_order(self) -> list[Widget]:
         """The views of the window, each with what the app said after it."""
@@ -431,13 +433,13 @@ class Transcript(PlacedOnce, VerticalScroll, can_focus=False):
         first, last = self._first, self._last
         missing = height - (top - placed[0].y) if placed else height
         if missing > 0:
-            first = max(self._up_from(first, missing), first - _MORE)
+            first = self._up_from(first, min(missing, _MORE * height))
         else:
             far = sum(region.bottom < top - _FAR * height for region in placed)
             first += min(far, _LESS)
         missing = height - (placed[-1].bottom - bottom) if placed else height
         if missing > 0:
-            last = min(self._down_from(last, missing), last + _MORE)
+            last = self._down_from(last, min(missing, _MORE * height))
         else:
             far = sum(region.y > bottom + _FAR * height for region in placed)
             last -= min(far, _LESS)

@@ -1,4 +1,4 @@
-"""A figure and how it went lately, in one line."""
+"""A figure and how it went lately: its name, what it is now, its highest value, and bars."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from textual.widget import Widget
 from textual.widgets import Static
 
 _KEPT = 200  # values
-_BARS = "▁▂▃▄▅▆▇█"
+_BARS = " ▁▂▃▄▅▆▇█"
 
 
 class Trend(Horizontal):
-    """A name, the last value with its ``unit``, and those before as bars.
+    """A name, the last value with its ``unit``, the highest one, and all lately as bars.
 
     The highest bar stands for ``full``, or without that for the highest value.
     """
@@ -36,10 +36,14 @@ class Trend(Horizontal):
 
     def add(self, value: float | None) -> None:
         """Another value; None: there is none now."""
-        said = "–" if value is None else f"{value:.1f}" if value < 10 else f"{value:.0f}"
-        self._text.update(f"{self._title:<12} {said:>5} {self._unit}")
         if value is not None:
             self._line.add(value)
+        most = self._line.most
+        said = "–" if value is None else _figure(value)
+        highest = "" if most is None else f"{'highest':<12} {_figure(most):>5}"
+        self._text.update(
+            Content.assemble(f"{self._title:<12} {said:>5} {self._unit}\n", (highest, "dim"))
+        )
 
 
 class _Line(Widget):
@@ -50,14 +54,28 @@ class _Line(Widget):
         self._full = full
         self._values: deque[float] = deque(maxlen=_KEPT)
 
+    @property
+    def most(self) -> float | None:
+        """The highest of those that are kept."""
+        return max(self._values, default=None)
+
     def add(self, value: float) -> None:
         self._values.append(value)
         self.refresh()
 
     def render(self) -> Content:
-        width = self.size.width
-        shown = list(self._values)[-width:]
+        width, height = self.content_size
+        shown = list(self._values)[-width:] if width else []
         full = self._full or max(shown, default=0) or 1
-        top = len(_BARS) - 1
-        bars = "".join(_BARS[round(top * min(value / full, 1))] for value in shown)
-        return Content.assemble((bars.rjust(width), "$primary"))
+        steps = len(_BARS) - 1
+        # Whatever there is of something is to be seen.
+        tops = [max(round(height * steps * min(value / full, 1)), value >= 0) for value in shown]
+        rows = [
+            "".join(_BARS[min(max(top - row * steps, 0), steps)] for top in tops).rjust(width)
+            for row in reversed(range(height))
+        ]
+        return Content.assemble(("\n".join(rows), "$primary"))
+
+
+def _figure(value: float) -> str:
+    return f"{value:.1f}" if value < 10 else f"{value:.0f}"

@@ -2,27 +2,40 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
+from collections.abc import Mapping
 
 from textual.content import Content
 from textual.widgets import Static
 
-from ondevice.engine.messages import URL_SCHEMES
+from ondevice.engine.messages import server_of
 from ondevice.terminal import printable
+
+_MEMORIES = {
+    None: "\nMemories stay here until you agree.",
+    True: "\nMemories that help go there as well.",
+    False: "\nMemories stay here.",
+}
 
 
 class Welcome(Static):
-    """``path`` is that of the model, as in :class:`~ondevice.engine.messages.Load`."""
+    """``path`` is that of the model, as in :class:`~ondevice.engine.messages.Load`.
 
-    def __init__(self, path: str = "") -> None:
+    ``send_memories`` says for servers whether memories may go there, as the setting does; None: the
+    chat has none.
+    """
+
+    def __init__(self, path: str = "", send_memories: Mapping[str, bool] | None = None) -> None:
         super().__init__()
-        self.tell(path)
+        self._recalls = send_memories is not None
+        self.tell(path, send_memories or {})
 
-    def tell(self, path: str) -> None:
+    def tell(self, path: str, send_memories: Mapping[str, bool]) -> None:
         """Say what becomes of the user's words with the model of this path."""
-        if path.startswith(URL_SCHEMES):
-            server = urlsplit(path).netloc.rpartition("@")[2]
-            where = f"The model is on a server.\nWhat you write goes to {printable(server)}."
+        if (server := server_of(path)) is not None:
+            where = (
+                f"The model is on a server.\nWhat you write goes to {printable(server)}."
+                f"{self._recalls * _MEMORIES[send_memories.get(server)]}"
+            )
         else:
             where = "The model runs on this device.\nNothing you write leaves it."
         keys = "/ for commands · F1 for keys"

@@ -12,6 +12,7 @@ from ondevice.store.migrations import (
     m004_unread,
     m005_lessons,
     m006_windows,
+    m007_imports,
 )
 
 #: Applied in order; ``PRAGMA user_version`` is how many have been.
@@ -22,4 +23,5 @@ MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     m004_unread.migrate,
     m005_lessons.migrate,
     m006_windows.migrate,
+    m007_imports.migrate,
 )

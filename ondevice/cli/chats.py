@@ -1,0 +1,188 @@
+"""``ondevice chats``: chats that come from files and go to files."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import click
+import msgspec
+
+from ondevice.chats import Chats, Heading
+from ondevice.cli._unlock import unlock
+from ondevice.errors import UsageError
+from ondevice.store import Database
+from ondevice.terminal import printable, printable_json
+
+_NAMED = 10  # of each kind
+
+_as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@click.group(name="chats")
+def command() -> None:
+    """List, import and export chats.
+
+    They are all in one file on this device. If that file has a passphrase, it is taken from
+    ONDEVICE_PASSPHRASE or the system's keyring, or asked for.
+    """
+
+
+@command.command(name="list")
+@click.option("--archived", is_flag=True, help="The archived ones.")
+@_as_json
+def list_(archived: bool, as_json: bool) -> None:
+    """List chats, the latest first, with the numbers that export takes."""
+    with _chats() as chats:
+        headings = chats.headings(archived=archived)
+    if as_json:
+        click.echo(_json([msgspec.to_builtins(heading) for heading in headings]))
+        return
+    for heading in headings:
+        day = f"{heading.updated_at.astimezone():%Y-%m-%d}"
+        click.echo(f"{heading.id:>6}  {day}  {heading.messages:>5}  {printable(heading.title)}")
+
+
+@command.command(name="import")
+@click.argument("file", metavar="FILE|DIR", type=click.Path(path_type=Path))
+@click.option("--deleted", is_flag=True, help="Bring back what was deleted here.")
+@click.option("--remember", is_flag=True, help="Remember what you said in them.")
+@_as_json
+def import_(file: Path, deleted: bool, remember: bool, as_json: bool) -> None:
+    """Add the chats of an export that are not here yet, and what is new of the others.
+
+    FILE is a JSON export of ondevice, or an export of ChatGPT, Claude or Open WebUI: the archive,
+    the folder that it was unpacked to, or conversations.json in it. Ctrl+C stops it: what came in
+    before stays, until “ondevice chats undo”.
+    """
+    remembered = 0
+    with _chats() as chats, _stopped_by_ctrl_c() as cancel:
+        progress = None if as_json or not sys.stderr.isatty() else _show
+        result = chats.import_(file, progress, cancel, None, deleted)
+        if progress:
+            click.echo(f"\r{'':<40}\r", nl=False, err=True)
+        if remember and result and not cancel.is_set():
+            remembered = chats.remember(result, None, cancel, run=result.run)
+    if as_json:
+        click.echo(
+            _json(
+                {
+                    "new": result.new,
+                    "grown": result.grown,
+                    "unchanged": result.unchanged,
+                    "deleted": result.deleted,
+                    "left_out": result.left_out,
+                    "chats": list(result),
+                    "remembered": remembered,
+                    "stopped": cancel.is_set(),
+                }
+            )
+        )
+    else:
+        for what, names in (("Left out", result.left_out), ("Deleted here", result.deleted)):
+            for name in names[:_NAMED]:
+                click.echo(f"{what}: {printable(name)}", err=True)
+            if len(names) > _NAMED:
+                more = len(names) - _NAMED
+                click.echo(f"{what}: {more} more; --json lists all.", err=True)
+        if result.deleted:
+            click.echo("--deleted brings back what was deleted here.", err=True)
+        click.echo(f"Chats: {result}.")
+        if remembered:
+            click.echo(f"Remembered {remembered} of your messages.")
+    if cancel.is_set():
+        raise click.Abort
+
+
+@command.command()
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@_as_json
+def undo(yes: bool, as_json: bool) -> None:
+    """Take the latest import back, with what is remembered of it.
+
+    Chats in which you have said something since stay.
+    """
+    with _chats() as chats:
+        run = chats.last_import()
+        if run is None:
+            raise UsageError("There is no import to undo.")
+        if not yes:
+            at = f"{run.at.astimezone():%Y-%m-%d %H:%M}"
+            what = f"{run.chats} new, {run.grown} grown"
+            question = f"Undo the import of {printable(run.name)} of {at} ({what})?"
+            click.confirm(question, abort=True, err=True)
+        undone = chats.undo_import(run)
+    if as_json:
+        click.echo(_json(msgspec.to_builtins(undone)))
+    else:
+        kept = f", {undone.kept} kept" if undone.kept else ""
+        click.echo(f"Chats: {undone.removed} removed, {undone.shrunk} as they were before{kept}.")
+
+
+@command.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("numbers", nargs=-1, type=int, metavar="[NUMBER…]")
+@click.option("--force", is_flag=True, help="Replace the file if it is there.")
+@_as_json
+def export(file: Path, numbers: tuple[int, ...], force: bool, as_json: bool) -> None:
+    """Write chats to FILE, all of them or those with these numbers.
+
+    A name that ends in .json is written as JSON, with all branches, which can be imported again;
+    any other as Markdown, for one chat. Neither is encrypted.
+    """
+    with _chats() as chats:
+        if numbers:
+            wanted = list(numbers)
+        else:
+            found: list[Heading] = [*chats.headings(), *chats.headings(archived=True)]
+            wanted = [heading.id for heading in found]
+        if not wanted:
+            raise UsageError("There are no chats yet.")
+        if file.suffix.lower() == ".json":
+            chats.export_all(wanted, file, replace=force)
+        elif len(wanted) == 1:
+            chats.export(wanted[0], file, replace=force)
+        else:
+            raise UsageError("Markdown is for one chat. Name its number, or a file in .json.")
+    where = printable(str(file.absolute()))
+    if as_json:
+        click.echo(_json({"file": where, "chats": len(wanted)}))
+    else:
+        click.echo(f"{len(wanted)} chat{'s' * (len(wanted) != 1)} in {where}")
+
+
+@contextmanager
+def _chats() -> Iterator[Chats]:
+    database = unlock(Database)
+    try:
+        yield Chats(database)
+    finally:
+        database.close()
+
+
+@contextmanager
+def _stopped_by_ctrl_c() -> Iterator[threading.Event]:
+    """Set by Ctrl+C, so that no chat is cut in two."""
+    cancel = threading.Event()
+
+    def stop(_: int, __: FrameType | None) -> None:
+        cancel.set()
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield cancel
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _show(count: int) -> None:
+    click.echo(f"\r{f'Importing: {count} chats':<40}\r", nl=False, err=True)
+
+
+def _json(value: object) -> str:
+    return printable_json(msgspec.json.format(msgspec.json.encode(value), indent=2))

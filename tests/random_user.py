@@ -1,0 +1,358 @@
+"""Somebody who does anything at all at the terminal, and what must be true whatever he does.
+
+A run is a list of steps, so that one that fails can be played again and made shorter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from textual import events
+from textual.geometry import Size
+from textual.worker import WorkerFailed
+
+from ondevice.chats import Chats
+from ondevice.config import Settings
+from ondevice.engine._fake import FakeEngine, Pause, Step
+from ondevice.errors import EngineDied, EngineError, OndeviceError
+from ondevice.store import Database
+from tui.app import OndeviceApp
+from tui.screens.chat import ChatScreen
+from tui.screens.dialogs import ChoiceScreen
+
+Deed = tuple[str, Any]  # what is done, and what with
+_PATIENCE = 20.0  # seconds, on a busy machine
+_SIZES = [(80, 24), (20, 5), (40, 12), (60, 15), (120, 40), (200, 50), (33, 9)]
+_KEYS = [
+    *["enter", "escape", "up", "down", "left", "right", "tab", "shift+tab", "space"] * 3,
+    *["ctrl+up", "ctrl+down", "pageup", "pagedown", "home", "end", "ctrl+home", "ctrl+end"] * 2,
+    *["backspace", "delete", "ctrl+w", "ctrl+u", "ctrl+k", "ctrl+z", "ctrl+x", "shift+left"],
+    *["f1", "f2", "f3", "f4", "f5", "f6", "f8", "ctrl+c", "ctrl+d", "ctrl+e", "ctrl+j"],
+    *["ctrl+n", "ctrl+r", "ctrl+o", "ctrl+l", "ctrl+g", "ctrl+p", "ctrl+f", "ctrl+a", "ctrl+t"],
+    *["ctrl+pagedown", "ctrl+pageup", "alt+enter", "shift+enter", "ctrl+b", "n", "N", "y"],
+    *"ergcbqma/@",
+]
+_COMMANDS = [
+    *["new", "close", "chats", "find", "rename x", "pin", "archive", "delete", "edit", "again"],
+    *["continue", "copy", "code", "quote", "stop", "remember this", "forget", "memory", "used"],
+    *["pause", "private", "private", "models", "ram", "persona", "settings", "set", "help"],
+]
+# What takes away what was typed because the user wants it to: no draft is lost by these.
+_ERASING = {
+    *["backspace", "delete", "ctrl+w", "ctrl+u", "ctrl+k", "ctrl+z", "ctrl+y", "ctrl+x"],
+    *["ctrl+c", "ctrl+d"],
+}
+_SELECTING = {"shift+left", "ctrl+a"}
+_CODE = "```python\n" + "".join(f"value_{n} = {n} * 'x'  # more\n" for n in range(300)) + "```\n"
+_PROSE = ["Some **bold** words, ", "`code`.\n\n", "- one\n- two\n\n", "| a | b |\n|-|-|\n", "<br> "]
+_PIECES = [*_PROSE, *_PROSE, "$x^2$ ", "word " * 60, "好的 🙂 ", "# Title\n\n", _CODE]
+
+
+def script(random: Random) -> list[Step]:
+    """A reply at some speed, which may fail."""
+    speed = random.choice((0.0, 0.001, 0.01, 0.05))
+    steps: list[Step] = []
+    for _ in range(random.choice((1, 3, 30))):
+        steps += [random.choice(_PIECES), Pause(random.random() * speed)]
+    if random.random() < 0.2:
+        steps.append(random.choice((EngineDied("The engine ended."), EngineError("It failed."))))
+    return steps
+
+
+def deeds(random: Random, count: int) -> list[Deed]:
+    """What is done in one run. Each word that is typed is another one."""
+    done: list[Deed] = []
+    for number in range(count):
+        word = f"w{number}w "
+        at = (random.random(), random.random())
+        kinds: list[tuple[int, Deed]] = [
+            (30, ("key", random.choice(_KEYS))),
+            (14, ("type", word)),
+            (14, ("say", word)),
+            (8, ("command", random.choice(_COMMANDS))),
+            (6, ("key", "escape")),
+            (3, ("paste", word + random.choice(("", "line\n" * 40, "\x1b[31mé\udcff\r\n")))),
+            (6, ("click", at)),
+            (5, ("wheel", (*at, random.choice((-1, 1)) * random.choice((1, 5, 40))))),
+            (2, ("drag", (*at, random.random(), random.random()))),
+            (3, ("resize", random.choice(_SIZES))),
+            (4, ("elsewhere", (random.choice(("say", "say", "rename", "delete")), number))),
+            (3, ("rest", random.random() / 5)),
+            (1, ("check", None)),
+            (1, ("quit", None)),
+        ]
+        weights, choices = zip(*kinds, strict=True)
+        done += random.choices(choices, weights)
+    return done
+
+
+async def play(todo: Sequence[Deed], folder: Path, seed: str) -> None:
+    """Do it all to the app with a new store; raises whatever goes wrong."""
+    (folder / "Tiny-1B.gguf").touch()
+    path = folder / "store.db"
+    user, place = _RandomUser(Random(seed), Chats(Database(path))), 0
+    while place < len(todo):
+        database = Database(path)
+        try:
+            async with user.at(Chats(database), folder / "Tiny-1B.gguf"):
+                while place < len(todo) and not user.app._exit:
+                    await user.does(todo[place])
+                    place += 1
+                if not user.app._exit:
+                    await user.looks_at_all()
+        finally:
+            database.close()
+        user.has_lost_nothing()
+    user.other.database.close()
+
+
+class _RandomUser:
+    def __init__(self, random: Random, other: Chats) -> None:
+        self.other = other
+        """The same store, as another process has it."""
+        self.app: OndeviceApp
+        self._errors: list[Exception] = []
+        self._random = random
+        self._typed: dict[str, bool] = {}
+        """Words that are in a prompt and not in the store, and whether they are private."""
+        self._done: list[Deed] = []
+        """Since the app was last looked at."""
+        self._may_go = False
+        """Whether what is in the prompt may be gone with the next key, for it is selected, say."""
+
+    @asynccontextmanager
+    async def at(self, chats: Chats, model: Path) -> AsyncIterator[None]:
+        engine = FakeEngine(*(script(self._random) for _ in range(99)), loads=[[0.1, 1.0]])
+        headings = chats.headings()
+        earlier = chats.load(headings[0].id) if headings else None
+        self.app = app = OndeviceApp(engine, chats, Settings(model=str(model)), earlier)
+        handle = app._handle_exception
+
+        def take_note(error: Exception) -> None:  # also of what the app survives
+            cause = error.error if isinstance(error, WorkerFailed) else error
+            if not isinstance(cause, OndeviceError):
+                self._errors.append(error)
+            handle(error)
+
+        app._handle_exception = take_note  # type: ignore[method-assign]
+        async with app.run_test(size=(80, 24), notifications=True):
+            yield
+        if self._errors:
+            raise self._errors[0]
+
+    @property
+    def chat(self) -> ChatScreen:
+        screen = self.app.screen_stack[0]
+        assert isinstance(screen, ChatScreen)
+        return screen
+
+    # ------------------------------------------------------------------ doing
+
+    async def does(self, deed: Deed) -> None:
+        if self._errors:
+            raise self._errors[0]
+        what, how = deed
+        self._done.append(deed)
+        match what:
+            case "key":
+                self._press(how)
+            case "type" | "say" | "command":
+                keys = f"/{how}" if what == "command" else how
+                self._press(*("space" if c == " " else c for c in keys))
+                if what != "type":
+                    self._press("enter")
+            case "paste":
+                self._send(events.Paste(how))
+            case "click" | "drag":
+                self._mouse(events.MouseDown, *how[:2])
+                self._mouse(events.MouseMove, *how[-2:])
+                self._mouse(events.MouseUp, *how[-2:])
+            case "wheel":
+                x, y, count = how
+                kind = events.MouseScrollDown if count > 0 else events.MouseScrollUp
+                for _ in range(abs(count)):
+                    self._mouse(kind, x, y)
+            case "resize":
+                self.app._driver._size = how  # type: ignore[union-attr]
+                self._send(events.Resize(Size(*how), Size(*how)))
+            case "elsewhere":
+                await asyncio.to_thread(self._elsewhere, *how)
+            case "rest":
+                await asyncio.sleep(how)
+            case "check":
+                await self.looks_at_all()
+            case "quit":
+                self._press("ctrl+q")
+                await self._drawn()
+        if self._random.random() < 0.6:  # the others come in quick succession
+            await self._drawn()
+            await self._look_at_drafts()
+
+    def _press(self, *keys: str) -> None:
+        for key in keys:
+            name = {"/": "slash", "@": "at"}.get(key, key)
+            character = " " if key == "space" else key if len(key) == 1 else None
+            self._send(events.Key(name, character))
+
+    def _mouse(self, kind: type[events.MouseEvent], x: float, y: float) -> None:
+        column, row = int(x * self.app.size.width), int(y * self.app.size.height)
+        moved = kind is events.MouseMove
+        self._send(kind(None, column, row, 0, 0, 0 if moved else 1, False, False, False))
+
+    def _send(self, event: events.Event) -> None:
+        if not self.app._exit:
+            self.app._driver.process_message(event)  # type: ignore[union-attr]
+
+    def _elsewhere(self, what: str, number: int) -> None:
+        headings = self.other.headings()
+        if headings:
+            id_ = headings[number % min(3, len(headings))].id
+            with suppress(OndeviceError):
+                if what == "say":
+                    self.other.say(id_, f"Said elsewhere, {number}.")
+                elif what == "rename":
+                    self.other.rename(id_, f"Called so elsewhere, {number}")
+                else:
+                    self.other.delete(id_)
+
+    # ------------------------------------------------------------------ looking
+
+    async def _drawn(self) -> None:
+        """Wait until what has changed is on the screen; not for long, for it may have ended."""
+        drawn = asyncio.Event()
+        await asyncio.sleep(0.002)
+        if not self.app._exit and self.app.screen.call_after_refresh(drawn.set):
+            with suppress(TimeoutError):
+                await asyncio.wait_for(drawn.wait(), 1)
+
+    async def looks_at_all(self) -> None:
+        """Once nothing goes on: the app answers, drafts are there, transcripts are the store's."""
+        await self._drawn()
+        for _ in range(12):
+            if self.app.screen is self.chat:
+                break
+            self._done.append(("key", "escape"))
+            self._press("escape")
+            await self._drawn()
+        assert self.app._exit or self.app.screen is self.chat, f"{self.app.screen} does not close"
+        for one in self.chat.conversations:
+            one.stop()
+        await self._until(self._why_busy)
+        await self._look_at_drafts()
+        await self._until(self._why_not_as_stored)
+        self.chat.set_focus(self.chat.prompt)
+        self.chat.prompt.text += " "
+        before = self.chat.prompt.text
+        self.chat.prompt.move_cursor(self.chat.prompt.document.end)
+        self._press("x")
+        await self._until(lambda: "" if self.chat.prompt.text != before else "x does nothing")
+
+    async def _until(self, why_not: Callable[[], str]) -> None:
+        end = time.monotonic() + _PATIENCE
+        while (why := why_not()) and not self.app._exit:
+            if self._errors:
+                raise self._errors[0]
+            assert time.monotonic() < end, why
+            await asyncio.sleep(0.02)
+
+    def _why_busy(self) -> str:
+        return " ".join(f"{one.doing!r} goes on" for one in self.chat.conversations if one.replying)
+
+    def _why_not_as_stored(self) -> str:
+        for one in self.chat.conversations:
+            if one.id_in_store is None:
+                continue
+            try:
+                stored = one.store.load(one.id_in_store)
+            except OndeviceError:
+                continue  # deleted elsewhere
+            ids = [message.id for message in stored.messages]
+            texts = {message.id: message.content for message in stored.messages}
+            shown = [view.message for view in one.views if view.message]
+            mounted = [message.id for message in shown]
+            start = ids.index(mounted[0]) if mounted and mounted[0] in ids else 0
+            if mounted != ids[start : start + len(mounted)] or (ids and not mounted):
+                return f"of the messages {ids} are shown {mounted}"
+            if wrong := [m.id for m in shown if m.content != texts[m.id]]:
+                return f"messages {wrong} have other texts than those in the store"
+        return ""
+
+    # ------------------------------------------------------------------ drafts
+
+    async def _look_at_drafts(self) -> None:
+        """What was typed is there still, or is in a store, unless the user has taken it away."""
+        if self.app._exit:
+            return
+        erased, self._done = self._may_go or any(map(_erases, self._done)), []
+        shown, private = self._unsent()
+        unsent = dict.fromkeys(_WORD.findall(shown), False)
+        unsent |= dict.fromkeys(_WORD.findall(private), True)
+        gone = [] if erased else [word for word in self._typed if word not in unsent]
+        await self._until(lambda: self._why_lost(gone))
+        self._typed = unsent
+        prompt = self.chat.prompt
+        asked = isinstance(self.app.screen, ChoiceScreen)
+        at_work = prompt.revised or prompt.text.startswith("/") or not prompt.selection.is_empty
+        self._may_go = bool(asked or at_work or prompt.completions.display)
+
+    def has_lost_nothing(self) -> None:
+        """After the end of the app: what was half typed will be there again."""
+        words = (
+            [] if self._may_go else [word for word, private in self._typed.items() if not private]
+        )
+        self._done, self._typed, self._may_go = [], {}, False
+        stored = _texts(self.other.database)
+        assert not (lost := [word for word in words if word not in stored]), f"{lost} is lost"
+
+    def _unsent(self) -> tuple[str, str]:
+        """All that was typed and not sent: what the store may have, and what it may not."""
+        found: dict[bool, list[str]] = {True: [], False: []}
+        for one in self.chat.conversations:
+            kept = found[one.store is self.chat.store]
+            kept += [str(value) for name, value in vars(one).items() if name in _DRAFTS]
+            if one is self.chat.conversation:
+                prompt = self.chat.prompt
+                kept += [prompt.text, getattr(prompt, "_beneath", "")]
+        return "\n".join(found[True]), "\n".join(found[False])
+
+    def _why_lost(self, words: Sequence[str]) -> str:
+        if not words:
+            return ""
+        stores = {one.store for one in self.chat.conversations} | {self.other}
+        recalled = repr(vars(self.chat.prompt._history))  # Up and Down bring it back
+        stored = [_texts(store.database) for store in stores]
+        everywhere = "\n".join([*self._unsent(), recalled, *stored])
+        lost = [word for word in words if word not in everywhere]
+        return f"{lost} is lost; the prompt has {self.chat.prompt.text!r}" if lost else ""
+
+
+_DRAFTS = {"draft", "typed", "queued"}
+_WORD = re.compile(r"w\d+w")
+
+
+def _erases(deed: Deed) -> bool:
+    what, how = deed
+    return (
+        (what == "key" and how in _ERASING | _SELECTING)
+        or (what == "command" and how == "delete")
+        or what in ("command", "drag")
+    )
+
+
+def _texts(database: Database) -> str:
+    """All texts that the store holds, whatever its tables are."""
+    found: list[str] = []
+    with database.read() as connection:
+        tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+        for (table,) in tables.fetchall():
+            if not re.search(r"_(data|idx|docsize|config|content)$", table):
+                rows = connection.execute(f"SELECT * FROM [{table}]").fetchall()
+                found += [value for row in rows for value in row if isinstance(value, str)]
+    return "\n".join(found)

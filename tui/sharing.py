@@ -1,0 +1,42 @@
+"""Asks, once for each server, whether memories may be sent to it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from ondevice.chats import Said
+from ondevice.errors import OndeviceError
+from tui.screens.dialogs import ChoiceScreen
+
+if TYPE_CHECKING:
+    from tui.widgets.conversation import Conversation
+
+
+async def sent_if_agreed(conversation: Conversation, said: Said) -> Said:
+    """Let the memories that were withheld go with the message, if the user agrees to that.
+
+    The answer is kept in the settings; Esc is no for this time.
+    """
+    from tui.screens.chat_settings import ChatSettings  # noqa: PLC0415 - it imports this
+
+    screen = conversation.screen
+    assert isinstance(screen, ChatSettings)
+    count = len(said.withheld)
+    them, they = ("One memory helps", "it") if count == 1 else (f"{count} memories help", "they")
+    question = (
+        f"{them} to answer this. May {they} be sent to {said.server}, and later others that help? "
+        "/settings takes it back."
+    )
+    answers = ("No, never to this server", "Send memories to this server")
+    chosen = await screen.app.push_screen_wait(ChoiceScreen(question, *answers))
+    if chosen is None:
+        return said
+    screen.set(f"send_memories.{said.server}", "true" if chosen else "false", quiet=True)
+    if not chosen:
+        return said
+    try:
+        return await asyncio.to_thread(conversation.store.send, said)
+    except OndeviceError as error:
+        screen.notify(str(error), severity="error")
+        return said
