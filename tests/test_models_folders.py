@@ -193,6 +193,8 @@ def test_speeds_are_corrected_by_what_replies_give(tmp_path: Path) -> None:
     ]:
         replies.record(held, n_tokens, per_second, waited)
     assert speed() == (11.5, "measured in replies today")
+    replies.record(held, 100, 14.0, 0.5)  # busy, and even so faster than was known
+    assert speed()[0] == 12.0
     model.path.write_bytes(model.path.read_bytes() + b"\0")  # another file
     assert speed()[1] == "estimated"
     replies._file().write_bytes(b"{broken")

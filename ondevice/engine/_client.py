@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import os
 import queue
 import signal
@@ -203,7 +204,15 @@ class Engine:
         if self._load is None:
             return
         held = replies.held(self._load, self.sizing)
-        replies.record(held, took.generated_tokens, took.generated_per_second, took.waited_share)
+        planned = self._loaded.expected if self._loaded else None
+        expected = planned.tokens_per_second if planned else 0.0
+        replies.record(
+            held,
+            took.generated_tokens,
+            took.generated_per_second,
+            took.waited_share,
+            expected or math.inf,
+        )
 
     def _load_again(self, call: _Call) -> None:
         """Have the model there again that has gone with its process, or in a cancelled load."""

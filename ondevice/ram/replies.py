@@ -8,6 +8,7 @@ written while other programs had the cores is left out.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import statistics
 import threading
@@ -25,7 +26,7 @@ from ondevice.ram import speeds
 _KEPT = 9  # figures
 _MOST = 200  # ways of holding files, the oldest of which are forgotten first
 _LEAST_TOKENS = 24  # of a reply whose speed means something
-BUSY_SHARE = 0.15  # of the time in which threads wanted a core, what they waited for one
+_BUSY_SHARE = 0.15  # of the time in which threads wanted a core, what they waited for one
 _STEPS = 20  # in which the share of the weights in RAM counts
 
 _writing = threading.Lock()
@@ -82,10 +83,24 @@ def of(held: Held) -> Seen | None:
     return next((found for s in steps if (found := seen.get(_name(held.key, s)))), None)
 
 
-def record(held: Held, n_tokens: int, per_second: float, waited_share: float) -> None:
-    """Keep what a reply of so many tokens gave, unless it says little about this machine."""
-    if n_tokens < _LEAST_TOKENS or per_second <= 0 or waited_share > BUSY_SHARE:
+def record(
+    held: Held,
+    n_tokens: int,
+    per_second: float,
+    waited_share: float,
+    expected: float = math.inf,
+) -> None:
+    """Keep what a reply of so many tokens gave, unless it says little about this machine.
+
+    While other programs had the cores that is only known to be too low, so it counts where even
+    less was ``expected``.
+    """
+    if n_tokens < _LEAST_TOKENS or per_second <= 0:
         return
+    if waited_share > _BUSY_SHARE:
+        seen_before = of(held)
+        if per_second <= (seen_before.per_second if seen_before else expected):
+            return
     with _writing:
         seen = _read()
         name = _name(held.key, held.step)
