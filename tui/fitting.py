@@ -18,6 +18,7 @@ from tui.screens.dialogs import ChoiceScreen
 from tui.shared_engine import SharedEngine
 
 _SURELY = 2  # times as many bytes as it may have tokens
+_USUAL = 4096  # tokens of a context: what is short is kept at once, also while a model loads
 _FRAME = 600  # bytes: more than any template puts around a message
 
 
@@ -76,7 +77,7 @@ async def fitted(
     told without a model, or while another reply is written: then the reply tells.
     """
     n_bytes = len((draft.system + draft.prompt()).encode("utf-8", "replace")) + _FRAME
-    if engine.is_replying or 0 < n_bytes * _SURELY <= (engine.n_ctx or 0):
+    if engine.is_replying or n_bytes * _SURELY <= (engine.n_ctx or _USUAL):
         return draft
     try:
         size = await engine.ask(partial(_measured, draft=draft))

@@ -337,17 +337,18 @@ class Conversation(Transcript):
         """Find out how much of the context the conversation takes, unless that is known."""
         if anew:
             self._measured, self.progress.tokens = 0, None
-        if self._end == self._measured or self.replying:
+        if self._end == self._measured or self.replying or not self.is_attached:
             return
         if not self.messages:
             self.progress.tokens, self._measured = 0, self._end
         elif self._engine.n_ctx and not self._engine.is_busy:
-            self.run_worker(self._measure(), group="measure", exclusive=True)
+            self._measure()
 
     @property
     def _end(self) -> int | None:
         return self.messages[-1].id if self.messages else None
 
+    @work(group="measure", exclusive=True)
     async def _measure(self) -> None:
         end, room = self._end, (self._engine.n_ctx or 0) * _MEASURED
         self._measured = end
