@@ -171,7 +171,7 @@ HOSTILE = (
 #: What the app itself may send: colours, places, modes, questions, the shape of the pointer.
 _ALLOWED = re.compile(
     rb"\x1b\]2;[^\x00-\x1f\x7f]*\x07|"  # the title of the terminal
-    rb"\x1b\[[0-9;]*[mH]|\x1b\[\?[0-9;]+[hl]|\x1b\[\?[0-9]+\$p|\x1b\[[<>]?[0-9;]*u|\x1b\]22;[a-z-]+\x07"
+    rb"\x1b\[[0-9;]*[mH]|\x1b\[>4(?:;1)?m|\x1b\[\?[0-9;]+[hl]|\x1b\[\?[0-9]+\$p|\x1b\[[<>]?[0-9;]*u|\x1b\]22;[a-z-]+\x07"
 )
 
 
