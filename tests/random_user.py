@@ -242,8 +242,6 @@ class _RandomUser:
             self._press("escape")
             await self._drawn()
         assert self.app._exit or self.app.screen is self.chat, f"{self.app.screen} does not close"
-        for one in self.chat.conversations:
-            one.stop()
         await self._until(self._why_busy)
         await self._look_at_drafts()
         await self._until(self._why_not_as_stored)
@@ -263,6 +261,8 @@ class _RandomUser:
             await asyncio.sleep(0.02)
 
     def _why_busy(self) -> str:
+        for one in self.chat.conversations:
+            one.stop()  # and what was queued, when that begins
         return " ".join(f"{one.doing!r} goes on" for one in self.chat.conversations if one.replying)
 
     def _why_not_as_stored(self) -> str:
@@ -278,7 +278,8 @@ class _RandomUser:
             shown = [view.message for view in one.views if view.message]
             mounted = [message.id for message in shown]
             start = ids.index(mounted[0]) if mounted and mounted[0] in ids else 0
-            if mounted != ids[start : start + len(mounted)] or (ids and not mounted):
+            missing = ids and not mounted and one.display
+            if missing or mounted != ids[start : start + len(mounted)]:
                 return f"of the messages {ids} are shown {mounted}"
             if wrong := [m.id for m in shown if m.content != texts[m.id]]:
                 return f"messages {wrong} have other texts than those in the store"
