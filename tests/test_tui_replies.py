@@ -60,7 +60,7 @@ async def test_blocks_of_code_are_copied_one_by_one_and_as_they_came(open_app: O
         await user.says("Hi")
         await user.is_idle()
         app = user.pilot.app
-        await user.pilot.press("f7")
+        await user.pilot.press("f3")
         assert app.clipboard == "plain\n"
         await user.pilot.press("ctrl+up", "b")
         assert app.clipboard == f"if True:\n\t{LONG}\n"

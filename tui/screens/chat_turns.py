@@ -30,7 +30,7 @@ class ChatTurns(ChatBase):
     """The message meant is the one that is pointed at, or else the last one."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("f7", "copy_code", "Copy code", show=False, id="chat.copy_code", priority=True),
+        Binding("f3", "copy_code", "Copy code", show=False, id="chat.copy_code"),
     ]
 
     def __init__(self, *args: Any, **more: Any) -> None:
