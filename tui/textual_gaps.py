@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import re
 from collections.abc import Iterable
 from contextlib import suppress
@@ -14,6 +16,7 @@ from textual.screen import Screen
 from textual.style import Style
 from textual.widget import Widget
 from textual.widgets import TextArea
+from textual.worker import Worker
 
 #: Asks xterm, tmux and others for keys such as Shift+Enter; terminals of the kitty protocol are
 #: asked by Textual. See ``modifyOtherKeys`` in xterm's control sequences.
@@ -30,6 +33,7 @@ _key_events = XTermParser._sequence_to_key_events
 _visual_style = Widget.get_visual_style
 _widget_at = Screen.get_widget_and_offset_at
 _dismiss = Screen.dismiss
+_cancel = Worker.cancel
 _recompute_cursor = TextArea._recompute_cursor_offset
 
 
@@ -71,6 +75,15 @@ def _recompute_cursor_inside(self: TextArea) -> None:
         _recompute_cursor(self)  # type: ignore[no-untyped-call]
 
 
+def _cancel_begun(self: Worker[object]) -> None:
+    """One that is cancelled before its first step counts as running for ever."""
+    task = self._task
+    if task and inspect.getcoroutinestate(task.get_coro()) == inspect.CORO_CREATED:  # type: ignore[arg-type]
+        asyncio.get_running_loop().call_soon(_cancel, self)
+    else:
+        _cancel(self)
+
+
 def close() -> None:
     """Have Textual lose none of it, from here on."""
     setattr(XTermParser, "_sequence_to_key_events", _with_enter)  # noqa: B010 - mypy minds it
@@ -79,3 +92,4 @@ def close() -> None:
     setattr(Screen, "get_widget_and_offset_at", _still_there)  # noqa: B010
     setattr(Screen, "dismiss", _dismiss_once)  # noqa: B010
     setattr(TextArea, "_recompute_cursor_offset", _recompute_cursor_inside)  # noqa: B010
+    setattr(Worker, "cancel", _cancel_begun)  # noqa: B010

@@ -167,7 +167,7 @@ class Conversation(Transcript):
         self._stopped = True
         if self._streaming:
             self._engine.cancel()
-        elif self._exchange.is_running:  # one that has yet to begin would never end
+        else:
             self._exchange.cancel()
 
     async def end(self) -> None:
