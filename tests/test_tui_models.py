@@ -383,7 +383,7 @@ async def test_a_message_that_waits_for_a_load_comes_back_if_that_is_stopped(
     async with at_the_terminal(engine, chats, on_disk("slow").name) as user:
         await user.sees("loading 10%")
         await user.says("Hi there")
-        await user.sees("▌  Hi there")
+        await user.until(lambda: not user.prompt.text, "sent")
         await user.pilot.press("escape")
         await user.until(lambda: user.prompt.text == "Hi there", "the message")
         await user.pilot.press("enter")
