@@ -403,11 +403,16 @@ async def follows(user: User, elsewhere: Chats, chat: int) -> None:
             shown = shown[: shown.index(ids[-1]) + 1] if ids and ids[-1] in shown else []
         return conversation.at_rest and (is_run(ids, shown) or (not ids and conversation.replying))
 
-    await user.until(as_in_store, "the messages of the store")
-    views = [v for v in conversation.query_children(MessageView) if v.display and v.is_attached]
-    assert len({id(view) for view in views}) == len(views)
-    tops = [view.region.y for view in views]
-    assert tops == sorted(tops)
+    def displayed() -> list[MessageView]:
+        views = conversation.query_children(MessageView)
+        return [view for view in views if view.display and view.is_attached]
+
+    def in_order() -> bool:
+        tops = [view.region.y for view in displayed()]
+        return tops == sorted(tops)
+
+    await user.until(lambda: as_in_store() and in_order(), "the messages of the store, drawn")
+    views = displayed()
     view = conversation.content_region
     if conversation._first > 0:
         assert views[0].region.y <= view.y
