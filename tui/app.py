@@ -250,7 +250,7 @@ class OndeviceApp(App[None]):
         message: RenderableType | None = None,
     ) -> None:
         if self._chat and not self._exit:
-            self._chat.keeping.now()
+            self._chat.keeping.end()
         super().exit(result, return_code, message)
 
     def on_mount(self) -> None:

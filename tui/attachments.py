@@ -256,6 +256,10 @@ class Pastes:
                 f"{damaged} looks like a pasted text of which a letter is gone, and with it the "
                 "text. Undo that, or delete all of it."
             )
+        return self.mentioned(text)
+
+    def mentioned(self, text: str) -> list[Attachment]:
+        """Those that ``text`` mentions, whatever else there is in it."""
         return [
             Attachment(name, content)
             for name, content in self._texts.items()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -32,22 +33,26 @@ class Keeping:
         self._tabs = tabs
         self._later = later
         self._run = run
-        self._one_at_a_time = asyncio.Lock()
+        self._one_at_a_time = threading.Lock()
         self._is_due = self._has_failed = False
         self._kept: list[Tab] | None = None
+        self._ended = False
 
     def change(self) -> None:
         """Something is open or typed that the store may not have yet."""
         self._keep_in(_KEEP_AFTER)
 
-    def now(self) -> None:
-        """Store it at once; the app ends."""
-        with suppress(OndeviceError):  # most of it was stored as it was typed
+    def end(self) -> None:
+        """Store it at once, and nothing after that: the app ends, and takes apart what is open."""
+        if self._ended:
+            return
+        self._ended = True
+        with self._one_at_a_time, suppress(OndeviceError):  # most was stored as it was typed
             self._window.keep(self._tabs())
 
     def close(self) -> None:
         """What is open stays for the next window."""
-        self.now()
+        self.end()
         self._window.close()
 
     def _keep_in(self, seconds: float) -> None:
@@ -62,8 +67,7 @@ class Keeping:
 
     async def _keep(self, tabs: list[Tab]) -> None:
         try:
-            async with self._one_at_a_time:
-                await asyncio.to_thread(self._window.keep, tabs)
+            await asyncio.to_thread(self._store, tabs)
         except StoreUnwritable:
             self._keep_in(_KEEP_AGAIN)
             if not self._has_failed:  # otherwise it was said
@@ -72,6 +76,11 @@ class Keeping:
         else:
             self._has_failed = False
             self._kept = tabs
+
+    def _store(self, tabs: list[Tab]) -> None:
+        with self._one_at_a_time:
+            if not self._ended:
+                self._window.keep(tabs)
 
 
 def named(texts: Mapping[str, str], text: str) -> dict[str, str]:

@@ -30,6 +30,7 @@ from tui.screens.chat_memory import ChatMemory
 from tui.screens.chat_tabs import ChatTabs
 from tui.screens.chat_turns import ChatTurns
 from tui.slowness import Slowness
+from tui.typed import Typed
 from tui.widgets.conversation import Conversation
 from tui.widgets.welcome import Welcome
 
@@ -100,9 +101,9 @@ clears the prompt, or else leaves if pressed twice. Ctrl+Z goes back to the shel
         self.engine.make_ready = self._make_ready
         self._slowness = Slowness(self.engine)
         self._choosing: Screen[InstalledModel | None] | None = None
-        self._asked: dict[Conversation, Submitted] = {}
         self.set_interval(_LOOK_AT_RAM, self._look_at_ram)
         self.prompt.take(self.conversation.typed)
+        self.conversation.typed = Typed()
         self.show_status()
         self.tell_problems(self.problems)
         self.run_worker(self.open_the_rest(), group="open")
@@ -169,13 +170,14 @@ clears the prompt, or else leaves if pressed twice. Ctrl+Z goes back to the shel
             self.give_back(conversation, [replace(message, replaced=None)])
             self.notify("The message that you were editing is no longer in this chat.")
             return
-        self._asked[conversation] = message
+        conversation.unsaid = message
         conversation.ask(message.text, message.attachments, replaced, message.pasted)
 
     @on(NotKept)
     async def _give_back_unkept(self, message: NotKept) -> None:
         conversation = message.conversation
-        if sent := self._asked.pop(conversation, None):
+        if sent := conversation.unsaid:
+            conversation.unsaid = None
             self.give_back(conversation, [sent])
         await self.look_at_store()
 
@@ -183,9 +185,8 @@ clears the prompt, or else leaves if pressed twice. Ctrl+Z goes back to the shel
     def _go_on_with_queue(self, message: ReplyEnded) -> None:
         """Send the next message that waits; after a reply that failed or was stopped, none."""
         conversation = message.conversation
-        self._asked.pop(conversation, None)
         conversation.unread = conversation is not self.conversation
-        if queued := conversation.queued:
+        if (queued := conversation.queued) and not conversation.replying:
             last = conversation.messages[-1] if conversation.messages else None
             if last and last.role == "assistant" and last.finish_reason in ("stop", "length"):
                 self._ask(conversation, queued.pop(0))

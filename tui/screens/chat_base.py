@@ -103,6 +103,7 @@ class ChatBase(Screen[None]):
         if here is not conversation:
             here.typed = self.prompt.typed
             self.prompt.take(conversation.typed, self._whose(conversation))
+            conversation.typed = Typed()
             here.display, conversation.display = False, True
         conversation.unread = False
         self.conversation = conversation
@@ -118,10 +119,9 @@ class ChatBase(Screen[None]):
         if self._whose(conversation):
             self.prompt.forget(conversation)
         else:
-            for text in [sent.text for sent in conversation.queued] + [
-                self.typed_in(conversation).beneath,
-                self.typed_in(conversation).text,
-            ]:
+            typed = self.typed_in(conversation)
+            waiting = [sent.text for sent in (conversation.unsaid, *conversation.queued) if sent]
+            for text in [*waiting, typed.beneath, typed.text]:
                 self.prompt.remember(text)
         if len(self.conversations) == 1:
             self.prompt.take(Typed())
@@ -192,7 +192,8 @@ class ChatBase(Screen[None]):
         """Let a conversation take the tab of another one."""
         self.conversations[self.conversations.index(old)] = fresh
         fresh.typed = old.typed
-        queued, old.queued = old.queued, []
+        queued = [sent for sent in (old.unsaid, *old.queued) if sent]
+        old.unsaid, old.queued = None, []
         with self.app.batch_update():
             await self.mount(fresh, before=self.prompt.completions)
             if old is self.conversation:
@@ -355,9 +356,10 @@ class ChatBase(Screen[None]):
         return first
 
     def _set_typed(self, conversation: Conversation, typed: Typed) -> None:
-        conversation.typed = typed
         if conversation is self.conversation:
             self.prompt.take(typed, self._whose(conversation))
+        else:
+            conversation.typed = typed
         self.changed()
 
     def _take_back(self) -> bool:
@@ -373,15 +375,15 @@ class ChatBase(Screen[None]):
             self._tab(one)
             for one in self.conversations
             if not self._whose(one)
-            and (one.id_in_store is not None or one.queued or self.typed_in(one))
+            and (one.id_in_store is not None or one.unsaid or one.queued or self.typed_in(one))
         ]
         return [*open_, *self._to_open]
 
     def _tab(self, conversation: Conversation) -> Tab:
         typed = self.typed_in(conversation)
-        waiting = [sent.text for sent in conversation.queued]
-        text = "\n".join(filter(None, [*waiting, typed.text]))
-        folded = {a.name: a.content for sent in conversation.queued for a in sent.attachments}
+        waiting = [sent for sent in (conversation.unsaid, *conversation.queued) if sent]
+        text = "\n".join(filter(None, [*(sent.text for sent in waiting), typed.text]))
+        folded = {a.name: a.content for sent in waiting for a in sent.attachments}
         return Tab(
             conversation_id=conversation.id_in_store,
             shown=conversation is self.conversation,

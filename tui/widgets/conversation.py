@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import accumulate
@@ -70,9 +70,12 @@ class Conversation(Transcript):
         """Whether nothing of it is remembered, and nothing is recalled."""
         self.title = earlier.title if earlier else ""
         self.typed = Typed()
-        """What was being typed here when another one came to be shown."""
+        """What was being typed here when another one came to be shown; the prompt has that of the
+        one that is shown."""
         self.queued: list[Submitted] = []
         """What was sent while a reply was under way, and waits for its end."""
+        self.unsaid: Submitted | None = None
+        """What was sent and is not in the store yet."""
         self.unread = False
         """Whether a reply has ended here while another one was shown."""
         self.persona = ""
@@ -317,7 +320,8 @@ class Conversation(Transcript):
         self.end_find()
         self._unsaved.clear()
         self.follow_list(())
-        await self.mount(self._welcome(), before=0 if self.children else None)
+        if self.is_attached:
+            await self.mount(self._welcome(), before=0 if self.children else None)
         await self.note("This chat was deleted in another window. What you type begins a new one.")
 
     async def _read(self) -> None:
@@ -382,8 +386,22 @@ class Conversation(Transcript):
         self.progress.begin()
         self._ticker = self.set_interval(_TELL_EVERY, self._tick)
         self.end_find()
-        self._exchange = self.run_worker(exchange)
+        self._exchange = self.run_worker(self._carry_out(exchange))
         self.screen.refresh_bindings()
+
+    async def _carry_out(self, exchange: Coroutine[Any, Any, None]) -> None:
+        """Whatever ends it before its time: nothing is left that seems to be still written."""
+        try:
+            await exchange
+        except BaseException:
+            for view in [*self._live]:
+                self.release(view)
+            if self.unsaid:
+                self.post_message(NotKept(self))
+            self._tell_end(None)
+            if self.is_attached:
+                self.follow()
+            raise
 
     async def _ask(
         self,
@@ -404,7 +422,7 @@ class Conversation(Transcript):
         self.add_unsaved(view, before[-1].id if before else None)
         try:
             async with self._reading:
-                said = await asyncio.to_thread(
+                said = await self._whole(
                     self._say, text, attachments, instead_of, pasted, draft.room
                 )
                 view.id_in_store = said.message_id
@@ -433,12 +451,17 @@ class Conversation(Transcript):
         """The message as it is to be sent; None: it is not."""
         self._tell("waiting")
         draft = fitting.Draft(self._system, text, tuple(attachments))
+        return await fitting.fitted(self.app, self._engine, draft, beside=self._recall)
+
+    async def _whole(self, say: Callable[..., chats.Said], *what: object) -> chats.Said:
+        """Store a message. A stop does not come between it and our knowing that it is stored."""
+        storing = asyncio.create_task(asyncio.to_thread(say, *what))
         try:
-            return await fitting.fitted(self.app, self._engine, draft, beside=self._recall)
-        except asyncio.CancelledError:
-            self.post_message(NotKept(self))
-            self._tell_end(None)
-            raise
+            return await asyncio.shield(storing)
+        finally:
+            await asyncio.wait([storing])
+            if not storing.exception():
+                self.unsaid = None
 
     @property
     def _recall(self) -> int:
@@ -515,8 +538,6 @@ class Conversation(Transcript):
                 failed += " To choose what of it is sent, edit it (e) and send it again."
         except asyncio.CancelledError:
             reply.end("cancelled")
-            self.release(reply)
-            self._tell_end(None)
             raise
         await reply.finish()
         await self._read_whole()

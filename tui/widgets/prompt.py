@@ -70,10 +70,9 @@ What is long and pasted is folded.
     @property
     def typed(self) -> Typed:
         """All that is typed here and not sent."""
-        pastes = {
-            paste.name: paste.content for paste in self._pastes.attached(self.text + self._beneath)
-        }
-        return Typed(self.text, self._revised, self._beneath, pastes)
+        text = self._history.typed(self.text)
+        pastes = self._pastes.mentioned(text + self._beneath)
+        return Typed(text, self._revised, self._beneath, {a.name: a.content for a in pastes})
 
     def take(self, typed: Typed, whose: object = None) -> None:
         """Go on with what was typed in another conversation; ``whose`` is a private one."""
@@ -309,6 +308,12 @@ class _History:
 
     def forth(self, typed: str) -> str | None:
         return self._go(typed, 1)
+
+    def typed(self, text: str) -> str:
+        """What was typed of all lines, with ``text`` as the present one; the others were said."""
+        said = dict(enumerate(self._lines))
+        lines = sorted((self._changed | {self._place: text}).items())
+        return "\n".join(line for at, line in lines if line and line != said.get(at))
 
     def _begin(self) -> None:
         lines = self._early if self._all is None else self._all

@@ -155,8 +155,9 @@ class Transcript(PlacedOnce, VerticalScroll, can_focus=False):
         notice = Notice(text, error=error)
         last = self._shown[-1] if self._shown else None
         self._notices[notice] = last.id if isinstance(last, Message) else last
-        await self.mount(notice)
-        self._change()
+        if self.is_attached:  # and not closed meanwhile
+            await self.mount(notice)
+            self._change()
         return notice
 
     def note_before(self, view: MessageView, text: str) -> None:
