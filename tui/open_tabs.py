@@ -48,7 +48,7 @@ class Keeping:
             return
         self._ended = True
         with self._one_at_a_time, suppress(OndeviceError):  # most was stored as it was typed
-            self._window.keep(self._tabs())
+            self._window.keep(self._tabs(), surely=True)
 
     def close(self) -> None:
         """What is open stays for the next window."""

@@ -7,6 +7,7 @@ import inspect
 import re
 from collections.abc import Iterable
 from contextlib import suppress
+from typing import Literal
 
 from textual import events
 from textual._xterm_parser import XTermParser
@@ -15,7 +16,7 @@ from textual.geometry import Offset
 from textual.screen import Screen
 from textual.style import Style
 from textual.widget import Widget
-from textual.widgets import TextArea
+from textual.widgets import OptionList, TextArea
 from textual.worker import Worker
 
 #: Asks xterm, tmux and others for keys such as Shift+Enter; terminals of the kitty protocol are
@@ -35,6 +36,7 @@ _widget_at = Screen.get_widget_and_offset_at
 _dismiss = Screen.dismiss
 _cancel = Worker.cancel
 _recompute_cursor = TextArea._recompute_cursor_offset
+_move_page = OptionList._move_page
 
 
 def _with_enter(self: XTermParser, sequence: str, alt: bool = False) -> Iterable[events.Key]:
@@ -84,6 +86,12 @@ def _cancel_begun(self: Worker[object]) -> None:
         _cancel(self)
 
 
+def _move_page_when_drawn(self: OptionList, direction: Literal[-1, 1]) -> None:
+    """A list whose lines are not laid out yet has no pages, and no line to look up."""
+    if (self.highlighted or 0) in self._index_to_line:
+        _move_page(self, direction)
+
+
 def close() -> None:
     """Have Textual lose none of it, from here on."""
     setattr(XTermParser, "_sequence_to_key_events", _with_enter)  # noqa: B010 - mypy minds it
@@ -93,3 +101,4 @@ def close() -> None:
     setattr(Screen, "dismiss", _dismiss_once)  # noqa: B010
     setattr(TextArea, "_recompute_cursor_offset", _recompute_cursor_inside)  # noqa: B010
     setattr(Worker, "cancel", _cancel_begun)  # noqa: B010
+    setattr(OptionList, "_move_page", _move_page_when_drawn)  # noqa: B010

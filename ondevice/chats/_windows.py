@@ -66,12 +66,13 @@ class Window:
             self._write(connection, tabs)
         return tabs
 
-    def keep(self, tabs: Sequence[Tab]) -> None:
+    def keep(self, tabs: Sequence[Tab], *, surely: bool = False) -> None:
         """Remember what is open now. Raises :class:`StoreUnwritable` where that is not possible.
 
-        What belongs to a conversation that is no longer there becomes a new one's.
+        What belongs to a conversation that is no longer there becomes a new one's. ``surely``: also
+        if it is what was kept last, for another window may have deleted it with a conversation.
         """
-        if self._handle < 0 or tuple(tabs) == self._kept:
+        if self._handle < 0 or (tuple(tabs) == self._kept and not surely):
             return
         with self._database.write(patience=_PATIENCE) as connection:
             connection.execute("DELETE FROM open_tab WHERE window = ?", (self._name,))

@@ -8,6 +8,7 @@ from contextlib import suppress
 
 from textual import on
 from textual.screen import Screen
+from textual.worker import WorkerError
 from textual.widgets import TextArea
 
 from ondevice import chats
@@ -149,7 +150,8 @@ class ChatBase(Screen[None]):
                 if heading is None and one not in self.conversations:
                     continue  # closed meanwhile
                 if heading is None and (self.typed_in(one) or one.queued):
-                    await one.follow().wait()  # which begins anew
+                    with suppress(WorkerError):  # another look may have come between
+                        await one.follow().wait()  # which begins anew
                 elif heading is None:
                     await self.close(one)
                 else:
