@@ -20,7 +20,7 @@ class ChatPanels(ChatBase):
         """Open a panel; where there is no room for two, it takes the place of the other one."""
         if self.app.size.width < _BOTH:
             await self.query(".-beside").remove()
-        await self.mount(panel)
+        await self.mount(panel, before=0)  # below the footer, which is as wide as the window
 
     async def goes_to(self, kind: type[Widget]) -> bool:
         """Go to a panel that is open, or close it if that is where the user is; whether it was."""

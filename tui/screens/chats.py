@@ -102,7 +102,11 @@ is wide the list stays open beside the chat: Esc goes back to the prompt, Ctrl+R
         self.screen.set_focus(self.query_one(Input))
         self.set_interval(_LOOK, self._look_at_store)
 
+    def on_descendant_focus(self) -> None:
+        self.remove_class("-away")
+
     def on_descendant_blur(self) -> None:
+        self.add_class("-away")
         self._show_lines()
 
     def _show_title(self) -> None:
