@@ -20,7 +20,7 @@ from ondevice.errors import EngineDied, ModelFileError
 from ondevice.store import Database
 from tui.app import OndeviceApp
 from tui.screens.chat import ChatScreen
-from tui.screens.chats import ChatsScreen
+from tui.screens.chats import ChatsPanel
 from tui.screens.models import ModelsScreen
 from tui.widgets.prompt import Prompt
 from tui.widgets.thinking import Thinking
@@ -325,7 +325,7 @@ async def test_commands_are_in_the_palette(open_app: OpenApp) -> None:
 
 
 def test_every_key_can_be_remapped() -> None:
-    for cls in (OndeviceApp, ChatScreen, ChatsScreen, ModelsScreen, Prompt):
+    for cls in (OndeviceApp, ChatScreen, ChatsPanel, ModelsScreen, Prompt):
         for binding in cls.__dict__["BINDINGS"]:
             assert isinstance(binding, Binding)
             assert binding.id, f"{cls.__name__}: {binding.key}"

@@ -100,12 +100,12 @@ async def test_chats_are_renamed_pinned_and_archived_in_the_list(
         await user.pilot.press(*"!", "enter")
         await user.sees("Two!")
         await user.pilot.press("f3")
-        await user.sees("● Two!")
+        await user.sees("Pinned · today")
         await user.pilot.press("f4")
         await user.until(lambda: "Two!" not in user.screen, "archived")
         await user.pilot.press("f5")
         await user.sees("Archived chats")
-        await user.sees("● Two!")
+        await user.sees("Pinned · today")
     assert [heading.title for heading in chats.headings()] == ["Three", "One"]
 
 

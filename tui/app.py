@@ -65,6 +65,7 @@ class OndeviceApp(App[None]):
         "screens/models.tcss",
         "screens/linear.tcss",
         "screens/ram.tcss",
+        "screens/chats.tcss",
     ]
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+q", "quit", "Quit", id="app.quit", priority=True),

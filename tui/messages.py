@@ -11,6 +11,8 @@ from ondevice.chats import Attachment
 from ondevice.chats import Message as ChatMessage
 
 if TYPE_CHECKING:
+    from ondevice.chats import Found
+    from tui.open_tabs import OpenTab
     from tui.widgets.conversation import Conversation
 
 
@@ -53,3 +55,17 @@ class ReplyEnded(Message):
     """No reply is under way any more in a conversation."""
 
     conversation: Conversation
+
+
+@dataclass
+class ChatChosen(Message):
+    """The user has chosen a place in a conversation, or a tab, in the list of chats."""
+
+    item: Found | OpenTab
+    words: str
+    """What was searched for."""
+
+
+@dataclass
+class ChatsChanged(Message):
+    """Chats were renamed, pinned, archived or deleted in their list."""

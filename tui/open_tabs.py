@@ -6,17 +6,36 @@ import asyncio
 import threading
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from ondevice import chats
 from ondevice.chats import Tab
 from ondevice.errors import OndeviceError, StoreUnwritable
 from tui.typed import Typed
+from tui.widgets.tab_bar import TabState
+
+if TYPE_CHECKING:
+    from tui.widgets.conversation import Conversation
 
 MOST = 9  # conversations that are open
 _KEEP_AFTER = 0.5  # seconds between something being typed and its way to the store
 _KEEP_AGAIN = 5.0  # seconds after it could not be stored
+
+
+@dataclass(frozen=True, slots=True)
+class OpenTab:
+    """A conversation that is open, for the list of chats."""
+
+    conversation: Conversation
+    id_in_store: int | None  # where all are kept; None: it is not there
+    state: TabState
+    shown: bool
+
+    @property
+    def private(self) -> bool:
+        """Whether it is kept nowhere."""
+        return self.state.private
 
 
 class Keeping:

@@ -14,7 +14,7 @@ from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
-from textual.widgets import Footer
+from textual.widgets import Footer, Input
 from textual.worker import Worker, WorkerError
 
 from ondevice import config, models
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 
 _LOOK_AT_RAM = 1.0  # seconds
 _NONE = "No model is on this disk yet."
-_BESIDE = 120  # columns, from which on a panel has room beside the chat
 
 
 class ChatScreen(ChatTurns, ChatTabs, ChatKeeping, ChatMemory):
@@ -237,6 +236,10 @@ clears the prompt, or else leaves if pressed twice. Ctrl+Z goes back to the shel
         else:
             self.set_focus(self.prompt)
 
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        # In a list beside the conversation these keys are its own.
+        return not (action == "page" and isinstance(self.focused, Input))
+
     def action_page(self, direction: int) -> None:
         if (completions := self.prompt.completions).display:
             completions.page(direction)
@@ -306,23 +309,16 @@ clears the prompt, or else leaves if pressed twice. Ctrl+Z goes back to the shel
         # Only now: what reads stacks brings llama.cpp along.
         from tui.screens.ram import RamPanel, RamScreen  # noqa: PLC0415
 
-        beside = self.app.size.width >= _BESIDE
-        if panels := self.query(RamPanel):
-            if beside and not panels.first().has_focus:
-                self.set_focus(panels.first())
-                return
-            self.set_focus(self.prompt)
-            await panels.remove()
-            if beside:
-                return
+        if await self.goes_to(RamPanel):
+            return
         panel = RamPanel(
             self.engine,
             lambda: self.status.estimate,
             lambda: self.status.statistics,
-            beside=beside,
+            beside=self.has_room,
         )
-        if beside:
-            await self.mount(panel)
+        if self.has_room:
+            await self.open_beside(panel)
         else:
             self.app.push_screen(RamScreen(panel))
 

@@ -16,7 +16,7 @@ from ondevice.chats import Tab
 from ondevice.config import Settings, to_fetch
 from ondevice.errors import OndeviceError
 from tui.messages import Submitted
-from tui.open_tabs import MOST, Keeping, named, to_restore, typed_of
+from tui.open_tabs import MOST, Keeping, OpenTab, named, to_restore, typed_of
 from tui.shared_engine import SharedEngine
 from tui.typed import Typed
 from tui.widgets.conversation import Conversation
@@ -167,13 +167,22 @@ class ChatBase(Screen[None]):
         self.status.doing = here.progress.describe(here.doing)
         self.status.n_ctx, self.status.context_tokens = self.engine.n_ctx, here.progress.tokens
         here.measure()
-        tabs = [
-            TabState(one.title, self._whose(one) is not None, one.replying, one.unread)
-            for one in self.conversations
-        ]
+        tabs = [tab.state for tab in self.open_tabs()]
         self.tab_bar.show(tabs, self._place, here.persona)
         self.queue.show([sent.text for sent in here.queued])
         self.changed()
+
+    def open_tabs(self) -> list[OpenTab]:
+        """What is open, from left to right."""
+        return [
+            OpenTab(
+                one,
+                None if self._whose(one) else one.id_in_store,
+                TabState(one.title, self._whose(one) is not None, one.replying, one.unread),
+                one is self.conversation,
+            )
+            for one in self.conversations
+        ]
 
     @property
     def _place(self) -> int:

@@ -9,43 +9,86 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from textual import work
+from textual import on, work
 
-from ondevice.chats import Heading, Import, Imported
+from ondevice.chats import Chats, Heading, Import, Imported
 from ondevice.errors import OndeviceError
 from tui.background import in_thread
-from tui.screens.chat_base import ChatBase
+from tui.messages import ChatChosen, ChatsChanged
+from tui.open_tabs import OpenTab
+from tui.screens.chat_panels import ChatPanels
 from tui.screens.dialogs import ChoiceScreen
+
+if TYPE_CHECKING:
+    from tui.screens.chats import ChatsPanel, ChatsScreen
 
 _NAMED, _NAMED_SHORTLY = 10, 3  # of what an import left out
 _UNDO = "/import undo takes it back."
 
 
-class ChatKeeping(ChatBase):
+class ChatKeeping(ChatPanels):
+    _panel: ChatsPanel | None = None
+    """The list of chats that was opened last."""
+
     async def action_new(self) -> None:
         await self.open(None)
 
-    @work
     async def action_chats(self, words: str = "") -> None:
-        from tui.screens.chats import ChatsScreen  # noqa: PLC0415 - a faster start
+        """List all chats: beside this one where there is room, and else over it."""
+        from tui.screens.chats import ChatsPanel, ChatsScreen  # noqa: PLC0415 - a faster start
 
-        screen = ChatsScreen(self.store, words)
-        found = await self.app.push_screen_wait(screen)
-        await self.look_at_store()
-        if found is not None:
-            await self.go_to(found.heading.id, found.message_id, words=screen.words)
+        if words:
+            await self.query(ChatsPanel).remove()
+        elif await self.goes_to(ChatsPanel):
+            return
+        panel = ChatsPanel(self.store, self.open_tabs, words, beside=self.has_room)
+        self._panel = panel
+        if self.has_room:
+            await self.open_beside(panel)
+        else:
+            self._choose(ChatsScreen(panel))
 
-    @work
     async def action_find(self, words: str = "") -> None:
-        from tui.screens.chats import ChatsScreen  # noqa: PLC0415 - a faster start
+        from tui.screens.chats import ChatsPanel, ChatsScreen  # noqa: PLC0415 - a faster start
 
         if (id_ := self.id_in_store) is not None:
-            store = self.conversation.store
-            screen = ChatsScreen(store, words, within=id_)
-            found = await self.app.push_screen_wait(screen)
-            if found is not None:
-                await self.go_to(id_, found.message_id, store, screen.words)
+            panel = ChatsPanel(self.conversation.store, self.open_tabs, words, within=id_)
+            self._choose(ChatsScreen(panel), self.conversation.store)
+
+    @work
+    async def _choose(self, screen: ChatsScreen, store: Chats | None = None) -> None:
+        chosen = await self.app.push_screen_wait(screen)
+        await self.look_at_store()
+        if chosen is not None:
+            self._go_to_chosen(chosen, store)
+
+    @on(ChatChosen)
+    def _go(self, message: ChatChosen) -> None:
+        self._go_to_chosen(message)
+
+    @work(exclusive=True, group="chosen")
+    async def _go_to_chosen(self, chosen: ChatChosen, store: Chats | None = None) -> None:
+        """Show what was chosen in the list of chats, in ``store`` if it is not that of all."""
+        item = chosen.item
+        if isinstance(item, OpenTab):
+            if item.conversation in self.conversations:
+                self.show(item.conversation)
+        else:
+            await self.go_to(item.heading.id, item.message_id, store, chosen.words)
+
+    @on(ChatsChanged)
+    async def _chats_changed(self) -> None:
+        here = self.focused
+        await self.look_at_store()
+        if here is not None and here.is_attached:
+            self.set_focus(here)  # where a chat that was shown is gone, the prompt has it
+
+    def show_status(self) -> None:
+        super().show_status()
+        if self._panel is not None and self._panel.is_attached:
+            self._panel.follow()
 
     # ------------------------------------------------------------------ this one
 
@@ -251,6 +294,8 @@ class ChatKeeping(ChatBase):
             self.notify(str(error), severity="error")
         else:
             self.notify(done)
+        if self._panel is not None and self._panel.is_attached:
+            self._panel.look()
 
 
 def _chats(count: int) -> str:

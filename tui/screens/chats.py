@@ -3,33 +3,60 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
-from textual import work
+from textual import on, work
+from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
+from textual.containers import Vertical
 from textual.content import Content
 from textual.screen import Screen
-from textual.widgets import Input
+from textual.widgets import Input, OptionList, Static
 
 from ondevice.chats import Chats, Found, Heading
 from ondevice.errors import OndeviceError
 from ondevice.terminal import printable
+from tui import days
+from tui.messages import ChatChosen, ChatsChanged
+from tui.open_tabs import OpenTab
 from tui.screens.chat_base import ChatBase
 from tui.screens.dialogs import ChoiceScreen, LineScreen
-from tui.screens.finder import Finder
+from tui.screens.finder import Finding
+from tui.screens.modal import Modal
+
+_LOOK = 1.0  # seconds
+
+Item = Found | OpenTab
 
 
-class ChatsScreen(Finder[Found, Found | None]):
-    """Dismissed with a place in a conversation, or None.
+class ChatsScreen(Modal[ChatChosen | None]):
+    """The list over the chat, where there is no room for it beside that."""
 
-    ``within`` names the one conversation that is searched; None: all are.
+    def __init__(self, panel: ChatsPanel) -> None:
+        super().__init__()
+        self._panel = panel
+
+    def compose(self) -> ComposeResult:
+        yield self._panel
+
+    @on(ChatChosen)
+    def _go(self, message: ChatChosen) -> None:
+        self.dismiss(message)
+
+
+class ChatsPanel(Vertical, Finding[Item]):
+    """All chats, or the places in one; ``beside``: the chat, and not over it.
+
+    ``tabs`` gives what is open. ``within`` names the one conversation that is searched; None: all
+    are. Posts :class:`ChatChosen`.
     """
 
     HELP = """\
 ## Chats
 
-Type words to search all chats, or this one. Enter goes to the place that is found.
+Type words to search all chats, or this one. Enter goes to the place that is found. Where the window
+is wide the list stays open beside the chat: Esc goes back to the prompt, Ctrl+R here closes it.
 """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("f2", "rename", "Rename", id="chats.rename"),
@@ -37,25 +64,100 @@ Type words to search all chats, or this one. Enter goes to the place that is fou
         Binding("f4", "archive", "Archive", id="chats.archive"),
         Binding("f5", "switch", "Archived", id="chats.switch"),
         Binding("f8", "delete", "Delete", id="chats.delete"),
+        Binding("escape", "leave", show=False),
     ]
 
-    def __init__(self, store: Chats, words: str = "", *, within: int | None = None) -> None:
-        if within:
-            super().__init__("This chat", "Enter goes there · Esc closes", words)
-        else:
-            keys = "F2 rename · F3 pin · F4 archive · F5 archived · F8 delete"
-            super().__init__("Chats", keys, words)
+    def __init__(
+        self,
+        store: Chats,
+        tabs: Callable[[], Sequence[OpenTab]],
+        words: str = "",
+        *,
+        within: int | None = None,
+        beside: bool = False,
+    ) -> None:
+        super().__init__(classes="-beside" if beside else "dialog")
         self._store = store
+        self._tabs = tabs
+        self._words = words
         self._within = within
+        self._beside = beside
         self._archived = False
+        self._open = tuple(tabs())
+        self._changes = store.database.changes()
+        self._title = Static(id="title")
+        self.border_subtitle = (
+            "Enter goes there · Esc closes"
+            if within
+            else "F2 rename · F3 pin · F4 archive · F5 archived · F8 delete"
+        )
 
-    def find(self, words: str) -> list[Found]:
+    def compose(self) -> ComposeResult:
+        if self._beside:
+            yield self._title
+        yield from self.line_and_list()
+
+    def on_mount(self) -> None:
+        self._show_title()
+        self.screen.set_focus(self.query_one(Input))
+        self.set_interval(_LOOK, self._look_at_store)
+
+    def on_descendant_focus(self) -> None:
+        self.remove_class("-away")
+
+    def on_descendant_blur(self) -> None:
+        self.add_class("-away")
+        self._show_lines()
+
+    def _show_title(self) -> None:
+        title = "This chat" if self._within else "Archived chats" if self._archived else "Chats"
+        self.border_title = title
+        self._title.update(Content.styled(title, "bold $text-accent"))
+
+    # ------------------------------------------------------------------ what there is
+
+    def find(self, words: str) -> list[Item]:
         if words.strip():
-            return self._store.search(words, conversation_id=self._within)
+            return [*self._store.search(words, conversation_id=self._within)]
         if self._within:
             return []
         headings = self._store.headings(archived=self._archived)
-        return [Found(heading, None, ()) for heading in headings]
+        private = () if self._archived else [tab for tab in self._open if tab.private]
+        return [*private, *(Found(heading, None, ()) for heading in headings)]
+
+    def follow(self) -> None:
+        """What is open may be something else now."""
+        if (now := tuple(self._tabs())) != self._open:
+            self._open = now
+            self._show_lines()
+            self.look()
+
+    def _look_at_store(self) -> None:
+        """See whether another window or program has written, without waiting for anything."""
+        changes = self._store.database.changes()
+        if changes is not None and changes != self._changes:
+            self._changes = changes
+            self.look()
+        self.follow()
+
+    def _list(self, items: Sequence[Item], pointed_at: Item | None = None) -> None:
+        if items and items == self._items:  # so that it stays where it has been scrolled
+            self._show_lines()
+        else:
+            super()._list(items, pointed_at)
+            self._show_lines()
+
+    def _show_lines(self) -> None:
+        """Draw each line as it is now; without the keys, point at what is shown."""
+        options = self.query_one(OptionList)
+        for place, item in enumerate(self._items):
+            line = self.line(item)
+            if options.get_option_at_index(place).prompt != line:
+                options.replace_option_prompt_at_index(place, line)
+        if self._beside and not self.has_focus_within and self._items:
+            shown = next((n for n, item in enumerate(self._items) if self._is_shown(item)), None)
+            if options.highlighted != shown:
+                options.highlighted = shown
 
     def nothing(self, words: str) -> str:
         if words.strip():
@@ -64,7 +166,12 @@ Type words to search all chats, or this one. Enter goes to the place that is fou
             return "Type words to find in this chat."
         return "None is archived." if self._archived else "Nothing yet: what you say is kept."
 
-    def line(self, item: Found) -> Content:
+    # ------------------------------------------------------------------ one line
+
+    def line(self, item: Item) -> Content:
+        words = self.app.has_class("-linear")
+        if isinstance(item, OpenTab):
+            return self._entry(item, item.state.label(words=words), ("Kept nowhere", "dim"))
         excerpt = [
             (" ".join(printable(text).splitlines()), "bold" if matches else "dim")
             for text, matches in item.excerpt
@@ -72,23 +179,49 @@ Type words to search all chats, or this one. Enter goes to the place that is fou
         if self._within and excerpt:  # the title would be the same all the way down
             return Content.assemble(*excerpt)
         heading = item.heading
-        when = heading.updated_at.astimezone()
+        tab = self._tab(heading.id)
+        title = tab.state.label(words=words) if tab else printable(heading.title)
         count = "1 message" if heading.messages == 1 else f"{heading.messages} messages"
-        below = excerpt or [(f"{when:%d %b %Y %H:%M} · {count}", "dim")]
-        mark = "Pinned: " if self.app.has_class("-linear") else "● "
-        pin = mark if heading.pinned else ""
-        return Content.assemble(f"{pin}{printable(heading.title)}\n", *below)
+        when = days.said(heading.updated_at)
+        about = " · ".join(["Pinned"] * heading.pinned + [when, count])
+        return self._entry(item, title, *(excerpt or [(f"{about[0].upper()}{about[1:]}", "dim")]))
 
-    def key(self, item: Found) -> int:
+    def _entry(self, item: Item, title: str, *below: tuple[str, str]) -> Content:
+        shown = self._is_shown(item)
+        if shown and self.app.has_class("-linear"):
+            title = f"Shown: {title}"
+        return Content.assemble((title, "bold $text-accent" if shown else ""), "\n", *below)
+
+    def _is_shown(self, item: Item) -> bool:
+        tab = item if isinstance(item, OpenTab) else self._tab(item.heading.id)
+        return tab is not None and tab.shown
+
+    def _tab(self, conversation_id: int) -> OpenTab | None:
+        if self._within:
+            return None
+        return next((tab for tab in self._open if tab.id_in_store == conversation_id), None)
+
+    def key(self, item: Item) -> int | str:
+        if isinstance(item, OpenTab):
+            return f"tab {id(item.conversation)}"
         return item.message_id or 0 if self._within else item.heading.id
 
-    def choose(self, item: Found) -> None:
-        self.dismiss(item)
+    # ------------------------------------------------------------------ what can be done
+
+    def choose(self, item: Item) -> None:
+        self.post_message(ChatChosen(item, self._words))
+
+    def action_leave(self) -> None:
+        """Go back to the chat."""
+        if self._beside:
+            self.screen.set_focus(self.screen.query_one("Prompt"))
+        else:
+            self.screen.dismiss(None)
 
     @property
     def _heading(self) -> Heading | None:
-        found = None if self._within else self.pointed_at
-        return found.heading if found else None
+        item = None if self._within else self.pointed_at
+        return item.heading if isinstance(item, Found) else None
 
     @work
     async def action_rename(self) -> None:
@@ -111,14 +244,15 @@ Type words to search all chats, or this one. Enter goes to the place that is fou
         """Show the archived ones instead, or again the others."""
         if not self._within:
             self._archived = not self._archived
-            self.query_one(".dialog").border_title = "Archived chats" if self._archived else "Chats"
+            self._show_title()
             self.query_one(Input).clear()
             self.look()
 
     @work
     async def action_delete(self) -> None:
         if heading := self._heading:
-            await delete(self, self._store, heading)
+            await delete(self.screen, self._store, heading)
+            self.post_message(ChatsChanged())
             self.look()
 
     async def _change(self, change: Callable[[], None]) -> None:
@@ -126,6 +260,7 @@ Type words to search all chats, or this one. Enter goes to the place that is fou
             await asyncio.to_thread(change)
         except OndeviceError as error:
             self.notify(str(error), severity="error")
+        self.post_message(ChatsChanged())
         self.look()
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import ClassVar, Generic, TypeVar
 
 from textual import on, work
@@ -11,9 +13,10 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
+from textual.widget import Widget
 from textual.widgets import Input, OptionList
 from textual.widgets.option_list import Option
-from textual.worker import Worker
+from textual.worker import Worker, WorkerCancelled
 
 from ondevice.terminal import printable
 from tui.screens.modal import Modal
@@ -22,7 +25,7 @@ _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 
-class Finder(Modal[_Result], Generic[_Item, _Result]):
+class Finding(Generic[_Item], Widget):
     """The keys go to the line, those that move up and down to the list."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -35,20 +38,14 @@ class Finder(Modal[_Result], Generic[_Item, _Result]):
         Binding("end", "list('last')", show=False, priority=True),
     ]
 
-    def __init__(self, title: str, keys: str, words: str) -> None:
-        super().__init__()
-        self._title = title
-        self._keys = keys
-        self._words = words
-        self._items: list[_Item] = []
-        self._looking: Worker[None] | None = None
+    _words = ""
+    _items: Sequence[_Item] = ()
+    _looking: Worker[None] | None = None
 
-    def compose(self) -> ComposeResult:
-        with Vertical(classes="dialog") as dialog:
-            dialog.border_title = self._title
-            dialog.border_subtitle = self._keys
-            yield Input(printable(self._words), placeholder="Search", select_on_focus=False)
-            yield OptionList()
+    def line_and_list(self) -> ComposeResult:
+        """What it is made of."""
+        yield Input(printable(self._words), placeholder="Search", select_on_focus=False)
+        yield OptionList()
 
     def on_mount(self) -> None:
         self.query_one(OptionList).can_focus = False
@@ -94,17 +91,21 @@ class Finder(Modal[_Result], Generic[_Item, _Result]):
         self._looking = self._look(self.pointed_at)
 
     def on_input_changed(self, event: Input.Changed) -> None:
+        event.stop()
         if event.value != self._words:
             self._words = event.value
             self._looking = self._look(None)
 
-    async def on_input_submitted(self) -> None:
-        if self._looking:  # for the words that were typed last
-            await self._looking.wait()
+    async def on_input_submitted(self, event: Input.Submitted) -> None:
+        event.stop()
+        while self._looking and not self._looking.is_finished:  # for the words typed last
+            with suppress(WorkerCancelled):  # for another one
+                await self._looking.wait()
         if (item := self.pointed_at) is not None:
             self.choose(item)
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
+        event.stop()
         self.choose(self._items[event.option_index])
 
     @on(OptionList.OptionHighlighted)
@@ -127,13 +128,16 @@ class Finder(Modal[_Result], Generic[_Item, _Result]):
     async def _look(self, pointed_at: _Item | None) -> None:
         self._list(await asyncio.to_thread(self.find, self._words), pointed_at)
 
-    def _list(self, items: list[_Item], pointed_at: _Item | None = None) -> None:
+    def _list(self, items: Sequence[_Item], pointed_at: _Item | None = None) -> None:
         options = self.query_one(OptionList)
         place = 0
         if pointed_at is not None:
             keys = list(map(self.key, items))
             key = self.key(pointed_at)
-            place = keys.index(key) if key in keys else self._items.index(pointed_at)
+            if key in keys:
+                place = keys.index(key)
+            elif pointed_at in self._items:
+                place = self._items.index(pointed_at)
         self._items = items
         options.set_options(
             Option(self.line(item), disabled=self.is_heading(item)) for item in items
@@ -144,3 +148,19 @@ class Finder(Modal[_Result], Generic[_Item, _Result]):
             options.highlighted = next((n for n in there if not self.is_heading(items[n])), None)
         else:
             options.add_option(Option(self.nothing(self._words), disabled=True))
+
+
+class Finder(Modal[_Result], Finding[_Item], Generic[_Item, _Result]):
+    """The line and the list in a dialog."""
+
+    def __init__(self, title: str, keys: str, words: str) -> None:
+        super().__init__()
+        self._title = title
+        self._keys = keys
+        self._words = words
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="dialog") as dialog:
+            dialog.border_title = self._title
+            dialog.border_subtitle = self._keys
+            yield from self.line_and_list()

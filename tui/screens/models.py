@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
@@ -160,7 +160,7 @@ correct it.
         width = self.query_one(OptionList).scrollable_content_region.width
         return Lines(width or 60, self.app.has_class("-linear"))
 
-    def _list(self, items: list[Entry], pointed_at: Entry | None = None) -> None:
+    def _list(self, items: Sequence[Entry], pointed_at: Entry | None = None) -> None:
         options = self.query_one(OptionList)
         self._items = items[:_SHOWN]
         lines = self._lines

@@ -31,7 +31,7 @@ from tui.widgets.status_bar import disk_rate
 from tui.widgets.trend import Trend
 
 _LOOK = 0.5  # seconds
-_LEAST_BESIDE = 100  # columns of the window
+_SHORT = 18  # rows of a window in which the dial is hidden, and why it has its size
 _STEPS = 20  # of the dial, from the smallest budget to the largest
 _ABSENT = {
     "streamed": "a part is read from the disk for each token",
@@ -155,10 +155,6 @@ wide this stays open beside the chat: Esc goes back to the prompt, Ctrl+G here c
     # ------------------------------------------------------------------ looking
 
     def _look(self) -> None:
-        if self._beside and self.app.size.width < _LEAST_BESIDE:  # the window has become narrow
-            self.action_leave()
-            self.remove()
-            return
         sizing, loaded = self._engine.sizing, self._engine.loaded
         read = self._disk_speed()
         self._speed.add(self._rate())
@@ -193,7 +189,7 @@ wide this stays open beside the chat: Esc goes back to the prompt, Ctrl+G here c
             self._cells = found
             self._map.show(found, reading=self._reading)
             self._legend.update(legend(found, in_two_lines=self._beside))
-            short = self.screen.has_class("-short")
+            short = self.app.size.height < _SHORT
             why = f"{_why(sizing, self._wish or sizing.budget)} " if short else ""
             self._words.update(Content.assemble(why, _words(sizing, found, self._engine.pid)))
 

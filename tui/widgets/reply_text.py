@@ -57,6 +57,7 @@ class ReplyText(PlacedOnce, Widget):
         """Lines that are kept for it while it grows, or the screen would move with each of them."""
         self._reading = asyncio.Lock()
         self._not_before = 0.0
+        self._drawn_for = 0  # columns
         self._later: Timer | None = None
         self._colouring: Timer | None = None
         self._plain: dict[Code, int] = {}
@@ -225,6 +226,9 @@ class ReplyText(PlacedOnce, Widget):
         self._strips.clear()
 
     def render_line(self, y: int) -> Strip:
+        if self._drawn_for != self.size.width:
+            self._drawn_for = self.size.width
+            self._strips.clear()
         strip = self._strips.get(y)
         if strip is None:
             if self._document is None:
