@@ -12,10 +12,11 @@ from typing import Literal
 from textual import events
 from textual._xterm_parser import XTermParser
 from textual.await_complete import AwaitComplete
+from textual.css.query import NoMatches
 from textual.geometry import Offset
 from textual.screen import Screen
 from textual.style import Style
-from textual.widget import Widget
+from textual.widget import MountError, Widget
 from textual.widgets import OptionList, TextArea
 from textual.worker import Worker
 
@@ -37,6 +38,7 @@ _dismiss = Screen.dismiss
 _cancel = Worker.cancel
 _recompute_cursor = TextArea._recompute_cursor_offset
 _move_page = OptionList._move_page
+_run_async = Worker._run_async
 
 
 def _with_enter(self: XTermParser, sequence: str, alt: bool = False) -> Iterable[events.Key]:
@@ -86,6 +88,16 @@ def _cancel_begun(self: Worker[object]) -> None:
         _cancel(self)
 
 
+async def _run_while_there(self: Worker[object]) -> object:
+    """A worker may find that what it works for is being taken away: that ends it, no more."""
+    try:
+        return await _run_async(self)
+    except (NoMatches, MountError):
+        if self.node.is_attached:
+            raise
+        raise asyncio.CancelledError from None
+
+
 def _move_page_when_drawn(self: OptionList, direction: Literal[-1, 1]) -> None:
     """A list whose lines are not laid out yet has no pages, and no line to look up."""
     if (self.highlighted or 0) in self._index_to_line:
@@ -101,4 +113,5 @@ def close() -> None:
     setattr(Screen, "dismiss", _dismiss_once)  # noqa: B010
     setattr(TextArea, "_recompute_cursor_offset", _recompute_cursor_inside)  # noqa: B010
     setattr(Worker, "cancel", _cancel_begun)  # noqa: B010
+    setattr(Worker, "_run_async", _run_while_there)  # noqa: B010
     setattr(OptionList, "_move_page", _move_page_when_drawn)  # noqa: B010

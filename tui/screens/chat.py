@@ -115,6 +115,8 @@ clears the prompt, or else leaves if pressed twice. Ctrl+Z goes back to the shel
 
     @on(Submitted)
     def _send(self, message: Submitted) -> None:
+        if message in self.prompt.on_its_way:
+            self.prompt.on_its_way.remove(message)
         here = self.conversation
         if here.replying or here.queued:
             here.queued.append(message)

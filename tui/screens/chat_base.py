@@ -8,8 +8,8 @@ from contextlib import suppress
 
 from textual import on
 from textual.screen import Screen
-from textual.worker import WorkerError
 from textual.widgets import TextArea
+from textual.worker import WorkerError
 
 from ondevice import chats
 from ondevice.chats import Tab
@@ -116,6 +116,8 @@ class ChatBase(Screen[None]):
 
         Up brings back what was typed there, but not of a private one, of which nothing is left.
         """
+        if conversation not in self.conversations:
+            return  # closed meanwhile
         place = self.conversations.index(conversation)
         if self._whose(conversation):
             self.prompt.forget(conversation)
@@ -201,6 +203,8 @@ class ChatBase(Screen[None]):
 
     async def _replace(self, old: Conversation, fresh: Conversation) -> None:
         """Let a conversation take the tab of another one."""
+        if old not in self.conversations:
+            return  # closed meanwhile
         self.conversations[self.conversations.index(old)] = fresh
         fresh.typed = old.typed
         queued = [sent for sent in (old.unsaid, *old.queued) if sent]
@@ -382,22 +386,20 @@ class ChatBase(Screen[None]):
         return True
 
     def _tabs(self) -> list[Tab]:
-        open_ = [
-            self._tab(one)
-            for one in self.conversations
-            if not self._whose(one)
-            and (one.id_in_store is not None or one.unsaid or one.queued or self.typed_in(one))
-        ]
-        return [*open_, *self._to_open]
+        tabs = [self._tab(one) for one in self.conversations if not self._whose(one)]
+        worth_it = (tab for tab in tabs if tab.conversation_id or tab.draft or tab.beneath)
+        return [*worth_it, *self._to_open]
 
     def _tab(self, conversation: Conversation) -> Tab:
         typed = self.typed_in(conversation)
-        waiting = [sent for sent in (conversation.unsaid, *conversation.queued) if sent]
+        shown = conversation is self.conversation
+        leaving = self.prompt.on_its_way if shown else ()
+        waiting = [sent for sent in (conversation.unsaid, *conversation.queued, *leaving) if sent]
         text = "\n".join(filter(None, [*(sent.text for sent in waiting), typed.text]))
         folded = {a.name: a.content for sent in waiting for a in sent.attachments}
         return Tab(
             conversation_id=conversation.id_in_store,
-            shown=conversation is self.conversation,
+            shown=shown,
             draft=text,
             edited_id=typed.replaced.id if typed.replaced else None,
             beneath=typed.beneath,

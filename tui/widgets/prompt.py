@@ -56,6 +56,8 @@ What is long and pasted is folded.
         self._take_back = take_back
         self.completions = Completions()
         self._history = _History(history)
+        self.on_its_way: list[Submitted] = []
+        """What was sent, and the screen has not taken yet."""
         self._pastes = attachments.Pastes()
         self._revised: Message | None = None
         self._beneath = ""
@@ -90,7 +92,8 @@ What is long and pasted is folded.
         if self._revised and self.text != printable(self._revised.content):
             self._history.add(self.text)
         elif message and not self._revised:
-            self._beneath = self.text
+            self._beneath = self._history.typed(self.text)
+            self._history.leave()
         self._revised = message
         self.text = printable(message.content) if message else self._beneath
         if message is None:
@@ -103,8 +106,8 @@ What is long and pasted is folded.
         if self._revised:
             self.revise(None)
         elif self.text:
-            self._history.add(self.text)
-            self.clear()
+            self.text = self._history.add(self.text)
+            self._show_what()
         else:
             return False
         return True
@@ -142,8 +145,8 @@ What is long and pasted is folded.
         if chosen and self.completions.by_enter and chosen.text.strip() != text:
             self.action_complete()
         elif text and (command := commands.given(text)):
-            self.clear()
-            self._history.add(text)
+            self.text = self._history.add(text)
+            self._show_what()
             self.post_message(CommandGiven(*command))
         elif text:
             self._submit(text)
@@ -164,11 +167,12 @@ What is long and pasted is folded.
                 for one, name in zip(kept, names_kept, strict=True)
                 if name in text and name not in names
             ]
-        self._history.add(text)
-        self._revised, self.text, self._beneath = None, self._beneath, ""
+        left = filter(None, [self._beneath, self._history.add(text)])
+        self._revised, self.text, self._beneath = None, "\n".join(left), ""
         self._show_what()
-        pasted = tuple(self._pastes.lines(text))
-        self.post_message(Submitted(text, tuple(going), replaced, pasted))
+        sent = Submitted(text, tuple(going), replaced, tuple(self._pastes.lines(text)))
+        self.on_its_way.append(sent)
+        self.post_message(sent)
 
     def action_newline(self) -> None:
         self.insert("\n")
@@ -284,12 +288,20 @@ class _History:
         self._whose = whose
         self._begin()
 
-    def add(self, text: str) -> None:
+    def add(self, text: str) -> str:
+        """Take the present line for said; what was typed in others, which is in none any more."""
+        self._changed.pop(self._place, None)
+        rest = self.typed("")
         lines = self._early if self._all is None else self._all
         line = (self._whose, text)
         if line in lines:
             lines.remove(line)
         lines.append(line)
+        self._begin()
+        return rest
+
+    def leave(self) -> None:
+        """Be at the newest line again; what was typed in others is in none any more."""
         self._begin()
 
     def forget(self, whose: object) -> None:
