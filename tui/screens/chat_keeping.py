@@ -60,6 +60,7 @@ class ChatKeeping(ChatPanels):
     @work
     async def _choose(self, screen: ChatsScreen, store: Chats | None = None) -> None:
         chosen = await self.app.push_screen_wait(screen)
+        self._panel = None
         await self.look_at_store()
         if chosen is not None:
             self._go_to_chosen(chosen, store)

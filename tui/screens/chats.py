@@ -64,7 +64,7 @@ is wide the list stays open beside the chat: Esc goes back to the prompt, Ctrl+R
         Binding("f4", "archive", "Archive", id="chats.archive"),
         Binding("f5", "switch", "Archived", id="chats.switch"),
         Binding("f8", "delete", "Delete", id="chats.delete"),
-        Binding("escape", "leave", show=False),
+        Binding("escape", "leave", show=False, id="chats.leave"),
     ]
 
     def __init__(
@@ -127,7 +127,7 @@ is wide the list stays open beside the chat: Esc goes back to the prompt, Ctrl+R
 
     def follow(self) -> None:
         """What is open may be something else now."""
-        if (now := tuple(self._tabs())) != self._open:
+        if self.is_running and (now := tuple(self._tabs())) != self._open:
             self._open = now
             self._show_lines()
             self.look()
@@ -149,7 +149,9 @@ is wide the list stays open beside the chat: Esc goes back to the prompt, Ctrl+R
 
     def _show_lines(self) -> None:
         """Draw each line as it is now; without the keys, point at what is shown."""
-        options = self.query_one(OptionList)
+        if not (lists := self.query(OptionList)):  # it is being closed
+            return
+        options = lists.first()
         for place, item in enumerate(self._items):
             line = self.line(item)
             if options.get_option_at_index(place).prompt != line:
