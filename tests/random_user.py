@@ -25,7 +25,7 @@ from ondevice.errors import EngineDied, EngineError, OndeviceError
 from ondevice.store import Database
 from tui.app import OndeviceApp
 from tui.screens.chat import ChatScreen
-from tui.screens.dialogs import ChoiceScreen
+from tui.screens.dialogs import ChoiceScreen, TextScreen
 
 Deed = tuple[str, Any]  # what is done, and what with
 _PATIENCE = 20.0  # seconds, on a busy machine
@@ -238,8 +238,9 @@ class _RandomUser:
         for _ in range(12):
             if self.app.screen is self.chat:
                 break
-            self._done.append(("key", "escape"))
-            self._press("escape")
+            key = "ctrl+s" if isinstance(self.app.screen, TextScreen) else "escape"
+            self._done.append(("key", key))
+            self._press(key)
             await self._drawn()
         assert self.app._exit or self.app.screen is self.chat, f"{self.app.screen} does not close"
         await self._until(self._why_busy)

@@ -93,7 +93,8 @@ async def _run_while_there(self: Worker[object]) -> object:
     try:
         return await _run_async(self)
     except (NoMatches, MountError):
-        if self.node.is_attached:
+        nodes = self.node.ancestors_with_self
+        if self.node.is_attached and not any(n._closing or n._pruning for n in nodes):
             raise
         raise asyncio.CancelledError from None
 

@@ -456,12 +456,16 @@ class Conversation(Transcript):
     async def _whole(self, say: Callable[..., chats.Said], *what: object) -> chats.Said:
         """Store a message. A stop does not come between it and our knowing that it is stored."""
         storing = asyncio.create_task(asyncio.to_thread(say, *what))
+        storing.add_done_callback(self._know_stored)
         try:
             return await asyncio.shield(storing)
-        finally:
+        except asyncio.CancelledError:
             await asyncio.wait([storing])
-            if not storing.exception():
-                self.unsaid = None
+            raise
+
+    def _know_stored(self, storing: asyncio.Task[chats.Said]) -> None:
+        if not storing.cancelled() and storing.exception() is None:
+            self.unsaid = None
 
     @property
     def _recall(self) -> int:
