@@ -1,8 +1,8 @@
 """Makes the README's pictures: the app with real models, drawn by Textual as SVG.
 
 Usage: ``python docs/screenshot.py [BIG]``. The chat is with the smallest model of the catalogue,
-which must be on disk. ``BIG`` is a GGUF file for the picture of the RAM and the recording: it begins
-with half of the RAM that it would like to have, which is moved while it replies.
+which must be on disk. ``BIG`` is a GGUF file for the picture of the RAM and the recording: it
+begins with half of the RAM that it would like to have, which is moved while it replies.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ EARLIER = (
     "Recipe for a lentil soup",
 )
 _FIXED = 250_000_000  # bytes beside the weights, about
-_FRAMES, _EVERY = 44, 0.4  # of the recording, and seconds between them
+_FRAMES, _EVERY = 40, 0.4  # of the recording, and seconds between them
 
 
 @asynccontextmanager
@@ -111,7 +111,7 @@ async def shoot_memory(pilot: Pilot[None]) -> None:
 
 
 async def shoot_ram(pilot: Pilot[None]) -> None:
-    """The panel, and a recording: the model is made larger, and then smaller again."""
+    """The panel, and a recording: the model is made smaller, and then larger again."""
     await ask(pilot, "Write a long story about the sea.")
     await pilot.press("ctrl+g")
     while (chat(pilot).status.estimate or 0) == 0:
@@ -119,9 +119,9 @@ async def shoot_ram(pilot: Pilot[None]) -> None:
     recording = Recording(pilot.app)
     for frame in range(_FRAMES):
         if frame in range(6, 18):
-            await pilot.press("right")
-        elif frame in range(26, 38):
             await pilot.press("left")
+        elif frame in range(26, 38):
+            await pilot.press("right")
         await pilot.pause(_EVERY)
         recording.look()
         if frame == 4:
