@@ -1,8 +1,8 @@
 """Makes the README's pictures: the app with real models, drawn by Textual as SVG.
 
 Usage: ``python docs/screenshot.py [BIG]``. The chat is with the smallest model of the catalogue,
-which must be on disk. ``BIG`` is a GGUF file for the picture of the RAM: it gets half of what it
-would like to have, so that most of it is streamed.
+which must be on disk. ``BIG`` is a GGUF file for the picture of the RAM and the recording: it
+begins with half of the RAM that it would like to have, which is moved while it replies.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from recording import Recording
 from textual.pilot import Pilot
 
 from ondevice.chats import Chats
@@ -25,7 +26,7 @@ from tui.app import OndeviceApp
 from tui.screens.chat import ChatScreen
 
 FOLDER = Path(__file__).parent
-SIZE = (100, 30)  # columns and rows
+SIZE, WIDE = (100, 30), (130, 34)  # columns and rows
 QUESTIONS = (
     "What is the capital of France?",
     "Write a Python function that reverses a string.",
@@ -36,11 +37,20 @@ SAID = (
     "The garden tools are in the left half of the shed.",
     "I work four days a week, Fridays are for the children.",
 )
+EARLIER = (
+    "Where do the bins go on Mondays?",
+    "A trip to Lisbon in March",
+    "What is the difference between sorted and sort?",
+    "Recipe for a lentil soup",
+)
 _FIXED = 250_000_000  # bytes beside the weights, about
+_FRAMES, _EVERY = 40, 0.4  # of the recording, and seconds between them
 
 
 @asynccontextmanager
-async def app_with(model: str, **settings: object) -> AsyncIterator[Pilot[None]]:
+async def app_with(
+    model: str, size: tuple[int, int], **settings: object
+) -> AsyncIterator[Pilot[None]]:
     """The app in an empty store, with the model loaded."""
     with tempfile.TemporaryDirectory() as folder:
         database = Database(Path(folder) / "store.db")
@@ -49,7 +59,7 @@ async def app_with(model: str, **settings: object) -> AsyncIterator[Pilot[None]]
         app = OndeviceApp(
             engine, Chats(database), Settings(model=model, sampling=greedy, **settings)
         )
-        async with app.run_test(size=SIZE) as pilot:
+        async with app.run_test(size=size) as pilot:
             while engine.loaded is None or chat(pilot).status.ram is None:
                 await pilot.pause(0.1)
             yield pilot
@@ -69,6 +79,11 @@ async def ask(pilot: Pilot[None], question: str) -> None:
 
 
 async def shoot_chat(pilot: Pilot[None]) -> None:
+    store = chat(pilot).store
+    for said in EARLIER:
+        store.say(store.create(), said)
+    store.pin(store.headings()[-1].id, True)
+    await pilot.press("ctrl+r", "escape")
     for question in QUESTIONS:
         await ask(pilot, question)
         while chat(pilot).conversation.replying:
@@ -96,12 +111,22 @@ async def shoot_memory(pilot: Pilot[None]) -> None:
 
 
 async def shoot_ram(pilot: Pilot[None]) -> None:
+    """The panel, and a recording: the model is made smaller, and then larger again."""
     await ask(pilot, "Write a long story about the sea.")
     await pilot.press("ctrl+g")
     while (chat(pilot).status.estimate or 0) == 0:
         await pilot.pause(0.1)
-    await pilot.pause(20)  # of a reply, for the lines to show
-    save(pilot, "screenshot-ram")
+    recording = Recording(pilot.app)
+    for frame in range(_FRAMES):
+        if frame in range(6, 18):
+            await pilot.press("left")
+        elif frame in range(26, 38):
+            await pilot.press("right")
+        await pilot.pause(_EVERY)
+        recording.look()
+        if frame == 4:
+            save(pilot, "screenshot-ram")
+    recording.write(FOLDER / "recording.svg")
     await pilot.press("escape", "escape")
 
 
@@ -110,13 +135,14 @@ def save(pilot: Pilot[None], name: str) -> None:
 
 
 async def main(big: Path | None) -> None:
-    async with app_with(FIRST) as pilot:
+    async with app_with(FIRST, WIDE) as pilot:
         await shoot_chat(pilot)
+    async with app_with(FIRST, SIZE) as pilot:
         await shoot_memory(pilot)
         await shoot_models(pilot)
     if big:
         limit = str(big.stat().st_size // 2 + _FIXED)
-        async with app_with(str(big), ram=limit, draft="none") as pilot:
+        async with app_with(str(big), WIDE, ram=limit, draft="none") as pilot:
             await shoot_ram(pilot)
 
 
