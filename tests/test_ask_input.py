@@ -190,7 +190,7 @@ def test_a_setting_that_is_misspelt_is_named_with_the_one_that_is_meant(
     (home / "config").mkdir(parents=True)
     (home / "config" / "config.toml").write_text("modle = 'x'\n")
     assert run(["plan"]) == 2
-    assert "There is no modle. Did you mean model?" in capfd.readouterr().err
+    assert "There is no setting modle. Did you mean model?" in capfd.readouterr().err
 
 
 def test_an_empty_variable_is_not_set(

@@ -101,7 +101,7 @@ async def test_the_list_of_models_lives_with_all_of_them(folder: Path, chats: Ch
         await user.is_idle()
         await user.pilot.press("ctrl+l")
         await user.sees("sound")
-        await user.sees("does not run here")
+        await user.sees("cannot run")
         await user.sees("tok/s")
         await user.pilot.press("escape")
         await user.says("Hello")

@@ -174,7 +174,7 @@ def test_what_is_being_fetched_is_not_removed(hub: Hub) -> None:
 
     hub.holds_at = 100_000
     assert models.pull(FILE, remove)
-    assert refusals == [f"{NAME} is being fetched right now. Stop that first."]
+    assert refusals == [f"{NAME} is being downloaded right now. Stop that first."]
 
 
 def test_what_is_left_of_a_download_can_be_removed(hub: Hub) -> None:

@@ -68,8 +68,14 @@ def _still_there(self: Screen[object], x: int, y: int) -> tuple[Widget | None, O
 
 
 def _dismiss_once(self: Screen[object], result: object = None) -> AwaitComplete:
-    """Closed twice, as by two clicks, a dialog would take what is below it with it."""
-    return _dismiss(self, result) if self in self.app.screen_stack else AwaitComplete()
+    """Closed twice, as by two clicks, a dialog would take what is below it with it; and one that
+    nobody waits for any more would not close."""
+    if self not in self.app.screen_stack:
+        return AwaitComplete()
+    for waiting in self._result_callbacks[-1:]:
+        if waiting.future is not None and waiting.future.done():
+            waiting.future = None
+    return _dismiss(self, result)
 
 
 def _recompute_cursor_inside(self: TextArea) -> None:

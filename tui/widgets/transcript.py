@@ -470,7 +470,7 @@ class Transcript(PlacedOnce, VerticalScroll, can_focus=False):
             y = round(self.scroll_y)
             if (hold := self._hold) and (region := self._regions.get(hold.view)) is not None:
                 y = round(region.y + self._lines_of(hold, region))
-                if self._first == 0 and region.y >= y and hold.view is self._views[0]:
+                if self._first == 0 and region.y >= y and hold.view in self._views[:1]:
                     y = 0  # with the space above it
             # While it is anchored, a short conversation stands at the bottom: above zero.
             y = max(0, min(y, result.spatial_map.total_region.bottom - size.height))
