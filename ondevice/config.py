@@ -287,6 +287,7 @@ def change(settings: Settings, key: str, text: str, path: Path | None = None) ->
     from tomlkit.exceptions import TOMLKitError  # noqa: PLC0415
 
     path = path or paths.config_file()
+    text = text.encode("utf-8", "replace").decode()  # a file has no half characters
     values = msgspec.to_builtins(settings)
     _put(values, key, text or None)
     try:

@@ -336,3 +336,10 @@ async def test_small_and_large_terminals_show_what_matters(
         await user.pilot.press("ctrl+r")
         await user.sees("Hi")
         assert all(len(line) <= size[0] for line in user.screen.splitlines())
+
+
+def test_half_a_character_is_no_reason_to_lose_a_setting(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    settings = config.change(Settings(), "system", "Be kind \udcff", path)
+    assert settings.system == "Be kind ?"
+    assert "Be kind" in path.read_text(encoding="utf-8")
