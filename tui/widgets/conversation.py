@@ -26,7 +26,7 @@ from ondevice.engine.messages import (
     server_of,
 )
 from ondevice.engine.messages import Notice as EngineNotice
-from ondevice.errors import ContextError, OndeviceError, UsageError
+from ondevice.errors import ContextError, OndeviceError, StoreError, UsageError
 from ondevice.memory import Cube
 from tui import fitting, sharing
 from tui.messages import NotKept, ReplyEnded, ReplyProgressed, Submitted
@@ -231,7 +231,8 @@ class Conversation(Transcript):
 
     @work(group="find", exclusive=True)
     async def _find(self, words: str, message_id: int) -> None:
-        assert self.id_in_store is not None
+        if self.id_in_store is None:  # deleted by another window meanwhile
+            return
         found = await asyncio.to_thread(self.store.matches, words, self.id_in_store)
         self.marks = Marks(found.words)
         self._finding = found.message_ids
@@ -559,8 +560,9 @@ class Conversation(Transcript):
             await self._follow()  # it was deleted, or it is read later
 
     async def _stream(self, reply: Reply, after: int) -> None:
-        assert self.id_in_store is not None
         conversation_id = self.id_in_store
+        if conversation_id is None:
+            raise StoreError("This conversation was deleted. Begin a new one.")
         self._tell("waiting")
         if not await self._engine.make_ready():
             raise UsageError("No model is loaded. Ctrl+L chooses one.")
