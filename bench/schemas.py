@@ -47,7 +47,7 @@ def measure(quick: bool) -> tuple[frame.Figures, frame.Runs]:
     paths = frame.models(*MODELS)
     for path in paths:
         with Engine() as engine:
-            engine.load(Load(path=str(path), n_ctx=2048))
+            engine.load(Load(path=str(path), n_ctx=8192))
             if path == paths[0]:
                 runs += replies(engine, schemas)
             ratio = speed_ratio(engine, rounds)

@@ -106,11 +106,16 @@ What is long and pasted is folded.
         if self._revised:
             self.revise(None)
         elif self.text:
-            self.text = self._history.add(self.text)
-            self._show_what()
+            self._said(self.text)
         else:
             return False
         return True
+
+    def _said(self, text: str) -> None:
+        """Clear it, but for what was typed beside; an undo brings it back."""
+        rest = self._history.add(text)
+        self.clear()
+        self.insert(rest)
 
     def remember(self, text: str) -> None:
         """Have Up bring back a text that was typed and not sent."""
@@ -145,8 +150,7 @@ What is long and pasted is folded.
         if chosen and self.completions.by_enter and chosen.text.strip() != text:
             self.action_complete()
         elif text and (command := commands.given(text)):
-            self.text = self._history.add(text)
-            self._show_what()
+            self._said(text)
             self.post_message(CommandGiven(*command))
         elif text:
             self._submit(text)
