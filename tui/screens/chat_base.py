@@ -203,14 +203,16 @@ class ChatBase(Screen[None]):
 
     async def _replace(self, old: Conversation, fresh: Conversation) -> None:
         """Let a conversation take the tab of another one."""
-        if old not in self.conversations:
-            return  # closed meanwhile
-        self.conversations[self.conversations.index(old)] = fresh
-        fresh.typed = old.typed
-        queued = [sent for sent in (old.unsaid, *old.queued) if sent]
-        old.unsaid, old.queued = None, []
         with self.app.batch_update():
+            fresh.display = False
             await self.mount(fresh, before=self.prompt.completions)
+            if old not in self.conversations:  # closed meanwhile
+                await fresh.remove()
+                return
+            self.conversations[self.conversations.index(old)] = fresh
+            fresh.typed = old.typed
+            queued = [sent for sent in (old.unsaid, *old.queued) if sent]
+            old.unsaid, old.queued = None, []
             if old is self.conversation:
                 self.conversation = fresh
                 if self._whose(old) or self._whose(fresh):
