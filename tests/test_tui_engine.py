@@ -189,4 +189,6 @@ def test_a_whole_session_by_keys_in_a_real_terminal(
     terminal.types("What is the capital of Italy?", "Enter")
     terminal.sees("Rome")
     terminal.types("", "C-c")
+    terminal.sees("Press Ctrl+C again")
+    terminal.types("", "C-c")
     terminal.sees("It ended with 0.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -17,6 +18,10 @@ _SHORTEN_S = 60.0
 
 
 @pytest.mark.random
+@pytest.mark.skipif(
+    "ONDEVICE_SEED" not in os.environ,
+    reason="what it finds depends on timing, too; ONDEVICE_SEED=N runs it",
+)
 def test_whatever_is_done_nothing_breaks_or_is_lost(
     rounds: Callable[[int], Iterator[Random]],
 ) -> None:

@@ -294,7 +294,7 @@ async def test_an_error_does_not_stay_below_a_reply_that_goes_on(open_app: OpenA
         await user.is_idle()
         await rests(user)
         assert "It died." not in user.screen
-        assert user.screen.count("Count") == 1
+        assert user.screen.count("▌  Count") == 1
 
 
 async def test_ctrl_up_in_an_empty_chat_does_nothing(open_app: OpenApp) -> None:

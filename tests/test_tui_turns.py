@@ -36,8 +36,8 @@ def open_app(chats: Chats, tmp_path: Path) -> OpenApp:
 
 
 def text(user: User) -> list[str]:
-    """The upper half of the screen without the scrollbar."""
-    return [line[:70].rstrip() for line in user.screen.splitlines()[:12]]
+    """The upper half of the screen without the title and the scrollbar."""
+    return [line[:70].rstrip() for line in user.screen.splitlines()[1:12]]
 
 
 def contents(chats: Chats) -> list[str]:

@@ -239,8 +239,9 @@ clears the prompt, or else leaves if pressed twice. Ctrl+Z goes back to the shel
             self.set_focus(self.prompt)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        # In a list beside the conversation these keys are its own.
-        return not (action == "page" and isinstance(self.focused, Input))
+        if action == "page" and isinstance(self.focused, Input):
+            return False  # in a list beside the conversation these keys are its own
+        return super().check_action(action, parameters)
 
     def action_page(self, direction: int) -> None:
         if (completions := self.prompt.completions).display:

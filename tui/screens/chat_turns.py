@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from textual import on
 from textual.binding import Binding, BindingType
+from textual.worker import Worker
 
 from ondevice.chats import Message
 from ondevice.errors import OndeviceError
@@ -48,7 +49,7 @@ class ChatTurns(ChatBase):
         if action in _OF_MESSAGE and self.conversation.finding:  # what is typed is for the prompt
             return not isinstance(self.focused, MessageView)
         if action == "stop":
-            loading = any(worker.group in _STOPPABLE for worker in self.workers)
+            loading = any(w.group in _STOPPABLE and not w.is_finished for w in self.workers)
             here = self.conversation
             return here.replying or here.finding or loading or not self.prompt.has_focus
         if action == "version":
@@ -56,6 +57,7 @@ class ChatTurns(ChatBase):
         return super().check_action(action, parameters)
 
     @on(ReplyEnded)
+    @on(Worker.StateChanged)
     def _show_keys(self) -> None:
         self.refresh_bindings()
 
