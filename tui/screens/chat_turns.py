@@ -22,7 +22,7 @@ from tui.widgets.reply_text import ReplyText
 if TYPE_CHECKING:
     from tui.app import OndeviceApp
 
-_OF_MESSAGE = ("copy", "copy_code", "quote", "edit", "regenerate", "used", "go_on")
+_OF_MESSAGE = ("copy", "copy_code", "quote", "edit", "regenerate", "used", "go_on", "wrap_code")
 _STOPPABLE = ("load", "import")  # groups of workers
 _ONE_WORD = 1.0  # seconds between two letters of it
 
