@@ -17,8 +17,10 @@ import platformdirs
 import pytest
 import random_rounds
 
+from ondevice.chats import Chats
 from ondevice.engine import Engine
 from ondevice.engine.messages import Load
+from ondevice.store import Database
 
 DEFAULT_MODEL = "smollm2-135m"
 SERVER_KEY = "a-key"
@@ -39,6 +41,14 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("ONDEVICE_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("PYTHON_KEYRING_BACKEND", "keyring.backends.fail.Keyring")
     return tmp_path / "home"
+
+
+@pytest.fixture
+def chats(tmp_path: Path) -> Iterator[Chats]:
+    """A new store for conversations."""
+    database = Database(tmp_path / "store.db")
+    yield Chats(database)
+    database.close()
 
 
 @pytest.fixture

@@ -23,7 +23,6 @@ from ondevice.errors import ModelFileError
 from ondevice.ram import planner, speeds
 from ondevice.ram.available import AvailableRam
 from ondevice.ram.speeds import USUAL
-from ondevice.store import Database
 from ondevice.weights import gguf, runnable
 from ondevice.weights.gguf import GGUFFile
 from ondevice.weights.placement import Placements, least_bytes, most_bytes, place, spans
@@ -85,13 +84,6 @@ def test_alone_it_is_named_and_not_tried(
     put(repo, bad)
     assert run(["ask", "Hello"]) == 1
     assert "bad.gguf" in capfd.readouterr().err
-
-
-@pytest.fixture
-def chats(tmp_path: Path) -> Iterator[Chats]:
-    database = Database(tmp_path / "store.db")
-    yield Chats(database)
-    database.close()
 
 
 async def test_the_list_of_models_lives_with_all_of_them(folder: Path, chats: Chats) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +17,6 @@ from ondevice.errors import UsageError
 from ondevice.store import Database
 
 AT = 1_700_000_000.0
-
-
-@pytest.fixture
-def chats(tmp_path: Path) -> Iterator[Chats]:
-    database = Database(tmp_path / "store.db")
-    yield Chats(database)
-    database.close()
 
 
 def gpt(id_: str | None, *said: str, title: str = "Trip", **changes: Any) -> dict[str, Any]:

@@ -26,13 +26,6 @@ from ondevice.store import Database
 LIMIT_S = 20.0  # on a busy machine; none takes more than one on a quiet one
 
 
-@pytest.fixture
-def chats(tmp_path: Path) -> Iterator[Chats]:
-    database = Database(tmp_path / "store.db")
-    yield Chats(database)
-    database.close()
-
-
 def taken(chats: Chats, path: Path) -> tuple[list[str], list[str]]:
     """Titles of what comes in, and what is said of the rest."""
     left_out: list[str] = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +10,6 @@ import pytest
 from hostile_chats import zipped
 
 from ondevice.chats import Attachment, Chats, Conversation
-from ondevice.store import Database
-
-
-@pytest.fixture
-def chats(tmp_path: Path) -> Iterator[Chats]:
-    database = Database(tmp_path / "store.db")
-    yield Chats(database)
-    database.close()
 
 
 def taken(chats: Chats, tmp_path: Path, *them: Any) -> list[Conversation]:

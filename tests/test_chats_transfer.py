@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,14 +13,6 @@ from ondevice.chats import Attachment, Chats, reply
 from ondevice.engine._fake import FakeEngine
 from ondevice.engine.messages import Load, Sampling
 from ondevice.errors import UsageError
-from ondevice.store import Database
-
-
-@pytest.fixture
-def chats(tmp_path: Path) -> Iterator[Chats]:
-    database = Database(tmp_path / "store.db")
-    yield Chats(database)
-    database.close()
 
 
 def contents(chats: Chats, chat: int) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,6 @@ from ondevice.chats import Chats, Message
 from ondevice.engine._fake import FakeEngine, Gate
 from ondevice.engine.messages import Chunk, Notice, PromptProgress, Turn
 from ondevice.errors import EngineDied, ModelFileError
-from ondevice.store import Database
 from tui.app import OndeviceApp
 from tui.screens.chat import ChatScreen
 from tui.screens.chats import ChatsPanel
@@ -26,13 +25,6 @@ from tui.widgets.prompt import Prompt
 from tui.widgets.thinking import Thinking
 
 OpenApp = Callable[..., AbstractAsyncContextManager[User]]
-
-
-@pytest.fixture
-def chats(tmp_path: Path) -> Iterator[Chats]:
-    database = Database(tmp_path / "store.db")
-    yield Chats(database)
-    database.close()
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
@@ -18,19 +17,11 @@ from textual.widgets import OptionList
 
 from ondevice.chats import Chats
 from ondevice.engine._fake import FakeEngine
-from ondevice.store import Database
 from tui.textual_gaps import NO_LONGER, TELL_KEYS_APART
 from tui.widgets.queue import Queue
 from tui.widgets.status_bar import StatusBar
 
 SIZES = [(20, 5), (40, 12), (60, 15), (80, 24), (200, 50), (33, 7), (120, 9)]
-
-
-@pytest.fixture
-def chats(tmp_path: Path) -> Iterator[Chats]:
-    database = Database(tmp_path / "store.db")
-    yield Chats(database)
-    database.close()
 
 
 def app(chats: Chats, tmp_path: Path, **options: Any) -> AbstractAsyncContextManager[User]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
@@ -14,17 +14,9 @@ from ondevice.chats import Chats, Message
 from ondevice.engine._fake import FakeEngine, Gate
 from ondevice.engine.messages import Finished, PromptProgress, Statistics
 from ondevice.errors import ContextError, EngineDied
-from ondevice.store import Database
 
 OpenApp = Callable[..., AbstractAsyncContextManager[User]]
 INVOICE = "The invoice of Mr Bergstrom came to 4711 crowns."
-
-
-@pytest.fixture
-def chats(tmp_path: Path) -> Iterator[Chats]:
-    database = Database(tmp_path / "store.db")
-    yield Chats(database)
-    database.close()
 
 
 @pytest.fixture

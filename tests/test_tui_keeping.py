@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
@@ -20,17 +20,9 @@ from ondevice import config
 from ondevice.chats import Chats
 from ondevice.engine._fake import FakeEngine, Gate
 from ondevice.engine.messages import Generate
-from ondevice.store import Database
 from tui.app import OndeviceApp
 
 OpenApp = Callable[..., AbstractAsyncContextManager[User]]
-
-
-@pytest.fixture
-def chats(tmp_path: Path) -> Iterator[Chats]:
-    database = Database(tmp_path / "store.db")
-    yield Chats(database)
-    database.close()
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,6 @@ from textual.widget import Widget
 from ondevice.chats import Chats
 from ondevice.engine._fake import FakeEngine, Gate
 from ondevice.errors import StoreError
-from ondevice.store import Database
 from tui.app import OndeviceApp
 from tui.net import Net, report
 from tui.screens import chat_base
@@ -24,13 +23,6 @@ from tui.widgets.prompt import Prompt
 from tui.widgets.status_bar import StatusBar
 
 OpenApp = Callable[..., AbstractAsyncContextManager[User]]
-
-
-@pytest.fixture
-def chats(tmp_path: Path) -> Iterator[Chats]:
-    database = Database(tmp_path / "store.db")
-    yield Chats(database)
-    database.close()
 
 
 @pytest.fixture

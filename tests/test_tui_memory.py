@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -12,17 +11,9 @@ from terminal_user import at_the_terminal
 from ondevice.chats import Chats
 from ondevice.engine._fake import FakeEngine
 from ondevice.memory import tells
-from ondevice.store import Database
 from tui import days
 
 REQUEST = "Write a Python function that reverses a string."
-
-
-@pytest.fixture
-def chats(tmp_path: Path) -> Iterator[Chats]:
-    database = Database(tmp_path / "store.db")
-    yield Chats(database)
-    database.close()
 
 
 @pytest.mark.parametrize(

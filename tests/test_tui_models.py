@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -24,18 +24,10 @@ from ondevice.models import InstalledModel, PullProgress
 from ondevice.ram import replies
 from ondevice.ram.available import AvailableRam
 from ondevice.stack import is_stack
-from ondevice.store import Database
 from ondevice.weights import gguf
 from tui import slowness
 
 DEFAULT = "smollm2-135m"
-
-
-@pytest.fixture
-def chats(tmp_path: Path) -> Iterator[Chats]:
-    database = Database(tmp_path / "store.db")
-    yield Chats(database)
-    database.close()
 
 
 def on_disk(name: str) -> InstalledModel:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
@@ -17,13 +16,6 @@ from ondevice.store import Database
 from tui.screens.chat import ChatScreen
 from tui.screens.chats import ChatsPanel
 from tui.screens.ram import RamPanel
-
-
-@pytest.fixture
-def chats(tmp_path: Path) -> Iterator[Chats]:
-    database = Database(tmp_path / "store.db")
-    yield Chats(database)
-    database.close()
 
 
 @pytest.fixture

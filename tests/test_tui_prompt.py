@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
@@ -16,20 +16,12 @@ from textual import events
 from ondevice.chats import Attachment, Chats, Message
 from ondevice.engine._fake import FakeEngine
 from ondevice.errors import UsageError
-from ondevice.store import Database
 from tui.app import OndeviceApp
 from tui.attachments import attached, files
 from tui.commands import COMMANDS
 from tui.screens.chat import ChatScreen
 
 OpenApp = Callable[..., AbstractAsyncContextManager[User]]
-
-
-@pytest.fixture
-def chats(tmp_path: Path) -> Iterator[Chats]:
-    database = Database(tmp_path / "store.db")
-    yield Chats(database)
-    database.close()
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,18 +17,10 @@ from ondevice.engine import Engine
 from ondevice.engine._fake import FakeEngine, Gate
 from ondevice.engine.messages import Sizing
 from ondevice.ram.residency import Cell, cells
-from ondevice.store import Database
 from ondevice.weights import gguf
 from ondevice.weights.placement import least_bytes, most_bytes, place
 
 SIZES = [(40, 12), (80, 24), (300, 80)]
-
-
-@pytest.fixture
-def chats(tmp_path: Path) -> Iterator[Chats]:
-    database = Database(tmp_path / "store.db")
-    yield Chats(database)
-    database.close()
 
 
 def sizing_of(file: gguf.GGUFFile, budget: int) -> Sizing:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,6 @@ from ondevice import config
 from ondevice.chats import Chats
 from ondevice.engine._fake import FakeEngine, Gate
 from ondevice.engine.messages import Chunk
-from ondevice.store import Database
 from tui.widgets.reply_text import ReplyText
 from tui.widgets.thinking import Thinking
 
@@ -25,13 +24,6 @@ OpenApp = Callable[..., AbstractAsyncContextManager[User]]
 
 LONG = "value = " + " + ".join(f"number_{n}" for n in range(20))
 CODE = f"Look:\n\n```python\nif True:\n\t{LONG}\n```\n\nand\n\n```\nplain\n```\n"
-
-
-@pytest.fixture
-def chats(tmp_path: Path) -> Iterator[Chats]:
-    database = Database(tmp_path / "store.db")
-    yield Chats(database)
-    database.close()
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
@@ -29,7 +29,6 @@ from ondevice.engine._fake import FakeEngine
 from ondevice.engine.messages import Chunk, Notice
 from ondevice.errors import EngineDied
 from ondevice.ram.available import AvailableRam
-from ondevice.store import Database
 from ondevice.weights import gguf
 from ondevice.weights.placement import least_bytes, most_bytes
 from tui.screens import ram as ram_screen
@@ -51,13 +50,6 @@ names = sorted(names)  # a new list
 | sorted | a list |
 | sort | None |
 """
-
-
-@pytest.fixture
-def chats(tmp_path: Path) -> Iterator[Chats]:
-    database = Database(tmp_path / "store.db")
-    yield Chats(database)
-    database.close()
 
 
 @pytest.fixture

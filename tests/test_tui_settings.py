@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
@@ -18,18 +18,10 @@ from ondevice.config import App, Settings
 from ondevice.engine._fake import FakeEngine
 from ondevice.engine.messages import Chunk, Generate, Turn
 from ondevice.errors import ConfigError
-from ondevice.store import Database
 from tui import settings_form
 from tui.app import OndeviceApp
 
 OpenApp = Callable[..., AbstractAsyncContextManager[User]]
-
-
-@pytest.fixture
-def chats(tmp_path: Path) -> Iterator[Chats]:
-    database = Database(tmp_path / "store.db")
-    yield Chats(database)
-    database.close()
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
@@ -12,17 +12,9 @@ from terminal_user import User, at_the_terminal
 
 from ondevice.chats import Chats
 from ondevice.engine._fake import FakeEngine, Gate
-from ondevice.store import Database
 from tui.widgets.tab_bar import TabBar
 
 OpenApp = Callable[..., AbstractAsyncContextManager[User]]
-
-
-@pytest.fixture
-def chats(tmp_path: Path) -> Iterator[Chats]:
-    database = Database(tmp_path / "store.db")
-    yield Chats(database)
-    database.close()
 
 
 @pytest.fixture

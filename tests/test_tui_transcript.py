@@ -28,13 +28,6 @@ OpenApp = Callable[..., AbstractAsyncContextManager[User]]
 
 
 @pytest.fixture
-def chats(tmp_path: Path) -> Iterator[Chats]:
-    database = Database(tmp_path / "store.db")
-    yield Chats(database)
-    database.close()
-
-
-@pytest.fixture
 def elsewhere(chats: Chats) -> Iterator[Chats]:
     """The same store in another window."""
     database = Database(chats.database.path)

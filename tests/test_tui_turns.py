@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
@@ -15,17 +15,9 @@ from textual import events
 from ondevice.chats import Chats, Conversation
 from ondevice.engine._fake import FakeEngine, Gate
 from ondevice.errors import EngineDied
-from ondevice.store import Database
 from tui.widgets.message import MessageView
 
 OpenApp = Callable[..., AbstractAsyncContextManager[User]]
-
-
-@pytest.fixture
-def chats(tmp_path: Path) -> Iterator[Chats]:
-    database = Database(tmp_path / "store.db")
-    yield Chats(database)
-    database.close()
 
 
 @pytest.fixture

@@ -6,21 +6,12 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
 import pytest
 
 from ondevice.chats import Chats, Tab, Window
-from ondevice.store import Database
-
-
-@pytest.fixture
-def chats(tmp_path: Path) -> Iterator[Chats]:
-    database = Database(tmp_path / "store.db")
-    yield Chats(database)
-    database.close()
 
 
 def test_the_next_window_has_what_was_open_however_the_last_one_ended(

@@ -123,7 +123,7 @@ class ChatBase(Screen[None]):
             self.prompt.forget(conversation)
         else:
             typed = self.typed_in(conversation)
-            waiting = [sent.text for sent in (conversation.unsaid, *conversation.queued) if sent]
+            waiting = [sent.text for sent in conversation.not_stored]
             for text in [*waiting, typed.beneath, typed.text]:
                 self.prompt.remember(text)
         if len(self.conversations) == 1:
@@ -194,12 +194,15 @@ class ChatBase(Screen[None]):
         self, earlier: chats.Conversation | None, store: chats.Chats
     ) -> Conversation | None:
         """The tab that the conversation takes: its own, or this one if there is nothing in it."""
-        for one in self.conversations:
-            if earlier and (one.store, one.id_in_store) == (store, earlier.id):
-                return one
+        if earlier and (there := self._open_of(store, earlier.id)):
+            return there[0]
         here = self.conversation
         empty = here.id_in_store is None and not here.replying and not here.messages
         return here if empty else None
+
+    def _open_of(self, store: chats.Chats, id_: int) -> list[Conversation]:
+        """The tabs of a conversation of a store."""
+        return [one for one in self.conversations if (one.store, one.id_in_store) == (store, id_)]
 
     async def _replace(self, old: Conversation, fresh: Conversation) -> None:
         """Let a conversation take the tab of another one."""
@@ -211,7 +214,7 @@ class ChatBase(Screen[None]):
                 return
             self.conversations[self.conversations.index(old)] = fresh
             fresh.typed = old.typed
-            queued = [sent for sent in (old.unsaid, *old.queued) if sent]
+            queued = old.not_stored
             old.unsaid, old.queued = None, []
             if old is self.conversation:
                 self.conversation = fresh
@@ -260,10 +263,8 @@ class ChatBase(Screen[None]):
         ``words`` are then marked, and n and N go from one to the next.
         """
         store = store or self.store
-        for one in self.conversations:
-            if (one.store, one.id_in_store) == (store, conversation_id):
-                self.show(one)
-                break
+        if there := self._open_of(store, conversation_id):
+            self.show(there[0])
         else:
             earlier = await asyncio.to_thread(store.load, conversation_id)
             if not await self.open(earlier, store=store):
@@ -312,16 +313,14 @@ class ChatBase(Screen[None]):
 
     async def end_reply(self, store: chats.Chats, id_: int) -> None:
         """Stop what is being written in a conversation, and wait until it is."""
-        for one in self.conversations:
-            if (one.store, one.id_in_store) == (store, id_):
-                one.queued.clear()
-                await one.end()
+        for one in self._open_of(store, id_):
+            one.queued.clear()
+            await one.end()
 
     def forget_typed(self, store: chats.Chats, id_: int) -> None:
         """A conversation was deleted, and what was typed there with it."""
-        for one in self.conversations:
-            if (one.store, one.id_in_store) == (store, id_):
-                self._set_typed(one, Typed())
+        for one in self._open_of(store, id_):
+            self._set_typed(one, Typed())
 
     @on(TextArea.Changed)
     def changed(self) -> None:
@@ -396,7 +395,7 @@ class ChatBase(Screen[None]):
         typed = self.typed_in(conversation)
         shown = conversation is self.conversation
         leaving = self.prompt.on_its_way if shown else ()
-        waiting = [sent for sent in (conversation.unsaid, *conversation.queued, *leaving) if sent]
+        waiting = [*conversation.not_stored, *leaving]
         text = "\n".join(filter(None, [*(sent.text for sent in waiting), typed.text]))
         folded = {a.name: a.content for sent in waiting for a in sent.attachments}
         return Tab(

@@ -124,6 +124,11 @@ class Conversation(Transcript):
         self.set_interval(_LOOK_AT_STORE, self._look_at_store)
 
     @property
+    def not_stored(self) -> list[Submitted]:
+        """What was sent here and the store does not have, in order."""
+        return [*([self.unsaid] if self.unsaid else []), *self.queued]
+
+    @property
     def replying(self) -> bool:
         """Whether an exchange is under way."""
         return self._exchange is not None and not self._exchange.is_finished
