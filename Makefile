@@ -16,8 +16,8 @@ ask: $(VENV)/.installed
 	@$(BIN)/ondevice ask "$$Q"
 
 test: $(VENV)/.installed-dev lint
-	@echo "==> Running the tests"
-	@$(BIN)/python -m pytest
+	@echo "==> Running the tests: about 15 minutes on 2 cores"
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.installed-dev
 	@echo "==> Checking style (ruff) and types (mypy)"

@@ -14,6 +14,7 @@ from pathlib import Path
 from random import Random
 
 import platformdirs
+import psutil
 import pytest
 import random_rounds
 
@@ -49,6 +50,13 @@ def chats(tmp_path: Path) -> Iterator[Chats]:
     database = Database(tmp_path / "store.db")
     yield Chats(database)
     database.close()
+
+
+@pytest.fixture
+def children() -> Callable[[], list[psutil.Process]]:
+    """Gives the processes that the test has started and that still run, and theirs."""
+    before = psutil.Process().children(recursive=True)
+    return lambda: [c for c in psutil.Process().children(recursive=True) if c not in before]
 
 
 @pytest.fixture

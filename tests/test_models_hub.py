@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -34,6 +34,7 @@ from ondevice.models import PullProgress
 
 FILE = "someone/Tiny-GGUF/tiny-Q8_0.gguf"
 NAME = "tiny-Q8_0"
+Children = Callable[[], list[psutil.Process]]
 
 
 @pytest.fixture(scope="module")
@@ -102,10 +103,12 @@ def pull_and_cancel(hub: Hub) -> int:
     return models.leftovers()[NAME]
 
 
-def test_a_cancelled_download_ends_at_once_and_goes_on_later(hub: Hub, weights: bytes) -> None:
+def test_a_cancelled_download_ends_at_once_and_goes_on_later(
+    hub: Hub, weights: bytes, children: Children
+) -> None:
     there = pull_and_cancel(hub)
     assert 0 < there <= 100_000
-    assert not psutil.Process().children()
+    assert not children()
     assert models.installed() == []
     assert models.pull(FILE).path.read_bytes() == weights
     assert hub.asked[-1].start == there
@@ -146,13 +149,13 @@ def test_a_process_that_is_killed_leaves_no_junk_and_no_process(
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 def test_a_download_whose_process_is_killed_says_so_and_goes_on_later(
-    hub: Hub, weights: bytes
+    hub: Hub, weights: bytes, children: Children
 ) -> None:
     hub.holds_at = 100_000
 
     def kill(news: PullProgress) -> None:
         if news.done_bytes:
-            for process in psutil.Process().children():
+            for process in children():
                 process.kill()
 
     with pytest.raises(DownloadError, match=r"ended by itself \(-9\)\. Try again"):

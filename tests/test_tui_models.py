@@ -174,7 +174,9 @@ async def test_the_planner_says_how_each_model_would_run(
 
 
 @pytest.mark.skipif(not shutil.which("cc"), reason="needs a C compiler")
-async def test_a_model_is_packed_until_the_user_stops_it(chats: Chats) -> None:
+async def test_a_model_is_packed_until_the_user_stops_it(
+    chats: Chats, children: Callable[[], list[psutil.Process]]
+) -> None:
     folder = paths.ensure_private(paths.models_dir() / "tiny")
     tiny_model.write(folder / "tiny.gguf")
     engine = FakeEngine()
@@ -188,7 +190,7 @@ async def test_a_model_is_packed_until_the_user_stops_it(chats: Chats) -> None:
         await user.sees("packing 1/4")
         await user.pilot.press("f2")
         await user.sees("in use")
-    assert not [c for c in psutil.Process().children() if "ondevice.models._packing" in c.cmdline()]
+    assert not [c for c in children() if "ondevice.models._packing" in c.cmdline()]
 
 
 @pytest.mark.skipif(not shutil.which("cc"), reason="needs a C compiler")

@@ -125,6 +125,7 @@ async def test_a_model_has_the_name_that_lists_give_it(
     (folder / "model.gguf").touch()
     engine = FakeEngine(["One."])
     async with at_the_terminal(engine, chats, folder / "model.gguf") as user:
+        await user.until(lambda: "ctx" in user.status, "loaded")
         user.pilot.app.screen.engine.title = "SmolLM2 135M"  # type: ignore[attr-defined]
         await user.says("Hi")
         await user.sees("SmolLM2 135M · ")

@@ -23,6 +23,7 @@ from tui.widgets.conversation import Conversation
 from tui.widgets.message import MessageView
 from tui.widgets.notice import Notice
 from tui.widgets.prompt import Prompt
+from tui.widgets.user_message import UserMessage
 
 OpenApp = Callable[..., AbstractAsyncContextManager[User]]
 
@@ -415,3 +416,18 @@ async def follows(user: User, elsewhere: Chats, chat: int) -> None:
     focused = user.pilot.app.focused
     assert isinstance(focused, Prompt) or focused in views
     assert not any(notice.region.y and not notice.display for notice in conversation.query(Notice))
+
+
+async def test_a_note_stays_when_what_it_follows_was_never_stored(
+    chats: Chats, open_app: OpenApp
+) -> None:
+    async with open_app(FakeEngine()) as user:
+        chat = chat_of(user)
+        view = UserMessage(text="Unsaid")
+        chat.add_unsaved(view, None)
+        await chat.equal()
+        await chat.note("This chat was deleted.")
+        chat.release(view)
+        await chat.equal()
+        await user.sees("This chat was deleted.")
+        assert "Unsaid" not in user.screen

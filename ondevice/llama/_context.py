@@ -40,6 +40,7 @@ def interrupt(now: bool) -> None:
     """Have what is being computed end, and all that is begun, until this is taken back."""
     _interrupted.value = b"\1" if now else b""
 
+
 #: Of the nodes of a graph, so many are computed, about: the others are views. Until one is counted.
 _COMPUTED = 0.6
 

@@ -14,7 +14,7 @@ from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
-from textual.widgets import Footer, Input
+from textual.widgets import Input
 from textual.worker import Worker, WorkerError
 
 from ondevice import config, models
@@ -32,6 +32,7 @@ from tui.screens.chat_turns import ChatTurns
 from tui.slowness import Slowness
 from tui.typed import Typed
 from tui.widgets.conversation import Conversation
+from tui.widgets.keys import Keys
 from tui.widgets.welcome import Welcome
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ clears the prompt, or else leaves if pressed twice. Ctrl+Z goes back to the shel
         yield self.queue
         yield self.prompt
         yield self.status
-        yield Footer()
+        yield Keys()
 
     _loading: Worker[None] | None = None
     """The load that was begun last."""

@@ -351,9 +351,7 @@ class ChatBase(Screen[None]):
             self._to_open.remove(tab)
         self.show_status()
 
-    def _first_one(
-        self, window: chats.Window, earlier: chats.Conversation | None
-    ) -> Conversation:
+    def _first_one(self, window: chats.Window, earlier: chats.Conversation | None) -> Conversation:
         """What is shown first; what else is to be opened is in ``_to_open``."""
         tabs: list[Tab] = []
         try:

@@ -12,7 +12,7 @@ from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
-from textual.content import Content
+from textual.visual import VisualType
 from textual.widget import Widget
 from textual.widgets import Input, OptionList
 from textual.widgets.option_list import Option
@@ -56,7 +56,7 @@ class Finding(Generic[_Item], Widget):
         """What to list. Blocks; called in a thread while the user types."""
 
     @abstractmethod
-    def line(self, item: _Item) -> Content:
+    def line(self, item: _Item) -> VisualType:
         """How it stands in the list."""
 
     @abstractmethod

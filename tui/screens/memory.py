@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection
+from functools import partial
 from pathlib import PurePath
 from typing import ClassVar
 
@@ -11,7 +12,7 @@ from rich.cells import cell_len
 from textual import work
 from textual.binding import Binding, BindingType
 from textual.content import Content
-from textual.widgets import OptionList
+from textual.visual import VisualType
 
 from ondevice.chats import Message
 from ondevice.errors import OndeviceError
@@ -20,6 +21,7 @@ from ondevice.terminal import printable
 from tui import days
 from tui.screens.dialogs import ChoiceScreen, LineScreen
 from tui.screens.finder import Finder
+from tui.widgets.full_width import FullWidth
 from tui.widgets.memories import origin, sentence
 
 _LISTED = 100
@@ -161,7 +163,10 @@ this chat and new ones out of the memory.
     def is_heading(self, item: Cube | str) -> bool:
         return isinstance(item, str)
 
-    def line(self, item: Cube | str) -> Content:
+    def line(self, item: Cube | str) -> VisualType:
+        return FullWidth(partial(self._line, item))
+
+    def _line(self, item: Cube | str, width: int) -> Content:
         if isinstance(item, str):
             heading = item.strip() if self.has_class("-short") else item
             return Content.assemble((heading, "bold $text-accent"))
@@ -178,20 +183,12 @@ this chat and new ones out of the memory.
         below = Content.styled(f"\n  {' · '.join(about)}" if about else "", "dim")
         right = printable(" ".join(right.split()))
         text = Content(sentence(item))
-        room = self._width - cell_len(right) - 2
+        room = width - cell_len(right) - 2
         if room < _NARROW:  # then it goes on below it
             return Content.assemble(text, (f"\n  {right}", "dim"), below)
         text = text.truncate(room, ellipsis=True)
         gap = " " * (room - text.cell_length + 2)
         return Content.assemble(text, gap, (right, "dim"), below)
-
-    @property
-    def _width(self) -> int:
-        """Cells of a line of the list."""
-        return self.query_one(OptionList).scrollable_content_region.width
-
-    def on_resize(self) -> None:
-        self.call_after_refresh(self.look)
 
     def _reason(self, cube: Cube) -> str:
         """Why the reply was given it."""

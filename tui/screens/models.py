@@ -9,9 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
-from textual import events, work
+from textual import work
 from textual.binding import Binding, BindingType
 from textual.content import Content
+from textual.visual import VisualType
 from textual.widgets import Label, OptionList, Static
 from textual.widgets.option_list import Option
 
@@ -29,6 +30,7 @@ from tui.model_work import ModelWork
 from tui.screens.dialogs import ChoiceScreen
 from tui.screens.finder import Finder
 from tui.shared_engine import SharedEngine
+from tui.widgets.full_width import FullWidth
 
 _LOOK = 0.2  # seconds
 _PAUSE = 0.15  # seconds in the typing of a path, after which it is looked at
@@ -80,7 +82,7 @@ correct it.
         self._hint = Label(Content(printable(hint)), id="hint")
         self._hint.display = bool(hint)
         self._about = Static(id="about")
-        self._columns = Static(id="columns")
+        self._columns = Static(FullWidth(lambda width: self._lines(width).heads()), id="columns")
         self._entries: list[Entry] = []
         self._nothing = "Looking …"
         self._busy: set[str] = set()
@@ -99,9 +101,6 @@ correct it.
         dialog.mount(self._about)
         self.set_interval(_LOOK, self._show_work)
         self._gather()
-
-    def on_resize(self, _: events.Resize) -> None:
-        self.call_after_refresh(self._draw)
 
     # ------------------------------------------------------------------ the list
 
@@ -140,8 +139,8 @@ correct it.
     def key(self, item: Entry) -> str:
         return item.key
 
-    def line(self, item: Entry) -> Content:
-        return self._lines.line(item, self._marks(item))
+    def line(self, item: Entry) -> VisualType:
+        return FullWidth(lambda width: self._lines(width).line(item, self._marks(item)))
 
     @property
     def _in_use(self) -> str | None:
@@ -155,20 +154,15 @@ correct it.
             job=self._work.jobs.get(item.name),
         )
 
-    @property
-    def _lines(self) -> Lines:
-        width = self.query_one(OptionList).scrollable_content_region.width
-        return Lines(width or 60, self.app.has_class("-linear"))
+    def _lines(self, width: int) -> Lines:
+        return Lines(width, self.app.has_class("-linear"))
 
     def _list(self, items: Sequence[Entry], pointed_at: Entry | None = None) -> None:
         options = self.query_one(OptionList)
         self._items = items[:_SHOWN]
-        lines = self._lines
         options.set_options(
-            Option(lines.line(item, self._marks(item)), disabled=item.is_heading)
-            for item in self._items
+            Option(self.line(item), disabled=item.is_heading) for item in self._items
         )
-        self._columns.update(lines.heads())
         if left := len(items) - len(self._items):
             options.add_option(Option(f"… and {left} more: type to find one", disabled=True))
         if self._items:
@@ -191,11 +185,6 @@ correct it.
             if self._best in keys:
                 return keys.index(self._best)
         return next((n for n, item in enumerate(self._items) if not item.is_heading), 0)
-
-    def _draw(self) -> None:
-        """Draw all lines anew, for their width has changed."""
-        if self._items:
-            self._list(self._items, self.pointed_at)
 
     def _show_work(self) -> None:
         """Draw the progress of what is under way anew, and look again once something has ended."""

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from itertools import accumulate
+from itertools import accumulate, takewhile
 from typing import Any
 
 from textual import work
@@ -325,6 +325,7 @@ class Conversation(Transcript):
         self.id_in_store, self._state, self.title = None, None, ""
         self.end_find()
         self._unsaved.clear()
+        self._after = None
         self.follow_list(())
         if self.is_attached:
             await self.mount(self._welcome(), before=0 if self.children else None)
@@ -363,7 +364,7 @@ class Conversation(Transcript):
         end, room = self._end, (self._engine.n_ctx or 0) * _MEASURED
         self._measured = end
         lengths = accumulate(len(message.prompt()) for message in reversed(self.messages))
-        recent = sum(length <= room for length in lengths) + 1
+        recent = sum(1 for _ in takewhile(lambda length: length <= room, lengths)) + 1
         turns = chats.Conversation(
             0, "", self._system, False, tuple(self.messages[-recent:])
         ).turns()
@@ -451,9 +452,7 @@ class Conversation(Transcript):
             await self.note(f"Not remembered, for it looks secret: {', '.join(said.left_out)}.")
         await self._answer(Reply(recalled=said.recalled, server=self._server), said.message_id)
 
-    async def _fitted(
-        self, text: str, attachments: Sequence[Attachment]
-    ) -> fitting.Draft | None:
+    async def _fitted(self, text: str, attachments: Sequence[Attachment]) -> fitting.Draft | None:
         """The message as it is to be sent; None: it is not."""
         self._tell("waiting")
         draft = fitting.Draft(self._system, text, tuple(attachments))

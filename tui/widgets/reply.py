@@ -53,7 +53,8 @@ of breaking them; then Shift+Right and Shift+Left show the rest.
         recalled: Sequence[Cube] = (),
         server: str | None = None,
     ) -> None:
-        self._about = Static(classes="about")
+        self._about, self._ending = Static(classes="about"), Static("…", classes="ending")
+        self._text = ReplyText(message.content if message else "")
         super().__init__(message)
         self.doing = "reading"
         """In a word, while it is under way."""
@@ -62,11 +63,11 @@ of breaking them; then Shift+Right and Shift+Left show the rest.
         self._recalled = recalled
         self._server = message.server if message else server
         self._thinking: Thinking | None = None
-        self._text = ReplyText(message.content if message else "")
-        self._ending = Static("…", classes="ending")
         self._ended_as: FinishReason | None = None
         self._chunks = 0
         self._first_chunk_at = 0.0
+        if message:
+            self.end(message.finish_reason)
 
     def compose(self) -> ComposeResult:
         yield from self.name_speaker((self.message and self.message.model) or "Reply")
@@ -74,15 +75,14 @@ of breaking them; then Shift+Right and Shift+Left show the rest.
             self._thinking = Thinking(self.message.thinking)
             yield self._thinking
         yield self._text
-        yield self._ending
-        yield self._about
+        # Most have no need of these two, and a jump in a long chat makes many replies.
+        if self._ending.display:
+            yield self._ending
+        if self._about.display:
+            yield self._about
         if self._recalled:
             yield Memories(self._recalled, self._server)
         yield from super().compose()
-
-    def on_mount(self) -> None:
-        if self.message:
-            self.end(self.message.finish_reason)
 
     @property
     def texts(self) -> Sequence[Widget]:
@@ -103,6 +103,7 @@ of breaking them; then Shift+Right and Shift+Left show the rest.
         self._chunks, self._first_chunk_at = 0, 0.0
         self._ending.update("…")
         self._ending.display = True
+        self._place(self._ending, self._text)
 
     @property
     def begun(self) -> bool:
@@ -140,6 +141,7 @@ of breaking them; then Shift+Right and Shift+Left show the rest.
         self._ended_as = reason
         self._ending.update(_ENDINGS.get(reason, ""))
         self._ending.display = reason in _ENDINGS
+        self._place(self._ending, self._text)
 
     def message_changed(self) -> None:
         self._tell_about()
@@ -153,7 +155,13 @@ of breaking them; then Shift+Right and Shift+Left show the rest.
         text = about(self.message, in_full=self.has_focus) if self.message else ""
         self._about.update(Content(printable(text)))
         self._about.display = bool(text)
+        self._place(self._about, self._ending if self._ending.is_attached else self._text)
         self.set_class(bool(text), "-about")
+
+    def _place(self, part: Widget, after: Widget) -> None:
+        """Have a part that was not needed until now."""
+        if part.display and after.is_attached and not part.is_attached:
+            self.mount(part, after=after)
 
     async def _think(self, text: str) -> None:
         self.doing = "thinking"

@@ -148,6 +148,9 @@ class Transcript(PlacedOnce, VerticalScroll, can_focus=False):
         """It is as it stays, or is not to be shown any more unless the store has it."""
         self._live = [v for v in self._live if v is not view]
         self._unsaved = [v for v in self._unsaved if v is not view]
+        for notice, after in self._notices.items():
+            if after is view and view.id_in_store is None:  # it is never shown again
+                self._notices[notice] = self._after
         self._list_anew()
 
     async def note(self, text: str, *, error: bool = False) -> Notice:

@@ -46,7 +46,8 @@ class UserMessage(MessageView):
         yield self._text
         for attachment in self._attachments:
             yield AttachmentView(attachment)
-        yield self._unanswered
+        if self._unanswered.display:
+            yield self._unanswered
         yield from super().compose()
 
     @property
