@@ -34,3 +34,12 @@ def test_importing_ondevice_loads_no_model_code() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert not heavy & set(loaded.stdout.split())
+
+
+def test_the_app_starts_without_what_only_replies_and_searches_need() -> None:
+    heavy = {"llama_cpp", "numpy", "huggingface_hub", "jinja2", "pypdf", "pylatexenc"}
+    code = "import sys, tui.app; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert not heavy & set(loaded.stdout.split())

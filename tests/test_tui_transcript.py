@@ -426,8 +426,21 @@ async def test_a_note_stays_when_what_it_follows_was_never_stored(
         view = UserMessage(text="Unsaid")
         chat.add_unsaved(view, None)
         await chat.equal()
-        await chat.note("This chat was deleted.")
+        chat.note("This chat was deleted.")
         chat.release(view)
         await chat.equal()
         await user.sees("This chat was deleted.")
         assert "Unsaid" not in user.screen
+
+
+async def test_of_two_looks_at_a_deleted_chat_one_says_so(chats: Chats, open_app: OpenApp) -> None:
+    async with open_app(FakeEngine()) as user:
+        await user.says("Hi")
+        await user.is_idle()
+        chats.delete(chats.headings()[0].id)
+        chat = chat_of(user)
+        chat.follow()
+        while chat.id_in_store is not None:
+            await asyncio.sleep(0)
+        chat.follow()  # which ends the first one
+        await user.sees("This chat was deleted")

@@ -6,13 +6,11 @@ Nothing is kept: the index that finds what matters is in RAM and gone with the c
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from itertools import accumulate
 
-import numpy as np
-
-from ondevice.memory._match import match
 from ondevice.memory._words import words_of
 from ondevice.store import Connection
 from ondevice.store._sqlite import connect
@@ -121,6 +119,8 @@ def _beginning(text: str, budget: int, count: Count) -> str:
 
 def _found(slices: Sequence[Sequence[str]], words: list[str]) -> list[tuple[int, int]]:
     """Places of passages that have some of ``words``, or are near such ones, best first."""
+    from ondevice.memory._match import match  # noqa: PLC0415 - numpy comes with it
+
     if not words:
         return []
     starts = [0, *accumulate(len(pieces) + _APART for pieces in slices)]
@@ -132,10 +132,9 @@ def _found(slices: Sequence[Sequence[str]], words: list[str]) -> list[tuple[int,
         )
         _index(connection, numbered)
         matches = match(connection, words, ())
-    order = np.lexsort((matches.ids, -matches.scores))
     found = []
-    for id_ in matches.ids[order].tolist():
-        n = int(np.searchsorted(starts, id_, side="right")) - 1
+    for _, id_ in sorted(zip((-matches.scores).tolist(), matches.ids.tolist(), strict=True)):
+        n = bisect_right(starts, id_) - 1
         if 0 <= n < len(slices) and id_ - starts[n] < len(slices[n]):
             found.append((n, id_ - starts[n]))
     return found

@@ -355,7 +355,7 @@ clears the prompt, or else leaves if pressed twice. Ctrl+Z goes back to the shel
                 self.action_models(await self._not_found(error))
             except OndeviceError as error:
                 self._unloaded = not isinstance(error, EngineDied)  # or it would die of it again
-                await self.conversation.note(str(error), error=True)
+                self.conversation.note(str(error), error=True)
             finally:
                 self._show_model()
         self.show_status()  # the engine is free now, to count what the conversation takes

@@ -185,7 +185,7 @@ class ChatKeeping(ChatPanels):
 
     async def _import(self, path: Path, *, deleted: bool) -> Imported | None:
         """What came of it; None: it failed, as the user was told."""
-        notice = await self.conversation.note(f"Importing {_shown(path)} …")
+        notice = self.conversation.note(f"Importing {_shown(path)} …")
         cancel = threading.Event()
         before: Import | None = None
 
@@ -225,9 +225,9 @@ class ChatKeeping(ChatPanels):
         if result.grown:
             await self.reload()  # they may be open
         if result.left_out:
-            await self.conversation.note(_told(result.left_out), error=True)
+            self.conversation.note(_told(result.left_out), error=True)
         summary = _summary(result)
-        await self.conversation.note(f"{_shown(path)}: {summary}{f' {_UNDO}' if result else ''}")
+        self.conversation.note(f"{_shown(path)}: {summary}{f' {_UNDO}' if result else ''}")
         if not (result and self.settings.memory):
             self.notify(summary)
             return
@@ -267,7 +267,7 @@ class ChatKeeping(ChatPanels):
         self.notify(f"The import of {undone.name} is undone.{kept}")
 
     async def _remember(self, result: Imported) -> None:
-        notice = await self.conversation.note("Remembering …")
+        notice = self.conversation.note("Remembering …")
         cancel = threading.Event()
 
         async def show(counts: list[int]) -> None:

@@ -20,10 +20,10 @@ class ChatMemory(ChatSettings):
         except OndeviceError as error:
             self.notify(str(error), severity="error")
             return
-        await self.conversation.note(f"Remembered: {remembered.cube.content}")
+        self.conversation.note(f"Remembered: {remembered.cube.content}")
         if remembered.left_out:
             kinds = ", ".join(remembered.left_out)
-            await self.conversation.note(f"Not remembered, for it looks secret: {kinds}.")
+            self.conversation.note(f"Not remembered, for it looks secret: {kinds}.")
 
     @work
     async def action_memory(self, words: str = "") -> None:
@@ -74,7 +74,7 @@ class ChatMemory(ChatSettings):
     async def action_private(self) -> None:
         """Begin a chat of which nothing is kept."""
         if await self.open(None, store=Chats(TransientDatabase())):
-            await self.conversation.note(
+            self.conversation.note(
                 "Nothing of this chat is written to the disk or remembered, and nothing is "
                 "recalled in it. It is gone for good when you close it."
             )

@@ -51,7 +51,7 @@ class ChatSettings(ChatBase):
             name = names[chosen]
         changed = self.set("persona", name if name.lower() != "none" else "")
         if changed and await self.open(None):
-            await self.conversation.note(self.settings.system_prompt)
+            self.conversation.note(self.settings.system_prompt)
 
     async def action_set(self, change: str) -> None:
         """Show the settings, or those that begin so, or change one."""
@@ -68,7 +68,7 @@ class ChatSettings(ChatBase):
             if name.startswith(key)
         ]
         where = f"/set KEY VALUE changes one, also in {paths.config_file()}"
-        await self.conversation.note("\n".join([*lines, where]))
+        self.conversation.note("\n".join([*lines, where]))
 
     async def _set_model(self, name: str) -> None:
         """Load the model that is named, by its path as well, now and at the next start."""
@@ -146,4 +146,4 @@ class ChatSettings(ChatBase):
             heading = f"Some settings in {file} cannot be used. They have their defaults:"
             short = [problem.removeprefix(f"{file}: ") for problem in problems]
             told = "\n".join([heading, *short])
-            await self.conversation.note(told, error=True)
+            self.conversation.note(told, error=True)

@@ -310,7 +310,7 @@ class Conversation(Transcript):
         try:
             state = await asyncio.to_thread(self.store.state, id_)
             if state is None:
-                await self._deleted()
+                self._deleted()
             elif state != self._state:
                 async with self._reading:
                     await self._read()
@@ -318,8 +318,11 @@ class Conversation(Transcript):
             self._changes = None  # it cannot be read now: at the next look
         self.post_message(ReplyProgressed(self))
 
-    async def _deleted(self) -> None:
-        """Begin anew where the conversation was; what was typed stays."""
+    def _deleted(self) -> None:
+        """Begin anew where the conversation was; what was typed stays.
+
+        All at once: whoever looks at the store is cancelled where another look begins.
+        """
         if self.id_in_store is None:
             return
         self.id_in_store, self._state, self.title = None, None, ""
@@ -328,8 +331,8 @@ class Conversation(Transcript):
         self._after = None
         self.follow_list(())
         if self.is_attached:
-            await self.mount(self._welcome(), before=0 if self.children else None)
-        await self.note("This chat was deleted in another window. What you type begins a new one.")
+            self.mount(self._welcome(), before=0 if self.children else None)
+        self.note("This chat was deleted in another window. What you type begins a new one.")
 
     async def _read(self) -> None:
         """Show the messages that the store has now, with ``_reading`` held."""
@@ -435,7 +438,7 @@ class Conversation(Transcript):
                 view.id_in_store = said.message_id
         except OndeviceError as error:
             self.release(view)
-            await self.note(str(error), error=True)
+            self.note(str(error), error=True)
             self.post_message(NotKept(self))
             self._tell_end(None)
             await self._follow()
@@ -447,9 +450,9 @@ class Conversation(Transcript):
             self.progress.begin()  # as above
             await self._read_whole()
         if said.learnt:
-            await self.note(f"Remembered: {' '.join(said.learnt)}")
+            self.note(f"Remembered: {' '.join(said.learnt)}")
         if said.left_out:
-            await self.note(f"Not remembered, for it looks secret: {', '.join(said.left_out)}.")
+            self.note(f"Not remembered, for it looks secret: {', '.join(said.left_out)}.")
         await self._answer(Reply(recalled=said.recalled, server=self._server), said.message_id)
 
     async def _fitted(self, text: str, attachments: Sequence[Attachment]) -> fitting.Draft | None:
@@ -552,7 +555,7 @@ class Conversation(Transcript):
         await self._read_whole()
         self.release(reply)
         if failed and self.id_in_store is not None:
-            await self.note(failed, error=True)
+            self.note(failed, error=True)
         self._tell_end(reply.statistics)
 
     async def _read_whole(self) -> None:

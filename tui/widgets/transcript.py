@@ -153,13 +153,13 @@ class Transcript(PlacedOnce, VerticalScroll, can_focus=False):
                 self._notices[notice] = self._after
         self._list_anew()
 
-    async def note(self, text: str, *, error: bool = False) -> Notice:
+    def note(self, text: str, *, error: bool = False) -> Notice:
         """Show a sentence from the app after all that has been said."""
         notice = Notice(text, error=error)
         last = self._shown[-1] if self._shown else None
         self._notices[notice] = last.id if isinstance(last, Message) else last
         if self.is_attached:  # and not closed meanwhile
-            await self.mount(notice)
+            self.mount(notice)
             self._change()
         return notice
 
