@@ -16,6 +16,7 @@ import pytest
 from ondevice.engine import AnyEngine
 from ondevice.engine.messages import Chunk, Finished, Generate, Load, Sampling, Turn
 from ondevice.errors import EngineDied, EngineError, ModelNotFound, OndeviceError, UsageError
+from ondevice.models import title_of
 
 GREEDY = Sampling(temperature=0)
 QUESTION = (Turn("system", "You are a helpful assistant."), Turn("user", "The capital of France?"))
@@ -281,3 +282,13 @@ def test_a_silent_server_can_be_cancelled(
     over.set()
     assert isinstance(finished, Finished)
     assert finished.reason == "cancelled"
+
+
+@pytest.mark.parametrize("login", ["me:pa@ss@", "me@", ""])
+def test_who_logs_in_is_not_shown(odd_server: Callable[..., str], login: str) -> None:
+    shown = odd_server(lambda _: None, models=b'{"data": [{"id": "one"}, {"id": "two"}]}')
+    url = shown.replace("://", f"://{login}")
+    assert title_of(f"{url}#a@b") == f"{shown}#a@b"
+    with closing(AnyEngine()) as engine, pytest.raises(ModelNotFound) as caught:
+        engine.load(Load(path=url))
+    assert str(caught.value).endswith(f"  {shown}#one\n  {shown}#two")

@@ -34,6 +34,7 @@ from ondevice.engine.messages import (
     Sizing,
     Statistics,
     Turn,
+    without_password,
 )
 from ondevice.errors import EngineDied, EngineError, ModelNotFound, UsageError
 from ondevice.terminal import printable
@@ -233,7 +234,7 @@ class RemoteEngine:
             return wanted
         if not wanted and len(names) == 1:
             return names[0]
-        url = str(self._client.base_url).rstrip("/")
+        url = without_password(str(self._client.base_url)).rstrip("/")
         if not names:
             raise ModelNotFound(f"The server at {url} has no models yet. Give it one first.")
         lines = "".join(f"\n  {url}#{name}" for name in names)
@@ -304,7 +305,9 @@ def _client(path: str, api_key: str | None) -> tuple[httpx2.URL, httpx2.Client]:
             mounts=network.mounts(url.host),
         )
     except httpx2.InvalidURL as error:
-        raise UsageError(f"{printable(path)} cannot be a URL: {error}.") from error
+        raise UsageError(
+            f"{printable(without_password(path))} cannot be a URL: {error}."
+        ) from error
     except (ValueError, ImportError) as error:
         raise UsageError(
             f"The proxy that HTTP_PROXY, HTTPS_PROXY or ALL_PROXY names cannot be used: {error} "

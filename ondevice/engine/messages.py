@@ -42,6 +42,15 @@ def server_of(path: str) -> str | None:
     return re.split(r"[/?#]", host, maxsplit=1)[0].rpartition("@")[2].lower()
 
 
+def without_password(name: str) -> str:
+    """The name of a model as it may be shown: of a server's address, without who logs in there."""
+    scheme, separator, rest = name.partition("://")
+    if f"{scheme}://" not in URL_SCHEMES:
+        return name
+    host = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    return f"{scheme}{separator}{host.rpartition('@')[2]}{rest[len(host) :]}"
+
+
 class Record(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Base of all records; the JSON key ``type`` names the class."""
 

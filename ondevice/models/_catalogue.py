@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from ondevice.engine.messages import without_password
 from ondevice.models._records import Recipe
 
 #: In a checkout the data is beside the package; when installed, within it.
@@ -28,4 +29,5 @@ def catalogue() -> tuple[Recipe, ...]:
 
 def title_of(name: str) -> str:
     """What lists call a model of this name."""
-    return next((recipe.title for recipe in catalogue() if recipe.name == name), name)
+    titles = (recipe.title for recipe in catalogue() if recipe.name == name)
+    return next(titles, without_password(name))
