@@ -17,7 +17,8 @@ ask: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev lint
 	@echo "==> Running the tests: about 15 minutes on 2 cores"
-	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not alone"
+	@$(BIN)/python -m pytest -m alone
 
 lint: $(VENV)/.installed-dev
 	@echo "==> Checking style (ruff) and types (mypy)"

@@ -105,6 +105,7 @@ async def test_a_download_is_paused_and_goes_on(
     engine = FakeEngine()
     async with at_the_terminal(engine, chats, DEFAULT) as user:
         await user.sees("not on disk yet")
+        await user.sees("not downloaded")  # the list is there
         await user.pilot.press("enter")
         await user.sees("50% of 92 MB")
         await user.pilot.press("f2")
@@ -142,6 +143,7 @@ async def test_what_is_left_of_a_download_can_be_removed(
     Download(monkeypatch)
     async with at_the_terminal(FakeEngine(), chats, DEFAULT) as user:
         await user.sees("not on disk yet")
+        await user.sees("not downloaded")  # the list is there
         await user.pilot.press("enter")
         await user.sees("50%")
         await user.pilot.press("f8")
@@ -229,6 +231,7 @@ async def test_a_download_that_fails_says_why(
     Download(monkeypatch, DownloadError("The network is down. Try again.")).gate.open()
     async with at_the_terminal(FakeEngine(), chats, DEFAULT) as user:
         await user.sees("not on disk yet")
+        await user.sees("not downloaded")  # the list is there
         await user.pilot.press("enter")
         await user.sees("The network is down.")
 

@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -96,23 +95,17 @@ def test_other_models_too(big_model: Callable[[str], Path], name: str) -> None:
     assert window_logits(file, least + (file.weights_bytes - least) // 3) == resident_logits(path)
 
 
+@pytest.mark.alone
 @pytest.mark.skipif(not hasattr(os, "RWF_NOWAIT"), reason="asks Linux what it has cached")
 def test_what_is_streamed_is_not_cached_as_well(default_model: Path, tmp_path: Path) -> None:
     copy = tmp_path / "model.gguf"
     shutil.copyfile(default_model, copy)
     with copy.open("rb") as opened:
+        os.fsync(opened.fileno())
+        os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         # To ask for a page that is not cached has Linux read it, and without this others with it.
         os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
         file = gguf.read(copy)
-        os.fsync(opened.fileno())
-        for _ in range(100):  # Linux may be slow to let go of what was just written
-            os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-            if not any(
-                is_cached(opened.fileno(), t.offset + t.n_bytes // 4) for t in file.tensors.values()
-            ):
-                break
-            time.sleep(0.1)
-        os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         window = Window(file, (least_bytes(file) + file.weights_bytes) // 2)
         model = window.load_model()
         logits(model, EvalHook(window))
