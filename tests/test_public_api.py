@@ -27,19 +27,20 @@ def test_every_error_is_in_the_tree_and_in_its_picture() -> None:
         assert name in (errors.__doc__ or ""), name
 
 
-def test_importing_ondevice_loads_no_model_code() -> None:
-    heavy = {"llama_cpp", "numpy", "textual", "huggingface_hub", "jinja2"}
-    code = "import sys, ondevice; print(*sys.modules)"
+def loaded_with(module: str) -> set[str]:
+    """The modules that a new Python has once it has imported this one."""
+    code = f"import sys, {module}; print(*sys.modules)"
     loaded = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
-    assert not heavy & set(loaded.stdout.split())
+    return set(loaded.stdout.split())
+
+
+def test_importing_ondevice_loads_no_model_code() -> None:
+    heavy = {"llama_cpp", "numpy", "textual", "huggingface_hub", "jinja2"}
+    assert not heavy & loaded_with("ondevice")
 
 
 def test_the_app_starts_without_what_only_replies_and_searches_need() -> None:
     heavy = {"llama_cpp", "numpy", "huggingface_hub", "jinja2", "pypdf", "pylatexenc"}
-    code = "import sys, tui.app; print(*sys.modules)"
-    loaded = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
-    assert not heavy & set(loaded.stdout.split())
+    assert not heavy & loaded_with("tui.app")

@@ -26,6 +26,7 @@ Role = Literal["system", "user", "assistant"]
 FinishReason = Literal["stop", "length", "cancelled"]
 Preference = Literal["speed", "balanced", "exact"]
 URL_SCHEMES = ("http://", "https://")
+_LOGIN = re.compile(r"\A(https?://)[^/?#]*@")  # the user, and maybe a password, before the host
 
 KVType = Literal["f16", "q8_0", "q4_0"]
 
@@ -34,21 +35,17 @@ ContextTokens = Annotated[int, Meta(ge=16, le=_INT32)]
 Threads = Annotated[int, Meta(ge=1, le=512)]  # ggml takes no more
 
 
+def without_password(name: str) -> str:
+    """The name of a model as it may be shown: of a server's address, without who logs in there."""
+    return _LOGIN.sub(r"\1", name)
+
+
 def server_of(path: str) -> str | None:
     """The server that a model's path names, such as “host:8080”; None: it is on this device."""
     if not path.startswith(URL_SCHEMES):
         return None
-    host = path.partition("://")[2]
-    return re.split(r"[/?#]", host, maxsplit=1)[0].rpartition("@")[2].lower()
-
-
-def without_password(name: str) -> str:
-    """The name of a model as it may be shown: of a server's address, without who logs in there."""
-    scheme, separator, rest = name.partition("://")
-    if f"{scheme}://" not in URL_SCHEMES:
-        return name
-    host = re.split(r"[/?#]", rest, maxsplit=1)[0]
-    return f"{scheme}{separator}{host.rpartition('@')[2]}{rest[len(host) :]}"
+    host = without_password(path).partition("://")[2]
+    return re.split(r"[/?#]", host, maxsplit=1)[0].lower()
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, tag=True):

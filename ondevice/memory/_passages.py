@@ -119,10 +119,10 @@ def _beginning(text: str, budget: int, count: Count) -> str:
 
 def _found(slices: Sequence[Sequence[str]], words: list[str]) -> list[tuple[int, int]]:
     """Places of passages that have some of ``words``, or are near such ones, best first."""
-    from ondevice.memory._match import match  # noqa: PLC0415 - numpy comes with it
-
     if not words:
         return []
+    from ondevice.memory._match import match  # noqa: PLC0415 - numpy comes with it
+
     starts = [0, *accumulate(len(pieces) + _APART for pieces in slices)]
     with closing(connect(":memory:")) as connection:
         numbered = (
