@@ -11,8 +11,8 @@ import psutil
 import pytest
 from test_ram import V2_MOUNT, tree
 
-from ondevice import cores
 from ondevice.llama import should_sleep
+from ondevice.system import cores
 
 V1_MOUNTS = "\n".join(
     (

@@ -25,7 +25,7 @@ from functools import cache
 from pathlib import Path
 from types import TracebackType
 
-from ondevice.cores import ThreadTimes
+from ondevice.system.cores import ThreadTimes
 
 _LOOK_S = 0.1  # between two looks
 # Of the time in which threads want a core, what they wait for one. Measured with programs that
