@@ -36,6 +36,7 @@ import numpy.typing as npt
 
 from ondevice import gguf, llama
 from ondevice.disk.reader import Arena, Reader, Span
+from ondevice.gguf import writing
 from ondevice.holding.stack import Block, StackFile
 from ondevice.holding.stack._calibrate import (
     Usage,

@@ -11,7 +11,7 @@ from ondevice.llama._product import MOST_COLUMNS, multiply_rows
 from ondevice.llama._quants import dequantize
 from ondevice.llama._sampling import Sampler
 from ondevice.llama._template import ChatTemplate, Stopped
-from ondevice.llama._waiting import Waiting, should_sleep
+from ondevice.llama._waiting import Waiting
 
 __all__ = [
     "MOST_COLUMNS",
@@ -36,6 +36,5 @@ __all__ = [
     "dequantize",
     "interrupt",
     "multiply_rows",
-    "should_sleep",
     "start",
 ]

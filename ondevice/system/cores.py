@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -79,3 +80,16 @@ class ThreadTimes(NamedTuple):
         """Of the time since ``before`` in which threads wanted a core, what they waited for one."""
         ran, waited = self.ran - before.ran, self.waited - before.waited
         return waited / max(1, ran + waited)
+
+
+def idle_seconds(cpus: Iterable[int]) -> float:
+    """For how long, since the machine started, these processors had nothing to do, all together.
+
+    0 where the system does not tell.
+    """
+    wanted = {f"cpu{number}" for number in cpus}
+    with suppress(OSError):
+        lines = (line.split() for line in Path("/proc/stat").read_text().splitlines())
+        ticks = sum(int(n) for name, *times in lines if name in wanted for n in times[3:5])
+        return ticks / os.sysconf("SC_CLK_TCK")
+    return 0.0
