@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ondevice.gguf import GGUFFile, TensorInfo
+from ondevice.holding.stack._calibrate import Usage
 from ondevice.llama import dequantize
-from ondevice.stack._calibrate import Usage
-from ondevice.weights.gguf import GGUFFile, TensorInfo
 
 RANK = 16
 _OVERSAMPLED = 8  # more columns than the rank, so that the approximation is nearly the best one

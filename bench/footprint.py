@@ -26,7 +26,7 @@ import psutil
 
 from ondevice import models
 from ondevice.engine import Engine
-from ondevice.engine.messages import Load, Loaded
+from ondevice.messages import Load, Loaded
 
 MODEL = "smollm2-135m"
 QUESTION = "Tell me a long story about the sea."

@@ -19,8 +19,8 @@ from tempfile import TemporaryDirectory
 import frame
 
 from ondevice.engine import Engine
-from ondevice.engine.messages import Chunk, Generate, Load, Sampling, Turn
 from ondevice.memory import Memory, with_memories
+from ondevice.messages import Chunk, Generate, Load, Sampling, Turn
 from ondevice.store import Database
 
 MODEL = "qwen2.5-coder-1.5b-instruct-q4_k_m.gguf"

@@ -25,11 +25,10 @@ import frame
 from synthetic import moe
 from window import RESERVE, in_process
 
-from ondevice import llama
+from ondevice import gguf, llama
+from ondevice.holding.window.window import Window
 from ondevice.llama import MOST_COLUMNS, Actions, Context, EvalHook, Model, Tensor
 from ondevice.ram.need import need
-from ondevice.weights import gguf
-from ondevice.weights.window import Window
 
 SHAPE = moe.LARGE
 N_CTX = 2048

@@ -18,10 +18,10 @@ from pathlib import Path
 import frame
 
 from ondevice import llama
-from ondevice.cores import default_threads
 from ondevice.engine import Engine
-from ondevice.engine.messages import Finished, Generate, Load, Sampling, Turn
 from ondevice.llama import ChatTemplate, Model
+from ondevice.messages import Finished, Generate, Load, Sampling, Turn
+from ondevice.system.cores import default_threads
 
 MODELS = {
     "135m": "smollm2-135m-instruct-q4_1.gguf",

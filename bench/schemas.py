@@ -24,9 +24,9 @@ import frame
 
 from ondevice import llama
 from ondevice.engine import Engine
-from ondevice.engine.messages import Chunk, Finished, Generate, Load, Sampling, Turn
 from ondevice.errors import EngineDied, UsageError
 from ondevice.json_schema import compile_schema
+from ondevice.messages import Chunk, Finished, Generate, Load, Sampling, Turn
 
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
 import schema_kinds

@@ -36,12 +36,13 @@ from typing import Any
 import frame
 from window import in_process
 
+from ondevice import gguf
 from ondevice.engine import Engine
-from ondevice.engine.messages import Chunk, Finished, Generate, Load, Sampling, Turn
 from ondevice.errors import EngineDied, MemoryShortError
-from ondevice.ram import available, speeds
-from ondevice.ram.planner import least_ram, most_ram, plan
-from ondevice.weights import gguf
+from ondevice.messages import Chunk, Finished, Generate, Load, Sampling, Turn
+from ondevice.planning import speeds
+from ondevice.planning.planner import least_ram, most_ram, plan
+from ondevice.ram import available
 
 MODELS = (
     "smollm2-135m-instruct-q4_1.gguf",

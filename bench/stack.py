@@ -34,20 +34,21 @@ import llama_cpp
 import numpy as np
 import numpy.typing as npt
 
-from ondevice import llama
-from ondevice.cores import default_threads
-from ondevice.llama import Context, EvalHook, Model, dequantize
-from ondevice.stack import Block, Stack, StackFile, _layout
-from ondevice.stack._calibrate import (
+from ondevice import gguf, llama
+from ondevice.disk.reader import Arena, Reader, Span
+from ondevice.gguf import writing
+from ondevice.holding.stack import Block, StackFile
+from ondevice.holding.stack._calibrate import (
     Usage,
     default_text,
     divergence,
     log_probabilities,
     usage_of,
 )
-from ondevice.stack._layout import Entry
-from ondevice.weights import gguf
-from ondevice.weights.reader import Arena, Reader, Span
+from ondevice.holding.stack._layout import Entry
+from ondevice.holding.stack.stack import Stack
+from ondevice.llama import Context, EvalHook, Model, dequantize
+from ondevice.system.cores import default_threads
 
 Floats = npt.NDArray[np.float32]
 
@@ -58,7 +59,12 @@ MODELS = {
 }
 QUANTS = {"Q2_K": 10, "Q3_K_M": 12, "Q4_K_M": 15, "Q5_K_M": 17}  # llama.cpp's numbers
 LEVELS = (2, 3, 4)  # blocks of BitStack in each linear layer
-TEXTS = ("docs/memory.md", "README.md", "ondevice/weights/window.py", "ondevice/llama/_planes.c")
+TEXTS = (
+    "docs/memory.md",
+    "README.md",
+    "ondevice/holding/window/window.py",
+    "ondevice/holding/stack/_planes.c",
+)
 CHAT = "bench/month.json"
 F16 = 1
 TEXT_TOKENS = 256  # at once
@@ -233,10 +239,10 @@ def off_grid(path: Path, target: Path) -> None:
         else Entry(t.name, t.shape, t.type, t.n_bytes)
         for t in file.tensors.values()
     ]
-    n_keys, keys = _layout.raw_keys(file)
-    infos, _ = _layout.tensor_infos(entries, 32)
+    n_keys, keys = writing.raw_keys(file)
+    infos, _ = writing.tensor_infos(entries, 32)
     with target.open("wb") as out, path.open("rb") as source:
-        out.write(_layout.header(len(entries), n_keys, keys, infos, 32))
+        out.write(writing.header(len(entries), n_keys, keys, infos, 32))
         for tensor in file.tensors.values():
             source.seek(tensor.offset)
             data = source.read(tensor.n_bytes)

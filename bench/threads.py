@@ -25,7 +25,8 @@ from typing import NamedTuple
 
 import frame
 
-from ondevice import cgroups, cores, llama
+from ondevice import llama
+from ondevice.system import cgroups, cores
 
 MODELS = ("smollm2-135m-instruct-q4_1.gguf", "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf")
 PROMPT, REPLY = 96, 96  # tokens

@@ -44,9 +44,9 @@ from ondevice import models
 from ondevice.chats import Chats, reply
 from ondevice.config import FIRST, Settings
 from ondevice.engine import Engine
-from ondevice.engine._fake import FakeEngine, Pause
-from ondevice.engine.messages import Finished, Load, Sampling, Statistics
+from ondevice.messages import Finished, Load, Sampling, Statistics
 from ondevice.store import Database
+from ondevice.testing import FakeEngine, Pause
 from tui.app import OndeviceApp
 from tui.screens.chat import ChatScreen
 

@@ -23,17 +23,16 @@ from typing import Any
 import frame
 import llama_cpp
 
-from ondevice import llama
-from ondevice.engine.messages import Sampling
+from ondevice import gguf, llama
+from ondevice.disk.reader import Arena
+from ondevice.engine._drafting import Drafter, ModelDrafter, PromptLookup, Speculation
 from ondevice.errors import NativeError
+from ondevice.holding.window.placement import least_bytes
+from ondevice.holding.window.window import Window
 from ondevice.llama import Context, EvalHook, Model, Sampler
+from ondevice.messages import Sampling
 from ondevice.ram.limit import limited
 from ondevice.ram.need import need
-from ondevice.weights import gguf
-from ondevice.weights.drafting import Drafter, ModelDrafter, PromptLookup, Speculation
-from ondevice.weights.placement import least_bytes
-from ondevice.weights.reader import Arena
-from ondevice.weights.window import Window
 
 MODEL = "qwen2.5-coder-1.5b-instruct-q4_k_m.gguf"
 DRAFTER = "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf"

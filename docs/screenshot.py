@@ -20,7 +20,7 @@ from textual.pilot import Pilot
 from ondevice.chats import Chats
 from ondevice.config import FIRST, Settings
 from ondevice.engine import Engine
-from ondevice.engine.messages import Sampling
+from ondevice.messages import Sampling
 from ondevice.store import Database
 from tui.app import OndeviceApp
 from tui.screens.chat import ChatScreen

@@ -12,7 +12,8 @@
 """
 
 from ondevice.engine import Engine, EngineLike
-from ondevice.engine.messages import (
+from ondevice.errors import OndeviceError
+from ondevice.messages import (
     Chunk,
     Event,
     Finished,
@@ -25,7 +26,6 @@ from ondevice.engine.messages import (
     Statistics,
     Turn,
 )
-from ondevice.errors import OndeviceError
 
 __all__ = [
     "Chunk",

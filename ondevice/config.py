@@ -15,10 +15,10 @@ import msgspec
 
 from ondevice import paths
 from ondevice.checking import explain
-from ondevice.engine.messages import ContextTokens, KVType, Load, Preference, Sampling, Threads
 from ondevice.errors import ConfigError, UsageError
-from ondevice.models import InstalledModel, find, looks_like_path, typed_path
+from ondevice.messages import ContextTokens, KVType, Preference, Sampling, Threads
 from ondevice.ram.available import parse_size
+from ondevice.system.typed_paths import looks_like_path, typed_path
 
 AUTO = "auto"  # as the name of a model: the one that suits this machine best
 FIRST = "smollm2-135m"  # what is fetched where there is no model yet: the smallest
@@ -89,6 +89,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             raise UsageError(f"There is no persona {self.persona}. There are: {known}.")
 
     @property
+    def ram_limit(self) -> int | None:
+        """Bytes of RAM that a model may take; None: what is free."""
+        return parse_size(self.ram) if self.ram else None
+
+    @property
     def folders(self) -> tuple[Path, ...]:
         """Where models are looked for beside the usual places."""
         assert not isinstance(self.models_folder, str)
@@ -98,25 +103,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def system_prompt(self) -> str:
         """That of the persona, or else ``system``; empty: none."""
         return self.personas[self.persona] if self.persona else self.system
-
-    def load_request(self, model: InstalledModel) -> Load:
-        """What the engine is asked to load.
-
-        Raises :class:`ModelNotFound` for a ``draft`` that is not on disk.
-        """
-        return Load(
-            path=model.location,
-            n_ctx=self.ctx,
-            kv_type=self.kv_type,
-            prefer=self.prefer,
-            n_threads=self.threads,
-            ram=parse_size(self.ram) if self.ram else None,
-            drafter=str(drafter) if (drafter := self.drafter()) else None,
-        )
-
-    def drafter(self) -> Path | None:
-        """The file of the drafter that is named. Raises :class:`ModelNotFound`."""
-        return None if self.draft in (None, "none") else find(self.draft).path
 
 
 def split_folders(text: str) -> tuple[str, ...]:

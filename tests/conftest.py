@@ -20,7 +20,7 @@ import random_rounds
 
 from ondevice.chats import Chats
 from ondevice.engine import Engine
-from ondevice.engine.messages import Load
+from ondevice.messages import Load
 from ondevice.store import Database
 
 DEFAULT_MODEL = "smollm2-135m"

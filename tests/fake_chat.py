@@ -13,8 +13,8 @@ from pathlib import Path
 
 from ondevice.chats import Chats
 from ondevice.config import Settings
-from ondevice.engine._fake import FakeEngine, Gate, Step
 from ondevice.store import Database
+from ondevice.testing import FakeEngine, Gate, Step
 from tui.app import OndeviceApp
 
 

@@ -14,7 +14,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from random import Random
 
-from ondevice.weights.tensor_types import TENSOR_TYPES
+from ondevice.gguf.tensor_types import TENSOR_TYPES
 
 U8, I8, U16, I16, U32, I32, F32, BOOL, TEXT, ARRAY, U64, I64, F64 = range(13)
 CODES = {U8: "B", I8: "b", U16: "H", I16: "h", U32: "I", I32: "i"}

@@ -20,9 +20,9 @@ from textual.worker import WorkerFailed
 
 from ondevice.chats import Chats
 from ondevice.config import Settings
-from ondevice.engine._fake import FakeEngine, Pause, Step
 from ondevice.errors import EngineDied, EngineError, OndeviceError
 from ondevice.store import Database
+from ondevice.testing import FakeEngine, Pause, Step
 from tui.app import OndeviceApp
 from tui.screens.chat import ChatScreen
 from tui.screens.dialogs import ChoiceScreen, TextScreen

@@ -14,7 +14,7 @@ import pytest
 import tiny_model
 
 from ondevice.cli import run
-from ondevice.terminal import printable_json
+from ondevice.text import printable_json
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX files")
 ASK = [sys.executable, "-m", "ondevice", "ask"]

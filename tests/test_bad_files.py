@@ -13,19 +13,18 @@ import pytest
 import tiny_model
 from terminal_user import at_the_terminal
 
-from ondevice import fit, models
+from ondevice import gguf, models
 from ondevice.chats import Chats
-from ondevice.choice import choose
 from ondevice.cli import run
 from ondevice.config import Settings
-from ondevice.engine._fake import FakeEngine
 from ondevice.errors import ModelFileError
-from ondevice.ram import planner, speeds
+from ondevice.gguf import GGUFFile, runnable
+from ondevice.holding.window.placement import Placements, least_bytes, most_bytes, place, spans
+from ondevice.planning import fit, planner, speeds
+from ondevice.planning.choice import choose
+from ondevice.planning.speeds import USUAL
 from ondevice.ram.available import AvailableRam
-from ondevice.ram.speeds import USUAL
-from ondevice.weights import gguf, runnable
-from ondevice.weights.gguf import GGUFFile
-from ondevice.weights.placement import Placements, least_bytes, most_bytes, place, spans
+from ondevice.testing import FakeEngine
 
 #: Where the reader cannot know better, and the net that is cast around one file holds.
 each_bad_file = pytest.mark.parametrize("bad", bad_models.BAD)

@@ -13,8 +13,6 @@ from pathlib import Path
 import pytest
 
 from ondevice.chats import Attachment, Chats, reply
-from ondevice.engine._fake import FakeEngine, Gate, Step
-from ondevice.engine.messages import Chunk, Event, Finished, Generate, Load, Sampling, Turn
 from ondevice.errors import (
     ContextError,
     EngineDied,
@@ -22,9 +20,11 @@ from ondevice.errors import (
     StoreError,
     StoreUnwritable,
 )
+from ondevice.messages import Chunk, Event, Finished, Generate, Load, Sampling, Turn
 from ondevice.store import Database
 from ondevice.store._sqlite import connect
 from ondevice.store.migrations import m001_conversations, m002_memory
+from ondevice.testing import FakeEngine, Gate, Step
 
 
 @pytest.fixture
@@ -201,8 +201,8 @@ APP = """
 import sys
 from pathlib import Path
 from ondevice.chats import Attachment, Chats, reply
-from ondevice.engine._fake import FakeEngine, Gate
-from ondevice.engine.messages import Load, Sampling
+from ondevice.testing import FakeEngine, Gate
+from ondevice.messages import Load, Sampling
 from ondevice.store import Database
 from ondevice.store._sqlite import connect
 from ondevice.store.migrations import m001_conversations, m002_memory

@@ -11,10 +11,10 @@ import hostile_chats
 import pytest
 
 from ondevice.chats import Attachment, Chats, reply
-from ondevice.engine._fake import FakeEngine
-from ondevice.engine.messages import Load, Sampling
 from ondevice.errors import UsageError
+from ondevice.messages import Load, Sampling
 from ondevice.store import Database
+from ondevice.testing import FakeEngine
 
 AT = 1_700_000_000.0
 

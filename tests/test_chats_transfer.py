@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from ondevice.chats import Attachment, Chats, reply
-from ondevice.engine._fake import FakeEngine
-from ondevice.engine.messages import Load, Sampling
 from ondevice.errors import UsageError
+from ondevice.messages import Load, Sampling
+from ondevice.testing import FakeEngine
 
 
 def contents(chats: Chats, chat: int) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ondevice import children
+from ondevice.system import children
 
 ROOT = Path(__file__).parent.parent
 #: Runs what its caller names, as the shell would.

@@ -11,16 +11,15 @@ import pytest
 import tiny_model
 from test_need import dense
 
-from ondevice import choice, paths
-from ondevice.choice import choose, drafters_for
+from ondevice import gguf, paths
 from ondevice.cli import run
 from ondevice.config import Settings
 from ondevice.errors import MemoryShortError, ModelNotFound
-from ondevice.ram import speeds
+from ondevice.planning import choice, speeds
+from ondevice.planning.choice import choose, drafters_for
+from ondevice.planning.speeds import USUAL
+from ondevice.planning.suggestion import instead
 from ondevice.ram.available import AvailableRam
-from ondevice.ram.instead import instead
-from ondevice.ram.speeds import USUAL
-from ondevice.weights import gguf
 
 SMALL = "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf"
 LARGE = "qwen2.5-coder-1.5b-instruct-q4_k_m.gguf"

@@ -15,10 +15,10 @@ import pytest
 import schema_kinds
 
 from ondevice import llama
-from ondevice.engine.messages import Sampling
 from ondevice.errors import UsageError
 from ondevice.json_schema import compile_schema
 from ondevice.llama import Grammar, Model, Sampler, SchemaVocabulary
+from ondevice.messages import Sampling
 
 _MOST_TOKENS = 250
 

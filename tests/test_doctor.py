@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ondevice import cli
-from ondevice.weights import disk_speed
+from ondevice.disk import speed as disk_speed
 
 
 @pytest.fixture(autouse=True)

@@ -19,7 +19,16 @@ import tiny_model
 from gguf import TokenType
 
 from ondevice.engine import Engine
-from ondevice.engine.messages import (
+from ondevice.errors import (
+    ContextError,
+    EngineDied,
+    LoadCancelled,
+    MemoryShortError,
+    ModelChanged,
+    ModelFileError,
+    UsageError,
+)
+from ondevice.messages import (
     Chunk,
     Event,
     Finished,
@@ -30,15 +39,6 @@ from ondevice.engine.messages import (
     Sampling,
     Turn,
 )
-from ondevice.errors import (
-    ContextError,
-    EngineDied,
-    LoadCancelled,
-    MemoryShortError,
-    ModelChanged,
-    ModelFileError,
-    UsageError,
-)
 
 GREEDY = Sampling(temperature=0)
 SYSTEM = Turn("system", "You are a helpful assistant.")
@@ -46,7 +46,7 @@ ENDLESS = 'root ::= ("one " | "two ")+'
 APP = """
 import sys, time
 from ondevice.engine import Engine
-from ondevice.engine.messages import Load
+from ondevice.messages import Load
 engine = Engine()
 engine.load(Load(path=sys.argv[1], n_ctx=256))
 print(engine.pid, flush=True)

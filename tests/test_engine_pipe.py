@@ -20,7 +20,8 @@ import pytest
 import tiny_model
 
 from ondevice.engine import Engine
-from ondevice.engine.messages import (
+from ondevice.errors import EngineDied, LoadCancelled, ModelFileError, OndeviceError, UsageError
+from ondevice.messages import (
     Chunk,
     Embed,
     Finished,
@@ -32,7 +33,6 @@ from ondevice.engine.messages import (
     decode_answer,
     encode,
 )
-from ondevice.errors import EngineDied, LoadCancelled, ModelFileError, OndeviceError, UsageError
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 GREEDY = Sampling(temperature=0)
@@ -45,7 +45,7 @@ OWNER = """
 import sys, time
 from pathlib import Path
 from ondevice.engine import Engine
-from ondevice.engine.messages import Generate, Load, Turn
+from ondevice.messages import Generate, Load, Turn
 engine = Engine(log=Path(sys.argv[2]))
 engine.load(Load(path=sys.argv[1]))
 print(engine.pid, flush=True)

@@ -9,14 +9,15 @@ from collections.abc import Iterator
 import pytest
 import tiny_model
 
-from ondevice import fitting, llama
+from ondevice import llama
+from ondevice.chats import fitting
 from ondevice.engine import Engine
-from ondevice.engine._fake import FakeEngine
 from ondevice.engine._prompt import Prompter
-from ondevice.engine.messages import Finished, Generate, Load, Measure, Turn
 from ondevice.errors import ContextError
 from ondevice.llama import Context, Model
 from ondevice.memory import beginnings, passages
+from ondevice.messages import Finished, Generate, Load, Measure, Turn
+from ondevice.testing import FakeEngine
 
 INVOICE = "The invoice of Mr Bergstrom came to 4711 crowns."
 LINES = [f"In line {n} the ship sails on over the sea, which is wide." for n in range(2000)]

@@ -9,9 +9,9 @@ import gguf as reference
 import numpy as np
 import pytest
 
+from ondevice import gguf
 from ondevice.errors import ModelFileError
-from ondevice.weights import gguf
-from ondevice.weights.tensor_types import TENSOR_TYPES
+from ondevice.gguf.tensor_types import TENSOR_TYPES
 
 
 def write_model(

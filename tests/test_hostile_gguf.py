@@ -22,19 +22,19 @@ import tiny_model
 from gguf_mutants import File, Key
 from peak_ram import peak_ram
 
+from ondevice import gguf
 from ondevice.engine import Engine
-from ondevice.engine.messages import Generate, Load, Sampling, Turn
 from ondevice.errors import MemoryShortError, ModelFileError, OndeviceError
+from ondevice.gguf import GGUFFile, runnable
+from ondevice.gguf.tensor_types import TENSOR_TYPES
+from ondevice.gguf.vocabulary import check_tokens
+from ondevice.messages import Generate, Load, Sampling, Turn
 from ondevice.models import _scan
-from ondevice.ram import planner
+from ondevice.planning import planner
+from ondevice.planning.speeds import USUAL
 from ondevice.ram.available import AvailableRam
 from ondevice.ram.need import need
 from ondevice.ram.process import of_process
-from ondevice.ram.speeds import USUAL
-from ondevice.weights import gguf, runnable
-from ondevice.weights.gguf import GGUFFile
-from ondevice.weights.tensor_types import TENSOR_TYPES
-from ondevice.weights.vocabulary import check_tokens
 
 READ_S, REPLY_S = 1.0, 10.0  # no file may keep us for longer
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from ondevice import llama
-from ondevice.engine.messages import Sampling, Turn
 from ondevice.errors import ModelFileError
 from ondevice.llama import ChatTemplate, Context, Grammar, Model, Sampler
+from ondevice.messages import Sampling, Turn
 
 GEMMA = "gemma-3-270m-q4_k_m.gguf"
 QWEN = "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf"

@@ -8,9 +8,9 @@ from ondevice import paths
 from ondevice.chats import Attachment, Chats, reply
 from ondevice.cli import run
 from ondevice.engine import Engine
-from ondevice.engine._fake import FakeEngine
-from ondevice.engine.messages import Generate, Load, Sampling, Turn
+from ondevice.messages import Generate, Load, Sampling, Turn
 from ondevice.store import Database, TransientDatabase
+from ondevice.testing import FakeEngine
 
 SECRET = "My zebra is called Zebulon and it sleeps in the xylotheque"
 WORDS = (b"zebra", b"zebulon", b"xylotheq")

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 from ondevice import llama
 from ondevice.chats import Chats, can_learn, learn
-from ondevice.engine._fake import FakeEngine
-from ondevice.engine.messages import Generate, Load, Sampling
 from ondevice.llama import Grammar, Model, Sampler
 from ondevice.memory import Cube, Memory, read_grammar
 from ondevice.memory._reading import read_answer
+from ondevice.messages import Generate, Load, Sampling
 from ondevice.store import Database
+from ondevice.testing import FakeEngine
 
 WEDDING = "My sister Ingrid is getting married on September 14th, and I'm so excited."
 

@@ -13,10 +13,10 @@ import pytest
 from hostile_memories import HOSTILE
 
 from ondevice import llama
-from ondevice.engine.messages import Turn
 from ondevice.llama import ChatTemplate, Model
 from ondevice.memory import Memory, Recalled
 from ondevice.memory._recall import line
+from ondevice.messages import Turn
 from ondevice.store import Database
 
 MONTH = json.loads(Path(__file__).parents[1].joinpath("bench", "month.json").read_text("utf-8"))

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from ondevice import config, models
+from ondevice.gguf.tensor_types import FILE_TYPES
 from ondevice.models._own import checked_name
 from ondevice.models._records import HubSource
-from ondevice.weights.tensor_types import FILE_TYPES
 
 
 def test_every_model_says_what_a_user_chooses_by() -> None:

@@ -13,15 +13,14 @@ import tiny_model
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ondevice import config, fit, models
-from ondevice.choice import choose
+from ondevice import config, gguf, models
 from ondevice.cli import run
 from ondevice.config import Settings
 from ondevice.errors import ModelNotFound
+from ondevice.gguf.quality import effective_params, params_words, quality_of
 from ondevice.models import InstalledModel, _folders
-from ondevice.ram import replies
-from ondevice.ram.quality import effective_params, params_words, quality_of
-from ondevice.weights import gguf
+from ondevice.planning import fit, replies
+from ondevice.planning.choice import choose
 
 # ------------------------------------------------------------------ paths
 

@@ -12,11 +12,11 @@ import gguf_files
 import pytest
 
 from ondevice import models, paths
-from ondevice.choice import choose
 from ondevice.cli import run
 from ondevice.config import Settings
 from ondevice.errors import ModelError, ModelFileError, ModelNotFound, UsageError
 from ondevice.models import InstalledModel
+from ondevice.planning.choice import choose
 
 
 @pytest.fixture

@@ -11,14 +11,13 @@ from pathlib import Path
 import pytest
 import shapes
 
-from ondevice import llama
+from ondevice import gguf, llama
 from ondevice.engine import Engine
-from ondevice.engine.messages import KVType, Load
+from ondevice.gguf import GGUFFile, Part, TensorInfo, Value
+from ondevice.messages import KVType, Load
 from ondevice.ram.available import AvailableRam
 from ondevice.ram.need import Need, need
 from ondevice.ram.process import of_process
-from ondevice.weights import gguf
-from ondevice.weights.gguf import GGUFFile, Part, TensorInfo, Value
 
 MB = 1_000_000
 

@@ -17,18 +17,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_need import dense
 
-from ondevice import fit
+from ondevice import gguf
 from ondevice.cli import run
 from ondevice.engine import Engine
-from ondevice.engine.messages import Load, Preference
 from ondevice.errors import MemoryShortError, ModelFileError
+from ondevice.gguf import GGUFFile
+from ondevice.messages import Load, Preference
 from ondevice.models import catalogue
-from ondevice.ram import speeds
+from ondevice.planning import fit, speeds
+from ondevice.planning.planner import Plan, best, least_ram, plan, why
+from ondevice.planning.speeds import USUAL
 from ondevice.ram.available import AvailableRam
-from ondevice.ram.planner import Plan, best, least_ram, plan, why
-from ondevice.ram.speeds import USUAL
-from ondevice.weights import gguf
-from ondevice.weights.gguf import GGUFFile
 
 MB = 1_000_000
 PREFERENCES: tuple[Preference, ...] = get_args(Preference)
@@ -245,6 +244,6 @@ def test_speeds_of_a_busy_moment_are_kept_for_a_while_only(home: Path) -> None:
 
 
 def test_planning_needs_no_native_code() -> None:
-    code = "import sys, ondevice.ram.planner; print('llama_cpp' in sys.modules)"
+    code = "import sys, ondevice.planning.planner; print('llama_cpp' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

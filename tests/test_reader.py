@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from ondevice.disk.reader import PAGE, PIECE_BYTES, Arena, Reader, Span
 from ondevice.errors import ModelFileError
-from ondevice.weights.reader import PAGE, PIECE_BYTES, Arena, Reader, Span
 
 SIZE = 9 * (1 << 20) + 1234
 

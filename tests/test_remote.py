@@ -14,8 +14,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from ondevice.engine import AnyEngine
-from ondevice.engine.messages import Chunk, Finished, Generate, Load, Sampling, Turn
 from ondevice.errors import EngineDied, EngineError, ModelNotFound, OndeviceError, UsageError
+from ondevice.messages import Chunk, Finished, Generate, Load, Sampling, Turn
 from ondevice.models import title_of
 
 GREEDY = Sampling(temperature=0)

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 import shapes
 
-from ondevice.engine.messages import Sampling
+from ondevice import gguf
+from ondevice.engine._drafting import ModelDrafter, PromptLookup, Speculation
+from ondevice.gguf.recurrence import can_go_back
+from ondevice.holding.window.placement import least_bytes
+from ondevice.holding.window.window import Window
 from ondevice.llama import OP_MUL_MAT, Actions, Context, EvalHook, Model, Sampler, Tensor
 from ondevice.llama._product import Product, multiply_rows
-from ondevice.weights import gguf
-from ondevice.weights.drafting import ModelDrafter, PromptLookup, Speculation
-from ondevice.weights.placement import least_bytes
-from ondevice.weights.recurrence import can_go_back
-from ondevice.weights.window import Window
+from ondevice.messages import Sampling
 
 KINDS = {k.name: k for k in gguf_py.GGMLQuantizationType}
 TEXT = "the cat and the dog, the cat and the dog sat on the mat with the cat and the dog. "

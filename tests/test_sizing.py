@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ondevice.engine import Engine
-from ondevice.engine.messages import Chunk, Finished, Generate, Load, Notice, Sampling, Sizing, Turn
+from ondevice.messages import Chunk, Finished, Generate, Load, Notice, Sampling, Sizing, Turn
 from ondevice.ram.pressure import Governor, room_for_weights
 from ondevice.ram.process import ProcessRam, of_process
 

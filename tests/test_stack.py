@@ -24,31 +24,23 @@ import tiny_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ondevice import llama
+from ondevice import gguf, llama
 from ondevice.cli import run
 from ondevice.engine import Engine, running
-from ondevice.engine.messages import Finished, Generate, Load, Preference, Sampling, Turn
 from ondevice.errors import MemoryShortError, ModelFileError, UsageError
-from ondevice.llama import (
-    PLANES,
-    ChatTemplate,
-    Context,
-    EvalHook,
-    Model,
-    Planes,
-    PlanesShape,
-    _planes,
-    encode,
-)
+from ondevice.holding.stack import StackFile, _planes, is_stack
+from ondevice.holding.stack._calibrate import divergence, log_probabilities
+from ondevice.holding.stack._file import RING_BYTES, _numbers
+from ondevice.holding.stack._layout import PLANES, PlanesShape
+from ondevice.holding.stack._planes import Planes, encode
+from ondevice.holding.stack.pack import pack
+from ondevice.holding.stack.stack import Stack, _whole_pages
+from ondevice.llama import ChatTemplate, Context, EvalHook, Model
+from ondevice.messages import Finished, Generate, Load, Preference, Sampling, Turn
+from ondevice.planning.planner import least_ram, most_ram, plan
+from ondevice.planning.speeds import USUAL
 from ondevice.ram.available import AvailableRam
 from ondevice.ram.need import need
-from ondevice.ram.planner import least_ram, most_ram, plan
-from ondevice.ram.speeds import USUAL
-from ondevice.stack import Stack, StackFile, is_stack, pack
-from ondevice.stack._calibrate import divergence, log_probabilities
-from ondevice.stack._file import RING_BYTES, _numbers
-from ondevice.stack._stack import _whole_pages
-from ondevice.weights import gguf
 
 pytestmark = pytest.mark.skipif(
     not any(shutil.which(name) for name in ("cc", "gcc", "clang")), reason="needs a C compiler"
@@ -441,9 +433,9 @@ def test_a_damaged_header_is_refused(
     """What the checksum finds, and what is found in files without one."""
     whole = tiny_packed.read_bytes()
     end = gguf.read(tiny_packed).parts[0].data_offset
-    version = b"ondevice.stack.version"  # the tokens before it are not ours
+    version = b"ondevice.holding.stack.version"  # the tokens before it are not ours
     own = whole.index(version) + len(version)
-    name = b"ondevice.stack.header_checksum"
+    name = b"ondevice.holding.stack.header_checksum"
     copy = tmp_path / "damaged.gguf"
     for random in rounds(150):
         front = bytearray(whole[:end])
@@ -481,7 +473,7 @@ def test_blocks_whose_names_are_swapped_are_refused(tiny_packed: Path, tmp_path:
 def test_a_stack_from_before_headers_had_checksums_opens(tiny_packed: Path, tmp_path: Path) -> None:
     whole = tiny_packed.read_bytes()
     copy = tmp_path / "old.gguf"
-    key, other_key = b"ondevice.stack.header_checksum", b"another.key.that.says.nothing!"
+    key, other_key = b"ondevice.holding.stack.header_checksum", b"another.key.that.says.nothing!"
     copy.write_bytes(whole.replace(key, other_key))
     read_and_planned(copy)
     with opened(copy) as (_, context), opened(tiny_packed) as (_, other):
@@ -501,14 +493,14 @@ def test_numbers_that_no_stack_has_are_refused(
 ) -> None:
     file = gguf.read(tiny_packed)
     metadata, tensors = dict(file.metadata), dict(file.tensors)
-    metadata.pop("ondevice.stack.header_checksum")
+    metadata.pop("ondevice.holding.stack.header_checksum")
     if key == "name":
         last = list(tensors)[-1]
         damaged = last[:-1] + str(value)
         tensors[damaged] = replace(tensors.pop(last), name=damaged)
     else:
         columns = _numbers(file, key, "<u4").tolist()
-        metadata[f"ondevice.stack.{key}"] = tuple(value if c else 0 for c in columns)
+        metadata[f"ondevice.holding.stack.{key}"] = tuple(value if c else 0 for c in columns)
     with pytest.raises(ModelFileError, match=reason):
         StackFile.of(replace(file, metadata=metadata, tensors=tensors))
 
@@ -730,7 +722,7 @@ def test_each_token_is_multiplied_with_its_experts(
 def test_experts_are_packed_and_streamed_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ondevice.stack._file.RING_BYTES", 100_000)
+    monkeypatch.setattr("ondevice.holding.stack._file.RING_BYTES", 100_000)
     source = tiny_model.write(tmp_path / "experts.gguf", n_experts=4)
     path = tmp_path / "experts.stack.gguf"
     pack(source, path, calibration=TEXT, jobs=1)

@@ -18,9 +18,9 @@ from peak_ram import peak_ram
 
 from ondevice import llama
 from ondevice.engine._prompt import Prompter
-from ondevice.engine.messages import Turn
 from ondevice.errors import ContextError, ModelFileError
 from ondevice.llama import ChatTemplate, Model, Stopped
+from ondevice.messages import Turn
 
 GEMMA = "gemma-3-270m-q4_k_m.gguf"
 QWEN = "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf"

@@ -11,8 +11,8 @@ import psutil
 import pytest
 from test_ram import V2_MOUNT, tree
 
-from ondevice import cores
-from ondevice.llama import should_sleep
+from ondevice.llama._waiting import best_way
+from ondevice.system import cores
 
 V1_MOUNTS = "\n".join(
     (
@@ -22,10 +22,10 @@ V1_MOUNTS = "\n".join(
 )
 #: Computes in two threads, prints how often they slept, and goes on for as long as it is asked to.
 COMPUTE = """
-import io, resource, sys
+import io, os, resource, sys
 from ondevice import llama
 from ondevice.llama._product import Product
-from ondevice.llama._waiting import Waiting, _IdleTeam, _libgomp
+from ondevice.llama._waiting import Waiting, _IdleTeam, _libgomp, _move_threads
 
 llama.start(io.StringIO())
 waiting = Waiting()
@@ -92,10 +92,17 @@ def test_unknown_cores_are_the_usable_ones(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_threads_sleep_once_they_often_wait_for_a_core_and_not_at_each_change() -> None:
-    assert not should_sleep(False, 0.2)
-    assert should_sleep(False, 0.3)
-    assert should_sleep(True, 0.2)
-    assert not should_sleep(True, 0.1)
+    assert best_way("spinning", 0.2, 0) == "spinning"
+    assert best_way("spinning", 0.3, 0) == "asleep"
+    assert best_way("asleep", 0.2, 0.5) == "asleep"
+    assert best_way("asleep", 0.1, 0.5) == "spinning"
+
+
+def test_threads_share_fewer_cores_while_others_want_all() -> None:
+    assert best_way("asleep", 0.5, 0.02) == "together"
+    assert best_way("together", 0.6, 0.02) == "together"
+    assert best_way("together", 0.6, 0.5) == "asleep"
+    assert best_way("asleep", 0.5, 0.5) == "asleep"  # as with a quota
 
 
 @needs_libgomp
@@ -114,21 +121,44 @@ def test_idle_threads_have_the_others_sleep_until_they_end() -> None:
 
 
 @needs_libgomp
-def test_threads_sleep_beside_programs_that_compute() -> None:
+def test_threads_that_sleep_share_fewer_cores_beside_programs_that_compute() -> None:
+    n_cores = cores.usable_cpus()
+    if n_cores == 1:
+        pytest.skip("needs two cores")
     loops = [
-        subprocess.Popen([sys.executable, "-c", "while True: pass"])
-        for _ in range(2 * cores.usable_cpus())
+        subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2 * n_cores)
     ]
     try:
         out = compute(
             "    with waiting:\n"
-            "        for _ in range(1000):\n"
+            "        for _ in range(3000):\n"
             "            sleeps()\n"
-            "            if waiting.asleep: break\n"
-            "    print(waiting.asleep)\n"
+            "            if waiting.way == 'together': break\n"
+            "        print(waiting.way, len(os.sched_getaffinity(0)))\n"
+            "    print(waiting.way, len(os.sched_getaffinity(0)))\n"
         )
     finally:
         for each in loops:
             each.kill()
             each.wait()
-    assert out == "True\n"
+    within, after = out.splitlines()
+    assert within.startswith("together ")
+    assert int(within.split()[1]) < n_cores
+    assert after == f"asleep {n_cores}"
+
+
+@needs_libgomp
+@pytest.mark.alone
+def test_threads_take_all_cores_again_and_spin_once_nobody_else_wants_them() -> None:
+    if cores.usable_cpus() == 1:
+        pytest.skip("needs two cores")
+    out = compute(
+        "    waiting._idle_team, waiting.way = _IdleTeam(), 'together'\n"
+        "    _move_threads([0])\n"
+        "    with waiting:\n"
+        "        for _ in range(3000):\n"
+        "            sleeps()\n"
+        "            if waiting.way == 'spinning': break\n"
+        "        print(waiting.way, len(os.sched_getaffinity(0)))\n",
+    )
+    assert out == f"spinning {cores.usable_cpus()}\n"

@@ -14,9 +14,9 @@ from textual.binding import Binding
 from textual.widgets import OptionList
 
 from ondevice.chats import Chats, Message
-from ondevice.engine._fake import FakeEngine, Gate
-from ondevice.engine.messages import Chunk, Notice, PromptProgress, Turn
 from ondevice.errors import EngineDied, ModelFileError
+from ondevice.messages import Chunk, Notice, PromptProgress, Turn
+from ondevice.testing import FakeEngine, Gate
 from tui.app import OndeviceApp
 from tui.screens.chat import ChatScreen
 from tui.screens.chats import ChatsPanel

@@ -19,7 +19,7 @@ from terminal_user import PATIENCE, at_the_terminal
 from ondevice import paths
 from ondevice.chats import Chats, Message
 from ondevice.engine import Engine
-from ondevice.engine.messages import Sampling
+from ondevice.messages import Sampling
 from ondevice.store import Database
 
 GREEDY = Sampling(temperature=0)

@@ -16,7 +16,7 @@ from textual._xterm_parser import XTermParser
 from textual.widgets import OptionList
 
 from ondevice.chats import Chats
-from ondevice.engine._fake import FakeEngine
+from ondevice.testing import FakeEngine
 from tui.textual_gaps import NO_LONGER, TELL_KEYS_APART
 from tui.widgets.queue import Queue
 from tui.widgets.status_bar import StatusBar

@@ -11,9 +11,9 @@ import pytest
 from terminal_user import User, at_the_terminal
 
 from ondevice.chats import Chats, Message
-from ondevice.engine._fake import FakeEngine, Gate
-from ondevice.engine.messages import Finished, PromptProgress, Statistics
 from ondevice.errors import ContextError, EngineDied
+from ondevice.messages import Finished, PromptProgress, Statistics
+from ondevice.testing import FakeEngine, Gate
 
 OpenApp = Callable[..., AbstractAsyncContextManager[User]]
 INVOICE = "The invoice of Mr Bergstrom came to 4711 crowns."

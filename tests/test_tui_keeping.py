@@ -18,8 +18,8 @@ from textual.events import Paste
 
 from ondevice import config
 from ondevice.chats import Chats
-from ondevice.engine._fake import FakeEngine, Gate
-from ondevice.engine.messages import Generate
+from ondevice.messages import Generate
+from ondevice.testing import FakeEngine, Gate
 from tui.app import OndeviceApp
 
 OpenApp = Callable[..., AbstractAsyncContextManager[User]]

@@ -14,8 +14,8 @@ from terminal_user import User, at_the_terminal
 from textual.widget import Widget
 
 from ondevice.chats import Chats
-from ondevice.engine._fake import FakeEngine, Gate
 from ondevice.errors import StoreError
+from ondevice.testing import FakeEngine, Gate
 from tui.app import OndeviceApp
 from tui.net import Net, report
 from tui.screens import chat_base

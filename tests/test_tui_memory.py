@@ -9,8 +9,8 @@ import pytest
 from terminal_user import at_the_terminal
 
 from ondevice.chats import Chats
-from ondevice.engine._fake import FakeEngine
 from ondevice.memory import tells
+from ondevice.testing import FakeEngine
 from tui import days
 
 REQUEST = "Write a Python function that reverses a string."

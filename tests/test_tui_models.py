@@ -14,17 +14,16 @@ import tiny_model
 from terminal_user import User, at_the_terminal
 from textual import events
 
-from ondevice import config, fit, models, paths
+from ondevice import config, gguf, models, paths
 from ondevice.chats import Chats
-from ondevice.choice import choose
-from ondevice.engine._fake import FakeEngine, Gate
-from ondevice.engine.messages import Load
 from ondevice.errors import DownloadCancelled, DownloadError, PackCancelled
+from ondevice.holding.stack import is_stack
+from ondevice.messages import Load
 from ondevice.models import InstalledModel, PullProgress
-from ondevice.ram import replies
+from ondevice.planning import fit, replies
+from ondevice.planning.choice import choose
 from ondevice.ram.available import AvailableRam
-from ondevice.stack import is_stack
-from ondevice.weights import gguf
+from ondevice.testing import FakeEngine, Gate
 from tui import slowness
 
 DEFAULT = "smollm2-135m"

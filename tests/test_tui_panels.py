@@ -11,8 +11,8 @@ from terminal_user import User, at_the_terminal
 from textual.widgets import OptionList
 
 from ondevice.chats import Chats
-from ondevice.engine._fake import FakeEngine, Gate
 from ondevice.store import Database
+from ondevice.testing import FakeEngine, Gate
 from tui.screens.chat import ChatScreen
 from tui.screens.chats import ChatsPanel
 from tui.screens.ram import RamPanel

@@ -14,8 +14,8 @@ from terminal_user import User, at_the_terminal
 from textual import events
 
 from ondevice.chats import Attachment, Chats, Message
-from ondevice.engine._fake import FakeEngine
 from ondevice.errors import UsageError
+from ondevice.testing import FakeEngine
 from tui.app import OndeviceApp
 from tui.attachments import attached, files
 from tui.commands import COMMANDS

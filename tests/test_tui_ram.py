@@ -11,14 +11,14 @@ from msgspec.structs import replace
 from terminal_user import at_the_terminal
 from test_need import dense
 
+from ondevice import gguf
 from ondevice.chats import Chats, Message
 from ondevice.config import App
 from ondevice.engine import Engine
-from ondevice.engine._fake import FakeEngine, Gate
-from ondevice.engine.messages import Sizing
-from ondevice.ram.residency import Cell, cells
-from ondevice.weights import gguf
-from ondevice.weights.placement import least_bytes, most_bytes, place
+from ondevice.holding.cells import Cell, cells
+from ondevice.holding.window.placement import least_bytes, most_bytes, place
+from ondevice.messages import Sizing
+from ondevice.testing import FakeEngine, Gate
 
 SIZES = [(40, 12), (80, 24), (300, 80)]
 

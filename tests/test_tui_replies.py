@@ -15,8 +15,8 @@ from textual.selection import Selection
 
 from ondevice import config
 from ondevice.chats import Chats
-from ondevice.engine._fake import FakeEngine, Gate
-from ondevice.engine.messages import Chunk
+from ondevice.messages import Chunk
+from ondevice.testing import FakeEngine, Gate
 from tui.widgets.reply_text import ReplyText
 from tui.widgets.thinking import Thinking
 

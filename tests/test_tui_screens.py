@@ -22,15 +22,15 @@ from terminal_user import User, at_the_terminal
 from test_tui_ram import sizing_of
 from textual.widgets import Input, TextArea
 
-from ondevice import fit, models, paths
+from ondevice import gguf, models, paths
 from ondevice.chats import Chats
 from ondevice.config import FIRST, App
-from ondevice.engine._fake import FakeEngine
-from ondevice.engine.messages import Chunk, Notice
 from ondevice.errors import EngineDied
+from ondevice.holding.window.placement import least_bytes, most_bytes
+from ondevice.messages import Chunk, Notice
+from ondevice.planning import fit
 from ondevice.ram.available import AvailableRam
-from ondevice.weights import gguf
-from ondevice.weights.placement import least_bytes, most_bytes
+from ondevice.testing import FakeEngine
 from tui.screens import ram as ram_screen
 
 Test = TypeVar("Test", bound=Callable[..., Awaitable[None]])

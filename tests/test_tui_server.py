@@ -10,9 +10,9 @@ from terminal_user import User, at_the_terminal
 
 from ondevice import config
 from ondevice.chats import Chats, learn, reply, see_again, think_of_title
-from ondevice.engine._fake import FakeEngine
-from ondevice.engine.messages import Generate, Load, Sampling
+from ondevice.messages import Generate, Load, Sampling
 from ondevice.store import Database
+from ondevice.testing import FakeEngine
 from tui.screens.chat import ChatScreen
 
 URL = "http://Me:secret@models.example:8080/v1#m"

@@ -15,9 +15,9 @@ from terminal_user import User, at_the_terminal
 from ondevice import config, paths
 from ondevice.chats import Chats
 from ondevice.config import App, Settings
-from ondevice.engine._fake import FakeEngine
-from ondevice.engine.messages import Chunk, Generate, Turn
 from ondevice.errors import ConfigError
+from ondevice.messages import Chunk, Generate, Turn
+from ondevice.testing import FakeEngine
 from tui import settings_form
 from tui.app import OndeviceApp
 

@@ -11,7 +11,7 @@ import pytest
 from terminal_user import User, at_the_terminal
 
 from ondevice.chats import Chats
-from ondevice.engine._fake import FakeEngine, Gate
+from ondevice.testing import FakeEngine, Gate
 from tui.widgets.tab_bar import TabBar
 
 OpenApp = Callable[..., AbstractAsyncContextManager[User]]

@@ -13,8 +13,8 @@ from terminal_user import User, at_the_terminal
 from ondevice.chats import Chats, reply, think_of_title
 from ondevice.chats._titles import clean
 from ondevice.engine import Engine
-from ondevice.engine._fake import FakeEngine, Gate
-from ondevice.engine.messages import Generate, Sampling
+from ondevice.messages import Generate, Sampling
+from ondevice.testing import FakeEngine, Gate
 
 OpenApp = Callable[..., AbstractAsyncContextManager[User]]
 

@@ -15,9 +15,9 @@ from terminal_user import User, at_the_terminal
 from textual import events
 
 from ondevice.chats import Chats
-from ondevice.engine._fake import FakeEngine, Gate
 from ondevice.errors import EngineDied
 from ondevice.store import Database
+from ondevice.testing import FakeEngine, Gate
 from tui.screens.chat import ChatScreen
 from tui.widgets.conversation import Conversation
 from tui.widgets.message import MessageView

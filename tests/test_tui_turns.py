@@ -13,8 +13,8 @@ from terminal_user import User, at_the_terminal
 from textual import events
 
 from ondevice.chats import Chats, Conversation
-from ondevice.engine._fake import FakeEngine, Gate
 from ondevice.errors import EngineDied
+from ondevice.testing import FakeEngine, Gate
 from tui.widgets.message import MessageView
 
 OpenApp = Callable[..., AbstractAsyncContextManager[User]]

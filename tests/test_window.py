@@ -16,14 +16,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ondevice import gguf
+from ondevice.disk.ring import Ring
 from ondevice.errors import LoadCancelled, MemoryShortError, ModelFileError
+from ondevice.gguf import GGUFFile, TensorInfo
+from ondevice.holding.window.placement import least_bytes, place
+from ondevice.holding.window.window import Window
 from ondevice.llama import Context, EvalHook, Model
 from ondevice.ram.process import of_process
-from ondevice.weights import gguf
-from ondevice.weights.gguf import GGUFFile, TensorInfo
-from ondevice.weights.placement import least_bytes, place
-from ondevice.weights.ring import Ring
-from ondevice.weights.window import Window
 
 TEXT = "def quicksort(numbers):\n    if len(numbers) < 2:\n        return numbers\n"
 LENGTHS = (23, 1, 1, 1, 9, 1, 1)  # tokens of the batches: prompts and single tokens by turns
@@ -334,7 +334,7 @@ def test_opening_reads_the_pinned_bytes_and_little_else(
         "from pathlib import Path\n"
         "from ondevice.llama import start\n"
         "from ondevice.weights import gguf\n"
-        "from ondevice.weights.window import Window\n"
+        "from ondevice.holding.window.window import Window\n"
         "start(open('/dev/null', 'w'))\n"
         "def read():\n"
         "    lines = dict(l.split(': ') for l in open('/proc/self/io').read().splitlines())\n"
@@ -351,7 +351,7 @@ def test_opening_reads_the_pinned_bytes_and_little_else(
 
 
 def test_a_ring_gives_the_right_bytes_in_any_order_of_use(file: GGUFFile) -> None:
-    from ondevice.weights.reader import Reader
+    from ondevice.disk.reader import Reader
 
     content = np.memmap(file.path, mode="r")
     tensors = [t for t in file.tensors.values() if t.block is not None and t.n_bytes > 100_000][:12]

@@ -8,20 +8,20 @@ from typing import Literal
 
 import pytest
 
-from ondevice.engine.messages import Sampling
-from ondevice.errors import UsageError
-from ondevice.llama import Context, EvalHook, Grammar, Model, Sampler
-from ondevice.weights import gguf
-from ondevice.weights.drafting import (
+from ondevice import gguf
+from ondevice.engine._drafting import (
     MOST_VERIFIED,
     Drafter,
     ModelDrafter,
     PromptLookup,
     Speculation,
 )
-from ondevice.weights.placement import least_bytes
-from ondevice.weights.vocabulary import check_vocabulary
-from ondevice.weights.window import Window
+from ondevice.errors import UsageError
+from ondevice.gguf.vocabulary import check_vocabulary
+from ondevice.holding.window.placement import least_bytes
+from ondevice.holding.window.window import Window
+from ondevice.llama import Context, EvalHook, Grammar, Model, Sampler
+from ondevice.messages import Sampling
 
 PROMPT = "def add(a, b):\n    return a + b\n\n\ndef subtract(a, b):\n    return a - b\n\n\ndef "
 

@@ -14,13 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.synthetic import moe
+from ondevice import gguf
 from ondevice.errors import ModelFileError
+from ondevice.gguf import GGUFFile
+from ondevice.holding.window.expert_cache import ExpertCache
+from ondevice.holding.window.placement import least_bytes, place
+from ondevice.holding.window.window import Window
 from ondevice.llama import Context, EvalHook, Model
-from ondevice.weights import gguf
-from ondevice.weights.expert_cache import ExpertCache
-from ondevice.weights.gguf import GGUFFile
-from ondevice.weights.placement import least_bytes, place
-from ondevice.weights.window import Window
 
 TOKENS = moe.text(200, moe.SMALL)
 #: A prompt that needs most experts, single tokens, a draft, and so on.

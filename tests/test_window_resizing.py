@@ -15,12 +15,14 @@ from gguf import GGMLQuantizationType
 from test_window_experts import opened
 
 from bench.synthetic import moe
+from ondevice import gguf
+from ondevice.disk import reader, ring
+from ondevice.gguf import GGUFFile
+from ondevice.holding.window import experts
+from ondevice.holding.window.placement import Placements
+from ondevice.holding.window.window import Window
 from ondevice.llama import Context, Model
 from ondevice.ram.need import need
-from ondevice.weights import experts, gguf, reader, ring
-from ondevice.weights.gguf import GGUFFile
-from ondevice.weights.placement import Placements
-from ondevice.weights.window import Window
 
 LEAST, HALF, ALL = 0.0, 0.5, 1.0
 

@@ -26,9 +26,9 @@ from textual.widgets import TextArea
 from ondevice import chats
 from ondevice.config import Settings
 from ondevice.engine import EngineLike
-from ondevice.engine.messages import URL_SCHEMES
 from ondevice.errors import OndeviceError
-from ondevice.terminal import printable
+from ondevice.messages import URL_SCHEMES
+from ondevice.text import printable
 from tui import clipboard, garbage, textual_gaps, theme
 from tui.commands import COMMANDS
 from tui.cursor import STILL_AFTER, Cursor

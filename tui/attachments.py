@@ -15,7 +15,7 @@ from pathlib import Path
 from ondevice.chats import Attachment
 from ondevice.errors import UsageError
 from ondevice.memory import read_file
-from ondevice.terminal import printable
+from ondevice.text import printable
 
 #: What is added to the name of an attachment of which only a part was sent, by what was kept.
 PARTS = {"beginning": "beginning", "relevant": "passages"}

@@ -14,7 +14,7 @@ from typing import Any
 
 from textual.app import App
 
-from ondevice import children
+from ondevice.system import children
 
 #: Programs that take it on standard input; the first one that is there.
 _PROGRAMS = (

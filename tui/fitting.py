@@ -8,11 +8,10 @@ from functools import partial
 
 from textual.app import App
 
-from ondevice import fitting
-from ondevice.chats import Attachment, with_attachments
+from ondevice.chats import Attachment, fitting, with_attachments
 from ondevice.engine import EngineLike
-from ondevice.engine.messages import Turn
 from ondevice.errors import OndeviceError
+from ondevice.messages import Turn
 from tui.attachments import PARTS, whole_name
 from tui.screens.dialogs import ChoiceScreen
 from tui.shared_engine import SharedEngine

@@ -5,8 +5,8 @@ from __future__ import annotations
 import psutil
 
 from ondevice import chats
-from ondevice.engine.messages import Loaded
 from ondevice.errors import OndeviceError
+from ondevice.messages import Loaded
 from tui.shared_engine import SharedEngine
 from tui.widgets.conversation import Conversation
 

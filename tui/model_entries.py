@@ -8,14 +8,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ondevice import fit, models
+from ondevice import models
 from ondevice.config import Settings
 from ondevice.errors import OndeviceError
-from ondevice.fit import Fit
 from ondevice.models import InstalledModel, Recipe
-from ondevice.ram import process, speeds
+from ondevice.planning import fit, speeds
+from ondevice.planning.fit import Fit
+from ondevice.planning.speeds import Speeds
+from ondevice.ram import process
 from ondevice.ram.available import AvailableRam
-from ondevice.ram.speeds import Speeds
+from ondevice.system.typed_paths import looks_like_path, typed_path
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ def found(
     known = {os.path.realpath(model.path) for model in installed}
     for location in in_use:
         with suppress(OndeviceError):
-            if models.looks_like_path(location) and os.path.realpath(location) not in known:
+            if looks_like_path(location) and os.path.realpath(location) not in known:
                 installed.append(models.find(location))
                 known.add(os.path.realpath(location))
     there = {model.name for model in installed}
@@ -110,7 +112,7 @@ def at_path(text: str, folders: Sequence[Path]) -> tuple[list[Entry], str]:
 
     A folder that is not among ``folders`` can be kept in the list.
     """
-    path = models.typed_path(text)
+    path = typed_path(text)
     try:
         if path.is_dir():
             there = [_of_model(model) for model in models.in_folder(path)]

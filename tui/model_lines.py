@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from rich.cells import cell_len, set_cell_size
 from textual.content import Content
 
-from ondevice.fit import loss_words, speed_words
-from ondevice.ram.quality import params_words
-from ondevice.terminal import printable
+from ondevice.gguf.quality import params_words
+from ondevice.planning.fit import loss_words, speed_words
+from ondevice.text import printable
 from tui.model_entries import Entry
 from tui.model_work import Job
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from ondevice.engine.messages import Chunk, Event, Finished, PromptProgress
+from ondevice.messages import Chunk, Event, Finished, PromptProgress
 
 
 class Progress:

@@ -15,7 +15,7 @@ from textual.keys import KEY_TO_UNICODE_NAME, REPLACED_KEYS, Keys
 
 from ondevice import config
 from ondevice.config import Settings
-from ondevice.engine.messages import KVType, Preference
+from ondevice.messages import KVType, Preference
 
 _MODIFIERS = {"ctrl", "alt", "shift", "super"}
 _EXAMPLES = "f9, ctrl+t, alt+enter, pageup or question_mark; several stand with commas"

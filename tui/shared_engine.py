@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import TypeVar
 
 from ondevice.engine import EngineLike
-from ondevice.engine.messages import Event, Load, Loaded, Sizing
+from ondevice.messages import Event, Load, Loaded, Sizing
 from tui.background import in_thread
 
 _Result = TypeVar("_Result")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 
-from ondevice.cores import ThreadTimes
-from ondevice.engine.messages import Load, Statistics
+from ondevice.messages import Load, Statistics
+from ondevice.system.cores import ThreadTimes
 from tui.shared_engine import SharedEngine
 
 _EVERY = 1.0  # seconds between two looks
@@ -58,7 +58,7 @@ class Slowness:
 
     def _find_usual(self) -> float:
         """What replies gave so far, else what was planned with measured speeds, else 0."""
-        from ondevice.ram import replies, speeds  # noqa: PLC0415 - a faster start
+        from ondevice.planning import replies, speeds  # noqa: PLC0415 - a faster start
 
         loaded = self._engine.loaded
         if loaded is None or self.load is None:

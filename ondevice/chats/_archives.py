@@ -11,7 +11,7 @@ from pathlib import Path, PurePath
 from typing import BinaryIO, TypeVar
 
 from ondevice.errors import UsageError
-from ondevice.regular import open_regular
+from ondevice.system.regular import open_regular
 
 _PIECE = 1 << 20  # bytes that are read at a time
 _MOST_FILES = 100_000  # of a folder that are looked at

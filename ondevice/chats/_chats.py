@@ -12,9 +12,9 @@ from pathlib import Path
 from ondevice.chats import _foreign, _imports, _read, _times, _transfer
 from ondevice.chats._imports import Import, Imported, Undone
 from ondevice.chats._records import Attachment, Conversation, Found, Heading, Matches, State
-from ondevice.engine.messages import Role
 from ondevice.errors import StoreError, StoreUnwritable, UsageError
 from ondevice.memory import FORGOTTEN, Cube, Memory
+from ondevice.messages import Role
 from ondevice.store import Connection, Database, words_leave
 
 _TYPED = 1500  # characters that a message has at most which was typed

@@ -10,8 +10,8 @@ import msgspec
 
 from ondevice.chats._chats import append, check
 from ondevice.chats._records import Message
-from ondevice.engine.messages import Chunk, Finished
 from ondevice.errors import StoreUnwritable
+from ondevice.messages import Chunk, Finished
 from ondevice.store import Database
 
 _WRITE_EVERY = 0.5  # seconds between two writes

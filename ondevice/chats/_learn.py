@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from ondevice.chats._chats import Chats
 from ondevice.engine import EngineLike
-from ondevice.engine.messages import Chunk, Finished, Generate, Loaded, Sampling, Turn, server_of
 from ondevice.memory import read_grammar, read_question
+from ondevice.messages import Chunk, Finished, Generate, Loaded, Sampling, Turn, server_of
 
 _LEAST_PARAMETERS = 1_000_000_000  # smaller models point at the wrong words
 _LONGEST = 120  # tokens of an answer

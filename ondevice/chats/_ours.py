@@ -11,7 +11,7 @@ from ondevice.chats import _times
 from ondevice.chats._loose import Odd, a_text, dicts, parents_first
 from ondevice.chats._records import Attachment
 from ondevice.chats._transfer import Entry, Transcript
-from ondevice.engine.messages import FinishReason, Statistics
+from ondevice.messages import FinishReason, Statistics
 
 _ROLES: dict[str, Literal["user", "assistant"]] = {"user": "user", "assistant": "assistant"}
 

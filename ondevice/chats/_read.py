@@ -19,8 +19,8 @@ from ondevice.chats._records import (
     Message,
     State,
 )
-from ondevice.engine.messages import Statistics
 from ondevice.memory import Cube, Memory
+from ondevice.messages import Statistics
 from ondevice.store import Connection, Row
 
 _FOUND = 100  # at most

@@ -10,8 +10,8 @@ from typing import Literal
 
 import msgspec
 
-from ondevice.engine.messages import FinishReason, Statistics, Turn
 from ondevice.memory import Cube, with_memories
+from ondevice.messages import FinishReason, Statistics, Turn
 
 
 @dataclass(frozen=True, slots=True)

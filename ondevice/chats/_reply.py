@@ -8,8 +8,8 @@ from contextlib import suppress
 from ondevice.chats._chats import Chats
 from ondevice.chats._draft import Draft
 from ondevice.engine import EngineLike
-from ondevice.engine.messages import Chunk, Event, Finished, Generate, Sampling, server_of
 from ondevice.errors import OndeviceError, StoreError, StoreUnwritable
+from ondevice.messages import Chunk, Event, Finished, Generate, Sampling, server_of
 
 
 def reply(

@@ -7,8 +7,8 @@ import re
 from ondevice.chats._chats import Chats
 from ondevice.chats._learn import is_elsewhere
 from ondevice.engine import EngineLike
-from ondevice.engine.messages import Chunk, Finished, Generate, Sampling, Turn
-from ondevice.terminal import printable
+from ondevice.messages import Chunk, Finished, Generate, Sampling, Turn
+from ondevice.text import printable
 
 _REQUEST = Turn(
     "user", "Give this conversation a title of two to six words. Answer with the title and no more."

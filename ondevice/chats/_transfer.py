@@ -12,8 +12,8 @@ import msgspec
 
 from ondevice.chats import _times
 from ondevice.chats._records import Attachment, Conversation
-from ondevice.engine.messages import FinishReason, Statistics
 from ondevice.errors import UsageError
+from ondevice.messages import FinishReason, Statistics
 from ondevice.store import Connection
 
 _TITLE_LENGTH = 60  # characters

@@ -15,7 +15,7 @@ import click
 
 from ondevice import __version__
 from ondevice.errors import OndeviceError
-from ondevice.terminal import printable
+from ondevice.text import printable
 
 #: Command → its line in ``ondevice --help``. A module is imported only when its command runs.
 COMMANDS = {

@@ -14,7 +14,7 @@ from msgspec import inspect
 from ondevice import config
 from ondevice.checking import check
 from ondevice.config import Settings
-from ondevice.engine.messages import KVType, Preference, Sampling
+from ondevice.messages import KVType, Preference, Sampling
 from ondevice.models import installed
 
 _Command = Callable[..., Any]

@@ -12,9 +12,10 @@ from typing import TypeVar
 
 import click
 
-from ondevice import crashes, paths
+from ondevice import paths
 from ondevice.errors import StoreLocked, UsageError
 from ondevice.store import Database, Salvage
+from ondevice.system import crashes
 
 _VARIABLE = "ONDEVICE_PASSPHRASE"
 _SERVICE = "ondevice"

@@ -10,12 +10,13 @@ from pathlib import Path
 import click
 import msgspec
 
-from ondevice.choice import choose
 from ondevice.cli._input import argument, piped, small_file
 from ondevice.cli._options import limits, settings_flags
 from ondevice.config import Settings
 from ondevice.engine import AnyEngine, EngineLike
-from ondevice.engine.messages import (
+from ondevice.errors import ContextError, UsageError
+from ondevice.json_schema import compile_schema
+from ondevice.messages import (
     Chunk,
     Finished,
     FinishReason,
@@ -26,9 +27,8 @@ from ondevice.engine.messages import (
     Statistics,
     Turn,
 )
-from ondevice.errors import ContextError, UsageError
-from ondevice.json_schema import compile_schema
-from ondevice.terminal import printable, printable_json
+from ondevice.planning.choice import choose
+from ondevice.text import printable, printable_json
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -130,7 +130,7 @@ def _turns(system: str, question: str, given: str) -> tuple[Turn, ...]:
 
 def _fitted(engine: EngineLike, system: str, question: str, given: str) -> tuple[Turn, ...]:
     """The question, with as much of what was ``given`` as fits: of the two, the longer one."""
-    from ondevice import fitting  # noqa: PLC0415 - it brings the store along
+    from ondevice.chats import fitting  # noqa: PLC0415 - it brings the store along
 
     def frame(texts: Sequence[str]) -> tuple[Turn, ...]:
         return _turns(system, question, texts[0]) if given else _turns(system, texts[0], "")

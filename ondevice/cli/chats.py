@@ -17,7 +17,7 @@ from ondevice.chats import Chats, Heading
 from ondevice.cli._unlock import unlock
 from ondevice.errors import UsageError
 from ondevice.store import Database
-from ondevice.terminal import printable, printable_json
+from ondevice.text import printable, printable_json
 
 _NAMED = 10  # of each kind
 

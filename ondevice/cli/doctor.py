@@ -18,9 +18,9 @@ import click
 import msgspec
 import psutil
 
-from ondevice import __version__, children, config, cores, fit, paths
-from ondevice.choice import choose
+from ondevice import __version__, config, paths
 from ondevice.config import Settings
+from ondevice.disk import speed as disk_speed
 from ondevice.errors import (
     ConfigError,
     MemoryShortError,
@@ -28,12 +28,14 @@ from ondevice.errors import (
     ModelNotFound,
     UsageError,
 )
-from ondevice.ram import available, speeds
+from ondevice.planning import fit, speeds
+from ondevice.planning.choice import choose
+from ondevice.planning.planner import why
+from ondevice.planning.speeds import processor
+from ondevice.ram import available
 from ondevice.ram.available import AvailableRam
-from ondevice.ram.planner import why
-from ondevice.ram.speeds import processor
-from ondevice.terminal import printable, printable_json
-from ondevice.weights import disk_speed
+from ondevice.system import children, cores
+from ondevice.text import printable, printable_json
 
 _MARKS = {"fine": "✓", "note": "!", "broken": "✗"}
 _LITTLE_RAM = 500_000_000  # bytes; the smallest models need about 300 MB

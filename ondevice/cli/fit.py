@@ -7,15 +7,16 @@ from collections.abc import Iterator
 import click
 import msgspec
 
-from ondevice import fit, models
+from ondevice import models
 from ondevice.cli._options import LOAD, flags
 from ondevice.cli.plan import machine_speeds
 from ondevice.config import Settings
-from ondevice.fit import Fit
+from ondevice.gguf.quality import params_words
+from ondevice.planning import fit
+from ondevice.planning.fit import Fit
+from ondevice.planning.speeds import USUAL, Speeds
 from ondevice.ram.available import AvailableRam
-from ondevice.ram.quality import params_words
-from ondevice.ram.speeds import USUAL, Speeds
-from ondevice.terminal import printable, printable_json
+from ondevice.text import printable, printable_json
 
 
 @click.command()

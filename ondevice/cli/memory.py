@@ -22,7 +22,7 @@ from ondevice.memory._recall import GATE
 from ondevice.memory._records import Kind, Status
 from ondevice.memory._transfer import export_salvaged
 from ondevice.store import Database, Salvage
-from ondevice.terminal import printable, printable_json
+from ondevice.text import printable, printable_json
 
 _OTHER_KIND = "Of a folder, only text, Markdown and PDF files are read. Name the file to add it."
 _NAMED = 20  # files that are left out

@@ -13,13 +13,12 @@ import click
 import msgspec
 from click.shell_completion import CompletionItem
 
-from ondevice import config, models
+from ondevice import config, gguf, models
 from ondevice.cli._options import complete_model
 from ondevice.errors import ModelNotFound, UsageError
+from ondevice.gguf.quality import params_words
 from ondevice.models import Facts, InstalledModel, PullProgress, Recipe
-from ondevice.ram.quality import params_words
-from ondevice.terminal import printable, printable_json
-from ondevice.weights import gguf
+from ondevice.text import printable, printable_json
 
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _model = click.argument("name", shell_complete=complete_model)

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import click
 
-from ondevice import llama
+from ondevice import gguf, llama
 from ondevice.errors import UsageError
-from ondevice.stack import PackProgress, StackFile, pack
-from ondevice.terminal import printable
-from ondevice.weights import gguf
+from ondevice.holding.stack import StackFile
+from ondevice.holding.stack.pack import PackProgress, pack
+from ondevice.text import printable
 
 _FINE = ("F32", "F16", "BF16", "Q8_0")
 _DOING = {

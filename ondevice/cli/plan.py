@@ -9,23 +9,16 @@ import msgspec
 from click.core import ParameterSource
 from msgspec.structs import replace
 
-from ondevice.choice import choose
 from ondevice.cli._options import LOAD, MODEL, complete_model, flags
 from ondevice.config import Settings
 from ondevice.errors import UsageError
-from ondevice.fit import (
-    SpeedFrom,
-    loss_words,
-    plan_of,
-    speed_of,
-    speed_words,
-    usable_ram,
-)
-from ondevice.ram import speeds
+from ondevice.gguf.quality import params_words
+from ondevice.planning import speeds
+from ondevice.planning.choice import choose
+from ondevice.planning.fit import SpeedFrom, loss_words, plan_of, speed_of, speed_words, usable_ram
+from ondevice.planning.planner import Plan, why
 from ondevice.ram.available import AvailableRam
-from ondevice.ram.planner import Plan, why
-from ondevice.ram.quality import params_words
-from ondevice.terminal import printable, printable_json
+from ondevice.text import printable, printable_json
 
 _BAR = 60  # cells
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import click
 import numpy as np
 
+from ondevice import gguf
 from ondevice.engine import running
 from ondevice.errors import UsageError
-from ondevice.stack import StackFile, is_stack
-from ondevice.terminal import printable
-from ondevice.weights import gguf
+from ondevice.holding.stack import StackFile, is_stack
+from ondevice.text import printable
 
 _ROWS, _COLUMNS = 12, 60  # of the curve in the terminal
 _TABLE = 8  # rows of the table below it

@@ -18,7 +18,8 @@ from typing import Self
 from ondevice import errors, paths
 from ondevice.checking import check
 from ondevice.engine._process import WOKEN, EngineProcess
-from ondevice.engine.messages import (
+from ondevice.errors import EngineDied, LoadCancelled, OndeviceError, UsageError
+from ondevice.messages import (
     Answer,
     Cancel,
     Embed,
@@ -38,7 +39,6 @@ from ondevice.engine.messages import (
     Statistics,
     with_context,
 )
-from ondevice.errors import EngineDied, LoadCancelled, OndeviceError, UsageError
 
 _OBEY_S = 2.0  # after which a process that does not obey a cancel is ended
 _SIGNALS = {
@@ -199,7 +199,7 @@ class Engine:
 
     def _keep_speed(self, took: Statistics) -> None:
         """Correct what is expected of the model by what it has done."""
-        from ondevice.ram import replies  # noqa: PLC0415 - the app starts without
+        from ondevice.planning import replies  # noqa: PLC0415 - the app starts without
 
         if self._load is None:
             return

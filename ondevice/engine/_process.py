@@ -15,8 +15,9 @@ import threading
 from pathlib import Path
 from typing import IO
 
-from ondevice import children, paths
-from ondevice.engine.messages import (
+from ondevice import paths
+from ondevice.errors import EngineError
+from ondevice.messages import (
     UNASKED,
     Answer,
     BrokenLine,
@@ -27,7 +28,7 @@ from ondevice.engine.messages import (
     decode_answer,
     encode,
 )
-from ondevice.errors import EngineError
+from ondevice.system import children
 
 _SHUTDOWN_S = 2.0  # after which a process that does not end is killed
 _REAP_S = 5.0  # for the system to take a killed process away

@@ -10,9 +10,9 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from ondevice.engine._reply_text import answer_of
-from ondevice.engine.messages import Turn
 from ondevice.errors import ContextError, ModelFileError, UsageError
 from ondevice.llama import ChatTemplate, Model
+from ondevice.messages import Turn
 
 _CONVERSATIONS = 16  # of which it is known what has left them
 _SIZES = 20_000  # turns whose tokens are known

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
-from ondevice.engine.messages import Event, Generate, Load, Loaded, Measure, Measured, Sizing
+from ondevice.messages import Event, Generate, Load, Loaded, Measure, Measured, Sizing
 
 
 class EngineLike(Protocol):

@@ -20,7 +20,8 @@ import msgspec
 from ondevice import network
 from ondevice.checking import check
 from ondevice.engine._reply_text import ReplyText
-from ondevice.engine.messages import (
+from ondevice.errors import EngineDied, EngineError, ModelNotFound, UsageError
+from ondevice.messages import (
     Chunk,
     Event,
     Finished,
@@ -36,8 +37,7 @@ from ondevice.engine.messages import (
     Turn,
     without_password,
 )
-from ondevice.errors import EngineDied, EngineError, ModelNotFound, UsageError
-from ondevice.terminal import printable
+from ondevice.text import printable
 
 _MESSAGE = 300  # characters of an error that are passed on
 _CONNECT_S, _ANSWER_S = 10.0, 600.0  # a long prompt on a slow server takes its time

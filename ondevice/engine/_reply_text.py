@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 from collections.abc import Iterable
 
-from ondevice.engine._markup import (
+from ondevice.markup import (
     CHANNELS,
     SECTIONS,
     Channels,
@@ -15,7 +15,7 @@ from ondevice.engine._markup import (
     open_message,
     open_section,
 )
-from ondevice.engine.messages import Chunk
+from ondevice.messages import Chunk
 
 _LONGEST_HEADING = 200  # characters: what is longer is text
 

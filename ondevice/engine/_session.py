@@ -12,25 +12,13 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from ondevice.cores import ThreadTimes
-from ondevice.engine._markup import TOKENS, open_section
+from ondevice.engine._drafting import Drafter, PromptLookup, Speculation
 from ondevice.engine._prompt import Prompter, common_prefix
 from ondevice.engine._repetition import Repetition
 from ondevice.engine._reply_text import ReplyText
-from ondevice.engine.messages import (
-    Embedded,
-    Event,
-    Finished,
-    FinishReason,
-    Generate,
-    Measure,
-    Measured,
-    Notice,
-    PromptProgress,
-    Statistics,
-    Streaming,
-)
 from ondevice.errors import ContextError, ModelFileError, UsageError
+from ondevice.holding.stack.stack import Stack
+from ondevice.holding.window.window import Window
 from ondevice.json_schema import compile_schema
 from ondevice.llama import (
     Constraint,
@@ -43,10 +31,22 @@ from ondevice.llama import (
     SchemaVocabulary,
     Stopped,
 )
+from ondevice.markup import TOKENS, open_section
+from ondevice.messages import (
+    Embedded,
+    Event,
+    Finished,
+    FinishReason,
+    Generate,
+    Measure,
+    Measured,
+    Notice,
+    PromptProgress,
+    Statistics,
+    Streaming,
+)
 from ondevice.ram.process import of_process
-from ondevice.stack import Stack
-from ondevice.weights.drafting import Drafter, PromptLookup, Speculation
-from ondevice.weights.window import Window
+from ondevice.system.cores import ThreadTimes
 
 _EMBEDDED = 512  # tokens of a text to embed at most: it is computed at once
 _REPLY_SHARE = 4  # of the context, one part is kept free for a reply

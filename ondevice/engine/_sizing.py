@@ -12,14 +12,14 @@ from typing import Protocol
 
 from msgspec.structs import replace
 
-from ondevice.engine.messages import Sizing
 from ondevice.errors import OndeviceError
+from ondevice.holding.stack.stack import Stack
+from ondevice.holding.window.window import Window
+from ondevice.messages import Sizing
 from ondevice.ram.available import AvailableRam
 from ondevice.ram.glance import Glance
 from ondevice.ram.pressure import WAVERING, Governor, room_for_weights
 from ondevice.ram.process import of_process
-from ondevice.stack import Stack
-from ondevice.weights.window import Window
 
 _LOOK_S = 0.1  # between two looks at what is available
 # While nothing is computed: between two glances at whether that has changed. Nobody takes memory

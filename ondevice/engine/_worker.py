@@ -19,12 +19,15 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from ondevice import crashes, llama
-from ondevice.engine import _running
-from ondevice.engine._holding import Holding, hold
+from ondevice import llama
+from ondevice.engine import _registry as _running
+from ondevice.engine._loading import Holding, hold
 from ondevice.engine._session import Session
 from ondevice.engine._sizing import FixedWeights, Sizer, StackWeights, Weights, WindowWeights
-from ondevice.engine.messages import (
+from ondevice.errors import LoadCancelled, OndeviceError, UsageError
+from ondevice.holding.stack.stack import Stack
+from ondevice.holding.window.window import Window
+from ondevice.messages import (
     UNASKED,
     BrokenLine,
     Cancel,
@@ -43,9 +46,7 @@ from ondevice.engine.messages import (
     decode_request,
     encode,
 )
-from ondevice.errors import LoadCancelled, OndeviceError, UsageError
-from ondevice.stack import Stack
-from ondevice.weights.window import Window
+from ondevice.system import crashes
 
 _PR_SET_PDEATHSIG = 1  # of Linux's prctl(2)
 _INTERRUPT_S = 0.5  # after which a cancel does not wait for the end of a token

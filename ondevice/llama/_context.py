@@ -12,12 +12,12 @@ import llama_cpp
 import numpy as np
 import numpy.typing as npt
 
-from ondevice.cores import default_threads
 from ondevice.errors import MemoryShortError, NativeError
 from ondevice.llama import _log
 from ondevice.llama._columns import Columns
 from ondevice.llama._eval_hook import EvalHook
 from ondevice.llama._model import Model
+from ondevice.system.cores import default_threads
 
 _GGML_TYPES = {"f16": 1, "q8_0": 8, "q4_0": 2}  # enum ggml_type
 _POOLING_MEAN, _POOLING_CLS, _POOLING_LAST = 1, 2, 3  # enum llama_pooling_type

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ondevice.errors import DiskSpaceError
+from ondevice.gguf import Part
 from ondevice.llama import _log
-from ondevice.weights.gguf import Part
 
 #: What llama.cpp says when all files are open, their sizes checked and none of them mapped yet.
 _ALL_OPEN = "loaded meta data with"

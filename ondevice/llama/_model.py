@@ -13,10 +13,10 @@ from typing import Any
 import llama_cpp
 
 from ondevice.errors import LoadCancelled, ModelFileError, NativeError
+from ondevice.gguf import GGUFFile, Part
+from ondevice.gguf.architectures import is_encoder
 from ondevice.llama import _log
 from ondevice.llama._hollow import HollowHeader, stand_in
-from ondevice.weights.gguf import GGUFFile, Part
-from ondevice.weights.kinds import is_encoder
 
 _LOAD_MMAP = 1  # enum llama_load_mode
 # enum llama_token_attr

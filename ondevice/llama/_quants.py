@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ondevice.errors import NativeError
+from ondevice.gguf.tensor_types import TENSOR_TYPES
 from ondevice.llama._ggml import function
-from ondevice.weights.tensor_types import TENSOR_TYPES
 
 _F32 = 0
 

@@ -8,10 +8,10 @@ import llama_cpp
 import numpy as np
 import numpy.typing as npt
 
-from ondevice.engine.messages import Sampling
 from ondevice.llama._constraint import CANDIDATE, Constraint, candidate_array
 from ondevice.llama._context import Context
 from ondevice.llama._model import Model
+from ondevice.messages import Sampling
 
 
 class Sampler:

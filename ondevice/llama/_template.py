@@ -16,11 +16,11 @@ from typing import Any, NamedTuple, NoReturn
 
 import jinja2
 
-from ondevice.engine._markup import answer_opening, open_section
-from ondevice.engine.messages import Turn
 from ondevice.errors import ModelFileError
 from ondevice.llama._bounded_jinja import BoundedEnvironment, Stopped, TooMuch
 from ondevice.llama._model import Model, apply_named_template
+from ondevice.markup import answer_opening, open_section
+from ondevice.messages import Turn
 
 __all__ = ["ChatTemplate", "Stopped"]
 

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ondevice import children
 from ondevice.errors import UsageError
 from ondevice.memory import _pdf_text
-from ondevice.regular import open_regular
+from ondevice.system import children
+from ondevice.system.regular import open_regular
 
 _LONGEST = 1000  # characters of a chunk: about 250 tokens, four of which fit a small context
 _LARGEST, _LARGEST_PDF = 20_000_000, 100_000_000  # bytes of a file

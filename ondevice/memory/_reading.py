@@ -11,8 +11,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from ondevice.engine.messages import Role
 from ondevice.memory._facts import Fact
+from ondevice.messages import Role
 
 _MOST_WORDS = 120  # of a text; each is a rule of the grammar
 _MOST_FACTS = 3

@@ -28,7 +28,7 @@ from ondevice.memory._records import (
     Status,
 )
 from ondevice.store import Connection, Row
-from ondevice.terminal import printable
+from ondevice.text import printable
 
 FORMAT = 1
 

@@ -10,7 +10,6 @@ from ondevice.models._pack import pack, stack_name
 from ondevice.models._pull import pull
 from ondevice.models._quality import good_as, params_of
 from ondevice.models._records import InstalledModel, PackNews, PullProgress, Recipe
-from ondevice.models._typed import looks_like_path, typed_path
 
 __all__ = [
     "Facts",
@@ -28,7 +27,6 @@ __all__ = [
     "in_folder",
     "installed",
     "leftovers",
-    "looks_like_path",
     "pack",
     "params_of",
     "pull",
@@ -36,5 +34,4 @@ __all__ = [
     "remove",
     "stack_name",
     "title_of",
-    "typed_path",
 ]

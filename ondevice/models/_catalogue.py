@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from ondevice.engine.messages import without_password
+from ondevice.messages import without_password
 from ondevice.models._records import Recipe
 
 #: In a checkout the data is beside the package; when installed, within it.

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ondevice import gguf
 from ondevice.errors import ModelNotFound
+from ondevice.gguf import GGUFFile, runnable
+from ondevice.gguf.quality import effective_params, quality_of
 from ondevice.models import _library, _own
 from ondevice.models._catalogue import catalogue
 from ondevice.models._records import InstalledModel, Place, Recipe
 from ondevice.ram.need import Need, need
-from ondevice.ram.quality import effective_params, quality_of
-from ondevice.weights import gguf, runnable
-from ondevice.weights.gguf import GGUFFile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

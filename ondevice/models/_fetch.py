@@ -13,8 +13,8 @@ from pathlib import Path
 
 import msgspec
 
-from ondevice import apart
 from ondevice.errors import DownloadError, ModelError
+from ondevice.models import _child as apart
 from ondevice.models import _own, _wheel
 from ondevice.models._meter import Meter
 from ondevice.models._records import Provenance, PullRequest, WheelSource

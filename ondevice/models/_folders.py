@@ -11,10 +11,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from ondevice import config
 from ondevice.errors import OndeviceError
 from ondevice.models import _scan
 from ondevice.models._records import InstalledModel
-from ondevice.terminal import printable
+from ondevice.text import printable
 
 _DEPTH = 5  # levels of folders
 _PATIENCE_S = 3.0  # for all of them
@@ -22,8 +23,6 @@ _PATIENCE_S = 3.0  # for all of them
 
 def of_settings() -> tuple[Path, ...]:
     """The folders of the user's settings; none while these cannot be read."""
-    from ondevice import config  # noqa: PLC0415 - it needs this package
-
     try:
         return config.load().folders
     except OndeviceError:  # whoever runs a command is told by the command itself

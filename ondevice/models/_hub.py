@@ -28,11 +28,11 @@ from huggingface_hub import (
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
+from ondevice import gguf
 from ondevice.errors import DownloadError, ModelFileError
 from ondevice.models import _own, _scan
 from ondevice.models._meter import Meter
 from ondevice.models._records import HubSource
-from ondevice.weights import gguf
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _PIECE = 1 << 20  # bytes

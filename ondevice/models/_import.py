@@ -7,11 +7,11 @@ import os
 from pathlib import Path
 from typing import BinaryIO, Literal
 
+from ondevice import gguf
 from ondevice.errors import ModelError, ModelFileError, UsageError
 from ondevice.models import _own, _scan
 from ondevice.models._meter import Meter
 from ondevice.models._records import InstalledModel, OnProgress, Provenance
-from ondevice.weights import gguf
 
 #: "share" is a hard link, which takes no room; on another disk it is a copy. "move" is the same,
 #: and the file is gone from where it was. "link" is a symbolic link.

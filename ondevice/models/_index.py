@@ -27,7 +27,7 @@ import platformdirs
 from ondevice import network
 from ondevice.errors import DownloadError
 from ondevice.models._meter import Meter
-from ondevice.terminal import printable
+from ondevice.text import printable
 
 _DEFAULT = "https://pypi.org/simple/"
 _ACCEPT = "application/vnd.pypi.simple.v1+json, text/html;q=0.5"

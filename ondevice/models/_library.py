@@ -9,13 +9,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ondevice.engine.messages import URL_SCHEMES
+from ondevice import gguf
 from ondevice.errors import ModelError, ModelFileError, ModelNotFound
+from ondevice.messages import URL_SCHEMES
 from ondevice.models import _folders, _other_apps, _own, _scan
 from ondevice.models._catalogue import catalogue
 from ondevice.models._records import InstalledModel
-from ondevice.models._typed import looks_like_path, typed_path
-from ondevice.weights import gguf
+from ondevice.system.typed_paths import looks_like_path, typed_path
 
 _SHOWN = 5  # models of a folder, in a sentence
 

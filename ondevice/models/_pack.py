@@ -6,8 +6,8 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from ondevice import apart
 from ondevice.errors import ModelError, PackCancelled
+from ondevice.models import _child as apart
 from ondevice.models import _library, _own
 from ondevice.models._records import InstalledModel, PackNews, PackRequest
 

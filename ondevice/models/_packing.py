@@ -14,13 +14,13 @@ import msgspec
 import psutil
 from filelock import Timeout
 
-from ondevice import apart, paths
-from ondevice.cores import default_threads
+from ondevice import gguf, paths
 from ondevice.errors import ModelError
+from ondevice.holding.stack.pack import PackProgress, pack
+from ondevice.models import _child as apart
 from ondevice.models import _own
 from ondevice.models._records import PackNews, PackRequest, Provenance
-from ondevice.stack import PackProgress, pack
-from ondevice.weights import gguf
+from ondevice.system.cores import default_threads
 
 _NICE = 10
 

@@ -9,8 +9,9 @@ import re
 import threading
 from pathlib import Path
 
-from ondevice import apart
+from ondevice import gguf
 from ondevice.errors import DownloadCancelled, DownloadError, ModelError
+from ondevice.models import _child as apart
 from ondevice.models import _library, _own
 from ondevice.models._catalogue import catalogue
 from ondevice.models._import import import_file
@@ -21,7 +22,6 @@ from ondevice.models._records import (
     PullProgress,
     PullRequest,
 )
-from ondevice.weights import gguf
 
 _MODULE = "ondevice.models._fetch"
 _HUB_FILE = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)/(?P<file>(?:[^/\s]+/)*[^/\s]+\.gguf)", re.ASCII)

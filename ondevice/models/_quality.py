@@ -1,13 +1,13 @@
-"""How good a model is, as far as its file or its recipe tells; see :mod:`ondevice.ram.quality`."""
+"""How good a model is, as far as its file or its recipe tells; see :mod:`ondevice.gguf.quality`."""
 
 from __future__ import annotations
 
 import re
 
 from ondevice.errors import ModelFileError
+from ondevice.gguf import runnable
+from ondevice.gguf.quality import effective_params, quality_of
 from ondevice.models._records import InstalledModel, Recipe
-from ondevice.ram.quality import effective_params, quality_of
-from ondevice.weights import runnable
 
 
 def good_as(model: InstalledModel | Recipe) -> tuple[float, bool]:

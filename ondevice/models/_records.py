@@ -9,7 +9,7 @@ from typing import Literal
 
 import msgspec
 
-from ondevice.weights.gguf import part_names
+from ondevice.gguf import part_names
 
 #: Whose folder a model is in: "your folder" is one of the setting ``models_folder``. A "file" was
 #: named by its path, a "server" by its URL.

@@ -12,9 +12,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from ondevice import gguf
 from ondevice.errors import ModelFileError
-from ondevice.weights import gguf, runnable
-from ondevice.weights.kinds import is_diffusion, is_encoder
+from ondevice.gguf import runnable
+from ondevice.gguf.architectures import is_diffusion, is_encoder
 
 _MAX_ENTRIES = 5000  # files and folders that are looked at below one folder
 _MAX_LICENSE = 40  # characters

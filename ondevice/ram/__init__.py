@@ -1,0 +1,1 @@
+"""Facts about RAM: what there is, what a process takes, what a model needs."""

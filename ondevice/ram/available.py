@@ -9,8 +9,8 @@ from pathlib import Path
 
 import psutil
 
-from ondevice import cgroups
 from ondevice.errors import UsageError
+from ondevice.system import cgroups
 
 # Kept free on a machine, so that other programs go on well.
 _RESERVED_SHARE, _MOST_RESERVED = 20, 500_000_000

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from ondevice import cgroups
+from ondevice.system import cgroups
 
 _NO_LIMIT = 2**60  # bytes; version 1 gives numbers beyond it where there is none
 _FILES = {

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import get_args
 
-from ondevice.engine.messages import KVType
 from ondevice.errors import ModelFileError
-from ondevice.weights.gguf import GGUFFile
+from ondevice.gguf import GGUFFile
+from ondevice.messages import KVType
 
 _BLOCK = 32  # elements that the smaller types store together, all of one head
 _NO_FLASH_ATTENTION = ("grok",)  # which smaller types need; it is the same list in llama.cpp

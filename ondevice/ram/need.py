@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ondevice.engine.messages import KVType
-from ondevice.weights.gguf import GGUFFile
+from ondevice.gguf import GGUFFile
+from ondevice.messages import KVType
 
 # What ondevice.llama.Context asks of llama.cpp, in tokens.
 _BATCH = 512

@@ -21,8 +21,8 @@ from starlette.routing import Route
 
 from ondevice.config import Settings
 from ondevice.engine import Engine
-from ondevice.engine.messages import Chunk, Event, Finished
 from ondevice.errors import OndeviceError, UsageError
+from ondevice.messages import Chunk, Event, Finished
 from ondevice.models import InstalledModel
 from ondevice.server._access import Access
 from ondevice.server._errors import ClientGone, Refused, answer, body_of, busy, no_model

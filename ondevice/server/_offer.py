@@ -5,15 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from ondevice.choice import choose
+from ondevice import gguf
 from ondevice.config import AUTO, Settings
+from ondevice.disk.identity import FileIdentity
 from ondevice.engine import Engine
-from ondevice.engine.messages import Load
 from ondevice.errors import UsageError
+from ondevice.messages import Load
 from ondevice.models import InstalledModel, find, installed
+from ondevice.planning.choice import choose
 from ondevice.server._errors import no_model
-from ondevice.weights import gguf
-from ondevice.weights.identity import FileIdentity
 
 _State = tuple[FileIdentity | None, ...]  # of each file of a model; None: it is not there
 

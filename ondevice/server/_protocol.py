@@ -15,8 +15,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from ondevice.engine.messages import Chunk, Event, Finished, Generate, Sampling, Turn
 from ondevice.errors import UsageError
+from ondevice.messages import Chunk, Event, Finished, Generate, Sampling, Turn
 
 _SEEDS = 2**32 - 1
 _MOST = 2**31 - 1  # that a number of tokens can be

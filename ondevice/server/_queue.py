@@ -11,8 +11,8 @@ from typing import Generic, TypeVar
 from starlette.requests import Request
 
 from ondevice.engine import Engine
-from ondevice.engine.messages import Embedded, Event, Generate
 from ondevice.errors import ModelFileError
+from ondevice.messages import Embedded, Event, Generate
 from ondevice.server._errors import ClientGone, Refused, busy
 from ondevice.server._offer import Offer
 

@@ -11,7 +11,7 @@ import unicodedata
 from functools import cache
 from importlib import import_module
 
-from ondevice.terminal import printable
+from ondevice.text import printable
 
 _TOKEN = re.compile(r"\\(?:[a-zA-Z]+\*?|.)|\s+|[{}^_&'~]|[^\\{}^_&'~\s]", re.DOTALL)
 _MARKS = r"[′″°\u0300-\u036f\u20d0-\u20ff⁰-₎ₐ-ₜ²³¹ᴬ-ᵡⁱⁿⱽ]"

@@ -10,7 +10,7 @@ from markdown_it.rules_block import StateBlock
 from markdown_it.rules_core import StateCore
 from markdown_it.rules_inline import StateInline
 
-from ondevice.terminal import printable
+from ondevice.text import printable
 
 _CLOSING = {"$$": "$$", "\\[": "\\]", "\\(": "\\)"}
 _OPENING = re.compile(r"\$\$|\\\[|\\begin\{(?P<name>[a-zA-Z]+\*?)\}")

@@ -36,7 +36,7 @@ from tui.widgets.keys import Keys
 from tui.widgets.welcome import Welcome
 
 if TYPE_CHECKING:
-    from ondevice.choice import Choice
+    from ondevice.planning.choice import Choice
 
 _LOOK_AT_RAM = 1.0  # seconds
 _NONE = "No model is on this disk yet."
@@ -388,6 +388,6 @@ clears the prompt, or else leaves if pressed twice. Ctrl+Z goes back to the shel
 
 def _choose(settings: Settings, name: str | None) -> Choice:
     # Only now, while the app is there already: what plans brings numpy along.
-    from ondevice.choice import choose  # noqa: PLC0415
+    from ondevice.planning.choice import choose  # noqa: PLC0415
 
     return choose(settings, name)

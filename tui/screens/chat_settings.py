@@ -10,8 +10,8 @@ from textual import work
 from ondevice import config, models, paths
 from ondevice.config import AUTO
 from ondevice.errors import ConfigError, OndeviceError
+from ondevice.gguf import runnable
 from ondevice.models import InstalledModel
-from ondevice.weights import runnable
 from tui import settings_form, theme
 from tui.screens.chat_base import ChatBase
 from tui.screens.dialogs import ChoiceScreen

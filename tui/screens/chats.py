@@ -16,7 +16,7 @@ from textual.widgets import Input, OptionList, Static
 
 from ondevice.chats import Chats, Found, Heading
 from ondevice.errors import OndeviceError
-from ondevice.terminal import printable
+from ondevice.text import printable
 from tui import days
 from tui.messages import ChatChosen, ChatsChanged
 from tui.open_tabs import OpenTab

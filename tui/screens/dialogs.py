@@ -11,7 +11,7 @@ from textual.containers import Vertical
 from textual.content import Content
 from textual.widgets import Input, Label, OptionList, TextArea
 
-from ondevice.terminal import printable
+from ondevice.text import printable
 from tui.screens.modal import Modal
 
 

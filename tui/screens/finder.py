@@ -18,7 +18,7 @@ from textual.widgets import Input, OptionList
 from textual.widgets.option_list import Option
 from textual.worker import Worker, WorkerCancelled
 
-from ondevice.terminal import printable
+from ondevice.text import printable
 from tui.screens.modal import Modal
 
 _Item = TypeVar("_Item")

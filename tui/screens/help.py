@@ -12,7 +12,7 @@ from textual.dom import DOMNode
 from textual.screen import Screen
 from textual.widgets import Markdown, Static
 
-from ondevice.terminal import printable
+from ondevice.text import printable
 from tui.screens.modal import Modal
 
 

@@ -17,7 +17,7 @@ from textual.visual import VisualType
 from ondevice.chats import Message
 from ondevice.errors import OndeviceError
 from ondevice.memory import Cube, History, Kind, Memory, Status, tells
-from ondevice.terminal import printable
+from ondevice.text import printable
 from tui import days
 from tui.screens.dialogs import ChoiceScreen, LineScreen
 from tui.screens.finder import Finder

@@ -16,13 +16,14 @@ from textual.visual import VisualType
 from textual.widgets import Label, OptionList, Static
 from textual.widgets.option_list import Option
 
-from ondevice import fit, models
+from ondevice import models
 from ondevice.config import AUTO, Settings
 from ondevice.errors import OndeviceError
-from ondevice.fit import Fit
 from ondevice.models import InstalledModel
-from ondevice.ram import speeds
-from ondevice.terminal import printable
+from ondevice.planning import fit, speeds
+from ondevice.planning.fit import Fit
+from ondevice.system.typed_paths import looks_like_path
+from ondevice.text import printable
 from tui.background import in_thread
 from tui.model_entries import Entry, Machine, arranged, at_path, found
 from tui.model_lines import Lines, Marks, about, size
@@ -105,7 +106,7 @@ correct it.
     # ------------------------------------------------------------------ the list
 
     def find(self, words: str) -> list[Entry]:
-        if models.looks_like_path(words):
+        if looks_like_path(words):
             time.sleep(_PAUSE)  # in a thread; whoever types on is not after this folder
             if self._words != words:
                 return []
@@ -248,7 +249,7 @@ correct it.
 
         await in_thread(lambda put: self._work_out(shown, put), show, lambda: None)
         self._recommend(whole=True)
-        if not models.looks_like_path(self._words):
+        if not looks_like_path(self._words):
             self._list(self.find(self._words), self.pointed_at if self._chosen else None)
 
     async def _look_in(self, folders: tuple[Path, ...], in_use: list[str]) -> None:
@@ -263,7 +264,7 @@ correct it.
         ]
         self._problems = problems
         self._recommend()
-        if not models.looks_like_path(self._words):
+        if not looks_like_path(self._words):
             pointed_at = self.pointed_at if self._chosen or self._words.strip() else None
             self._list(self.find(self._words), pointed_at)
 

@@ -16,12 +16,12 @@ from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.widgets import Static
 
-from ondevice.engine.messages import Sizing, Statistics
+from ondevice import gguf
 from ondevice.errors import OndeviceError
+from ondevice.gguf import GGUFFile, runnable
+from ondevice.holding.cells import Cell, cells
+from ondevice.messages import Sizing, Statistics
 from ondevice.ram import process
-from ondevice.ram.residency import Cell, cells
-from ondevice.weights import gguf, runnable
-from ondevice.weights.gguf import GGUFFile
 from tui.screens.modal import Modal
 from tui.shared_engine import SharedEngine
 from tui.widgets.dial import Dial

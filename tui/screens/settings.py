@@ -13,7 +13,7 @@ from textual.content import Content
 from textual.widgets import Label
 
 from ondevice.config import Settings
-from ondevice.terminal import printable
+from ondevice.text import printable
 from tui import settings_form
 from tui.screens import chats, memory, models, ram  # noqa: F401  (their keys are in the form)
 from tui.screens.dialogs import ChoiceScreen, LineScreen, TextScreen

@@ -12,7 +12,7 @@ from textual.widget import Widget
 from textual.widgets import OptionList
 from textual.widgets.option_list import Option
 
-from ondevice.terminal import printable
+from ondevice.text import printable
 from tui import attachments, commands
 
 _SHOWN = 50  # files

@@ -17,17 +17,10 @@ from textual.worker import Worker, WorkerError
 
 from ondevice import chats
 from ondevice.chats import Attachment
-from ondevice.engine.messages import (
-    Event,
-    Measure,
-    PromptProgress,
-    Sampling,
-    Statistics,
-    server_of,
-)
-from ondevice.engine.messages import Notice as EngineNotice
 from ondevice.errors import ContextError, OndeviceError, StoreError, UsageError
 from ondevice.memory import Cube
+from ondevice.messages import Event, Measure, PromptProgress, Sampling, Statistics, server_of
+from ondevice.messages import Notice as EngineNotice
 from tui import fitting, sharing
 from tui.messages import NotKept, ReplyEnded, ReplyProgressed, Submitted
 from tui.progress import Progress

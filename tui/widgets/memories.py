@@ -9,7 +9,7 @@ from textual.content import Content
 from textual.widgets import Collapsible, Static
 
 from ondevice.memory import Cube
-from ondevice.terminal import printable
+from ondevice.text import printable
 from tui import days
 
 _KEYS = re.compile(r" \([^()]*\)(?=\.$)")  # what else a question may call a fact

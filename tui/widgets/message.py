@@ -14,7 +14,7 @@ from textual.widget import Widget
 from textual.widgets import Static
 
 from ondevice.chats import Message
-from ondevice.terminal import printable
+from ondevice.text import printable
 from tui.widgets.placed_once import PlacedOnce
 
 _SEEN = ("content", "thinking", "finish_reason", "attachments", "recalled", "unanswered")

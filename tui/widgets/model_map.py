@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from textual.content import Content
 from textual.widgets import Static
 
-from ondevice.ram.residency import Absent, Cell
+from ondevice.holding.cells import Absent, Cell
 
 _SHADES = "·░▒▓█"  # nothing of a block in RAM … all of it
 _READ_NOW = "▞"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from textual.content import Content
 from textual.widgets import Static
 
-from ondevice.terminal import printable
+from ondevice.text import printable
 
 
 class Notice(Static):

@@ -11,7 +11,7 @@ from textual.widgets import TextArea
 
 from ondevice.chats import Message
 from ondevice.errors import OndeviceError
-from ondevice.terminal import printable
+from ondevice.text import printable
 from tui import attachments, commands
 from tui.attachments import whole_name
 from tui.messages import CommandGiven, Submitted

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from textual.content import Content
 from textual.widgets import Static
 
-from ondevice.terminal import printable
+from ondevice.text import printable
 
 _SHOWN = 3  # messages
 

@@ -6,7 +6,7 @@ from textual.content import Content
 from textual.reactive import reactive
 from textual.widget import Widget
 
-from ondevice.engine.messages import Sizing
+from ondevice.messages import Sizing
 
 
 class RamBar(Widget):

@@ -13,9 +13,9 @@ from textual.widget import Widget
 from textual.widgets import Static
 
 from ondevice.chats import Message
-from ondevice.engine.messages import Chunk, Event, Finished, FinishReason, Statistics
 from ondevice.memory import Cube
-from ondevice.terminal import printable
+from ondevice.messages import Chunk, Event, Finished, FinishReason, Statistics
+from ondevice.text import printable
 from tui.widgets.memories import Memories
 from tui.widgets.message import MessageView
 from tui.widgets.reply_text import ReplyText

@@ -21,7 +21,7 @@ from textual.strip import Strip
 from textual.timer import Timer
 from textual.widget import Widget
 
-from ondevice.terminal import printable
+from ondevice.text import printable
 from tui.markdown.code import STYLES, Code
 from tui.markdown.document import Document
 from tui.markdown.layout import COPY, AnyLine, Block, CodeLine, Look

@@ -7,9 +7,9 @@ from textual.content import Content
 from textual.reactive import reactive
 from textual.widget import Widget
 
-from ondevice.engine.messages import Statistics
+from ondevice.messages import Statistics
 from ondevice.ram.process import ProcessRam
-from ondevice.terminal import printable
+from ondevice.text import printable
 
 _NAME = 12  # cells that the model's name has at least
 _WIDE = 76  # cells, from which on there is room for a sentence

@@ -11,7 +11,7 @@ from textual.content import Content
 from textual.message import Message
 from textual.widget import Widget
 
-from ondevice.terminal import printable
+from ondevice.text import printable
 
 _LEAST, _MOST = 6, 24  # cells of a title
 _ROOMY = 16  # rows of a terminal in which one goes to the title of an only chat

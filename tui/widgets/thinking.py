@@ -6,7 +6,7 @@ import time
 
 from textual.widgets import Collapsible
 
-from ondevice.terminal import printable
+from ondevice.text import printable
 from tui.widgets.reply_text import ReplyText
 
 

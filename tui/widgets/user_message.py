@@ -12,7 +12,7 @@ from textual.widget import Widget
 from textual.widgets import Collapsible, Static
 
 from ondevice.chats import Attachment, Message
-from ondevice.terminal import printable
+from ondevice.text import printable
 from tui.widgets.message import MessageView
 
 _LINES, _CHARACTERS = 400, 40_000  # of an attachment that are shown

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from textual.content import Content
 from textual.widgets import Static
 
-from ondevice.engine.messages import server_of
-from ondevice.terminal import printable
+from ondevice.messages import server_of
+from ondevice.text import printable
 
 _MEMORIES = {
     None: "\nMemories stay here until you agree.",
@@ -18,7 +18,7 @@ _MEMORIES = {
 
 
 class Welcome(Static):
-    """``path`` is that of the model, as in :class:`~ondevice.engine.messages.Load`.
+    """``path`` is that of the model, as in :class:`~ondevice.messages.Load`.
 
     ``send_memories`` says for servers whether memories may go there, as the setting does; None: the
     chat has none.

@@ -1,0 +1,83 @@
+"""Measures how fast a disk gives weights: large reads past the page cache."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+
+from ondevice.disk.reader import PIECE_BYTES, READS_IN_FLIGHT, Arena, Reader, Reading, Span
+from ondevice.errors import OndeviceError
+
+_CHUNK = 8 << 20  # bytes of one write
+_BUFFERS = 2 * READS_IN_FLIGHT  # so that there is always a read to begin
+_SAMPLE = 256 << 20  # bytes read at most, and written where there is no model file to read
+
+
+@dataclass(frozen=True, slots=True)
+class DiskSpeed:
+    """Of one measurement."""
+
+    bytes_per_second: float
+    n_bytes: int  # read for it
+    direct: bool  # False: the page cache could not be avoided, so the figure may be too high
+
+
+def measure(place: Path, seconds: float = 1.5) -> DiskSpeed:
+    """Read from ``place``, a large file, for ``seconds`` at most; in a folder, write one first.
+
+    Raises :class:`OSError` if that is not possible.
+    """
+    if place.is_file():
+        return _measure(place, seconds)
+    if shutil.disk_usage(place).free < 4 * _SAMPLE:
+        raise OSError(errno.ENOSPC, "Too little room to write a file and read it")
+    with tempfile.TemporaryDirectory(prefix="ondevice-", dir=place) as folder:
+        file = Path(folder) / "sample"
+        noise = os.urandom(_CHUNK)  # which no file system can store as less
+        with file.open("wb") as sample:
+            for _ in range(_SAMPLE // _CHUNK):
+                sample.write(noise)
+            sample.flush()
+            os.fsync(sample.fileno())
+        return _measure(file, seconds)
+
+
+def _measure(file: Path, seconds: float) -> DiskSpeed:
+    """As the window reads: a few reads at once, into memory that is there."""
+    try:
+        reader = Reader([file])
+        try:
+            return _read(reader, file.stat().st_size, seconds)
+        finally:
+            reader.close()
+    except OndeviceError as error:
+        raise OSError(errno.EIO, str(error)) from error
+
+
+def _read(reader: Reader, size: int, seconds: float) -> DiskSpeed:
+    arena = Arena(_BUFFERS * PIECE_BYTES)
+    arena.view[:] = bytes(arena.n_bytes)
+    whole = min(size, _SAMPLE) // PIECE_BYTES
+    spans = [Span(0, at * PIECE_BYTES, PIECE_BYTES) for at in range(whole)]
+    under_way: deque[Reading] = deque()
+    n_bytes = 0
+    started = time.perf_counter()
+    for index, span in enumerate(spans or [Span.around(0, 0, size)]):
+        if time.perf_counter() - started > seconds:
+            break
+        if len(under_way) == _BUFFERS:
+            under_way.popleft().wait()
+        at = index % _BUFFERS * PIECE_BYTES
+        under_way.append(reader.start(span, arena.view[at : at + PIECE_BYTES]))
+        n_bytes += span.n_bytes
+    for reading in under_way:
+        reading.wait()
+    took = time.perf_counter() - started
+    return DiskSpeed(n_bytes / took, n_bytes, reader.direct or sys.platform == "darwin")

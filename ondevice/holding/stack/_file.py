@@ -1,0 +1,289 @@
+"""The file of a stack: what is in it, in which order, and how good it is up to where."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import accumulate
+
+import numpy as np
+import numpy.typing as npt
+
+from ondevice.disk.reader import PAGE
+from ondevice.errors import ModelFileError
+from ondevice.gguf import ArrayOnDisk, GGUFFile, TensorInfo, writing
+from ondevice.gguf.writing import Entry
+from ondevice.holding.stack import _layout
+from ondevice.holding.stack._layout import (
+    BASE_PLANES,
+    PLANES,
+    PREFIX,
+    VERSION,
+    BlockId,
+    PlanesShape,
+    Quality,
+)
+from ondevice.llama import HollowHeader
+
+RING_BYTES = 16 << 20  # through which pass what is not resident, at least
+RING_ENTRIES = 2  # the largest matrix that many times: one is computed with, one arrives
+_F16 = 1  # ggml's number of that type
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """A weight that lies in planes."""
+
+    name: str
+    shape: PlanesShape
+    base: TensorInfo  # scales, nibbles and the first planes
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A residual block: it makes some rows of one matrix a bit more exact."""
+
+    id: BlockId
+    tensor: TensorInfo
+    end: int  # bytes of the file up to its end
+    quality: Quality  # of the model once it is loaded
+
+
+def is_stack(file: GGUFFile) -> bool:
+    return f"{PREFIX}version" in file.metadata
+
+
+@dataclass(frozen=True)
+class StackFile:
+    """A stack as its file describes it."""
+
+    gguf: GGUFFile
+    matrices: Mapping[str, Matrix]
+    blocks: tuple[Block, ...]  # in the order in which they are loaded
+    checksums: Mapping[str, int]  # of every tensor of the file
+    base_quality: Quality  # without any block
+
+    @property
+    def base_end(self) -> int:
+        """Bytes of the file without any block: the smallest size."""
+        return self.blocks[0].tensor.offset if self.blocks else self.gguf.file_bytes
+
+    @property
+    def n_base(self) -> int:
+        """Tensors of the file that are no blocks, and come before them."""
+        return len(self.gguf.tensors) - len(self.blocks)
+
+    @cached_property
+    def tables(self) -> frozenset[str]:
+        """Matrices of which only rows are looked up: they stay on the disk."""
+        return self.gguf.read_by_row & self.matrices.keys()
+
+    @cached_property
+    def multiplied(self) -> Mapping[str, int]:
+        """How many weights each matrix has that is multiplied with: all but tables."""
+        return {
+            name: matrix.shape.n_weights
+            for name, matrix in self.matrices.items()
+            if name not in self.tables
+        }
+
+    @property
+    def n_unpacked(self) -> int:
+        """Tensors that are as in the source; they come first."""
+        return self.n_base - len(self.matrices)
+
+    @cached_property
+    def stays_on_disk(self) -> frozenset[str]:
+        """Tensors of tables, their bases and blocks, and what llama.cpp never reads."""
+        blocks = {b.tensor.name for b in self.blocks if b.id.matrix in self.tables}
+        return self.tables | blocks | self.gguf.unread
+
+    @cached_property
+    def ram_bytes(self) -> list[int]:
+        """What the tensors of the file take in RAM, up to and including each; in its order."""
+        alignment = self.gguf.parts[0].alignment
+        needed = [
+            2 * PAGE
+            if tensor.name in self.stays_on_disk
+            else writing.padded(tensor.n_bytes, alignment)
+            for tensor in self.gguf.tensors.values()
+        ]
+        return [PAGE + total for total in accumulate(needed)]
+
+    @cached_property
+    def whole_bytes(self) -> list[int]:
+        """RAM with which all of it is computed while so many tensors are resident, from none on.
+
+        The others are streamed, so the ring takes its part: enough for the planes of any matrix of
+        a block, or they would have to be computed with outside of llama.cpp's graph.
+        """
+        needed = [self.ram_bytes[-1]]
+        largest = max(
+            (
+                n_bytes - self.matrices[name].base.n_bytes
+                for name, n_bytes in self._matrix_bytes.items()
+                if self.matrices[name].base.block is not None
+            ),
+            default=0,
+        )
+        tensors = list(self.gguf.tensors)
+        for n in range(len(tensors) - 1, -1, -1):
+            if n < self.n_base:
+                largest = max(largest, self._matrix_bytes.get(tensors[n], 0))
+            resident = self.ram_bytes[n - 1] if n else PAGE
+            needed.append(resident + max(RING_BYTES, RING_ENTRIES * largest))
+        return needed[::-1]
+
+    @cached_property
+    def _matrix_bytes(self) -> dict[str, int]:
+        """Matrices that may be streamed with all their blocks, each in its own pages."""
+        needed = {
+            name: matrix.base.n_bytes + 2 * PAGE
+            for name, matrix in self.matrices.items()
+            if name not in self.tables
+        }
+        for block in self.blocks:
+            if block.id.matrix in needed:
+                needed[block.id.matrix] += block.tensor.n_bytes + 2 * PAGE
+        return needed
+
+    @property
+    def least_whole_bytes(self) -> int:
+        """RAM with which all of it can be computed, however much of it is streamed."""
+        return min(self.whole_bytes[self.n_unpacked :])
+
+    def fitting(self, budget_bytes: int) -> int:
+        """How many tensors, from the first one on, fit into so much RAM."""
+        return bisect_right(self.ram_bytes, budget_bytes)
+
+    def fitting_whole(self, budget_bytes: int) -> int:
+        """The same if all others are streamed; fewer than ``n_unpacked``: all of it cannot be."""
+        counts = range(len(self.whole_bytes) - 1, self.n_unpacked - 1, -1)
+        return next((n for n in counts if self.whole_bytes[n] <= budget_bytes), 0)
+
+    @classmethod
+    def of(cls, file: GGUFFile) -> StackFile:
+        """Raises :class:`ModelFileError` if the file is damaged or of another version."""
+        version = file.number(f"{PREFIX}version")
+        if version != VERSION:
+            raise ModelFileError(
+                f"{file.path.name} is a stack of version {version}, and {VERSION} is known. "
+                "Pack the model again, or get another version of ondevice."
+            )
+        if len(file.parts) > 1:
+            raise _damaged(file, "it is cut into parts")
+        with file.path.open("rb") as opened:
+            if not _layout.is_whole(opened.read(file.parts[0].data_offset)):
+                raise _damaged(file, "its header is not the one that was written")
+        columns = _numbers(file, "columns", "<u4")
+        checksums = _numbers(file, "checksums", "<u4")
+        qualities = [
+            Quality(float(kl), float(perplexity))
+            for kl, perplexity in zip(
+                _numbers(file, "kl", "<f4"), _numbers(file, "perplexity", "<f4"), strict=True
+            )
+        ]
+        matrices: dict[str, Matrix] = {}
+        blocks: list[Block] = []
+        levels: dict[tuple[str, int], int] = {}
+        base_quality = _layout.NOT_MEASURED
+        for tensor, width, quality in zip(file.tensors.values(), columns, qualities, strict=True):
+            if width:
+                matrices[tensor.name] = _matrix(file, tensor, int(width))
+                base_quality = quality
+            elif block := _block_of(tensor, matrices):
+                level = levels.get((block.matrix, block.chunk), BASE_PLANES)
+                expected = _layout.block_entry(block, matrices[block.matrix].shape)
+                if block.plane != level or level >= PLANES or tensor.n_bytes != expected.n_bytes:
+                    raise _damaged(file, f"its block {tensor.name} is out of place")
+                levels[block.matrix, block.chunk] = level + 1
+                end = tensor.offset + tensor.n_bytes
+                blocks.append(Block(block, tensor, end, quality))
+            elif blocks:
+                raise _damaged(file, f"its tensor {tensor.name} lies behind the first block")
+        stack = cls(
+            file,
+            matrices,
+            tuple(blocks),
+            dict(zip(file.tensors, map(int, checksums), strict=True)),
+            base_quality,
+        )
+        if not stack.multiplied:
+            raise _damaged(file, "it has no matrices")
+        return stack
+
+    def as_llama_sees_it(self) -> HollowHeader:
+        """A header with every weight in its true shape and none of the blocks.
+
+        Raises :class:`ModelFileError` if the file is damaged.
+        """
+        (part,) = self.gguf.parts
+        blocks = {block.tensor.name for block in self.blocks}
+        entries = []
+        for tensor in self.gguf.tensors.values():
+            if matrix := self.matrices.get(tensor.name):
+                shape = (matrix.shape.columns, *tensor.shape[1:])
+                entries.append(Entry(tensor.name, shape, _F16, 2 * math.prod(shape)))
+            elif tensor.name not in blocks:
+                entries.append(Entry(tensor.name, tensor.shape, tensor.type, tensor.n_bytes))
+        try:
+            n_keys, keys = writing.raw_keys(self.gguf)
+        except ValueError:
+            raise _damaged(self.gguf, "its tensors are out of place") from None
+        infos, data_bytes = writing.tensor_infos(entries, part.alignment)
+        front = writing.header(len(entries), n_keys, keys, infos, part.alignment)
+        return HollowHeader(part.path.name, front, len(front) + data_bytes)
+
+    def as_a_model(self) -> GGUFFile:
+        """The model as others are: every weight in its true shape, with the bytes of all blocks."""
+        n_bytes = {name: matrix.base.n_bytes for name, matrix in self.matrices.items()}
+        for block in self.blocks:
+            n_bytes[block.id.matrix] += block.tensor.n_bytes
+        tensors = dict(list(self.gguf.tensors.items())[: self.n_base])
+        for name, matrix in self.matrices.items():
+            shape = (matrix.shape.columns, *tensors[name].shape[1:])
+            tensors[name] = replace(tensors[name], shape=shape, type=_F16, n_bytes=n_bytes[name])
+        return replace(self.gguf, tensors=tensors)
+
+    def quality_with(self, n_tensors: int) -> Quality:
+        """Of the model with so many tensors, at least those that come before the blocks."""
+        n_blocks = n_tensors - self.n_base
+        return self.blocks[n_blocks - 1].quality if n_blocks > 0 else self.base_quality
+
+
+def _matrix(file: GGUFFile, tensor: TensorInfo, columns: int) -> Matrix:
+    rows = math.prod(tensor.shape[1:])
+    fits = rows > 0 and columns % 32 == 0 and 0 < columns <= _layout.MOST_COLUMNS
+    shape = _layout.shape_of(rows, columns) if fits else None
+    if shape is None or _layout.base_bytes(shape, rows) != tensor.n_bytes:
+        raise _damaged(file, f"the size of {tensor.name} does not fit its shape")
+    return Matrix(tensor.name, shape, tensor)
+
+
+def _block_of(tensor: TensorInfo, matrices: Mapping[str, Matrix]) -> BlockId | None:
+    block = BlockId.of(tensor.name)
+    if block is None or block.matrix not in matrices:
+        return None
+    return block if block.chunk < len(matrices[block.matrix].shape.chunks()) else None
+
+
+def _numbers(file: GGUFFile, key: str, kind: str) -> npt.NDArray[np.generic]:
+    """A metadata array with a number for each tensor."""
+    value = file.metadata.get(PREFIX + key)
+    numbers: npt.NDArray[np.generic] = np.array([])
+    if isinstance(value, tuple):
+        with suppress(ValueError, TypeError, OverflowError):  # no numbers, or such as do not fit
+            numbers = np.array(value, kind)
+    elif isinstance(value, ArrayOnDisk) and value.n_bytes == 4 * value.length:
+        numbers = np.fromfile(file.path, kind, value.length, offset=value.offset)
+    if numbers.shape != (len(file.tensors),):
+        raise _damaged(file, f"its list of {key} is not as long as that of its tensors")
+    return numbers
+
+
+def _damaged(file: GGUFFile, reason: str) -> ModelFileError:
+    return ModelFileError(f"{file.path.name} is damaged: {reason}. Pack the model again.")

@@ -1,0 +1,281 @@
+"""A stack in use: as much of its file in RAM as the budget allows, more or less at any time."""
+
+from __future__ import annotations
+
+import mmap
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from typing import NamedTuple
+
+import numpy as np
+
+from ondevice.disk.reader import PAGE, Arena, Reader, Reading, Span
+from ondevice.disk.ring import Ring
+from ondevice.errors import LoadCancelled, MemoryShortError, ModelFileError
+from ondevice.gguf import GGUFFile, TensorInfo
+from ondevice.holding.stack._file import RING_ENTRIES, StackFile
+from ondevice.holding.stack._planes import checksum
+from ondevice.holding.stack._products import Products, StreamedProducts
+from ondevice.holding.window.placement import spans
+from ondevice.holding.window.window import WindowStatistics
+from ondevice.llama import Actions, Model, Tensor
+from ondevice.system.cores import default_threads
+
+_PORTION = 8 << 20  # bytes that are read while those before them are checked
+_PORTIONS = 3  # that are under way; while one is checked, the disk is still busy with two
+
+
+class Stack:
+    """The first tensors of a stack's file, as many as fit into ``budget_bytes`` of RAM (None: all).
+
+    Give it to an ``EvalHook``::
+
+        stack = Stack(gguf.read(path), budget_bytes)
+        model = stack.load_model()
+        context = Context(model, n_ctx=…, eval_hook=EvalHook(stack))
+        …
+        stack.resize(other_budget)  # between two calls of ``decode``
+        …
+        context.close(); model.close(); stack.close()
+
+    The memory mirrors the file, since blocks lie in the order of loading. So growing is one read,
+    and shrinking gives the end back.
+
+    What does not fit is left out: the model is less exact. With ``whole``, it is read from the
+    disk for each pass instead: the model is what it is in RAM, but slower. The handler that
+    :meth:`resident` gives then computes with what is in RAM alone, as for a draft. ``cached`` lets
+    the system keep what is read for it, if there is room.
+
+    Raises :class:`MemoryShortError` if too little fits, :class:`ModelFileError` for a damaged file
+    and :class:`LoadCancelled` when ``on_progress`` (0 … 1) returns False.
+    """
+
+    def __init__(
+        self,
+        file: GGUFFile,
+        budget_bytes: int | None = None,
+        *,
+        whole: bool = False,
+        cached: bool = False,
+        threads: int | None = None,
+        on_progress: Callable[[float], bool] = lambda _: True,
+    ) -> None:
+        self.file = StackFile.of(file)
+        self._tensors = list(file.tensors.values())
+        self._n_resident = 0  # of the tensors
+        self._checked: set[str] = set()
+        self._reader = Reader([file.path], cached=cached)
+        self._ring: Ring | None = None
+        self._waited = 0.0  # seconds, for rings that are gone
+        self._arena = Arena(-(-file.file_bytes // PAGE) * PAGE)
+        for tensor in self._tensors:
+            if tensor.name in self.file.stays_on_disk and (pages := _whole_pages(tensor, tensor)):
+                self._arena.use_small_pages(pages.start, len(pages))
+        self._mapped = _map(file)
+        mapped = np.frombuffer(self._mapped, np.uint8).ctypes.data
+        threads = threads or default_threads()
+        self._resident = Products(self.file, self._arena.address, mapped, threads)
+        self._whole: StreamedProducts | None = None
+        try:
+            if whole:
+                self._whole = StreamedProducts(
+                    self.file, self._arena.address, mapped, threads, self._fetch
+                )
+            self.resize(budget_bytes, on_progress=on_progress)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def n_blocks(self) -> int:
+        """Blocks that are in RAM."""
+        return max(0, self._n_resident - self.file.n_base)
+
+    @property
+    def resident_bytes(self) -> int:
+        """RAM that the weights take."""
+        ring = self._ring.n_bytes if self._ring else 0
+        return self.file.ram_bytes[self._n_resident - 1] + ring
+
+    @property
+    def least_bytes(self) -> int:
+        """The smallest budget."""
+        file = self.file
+        return file.least_whole_bytes if self._whole else file.ram_bytes[file.n_base - 1]
+
+    @property
+    def streamed_bytes(self) -> int:
+        """Weights that are read from the disk for each pass."""
+        needed = self.file.ram_bytes
+        return needed[-1] - needed[self._n_resident - 1] if self._ring else 0
+
+    @property
+    def products(self) -> Products:
+        """What computes with the stack."""
+        return self._whole or self._resident
+
+    @property
+    def may_draft(self) -> bool:
+        """Whether what is in RAM makes a model of its own, and a smaller one than all of it."""
+        return self._ring is not None and self._n_resident >= self.file.n_base
+
+    def resident(self) -> Products:
+        """A handler for another context: computes with the blocks that are in RAM.
+
+        Only to be used while :attr:`may_draft`.
+        """
+        return self._resident
+
+    def statistics(self) -> WindowStatistics:
+        """What was read from the disk so far, the loading included."""
+        return WindowStatistics(
+            bytes_read=self._reader.bytes_read,
+            read_seconds=self._reader.busy_seconds,
+            wait_seconds=self._waited + (self._ring.wait_seconds if self._ring else 0.0),
+            experts_used=0,
+            experts_found=0,
+        )
+
+    def load_model(self) -> Model:
+        """The model, for contexts that have this stack in their eval hook and for no others."""
+        path = self.file.gguf.path
+        return Model(path, use_extra_bufts=False, hollow=[self.file.as_llama_sees_it()])
+
+    def inspect(self, node: Tensor) -> Actions | None:
+        """Compute what reads our matrices; part of the eval hook."""
+        return self.products.inspect(node)
+
+    def close(self) -> None:
+        """Give the memory back. The model must have been closed before."""
+        self._drop_ring()
+        if self._whole is not None:
+            self._whole.close()
+        self._reader.close()
+
+    def resize(
+        self,
+        budget_bytes: int | None,
+        *,
+        on_progress: Callable[[float], bool] = lambda _: True,
+    ) -> None:
+        """Have as much in RAM as ``budget_bytes`` allow; None: all of it.
+
+        Between two calls of ``decode``: the KV cache stays what it is. Raises like the
+        constructor; what was loaded then is as before.
+        """
+        file = self.file
+        budget = file.ram_bytes[-1] if budget_bytes is None else budget_bytes
+        fitting = file.fitting_whole(budget) if self._whole else file.fitting(budget)
+        if fitting < (file.n_unpacked if self._whole else file.n_base):
+            raise self._short(budget, self.least_bytes)
+        self._hold(fitting, on_progress)
+        if self._whole is not None:
+            self._drop_ring()
+            names = {tensor.name for tensor in self._tensors[:fitting]}
+            n_bytes = file.whole_bytes[fitting] - file.ram_bytes[fitting - 1]
+            if absent := self._whole.set_resident(names, n_bytes // RING_ENTRIES):
+                self._ring = Ring(self._reader, absent, n_bytes)
+
+    def _drop_ring(self) -> None:
+        if self._ring is not None:
+            self._ring.close()
+            self._waited += self._ring.wait_seconds
+            self._ring = None
+
+    def _hold(self, n_tensors: int, on_progress: Callable[[float], bool]) -> None:
+        """Have so many tensors in RAM."""
+        if n_tensors > self._n_resident:
+            self._read(self._tensors[self._n_resident : n_tensors], on_progress)
+        self._resident.use(self.file.blocks[: max(0, n_tensors - self.file.n_base)])
+        if n_tensors < self._n_resident:
+            self._release(self._tensors[n_tensors], self._tensors[self._n_resident - 1])
+        self._n_resident = n_tensors
+
+    def _release(self, first: TensorInfo, last: TensorInfo) -> None:
+        """Give back what lies from the one to the other."""
+        if pages := _whole_pages(first, last):
+            self._arena.release(pages.start, len(pages))
+
+    def _read(self, tensors: Sequence[TensorInfo], on_progress: Callable[[float], bool]) -> None:
+        """Have the bytes of these tensors in the arena, checked; those of tables only checked."""
+        self._reader.check()
+        stays = self.file.stays_on_disk
+        wanted = [t for t in tensors if t.name not in stays or t.name not in self._checked]
+        portions = iter(list(_portions(wanted)))
+        under_way: deque[tuple[_Portion, Reading]] = deque()
+        done, total = 0, sum(tensor.n_bytes for tensor in wanted)
+        try:
+            while True:
+                for portion in islice(portions, _PORTIONS - len(under_way)):
+                    span = portion.span
+                    view = self._arena.view[span.offset : span.offset + span.n_bytes]
+                    under_way.append((portion, self._reader.start(span, view)))
+                if not under_way:
+                    return
+                portion, reading = under_way.popleft()
+                reading.wait()
+                for tensor in portion.ends:
+                    self._check(tensor, self._arena.address + tensor.offset)
+                    if tensor.name in stays:
+                        self._release(tensor, tensor)
+                    done += tensor.n_bytes
+                if not on_progress(done / total):
+                    raise LoadCancelled
+        finally:
+            for _, reading in under_way:
+                reading.cancel()
+
+    def _fetch(self, tensors: Sequence[TensorInfo]) -> list[int]:
+        assert self._ring is not None
+        addresses = self._ring.use(tensors)
+        for tensor, address in zip(tensors, addresses, strict=True):
+            self._check(tensor, address)
+        return addresses
+
+    def _check(self, tensor: TensorInfo, address: int) -> None:
+        """Raises :class:`ModelFileError` if these are not the tensor's bytes; looks only once."""
+        if tensor.name in self._checked:
+            return
+        if checksum(address, tensor.n_bytes) != self.file.checksums[tensor.name]:
+            raise ModelFileError(
+                f"{self.file.gguf.path.name} is damaged: the bytes of {tensor.name} are not those "
+                "that were written. Copy the file anew, or pack the model again."
+            )
+        self._checked.add(tensor.name)
+
+    def _short(self, budget: int, needed: int) -> MemoryShortError:
+        return MemoryShortError(
+            f"{self.file.gguf.path.name} needs at least {needed / 1e6:.0f} MB of RAM for weights, "
+            f"and may have {budget / 1e6:.0f} MB. "
+            "Allow it more with --ram, or choose a smaller model."
+        )
+
+
+def _whole_pages(first: TensorInfo, last: TensorInfo) -> range:
+    """The bytes of the pages that hold nothing else than what lies from the one to the other."""
+    return range(-(-first.offset // PAGE) * PAGE, (last.offset + last.n_bytes) // PAGE * PAGE)
+
+
+class _Portion(NamedTuple):
+    """Bytes that are read at once, and the tensors that are complete with them."""
+
+    span: Span
+    ends: list[TensorInfo]
+
+
+def _portions(tensors: Sequence[TensorInfo]) -> Iterator[_Portion]:
+    for whole, members in spans(tensors):
+        end = whole.offset + whole.n_bytes
+        for at in range(whole.offset, end, _PORTION):
+            span = Span(0, at, min(_PORTION, end - at))
+            ends = [t for t in members if at < t.offset + t.n_bytes <= at + span.n_bytes]
+            yield _Portion(span, ends)
+
+
+def _map(file: GGUFFile) -> mmap.mmap:
+    with file.path.open("rb") as opened:
+        mapped = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
+    if hasattr(mmap, "MADV_RANDOM"):
+        mapped.madvise(mmap.MADV_RANDOM)  # single rows: reading ahead would only displace
+    return mapped

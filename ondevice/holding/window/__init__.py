@@ -1,0 +1,1 @@
+"""A model of which a part is in RAM and the rest read from the disk for each pass."""

@@ -1,0 +1,309 @@
+"""The experts of a model larger than RAM: read once a router has picked them, kept for a while.
+
+``MUL_MAT_ID`` multiplies with some of a tensor's matrices, one for each expert, whose numbers
+another tensor holds. The experts that are kept lie in slots, of which there are fewer than experts.
+So the node is given two stand-ins: the slots in place of the tensor with all experts, and numbers
+of slots in place of numbers of experts. A batch that needs more experts than there are slots, a
+prompt, gets them in a stage, where each expert has its place, one tensor after the other.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+
+from ondevice.disk.reader import PAGE, Arena, Reader, Reading, Span
+from ondevice.errors import NativeError
+from ondevice.gguf import TensorInfo
+from ondevice.holding.window.expert_cache import ExpertCache
+from ondevice.holding.window.placement import (
+    N_STAGES,
+    ExpertBlock,
+    expert_bytes,
+    slot_bytes,
+    stage_bytes,
+)
+from ondevice.llama import Actions, Tensor
+
+
+class _StandIn:
+    """What takes the place of an operand in the graph; where it points changes, it does not."""
+
+    def __init__(self, original: Tensor) -> None:
+        self.original = original
+        self.tensor = original.copy()
+        self.address = self.tensor.address
+
+    def show_matrices(self, address: int, stride: int, count: int) -> None:
+        self.tensor.data, self.tensor.nb[2], self.tensor.ne[2] = address, stride, count
+
+    def show_numbers(self, numbers: npt.NDArray[np.int32], like: Tensor) -> None:
+        self.tensor.ne[0], self.tensor.ne[1] = like.ne[0], like.ne[1]
+        self.tensor.nb[0], self.tensor.nb[1] = numbers.itemsize, numbers.itemsize * like.ne[0]
+        self.tensor.data = numbers.ctypes.data
+
+
+class _Matrices:
+    """One tensor of experts."""
+
+    def __init__(self, tensor: TensorInfo) -> None:
+        self.tensor = tensor
+        self.n_bytes = expert_bytes(tensor)
+        self.start = 0  # of the first slot, bytes from the start of the arena
+        self.stride = slot_bytes(tensor)  # from slot to slot
+        #: Bytes from the start of a slot, and of a stage, to what the graph reads.
+        self.shift = tensor.offset % PAGE
+        self.weights: _StandIn | None = None
+        self.numbers: _StandIn | None = None
+
+    def span(self, expert: int) -> Span:
+        offset = self.tensor.offset + expert * self.n_bytes
+        return Span.around(self.tensor.part, offset, self.n_bytes)
+
+    def in_span(self, expert: int) -> int:
+        """Bytes from the start of the expert's span to the expert."""
+        return (self.tensor.offset + expert * self.n_bytes) % PAGE
+
+    def in_slot(self, slot: int) -> int:
+        """Bytes from the start of the arena to the expert in a slot."""
+        return self.start + slot * self.stride + self.shift
+
+    def in_stage(self, expert: int) -> int:
+        """Bytes from the start of a stage to the expert's place."""
+        return self.shift + expert * self.n_bytes
+
+
+@dataclass(eq=False)
+class _Block:
+    index: int
+    cache: ExpertCache
+    matrices: list[_Matrices]  # in the order of use, once that is known
+
+
+@dataclass(eq=False)
+class _Step:
+    """What one block does for one batch."""
+
+    block: _Block
+    ids: Tensor  # the experts' numbers
+    staged: bool
+    numbers: npt.NDArray[np.int32]  # what the graph is to see of them
+    missing: list[int]  # experts to read
+    present: dict[int, int]  # expert → slot; the others that are needed
+    admitted: dict[int, int]  # expert → slot; those that get one
+    pending: list[_Matrices]  # not computed with yet, in the order of use
+    readings: dict[_Matrices, list[Reading]] = field(default_factory=dict)
+
+
+class Experts:
+    """Sees to it that nodes find the experts they need; part of the window.
+
+    ``blocks`` are those of the model; :meth:`place` says how many of their experts to keep.
+    """
+
+    def __init__(self, reader: Reader, blocks: Sequence[ExpertBlock]) -> None:
+        self._reader = reader
+        self._tensors: dict[str, tuple[_Block, _Matrices]] = {}
+        self._blocks: list[_Block] = []
+        for index, placed in enumerate(blocks):
+            matrices = [_Matrices(tensor) for tensor in placed.tensors]
+            block = _Block(index, ExpertCache(placed.tensors[0].shape[2], 0), matrices)
+            self._blocks.append(block)
+            self._tensors |= {each.tensor.name: (block, each) for each in matrices}
+        self._slots = Arena(0)
+        self._stages: list[Arena] = []
+        self._largest = max(stage_bytes(tensor) for p in blocks for tensor in p.tensors)
+        self._ids: dict[int, Tensor] = {}  # address of a node → its experts' numbers
+        self._step: _Step | None = None
+        self._last_block = 0
+        self.used = 0  # experts that were needed, each once for a batch and block
+        self.found = 0  # of these, in RAM already
+        self.wait_seconds = 0.0  # time in which the computing waited for the disk
+
+    def __contains__(self, tensor_name: str) -> bool:
+        return tensor_name in self._tensors
+
+    def place(self, placed: Sequence[ExpertBlock]) -> None:
+        """Have as many slots as these say, with the experts that were used most.
+
+        Empty: all experts are in RAM, so that there is nothing to keep. Not while a node is being
+        computed. Raises :class:`MemoryShortError`.
+        """
+        self._end_step()
+        if not placed:
+            self._stages = []
+        elif not self._stages:
+            self._stages = [Arena(self._largest) for _ in range(N_STAGES)]
+        counts = [each.n_slots for each in placed] or [0] * len(self._blocks)
+        if counts == [block.cache.n_slots for block in self._blocks]:
+            return
+        before, self._slots = (
+            self._slots,
+            Arena(
+                sum(
+                    count * matrices.stride
+                    for block, count in zip(self._blocks, counts, strict=True)
+                    for matrices in block.matrices
+                )
+            ),
+        )
+        start = 0
+        for block, count in zip(self._blocks, counts, strict=True):
+            n_before = block.cache.n_slots
+            moved = block.cache.resize(count)
+            for matrices in block.matrices:
+                stride, old = matrices.stride, matrices.start
+                for source, target in moved.items():
+                    at, to = old + source * stride, start + target * stride
+                    self._slots.view[to : to + stride] = before.view[at : at + stride]
+                if n_before:  # one after the other, so that both are never there as a whole
+                    before.release(old, n_before * stride)
+                matrices.start = start
+                start += count * stride
+
+    def restore(self, node: Tensor, tensor: TensorInfo) -> Tensor:
+        """Have ``node`` read all of ``tensor`` again, which is returned."""
+        _, matrices = self._tensors[tensor.name]
+        weights, numbers = matrices.weights, matrices.numbers
+        if weights is None or numbers is None or node.src[0] != weights.address:
+            return next(iter(node.operands()))
+        node.src[0], node.src[2] = weights.original.address, self._ids[node.address].address
+        return weights.original
+
+    def close(self) -> None:
+        """Return when nothing is written to the memory any more."""
+        self._end_step()
+
+    def inspect(self, node: Tensor, tensor: TensorInfo) -> Actions:
+        """What to do at ``node``, which reads ``tensor``. Raises :class:`NativeError`."""
+        if node.op_name != "MUL_MAT_ID":
+            raise NativeError(
+                f"{tensor.name} is used by {node.op_name}, which needs all experts in RAM: "
+                "ondevice cannot stream this model. Choose a smaller one."
+            )
+        weights, _, ids = node.operands()
+        block, matrices = self._tensors[tensor.name]
+        matrices.weights = matrices.weights or _StandIn(weights)
+        matrices.numbers = matrices.numbers or _StandIn(ids)
+        if ids.address != matrices.numbers.address:  # else the graph was seen before an error
+            self._ids[node.address] = ids
+        node.src[0], node.src[2] = matrices.weights.address, matrices.numbers.address
+        return Actions(before=partial(self._prepare, block, matrices, self._ids[node.address]))
+
+    def _prepare(self, block: _Block, matrices: _Matrices, ids: Tensor) -> None:
+        """Have the experts that ``ids`` names where the node looks for them."""
+        step = self._step
+        if step is None or step.ids.address != ids.address or matrices not in step.pending:
+            step = self._begin(block, ids)
+        if step.pending[0] is not matrices:
+            self._put_first(step, matrices)
+        self._wait(step.readings[matrices])
+        assert matrices.weights is not None and matrices.numbers is not None
+        matrices.numbers.show_numbers(step.numbers, ids)
+        if step.staged:
+            stage = self._finish_stage(step, matrices)
+            matrices.weights.show_matrices(stage, matrices.n_bytes, matrices.tensor.shape[2])
+        else:
+            self._finish_slots(step, matrices)
+            slots = self._slots.address + matrices.in_slot(0)
+            matrices.weights.show_matrices(slots, matrices.stride, block.cache.n_slots)
+        del step.pending[0]
+        if step.staged and step.pending:
+            self._read(step, step.pending[0])
+
+    def _begin(self, block: _Block, ids: Tensor) -> _Step:
+        """Decide what to read and what to keep, and start to read."""
+        self._end_step()
+        if block.index <= self._last_block:
+            self._reader.check()
+        self._last_block = block.index
+        experts, width, cache = ids.integers(), ids.ne[0], block.cache
+        cache.note(experts[at : at + width] for at in range(0, len(experts), width))
+        needed = set(experts)
+        present = {expert: slot for expert, slot in cache.slots.items() if expert in needed}
+        missing = sorted(needed - present.keys())
+        self.used += len(needed)
+        self.found += len(present)
+        staged = len(needed) > cache.n_slots
+        if staged:
+            kept = cache.most_used(needed | cache.slots.keys())
+            admitted = cache.admit([e for e in kept if e not in cache.slots], keep=kept)
+        else:
+            admitted = cache.admit(missing, keep=needed)
+        numbers = np.array(experts if staged else [cache.slots[e] for e in experts], np.int32)
+        step = _Step(block, ids, staged, numbers, missing, present, admitted, list(block.matrices))
+        self._step = step
+        for matrices in step.pending[:1] if staged else step.pending:
+            self._read(step, matrices)
+        return step
+
+    def _wait(self, readings: Sequence[Reading]) -> None:
+        started = time.perf_counter()
+        try:
+            for reading in readings:
+                reading.wait()
+        except BaseException:
+            self._end_step()
+            raise
+        self.wait_seconds += time.perf_counter() - started
+
+    def _end_step(self) -> None:
+        """Forget the last step; if it was broken off, also what it has not read to the end."""
+        step, self._step = self._step, None
+        if step is not None and step.pending:
+            for readings in step.readings.values():
+                for reading in readings:
+                    reading.cancel()
+            step.block.cache.remove(step.admitted)
+
+    def _put_first(self, step: _Step, matrices: _Matrices) -> None:
+        """Learn that these are used next."""
+        order = step.block.matrices
+        order.remove(matrices)
+        order.insert(len(order) + 1 - len(step.pending), matrices)
+        step.pending.remove(matrices)
+        step.pending.insert(0, matrices)
+        if step.staged:  # something else is being read into the stage
+            for reading in step.readings.pop(step.pending[1]):
+                reading.cancel()
+            self._read(step, matrices)
+
+    def _read(self, step: _Step, matrices: _Matrices) -> None:
+        """Start to read the missing experts."""
+        readings = step.readings[matrices] = []
+        view = self._stage_for(step, matrices).view if step.staged else self._slots.view
+        for expert in step.missing:
+            if step.staged:
+                start = matrices.in_stage(expert) - matrices.in_span(expert)
+            else:
+                start = matrices.in_slot(step.admitted[expert]) - matrices.shift
+            span = matrices.span(expert)
+            readings.append(self._reader.start(span, view[start : start + span.n_bytes]))
+
+    def _finish_slots(self, step: _Step, matrices: _Matrices) -> None:
+        """Move to its place what does not begin where a page begins."""
+        view, n_bytes = self._slots.view, matrices.n_bytes
+        for expert in step.missing:
+            place = matrices.in_slot(step.admitted[expert])
+            arrived = place - matrices.shift + matrices.in_span(expert)
+            if arrived != place:
+                view[place : place + n_bytes] = view[arrived : arrived + n_bytes]
+
+    def _finish_stage(self, step: _Step, matrices: _Matrices) -> int:
+        """Exchange experts between slots and stage; returns the address of the staged tensor."""
+        stage, n_bytes = self._stage_for(step, matrices), matrices.n_bytes
+        for expert, slot in step.present.items():
+            at, place = matrices.in_slot(slot), matrices.in_stage(expert)
+            stage.view[place : place + n_bytes] = self._slots.view[at : at + n_bytes]
+        for expert, slot in step.admitted.items():
+            at, place = matrices.in_slot(slot), matrices.in_stage(expert)
+            self._slots.view[at : at + n_bytes] = stage.view[place : place + n_bytes]
+        return stage.address + matrices.shift
+
+    def _stage_for(self, step: _Step, matrices: _Matrices) -> Arena:
+        return self._stages[step.block.matrices.index(matrices) % N_STAGES]

@@ -1,0 +1,307 @@
+"""The window: runs a model of which only a part is in RAM, with the very same results.
+
+llama.cpp computes; the window sees to it that each weight is where the node that reads it looks
+for it. Some weights are pinned, the others are read from the disk for each pass through the model,
+ahead of their use ("LLM in a flash", section 3, with the block as the unit). Of a mixture of
+experts, only those are read that a pass needs and that no pass has needed just before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from functools import partial
+from typing import NamedTuple
+
+import msgspec
+
+from ondevice.disk.mapped import MappedFiles
+from ondevice.disk.reader import PAGE, Reader, Reading, Span
+from ondevice.disk.ring import Ring
+from ondevice.errors import LoadCancelled
+from ondevice.gguf import GGUFFile, TensorInfo
+from ondevice.holding.window.experts import Experts
+from ondevice.holding.window.placement import Placement, Placements, spans
+from ondevice.llama import OP_MUL_MAT, OP_NONE, Actions, Model, Tensor, multiply_rows
+
+#: Between so many of them, a change of the budget is taken up.
+_BLOCKS_PER_CHECK = 4
+_PORTION = 32 << 20  # bytes between two reports of progress
+
+
+class WindowStatistics(msgspec.Struct, frozen=True, kw_only=True):
+    """What a window has done since it was opened; subtract two of them for what lies between."""
+
+    bytes_read: int
+    read_seconds: float  # in which the disk was busy for us
+    wait_seconds: float  # in which the computing waited for it
+    experts_used: int  # each once for a pass and block; 0: the model has none, or all are in RAM
+    experts_found: int  # of these, in RAM already
+
+    def since(self, earlier: WindowStatistics) -> WindowStatistics:
+        return WindowStatistics(
+            **{
+                name: getattr(self, name) - getattr(earlier, name)
+                for name in self.__struct_fields__
+            }
+        )
+
+
+class _Operand(NamedTuple):
+    """A tensor that a node reads: a streamed weight, or a view on one."""
+
+    tensor: Tensor
+    offset: int  # bytes from the start of the weight
+    weight: TensorInfo
+
+
+class Window:
+    """The weights of ``file`` within ``budget_bytes`` of RAM: give it to an ``EvalHook``.
+
+    ::
+
+        window = Window(gguf.read(path), budget_bytes)
+        model = window.load_model()
+        context = Context(model, n_ctx=…, eval_hook=EvalHook(window))
+        …
+        context.close(); model.close(); window.close()
+
+    A pass through the model reads what is streamed once, for one token or for a whole batch: so
+    process prompts in large batches.
+
+    ``on_progress`` gets fractions 0 … 1 while the pinned weights are read and returns False to
+    cancel. Raises :class:`LoadCancelled` then, :class:`MemoryShortError` if the budget is too
+    small and :class:`ModelFileError` if reading fails, later also out of ``Context.decode``.
+    """
+
+    def __init__(
+        self,
+        file: GGUFFile,
+        budget_bytes: int,
+        *,
+        on_progress: Callable[[float], bool] = lambda _: True,
+    ) -> None:
+        self._file = file
+        self._placements = Placements(file)
+        self.least_bytes = self._placements.least_bytes  # the smallest budget
+        self.most_bytes = self._placements.most_bytes  # the one that holds all weights
+        #: Where each tensor is.
+        self.placement: Placement = self._placements.within(budget_bytes)
+        self._reader = Reader([part.path for part in file.parts])
+        self._mapped = MappedFiles([part.path for part in file.parts])
+        self._ring: Ring | None = None
+        self._experts: Experts | None = None
+        self._wanted = self.placement
+        self._growing: tuple[Placement, list[Reading]] | None = None
+        self._generation = 0  # of the placement: what was inspected under another is out of date
+        self._inspected_block: int | None = -1  # of the last weight that was inspected
+        try:
+            self._mapped.expect_rows(self.placement.on_file)
+            self._pin(on_progress)
+            if self._placements.experts:
+                self._experts = Experts(self._reader, self._placements.experts)
+            self._take(self.placement)
+        except BaseException:
+            self.close()
+            raise
+
+    def load_model(self) -> Model:
+        """The model, for contexts that have this window in their eval hook and for no others."""
+        return Model(self._file.path, use_extra_bufts=False, hollow=self._file.parts)
+
+    def close(self) -> None:
+        """Stop reading and give the memory back. The model must have been closed before."""
+        if self._ring is not None:
+            self._ring.close()
+        if self._experts is not None:
+            self._experts.close()
+        self._reader.close()
+        self._mapped.close()
+
+    def aim(self, budget_bytes: int) -> None:
+        """Have the placement of another budget soon: during the next pass, or with :meth:`settle`.
+
+        Any thread may call this at any time. What is given up is given up within a few blocks;
+        what is to be pinned is read in the background first.
+        """
+        wanted = self._placements.within(max(budget_bytes, self.least_bytes))
+        if wanted != self._wanted:
+            self._wanted = wanted
+
+    def settle(self) -> bool:
+        """Take what was aimed at as far as it is there; True: all of it.
+
+        Not while a pass is under way. Raises :class:`ModelFileError` if reading fails.
+        """
+        self._adapt()
+        return self._wanted is self.placement
+
+    def resize(self, budget_bytes: int) -> None:
+        """Have the placement of another budget now: :meth:`aim` and :meth:`settle`."""
+        self.aim(budget_bytes)
+        while not self.settle():
+            assert self._growing is not None
+            for reading in self._growing[1]:
+                reading.wait()
+
+    @property
+    def resident_bytes(self) -> int:
+        """RAM that weights take, buffers for the streamed ones included."""
+        return self.placement.resident_bytes
+
+    @property
+    def streamed_bytes(self) -> int:
+        """Weights that are read from the disk when they are needed."""
+        return self.placement.absent_bytes
+
+    def statistics(self) -> WindowStatistics:
+        waiting = [part.wait_seconds for part in (self._ring, self._experts) if part]
+        return WindowStatistics(
+            bytes_read=self._reader.bytes_read,
+            read_seconds=self._reader.busy_seconds,
+            wait_seconds=sum(waiting),
+            experts_used=self._experts.used if self._experts else 0,
+            experts_found=self._experts.found if self._experts else 0,
+        )
+
+    def inspect(self, node: Tensor) -> Actions | None:
+        """Point the weights that ``node`` reads at their bytes; part of the eval hook."""
+        operands = []
+        for operand in node.operands():
+            root = Tensor.from_address(operand.view_src) if operand.view_src else operand
+            weight = self._file.tensors.get(root.name) if root.op == OP_NONE else None
+            if weight is None:
+                continue
+            if self._experts and weight.name in self._experts:
+                if self.placement.experts:
+                    return self._experts.inspect(node, weight)
+                self._experts.restore(node, weight).data = self._mapped.address(weight)
+                continue
+            root.data = self._mapped.address(weight)
+            operand.data = root.data + operand.view_offs
+            operands.append(_Operand(operand, operand.view_offs, weight))
+        if not operands:
+            return None
+        block, before = operands[0].weight.block, self._inspected_block
+        self._inspected_block = block
+        if self._is_sliced(node, operands[0].weight):
+            return Actions(
+                before=partial(self._adapt_and_multiply, node, operands, self._generation)
+            )
+        if block is None or (block != before and block % _BLOCKS_PER_CHECK == 0):
+            return Actions(before=partial(self._adapt_and_fetch, operands, self._generation))
+        if any(operand.weight.name in self._streamed for operand in operands):
+            return Actions(before=partial(self._fetch, operands))
+        return None
+
+    def _is_sliced(self, node: Tensor, weight: TensorInfo) -> bool:
+        """Whether ``node`` computes the logits and its weights are a tensor for each slice."""
+        return (
+            bool(self._placements.output_slices)
+            and weight is self._file.output_layer
+            and node.op in (OP_MUL_MAT, OP_NONE)
+        )
+
+    def _adapt_and_multiply(self, node: Tensor, operands: list[_Operand], generation: int) -> bool:
+        stale = self._adapt_and_fetch(operands, generation)
+        slices = self._placements.output_slices
+        if slices[-1].name not in self._streamed:  # the first one to be given up
+            node.op = OP_MUL_MAT
+            return stale
+        node.op = OP_NONE  # llama.cpp skips it: what it reads is there already, so we compute it
+        first = 0
+        for rows in slices:
+            if rows.name in self._streamed:
+                assert self._ring is not None
+                (address,) = self._ring.use([rows])
+            else:
+                address = self._mapped.address(rows)
+            multiply_rows(node, address, first, rows.shape[1])
+            first += rows.shape[1]
+        return stale
+
+    def _adapt_and_fetch(self, operands: list[_Operand], generation: int) -> bool:
+        """True if the graph was inspected for another placement."""
+        if operands[0].weight.block is None:
+            self._reader.check()
+        self._adapt()
+        self._fetch(operands)
+        return self._generation != generation
+
+    def _fetch(self, operands: list[_Operand]) -> None:
+        streamed = [operand for operand in operands if operand.weight.name in self._streamed]
+        for operand in operands:  # it may have been pinned since it was inspected
+            operand.tensor.data = self._mapped.address(operand.weight) + operand.offset
+        if streamed:
+            assert self._ring is not None
+            addresses = self._ring.use([operand.weight for operand in streamed])
+            for operand, address in zip(streamed, addresses, strict=True):
+                operand.tensor.data = address + operand.offset
+
+    def _adapt(self) -> None:
+        """Go towards the placement that is wanted."""
+        wanted = self._wanted
+        if self._growing is not None:
+            placement, readings = self._growing
+            if placement is not wanted:
+                for reading in readings:
+                    reading.cancel()
+            elif all(reading.done for reading in readings):
+                for reading in readings:
+                    reading.wait()
+                self._take(placement)
+            else:
+                return
+            self._growing = None
+        if wanted is self.placement:
+            return
+        new = set(wanted.pinned) - set(self.placement.pinned)
+        if new:
+            if self._experts and not wanted.experts:  # else they would be in RAM twice
+                self._take(_without_slots(self.placement))
+            self._growing = wanted, [self._reader.start_caching(s) for s, _ in spans(new)]
+        else:
+            self._take(wanted)
+
+    def _take(self, placement: Placement) -> None:
+        """Everything that is pinned in it is in RAM."""
+        gone = set(self.placement.pinned) - set(placement.pinned)
+        if self._experts is not None:
+            self._experts.place(placement.experts)
+        self.placement = placement
+        self._generation += 1
+        self._streamed = {tensor.name for tensor in placement.streamed}
+        if self._ring is not None:
+            self._ring.stream(placement.streamed)
+        elif placement.streamed:
+            self._ring = Ring(self._reader, placement.streamed, placement.ring_bytes)
+        if placement.streamed and placement.streamed[-1].block is None:
+            # The output layer may be a table as well, whose rows are then looked up on the file.
+            self._mapped.expect_rows(placement.streamed)
+        # The system reads ahead, and where it does, weights are cached that nobody asked for.
+        self._mapped.release(_inside(gone.union(placement.streamed)))
+
+    def _pin(self, on_progress: Callable[[float], bool]) -> None:
+        portions = [
+            Span(span.part, at, min(_PORTION, span.offset + span.n_bytes - at))
+            for span, _ in spans(self.placement.pinned)
+            for at in range(span.offset, span.offset + span.n_bytes, _PORTION)
+        ]
+        readings = [self._reader.start_caching(portion) for portion in portions]
+        for done, reading in enumerate(readings, 1):
+            reading.wait()
+            if not on_progress(done / len(readings)):
+                raise LoadCancelled
+
+
+def _without_slots(placement: Placement) -> Placement:
+    return replace(placement, experts=tuple(replace(e, n_slots=0) for e in placement.experts))
+
+
+def _inside(tensors: Iterable[TensorInfo]) -> Iterator[Span]:
+    """The pages that hold these tensors and nothing of any other."""
+    for span, members in spans(tensors):
+        start = -(-members[0].offset // PAGE) * PAGE
+        end = (members[-1].offset + members[-1].n_bytes) // PAGE * PAGE
+        if start < end:
+            yield Span(span.part, start, end - start)

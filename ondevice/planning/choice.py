@@ -1,0 +1,156 @@
+"""Chooses what the user has not: which of the models on disk answers, and which drafts for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from ondevice import models
+from ondevice.config import AUTO, FIRST, Settings
+from ondevice.errors import MemoryShortError, ModelFileError, ModelNotFound
+from ondevice.gguf import GGUFFile, runnable
+from ondevice.gguf.vocabulary import share_vocabulary
+from ondevice.messages import Load
+from ondevice.models import InstalledModel
+from ondevice.planning import fit, planner, speeds
+from ondevice.planning.planner import Plan
+from ondevice.ram.available import AvailableRam
+
+_SMALLER = 2  # times: a drafter that is not that much smaller than its model costs too much
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What to load."""
+
+    model: InstalledModel
+    request: Load
+    why: str = ""  # a plain sentence; empty if there was nothing to choose
+
+
+def choose(settings: Settings, name: str | None = None) -> Choice:
+    """The model that ``name`` or the settings mean, or the best one on disk for this machine.
+
+    Raises :class:`ModelNotFound`, :class:`ModelFileError`, and :class:`MemoryShortError` if there
+    are models on disk and none of them fits.
+    """
+    ram = fit.usable_ram(settings)
+    name = name or settings.model
+    why = ""
+    if name == AUTO:
+        model, why = _best(settings, ram)
+    else:
+        model = models.find(name, settings.folders)
+    if "adapter" in model.not_used:
+        why = f"{why} {model.place} adds an adapter to {model.name}, which is not applied.".strip()
+    request = load_request(settings, model)
+    if model.place != "server" and settings.draft is None:
+        drafter = _drafter(model, settings, ram)
+        request = replace(request, drafter=str(drafter) if drafter else None)
+    return Choice(model, request, why)
+
+
+def _best(settings: Settings, ram: AvailableRam) -> tuple[InstalledModel, str]:
+    there = [model for model in models.installed(settings.folders) if not model.missing]
+    if not there:
+        return models.find(FIRST), ""  # which says how to get it
+    if len(there) == 1:
+        if runnable.read(there[0].path).is_base:
+            raise _none_chats(there[0])
+        return there[0], ""
+    plans: dict[Path, Plan] = {}
+    least: dict[int, GGUFFile] = {}
+    refused: dict[Path, ModelFileError] = {}  # ``ondevice fit`` tells of them
+    for model in there:
+        try:
+            file = runnable.read(model.path)
+            if file.is_base:
+                continue
+            with runnable.blamed(model.path):
+                least[planner.least_ram(file, settings.ctx, settings.kv_type)] = file
+            with suppress(MemoryShortError):
+                plans[model.path] = _plan(file, settings, ram)
+        except ModelFileError as error:
+            refused[model.path] = error
+    if len(refused) == len(there):
+        raise refused[there[0].path]
+    if not plans:
+        if least:
+            _plan(least[min(least)], settings, ram)  # which says what is missing
+        raise _none_chats(next(model for model in there if model.path not in refused))
+    chosen = planner.best(list(plans.values()), settings.prefer)
+    model = next(m for m in there if plans.get(m.path) is chosen)
+    return model, (
+        f"Of the {len(plans)} models on disk that run here, {model.name} is the best for its "
+        f"{chosen.tokens_per_second:.0f} tokens a second"
+        f"{', read from the disk in part' if chosen.streamed_bytes else ''}."
+    )
+
+
+def _none_chats(model: InstalledModel) -> ModelNotFound:
+    has_template = runnable.read(model.path).chat_template is not None
+    what = "is a base model" if has_template else "has no chat template"
+    return ModelNotFound(
+        f"No model on disk is made to chat: {model.name} {what} and may go on with "
+        f"your text in place of an answer. Name it with -m {model.name} to use it all the same, or "
+        f"download another with 'ondevice models pull {FIRST}'."
+    )
+
+
+def _drafter(model: InstalledModel, settings: Settings, ram: AvailableRam) -> Path | None:
+    """What makes a model that is larger than RAM faster, for all the RAM that it takes itself."""
+    try:
+        target = runnable.read(model.path)
+        alone = _plan(target, settings, ram)
+    except (ModelFileError, MemoryShortError):
+        return None  # the engine says why
+    if alone.kind != "window":
+        return None
+    drafted: list[tuple[Plan, GGUFFile]] = []
+    for drafter in drafters_for(target):
+        with suppress(ModelFileError):
+            drafted.append((_plan(target, settings, ram, drafter), drafter))
+    best = max([(alone, target), *drafted], key=lambda each: each[0].worth(settings.prefer))
+    return best[0].drafter.path if best[0].drafter else None
+
+
+def load_request(settings: Settings, model: InstalledModel) -> Load:
+    """What the engine is asked to load.
+
+    Raises :class:`ModelNotFound` for a ``draft`` that is not on disk.
+    """
+    drafter = fit.named_drafter(settings)
+    return Load(
+        path=model.location,
+        n_ctx=settings.ctx,
+        kv_type=settings.kv_type,
+        prefer=settings.prefer,
+        n_threads=settings.threads,
+        ram=settings.ram_limit,
+        drafter=str(drafter) if drafter else None,
+    )
+
+
+def drafters_for(target: GGUFFile) -> Iterator[GGUFFile]:
+    """The models on disk that could draft for this one."""
+    for model in models.installed():
+        if model.missing or model.size_bytes * _SMALLER > target.file_bytes:
+            continue
+        try:
+            file = runnable.read(model.path)
+            with runnable.blamed(model.path):
+                fits = not file.is_stack and share_vocabulary(file, target)
+        except ModelFileError:
+            continue
+        if fits:
+            yield file
+
+
+def _plan(
+    file: GGUFFile, settings: Settings, ram: AvailableRam, drafter: GGUFFile | None = None
+) -> Plan:
+    return fit.plan_file(file, settings, ram, speeds.known(), drafter)

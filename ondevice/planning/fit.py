@@ -1,0 +1,202 @@
+"""Which models run on this machine, how well and how fast."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+from msgspec.structs import replace
+
+from ondevice import models
+from ondevice.config import Settings
+from ondevice.errors import MemoryShortError, ModelFileError
+from ondevice.gguf import GGUFFile, runnable
+from ondevice.gguf.quality import effective_params, quality_of
+from ondevice.models import InstalledModel, Recipe
+from ondevice.planning import planner, replies
+from ondevice.planning.planner import Plan
+from ondevice.planning.speeds import USUAL, Speeds
+from ondevice.planning.suggestion import BESIDE_WEIGHTS, instead
+from ondevice.ram import available
+from ondevice.ram.available import AvailableRam
+
+_READING = 8.0  # tokens a second
+
+#: Where a speed is from: replies of this model, the measured speeds of this machine (on a "busy"
+#: one: for a while), or a guess.
+SpeedFrom = Literal["replies", "machine", "busy", "estimate"]
+
+
+class Fit(msgspec.Struct, frozen=True, kw_only=True):
+    """How one model runs here."""
+
+    name: str
+    on_disk: bool
+    size_bytes: int
+    how: str  # "in RAM", "streamed", or why it does not run
+    peak_bytes: int = 0
+    streamed_bytes: int = 0  # of its weights, not in RAM
+    tokens_per_second: float = 0.0  # of what is not on disk, a rough estimate; 0: it does not run
+    #: The quality: parameters of a dense, unquantized model that is about as good.
+    effective_params: float = 0.0
+    quantization_loss: float = 0.0  # of 1, in that: what quantizing the model has cost
+    speed_from: SpeedFrom = "estimate"
+    speed_at: float = 0.0  # seconds since 1970: when that was measured
+    is_base: bool = False  # goes on with a text, and was not made to chat
+
+
+def usable_ram(settings: Settings) -> AvailableRam:
+    """What there is now, within the limit of the settings."""
+    return available.look(settings.ram_limit)
+
+
+def named_drafter(settings: Settings) -> Path | None:
+    """The file of the drafter that the settings name. Raises :class:`ModelNotFound`."""
+    return None if settings.draft in (None, "none") else models.find(settings.draft).path
+
+
+def plan_of(path: Path, settings: Settings, ram: AvailableRam, speeds: Speeds) -> Plan:
+    """How the model in this file would be run. Raises what reading it and the planner raise."""
+    drafter = named_drafter(settings)
+    small = runnable.read(drafter) if drafter else None
+    return plan_file(runnable.read(path), settings, ram, speeds, small)
+
+
+def plan_file(
+    file: GGUFFile,
+    settings: Settings,
+    ram: AvailableRam,
+    speeds: Speeds,
+    drafter: GGUFFile | None = None,
+) -> Plan:
+    """As :func:`plan_of`, for a file that was read; ``drafter`` may be used."""
+    with runnable.blamed(file.path):
+        chosen = planner.plan(
+            file,
+            ram,
+            speeds,
+            n_ctx=settings.ctx,
+            kv_type=settings.kv_type,
+            drafter=drafter,
+            preference=settings.prefer,
+            instead=partial(instead, ram),
+        )
+    seen = replies.of(_held(chosen, settings))
+    return dataclasses.replace(chosen, tokens_per_second=seen.per_second) if seen else chosen
+
+
+def speed_of(chosen: Plan, settings: Settings, speeds: Speeds) -> tuple[SpeedFrom, float]:
+    """Where the speed of this plan is from, and when that was measured (seconds since 1970)."""
+    if seen := replies.of(_held(chosen, settings)):
+        return "replies", seen.at
+    if speeds is USUAL:
+        return "estimate", 0.0
+    return ("busy" if speeds.busy else "machine"), speeds.measured_at
+
+
+def _held(chosen: Plan, settings: Settings) -> replies.Held:
+    share = chosen.resident_bytes / max(1, chosen.need.weights)
+    small = chosen.drafter.path if chosen.drafter else None
+    return replies.Held.of(chosen.file.path, share, settings.threads, small)
+
+
+def speed_words(source: SpeedFrom, at: float) -> str:
+    """How far a speed is to be trusted, in words that follow it."""
+    match source:
+        case "replies":
+            return f"measured in replies {_when(at)}"
+        case "machine":
+            return f"estimated from this machine's speed, measured {_when(at)}"
+        case "busy":
+            return "estimated on a busy machine, and measured again later"
+        case "estimate":
+            return "estimated"
+
+
+def _when(at: float) -> str:
+    if not at:
+        return "earlier"
+    then, now = datetime.fromtimestamp(at), datetime.now()  # noqa: DTZ005, DTZ006 - local
+    if then.date() == now.date():
+        return "today"
+    year = "" if then.year == now.year else f" {then.year}"
+    return f"on {then.day} {then:%b}{year}"
+
+
+def loss_words(loss: float) -> str:
+    """What quantization costs, of 1."""
+    return f"{loss:.0%}" if loss >= 0.005 else "nothing"
+
+
+def recommended(fits: Iterable[Fit]) -> Fit | None:
+    """The best of those that chat, are all in RAM and write about as fast as one reads."""
+    good = [
+        f
+        for f in fits
+        if not f.is_base and not f.streamed_bytes and f.tokens_per_second >= _READING
+    ]
+    return max(good, key=lambda f: f.effective_params, default=None)
+
+
+def of_installed(
+    model: InstalledModel, settings: Settings, ram: AvailableRam, speeds: Speeds
+) -> Fit:
+    """How a model on disk runs."""
+    fit = Fit(name=model.name, on_disk=True, size_bytes=model.size_bytes, how="")
+    if model.missing:
+        return replace(fit, how=model.lacks)
+    try:
+        chosen = plan_of(model.path, settings, ram, speeds)
+        source, at = speed_of(chosen, settings, speeds)
+    except (ModelFileError, MemoryShortError) as error:
+        return replace(fit, how=str(error))
+    return replace(
+        fit,
+        how=_how(chosen.streamed_bytes, chosen.peak_bytes),
+        peak_bytes=chosen.peak_bytes,
+        streamed_bytes=chosen.streamed_bytes,
+        tokens_per_second=chosen.tokens_per_second,
+        effective_params=chosen.effective_params,
+        quantization_loss=1 - chosen.quality,
+        speed_from=source,
+        speed_at=at,
+        is_base=chosen.file.is_base,
+    )
+
+
+def of_recipe(recipe: Recipe, ram: AvailableRam, speeds: Speeds) -> Fit:
+    """From what the catalogue says; the file itself will tell more exactly."""
+    total, active = models.params_of(recipe)
+    peak = recipe.size_bytes + BESIDE_WEIGHTS
+    streamed = max(0, peak - ram.usable)
+    reading = planner.streaming_seconds(streamed * (active / total), 0, speeds)
+    computing = planner.usual_decode_seconds(
+        active, recipe.quantization.removesuffix("_M").removesuffix("_S"), speeds
+    )
+    left = quality_of(recipe.size_bytes, total)
+    return Fit(
+        name=recipe.name,
+        on_disk=False,
+        size_bytes=recipe.size_bytes,
+        how=_how(streamed, min(peak, ram.usable)),
+        peak_bytes=min(peak, ram.usable),
+        streamed_bytes=streamed,
+        tokens_per_second=1 / max(computing, reading),
+        effective_params=effective_params(total, active, left),
+        quantization_loss=1 - left,
+    )
+
+
+def _how(streamed_bytes: int, peak_bytes: int) -> str:
+    if streamed_bytes:
+        return f"{_size(streamed_bytes)} of it streamed from the disk"
+    return f"{_size(peak_bytes)}, all in RAM"
+
+
+def _size(n_bytes: int) -> str:
+    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.0f} MB"
