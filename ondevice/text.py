@@ -1,4 +1,4 @@
-"""Makes text from models, files and servers harmless for a terminal."""
+"""Text for a terminal: sizes in words, and what comes from outside made harmless."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ import re
 #: surrogates: what Python makes of names that are not UTF-8 cannot be printed.
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 _UPPER = re.compile(r"[\x7f-\x9f]")
+
+
+def size(n_bytes: float) -> str:
+    """Bytes as they read everywhere in ondevice: "830 MB", "1.1 GB"."""
+    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 999.5e6 else f"{n_bytes / 1e6:.0f} MB"
 
 
 def printable(text: str) -> str:

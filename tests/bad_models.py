@@ -44,11 +44,11 @@ def _stack(path: Path, columns: list[int], tensors: list[Tensor]) -> None:
     file = _sound(path)
     file.tensors = tensors
     file.keys += [
-        Key(b"ondevice.holding.stack.version", U32, 2),
-        Key(b"ondevice.holding.stack.columns", ARRAY, (U32, columns)),
-        Key(b"ondevice.holding.stack.checksums", ARRAY, (U32, [0] * len(tensors))),
-        Key(b"ondevice.holding.stack.kl", ARRAY, (F32, [0.0] * len(tensors))),
-        Key(b"ondevice.holding.stack.perplexity", ARRAY, (F32, [1.0] * len(tensors))),
+        Key(b"ondevice.stack.version", U32, 2),
+        Key(b"ondevice.stack.columns", ARRAY, (U32, columns)),
+        Key(b"ondevice.stack.checksums", ARRAY, (U32, [0] * len(tensors))),
+        Key(b"ondevice.stack.kl", ARRAY, (F32, [0.0] * len(tensors))),
+        Key(b"ondevice.stack.perplexity", ARRAY, (F32, [1.0] * len(tensors))),
     ]
     path.write_bytes(mutants.put_together(file))
 

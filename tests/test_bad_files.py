@@ -20,9 +20,10 @@ from ondevice.config import Settings
 from ondevice.errors import ModelFileError
 from ondevice.gguf import GGUFFile, runnable
 from ondevice.holding.window.placement import Placements, least_bytes, most_bytes, place, spans
-from ondevice.planning import fit, planner, speeds
+from ondevice.holding import speeds
+from ondevice.planning import fit, planner
 from ondevice.planning.choice import choose
-from ondevice.planning.speeds import USUAL
+from ondevice.holding.speeds import USUAL
 from ondevice.ram.available import AvailableRam
 from ondevice.testing import FakeEngine
 

@@ -15,9 +15,10 @@ from ondevice import gguf, paths
 from ondevice.cli import run
 from ondevice.config import Settings
 from ondevice.errors import MemoryShortError, ModelNotFound
-from ondevice.planning import choice, speeds
+from ondevice.holding import speeds
+from ondevice.planning import choice
 from ondevice.planning.choice import choose, drafters_for
-from ondevice.planning.speeds import USUAL
+from ondevice.holding.speeds import USUAL
 from ondevice.planning.suggestion import instead
 from ondevice.ram.available import AvailableRam
 

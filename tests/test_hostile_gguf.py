@@ -31,7 +31,7 @@ from ondevice.gguf.vocabulary import check_tokens
 from ondevice.messages import Generate, Load, Sampling, Turn
 from ondevice.models import _scan
 from ondevice.planning import planner
-from ondevice.planning.speeds import USUAL
+from ondevice.holding.speeds import USUAL
 from ondevice.ram.available import AvailableRam
 from ondevice.ram.need import need
 from ondevice.ram.process import of_process

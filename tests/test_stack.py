@@ -38,7 +38,7 @@ from ondevice.holding.stack.stack import Stack, _whole_pages
 from ondevice.llama import ChatTemplate, Context, EvalHook, Model
 from ondevice.messages import Finished, Generate, Load, Preference, Sampling, Turn
 from ondevice.planning.planner import least_ram, most_ram, plan
-from ondevice.planning.speeds import USUAL
+from ondevice.holding.speeds import USUAL
 from ondevice.ram.available import AvailableRam
 from ondevice.ram.need import need
 
@@ -77,7 +77,7 @@ def planes_of(
     """A matrix in planes, each chunk with its own number of them; and what must be kept alive."""
     shape = PlanesShape(*weights.shape, chunk_rows)
     encoded = encode(weights, np.ones(weights.shape[1], np.float32))
-    planes = Planes(shape, llama.scratch(weights.shape[1], threads))
+    planes = Planes(shape, _planes.scratch(weights.shape[1], threads))
     place(planes, encoded)
     planes.levels[:] = np.resize(levels, len(planes.levels))
     return planes, [encoded]
@@ -433,9 +433,9 @@ def test_a_damaged_header_is_refused(
     """What the checksum finds, and what is found in files without one."""
     whole = tiny_packed.read_bytes()
     end = gguf.read(tiny_packed).parts[0].data_offset
-    version = b"ondevice.holding.stack.version"  # the tokens before it are not ours
+    version = b"ondevice.stack.version"  # the tokens before it are not ours
     own = whole.index(version) + len(version)
-    name = b"ondevice.holding.stack.header_checksum"
+    name = b"ondevice.stack.header_checksum"
     copy = tmp_path / "damaged.gguf"
     for random in rounds(150):
         front = bytearray(whole[:end])
@@ -473,7 +473,7 @@ def test_blocks_whose_names_are_swapped_are_refused(tiny_packed: Path, tmp_path:
 def test_a_stack_from_before_headers_had_checksums_opens(tiny_packed: Path, tmp_path: Path) -> None:
     whole = tiny_packed.read_bytes()
     copy = tmp_path / "old.gguf"
-    key, other_key = b"ondevice.holding.stack.header_checksum", b"another.key.that.says.nothing!"
+    key, other_key = b"ondevice.stack.header_checksum", b"another.key.that.says.nothing!"
     copy.write_bytes(whole.replace(key, other_key))
     read_and_planned(copy)
     with opened(copy) as (_, context), opened(tiny_packed) as (_, other):
@@ -493,14 +493,14 @@ def test_numbers_that_no_stack_has_are_refused(
 ) -> None:
     file = gguf.read(tiny_packed)
     metadata, tensors = dict(file.metadata), dict(file.tensors)
-    metadata.pop("ondevice.holding.stack.header_checksum")
+    metadata.pop("ondevice.stack.header_checksum")
     if key == "name":
         last = list(tensors)[-1]
         damaged = last[:-1] + str(value)
         tensors[damaged] = replace(tensors.pop(last), name=damaged)
     else:
         columns = _numbers(file, key, "<u4").tolist()
-        metadata[f"ondevice.holding.stack.{key}"] = tuple(value if c else 0 for c in columns)
+        metadata[f"ondevice.stack.{key}"] = tuple(value if c else 0 for c in columns)
     with pytest.raises(ModelFileError, match=reason):
         StackFile.of(replace(file, metadata=metadata, tensors=tensors))
 
@@ -545,10 +545,10 @@ def test_a_packing_that_was_killed_goes_on(stage: str, tiny: Path, tmp_path: Pat
     whole, resumed = tmp_path / "whole.gguf", tmp_path / "resumed.gguf"
     pack(tiny, whole, calibration=TEXT, jobs=1)
     program = (
-        "import os, sys; from pathlib import Path; from ondevice import stack\n"
+        "import os, sys; from pathlib import Path; from ondevice.holding.stack.pack import pack\n"
         "def at(progress):\n"
         "    if progress.stage == sys.argv[4] and progress.done > 0.5: os._exit(9)\n"
-        "stack.pack(Path(sys.argv[1]), Path(sys.argv[2]), "
+        "pack(Path(sys.argv[1]), Path(sys.argv[2]), "
         "calibration=sys.argv[3], jobs=1, on_progress=at)"
     )
     command = [sys.executable, "-c", program, str(tiny), str(resumed), TEXT, stage]

@@ -333,7 +333,7 @@ def test_opening_reads_the_pinned_bytes_and_little_else(
         "import sys\n"
         "from pathlib import Path\n"
         "from ondevice.llama import start\n"
-        "from ondevice.weights import gguf\n"
+        "from ondevice import gguf\n"
         "from ondevice.holding.window.window import Window\n"
         "start(open('/dev/null', 'w'))\n"
         "def read():\n"

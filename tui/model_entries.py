@@ -12,9 +12,10 @@ from ondevice import models
 from ondevice.config import Settings
 from ondevice.errors import OndeviceError
 from ondevice.models import InstalledModel, Recipe
-from ondevice.planning import fit, speeds
+from ondevice.holding import speeds
+from ondevice.planning import fit
 from ondevice.planning.fit import Fit
-from ondevice.planning.speeds import Speeds
+from ondevice.holding.speeds import Speeds
 from ondevice.ram import process
 from ondevice.ram.available import AvailableRam
 from ondevice.system.typed_paths import looks_like_path, typed_path

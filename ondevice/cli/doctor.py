@@ -28,10 +28,11 @@ from ondevice.errors import (
     ModelNotFound,
     UsageError,
 )
-from ondevice.planning import fit, speeds
+from ondevice.holding import speeds
+from ondevice.planning import fit
 from ondevice.planning.choice import choose
 from ondevice.planning.planner import why
-from ondevice.planning.speeds import processor
+from ondevice.holding.speeds import processor
 from ondevice.ram import available
 from ondevice.ram.available import AvailableRam
 from ondevice.system import children, cores

@@ -14,7 +14,7 @@ from ondevice.config import Settings
 from ondevice.gguf.quality import params_words
 from ondevice.planning import fit
 from ondevice.planning.fit import Fit
-from ondevice.planning.speeds import USUAL, Speeds
+from ondevice.holding.speeds import USUAL, Speeds
 from ondevice.ram.available import AvailableRam
 from ondevice.text import printable, printable_json
 

@@ -13,7 +13,7 @@ from ondevice.cli._options import LOAD, MODEL, complete_model, flags
 from ondevice.config import Settings
 from ondevice.errors import UsageError
 from ondevice.gguf.quality import params_words
-from ondevice.planning import speeds
+from ondevice.holding import speeds
 from ondevice.planning.choice import choose
 from ondevice.planning.fit import SpeedFrom, loss_words, plan_of, speed_of, speed_words, usable_ram
 from ondevice.planning.planner import Plan, why

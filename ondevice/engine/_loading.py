@@ -22,7 +22,7 @@ from ondevice.holding.window.placement import most_bytes
 from ondevice.holding.window.window import Window
 from ondevice.llama import Context, EvalHook, Model
 from ondevice.messages import Load
-from ondevice.planning import speeds
+from ondevice.holding import speeds
 from ondevice.planning.planner import Plan, plan, why
 from ondevice.ram import available
 from ondevice.ram.available import AvailableRam

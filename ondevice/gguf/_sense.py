@@ -19,7 +19,7 @@ _MOST_HEADS = 1 << 14
 _NO_WEIGHTS = frozenset({"Q8_1", "Q8_K", "I8", "I16", "I32", "I64", "F64"})
 #: Tables of numbers of tokens and experts may be of integers.
 _TABLES = ("tid2eid", "d2t", "t2d")
-STACK = "ondevice.holding.stack.version"  # the key that tells a stack; its planes are stored as I8
+STACK = "ondevice.stack.version"  # the key that tells a stack; its planes are stored as I8
 _ROPE_SCALING = frozenset({"none", "linear", "yarn", "longrope"})
 #: Architectures for which a single expert means that there are none.
 _ONE_EXPERT_IS_NONE = frozenset({"hunyuan-dense", "hunyuan_vl"})

@@ -16,7 +16,8 @@ from ondevice.gguf import GGUFFile, runnable
 from ondevice.gguf.vocabulary import share_vocabulary
 from ondevice.messages import Load
 from ondevice.models import InstalledModel
-from ondevice.planning import fit, planner, speeds
+from ondevice.holding import speeds
+from ondevice.planning import fit, planner
 from ondevice.planning.planner import Plan
 from ondevice.ram.available import AvailableRam
 

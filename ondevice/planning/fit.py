@@ -20,7 +20,7 @@ from ondevice.gguf.quality import effective_params, quality_of
 from ondevice.models import InstalledModel, Recipe
 from ondevice.planning import planner, replies
 from ondevice.planning.planner import Plan
-from ondevice.planning.speeds import USUAL, Speeds
+from ondevice.holding.speeds import USUAL, Speeds
 from ondevice.planning.suggestion import BESIDE_WEIGHTS, instead
 from ondevice.ram import available
 from ondevice.ram.available import AvailableRam

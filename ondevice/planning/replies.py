@@ -20,7 +20,7 @@ import msgspec
 
 from ondevice import paths
 from ondevice.messages import Load, Sizing
-from ondevice.planning import speeds
+from ondevice.holding import speeds
 from ondevice.system.cores import default_threads
 
 _KEPT = 9  # figures

@@ -20,7 +20,8 @@ from ondevice import models
 from ondevice.config import AUTO, Settings
 from ondevice.errors import OndeviceError
 from ondevice.models import InstalledModel
-from ondevice.planning import fit, speeds
+from ondevice.holding import speeds
+from ondevice.planning import fit
 from ondevice.planning.fit import Fit
 from ondevice.system.typed_paths import looks_like_path
 from ondevice.text import printable
