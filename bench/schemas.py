@@ -45,6 +45,8 @@ def measure(quick: bool) -> tuple[frame.Figures, frame.Runs]:
     figures: frame.Figures = {}
     runs: frame.Runs = []
     paths = frame.models(*MODELS)
+    if not paths:
+        return figures, runs
     for path in paths:
         with Engine() as engine:
             engine.load(Load(path=str(path), n_ctx=8192))

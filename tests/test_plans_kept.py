@@ -26,7 +26,8 @@ from ondevice.ram.available import AvailableRam
 
 KEPT = Path(__file__).with_name("plans.json")
 MODELS = ("dense", "experts", "sliding window", "convolution", "shared keys", "stack")
-LIMITS = (90_000_000, 95_000_000, 100_000_000, 110_000_000, 130_000_000, 160_000_000, 1_000_000_000)  # bytes
+# In bytes.
+LIMITS = (90_000_000, 95_000_000, 100_000_000, 110_000_000, 130_000_000, 160_000_000, 1_000_000_000)
 PREFERENCES = ("speed", "balanced", "exact")
 
 
