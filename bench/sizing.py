@@ -39,8 +39,8 @@ from window import in_process
 from ondevice import gguf
 from ondevice.engine import Engine
 from ondevice.errors import EngineDied, MemoryShortError
-from ondevice.messages import Chunk, Finished, Generate, Load, Sampling, Turn
 from ondevice.holding import speeds
+from ondevice.messages import Chunk, Finished, Generate, Load, Sampling, Turn
 from ondevice.planning.planner import least_ram, most_ram, plan
 from ondevice.ram import available
 

@@ -19,11 +19,11 @@ from ondevice.cli import run
 from ondevice.config import Settings
 from ondevice.errors import ModelFileError
 from ondevice.gguf import GGUFFile, runnable
-from ondevice.holding.window.placement import Placements, least_bytes, most_bytes, place, spans
 from ondevice.holding import speeds
+from ondevice.holding.speeds import USUAL
+from ondevice.holding.window.placement import Placements, least_bytes, most_bytes, place, spans
 from ondevice.planning import fit, planner
 from ondevice.planning.choice import choose
-from ondevice.holding.speeds import USUAL
 from ondevice.ram.available import AvailableRam
 from ondevice.testing import FakeEngine
 

@@ -16,9 +16,9 @@ from ondevice.cli import run
 from ondevice.config import Settings
 from ondevice.errors import MemoryShortError, ModelNotFound
 from ondevice.holding import speeds
+from ondevice.holding.speeds import USUAL
 from ondevice.planning import choice
 from ondevice.planning.choice import choose, drafters_for
-from ondevice.holding.speeds import USUAL
 from ondevice.planning.suggestion import instead
 from ondevice.ram.available import AvailableRam
 

@@ -28,10 +28,10 @@ from ondevice.errors import MemoryShortError, ModelFileError, OndeviceError
 from ondevice.gguf import GGUFFile, runnable
 from ondevice.gguf.tensor_types import TENSOR_TYPES
 from ondevice.gguf.vocabulary import check_tokens
+from ondevice.holding.speeds import USUAL
 from ondevice.messages import Generate, Load, Sampling, Turn
 from ondevice.models import _scan
 from ondevice.planning import planner
-from ondevice.holding.speeds import USUAL
 from ondevice.ram.available import AvailableRam
 from ondevice.ram.need import need
 from ondevice.ram.process import of_process

@@ -22,12 +22,12 @@ from ondevice.cli import run
 from ondevice.engine import Engine
 from ondevice.errors import MemoryShortError, ModelFileError
 from ondevice.gguf import GGUFFile
+from ondevice.holding import speeds
+from ondevice.holding.speeds import USUAL
 from ondevice.messages import Load, Preference
 from ondevice.models import catalogue
-from ondevice.holding import speeds
 from ondevice.planning import fit
 from ondevice.planning.planner import Plan, best, least_ram, plan, why
-from ondevice.holding.speeds import USUAL
 from ondevice.ram.available import AvailableRam
 
 MB = 1_000_000

@@ -17,11 +17,11 @@ import shapes
 from ondevice import gguf
 from ondevice.errors import MemoryShortError
 from ondevice.gguf import GGUFFile
+from ondevice.holding.speeds import USUAL
 from ondevice.holding.stack import _layout
 from ondevice.holding.stack._layout import Quality
 from ondevice.holding.stack._writing import Contents, Writer
 from ondevice.planning.planner import plan, why
-from ondevice.holding.speeds import USUAL
 from ondevice.ram.available import AvailableRam
 
 KEPT = Path(__file__).with_name("plans.json")

@@ -28,6 +28,7 @@ from ondevice import gguf, llama
 from ondevice.cli import run
 from ondevice.engine import Engine, running
 from ondevice.errors import MemoryShortError, ModelFileError, UsageError
+from ondevice.holding.speeds import USUAL
 from ondevice.holding.stack import StackFile, _planes, is_stack
 from ondevice.holding.stack._calibrate import divergence, log_probabilities
 from ondevice.holding.stack._file import RING_BYTES, _numbers
@@ -38,7 +39,6 @@ from ondevice.holding.stack.stack import Stack, _whole_pages
 from ondevice.llama import ChatTemplate, Context, EvalHook, Model
 from ondevice.messages import Finished, Generate, Load, Preference, Sampling, Turn
 from ondevice.planning.planner import least_ram, most_ram, plan
-from ondevice.holding.speeds import USUAL
 from ondevice.ram.available import AvailableRam
 from ondevice.ram.need import need
 

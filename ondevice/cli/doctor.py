@@ -28,15 +28,14 @@ from ondevice.errors import (
     ModelNotFound,
     UsageError,
 )
-from ondevice.holding import speeds
+from ondevice.holding.machine import Machine
+from ondevice.holding.speeds import processor
 from ondevice.planning import fit
 from ondevice.planning.choice import choose
 from ondevice.planning.planner import why
-from ondevice.holding.speeds import processor
 from ondevice.ram import available
-from ondevice.ram.available import AvailableRam
 from ondevice.system import children, cores
-from ondevice.text import printable, printable_json
+from ondevice.text import printable, printable_json, size
 
 _MARKS = {"fine": "✓", "note": "!", "broken": "✗"}
 _LITTLE_RAM = 500_000_000  # bytes; the smallest models need about 300 MB
@@ -115,8 +114,6 @@ def _settings() -> Generator[Finding, None, Settings]:
     file = paths.config_file()
     try:
         settings = config.load()
-        if settings.ram is not None:
-            available.parse_size(settings.ram)
     except (ConfigError, UsageError) as error:
         yield Finding(
             topic="settings",
@@ -182,11 +179,11 @@ def _existing(path: Path) -> Path:
 
 
 def _ram(settings: Settings) -> Finding:
-    ram = _available(settings)
+    ram = available.look(settings.ram_limit)
     little = ram.available < _LITTLE_RAM
     return Finding(
         topic="RAM",
-        text=f"{_gb(ram.available)} available of {_gb(ram.total)} ({ram.source})",
+        text=f"{size(ram.available)} available of {size(ram.total)} ({ram.source})",
         level="note" if little else "fine",
         mend="Close other programs or raise the limit: even small models need 300 MB and more."
         if little
@@ -195,17 +192,14 @@ def _ram(settings: Settings) -> Finding:
     )
 
 
-def _available(settings: Settings) -> AvailableRam:
-    return available.look(available.parse_size(settings.ram) if settings.ram else None)
-
-
 def _model(settings: Settings) -> Finding:
     """Whether the model of the settings is there, sound, and fits."""
     try:
-        model = choose(settings).model
-        if model.place == "server":
-            return Finding(topic="model", text=f"it is on a server: {model.name}")
-        chosen = fit.plan_of(model.path, settings, ram := _available(settings), speeds.known())
+        choice = choose(settings)
+        if choice.model.place == "server":
+            return Finding(topic="model", text=f"it is on a server: {choice.model.name}")
+        machine = Machine.now(settings.ram_limit)
+        chosen = fit.plan_of(choice.request, machine)
         file = chosen.file
     except ModelNotFound as error:
         return Finding(topic="model", text=str(error), level="note")
@@ -213,8 +207,8 @@ def _model(settings: Settings) -> Finding:
         return Finding(topic="model", text=str(error), level="broken")
     return Finding(
         topic="model",
-        text=f"{file.name} {file.quantization}, {_gb(chosen.peak_bytes)} with a context of "
-        f"{chosen.n_ctx} tokens. {why(chosen, ram, settings.ctx)}",
+        text=f"{file.name} {file.quantization}, {size(chosen.peak_bytes)} with a context of "
+        f"{chosen.n_ctx} tokens. {why(chosen, machine.ram, settings.ctx)}",
         level="note" if chosen.streamed_bytes else "fine",
         mend="A smaller model may be faster: ondevice fit" if chosen.streamed_bytes else "",
         figures={"peak_bytes": chosen.peak_bytes, "streamed_bytes": chosen.streamed_bytes},
@@ -295,7 +289,7 @@ def _disk_space() -> Finding:
     little = free < _LITTLE_DISK
     return Finding(
         topic="disk",
-        text=f"{_gb(free)} free for models in {folder}",
+        text=f"{size(free)} free for models in {folder}",
         level="note" if little else "fine",
         mend="Make room, or move the models with ONDEVICE_HOME: most need 1 to 5 GB."
         if little
@@ -320,11 +314,7 @@ def _disk_speed() -> Finding:
         )
     return Finding(
         topic="disk speed",
-        text=f"{_gb(speed.bytes_per_second)}/s, reading {speed.n_bytes / 1e6:.0f} MB of {place}"
+        text=f"{size(speed.bytes_per_second)}/s, reading {speed.n_bytes / 1e6:.0f} MB of {place}"
         + ("" if speed.direct else "; the page cache could not be avoided, it may be less"),
         figures={"bytes_per_second": round(speed.bytes_per_second), "direct": speed.direct},
     )
-
-
-def _gb(n_bytes: float) -> str:
-    return f"{n_bytes / 1e9:.2f} GB"

@@ -12,10 +12,10 @@ from ondevice.cli._options import LOAD, flags
 from ondevice.cli.plan import machine_speeds
 from ondevice.config import Settings
 from ondevice.gguf.quality import params_words
+from ondevice.holding.machine import Machine
+from ondevice.holding.speeds import USUAL, Speeds
 from ondevice.planning import fit
 from ondevice.planning.fit import Fit
-from ondevice.holding.speeds import USUAL, Speeds
-from ondevice.ram.available import AvailableRam
 from ondevice.text import printable, printable_json
 
 
@@ -25,10 +25,11 @@ from ondevice.text import printable, printable_json
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(settings: Settings, measure: bool, as_json: bool) -> None:
     """Show which models run here, best first: those on disk, and those of the catalogue."""
-    speeds = machine_speeds(measure)
-    ram = fit.usable_ram(settings)
+    machine_speeds(measure)
+    machine = Machine.now(settings.ram_limit)
+    ram, speeds = machine.ram, machine.speeds
     found = sorted(
-        _fits(settings, ram, speeds),
+        _fits(settings, machine),
         key=lambda each: (each.tokens_per_second > 0, not each.is_base, each.effective_params),
         reverse=True,
     )
@@ -66,13 +67,13 @@ def _say(problem: str) -> None:
     click.echo(problem, err=True)
 
 
-def _fits(settings: Settings, ram: AvailableRam, speeds: Speeds) -> Iterator[Fit]:
+def _fits(settings: Settings, machine: Machine) -> Iterator[Fit]:
     """Of what is on disk, then of what can be downloaded."""
     on_disk = models.installed(settings.folders, _say)
     for model in on_disk:
         if not model.missing:
-            yield fit.of_installed(model, settings, ram, speeds)
+            yield fit.of_installed(model, settings, machine)
     there = {model.name for model in on_disk}
     for recipe in models.catalogue():
         if recipe.name not in there:
-            yield fit.of_recipe(recipe, ram, speeds)
+            yield fit.of_recipe(recipe, machine)

@@ -7,17 +7,19 @@ from collections.abc import Sequence
 import click
 import msgspec
 from click.core import ParameterSource
-from msgspec.structs import replace
 
 from ondevice.cli._options import LOAD, MODEL, complete_model, flags
 from ondevice.config import Settings
 from ondevice.errors import UsageError
 from ondevice.gguf.quality import params_words
 from ondevice.holding import speeds
+from ondevice.holding.machine import Machine
+from ondevice.holding.plan import Plan
+from ondevice.messages import Load
 from ondevice.planning.choice import choose
-from ondevice.planning.fit import SpeedFrom, loss_words, plan_of, speed_of, speed_words, usable_ram
-from ondevice.planning.planner import Plan, why
-from ondevice.ram.available import AvailableRam
+from ondevice.planning.fit import SpeedFrom, loss_words, plan_of, speed_of, speed_words
+from ondevice.planning.measuring import measure as measure_speeds
+from ondevice.planning.planner import why
 from ondevice.text import printable, printable_json
 
 _BAR = 60  # cells
@@ -49,14 +51,13 @@ class PlanReport(msgspec.Struct, frozen=True, kw_only=True):
     measured: bool  # False: the speeds of this machine are guessed, see ``ondevice plan --measure``
 
     @classmethod
-    def of(
-        cls, chosen: Plan, ram: AvailableRam, settings: Settings, known: speeds.Speeds
-    ) -> PlanReport:
-        speed_from, speed_at = speed_of(chosen, settings, known)
+    def of(cls, chosen: Plan, load: Load, machine: Machine) -> PlanReport:
+        ram, known = machine.ram, machine.speeds
+        speed_from, speed_at = speed_of(chosen, load, known)
         return cls(
             model=chosen.file.name,
             kind=chosen.kind,
-            why=why(chosen, ram, settings.ctx),
+            why=why(chosen, ram, load.n_ctx),
             n_ctx=chosen.n_ctx,
             kv_type=chosen.kv_type,
             drafter=chosen.drafter.name if chosen.drafter else None,
@@ -93,15 +94,12 @@ def command(settings: Settings, name: str | None, measure: bool, as_json: bool) 
     source = click.get_current_context().get_parameter_source("model")
     if name and source is ParameterSource.COMMANDLINE:
         raise UsageError("Name the model once: as MODEL, or with -m.")
-    known = machine_speeds(measure)
+    machine_speeds(measure)
     choice = choose(settings, name)
     if choice.model.place == "server":
         raise UsageError("A model on a server takes no RAM here.")
-    ram = usable_ram(settings)
-    if choice.request.drafter:
-        settings = replace(settings, draft=choice.request.drafter)
-    chosen = plan_of(choice.model.path, settings, ram, known)
-    report = PlanReport.of(chosen, ram, settings, known)
+    machine = Machine.now(settings.ram_limit)
+    report = PlanReport.of(plan_of(choice.request, machine), choice.request, machine)
     if as_json:
         click.echo(printable_json(msgspec.json.encode(report)))
         return
@@ -152,7 +150,7 @@ def machine_speeds(again: bool) -> speeds.Speeds:
     if not again and known is not speeds.USUAL:
         return known
     click.echo("Measuring the processor and the disk, a quarter of a minute …", err=True)
-    measured = speeds.measure()
+    measured = measure_speeds()
     if measured.busy:
         click.echo("Busy machine: these speeds are measured again later.", err=True)
     return measured

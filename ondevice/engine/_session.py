@@ -17,13 +17,11 @@ from ondevice.engine._prompt import Prompter, common_prefix
 from ondevice.engine._repetition import Repetition
 from ondevice.engine._reply_text import ReplyText
 from ondevice.errors import ContextError, ModelFileError, UsageError
-from ondevice.holding.stack.stack import Stack
-from ondevice.holding.window.window import Window
+from ondevice.holding.way import Weights
 from ondevice.json_schema import compile_schema
 from ondevice.llama import (
     Constraint,
     Context,
-    EvalHook,
     Grammar,
     Interrupted,
     Model,
@@ -62,8 +60,8 @@ _NO_TEMPLATE = (
 class Session:
     """Answers conversations with ``model`` in ``context``, whose KV cache it keeps warm.
 
-    ``weights`` is what feeds the model, unless llama.cpp holds it in RAM for good. While weights
-    are streamed, ``drafter`` proposes tokens, or else what the conversation has said before.
+    ``weights`` are the model's. While some of them are streamed, ``drafter`` proposes tokens, or
+    else what the conversation has said before.
     ``settle`` is called between two passes: now more or fewer weights may be held in RAM.
     ``grow`` is to make the context hold so many tokens, if that is possible. ``check_files`` raises
     :class:`ModelFileError` if the model's files are not those that were loaded: weights may be
@@ -74,7 +72,7 @@ class Session:
         self,
         model: Model,
         context: Context,
-        weights: Window | Stack | None = None,
+        weights: Weights,
         drafter: Drafter | None = None,
         settle: Callable[[], None] = lambda: None,
         grow: Callable[[int], None] = lambda _: None,
@@ -150,7 +148,7 @@ class Session:
                 self._model,
                 n_ctx=_EMBEDDED,
                 n_threads=self._context.n_threads,
-                eval_hook=EvalHook(self._weights) if self._weights else None,
+                eval_hook=self._weights.hook(),
                 batch_tokens=_EMBEDDED,
                 embeddings=True,
             )
@@ -316,7 +314,7 @@ class Session:
                 drawn = self._first(sampler)
         self._spelling = [*prompt.tokens, *generated]
         yield from text.finish()
-        now = time.perf_counter()
+        now, streamed = time.perf_counter(), self._streamed()
         self._check_files()
         assert reason is not None
         yield Finished(
@@ -331,7 +329,7 @@ class Session:
                 n_ctx=context.n_ctx,
                 peak_ram_bytes=ram.peak if (ram := of_process(os.getpid())) else 0,
                 seed=seed,
-                streaming=_since(before, self._streamed()),
+                streaming=streamed.since(before) if before and streamed else None,
                 waited_share=ThreadTimes.now().waited_share(first_times),
             ),
         )
@@ -400,22 +398,16 @@ class Session:
 
     @property
     def _is_streaming(self) -> bool:
-        return self._weights is not None and self._weights.streamed_bytes > 0
+        return self._weights.streamed_bytes > 0
 
     def _streamed(self) -> Streaming | None:
-        """What was streamed since the model was loaded."""
-        if self._weights is None or not self._is_streaming:
+        """What was streamed since the model was loaded; None: nothing is."""
+        if not self._is_streaming:
             return None
-        done = self._weights.statistics()
-        return Streaming(
-            bytes_read=done.bytes_read,
-            read_ms=done.read_seconds * 1e3,
-            wait_ms=done.wait_seconds * 1e3,
-            resident_bytes=self._weights.resident_bytes,
+        return msgspec.structs.replace(
+            self._weights.statistics(),
             drafted_tokens=self._speculation.proposed,
             accepted_tokens=self._speculation.accepted,
-            experts_used=done.experts_used,
-            experts_found=done.experts_found,
         )
 
     def _nothing_done(self, seed: int) -> Statistics:
@@ -437,15 +429,3 @@ class Session:
             text=f"The conversation is longer than the context of {self._context.n_ctx} tokens: "
             f"{turns} more of its oldest messages are no longer seen by the model."
         )
-
-
-def _since(before: Streaming | None, now: Streaming | None) -> Streaming | None:
-    """What was done between the two."""
-    if before is None or now is None:
-        return None
-    counted = {
-        name: getattr(now, name) - getattr(before, name)
-        for name in now.__struct_fields__
-        if name != "resident_bytes"
-    }
-    return msgspec.structs.replace(now, **counted)

@@ -23,10 +23,8 @@ from ondevice import llama
 from ondevice.engine import _registry as _running
 from ondevice.engine._loading import Holding, hold
 from ondevice.engine._session import Session
-from ondevice.engine._sizing import FixedWeights, Sizer, StackWeights, Weights, WindowWeights
+from ondevice.engine._sizing import Sizer
 from ondevice.errors import LoadCancelled, OndeviceError, UsageError
-from ondevice.holding.stack.stack import Stack
-from ondevice.holding.window.window import Window
 from ondevice.messages import (
     UNASKED,
     BrokenLine,
@@ -176,7 +174,7 @@ class Worker:
             held.files.check,
         )
         beside = held.plan.peak_bytes - held.plan.resident_bytes
-        self._sizer = Sizer(_weights(held), request.ram, beside, self._tell, self._wake)
+        self._sizer = Sizer(held.weights, request.ram, beside, self._tell, self._wake)
         return Loaded(
             path=str(held.plan.file.path),
             name=held.plan.file.name,
@@ -195,7 +193,7 @@ class Worker:
                 first_token_s=held.plan.first_token_s,
                 quality=held.plan.quality,
             ),
-            streamed_bytes=held.weights.streamed_bytes if held.weights else 0,
+            streamed_bytes=held.weights.streamed_bytes,
             kv_bytes=held.context.kv_bytes,
             compute_bytes=held.context.compute_bytes,
             load_ms=(time.perf_counter() - started) * 1e3,
@@ -236,16 +234,6 @@ class Worker:
         if self._session is None:
             raise UsageError("No model is loaded.")
         return self._session
-
-
-def _weights(held: Holding) -> Weights:
-    match held.weights:
-        case Window():
-            return WindowWeights(held.weights)
-        case Stack():
-            return StackWeights(held.weights)
-        case None:
-            return FixedWeights(held.model.size_bytes)
 
 
 def main() -> None:

@@ -39,9 +39,7 @@ class Repacked:
     def cells(self, sizing: Sizing) -> list[Cell]:
         return cells_in_ram(self._file)
 
-    def open(
-        self, plan: Plan, load: Load, on_progress: Callable[[float], bool]
-    ) -> RepackedWeights:
+    def open(self, plan: Plan, load: Load, on_progress: Callable[[float], bool]) -> RepackedWeights:
         return RepackedWeights(self._file, on_progress)
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ondevice.holding.plan import Plan
     from ondevice.llama import EvalHook, Model
 
+
 class Way(Protocol):
     """One way of holding one model. It is made from the file's header; nothing is loaded yet."""
 

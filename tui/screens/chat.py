@@ -338,7 +338,7 @@ clears the prompt, or else leaves if pressed twice. Ctrl+Z goes back to the shel
         async with self.engine.turn():
             try:
                 name = model.location if model else None
-                choice = await asyncio.to_thread(_choose, self.settings, name)
+                choice = await asyncio.to_thread(_choose, self.settings, name, self.engine.pid)
                 self._model = model.name if model else choice.model.name
                 self.engine.title = self.status.model = models.title_of(self._model)
                 self.status.loaded = 0.0
@@ -386,8 +386,8 @@ clears the prompt, or else leaves if pressed twice. Ctrl+Z goes back to the shel
         self.status.ram = process.of_process(pid) if pid else None
 
 
-def _choose(settings: Settings, name: str | None) -> Choice:
+def _choose(settings: Settings, name: str | None, engine: int | None) -> Choice:
     # Only now, while the app is there already: what plans brings numpy along.
     from ondevice.planning.choice import choose  # noqa: PLC0415
 
-    return choose(settings, name)
+    return choose(settings, name, engine)

@@ -19,14 +19,15 @@ from textual.widgets.option_list import Option
 from ondevice import models
 from ondevice.config import AUTO, Settings
 from ondevice.errors import OndeviceError
+from ondevice.holding.machine import Machine
 from ondevice.models import InstalledModel
-from ondevice.holding import speeds
 from ondevice.planning import fit
 from ondevice.planning.fit import Fit
+from ondevice.planning.measuring import measure
 from ondevice.system.typed_paths import looks_like_path
 from ondevice.text import printable
 from tui.background import in_thread
-from tui.model_entries import Entry, Machine, arranged, at_path, found
+from tui.model_entries import Entry, arranged, at_path, found, predicted
 from tui.model_lines import Lines, Marks, about, size
 from tui.model_work import ModelWork
 from tui.screens.dialogs import ChoiceScreen
@@ -129,7 +130,7 @@ correct it.
         if machine is None:
             return entries
         return [
-            replace(entry, fit=machine.fit(entry))
+            replace(entry, fit=predicted(entry, self._settings, machine))
             if entry.fit is None and not entry.is_heading and place < _WORKED_OUT
             else entry
             for place, entry in enumerate(entries)
@@ -256,11 +257,17 @@ correct it.
     async def _look_in(self, folders: tuple[Path, ...], in_use: list[str]) -> None:
         problems: list[str] = []
         entries = await asyncio.to_thread(found, folders, in_use, problems.append)
-        self._machine = await asyncio.to_thread(Machine.now, self._settings, self._engine.pid)
+        limit = self._settings.ram_limit
+        machine = await asyncio.to_thread(Machine.now, limit, self._engine.pid)
+        self._machine = machine
         known = {entry.key: entry.fit for entry in self._entries}
         self._entries = [
             # A recipe is worked out in no time, a file is not.
-            replace(e, fit=known.get(e.key) or (None if e.model else self._machine.fit(e)))
+            replace(
+                e,
+                fit=known.get(e.key)
+                or (None if e.model else predicted(e, self._settings, machine)),
+            )
             for e in entries
         ]
         self._problems = problems
@@ -286,7 +293,7 @@ correct it.
     def _work_out(self, entries: list[Entry], put: Callable[[tuple[str, Fit]], None]) -> None:
         assert self._machine is not None
         for entry in entries:
-            if how := self._machine.fit(entry):
+            if how := predicted(entry, self._settings, self._machine):
                 put((entry.key, how))
 
     # ------------------------------------------------------------------ what can be done
@@ -361,7 +368,7 @@ correct it.
         """Measure the speeds that the predictions are made from."""
         self.notify("Measuring processor and disk, a quarter of a minute …")
         try:
-            measured = await asyncio.to_thread(speeds.measure)
+            measured = await asyncio.to_thread(measure)
             if measured.busy:
                 self.notify("Busy machine: its speed is measured again later.")
         except OndeviceError as error:

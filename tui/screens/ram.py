@@ -19,7 +19,8 @@ from textual.widgets import Static
 from ondevice import gguf
 from ondevice.errors import OndeviceError
 from ondevice.gguf import GGUFFile, runnable
-from ondevice.holding.cells import Cell, cells
+from ondevice.holding.cells import Cell
+from ondevice.holding.ways import cells
 from ondevice.messages import Sizing, Statistics
 from ondevice.ram import process
 from tui.screens.modal import Modal

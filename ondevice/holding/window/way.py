@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ondevice.gguf import GGUFFile
 from ondevice.gguf.recurrence import can_verify
+from ondevice.holding.cells import Absent, Cell, cells_in_ram, sum_cells
 from ondevice.holding.costs import (
     DISK_FACTOR,
     decode_seconds,
@@ -18,7 +19,6 @@ from ondevice.holding.costs import (
 from ondevice.holding.machine import Machine
 from ondevice.holding.plan import Plan
 from ondevice.holding.speeds import Speeds
-from ondevice.holding.cells import Absent, Cell, cells_in_ram, sum_cells
 from ondevice.holding.window.placement import Placement, Placements
 from ondevice.messages import KVType, Load, Sizing
 from ondevice.ram.kv_types import kv_types
