@@ -11,6 +11,7 @@ import bad_models
 import gguf_files
 import pytest
 import tiny_model
+from planned import plan
 from terminal_user import at_the_terminal
 
 from ondevice import gguf, models
@@ -20,10 +21,13 @@ from ondevice.config import Settings
 from ondevice.errors import ModelFileError
 from ondevice.gguf import GGUFFile, runnable
 from ondevice.holding import speeds
+from ondevice.holding.machine import Machine
 from ondevice.holding.speeds import USUAL
 from ondevice.holding.window.placement import Placements, least_bytes, most_bytes, place, spans
+from ondevice.messages import Load
 from ondevice.planning import fit, planner
 from ondevice.planning.choice import choose
+from ondevice.ram import available
 from ondevice.ram.available import AvailableRam
 from ondevice.testing import FakeEngine
 
@@ -58,7 +62,7 @@ def test_it_is_not_chosen_and_ends_nothing(
     started = time.process_time()
     assert choose(Settings()).model.name == "sound"
     with pytest.raises(ModelFileError, match=r"bad\.gguf"):
-        fit.plan_of(path, Settings(), fit.usable_ram(Settings()), USUAL)
+        fit.plan_of(Load(path=str(path)), Machine(available.look(), USUAL))
     assert time.process_time() - started < 3  # minutes, once
     assert run(["models", "show", str(path)]) in (0, 1)
     capfd.readouterr()
@@ -104,7 +108,7 @@ def test_what_goes_wrong_with_a_file_is_said_of_the_file(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever nobody has thought of."""
-    usual = planner.plan
+    usual = planner.best_plan
 
     def plan(file: GGUFFile, *arguments: object, **more: object) -> object:
         if file.path.name == "bad.gguf":
@@ -113,11 +117,11 @@ def test_what_goes_wrong_with_a_file_is_said_of_the_file(
 
     path = folder / "bad.gguf"
     tiny_model.write(path)
-    monkeypatch.setattr(planner, "plan", plan)
+    monkeypatch.setattr(planner, "best_plan", plan)
     assert choose(Settings()).model.name == "sound"
     model = next(model for model in models.installed() if model.path == path)
-    ram = fit.usable_ram(Settings())
-    assert "bad.gguf cannot be used" in fit.of_installed(model, Settings(), ram, USUAL).how
+    machine = Machine(available.look(), USUAL)
+    assert "bad.gguf cannot be used" in fit.of_installed(model, Settings(), machine).how
 
 
 def test_no_architecture_is_unknown_that_llama_cpp_knows(tmp_path: Path) -> None:
@@ -137,7 +141,7 @@ def test_sixty_thousand_tensors_are_planned_soon(tmp_path: Path, shape: tuple[in
     file = gguf.read(path)
     for usable in (10**12, file.weights_bytes // 2 + 100_000_000, 150_000_000):
         started = time.process_time()
-        chosen = planner.plan(file, AvailableRam(usable, usable, "all RAM"), USUAL)
+        chosen = plan(file, AvailableRam(usable, usable, "all RAM"), USUAL)
         assert time.process_time() - started < 3  # half a second where nothing else runs
         assert chosen.tokens_per_second < 20  # each of them takes its time, however small it is
 

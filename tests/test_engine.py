@@ -312,7 +312,7 @@ def test_a_model_that_does_not_fit_is_refused_with_the_figures(default_model: Pa
     with Engine() as engine:
         with pytest.raises(MemoryShortError, match=r"MB of RAM.* --ctx"):
             engine.load(Load(path=str(default_model), n_ctx=8192, kv_type="f16", ram=220_000_000))
-        with pytest.raises(MemoryShortError, match="are missing"):
+        with pytest.raises(MemoryShortError, match="It needs"):
             engine.load(Load(path=str(default_model), ram=100_000_000))
         engine.load(Load(path=str(default_model), n_ctx=512, ram=300_000_000))
 

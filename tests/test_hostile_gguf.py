@@ -21,6 +21,7 @@ import shapes
 import tiny_model
 from gguf_mutants import File, Key
 from peak_ram import peak_ram
+from planned import plan
 
 from ondevice import gguf
 from ondevice.engine import Engine
@@ -31,7 +32,6 @@ from ondevice.gguf.vocabulary import check_tokens
 from ondevice.holding.speeds import USUAL
 from ondevice.messages import Generate, Load, Sampling, Turn
 from ondevice.models import _scan
-from ondevice.planning import planner
 from ondevice.ram.available import AvailableRam
 from ondevice.ram.need import need
 from ondevice.ram.process import of_process
@@ -324,7 +324,7 @@ def planned(path: Path) -> str:
         file = runnable.read(path)
         need(file)
         for usable in (10**11, file.weights_bytes // 2 + 70_000_000):
-            planner.plan(file, AvailableRam(usable, usable, "all RAM"), USUAL)
+            plan(file, AvailableRam(usable, usable, "all RAM"), USUAL)
     except (ModelFileError, MemoryShortError) as error:
         assert path.name in str(error)
         assert "cannot be used" not in str(error)  # the cause is known, and not just caught

@@ -18,9 +18,12 @@ from ondevice.cli import run
 from ondevice.config import Settings
 from ondevice.errors import ModelNotFound
 from ondevice.gguf.quality import effective_params, params_words, quality_of
+from ondevice.holding.machine import Machine
+from ondevice.holding.speeds import USUAL
 from ondevice.models import InstalledModel, _folders
 from ondevice.planning import fit, replies
 from ondevice.planning.choice import choose
+from ondevice.ram import available
 
 # ------------------------------------------------------------------ paths
 
@@ -130,9 +133,9 @@ def test_a_base_model_is_known_by_its_template_or_its_name(
     path = tiny_model.write(tmp_path / f"{name}.gguf", template=template)
     assert gguf.read(path).is_base is base
     settings = Settings(models_folder=str(tmp_path))
-    ram, speeds = fit.usable_ram(settings), fit.USUAL
+    machine = Machine(available.look(), USUAL)
     (model,) = models.installed(settings.folders)
-    assert (fit.recommended([fit.of_installed(model, settings, ram, speeds)]) is None) is base
+    assert (fit.recommended([fit.of_installed(model, settings, machine)]) is None) is base
 
 
 # ------------------------------------------------------------------ quality
@@ -176,7 +179,7 @@ def test_speeds_are_corrected_by_what_replies_give(tmp_path: Path) -> None:
     (model,) = models.installed(settings.folders)
 
     def speed() -> tuple[float, str]:
-        seen = fit.of_installed(model, settings, fit.usable_ram(settings), fit.USUAL)
+        seen = fit.of_installed(model, settings, Machine(available.look(), USUAL))
         words = fit.speed_words(seen.speed_from, seen.speed_at)
         return round(seen.tokens_per_second, 1), words
 

@@ -15,6 +15,7 @@ import pytest
 import shapes
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from planned import plan
 from test_need import dense
 
 from ondevice import gguf
@@ -23,11 +24,13 @@ from ondevice.engine import Engine
 from ondevice.errors import MemoryShortError, ModelFileError
 from ondevice.gguf import GGUFFile
 from ondevice.holding import speeds
+from ondevice.holding.machine import Machine
+from ondevice.holding.plan import Plan
 from ondevice.holding.speeds import USUAL
 from ondevice.messages import Load, Preference
 from ondevice.models import catalogue
 from ondevice.planning import fit
-from ondevice.planning.planner import Plan, best, least_ram, plan, why
+from ondevice.planning.planner import best, least_ram, why
 from ondevice.ram.available import AvailableRam
 
 MB = 1_000_000
@@ -56,7 +59,7 @@ def test_a_plan_is_never_over_budget_and_always_the_same(
     try:
         chosen = plan(file, ram(usable), USUAL, preference=preference)
     except MemoryShortError as error:
-        assert "are missing" in str(error)
+        assert "It needs" in str(error)
         return
     assert chosen.peak_bytes <= usable
     assert chosen == plan(file, ram(usable), USUAL, preference=preference)
@@ -171,7 +174,7 @@ def test_nobody_drafts_for_or_with_what_cannot_go_back(
 
 
 def test_a_refusal_says_how_much_is_missing(file: GGUFFile) -> None:
-    with pytest.raises(MemoryShortError, match=r"needs at least \d+ MB.*: \d+ MB are missing"):
+    with pytest.raises(MemoryShortError, match=r"needs at least \d+ MB.* It needs \d+ MB more"):
         plan(file, ram(50 * MB), USUAL)
 
 
@@ -218,7 +221,7 @@ def test_a_model_to_fetch_is_foretold_to_run_about_as_it_does_once_it_is_there(
     file: GGUFFile,
 ) -> None:
     (recipe,) = (each for each in catalogue() if each.size_bytes == file.path.stat().st_size)
-    foretold = fit.of_recipe(recipe, ram(ROOMY), USUAL).tokens_per_second
+    foretold = fit.of_recipe(recipe, Machine(ram(ROOMY), USUAL)).tokens_per_second
     assert foretold == pytest.approx(plan(file, ram(ROOMY), USUAL).tokens_per_second, rel=0.2)
 
 

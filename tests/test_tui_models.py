@@ -20,8 +20,9 @@ from ondevice.errors import DownloadCancelled, DownloadError, PackCancelled
 from ondevice.holding.stack import is_stack
 from ondevice.messages import Load
 from ondevice.models import InstalledModel, PullProgress
-from ondevice.planning import fit, replies
+from ondevice.planning import replies
 from ondevice.planning.choice import choose
+from ondevice.ram import available
 from ondevice.ram.available import AvailableRam
 from ondevice.testing import FakeEngine, Gate
 from tui import slowness
@@ -84,7 +85,7 @@ async def test_the_first_time_tells_what_is_private_and_which_model_fits(
     chats: Chats, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]
 ) -> None:
     ram = AvailableRam(8_000_000_000, 4_000_000_000, "all RAM of this machine")
-    monkeypatch.setattr(fit, "usable_ram", lambda _: ram)
+    monkeypatch.setattr(available, "look", lambda: ram)
     Download(monkeypatch).gate.open()
     engine = FakeEngine()
     async with at_the_terminal(engine, chats, "auto", first=True, size=size) as user:
@@ -156,7 +157,7 @@ async def test_the_planner_says_how_each_model_would_run(
     chats: Chats, default_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ram = AvailableRam(1_000_000_000, 500_000_000, "all RAM of this machine")
-    monkeypatch.setattr(fit, "usable_ram", lambda _: ram)
+    monkeypatch.setattr(available, "look", lambda: ram)
     there = paths.ensure_private(paths.models_dir() / DEFAULT) / default_model.name
     there.symlink_to(default_model)
     on_disk("broken").path.write_bytes(b"")

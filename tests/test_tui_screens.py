@@ -28,7 +28,7 @@ from ondevice.config import FIRST, App
 from ondevice.errors import EngineDied
 from ondevice.holding.window.placement import least_bytes, most_bytes
 from ondevice.messages import Chunk, Notice
-from ondevice.planning import fit
+from ondevice.ram import available
 from ondevice.ram.available import AvailableRam
 from ondevice.testing import FakeEngine
 from tui.screens import ram as ram_screen
@@ -216,7 +216,7 @@ async def test_the_models(
     known = [recipe for recipe in models.catalogue() if recipe.name == FIRST]
     monkeypatch.setattr(models, "catalogue", lambda: known)
     ram = AvailableRam(4_000_000_000, 3_000_000_000, "all RAM of this machine")
-    monkeypatch.setattr(fit, "usable_ram", lambda _: ram)
+    monkeypatch.setattr(available, "look", lambda: ram)
     async with at_the_terminal(FakeEngine(), chats, model, size=size, app=App(theme=theme)) as user:
         await user.until(lambda: "ctx" in user.status, "loaded")
         await user.pilot.press("ctrl+l")
