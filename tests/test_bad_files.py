@@ -20,7 +20,6 @@ from ondevice.cli import run
 from ondevice.config import Settings
 from ondevice.errors import ModelFileError
 from ondevice.gguf import GGUFFile, runnable
-from ondevice.holding import speeds
 from ondevice.holding.machine import Machine
 from ondevice.holding.speeds import USUAL
 from ondevice.holding.window.placement import Placements, least_bytes, most_bytes, place, spans
@@ -56,7 +55,9 @@ def test_it_is_not_chosen_and_ends_nothing(
     folder: Path, bad: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = put(folder, bad)
-    monkeypatch.setattr(speeds, "measure", lambda: USUAL)  # takes a quarter of a minute
+    monkeypatch.setattr(
+        "ondevice.cli.plan.measure_speeds", lambda: USUAL
+    )  # takes a quarter of a minute
     assert run(["models", "list"]) == 0
     assert "sound" in capfd.readouterr().out
     started = time.process_time()

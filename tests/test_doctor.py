@@ -98,7 +98,7 @@ def test_a_limit_in_the_settings_is_shown(
     monkeypatch.setenv("ONDEVICE_RAM", "400M")
     code, out = doctor(capsys)
     assert code == 0
-    assert "! RAM        0.40 GB available of 0.40 GB (the limit in your settings)" in out
+    assert "! RAM        400 MB available of 400 MB (the limit in your settings)" in out
 
 
 def test_a_home_that_cannot_be_used_is_found(
@@ -148,7 +148,7 @@ def test_a_model_that_fits_is_said_to_fit(
     monkeypatch.setenv("ONDEVICE_MODEL", str(default_model))
     code, out = doctor(capsys)
     assert code == 0
-    assert "✓ model      Smollm2 135M 8k Lc100K Mix1 Ep2 Q4_1, 0.29 GB with a context of" in out
+    assert "✓ model      Smollm2 135M 8k Lc100K Mix1 Ep2 Q4_1, 289 MB with a context of" in out
 
 
 def test_a_model_that_does_not_fit_is_found(
@@ -158,7 +158,7 @@ def test_a_model_that_does_not_fit_is_found(
     monkeypatch.setenv("ONDEVICE_RAM", "170M")
     code, out = doctor(capsys)
     assert code == 0  # the engine streams what does not fit
-    assert "! model      Smollm2 135M 8k Lc100K Mix1 Ep2 Q4_1, 0.17 GB with a context of" in out
+    assert "! model      Smollm2 135M 8k Lc100K Mix1 Ep2 Q4_1, 170 MB with a context of" in out
     assert "read from the disk when they are needed" in out
     assert "→ A smaller model may be faster" in out
 

@@ -30,7 +30,7 @@ from ondevice.cli import run
 from ondevice.engine import Engine, running
 from ondevice.errors import MemoryShortError, ModelFileError, UsageError
 from ondevice.holding.speeds import USUAL
-from ondevice.holding.stack import StackFile, _planes, is_stack
+from ondevice.holding.stack import StackFile, _planes
 from ondevice.holding.stack._calibrate import divergence, log_probabilities
 from ondevice.holding.stack._file import RING_BYTES, _numbers
 from ondevice.holding.stack._layout import PLANES, PlanesShape
@@ -422,7 +422,7 @@ def test_a_table_stays_on_the_disk_and_is_checked_all_the_same(tmp_path: Path) -
 def read_and_planned(path: Path) -> None:
     """Everything that is done with a stack before its weights are read."""
     file = gguf.read(path)
-    if is_stack(file):
+    if file.is_stack:
         StackFile.of(file).as_llama_sees_it()
     plan(file, AvailableRam(10**10, 10**10, "all RAM of this machine"), USUAL)
 
@@ -601,7 +601,7 @@ def test_pack_and_show_commands(
     options = ["--calibration", str(text), "--jobs", "1", "--json"]
     assert run(["pack", str(tiny), "-o", str(target), *options]) == 0
     assert json.loads(capfd.readouterr().out)["blocks"] > 0
-    assert is_stack(gguf.read(target))
+    assert gguf.read(target).is_stack
     assert run(["stack", "show", str(target), "--svg", str(tmp_path / "curve.svg")]) == 0
     assert "divergence" in capfd.readouterr().out
     assert "<polyline" in (tmp_path / "curve.svg").read_text()

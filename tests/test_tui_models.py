@@ -17,7 +17,6 @@ from textual import events
 from ondevice import config, gguf, models, paths
 from ondevice.chats import Chats
 from ondevice.errors import DownloadCancelled, DownloadError, PackCancelled
-from ondevice.holding.stack import is_stack
 from ondevice.messages import Load
 from ondevice.models import InstalledModel, PullProgress
 from ondevice.planning import replies
@@ -202,7 +201,7 @@ def test_a_model_is_packed_in_a_process_of_its_own() -> None:
     text = "The museum opens at nine. In the first room there is a clock.\n" * 5
     stack = models.pack(str(source), lambda news: seen.append(news.stage), calibration=text)
     assert stack == models.find("tiny-stack")
-    assert is_stack(gguf.read(stack.path))
+    assert gguf.read(stack.path).is_stack
     assert seen[-1] == "writing"
     assert models.leftovers() == {}
 

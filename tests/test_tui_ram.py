@@ -15,7 +15,8 @@ from ondevice import gguf
 from ondevice.chats import Chats, Message
 from ondevice.config import App
 from ondevice.engine import Engine
-from ondevice.holding.cells import Cell, cells
+from ondevice.holding.cells import Cell
+from ondevice.holding.ways import cells
 from ondevice.holding.window.placement import least_bytes, most_bytes, place
 from ondevice.messages import Sizing
 from ondevice.testing import FakeEngine, Gate

@@ -14,7 +14,7 @@ import numpy as np
 from ondevice import gguf
 from ondevice.engine import running
 from ondevice.errors import UsageError
-from ondevice.holding.stack import StackFile, is_stack
+from ondevice.holding.stack import StackFile
 from ondevice.text import printable
 
 _ROWS, _COLUMNS = 12, 60  # of the curve in the terminal
@@ -38,7 +38,7 @@ def show(file: Path, as_json: bool, svg: Path | None) -> None:
     which it was packed.
     """
     read = gguf.read(file)
-    if not is_stack(read):
+    if not read.is_stack:
         raise UsageError(f"{file} is no stack. Make one of it: ondevice pack {file}")
     stack = StackFile.of(read)
     sizes = [stack.base_end, *(block.end for block in stack.blocks)]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from ondevice.gguf._file import GGUFFile
+from ondevice.gguf._front import Part
 
 _STRING_LENGTH = struct.Struct("<Q")
 
@@ -18,6 +20,20 @@ class Entry(NamedTuple):
     shape: tuple[int, ...]
     type: int
     n_bytes: int
+
+
+@dataclass(frozen=True)
+class HollowHeader:
+    """What llama.cpp is to find in a file: the header may be another than on the disk."""
+
+    name: str
+    content: bytes  # everything before the tensor data
+    file_bytes: int
+
+    @classmethod
+    def of(cls, part: Part) -> HollowHeader:
+        with part.path.open("rb") as file:
+            return cls(part.path.name, file.read(part.data_offset), part.file_bytes)
 
 
 def tensor_infos(entries: Iterable[Entry], alignment: int) -> tuple[bytes, int]:

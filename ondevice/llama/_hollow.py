@@ -14,29 +14,15 @@ import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from ondevice.errors import DiskSpaceError
 from ondevice.gguf import Part
+from ondevice.gguf.writing import HollowHeader
 from ondevice.llama import _log
 
 #: What llama.cpp says when all files are open, their sizes checked and none of them mapped yet.
 _ALL_OPEN = "loaded meta data with"
-
-
-@dataclass(frozen=True)
-class HollowHeader:
-    """What llama.cpp is to find in a file: the header may be another than on the disk."""
-
-    name: str
-    content: bytes  # everything before the tensor data
-    file_bytes: int
-
-    @classmethod
-    def of(cls, part: Part) -> HollowHeader:
-        with part.path.open("rb") as file:
-            return cls(part.path.name, file.read(part.data_offset), part.file_bytes)
 
 
 @contextmanager

@@ -15,8 +15,9 @@ import llama_cpp
 from ondevice.errors import LoadCancelled, ModelFileError, NativeError
 from ondevice.gguf import GGUFFile, Part
 from ondevice.gguf.architectures import is_encoder
+from ondevice.gguf.writing import HollowHeader
 from ondevice.llama import _log
-from ondevice.llama._hollow import HollowHeader, stand_in
+from ondevice.llama._hollow import stand_in
 
 _LOAD_MMAP = 1  # enum llama_load_mode
 # enum llama_token_attr
