@@ -6,10 +6,12 @@ import json
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 
 import msgspec
 
 from ondevice.memory._dates import relative_days
+from ondevice.memory._language import languages
 from ondevice.memory._records import Cube, Found
 
 #: Recall only when the best cube itself says at least this share of what was asked (0 … 1).
@@ -31,23 +33,6 @@ _LESSONS = "Reply as I have asked: "
 UNKNOWN = (
     "(The memory has no note about this. Do not guess facts about the user; "
     "say that you do not know them.)"
-)
-
-#: A question about the user that only their memory can answer, and no request for advice.
-_OPENING = (
-    r"(?:(?:hey|hi|hello|so|and|but|ok(?:ay)?|now|please|tell me|remind me"
-    r"|(?:do|can) you (?:know|remember|tell me))\b[ ,]*)*"
-)
-_ABOUT_USER = re.compile(
-    rf"^\W*{_OPENING}(?:what|which|who|whose|whom|where|when|how (?:old|much|many|tall|often|long))"
-    r"\b[^.?!]*\b(?:my|mine|I|me|we|our)\b",
-    re.IGNORECASE,
-)
-_ADVICE = re.compile(
-    r"\b(?:should|can|could|would|may|must|might|shall) (?:I|we)\b|\bhow (?:do|does|can)\b"
-    r"|\b(?:do|did) (?:I|we) (?:need|have to)\b|\b(?:best|good|better|wrong|mean)\b"
-    r"|\b(?:for|to|with|tell|give|show|help|teach) me\b",
-    re.IGNORECASE,
 )
 
 
@@ -103,7 +88,19 @@ def quote(
 
 def asks_about_user(text: str) -> bool:
     """Whether ``text`` asks for something that only what the user has told can answer."""
-    return _ABOUT_USER.search(text) is not None and _ADVICE.search(text) is None
+    return any(
+        about_user.search(text) and not advice.search(text) for about_user, advice in _rules()
+    )
+
+
+@cache
+def _rules() -> tuple[tuple[re.Pattern[str], re.Pattern[str]], ...]:
+    """In each language what asks about the user, and what asks for advice."""
+    return tuple(
+        (language.compile(asked.about_user), language.compile(asked.advice))
+        for language in languages()
+        if (asked := language.questions)
+    )
 
 
 def with_memories(text: str, cubes: Iterable[Cube], *, unknown: bool = False) -> str:
