@@ -23,7 +23,9 @@ _UNSPACED = re.compile("[\u3040-\u30ff\u3400-\u9fff\u0e00-\u0e7f]")
 _FEWEST = 3  # words, or four letters where words are not spaced
 
 
-class _Rules(NamedTuple):
+class _AskingRules(NamedTuple):
+    """What only asks, in any language, compiled."""
+
     request: re.Pattern[str]
     request_ends: re.Pattern[str]  # where the request stands at the end of the sentence
     question: re.Pattern[str]
@@ -31,13 +33,13 @@ class _Rules(NamedTuple):
 
 
 @cache
-def _rules() -> _Rules:
+def _rules() -> _AskingRules:
     polite = rf"(?:(?:{any_of(lambda language: language.asking.polite)})\b[ ,:!–—-]*)*"
     requests = any_of(lambda language: language.asking.requests)
     request_ends = any_of(lambda language: language.asking.request_ends)
     questions = any_of(lambda language: language.asking.questions)
     small_talk = any_of(lambda language: language.asking.small_talk)
-    return _Rules(
+    return _AskingRules(
         request=re.compile(rf"{polite}(?:{requests})", re.IGNORECASE),
         request_ends=re.compile(rf"(?:{request_ends})[。.!！]*$"),
         question=re.compile(rf"{polite}(?:{questions})", re.IGNORECASE),

@@ -16,7 +16,7 @@ _YEAR = re.compile(r"\b(?:19|20)\d\d\b")
 _Span = tuple[date, date]
 
 
-class _Rules:
+class _DateReader:
     """How days are spoken of in one language, compiled."""
 
     def __init__(self, language: Language, dates: Dates) -> None:
@@ -90,8 +90,10 @@ class _Rules:
 
 
 @cache
-def _rules() -> tuple[_Rules, ...]:
-    return tuple(_Rules(language, language.dates) for language in languages() if language.dates)
+def _rules() -> tuple[_DateReader, ...]:
+    return tuple(
+        _DateReader(language, language.dates) for language in languages() if language.dates
+    )
 
 
 @cache

@@ -14,7 +14,7 @@ from functools import cache
 from typing import Literal
 
 from ondevice.memory._asking import requests, statements
-from ondevice.memory._language import Facts, Language, languages
+from ondevice.memory._language import FactRules, Language, languages
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,10 @@ _VALUE = r"(?P<value>[^.!?;,\n()]{1,60}?)"
 _NAME = r"(?P<value>[^\W\d_][\w'’-]{0,30}(?: [A-Z][\w'’-]{0,30}){0,2})"
 
 
-class _Rules:
+class _FactReader:
     """What tells a fact in one language, compiled."""
 
-    def __init__(self, language: Language, facts: Facts) -> None:
+    def __init__(self, language: Language, facts: FactRules) -> None:
         list_end = rf"(?=[.!?;\n()]|$|,? (?:{language.pattern(facts.list_ends)})\b)"
         values = rf"(?P<value>[^.!?;\n()]{{1,80}}?){list_end}"
         ends = f"{language.pattern(facts.ends)}|(?i:{language.pattern(facts.when)})"
@@ -51,8 +51,10 @@ class _Rules:
 
 
 @cache
-def _rules() -> tuple[_Rules, ...]:
-    return tuple(_Rules(language, language.facts) for language in languages() if language.facts)
+def _rules() -> tuple[_FactReader, ...]:
+    return tuple(
+        _FactReader(language, language.facts) for language in languages() if language.facts
+    )
 
 
 def not_understood(text: str) -> list[str]:
@@ -73,7 +75,7 @@ def find_facts(text: str) -> Iterator[Fact]:
                 yield from _facts_in(sentence, language)
 
 
-def _facts_in(sentence: str, language: _Rules) -> Iterator[Fact]:
+def _facts_in(sentence: str, language: _FactReader) -> Iterator[Fact]:
     for pattern, rule in language.rules:
         for match in pattern.finditer(sentence):
             groups = {name: value.strip() for name, value in match.groupdict().items()}

@@ -26,11 +26,11 @@ Pattern = str
 Period = Literal["day", "week", "weekend", "month", "year"]
 
 
-class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A table of the file; a misspelt key is an error."""
 
 
-class Search(_Section, frozen=True, kw_only=True):
+class Search(_Table, frozen=True, kw_only=True):
     """What to look for."""
 
     #: Words, apart by blanks, that questions are made of and that say nothing about what is wanted.
@@ -41,7 +41,7 @@ class Search(_Section, frozen=True, kw_only=True):
     forms: str = ""
 
 
-class Dates(_Section, frozen=True, kw_only=True):
+class Dates(_Table, frozen=True, kw_only=True):
     """How days are spoken of. Of a month or day of the week, blanks part several forms."""
 
     months: tuple[str, ...]  # from January
@@ -64,7 +64,7 @@ class Dates(_Section, frozen=True, kw_only=True):
     says_when: Pattern  # of a text that says when something was, is or will be
 
 
-class Asking(_Section, frozen=True, kw_only=True):
+class Asking(_Table, frozen=True, kw_only=True):
     """What only asks for something and tells nothing."""
 
     polite: Pattern = ""  # words before a request or a question
@@ -74,7 +74,7 @@ class Asking(_Section, frozen=True, kw_only=True):
     small_talk: Pattern = ""  # greetings, thanks, yes and no
 
 
-class FactRule(_Section, frozen=True, kw_only=True):
+class FactRule(_Table, frozen=True, kw_only=True):
     """A rule, and the topic and sentence of the fact, with its groups' names in braces."""
 
     says: Pattern
@@ -83,7 +83,7 @@ class FactRule(_Section, frozen=True, kw_only=True):
     fact: str
 
 
-class Facts(_Section, frozen=True, kw_only=True):
+class FactRules(_Table, frozen=True, kw_only=True):
     """What tells a fact about the user."""
 
     unsure: Pattern  # a sentence with it tells none; in lower case
@@ -93,7 +93,7 @@ class Facts(_Section, frozen=True, kw_only=True):
     rules: tuple[FactRule, ...]
 
 
-class Lessons(_Section, frozen=True, kw_only=True):
+class Lessons(_Table, frozen=True, kw_only=True):
     """What tells how replies should be."""
 
     opening: Pattern  # words before a lesson that are no part of it
@@ -104,7 +104,7 @@ class Lessons(_Section, frozen=True, kw_only=True):
     topics: dict[str, Pattern]
 
 
-class Questions(_Section, frozen=True, kw_only=True):
+class Questions(_Table, frozen=True, kw_only=True):
     """Questions about the user and their past."""
 
     when: tuple[str, ...]  # how a question for a time begins
@@ -115,7 +115,7 @@ class Questions(_Section, frozen=True, kw_only=True):
     profile: Pattern  # asks for all that is known about the user
 
 
-class Secrets(_Section, frozen=True, kw_only=True):
+class Secrets(_Table, frozen=True, kw_only=True):
     """How a password is told: “my PIN for the door is …”."""
 
     names: Pattern  # what it is called
@@ -123,14 +123,14 @@ class Secrets(_Section, frozen=True, kw_only=True):
     equals: Pattern  # between that and the secret
 
 
-class Pronouns(_Section, frozen=True, kw_only=True):
+class Pronouns(_Table, frozen=True, kw_only=True):
     """Words for persons, apart by blanks."""
 
     user: str
     others: str
 
 
-class Language(_Section, frozen=True, kw_only=True):
+class Language(_Table, frozen=True, kw_only=True):
     """All that is known of a language."""
 
     name: str
@@ -139,7 +139,7 @@ class Language(_Section, frozen=True, kw_only=True):
     search: Search = Search()
     dates: Dates | None = None
     asking: Asking = Asking()
-    facts: Facts | None = None
+    facts: FactRules | None = None
     lessons: Lessons | None = None
     questions: Questions | None = None
     secrets: Secrets | None = None
@@ -150,7 +150,7 @@ class Language(_Section, frozen=True, kw_only=True):
 
         Raises :class:`KeyError` for a part that there is not.
         """
-        known = self.parts | (names_of_days(self.dates) if self.dates else {}) | parts
+        known = self.parts | parts
         expanded = _LAYOUT.sub("", template.strip("\n"))
         while _PART.search(expanded):
             expanded = _PART.sub(lambda found: _LAYOUT.sub("", known[found[1]]), expanded)
@@ -161,7 +161,7 @@ class Language(_Section, frozen=True, kw_only=True):
         return re.compile(self.pattern(template, **parts), re.IGNORECASE)
 
 
-def names_of_days(dates: Dates) -> dict[str, str]:
+def _names(dates: Dates) -> dict[str, str]:
     """The names in each table as a pattern, the longest first."""
     months = forms_of(dates.months)
     other_words = dates.unsure + dates.also_words
@@ -202,10 +202,13 @@ def months_of(dates: Dates) -> dict[str, int]:
 @cache
 def languages() -> tuple[Language, ...]:
     """All languages that are known, by rank."""
-    found = (
-        msgspec.toml.decode(file.read_bytes(), type=Language) for file in _FOLDER.glob("*.toml")
-    )
-    return tuple(sorted(found, key=lambda language: language.rank))
+    return tuple(sorted(map(_read, _FOLDER.glob("*.toml")), key=lambda language: language.rank))
+
+
+def _read(file: Path) -> Language:
+    language = msgspec.toml.decode(file.read_bytes(), type=Language)
+    names = _names(language.dates) if language.dates else {}
+    return msgspec.structs.replace(language, parts=language.parts | names)
 
 
 def any_of(pattern_of: Callable[[Language], Pattern]) -> str:

@@ -18,7 +18,7 @@ from ondevice.memory._language import Language, Lessons, languages
 _LONGEST = 160  # characters of a lesson
 
 
-class _Rules:
+class _LessonReader:
     """What tells a lesson in one language, compiled."""
 
     def __init__(self, language: Language, lessons: Lessons) -> None:
@@ -41,8 +41,10 @@ class _Rules:
 
 
 @cache
-def _rules() -> tuple[_Rules, ...]:
-    return tuple(_Rules(language, language.lessons) for language in languages() if language.lessons)
+def _rules() -> tuple[_LessonReader, ...]:
+    return tuple(
+        _LessonReader(language, language.lessons) for language in languages() if language.lessons
+    )
 
 
 def find_lessons(text: str, *, alone: bool | None = None) -> Iterator[Fact]:

@@ -11,7 +11,7 @@ from ondevice.memory._language import Language, Questions, languages
 from ondevice.memory._words import words_of
 
 
-class _Rules:
+class _PastQuestions:
     """What questions for the past look like in one language, compiled."""
 
     def __init__(self, language: Language, questions: Questions) -> None:
@@ -21,9 +21,11 @@ class _Rules:
 
 
 @cache
-def _rules() -> tuple[_Rules, ...]:
+def _rules() -> tuple[_PastQuestions, ...]:
     return tuple(
-        _Rules(language, language.questions) for language in languages() if language.questions
+        _PastQuestions(language, language.questions)
+        for language in languages()
+        if language.questions
     )
 
 

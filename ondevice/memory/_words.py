@@ -11,8 +11,6 @@ _WORD = re.compile(r"[^\W_]+")
 
 #: Letters of scripts that put no spaces between words, or, as Korean, endings to them.
 _UNSPACED = "\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
-_PART = re.compile(rf"[{_UNSPACED}]+|[^{_UNSPACED}]+")
-_IS_UNSPACED = re.compile(f"[{_UNSPACED}]")
 #: Of a text with more words, as many from its beginning and from its end: that is where a message
 #: with something pasted into it says what is wanted.
 _ENDS = 32
@@ -24,7 +22,7 @@ def words_of(text: str) -> tuple[str, ...]:
     The stop words are those of the language that the text has most of them from. Where words are
     not spaced, each pair of neighbouring letters counts as one (as Lucene's CJK analyzer has it).
     """
-    all_words = [part for word in _WORD.findall(text.lower()) for part in _PART.findall(word)]
+    all_words = [part for word in _WORD.findall(text.lower()) for part in _runs().findall(word)]
     stop_words = max(_stop_words(), key=lambda stop: sum(word in stop for word in all_words))
     words = tuple(
         dict.fromkeys(
@@ -45,12 +43,23 @@ def _pairs(run: str) -> list[str]:
 
 def is_unspaced(word: str) -> bool:
     """Whether ``word`` is of a script in which words are to be looked for within others."""
-    return _IS_UNSPACED.match(word) is not None
+    return _unspaced().match(word) is not None
 
 
 def forms(word: str) -> list[str]:
     """``word`` with its irregular forms: “bought” is found by “buy”."""
     return _forms().get(word, [word])
+
+
+@cache  # and not while starting: they take some milliseconds
+def _runs() -> re.Pattern[str]:
+    """What is spaced and what is not, in one word after another."""
+    return re.compile(rf"[{_UNSPACED}]+|[^{_UNSPACED}]+")
+
+
+@cache
+def _unspaced() -> re.Pattern[str]:
+    return re.compile(f"[{_UNSPACED}]")
 
 
 @cache
