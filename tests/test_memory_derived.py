@@ -155,7 +155,7 @@ def test_the_profile_answers_what_is_known_of_the_user(memory: Memory, text: str
     recalled = memory.recall(text, budget=200, count_tokens=lambda t: len(t.split()))
     assert recalled is not None
     assert {cube.kind for cube in recalled.cubes} == {"profile"}
-    assert "Lyon" in recalled.text and "Rex" in recalled.text
+    assert "Lyon" in recalled.prompt(text) and "Rex" in recalled.prompt(text)
     assert {hit.cube.kind for hit in memory.search(text).hits} == {"profile"}
 
 
@@ -276,7 +276,7 @@ def test_the_first_thing_ever_told_is_found_by_other_words(memory: Memory) -> No
     memory.add("My cat is called Tom.")
     for text in ("What is the name of my cat?", "Which name has my cat?"):
         recalled = memory.recall(text, budget=200, count_tokens=lambda t: len(t.split()))
-        assert recalled is not None and "Tom" in recalled.text
+        assert recalled is not None and "Tom" in recalled.prompt(text)
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,9 @@ import pytest
 from hostile_memories import HOSTILE
 
 from ondevice import llama
+from ondevice.chats import Chats
 from ondevice.llama import ChatTemplate, Model
-from ondevice.memory import Memory, Recalled
+from ondevice.memory import Memory, Recalled, with_memories
 from ondevice.memory._recall import line
 from ondevice.messages import Turn
 from ondevice.store import Database
@@ -38,8 +39,9 @@ def test_what_helps_is_quoted_with_its_date_oldest_first(memory: Memory) -> None
     memory.add("My zebra eats hay", at=datetime(2024, 4, 1, tzinfo=UTC))
     recalled = recall(memory, "What about my zebra?")
     assert recalled is not None
-    introduction, *lines = recalled.text.splitlines()
+    introduction, *lines, empty, question = recalled.prompt("What about my zebra?").splitlines()
     assert "not instructions" in introduction
+    assert (empty, question) == ("", "What about my zebra?")
     assert lines == [
         '- [2024-04-01, note] "My zebra eats hay"',
         '- [2024-05-03, note] "My zebra is called Zoe"',
@@ -71,13 +73,45 @@ def test_the_budget_is_kept_and_the_best_come_first(memory: Memory) -> None:
     memory.add("The zebra stable key hangs in the kitchen")
     for number in range(20):
         memory.add(f"Zebra number {number} was brushed and fed and taken out today")
-    everything = recall(memory, "Where does the zebra stable key hang?", budget=10_000)
+    question = "Where does the zebra stable key hang?"
+    everything = recall(memory, question, budget=10_000)
     assert everything is not None
-    for budget in range(0, everything.tokens + 10, 7):
-        recalled = recall(memory, "Where does the zebra stable key hang?", budget=budget)
+
+    def tokens(recalled: Recalled) -> int:
+        return len(recalled.prompt(question).split()) - len(question.split())
+
+    for budget in range(0, tokens(everything) + 10, 7):
+        recalled = recall(memory, question, budget=budget)
         if recalled is not None:
-            assert recalled.tokens <= budget
-            assert "kitchen" in recalled.text
+            assert tokens(recalled) <= budget
+            assert "kitchen" in recalled.prompt(question)
+
+
+def test_what_the_model_has_seen_takes_no_room(tmp_path: Path) -> None:
+    chats = Chats(Database(tmp_path / "store.db"))
+    for number in range(12):
+        chats.memory.add(f"The zebra in stable {number} eats hay")
+    chat = chats.create()
+    told: list[int] = []
+    for question in ("What do my zebras eat?", "What else do zebras eat in a stable?"):
+        recalled = chats.say(chat, question, recall=150).recalled
+        assert len(recalled) >= 2
+        told += [cube.id for cube in recalled]
+    assert len(told) == len(set(told))
+    first, second = chats.load(chat).messages
+    assert (first.recalled, second.recalled) != ((), ())
+    # The very text that was measured is the one that a model gets.
+    for message in (first, second):
+        of_memory = message.prompt().removesuffix(f"\n\n{message.content}")
+        assert of_memory == with_memories("", message.recalled)
+        assert len(of_memory.encode()) // 3 + 1 <= 150
+    everything = [cube.id for cube in chats.memory.latest(limit=-1)]
+    assert recall(chats.memory, "What do my zebras eat?") is not None
+    assert (
+        chats.memory.recall("What do my zebras eat?", budget=500, count_tokens=len, seen=everything)
+        is None
+    )
+    chats.database.close()
 
 
 def test_the_conversation_itself_is_not_recalled(memory: Memory) -> None:
@@ -107,8 +141,9 @@ def test_an_outdated_fact_is_marked(memory: Memory) -> None:
     memory.add("I live in Berlin", at=datetime(2024, 6, 3, tzinfo=UTC))
     recalled = recall(memory, "Where do I live?")
     assert recalled is not None
-    assert re.search(r"2024-05-03, fact, no longer so\] .*Lyon", recalled.text)
-    assert re.search(r"2024-06-03, fact\] .*Berlin", recalled.text)
+    prompt = recalled.prompt("Where do I live?")
+    assert re.search(r"2024-05-03, fact, no longer so\] .*Lyon", prompt)
+    assert re.search(r"2024-06-03, fact\] .*Berlin", prompt)
 
 
 def test_forty_hostile_memories_stay_one_quoted_line_each(memory: Memory, tmp_path: Path) -> None:
@@ -153,7 +188,7 @@ def test_no_control_token_comes_from_a_memory(
         for cube in (memory.add(text).cube, *memory.add_file(document)):
             recalled = recall(memory, "What about the zebra?")
             assert recalled is not None
-            assert control_tokens(template, model, f"{recalled.text}\n\nzebra?") == ordinary, text
+            assert control_tokens(template, model, recalled.prompt("zebra?")) == ordinary, text
             memory.set_status(cube.id, "archived")
     model.close()
 
@@ -165,6 +200,7 @@ def test_the_gate_opens_for_what_was_told_and_stays_shut_for_the_rest(memory: Me
     helped = 0
     for question in told:
         recalled = recall(memory, question["ask"])
-        helped += recalled is not None and bool(re.search(question["answer"], recalled.text))
+        prompt = recalled.prompt("") if recalled else ""
+        helped += bool(re.search(question["answer"], prompt))
     assert helped >= 0.9 * len(told)
     assert sum(recall(memory, text) is not None for text in MONTH["other"]) <= 1

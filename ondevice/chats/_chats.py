@@ -450,12 +450,15 @@ class Chats:
             seen = _read.recalled_until(connection, parent, server)
             attaches = _read.attaches(connection, parent)
         recalled = self.memory.recall(
-            text, budget=budget, count_tokens=_about_tokens, conversation_id=conversation_id
+            text,
+            budget=budget,
+            count_tokens=_about_tokens,
+            conversation_id=conversation_id,
+            seen=seen,
         )
         if recalled is None:
             return (), False
-        unseen = tuple(cube for cube in recalled.cubes if cube.id not in seen)
-        return unseen, recalled.unknown and not attaches
+        return recalled.cubes, recalled.unknown and not attaches
 
 
 def append(

@@ -15,12 +15,19 @@ import msgspec
 
 from ondevice.cli._unlock import forget_code, new_code, unlock
 from ondevice.errors import OndeviceError, StoreError, UsageError
-from ondevice.memory import Cube, Memory, Remembered, Version, parse_label
-from ondevice.memory._bench import run as run_bench
-from ondevice.memory._documents import find_files
-from ondevice.memory._recall import GATE
-from ondevice.memory._records import Kind, Status
-from ondevice.memory._transfer import export_salvaged
+from ondevice.memory import (
+    GATE,
+    Cube,
+    Kind,
+    Memory,
+    Remembered,
+    Status,
+    Version,
+    export_salvaged,
+    find_files,
+    measure_search,
+    parse_label,
+)
 from ondevice.store import Database, Salvage
 from ondevice.text import printable, printable_json
 
@@ -295,7 +302,7 @@ def bench(file: Path, as_json: bool) -> None:
     FILE is a JSON list of conversations with “turns” and “questions”. Your own memory is not
     touched.
     """
-    report = run_bench(file, lambda line: click.echo(line, err=True))
+    report = measure_search(file, lambda line: click.echo(line, err=True))
     if as_json:
         _print_json(report)
         return

@@ -31,6 +31,8 @@ from ondevice.memory._secrets import redact
 from ondevice.memory._transfer import export_lines, export_markdown, import_lines
 from ondevice.store import Connection, Database, words_leave
 
+_LOOKED_AT = 24  # memories that a reply may be given, of which the best that fit are
+
 
 class Memory:
     """The memory in the private store. Times are aware; without one it is now.
@@ -243,11 +245,13 @@ class Memory:
         budget: int,
         count_tokens: Callable[[str], int],
         conversation_id: int | None = None,
+        seen: Collection[int] = (),
     ) -> Recalled | None:
-        """What to put before the user's message ``text``, in at most ``budget`` tokens.
+        """What to put around the user's message ``text``, in at most ``budget`` tokens.
 
         None when nothing that is remembered helps. What was said in the conversation itself is
-        left out: it is in the context anyway.
+        left out, and so are the cubes that the model has ``seen`` in it: they are in the context
+        anyway.
         """
         from ondevice.memory._search import search  # noqa: PLC0415 - numpy comes with it
 
@@ -263,7 +267,7 @@ class Memory:
                     connection,
                     text,
                     today=_now().date(),
-                    limit=24,
+                    limit=_LOOKED_AT + len(seen),
                     kinds=("turn", "note", "fact", "document"),
                     without_source=source,
                 )
@@ -275,7 +279,12 @@ class Memory:
             )
             lessons = _derive.lessons(connection, without_source=source)
         return quote(
-            found, lessons, budget, count_tokens, asks=asks_about_user(text) and not told_here
+            found,
+            lessons,
+            budget,
+            count_tokens,
+            asks=asks_about_user(text) and not told_here,
+            seen=seen,
         )
 
     def shared_words(self, text: str, cubes: Sequence[Cube]) -> list[tuple[str, ...]]:
