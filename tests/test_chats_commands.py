@@ -34,7 +34,7 @@ def test_chats_come_in_and_go_out(capfd: pytest.CaptureFixture[str], tmp_path: P
         2,
         False,
     )
-    odd = "“Odd”: there are no messages in it (chat 3 of conversations.json)."
+    odd = "“Odd”: it has no messages (chat 3 of conversations.json)."
     assert result["left_out"] == [odd]
     out, error = said("import", path)
     assert out == "Chats: 0 new, 2 unchanged, 1 left out.\n"

@@ -352,11 +352,11 @@ def test_only_a_model_that_can_chat_is_imported(user: Path) -> None:
 def test_a_name_is_not_given_twice(user: Path) -> None:
     path = gguf_files.write(user / "a.gguf")
     models.import_file(path)
-    with pytest.raises(ModelError, match=r"There is a model named a already.*--name"):
+    with pytest.raises(ModelError, match=r"There is already a model named a.*--name"):
         models.import_file(path)
     assert models.import_file(path, "b").name == "b"
     for name in (" ", ".", "a/b", "..", "c-00001-of-00002"):
-        with pytest.raises(UsageError, match="cannot be a name"):
+        with pytest.raises(UsageError, match="is not a valid name"):
             models.import_file(path, name)
 
 

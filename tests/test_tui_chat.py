@@ -309,8 +309,8 @@ async def test_commands_are_in_the_palette(open_app: OpenApp) -> None:
     async with open_app(FakeEngine(["Hello."])) as user:
         await user.says("Hi")
         await user.sees("Hello.")
-        await user.pilot.press("ctrl+p", *"another", "space", *"chat")
-        await user.sees("Begin another chat")
+        await user.pilot.press("ctrl+p", *"own", "space", *"tab")
+        await user.sees("Start a new chat")
         await user.sees("/new")
         await user.pilot.press("down", "enter")
         await user.sees("Nothing you write leaves it")
@@ -328,7 +328,7 @@ async def test_what_the_app_says_covers_neither_the_prompt_nor_a_new_chat(
 ) -> None:
     async with open_app(FakeEngine()) as user:
         await user.says("/pin")
-        await user.sees("Nothing has been said")
+        await user.sees("This chat is empty")
         (toast,) = user.pilot.app.screen.query("Toast")
         assert not toast.region.overlaps(user.prompt.region)
         await user.says("/remember I live in Lisbon.")

@@ -106,13 +106,13 @@ async def test_the_chat_on_the_screen_is_renamed_and_pinned(
 ) -> None:
     async with open_app(FakeEngine()) as user:
         await user.says("/pin")
-        await user.sees("Nothing has been said")
+        await user.sees("This chat is empty")
         await user.says("Hi")
         await user.is_idle()
         await user.says("/rename A title")
-        await user.sees("The chat is renamed.")
+        await user.sees("Chat renamed.")
         await user.says("/pin")
-        await user.sees("The chat is pinned.")
+        await user.sees("Chat pinned.")
     (heading,) = chats.headings()
     assert (heading.title, heading.pinned) == ("A title", True)
 
@@ -144,17 +144,17 @@ async def test_a_chat_is_exported_and_imported(
         await user.says("Hi")
         await user.is_idle()
         await user.says("/export a.md")
-        await user.sees(f"The chat is in ~{os.sep}a.md.")
+        await user.sees(f"Chat exported to ~{os.sep}a.md.")
         await user.says("/export a.json")
         await user.until((tmp_path / "a.json").exists, "a.json")
         (tmp_path / "a.md").write_text("mine")
         await user.says("/export a.md")
-        await user.sees("is there already. Replace it?")
+        await user.sees("already exists. Replace it?")
         await user.pilot.press("enter")
         await user.until(lambda: "Replace it?" not in user.screen, "closed")
         assert (tmp_path / "a.md").read_text() == "mine"
         await user.says("/export a.md")
-        await user.sees("is there already. Replace it?")
+        await user.sees("already exists. Replace it?")
         await user.pilot.press("down", "enter")
         await user.until(lambda: "Hello **you**." in (tmp_path / "a.md").read_text(), "replaced")
         await user.says("/import a.json")
@@ -171,13 +171,13 @@ async def test_a_chat_is_exported_and_imported(
         await user.sees("Remember it")
         await user.pilot.press("down", "enter")
         await user.sees("Hello you.")
-        await user.sees("One of your messages is remembered.")
+        await user.sees("One of your messages was remembered.")
         assert len(chats.headings()) == 1
 
         await user.says("/import undo")
         await user.sees("Undo the import of a.json")
         await user.pilot.press("down", "enter")
-        await user.sees("The import of a.json is undone.")
+        await user.sees("Import of a.json undone.")
         await user.until(lambda: "Hello you." not in user.screen, "gone")
         assert chats.headings() == []
         await user.says("/import undo")
@@ -193,7 +193,7 @@ async def test_what_an_import_leaves_out_is_named(
         await user.says(f"/import {tmp_path}")
         await user.sees("One chat was added.")
         await user.pilot.press("enter")
-        await user.sees("One thing was left out:")
+        await user.sees("One item was left out:")
         await user.sees("“A trip”: ")
         await user.sees("Hello there")
     assert [heading.title for heading in chats.headings()] == ["Birds"]
@@ -285,7 +285,7 @@ async def test_memories_are_filtered_archived_and_followed_along_their_links(
         await user.pilot.press("ctrl+o")
         await user.sees("Lisbon")
         await user.pilot.press("f4")
-        await user.sees("What to show?")
+        await user.sees("Show only")
         await user.pilot.press("down", "down", "enter")
         await user.sees("Memory: facts")
         await user.until(lambda: "bins" not in user.screen, "only facts")
@@ -293,13 +293,13 @@ async def test_memories_are_filtered_archived_and_followed_along_their_links(
         await user.sees("rests on: I live in Lisbon.")
         await user.sees("replaces: ")
         await user.pilot.press("escape", "f4")
-        await user.sees("What to show?")
+        await user.sees("Show only")
         await user.pilot.press("enter")
         await user.sees("Memory ─")
         await user.pilot.press(*"bins")
         await user.until(lambda: "Lisbon" not in user.screen, "found")
         await user.pilot.press("f6")
-        await user.sees("Nothing has these words.")
+        await user.sees("No matches.")
     assert [cube.content for cube in chats.memory.latest(status="archived")] == [
         "The bins go out on Monday."
     ]
@@ -343,7 +343,7 @@ async def test_a_private_chat_is_written_nowhere(
     chats.say(chats.create(), "I live in Lisbon.")
     async with open_app(FakeEngine(["Porto is "], ["nice."])) as user:
         await user.says("/private")
-        await user.sees("written to the disk")
+        await user.sees("not saved or remembered")
         assert "private" in user.status
         await user.says("I live in Portozebra, and where did I live before?")
         await user.is_idle()

@@ -108,7 +108,7 @@ async def test_what_the_store_refuses_is_one_sentence(
         await user.sees("The store is locked.")
         monkeypatch.undo()
         await user.says("/pin")
-        await user.sees("The chat is pinned.")
+        await user.sees("Chat pinned.")
     assert not (home / "log" / "app.log").exists()
 
 
@@ -177,7 +177,7 @@ async def test_a_draft_is_stored_as_it_is_typed_and_goes_when_it_is_sent(
             await user.is_idle()
             await user.until(lambda: sorted(drafts()) == ["", "other"], "sent")
         await user.says("/private")
-        await user.sees("written to the disk")
+        await user.sees("not saved or remembered")
         await user.pilot.press(*"secret")
         await user.pilot.pause(0.7)
         assert sorted(drafts()) == ["", "other"]
@@ -199,7 +199,7 @@ async def test_up_brings_back_private_words_in_their_own_chat_only(open_app: Ope
         await user.says("public")
         await user.is_idle()
         await user.says("/private")
-        await user.sees("written to the disk")
+        await user.sees("not saved or remembered")
         await user.says("private words")
         await user.is_idle()
         await user.pilot.press("up")
@@ -236,7 +236,7 @@ async def test_ctrl_c_stops_then_clears_then_asks(open_app: OpenApp) -> None:
 async def test_a_private_chat_is_not_closed_without_a_question(open_app: OpenApp, key: str) -> None:
     async with open_app(FakeEngine()) as user:
         await user.says("/private")
-        await user.sees("written to the disk")
+        await user.sees("not saved or remembered")
         await user.says("Hi")
         await user.sees("Hello.")
         await user.is_idle()
@@ -254,7 +254,7 @@ async def test_the_tenth_tab_takes_the_place_of_none_that_would_be_missed(
     monkeypatch.setattr(chat_base, "MOST", 3)
     async with open_app(FakeEngine()) as user:
         await user.says("/private")
-        await user.sees("written to the disk")
+        await user.sees("not saved or remembered")
         await user.says("secret")
         await user.is_idle()
         for word in ("first", "second"):

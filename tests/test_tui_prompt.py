@@ -64,11 +64,11 @@ async def test_commands_are_completed(open_app: OpenApp) -> None:
         await user.pilot.press("/")
         await user.sees("/new")
         await user.pilot.press("r", "e")
-        await user.sees("/rename TITLE  Give this chat a title")
+        await user.sees("/rename TITLE  Rename this chat")
         assert "/new" not in user.screen
         await user.pilot.press("down", "tab")
         assert user.prompt.text == "/remember "
-        await user.until(lambda: "Give this chat" not in user.screen, "no more choices")
+        await user.until(lambda: "Rename this chat" not in user.screen, "no more choices")
         user.prompt.text = ""
         await user.says("/mod")
         assert user.prompt.text == "/models"

@@ -104,15 +104,15 @@ async def test_it_stays_beside_the_chat_where_there_is_room(chats: Chats, tmp_pa
         await user.until(lambda: engine.loaded is not None, "loaded")
         await user.pilot.press("ctrl+g")
         await user.sees("being read now")
-        await user.sees("┃")  # where more gives nothing, and why
-        await user.sees("More gives")
+        await user.sees("┃")  # where more changes nothing, and why
+        await user.sees("would change nothing")
         await user.sees("container")
         await user.pilot.press("escape")
         await user.says("A story")
         await user.sees("Once upon a time.")
         assert "being read now" in user.screen
         await user.pilot.press("ctrl+g", "left")
-        await user.sees("You keep it to")
+        await user.sees("You set a limit of")
         await user.pilot.press("ctrl+g")
         await user.until(lambda: "being read now" not in user.screen, "closed")
         assert user.prompt.has_focus
@@ -160,9 +160,9 @@ async def test_a_model_on_a_server_has_no_map(chats: Chats) -> None:
         await user.until(lambda: "ctx" in user.status, "loaded")
         await user.sees("What you write goes to localhost:1.")
         await user.pilot.press("ctrl+g")
-        await user.sees("not on this machine")
+        await user.sees("runs on a server")
         await user.pilot.press("left")
-        await user.sees("cannot be changed")
+        await user.sees("RAM use is fixed")
 
 
 async def test_a_real_model_gives_way_and_goes_on(chats: Chats, default_model: Path) -> None:

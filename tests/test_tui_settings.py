@@ -63,7 +63,7 @@ def test_a_wrong_change_is_refused_and_the_file_stays(tmp_path: Path, key: str, 
     [
         ("sampling.temperature", "5000", "must be a number from 0 to 100, not 5000."),
         ("sampling.temperature", "nan", "must be a number"),
-        ("nothing", "3", "There is no setting nothing. There are: model, system,"),
+        ("nothing", "3", "There is no setting nothing. Known settings: model, system,"),
         ("sampling.temprature", "1", "Did you mean sampling.temperature?"),
         ("ctx", "many", "ctx must be a whole number from 16 to 2147483647, not many."),
         ("prefer", "magic", "prefer must be one of"),
@@ -114,7 +114,7 @@ async def test_what_is_wrong_in_the_file_has_its_default_and_is_told(
         await user.sees("nothing called chat.nothing")
         await user.sees("sampling.temperature must be a number from 0 to 100")
         await pilot.press("f9")
-        await user.sees("Nothing yet")
+        await user.sees("No chats yet")
 
 
 @pytest.mark.parametrize("text", ["\0", "= = =\n", "ctx = [\n", "sampling = 3\napp = []", "\n" * 9])
@@ -174,7 +174,7 @@ async def test_a_theme_is_kept(open_app: OpenApp) -> None:
 async def test_keys_are_those_of_the_settings(open_app: OpenApp) -> None:
     async with open_app(FakeEngine(), app=App(keys={"chat.chats": "f9"})) as user:
         await user.pilot.press("f9")
-        await user.sees("Nothing yet")
+        await user.sees("No chats yet")
 
 
 async def form(user: User, words: str) -> None:
@@ -195,11 +195,11 @@ async def test_help_tells_the_keys_of_what_is_in_focus(
         await user.pilot.press("f1")
         await user.until(lambda: "Enter sends; Shift+Enter" not in user.screen, "closed")
         await user.pilot.press("ctrl+r")
-        await user.sees("Nothing yet")
+        await user.sees("No chats yet")
         await user.pilot.press("f1")
-        await user.sees("Type words to search")
+        await user.sees("Type to search all chats")
         await user.pilot.press("escape")
-        await user.sees("Nothing yet")
+        await user.sees("No chats yet")
 
 
 def test_the_form_has_every_setting() -> None:
@@ -232,7 +232,7 @@ async def test_a_persona_is_made_and_answers(open_app: OpenApp) -> None:
         await form(user, "then")
         await user.sees("New persona")
         await user.pilot.press("enter")
-        await user.sees("Name of the persona")
+        await user.sees("Name the persona")
         await user.pilot.press(*"Dr.Who", "enter")
         await user.sees("Ctrl+S saves")
         await user.pilot.press(*"No", "escape")
@@ -256,15 +256,15 @@ async def test_keys_are_remapped_in_the_form(open_app: OpenApp) -> None:
         await form(user, "chat.chats")
         await user.sees("Key: Chats  ctrl+r")
         await user.pilot.press("enter")
-        await user.sees("Press the key.")
+        await user.sees("Press the new key.")
         await user.pilot.press("ctrl+n")
         await user.sees("chat.chats, also “New”")
         await user.pilot.press("enter")
-        await user.sees("Press the key.")
+        await user.sees("Press the new key.")
         await user.pilot.press("f9")
         await user.sees("Key: Chats  f9")
         await user.pilot.press("escape", "f9")
-        await user.sees("Nothing yet")
+        await user.sees("No chats yet")
     assert config.load().app.keys == {"chat.chats": "f9"}
 
 
@@ -281,11 +281,11 @@ async def test_a_theme_is_chosen_in_the_form(open_app: OpenApp) -> None:
 async def test_the_palette_has_what_the_keys_do(open_app: OpenApp) -> None:
     async with open_app(FakeEngine()) as user:
         await user.pilot.press("ctrl+r")
-        await user.sees("Nothing yet")
+        await user.sees("No chats yet")
         await user.pilot.press("ctrl+p", *"archived")
         await user.sees("f5")
         await user.pilot.press("enter")
-        await user.sees("None is archived.")
+        await user.sees("No archived chats.")
         await user.pilot.press("escape", "ctrl+p", *"settings,")
         await user.sees("/settings")
         await user.pilot.press("enter")

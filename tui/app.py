@@ -186,8 +186,9 @@ class OndeviceApp(App[None]):
             self.exit(
                 return_code=1,
                 message=Text(
-                    f"{sentence or 'The same went wrong again and again.'} The app could not go "
-                    "on and has ended. “ondevice chat” brings back what was open and typed."
+                    f"{sentence or 'The same error kept occurring.'} The app had to "
+                    "close. Run “ondevice chat” to get back your open chats and what you "
+                    "typed."
                 ),
             )
         elif sentence:
@@ -212,9 +213,9 @@ class OndeviceApp(App[None]):
     async def _ask_to_leave(self) -> None:
         if await self.push_screen_wait(
             ChoiceScreen(
-                f"{self.chat.lost_at_the_end} Leave?",
+                f"{self.chat.lost_at_the_end} Quit anyway?",
                 "Stay",
-                "Leave",
+                "Quit",
             )
         ):
             self.exit()
@@ -233,7 +234,7 @@ class OndeviceApp(App[None]):
             await self.action_quit()
         else:
             self._interrupted_at = now
-            self.notify("Press Ctrl+C again to leave.", timeout=_TWICE)
+            self.notify("Press Ctrl+C again to quit.", timeout=_TWICE)
 
     def action_suspend(self) -> None:
         """Give the terminal back to the shell until it says “fg”."""

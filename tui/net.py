@@ -52,8 +52,8 @@ class Net:
         self.unforeseen += 1
         if self._again(_place(error)):
             return None
-        where = f" {self.log} says where." if self._write(error) else ""
-        sentence = f"Something went wrong in the app; nothing that you typed is lost.{where}"
+        where = f" Details are in {self.log}." if self._write(error) else ""
+        sentence = f"Something went wrong in the app, but nothing you typed is lost.{where}"
         return None if self._again(sentence) else sentence
 
     @property

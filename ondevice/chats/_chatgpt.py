@@ -41,7 +41,7 @@ def read(chat: dict[str, Any]) -> Transcript:
     """Raises :class:`Odd` when there is nothing in it."""
     mapping = {key: a_dict(node) for key, node in a_dict(chat.get("mapping")).items()}
     if not mapping:
-        raise Odd("there are no messages in it")
+        raise Odd("it has no messages")
     created_at = _times.from_file(chat.get("create_time")) or datetime.now(UTC)
     entries, places = _entries(mapping, created_at)
     end: str | None = a_text(chat.get("current_node"))

@@ -107,7 +107,7 @@ class Chats:
         with self.database.read() as connection:
             conversation = _read.load(connection, self.memory, conversation_id, until)
         if conversation is None:
-            raise StoreError("This conversation is no longer in the store. Begin a new one.")
+            raise StoreError("This chat is no longer in the store. Start a new one.")
         return conversation
 
     # ------------------------------------------------------------------ talking
@@ -356,7 +356,7 @@ class Chats:
             if batch:
                 add_batch()
         except StoreUnwritable as error:
-            kept = f" {added} chats were added before that, and stay." if added else ""
+            kept = f" {added} chats were added before that and are kept." if added else ""
             raise StoreUnwritable(f"{error}{kept}") from error
         return incoming.finish()
 
@@ -526,7 +526,7 @@ def _is_private(connection: Connection, conversation_id: int) -> bool:
 def check(found: int) -> None:
     """Raise :class:`StoreError` if nothing was found of a conversation."""
     if not found:
-        raise StoreError("This conversation was deleted. Begin a new one.")
+        raise StoreError("This chat was deleted. Start a new one.")
 
 
 def _title_of(connection: Connection, conversation_id: int) -> str:

@@ -34,7 +34,7 @@ _LANGUAGES = {
 def read(chat: dict[str, Any]) -> Transcript:
     """Raises :class:`Odd` when there is nothing in it."""
     if not (messages := dicts(chat.get("chat_messages"))):
-        raise Odd("there are no messages in it")
+        raise Odd("it has no messages")
     created_at = _times.from_file(chat.get("created_at")) or datetime.now(UTC)
     by_key: dict[str, dict[str, Any]] = {}
     parents: dict[str, str | None] = {}

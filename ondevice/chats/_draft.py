@@ -79,8 +79,8 @@ class Draft:
             self._save()
         except StoreUnwritable as error:
             raise StoreUnwritable(
-                f"The reply, or the end of it, could not be saved: {error.__cause__ or error}. "
-                "Copy it if you need it."
+                "The reply, or the end of it, could not be saved: "
+                f"{error.__cause__ or error}. Copy it if you need it."
             ) from error
 
     def _save(self, *, patience: float | None = None) -> None:

@@ -83,8 +83,8 @@ def read(
         yield from failures
         return
     raise UsageError(
-        f"{path} holds no chats that are understood. It should be a JSON export of ondevice, or "
-        "conversations.json of ChatGPT or Claude, or the archive or folder it came in. "
+        f"{path} has no chats in a known format. Name a JSON export from ondevice, "
+        "conversations.json from ChatGPT or Claude, or the archive or folder it came in."
         + " ".join(map(str, failures[:3]))
     )
 
@@ -158,7 +158,7 @@ class _Reader:
 
 def _bounded(transcript: Transcript) -> Transcript:
     if not transcript.messages:
-        raise Odd("there are no messages in it that could be shown")
+        raise Odd("it has no messages that could be shown")
     if len(transcript.messages) > _MOST_MESSAGES:
         raise Odd(f"it has more than {_MOST_MESSAGES:,} messages")
     return transcript
@@ -171,7 +171,7 @@ def _kind(chat: dict[str, Any]) -> tuple[str, Callable[[dict[str, Any]], Transcr
         return "claude", _claude.read
     if "history" in a_dict(chat.get("chat")):
         return "open-webui", _open_webui.read
-    raise Odd("it is no chat of ChatGPT, Claude, Open WebUI or ondevice")
+    raise Odd("it is not a chat from ChatGPT, Claude, Open WebUI or ondevice")
 
 
 def _fingerprint(chat: dict[str, Any], transcript: Transcript) -> str:

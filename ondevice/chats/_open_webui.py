@@ -22,7 +22,7 @@ def read(chat: dict[str, Any]) -> Transcript:
     history = a_dict(inner.get("history"))
     messages = {key: a_dict(one) for key, one in a_dict(history.get("messages")).items()}
     if not messages:
-        raise Odd("there are no messages in it")
+        raise Odd("it has no messages")
     created_at = _times.from_file(chat.get("created_at")) or datetime.now(UTC)
     parents = {key: a_text(one.get("parentId")) or None for key, one in messages.items()}
     places: dict[str, str | None] = {}

@@ -24,7 +24,7 @@ def read(chat: dict[str, Any]) -> Transcript:
         key = _key(message.get("id")) or f"message {number}"
         by_key[key if key not in by_key else f"{key}, {number}"] = message
     if not by_key:
-        raise Odd("there are no messages in it")
+        raise Odd("it has no messages")
     parents = {key: _key(message.get("parent")) for key, message in by_key.items()}
     places: dict[str, str | None] = {}
     entries: list[Entry] = []

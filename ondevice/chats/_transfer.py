@@ -130,7 +130,7 @@ def write(path: Path, data: bytes, *, replace: bool) -> None:
     fresh = path.with_name(f".{path.name[:100]}.{uuid.uuid4().hex[:8]}")
     try:
         if not replace and os.path.lexists(path):
-            raise UsageError(f"{path} cannot be written: it is there already.")
+            raise UsageError(f"{path} cannot be written: it already exists.")
         handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             with os.fdopen(handle, "wb") as file:
@@ -144,7 +144,7 @@ def write(path: Path, data: bytes, *, replace: bool) -> None:
         finally:
             fresh.unlink(missing_ok=True)
     except FileExistsError:
-        raise UsageError(f"{path} cannot be written: it is there already.") from None
+        raise UsageError(f"{path} cannot be written: it already exists.") from None
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise UsageError(f"{path} cannot be written: {why}.") from error

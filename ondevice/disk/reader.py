@@ -23,6 +23,7 @@ import numpy as np
 
 from ondevice.disk.identity import UnchangedFile, changed, failed
 from ondevice.errors import MemoryShortError
+from ondevice.text import size
 
 PAGE = 4096  # bytes; every disk and file system of today takes direct reads at multiples of it
 PIECE_BYTES = 4 << 20  # of one read
@@ -56,8 +57,8 @@ class Arena:
             self._map = _private_memory(max(n_bytes, PAGE))
         except OSError as error:
             raise MemoryShortError(
-                f"The system has no {n_bytes / 1e6:.0f} MB for weights: {error.strerror}. "
-                "Try with less --ram."
+                f"The system has no {size(n_bytes)} of RAM left for weights: "
+                f"{error.strerror}. Try a lower --ram."
             ) from error
         if hasattr(mmap, "MADV_HUGEPAGE"):
             with suppress(OSError):  # a kernel without them

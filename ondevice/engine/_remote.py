@@ -161,7 +161,9 @@ class RemoteEngine:
         if client is None:
             raise UsageError("No model is loaded.")
         if request.grammar is not None:
-            raise UsageError("Servers take a JSON schema, but no grammar. Use a model on disk.")
+            raise UsageError(
+                "Servers take a JSON schema, but no grammar. Use a model on this disk."
+            )
         heard: queue.SimpleQueue[Chunk | _End | Exception] = queue.SimpleQueue()
         self._heard = heard
         left = threading.Event()
@@ -236,9 +238,9 @@ class RemoteEngine:
             return names[0]
         url = without_password(str(self._client.base_url)).rstrip("/")
         if not names:
-            raise ModelNotFound(f"The server at {url} has no models yet. Give it one first.")
+            raise ModelNotFound(f"The server at {url} has no models yet. Add one to it first.")
         lines = "".join(f"\n  {url}#{name}" for name in names)
-        raise ModelNotFound(f"Name one of the models of this server:{lines}")
+        raise ModelNotFound(f"Choose one of this server's models:{lines}")
 
     def _stream(self, client: httpx2.Client, request: Generate) -> Iterator[Chunk | _End]:
         usage = _Usage()
@@ -265,8 +267,8 @@ class RemoteEngine:
             yield from text.finish()
             if reason is None and not done:
                 raise EngineDied(
-                    "The connection to the server broke before the reply was complete. What came "
-                    "is kept. Send it again."
+                    "The connection to the server broke before the reply was complete. "
+                    "What arrived is kept. Send the message again."
                 )
         yield _End(reason=reason or "stop", usage=usage)
 
@@ -289,7 +291,7 @@ def _decoded(data: bytes | str) -> _Piece:
     piece = msgspec.json.decode(data, type=_Piece)
     if piece.error is not None:
         text = data if isinstance(data, str) else data.decode("utf-8", "replace")
-        raise EngineError(f"The server gave up: {_message(text)}")
+        raise EngineError(f"The server reported an error: {_message(text)}")
     return piece
 
 
@@ -306,12 +308,12 @@ def _client(path: str, api_key: str | None) -> tuple[httpx2.URL, httpx2.Client]:
         )
     except httpx2.InvalidURL as error:
         raise UsageError(
-            f"{printable(without_password(path))} cannot be a URL: {error}."
+            f"{printable(without_password(path))} is not a valid URL: {error}."
         ) from error
     except (ValueError, ImportError) as error:
         raise UsageError(
-            f"The proxy that HTTP_PROXY, HTTPS_PROXY or ALL_PROXY names cannot be used: {error} "
-            "Unset it, or name the server in NO_PROXY."
+            f"The proxy in HTTP_PROXY, HTTPS_PROXY or ALL_PROXY cannot be used: {error} "
+            "Unset the variable, or add the server to NO_PROXY."
         ) from error
     return url, client
 
@@ -369,26 +371,28 @@ def _failures() -> Iterator[None]:
         raise EngineError(f"The server does not answer: {error}. Is it running?") from error
     except httpx2.SSEError as error:
         raise EngineDied(
-            f"The connection to the server broke: it sent no stream of events ({error}). The URL "
-            "of most ends in /v1."
+            "The connection to the server broke: it did not send a stream of events "
+            f"({error}). Most URLs end in /v1."
         ) from error
     except httpx2.HTTPError as error:
         what = str(error) or type(error).__name__
         raise EngineDied(
-            f"The connection to the server broke: {what}. What came is kept. Send it again."
+            f"The connection to the server broke: {what}. What arrived is kept. Send the "
+            "message again."
         ) from error
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise EngineError(
-            f"The server answers, but not in OpenAI's protocol ({error}). "
-            "The URL of most ends in /v1."
+            f"The server does not speak OpenAI's protocol ({error}). Most URLs end in /v1."
         ) from error
 
 
 def _check(response: httpx2.Response) -> None:
     if not response.is_success:
         text = response.read().decode("utf-8", "replace")
-        hint = " Give the key in ONDEVICE_API_KEY." if response.status_code == 401 else ""
-        raise EngineError(f"The server refuses ({response.status_code}): {_message(text)}{hint}")
+        hint = " Set the key in ONDEVICE_API_KEY." if response.status_code == 401 else ""
+        raise EngineError(
+            f"The server refused the request ({response.status_code}): {_message(text)}{hint}"
+        )
 
 
 def _message(text: str) -> str:

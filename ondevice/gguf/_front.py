@@ -160,10 +160,12 @@ def _parse_header(path: Path, cursor: _Cursor) -> tuple[int, int, int]:
     (version,) = cursor.unpack(_U32)
     if version not in (2, 3):
         if version & 0xFFFF == 0:
-            raise ModelFileError(f"{path} is a big-endian GGUF file. Get the little-endian one.")
+            raise ModelFileError(
+                f"{path} is a big-endian GGUF file. Download the little-endian one."
+            )
         raise ModelFileError(
-            f"{path} is a GGUF file of version {version}, and 2 and 3 are known. "
-            "Get a newer file of this model, or a newer ondevice."
+            f"{path} is a GGUF file of version {version}; ondevice reads versions 2 and "
+            "3. Download a newer file of this model, or update ondevice."
         )
     (n_tensors,) = cursor.unpack(_U64)
     (n_keys,) = cursor.unpack(_U64)
@@ -267,7 +269,7 @@ class _Cursor:
         self._window = self._file.read(min(max(n_bytes, _WINDOW), self._end - position))
         self._window_start, self._at = position, 0
         if len(self._window) < n_bytes:
-            raise _Damage("it became shorter while it was read")
+            raise _Damage("it became shorter while it was being read")
 
     def take(self, n_bytes: int) -> bytes:
         self._want(n_bytes)

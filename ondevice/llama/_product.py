@@ -14,6 +14,7 @@ from llama_cpp._ggml import libggml_base_path
 
 from ondevice.errors import NativeError
 from ondevice.llama._ggml import OP_NONE, InitParams, Tensor, function
+from ondevice.text import size
 
 _F32, _F16, _BF16 = 0, 1, 30  # ggml's numbers of these types
 _NODES = 8  # of the graph; it has one, and two leaves
@@ -82,7 +83,7 @@ class Product:
             )
         self._context = _init(InitParams(n_bytes, None, not allocated))
         if not self._context:
-            raise NativeError(f"There is no room for {n_bytes / 1e6:.0f} MB to multiply in.")
+            raise NativeError(f"There is no RAM left for a matrix product ({size(n_bytes)}).")
         weight = _new_2d(self._context, tensor_type, columns, n_rows)
         x = _new_2d(self._context, _F32, columns, n_tokens)
         result = _mul_mat(self._context, weight, x)
@@ -137,7 +138,7 @@ def compute_nodes(nodes: Sequence[tuple[Tensor, Sequence[Tensor | None]]], n_thr
     params = InitParams(_graph_overhead(_MOST_NODES, False) + (1 << 10), None, True)
     context = _init(params)
     if not context:
-        raise NativeError("There is no room to multiply in.")
+        raise NativeError("There is no RAM left for a matrix product.")
     try:
         graph = _new_graph(context, _MOST_NODES, False)
         for node, operands in nodes:

@@ -106,8 +106,8 @@ class ChatTemplate:
             # Older files have llama.cpp's name of a template in its place.
             if apply_named_template(source.strip(), [("user", "")]) is None:
                 raise ModelFileError(
-                    f"The chat template of {model.path.name} is {source.strip()[:40]!r}, which is "
-                    "not known here. Look for a newer file of this model."
+                    f"The chat template of {model.path.name} is {source.strip()[:40]!r}, "
+                    "which is unknown. Look for a newer file of this model."
                 )
         else:
             self._template = self._compile(source)

@@ -104,7 +104,7 @@ class Memory:
         Raises :class:`UsageError` for an empty text.
         """
         if not content.strip():
-            raise UsageError("There is nothing to remember in an empty text.")
+            raise UsageError("The text is empty, so there is nothing to remember.")
         content, left_out = (content, ()) if keep_secrets else redact(content)
         now = _now()
         with self.database.write() as connection:
@@ -176,7 +176,7 @@ class Memory:
         with self.database.write() as connection:
             cube = _cubes.get(connection, cube_id)
             if cube.kind == "profile":
-                raise UsageError("A profile is made of facts. Correct those instead.")
+                raise UsageError("A profile is made from facts. Correct those instead.")
             _cubes.edit(connection, cube_id, content, now)
             if cube.kind in ("turn", "note", "document"):
                 _relate(connection, cube_id, content)
@@ -188,7 +188,7 @@ class Memory:
     def set_status(self, cube_id: int, status: Status) -> Cube:
         """Archive a cube, so that it is not recalled, or make it active again."""
         if status not in ("active", "archived"):
-            raise UsageError("A memory can be made active or archived; to delete one, forget it.")
+            raise UsageError("A memory can be set to active or archived. To delete it, forget it.")
         with self.database.write() as connection:
             _cubes.get(connection, cube_id)
             _cubes.set_status(connection, cube_id, status)

@@ -165,10 +165,14 @@ def import_lines(connection: Connection, lines: Iterable[bytes]) -> int:
         try:
             line = _decode(text)
             if (number == 1) != isinstance(line, _Header):
-                raise msgspec.ValidationError("the header is the first line, and only that")
+                raise msgspec.ValidationError(
+                    "the header must be the first line and appear only once"
+                )
             if isinstance(line, _Header):
                 if line.format > FORMAT:
-                    raise UsageError("This export was written by a newer ondevice. Update it.")
+                    raise UsageError(
+                        "This export was written by a newer ondevice. Update ondevice."
+                    )
             elif isinstance(line, _Source):
                 _import_source(connection, line)
             elif isinstance(line, _Cube):
@@ -181,8 +185,7 @@ def import_lines(connection: Connection, lines: Iterable[bytes]) -> int:
                     _cubes.link(connection, ends[0], line.kind, ends[1])
         except (msgspec.DecodeError, LookupError) as error:
             raise UsageError(
-                f"Line {number} is not one of an export of the memory: {error}. "
-                "Nothing was imported."
+                f"Line {number} is not a line of a memory export: {error}. Nothing was imported."
             ) from error
     return len(added)
 
@@ -192,7 +195,7 @@ def _decode(text: bytes) -> _Header | _Source | _Cube | _Link:
     all_dated: list[_Cube | _Version] = [line, *line.versions] if isinstance(line, _Cube) else []
     for dated in all_dated:
         if not (_is_time(dated.event_at) and _is_time(dated.written_at)):
-            raise msgspec.ValidationError(f"{dated.event_at}, {dated.written_at} are no times")
+            raise msgspec.ValidationError(f"{dated.event_at}, {dated.written_at} are not times")
     return line
 
 

@@ -44,7 +44,7 @@ def _fetch(request: PullRequest, folder: Path, scratch: Path, meter: Meter) -> N
     there = _own.in_folder(folder)
     if there and there.origin not in {"", *(source.origin for source in request.sources)}:
         raise ModelError(
-            f"There is another model named {there.name} already, from {there.origin}. "
+            f"There is already another model named {there.name}, from {there.origin}. "
             "Give this one another name with --name."
         )
     if there and not there.missing:  # another process was faster

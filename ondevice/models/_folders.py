@@ -55,7 +55,9 @@ def models(
         if isinstance(news, OSError):
             on_problem(f"The models folder {printable(str(folder))} cannot be read: {_why(news)}.")
     for folder in open_:
-        on_problem(f"The models folder {printable(str(folder))} is slow: not all of it is listed.")
+        on_problem(
+            f"The models folder {printable(str(folder))} is slow, so not all of it is listed."
+        )
     return kept
 
 

@@ -34,16 +34,16 @@ def import_file(
     parts = [part.path for part in gguf.read(path).parts]
     nature = _scan.nature(parts[0])
     if nature is None or not nature.can_chat:
-        raise ModelFileError(f"{path} is no model that can chat. Choose another file.")
+        raise ModelFileError(f"{path} is not a chat model. Choose another file.")
     if how == "move" and any(part.is_symlink() for part in parts):
-        raise UsageError(f"{path} is a link. Name the file it leads to, or leave out --move.")
+        raise UsageError(f"{path} is a link. Name the file it points to, or leave out --move.")
     name = _own.checked_name(name or _own.name_for(parts[0]))
     meter = Meter(sum(part.stat().st_size for part in parts))
     with _own.changing(name) as (folder, scratch):
         if there := _own.in_folder(folder):
             raise ModelError(
-                f"There is a model named {name} already: {there.path}. Choose another name with "
-                f"--name, or remove that one first: ondevice models rm {name}"
+                f"There is already a model named {name}: {there.path}. Choose another "
+                f"name with --name, or remove that model first: ondevice models rm {name}"
             )
         places = [scratch / each for each in _names(name, len(parts))]
         sha256 = tuple(

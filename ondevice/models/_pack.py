@@ -40,12 +40,14 @@ def pack(
     try:
         code = apart.run(_MODULE, request, PackNews, on_progress, cancel.is_set)
     except OSError as error:
-        raise ModelError(f"{log} cannot be written: {error}. Set ONDEVICE_HOME.") from error
+        raise ModelError(
+            f"{log} cannot be written: {error}. Set ONDEVICE_HOME to another folder."
+        ) from error
     if cancel.is_set():
         raise PackCancelled
     if code:
         raise ModelError(
-            f"The process that packs {source.name} ended by itself ({code}). "
-            f"Try again, it goes on where it was; {log} may say why."
+            f"The process that packs {source.name} ended unexpectedly ({code}). Try "
+            f"again; packing resumes where it stopped. {log} may say why."
         )
     return _library.called(request.name)

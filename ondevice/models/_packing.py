@@ -47,7 +47,7 @@ def _pack(request: PackRequest, on_progress: Callable[[PackProgress], None]) -> 
         with _own.lock(request.name).acquire(timeout=0):
             folder = paths.ensure_private(_own.folder_of(request.name))
             if _own.in_folder(folder):
-                raise ModelError(f"There is a model named {request.name} already.")
+                raise ModelError(f"There is already a model named {request.name}.")
             # About a byte for each weight, twice: it is put in order at the end.
             _own.check_disk(folder, 2 * gguf.read(source).n_params)
             target = folder / f"{request.name}.gguf"
@@ -62,7 +62,9 @@ def _pack(request: PackRequest, on_progress: Callable[[PackProgress], None]) -> 
             origin = f"stack of {request.origin or source}"
             _own.write_provenance(folder, Provenance(origin=origin, sha256=()))
     except Timeout as error:
-        raise ModelError(f"{request.name} is being packed already. Wait for that.") from error
+        raise ModelError(
+            f"{request.name} is already being packed. Wait until that is done."
+        ) from error
     except OSError as error:
         raise ModelError(f"{request.name} cannot be written: {error}.") from error
 

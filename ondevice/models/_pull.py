@@ -108,11 +108,13 @@ def _fetch(request: PullRequest, on_progress: OnProgress, cancel: threading.Even
     try:
         code = apart.run(_MODULE, request, PullProgress, on_progress, cancel.is_set)
     except OSError as error:
-        raise ModelError(f"{log} cannot be written: {error}. Set ONDEVICE_HOME.") from error
+        raise ModelError(
+            f"{log} cannot be written: {error}. Set ONDEVICE_HOME to another folder."
+        ) from error
     if cancel.is_set():
         raise DownloadCancelled
     if code:
         raise DownloadError(
-            f"The process that downloads {request.name} ended by itself ({code}). "
-            f"Try again; {log} may say why."
+            f"The process that downloads {request.name} ended unexpectedly ({code}). Try "
+            f"again; {log} may say why."
         )

@@ -188,8 +188,8 @@ class EmbeddingsRequest(msgspec.Struct, frozen=True):
             raise UsageError('"input" is empty.')
         if not all(isinstance(text, str) for text in texts):
             raise UsageError(
-                '"input" has to be a text or a list of texts: the tokens of another model mean '
-                "nothing to this one. (LangChain: check_embedding_ctx_length=False.)"
+                '"input" must be a text or a list of texts; tokens of another model '
+                "mean nothing to this one. (LangChain: check_embedding_ctx_length=False.)"
             )
         return texts
 
@@ -204,12 +204,12 @@ def _turns(messages: list[Message]) -> tuple[Turn, ...]:
 def _turn(message: Message) -> Turn:
     if isinstance(message.content, list):
         if other := next((part.type for part in message.content if part.type != "text"), None):
-            raise UsageError(f'A message has a part of type "{other}". Only text is understood.')
+            raise UsageError(f'A message has a part of type "{other}". Only text is supported.')
         content = "".join(part.text for part in message.content)
     else:
         content = message.content or ""
     if message.tool_calls or message.function_call:
-        raise UsageError("Calls of tools are not supported here. Leave them out.")
+        raise UsageError("Tool calls are not supported here. Leave them out.")
     match message.role:
         case "system" | "developer":
             return Turn("system", content)
@@ -217,7 +217,7 @@ def _turn(message: Message) -> Turn:
             return Turn("user", content)
         case "assistant":
             return Turn("assistant", content)
-    raise UsageError(f'Messages of the role "{message.role}" are not supported here.')
+    raise UsageError(f'Messages with the role "{message.role}" are not supported here.')
 
 
 class Envelope:

@@ -80,9 +80,9 @@ class EngineQueue:
     def check_room(self) -> None:
         """Raise :class:`Refused` if there are too many waiting already."""
         if self._stopped:
-            raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, "The server is being stopped.")
+            raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, "The server is stopping.")
         if len(self._jobs) > _MAX_WAITING:
-            raise busy(f"{_MAX_WAITING} requests are waiting already. Try again later.")
+            raise busy(f"{_MAX_WAITING} requests are already waiting. Try again later.")
 
     def reply(self, model: str, wanted: Generate) -> Job[Event]:
         """The events of a reply, of the model of this name."""

@@ -90,7 +90,7 @@ class Database:
             raise StoreError(f"{sentence} Or set ONDEVICE_HOME to another folder.") from error
         if version != len(MIGRATIONS):
             self.close()
-            raise StoreError(f"{sentence} It is of another version, so it cannot be read either.")
+            raise StoreError(f"{sentence} It has another version, so it cannot be read either.")
         self._passphrase = passphrase
         self.read_only = why
 
@@ -144,8 +144,8 @@ class Database:
         """
         if self.read_only:
             raise StoreUnwritable(
-                f"The store {self.path} can only be read: {self.read_only}, and start again. "
-                "Nothing of this change was kept; what was there before is safe."
+                f"The store {self.path} is read-only: {self.read_only}, and start again. "
+                "Nothing of this change was saved; everything before it is safe."
             )
         with self._lock:
             try:
@@ -161,8 +161,8 @@ class Database:
                     raise
             except Fault as error:
                 raise StoreUnwritable(
-                    f"The store {self.path} could not be written: {error}. Nothing of this change "
-                    "was kept; what was there before is safe."
+                    f"The store {self.path} could not be written: {error}. Nothing of "
+                    "this change was saved; everything before it is safe."
                 ) from error
             except UnicodeEncodeError as error:
                 raise _no_unicode() from error
@@ -302,8 +302,8 @@ class Database:
                 yield
         except (OSError, *Fault) as error:
             raise StoreError(
-                f"The store {self.path} could not be rewritten: {error}. It is as it was; if "
-                "another program has it open, close that and try again."
+                f"The store {self.path} could not be rewritten: {error}. It is unchanged; "
+                "if another program has it open, close that program and try again."
             ) from error
 
     def _copy(self, target: Path, passphrase: str | None, salt: bytes) -> Path:
@@ -339,15 +339,17 @@ def _target(path: Path) -> Path:
         return path
     if not path.exists():
         raise StoreError(
-            f"The store {path} is a link to {path.readlink()}, which is not there. Connect the "
-            "disk that it is on, or remove the link to begin with an empty store."
+            f"The store {path} is a link to {path.readlink()}, which does not exist. "
+            "Connect its disk, or remove the link to start with an empty store."
         )
     return path.resolve()
 
 
 def _no_unicode() -> UsageError:
     """Of halves of characters, which Python makes of bytes that are not UTF-8."""
-    return UsageError("The text cannot be stored or looked for: it is not UTF-8. Convert it first.")
+    return UsageError(
+        "The text cannot be stored or searched for: it is not UTF-8. Convert it first."
+    )
 
 
 def open_connection(path: Path, passphrase: str | None) -> Connection:
@@ -366,8 +368,8 @@ def _prepare(connection: Connection, path: Path, passphrase: str | None) -> Conn
         raise StoreLocked(f"The store {path} has a passphrase, or is not a store at all.")
     if plain and passphrase:
         raise StoreLocked(
-            f"The store {path} has no passphrase yet. Open it without one; "
-            "“ondevice memory passphrase” sets it."
+            f"The store {path} has no passphrase yet. Open it without one; “ondevice "
+            "memory passphrase” sets one."
         )
     if passphrase:
         connection.execute("PRAGMA cipher_log_level=NONE")  # it prints what it then raises
@@ -377,7 +379,7 @@ def _prepare(connection: Connection, path: Path, passphrase: str | None) -> Conn
         except OperationalError:  # the disk is full, say
             raise
         except DatabaseError as error:
-            raise StoreLocked(f"The passphrase does not open the store {path}.") from error
+            raise StoreLocked(f"The passphrase does not match the store {path}.") from error
     connection.row_factory = Row
     return connection
 

@@ -65,7 +65,7 @@ class ChatBase(Screen[None]):
     def id_in_store(self) -> int | None:
         """Of the conversation; None and a word to the user: there is nothing in it yet."""
         if self.conversation.id_in_store is None:
-            self.notify("Nothing has been said in this chat yet.")
+            self.notify("This chat is empty.")
         return self.conversation.id_in_store
 
     async def open(
@@ -84,7 +84,9 @@ class ChatBase(Screen[None]):
         dullest = None
         full = old is None and len(self.conversations) >= MOST
         if full and (dullest := self._dullest()) is None:
-            self.notify(f"{MOST} chats are open already. F4 closes one.", severity="warning")
+            self.notify(
+                f"{MOST} chats are open already. Press F4 to close one.", severity="warning"
+            )
             return False
         fresh = self._conversation(earlier, store)
         fresh.display = False
@@ -274,7 +276,7 @@ class ChatBase(Screen[None]):
     def is_busy(self) -> bool:
         """Whether a reply is under way, which the user is then told."""
         if self.conversation.replying:
-            self.notify("A reply is under way. Esc stops it.")
+            self.notify("A reply is in progress. Press Esc to stop it.")
         return self.conversation.replying
 
     def _conversation(self, earlier: chats.Conversation | None, store: chats.Chats) -> Conversation:

@@ -117,7 +117,7 @@ class ChatTurns(ChatBase):
     def action_go_on(self) -> None:
         if not self.is_busy() and (message := self._meant()):
             if message is not self.conversation.messages[-1]:
-                self.notify("Only the last reply can go on.")
+                self.notify("Only the last reply can be continued.")
                 return
             self.set_focus(self.prompt)
             self.conversation.go_on(message)
@@ -154,18 +154,18 @@ class ChatTurns(ChatBase):
         """Copy the block of code that is in view; again: the one before."""
         found = [(text, block) for text in self._replies() for block in text.blocks]
         if not found:
-            self.notify("There is no block of code in the reply.")
+            self.notify("The reply has no code block.")
             return
         codes = [block.code for _, block in found]
         if self._copied in codes and self._copied and self.app.clipboard == self._copied.text:
             place = codes.index(self._copied) - 1
         else:
             place = max(range(len(found)), key=lambda place: (*self._in_view(*found[place]), place))
-        self._copy_code(codes[place], f"Block {place % len(codes) + 1} of {len(codes)}")
+        self._copy_code(codes[place], f"Code block {place % len(codes) + 1} of {len(codes)}")
 
     @on(ReplyText.CopyWanted)
     def _copy_clicked(self, wanted: ReplyText.CopyWanted) -> None:
-        self._copy_code(wanted.code, "The block")
+        self._copy_code(wanted.code, "The code block")
 
     def _copy_code(self, code: Code, which: str) -> None:
         self._copied = code

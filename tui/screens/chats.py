@@ -55,8 +55,8 @@ class ChatsPanel(Vertical, Finding[Item]):
     HELP = """\
 ## Chats
 
-Type words to search all chats, or this one. Enter goes to the place that is found. Where the window
-is wide the list stays open beside the chat: Esc goes back to the prompt, Ctrl+R here closes it.
+Type to search all chats, or this one. Enter opens the match. In a wide window the list stays open
+beside the chat: Esc goes back to the prompt, and Ctrl+R in the list closes it.
 """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("f2", "rename", "Rename", id="chats.rename"),
@@ -87,7 +87,7 @@ is wide the list stays open beside the chat: Esc goes back to the prompt, Ctrl+R
         self._changes = store.database.changes()
         self._title = Static(id="title")
         self.border_subtitle = (
-            "Enter goes there · Esc closes"
+            "Enter opens · Esc closes"
             if within
             else "F2 rename · F3 pin · F4 archive · F5 archived · F8 delete"
         )
@@ -163,17 +163,21 @@ is wide the list stays open beside the chat: Esc goes back to the prompt, Ctrl+R
 
     def nothing(self, words: str) -> str:
         if words.strip():
-            return "Nothing has these words."
+            return "No matches."
         if self._within:
-            return "Type words to find in this chat."
-        return "None is archived." if self._archived else "Nothing yet: what you say is kept."
+            return "Type to search this chat."
+        return (
+            "No archived chats."
+            if self._archived
+            else ("No chats yet. Everything you write is saved here.")
+        )
 
     # ------------------------------------------------------------------ one line
 
     def line(self, item: Item) -> Content:
         words = self.app.has_class("-linear")
         if isinstance(item, OpenTab):
-            return self._entry(item, item.state.label(words=words), ("Kept nowhere", "dim"))
+            return self._entry(item, item.state.label(words=words), ("Never saved", "dim"))
         excerpt = [
             (" ".join(printable(text).splitlines()), "bold" if matches else "dim")
             for text, matches in item.excerpt
@@ -191,7 +195,7 @@ is wide the list stays open beside the chat: Esc goes back to the prompt, Ctrl+R
     def _entry(self, item: Item, title: str, *below: tuple[str, str]) -> Content:
         shown = self._is_shown(item)
         if shown and self.app.has_class("-linear"):
-            title = f"Shown: {title}"
+            title = f"Open: {title}"
         return Content.assemble((title, "bold $text-accent" if shown else ""), "\n", *below)
 
     def _is_shown(self, item: Item) -> bool:
@@ -273,7 +277,7 @@ async def delete(screen: Screen[Any], store: Chats, heading: Heading) -> bool:
             f"Delete “{heading.title}” for good?",
             "Keep it",
             "Delete it",
-            "Delete it and forget what was remembered of it",
+            "Delete it and forget what was remembered from it",
         )
     )
     if not answer:

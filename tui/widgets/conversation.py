@@ -325,7 +325,7 @@ class Conversation(Transcript):
         self.follow_list(())
         if self.is_attached:
             self.mount(self._welcome(), before=0 if self.children else None)
-        self.note("This chat was deleted in another window. What you type begins a new one.")
+        self.note("This chat was deleted in another window. Your next message starts a new one.")
 
     async def _read(self) -> None:
         """Show the messages that the store has now, with ``_reading`` held."""
@@ -445,7 +445,7 @@ class Conversation(Transcript):
         if said.learnt:
             self.note(f"Remembered: {' '.join(said.learnt)}")
         if said.left_out:
-            self.note(f"Not remembered, for it looks secret: {', '.join(said.left_out)}.")
+            self.note(f"Not remembered because it looks like a secret: {', '.join(said.left_out)}.")
         await self._answer(Reply(recalled=said.recalled, server=self._server), said.message_id)
 
     async def _fitted(self, text: str, attachments: Sequence[Attachment]) -> fitting.Draft | None:
@@ -540,7 +540,7 @@ class Conversation(Transcript):
                 reply.end(None)
             failed = str(error)
             if isinstance(error, ContextError):
-                failed += " To choose what of it is sent, edit it (e) and send it again."
+                failed += " To choose which parts are sent, edit it (e) and send it again."
         except asyncio.CancelledError:
             reply.end("cancelled")
             raise
@@ -562,10 +562,10 @@ class Conversation(Transcript):
     async def _stream(self, reply: Reply, after: int) -> None:
         conversation_id = self.id_in_store
         if conversation_id is None:
-            raise StoreError("This conversation was deleted. Begin a new one.")
+            raise StoreError("This chat was deleted. Start a new one.")
         self._tell("waiting")
         if not await self._engine.make_ready():
-            raise UsageError("No model is loaded. Ctrl+L chooses one.")
+            raise UsageError("No model is loaded. Press Ctrl+L to choose one.")
         async with self._engine.turn():
             self._streaming = True
             asked = next((m for m in self.messages if m.id == after and m.role == "user"), None)

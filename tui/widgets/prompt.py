@@ -29,10 +29,10 @@ class Prompt(TextArea):
     HELP = """\
 ## The prompt
 
-Enter sends; Shift+Enter, Alt+Enter or Ctrl+J begins another line. Some terminals send Shift+Enter
-as Enter: use one of the others there. In the first line, Up brings back what you said before.
-Ctrl+_ undoes, and Ctrl+D in an empty prompt leaves. Type `/` for commands and `@` to attach a file.
-What is long and pasted is folded.
+Enter sends; Shift+Enter, Alt+Enter or Ctrl+J starts a new line. Some terminals send Shift+Enter as
+Enter; use one of the others there. In the first line, Up brings back your earlier messages. Ctrl+_
+undoes, and Ctrl+D in an empty prompt quits. Type `/` for commands and `@` to attach a file. Long
+pasted text is folded.
 """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "send", "Send", show=False, id="prompt.send"),
@@ -44,7 +44,7 @@ What is long and pasted is folded.
         Binding("down", "down", "Later", show=False, id="prompt.down"),
         Binding("home", "home", show=False, id="prompt.home"),
         Binding("end", "end", show=False, id="prompt.end"),
-        Binding("escape", "leave", "Never mind", show=False, id="prompt.leave"),
+        Binding("escape", "leave", "Cancel", show=False, id="prompt.leave"),
         Binding("ctrl+d", "delete_or_quit", show=False, id="prompt.quit"),
         Binding("ctrl+underscore,alt+z,super+z", "undo", "Undo", show=False, id="prompt.undo"),
     ]
@@ -127,7 +127,7 @@ What is long and pasted is folded.
         self._history.forget(whose)
 
     def _show_what(self) -> None:
-        self.border_title = "Editing. Esc leaves it as it was" if self._revised else ""
+        self.border_title = "Editing. Esc cancels" if self._revised else ""
         self.move_cursor(self.document.end)
 
     def give_back(self, text: str) -> None:

@@ -38,8 +38,8 @@ class Reply(MessageView):
 {MessageView.HELP}
 ## Code in a reply
 
-`b` copies the block in view, pressed again the one before. `w` cuts long lines at the edge instead
-of breaking them; then Shift+Right and Shift+Left show the rest.
+`b` copies the code block in view; press it again for the one before. `w` turns line wrapping off
+and on; when it is off, Shift+Right and Shift+Left scroll long lines.
 """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("w", "screen.wrap_code", "Wrap code", show=False, id="message.wrap_code"),

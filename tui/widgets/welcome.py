@@ -12,7 +12,7 @@ from ondevice.text import printable
 
 _MEMORIES = {
     None: "\nMemories stay here until you agree.",
-    True: "\nMemories that help go there as well.",
+    True: "\nRelevant memories are sent along.",
     False: "\nMemories stay here.",
 }
 
@@ -33,8 +33,8 @@ class Welcome(Static):
         """Say what becomes of the user's words with the model of this path."""
         if (server := server_of(path)) is not None:
             where = (
-                f"The model is on a server.\nWhat you write goes to {printable(server)}."
-                f"{self._recalls * _MEMORIES[send_memories.get(server)]}"
+                "The model runs on a server.\nWhat you write goes to "
+                f"{printable(server)}.{self._recalls * _MEMORIES[send_memories.get(server)]}"
             )
         else:
             where = "The model runs on this device.\nNothing you write leaves it."
