@@ -13,6 +13,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from ondevice.errors import UsageError
+from ondevice.text import size
 
 if TYPE_CHECKING:  # it takes a while to load, and most replies have no schema
     from llguidance import LLParserLimits
@@ -52,7 +53,7 @@ def compile_schema(text: str) -> str:
     from llguidance import LLMatcher  # noqa: PLC0415
 
     if len(text) > MOST_BYTES:
-        raise UsageError(f"A JSON schema may have at most {MOST_BYTES // 1000} KB.")
+        raise UsageError(f"A JSON schema may have at most {size(MOST_BYTES)}.")
     try:
         schema = json.loads(text)
     except (ValueError, RecursionError) as error:

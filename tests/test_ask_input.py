@@ -46,10 +46,10 @@ def test_text_that_is_not_utf_8_is_answered_with_a_note(tiny: list[str], locale:
     environment = {**os.environ, "LC_ALL": locale}
     done = ask(*tiny, input=b"caf\xe9", env=environment)
     assert (done.returncode, done.stdout) == (0, b"yes\n")
-    assert b"Standard input is not UTF-8" in done.stderr
+    assert b"Standard input is not valid UTF-8" in done.stderr
     done = ask(*tiny, b"caf\xe9", "-s", b"\xff", "--stop", b"\xfe", env=environment)
     assert (done.returncode, done.stdout) == (0, b"yes\n")
-    assert b"The question is not UTF-8" in done.stderr
+    assert b"The question is not valid UTF-8" in done.stderr
 
 
 @posix
@@ -226,4 +226,4 @@ def test_text_that_is_too_long_is_refused_with_what_to_do_or_shortened(tiny: lis
     assert b"--ctx" in refused.stderr
     done = ask(*tiny, "--fit", "How wide?", input=text)
     assert done.stdout.strip() == b"yes"
-    assert b"too long for the model, so only what matters" in done.stderr
+    assert b"too long for the model, so ondevice sent only the parts" in done.stderr

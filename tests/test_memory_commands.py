@@ -59,7 +59,7 @@ def test_a_note_is_added_found_shown_and_forgotten(memory: Commands) -> None:
     assert [cube["number"] for cube in memory.json("list", "--tag", "home")] == [number]
     assert memory.json("forget", number, "--yes") == {"forgotten": [number]}
     assert memory.json("search", "spare key")["hits"] == []
-    assert "Nothing" in memory("search", "spare key")
+    assert "No memories match" in memory("search", "spare key")
     for file in paths.data_dir().iterdir():
         assert b"blue" not in file.read_bytes(), file.name
 

@@ -77,7 +77,7 @@ def test_a_connection_that_breaks_is_taken_up_again(hub: Hub, weights: bytes) ->
 
 def test_a_file_that_is_shorter_than_the_hub_says_is_refused(hub: Hub, weights: bytes) -> None:
     hub.claims = {"X-Linked-Size": str(len(weights) + 1)}
-    with pytest.raises(DownloadError, match="The hub answers 416"):
+    with pytest.raises(DownloadError, match="The hub answered 416"):
         models.pull(FILE)
     assert models.installed() == []
 

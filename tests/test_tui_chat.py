@@ -21,7 +21,7 @@ from tui.app import OndeviceApp
 from tui.screens.chat import ChatScreen
 from tui.screens.chats import ChatsPanel
 from tui.screens.models import ModelsScreen
-from tui.widgets.prompt import Prompt
+from tui.widgets.prompt import PromptInput
 from tui.widgets.thinking import Thinking
 
 OpenApp = Callable[..., AbstractAsyncContextManager[User]]
@@ -317,7 +317,7 @@ async def test_commands_are_in_the_palette(open_app: OpenApp) -> None:
 
 
 def test_every_key_can_be_remapped() -> None:
-    for cls in (OndeviceApp, ChatScreen, ChatsPanel, ModelsScreen, Prompt):
+    for cls in (OndeviceApp, ChatScreen, ChatsPanel, ModelsScreen, PromptInput):
         for binding in cls.__dict__["BINDINGS"]:
             assert isinstance(binding, Binding)
             assert binding.id, f"{cls.__name__}: {binding.key}"

@@ -242,7 +242,7 @@ async def test_a_note_is_remembered_recalled_shown_and_forgotten(
         await user.says("What does my sister Ana like?")
         await user.sees("You like pears.")
         await user.is_idle()
-        await user.sees("With 1 memory")
+        await user.sees("Used 1 memory")
         request = engine.requests[-1]
         assert isinstance(request, Generate)
         assert '"My sister Ana likes pears."' in request.turns[-1].content
@@ -255,7 +255,7 @@ async def test_a_note_is_remembered_recalled_shown_and_forgotten(
         await user.pilot.press("down", "enter")
         await user.until(lambda: "Forget for good" not in user.screen, "closed")
         await user.pilot.press("escape")
-        await user.until(lambda: "With 1 memory" not in user.screen, "forgotten")
+        await user.until(lambda: "Used 1 memory" not in user.screen, "forgotten")
     assert not [hit for hit in chats.memory.search("pears").hits if "Ana" in hit.cube.content]
 
 
@@ -264,7 +264,7 @@ async def test_which_memories_a_reply_used_and_why(chats: Chats, open_app: OpenA
     chats.memory.add("The bins go out on Monday.")
     async with open_app(FakeEngine(["Pears."]), size=(100, 30)) as user:
         await user.says("What fruit does my sister like?")
-        await user.sees("With 1 memory")
+        await user.sees("Used 1 memory")
         await user.is_idle()
         await user.pilot.press("shift+tab", "m")
         await user.sees("Memory: used by the reply")

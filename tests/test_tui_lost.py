@@ -19,7 +19,7 @@ from ondevice.testing import FakeEngine, Gate
 from tui.app import OndeviceApp
 from tui.net import Net, report
 from tui.screens import chat_base
-from tui.widgets.prompt import Prompt
+from tui.widgets.prompt import PromptInput
 from tui.widgets.status_bar import StatusBar
 
 OpenApp = Callable[..., AbstractAsyncContextManager[User]]
@@ -51,7 +51,7 @@ async def test_an_error_that_nobody_foresaw_is_said_and_the_app_goes_on(
             raises()
 
         if where == "handler":
-            monkeypatch.setattr(Prompt, "action_newline", raises)
+            monkeypatch.setattr(PromptInput, "action_newline", raises)
             await user.pilot.press("ctrl+j")
         elif where == "worker":
             screen.run_worker(fails())

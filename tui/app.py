@@ -80,7 +80,7 @@ class OndeviceApp(App[None]):
         engine: EngineLike,
         store: chats.Chats,
         settings: Settings,
-        earlier: chats.Conversation | None = None,
+        earlier: chats.Chat | None = None,
         *,
         first: bool = False,
         problems: Sequence[str] = (),

@@ -12,7 +12,7 @@ from ondevice.gguf.quality import params_words
 from ondevice.planning.fit import loss_words, speed_words
 from ondevice.text import printable, size
 from tui.model_entries import Entry
-from tui.model_work import Job
+from tui.model_work import ModelJob
 
 _BAR = 12  # cells
 _LEAST_NAME, _MOST_NAME = 18, 44  # cells
@@ -29,12 +29,12 @@ _DOING = {
 
 
 @dataclass(frozen=True)
-class Marks:
+class ModelMarks:
     """What is special about an entry now."""
 
     in_use: bool = False
     recommended: bool = False
-    job: Job | None = None
+    job: ModelJob | None = None
 
 
 class Lines:
@@ -59,7 +59,7 @@ class Lines:
         """The names of the columns."""
         return Content(self._row("Name", {name: name for name in self._shown})).stylize("dim")
 
-    def line(self, entry: Entry, marks: Marks) -> Content:
+    def line(self, entry: Entry, marks: ModelMarks) -> Content:
         if entry.is_heading:
             return Content(printable(entry.title)).stylize("bold $text-accent")
         if entry.folder:
@@ -89,7 +89,7 @@ class Lines:
                 cells.append(" " * max(1, _COLUMNS[column] - cell_len(figure)) + figure)
         return "".join(cells).rstrip()
 
-    def _progress(self, job: Job) -> Content:
+    def _progress(self, job: ModelJob) -> Content:
         if job.cancel.is_set():
             return Content("stopping …")
         doing = _DOING.get(job.doing, "")
@@ -107,7 +107,7 @@ class Lines:
         return Content.assemble((drawn, "$success"), " · ".join(parts))
 
 
-def _figures(entry: Entry, marks: Marks) -> Iterator[tuple[str, str]]:
+def _figures(entry: Entry, marks: ModelMarks) -> Iterator[tuple[str, str]]:
     yield "Size", size(entry.size_bytes) if entry.size_bytes else ""
     how = entry.fit
     if how and how.tokens_per_second:
@@ -128,7 +128,7 @@ def speed(entry: Entry) -> str:
     return f"{about}{figure:.{1 if figure < 10 else 0}f} tok/s"
 
 
-def state(entry: Entry, marks: Marks) -> str:
+def state(entry: Entry, marks: ModelMarks) -> str:
     """In two words or three."""
     if marks.job and marks.job.error:
         return "stopped"
@@ -148,7 +148,7 @@ def state(entry: Entry, marks: Marks) -> str:
     return "on disk" if place == "ondevice" else f"in {place}"
 
 
-def about(entry: Entry, marks: Marks, *, with_title: bool = True) -> Content:
+def about(entry: Entry, marks: ModelMarks, *, with_title: bool = True) -> Content:
     """What can be said of it, a line for each thing."""
     title = [Content(printable(entry.title)).stylize("bold $text")] if with_title else []
     return Content("\n").join(
@@ -156,7 +156,7 @@ def about(entry: Entry, marks: Marks, *, with_title: bool = True) -> Content:
     )
 
 
-def _about(entry: Entry, marks: Marks) -> Iterator[str]:
+def _about(entry: Entry, marks: ModelMarks) -> Iterator[str]:
     if marks.job and marks.job.error:
         yield f"Failed: {' '.join(marks.job.error.split())} Press Enter to resume."
     special = [

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ondevice.chats import _foreign, _imports, _read, _times, _transfer
 from ondevice.chats._imports import Import, Imported, Undone
-from ondevice.chats._records import Attachment, Conversation, Found, Heading, Matches, State
+from ondevice.chats._records import Attachment, Chat, ChatHit, ChatMatches, Heading, State
 from ondevice.errors import StoreError, StoreUnwritable, UsageError
 from ondevice.memory import FORGOTTEN, Cube, Memory
 from ondevice.messages import Role
@@ -70,7 +70,7 @@ class Chats:
         check(row is not None)
         return int(row["conversation_id"])
 
-    def search(self, text: str, *, conversation_id: int | None = None) -> list[Found]:
+    def search(self, text: str, *, conversation_id: int | None = None) -> list[ChatHit]:
         """The best message of each conversation that has these words, best first.
 
         The last word may be the beginning of one. Within one conversation: all such messages of
@@ -79,7 +79,7 @@ class Chats:
         with self.database.read() as connection:
             return _read.search(connection, text, conversation_id)
 
-    def matches(self, text: str, conversation_id: int) -> Matches:
+    def matches(self, text: str, conversation_id: int) -> ChatMatches:
         """All messages of a conversation that :meth:`search` would find, and the words in them."""
         with self.database.read() as connection:
             return _read.matches(connection, text, conversation_id)
@@ -99,7 +99,7 @@ class Chats:
             ).fetchall()
         return [row["content"] for row in reversed(rows)]
 
-    def load(self, conversation_id: int, *, until: int | None = None) -> Conversation:
+    def load(self, conversation_id: int, *, until: int | None = None) -> Chat:
         """The conversation with the messages of the branch it shows.
 
         ``until`` is the last of them that is wanted; it may be in another branch.
@@ -319,7 +319,7 @@ class Chats:
         incoming = _imports.Incoming(path.name, deleted=deleted)
         with self.database.read() as connection:
             incoming.begin(connection)
-        batch: list[_foreign.Found] = []
+        batch: list[_foreign.ForeignChat] = []
         weight = added = 0
 
         def add_batch() -> None:

@@ -146,7 +146,7 @@ def _fitted(engine: EngineLike, system: str, question: str, given: str) -> tuple
     kept = fitting.shorten(engine, frame, texts, question, how)
     if kept[0]:
         part = "the parts most relevant to the question" if how == "relevant" else "its beginning"
-        _note(f"the text is too long for the model, so only {part} was sent.")
+        _note(f"the text is too long for the model, so ondevice sent only {part}.")
     return frame(kept if kept[0] else texts)
 
 

@@ -73,7 +73,7 @@ def command(
         raise UsageError("A model cannot be packed into its own file. Name another file with -o.")
     text = calibration.read_text("utf-8", "replace") if calibration else None
     started = time.monotonic()
-    line = _Line(shown=sys.stderr.isatty() and not as_json)
+    line = _ProgressLine(shown=sys.stderr.isatty() and not as_json)
     llama.start(io.StringIO())  # llama.cpp's own lines would tear ours
     try:
         pack(
@@ -104,7 +104,7 @@ def command(
     )
 
 
-class _Line:
+class _ProgressLine:
     """One line on standard error that says what is done and how long that will take."""
 
     def __init__(self, *, shown: bool) -> None:

@@ -84,7 +84,7 @@ def _private_memory(n_bytes: int) -> mmap.mmap:
     return mmap.mmap(-1, n_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 
 
-class _File:
+class _OpenFile:
     """One open file."""
 
     def __init__(self, path: Path, *, cached: bool) -> None:
@@ -203,7 +203,7 @@ class Reader:
 
     def __init__(self, paths: Sequence[Path], *, cached: bool = False) -> None:
         """Raises :class:`ModelFileError` if a file cannot be opened."""
-        self._files = [_File(path, cached=cached) for path in paths]
+        self._files = [_OpenFile(path, cached=cached) for path in paths]
         self._pool = ThreadPoolExecutor(READS_IN_FLIGHT, thread_name_prefix="weights")
         self.direct = all(file.direct for file in self._files)
         self.bytes_read = 0

@@ -43,14 +43,14 @@ _MESSAGE = 300  # characters of an error that are passed on
 _CONNECT_S, _ANSWER_S = 10.0, 600.0  # a long prompt on a slow server takes its time
 
 
-class _Part(msgspec.Struct, frozen=True):
+class _RemotePart(msgspec.Struct, frozen=True):
     text: str | None = None
 
 
-class _Message(msgspec.Struct, frozen=True):
+class _RemoteMessage(msgspec.Struct, frozen=True):
     """A message, or a piece of one. Any field may be missing, or null."""
 
-    content: str | list[_Part] | None = None
+    content: str | list[_RemotePart] | None = None
     reasoning_content: str | None = None  # vLLM, llama-server, ondevice
     reasoning: str | None = None  # Ollama
 
@@ -61,24 +61,24 @@ class _Message(msgspec.Struct, frozen=True):
         return self.content or ""
 
 
-class _Choice(msgspec.Struct, frozen=True):
-    delta: _Message | None = None
-    message: _Message | None = None  # some send the whole one, whatever was asked for
+class _RemoteChoice(msgspec.Struct, frozen=True):
+    delta: _RemoteMessage | None = None
+    message: _RemoteMessage | None = None  # some send the whole one, whatever was asked for
     finish_reason: str | None = None
 
     @property
-    def said(self) -> _Message:
-        return self.delta or self.message or _Message()
+    def said(self) -> _RemoteMessage:
+        return self.delta or self.message or _RemoteMessage()
 
 
-class _Details(msgspec.Struct, frozen=True):
+class _RemoteDetails(msgspec.Struct, frozen=True):
     cached_tokens: int | None = None
 
 
-class _Usage(msgspec.Struct, frozen=True):
+class _RemoteUsage(msgspec.Struct, frozen=True):
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
-    prompt_tokens_details: _Details | None = None
+    prompt_tokens_details: _RemoteDetails | None = None
 
     @property
     def cached_tokens(self) -> int:
@@ -86,25 +86,25 @@ class _Usage(msgspec.Struct, frozen=True):
         return details.cached_tokens or 0 if details else 0
 
 
-class _End(msgspec.Struct, frozen=True, kw_only=True):
+class _RemoteEnd(msgspec.Struct, frozen=True, kw_only=True):
     """That a reply is over."""
 
     reason: FinishReason
-    usage: _Usage = _Usage()
+    usage: _RemoteUsage = _RemoteUsage()
 
 
-class _Piece(msgspec.Struct, frozen=True):
-    choices: list[_Choice] | None = None
-    usage: _Usage | None = None
+class _RemoteEvent(msgspec.Struct, frozen=True):
+    choices: list[_RemoteChoice] | None = None
+    usage: _RemoteUsage | None = None
     error: Any = None
 
 
-class _Model(msgspec.Struct, frozen=True):
+class _RemoteModel(msgspec.Struct, frozen=True):
     id: str
 
 
-class _Models(msgspec.Struct, frozen=True):
-    data: list[_Model] | None  # null: Ollama without models
+class _RemoteModels(msgspec.Struct, frozen=True):
+    data: list[_RemoteModel] | None  # null: Ollama without models
 
 
 class RemoteEngine:
@@ -123,7 +123,7 @@ class RemoteEngine:
         self._model = ""
         self._loaded: Loaded | None = None
         #: Where the thread that talks to the server puts what it hears.
-        self._heard: queue.SimpleQueue[Chunk | _End | Exception] = queue.SimpleQueue()
+        self._heard: queue.SimpleQueue[Chunk | _RemoteEnd | Exception] = queue.SimpleQueue()
 
     @property
     def loaded(self) -> Loaded | None:
@@ -164,7 +164,7 @@ class RemoteEngine:
             raise UsageError(
                 "Servers take a JSON schema, but no grammar. Use a model on this disk."
             )
-        heard: queue.SimpleQueue[Chunk | _End | Exception] = queue.SimpleQueue()
+        heard: queue.SimpleQueue[Chunk | _RemoteEnd | Exception] = queue.SimpleQueue()
         self._heard = heard
         left = threading.Event()
 
@@ -215,7 +215,7 @@ class RemoteEngine:
         """The server's RAM is its own affair."""
 
     def cancel(self) -> None:
-        self._heard.put(_End(reason="cancelled"))
+        self._heard.put(_RemoteEnd(reason="cancelled"))
 
     def close(self) -> None:
         client, self._client, self._loaded = self._client, None, None
@@ -230,7 +230,7 @@ class RemoteEngine:
             if wanted and answer.status_code in (404, 405):  # it lists none
                 return wanted
             _check(answer)
-            listed = msgspec.json.decode(answer.content, type=_Models).data or []
+            listed = msgspec.json.decode(answer.content, type=_RemoteModels).data or []
             names = [model.id for model in listed]
         if wanted in names or (wanted and not names):
             return wanted
@@ -242,8 +242,8 @@ class RemoteEngine:
         lines = "".join(f"\n  {url}#{name}" for name in names)
         raise ModelNotFound(f"Choose one of this server's models:{lines}")
 
-    def _stream(self, client: httpx2.Client, request: Generate) -> Iterator[Chunk | _End]:
-        usage = _Usage()
+    def _stream(self, client: httpx2.Client, request: Generate) -> Iterator[Chunk | _RemoteEnd]:
+        usage = _RemoteUsage()
         reason: FinishReason | None = None
         done = False
         text = ReplyText("", ())  # thinking may stand in the text, between tags
@@ -270,9 +270,9 @@ class RemoteEngine:
                     "The connection to the server broke before the reply was complete. "
                     "What arrived is kept. Send the message again."
                 )
-        yield _End(reason=reason or "stop", usage=usage)
+        yield _RemoteEnd(reason=reason or "stop", usage=usage)
 
-    def _pieces(self, client: httpx2.Client, body: dict[str, Any]) -> Iterator[_Piece | None]:
+    def _pieces(self, client: httpx2.Client, body: dict[str, Any]) -> Iterator[_RemoteEvent | None]:
         """What the server sends, None for the mark of the end."""
         with _failures(), client.sse("chat/completions", method="POST", json=body) as events:
             response = events.response
@@ -287,8 +287,8 @@ class RemoteEngine:
                     yield _decoded(event.data)
 
 
-def _decoded(data: bytes | str) -> _Piece:
-    piece = msgspec.json.decode(data, type=_Piece)
+def _decoded(data: bytes | str) -> _RemoteEvent:
+    piece = msgspec.json.decode(data, type=_RemoteEvent)
     if piece.error is not None:
         text = data if isinstance(data, str) else data.decode("utf-8", "replace")
         raise EngineError(f"The server reported an error: {_message(text)}")

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from ondevice.errors import UsageError
 from ondevice.json_schema import limits
 from ondevice.llama._model import Model
+from ondevice.text import size
 
 Allowed = npt.NDArray[np.bool_]
 
@@ -187,7 +188,7 @@ def candidate_array(candidates: npt.NDArray[np.void]) -> llama_cpp.llama_token_d
 def check_grammar(grammar: str) -> None:
     """Raises :class:`UsageError` for what makes llama.cpp's reader of GBNF abort or never end."""
     if len(grammar.encode("utf-8", "replace")) > _MOST_BYTES:
-        raise UsageError(f"A grammar may have at most {_MOST_BYTES // 1000} KB.")
+        raise UsageError(f"A grammar may have at most {size(_MOST_BYTES)}.")
     if not grammar.strip():
         raise UsageError("The grammar is empty.")
     n_rules, groups, last = 0, [0], 0  # elements within each open group, and in what came last

@@ -33,7 +33,7 @@ _graph_overhead = function("ggml_graph_overhead_custom", _size, _size, ctypes.c_
 _OVERHEAD: int = _graph_overhead(_NODES, False) + 4 * function("ggml_tensor_overhead", _size)()
 
 
-class _Plan(ctypes.Structure):
+class _ComputePlan(ctypes.Structure):
     """``struct ggml_cplan``."""
 
     _fields_ = (
@@ -48,8 +48,8 @@ class _Plan(ctypes.Structure):
 
 
 _plan, _compute = _cpu.ggml_graph_plan, _cpu.ggml_graph_compute
-_plan.restype, _plan.argtypes = _Plan, (_pointer, ctypes.c_int, _pointer)
-_compute.restype, _compute.argtypes = ctypes.c_int, (_pointer, ctypes.POINTER(_Plan))
+_plan.restype, _plan.argtypes = _ComputePlan, (_pointer, ctypes.c_int, _pointer)
+_compute.restype, _compute.argtypes = ctypes.c_int, (_pointer, ctypes.POINTER(_ComputePlan))
 
 
 def row_bytes(tensor_type: int, columns: int) -> int:

@@ -33,14 +33,14 @@ _LITTLE = 500  # letters: too few to tell by how often each is there
 
 
 @dataclass(frozen=True, slots=True)
-class Files:
+class FolderContents:
     """What is in a folder, in order of name."""
 
     to_read: tuple[Path, ...]
     left_out: tuple[Path, ...] = ()  # other kinds of files, and what is no ordinary file
 
 
-def find_files(path: Path) -> Files:
+def find_files(path: Path) -> FolderContents:
     """``path`` itself, or the files of its folder. Hidden ones do not count.
 
     Raises :class:`UsageError` when there is none that can be read.
@@ -48,7 +48,7 @@ def find_files(path: Path) -> Files:
     if not path.is_dir():
         if not path.exists():
             raise UsageError(f"There is no file or folder {path}.")
-        return Files((path,))
+        return FolderContents((path,))
     to_read: list[Path] = []
     left_out: list[Path] = []
     for file in sorted(path.rglob("*")):
@@ -61,7 +61,7 @@ def find_files(path: Path) -> Files:
             left_out.append(file)
     if not to_read:
         raise UsageError(f"The folder {path} has no text, Markdown or PDF file.")
-    return Files(tuple(to_read), tuple(left_out))
+    return FolderContents(tuple(to_read), tuple(left_out))
 
 
 def read_file(file: Path) -> str:

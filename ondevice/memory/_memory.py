@@ -22,8 +22,8 @@ from ondevice.memory._records import (
     History,
     Hit,
     Kind,
+    MemoryStatistics,
     Remembered,
-    Statistics,
     Status,
     Unread,
 )
@@ -395,7 +395,7 @@ class Memory:
             refresh_profile(connection, _now())
             return count
 
-    def statistics(self) -> Statistics:
+    def statistics(self) -> MemoryStatistics:
         with self.database.read() as connection:
 
             def count(query: str) -> dict[str, int]:
@@ -405,7 +405,7 @@ class Memory:
                 (number,) = connection.execute(f"SELECT count(*) FROM {table}").fetchone()
                 return int(number)
 
-            return Statistics(
+            return MemoryStatistics(
                 cubes=total("cube"),
                 by_kind=count("SELECT kind, count(*) FROM cube GROUP BY kind ORDER BY kind"),
                 by_status=count(

@@ -139,7 +139,7 @@ def _fetch(remote: _Remote, meter: Meter) -> None:
         meter.done += remote.size_bytes
         return
     with remote.part.open("a+b") as file:
-        part = _Part(file, meter)
+        part = _PartialFile(file, meter)
         _receive(remote, part)
         os.fsync(file.fileno())
     if part.sha256 != remote.sha256:
@@ -151,7 +151,7 @@ def _fetch(remote: _Remote, meter: Meter) -> None:
     remote.part.replace(remote.path)
 
 
-class _Part:
+class _PartialFile:
     """What has come of a file, on the disk after each piece, and its sha256."""
 
     def __init__(self, file: BinaryIO, meter: Meter) -> None:
@@ -184,7 +184,7 @@ class _Part:
         self.size_bytes += len(piece)
 
 
-def _receive(remote: _Remote, part: _Part) -> None:
+def _receive(remote: _Remote, part: _PartialFile) -> None:
     """Fetch what is missing of ``part``, and try again when the connection breaks."""
     failures = 0
     while (start := part.size_bytes) < remote.size_bytes:
@@ -219,7 +219,7 @@ def _asked_to_wait(error: HfHubHTTPError) -> float | None:
     return float(said) if float(said) <= _LONGEST_ASKED else None
 
 
-def _stream(remote: _Remote, part: _Part) -> None:
+def _stream(remote: _Remote, part: _PartialFile) -> None:
     """Ask once for what is missing of ``part``."""
     headers = {"Range": f"bytes={part.size_bytes}-", "Accept-Encoding": "identity"}
     with get_session().stream(

@@ -52,14 +52,14 @@ class IndexSettings(NamedTuple):
     certificates: str | None  # path
 
 
-class _File(msgspec.Struct, frozen=True):
+class _IndexedFile(msgspec.Struct, frozen=True):
     filename: str
     url: str
     hashes: dict[str, str] = {}
 
 
 class _Page(msgspec.Struct, frozen=True):
-    files: list[_File]
+    files: list[_IndexedFile]
 
 
 def settings() -> IndexSettings:
@@ -203,7 +203,7 @@ class _Links(HTMLParser):
 
     def __init__(self) -> None:
         super().__init__()
-        self.files: list[_File] = []
+        self.files: list[_IndexedFile] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         link = dict(attrs).get("href")
@@ -212,10 +212,10 @@ class _Links(HTMLParser):
             name, _, digest = fragment.partition("=")
             hashes = {name: digest} if digest else {}
             file = httpx2.URL(urljoin("http://index/", url)).path.rpartition("/")[2]
-            self.files.append(_File(file, url, hashes))
+            self.files.append(_IndexedFile(file, url, hashes))
 
 
-def _links(body: bytes) -> list[_File]:
+def _links(body: bytes) -> list[_IndexedFile]:
     parser = _Links()
     parser.feed(body.decode("utf-8", "replace"))
     return parser.files

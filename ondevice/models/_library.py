@@ -73,9 +73,8 @@ def find(name: str, folders: Sequence[Path] | None = None) -> InstalledModel:
         some = ", ".join(model.missing[:3]) + (" …" if model.missing[3:] else "")
         if model.place == "ondevice" and model.path.is_symlink() and not model.path.exists():
             raise ModelFileError(
-                f"{model.name} is a link, and the file it points to, "
-                f"{model.path.readlink()}, is gone. Put it back, or remove the name: "
-                f"ondevice models rm {model.name}"
+                f"{model.name} is a link, but {model.path.readlink()} is gone. Put the file back "
+                f"or remove the name: ondevice models rm {model.name}"
             )
         raise ModelFileError(
             f"{model.name} is incomplete: {some} "

@@ -59,7 +59,7 @@ def _hugging_face() -> Iterator[InstalledModel]:
     """
     for repo in sorted(_hugging_face_cache().glob("models--*"))[:_MAX_REPOS]:
         owner_and_name = repo.name.removeprefix("models--").replace("--", "/")
-        found: dict[str, _scan.Files] = {}
+        found: dict[str, _scan.ModelFiles] = {}
         for snapshot in _snapshots(repo):
             for files in _scan.models(_scan.walk(snapshot, depth=3)):
                 in_repo = files.first.relative_to(snapshot).as_posix()
@@ -116,7 +116,7 @@ def _ollama() -> Iterator[InstalledModel]:
             name = "/".join(parts[:-1]).removeprefix("registry.ollama.ai/").removeprefix("library/")
             path = folder / "blobs" / blob
             try:
-                files = _scan.Files(path, path.stat().st_size, ())
+                files = _scan.ModelFiles(path, path.stat().st_size, ())
             except OSError:  # not fetched in full yet
                 continue
             kinds = {layer.media_type for layer in layers}
@@ -223,7 +223,9 @@ def _in_app_data(name: str) -> list[Path]:
 # ------------------------------------------------------------------ all
 
 
-def _model(files: _scan.Files, name: str, place: Place, origin: str) -> Iterator[InstalledModel]:
+def _model(
+    files: _scan.ModelFiles, name: str, place: Place, origin: str
+) -> Iterator[InstalledModel]:
     """The model, unless the file is of another kind or nothing that can be read."""
     nature = _scan.nature(files.first)
     if files.missing or (nature and nature.can_chat):

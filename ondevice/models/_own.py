@@ -119,12 +119,12 @@ def in_folder(folder: Path) -> InstalledModel | None:
     )
 
 
-def _gone(folder: Path) -> _scan.Files | None:
+def _gone(folder: Path) -> _scan.ModelFiles | None:
     """A model that was only pointed to, and whose file is no longer where it was."""
     links: list[Path] = []
     with suppress(OSError):
         links = sorted(link for link in folder.glob("*.gguf") if link.is_symlink())
-    return _scan.Files(links[0], 0, tuple(link.name for link in links)) if links else None
+    return _scan.ModelFiles(links[0], 0, tuple(link.name for link in links)) if links else None
 
 
 def leftovers() -> dict[str, int]:

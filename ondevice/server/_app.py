@@ -28,7 +28,7 @@ from ondevice.server._access import Access
 from ondevice.server._errors import ClientGone, Refused, answer, body_of, busy, no_model
 from ondevice.server._offer import Offer
 from ondevice.server._protocol import ChatRequest, EmbeddingsRequest, Envelope
-from ondevice.server._queue import EngineQueue, Job
+from ondevice.server._queue import EngineQueue, QueuedJob
 from ondevice.text import size
 
 _MAX_BODY = 8_000_000  # bytes
@@ -161,7 +161,7 @@ class _Service:
             raise UsageError(f"The request is invalid: {error}.") from error
 
 
-async def _whole(job: Job[Event], events: AsyncIterator[Event]) -> Response:
+async def _whole(job: QueuedJob[Event], events: AsyncIterator[Event]) -> Response:
     parts: dict[str, list[str]] = {"answer": [], "thinking": []}
     async for event in events:
         if isinstance(event, Chunk):
@@ -173,7 +173,7 @@ async def _whole(job: Job[Event], events: AsyncIterator[Event]) -> Response:
 
 
 async def _lines(
-    asked: ChatRequest, job: Job[Event], first: Event, others: AsyncIterator[Event]
+    asked: ChatRequest, job: QueuedJob[Event], first: Event, others: AsyncIterator[Event]
 ) -> AsyncIterator[bytes]:
     """The reply as server-sent events."""
     envelope = Envelope(job.model)

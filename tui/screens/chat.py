@@ -43,7 +43,7 @@ _NONE = "No model is downloaded yet."
 
 
 class ChatScreen(ChatTurns, ChatTabs, ChatKeeping, ChatMemory):
-    AUTO_FOCUS = "Prompt"
+    AUTO_FOCUS = "PromptInput"
     VERTICAL_BREAKPOINTS = [(0, "-tiny"), (10, "-short"), (18, "-tall")]  # noqa: RUF012
     HELP = """\
 ## The chat

@@ -20,7 +20,7 @@ from tui.open_tabs import MOST, Keeping, OpenTab, named, to_restore, typed_of
 from tui.shared_engine import SharedEngine
 from tui.typed import Typed
 from tui.widgets.conversation import Conversation
-from tui.widgets.prompt import Prompt
+from tui.widgets.prompt import PromptInput
 from tui.widgets.queue import Queue
 from tui.widgets.status_bar import StatusBar
 from tui.widgets.tab_bar import TabBar, TabState
@@ -40,7 +40,7 @@ class ChatBase(Screen[None]):
         engine: SharedEngine,
         store: chats.Chats,
         settings: Settings,
-        earlier: chats.Conversation | None = None,
+        earlier: chats.Chat | None = None,
     ) -> None:
         super().__init__()
         self.engine = engine
@@ -48,10 +48,10 @@ class ChatBase(Screen[None]):
         self.settings = settings
         self._model = to_fetch(settings.model)
         self.tab_bar = TabBar()
-        self.prompt = Prompt(store.said, self._take_back)
+        self.prompt = PromptInput(store.said, self._take_back)
         self.queue = Queue()
         self.status = StatusBar()
-        window = chats.Window(store.database)
+        window = chats.AppWindow(store.database)
         self.keeping = Keeping(window, self._tabs, self.set_timer, self.run_worker)
         self._to_open: list[Tab] = []
         """Tabs of earlier windows that are not open yet."""
@@ -70,7 +70,7 @@ class ChatBase(Screen[None]):
 
     async def open(
         self,
-        earlier: chats.Conversation | None,
+        earlier: chats.Chat | None,
         store: chats.Chats | None = None,
     ) -> bool:
         """Show another conversation in a tab, or begin one.
@@ -192,9 +192,7 @@ class ChatBase(Screen[None]):
     def _place(self) -> int:
         return self.conversations.index(self.conversation)
 
-    def _tab_for(
-        self, earlier: chats.Conversation | None, store: chats.Chats
-    ) -> Conversation | None:
+    def _tab_for(self, earlier: chats.Chat | None, store: chats.Chats) -> Conversation | None:
         """The tab that the conversation takes: its own, or this one if there is nothing in it."""
         if earlier and (there := self._open_of(store, earlier.id)):
             return there[0]
@@ -279,7 +277,7 @@ class ChatBase(Screen[None]):
             self.notify("A reply is in progress. Press Esc to stop it.")
         return self.conversation.replying
 
-    def _conversation(self, earlier: chats.Conversation | None, store: chats.Chats) -> Conversation:
+    def _conversation(self, earlier: chats.Chat | None, store: chats.Chats) -> Conversation:
         fresh = Conversation(
             self.engine,
             store,
@@ -353,7 +351,7 @@ class ChatBase(Screen[None]):
             self._to_open.remove(tab)
         self.show_status()
 
-    def _first_one(self, window: chats.Window, earlier: chats.Conversation | None) -> Conversation:
+    def _first_one(self, window: chats.AppWindow, earlier: chats.Chat | None) -> Conversation:
         """What is shown first; what else is to be opened is in ``_to_open``."""
         tabs: list[Tab] = []
         try:

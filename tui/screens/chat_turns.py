@@ -12,12 +12,12 @@ from textual.worker import Worker
 from ondevice.chats import Message
 from ondevice.errors import OndeviceError
 from tui.markdown.code import Code
-from tui.markdown.layout import Block
+from tui.markdown.layout import MarkdownBlock
 from tui.messages import ReplyEnded
 from tui.screens.chat_base import ChatBase
 from tui.widgets.message import MessageView
 from tui.widgets.reply import Reply
-from tui.widgets.reply_text import ReplyText
+from tui.widgets.reply_text import ReplyBody
 
 if TYPE_CHECKING:
     from tui.app import OndeviceApp
@@ -163,8 +163,8 @@ class ChatTurns(ChatBase):
             place = max(range(len(found)), key=lambda place: (*self._in_view(*found[place]), place))
         self._copy_code(codes[place], f"Code block {place % len(codes) + 1} of {len(codes)}")
 
-    @on(ReplyText.CopyWanted)
-    def _copy_clicked(self, wanted: ReplyText.CopyWanted) -> None:
+    @on(ReplyBody.CopyWanted)
+    def _copy_clicked(self, wanted: ReplyBody.CopyWanted) -> None:
         self._copy_code(wanted.code, "The code block")
 
     def _copy_code(self, code: Code, which: str) -> None:
@@ -173,13 +173,13 @@ class ChatTurns(ChatBase):
         what = f"{code.language or 'text'}, {lines} {'line' if lines == 1 else 'lines'}"
         self._copy(code.text, f"{which} ({what})")
 
-    def _replies(self) -> list[ReplyText]:
+    def _replies(self) -> list[ReplyBody]:
         """The texts of the reply that is pointed at, or else of all that are mounted."""
         view = self.conversation.in_focus
         views = [view] if isinstance(view, Reply) else self.conversation.views
-        return [text for view in views for text in view.texts if isinstance(text, ReplyText)]
+        return [text for view in views for text in view.texts if isinstance(text, ReplyBody)]
 
-    def _in_view(self, text: ReplyText, block: Block) -> tuple[bool, int]:
+    def _in_view(self, text: ReplyBody, block: MarkdownBlock) -> tuple[bool, int]:
         """Whether a block of code is on the screen, and else how much; below 0: how far from it."""
         view = self.conversation.region
         first = max(view.y, text.region.y + block.first)
@@ -202,7 +202,7 @@ class ChatTurns(ChatBase):
             self._look_again()
 
     def _look_again(self) -> None:
-        for text in self.query(ReplyText):
+        for text in self.query(ReplyBody):
             text.look_again()
 
     def action_quote(self) -> None:

@@ -14,7 +14,7 @@ from textual.content import Content
 from textual.screen import Screen
 from textual.widgets import Input, OptionList, Static
 
-from ondevice.chats import Chats, Found, Heading
+from ondevice.chats import ChatHit, Chats, Heading
 from ondevice.errors import OndeviceError
 from ondevice.text import printable
 from tui import days
@@ -22,12 +22,12 @@ from tui.messages import ChatChosen, ChatsChanged
 from tui.open_tabs import OpenTab
 from tui.screens.chat_base import ChatBase
 from tui.screens.dialogs import ChoiceScreen, LineScreen
-from tui.screens.finder import Finding
+from tui.screens.finder import FinderPanel
 from tui.screens.modal import Modal
 
 _LOOK = 1.0  # seconds
 
-Item = Found | OpenTab
+Item = ChatHit | OpenTab
 
 
 class ChatsScreen(Modal[ChatChosen | None]):
@@ -45,7 +45,7 @@ class ChatsScreen(Modal[ChatChosen | None]):
         self.dismiss(message)
 
 
-class ChatsPanel(Vertical, Finding[Item]):
+class ChatsPanel(Vertical, FinderPanel[Item]):
     """All chats, or the places in one; ``beside``: the chat, and not over it.
 
     ``tabs`` gives what is open. ``within`` names the one conversation that is searched; None: all
@@ -123,7 +123,7 @@ beside the chat: Esc goes back to the prompt, and Ctrl+R in the list closes it.
             return []
         headings = self._store.headings(archived=self._archived)
         private = () if self._archived else [tab for tab in self._open if tab.private]
-        return [*private, *(Found(heading, None, ()) for heading in headings)]
+        return [*private, *(ChatHit(heading, None, ()) for heading in headings)]
 
     def follow(self) -> None:
         """What is open may be something else now."""
@@ -220,14 +220,14 @@ beside the chat: Esc goes back to the prompt, and Ctrl+R in the list closes it.
     def action_leave(self) -> None:
         """Go back to the chat."""
         if self._beside:
-            self.screen.set_focus(self.screen.query_one("Prompt"))
+            self.screen.set_focus(self.screen.query_one("PromptInput"))
         else:
             self.screen.dismiss(None)
 
     @property
     def _heading(self) -> Heading | None:
         item = None if self._within else self.pointed_at
-        return item.heading if isinstance(item, Found) else None
+        return item.heading if isinstance(item, ChatHit) else None
 
     @work
     async def action_rename(self) -> None:

@@ -25,7 +25,7 @@ _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 
-class Finding(Generic[_Item], Widget):
+class FinderPanel(Generic[_Item], Widget):
     """The keys go to the line, those that move up and down to the list."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -150,7 +150,7 @@ class Finding(Generic[_Item], Widget):
             options.add_option(Option(self.nothing(self._words), disabled=True))
 
 
-class Finder(Modal[_Result], Finding[_Item], Generic[_Item, _Result]):
+class Finder(Modal[_Result], FinderPanel[_Item], Generic[_Item, _Result]):
     """The line and the list in a dialog."""
 
     def __init__(self, title: str, keys: str, words: str) -> None:

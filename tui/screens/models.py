@@ -26,7 +26,7 @@ from ondevice.system.typed_paths import looks_like_path
 from ondevice.text import printable, size
 from tui.background import in_thread
 from tui.model_entries import Entry, Machine, arranged, at_path, found
-from tui.model_lines import Lines, Marks, about
+from tui.model_lines import Lines, ModelMarks, about
 from tui.model_work import ModelWork
 from tui.screens.dialogs import ChoiceScreen
 from tui.screens.finder import Finder
@@ -148,8 +148,8 @@ make the prediction better.
         loaded = self._engine.loaded
         return loaded.path if loaded else None
 
-    def _marks(self, item: Entry) -> Marks:
-        return Marks(
+    def _marks(self, item: Entry) -> ModelMarks:
+        return ModelMarks(
             in_use=item.model is not None and item.key == self._in_use,
             recommended=item.key == self._best,
             job=self._work.jobs.get(item.name),

@@ -131,7 +131,7 @@ the chat: Esc goes back to the prompt, and Ctrl+G in this panel closes it.
     def action_leave(self) -> None:
         """Go back to the chat."""
         if self._beside:
-            self.screen.set_focus(self.screen.query_one("Prompt"))
+            self.screen.set_focus(self.screen.query_one("PromptInput"))
         else:
             self.screen.dismiss(None)
 

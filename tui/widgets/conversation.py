@@ -19,8 +19,15 @@ from ondevice import chats
 from ondevice.chats import Attachment
 from ondevice.errors import ContextError, OndeviceError, StoreError, UsageError
 from ondevice.memory import Cube
-from ondevice.messages import Event, Measure, PromptProgress, Sampling, Statistics, server_of
-from ondevice.messages import Notice as EngineNotice
+from ondevice.messages import (
+    Event,
+    Measure,
+    Notice,
+    PromptProgress,
+    Sampling,
+    Statistics,
+    server_of,
+)
 from tui import fitting, sharing
 from tui.messages import NotKept, ReplyEnded, ReplyProgressed, Submitted
 from tui.progress import Progress
@@ -55,7 +62,7 @@ class Conversation(Transcript):
         sampling: Sampling,
         private: bool,
         send_memories: Mapping[str, bool],
-        earlier: chats.Conversation | None = None,
+        earlier: chats.Chat | None = None,
     ) -> None:
         super().__init__(earlier.messages if earlier else ())
         self.id_in_store = earlier.id if earlier else None
@@ -361,9 +368,7 @@ class Conversation(Transcript):
         self._measured = end
         lengths = accumulate(len(message.prompt()) for message in reversed(self.messages))
         recent = sum(1 for _ in takewhile(lambda length: length <= room, lengths)) + 1
-        turns = chats.Conversation(
-            0, "", self._system, False, tuple(self.messages[-recent:])
-        ).turns()
+        turns = chats.Chat(0, "", self._system, False, tuple(self.messages[-recent:])).turns()
         try:
             found = await self._engine.aside(
                 lambda engine: engine.measure(Measure(turns=turns, grow=False))
@@ -596,7 +601,7 @@ class Conversation(Transcript):
         doing = reply.doing
         for event in events:
             self.progress.hear(event)
-            if isinstance(event, EngineNotice):
+            if isinstance(event, Notice):
                 self.note_before(reply, event.text)
             elif isinstance(event, PromptProgress):
                 doing = f"reading {event.done / event.total:.0%}"

@@ -19,7 +19,7 @@ from tui.typed import Typed
 from tui.widgets.completions import Completion, Completions
 
 
-class Prompt(TextArea):
+class PromptInput(TextArea):
     """A text of one or more lines; it grows with them, and is emptied when it is sent.
 
     ``history`` gives what was said before, oldest first. ``take_back`` puts into it what was sent
@@ -55,7 +55,7 @@ pasted text is folded.
         super().__init__(placeholder="Ask anything", compact=True, highlight_cursor_line=False)
         self._take_back = take_back
         self.completions = Completions()
-        self._history = _History(history)
+        self._history = _PromptHistory(history)
         self.on_its_way: list[Submitted] = []
         """What was sent, and the screen has not taken yet."""
         self._pastes = attachments.Pastes()
@@ -271,7 +271,7 @@ pasted text is folded.
         event.text = self._pastes.fold(text)
 
 
-class _History:
+class _PromptHistory:
     """What was said before; what is being typed is its newest line.
 
     A line that is changed stays so until something is sent: nothing that was typed is lost on the

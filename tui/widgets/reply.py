@@ -18,7 +18,7 @@ from ondevice.messages import Chunk, Event, Finished, FinishReason, Statistics
 from ondevice.text import printable
 from tui.widgets.memories import Memories
 from tui.widgets.message import MessageView
-from tui.widgets.reply_text import ReplyText
+from tui.widgets.reply_text import ReplyBody
 from tui.widgets.thinking import Thinking
 
 _ENDINGS: dict[FinishReason | None, str] = {
@@ -54,7 +54,7 @@ and on; when it is off, Shift+Right and Shift+Left scroll long lines.
         server: str | None = None,
     ) -> None:
         self._about, self._ending = Static(classes="about"), Static("…", classes="ending")
-        self._text = ReplyText(message.content if message else "")
+        self._text = ReplyBody(message.content if message else "")
         super().__init__(message)
         self.doing = "reading"
         """In a word, while it is under way."""

@@ -24,7 +24,7 @@ from textual.widget import Widget
 from ondevice.text import printable
 from tui.markdown.code import STYLES, Code
 from tui.markdown.document import Document
-from tui.markdown.layout import COPY, AnyLine, Block, CodeLine, Look
+from tui.markdown.layout import COPY, AnyLine, CodeLine, Look, MarkdownBlock
 from tui.markdown.lines import Piece, width_of
 from tui.widgets.placed_once import PlacedOnce
 
@@ -40,7 +40,7 @@ _STYLES = (
 )  # fmt: skip
 
 
-class ReplyText(PlacedOnce, Widget):
+class ReplyBody(PlacedOnce, Widget):
     """A whole answer, or one that is still being written."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {f"reply--{name}" for name in (*_STYLES, *STYLES)}
@@ -152,7 +152,7 @@ class ReplyText(PlacedOnce, Widget):
         code: Code
 
     @property
-    def blocks(self) -> list[Block]:
+    def blocks(self) -> list[MarkdownBlock]:
         """The blocks of code and the lines at which they stand."""
         return self._document.blocks if self._document else []
 

@@ -19,9 +19,9 @@ from textual.widget import AwaitMount, Widget
 from ondevice.chats import Message
 from tui.widgets.marks import Marks
 from tui.widgets.message import MessageView
-from tui.widgets.notice import Notice
+from tui.widgets.notice import NoticeText
 from tui.widgets.placed_once import PlacedOnce
-from tui.widgets.prompt import Prompt
+from tui.widgets.prompt import PromptInput
 from tui.widgets.reply import Reply
 from tui.widgets.user_message import UserMessage
 from tui.widgets.welcome import Welcome
@@ -81,7 +81,7 @@ class Transcript(PlacedOnce, VerticalScroll, can_focus=False):
         """The window: the place of its first one, and that after its last one."""
         self._views: list[MessageView] = []
         """Those of the window, in order."""
-        self._notices: dict[Notice, MessageView | int | None] = {}
+        self._notices: dict[NoticeText, MessageView | int | None] = {}
         """What the app said, and after which message."""
         self._stale = self._mounting = False
         self._equal = asyncio.Event()
@@ -153,9 +153,9 @@ class Transcript(PlacedOnce, VerticalScroll, can_focus=False):
                 self._notices[notice] = self._after
         self._list_anew()
 
-    def note(self, text: str, *, error: bool = False) -> Notice:
+    def note(self, text: str, *, error: bool = False) -> NoticeText:
         """Show a sentence from the app after all that has been said."""
-        notice = Notice(text, error=error)
+        notice = NoticeText(text, error=error)
         last = self._shown[-1] if self._shown else None
         self._notices[notice] = last.id if isinstance(last, Message) else last
         if self.is_attached:  # and not closed meanwhile
@@ -167,7 +167,7 @@ class Transcript(PlacedOnce, VerticalScroll, can_focus=False):
         """Show a sentence from the app above a message that is being written."""
         place = next((p for p, item in enumerate(self._shown) if self._is(item, view)), 0)
         before = self._shown[place - 1] if place else None
-        self._notices[Notice(text)] = before.id if isinstance(before, Message) else before
+        self._notices[NoticeText(text)] = before.id if isinstance(before, Message) else before
         self._change()
 
     def forget_errors(self, after: int | None) -> None:
@@ -325,7 +325,7 @@ class Transcript(PlacedOnce, VerticalScroll, can_focus=False):
                 if self.children.index(right) < self.children.index(left):
                     self.move_child(right, after=left)
             for child in self.children:
-                child.display = child in visible or not isinstance(child, MessageView | Notice)
+                child.display = child in visible or not isinstance(child, MessageView | NoticeText)
             for mounted in mounting:
                 await mounted
             if focus and focus.is_attached:
@@ -380,7 +380,7 @@ class Transcript(PlacedOnce, VerticalScroll, can_focus=False):
         for notice in list(self._notices):
             if not notice.is_attached and notice.is_mounted:
                 del self._notices[notice]
-        notes: dict[object, list[Notice]] = {}
+        notes: dict[object, list[NoticeText]] = {}
         for notice, after in self._notices.items():
             known = after.id_in_store if isinstance(after, MessageView) else after
             notes.setdefault(known if known or after is None else after, []).append(notice)
@@ -397,7 +397,7 @@ class Transcript(PlacedOnce, VerticalScroll, can_focus=False):
         focused = next((view for view in before if view.has_focus_within), None)
         if focused is None or focused in self._views:
             return None
-        return self.view_of(focused.id_in_store or 0) or self.screen.query_one(Prompt)
+        return self.view_of(focused.id_in_store or 0) or self.screen.query_one(PromptInput)
 
     def _next_hold(self, before: list[MessageView]) -> None:
         """Where the view stands: at the goal, or where it stood, however that is mounted now."""

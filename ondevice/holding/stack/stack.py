@@ -21,6 +21,7 @@ from ondevice.holding.window.placement import spans
 from ondevice.holding.window.window import WindowStatistics
 from ondevice.llama import Actions, Model, Tensor
 from ondevice.system.cores import default_threads
+from ondevice.text import size
 
 _PORTION = 8 << 20  # bytes that are read while those before them are checked
 _PORTIONS = 3  # that are under way; while one is checked, the disk is still busy with two
@@ -246,8 +247,8 @@ class Stack:
 
     def _short(self, budget: int, needed: int) -> MemoryShortError:
         return MemoryShortError(
-            f"{self.file.gguf.path.name} needs at least {needed / 1e6:.0f} MB of RAM for weights, "
-            f"and may have {budget / 1e6:.0f} MB. "
+            f"{self.file.gguf.path.name} needs at least {size(needed)} of RAM for weights, "
+            f"and may have {size(budget)}. "
             "Allow it more with --ram, or choose a smaller model."
         )
 
