@@ -17,7 +17,7 @@ from ondevice.chats import Chats
 from ondevice.errors import StoreError
 from ondevice.testing import FakeEngine, Gate
 from tui.app import OndeviceApp
-from tui.net import Net, report
+from tui.error_net import ErrorNet, report
 from tui.screens import chat_base
 from tui.widgets.prompt import PromptInput
 from tui.widgets.status_bar import StatusBar
@@ -79,7 +79,7 @@ async def test_an_error_that_nobody_foresaw_is_said_and_the_app_goes_on(
 
 
 def test_the_log_is_bounded_and_has_neither_values_nor_what_errors_say(tmp_path: Path) -> None:
-    net = Net(tmp_path / "log" / "app.log")
+    net = ErrorNet(tmp_path / "log" / "app.log")
     for line in range(2000):
         try:
             exec(compile(f"{chr(10) * line}1 / 0", "a" * 200, "exec"))

@@ -191,7 +191,7 @@ async def test_a_model_is_packed_until_the_user_stops_it(
         await user.sees("packing 1/4")
         await user.pilot.press("f2")
         await user.sees("in use")
-    assert not [c for c in children() if "ondevice.models._packing" in c.cmdline()]
+    assert not [c for c in children() if "ondevice.models._pack_child" in c.cmdline()]
 
 
 @pytest.mark.skipif(not shutil.which("cc"), reason="needs a C compiler")

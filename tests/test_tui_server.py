@@ -9,7 +9,7 @@ import pytest
 from terminal_user import User, at_the_terminal
 
 from ondevice import config
-from ondevice.chats import Chats, learn, reply, see_again, think_of_title
+from ondevice.chats import Chats, learn, reply, restore_cache, think_of_title
 from ondevice.messages import Generate, Load, Sampling
 from ondevice.store import Database
 from ondevice.testing import FakeEngine
@@ -128,7 +128,7 @@ def test_nothing_else_is_asked_of_a_server(chats: Chats) -> None:
     before = len(engine.requests)
     assert chats.memory.unread() is not None
     assert not learn(chats, engine)
-    see_again(chats, engine, chat)
+    restore_cache(chats, engine, chat)
     assert think_of_title(chats, engine, chat) is None
     assert len(engine.requests) == before
 

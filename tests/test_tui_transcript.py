@@ -388,7 +388,7 @@ async def follows(user: User, elsewhere: Chats, chat: int) -> None:
     """Once all is at rest, what is on the screen is what the store shows."""
     conversation = chat_of(user)
     await user.pilot.pause()
-    conversation._look_at_store()
+    conversation._check_store()
 
     def as_in_store() -> bool:
         shown = [message.id for message in elsewhere.load(chat).messages]

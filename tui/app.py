@@ -29,12 +29,12 @@ from ondevice.engine import EngineLike
 from ondevice.errors import OndeviceError
 from ondevice.messages import URL_SCHEMES
 from ondevice.text import printable
-from tui import clipboard, garbage, textual_gaps, theme
+from tui import clipboard, idle_gc, textual_gaps, theme
 from tui.commands import COMMANDS
 from tui.cursor import STILL_AFTER, Cursor
-from tui.learning import Learning
+from tui.error_net import ErrorNet
+from tui.idle_learning import Learning
 from tui.messages import CommandGiven, ReplyEnded
-from tui.net import Net
 from tui.screens.chat import ChatScreen
 from tui.screens.dialogs import ChoiceScreen
 from tui.screens.modal import Modal
@@ -102,7 +102,7 @@ class OndeviceApp(App[None]):
         self._interrupted_at = -_TWICE
         self._cursor = Cursor(self)
         self._at_end = ExitStack()
-        self.net = Net()
+        self.net = ErrorNet()
         self._earlier = earlier
         self._first = first
         self._chat: ChatScreen | None = None
@@ -194,7 +194,7 @@ class OndeviceApp(App[None]):
         elif sentence:
             self.notify(sentence, severity="error")
 
-    def _look_at_loop(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    def _on_loop_error(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
         if isinstance(error, Exception):
             self._handle_exception(error)
@@ -213,7 +213,7 @@ class OndeviceApp(App[None]):
     async def _ask_to_leave(self) -> None:
         if await self.push_screen_wait(
             ChoiceScreen(
-                f"{self.chat.lost_at_the_end} Quit anyway?",
+                f"{self.chat.loss_on_quit} Quit anyway?",
                 "Stay",
                 "Quit",
             )
@@ -257,9 +257,9 @@ class OndeviceApp(App[None]):
 
     def on_mount(self) -> None:
         self.theme = theme.shown(self, self._settings.app.theme)
-        asyncio.get_running_loop().set_exception_handler(self._look_at_loop)
+        asyncio.get_running_loop().set_exception_handler(self._on_loop_error)
         self.theme_changed_signal.subscribe(self, self._keep_theme)
-        self._at_end.enter_context(garbage.taken_away(asyncio.get_running_loop()))
+        self._at_end.enter_context(idle_gc.collected_when_idle(asyncio.get_running_loop()))
         self.set_interval(_LEARN_EVERY, self._learn)
         self.set_interval(STILL_AFTER, self._cursor.rest)
 

@@ -1,8 +1,8 @@
 """Conversations: kept in the store as they go, and continued with an engine."""
 
 from ondevice.chats._chats import Chats, Said
+from ondevice.chats._fact_reading import can_learn, learn, restore_cache
 from ondevice.chats._imports import Import, Imported, Undone
-from ondevice.chats._learn import can_learn, learn, see_again
 from ondevice.chats._records import (
     Attachment,
     Chat,
@@ -35,7 +35,7 @@ __all__ = [
     "can_learn",
     "learn",
     "reply",
-    "see_again",
+    "restore_cache",
     "think_of_title",
     "with_attachments",
 ]

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from ondevice.chats import _times, _words
-from ondevice.chats._loose import Odd, a_dict, a_list, a_text, decoded, dicts
+from ondevice.chats._loose_json import Odd, a_dict, a_list, a_text, decoded, dicts
 from ondevice.chats._transfer import ChatTranscript, TranscriptMessage
 
 _PYTHON, _CANVAS = "python", "canmore."

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ondevice.chats import _foreign, _imports, _read, _times, _transfer
+from ondevice.chats import _foreign, _imports, _queries, _times, _transfer
 from ondevice.chats._imports import Import, Imported, Undone
 from ondevice.chats._records import Attachment, Chat, ChatHit, ChatMatches, Heading, State
 from ondevice.errors import StoreError, StoreUnwritable, UsageError
@@ -54,12 +54,12 @@ class Chats:
     def headings(self, *, archived: bool = False) -> list[Heading]:
         """Conversations, pinned ones first, then the one used last first."""
         with self.database.read() as connection:
-            return _read.headings(connection, archived=archived)
+            return _queries.headings(connection, archived=archived)
 
     def heading(self, conversation_id: int) -> Heading | None:
         """The conversation as in a list, or None if it is not there."""
         with self.database.read() as connection:
-            return _read.heading(connection, conversation_id)
+            return _queries.heading(connection, conversation_id)
 
     def of_message(self, message_id: int) -> int:
         """The conversation that has this message."""
@@ -77,17 +77,17 @@ class Chats:
         all branches, oldest first.
         """
         with self.database.read() as connection:
-            return _read.search(connection, text, conversation_id)
+            return _queries.search(connection, text, conversation_id)
 
     def matches(self, text: str, conversation_id: int) -> ChatMatches:
         """All messages of a conversation that :meth:`search` would find, and the words in them."""
         with self.database.read() as connection:
-            return _read.matches(connection, text, conversation_id)
+            return _queries.matches(connection, text, conversation_id)
 
     def state(self, conversation_id: int) -> State | None:
         """What tells whether a conversation has changed, or None if it is not there."""
         with self.database.read() as connection:
-            return _read.state(connection, conversation_id)
+            return _queries.state(connection, conversation_id)
 
     def said(self, limit: int = 500) -> list[str]:
         """What the user has said last, in all conversations, oldest first, each text once."""
@@ -105,7 +105,7 @@ class Chats:
         ``until`` is the last of them that is wanted; it may be in another branch.
         """
         with self.database.read() as connection:
-            conversation = _read.load(connection, self.memory, conversation_id, until)
+            conversation = _queries.load(connection, self.memory, conversation_id, until)
         if conversation is None:
             raise StoreError("This chat is no longer in the store. Start a new one.")
         return conversation
@@ -292,7 +292,7 @@ class Chats:
         """Write these conversations to one JSON file, as :meth:`export` does."""
         with self.database.read() as connection:
             for id_ in conversation_ids:
-                check(_read.heading(connection, id_) is not None)
+                check(_queries.heading(connection, id_) is not None)
             transcripts = tuple(_transfer.transcript(connection, id_) for id_ in conversation_ids)
         _transfer.write(path, _transfer.to_json(transcripts), replace=replace)
 
@@ -447,8 +447,8 @@ class Chats:
             if _is_private(connection, conversation_id):
                 return (), False
             parent = _parent(connection, conversation_id, instead_of)
-            seen = _read.recalled_until(connection, parent, server)
-            attaches = _read.attaches(connection, parent)
+            seen = _queries.recalled_until(connection, parent, server)
+            attaches = _queries.attaches(connection, parent)
         recalled = self.memory.recall(
             text, budget=budget, count_tokens=_about_tokens, conversation_id=conversation_id
         )

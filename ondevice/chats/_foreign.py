@@ -11,9 +11,9 @@ from typing import Any
 
 import msgspec
 
-from ondevice.chats import _archives, _chatgpt, _claude, _open_webui, _ours
-from ondevice.chats._elements import LeftOut, NotJSON, elements
-from ondevice.chats._loose import Odd, a_dict, a_list, a_text, decoded
+from ondevice.chats import _archives, _chatgpt, _claude, _open_webui, _own_export
+from ondevice.chats._json_elements import LeftOut, NotJSON, elements
+from ondevice.chats._loose_json import Odd, a_dict, a_list, a_text, decoded
 from ondevice.chats._transfer import ChatTranscript, beginning
 from ondevice.errors import UsageError
 
@@ -123,7 +123,7 @@ class _ForeignReader:
             for inner, chat in enumerate(a_list(value.get("chats")), start=1):
                 digest = hashlib.sha256(repr(chat).encode("utf-8", "replace")).digest()
                 where = f"chat {inner} of {text}"
-                kind = _ours.read if "ondevice_chats" in value else None
+                kind = _own_export.read if "ondevice_chats" in value else None
                 yield self._chat(a_dict(chat), digest, where, kind)
             return
         yield self._chat(value, hashlib.sha256(element).digest(), place, None)

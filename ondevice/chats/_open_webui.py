@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from ondevice.chats import _times, _words
-from ondevice.chats._loose import Odd, a_dict, a_text, dicts, parents_first
+from ondevice.chats._loose_json import Odd, a_dict, a_text, dicts, parents_first
 from ondevice.chats._transfer import ChatTranscript, TranscriptMessage
 
 _ROLES: dict[str, Literal["user", "assistant"]] = {"user": "user", "assistant": "assistant"}

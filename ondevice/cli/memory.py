@@ -76,7 +76,7 @@ def add(
             remembered = memory.add(note.strip(), tags=tags, keep_secrets=keep_secrets)
             done.append({"note": _cube(remembered.cube), "left_out": remembered.left_out})
             if not as_json:
-                _tell(remembered)
+                _print_remembered(remembered)
         for file in [file for one in found for file in one.to_read]:
             shown = printable(str(file))
             try:
@@ -389,7 +389,7 @@ def _cube(cube: Cube) -> dict[str, Any]:
     return {"number": cube.label, **msgspec.to_builtins(cube)}
 
 
-def _tell(remembered: Remembered) -> None:
+def _print_remembered(remembered: Remembered) -> None:
     click.echo(f"Remembered as {remembered.cube.label}.")
     for fact in remembered.facts:
         click.echo(f"Understood: {printable(fact.content)}")

@@ -166,7 +166,7 @@ def pull(wanted: str | None, name: str | None, if_missing: bool, as_json: bool) 
         return
     with _progress(f"Downloading {printable(wanted)}") as show:
         model = models.pull(wanted, show, name=name)
-    _tell(model, as_json)
+    _print_model(model, as_json)
 
 
 def _is_there(name: str) -> bool:
@@ -194,7 +194,7 @@ def import_(file: Path, name: str | None, move: bool, link: bool, as_json: bool)
     how: models.How = "move" if move else "link" if link else "share"
     with _progress(f"Importing {printable(file.name)}") as show:
         model = models.import_file(file, name, how, show)
-    _tell(model, as_json)
+    _print_model(model, as_json)
 
 
 @command.command()
@@ -298,7 +298,7 @@ def _progress(label: str) -> Iterator[Callable[[PullProgress], None]]:
         yield show
 
 
-def _tell(model: InstalledModel, as_json: bool) -> None:
+def _print_model(model: InstalledModel, as_json: bool) -> None:
     if as_json:
         _print_json(_on_disk(model))
     else:

@@ -202,14 +202,14 @@ class Memory:
         with self.database.read() as connection:
             return _derive.unread(connection)
 
-    def have_read(self, text: Unread, answer: str) -> list[Cube]:
+    def store_reading(self, text: Unread, answer: str) -> list[Cube]:
         """Keep the facts that a model's ``answer`` points at in ``text``; return what is new.
 
         The question is :func:`read_question`. Nothing is kept if the text has been edited or
         forgotten meanwhile.
         """
         with self.database.write() as connection:
-            return _derive.have_read(connection, text, read_answer(answer, text.text))
+            return _derive.store_reading(connection, text, read_answer(answer, text.text))
 
     # ------------------------------------------------------------------ finding
 
@@ -267,7 +267,7 @@ class Memory:
                     kinds=("turn", "note", "fact", "document"),
                     without_source=source,
                 )
-                found = _derive.told_in_full(connection, found, source)
+                found = _derive.with_evidence(connection, found, source)
             told_here = (
                 source is not None
                 and found.confidence < GATE

@@ -103,15 +103,15 @@ def answer(
     try:
         work()
     except OndeviceError as error:
-        _tell(ChildFailed(type(error).__name__, str(error)))
+        _send_news(ChildFailed(type(error).__name__, str(error)))
     else:
-        _tell(news())
+        _send_news(news())
 
 
 def _beat(news: Callable[[], msgspec.Struct], on_end: Callable[[], None]) -> None:
     try:
         while True:
-            _tell(news())
+            _send_news(news())
             time.sleep(_BEAT)
     except OSError:
         for child in psutil.Process().children(recursive=True):
@@ -120,5 +120,5 @@ def _beat(news: Callable[[], msgspec.Struct], on_end: Callable[[], None]) -> Non
         os._exit(1)
 
 
-def _tell(news: msgspec.Struct) -> None:
+def _send_news(news: msgspec.Struct) -> None:
     os.write(sys.stdout.fileno(), msgspec.json.encode(news) + b"\n")

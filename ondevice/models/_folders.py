@@ -39,7 +39,7 @@ def models(
     found: queue.SimpleQueue[tuple[Path, InstalledModel | OSError | None]] = queue.SimpleQueue()
     for folder in folders:
         # Daemons: a program that ends does not wait for a network that does not answer.
-        threading.Thread(target=_look, args=(folder, found.put), daemon=True).start()
+        threading.Thread(target=_scan_folder, args=(folder, found.put), daemon=True).start()
     kept: list[InstalledModel] = []
     open_ = list(folders)
     deadline = time.monotonic() + patience_s
@@ -77,7 +77,7 @@ def in_folder(folder: Path) -> Iterator[InstalledModel]:
             )
 
 
-def _look(
+def _scan_folder(
     folder: Path, put: Callable[[tuple[Path, InstalledModel | OSError | None]], None]
 ) -> None:
     try:

@@ -30,7 +30,7 @@ from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
 from ondevice import gguf
 from ondevice.errors import DownloadError, ModelFileError
-from ondevice.models import _own, _scan
+from ondevice.models import _own_folder, _scan
 from ondevice.models._meter import Meter
 from ondevice.models._records import HubSource
 
@@ -77,7 +77,7 @@ def fetch(source: HubSource, folder: Path, meter: Meter) -> list[str]:
             old.unlink()
         meter.total = sum(file.size_bytes for file in files)
         there = sum(_size(file.path) + _size(file.part) for file in files)
-        _own.check_disk(folder, meter.total - there)
+        _own_folder.check_disk(folder, meter.total - there)
         for file in files:
             _fetch(file, meter)
     nature = _scan.nature(files[0].path)

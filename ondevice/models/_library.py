@@ -12,7 +12,7 @@ from pathlib import Path
 from ondevice import gguf
 from ondevice.errors import ModelError, ModelFileError, ModelNotFound
 from ondevice.messages import URL_SCHEMES
-from ondevice.models import _folders, _other_apps, _own, _scan
+from ondevice.models import _folders, _other_apps, _own_folder, _scan
 from ondevice.models._catalogue import catalogue
 from ondevice.models._records import InstalledModel
 from ondevice.system.typed_paths import looks_like_path, typed_path
@@ -33,7 +33,7 @@ def installed(
         folders = _folders.of_settings()
     named = _folders.models(folders, on_problem) if folders else []
     found: dict[Path, InstalledModel] = {}
-    for model in (*_own.models(), *_other_apps.models(), *named):
+    for model in (*_own_folder.models(), *_other_apps.models(), *named):
         path = Path(os.path.realpath(model.path))  # that of pathlib fails for a link in a circle
         known = found.setdefault(path, _with_recipe(model))
         if model.name not in (known.name, *known.aliases):
@@ -131,7 +131,7 @@ def _in_folder(path: Path) -> InstalledModel:
 
 def called(name: str, folders: Sequence[Path] | None = None) -> InstalledModel:
     """As :func:`find`, but ``name`` is no path, and the model may be incomplete."""
-    if own := _own.named(name):
+    if own := _own_folder.named(name):
         return _with_recipe(own)
     on_disk = installed(folders)
     meant = [model for model in on_disk if name.casefold() in _names(model)]
@@ -166,8 +166,8 @@ def removable(name: str) -> int:
 
     Raises :class:`ModelError` if it is not ours to remove, else as :func:`find`.
     """
-    ours = {model.name: model.size_bytes for model in _own.models()}
-    n_bytes = ours.get(name, 0) + _own.leftovers().get(name, 0)
+    ours = {model.name: model.size_bytes for model in _own_folder.models()}
+    n_bytes = ours.get(name, 0) + _own_folder.leftovers().get(name, 0)
     if name in ours or n_bytes:
         return n_bytes
     model = find_file(name)
@@ -191,8 +191,8 @@ def remove(name: str) -> None:
 
     removable(name)
     try:
-        with _own.lock(name).acquire(timeout=0):
-            shutil.rmtree(_own.folder_of(name))
+        with _own_folder.lock(name).acquire(timeout=0):
+            shutil.rmtree(_own_folder.folder_of(name))
     except Timeout as error:
         raise ModelError(f"{name} is being downloaded. Stop the download first.") from error
     except OSError as error:

@@ -8,15 +8,15 @@ from pathlib import Path
 
 from ondevice.errors import ModelError, PackCancelled
 from ondevice.models import _child as apart
-from ondevice.models import _library, _own
+from ondevice.models import _library, _own_folder
 from ondevice.models._records import InstalledModel, PackNews, PackRequest
 
-_MODULE = "ondevice.models._packing"
+_MODULE = "ondevice.models._pack_child"
 
 
 def stack_name(name: str) -> str:
     """What the stack of the model of this name is called."""
-    return f"{_own.name_for(Path(name))}-stack"
+    return f"{_own_folder.name_for(Path(name))}-stack"
 
 
 def pack(

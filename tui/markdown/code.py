@@ -63,7 +63,7 @@ class Code:
         self._reading: Iterator[None] | None = None
         self._read = 0  # lines that were gone through
 
-    def settle(self, text: str) -> None:
+    def finish(self, text: str) -> None:
         """It is this, and whole: go through it once more, for its end may tell of its beginning."""
         self.text = text
         self.lines = [line.expandtabs(TAB) for line in text.removesuffix("\n").split("\n")]

@@ -55,7 +55,7 @@ class _OpenCode(DocumentSection):
         self._whole = True
         """Whether a new line begins with what comes next."""
 
-    def take(self, text: str) -> str | None:
+    def feed(self, text: str) -> str | None:
         """More text; when the block ends with it, what comes after the block."""
         text, self._held = self._held + text, ""
         place = 0
@@ -63,7 +63,7 @@ class _OpenCode(DocumentSection):
             end = text.find("\n", place) + 1
             line = text[place : end or len(text)]
             if self._whole and self._closing.fullmatch(line.rstrip("\n")) and end:
-                self._put(text[:place])
+                self._append(text[:place])
                 self.close()
                 return text[end:]
             if self._whole and not end and not line.strip(f" \t{self._marker}"):
@@ -71,23 +71,23 @@ class _OpenCode(DocumentSection):
                 break
             self._whole = bool(end)
             place = end or len(text)
-        self._put(text[:place])
+        self._append(text[:place])
         return None
 
     def finish(self) -> None:
         """The text ends here."""
         if self._held.strip() and not self._closing.fullmatch(self._held):
-            self._put(self._held)
+            self._append(self._held)
         self._held = ""
         self.close()
 
     def close(self) -> None:
         text = self.code.text
-        self.code.settle(text if text.endswith("\n") or not text else f"{text}\n")
+        self.code.finish(text if text.endswith("\n") or not text else f"{text}\n")
         self._tokens[0].content = self.code.text
         self._laid_for = None
 
-    def _put(self, text: str) -> None:
+    def _append(self, text: str) -> None:
         if not text:
             return
         last = max(0, len(self.code.lines) - 1)
@@ -151,7 +151,7 @@ class Document:
             self._references = {}
         self.text += text
         if self._open_code:
-            rest = self._open_code.take(self.text[self._upto :])
+            rest = self._open_code.feed(self.text[self._upto :])
             self._upto = len(self.text)
             if rest is not None:
                 self._open_code = None
@@ -186,7 +186,7 @@ class Document:
         if groups and not whole and (token := groups[-1][0]) and _is_open(token, lines):
             open_code = _OpenCode(token, Code(token.info))
             stable, line = len(groups) - 1, _lines_of(token)[0]
-            open_code.take(tail[begins[line + 1] :])
+            open_code.feed(tail[begins[line + 1] :])
             sections[-1] = open_code
         elif whole:
             stable, line = len(groups), len(lines)
@@ -311,7 +311,7 @@ def _is_code(token: Token) -> bool:
 
 def _code(token: Token) -> Code:
     code = Code(token.info)
-    code.settle(token.content)
+    code.finish(token.content)
     return code
 
 

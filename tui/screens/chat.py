@@ -25,7 +25,7 @@ from ondevice.ram import process
 from tui import commands
 from tui.messages import CommandGiven, NotKept, ReplyEnded, ReplyProgressed, Submitted
 from tui.model_work import Kind, ModelWork
-from tui.screens.chat_keeping import ChatKeeping
+from tui.screens.chat_library import ChatLibrary
 from tui.screens.chat_memory import ChatMemory
 from tui.screens.chat_tabs import ChatTabs
 from tui.screens.chat_turns import ChatTurns
@@ -42,7 +42,7 @@ _LOOK_AT_RAM = 1.0  # seconds
 _NONE = "No model is downloaded yet."
 
 
-class ChatScreen(ChatTurns, ChatTabs, ChatKeeping, ChatMemory):
+class ChatScreen(ChatTurns, ChatTabs, ChatLibrary, ChatMemory):
     AUTO_FOCUS = "PromptInput"
     VERTICAL_BREAKPOINTS = [(0, "-tiny"), (10, "-short"), (18, "-tall")]  # noqa: RUF012
     HELP = """\
@@ -101,11 +101,11 @@ command palette has all of this and more.
         self.engine.make_ready = self._make_ready
         self._slowness = Slowness(self.engine)
         self._choosing: Screen[InstalledModel | None] | None = None
-        self.set_interval(_LOOK_AT_RAM, self._look_at_ram)
-        self.prompt.take(self.conversation.typed)
+        self.set_interval(_LOOK_AT_RAM, self._update_ram)
+        self.prompt.show_typed(self.conversation.typed)
         self.conversation.typed = Typed()
         self.show_status()
-        self.tell_problems(self.problems)
+        self.show_problems(self.problems)
         self.run_worker(self.open_the_rest(), group="open")
         if self.first:
             self.action_guide()
@@ -181,7 +181,7 @@ command palette has all of this and more.
         if sent := conversation.unsaid:
             conversation.unsaid = None
             self.give_back(conversation, [sent])
-        await self.look_at_store()
+        await self.refresh_from_store()
 
     @on(ReplyEnded)
     def _go_on_with_queue(self, message: ReplyEnded) -> None:
@@ -343,7 +343,7 @@ command palette has all of this and more.
                 self.engine.title = self.status.model = models.title_of(self._model)
                 self.status.loaded = 0.0
                 for welcome in self.query(Welcome):
-                    welcome.tell(choice.request.path, self.settings.send_memories)
+                    welcome.describe(choice.request.path, self.settings.send_memories)
                 if choice.why:
                     self.notify(choice.why)
                 self._slowness.load = choice.request
@@ -381,7 +381,7 @@ command palette has all of this and more.
     def _show_loading(self, fraction: float) -> None:
         self.status.loaded = fraction
 
-    def _look_at_ram(self) -> None:
+    def _update_ram(self) -> None:
         pid = self.engine.pid
         self.status.ram = process.of_process(pid) if pid else None
 

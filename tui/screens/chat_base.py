@@ -48,7 +48,7 @@ class ChatBase(Screen[None]):
         self.settings = settings
         self._model = to_fetch(settings.model)
         self.tab_bar = TabBar()
-        self.prompt = PromptInput(store.said, self._take_back)
+        self.prompt = PromptInput(store.said, self._edit_queued)
         self.queue = Queue()
         self.status = StatusBar()
         window = chats.AppWindow(store.database)
@@ -81,9 +81,9 @@ class ChatBase(Screen[None]):
         """
         store = store or self.store
         old = self._tab_for(earlier, store)
-        dullest = None
+        expendable = None
         full = old is None and len(self.conversations) >= MOST
-        if full and (dullest := self._dullest()) is None:
+        if full and (expendable := self._expendable_tab()) is None:
             self.notify(
                 f"{MOST} chats are open already. Press F4 to close one.", severity="warning"
             )
@@ -96,8 +96,8 @@ class ChatBase(Screen[None]):
         else:
             await self._replace(old, fresh)
         self.show(fresh)
-        if dullest is not None:
-            await self.close(dullest)
+        if expendable is not None:
+            await self.close(expendable)
         return True
 
     def show(self, conversation: Conversation) -> None:
@@ -105,7 +105,7 @@ class ChatBase(Screen[None]):
         here = self.conversation
         if here is not conversation:
             here.typed = self.prompt.typed
-            self.prompt.take(conversation.typed, self._whose(conversation))
+            self.prompt.show_typed(conversation.typed, self._whose(conversation))
             conversation.typed = Typed()
             here.display, conversation.display = False, True
         conversation.unread = False
@@ -129,7 +129,7 @@ class ChatBase(Screen[None]):
             for text in [*waiting, typed.beneath, typed.text]:
                 self.prompt.remember(text)
         if len(self.conversations) == 1:
-            self.prompt.take(Typed())
+            self.prompt.show_typed(Typed())
             await self._replace(conversation, self._conversation(None, self.store))
             return
         del self.conversations[place]
@@ -146,7 +146,7 @@ class ChatBase(Screen[None]):
                 await self._replace(one, self._conversation(earlier, self.store))
         self.show_status()
 
-    async def look_at_store(self) -> None:
+    async def refresh_from_store(self) -> None:
         """Close what has been deleted, and call the others what they are called now."""
         for one in [*self.conversations]:
             if one.id_in_store is not None:
@@ -219,14 +219,14 @@ class ChatBase(Screen[None]):
             if old is self.conversation:
                 self.conversation = fresh
                 if self._whose(old) or self._whose(fresh):
-                    self.prompt.take(self.prompt.typed, self._whose(fresh))
+                    self.prompt.show_typed(self.prompt.typed, self._whose(fresh))
             fresh.display = old.display
             await old.remove()
         if queued:
             self.give_back(fresh, queued)
         self.show_status()
 
-    def _dullest(self) -> Conversation | None:
+    def _expendable_tab(self) -> Conversation | None:
         """The leftmost tab that nobody would miss; None: there is none."""
         others = [one for one in self.conversations if one is not self.conversation]
         dull = (one for one in others if not (one.replying or one.typed or one.queued))
@@ -371,12 +371,12 @@ class ChatBase(Screen[None]):
 
     def _set_typed(self, conversation: Conversation, typed: Typed) -> None:
         if conversation is self.conversation:
-            self.prompt.take(typed, self._whose(conversation))
+            self.prompt.show_typed(typed, self._whose(conversation))
         else:
             conversation.typed = typed
         self.changed()
 
-    def _take_back(self) -> bool:
+    def _edit_queued(self) -> bool:
         """Put the message that was sent last, and waits, into the prompt again."""
         if not self.conversation.queued:
             return False

@@ -108,11 +108,11 @@ class ChatSettings(ChatBase):
         if not quiet:
             self.notify(f"Saved {key}.{later}")
         if key == "models_folder" and text:
-            self._tell_of_folders()
+            self._warn_about_folders()
         return True
 
     @work
-    async def _tell_of_folders(self) -> None:
+    async def _warn_about_folders(self) -> None:
         """Say which of the folders of models cannot be read."""
         problems: list[str] = []
         await asyncio.to_thread(models.installed, self.settings.folders, problems.append)
@@ -135,7 +135,7 @@ class ChatSettings(ChatBase):
         self.app.set_keymap({k: v for k, v in keys.items() if not self._wrong(f"app.keys.{k}", v)})
 
     @work
-    async def tell_problems(self, found: Sequence[str]) -> None:
+    async def show_problems(self, found: Sequence[str]) -> None:
         """Say what of the settings is wrong, at the start."""
         app = self.settings.app
         given = [("app.theme", app.theme), *((f"app.keys.{k}", v) for k, v in app.keys.items())]

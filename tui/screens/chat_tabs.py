@@ -31,7 +31,7 @@ class ChatTabs(ChatBase):
             await self.close(conversation)
 
     @property
-    def lost_at_the_end(self) -> str:
+    def loss_on_quit(self) -> str:
         """What leaving would lose, in a sentence."""
         count = len(self.would_be_lost)
         if count == 1:

@@ -106,16 +106,16 @@ class ChatTurns(ChatBase):
         self.refresh_bindings()
 
     def action_edit(self) -> None:
-        if message := self._meant("user"):
+        if message := self._current_message("user"):
             self.prompt.revise(message)
 
     def action_regenerate(self) -> None:
-        if not self.is_busy() and (message := self._meant()):
+        if not self.is_busy() and (message := self._current_message()):
             self.set_focus(self.prompt)
             self.conversation.regenerate(message)
 
     def action_go_on(self) -> None:
-        if not self.is_busy() and (message := self._meant()):
+        if not self.is_busy() and (message := self._current_message()):
             if message is not self.conversation.messages[-1]:
                 self.notify("Only the last reply can be continued.")
                 return
@@ -138,7 +138,7 @@ class ChatTurns(ChatBase):
 
     def _version(self, direction: int) -> int | None:
         """The version of the message before or after the one that is shown."""
-        if (message := self._meant()) is None:
+        if (message := self._current_message()) is None:
             return None
         place = message.versions.index(message.id) + direction
         return message.versions[place] if 0 <= place < len(message.versions) else None
@@ -147,7 +147,7 @@ class ChatTurns(ChatBase):
         selected = self.get_selected_text()
         if selected:
             self._copy(selected, "The selected text")
-        elif message := self._meant():
+        elif message := self._current_message():
             self._copy(message.content, "The message")
 
     def action_copy_code(self) -> None:
@@ -191,7 +191,7 @@ class ChatTurns(ChatBase):
         """Break long lines of code, or cut them at the edge."""
         self.code_shift = 0
         self.toggle_class("-cut-code")
-        self._look_again()
+        self._redraw_code()
 
     def action_shift_code(self, columns: int) -> None:
         """Show what is farther right, or farther left, of lines of code that are cut."""
@@ -199,23 +199,23 @@ class ChatTurns(ChatBase):
             codes = [block.code for text in self._replies() for block in text.blocks]
             longest = max((len(line) for code in codes for line in code.lines), default=0)
             self.code_shift = max(0, min(self.code_shift + columns, longest - 1))
-            self._look_again()
+            self._redraw_code()
 
-    def _look_again(self) -> None:
+    def _redraw_code(self) -> None:
         for text in self.query(ReplyBody):
-            text.look_again()
+            text.redraw()
 
     def action_quote(self) -> None:
         selected = self.get_selected_text()
         if selected:
             self.prompt.quote(selected)
-        elif message := self._meant():
+        elif message := self._current_message():
             self.prompt.quote(message.content)
 
     def _copy(self, text: str, what: str) -> None:
         cast("OndeviceApp", self.app).copy_to_clipboard(text, what)
 
-    def _meant(self, role: str = "") -> Message | None:
+    def _current_message(self, role: str = "") -> Message | None:
         """The message that is pointed at, or else the last one, of that role if one is given."""
         view = self.conversation.in_focus
         if view and view.message and role in ("", view.message.role):

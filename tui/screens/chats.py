@@ -100,7 +100,7 @@ beside the chat: Esc goes back to the prompt, and Ctrl+R in the list closes it.
     def on_mount(self) -> None:
         self._show_title()
         self.screen.set_focus(self.query_one(Input))
-        self.set_interval(_LOOK, self._look_at_store)
+        self.set_interval(_LOOK, self._check_store)
 
     def on_descendant_focus(self) -> None:
         self.remove_class("-away")
@@ -130,14 +130,14 @@ beside the chat: Esc goes back to the prompt, and Ctrl+R in the list closes it.
         if self.is_running and (now := tuple(self._tabs())) != self._open:
             self._open = now
             self._show_lines()
-            self.look()
+            self.update_list()
 
-    def _look_at_store(self) -> None:
+    def _check_store(self) -> None:
         """See whether another window or program has written, without waiting for anything."""
         changes = self._store.database.changes()
         if changes is not None and changes != self._changes:
             self._changes = changes
-            self.look()
+            self.update_list()
         self.follow()
 
     def _list(self, items: Sequence[Item], pointed_at: Item | None = None) -> None:
@@ -252,14 +252,14 @@ beside the chat: Esc goes back to the prompt, and Ctrl+R in the list closes it.
             self._archived = not self._archived
             self._show_title()
             self.query_one(Input).clear()
-            self.look()
+            self.update_list()
 
     @work
     async def action_delete(self) -> None:
         if heading := self._heading:
             await delete(self.screen, self._store, heading)
             self.post_message(ChatsChanged())
-            self.look()
+            self.update_list()
 
     async def _change(self, change: Callable[[], None]) -> None:
         try:
@@ -267,7 +267,7 @@ beside the chat: Esc goes back to the prompt, and Ctrl+R in the list closes it.
         except OndeviceError as error:
             self.notify(str(error), severity="error")
         self.post_message(ChatsChanged())
-        self.look()
+        self.update_list()
 
 
 async def delete(screen: Screen[Any], store: Chats, heading: Heading) -> bool:

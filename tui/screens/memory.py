@@ -124,12 +124,12 @@ paused, nothing in this chat or new ones is remembered.
             del groups[_ASKED]
         if not words.strip():
             shown = {cube.id for cube in cubes}
-            lessons = {_said(cube) for cube in groups[_GROUPS["lesson"]]}
+            lessons = {_normalized(cube) for cube in groups[_GROUPS["lesson"]]}
             for name, inside in groups.items():
                 groups[name] = [
                     cube
                     for cube in inside
-                    if not (cube.kind == "turn" and _said(cube) in lessons)
+                    if not (cube.kind == "turn" and _normalized(cube) in lessons)
                     and not (
                         (after := self._replaced.get(cube.id, (None, None))[1])
                         and after.id in shown
@@ -231,7 +231,7 @@ paused, nothing in this chat or new ones is remembered.
         if chosen is not None:
             self._filter = names[chosen]
             self._entitle()
-            self.look()
+            self.update_list()
 
     async def action_pause(self) -> None:
         await self._pause()
@@ -265,7 +265,7 @@ paused, nothing in this chat or new ones is remembered.
             history = await asyncio.to_thread(self._memory.history, cube.id)
             linked = await asyncio.to_thread(_linked, self._memory, history)
             answers = [f"{how}: {sentence(other)}" for how, other in linked]
-            told = "\n".join(_told(history))
+            told = "\n".join(_history_lines(history))
             chosen = await self.app.push_screen_wait(ChoiceScreen(told, "Close", *answers))
             cube = linked[chosen - 1][1] if chosen else None
 
@@ -292,7 +292,7 @@ paused, nothing in this chat or new ones is remembered.
         except OndeviceError as error:
             self.notify(str(error), severity="error")
         self._changed = True
-        self.look()
+        self.update_list()
 
 
 def _latest(memory: Memory, kinds: Collection[Kind], statuses: Collection[Status]) -> list[Cube]:
@@ -306,7 +306,7 @@ def _latest(memory: Memory, kinds: Collection[Kind], statuses: Collection[Status
     return sorted(found, key=lambda cube: (cube.written_at, cube.id), reverse=True)
 
 
-def _said(cube: Cube) -> str:
+def _normalized(cube: Cube) -> str:
     """Its words, to tell whether two say the very same."""
     return sentence(cube).casefold().rstrip(".! ")
 
@@ -329,7 +329,7 @@ def _linked(memory: Memory, history: History) -> list[tuple[str, Cube]]:
     return [(hows[cube.id], cube) for cube in memory.cubes(list(hows)) if cube.status != "deleted"]
 
 
-def _told(history: History) -> list[str]:
+def _history_lines(history: History) -> list[str]:
     """What it said in the course of time, and what else is known of it."""
     cube = history.cube
     lines = [

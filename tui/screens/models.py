@@ -170,7 +170,7 @@ make the prediction better.
             options.highlighted = self._place(pointed_at)
         else:
             options.add_option(Option(printable(self.nothing(self._words)), disabled=True))
-        self._tell_about()
+        self._show_about()
 
     def _place(self, pointed_at: Entry | None) -> int:
         """Of what is to be pointed at."""
@@ -202,13 +202,13 @@ make the prediction better.
                 options.replace_option_prompt_at_index(place, self.line(item))
 
     def on_option_list_option_highlighted(self) -> None:
-        self._tell_about()
+        self._show_about()
 
     def action_move(self, direction: int) -> None:
         self._chosen = True
         super().action_move(direction)
 
-    def _tell_about(self) -> None:
+    def _show_about(self) -> None:
         """What there is no room for in the list, and what the keys do."""
         item = self.pointed_at
         if item is None or item.is_heading or item.folder:
@@ -234,10 +234,10 @@ make the prediction better.
     async def _gather(self) -> None:
         """Find the models, then work out how each of them would run."""
         in_use = [path for path in (self._in_use, self._settings.model) if path]
-        await self._look_in((), in_use)
+        await self._gather_in((), in_use)
         folders = self._settings.folders
         if folders:
-            await self._look_in(folders, in_use)
+            await self._gather_in(folders, in_use)
         shown = [entry for entry in self._items if not entry.is_heading]
 
         async def show(fits: list[tuple[str, Fit]]) -> None:
@@ -245,14 +245,14 @@ make the prediction better.
             self._entries = [replace(e, fit=new.get(e.key, e.fit)) for e in self._entries]
             self._items = [replace(e, fit=new.get(e.key, e.fit)) for e in self._items]
             self._redraw(lambda item: item.key in new)
-            self._tell_about()
+            self._show_about()
 
         await in_thread(lambda put: self._work_out(shown, put), show, lambda: None)
         self._recommend(whole=True)
         if not looks_like_path(self._words):
             self._list(self.find(self._words), self.pointed_at if self._chosen else None)
 
-    async def _look_in(self, folders: tuple[Path, ...], in_use: list[str]) -> None:
+    async def _gather_in(self, folders: tuple[Path, ...], in_use: list[str]) -> None:
         problems: list[str] = []
         entries = await asyncio.to_thread(found, folders, in_use, problems.append)
         self._machine = await asyncio.to_thread(Machine.now, self._settings, self._engine.pid)
@@ -304,7 +304,7 @@ make the prediction better.
             self._said = ""
             self._work.begin(item.name, "download")
             self._show_work()
-            self._tell_about()
+            self._show_about()
 
     def action_pause(self) -> None:
         """Stop what is done to the model, or let it go on."""

@@ -124,8 +124,8 @@ the chat: Esc goes back to the prompt, and Ctrl+G in this panel closes it.
         yield self._words
 
     def on_mount(self) -> None:
-        self.set_interval(_LOOK, self._look)
-        self._look()
+        self.set_interval(_LOOK, self._update_figures)
+        self._update_figures()
         self.screen.set_focus(self)
 
     def action_leave(self) -> None:
@@ -155,7 +155,7 @@ the chat: Esc goes back to the prompt, and Ctrl+G in this panel closes it.
 
     # ------------------------------------------------------------------ looking
 
-    def _look(self) -> None:
+    def _update_figures(self) -> None:
         sizing, loaded = self._engine.sizing, self._engine.loaded
         read = self._disk_speed()
         self._speed.add(self._rate())

@@ -119,7 +119,7 @@ which you can also edit by hand; your comments are kept.
 
     def _set(self, key: str, text: str) -> None:
         self._change(key, text)
-        self.look()
+        self.update_list()
 
 
 class KeyScreen(Modal[str | None]):

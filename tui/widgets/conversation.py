@@ -121,7 +121,7 @@ class Conversation(Transcript):
     def on_mount(self) -> None:
         super().on_mount()
         self._changes = self.store.database.changes()
-        self.set_interval(_LOOK_AT_STORE, self._look_at_store)
+        self.set_interval(_LOOK_AT_STORE, self._check_store)
 
     @property
     def not_stored(self) -> list[Submitted]:
@@ -231,7 +231,7 @@ class Conversation(Transcript):
         self.workers.cancel_group(self, "find")
         self.leave_focus()
         if self.marks:
-            self.marks.take_off()
+            self.marks.remove()
             self.marks = None
 
     @work(group="find", exclusive=True)
@@ -282,7 +282,7 @@ class Conversation(Transcript):
 
     # ------------------------------------------------------------------ what others write
 
-    def _look_at_store(self) -> None:
+    def _check_store(self) -> None:
         """See whether another window or program has written, without waiting for anything."""
         self._looks += 1
         calm = time.monotonic() - self._changed_at > _CALM and self._looks % _RARELY
@@ -295,7 +295,7 @@ class Conversation(Transcript):
 
     def on_show(self) -> None:
         self._changed_at = time.monotonic()
-        self._look_at_store()
+        self._check_store()
 
     @work(group="follow", exclusive=True)
     async def follow(self) -> None:
@@ -406,7 +406,7 @@ class Conversation(Transcript):
                 self.release(view)
             if self.unsaid:
                 self.post_message(NotKept(self))
-            self._tell_end(None)
+            self._show_end(None)
             if self.is_attached:
                 self.follow()
             raise
@@ -421,7 +421,7 @@ class Conversation(Transcript):
         draft = await self._fitted(text, attachments)
         if draft is None:
             self.post_message(NotKept(self))
-            self._tell_end(None)
+            self._show_end(None)
             return
         self.progress.begin()  # not counted while the user chooses
         text, attachments = draft.text, draft.attachments
@@ -438,7 +438,7 @@ class Conversation(Transcript):
             self.release(view)
             self.note(str(error), error=True)
             self.post_message(NotKept(self))
-            self._tell_end(None)
+            self._show_end(None)
             await self._follow()
             return
         await self._read_whole()
@@ -455,7 +455,7 @@ class Conversation(Transcript):
 
     async def _fitted(self, text: str, attachments: Sequence[Attachment]) -> fitting.Draft | None:
         """The message as it is to be sent; None: it is not."""
-        self._tell("waiting")
+        self._show_progress("waiting")
         draft = fitting.Draft(self._system, text, tuple(attachments))
         return await fitting.fitted(self.app, self._engine, draft, beside=self._recall)
 
@@ -525,7 +525,7 @@ class Conversation(Transcript):
             await view.go_on()
             await self._write(view, message_id)
         else:
-            self._tell_end(None)
+            self._show_end(None)
 
     async def _answer(self, reply: Reply, after: int) -> None:
         self.forget_errors(after)
@@ -554,7 +554,7 @@ class Conversation(Transcript):
         self.release(reply)
         if failed and self.id_in_store is not None:
             self.note(failed, error=True)
-        self._tell_end(reply.statistics)
+        self._show_end(reply.statistics)
 
     async def _read_whole(self) -> None:
         """Learn from the store what it has become there."""
@@ -568,7 +568,7 @@ class Conversation(Transcript):
         conversation_id = self.id_in_store
         if conversation_id is None:
             raise StoreError("This chat was deleted. Start a new one.")
-        self._tell("waiting")
+        self._show_progress("waiting")
         if not await self._engine.make_ready():
             raise UsageError("No model is loaded. Press Ctrl+L to choose one.")
         async with self._engine.turn():
@@ -577,7 +577,7 @@ class Conversation(Transcript):
             if asked and not self._given(asked):  # another model has come meanwhile
                 await reply.query(Memories).remove()
             try:
-                self._tell("reading")
+                self._show_progress("reading")
                 await self._engine.stream(
                     lambda engine: chats.reply(
                         self.store,
@@ -605,13 +605,13 @@ class Conversation(Transcript):
                 self.note_before(reply, event.text)
             elif isinstance(event, PromptProgress):
                 doing = f"reading {event.done / event.total:.0%}"
-        self._tell(doing, reply.per_second)
+        self._show_progress(doing, reply.per_second)
 
-    def _tell(self, doing: str, per_second: float | None = None) -> None:
+    def _show_progress(self, doing: str, per_second: float | None = None) -> None:
         self.doing, self.per_second = doing, per_second
         self.post_message(ReplyProgressed(self))
 
-    def _tell_end(self, statistics: Statistics | None) -> None:
+    def _show_end(self, statistics: Statistics | None) -> None:
         self.doing, self.per_second = "", None
         self.progress.end()
         if self._ticker:

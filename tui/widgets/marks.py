@@ -67,7 +67,7 @@ class Marks:
                     vars(widget)["render_line"] = line  # in place of the method of its class
                     widget.refresh()
 
-    def take_off(self) -> None:
+    def remove(self) -> None:
         """Mark nothing any more."""
         for widget in self._marked:
             vars(widget).pop("render_line", None)

@@ -15,12 +15,12 @@ from textual.widgets import Static
 
 from ondevice.chats import Message
 from ondevice.text import printable
-from tui.widgets.placed_once import PlacedOnce
+from tui.widgets.single_layout import SingleLayout
 
 _SEEN = ("content", "thinking", "finish_reason", "attachments", "recalled", "unanswered")
 
 
-class MessageView(PlacedOnce, Vertical, can_focus=True):
+class MessageView(SingleLayout, Vertical, can_focus=True):
     """A message of the conversation; without ``message`` one that is not in the store yet."""
 
     # A click is for selecting text. Who clicks and types on means the prompt.

@@ -144,13 +144,13 @@ and on; when it is off, Shift+Right and Shift+Left scroll long lines.
         self._place(self._ending, self._text)
 
     def message_changed(self) -> None:
-        self._tell_about()
+        self._show_about()
 
     def watch_has_focus(self, value: bool) -> None:
         super().watch_has_focus(value)
-        self._tell_about()
+        self._show_about()
 
-    def _tell_about(self) -> None:
+    def _show_about(self) -> None:
         """Say which model wrote it and how fast, and to whom points at it, more."""
         text = about(self.message, in_full=self.has_focus) if self.message else ""
         self._about.update(Content(printable(text)))

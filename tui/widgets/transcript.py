@@ -20,9 +20,9 @@ from ondevice.chats import Message
 from tui.widgets.marks import Marks
 from tui.widgets.message import MessageView
 from tui.widgets.notice import NoticeText
-from tui.widgets.placed_once import PlacedOnce
 from tui.widgets.prompt import PromptInput
 from tui.widgets.reply import Reply
+from tui.widgets.single_layout import SingleLayout
 from tui.widgets.user_message import UserMessage
 from tui.widgets.welcome import Welcome
 
@@ -55,7 +55,7 @@ class _Goal:
     focus: bool
 
 
-class Transcript(PlacedOnce, VerticalScroll, can_focus=False):
+class Transcript(SingleLayout, VerticalScroll, can_focus=False):
     """Shows ``messages``, at first the last ones.
 
     What is to be shown is only written down: the messages of the store's branch, views of what is
@@ -97,7 +97,7 @@ class Transcript(PlacedOnce, VerticalScroll, can_focus=False):
         self.to_end()
 
     def on_resize(self) -> None:
-        self._look()
+        self._mount_visible()
 
     @property
     def views(self) -> list[MessageView]:
@@ -129,7 +129,7 @@ class Transcript(PlacedOnce, VerticalScroll, can_focus=False):
         for view in self._live:  # which show themselves what comes
             if message := by_id.get(view.id_in_store or 0):
                 view.message = message
-        self._list_anew()
+        self._rebuild_list()
 
     def add_unsaved(self, view: MessageView, after: int | None) -> None:
         """Show what the store does not have yet, in place of all that follows ``after``."""
@@ -137,7 +137,7 @@ class Transcript(PlacedOnce, VerticalScroll, can_focus=False):
         self._after = after
         self._unsaved.append(view)
         self._live.append(view)
-        self._list_anew()
+        self._rebuild_list()
         self.to_end()
 
     def keep(self, view: MessageView) -> None:
@@ -151,7 +151,7 @@ class Transcript(PlacedOnce, VerticalScroll, can_focus=False):
         for notice, after in self._notices.items():
             if after is view and view.id_in_store is None:  # it is never shown again
                 self._notices[notice] = self._after
-        self._list_anew()
+        self._rebuild_list()
 
     def note(self, text: str, *, error: bool = False) -> NoticeText:
         """Show a sentence from the app after all that has been said."""
@@ -252,7 +252,7 @@ class Transcript(PlacedOnce, VerticalScroll, can_focus=False):
         self.release_anchor()
         self._change()
 
-    def _list_anew(self) -> None:
+    def _rebuild_list(self) -> None:
         """List what can be scrolled through, and keep the window on what it was on."""
         known = {message.id for message in self.messages}
         unsaved = [view for view in self._unsaved if view.id_in_store not in known]
@@ -422,9 +422,9 @@ class Transcript(PlacedOnce, VerticalScroll, can_focus=False):
         if not self._placing:
             self._hold_top()
         self._draw_bar()
-        self._look()
+        self._mount_visible()
 
-    def _look(self) -> None:
+    def _mount_visible(self) -> None:
         """Have more mounted if the view is near an end of the window, and less far from it."""
         height = self.size.height
         regions = [self._regions.get(view) for view in self._views]
@@ -499,7 +499,7 @@ class Transcript(PlacedOnce, VerticalScroll, can_focus=False):
         self._placing = False
         self._draw_bar()
         if not self._looked:
-            self.call_later(self._look)
+            self.call_later(self._mount_visible)
         return changed
 
     def _draw_bar(self) -> None:

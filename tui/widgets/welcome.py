@@ -27,9 +27,9 @@ class Welcome(Static):
     def __init__(self, path: str = "", send_memories: Mapping[str, bool] | None = None) -> None:
         super().__init__()
         self._recalls = send_memories is not None
-        self.tell(path, send_memories or {})
+        self.describe(path, send_memories or {})
 
-    def tell(self, path: str, send_memories: Mapping[str, bool]) -> None:
+    def describe(self, path: str, send_memories: Mapping[str, bool]) -> None:
         """Say what becomes of the user's words with the model of this path."""
         if (server := server_of(path)) is not None:
             where = (

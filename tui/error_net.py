@@ -32,7 +32,7 @@ _AGAIN = 10.0  # seconds in which the same is not said or written again
 _HOPELESS, _WITHIN = 30, 5.0  # so many errors in so many seconds
 
 
-class Net:
+class ErrorNet:
     """What has been caught; ``log`` gets the places, but no values and none of the texts."""
 
     def __init__(self, log: Path | None = None) -> None:

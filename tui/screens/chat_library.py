@@ -28,7 +28,7 @@ _NAMED, _NAMED_SHORTLY = 10, 3  # of what an import left out
 _UNDO = "Undo this with /import undo."
 
 
-class ChatKeeping(ChatPanels):
+class ChatLibrary(ChatPanels):
     _panel: ChatsPanel | None = None
     """The list of chats that was opened last."""
 
@@ -61,7 +61,7 @@ class ChatKeeping(ChatPanels):
     async def _choose(self, screen: ChatsScreen, store: Chats | None = None) -> None:
         chosen = await self.app.push_screen_wait(screen)
         self._panel = None
-        await self.look_at_store()
+        await self.refresh_from_store()
         if chosen is not None:
             self._go_to_chosen(chosen, store)
 
@@ -82,7 +82,7 @@ class ChatKeeping(ChatPanels):
     @on(ChatsChanged)
     async def _chats_changed(self) -> None:
         here = self.focused
-        await self.look_at_store()
+        await self.refresh_from_store()
         if here is not None and here.is_attached:
             self.set_focus(here)  # where a chat that was shown is gone, the prompt has it
 
@@ -96,7 +96,7 @@ class ChatKeeping(ChatPanels):
     async def action_rename(self, title: str) -> None:
         if (id_ := self.id_in_store) is not None:
             await self._do(lambda: self.conversation.store.rename(id_, title), "Chat renamed.")
-            await self.look_at_store()
+            await self.refresh_from_store()
 
     async def action_pin(self) -> None:
         if heading := await self._heading():
@@ -119,7 +119,7 @@ class ChatKeeping(ChatPanels):
 
         heading = await self._heading()
         if heading and await delete(self, self.conversation.store, heading):
-            await self.look_at_store()
+            await self.refresh_from_store()
 
     async def _heading(self) -> Heading | None:
         id_ = self.id_in_store
@@ -166,7 +166,7 @@ class ChatKeeping(ChatPanels):
         path = _path(file)
         if (result := await self._import(path, deleted=False)) is None:
             return
-        await self._tell(result, path)
+        await self._show_import(result, path)
         if result.deleted:
             named = ", ".join(f"“{title}”" for title in result.deleted[:_NAMED_SHORTLY])
             named += ", …" if len(result.deleted) > _NAMED_SHORTLY else ""
@@ -180,7 +180,7 @@ class ChatKeeping(ChatPanels):
             ):
                 again = await self._import(path, deleted=True)
                 if again:
-                    await self._tell(again, path)
+                    await self._show_import(again, path)
 
     async def _import(self, path: Path, *, deleted: bool) -> Imported | None:
         """What came of it; None: it failed, as the user was told."""
@@ -217,16 +217,16 @@ class ChatKeeping(ChatPanels):
         await notice.remove()
         return result
 
-    async def _tell(self, result: Imported, path: Path) -> None:
+    async def _show_import(self, result: Imported, path: Path) -> None:
         """Show what has come in, and ask whether it is to be remembered."""
         if len(result) == 1:
             await self.go_to(result[0], None)
         elif result:
-            await self.look_at_store()
+            await self.refresh_from_store()
         if result.grown:
             await self.reload()  # they may be open
         if result.left_out:
-            self.conversation.note(_told(result.left_out), error=True)
+            self.conversation.note(_left_out_words(result.left_out), error=True)
         summary = _summary(result)
         self.conversation.note(f"{_shown(path)}: {summary}{f' {_UNDO}' if result else ''}")
         if not (result and self.settings.memory):
@@ -260,7 +260,7 @@ class ChatKeeping(ChatPanels):
         except OndeviceError as error:
             self.notify(str(error), severity="error")
             return
-        await self.look_at_store()
+        await self.refresh_from_store()
         await self.reload()
         kept = (
             f" {_chats(undone.kept)} stay because you have continued them." if undone.kept else ""
@@ -299,7 +299,7 @@ class ChatKeeping(ChatPanels):
         else:
             self.notify(done)
         if self._panel is not None and self._panel.is_attached:
-            self._panel.look()
+            self._panel.update_list()
 
 
 def _chats(count: int) -> str:
@@ -344,7 +344,7 @@ def _file_name(title: str) -> str:
     return re.sub(r"[^\w .,()-]+|^[. ]+", " ", title)[:80].strip(" .") or "chat"
 
 
-def _told(left_out: list[str]) -> str:
+def _left_out_words(left_out: list[str]) -> str:
     """What an import could not read: the first ones by name."""
     what = "One item was" if len(left_out) == 1 else f"{len(left_out)} items were"
     lines = [f"{what} left out:", *left_out[:_NAMED]]

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 import msgspec
 
 from ondevice.chats import _times
-from ondevice.chats._loose import Odd, a_text, dicts, parents_first
+from ondevice.chats._loose_json import Odd, a_text, dicts, parents_first
 from ondevice.chats._records import Attachment
 from ondevice.chats._transfer import ChatTranscript, TranscriptMessage
 from ondevice.messages import FinishReason, Statistics
