@@ -105,8 +105,8 @@ def import_(file: Path, deleted: bool, remember: bool, as_json: bool) -> None:
 def undo(yes: bool, as_json: bool) -> None:
     """Undo the latest import, with what is remembered from it.
 
-    Chats in which you"""
-    "have written since are kept.\n    "
+    Chats in which you have written since are kept.
+    """
     with _chats() as chats:
         run = chats.last_import()
         if run is None:

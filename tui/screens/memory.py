@@ -316,7 +316,7 @@ def _linked(memory: Memory, history: History) -> list[tuple[str, Cube]]:
     here = history.cube.id
     ways = {
         ("evidence", True): "based on",
-        ("evidence", False): "tells",
+        ("evidence", False): "supports",
         ("supersedes", True): "replaces",
         ("supersedes", False): "replaced by",
         ("related", True): "see also",
