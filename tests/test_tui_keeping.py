@@ -158,7 +158,7 @@ async def test_a_chat_is_exported_and_imported(
         await user.pilot.press("down", "enter")
         await user.until(lambda: "Hello **you**." in (tmp_path / "a.md").read_text(), "replaced")
         await user.says("/import a.json")
-        await user.sees("One chat was here already.")
+        await user.sees("One chat was already here.")
 
         chats.delete(chats.headings()[0].id)
         await user.pilot.press("ctrl+n")
@@ -228,7 +228,7 @@ async def test_an_import_is_stopped_with_escape_and_by_quitting(
             await user.pilot.press("ctrl+q")
         else:
             await user.pilot.press("escape")
-            await user.sees("The import was stopped. 250 chats were added before that.")
+            await user.sees("Import stopped. 250 chats were added before that.")
     assert 250 <= len(chats.headings()) <= 500
 
 
@@ -268,11 +268,11 @@ async def test_which_memories_a_reply_used_and_why(chats: Chats, open_app: OpenA
         await user.is_idle()
         await user.pilot.press("shift+tab", "m")
         await user.sees("Memory: used by the reply")
-        await user.sees("says sister, like")
+        await user.sees("matches sister, like")
         assert "Monday" not in user.screen
         await user.pilot.press("escape")
         await user.says("/used")
-        await user.sees("says sister, like")
+        await user.sees("matches sister, like")
 
 
 async def test_memories_are_filtered_archived_and_followed_along_their_links(
@@ -290,7 +290,7 @@ async def test_memories_are_filtered_archived_and_followed_along_their_links(
         await user.sees("Memory: facts")
         await user.until(lambda: "bins" not in user.screen, "only facts")
         await user.pilot.press("f3")
-        await user.sees("rests on: I live in Lisbon.")
+        await user.sees("based on: I live in Lisbon.")
         await user.sees("replaces: ")
         await user.pilot.press("escape", "f4")
         await user.sees("Show only")

@@ -104,7 +104,7 @@ async def test_a_download_is_paused_and_goes_on(
     engine = FakeEngine()
     async with at_the_terminal(engine, chats, DEFAULT) as user:
         await user.sees("is not downloaded yet")
-        await user.sees("not downloaded")  # the list is there
+        await user.sees("Enter downloads it")  # the list is there
         await user.pilot.press("enter")
         await user.sees("50% of 92 MB")
         await user.pilot.press("f2")
@@ -142,7 +142,7 @@ async def test_what_is_left_of_a_download_can_be_removed(
     Download(monkeypatch)
     async with at_the_terminal(FakeEngine(), chats, DEFAULT) as user:
         await user.sees("is not downloaded yet")
-        await user.sees("not downloaded")  # the list is there
+        await user.sees("Enter downloads it")  # the list is there
         await user.pilot.press("enter")
         await user.sees("50%")
         await user.pilot.press("f8")
@@ -230,7 +230,7 @@ async def test_a_download_that_fails_says_why(
     Download(monkeypatch, DownloadError("The network is down. Try again.")).gate.open()
     async with at_the_terminal(FakeEngine(), chats, DEFAULT) as user:
         await user.sees("is not downloaded yet")
-        await user.sees("not downloaded")  # the list is there
+        await user.sees("Enter downloads it")  # the list is there
         await user.pilot.press("enter")
         await user.sees("The network is down.")
 
@@ -322,7 +322,7 @@ async def test_a_folder_is_typed_and_kept_whatever_lies_in_it(chats: Chats, tmp_
             await user.sees(words)
         assert "vectors" not in user.screen
         await user.pilot.press("up", "enter")
-        await user.sees("models_folder is set.")
+        await user.sees("Saved models_folder.")
         await user.pilot.press("ctrl+l")
         await user.sees("model-b")
     settings = config.load()

@@ -105,7 +105,7 @@ async def test_it_stays_beside_the_chat_where_there_is_room(chats: Chats, tmp_pa
         await user.pilot.press("ctrl+g")
         await user.sees("being read now")
         await user.sees("┃")  # where more changes nothing, and why
-        await user.sees("would change nothing")
+        await user.sees("A higher limit")
         await user.sees("container")
         await user.pilot.press("escape")
         await user.says("A story")
@@ -150,7 +150,7 @@ async def test_in_linear_mode_words_tell_what_is_drawn_otherwise(
     async with at_the_terminal(engine, chats, path, app=App(linear=True)) as user:
         await user.until(lambda: engine.loaded is not None, "loaded")
         await user.pilot.press("ctrl+g")
-        await user.sees("0 of 2 blocks are whole in RAM")
+        await user.sees("0 of 2 blocks are fully in RAM")
         await user.sees("found in RAM")
         assert not {unicodedata.name(c) for c in user.screen if unicodedata.category(c) == "So"}
 

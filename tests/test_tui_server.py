@@ -37,7 +37,7 @@ def sent(engine: FakeEngine) -> str:
 
 
 async def answered(user: User, key: str) -> None:
-    await user.sees(f"be sent to {HOST}")
+    await user.sees(f"to {HOST}, and later")
     if key == "agree":
         await user.pilot.press("down")
     await user.pilot.press("escape" if key == "escape" else "enter")
