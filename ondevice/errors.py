@@ -70,7 +70,7 @@ class DownloadCancelled(DownloadError):
 
 
 class PackCancelled(ModelError):
-    def __init__(self, message: str = "The packing was cancelled.") -> None:
+    def __init__(self, message: str = "Packing was cancelled.") -> None:
         super().__init__(message)
 
 
@@ -93,7 +93,7 @@ class EngineError(OndeviceError):
 
 
 class LoadCancelled(EngineError):
-    def __init__(self, message: str = "The load was cancelled.") -> None:
+    def __init__(self, message: str = "Loading was cancelled.") -> None:
         super().__init__(message)
 
 

@@ -99,7 +99,7 @@ def work(
             assert unread is not None
             fact = f"About the user: bought a boat called {word}z (belonging, owns)."
             say({"begin": "add", "texts": [fact]})
-            (cube,) = memory.have_read(unread, f"belonging | me | {text[2:]}")
+            (cube,) = memory.store_reading(unread, f"belonging | me | {text[2:]}")
             added([cube.id], [fact])
         elif task == "export":
             fresh = export.with_suffix(".new")

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from textual.pilot import Pilot
 
-from ondevice.chats import Chats, Conversation
+from ondevice.chats import Chat, Chats
 from ondevice.config import Settings
 from ondevice.engine import EngineLike
 from tui.app import OndeviceApp
 from tui.screens.chat import ChatScreen
-from tui.widgets.prompt import Prompt
+from tui.widgets.prompt import PromptInput
 from tui.widgets.status_bar import StatusBar
 
 PATIENCE = float(os.environ.get("ONDEVICE_TESTPATIENCE", "120"))  # seconds, on a busy machine
@@ -38,8 +38,8 @@ class User:
         return self.pilot.app.screen.query_one(StatusBar).render().plain
 
     @property
-    def prompt(self) -> Prompt:
-        return self.pilot.app.screen.query_one(Prompt)
+    def prompt(self) -> PromptInput:
+        return self.pilot.app.screen.query_one(PromptInput)
 
     async def sees(self, text: str) -> None:
         """Wait until it is on the screen."""
@@ -66,7 +66,7 @@ async def at_the_terminal(
     engine: EngineLike,
     chats: Chats,
     model: Path | str,
-    earlier: Conversation | None = None,
+    earlier: Chat | None = None,
     *,
     size: tuple[int, int] = (80, 24),
     first: bool = False,

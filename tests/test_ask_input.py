@@ -46,10 +46,10 @@ def test_text_that_is_not_utf_8_is_answered_with_a_note(tiny: list[str], locale:
     environment = {**os.environ, "LC_ALL": locale}
     done = ask(*tiny, input=b"caf\xe9", env=environment)
     assert (done.returncode, done.stdout) == (0, b"yes\n")
-    assert b"Standard input is not UTF-8" in done.stderr
+    assert b"Standard input is not valid UTF-8" in done.stderr
     done = ask(*tiny, b"caf\xe9", "-s", b"\xff", "--stop", b"\xfe", env=environment)
     assert (done.returncode, done.stdout) == (0, b"yes\n")
-    assert b"The question is not UTF-8" in done.stderr
+    assert b"The question is not valid UTF-8" in done.stderr
 
 
 @posix
@@ -68,7 +68,7 @@ def test_a_pipe_that_stays_open_is_waited_for_with_a_word(tiny: list[str]) -> No
         [*ASK, *tiny], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     assert process.stderr is not None
-    assert b"waiting for the end of standard input" in process.stderr.readline()
+    assert b"waiting for standard input to end" in process.stderr.readline()
     assert process.communicate(b"Hi", timeout=60)[0] == b"yes\n"
 
 
@@ -99,13 +99,13 @@ def test_schemas_and_grammars_are_files_of_a_bounded_size(
             ("/dev/zero", "is a device"),
             (tmp_path, "cannot be read|is a folder"),
             (large, "larger than 1 MB"),
-            (empty, "is empty|no JSON"),
+            (empty, "is empty|not JSON"),
             (latin, "cannot be read"),
         ):
             assert run(["ask", flag, str(path), "x"]) == 2
             assert re.search(words, capfd.readouterr().err), path
     assert run(["ask", "--schema", '{"a"', "x"]) == 2
-    assert "no JSON" in capfd.readouterr().err
+    assert "not JSON" in capfd.readouterr().err
 
 
 @posix
@@ -115,7 +115,7 @@ def test_a_pipe_as_a_schema_is_not_waited_for_without_end(
     monkeypatch.setattr("ondevice.cli._input._LATE_S", 0.1)
     os.mkfifo(tmp_path / "pipe")
     assert run(["ask", "--schema", str(tmp_path / "pipe"), "x"]) == 2
-    assert re.search("end does not come|no JSON", capfd.readouterr().err)
+    assert re.search("does not end|not JSON", capfd.readouterr().err)
 
 
 @posix
@@ -226,4 +226,4 @@ def test_text_that_is_too_long_is_refused_with_what_to_do_or_shortened(tiny: lis
     assert b"--ctx" in refused.stderr
     done = ask(*tiny, "--fit", "How wide?", input=text)
     assert done.stdout.strip() == b"yes"
-    assert b"too long for the model, so only what matters" in done.stderr
+    assert b"too long for the model, so ondevice sent only the parts" in done.stderr

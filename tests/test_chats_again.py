@@ -307,5 +307,5 @@ def test_one_odd_chat_of_our_own_keeps_no_other_out(chats: Chats, tmp_path: Path
         (tmp_path / "a.json").write_text(json.dumps(data))
         (left_out,) = chats.import_(tmp_path / "a.json").left_out
         assert "hat 1 of a.json" in left_out
-    assert left_out == "“Odd”: there are no messages in it (chat 1 of a.json)."
+    assert left_out == "“Odd”: it has no messages (chat 1 of a.json)."
     assert len(chats.headings()) == 1

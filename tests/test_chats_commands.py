@@ -34,7 +34,7 @@ def test_chats_come_in_and_go_out(capfd: pytest.CaptureFixture[str], tmp_path: P
         2,
         False,
     )
-    odd = "“Odd”: there are no messages in it (chat 3 of conversations.json)."
+    odd = "“Odd”: it has no messages (chat 3 of conversations.json)."
     assert result["left_out"] == [odd]
     out, error = said("import", path)
     assert out == "Chats: 0 new, 2 unchanged, 1 left out.\n"
@@ -46,7 +46,7 @@ def test_chats_come_in_and_go_out(capfd: pytest.CaptureFixture[str], tmp_path: P
     assert out == f"2 chats in {tmp_path / 'all.json'}\n"
     said("export", tmp_path / "a.md", numbers["A trip"])
     assert "I live in Faro." in (tmp_path / "a.md").read_text()
-    assert "is there already" in said("export", tmp_path / "a.md", numbers["Birds"], code=2)[1]
+    assert "already exists" in said("export", tmp_path / "a.md", numbers["Birds"], code=2)[1]
     said("export", tmp_path / "a.md", numbers["Birds"], "--force")
     said("export", tmp_path / "b.md", code=2)
     said("export", tmp_path / "b.md", 99, code=1)

@@ -89,7 +89,7 @@ def test_a_file_that_is_cut_gives_its_whole_chats(chats: Chats, tmp_path: Path) 
     path.write_text(hostile_chats.chats(chatgpt(), chatgpt("cut"))[:-40])
     titles, left_out = taken(chats, path)
     assert titles == [GOOD]
-    assert left_out == [f"Chat 2 of {NAME}: the file ends in the middle of it."]
+    assert left_out == [f"Chat 2 of {NAME}: the file ends in the middle of a chat."]
 
 
 @pytest.mark.parametrize("year", ["0001", "9999", "1969", "3000"])

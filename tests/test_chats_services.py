@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from hostile_chats import zipped
 
-from ondevice.chats import Attachment, Chats, Conversation
+from ondevice.chats import Attachment, Chat, Chats
 
 
-def taken(chats: Chats, tmp_path: Path, *them: Any) -> list[Conversation]:
+def taken(chats: Chats, tmp_path: Path, *them: Any) -> list[Chat]:
     (tmp_path / "conversations.json").write_text(json.dumps(list(them)))
     return [chats.load(id_) for id_ in chats.import_(tmp_path / "conversations.json")]
 

@@ -163,7 +163,7 @@ def test_colours_come_in_small_steps_and_are_those_of_the_whole() -> None:
     source = 'def f(x):\n    """Say\n    so."""\n    return "a" + x  # why\n\n' * 100
     whole = Code("python")
     whole.prepare()
-    whole.settle(source)
+    whole.finish(source)
     while whole.colour(len(whole.lines), 1):
         pass
     grown = Code("python")

@@ -59,7 +59,7 @@ def test_a_note_is_added_found_shown_and_forgotten(memory: Commands) -> None:
     assert [cube["number"] for cube in memory.json("list", "--tag", "home")] == [number]
     assert memory.json("forget", number, "--yes") == {"forgotten": [number]}
     assert memory.json("search", "spare key")["hits"] == []
-    assert "Nothing" in memory("search", "spare key")
+    assert "No memories match" in memory("search", "spare key")
     for file in paths.data_dir().iterdir():
         assert b"blue" not in file.read_bytes(), file.name
 
@@ -69,7 +69,7 @@ def test_a_search_says_when_nothing_fits(memory: Commands) -> None:
     assert "lease" in memory("search", "when", "does", "the", "lease", "end")
     assert memory.error == ""
     assert "lease" in memory("search", "end of the Bronze Age in Crete")
-    assert "Nothing that is remembered tells this" in memory.error
+    assert "No memory answers this" in memory.error
 
 
 def test_nothing_is_forgotten_without_a_yes(
@@ -416,7 +416,7 @@ def test_a_keyring_that_keeps_nothing_encrypts_nothing(memory: Commands, ring: R
     memory("add", "--text", "a walrus")
     keyring.set_keyring(NullKeyring())  # as “keyring --disable” does
     memory("passphrase", "--keyring", code=2)
-    assert "keeps nothing" in memory.error
+    assert "stores nothing" in memory.error
     assert "walrus" in memory("list")
 
 
@@ -451,7 +451,7 @@ def test_without_a_keyring_the_store_stays_as_it_was(memory: Commands, ring: Rin
     keyring.set_keyring(NoKeyring())
     memory("add", "--text", "a walrus")
     memory("passphrase", "--keyring", code=2)
-    assert "passphrase of your own" in memory.error
+    assert "your own passphrase" in memory.error
     assert "walrus" in memory("list")
 
 

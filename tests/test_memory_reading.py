@@ -40,7 +40,7 @@ def read(memory: Memory, answer: str) -> list[Cube]:
     """A model has given this answer about the latest that is unread."""
     text = memory.unread()
     assert text is not None
-    return memory.have_read(text, answer)
+    return memory.store_reading(text, answer)
 
 
 def test_a_fact_is_linked_to_the_turn_that_says_it_and_found_by_other_words(
@@ -116,7 +116,7 @@ def test_only_what_the_user_states_is_read(chats: Chats, memory: Memory, tmp_pat
     texts = []
     while (text := memory.unread()) is not None:
         texts.append(text.text)
-        memory.have_read(text, "none")
+        memory.store_reading(text, "none")
     assert texts == ["My PIN is [password left out]\nI like tea!", "Look:"]
 
 
@@ -125,7 +125,7 @@ def test_an_edit_is_read_anew_and_a_late_answer_is_dropped(memory: Memory) -> No
     late = memory.unread()
     assert late is not None
     memory.edit(note.id, "I play the viola.")
-    assert memory.have_read(late, "skill | me | play the cello") == []
+    assert memory.store_reading(late, "skill | me | play the cello") == []
     (fact,) = read(memory, "skill | me | play the viola")
     memory.edit(note.id, "I play nothing.")
     assert memory.history(fact.id).cube.status == "deleted"
@@ -137,7 +137,7 @@ def test_forgetting_takes_what_is_unread_and_what_was_read(memory: Memory) -> No
     assert late is not None
     memory.forget([note.id])
     assert memory.unread() is None
-    assert memory.have_read(late, "skill | me | play the Xylorimba") == []
+    assert memory.store_reading(late, "skill | me | play the Xylorimba") == []
     again = memory.add("I play the Xylorimba!").cube
     read(memory, "skill | me | play the Xylorimba")
     memory.forget([again.id])
@@ -183,7 +183,7 @@ def test_a_model_reads_what_is_unread_until_nothing_is(
     engine = FakeEngine(asides=(["pet | me | adopted", " a greyhound"], ["none"]))
     loaded = engine.load(Load(path="model.gguf"))
     assert not can_learn(loaded)  # too small
-    monkeypatch.setattr("ondevice.chats._learn._LEAST_PARAMETERS", 1)
+    monkeypatch.setattr("ondevice.chats._fact_reading._LEAST_PARAMETERS", 1)
     assert can_learn(loaded)
     for text in ("Nice weather today.", "I adopted a greyhound."):
         chats.memory.add(text)

@@ -12,7 +12,7 @@ import pytest
 
 from ondevice import config, models
 from ondevice.gguf.tensor_types import FILE_TYPES
-from ondevice.models._own import checked_name
+from ondevice.models._own_folder import checked_name
 from ondevice.models._records import HubSource
 
 

@@ -44,7 +44,7 @@ def test_a_path_is_understood_however_it_is_typed(
 def test_what_is_at_a_path_is_said_where_it_is_no_model(tmp_path: Path) -> None:
     with pytest.raises(ModelNotFound, match="There is no file or folder"):
         models.find(str(tmp_path / "nothing"))
-    with pytest.raises(ModelNotFound, match="holds no GGUF file"):
+    with pytest.raises(ModelNotFound, match="contains no GGUF file"):
         models.find(str(tmp_path))
     for name in "ab":
         tiny_model.write(tmp_path / f"{name}.gguf")
@@ -113,7 +113,7 @@ def test_nobody_waits_for_a_folder_that_does_not_answer(
     answered.set()
     assert [model.name for model in found] == ["there"]
     assert len(problems) == 1
-    assert "is slow: not all of it is listed" in problems[0]
+    assert "is slow, so not all of it is listed" in problems[0]
 
 
 @pytest.mark.parametrize(

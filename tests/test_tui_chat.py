@@ -21,7 +21,7 @@ from tui.app import OndeviceApp
 from tui.screens.chat import ChatScreen
 from tui.screens.chats import ChatsPanel
 from tui.screens.models import ModelsScreen
-from tui.widgets.prompt import Prompt
+from tui.widgets.prompt import PromptInput
 from tui.widgets.thinking import Thinking
 
 OpenApp = Callable[..., AbstractAsyncContextManager[User]]
@@ -309,15 +309,15 @@ async def test_commands_are_in_the_palette(open_app: OpenApp) -> None:
     async with open_app(FakeEngine(["Hello."])) as user:
         await user.says("Hi")
         await user.sees("Hello.")
-        await user.pilot.press("ctrl+p", *"another", "space", *"chat")
-        await user.sees("Begin another chat")
+        await user.pilot.press("ctrl+p", *"own", "space", *"tab")
+        await user.sees("Start a new chat")
         await user.sees("/new")
         await user.pilot.press("down", "enter")
         await user.sees("Nothing you write leaves it")
 
 
 def test_every_key_can_be_remapped() -> None:
-    for cls in (OndeviceApp, ChatScreen, ChatsPanel, ModelsScreen, Prompt):
+    for cls in (OndeviceApp, ChatScreen, ChatsPanel, ModelsScreen, PromptInput):
         for binding in cls.__dict__["BINDINGS"]:
             assert isinstance(binding, Binding)
             assert binding.id, f"{cls.__name__}: {binding.key}"
@@ -328,7 +328,7 @@ async def test_what_the_app_says_covers_neither_the_prompt_nor_a_new_chat(
 ) -> None:
     async with open_app(FakeEngine()) as user:
         await user.says("/pin")
-        await user.sees("Nothing has been said")
+        await user.sees("This chat is empty")
         (toast,) = user.pilot.app.screen.query("Toast")
         assert not toast.region.overlaps(user.prompt.region)
         await user.says("/remember I live in Lisbon.")

@@ -94,12 +94,12 @@ async def test_a_message_that_met_an_error_is_marked_and_asked_again(
 ) -> None:
     async with open_app(FakeEngine([error], ["Yes."])) as user:
         await says(user, "Hi")
-        await user.sees("Not answered")
+        await user.sees("No reply yet")
         assert str(error) in user.screen
         await user.says("/continue")
         await user.sees("Yes.")
         await user.is_idle()
-        await user.until(lambda: "Not answered" not in user.screen, "no mark any more")
+        await user.until(lambda: "No reply yet" not in user.screen, "no mark any more")
 
 
 def progress(done: int, **more: int) -> PromptProgress:

@@ -106,13 +106,13 @@ async def test_the_chat_on_the_screen_is_renamed_and_pinned(
 ) -> None:
     async with open_app(FakeEngine()) as user:
         await user.says("/pin")
-        await user.sees("Nothing has been said")
+        await user.sees("This chat is empty")
         await user.says("Hi")
         await user.is_idle()
         await user.says("/rename A title")
-        await user.sees("The chat is renamed.")
+        await user.sees("Chat renamed.")
         await user.says("/pin")
-        await user.sees("The chat is pinned.")
+        await user.sees("Chat pinned.")
     (heading,) = chats.headings()
     assert (heading.title, heading.pinned) == ("A title", True)
 
@@ -144,21 +144,21 @@ async def test_a_chat_is_exported_and_imported(
         await user.says("Hi")
         await user.is_idle()
         await user.says("/export a.md")
-        await user.sees(f"The chat is in ~{os.sep}a.md.")
+        await user.sees(f"Chat exported to ~{os.sep}a.md.")
         await user.says("/export a.json")
         await user.until((tmp_path / "a.json").exists, "a.json")
         (tmp_path / "a.md").write_text("mine")
         await user.says("/export a.md")
-        await user.sees("is there already. Replace it?")
+        await user.sees("already exists. Replace it?")
         await user.pilot.press("enter")
         await user.until(lambda: "Replace it?" not in user.screen, "closed")
         assert (tmp_path / "a.md").read_text() == "mine"
         await user.says("/export a.md")
-        await user.sees("is there already. Replace it?")
+        await user.sees("already exists. Replace it?")
         await user.pilot.press("down", "enter")
         await user.until(lambda: "Hello **you**." in (tmp_path / "a.md").read_text(), "replaced")
         await user.says("/import a.json")
-        await user.sees("One chat was here already.")
+        await user.sees("One chat was already here.")
 
         chats.delete(chats.headings()[0].id)
         await user.pilot.press("ctrl+n")
@@ -171,13 +171,13 @@ async def test_a_chat_is_exported_and_imported(
         await user.sees("Remember it")
         await user.pilot.press("down", "enter")
         await user.sees("Hello you.")
-        await user.sees("One of your messages is remembered.")
+        await user.sees("One of your messages was remembered.")
         assert len(chats.headings()) == 1
 
         await user.says("/import undo")
         await user.sees("Undo the import of a.json")
         await user.pilot.press("down", "enter")
-        await user.sees("The import of a.json is undone.")
+        await user.sees("Import of a.json undone.")
         await user.until(lambda: "Hello you." not in user.screen, "gone")
         assert chats.headings() == []
         await user.says("/import undo")
@@ -193,7 +193,7 @@ async def test_what_an_import_leaves_out_is_named(
         await user.says(f"/import {tmp_path}")
         await user.sees("One chat was added.")
         await user.pilot.press("enter")
-        await user.sees("One thing was left out:")
+        await user.sees("One item was left out:")
         await user.sees("“A trip”: ")
         await user.sees("Hello there")
     assert [heading.title for heading in chats.headings()] == ["Birds"]
@@ -228,7 +228,7 @@ async def test_an_import_is_stopped_with_escape_and_by_quitting(
             await user.pilot.press("ctrl+q")
         else:
             await user.pilot.press("escape")
-            await user.sees("The import was stopped. 250 chats were added before that.")
+            await user.sees("Import stopped. 250 chats were added before that.")
     assert 250 <= len(chats.headings()) <= 500
 
 
@@ -242,7 +242,7 @@ async def test_a_note_is_remembered_recalled_shown_and_forgotten(
         await user.says("What does my sister Ana like?")
         await user.sees("You like pears.")
         await user.is_idle()
-        await user.sees("With 1 memory")
+        await user.sees("Used 1 memory")
         request = engine.requests[-1]
         assert isinstance(request, Generate)
         assert '"My sister Ana likes pears."' in request.turns[-1].content
@@ -255,7 +255,7 @@ async def test_a_note_is_remembered_recalled_shown_and_forgotten(
         await user.pilot.press("down", "enter")
         await user.until(lambda: "Forget for good" not in user.screen, "closed")
         await user.pilot.press("escape")
-        await user.until(lambda: "With 1 memory" not in user.screen, "forgotten")
+        await user.until(lambda: "Used 1 memory" not in user.screen, "forgotten")
     assert not [hit for hit in chats.memory.search("pears").hits if "Ana" in hit.cube.content]
 
 
@@ -264,15 +264,15 @@ async def test_which_memories_a_reply_used_and_why(chats: Chats, open_app: OpenA
     chats.memory.add("The bins go out on Monday.")
     async with open_app(FakeEngine(["Pears."]), size=(100, 30)) as user:
         await user.says("What fruit does my sister like?")
-        await user.sees("With 1 memory")
+        await user.sees("Used 1 memory")
         await user.is_idle()
         await user.pilot.press("shift+tab", "m")
         await user.sees("Memory: used by the reply")
-        await user.sees("says sister, like")
+        await user.sees("matches sister, like")
         assert "Monday" not in user.screen
         await user.pilot.press("escape")
         await user.says("/used")
-        await user.sees("says sister, like")
+        await user.sees("matches sister, like")
 
 
 async def test_memories_are_filtered_archived_and_followed_along_their_links(
@@ -285,21 +285,21 @@ async def test_memories_are_filtered_archived_and_followed_along_their_links(
         await user.pilot.press("ctrl+o")
         await user.sees("Lisbon")
         await user.pilot.press("f4")
-        await user.sees("What to show?")
+        await user.sees("Show only")
         await user.pilot.press("down", "down", "enter")
         await user.sees("Memory: facts")
         await user.until(lambda: "bins" not in user.screen, "only facts")
         await user.pilot.press("f3")
-        await user.sees("rests on: I live in Lisbon.")
+        await user.sees("based on: I live in Lisbon.")
         await user.sees("replaces: ")
         await user.pilot.press("escape", "f4")
-        await user.sees("What to show?")
+        await user.sees("Show only")
         await user.pilot.press("enter")
         await user.sees("Memory ─")
         await user.pilot.press(*"bins")
         await user.until(lambda: "Lisbon" not in user.screen, "found")
         await user.pilot.press("f6")
-        await user.sees("Nothing has these words.")
+        await user.sees("No matches.")
     assert [cube.content for cube in chats.memory.latest(status="archived")] == [
         "The bins go out on Monday."
     ]
@@ -343,7 +343,7 @@ async def test_a_private_chat_is_written_nowhere(
     chats.say(chats.create(), "I live in Lisbon.")
     async with open_app(FakeEngine(["Porto is "], ["nice."])) as user:
         await user.says("/private")
-        await user.sees("written to the disk")
+        await user.sees("not saved or remembered")
         assert "private" in user.status
         await user.says("I live in Portozebra, and where did I live before?")
         await user.is_idle()
@@ -370,8 +370,8 @@ async def test_a_private_chat_is_written_nowhere(
 async def test_what_was_typed_is_read_for_facts_while_the_user_is_away(
     chats: Chats, open_app: OpenApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ondevice.chats._learn._LEAST_PARAMETERS", 1)
-    monkeypatch.setattr("tui.learning._on_battery", lambda: False)
+    monkeypatch.setattr("ondevice.chats._fact_reading._LEAST_PARAMETERS", 1)
+    monkeypatch.setattr("tui.idle_learning._on_battery", lambda: False)
     monkeypatch.setattr(OndeviceApp, "_think_of_title", lambda *_: None)
     read = ["pet | me | adopted a greyhound"]
     engine = FakeEngine(["Nice."], ["So."], asides=([Gate()], read, ["."]))

@@ -17,9 +17,9 @@ from ondevice.chats import Chats
 from ondevice.errors import StoreError
 from ondevice.testing import FakeEngine, Gate
 from tui.app import OndeviceApp
-from tui.net import Net, report
+from tui.error_net import ErrorNet, report
 from tui.screens import chat_base
-from tui.widgets.prompt import Prompt
+from tui.widgets.prompt import PromptInput
 from tui.widgets.status_bar import StatusBar
 
 OpenApp = Callable[..., AbstractAsyncContextManager[User]]
@@ -51,7 +51,7 @@ async def test_an_error_that_nobody_foresaw_is_said_and_the_app_goes_on(
             raises()
 
         if where == "handler":
-            monkeypatch.setattr(Prompt, "action_newline", raises)
+            monkeypatch.setattr(PromptInput, "action_newline", raises)
             await user.pilot.press("ctrl+j")
         elif where == "worker":
             screen.run_worker(fails())
@@ -79,7 +79,7 @@ async def test_an_error_that_nobody_foresaw_is_said_and_the_app_goes_on(
 
 
 def test_the_log_is_bounded_and_has_neither_values_nor_what_errors_say(tmp_path: Path) -> None:
-    net = Net(tmp_path / "log" / "app.log")
+    net = ErrorNet(tmp_path / "log" / "app.log")
     for line in range(2000):
         try:
             exec(compile(f"{chr(10) * line}1 / 0", "a" * 200, "exec"))
@@ -108,7 +108,7 @@ async def test_what_the_store_refuses_is_one_sentence(
         await user.sees("The store is locked.")
         monkeypatch.undo()
         await user.says("/pin")
-        await user.sees("The chat is pinned.")
+        await user.sees("Chat pinned.")
     assert not (home / "log" / "app.log").exists()
 
 
@@ -177,7 +177,7 @@ async def test_a_draft_is_stored_as_it_is_typed_and_goes_when_it_is_sent(
             await user.is_idle()
             await user.until(lambda: sorted(drafts()) == ["", "other"], "sent")
         await user.says("/private")
-        await user.sees("written to the disk")
+        await user.sees("not saved or remembered")
         await user.pilot.press(*"secret")
         await user.pilot.pause(0.7)
         assert sorted(drafts()) == ["", "other"]
@@ -199,7 +199,7 @@ async def test_up_brings_back_private_words_in_their_own_chat_only(open_app: Ope
         await user.says("public")
         await user.is_idle()
         await user.says("/private")
-        await user.sees("written to the disk")
+        await user.sees("not saved or remembered")
         await user.says("private words")
         await user.is_idle()
         await user.pilot.press("up")
@@ -236,7 +236,7 @@ async def test_ctrl_c_stops_then_clears_then_asks(open_app: OpenApp) -> None:
 async def test_a_private_chat_is_not_closed_without_a_question(open_app: OpenApp, key: str) -> None:
     async with open_app(FakeEngine()) as user:
         await user.says("/private")
-        await user.sees("written to the disk")
+        await user.sees("not saved or remembered")
         await user.says("Hi")
         await user.sees("Hello.")
         await user.is_idle()
@@ -254,7 +254,7 @@ async def test_the_tenth_tab_takes_the_place_of_none_that_would_be_missed(
     monkeypatch.setattr(chat_base, "MOST", 3)
     async with open_app(FakeEngine()) as user:
         await user.says("/private")
-        await user.sees("written to the disk")
+        await user.sees("not saved or remembered")
         await user.says("secret")
         await user.is_idle()
         for word in ("first", "second"):

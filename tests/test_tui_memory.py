@@ -83,10 +83,10 @@ async def test_memories_are_in_groups_and_say_what_they_replaced(
         await user.pilot.press("ctrl+o")
         await user.until(lambda: "today │" in user.screen, "dates at the right")
         lines = [line.strip("│ ") for line in user.screen.splitlines()]
-        order = ["Facts", "How replies should be", "What you said", "Notes and files"]
+        order = ["Facts", "How you like replies", "What you said", "Notes and files"]
         assert [line for line in lines if line in order] == order
         assert sum("Always use metric units." in line for line in lines) == 1
-        assert "before: The user lives in Lyon." in lines
+        assert "replaces: The user lives in Lyon." in lines
         assert any(line.endswith("in May 2020") for line in lines)
         assert "Python" not in user.screen
         assert "(home" not in user.screen

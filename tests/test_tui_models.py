@@ -67,7 +67,7 @@ async def test_the_first_start_offers_to_fetch_the_model_and_loads_it(
     download = Download(monkeypatch)
     engine = FakeEngine(["Hello!"])
     async with at_the_terminal(engine, chats, DEFAULT) as user:
-        await user.sees("not on disk yet")
+        await user.sees("is not downloaded yet")
         await user.sees("SmolLM2 135M Instruct")
         await user.sees("98 MB")
         assert "Apache-2.0" in user.screen
@@ -88,7 +88,7 @@ async def test_the_first_time_tells_what_is_private_and_which_model_fits(
     Download(monkeypatch).gate.open()
     engine = FakeEngine()
     async with at_the_terminal(engine, chats, "auto", first=True, size=size) as user:
-        await user.sees("The model runs on this device:")
+        await user.sees("The model runs on this device,")
         assert not engine.requests
         await user.pilot.press("enter")
         await user.sees("★ Llama")
@@ -103,8 +103,8 @@ async def test_a_download_is_paused_and_goes_on(
     download = Download(monkeypatch)
     engine = FakeEngine()
     async with at_the_terminal(engine, chats, DEFAULT) as user:
-        await user.sees("not on disk yet")
-        await user.sees("not downloaded")  # the list is there
+        await user.sees("is not downloaded yet")
+        await user.sees("Enter downloads it")  # the list is there
         await user.pilot.press("enter")
         await user.sees("50% of 92 MB")
         await user.pilot.press("f2")
@@ -141,8 +141,8 @@ async def test_what_is_left_of_a_download_can_be_removed(
 ) -> None:
     Download(monkeypatch)
     async with at_the_terminal(FakeEngine(), chats, DEFAULT) as user:
-        await user.sees("not on disk yet")
-        await user.sees("not downloaded")  # the list is there
+        await user.sees("is not downloaded yet")
+        await user.sees("Enter downloads it")  # the list is there
         await user.pilot.press("enter")
         await user.sees("50%")
         await user.pilot.press("f8")
@@ -191,7 +191,7 @@ async def test_a_model_is_packed_until_the_user_stops_it(
         await user.sees("packing 1/4")
         await user.pilot.press("f2")
         await user.sees("in use")
-    assert not [c for c in children() if "ondevice.models._packing" in c.cmdline()]
+    assert not [c for c in children() if "ondevice.models._pack_child" in c.cmdline()]
 
 
 @pytest.mark.skipif(not shutil.which("cc"), reason="needs a C compiler")
@@ -221,7 +221,7 @@ async def test_where_there_is_nothing_to_pause_it_says_what_can_be_done(chats: C
         await user.pilot.press("ctrl+l")
         await user.sees("in use")
         await user.pilot.press("f2")
-        await user.sees("F3 packs it.")
+        await user.sees("Press F3 to pack")
 
 
 async def test_a_download_that_fails_says_why(
@@ -229,8 +229,8 @@ async def test_a_download_that_fails_says_why(
 ) -> None:
     Download(monkeypatch, DownloadError("The network is down. Try again.")).gate.open()
     async with at_the_terminal(FakeEngine(), chats, DEFAULT) as user:
-        await user.sees("not on disk yet")
-        await user.sees("not downloaded")  # the list is there
+        await user.sees("is not downloaded yet")
+        await user.sees("Enter downloads it")  # the list is there
         await user.pilot.press("enter")
         await user.sees("The network is down.")
 
@@ -322,7 +322,7 @@ async def test_a_folder_is_typed_and_kept_whatever_lies_in_it(chats: Chats, tmp_
             await user.sees(words)
         assert "vectors" not in user.screen
         await user.pilot.press("up", "enter")
-        await user.sees("models_folder is set.")
+        await user.sees("Saved models_folder.")
         await user.pilot.press("ctrl+l")
         await user.sees("model-b")
     settings = config.load()
@@ -394,10 +394,10 @@ async def test_where_there_is_no_model_the_message_waits_in_the_prompt(
     download = Download(monkeypatch)
     engine = FakeEngine(["Here."])
     async with at_the_terminal(engine, chats, "auto") as user:
-        await user.sees("No model is on this disk yet.")
+        await user.sees("No model is downloaded yet.")
         await user.pilot.press("escape")
         await user.says("Hi there")
-        await user.sees("No model is on this disk yet.")
+        await user.sees("No model is downloaded yet.")
         await user.pilot.press("escape")
         assert user.prompt.text == "Hi there"
         await user.pilot.press("ctrl+l", *"135m")

@@ -106,7 +106,7 @@ async def test_the_list_says_what_is_open_and_does_what_the_dialog_does(
         assert user.pilot.app.screen.query_one(ChatsPanel).has_focus_within
         await user.pilot.press("home", "enter")
         await user.until(lambda: user.prompt.has_focus, "the private chat")
-        await user.sees("Nothing of this chat is written")
+        await user.sees("This chat is not saved")
 
 
 @pytest.mark.parametrize("size", [(80, 24), (40, 12)])

@@ -64,11 +64,11 @@ async def test_commands_are_completed(open_app: OpenApp) -> None:
         await user.pilot.press("/")
         await user.sees("/new")
         await user.pilot.press("r", "e")
-        await user.sees("/rename TITLE  Give this chat a title")
+        await user.sees("/rename TITLE  Rename this chat")
         assert "/new" not in user.screen
         await user.pilot.press("down", "tab")
         assert user.prompt.text == "/remember "
-        await user.until(lambda: "Give this chat" not in user.screen, "no more choices")
+        await user.until(lambda: "Rename this chat" not in user.screen, "no more choices")
         user.prompt.text = ""
         await user.says("/mod")
         assert user.prompt.text == "/models"
@@ -115,7 +115,7 @@ async def test_a_file_that_holds_no_text_is_refused_and_nothing_is_lost(
     Path("picture.bin").write_bytes(b"\0\1")
     async with open_app(FakeEngine()) as user:
         await user.pilot.press(*"@picture.bin", "space", "enter")
-        await user.sees("holds no text")
+        await user.sees("contains no text")
         assert user.prompt.text == "@picture.bin "
 
 
@@ -168,7 +168,7 @@ async def test_a_paste_whose_text_is_gone_is_not_sent_without_it(
         await user.sees("[pasted text 1, 1 line]")
         user.prompt.text = "Explain [pasted text 7, 3000 lines]"
         await user.pilot.press("enter")
-        await user.sees("The text that [pasted text 7")
+        await user.sees("The text behind [pasted text 7")
         for place in range(len("[pasted text 1, 1 line]")):
             whole = "Explain [pasted text 1, 1 line] now"
             at = len("Explain ") + place

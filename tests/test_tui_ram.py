@@ -105,15 +105,15 @@ async def test_it_stays_beside_the_chat_where_there_is_room(chats: Chats, tmp_pa
         await user.until(lambda: engine.loaded is not None, "loaded")
         await user.pilot.press("ctrl+g")
         await user.sees("being read now")
-        await user.sees("┃")  # where more gives nothing, and why
-        await user.sees("More gives")
+        await user.sees("┃")  # where more changes nothing, and why
+        await user.sees("A higher limit")
         await user.sees("container")
         await user.pilot.press("escape")
         await user.says("A story")
         await user.sees("Once upon a time.")
         assert "being read now" in user.screen
         await user.pilot.press("ctrl+g", "left")
-        await user.sees("You keep it to")
+        await user.sees("You set a limit of")
         await user.pilot.press("ctrl+g")
         await user.until(lambda: "being read now" not in user.screen, "closed")
         assert user.prompt.has_focus
@@ -151,7 +151,7 @@ async def test_in_linear_mode_words_tell_what_is_drawn_otherwise(
     async with at_the_terminal(engine, chats, path, app=App(linear=True)) as user:
         await user.until(lambda: engine.loaded is not None, "loaded")
         await user.pilot.press("ctrl+g")
-        await user.sees("0 of 2 blocks are whole in RAM")
+        await user.sees("0 of 2 blocks are fully in RAM")
         await user.sees("found in RAM")
         assert not {unicodedata.name(c) for c in user.screen if unicodedata.category(c) == "So"}
 
@@ -161,9 +161,9 @@ async def test_a_model_on_a_server_has_no_map(chats: Chats) -> None:
         await user.until(lambda: "ctx" in user.status, "loaded")
         await user.sees("What you write goes to localhost:1.")
         await user.pilot.press("ctrl+g")
-        await user.sees("not on this machine")
+        await user.sees("runs on a server")
         await user.pilot.press("left")
-        await user.sees("cannot be changed")
+        await user.sees("RAM use is fixed")
 
 
 async def test_a_real_model_gives_way_and_goes_on(chats: Chats, default_model: Path) -> None:

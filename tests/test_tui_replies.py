@@ -17,7 +17,7 @@ from ondevice import config
 from ondevice.chats import Chats
 from ondevice.messages import Chunk
 from ondevice.testing import FakeEngine, Gate
-from tui.widgets.reply_text import ReplyText
+from tui.widgets.reply_text import ReplyBody
 from tui.widgets.thinking import Thinking
 
 OpenApp = Callable[..., AbstractAsyncContextManager[User]]
@@ -58,7 +58,7 @@ async def test_blocks_of_code_are_copied_one_by_one_and_as_they_came(open_app: O
         assert app.clipboard == f"if True:\n\t{LONG}\n"
         await user.sees("Block 1 of 2 (python, 2 lines)")
         app.clear_notifications()  # they are above it
-        text = app.screen.query_one(ReplyText)
+        text = app.screen.query_one(ReplyBody)
         y = next(y for y in range(text.size.height) if "▎ plain" in text.render_line(y).text)
         await user.pilot.click(text, offset=(text.size.width - 2, y - 1))
         await user.until(lambda: app.clipboard == "plain\n", "a click on copy")
@@ -69,7 +69,7 @@ async def test_what_is_selected_is_text_without_marks_and_breaks(open_app: OpenA
     async with open_app(FakeEngine([f"{words}\n\n{CODE}"])) as user:
         await user.says("Hi")
         await user.is_idle()
-        text = user.pilot.app.screen.query_one(ReplyText)
+        text = user.pilot.app.screen.query_one(ReplyBody)
         selected = text.get_selection(Selection(Offset(0, 0), Offset(5, text.size.height)))
         assert selected
         assert words.strip() in selected[0]
@@ -93,7 +93,7 @@ async def test_copying_under_tmux_goes_to_tmux_or_says_that_it_did_not(
         await user.says("Hi")
         await user.is_idle()
         await user.pilot.press("ctrl+up", "c")
-        said = "The message is in the clipboard." if works else "tmux did not take"
+        said = "The message was copied." if works else "tmux refused"
         await user.sees(said)
     assert taken.read_text(encoding="utf-8") == "Täxt"
 

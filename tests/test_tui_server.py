@@ -9,7 +9,7 @@ import pytest
 from terminal_user import User, at_the_terminal
 
 from ondevice import config
-from ondevice.chats import Chats, learn, reply, see_again, think_of_title
+from ondevice.chats import Chats, learn, reply, restore_cache, think_of_title
 from ondevice.messages import Generate, Load, Sampling
 from ondevice.store import Database
 from ondevice.testing import FakeEngine
@@ -37,7 +37,7 @@ def sent(engine: FakeEngine) -> str:
 
 
 async def answered(user: User, key: str) -> None:
-    await user.sees(f"be sent to {HOST}")
+    await user.sees(f"to {HOST}, and later")
     if key == "agree":
         await user.pilot.press("down")
     await user.pilot.press("escape" if key == "escape" else "enter")
@@ -53,10 +53,10 @@ async def test_memories_are_sent_after_the_user_has_agreed_and_that_is_shown(
         await user.sees("Memories stay here until you agree.")
         await user.says(QUESTION)
         await answered(user, "agree")
-        await user.sees(f"With 1 memory, sent to {HOST}")
+        await user.sees(f"Used 1 memory, sent to {HOST}")
         assert "likes pears" in sent(engine)
         await user.pilot.press("ctrl+n")
-        await user.sees("Memories that help go there as well.")
+        await user.sees("Relevant memories are sent along.")
         await user.says(QUESTION)  # is not asked again
         await user.sees("Pears again.")
         await user.is_idle()
@@ -70,7 +70,7 @@ async def test_memories_are_sent_after_the_user_has_agreed_and_that_is_shown(
         assert "likes pears" not in sent(engine)  # of the turn before, neither
     (heading, *_) = chats.headings()
     async with at_the_terminal(engine, chats, URL, chats.load(heading.id), size=(100, 30)) as user:
-        await user.sees(f"With 2 memories, sent to {HOST}")
+        await user.sees(f"Used 2 memories, sent to {HOST}")
 
 
 @pytest.mark.parametrize("key", ["refuse", "escape"])
@@ -82,7 +82,7 @@ async def test_memories_stay_here_when_that_is_refused(chats: Chats, key: str) -
         await answered(user, key)
         await user.sees("I do not know.")
         assert "pears" not in sent(engine)
-        assert "With 1 memory" not in user.screen
+        assert "Used 1 memory" not in user.screen
         assert config.load().send_memories == ({HOST: False} if key == "refuse" else {})
         await user.says("What else does Ana like?")
         if key == "escape":
@@ -105,7 +105,7 @@ async def test_what_a_model_on_this_device_was_given_does_not_go_to_a_server(
     model.touch()
     async with at_the_terminal(engine, chats, model, size=(100, 30)) as user:
         await user.says(QUESTION)
-        await user.sees("With 1 memory")
+        await user.sees("Used 1 memory")
         await user.is_idle()
         assert "likes pears" in sent(engine)
         screen = user.pilot.app.screen
@@ -116,7 +116,7 @@ async def test_what_a_model_on_this_device_was_given_does_not_go_to_a_server(
         await user.sees("From far.")
         await user.is_idle()
         assert "likes pears" not in sent(engine)
-        assert "With 1 memory" not in user.screen
+        assert "Used 1 memory" not in user.screen
 
 
 def test_nothing_else_is_asked_of_a_server(chats: Chats) -> None:
@@ -128,7 +128,7 @@ def test_nothing_else_is_asked_of_a_server(chats: Chats) -> None:
     before = len(engine.requests)
     assert chats.memory.unread() is not None
     assert not learn(chats, engine)
-    see_again(chats, engine, chat)
+    restore_cache(chats, engine, chat)
     assert think_of_title(chats, engine, chat) is None
     assert len(engine.requests) == before
 

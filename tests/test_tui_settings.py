@@ -63,7 +63,7 @@ def test_a_wrong_change_is_refused_and_the_file_stays(tmp_path: Path, key: str, 
     [
         ("sampling.temperature", "5000", "must be a number from 0 to 100, not 5000."),
         ("sampling.temperature", "nan", "must be a number"),
-        ("nothing", "3", "There is no setting nothing. There are: model, system,"),
+        ("nothing", "3", "There is no setting nothing. Known settings: model, system,"),
         ("sampling.temprature", "1", "Did you mean sampling.temperature?"),
         ("ctx", "many", "ctx must be a whole number from 16 to 2147483647, not many."),
         ("prefer", "magic", "prefer must be one of"),
@@ -111,10 +111,10 @@ async def test_what_is_wrong_in_the_file_has_its_default_and_is_told(
     async with app.run_test(size=(100, 40)) as pilot:
         user = User(pilot)
         await user.sees("no key “notakey”")
-        await user.sees("nothing called chat.nothing")
+        await user.sees("no action chat.nothing")
         await user.sees("sampling.temperature must be a number from 0 to 100")
         await pilot.press("f9")
-        await user.sees("Nothing yet")
+        await user.sees("No chats yet")
 
 
 @pytest.mark.parametrize("text", ["\0", "= = =\n", "ctx = [\n", "sampling = 3\napp = []", "\n" * 9])
@@ -131,13 +131,13 @@ async def test_keys_are_checked(open_app: OpenApp) -> None:
         await user.says("/set app.keys.chat.new notakey")
         await user.sees("There is no key “notakey”.")
         await user.says("/set app.keys.chat.news f7")
-        await user.sees("nothing called chat.news")
+        await user.sees("no action chat.news")
         await user.says("/set app.keys.chat.new b")
         await user.sees("needed for typing")
         await user.says("/set app.theme dark-matter")
         await user.sees("There is no theme dark-matter.")
         await user.says("/set app.keys.chat.new ctrl+t,alt+question_mark")
-        await user.sees("is set")
+        await user.sees("Saved ")
     assert config.load().app.keys == {"chat.new": "ctrl+t,alt+question_mark"}
 
 
@@ -145,7 +145,7 @@ async def test_a_setting_is_changed_in_the_app_and_kept(open_app: OpenApp) -> No
     engine = FakeEngine()
     async with open_app(engine) as user:
         await user.says("/set sampling.temperature 0.25")
-        await user.sees("sampling.temperature is set.")
+        await user.sees("Saved sampling.temperature.")
         await user.says("Hi")
         await user.sees("Hello.")
         await user.says("/set sampling.t")
@@ -161,20 +161,20 @@ async def test_a_setting_is_changed_in_the_app_and_kept(open_app: OpenApp) -> No
 async def test_a_theme_is_kept(open_app: OpenApp) -> None:
     async with open_app(FakeEngine()) as user:
         user.pilot.app.theme = "nord"
-        await user.sees("app.theme is set.")
+        await user.sees("Saved app.theme.")
     assert config.load().app.theme == "nord"
     async with open_app(FakeEngine(), app=App(theme="nord")) as user:
         assert user.pilot.app.theme == "nord"
         await user.says("/set app.theme gruvbox")
-        await user.sees("app.theme is set.")
+        await user.sees("Saved app.theme.")
         await user.pilot.pause(0.5)
-        assert user.screen.count("app.theme is set.") == 1
+        assert user.screen.count("Saved app.theme.") == 1
 
 
 async def test_keys_are_those_of_the_settings(open_app: OpenApp) -> None:
     async with open_app(FakeEngine(), app=App(keys={"chat.chats": "f9"})) as user:
         await user.pilot.press("f9")
-        await user.sees("Nothing yet")
+        await user.sees("No chats yet")
 
 
 async def form(user: User, words: str) -> None:
@@ -195,11 +195,11 @@ async def test_help_tells_the_keys_of_what_is_in_focus(
         await user.pilot.press("f1")
         await user.until(lambda: "Enter sends; Shift+Enter" not in user.screen, "closed")
         await user.pilot.press("ctrl+r")
-        await user.sees("Nothing yet")
+        await user.sees("No chats yet")
         await user.pilot.press("f1")
-        await user.sees("Type words to search")
+        await user.sees("Type to search all chats")
         await user.pilot.press("escape")
-        await user.sees("Nothing yet")
+        await user.sees("No chats yet")
 
 
 def test_the_form_has_every_setting() -> None:
@@ -214,7 +214,7 @@ async def test_settings_are_changed_in_a_form(open_app: OpenApp, home: Path) -> 
     file.write_text("# mine\n[sampling]\ntemperature = 0.5  # warm\n")
     engine = FakeEngine()
     async with open_app(engine, sampling=config.load().sampling) as user:
-        await form(user, "greedy")
+        await form(user, "deterministic")
         await user.sees("Temperature  0.5")
         await user.pilot.press("enter")
         await user.sees("Enter saves")
@@ -232,14 +232,14 @@ async def test_a_persona_is_made_and_answers(open_app: OpenApp) -> None:
         await form(user, "then")
         await user.sees("New persona")
         await user.pilot.press("enter")
-        await user.sees("Name of the persona")
+        await user.sees("Name the persona")
         await user.pilot.press(*"Dr.Who", "enter")
         await user.sees("Ctrl+S saves")
         await user.pilot.press(*"No", "escape")
         await user.sees("This text is not saved.")
         await user.pilot.press("enter", "backspace", "backspace")
         await user.pilot.press(*"Answer.in.riddles", "ctrl+s")
-        await user.sees("personas.Dr.Who is set")
+        await user.sees("Saved personas.Dr.Who")
         await user.pilot.press("escape")
         await user.says("/persona Dr.Who")
         await user.sees("Answer.in.riddles")
@@ -256,15 +256,15 @@ async def test_keys_are_remapped_in_the_form(open_app: OpenApp) -> None:
         await form(user, "chat.chats")
         await user.sees("Key: Chats  ctrl+r")
         await user.pilot.press("enter")
-        await user.sees("Press the key.")
+        await user.sees("Press the new key.")
         await user.pilot.press("ctrl+n")
         await user.sees("chat.chats, also “New”")
         await user.pilot.press("enter")
-        await user.sees("Press the key.")
+        await user.sees("Press the new key.")
         await user.pilot.press("f9")
         await user.sees("Key: Chats  f9")
         await user.pilot.press("escape", "f9")
-        await user.sees("Nothing yet")
+        await user.sees("No chats yet")
     assert config.load().app.keys == {"chat.chats": "f9"}
 
 
@@ -281,11 +281,11 @@ async def test_a_theme_is_chosen_in_the_form(open_app: OpenApp) -> None:
 async def test_the_palette_has_what_the_keys_do(open_app: OpenApp) -> None:
     async with open_app(FakeEngine()) as user:
         await user.pilot.press("ctrl+r")
-        await user.sees("Nothing yet")
+        await user.sees("No chats yet")
         await user.pilot.press("ctrl+p", *"archived")
         await user.sees("f5")
         await user.pilot.press("enter")
-        await user.sees("None is archived.")
+        await user.sees("No archived chats.")
         await user.pilot.press("escape", "ctrl+p", *"settings,")
         await user.sees("/settings")
         await user.pilot.press("enter")

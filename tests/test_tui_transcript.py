@@ -21,8 +21,8 @@ from ondevice.testing import FakeEngine, Gate
 from tui.screens.chat import ChatScreen
 from tui.widgets.conversation import Conversation
 from tui.widgets.message import MessageView
-from tui.widgets.notice import Notice
-from tui.widgets.prompt import Prompt
+from tui.widgets.notice import NoticeText
+from tui.widgets.prompt import PromptInput
 from tui.widgets.user_message import UserMessage
 
 OpenApp = Callable[..., AbstractAsyncContextManager[User]]
@@ -388,7 +388,7 @@ async def follows(user: User, elsewhere: Chats, chat: int) -> None:
     """Once all is at rest, what is on the screen is what the store shows."""
     conversation = chat_of(user)
     await user.pilot.pause()
-    conversation._look_at_store()
+    conversation._check_store()
 
     def as_in_store() -> bool:
         shown = [message.id for message in elsewhere.load(chat).messages]
@@ -414,8 +414,10 @@ async def follows(user: User, elsewhere: Chats, chat: int) -> None:
     if conversation._last < len(conversation._shown):
         assert views[-1].region.bottom >= view.bottom - 1
     focused = user.pilot.app.focused
-    assert isinstance(focused, Prompt) or focused in views
-    assert not any(notice.region.y and not notice.display for notice in conversation.query(Notice))
+    assert isinstance(focused, PromptInput) or focused in views
+    assert not any(
+        notice.region.y and not notice.display for notice in conversation.query(NoticeText)
+    )
 
 
 async def test_a_note_stays_when_what_it_follows_was_never_stored(

@@ -12,7 +12,7 @@ import pytest
 from terminal_user import User, at_the_terminal
 from textual import events
 
-from ondevice.chats import Chats, Conversation
+from ondevice.chats import Chat, Chats
 from ondevice.errors import EngineDied
 from ondevice.testing import FakeEngine, Gate
 from tui.widgets.message import MessageView
@@ -159,7 +159,7 @@ async def test_typing_while_a_message_is_marked_goes_to_the_prompt(open_app: Ope
         await user.until(lambda: user.prompt.text == "/code", "the burst")
 
 
-def of_messages(chats: Chats, count: int) -> Conversation:
+def of_messages(chats: Chats, count: int) -> Chat:
     chat = chats.create()
     for number in range(count):
         chats.say(chat, f"Message {number}, and\nmore of it")

@@ -11,7 +11,7 @@ from random import Random
 
 import pytest
 
-from ondevice.chats import Chats, Tab, Window
+from ondevice.chats import AppWindow, Chats, Tab
 
 
 def test_the_next_window_has_what_was_open_however_the_last_one_ended(
@@ -24,8 +24,8 @@ def test_the_next_window_has_what_was_open_however_the_last_one_ended(
     ]
     program = (
         "import sys; from pathlib import Path; from ondevice.store import Database\n"
-        "from ondevice.chats import Tab, Window\n"
-        "window = Window(Database(Path(sys.argv[1]))); window.open()\n"
+        "from ondevice.chats import AppWindow, Tab\n"
+        "window = AppWindow(Database(Path(sys.argv[1]))); window.open()\n"
         f"window.keep({tabs!r}); print('kept', flush=True); input()"
     )
     other = subprocess.Popen(
@@ -35,20 +35,20 @@ def test_the_next_window_has_what_was_open_however_the_last_one_ended(
     )
     assert other.stdout is not None
     other.stdout.readline()
-    beside = Window(chats.database)
+    beside = AppWindow(chats.database)
     assert beside.open() == []  # one is open, so this one begins with nothing
     beside.keep([Tab(chat, shown=True, draft="beside")])
     other.send_signal(signal.SIGKILL if os.name == "posix" else signal.SIGTERM)
     other.communicate()
     beside.close()
-    window = Window(chats.database)
+    window = AppWindow(chats.database)
     taken = window.open()
     assert sorted(taken, key=lambda tab: tab.draft) == sorted(
         [*tabs, Tab(chat, shown=True, draft="beside")], key=lambda tab: tab.draft
     )
     window.keep(tabs[1:])
     window.close()
-    window = Window(chats.database)
+    window = AppWindow(chats.database)
     assert window.open() == tabs[1:]
     assert len(list((tmp_path / "windows").iterdir())) == 1
     window.close()
@@ -58,7 +58,7 @@ def test_a_draft_goes_with_its_chat_and_with_what_is_forgotten(
     chats: Chats, tmp_path: Path
 ) -> None:
     chat, other = chats.create(), chats.create()
-    window = Window(chats.database)
+    window = AppWindow(chats.database)
     window.open()
     secret = "The key lies under the Quagmire stone."
     kept = Tab(other, draft=f"> {secret}", pastes={"p": f"{secret} Xylophone"})
@@ -67,7 +67,7 @@ def test_a_draft_goes_with_its_chat_and_with_what_is_forgotten(
     window.close()
     (cube,) = [chats.memory.add(secret).cube]
     chats.memory.forget([cube.id])
-    window = Window(chats.database)
+    window = AppWindow(chats.database)
     (tab,) = window.open()
     assert (tab.draft, tab.pastes) == ("> [forgotten]", {"p": "[forgotten] Xylophone"})
     window.keep([Tab(other)])
@@ -79,12 +79,12 @@ def test_a_draft_goes_with_its_chat_and_with_what_is_forgotten(
 
 def test_what_was_typed_to_a_chat_that_is_gone_is_kept(chats: Chats) -> None:
     chat = chats.create()
-    window = Window(chats.database)
+    window = AppWindow(chats.database)
     window.open()
     chats.delete(chat)
     window.keep([Tab(chat, draft="half")])
     window.close()
-    window = Window(chats.database)
+    window = AppWindow(chats.database)
     assert window.open() == [Tab(None, draft="half")]
     window.close()
 

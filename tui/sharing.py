@@ -23,10 +23,10 @@ async def sent_if_agreed(conversation: Conversation, said: Said) -> Said:
     screen = conversation.screen
     assert isinstance(screen, ChatSettings)
     count = len(said.withheld)
-    them, they = ("One memory helps", "it") if count == 1 else (f"{count} memories help", "they")
+    them, they = ("One memory", "it") if count == 1 else (f"{count} memories", "them")
     question = (
-        f"{them} to answer this. May {they} be sent to {said.server}, and later others that help? "
-        "/settings takes it back."
+        f"{them} could help answer this. Send {they} to {said.server}, and later any others that "
+        "help? You can change this in /settings."
     )
     answers = ("No, never to this server", "Send memories to this server")
     chosen = await screen.app.push_screen_wait(ChoiceScreen(question, *answers))

@@ -314,7 +314,7 @@ def _disk_speed() -> Finding:
         )
     return Finding(
         topic="disk speed",
-        text=f"{size(speed.bytes_per_second)}/s, reading {speed.n_bytes / 1e6:.0f} MB of {place}"
+        text=f"{size(speed.bytes_per_second)}/s, reading {size(speed.n_bytes)} of {place}"
         + ("" if speed.direct else "; the page cache could not be avoided, it may be less"),
         figures={"bytes_per_second": round(speed.bytes_per_second), "direct": speed.direct},
     )

@@ -16,7 +16,7 @@ from ondevice.holding.machine import Machine
 from ondevice.holding.speeds import USUAL, Speeds
 from ondevice.planning import fit
 from ondevice.planning.fit import Fit
-from ondevice.text import printable, printable_json
+from ondevice.text import printable, printable_json, size
 
 
 @click.command()
@@ -37,7 +37,7 @@ def command(settings: Settings, measure: bool, as_json: bool) -> None:
         report = {"usable_bytes": ram.usable, "measured": speeds is not USUAL, "models": found}
         click.echo(printable_json(msgspec.json.encode(report)))
         return
-    click.echo(f"{ram.usable / 1e9:.1f} GB of RAM can be used ({ram.source}).\n")
+    click.echo(f"{size(ram.usable)} of RAM can be used ({ram.source}).\n")
     best = fit.recommended(found)
     width = max(5, *(len(each.name) for each in found))
     click.echo(f"{'model':<{width}}  {'size':>8}  {'quality':>7}  {'speed':>12}  how it runs")
@@ -47,7 +47,7 @@ def command(settings: Settings, measure: bool, as_json: bool) -> None:
         good = f"≈{params_words(each.effective_params)}" if each.effective_params else "-"
         place = "on disk" if each.on_disk else "not downloaded"
         marks = [place, *(["recommended"] if each is best else []), *_base(each)]
-        line = f"{each.name:<{width}}  {each.size_bytes / 1e9:>5.1f} GB  {good:>7}  {speed:>12}"
+        line = f"{each.name:<{width}}  {size(each.size_bytes):>8}  {good:>7}  {speed:>12}"
         click.echo(printable(f"{line}  {each.how}; {', '.join(marks)}"))
     click.echo("\n≈7B: about as good as an unquantized model of 7 billion parameters.")
     click.echo(f"Speeds are {_sources(speeds)}.")

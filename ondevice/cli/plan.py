@@ -20,7 +20,7 @@ from ondevice.planning.choice import choose
 from ondevice.planning.fit import SpeedFrom, loss_words, plan_of, speed_of, speed_words
 from ondevice.planning.measuring import measure as measure_speeds
 from ondevice.planning.planner import why
-from ondevice.text import printable, printable_json
+from ondevice.text import printable, printable_json, size
 
 _BAR = 60  # cells
 
@@ -116,9 +116,10 @@ def _lines(report: PlanReport) -> Sequence[str]:
         ("engine", report.engine_bytes),
         ("free", max(0, report.usable_bytes - report.peak_bytes)),
     ]
-    total = sum(size for _, size in parts)
+    total = sum(n_bytes for _, n_bytes in parts)
     bar = "".join(
-        mark * round(size / total * _BAR) for mark, (_, size) in zip("█▓▒░▪·", parts, strict=True)
+        mark * round(n_bytes / total * _BAR)
+        for mark, (_, n_bytes) in zip("█▓▒░▪·", parts, strict=True)
     )
     source = speed_words(report.speed_from, report.speed_at)
     guess = source if report.measured else f"{source}; --measure measures this machine"
@@ -128,14 +129,14 @@ def _lines(report: PlanReport) -> Sequence[str]:
         f"  {bar}",
         "  "
         + "   ".join(
-            f"{mark} {name} {size / 1e6:.0f} MB"
-            for mark, (name, size) in zip("█▓▒░▪·", parts, strict=True)
-            if size
+            f"{mark} {name} {size(n_bytes)}"
+            for mark, (name, n_bytes) in zip("█▓▒░▪·", parts, strict=True)
+            if n_bytes
         ),
         "",
         f"  context      {report.n_ctx} tokens, KV cache in {report.kv_type}",
-        f"  RAM          {report.peak_bytes / 1e6:.0f} MB at most, of "
-        f"{report.usable_bytes / 1e6:.0f} MB that can be used",
+        f"  RAM          {size(report.peak_bytes)} at most, of "
+        f"{size(report.usable_bytes)} that can be used",
         f"  speed        {report.tokens_per_second:.1f} tokens/s; {report.first_token_s:.1f} s to "
         f"the first token of a reply to 512 tokens",
         f"               {guess}",

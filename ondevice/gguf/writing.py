@@ -13,7 +13,7 @@ from ondevice.gguf._front import Part
 _STRING_LENGTH = struct.Struct("<Q")
 
 
-class Entry(NamedTuple):
+class TensorEntry(NamedTuple):
     """A tensor of a GGUF file as its header names it."""
 
     name: str
@@ -36,7 +36,7 @@ class HollowHeader:
             return cls(part.path.name, file.read(part.data_offset), part.file_bytes)
 
 
-def tensor_infos(entries: Iterable[Entry], alignment: int) -> tuple[bytes, int]:
+def tensor_infos(entries: Iterable[TensorEntry], alignment: int) -> tuple[bytes, int]:
     """The tensor infos of a GGUF header, and the bytes of the data section."""
     parts = []
     offset = 0
@@ -63,7 +63,7 @@ def raw_keys(file: GGUFFile) -> tuple[int, bytes]:
     (part,) = file.parts
     with part.path.open("rb") as opened:
         front = opened.read(part.data_offset)
-    entries = [Entry(t.name, t.shape, t.type, t.n_bytes) for t in file.tensors.values()]
+    entries = [TensorEntry(t.name, t.shape, t.type, t.n_bytes) for t in file.tensors.values()]
     infos, _ = tensor_infos(entries, part.alignment)
     return struct.unpack_from("<Q", front, 16)[0], front[24 : front.rindex(infos)]
 

@@ -38,7 +38,8 @@ def stand_in(files: Sequence[Part | HollowHeader]) -> Iterator[Path]:
         except OSError as error:
             raise DiskSpaceError(
                 f"The header of the model could not be copied to {folder}: "
-                f"{error.strerror}. Make room there, or set TMPDIR to another folder."
+                f"{error.strerror}. Free some space there, or set TMPDIR to another "
+                "folder."
             ) from error
 
         def cut_off() -> None:

@@ -85,7 +85,7 @@ class Model:
         if not self._handle:
             raise ModelFileError(
                 f"llama.cpp cannot load {path}: {_log.last_error() or 'no reason given'}. "
-                "The file may be damaged, or of an architecture newer than this version."
+                "The file may be damaged, or need a newer version."
             )
         self._vocab = llama_cpp.llama_model_get_vocab(self._handle)
         self._text = ctypes.create_string_buffer(256)
@@ -144,10 +144,10 @@ class Model:
         if llama_cpp.llama_model_is_diffusion(self.handle):
             return "it is a diffusion model, which writes a whole text at once"
         if llama_cpp.llama_model_has_encoder(self.handle):
-            return "it is an encoder, or needs one beside it"
+            return "it is an encoder, or needs one"
         architecture = self.metadata("general.architecture") or ""
         if self.metadata(f"{architecture}.attention.causal") == "false" or is_encoder(architecture):
-            return "it is an encoder, which turns texts into vectors and writes none"
+            return "it is an encoder, which turns text into vectors and writes none"
         return ""
 
     @property

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from ondevice.disk.reader import PAGE
 from ondevice.errors import ModelFileError
 from ondevice.gguf import ArrayOnDisk, GGUFFile, TensorInfo, writing
-from ondevice.gguf.writing import Entry, HollowHeader
+from ondevice.gguf.writing import HollowHeader, TensorEntry
 from ondevice.holding.stack import _layout
 from ondevice.holding.stack._layout import (
     BASE_PLANES,
@@ -222,9 +222,9 @@ class StackFile:
         for tensor in self.gguf.tensors.values():
             if matrix := self.matrices.get(tensor.name):
                 shape = (matrix.shape.columns, *tensor.shape[1:])
-                entries.append(Entry(tensor.name, shape, _F16, 2 * math.prod(shape)))
+                entries.append(TensorEntry(tensor.name, shape, _F16, 2 * math.prod(shape)))
             elif tensor.name not in blocks:
-                entries.append(Entry(tensor.name, tensor.shape, tensor.type, tensor.n_bytes))
+                entries.append(TensorEntry(tensor.name, tensor.shape, tensor.type, tensor.n_bytes))
         try:
             n_keys, keys = writing.raw_keys(self.gguf)
         except ValueError:

@@ -42,7 +42,7 @@ Floats = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
 
 
-class _Matrix(ctypes.Structure):
+class _NativeMatrix(ctypes.Structure):
     """``Matrix`` of ``_planes.c``."""
 
     _fields_ = (
@@ -70,7 +70,7 @@ class Planes:
         self.parts = np.zeros((n_chunks, FIRST_PLANE + PLANES), np.uint64)
         #: Planes of each chunk that count; shape (chunks,).
         self.levels = np.zeros(n_chunks, np.int32)
-        self._native = _Matrix(
+        self._native = _NativeMatrix(
             shape.rows,
             shape.columns,
             shape.chunk_rows,

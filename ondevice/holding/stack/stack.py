@@ -22,6 +22,7 @@ from ondevice.holding.window.placement import spans
 from ondevice.llama import Actions, EvalHook, Model, Tensor
 from ondevice.messages import Sizing, Streaming
 from ondevice.system.cores import default_threads
+from ondevice.text import size
 
 _PORTION = 8 << 20  # bytes that are read while those before them are checked
 _PORTIONS = 3  # that are under way; while one is checked, the disk is still busy with two
@@ -289,8 +290,8 @@ class Stack:
 
     def _short(self, budget: int, needed: int) -> MemoryShortError:
         return MemoryShortError(
-            f"{self.file.gguf.path.name} needs at least {needed / 1e6:.0f} MB of RAM for weights, "
-            f"and may have {budget / 1e6:.0f} MB. "
+            f"{self.file.gguf.path.name} needs at least {size(needed)} of RAM for weights, "
+            f"and may have {size(budget)}. "
             "Allow it more with --ram, or choose a smaller model."
         )
 

@@ -32,7 +32,7 @@ _AGAIN = 10.0  # seconds in which the same is not said or written again
 _HOPELESS, _WITHIN = 30, 5.0  # so many errors in so many seconds
 
 
-class Net:
+class ErrorNet:
     """What has been caught; ``log`` gets the places, but no values and none of the texts."""
 
     def __init__(self, log: Path | None = None) -> None:
@@ -52,8 +52,8 @@ class Net:
         self.unforeseen += 1
         if self._again(_place(error)):
             return None
-        where = f" {self.log} says where." if self._write(error) else ""
-        sentence = f"Something went wrong in the app; nothing that you typed is lost.{where}"
+        where = f" Details are in {self.log}." if self._write(error) else ""
+        sentence = f"Something went wrong in the app, but nothing you typed is lost.{where}"
         return None if self._again(sentence) else sentence
 
     @property

@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from tui.screens.chats import ChatsPanel, ChatsScreen
 
 _NAMED, _NAMED_SHORTLY = 10, 3  # of what an import left out
-_UNDO = "/import undo takes it back."
+_UNDO = "Undo this with /import undo."
 
 
-class ChatKeeping(ChatPanels):
+class ChatLibrary(ChatPanels):
     _panel: ChatsPanel | None = None
     """The list of chats that was opened last."""
 
@@ -61,7 +61,7 @@ class ChatKeeping(ChatPanels):
     async def _choose(self, screen: ChatsScreen, store: Chats | None = None) -> None:
         chosen = await self.app.push_screen_wait(screen)
         self._panel = None
-        await self.look_at_store()
+        await self.refresh_from_store()
         if chosen is not None:
             self._go_to_chosen(chosen, store)
 
@@ -82,7 +82,7 @@ class ChatKeeping(ChatPanels):
     @on(ChatsChanged)
     async def _chats_changed(self) -> None:
         here = self.focused
-        await self.look_at_store()
+        await self.refresh_from_store()
         if here is not None and here.is_attached:
             self.set_focus(here)  # where a chat that was shown is gone, the prompt has it
 
@@ -95,26 +95,22 @@ class ChatKeeping(ChatPanels):
 
     async def action_rename(self, title: str) -> None:
         if (id_ := self.id_in_store) is not None:
-            await self._do(
-                lambda: self.conversation.store.rename(id_, title), "The chat is renamed."
-            )
-            await self.look_at_store()
+            await self._do(lambda: self.conversation.store.rename(id_, title), "Chat renamed.")
+            await self.refresh_from_store()
 
     async def action_pin(self) -> None:
         if heading := await self._heading():
             pinned = not heading.pinned
-            done = "pinned" if pinned else "no longer pinned"
-            await self._do(
-                lambda: self.conversation.store.pin(heading.id, pinned), f"The chat is {done}."
-            )
+            done = "pinned" if pinned else "unpinned"
+            await self._do(lambda: self.conversation.store.pin(heading.id, pinned), f"Chat {done}.")
 
     async def action_archive(self) -> None:
         if heading := await self._heading():
             archived = not heading.archived
-            done = "archived" if archived else "in the list again"
+            done = "archived" if archived else "restored"
             await self._do(
                 lambda: self.conversation.store.archive(heading.id, archived),
-                f"The chat is {done}.",
+                f"Chat {done}.",
             )
 
     @work
@@ -123,7 +119,7 @@ class ChatKeeping(ChatPanels):
 
         heading = await self._heading()
         if heading and await delete(self, self.conversation.store, heading):
-            await self.look_at_store()
+            await self.refresh_from_store()
 
     async def _heading(self) -> Heading | None:
         id_ = self.id_in_store
@@ -146,7 +142,7 @@ class ChatKeeping(ChatPanels):
                 heading = await asyncio.to_thread(store.heading, id_)
                 path /= f"{_file_name(heading.title if heading else '')}.md"
             if path.exists():
-                question = f"{_shown(path)} is there already. Replace it?"
+                question = f"{_shown(path)} already exists. Replace it?"
                 answer = ChoiceScreen(question, "No", "Replace it")
                 if await self.app.push_screen_wait(answer) != 1:
                     return
@@ -158,8 +154,8 @@ class ChatKeeping(ChatPanels):
         more = ""
         if others:
             them = "One message" if others == 1 else f"{others} messages"
-            more = f" {them} of other versions are only in a JSON export."
-        self.notify(f"The chat is in {_shown(path)}.{more}")
+            more = f" {them} of other versions were left out; a JSON export includes them."
+        self.notify(f"Chat exported to {_shown(path)}.{more}")
 
     @work(group="import")
     async def action_import(self, file: str) -> None:
@@ -170,18 +166,21 @@ class ChatKeeping(ChatPanels):
         path = _path(file)
         if (result := await self._import(path, deleted=False)) is None:
             return
-        await self._tell(result, path)
+        await self._show_import(result, path)
         if result.deleted:
             named = ", ".join(f"“{title}”" for title in result.deleted[:_NAMED_SHORTLY])
             named += ", …" if len(result.deleted) > _NAMED_SHORTLY else ""
-            question = f"{_was(len(result.deleted))} deleted here before: {named}. Bring them back?"
+            question = (
+                f"{_was(len(result.deleted))} deleted here before: {named}. "
+                f"Restore {'it' if len(result.deleted) == 1 else 'them'}?"
+            )
             if (
                 await self.app.push_screen_wait(ChoiceScreen(question, "No", "Bring them back"))
                 == 1
             ):
                 again = await self._import(path, deleted=True)
                 if again:
-                    await self._tell(again, path)
+                    await self._show_import(again, path)
 
     async def _import(self, path: Path, *, deleted: bool) -> Imported | None:
         """What came of it; None: it failed, as the user was told."""
@@ -190,7 +189,9 @@ class ChatKeeping(ChatPanels):
         before: Import | None = None
 
         async def show(news: list[int]) -> None:
-            notice.say(f"Importing {_shown(path)} … {_chats(news[-1])} so far. Esc stops it.")
+            notice.say(
+                f"Importing {_shown(path)} … {_chats(news[-1])} so far. Esc stops the import."
+            )
 
         try:
             before = await asyncio.to_thread(self.store.last_import)
@@ -211,33 +212,33 @@ class ChatKeeping(ChatPanels):
                 what = f"{_was(done.chats)} added before that. {_UNDO}"
             else:
                 what = "Nothing was added."
-            notice.say(f"The import was stopped. {what}")
+            notice.say(f"Import stopped. {what}")
             raise
         await notice.remove()
         return result
 
-    async def _tell(self, result: Imported, path: Path) -> None:
+    async def _show_import(self, result: Imported, path: Path) -> None:
         """Show what has come in, and ask whether it is to be remembered."""
         if len(result) == 1:
             await self.go_to(result[0], None)
         elif result:
-            await self.look_at_store()
+            await self.refresh_from_store()
         if result.grown:
             await self.reload()  # they may be open
         if result.left_out:
-            self.conversation.note(_told(result.left_out), error=True)
+            self.conversation.note(_left_out_words(result.left_out), error=True)
         summary = _summary(result)
         self.conversation.note(f"{_shown(path)}: {summary}{f' {_UNDO}' if result else ''}")
         if not (result and self.settings.memory):
             self.notify(summary)
             return
-        question = f"{summary} Shall what you said there be remembered, as what you say here is?"
+        question = f"{summary} Remember what you wrote there, as in your other chats?"
         if await self.app.push_screen_wait(ChoiceScreen(question, "No", "Remember it")):
             await self._remember(result)
 
     async def _undo_import(self) -> None:
         if any(one.replying for one in self.conversations):
-            self.notify("A reply is under way. Esc stops it.")
+            self.notify("A reply is in progress. Press Esc to stop it.")
             return
         try:
             run = await asyncio.to_thread(self.store.last_import)
@@ -246,11 +247,11 @@ class ChatKeeping(ChatPanels):
                 return
             added = [_chats(run.chats)] if run.chats else []
             if run.grown:
-                added.append(f"messages to {_chats(run.grown)}")
+                added.append(f"new messages in {_chats(run.grown)}")
             question = (
-                f"Undo the import of {run.name} ({run.at.astimezone():%d %B, %H:%M})? "
-                f"It added {' and '.join(added)}. That goes, with what is remembered of it; what "
-                "you have said in these chats since stays."
+                f"Undo the import of {run.name} ({run.at.astimezone():%d %B, %H:%M})? It "
+                f"added {' and '.join(added)}. All of it is removed, with what was "
+                "remembered from it. What you have written in these chats since stays."
             )
             answer = ChoiceScreen(question, "No", "Undo it")
             if await self.app.push_screen_wait(answer) != 1:
@@ -259,19 +260,21 @@ class ChatKeeping(ChatPanels):
         except OndeviceError as error:
             self.notify(str(error), severity="error")
             return
-        await self.look_at_store()
+        await self.refresh_from_store()
         await self.reload()
-        kept = f" {_chats(undone.kept)} stay: you have gone on in them." if undone.kept else ""
+        kept = (
+            f" {_chats(undone.kept)} stay because you have continued them." if undone.kept else ""
+        )
         if undone.kept == 1:
-            kept = " 1 chat stays: you have gone on in it."
-        self.notify(f"The import of {undone.name} is undone.{kept}")
+            kept = " 1 chat stays because you have continued it."
+        self.notify(f"Import of {undone.name} undone.{kept}")
 
     async def _remember(self, result: Imported) -> None:
         notice = self.conversation.note("Remembering …")
         cancel = threading.Event()
 
         async def show(counts: list[int]) -> None:
-            notice.say(f"Remembering … {counts[-1]} messages so far. Esc stops it.")
+            notice.say(f"Remembering … {counts[-1]} messages so far. Esc stops this.")
 
         try:
             count = await in_thread(
@@ -282,11 +285,11 @@ class ChatKeeping(ChatPanels):
         except OndeviceError as error:
             notice.say(str(error))
         except asyncio.CancelledError:
-            notice.say("Stopped. What was remembered so far stays; /forget takes it back.")
+            notice.say("Stopped. What was remembered so far is kept; remove it with /forget.")
             raise
         else:
-            one = "One of your messages is remembered."
-            notice.say(one if count == 1 else f"{count} of your messages are remembered.")
+            one = "One of your messages was remembered."
+            notice.say(one if count == 1 else f"{count} of your messages were remembered.")
 
     async def _do(self, change: Callable[[], object], done: str) -> None:
         try:
@@ -296,7 +299,7 @@ class ChatKeeping(ChatPanels):
         else:
             self.notify(done)
         if self._panel is not None and self._panel.is_attached:
-            self._panel.look()
+            self._panel.update_list()
 
 
 def _chats(count: int) -> str:
@@ -311,9 +314,11 @@ def _summary(result: Imported) -> str:
     """What came of an import, in a sentence or two."""
     said = [f"{_was(len(result.new))} added." if result.new or not result else ""]
     if grown := len(result.grown):
-        said.append("One chat has grown." if grown == 1 else f"{grown} chats have grown.")
+        said.append(
+            "One chat has new messages." if grown == 1 else f"{grown} chats have new messages."
+        )
     if result.unchanged:
-        said.append(f"{_was(result.unchanged)} here already.")
+        said.append(f"{_was(result.unchanged)} already here.")
     return " ".join(filter(None, said))
 
 
@@ -339,9 +344,9 @@ def _file_name(title: str) -> str:
     return re.sub(r"[^\w .,()-]+|^[. ]+", " ", title)[:80].strip(" .") or "chat"
 
 
-def _told(left_out: list[str]) -> str:
+def _left_out_words(left_out: list[str]) -> str:
     """What an import could not read: the first ones by name."""
-    what = "One thing was" if len(left_out) == 1 else f"{len(left_out)} things were"
+    what = "One item was" if len(left_out) == 1 else f"{len(left_out)} items were"
     lines = [f"{what} left out:", *left_out[:_NAMED]]
     if len(left_out) > _NAMED:
         lines.append(f"and {len(left_out) - _NAMED} more.")

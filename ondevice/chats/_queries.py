@@ -12,10 +12,10 @@ import msgspec
 from ondevice.chats import _times
 from ondevice.chats._records import (
     Attachment,
-    Conversation,
-    Found,
+    Chat,
+    ChatHit,
+    ChatMatches,
     Heading,
-    Matches,
     Message,
     State,
 )
@@ -54,7 +54,7 @@ def heading(connection: Connection, conversation_id: int) -> Heading | None:
 
 def load(
     connection: Connection, memory: Memory, conversation_id: int, until: int | None
-) -> Conversation | None:
+) -> Chat | None:
     head = connection.execute(
         "SELECT title, system, private, end_id FROM conversation WHERE id = ?", (conversation_id,)
     ).fetchone()
@@ -73,7 +73,7 @@ def load(
         attachments[row["message_id"]].append(Attachment(row["name"], row["content"]))
     recalled = _recalled(connection, memory, end)
     versions = _versions(connection, conversation_id)
-    return Conversation(
+    return Chat(
         conversation_id,
         head["title"],
         head["system"],
@@ -133,9 +133,9 @@ def attaches(connection: Connection, message_id: int | None) -> bool:
     return row.fetchone() is not None
 
 
-def matches(connection: Connection, text: str, conversation_id: int) -> Matches:
+def matches(connection: Connection, text: str, conversation_id: int) -> ChatMatches:
     if not (query := _query(text)):
-        return Matches((), frozenset())
+        return ChatMatches((), frozenset())
     rows = connection.execute(
         "SELECT message.id, highlight(message_index, 0, char(2), char(3)) FROM message_index "
         "JOIN message ON message.id = message_index.rowid "
@@ -143,7 +143,7 @@ def matches(connection: Connection, text: str, conversation_id: int) -> Matches:
         (query, conversation_id),
     ).fetchall()
     words = (word for _, marked in rows for word in re.findall("\x02([^\x03]*)\x03", marked))
-    return Matches(tuple(id_ for id_, _ in rows), frozenset(map(str.lower, words)))
+    return ChatMatches(tuple(id_ for id_, _ in rows), frozenset(map(str.lower, words)))
 
 
 def _query(text: str) -> str:
@@ -152,7 +152,7 @@ def _query(text: str) -> str:
     return f"{words}*" if words else ""
 
 
-def search(connection: Connection, text: str, conversation_id: int | None) -> list[Found]:
+def search(connection: Connection, text: str, conversation_id: int | None) -> list[ChatHit]:
     if not (query := _query(text)):
         return []
     rows = connection.execute(
@@ -183,13 +183,13 @@ def search(connection: Connection, text: str, conversation_id: int | None) -> li
             (json.dumps(wanted),),
         )
     }
-    found = [Found(headings[id_], id_, _pieces(excerpts[id_])) for id_ in wanted]
+    found = [ChatHit(headings[id_], id_, _pieces(excerpts[id_])) for id_ in wanted]
     if conversation_id is None:
         titled = connection.execute(
             f"{_HEADING} WHERE instr(lower(title), lower(?)) ORDER BY updated_at DESC LIMIT ?",
             (text.strip(), _FOUND),
         )
-        found += [Found(_heading(row), None, ()) for row in titled if row["id"] not in best]
+        found += [ChatHit(_heading(row), None, ()) for row in titled if row["id"] not in best]
     return found
 
 

@@ -44,10 +44,10 @@ def elements(pieces: Iterable[bytes]) -> Iterator[bytes | LeftOut]:
             if not (start := piece.lstrip(_BLANK)):
                 between += len(piece)
                 if between > _LONGEST:
-                    raise NotJSON("it is blank")
+                    raise NotJSON("it is empty")
                 continue
             if start[0] not in b"[{":
-                raise NotJSON("it does not begin as JSON does")
+                raise NotJSON("it does not start like JSON")
             begun = True
         position = from_ = 0
         between += len(piece)
@@ -80,16 +80,16 @@ def elements(pieces: Iterable[bytes]) -> Iterator[bytes | LeftOut]:
                     kept.clear()
                     outer, between = None, 0
                 elif depth < 0:
-                    raise NotJSON("a bracket is closed that was not opened")
+                    raise NotJSON("it closes a bracket that was never opened")
         if outer is not None:
             if not too_large:
                 kept += piece[from_:]
             if too_large := too_large or _is_too_large(len(kept), parts, outer):
                 kept.clear()
         if between > _MOST_BETWEEN:
-            raise NotJSON("what follows is far longer than any chat")
+            raise NotJSON("one part of it is far longer than any chat")
     if outer is not None:
-        yield LeftOut("the file ends in the middle of it")
+        yield LeftOut("the file ends in the middle of a chat")
 
 
 def _is_too_large(n_bytes: int, parts: int, outer: int) -> bool:

@@ -12,7 +12,7 @@ else:
     Widget = object  # as the first base it would take the place of the other one's styles
 
 
-class PlacedOnce(Widget):
+class SingleLayout(Widget):
     """Has the screen not arranged a second time when it has got another size.
 
     Textual does so because scrollbars may have come, and asks for it once more where they have.

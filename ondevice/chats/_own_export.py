@@ -8,15 +8,15 @@ from typing import Any, Literal, get_args
 import msgspec
 
 from ondevice.chats import _times
-from ondevice.chats._loose import Odd, a_text, dicts, parents_first
+from ondevice.chats._loose_json import Odd, a_text, dicts, parents_first
 from ondevice.chats._records import Attachment
-from ondevice.chats._transfer import Entry, Transcript
+from ondevice.chats._transfer import ChatTranscript, TranscriptMessage
 from ondevice.messages import FinishReason, Statistics
 
 _ROLES: dict[str, Literal["user", "assistant"]] = {"user": "user", "assistant": "assistant"}
 
 
-def read(chat: dict[str, Any]) -> Transcript:
+def read(chat: dict[str, Any]) -> ChatTranscript:
     """Raises :class:`Odd` when there is nothing in it."""
     created_at = _times.from_file(chat.get("created_at")) or datetime.now(UTC)
     by_key: dict[str, dict[str, Any]] = {}
@@ -24,17 +24,17 @@ def read(chat: dict[str, Any]) -> Transcript:
         key = _key(message.get("id")) or f"message {number}"
         by_key[key if key not in by_key else f"{key}, {number}"] = message
     if not by_key:
-        raise Odd("there are no messages in it")
+        raise Odd("it has no messages")
     parents = {key: _key(message.get("parent")) for key, message in by_key.items()}
     places: dict[str, str | None] = {}
-    entries: list[Entry] = []
+    entries: list[TranscriptMessage] = []
     for key in parents_first(parents):
         parent = places.get(parents[key] or "")
         entry = _entry(key, parent, by_key[key], created_at)
         places[key] = entry.id if entry else parent
         if entry:
             entries.append(entry)
-    return Transcript(
+    return ChatTranscript(
         title=a_text(chat.get("title")),
         system=a_text(chat.get("system")),
         created_at=created_at,
@@ -54,7 +54,7 @@ def _key(value: object) -> str | None:
 
 def _entry(
     key: str, parent: str | None, message: dict[str, Any], created_at: datetime
-) -> Entry | None:
+) -> TranscriptMessage | None:
     role = _ROLES.get(a_text(message.get("role")))
     content = message.get("content")
     attachments = tuple(
@@ -64,7 +64,7 @@ def _entry(
     if role is None or not (isinstance(content, str) or attachments):
         return None
     reason = message.get("finish_reason")
-    return Entry(
+    return TranscriptMessage(
         id=key,
         parent=parent,
         role=role,

@@ -16,6 +16,7 @@ from ondevice import paths
 from ondevice.errors import DiskSpaceError, ModelError, UsageError
 from ondevice.models import _scan
 from ondevice.models._records import InstalledModel, Provenance
+from ondevice.text import size
 
 if TYPE_CHECKING:
     from filelock import FileLock
@@ -33,7 +34,7 @@ def name_for(file: Path) -> str:
 def checked_name(name: str) -> str:
     """``name``, if it can be that of a folder and of a file. Raises :class:`UsageError`."""
     if not _NAME.fullmatch(name) or _scan.stem(Path(f"{name}.gguf")) != name:
-        raise UsageError(f"{name} cannot be a name: use letters, digits and - . _ +")
+        raise UsageError(f"{name} is not a valid name: use letters, digits and - . _ +")
     return name
 
 
@@ -77,7 +78,9 @@ def changing(name: str) -> Generator[tuple[Path, Path]]:
                     folder.rmdir()  # if it is empty
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise _no_room(folder, f"it ran full while {name} was written") from error
+            raise _no_room(
+                folder, f"the disk became full while {name} was being written"
+            ) from error
         raise ModelError(f"{name} cannot be written: {error}. Check {folder}.") from error
 
 
@@ -116,12 +119,12 @@ def in_folder(folder: Path) -> InstalledModel | None:
     )
 
 
-def _gone(folder: Path) -> _scan.Files | None:
+def _gone(folder: Path) -> _scan.ModelFiles | None:
     """A model that was only pointed to, and whose file is no longer where it was."""
     links: list[Path] = []
     with suppress(OSError):
         links = sorted(link for link in folder.glob("*.gguf") if link.is_symlink())
-    return _scan.Files(links[0], 0, tuple(link.name for link in links)) if links else None
+    return _scan.ModelFiles(links[0], 0, tuple(link.name for link in links)) if links else None
 
 
 def leftovers() -> dict[str, int]:
@@ -156,11 +159,11 @@ def check_disk(folder: Path, n_bytes: int) -> None:
     free = shutil.disk_usage(folder).free
     needed = n_bytes + _SPARE_BYTES
     if free < needed:
-        raise _no_room(folder, f"{needed / 1e6:.0f} MB are needed and {free / 1e6:.0f} MB are free")
+        raise _no_room(folder, f"{size(needed)} is needed and {size(free)} is free")
 
 
 def _no_room(folder: Path, figures: str) -> DiskSpaceError:
     return DiskSpaceError(
-        f"There is not enough room on the disk of {folder}: {figures}. "
-        "Make room, or set ONDEVICE_HOME to a folder on another disk."
+        f"There is not enough space on the disk of {folder}: {figures}. Free some space, "
+        "or set ONDEVICE_HOME to a folder on another disk."
     )

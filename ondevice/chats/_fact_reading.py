@@ -46,11 +46,11 @@ def learn(chats: Chats, engine: EngineLike) -> bool:
             answer += event.text
         elif isinstance(event, Finished) and event.reason == "cancelled":
             return False
-    chats.memory.have_read(text, answer)
+    chats.memory.store_reading(text, answer)
     return True
 
 
-def see_again(chats: Chats, engine: EngineLike, conversation_id: int) -> None:
+def restore_cache(chats: Chats, engine: EngineLike, conversation_id: int) -> None:
     """Have the KV cache hold the conversation as it did before something else was asked."""
     if is_elsewhere(engine):
         return

@@ -153,8 +153,9 @@ class FolderLock:
                         break
                 if time.monotonic() > until:
                     raise StoreError(
-                        f"Another program is copying the store in {self._folder} or changing its "
-                        "passphrase. Wait until it has finished, or end it, and try again."
+                        f"Another program is copying the store in {self._folder} or "
+                        "changing its passphrase. Wait until it is done, or end it, and "
+                        "try again."
                     )
                 time.sleep(_POLL)
             yield alone

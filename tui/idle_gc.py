@@ -20,7 +20,7 @@ _LATE = 0.002  # seconds by which a loop that is idle may be late
 
 
 @contextmanager
-def taken_away(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+def collected_when_idle(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
     """Within this, full collections are small, and do not come in the middle of something.
 
     A message that was taken away is a thousand objects in cycles, at a microsecond each. Python by

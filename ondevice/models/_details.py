@@ -8,7 +8,7 @@ from ondevice import gguf
 from ondevice.errors import ModelNotFound
 from ondevice.gguf import GGUFFile, runnable
 from ondevice.gguf.quality import effective_params, quality_of
-from ondevice.models import _library, _own
+from ondevice.models import _library, _own_folder
 from ondevice.models._catalogue import catalogue
 from ondevice.models._records import InstalledModel, Place, Recipe
 from ondevice.ram.need import Need, need
@@ -76,7 +76,9 @@ def _of_model(model: InstalledModel) -> Facts:
 
 
 def _of_file(model: InstalledModel, file: GGUFFile) -> Facts:
-    provenance = _own.read_provenance(model.path.parent) if model.place == "ondevice" else None
+    provenance = (
+        _own_folder.read_provenance(model.path.parent) if model.place == "ondevice" else None
+    )
     return Facts(
         name=model.name,
         title=file.name,

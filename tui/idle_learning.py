@@ -35,7 +35,7 @@ class Learning:
             while more := await self._engine.aside(lambda e: chats.learn(self._store, e)):
                 has_read = True
             if has_read and more is not None and id_ is not None:
-                await self._engine.aside(lambda e: chats.see_again(store, e, id_))
+                await self._engine.aside(lambda e: chats.restore_cache(store, e, id_))
         except OndeviceError:  # nobody has asked for it, so nobody needs to know
             self._failed = loaded
 
