@@ -17,6 +17,7 @@ import platformdirs
 import psutil
 import pytest
 import random_rounds
+from server_process import SERVER_KEY
 
 from ondevice.chats import Chats
 from ondevice.engine import Engine
@@ -24,7 +25,6 @@ from ondevice.messages import Load
 from ondevice.store import Database
 
 DEFAULT_MODEL = "smollm2-135m"
-SERVER_KEY = "a-key"
 
 
 @pytest.fixture(autouse=True)
@@ -45,11 +45,17 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def chats(tmp_path: Path) -> Iterator[Chats]:
-    """A new store for conversations."""
+def database(tmp_path: Path) -> Iterator[Database]:
+    """A new store."""
     database = Database(tmp_path / "store.db")
-    yield Chats(database)
+    yield database
     database.close()
+
+
+@pytest.fixture
+def chats(database: Database) -> Chats:
+    """The conversations of a new store."""
+    return Chats(database)
 
 
 @pytest.fixture

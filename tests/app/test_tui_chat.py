@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
-from functools import partial
-from pathlib import Path
-
-import pytest
-from terminal_user import User, at_the_terminal
+from terminal_user import OpenApp
 from textual import events
 from textual.binding import Binding
 from textual.widgets import OptionList
@@ -23,16 +17,6 @@ from tui.screens.chats import ChatsPanel
 from tui.screens.models import ModelsScreen
 from tui.widgets.prompt import Prompt
 from tui.widgets.thinking import Thinking
-
-OpenApp = Callable[..., AbstractAsyncContextManager[User]]
-
-
-@pytest.fixture
-def open_app(chats: Chats, tmp_path: Path) -> OpenApp:
-    """Opens the app with an engine, and perhaps an earlier conversation."""
-    model = tmp_path / "Tiny-1B.gguf"
-    model.touch()
-    return partial(at_the_terminal, chats=chats, model=model, system="Be kind.")
 
 
 def saved(chats: Chats) -> tuple[Message, ...]:
@@ -149,13 +133,13 @@ async def test_when_the_engine_dies_the_reply_is_kept_and_the_next_one_works(
 
 
 async def test_a_conversation_is_resumed_after_a_restart(chats: Chats, open_app: OpenApp) -> None:
-    async with open_app(FakeEngine(["Blue."])) as user:
+    async with open_app(FakeEngine(["Blue."]), system="Be kind.") as user:
         await user.says("Colour")
         await user.sees("Blue.")
         await user.is_idle()
     engine = FakeEngine(["Green."])
     earlier = chats.load(chats.headings()[0].id)
-    async with open_app(engine, earlier=earlier) as user:
+    async with open_app(engine, earlier=earlier, system="Be kind.") as user:
         await user.sees("Blue.")
         await user.says("Another")
         await user.sees("Green.")

@@ -26,9 +26,10 @@ GREEDY = Sampling(temperature=0)
 
 
 @pytest.fixture
-def chats() -> Iterator[Chats]:
+def database() -> Iterator[Database]:
+    """The store that the program itself opens."""
     database = Database(paths.store_file())
-    yield Chats(database)
+    yield database
     database.close()
 
 

@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
-from functools import partial
 from pathlib import Path
 
 import pytest
-from terminal_user import User, at_the_terminal
+from terminal_user import OpenApp, User
 
 from ondevice.chats import Chats, Message
 from ondevice.errors import ContextError, EngineDied
 from ondevice.messages import Finished, PromptProgress, Statistics
 from ondevice.testing import FakeEngine, Gate
 
-OpenApp = Callable[..., AbstractAsyncContextManager[User]]
 INVOICE = "The invoice of Mr Bergstrom came to 4711 crowns."
 
 
-@pytest.fixture
-def open_app(chats: Chats, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> OpenApp:
-    model = tmp_path / "Tiny-1B.gguf"
-    model.touch()
+@pytest.fixture(autouse=True)
+def in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     lines = [f"In line {n} the ship sails on over the sea." for n in range(3000)]
     lines[2000] = INVOICE
     Path("big.txt").write_text("\n".join(lines))
-    return partial(at_the_terminal, chats=chats, model=model)
 
 
 def saved(chats: Chats) -> tuple[Message, ...]:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import hostile_chats
 import pytest
 from hostile_chats import chatgpt
-from terminal_user import User, at_the_terminal
+from terminal_user import OpenApp
 from textual.events import Paste
 
 from ondevice import config
@@ -21,15 +19,6 @@ from ondevice.chats import Chats
 from ondevice.messages import Generate
 from ondevice.testing import FakeEngine, Gate
 from tui.app import OndeviceApp
-
-OpenApp = Callable[..., AbstractAsyncContextManager[User]]
-
-
-@pytest.fixture
-def open_app(chats: Chats, tmp_path: Path) -> OpenApp:
-    model = tmp_path / "Tiny-1B.gguf"
-    model.touch()
-    return partial(at_the_terminal, chats=chats, model=model)
 
 
 async def test_a_chat_is_found_by_a_word_in_it_and_opens_there(

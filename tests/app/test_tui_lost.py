@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from terminal_user import User, at_the_terminal
+from terminal_user import OpenApp
 from textual.widget import Widget
 
 from ondevice.chats import Chats
@@ -21,16 +18,6 @@ from tui.net import Net, report
 from tui.screens import chat_base
 from tui.widgets.prompt import Prompt
 from tui.widgets.status_bar import StatusBar
-
-OpenApp = Callable[..., AbstractAsyncContextManager[User]]
-
-
-@pytest.fixture
-def open_app(chats: Chats, tmp_path: Path) -> OpenApp:
-    model = tmp_path / "Tiny-1B.gguf"
-    model.touch()
-    return partial(at_the_terminal, chats=chats, model=model)
-
 
 # ---------------------------------------------------------------------- the net
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractAsyncContextManager
-from functools import partial
 from pathlib import Path
 
 import pytest
-from terminal_user import User, at_the_terminal
+from terminal_user import OpenApp, User
 from textual.widgets import OptionList
 
 from ondevice.chats import Chats
@@ -19,15 +17,10 @@ from tui.screens.ram import RamPanel
 
 
 @pytest.fixture
-def app(chats: Chats, tmp_path: Path) -> partial[AbstractAsyncContextManager[User]]:
+def app(chats: Chats, open_app: OpenApp) -> OpenApp:
     for said in ("Where do the bins go?", "A trip to Lisbon"):
         chats.say(chats.create(), said)
-    model = tmp_path / "Tiny-1B.gguf"
-    model.touch()
-    return partial(at_the_terminal, chats=chats, model=model)
-
-
-App = partial[AbstractAsyncContextManager[User]]
+    return open_app
 
 
 def panels(user: User) -> list[str]:
@@ -40,7 +33,7 @@ def pointed_at(user: User) -> str:
     return str(options.get_option_at_index(options.highlighted).prompt)
 
 
-async def test_the_list_stays_open_beside_the_chat(app: App, chats: Chats) -> None:
+async def test_the_list_stays_open_beside_the_chat(app: OpenApp, chats: Chats) -> None:
     async with app(FakeEngine(["Hello."]), size=(160, 50)) as user:
         await user.pilot.press("ctrl+r")
         await user.sees("Where do the bins go?")
@@ -67,7 +60,7 @@ async def test_the_list_stays_open_beside_the_chat(app: App, chats: Chats) -> No
 
 
 async def test_the_list_beside_follows_other_windows(
-    app: App, chats: Chats, tmp_path: Path
+    app: OpenApp, chats: Chats, tmp_path: Path
 ) -> None:
     async with app(FakeEngine(), size=(160, 50)) as user:
         await user.pilot.press("ctrl+r", "escape")
@@ -84,7 +77,7 @@ async def test_the_list_beside_follows_other_windows(
 
 
 async def test_the_list_says_what_is_open_and_does_what_the_dialog_does(
-    app: App, chats: Chats
+    app: OpenApp, chats: Chats
 ) -> None:
     gate = Gate()
     async with app(FakeEngine(["One", gate]), size=(160, 50)) as user:
@@ -111,7 +104,7 @@ async def test_the_list_says_what_is_open_and_does_what_the_dialog_does(
 
 @pytest.mark.parametrize("size", [(80, 24), (40, 12)])
 async def test_the_list_lies_over_the_chat_where_there_is_no_room(
-    app: App, size: tuple[int, int]
+    app: OpenApp, size: tuple[int, int]
 ) -> None:
     async with app(FakeEngine(), size=size) as user:
         await user.pilot.press("ctrl+r", "down")
@@ -123,7 +116,7 @@ async def test_the_list_lies_over_the_chat_where_there_is_no_room(
         assert user.prompt.has_focus
 
 
-async def test_both_panels_are_open_where_there_is_room_for_both(app: App) -> None:
+async def test_both_panels_are_open_where_there_is_room_for_both(app: OpenApp) -> None:
     reply = "word " * 60 + "end"
     async with app(FakeEngine([reply]), size=(200, 50)) as user:
         await user.says("Hi")

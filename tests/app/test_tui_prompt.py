@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
-from functools import partial
 from pathlib import Path
 
 import pytest
-from terminal_user import User, at_the_terminal
+from terminal_user import OpenApp
 from textual import events
 
 from ondevice.chats import Attachment, Chats, Message
@@ -21,16 +18,11 @@ from tui.attachments import attached, files
 from tui.commands import COMMANDS
 from tui.screens.chat import ChatScreen
 
-OpenApp = Callable[..., AbstractAsyncContextManager[User]]
 
-
-@pytest.fixture
-def open_app(chats: Chats, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> OpenApp:
-    model = tmp_path / "Tiny-1B.gguf"
-    model.touch()
+@pytest.fixture(autouse=True)
+def in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
-    return partial(at_the_terminal, chats=chats, model=model)
 
 
 def first(chats: Chats) -> Message:

@@ -7,34 +7,20 @@ from pathlib import Path
 
 import pytest
 import shapes
+from headers import dense
 from msgspec.structs import replace
+from sizings import sizing_of
 from terminal_user import at_the_terminal
-from test_need import dense
 
 from ondevice import gguf
 from ondevice.chats import Chats, Message
 from ondevice.config import App
 from ondevice.engine import Engine
 from ondevice.holding.cells import Cell, cells
-from ondevice.holding.window.placement import least_bytes, most_bytes, place
-from ondevice.messages import Sizing
+from ondevice.holding.window.placement import least_bytes, most_bytes
 from ondevice.testing import FakeEngine, Gate
 
 SIZES = [(40, 12), (80, 24), (300, 80)]
-
-
-def sizing_of(file: gguf.GGUFFile, budget: int) -> Sizing:
-    placed = place(file, budget)
-    return Sizing(
-        budget=None,
-        resident_bytes=placed.resident_bytes,
-        absent_bytes=placed.absent_bytes,
-        least_bytes=least_bytes(file),
-        most_bytes=most_bytes(file),
-        room_bytes=2 * budget,
-        limit_bytes=4 * budget,
-        limit_source="all RAM of this machine",
-    )
 
 
 def test_cells_tell_for_each_block_what_of_it_is_in_ram() -> None:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
-from functools import partial
 from pathlib import Path
 
 import pytest
-from terminal_user import User, at_the_terminal
+from terminal_user import OpenApp, at_the_terminal
 from textual.geometry import Offset
 from textual.selection import Selection
 
@@ -20,16 +17,8 @@ from ondevice.testing import FakeEngine, Gate
 from tui.widgets.reply_text import ReplyText
 from tui.widgets.thinking import Thinking
 
-OpenApp = Callable[..., AbstractAsyncContextManager[User]]
-
 LONG = "value = " + " + ".join(f"number_{n}" for n in range(20))
 CODE = f"Look:\n\n```python\nif True:\n\t{LONG}\n```\n\nand\n\n```\nplain\n```\n"
-
-
-@pytest.fixture
-def open_app(chats: Chats, tmp_path: Path) -> OpenApp:
-    (tmp_path / "Tiny-1B.gguf").touch()
-    return partial(at_the_terminal, chats=chats, model=tmp_path / "Tiny-1B.gguf")
 
 
 async def test_code_is_wrapped_cut_and_shifted_by_keys(open_app: OpenApp) -> None:

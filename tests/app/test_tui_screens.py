@@ -1,6 +1,6 @@
 """What the screens of the terminal app look like, at three sizes and in two themes.
 
-The pictures are text files in ``tests/screens``: what is to be read, then for each theme how it is
+The pictures are text files in ``screens``: what is to be read, then for each theme how it is
 coloured. ``ONDEVICE_TEST_ACCEPT=1`` writes them anew.
 """
 
@@ -18,8 +18,8 @@ import shapes
 import tiny_model
 from msgspec.structs import replace
 from rich.cells import cell_len
+from sizings import sizing_of
 from terminal_user import User, at_the_terminal
-from test_tui_ram import sizing_of
 from textual.widgets import Input, TextArea
 
 from ondevice import gguf, models, paths

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,12 +20,10 @@ QUESTION = "What does my sister Ana like?"
 
 
 @pytest.fixture
-def chats(tmp_path: Path) -> Iterator[Chats]:
-    database = Database(tmp_path / "store.db")
+def chats(database: Database) -> Chats:
     chats = Chats(database)
     chats.memory.add("My sister Ana likes pears.")
-    yield chats
-    database.close()
+    return chats
 
 
 def sent(engine: FakeEngine) -> str:

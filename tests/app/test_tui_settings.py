@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
-from functools import partial
 from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
-from terminal_user import User, at_the_terminal
+from terminal_user import OpenApp, User
 
 from ondevice import config, paths
 from ondevice.chats import Chats
@@ -20,15 +17,6 @@ from ondevice.messages import Chunk, Generate, Turn
 from ondevice.testing import FakeEngine
 from tui import settings_form
 from tui.app import OndeviceApp
-
-OpenApp = Callable[..., AbstractAsyncContextManager[User]]
-
-
-@pytest.fixture
-def open_app(chats: Chats, tmp_path: Path) -> OpenApp:
-    model = tmp_path / "Tiny-1B.gguf"
-    model.touch()
-    return partial(at_the_terminal, chats=chats, model=model)
 
 
 def test_a_change_leaves_comments_and_layout_as_they_are(tmp_path: Path) -> None:

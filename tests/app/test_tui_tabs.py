@@ -2,26 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
-from functools import partial
-from pathlib import Path
-
-import pytest
-from terminal_user import User, at_the_terminal
+from terminal_user import OpenApp
 
 from ondevice.chats import Chats
 from ondevice.testing import FakeEngine, Gate
 from tui.widgets.tab_bar import TabBar
-
-OpenApp = Callable[..., AbstractAsyncContextManager[User]]
-
-
-@pytest.fixture
-def open_app(chats: Chats, tmp_path: Path) -> OpenApp:
-    model = tmp_path / "Tiny-1B.gguf"
-    model.touch()
-    return partial(at_the_terminal, chats=chats, model=model)
 
 
 async def test_a_reply_goes_on_while_another_chat_is_shown(chats: Chats, open_app: OpenApp) -> None:

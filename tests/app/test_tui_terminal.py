@@ -20,6 +20,7 @@ from ondevice.store import Database
 pytest.importorskip("termios", reason="needs pseudo-terminals")
 import tiny_model
 from pty_terminal import PtyTerminal
+from source_tree import FAKE_CHAT, ROOT
 
 
 def open_chat(
@@ -27,10 +28,8 @@ def open_chat(
 ) -> PtyTerminal:
     """The app in a terminal; or a ``shell``, which runs it with ``eval "$CHAT"``."""
     home.mkdir(exist_ok=True, parents=True)
-    script = Path(__file__).with_name("fake_chat.py")
-    command = [sys.executable, str(script), str(home / "store.db"), *map(json.dumps, replies)]
-    root = str(Path(__file__).parent.parent)
-    env = {**os.environ, "PYTHONPATH": root}
+    command = [sys.executable, str(FAKE_CHAT), str(home / "store.db"), *map(json.dumps, replies)]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
     if shell:
         env |= {"PS1": "$ ", "HISTFILE": "", "CHAT": shlex.join(command)}
         command = ["bash", "--norc", "--noprofile", "-i"]
@@ -147,7 +146,7 @@ def test_the_mouse_may_stay_the_terminals_own(home: Path, mouse: bool) -> None:
     model = tiny_model.write(home / "tiny.gguf")
     command = [sys.executable, "-m", "ondevice", "chat", "--model", str(model)]
     env = {**os.environ, "ONDEVICE_APP_MOUSE": str(mouse).lower()}
-    with PtyTerminal(command, env=env, cwd=Path(__file__).parent.parent) as terminal:
+    with PtyTerminal(command, env=env, cwd=ROOT) as terminal:
         terminal.sees("anything")
         terminal.types("\x11")
         assert terminal.until_the_end() == 0

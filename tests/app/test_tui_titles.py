@@ -2,28 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
-from functools import partial
-from pathlib import Path
-
 import pytest
-from terminal_user import User, at_the_terminal
+from terminal_user import OpenApp
 
 from ondevice.chats import Chats, reply, think_of_title
 from ondevice.chats._titles import clean
 from ondevice.engine import Engine
 from ondevice.messages import Generate, Sampling
 from ondevice.testing import FakeEngine, Gate
-
-OpenApp = Callable[..., AbstractAsyncContextManager[User]]
-
-
-@pytest.fixture
-def open_app(chats: Chats, tmp_path: Path) -> OpenApp:
-    model = tmp_path / "Tiny-1B.gguf"
-    model.touch()
-    return partial(at_the_terminal, chats=chats, model=model)
 
 
 def title(chats: Chats) -> str:

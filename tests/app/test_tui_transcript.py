@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
-from contextlib import AbstractAsyncContextManager
-from functools import partial
 from pathlib import Path
 from random import Random
 
 import long_chats
 import pytest
-from terminal_user import User, at_the_terminal
+from terminal_user import OpenApp, User, at_the_terminal
 from textual import events
 
 from ondevice.chats import Chats
@@ -25,8 +23,6 @@ from tui.widgets.notice import Notice
 from tui.widgets.prompt import Prompt
 from tui.widgets.user_message import UserMessage
 
-OpenApp = Callable[..., AbstractAsyncContextManager[User]]
-
 
 @pytest.fixture
 def elsewhere(chats: Chats) -> Iterator[Chats]:
@@ -34,13 +30,6 @@ def elsewhere(chats: Chats) -> Iterator[Chats]:
     database = Database(chats.database.path)
     yield Chats(database)
     database.close()
-
-
-@pytest.fixture
-def open_app(chats: Chats, tmp_path: Path) -> OpenApp:
-    model = tmp_path / "Tiny-1B.gguf"
-    model.touch()
-    return partial(at_the_terminal, chats=chats, model=model)
 
 
 def texts(count: int, lines: Callable[[int], int] = lambda _: 2) -> list[str]:

@@ -3,28 +3,14 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
-from functools import partial
-from pathlib import Path
 
-import pytest
-from terminal_user import User, at_the_terminal
+from terminal_user import OpenApp, User
 from textual import events
 
 from ondevice.chats import Chats, Conversation
 from ondevice.errors import EngineDied
 from ondevice.testing import FakeEngine, Gate
 from tui.widgets.message import MessageView
-
-OpenApp = Callable[..., AbstractAsyncContextManager[User]]
-
-
-@pytest.fixture
-def open_app(chats: Chats, tmp_path: Path) -> OpenApp:
-    model = tmp_path / "Tiny-1B.gguf"
-    model.touch()
-    return partial(at_the_terminal, chats=chats, model=model)
 
 
 def text(user: User) -> list[str]:

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,18 +24,6 @@ from ondevice.store import Database
 from ondevice.store._sqlite import connect
 from ondevice.store.migrations import m001_conversations, m002_memory
 from ondevice.testing import FakeEngine, Gate, Step
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    database = Database(tmp_path / "store.db")
-    yield database
-    database.close()
-
-
-@pytest.fixture
-def chats(database: Database) -> Chats:
-    return Chats(database)
 
 
 def ask(chats: Chats, engine: FakeEngine, chat: int, text: str) -> list[Event]:

@@ -19,6 +19,7 @@ from keyring.backend import KeyringBackend
 from keyring.backends.fail import Keyring as NoKeyring
 from keyring.backends.null import Keyring as NullKeyring
 from keyring.errors import PasswordDeleteError
+from source_tree import ROOT
 
 from ondevice import paths
 from ondevice.cli import run
@@ -498,7 +499,7 @@ def test_wrong_use_is_explained(memory: Commands, arguments: tuple[str, ...]) ->
 def test_every_command_has_json_and_is_documented() -> None:
     from ondevice.cli.memory import command
 
-    text = Path(__file__).parents[1].joinpath("docs", "memory.md").read_text("utf-8")
+    text = ROOT.joinpath("docs", "memory.md").read_text("utf-8")
     for name, sub in command.commands.items():
         assert f"memory {name}" in text, name
         assert name == "passphrase" or any("--json" in option.opts for option in sub.params), name

@@ -5,13 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from windows import opened
 
 from bench.synthetic import moe
 from ondevice import gguf
@@ -19,7 +18,6 @@ from ondevice.errors import ModelFileError
 from ondevice.gguf import GGUFFile
 from ondevice.holding.window.expert_cache import ExpertCache
 from ondevice.holding.window.placement import least_bytes, place
-from ondevice.holding.window.window import Window
 from ondevice.llama import Context, EvalHook, Model
 
 TOKENS = moe.text(200, moe.SMALL)
@@ -37,19 +35,6 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> GGUFFile:
 def budget(file: GGUFFile, share: float) -> int:
     least = least_bytes(file)
     return least + int(share * (file.weights_bytes - least))
-
-
-@contextmanager
-def opened(file: GGUFFile, budget_bytes: int) -> Iterator[tuple[Window, Context]]:
-    window = Window(file, budget_bytes)
-    model = window.load_model()
-    context = Context(model, n_ctx=512, n_threads=1, eval_hook=EvalHook(window))
-    try:
-        yield window, context
-    finally:
-        context.close()
-        model.close()
-        window.close()
 
 
 def logits(context: Context) -> list[bytes]:

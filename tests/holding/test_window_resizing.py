@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import shapes
 from gguf import GGMLQuantizationType
-from test_window_experts import opened
+from windows import opened
 
 from bench.synthetic import moe
 from ondevice import gguf

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,13 +13,6 @@ from ondevice.memory import Cube, Memory
 from ondevice.store import Database
 
 MAY, JUNE, JULY = (datetime(2024, month, 3, 12, tzinfo=UTC) for month in (5, 6, 7))
-
-
-@pytest.fixture
-def chats(tmp_path: Path) -> Iterator[Chats]:
-    database = Database(tmp_path / "data" / "store.db")
-    yield Chats(database)
-    database.close()
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,17 +17,9 @@ from ondevice.llama import Grammar, Model, Sampler
 from ondevice.memory import Cube, Memory, read_grammar
 from ondevice.memory._reading import read_answer
 from ondevice.messages import Generate, Load, Sampling
-from ondevice.store import Database
 from ondevice.testing import FakeEngine
 
 WEDDING = "My sister Ingrid is getting married on September 14th, and I'm so excited."
-
-
-@pytest.fixture
-def chats(tmp_path: Path) -> Iterator[Chats]:
-    database = Database(tmp_path / "data" / "store.db")
-    yield Chats(database)
-    database.close()
 
 
 @pytest.fixture

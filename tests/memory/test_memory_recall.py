@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from hostile_memories import HOSTILE
+from source_tree import ROOT
 
 from ondevice import llama
 from ondevice.llama import ChatTemplate, Model
@@ -19,7 +20,7 @@ from ondevice.memory._recall import line
 from ondevice.messages import Turn
 from ondevice.store import Database
 
-MONTH = json.loads(Path(__file__).parents[1].joinpath("bench", "month.json").read_text("utf-8"))
+MONTH = json.loads(ROOT.joinpath("bench", "month.json").read_text("utf-8"))
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from source_tree import ROOT
 
 from ondevice import config, models
 from ondevice.gguf.tensor_types import FILE_TYPES
@@ -52,8 +53,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with ondevice as its wheel holds it."""
     folder = tmp_path_factory.mktemp("wheel")
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel", "--quiet"]
-    root = Path(__file__).parents[1]
-    subprocess.run([*pip, "--no-deps", "-w", str(folder), str(root)], check=True)
+    subprocess.run([*pip, "--no-deps", "-w", str(folder), str(ROOT)], check=True)
     (wheel,) = folder.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(folder / "installed")

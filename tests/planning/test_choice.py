@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 import tiny_model
-from test_need import dense
+from headers import dense
 
 from ondevice import gguf, paths
 from ondevice.cli import run

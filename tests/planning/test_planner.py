@@ -13,9 +13,9 @@ from typing import Any, get_args
 import msgspec
 import pytest
 import shapes
+from headers import dense
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_need import dense
 
 from ondevice import gguf
 from ondevice.cli import run

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from source_tree import ROOT
 
-ROOT = Path(__file__).parents[1]
 NEEDED = ("sh", "bash", "touch", "ls", "grep", "echo")
 
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="needs make")

@@ -5,57 +5,21 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import accumulate
 from pathlib import Path
 
 import pytest
 import shapes
+from headers import dense, model
 
 from ondevice import gguf, llama
 from ondevice.engine import Engine
-from ondevice.gguf import GGUFFile, Part, TensorInfo, Value
+from ondevice.gguf import GGUFFile
 from ondevice.messages import KVType, Load
 from ondevice.ram.available import AvailableRam
 from ondevice.ram.need import Need, need
 from ondevice.ram.process import of_process
 
 MB = 1_000_000
-
-
-def model(tensors: dict[str, tuple[int, ...]], **hyperparameters: Value) -> GGUFFile:
-    """A file of the architecture "test" with F16 ``tensors`` (name → shape)."""
-    sizes = [2 * shape[0] * shape[-1] for shape in tensors.values()]
-    offsets = accumulate(sizes, initial=0)
-    return GGUFFile(
-        parts=(Part(Path("test.gguf"), 0, 0, 32),),
-        version=3,
-        metadata={
-            "general.architecture": "test",
-            "general.name": "Test",
-            **{f"test.{key.replace('__', '.')}": value for key, value in hyperparameters.items()},
-        },
-        tensors={
-            name: TensorInfo(name, shape, 1, 0, offset, size)
-            for (name, shape), offset, size in zip(tensors.items(), offsets, sizes, strict=False)
-        },
-    )
-
-
-def dense(n_blocks: int = 4) -> GGUFFile:
-    """8 MB of weights, and 8 kB of KV cache for a token."""
-    return model(
-        {
-            "token_embd.weight": (1000, 1000),
-            "output.weight": (1000, 1000),
-            **{f"blk.{block}.attn_k.weight": (1000, 512) for block in range(n_blocks)},
-            **{f"blk.{block}.attn_v.weight": (1000, 512) for block in range(n_blocks)},
-        },
-        block_count=n_blocks,
-        embedding_length=1000,
-        attention__head_count=8,
-        attention__key_length=128,
-        attention__value_length=128,
-    )
 
 
 def ram(available: int) -> AvailableRam:

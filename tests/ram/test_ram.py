@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from cgroup_files import V2_MOUNT, tree
 
 from ondevice.errors import UsageError
 from ondevice.ram import available, process
@@ -20,19 +21,6 @@ MB = 1_000_000
 
 
 # ------------------------------------------------------------------ what is available
-
-
-def tree(root: Path, cgroup: str, mountinfo: str, groups: dict[str, dict[str, str]]) -> Path:
-    """A ``proc`` and ``sys`` as in ``groups``: folder → file → content."""
-    files = {"proc/self": {"cgroup": cgroup, "mountinfo": mountinfo}, **groups}
-    for folder, contents in files.items():
-        (root / folder).mkdir(parents=True, exist_ok=True)
-        for name, content in contents.items():
-            (root / folder / name).write_text(content + "\n")
-    return root
-
-
-V2_MOUNT = "30 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw"
 
 
 def v2(limit: str, used: int, cache: int = 0) -> dict[str, str]:

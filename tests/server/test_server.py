@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import httpx2
 import openai
 import pytest
-from conftest import SERVER_KEY
+from server_process import SERVER_KEY
 
 from ondevice.cli import run
 

@@ -23,6 +23,7 @@ from unittest.mock import patch
 from dropping_disk import Disk
 from memory_expected import Expected, files_beside
 from memory_worker import work
+from source_tree import ROOT
 
 from ondevice.errors import StoreError, StoreLocked
 from ondevice.memory import Memory
@@ -110,7 +111,7 @@ def power_failures(folder: Path, count: int) -> Iterator[Counter[str]]:
 def _start(store: Path, folder: Path, seed: int, passphrases: list[str]) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, WORKER, store, folder, str(seed), *(w or "-" for w in passphrases)],
-        env={**os.environ, "PYTHONPATH": str(WORKER.parents[1])},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         text=True,
     )

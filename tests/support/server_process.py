@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+SERVER_KEY = "a-key"
+
 
 class Server:
     """A running server."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 from textual.pilot import Pilot
@@ -59,6 +59,9 @@ class User:
         assert isinstance(screen, ChatScreen)
         await self.until(lambda: not screen.conversation.replying, "idle")
         await self.pilot.pause()
+
+
+OpenApp = Callable[..., AbstractAsyncContextManager[User]]
 
 
 @asynccontextmanager

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import ast
-from pathlib import Path
 
 import pytest
+from source_tree import ROOT
 
 from ondevice.system import children
 
-ROOT = Path(__file__).parent.parent
 #: Runs what its caller names, as the shell would.
 OF_THE_USER = {"ondevice/ram/limit.py"}
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from test_ram import V2_MOUNT, tree
+from cgroup_files import V2_MOUNT, tree
 
 from ondevice.llama._waiting import best_way
 from ondevice.system import cores
