@@ -26,6 +26,10 @@ from ondevice.store import Database
 
 DEFAULT_MODEL = "smollm2-135m"
 
+# Python is started hundreds of times; each start would compile all modules again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -100,7 +104,7 @@ def big_model() -> Callable[[str], Path]:
 def engine(default_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     """An engine with the default model and a context of 1024 tokens."""
     with Engine(log=tmp_path_factory.mktemp("log") / "engine.log") as engine:
-        engine.load(Load(path=str(default_model), n_ctx=1024))
+        engine.load(Load(path=str(default_model), n_ctx=1024, n_threads=1))
         yield engine
 
 

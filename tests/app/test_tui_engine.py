@@ -57,7 +57,7 @@ async def test_the_engine_may_be_killed_in_mid_reply_again_and_again(
     chats: Chats, default_model: Path
 ) -> None:
     engine = Engine()
-    settings = {"ctx": 1024, "system": "", "sampling": GREEDY}
+    settings = {"ctx": 1024, "system": "", "sampling": GREEDY, "threads": 1}
     async with at_the_terminal(engine, chats, default_model, **settings) as user:
         kept: dict[int, tuple[Message, ...]] = {}
         interrupted = 0

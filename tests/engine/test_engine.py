@@ -59,7 +59,7 @@ HELLO = (SYSTEM, Turn("user", "What is the capital of France?"))
 def small_engine(default_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     """An engine with a context of 256 tokens."""
     with Engine(log=tmp_path_factory.mktemp("log") / "engine.log") as engine:
-        engine.load(Load(path=str(default_model), n_ctx=256))
+        engine.load(Load(path=str(default_model), n_ctx=256, n_threads=1))
         yield engine
 
 

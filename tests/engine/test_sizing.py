@@ -31,7 +31,7 @@ ASK = Generate(
 def engine(default_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     """An engine whose model is all in RAM, but may give it up."""
     with Engine(log=tmp_path_factory.mktemp("log") / "engine.log") as engine:
-        engine.load(Load(path=str(default_model), n_ctx=512, ram=ROOM))
+        engine.load(Load(path=str(default_model), n_ctx=512, n_threads=1, ram=ROOM))
         yield engine
 
 
@@ -94,7 +94,7 @@ def test_a_context_that_grows_takes_from_the_weights(default_model: Path, tmp_pa
     ask = msgspec.structs.replace(ASK, turns=(Turn("user", story),), max_tokens=8)
     ram = 186 * MB
     with Engine(log=tmp_path / "engine.log") as engine:
-        loaded = engine.load(Load(path=str(default_model), ram=ram))
+        loaded = engine.load(Load(path=str(default_model), n_threads=1, ram=ram))
         assert loaded.n_ctx == 1024
         before = sizing(engine)
         first = list(engine.generate(msgspec.structs.replace(ASK, max_tokens=4)))

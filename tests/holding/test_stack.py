@@ -625,7 +625,7 @@ def test_the_engine_holds_as_much_of_a_stack_as_fits(packed: Path, tmp_path: Pat
         context.decode(template.tokenize(template.render([question])))
         expected = context.model.text(greedy(context, 12))
     with Engine(log=tmp_path / "engine.log") as engine:
-        engine.load(Load(path=str(packed), n_ctx=512))
+        engine.load(Load(path=str(packed), n_ctx=512, n_threads=1))
         events = list(
             engine.generate(
                 Generate(turns=(question,), sampling=Sampling(temperature=0), max_tokens=24)

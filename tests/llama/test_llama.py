@@ -29,7 +29,7 @@ def model(default_model: Path) -> Iterator[Model]:
 
 @pytest.fixture
 def context(model: Model) -> Iterator[Context]:
-    context = Context(model, n_ctx=512)
+    context = Context(model, n_ctx=512, n_threads=1)
     yield context
     context.close()
 
@@ -143,7 +143,7 @@ def test_a_cancelled_batch_leaves_the_sequence_as_it_was(context: Context) -> No
 @pytest.mark.parametrize("kv_type", ["f16", "q8_0", "q4_0"])
 def test_the_kv_cache_shrinks_with_its_type(model: Model, kv_type: str) -> None:
     bits = {"f16": 16, "q8_0": 8.5, "q4_0": 4.5}[kv_type]
-    context = Context(model, n_ctx=512, kv_type=kv_type)
+    context = Context(model, n_ctx=512, n_threads=1, kv_type=kv_type)
     # 30 layers, keys and values of 3 heads of 64
     assert context.kv_bytes == pytest.approx(512 * 30 * 2 * 192 * bits / 8, rel=0.01)
     assert context.compute_bytes > 0
@@ -208,7 +208,7 @@ def test_a_grammar_admits_only_its_tokens(context: Context) -> None:
 
 def test_a_context_that_grows_knows_what_it_knew(model: Model, context: Context) -> None:
     tokens = model.tokenize("The sea was calm and the old boat lay at the quay. " * 12)[:140]
-    small = Context(model, n_ctx=256)
+    small = Context(model, n_ctx=256, n_threads=1)
     small.decode(tokens)
     small.grow(512)
     context.decode(tokens)

@@ -41,7 +41,7 @@ def test_no_file_in_the_home_of_ondevice_keeps_a_byte(
     turns = (Turn("user", SECRET),)
     private = Chats(TransientDatabase())
     with Engine() as engine:  # whose log is in the home as well
-        engine.load(Load(path=str(default_model), n_ctx=256))
+        engine.load(Load(path=str(default_model), n_ctx=256, n_threads=1))
         list(engine.generate(Generate(turns=turns, max_tokens=2)))
         unspoken = private.create(private=True)
         private.say(unspoken, "Repeat: quahog", [Attachment("quahog.txt", "A quahog.")])

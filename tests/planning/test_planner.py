@@ -194,8 +194,12 @@ def test_the_engine_does_what_was_planned(default_model: Path, usable: int) -> N
 
 
 def test_plan_and_fit_say_how_models_run(
-    default_model: Path, home: Path, capfd: pytest.CaptureFixture[str]
+    default_model: Path,
+    home: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(speeds, "_ROUNDS", 1)  # the best of several takes long
     assert run(["plan", str(default_model), "--ram", "160M", "--ctx", "512"]) == 0
     shown = capfd.readouterr().out
     assert "read from the disk" in shown
