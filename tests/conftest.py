@@ -17,6 +17,7 @@ import platformdirs
 import psutil
 import pytest
 import random_rounds
+import short_model
 from server_process import SERVER_KEY
 
 from ondevice.chats import Chats
@@ -85,6 +86,12 @@ def default_model() -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ONDEVICE_HOME", str(platformdirs.user_cache_path("ondevice-tests")))
         return models.pull(DEFAULT_MODEL).path
+
+
+@pytest.fixture(scope="session")
+def short(default_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first blocks of the default model, for tests that want real weights and no sense."""
+    return short_model.write(default_model, tmp_path_factory.mktemp("short") / "short.gguf")
 
 
 @pytest.fixture(scope="session")

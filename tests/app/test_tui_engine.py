@@ -54,11 +54,11 @@ async def test_a_question_is_answered(chats: Chats, default_model: Path) -> None
 
 @pytest.mark.timeout(900)  # on a busy machine: it starts twenty times
 async def test_the_engine_may_be_killed_in_mid_reply_again_and_again(
-    chats: Chats, default_model: Path
+    chats: Chats, short: Path
 ) -> None:
     engine = Engine()
     settings = {"ctx": 1024, "system": "", "sampling": GREEDY, "threads": 1}
-    async with at_the_terminal(engine, chats, default_model, **settings) as user:
+    async with at_the_terminal(engine, chats, short, **settings) as user:
         kept: dict[int, tuple[Message, ...]] = {}
         interrupted = 0
         while interrupted < 20:

@@ -85,10 +85,10 @@ def test_what_models_put_around_a_title_is_taken_away(answer: str, expected: str
 
 def test_a_real_model_reads_only_the_request_for_a_title(chats: Chats, engine: Engine) -> None:
     conversation = chats.create()
-    chats.say(conversation, "What is the capital of France? " + "Please tell me. " * 30)
+    chats.say(conversation, "I see many countries. " * 30 + "What is the capital of France?")
     list(reply(chats, engine, conversation, Sampling(temperature=0)))
     turns = chats.load(conversation).turns()
-    think_of_title(chats, engine, conversation)
+    assert think_of_title(chats, engine, conversation)
     chats.say(conversation, "And of Spain?")
     *_, finished = reply(chats, engine, conversation, Sampling(temperature=0))
     assert finished.statistics.reused_tokens > finished.statistics.prompt_tokens / 2, turns

@@ -19,7 +19,6 @@ import gguf as gguf_py
 import numpy as np
 import pytest
 import shapes
-import short_model
 import tiny_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -186,11 +185,6 @@ def test_important_columns_are_kept_more_exactly() -> None:
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_model.write(tmp_path_factory.mktemp("tiny") / "tiny.gguf")
-
-
-@pytest.fixture(scope="module")
-def short(default_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return short_model.write(default_model, tmp_path_factory.mktemp("short") / "short.gguf")
 
 
 @pytest.fixture(scope="module")

@@ -34,6 +34,13 @@ def model(default_model: Path) -> Iterator[Model]:
     model.close()
 
 
+@pytest.fixture(scope="module")
+def short_model(short: Path) -> Iterator[Model]:
+    model = Model(short, use_extra_bufts=False)
+    yield model
+    model.close()
+
+
 class Knowing:
     """Knows the text and how it goes on, and needs no time: a model's draft is shorter when it is
     slow, on a busy machine too."""
@@ -92,9 +99,9 @@ WARM = Sampling(temperature=1.2, top_k=0, top_p=1, min_p=0)
 
 
 @pytest.fixture(scope="module")
-def undrafted(model: Model) -> Callable[..., list[int]]:
+def undrafted(short_model: Model) -> Callable[..., list[int]]:
     """The tokens of a reply without drafts, worked out once."""
-    return cache(partial(_undrafted, model))
+    return cache(partial(_undrafted, short_model))
 
 
 def _undrafted(model: Model, sampling: Sampling, **options: int) -> list[int]:
@@ -105,19 +112,19 @@ def _undrafted(model: Model, sampling: Sampling, **options: int) -> list[int]:
     "drafter", ["itself", PromptLookup(), Stubborn()], ids=["model", "lookup", "bad"]
 )
 def test_greedy_replies_are_the_same(
-    model: Model, undrafted: Callable[..., list[int]], drafter: Drafter | Literal["itself"]
+    short_model: Model, undrafted: Callable[..., list[int]], drafter: Drafter | Literal["itself"]
 ) -> None:
-    assert reply(model, GREEDY, drafter)[0] == undrafted(GREEDY)
+    assert reply(short_model, GREEDY, drafter)[0] == undrafted(GREEDY)
 
 
 @pytest.mark.parametrize(
     "drafter", ["itself", PromptLookup(), Stubborn()], ids=["model", "lookup", "bad"]
 )
 def test_sampled_replies_are_the_same_for_each_seed(
-    model: Model, undrafted: Callable[..., list[int]], drafter: Drafter | Literal["itself"]
+    short_model: Model, undrafted: Callable[..., list[int]], drafter: Drafter | Literal["itself"]
 ) -> None:
     for seed in range(3):
-        drafted, _ = reply(model, WARM, drafter, seed=seed, n_tokens=30)
+        drafted, _ = reply(short_model, WARM, drafter, seed=seed, n_tokens=30)
         assert drafted == undrafted(WARM, seed=seed, n_tokens=30)
 
 
