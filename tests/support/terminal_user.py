@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
+from textual import events
+from textual.keys import _character_to_key
 from textual.pilot import Pilot
 
 from ondevice.chats import Chats, Conversation
@@ -52,7 +54,19 @@ class User:
             await self.pilot.pause(0.03)
 
     async def says(self, text: str) -> None:
-        await self.pilot.press(*("space" if c == " " else c for c in text), "enter")
+        await self.types(text)
+        await self.pilot.press("enter")
+
+    async def types(self, text: str) -> None:
+        """Key after key as a terminal gives them, without waiting for what each of them does."""
+        driver = self.pilot.app._driver
+        assert driver is not None
+        for character in text:
+            name = character if character.isalnum() else _character_to_key(character)
+            event = events.Key(name, character)
+            event.set_sender(self.pilot.app)
+            driver.send_message(event)
+        await self.pilot.pause()
 
     async def is_idle(self) -> None:
         screen = self.pilot.app.screen
