@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+BENCHES := footprint memory memory_chat memory_torture moe neurons resident schemas sizing \
+	stack threads tui window
 export Q
 
 .PHONY: chat ask test lint bench clean
@@ -27,7 +29,8 @@ lint: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-dev
 	@$(BIN)/ondevice models pull smollm2-135m --if-missing
-	@for script in $$(ls bench/*.py | grep -v -e frame.py -e bitstack.py); do echo "==> $$script" >&2; $(BIN)/python $$script || exit 1; done
+	@for name in $(BENCHES); do \
+		echo "==> bench/$$name.py" >&2; $(BIN)/python bench/$$name.py || exit 1; done
 
 # What is missing is said before anything is made or downloaded. cmake and ninja come with pip.
 define FIND_MISSING

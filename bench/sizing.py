@@ -59,7 +59,7 @@ BESIDE = 160_000_000  # bytes of the limit under pressure beyond what the model 
 ROOMY = 6_000_000_000
 NEAR = 20_000_000  # bytes by which the weights may differ from before and count as the same
 HELD_S, PATIENCE_S = 3.0, 20.0
-TEXT = (Path(__file__).parents[1] / "docs" / "window.md").read_text(encoding="utf-8")[:1900]
+TEXT = (Path(__file__).parent / "texts" / "prompt.txt").read_text(encoding="utf-8")
 QUESTIONS = ("Explain tides to a child.", "Write a function that sorts words by length.")
 
 

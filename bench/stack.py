@@ -59,13 +59,8 @@ MODELS = {
 }
 QUANTS = {"Q2_K": 10, "Q3_K_M": 12, "Q4_K_M": 15, "Q5_K_M": 17}  # llama.cpp's numbers
 LEVELS = (2, 3, 4)  # blocks of BitStack in each linear layer
-TEXTS = (
-    "docs/memory.md",
-    "README.md",
-    "ondevice/holding/window/window.py",
-    "ondevice/holding/stack/_planes.c",
-)
-CHAT = "bench/month.json"
+TEXTS = ("memory.txt", "readme.txt", "python.txt", "c.txt")  # in texts/: prose and code of ours
+CHAT = "month.json"
 F16 = 1
 TEXT_TOKENS = 256  # at once
 CURVE_TEXTS = 4  # on which the curve is measured
@@ -285,14 +280,14 @@ def quantize(source: Path, target: Path, number: int, usage: Usage | None) -> No
 def batches(source: Path, n_tokens: int) -> list[list[int]]:
     """As many tokens of a conversation as of each text of prose and code, none of them in what
     stacks are calibrated with; in pieces, of different kinds in turn."""
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parent
     said = [text for _, text in json.loads((root / CHAT).read_text("utf-8"))["turns"]]
     chat = "".join(
         f"<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n{answer}<|im_end|>\n"
         for question, answer in pairwise(said)
     )
     model = Model(source, use_extra_bufts=False)
-    texts = [chat, *((root / name).read_text("utf-8") for name in TEXTS)]
+    texts = [chat, *((root / "texts" / name).read_text("utf-8") for name in TEXTS)]
     tokens = [model.tokenize(text, parse_special=True) for text in texts]
     model.close()
     starts = range(0, n_tokens // len(texts) + TEXT_TOKENS, TEXT_TOKENS)

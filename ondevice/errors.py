@@ -9,7 +9,7 @@
     │   ├── ModelNotFound       no such model in the catalogue or on disk
     │   ├── ModelFileError      the file is not a GGUF that can be used: truncated, damaged, foreign
     │   │   └── ModelChanged    it was changed or replaced while in use; to load it again helps
-    │   ├── DownloadError       a model could not be fetched; what was fetched is kept for a resume
+    │   ├── DownloadError       a download failed; what has arrived is kept for the next try
     │   ├── DownloadCancelled   a download was cancelled
     │   ├── PackCancelled       a packing was cancelled; what is done is kept
     │   └── DiskSpaceError      not enough free disk for what was asked
@@ -37,84 +37,96 @@ class OndeviceError(Exception):
 
 
 class UsageError(OndeviceError):
+    """What was asked makes no sense. A command ends with exit code 2."""
+
     exit_code = 2
 
 
 class ConfigError(OndeviceError):
+    """A setting in a file or in the environment is wrong. A command ends with exit code 2."""
+
     exit_code = 2
 
 
 class ModelError(OndeviceError):
-    pass
+    """Something is wrong with a model or its file."""
 
 
 class ModelNotFound(ModelError):
-    pass
+    """There is no such model in the catalogue or on disk."""
 
 
 class ModelFileError(ModelError):
-    pass
+    """The file is not a GGUF file that can be used: it is cut short, damaged or foreign."""
 
 
 class ModelChanged(ModelFileError):
-    pass
+    """The file was changed or replaced while it was in use. Loading it again helps."""
 
 
 class DownloadError(ModelError):
-    pass
+    """A download failed. What has arrived is kept, and the next try goes on from there."""
 
 
 class DownloadCancelled(DownloadError):
+    """A download was cancelled."""
+
     def __init__(self, message: str = "The download was cancelled.") -> None:
         super().__init__(message)
 
 
 class PackCancelled(ModelError):
+    """Packing was cancelled. What is done is kept."""
+
     def __init__(self, message: str = "Packing was cancelled.") -> None:
         super().__init__(message)
 
 
 class DiskSpaceError(ModelError):
-    pass
+    """There is not enough free disk space."""
 
 
 class MemoryShortError(OndeviceError):
-    pass
+    """The model does not fit in the RAM that is available."""
 
 
 class ContextError(OndeviceError):
+    """The last message alone does not fit the context."""
+
     def __init__(self, message: str, tokens: int = 0) -> None:
         super().__init__(message)
         self.tokens = tokens  # of the prompt, as far as they were counted; 0: not known
 
 
 class EngineError(OndeviceError):
-    pass
+    """The engine could not do what was asked."""
 
 
 class LoadCancelled(EngineError):
+    """A load was cancelled. No model is loaded."""
+
     def __init__(self, message: str = "Loading was cancelled.") -> None:
         super().__init__(message)
 
 
 class EngineDied(EngineError):
-    pass
+    """The engine process ended by itself: it crashed or ran out of memory."""
 
 
 class NativeError(EngineError):
-    pass
+    """llama.cpp refused a call."""
 
 
 class StoreError(OndeviceError):
-    pass
+    """The private store could not be opened, read or written."""
 
 
 class StoreLocked(StoreError):
-    pass
+    """The passphrase of the store is missing or wrong."""
 
 
 class StoreUnwritable(StoreError):
-    pass
+    """A change could not be written: the disk is full, or another program holds the store."""
 
 
 #: Class name → class, for errors that cross the pipe from the engine process.

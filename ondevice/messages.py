@@ -128,6 +128,13 @@ class Generate(Record, frozen=True, kw_only=True):
             msgspec.structs.force_setattr(self, "json_schema", text)
 
 
+class Aside(Generate, frozen=True, kw_only=True, tag="Generate"):
+    """A request that the app makes for itself, such as for a title; no reply to the user.
+
+    Engines treat it as any :class:`Generate`, and it crosses the pipe as one.
+    """
+
+
 class Embed(Record, frozen=True, kw_only=True):
     """Turn texts into vectors that are close where the texts mean much the same."""
 

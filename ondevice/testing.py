@@ -1,4 +1,19 @@
-"""A small engine that plays scripts instead of a model, for tests of the user interface only."""
+"""An engine that plays scripts in place of a model, for the tests of programs that use ondevice.
+
+It needs no model, no process and no time, and it fails when you tell it to::
+
+    from ondevice import Chunk, Generate, Load, Turn
+    from ondevice.errors import EngineDied
+    from ondevice.testing import FakeEngine
+
+    engine = FakeEngine(["Hello, ", "world."], [EngineDied("It crashed.")])
+    engine.load(Load(path="any.gguf"))
+    events = engine.generate(Generate(turns=(Turn("user", "Hi"),)))
+    assert "".join(e.text for e in events if isinstance(e, Chunk)) == "Hello, world."
+
+The next request raises ``EngineDied``. Nothing here computes: what a real model says, how fast and
+in how much RAM, only a real model tells.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +22,12 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 from ondevice.errors import EngineDied, LoadCancelled, UsageError
 from ondevice.messages import (
+    Aside,
     Chunk,
     Event,
     Finished,
@@ -26,41 +44,49 @@ from ondevice.messages import (
 
 
 class Gate:
-    """A place in a script where the engine waits until the test opens it, or for a cancel."""
+    """A place in a script where the engine waits until the test opens it, or a cancel comes."""
 
     def __init__(self) -> None:
         self._open = threading.Event()
 
     def open(self) -> None:
-        """Let the engine move on."""
+        """Let the engine go on."""
         self._open.set()
 
     def opened(self, timeout: float | None = None) -> bool:
-        """Wait until it is open, ``timeout`` seconds at most; whether it is."""
+        """Wait until it is open, at most ``timeout`` seconds. Whether it is open then."""
         return self._open.wait(timeout)
 
 
 class Pause(Gate):
-    """The engine takes so many seconds for what follows, unless it is cancelled."""
+    """A place in a script where the engine takes some seconds, unless it is cancelled."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__()
         self._seconds = seconds
 
     def opened(self, timeout: float | None = None) -> bool:
+        """Wait until the seconds are over, or a cancel comes. Whether one has come."""
         return super().opened(self._seconds if timeout is None else timeout)
 
 
-#: A text is a chunk of the answer, a number the progress of a load; an error is raised.
+#: What a script is made of. A text is a chunk of the answer; a number is the progress of a load, 0
+#: to 1; an event, such as a ``Notice``, comes as it is; the engine waits at a :class:`Gate`; an
+#: error is raised.
 Step = str | float | Event | Gate | Exception
 
 
 class FakeEngine:
-    """An :class:`ondevice.engine.EngineLike` without process and model.
+    """An :class:`ondevice.EngineLike` without a process and without a model.
 
-    Each reply plays the next script of ``replies`` and each load the next of ``loads``; the last
-    one is played again and again. What is asked for with a limit of tokens, as titles are, plays
-    the next of ``asides``. ``requests`` is what has been asked. ``sizing`` is for the test to set.
+    Each reply plays the next script of ``replies``, and each load the next one of ``loads``; the
+    last script is played again and again. With no script, each reply is "Hello.".
+
+    What the app asks for itself, such as a title, is an :class:`ondevice.Aside` and plays the next
+    script of ``asides``, so that it uses up no reply. By default an aside has an empty answer.
+
+    Every reply ends with :class:`ondevice.Finished`, as a real one does; after :meth:`cancel` its
+    reason is "cancelled". Two requests at once raise :class:`ondevice.UsageError`.
     """
 
     def __init__(
@@ -70,9 +96,13 @@ class FakeEngine:
         asides: Sequence[Sequence[Step]] = ((),),
     ) -> None:
         self.requests: list[Load | Generate] = []
+        """What was asked, in order."""
         self.resizes: list[int | None] = []
+        """The budgets that :meth:`resize` was called with, in order."""
         self.sizing: Sizing | None = None
+        """What the engine says of its RAM; for the test to set."""
         self.closed = False
+        """Whether :meth:`close` was called."""
         self._replies = deque(replies or [["Hello."]])
         self._loads = deque(loads)
         self._asides = deque(asides)
@@ -82,15 +112,29 @@ class FakeEngine:
         self._cancelled = False
         self._gate: Gate | None = None
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        _type: type[BaseException] | None,
+        _value: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
     @property
     def loaded(self) -> Loaded | None:
+        """The model of the last load; None before one, and after :class:`EngineDied`."""
         return self._loaded
 
     @property
     def pid(self) -> int | None:
+        """None: there is no process."""
         return None
 
     def load(self, request: Load, on_progress: Callable[[float], None] | None = None) -> Loaded:
+        """Play the next script of ``loads``; any path will do, and no file is read."""
         with self._exclusive(request):
             self._loaded = None
             for step in self._play(self._loads):
@@ -102,13 +146,14 @@ class FakeEngine:
             return self._ready(request)
 
     def generate(self, request: Generate) -> Iterator[Event]:
+        """Play the next script of ``replies``, or of ``asides``."""
         with self._exclusive(request):
             if self._last_load is None:
                 raise UsageError("No model is loaded.")
             self._ready(self._last_load)
             reason: FinishReason = "stop"
             chunks = 0
-            scripts = self._replies if request.max_tokens is None else self._asides
+            scripts = self._replies if not isinstance(request, Aside) else self._asides
             for step in self._play(scripts):
                 if isinstance(step, str):
                     yield Chunk(text=step)
@@ -121,7 +166,7 @@ class FakeEngine:
             yield Finished(reason=reason, statistics=_statistics(chunks))
 
     def measure(self, request: Measure) -> Measured:
-        """Each word is a token."""
+        """Count tokens: each word is one."""
         if self._last_load is None:
             raise UsageError("No model is loaded.")
         return Measured(
@@ -131,14 +176,17 @@ class FakeEngine:
         )
 
     def resize(self, budget: int | None) -> None:
+        """Note the budget."""
         self.resizes.append(budget)
 
     def cancel(self) -> None:
+        """End the script under way."""
         self._cancelled = True
         if self._gate:
             self._gate.open()
 
     def close(self) -> None:
+        """End the script under way, and note that the engine was closed."""
         self.closed = True
         self.cancel()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ondevice.chats._chats import Chats
 from ondevice.engine import EngineLike
 from ondevice.memory import read_grammar, read_question
-from ondevice.messages import Chunk, Finished, Generate, Loaded, Sampling, Turn, server_of
+from ondevice.messages import Aside, Chunk, Finished, Loaded, Sampling, Turn, server_of
 
 _LEAST_PARAMETERS = 1_000_000_000  # smaller models point at the wrong words
 _LONGEST = 120  # tokens of an answer
@@ -33,7 +33,7 @@ def learn(chats: Chats, engine: EngineLike) -> bool:
     """
     if is_elsewhere(engine) or (text := chats.memory.unread()) is None:
         return False
-    request = Generate(
+    request = Aside(
         turns=tuple(Turn(role, content) for role, content in read_question(text.text)),
         sampling=Sampling(temperature=0, seed=0),
         max_tokens=_LONGEST,
@@ -55,5 +55,5 @@ def restore_cache(chats: Chats, engine: EngineLike, conversation_id: int) -> Non
     if is_elsewhere(engine):
         return
     turns = chats.load(conversation_id).turns()
-    for _ in engine.generate(Generate(turns=turns, max_tokens=1)):
+    for _ in engine.generate(Aside(turns=turns, max_tokens=1)):
         pass

@@ -7,7 +7,7 @@ import re
 from ondevice.chats._chats import Chats
 from ondevice.chats._fact_reading import is_elsewhere
 from ondevice.engine import EngineLike
-from ondevice.messages import Chunk, Finished, Generate, Sampling, Turn
+from ondevice.messages import Aside, Chunk, Finished, Sampling, Turn
 from ondevice.text import printable
 
 _REQUEST = Turn(
@@ -38,7 +38,7 @@ def think_of_title(chats: Chats, engine: EngineLike, conversation_id: int) -> st
         and not chats.is_titled(conversation_id)
     ):
         return None
-    request = Generate(
+    request = Aside(
         turns=(*turns, _REQUEST),
         sampling=Sampling(temperature=0, seed=0),
         max_tokens=_MOST_TOKENS,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -88,3 +89,12 @@ def test_what_is_missing_is_said_at_once(
     for word in words:
         assert word in said[0]
     assert done.stdout == ""
+
+
+def test_every_bench_is_run_by_make_bench() -> None:
+    named = re.search(r"^BENCHES := ((?:.*\\\n)*.*)", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert named
+    benches = {
+        file.stem for file in (ROOT / "bench").glob("*.py") if "__main__" in file.read_text("utf-8")
+    }
+    assert set(named[1].replace("\\", "").split()) == benches
