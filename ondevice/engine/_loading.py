@@ -13,7 +13,7 @@ from pathlib import Path
 from ondevice import gguf
 from ondevice.disk.identity import UnchangedFiles
 from ondevice.engine._drafting import ModelDrafter
-from ondevice.errors import LoadCancelled, MemoryShortError, ModelFileError
+from ondevice.errors import LoadCancelled, ModelFileError
 from ondevice.gguf.runnable import blamed
 from ondevice.gguf.vocabulary import check_tokens
 from ondevice.holding.machine import Machine
@@ -22,13 +22,10 @@ from ondevice.holding.way import Weights
 from ondevice.llama import Context, Model
 from ondevice.messages import Load
 from ondevice.planning.planner import plan, why
-from ondevice.ram.need import need
-
-_GROWTH = 2  # times: a context that grows does so by that, where there is room
 
 
 @dataclass(frozen=True)
-class Holding:
+class LoadedModel:
     """A model that is ready to decode."""
 
     plan: Plan
@@ -41,34 +38,14 @@ class Holding:
     files: UnchangedFiles
     _open: ExitStack
 
-    def grow(self, n_tokens: int, claim: Callable[[int], bool]) -> None:
-        """Have the context hold so many tokens, and some more, at the cost of weights in RAM.
-
-        ``claim`` makes room for so many bytes, if it can; if it cannot, nothing changes. There
-        are never more tokens than the model was trained on.
-        """
-        context, kv_type, file = self.context, self.plan.kv_type, self.plan.file
-        least = min(n_tokens, file.n_ctx_train)
-        if not self.may_grow or least <= context.n_ctx:
-            return
-        before = need(file, context.n_ctx, kv_type)
-        for n_ctx in (min(file.n_ctx_train, max(least, context.n_ctx * _GROWTH)), least):
-            after = need(file, n_ctx, kv_type)
-            more = after.kv + after.compute - before.kv - before.compute
-            if claim(more + before.kv):  # for a moment it is there twice
-                try:
-                    context.grow(after.n_ctx)
-                    claim(-before.kv)
-                except MemoryShortError:
-                    claim(-more - before.kv)
-                return
-
     def close(self) -> None:
         """Free everything."""
         self._open.close()
 
 
-def hold(request: Load, on_progress: Callable[[float], None], cancel: threading.Event) -> Holding:
+def load_model(
+    request: Load, on_progress: Callable[[float], None], cancel: threading.Event
+) -> LoadedModel:
     """Load what is asked for, in whatever way fits the RAM that is available.
 
     Raises :class:`ModelFileError`, :class:`MemoryShortError` with what would fit, and
@@ -124,7 +101,7 @@ def hold(request: Load, on_progress: Callable[[float], None], cancel: threading.
             drafter = ModelDrafter(drafting, model.n_vocab, partial(_may_draft, weights))
         if cancel.is_set():
             raise LoadCancelled
-        return Holding(
+        return LoadedModel(
             plan=chosen,
             why=why(chosen, machine.ram, request.n_ctx),
             model=model,

@@ -81,9 +81,8 @@ class Growing:
     def __init__(self, n_ctx: int, most: int = 256) -> None:
         self.n_ctx, self._most = n_ctx, most
 
-    def __call__(self, wanted: int) -> int:
-        self.n_ctx = max(self.n_ctx, min(wanted, self._most))
-        return self.n_ctx
+    def want_context(self, n_tokens: int) -> None:
+        self.n_ctx = max(self.n_ctx, min(n_tokens, self._most))
 
 
 def talk(count: int) -> list[Turn]:
@@ -92,11 +91,11 @@ def talk(count: int) -> list[Turn]:
 
 
 def test_a_long_chat_that_is_taken_up_again_is_cut_and_not_grown(tiny: Model) -> None:
-    grow = Growing(128)
-    prompter = Prompter(tiny, 128, grow)
+    room = Growing(128)
+    prompter = Prompter(tiny, room)
     chat = talk(41)
     first = prompter.prompt(chat, [], room=32)
-    assert grow.n_ctx == 128
+    assert room.n_ctx == 128
     assert len(first.tokens) <= 96
     assert first.left_out > 0
     chat += [Turn("assistant", "Yes."), Turn("user", "And?")]
@@ -111,22 +110,22 @@ def test_a_long_chat_that_is_taken_up_again_is_cut_and_not_grown(tiny: Model) ->
 
 
 def test_a_chat_that_the_cache_holds_grows(tiny: Model) -> None:
-    grow = Growing(128)
-    prompter = Prompter(tiny, 128, grow)
+    room = Growing(128)
+    prompter = Prompter(tiny, room)
     chat = talk(7)
     first = prompter.prompt(chat, [], room=32)
     chat += [Turn("assistant", "Yes, it is so."), Turn("user", "And then?")]
     then = prompter.prompt(chat, first.tokens, room=32)
     assert not then.left_out
-    assert grow.n_ctx == len(then.tokens) + 32 > 128
+    assert room.n_ctx == len(then.tokens) + 32 > 128
 
 
 @pytest.mark.parametrize(("length", "grown"), [(60, False), (150, True), (400, False)])
 def test_the_context_grows_for_a_message_that_needs_it_and_can_have_it(
     tiny: Model, length: int, grown: bool
 ) -> None:
-    grow = Growing(128)
-    prompter = Prompter(tiny, 128, grow)
+    room = Growing(128)
+    prompter = Prompter(tiny, room)
     chat = [*talk(4), Turn("user", "x" * length)]
     if length > 256:
         with pytest.raises(ContextError) as caught:
@@ -134,11 +133,11 @@ def test_the_context_grows_for_a_message_that_needs_it_and_can_have_it(
         assert caught.value.tokens > 256
     else:
         assert "x" * length in prompter.prompt(chat, [], room=32).rendered
-    assert (grow.n_ctx > 128) == grown
+    assert (room.n_ctx > 128) == grown
 
 
 def test_a_message_that_met_an_error_leaves_when_it_does_not_fit(tiny: Model) -> None:
-    prompter = Prompter(tiny, 128, Growing(128, most=128))
+    prompter = Prompter(tiny, Growing(128, most=128))
     prompt = prompter.prompt([Turn("user", "x" * 250), Turn("user", "Hello?")], [], room=32)
     assert prompt.rendered == "Hello?"
 

@@ -347,10 +347,18 @@ def test_in_pieces_a_text_has_the_same_tokens(
     model.close()
 
 
+class FixedRoom:
+    def __init__(self, n_ctx: int) -> None:
+        self.n_ctx = n_ctx
+
+    def want_context(self, n_tokens: int) -> None:
+        """There is none."""
+
+
 def test_a_text_that_cannot_fit_is_refused_soon(big_model: Callable[[str], Path]) -> None:
     llama.start(io.StringIO())
     model = Model(big_model(GEMMA))
-    prompter = Prompter(model, 512, lambda _: 512)
+    prompter = Prompter(model, FixedRoom(512))
     for text in ("\t" * 60_000, "<" * 60_000, "<\t" * 30_000, "x" * 4_000_000):
         began = time.thread_time()
         with pytest.raises(ContextError, match="Shorten it"):
@@ -362,7 +370,7 @@ def test_a_text_that_cannot_fit_is_refused_soon(big_model: Callable[[str], Path]
 def test_many_messages_and_a_cancel(default_model: Path) -> None:
     llama.start(io.StringIO())
     model = Model(default_model)
-    prompter = Prompter(model, 512, lambda _: 512)
+    prompter = Prompter(model, FixedRoom(512))
     roles = ("user", "assistant")
     turns = [Turn(roles[i % 2], f"Number {i}") for i in range(4001)]  # type: ignore[arg-type]
     began = time.thread_time()
@@ -375,7 +383,7 @@ def test_many_messages_and_a_cancel(default_model: Path) -> None:
 
 
 def test_an_empty_prompt_blames_the_template(marked: Callable[..., Model]) -> None:
-    prompter = Prompter(marked("{{ '' }}{% if false %}{% endif %}"), 256, lambda _: 256)
+    prompter = Prompter(marked("{{ '' }}{% if false %}{% endif %}"), FixedRoom(256))
     prompter._model.__dict__["start_tokens"] = ()
     with pytest.raises(ModelFileError, match="empty prompt"):
         prompter.prompt([Turn("user", "Hi")], [], room=16)
