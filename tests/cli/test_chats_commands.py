@@ -56,7 +56,7 @@ def test_chats_come_in_and_go_out(capfd: pytest.CaptureFixture[str], tmp_path: P
     Chats(database).delete(numbers["Birds"])
     database.close()
     out, error = said("import", path)
-    assert "Deleted here: Birds\n--deleted brings back" in error
+    assert "Deleted here: Birds\nAdd --deleted to restore" in error
     assert found("import", path, "--deleted")["new"] == ["Birds"]
     assert found("undo", "--yes")["removed"] == 1
     assert found("undo", "--yes") == {

@@ -402,11 +402,11 @@ NONSENSE: dict[str, tuple[Callable[[File], None], str]] = {
     "many heads": (changed("head_count", 2**31), "2147483648 attention heads"),
     "a new scaling": (changed("rope.scaling.type", b"magic", TEXT), "'magic'"),
     **{
-        f"matrices in {kind}": (retyped("attn_q.weight", kind), f"of type {kind}, which no")
+        f"matrices in {kind}": (retyped("attn_q.weight", kind), f"of type {kind}, which weights")
         for kind in ("Q8_1", "I8", "I16", "I32", "I64", "F64")
     },
     **{
-        f"norms in {kind}": (retyped("attn_norm.weight", kind), f"of type {kind} and is computed")
+        f"norms in {kind}": (retyped("attn_norm.weight", kind), f"of type {kind} but can only")
         for kind in ("Q8_0", "F16", "BF16")
     },
 }

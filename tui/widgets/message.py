@@ -47,9 +47,9 @@ ends the search, and Enter selects the message. What you type goes to the prompt
         Binding("b", "screen.copy_code", "Copy code", id="message.copy_code"),
         Binding("q", "screen.quote", "Quote", id="message.quote"),
         Binding("e", "screen.edit", "Edit", id="message.edit"),
-        Binding("r", "screen.regenerate", "Regenerate", id="message.regenerate"),
+        Binding("r", "screen.regenerate", "Retry", id="message.regenerate"),
         Binding("m", "screen.used", "Memories", id="message.used"),
-        Binding("g", "screen.go_on", "Continue", id="message.go_on"),
+        Binding("g", "screen.go_on", "Go on", id="message.go_on"),
     ]
 
     def __init__(self, message: Message | None) -> None:
