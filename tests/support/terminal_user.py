@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
-from textual import events
+from textual import _wait, events
 from textual.keys import _character_to_key
 from textual.pilot import Pilot
 
@@ -21,6 +21,11 @@ from tui.widgets.prompt import PromptInput
 from tui.widgets.status_bar import StatusBar
 
 PATIENCE = float(os.environ.get("ONDEVICE_TESTPATIENCE", "120"))  # seconds, on a busy machine
+
+
+# After each key the pilot waits until the app is idle, twice. It looks every 20 ms: half of that
+# shows as well whether it computes, and keys are most of what these tests wait for.
+_wait.SLEEP_GRANULARITY, _wait.SLEEP_IDLE = 1 / 100, 1 / 200
 
 
 class User:
