@@ -43,7 +43,7 @@ from ondevice.messages import (
 _OBEY_S = 2.0  # after which a process that does not obey a cancel is ended
 _SIGNALS = {
     "SIGKILL": "the operating system killed it, most likely because memory ran out",
-    "llama.cpp stopped on an internal error": "llama.cpp gave up on an internal error",
+    "SIGABRT": "llama.cpp stopped on an internal error",
     "SIGSEGV": "it crashed in native code",
     "SIGBUS": "the model file changed or vanished while it was in use, or its disk failed",
     "SIGILL": "this processor lacks an instruction that llama.cpp was built for",
