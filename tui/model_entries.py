@@ -102,7 +102,7 @@ def at_path(text: str, folders: Sequence[Path]) -> tuple[list[Entry], str]:
                 there.append(Entry("", words, folder=path.absolute()))
             if there:
                 return there, ""
-            return [], f"There is no model in {path}: it holds no GGUF file of one."
+            return [], f"There is no model in {path}: it has no GGUF file."
         return [_of_model(models.find(text.strip()))], ""
     except (OSError, ValueError) as error:
         return [], f"{path} cannot be read: {error}."

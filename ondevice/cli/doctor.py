@@ -1,4 +1,4 @@
-"""``ondevice doctor``: what this machine can do, what is wrong with it, and how to mend it."""
+"""``ondevice doctor``: what this machine can do, what is wrong with it, and how to fix it."""
 
 from __future__ import annotations
 
@@ -119,16 +119,16 @@ def _settings() -> Generator[Finding, None, Settings]:
             topic="settings",
             text=str(error),
             level="broken",
-            mend=f"Correct what is named here, or move {file} away to have the defaults.",
+            mend=f"Fix what is named here, or move {file} out of the way to use the defaults.",
         )
         return Settings()
     yield Finding(topic="settings", text=f"{file}{'' if file.exists() else ' (none: defaults)'}")
     for name, meant in config.misspelt().items():
         yield Finding(
             topic="settings",
-            text=f"the environment variable {name} is no setting and does nothing",
+            text=f"the environment variable {name} is not a setting and has no effect",
             level="note",
-            mend=f"If {meant} is meant, call it so.",
+            mend=f"Did you mean {meant}? Rename it.",
         )
     return settings
 
@@ -148,13 +148,13 @@ def _folders() -> Iterator[Finding]:
                 topic=name,
                 text=f"{folder} cannot be used: {existing} is not a folder you may write to",
                 level="broken",
-                mend="Mend its permissions, or set ONDEVICE_HOME to a folder of your own.",
+                mend="Fix its permissions, or set ONDEVICE_HOME to a folder of your own.",
             )
     for path in (paths.data_dir(), paths.store_file()):
         if os.name == "posix" and _existing(path) == path and path.stat().st_mode & 0o077:
             yield Finding(
                 topic="privacy",
-                text=f"other users of this machine may look into {path}",
+                text=f"other users of this machine can read {path}",
                 level="note",
                 mend=f"chmod go-rwx '{path}'",
             )
@@ -185,7 +185,7 @@ def _ram(settings: Settings) -> Finding:
         topic="RAM",
         text=f"{size(ram.available)} available of {size(ram.total)} ({ram.source})",
         level="note" if little else "fine",
-        mend="Close other programs or raise the limit: even small models need 300 MB and more."
+        mend="Close other programs or raise the limit: even small models need 300 MB or more."
         if little
         else "",
         figures={"total_bytes": ram.total, "available_bytes": ram.available},
@@ -197,7 +197,7 @@ def _model(settings: Settings) -> Finding:
     try:
         choice = choose(settings)
         if choice.model.place == "server":
-            return Finding(topic="model", text=f"it is on a server: {choice.model.name}")
+            return Finding(topic="model", text=f"on a server: {choice.model.name}")
         machine = Machine.now(settings.ram_limit)
         chosen = fit.plan_of(choice.request, machine)
         file = chosen.file
@@ -291,7 +291,7 @@ def _disk_space() -> Finding:
         topic="disk",
         text=f"{size(free)} free for models in {folder}",
         level="note" if little else "fine",
-        mend="Make room, or move the models with ONDEVICE_HOME: most need 1 to 5 GB."
+        mend="Free some space, or move the models with ONDEVICE_HOME: most need 1 to 5 GB."
         if little
         else "",
         figures={"free_bytes": free},
@@ -310,11 +310,11 @@ def _disk_speed() -> Finding:
             topic="disk speed",
             text=f"could not be measured: {error}",
             level="note",
-            mend="Nothing, if the lines above are fine: models that fit in RAM do not need it.",
+            mend="Nothing to do if the lines above are fine: models that fit in RAM do not need it.",
         )
     return Finding(
         topic="disk speed",
         text=f"{size(speed.bytes_per_second)}/s, reading {size(speed.n_bytes)} of {place}"
-        + ("" if speed.direct else "; the page cache could not be avoided, it may be less"),
+        + ("" if speed.direct else "; the page cache could not be bypassed, so it may be less"),
         figures={"bytes_per_second": round(speed.bytes_per_second), "direct": speed.direct},
     )

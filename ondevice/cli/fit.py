@@ -21,7 +21,9 @@ from ondevice.text import printable, printable_json, size
 
 @click.command()
 @flags(LOAD)
-@click.option("--measure", is_flag=True, help="Measure this machine's speeds again, first.")
+@click.option(
+    "--measure", is_flag=True, help="Measure this machine's speed first, even if it is known."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(settings: Settings, measure: bool, as_json: bool) -> None:
     """Show which models run here, best first: those on disk, and those of the catalogue."""
@@ -37,7 +39,7 @@ def command(settings: Settings, measure: bool, as_json: bool) -> None:
         report = {"usable_bytes": ram.usable, "measured": speeds is not USUAL, "models": found}
         click.echo(printable_json(msgspec.json.encode(report)))
         return
-    click.echo(f"{size(ram.usable)} of RAM can be used ({ram.source}).\n")
+    click.echo(f"{size(ram.usable)} of RAM is available ({ram.source}).\n")
     best = fit.recommended(found)
     width = max(5, *(len(each.name) for each in found))
     click.echo(f"{'model':<{width}}  {'size':>8}  {'quality':>7}  {'speed':>12}  how it runs")
@@ -54,7 +56,7 @@ def command(settings: Settings, measure: bool, as_json: bool) -> None:
 
 
 def _base(each: Fit) -> list[str]:
-    return ["base model: not made to chat"] if each.is_base else []
+    return ["base model: not made for chat"] if each.is_base else []
 
 
 def _sources(speeds: Speeds) -> str:

@@ -82,7 +82,9 @@ class PlanReport(msgspec.Struct, frozen=True, kw_only=True):
 @click.command()
 @click.argument("name", metavar="[MODEL]", required=False, shell_complete=complete_model)
 @flags(MODEL, LOAD)
-@click.option("--measure", is_flag=True, help="Measure this machine's speeds again, first.")
+@click.option(
+    "--measure", is_flag=True, help="Measure this machine's speed first, even if it is known."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(settings: Settings, name: str | None, measure: bool, as_json: bool) -> None:
     """Show how MODEL would be run now, and why; by default the model of the settings.
@@ -97,7 +99,7 @@ def command(settings: Settings, name: str | None, measure: bool, as_json: bool) 
     machine_speeds(measure)
     choice = choose(settings, name)
     if choice.model.place == "server":
-        raise UsageError("A model on a server takes no RAM here.")
+        raise UsageError("A model on a server uses no RAM here.")
     machine = Machine.now(settings.ram_limit)
     report = PlanReport.of(plan_of(choice.request, machine), choice.request, machine)
     if as_json:
@@ -134,9 +136,9 @@ def _lines(report: PlanReport) -> Sequence[str]:
             if n_bytes
         ),
         "",
-        f"  context      {report.n_ctx} tokens, KV cache in {report.kv_type}",
+        f"  context      {report.n_ctx} tokens, {report.kv_type} KV cache",
         f"  RAM          {size(report.peak_bytes)} at most, of "
-        f"{size(report.usable_bytes)} that can be used",
+        f"{size(report.usable_bytes)} available",
         f"  speed        {report.tokens_per_second:.1f} tokens/s; {report.first_token_s:.1f} s to "
         f"the first token of a reply to 512 tokens",
         f"               {guess}",
@@ -150,8 +152,8 @@ def machine_speeds(again: bool) -> speeds.Speeds:
     known = speeds.known()
     if not again and known is not speeds.USUAL:
         return known
-    click.echo("Measuring the processor and the disk, a quarter of a minute …", err=True)
+    click.echo("Measuring the processor and the disk (about 15 seconds) …", err=True)
     measured = measure_speeds()
     if measured.busy:
-        click.echo("Busy machine: these speeds are measured again later.", err=True)
+        click.echo("The machine is busy, so these speeds will be measured again later.", err=True)
     return measured

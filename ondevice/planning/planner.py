@@ -127,22 +127,22 @@ def why(chosen: Plan, ram: AvailableRam, n_ctx: int | None = None) -> str:
     whole = chosen.need
     if chosen.streamed_bytes:
         reason = (
-            f"All of it would take {size(whole.total)} and {size(ram.usable)} can be used, so "
+            f"All of it would take {size(whole.total)} and {size(ram.usable)} is available, so "
             f"{size(chosen.streamed_bytes)} of its weights are read from the disk when they are "
-            "needed: slower, and as exact as in RAM."
+            "needed: slower, but with the same output."
         )
     elif chosen.resident_bytes < whole.weights:
         reason = (
             f"{size(chosen.resident_bytes)} of the {size(whole.weights)} of its weights fit in "
-            f"the {size(ram.usable)} that can be used: what makes it more exact is left out."
+            f"the {size(ram.usable)} that is available: the parts that refine it are left out."
         )
     else:
-        reason = f"All of it fits in the {size(ram.usable)} that can be used."
+        reason = f"All of it fits in the {size(ram.usable)} that is available."
     if chosen.kv_type != "f16":
-        reason += f" The KV cache is kept in {chosen.kv_type} to save room."
+        reason += f" The KV cache is {chosen.kv_type} to save RAM."
     if n_ctx is None and chosen.n_ctx < min(_CONTEXTS[0], chosen.file.n_ctx_train):
         reason += (
-            f" Its context has {chosen.n_ctx} tokens at first, which leaves more room for weights, "
+            f" Its context starts at {chosen.n_ctx} tokens, which leaves more room for weights, "
             "and grows with the conversation."
         )
     if chosen.drafter:

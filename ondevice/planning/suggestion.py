@@ -25,8 +25,8 @@ def instead(ram: AvailableRam) -> str:
             f"ondevice models pull {smallest.name}"
         )
     return (
-        f"No model of the catalogue runs in that: for the smallest, {smallest.title}, about "
-        f"{size(missing)} more are needed. Close other programs, or allow more with --ram."
+        f"No model in the catalogue runs in that: the smallest, {smallest.title}, needs about "
+        f"{size(missing)} more. Close other programs, or raise --ram."
     )
 
 

@@ -55,7 +55,7 @@ def test_a_variable_that_is_misspelt_is_named_with_the_one_that_may_be_meant(
     monkeypatch.setenv("ONDEVICE_MODLE", "x")
     monkeypatch.setenv("ONDEVICE_TEMPERATURE", "0")
     _, out = doctor(capsys)
-    assert "ONDEVICE_MODLE is no setting" in out
+    assert "ONDEVICE_MODLE is not a setting" in out
     assert "If ONDEVICE_MODEL is meant" in out
     assert "If ONDEVICE_SAMPLING_TEMPERATURE is meant" in out
 

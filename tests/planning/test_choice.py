@@ -125,7 +125,7 @@ def test_what_is_missing_is_said_when_nothing_fits(
         (20_000, "ondevice models pull qwen3-30b"),
         (700, "ondevice models pull smollm2-360m"),
         (200, "SmolLM2 135M Instruct runs, with a part of it read from the disk"),
-        (100, "about 20 MB more are needed"),
+        (100, "needs about 20 MB more"),
     ],
 )
 def test_another_model_is_named_that_would_do(usable: int, words: str) -> None:

@@ -272,7 +272,7 @@ def _compile(sources: Mapping[str, bytes], path: Path) -> None:
     if compiler is None:
         raise NativeError(
             "A stack needs a C compiler once, and there is none. "
-            "Install gcc or clang, or use a model file that is no stack."
+            "Install gcc or clang, or use a model file that is not a stack."
         )
     try:
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
@@ -295,5 +295,5 @@ def _compile(sources: Mapping[str, bytes], path: Path) -> None:
         reason = str(error)
     raise NativeError(
         f"{compiler} could not compile what a stack needs: {reason}. "
-        "Repair the compiler, or use a model file that is no stack."
+        "Repair the compiler, or use a model file that is not a stack."
     )

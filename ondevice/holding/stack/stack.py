@@ -291,8 +291,8 @@ class Stack:
     def _short(self, budget: int, needed: int) -> MemoryShortError:
         return MemoryShortError(
             f"{self.file.gguf.path.name} needs at least {size(needed)} of RAM for weights, "
-            f"and may have {size(budget)}. "
-            "Allow it more with --ram, or choose a smaller model."
+            f"but is limited to {size(budget)}. "
+            "Raise --ram, or choose a smaller model."
         )
 
 
