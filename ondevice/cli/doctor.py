@@ -310,7 +310,7 @@ def _disk_speed() -> Finding:
             topic="disk speed",
             text=f"could not be measured: {error}",
             level="note",
-            mend="Nothing to do if the lines above are fine: models that fit in RAM do not need it.",
+            mend="Nothing, if the lines above are fine: models that fit in RAM do not need it.",
         )
     return Finding(
         topic="disk speed",

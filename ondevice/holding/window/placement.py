@@ -174,8 +174,8 @@ class Placements:
             return self._that_streams(counts[found])
         raise MemoryShortError(
             f"{self._file.path.name} needs at least {size(self.least_bytes)} of RAM for "
-            "weights, even when the others are read from the disk for each token, but is limited to "
-            f"{size(budget_bytes)}. Raise --ram, or choose a smaller model."
+            "weights, even when the others are read from the disk for each token, but is limited "
+            f"to {size(budget_bytes)}. Raise --ram, or choose a smaller model."
         )
 
     @cached_property
