@@ -25,7 +25,7 @@ from ondevice.planning.planner import plan, why
 
 
 @dataclass(frozen=True)
-class LoadedModel:
+class HeldModel:
     """A model that is ready to decode."""
 
     plan: Plan
@@ -45,7 +45,7 @@ class LoadedModel:
 
 def load_model(
     request: Load, on_progress: Callable[[float], None], cancel: threading.Event
-) -> LoadedModel:
+) -> HeldModel:
     """Load what is asked for, in whatever way fits the RAM that is available.
 
     Raises :class:`ModelFileError`, :class:`MemoryShortError` with what would fit, and
@@ -101,7 +101,7 @@ def load_model(
             drafter = ModelDrafter(drafting, model.n_vocab, partial(_may_draft, weights))
         if cancel.is_set():
             raise LoadCancelled
-        return LoadedModel(
+        return HeldModel(
             plan=chosen,
             why=why(chosen, machine.ram, request.n_ctx),
             model=model,

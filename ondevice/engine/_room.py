@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ondevice.engine._loading import LoadedModel
+from ondevice.engine._loading import HeldModel
 from ondevice.engine._sizing import Sizer
 from ondevice.errors import MemoryShortError
 from ondevice.messages import Sizing
@@ -22,7 +22,7 @@ class Room:
 
     def __init__(
         self,
-        held: LoadedModel,
+        held: HeldModel,
         limit: int | None,
         report: Callable[[Sizing], None],
         wake: Callable[[], None],

@@ -12,7 +12,7 @@ import msgspec
 
 from ondevice.engine._cache import ConversationCache
 from ondevice.engine._drafting import PromptLookup, Speculation
-from ondevice.engine._loading import LoadedModel
+from ondevice.engine._loading import HeldModel
 from ondevice.engine._prompt import Prompt, Prompter
 from ondevice.engine._repetition import Repetition
 from ondevice.engine._reply_text import ReplyText
@@ -67,7 +67,7 @@ class Session:
     said before. ``room`` is looked at between two passes, and asked for a larger context.
     """
 
-    def __init__(self, held: LoadedModel, room: Room) -> None:
+    def __init__(self, held: HeldModel, room: Room) -> None:
         model, context = held.model, held.context
         self._model, self._context, self._weights = model, context, held.weights
         self._room = room

@@ -21,7 +21,7 @@ from typing import BinaryIO, NamedTuple
 
 from ondevice import llama
 from ondevice.engine import _registry
-from ondevice.engine._loading import LoadedModel, load_model
+from ondevice.engine._loading import HeldModel, load_model
 from ondevice.engine._room import Room
 from ondevice.engine._session import Session
 from ondevice.errors import LoadCancelled, OndeviceError, UsageError
@@ -68,7 +68,7 @@ class Worker:
         self._requests = requests
         self._answers = answers
         self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
-        self._held: LoadedModel | None = None
+        self._held: HeldModel | None = None
         self._session: Session | None = None
         self._room: Room | None = None
         self._sending = threading.Lock()

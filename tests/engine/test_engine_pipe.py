@@ -328,7 +328,7 @@ def test_each_signal_is_called_what_it_is(engine: Engine, number: int) -> None:
     assert engine.pid is not None
     os.kill(engine.pid, number)
     name = "signal 40" if number == 40 else signal.Signals(number).name
-    with pytest.raises(EngineDied, match=f"ended by {name}"):
+    with pytest.raises(EngineDied, match=f"killed by {name}"):
         list(events)
     assert reply(engine, "again") == "again"
 

@@ -279,7 +279,7 @@ def test_without_a_template_chatml_is_only_for_models_that_know_it(
 
 def test_a_name_in_place_of_a_template_is_looked_up(marked: Callable[..., Model]) -> None:
     assert "Hi" in ChatTemplate(marked("rwkv-world")).render([Turn("user", "Hi")])
-    with pytest.raises(ModelFileError, match="not known"):
+    with pytest.raises(ModelFileError, match="unknown"):
         ChatTemplate(marked("no-such-name"))
 
 

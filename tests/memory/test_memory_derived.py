@@ -124,7 +124,7 @@ def test_forgetting_a_profile_forgets_what_it_was_made_of(memory: Memory) -> Non
 def test_a_profile_is_corrected_by_its_facts_alone(memory: Memory) -> None:
     memory.add("I live in Lyon")
     (cube,) = memory.latest(kind="profile")
-    with pytest.raises(UsageError, match="made of facts"):
+    with pytest.raises(UsageError, match="made from facts"):
         memory.edit(cube.id, "The user lives on the moon.")
     (fact,) = memory.latest(kind="fact")
     memory.set_status(fact.id, "archived")

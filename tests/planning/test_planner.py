@@ -29,7 +29,7 @@ from ondevice.holding.plan import Plan
 from ondevice.holding.speeds import USUAL
 from ondevice.messages import Load, Preference
 from ondevice.models import catalogue
-from ondevice.planning import fit
+from ondevice.planning import fit, measuring
 from ondevice.planning.planner import best, least_ram, why
 from ondevice.ram.available import AvailableRam
 
@@ -203,7 +203,7 @@ def test_plan_and_fit_say_how_models_run(
     capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(speeds, "_ROUNDS", 1)  # the best of several takes long
+    monkeypatch.setattr(measuring, "_ROUNDS", 1)  # the best of several takes long
     assert run(["plan", str(default_model), "--ram", "160M", "--ctx", "512"]) == 0
     shown = capfd.readouterr().out
     assert "read from the disk" in shown
