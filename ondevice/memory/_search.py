@@ -1,7 +1,7 @@
 """Finds cubes by words, neighbourhood, speaker and day.
 
 Lexical throughout. An encoder (all-MiniLM-L6-v2, 8 bits) adds two points of recall to this for
-90 MB of RAM; that is why there is none. docs/memory.md has the figures.
+90 MB of RAM; that is why there is none. docs/design/memory.md has the figures.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ async def test_blocks_of_code_are_copied_one_by_one_and_as_they_came(open_app: O
         assert app.clipboard == "plain\n"
         await user.pilot.press("ctrl+up", "b")
         assert app.clipboard == f"if True:\n\t{LONG}\n"
-        await user.sees("Block 1 of 2 (python, 2 lines)")
+        await user.sees("Code block 1 of 2 (python, 2 lines)")
         app.clear_notifications()  # they are above it
         text = app.screen.query_one(ReplyBody)
         y = next(y for y in range(text.size.height) if "▎ plain" in text.render_line(y).text)

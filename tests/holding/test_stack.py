@@ -93,7 +93,7 @@ def place(planes: Planes, encoded: llama.Encoded) -> None:
 
 
 def decoded(encoded: llama.Encoded, rows: int, columns: int, level: int) -> np.ndarray:
-    """The weights as docs/stack-format.md defines them."""
+    """The weights as docs/design/stack-format.md defines them."""
     u = np.zeros((rows, columns), np.int64)
     for plane in range(level):
         bits = np.unpackbits(encoded.planes[plane], bitorder="little").reshape(rows, columns)

@@ -1,6 +1,6 @@
 """Where everything lies in the file of a stack, worked out from the shapes alone.
 
-``docs/stack-format.md`` is the description for others.
+``docs/design/stack-format.md`` is the description for others.
 """
 
 from __future__ import annotations
