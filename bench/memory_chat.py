@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 import frame
 
 from ondevice.engine import Engine
-from ondevice.memory import Memory, with_memories
+from ondevice.memory import Memory
 from ondevice.messages import Chunk, Generate, Load, Sampling, Turn
 from ondevice.store import Database
 
@@ -74,7 +74,7 @@ def measure(quick: bool) -> tuple[frame.Figures, frame.Runs]:
 def with_notes(memory: Memory, ask: str) -> str:
     # Four characters are about a token; the engine counts exactly.
     recalled = memory.recall(ask, budget=BUDGET, count_tokens=lambda t: len(t) // 4)
-    return with_memories(ask, recalled.cubes, unknown=recalled.unknown) if recalled else ask
+    return recalled.prompt(ask) if recalled else ask
 
 
 def taught(engine: Engine, store: Path, lesson: dict[str, str]) -> dict[str, object]:

@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 
 import frame
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"))
 
 import memory_torture
 

@@ -75,8 +75,8 @@ def child(task: dict[str, Any]) -> None:
         result["hit_rate"] = done.experts_found / done.experts_used  # from the first token on
         done = done.since(warm)
         result["bytes_per_token"] = done.bytes_read / counted
-        result["wait_share"] = done.wait_seconds / seconds
-        result["disk_bytes_per_second"] = done.bytes_read / max(done.read_seconds, 1e-9)
+        result["wait_share"] = done.wait_ms / 1e3 / seconds
+        result["disk_bytes_per_second"] = done.bytes_read / max(done.read_ms / 1e3, 1e-9)
     if window is not None:
         result["verified"] = _verified(context, text[:N_VERIFIED]) == first_logits
     if task["prompt"]:

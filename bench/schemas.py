@@ -1,7 +1,7 @@
 """Replies that are held to a JSON schema: do they obey, and what does it cost?
 
-Random schemas of the kinds of JSONSchemaBench (``tests/schema_kinds.py``), each with one reply of
-the default model, half of them greedy.
+Random schemas of the kinds of JSONSchemaBench (``tests/support/schema_kinds.py``), each with one
+reply of the default model, half of them greedy.
 
 ``obeyed_fraction``: of the replies that ended by themselves, those that are JSON and obey, as the
 library ``jsonschema`` sees it. ``ended_fraction``: of the replies, those that ended within 300
@@ -28,7 +28,7 @@ from ondevice.errors import EngineDied, UsageError
 from ondevice.json_schema import compile_schema
 from ondevice.messages import Chunk, Finished, Generate, Load, Sampling, Turn
 
-sys.path.append(str(Path(__file__).parent.parent / "tests"))
+sys.path.append(str(Path(__file__).parent.parent / "tests" / "support"))
 import schema_kinds
 
 MODELS = ("smollm2-135m-instruct-q4_1.gguf", "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf")

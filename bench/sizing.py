@@ -39,10 +39,14 @@ from window import in_process
 from ondevice import gguf
 from ondevice.engine import Engine
 from ondevice.errors import EngineDied, MemoryShortError
+from ondevice.gguf import GGUFFile
+from ondevice.holding.machine import Machine
+from ondevice.holding.speeds import USUAL
 from ondevice.messages import Chunk, Finished, Generate, Load, Sampling, Turn
-from ondevice.planning import speeds
-from ondevice.planning.planner import least_ram, most_ram, plan
+from ondevice.planning.measuring import measure as measure_speeds
+from ondevice.planning.planner import best_plan, least_ram, plan
 from ondevice.ram import available
+from ondevice.ram.available import AvailableRam
 
 MODELS = (
     "smollm2-135m-instruct-q4_1.gguf",
@@ -250,7 +254,7 @@ def measure(quick: bool) -> tuple[frame.Figures, frame.Runs]:
     with tempfile.TemporaryDirectory(prefix="ondevice-bench-") as home:
         os.environ["ONDEVICE_HOME"] = home  # with this machine's speeds as they are now
         frame.say("measuring the processor and the disk")
-        speeds.measure()
+        measure_speeds()
         runs = [
             *(one for path in found for one in budgets(path, 4 if quick else 15)),
             *(
@@ -289,12 +293,18 @@ def under_pressure(model: Path, quick: bool) -> dict[str, Any]:
     return result
 
 
+def most_ram(file: GGUFFile) -> int:
+    """Bytes with which nothing is given up."""
+    roomy = Machine(AvailableRam(1 << 50, 1 << 50, "all RAM of this machine"), USUAL)
+    return best_plan(file, Load(path=str(file.path)), roomy).peak_bytes
+
+
 def plan_ms(model: Path) -> float:
     times = []
     for _ in range(7):
         started = time.perf_counter()
         with suppress(MemoryShortError):
-            plan(gguf.read(model), available.look(600_000_000), speeds.known())
+            plan(gguf.read(model), Load(path=str(model)), Machine.now(600_000_000))
         times.append((time.perf_counter() - started) * 1e3)
     return frame.median(times)
 

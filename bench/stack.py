@@ -45,7 +45,7 @@ from ondevice.holding.stack._calibrate import (
     log_probabilities,
     usage_of,
 )
-from ondevice.holding.stack._layout import Entry
+from ondevice.holding.stack._layout import TensorEntry
 from ondevice.holding.stack.stack import Stack
 from ondevice.llama import Context, EvalHook, Model, dequantize
 from ondevice.system.cores import default_threads
@@ -229,9 +229,9 @@ def off_grid(path: Path, target: Path) -> None:
     random = np.random.default_rng(7)
     file = gguf.read(path)
     entries = [
-        Entry(t.name, t.shape, F16, 2 * math.prod(t.shape))
+        TensorEntry(t.name, t.shape, F16, 2 * math.prod(t.shape))
         if len(t.shape) > 1
-        else Entry(t.name, t.shape, t.type, t.n_bytes)
+        else TensorEntry(t.name, t.shape, t.type, t.n_bytes)
         for t in file.tensors.values()
     ]
     n_keys, keys = writing.raw_keys(file)

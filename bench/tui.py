@@ -4,7 +4,7 @@
 - ``idle_pct``: of a core, what app and engine take together while nothing happens. Linux.
 - ``left_processes``: of the tries in ``runs``, at whose random moments the terminal is closed.
 - ``clean_runs``: of those in ``runs``, with 300 random keys, clicks and sizes each, that broke and
-  lost nothing (``tests/random_user.py``).
+  lost nothing (``tests/support/random_user.py``).
 - ``typing_p95_ms``: from a key press to its letter on the screen while a reply streams as fast as
   the default model writes; the app's own work, without the terminal's.
 - ``typing_code_p95_ms``: the same while a block of code of 72 KB is written.
@@ -35,7 +35,7 @@ import frame
 import tui_process
 
 sys.path.remove(str(Path(__file__).parent))  # or this file would stand for the package tui
-sys.path.append(str(Path(__file__).parent.parent / "tests"))
+sys.path.append(str(Path(__file__).parent.parent / "tests" / "support"))
 
 import random_user
 from textual import events

@@ -155,7 +155,7 @@ def reply(
         if streamed := window.placement.streamed_bytes:
             result["bytes_read_ratio"] = result["bytes_per_pass"] / streamed
         result["disk_bytes_per_second"] = done.bytes_read / seconds
-        result["wait_share"] = done.wait_seconds / seconds
+        result["wait_share"] = done.wait_ms / 1e3 / seconds
     if speculation:
         result["tokens_per_pass"] = (len(tokens) - counted) / max(passes - warm_up, 1)
     return result

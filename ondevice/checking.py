@@ -52,7 +52,7 @@ def check(record: _Record) -> _Record:
         for place, value in _leaves(record):
             if isinstance(value, str) and not _is_text(value):
                 raise UsageError(
-                    f"{place} holds bytes or halves of characters that are no text in UTF-8."
+                    f"{place} has bytes or half characters that are not valid UTF-8."
                 ) from error
             if isinstance(value, int) and not -(2**63) <= value < 2**64:
                 raise UsageError(f"{place} is too large a number.") from error
@@ -60,7 +60,7 @@ def check(record: _Record) -> _Record:
                 known = _type_at(inspect.type_info(type(record)), place)
                 takes = f"must be {_takes(known)}" if known else "cannot be used"
                 raise UsageError(f"{place} {takes}, not a {type(value).__name__}.") from error
-        raise UsageError(f"This cannot be asked: {error}.") from error
+        raise UsageError(f"This cannot be sent: {error}.") from error
 
 
 def explain(error: msgspec.ValidationError, kind: type, value: object = None) -> str:
@@ -174,7 +174,7 @@ def _takes(known: inspect.Type) -> str:
             return f"a table of {', '.join(field.name for field in known.fields)}"
         case inspect.DictType():
             return f"a table, each value {_takes(known.value_type)}"
-    return "of another kind"
+    return "of another type"
 
 
 def _range(known: inspect.IntType | inspect.FloatType) -> str:

@@ -86,7 +86,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
                 raise UsageError(f"ram: {error}") from error
         if self.persona is not None and self.persona not in self.personas:
             known = ", ".join(self.personas) or "none yet"
-            raise UsageError(f"There is no persona {self.persona}. There are: {known}.")
+            raise UsageError(f"There is no persona {self.persona}. Known personas: {known}.")
 
     @property
     def ram_limit(self) -> int | None:
@@ -146,7 +146,7 @@ def salvage(path: Path | None = None) -> tuple[Settings, list[str]]:
     except (FileNotFoundError, NotADirectoryError):
         text = ""
     except (OSError, UnicodeDecodeError) as error:
-        return _with_environment({}, [f"{path}: {error}. Fix the file or move it away."])
+        return _with_environment({}, [f"{path}: {error}. Fix the file or move it out of the way."])
     values, problems = _tables(text, path)
     wrong = [
         f"{path}: {f'line {line}: ' if (line := _line(text, key)) else ''}{what}"
@@ -187,7 +187,7 @@ def _tables(text: str, path: Path) -> tuple[dict[str, Any], list[str]]:
             number = int(found[1]) if found and found[1] else len(lines)
             what = str(error)[: found.start()] if found else str(error)
             if not lines[number - 1].strip() or len(problems) == _MOST_PROBLEMS:
-                return {}, [*problems, f"{path}: {error}. Fix the file or move it away."]
+                return {}, [*problems, f"{path}: {error}. Fix the file or move it out of the way."]
             problems.append(f"{path}: line {number}: This is not TOML: {what}.")
             lines[number - 1] = ""
 
@@ -295,7 +295,7 @@ def change(settings: Settings, key: str, text: str, path: Path | None = None) ->
         fresh.write_text(tomlkit.dumps(document), encoding="utf-8")
         fresh.replace(path)
     except (OSError, UnicodeDecodeError, TOMLKitError) as error:
-        raise ConfigError(f"{path}: {error}. Fix the file or move it away.") from error
+        raise ConfigError(f"{path}: {error}. Fix the file or move it out of the way.") from error
     return changed
 
 
@@ -337,7 +337,7 @@ def _convert(values: dict[str, Any]) -> Settings:
             if not unknown[2]:
                 table = unknown[1].rpartition(".")[0]
                 names = [name for name in flat(Settings()) if name.rpartition(".")[0] == table]
-                what = f"{what} There are: {', '.join(names)}."
+                what = f"{what} Known settings: {', '.join(names)}."
         raise ConfigError(what) from error
     except UsageError as error:
         raise ConfigError(str(error)) from error

@@ -78,7 +78,7 @@ class DownloadCancelled(DownloadError):
 class PackCancelled(ModelError):
     """Packing was cancelled. What is done is kept."""
 
-    def __init__(self, message: str = "The packing was cancelled.") -> None:
+    def __init__(self, message: str = "Packing was cancelled.") -> None:
         super().__init__(message)
 
 
@@ -105,7 +105,7 @@ class EngineError(OndeviceError):
 class LoadCancelled(EngineError):
     """A load was cancelled. No model is loaded."""
 
-    def __init__(self, message: str = "The load was cancelled.") -> None:
+    def __init__(self, message: str = "Loading was cancelled.") -> None:
         super().__init__(message)
 
 

@@ -13,6 +13,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from ondevice.errors import UsageError
+from ondevice.text import size
 
 if TYPE_CHECKING:  # it takes a while to load, and most replies have no schema
     from llguidance import LLParserLimits
@@ -52,7 +53,7 @@ def compile_schema(text: str) -> str:
     from llguidance import LLMatcher  # noqa: PLC0415
 
     if len(text) > MOST_BYTES:
-        raise UsageError(f"A JSON schema has at most {MOST_BYTES // 1000} KB.")
+        raise UsageError(f"A JSON schema may have at most {size(MOST_BYTES)}.")
     try:
         schema = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -60,7 +61,7 @@ def compile_schema(text: str) -> str:
     if schema is True:
         schema = {}
     if not isinstance(schema, dict):
-        raise UsageError('A JSON schema is an object, such as {"type": "object"}.')
+        raise UsageError('A JSON schema must be an object, such as {"type": "object"}.')
     try:
         fitted = json.dumps(_fitted(schema, is_closed="allOf" not in text))
         grammar: str = LLMatcher.grammar_from_json_schema(
@@ -119,19 +120,19 @@ def _refused(message: str) -> UsageError:
     if name := re.match(r"Unknown format: (.*)", message):
         return UsageError(f'The JSON schema uses the format "{name[1]}", which is not supported.')
     if message.startswith("Unsatisfiable schema: "):
-        return UsageError(f"No answer can obey the JSON schema: {said.partition(': ')[2]}")
+        return UsageError(f"No answer can satisfy the JSON schema: {said.partition(': ')[2]}")
     if message.startswith("oneOf constraints"):
         return UsageError(
-            'The JSON schema uses "oneOf" with choices that may hold together, which is not '
-            'supported. Use "anyOf".'
+            'The JSON schema uses "oneOf" with choices that can hold at once, which is '
+            'not supported. Use "anyOf".'
         )
     if place := re.match(r"Resource '(.*)' is not present", message):
         return UsageError(
-            f"The JSON schema refers to {place[1]}, and nothing is fetched. Put that into the "
-            'schema, under "$defs".'
+            f"The JSON schema refers to {place[1]}, which is not in it, and nothing is "
+            'downloaded. Put it into the schema, under "$defs".'
         )
     if "regex parse error" in message:
-        return UsageError(f"A pattern of the JSON schema is not supported: {said}")
+        return UsageError(f"A pattern in the JSON schema is not supported: {said}")
     if not message or re.search(r"too (?:big|large|complex)|recursion limit|limit for", message):
-        return UsageError("The JSON schema is too large or too deep. Make it simpler.")
+        return UsageError("The JSON schema is too large or nested too deeply. Simplify it.")
     return UsageError(f"The JSON schema cannot be used: {said}")

@@ -259,14 +259,23 @@ class Chunk(Record, frozen=True, kw_only=True):
 class Streaming(msgspec.Struct, frozen=True, kw_only=True):
     """What was read from the disk for a reply of a model larger than RAM."""
 
-    bytes_read: int
-    read_ms: float  # in which the disk was busy for us
-    wait_ms: float  # in which the computing waited for it
-    resident_bytes: int  # weights in RAM, buffers for the streamed ones included
-    drafted_tokens: int  # proposed by the drafter
-    accepted_tokens: int  # of these, the model's own choice as well
-    experts_used: int  # each once for a pass and block; 0: the model has none on the disk
-    experts_found: int  # of these, in RAM already
+    bytes_read: int = 0
+    read_ms: float = 0.0  # in which the disk was busy for us
+    wait_ms: float = 0.0  # in which the computing waited for it
+    resident_bytes: int = 0  # weights in RAM, buffers for the streamed ones included
+    drafted_tokens: int = 0  # proposed by the drafter
+    accepted_tokens: int = 0  # of these, the model's own choice as well
+    experts_used: int = 0  # each once for a pass and block; 0: the model has none on the disk
+    experts_found: int = 0  # of these, in RAM already
+
+    def since(self, earlier: Streaming) -> Streaming:
+        """What was done between the two."""
+        counted = {
+            name: getattr(self, name) - getattr(earlier, name)
+            for name in self.__struct_fields__
+            if name != "resident_bytes"
+        }
+        return msgspec.structs.replace(self, **counted)
 
 
 class Statistics(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -17,6 +18,8 @@ import platformdirs
 import psutil
 import pytest
 import random_rounds
+import short_model
+from server_process import SERVER_KEY
 
 from ondevice.chats import Chats
 from ondevice.engine import Engine
@@ -24,7 +27,10 @@ from ondevice.messages import Load
 from ondevice.store import Database
 
 DEFAULT_MODEL = "smollm2-135m"
-SERVER_KEY = "a-key"
+
+# Python is started hundreds of times; each start would compile all modules again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 
 @pytest.fixture(autouse=True)
@@ -44,12 +50,29 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "home"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def interrupts() -> Iterator[None]:
+    """Ctrl+C counts, also where a script runs the tests in the background, which ignores it."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.SIG_IGN:  # which every child would inherit
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    if before is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture
-def chats(tmp_path: Path) -> Iterator[Chats]:
-    """A new store for conversations."""
+def database(tmp_path: Path) -> Iterator[Database]:
+    """A new store."""
     database = Database(tmp_path / "store.db")
-    yield Chats(database)
+    yield database
     database.close()
+
+
+@pytest.fixture
+def chats(database: Database) -> Chats:
+    """The conversations of a new store."""
+    return Chats(database)
 
 
 @pytest.fixture
@@ -78,6 +101,12 @@ def default_model() -> Path:
 
 
 @pytest.fixture(scope="session")
+def short(default_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first blocks of the default model, for tests that want real weights and no sense."""
+    return short_model.write(default_model, tmp_path_factory.mktemp("short") / "short.gguf")
+
+
+@pytest.fixture(scope="session")
 def big_model() -> Callable[[str], Path]:
     """Finds a model by file name in the folder ``ONDEVICE_TEST_MODELS``, or skips the test."""
 
@@ -94,7 +123,7 @@ def big_model() -> Callable[[str], Path]:
 def engine(default_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     """An engine with the default model and a context of 1024 tokens."""
     with Engine(log=tmp_path_factory.mktemp("log") / "engine.log") as engine:
-        engine.load(Load(path=str(default_model), n_ctx=1024))
+        engine.load(Load(path=str(default_model), n_ctx=1024, n_threads=1))
         yield engine
 
 

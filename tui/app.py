@@ -29,12 +29,12 @@ from ondevice.engine import EngineLike
 from ondevice.errors import OndeviceError
 from ondevice.messages import URL_SCHEMES
 from ondevice.text import printable
-from tui import clipboard, garbage, textual_gaps, theme
+from tui import clipboard, idle_gc, textual_gaps, theme
 from tui.commands import COMMANDS
 from tui.cursor import STILL_AFTER, Cursor
-from tui.learning import Learning
+from tui.error_net import ErrorNet
+from tui.idle_learning import Learning
 from tui.messages import CommandGiven, ReplyEnded
-from tui.net import Net
 from tui.screens.chat import ChatScreen
 from tui.screens.dialogs import ChoiceScreen
 from tui.screens.modal import Modal
@@ -80,7 +80,7 @@ class OndeviceApp(App[None]):
         engine: EngineLike,
         store: chats.Chats,
         settings: Settings,
-        earlier: chats.Conversation | None = None,
+        earlier: chats.Chat | None = None,
         *,
         first: bool = False,
         problems: Sequence[str] = (),
@@ -102,7 +102,7 @@ class OndeviceApp(App[None]):
         self._interrupted_at = -_TWICE
         self._cursor = Cursor(self)
         self._at_end = ExitStack()
-        self.net = Net()
+        self.net = ErrorNet()
         self._earlier = earlier
         self._first = first
         self._chat: ChatScreen | None = None
@@ -186,14 +186,15 @@ class OndeviceApp(App[None]):
             self.exit(
                 return_code=1,
                 message=Text(
-                    f"{sentence or 'The same went wrong again and again.'} The app could not go "
-                    "on and has ended. “ondevice chat” brings back what was open and typed."
+                    f"{sentence or 'The same error kept occurring.'} The app had to "
+                    "close. Run “ondevice chat” to get back your open chats and what you "
+                    "typed."
                 ),
             )
         elif sentence:
             self.notify(sentence, severity="error")
 
-    def _look_at_loop(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    def _on_loop_error(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
         if isinstance(error, Exception):
             self._handle_exception(error)
@@ -212,9 +213,9 @@ class OndeviceApp(App[None]):
     async def _ask_to_leave(self) -> None:
         if await self.push_screen_wait(
             ChoiceScreen(
-                f"{self.chat.lost_at_the_end} Leave?",
+                f"{self.chat.loss_on_quit} Quit anyway?",
                 "Stay",
-                "Leave",
+                "Quit",
             )
         ):
             self.exit()
@@ -233,7 +234,7 @@ class OndeviceApp(App[None]):
             await self.action_quit()
         else:
             self._interrupted_at = now
-            self.notify("Press Ctrl+C again to leave.", timeout=_TWICE)
+            self.notify("Press Ctrl+C again to quit.", timeout=_TWICE)
 
     def action_suspend(self) -> None:
         """Give the terminal back to the shell until it says “fg”."""
@@ -256,9 +257,9 @@ class OndeviceApp(App[None]):
 
     def on_mount(self) -> None:
         self.theme = theme.shown(self, self._settings.app.theme)
-        asyncio.get_running_loop().set_exception_handler(self._look_at_loop)
+        asyncio.get_running_loop().set_exception_handler(self._on_loop_error)
         self.theme_changed_signal.subscribe(self, self._keep_theme)
-        self._at_end.enter_context(garbage.taken_away(asyncio.get_running_loop()))
+        self._at_end.enter_context(idle_gc.collected_when_idle(asyncio.get_running_loop()))
         self.set_interval(_LEARN_EVERY, self._learn)
         self.set_interval(STILL_AFTER, self._cursor.rest)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from ondevice.chats import Attachment
 from ondevice.errors import UsageError
 from ondevice.memory import read_file
-from ondevice.text import printable
+from ondevice.text import printable, size
 
 #: What is added to the name of an attachment of which only a part was sent, by what was kept.
 PARTS = {"beginning": "beginning", "relevant": "passages"}
@@ -43,11 +43,11 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"BM", "a picture"),
     (b"II*\0", "a picture"),
     (b"MM\0*", "a picture"),
-    (b"RIFF", "a picture, sound or film"),
+    (b"RIFF", "a picture, audio or video file"),
     (b"ID3", "sound"),
     (b"fLaC", "sound"),
-    (b"OggS", "sound or film"),
-    (b"\x1aE\xdf\xa3", "a film"),
+    (b"OggS", "audio or video"),
+    (b"\x1aE\xdf\xa3", "a video"),
     (b"PK\x03\x04", "an archive or an office document"),
     (b"\xd0\xcf\x11\xe0", "an office document"),
     (b"\x1f\x8b", "an archive"),
@@ -83,7 +83,7 @@ def attached(text: str) -> list[Attachment]:
                 break
         else:
             if match[1] or _is_meant(bare):
-                raise UsageError(f"There is no file {bare}. Correct the name, or leave out the @.")
+                raise UsageError(f"There is no file {bare}. Correct the name or remove the @.")
     return list(files.values())
 
 
@@ -110,7 +110,7 @@ def _read(name: str, path: Path) -> str:
         raise UsageError(f"{name} cannot be read: {error.strerror}.") from error
     kind = next((kind for magic, kind in _MAGIC if start.startswith(magic) and _binary(start)), "")
     if start[_FILM:].startswith(b"ftyp"):
-        kind = "a picture or a film"
+        kind = "a picture or a video"
     if kind:
         raise UsageError(
             f"{name} is {kind}. Only text can be attached: text, Markdown and PDF files."
@@ -135,13 +135,13 @@ def _file(name: str) -> Path | None:
     except (OSError, ValueError, RuntimeError):  # no such file; no name for one; no such user
         return None
     if stat.S_ISDIR(found.st_mode):
-        raise UsageError(f"{name} is a folder. Name a file in it, or leave out the @.")
+        raise UsageError(f"{name} is a folder. Name a file in it or remove the @.")
     if not stat.S_ISREG(found.st_mode):
-        raise UsageError(f"{name} is a pipe or a device, not a file that could be attached.")
+        raise UsageError(f"{name} is a pipe or a device, so it cannot be attached.")
     if found.st_size > _MOST:
         raise UsageError(
-            f"{name} has {found.st_size / 1e6:.0f} MB; a file of at most {_MOST // 10**6} MB can "
-            "be attached."
+            f"{name} is too large to attach: it has {size(found.st_size)}, and the limit "
+            f"is {size(_MOST)}."
         )
     return path
 
@@ -248,13 +248,12 @@ class Pastes:
             rest = rest.replace(mark, "")
         if gone := _MARK.search(rest):
             raise UsageError(
-                f"The text that {gone[0]} stood for is not here any more. Paste it again, and "
-                "delete this."
+                f"The text behind {gone[0]} is gone. Paste it again and delete this marker."
             )
         if damaged := _damaged_mark(rest):
             raise UsageError(
-                f"{damaged} looks like a pasted text of which a letter is gone, and with it the "
-                "text. Undo that, or delete all of it."
+                f"{damaged} looks like the marker of a pasted text that was edited, so "
+                "the text is gone. Undo the edit or delete the whole marker."
             )
         return self.mentioned(text)
 

@@ -38,9 +38,9 @@ async def hand_over(app: App[Any], text: str, what: str) -> None:
     if "SSH_CONNECTION" not in os.environ and (program := next(filter(_is_there, _PROGRAMS), None)):
         taken = await _piped(program, text) or taken
     if in_tmux and not taken:
-        app.notify("tmux did not take what was copied.", severity="error")
+        app.notify("Nothing was copied: tmux refused the text.", severity="error")
     elif what:
-        app.notify(f"{what} is in the clipboard.")
+        app.notify(f"{what} was copied.")
 
 
 def _is_there(program: tuple[str, ...]) -> bool:

@@ -95,7 +95,7 @@ async def fitted(
     shorter = draft.shortened(texts, how)
     if not any(texts):
         app.notify(
-            "What you wrote takes all the room there is, without the files. Shorten it.",
+            "Your message fills the context even without the files. Shorten it.",
             severity="error",
         )
         return None
@@ -117,15 +117,15 @@ async def _choice(
     most = max(size.n_ctx, loaded.n_ctx_train if loaded else 0)
     needed = f"more than {most:,}" if size.tokens >= most else f"{size.tokens:,}"
     question = (
-        f"This is too long for the model: it needs {needed} tokens, and there is room for "
-        f"{size.n_ctx:,}, the reply included. Nothing has been sent."
+        f"This is too long for the model: it needs {needed} tokens, and the context has "
+        f"room for {size.n_ctx:,}, including the reply. Nothing was sent."
     )
     hows: list[fitting.How] = ["beginning"]
-    answers = ["Send the beginning, as much of it as fits"]
+    answers = ["Send as much of the beginning as fits"]
     if draft.attachments:
         hows.insert(0, "relevant")
-        answers.insert(0, "Send the parts that matter to the question")
+        answers.insert(0, "Send the parts most relevant to the question")
     place = await app.push_screen_wait(
-        ChoiceScreen(question, *answers, "Send nothing. It goes back into the prompt")
+        ChoiceScreen(question, *answers, "Send nothing and put it back into the prompt")
     )
     return None if place is None or place >= len(hows) else hows[place]

@@ -11,7 +11,7 @@ from ondevice.chats import Attachment
 from ondevice.chats import Message as ChatMessage
 
 if TYPE_CHECKING:
-    from ondevice.chats import Found
+    from ondevice.chats import ChatHit
     from tui.open_tabs import OpenTab
     from tui.widgets.conversation import Conversation
 
@@ -61,7 +61,7 @@ class ReplyEnded(Message):
 class ChatChosen(Message):
     """The user has chosen a place in a conversation, or a tab, in the list of chats."""
 
-    item: Found | OpenTab
+    item: ChatHit | OpenTab
     words: str
     """What was searched for."""
 

@@ -11,12 +11,10 @@ from pathlib import Path
 from ondevice import models
 from ondevice.config import Settings
 from ondevice.errors import OndeviceError
+from ondevice.holding.machine import Machine
 from ondevice.models import InstalledModel, Recipe
-from ondevice.planning import fit, speeds
+from ondevice.planning import fit
 from ondevice.planning.fit import Fit
-from ondevice.planning.speeds import Speeds
-from ondevice.ram import process
-from ondevice.ram.available import AvailableRam
 from ondevice.system.typed_paths import looks_like_path, typed_path
 
 
@@ -49,28 +47,11 @@ class Entry:
         return self.fit is None or self.fit.tokens_per_second > 0
 
 
-@dataclass(frozen=True)
-class Machine:
-    """What a model has here: RAM and speed."""
-
-    settings: Settings
-    ram: AvailableRam
-    speeds: Speeds
-
-    @classmethod
-    def now(cls, settings: Settings, engine: int | None) -> Machine:
-        """``engine`` is the id of the engine's process, whose model makes way for another."""
-        ram = fit.usable_ram(settings)
-        if engine and (ours := process.of_process(engine)):
-            available = min(ram.total, ram.available + ours.resident)
-            ram = AvailableRam(ram.total, available, ram.source)
-        return cls(settings, ram, speeds.known())
-
-    def fit(self, entry: Entry) -> Fit | None:
-        """How the model of an entry would run."""
-        if entry.model:
-            return fit.of_installed(entry.model, self.settings, self.ram, self.speeds)
-        return fit.of_recipe(entry.recipe, self.ram, self.speeds) if entry.recipe else None
+def predicted(entry: Entry, settings: Settings, machine: Machine) -> Fit | None:
+    """How the model of an entry would run; None: it is no model."""
+    if entry.model:
+        return fit.of_installed(entry.model, settings, machine)
+    return fit.of_recipe(entry.recipe, machine) if entry.recipe else None
 
 
 def found(
@@ -121,7 +102,7 @@ def at_path(text: str, folders: Sequence[Path]) -> tuple[list[Entry], str]:
                 there.append(Entry("", words, folder=path.absolute()))
             if there:
                 return there, ""
-            return [], f"There is no model in {path}: it holds no GGUF file of one."
+            return [], f"There is no model in {path}: it has no GGUF file."
         return [_of_model(models.find(text.strip()))], ""
     except (OSError, ValueError) as error:
         return [], f"{path} cannot be read: {error}."

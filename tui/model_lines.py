@@ -10,9 +10,9 @@ from textual.content import Content
 
 from ondevice.gguf.quality import params_words
 from ondevice.planning.fit import loss_words, speed_words
-from ondevice.text import printable
+from ondevice.text import printable, size
 from tui.model_entries import Entry
-from tui.model_work import Job
+from tui.model_work import ModelJob
 
 _BAR = 12  # cells
 _LEAST_NAME, _MOST_NAME = 18, 44  # cells
@@ -21,7 +21,7 @@ _COLUMNS = {"Size": 8, "Speed": 12, "RAM": 8, "Quality": 8}  # to the right; the
 _STATE = 16
 _DROPPED = ("State", "RAM", "Size")  # where there is no room, in this order
 _DOING = {
-    "calibrating": "packing 1/4, watching it read",
+    "calibrating": "packing 1/4, calibrating",
     "encoding": "packing 2/4, splitting weights",
     "measuring": "packing 3/4, measuring",
     "writing": "packing 4/4, writing",
@@ -29,12 +29,12 @@ _DOING = {
 
 
 @dataclass(frozen=True)
-class Marks:
+class ModelMarks:
     """What is special about an entry now."""
 
     in_use: bool = False
     recommended: bool = False
-    job: Job | None = None
+    job: ModelJob | None = None
 
 
 class Lines:
@@ -59,7 +59,7 @@ class Lines:
         """The names of the columns."""
         return Content(self._row("Name", {name: name for name in self._shown})).stylize("dim")
 
-    def line(self, entry: Entry, marks: Marks) -> Content:
+    def line(self, entry: Entry, marks: ModelMarks) -> Content:
         if entry.is_heading:
             return Content(printable(entry.title)).stylize("bold $text-accent")
         if entry.folder:
@@ -89,12 +89,12 @@ class Lines:
                 cells.append(" " * max(1, _COLUMNS[column] - cell_len(figure)) + figure)
         return "".join(cells).rstrip()
 
-    def _progress(self, job: Job) -> Content:
+    def _progress(self, job: ModelJob) -> Content:
         if job.cancel.is_set():
             return Content("stopping …")
         doing = _DOING.get(job.doing, "")
         if job.done is None:
-            return Content(f"{doing or 'beginning'} …")
+            return Content(f"{doing or 'starting'} …")
         full = round(job.done * _BAR)
         drawn = "" if self._linear else "━" * full + "╌" * (_BAR - full) + " "
         parts = [f"{job.done:.0%}{f' of {size(job.total_bytes)}' if job.total_bytes else ''}"]
@@ -107,7 +107,7 @@ class Lines:
         return Content.assemble((drawn, "$success"), " · ".join(parts))
 
 
-def _figures(entry: Entry, marks: Marks) -> Iterator[tuple[str, str]]:
+def _figures(entry: Entry, marks: ModelMarks) -> Iterator[tuple[str, str]]:
     yield "Size", size(entry.size_bytes) if entry.size_bytes else ""
     how = entry.fit
     if how and how.tokens_per_second:
@@ -128,7 +128,7 @@ def speed(entry: Entry) -> str:
     return f"{about}{figure:.{1 if figure < 10 else 0}f} tok/s"
 
 
-def state(entry: Entry, marks: Marks) -> str:
+def state(entry: Entry, marks: ModelMarks) -> str:
     """In two words or three."""
     if marks.job and marks.job.error:
         return "stopped"
@@ -137,7 +137,7 @@ def state(entry: Entry, marks: Marks) -> str:
     if entry.model is None:
         return f"paused, {size(entry.kept_bytes)}" if entry.kept_bytes else "not downloaded"
     if entry.model.missing:
-        return "not complete"
+        return "incomplete"
     if not entry.runs:
         return "cannot run"
     if entry.fit and entry.fit.is_base:
@@ -148,7 +148,7 @@ def state(entry: Entry, marks: Marks) -> str:
     return "on disk" if place == "ondevice" else f"in {place}"
 
 
-def about(entry: Entry, marks: Marks, *, with_title: bool = True) -> Content:
+def about(entry: Entry, marks: ModelMarks, *, with_title: bool = True) -> Content:
     """What can be said of it, a line for each thing."""
     title = [Content(printable(entry.title)).stylize("bold $text")] if with_title else []
     return Content("\n").join(
@@ -156,16 +156,16 @@ def about(entry: Entry, marks: Marks, *, with_title: bool = True) -> Content:
     )
 
 
-def _about(entry: Entry, marks: Marks) -> Iterator[str]:
+def _about(entry: Entry, marks: ModelMarks) -> Iterator[str]:
     if marks.job and marks.job.error:
-        yield f"Stopped: {' '.join(marks.job.error.split())} Enter goes on with it."
+        yield f"Failed: {' '.join(marks.job.error.split())} Press Enter to resume."
     special = [
         words
         for words, holds in (
             ("In use.", marks.in_use),
             ("Recommended for this machine.", marks.recommended),
             (
-                "A base model: it goes on with a text and was not made to chat.",
+                "A base model: it continues a text and was not made to chat.",
                 entry.fit and entry.fit.is_base,
             ),
         )
@@ -190,7 +190,7 @@ def _about(entry: Entry, marks: Marks) -> Iterator[str]:
         if entry.model.not_used:
             yield f"Not used: {', '.join(entry.model.not_used)} of {entry.model.place}."
         if entry.kept_bytes:
-            yield "Its packing was stopped; F2 goes on with it."
+            yield "Packing was paused. Press F2 to resume."
     elif entry.recipe:
         recipe = entry.recipe
         yield (
@@ -199,7 +199,3 @@ def _about(entry: Entry, marks: Marks) -> Iterator[str]:
         )
     if entry.model and entry.license:
         yield f"Licence: {entry.license}."
-
-
-def size(n_bytes: float) -> str:
-    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.0f} MB"

@@ -19,7 +19,7 @@ _SURE = 1.0  # seconds after which a speed means something
 
 
 @dataclass
-class Job:
+class ModelJob:
     """What is done to one model."""
 
     kind: Kind
@@ -65,7 +65,7 @@ class ModelWork:
         run: Callable[[Coroutine[Any, Any, None]], object],
         on_done: Callable[[InstalledModel, Kind], None],
     ) -> None:
-        self.jobs: dict[str, Job] = {}
+        self.jobs: dict[str, ModelJob] = {}
         """Name of the model → what is done to it; a job that has failed stays until the next."""
         self._run = run
         self._on_done = on_done
@@ -73,7 +73,7 @@ class ModelWork:
     def begin(self, name: str, kind: Kind) -> None:
         """Download or pack a model, unless that is under way; go on with what was stopped."""
         if not self.busy(name):
-            self.jobs[name] = job = Job(kind)
+            self.jobs[name] = job = ModelJob(kind)
             self._run(self._download(name, job) if kind == "download" else self._pack(name, job))
 
     def busy(self, name: str) -> bool:
@@ -84,7 +84,7 @@ class ModelWork:
         """End it; what is done is kept."""
         self.jobs[name].cancel.set()
 
-    async def _download(self, name: str, job: Job) -> None:
+    async def _download(self, name: str, job: ModelJob) -> None:
         async def show(news: list[PullProgress]) -> None:
             job.done_bytes, job.total_bytes = news[-1].done_bytes, news[-1].total_bytes
             known = job.total_bytes > 0
@@ -92,7 +92,7 @@ class ModelWork:
 
         await self._do(name, job, lambda put: models.pull(name, put, job.cancel), show)
 
-    async def _pack(self, name: str, job: Job) -> None:
+    async def _pack(self, name: str, job: ModelJob) -> None:
         async def show(news: list[PackNews]) -> None:
             job.show(news[-1].stage, news[-1].done)
 
@@ -101,7 +101,7 @@ class ModelWork:
     async def _do(
         self,
         name: str,
-        job: Job,
+        job: ModelJob,
         work: Callable[[Callable[[Any], None]], InstalledModel],
         show: Callable[[list[Any]], Coroutine[Any, Any, None]],
     ) -> None:

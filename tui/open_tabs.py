@@ -43,7 +43,7 @@ class Keeping:
 
     def __init__(
         self,
-        window: chats.Window,
+        window: chats.AppWindow,
         tabs: Callable[[], list[Tab]],
         later: Callable[[float, Callable[[], None]], object],
         run: Callable[[Coroutine[Any, Any, None]], object],
@@ -107,7 +107,7 @@ def named(texts: Mapping[str, str], text: str) -> dict[str, str]:
     return {name: content for name, content in texts.items() if f"[{name}]" in text}
 
 
-def typed_of(tab: Tab, conversation: chats.Conversation | None) -> Typed:
+def typed_of(tab: Tab, conversation: chats.Chat | None) -> Typed:
     """What was typed in it; the message that it is an edit of may be gone."""
     messages = conversation.messages if conversation else ()
     replaced = next((one for one in messages if one.id == tab.edited_id), None)

@@ -18,7 +18,7 @@ from ondevice.config import Settings
 from ondevice.messages import KVType, Preference
 
 _MODIFIERS = {"ctrl", "alt", "shift", "super"}
-_EXAMPLES = "f9, ctrl+t, alt+enter, pageup or question_mark; several stand with commas"
+_EXAMPLES = "f9, ctrl+t, alt+enter, pageup or question_mark; separate several with commas"
 #: Where nothing is typed, so that a letter may be a key.
 _NO_TYPING = {"message", "ram", "help", "guide"}
 
@@ -47,7 +47,7 @@ FIELDS = (
     Field(
         "persona",
         "Persona",
-        "Its prompt takes the place of the system prompt",
+        "Replaces the system prompt",
         "choice",
         default="none",
     ),
@@ -55,15 +55,15 @@ FIELDS = (
     Field(
         "send_memories",
         "Memories to servers",
-        "You are asked once for each; F8: again",
+        "Asked once for each server; F8 asks again",
         "servers",
         default="none yet",
     ),
-    Field("model", "Model", "Loaded at the start", "model"),
+    Field("model", "Model", "Model to load at the start", "model"),
     Field(
         "models_folder",
         "Models folder",
-        "Where more models are; several with : in between",
+        "More folders with models, separated by :",
         default="none",
     ),
     Field(
@@ -78,37 +78,45 @@ FIELDS = (
     Field(
         "ram",
         "RAM limit",
-        "The most that ondevice may take, such as 1.5G",
+        "The most RAM ondevice may use, such as 1.5G",
         default="what is available",
     ),
     Field(
         "kv_type",
         "KV cache",
-        "How exactly the context is kept; q8_0 and q4_0 take less RAM",
+        "Precision of the context in RAM; q8_0 and q4_0 use less",
         "choice",
         ("", *get_args(KVType)),
         "f16 unless RAM is short",
     ),
-    Field("threads", "Threads", "How many of them compute", default="the physical cores"),
+    Field("threads", "Threads", "How many threads compute", default="the physical cores"),
     Field(
         "draft",
         "Drafter",
-        "A small model of the same family, which speeds up one larger than RAM",
+        "A small model of the same family that speeds up one larger than RAM",
         default="none",
     ),
-    Field("sampling.temperature", "Temperature", "0 is greedy, more is livelier"),
-    Field("sampling.top_k", "Top k", "Choose among this many tokens; 0 is off"),
-    Field("sampling.top_p", "Top p", "Choose among this share of probability; 1 is off"),
-    Field("sampling.min_p", "Min p", "At least this share of the likeliest; 0 is off"),
+    Field("sampling.temperature", "Temperature", "0 is deterministic; higher values vary more"),
+    Field("sampling.top_k", "Top k", "Sample from this many of the likeliest tokens; 0 is off"),
+    Field(
+        "sampling.top_p",
+        "Top p",
+        ("Sample from the likeliest tokens up to this probability; 1 is off"),
+    ),
+    Field("sampling.min_p", "Min p", "Drop tokens below this share of the likeliest; 0 is off"),
     Field(
         "sampling.repeat_penalty",
         "Repetition penalty",
-        "Above 1, words that were used come less often; 1 is off",
+        "Above 1, words already used come up less often; 1 is off",
     ),
-    Field("sampling.repeat_last_n", "Repetition window", "How many tokens it looks back"),
+    Field(
+        "sampling.repeat_last_n",
+        "Repetition window",
+        ("How many recent tokens the penalty looks at"),
+    ),
     Field("sampling.seed", "Seed", "Makes replies repeatable", default="a new one each time"),
     Field("app.theme", "Theme", "The ansi ones use the terminal's own colours", "theme"),
-    Field("app.linear", "Linear", "For screen readers: nothing is drawn", "switch"),
+    Field("app.linear", "Linear", "Screen-reader layout: no borders, bars or tables", "switch"),
     Field("app.mouse", "Mouse", "Off leaves it to the terminal, from the next start on", "switch"),
 )
 
@@ -122,7 +130,7 @@ def fields(settings: Settings) -> Iterator[Field]:
                 yield Field(
                     f"send_memories.{server}",
                     f"Memories to {server}",
-                    "May they be sent when they help? F8: you are asked again",
+                    "Send them when they help? F8 asks again",
                     "switch",
                 )
         if field.key == "persona":
@@ -194,16 +202,16 @@ def wrong_key(binding_id: str, keys: str) -> str | None:
     if binding_id not in known:
         near = difflib.get_close_matches(binding_id, known, 1)
         meant = f" Did you mean {near[0]}?" if near else ""
-        return f"There is nothing called {binding_id} to give a key.{meant} F2 lists them."
+        return f"There is no action {binding_id} to give a key.{meant} F2 lists them all."
     for key in keys.split(","):
         *modifiers, name = key.strip().split("+")
         if not set(modifiers) <= _MODIFIERS or not _is_key(name):
-            return f"There is no key “{key.strip()}”. Keys are called {_EXAMPLES}."
+            return f"There is no key “{key.strip()}”. Examples of keys: {_EXAMPLES}."
         types = not set(modifiers) - {"shift"} and (len(name) == 1 or name == "space")
         if types and binding_id.partition(".")[0] not in _NO_TYPING:
             return (
-                f"“{key.strip()}” is needed for typing. Take a key with ctrl or alt, or one such "
-                "as f9."
+                f"“{key.strip()}” is needed for typing. Choose a key with ctrl or alt, or "
+                "one such as f9."
             )
     return None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from ondevice.chats import Said
 from ondevice.errors import OndeviceError
@@ -13,20 +13,26 @@ if TYPE_CHECKING:
     from tui.widgets.conversation import Conversation
 
 
+@runtime_checkable
+class SettingsKeeper(Protocol):
+    """A screen that can change a setting."""
+
+    def set(self, key: str, value: str, *, quiet: bool = False) -> None:
+        """Write it down, for this chat and later ones."""
+
+
 async def sent_if_agreed(conversation: Conversation, said: Said) -> Said:
     """Let the memories that were withheld go with the message, if the user agrees to that.
 
     The answer is kept in the settings; Esc is no for this time.
     """
-    from tui.screens.chat_settings import ChatSettings  # noqa: PLC0415 - it imports this
-
     screen = conversation.screen
-    assert isinstance(screen, ChatSettings)
+    assert isinstance(screen, SettingsKeeper)
     count = len(said.withheld)
-    them, they = ("One memory helps", "it") if count == 1 else (f"{count} memories help", "they")
+    them, they = ("One memory", "it") if count == 1 else (f"{count} memories", "them")
     question = (
-        f"{them} to answer this. May {they} be sent to {said.server}, and later others that help? "
-        "/settings takes it back."
+        f"{them} could help answer this. Send {they} to {said.server}, and later any others that "
+        "help? You can change this in /settings."
     )
     answers = ("No, never to this server", "Send memories to this server")
     chosen = await screen.app.push_screen_wait(ChoiceScreen(question, *answers))

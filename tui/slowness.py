@@ -58,7 +58,8 @@ class Slowness:
 
     def _find_usual(self) -> float:
         """What replies gave so far, else what was planned with measured speeds, else 0."""
-        from ondevice.planning import replies, speeds  # noqa: PLC0415 - a faster start
+        from ondevice.holding import speeds  # noqa: PLC0415 - a faster start
+        from ondevice.planning import replies  # noqa: PLC0415 - likewise
 
         loaded = self._engine.loaded
         if loaded is None or self.load is None:

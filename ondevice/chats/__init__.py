@@ -1,41 +1,41 @@
 """Conversations: kept in the store as they go, and continued with an engine."""
 
 from ondevice.chats._chats import Chats, Said
+from ondevice.chats._fact_reading import can_learn, learn, restore_cache
 from ondevice.chats._imports import Import, Imported, Undone
-from ondevice.chats._learn import can_learn, learn, see_again
 from ondevice.chats._records import (
     Attachment,
-    Conversation,
-    Found,
+    Chat,
+    ChatHit,
+    ChatMatches,
     Heading,
-    Matches,
     Message,
     State,
     with_attachments,
 )
 from ondevice.chats._reply import reply
 from ondevice.chats._titles import think_of_title
-from ondevice.chats._windows import Tab, Window
+from ondevice.chats._windows import AppWindow, Tab
 
 __all__ = [
+    "AppWindow",
     "Attachment",
+    "Chat",
+    "ChatHit",
+    "ChatMatches",
     "Chats",
-    "Conversation",
-    "Found",
     "Heading",
     "Import",
     "Imported",
-    "Matches",
     "Message",
     "Said",
     "State",
     "Tab",
     "Undone",
-    "Window",
     "can_learn",
     "learn",
     "reply",
-    "see_again",
+    "restore_cache",
     "think_of_title",
     "with_attachments",
 ]

@@ -69,16 +69,20 @@ def _in_folder(folder: Path) -> Iterator[Text]:
         found += (Path(inside, name) for name in names if _is_chats(PurePath(inside, name)))
         looked_at += len(names) + len(folders)
         if looked_at > _MOST_FILES:
-            raise UsageError(f"The folder {folder} has too many files. Name one inside it.")
+            raise UsageError(
+                f"The folder {folder} has too many files. Name one of the files in it."
+            )
     if not found:
-        raise UsageError(f"The folder {folder} has no conversations.json, so no chats.")
+        raise UsageError(
+            f"The folder {folder} has no conversations.json, so there are no chats to import."
+        )
 
     def pieces(file: Path) -> Iterator[bytes]:
         try:
             with open_regular(file) as opened:
                 yield from _pieces(opened)
         except UsageError as error:
-            raise Unreadable("it is no ordinary file") from error
+            raise Unreadable("it is not an ordinary file") from error
         except OSError as error:
             raise Unreadable(error.strerror or str(error)) from error
 
@@ -88,7 +92,7 @@ def _in_folder(folder: Path) -> Iterator[Text]:
 
 def _in_archive(path: Path, file: BinaryIO) -> Iterator[Text]:
     if _directory_length(file) > _LONGEST_DIRECTORY:
-        raise UsageError(f"{path} has too many files in it to be an export of chats.")
+        raise UsageError(f"{path} has too many files to be an export of chats.")
     try:
         archive = zipfile.ZipFile(file)
     except Exception as error:  # of damaged archives it raises whatever its parts do
@@ -99,22 +103,24 @@ def _in_archive(path: Path, file: BinaryIO) -> Iterator[Text]:
         named = [info for info in jsons if _is_chats(PurePath(info.filename))]
         found = _in_order(named or jsons, lambda info: info.filename)[:_MOST_TEXTS]
         if not found:
-            raise UsageError(f"The archive {path} has no conversations.json, so no chats.")
+            raise UsageError(
+                f"The archive {path} has no conversations.json, so there are no chats to import."
+            )
         unpacked = 0
         size = max(1, path.stat().st_size)
 
         def pieces(info: zipfile.ZipInfo) -> Iterator[bytes]:
             nonlocal unpacked
             if info.flag_bits & 1:
-                raise Unreadable("it has a password. Unpack the archive and name its folder")
+                raise Unreadable("it has a password. Unpack the archive and name the folder")
             if info.compress_type not in _METHODS:
-                raise Unreadable("it is packed in a way that is not known here")
+                raise Unreadable("it uses an unknown compression")
             length = 0
             for piece in _member(archive, info):
                 length += len(piece)
                 unpacked += len(piece)
                 if _is_bomb(length, info.compress_size, unpacked, size):
-                    raise Unreadable("it unpacks to far more than any export does")
+                    raise Unreadable("it unpacks to far more than any export")
                 yield piece
 
         for info in found:

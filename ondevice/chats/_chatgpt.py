@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from ondevice.chats import _times, _words
-from ondevice.chats._loose import Odd, a_dict, a_list, a_text, decoded, dicts
-from ondevice.chats._transfer import Entry, Transcript
+from ondevice.chats._loose_json import Odd, a_dict, a_list, a_text, decoded, dicts
+from ondevice.chats._transfer import ChatTranscript, TranscriptMessage
 
 _PYTHON, _CANVAS = "python", "canmore."
 _WHOLE = ".*"  # the pattern of a canvas that is replaced from its beginning to its end
@@ -17,7 +17,7 @@ _SPOKEN = "audio_transcription"
 
 
 @dataclass(frozen=True, slots=True)
-class _Piece:
+class _NodeText:
     """What people were meant to see of a node."""
 
     role: Literal["user", "assistant"]
@@ -26,7 +26,7 @@ class _Piece:
 
 
 @dataclass(slots=True)
-class _Reply:
+class _OpenReply:
     """The nodes of a reply that has not come to its end: tools and texts one after the other."""
 
     key: str  # of the last one with a text
@@ -37,11 +37,11 @@ class _Reply:
     nodes: list[str] = field(default_factory=list)
 
 
-def read(chat: dict[str, Any]) -> Transcript:
+def read(chat: dict[str, Any]) -> ChatTranscript:
     """Raises :class:`Odd` when there is nothing in it."""
     mapping = {key: a_dict(node) for key, node in a_dict(chat.get("mapping")).items()}
     if not mapping:
-        raise Odd("there are no messages in it")
+        raise Odd("it has no messages")
     created_at = _times.from_file(chat.get("create_time")) or datetime.now(UTC)
     entries, places = _entries(mapping, created_at)
     end: str | None = a_text(chat.get("current_node"))
@@ -49,7 +49,7 @@ def read(chat: dict[str, Any]) -> Transcript:
     while end and end not in places and end not in passed:
         passed.add(end)
         end = a_text(mapping.get(end, {}).get("parent"))
-    return Transcript(
+    return ChatTranscript(
         title=a_text(chat.get("title")),
         created_at=created_at,
         messages=tuple(entries),
@@ -59,7 +59,7 @@ def read(chat: dict[str, Any]) -> Transcript:
 
 def _entries(
     mapping: dict[str, dict[str, Any]], created_at: datetime
-) -> tuple[list[Entry], dict[str, str]]:
+) -> tuple[list[TranscriptMessage], dict[str, str]]:
     """Parents before children, and node → the entry it has become a part of.
 
     What is not shown is left out, and its children move up. What belongs to one reply is one
@@ -77,15 +77,15 @@ def _entries(
             children[above][key] = None
         else:
             roots.append(key)
-    entries: list[Entry] = []
+    entries: list[TranscriptMessage] = []
     places: dict[str, str] = {}
     seen: set[str] = set()
 
-    def end(reply: _Reply | None, parent: str | None) -> str | None:
+    def end(reply: _OpenReply | None, parent: str | None) -> str | None:
         if reply is None or not (text := "\n\n".join(reply.texts)).strip():
             return parent
         entries.append(
-            Entry(
+            TranscriptMessage(
                 id=reply.key,
                 origin=reply.key,
                 parent=parent,
@@ -101,7 +101,7 @@ def _entries(
         return reply.key
 
     for start in (*roots, *mapping):
-        waiting: list[tuple[str, str | None, _Reply | None]] = [(start, None, None)]
+        waiting: list[tuple[str, str | None, _OpenReply | None]] = [(start, None, None)]
         while waiting:
             key, parent, reply = waiting.pop()
             if key in seen:
@@ -113,7 +113,7 @@ def _entries(
             if piece and piece.role == "user":
                 parent, reply = end(reply, parent), None
                 entries.append(
-                    Entry(
+                    TranscriptMessage(
                         id=key,
                         origin=key,
                         parent=parent,
@@ -124,7 +124,7 @@ def _entries(
                 )
                 places[key] = parent = key
             elif piece:
-                reply = reply or _Reply(key, at)
+                reply = reply or _OpenReply(key, at)
                 if piece.text.strip():
                     reply.key, reply.at = key, at
                     reply.texts.append(piece.text)
@@ -144,7 +144,7 @@ def _entries(
     return entries, places
 
 
-def _piece(message: dict[str, Any]) -> _Piece | None:
+def _piece(message: dict[str, Any]) -> _NodeText | None:
     metadata = a_dict(message.get("metadata"))
     if not message or metadata.get("is_visually_hidden_from_conversation"):
         return None
@@ -158,21 +158,21 @@ def _piece(message: dict[str, Any]) -> _Piece | None:
         return _of_assistant(content, kind, to, metadata)
     if role == "user" and to == "all" and kind in ("text", "multimodal_text"):
         text = _text(content, metadata)
-        return _Piece("user", text) if text.strip() else None
+        return _NodeText("user", text) if text.strip() else None
     return None
 
 
 def _of_assistant(
     content: dict[str, Any], kind: str, to: str, metadata: dict[str, Any]
-) -> _Piece | None:
+) -> _NodeText | None:
     if kind == "thoughts":
         thoughts = [
             "\n".join(filter(None, (a_text(one.get("summary")), a_text(one.get("content")))))
             for one in dicts(content.get("thoughts"))
         ]
-        return _Piece("assistant", thinking="\n\n".join(filter(None, thoughts)))
+        return _NodeText("assistant", thinking="\n\n".join(filter(None, thoughts)))
     if to.startswith(_CANVAS):
-        return _Piece("assistant", _canvas(a_text(content.get("text")) or _text(content, {})))
+        return _NodeText("assistant", _canvas(a_text(content.get("text")) or _text(content, {})))
     if kind == "code":
         code = a_text(content.get("text"))
         is_call = to == "all" and (code.lstrip()[:1] in ("{", "[") or re.match(r"\w+\(", code))
@@ -181,16 +181,16 @@ def _of_assistant(
         language = a_text(content.get("language"))
         if to == _PYTHON and language in ("", "unknown"):
             language = _PYTHON
-        return _Piece("assistant", _words.fenced(code, language))
+        return _NodeText("assistant", _words.fenced(code, language))
     if to == "all" and kind in ("text", "multimodal_text"):
         text = _words.without_marks(_text(content, metadata))
-        return _Piece("assistant", text) if text.strip() else None
+        return _NodeText("assistant", text) if text.strip() else None
     return None
 
 
 def _of_tool(
     message: dict[str, Any], content: dict[str, Any], kind: str, metadata: dict[str, Any]
-) -> _Piece | None:
+) -> _NodeText | None:
     """Pictures that were made, and what code has printed; the rest of tools is not for people."""
     parts: list[str] = []
     if kind == "execution_output" and (printed := a_text(content.get("text"))).strip():
@@ -200,7 +200,7 @@ def _of_tool(
     if kind == "multimodal_text":
         shown = map(_asset, dicts(content.get("parts")))
         parts += [word for word in shown if word == _words.PICTURE]
-    return _Piece("assistant", "\n\n".join(parts)) if parts else None
+    return _NodeText("assistant", "\n\n".join(parts)) if parts else None
 
 
 def _text(content: dict[str, Any], metadata: dict[str, Any]) -> str:

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ondevice.chats import _foreign, _imports, _read, _times, _transfer
+from ondevice.chats import _foreign, _imports, _queries, _times, _transfer
 from ondevice.chats._imports import Import, Imported, Undone
-from ondevice.chats._records import Attachment, Conversation, Found, Heading, Matches, State
+from ondevice.chats._records import Attachment, Chat, ChatHit, ChatMatches, Heading, State
 from ondevice.errors import StoreError, StoreUnwritable, UsageError
 from ondevice.memory import FORGOTTEN, Cube, Memory
 from ondevice.messages import Role
@@ -54,12 +54,12 @@ class Chats:
     def headings(self, *, archived: bool = False) -> list[Heading]:
         """Conversations, pinned ones first, then the one used last first."""
         with self.database.read() as connection:
-            return _read.headings(connection, archived=archived)
+            return _queries.headings(connection, archived=archived)
 
     def heading(self, conversation_id: int) -> Heading | None:
         """The conversation as in a list, or None if it is not there."""
         with self.database.read() as connection:
-            return _read.heading(connection, conversation_id)
+            return _queries.heading(connection, conversation_id)
 
     def of_message(self, message_id: int) -> int:
         """The conversation that has this message."""
@@ -70,24 +70,24 @@ class Chats:
         check(row is not None)
         return int(row["conversation_id"])
 
-    def search(self, text: str, *, conversation_id: int | None = None) -> list[Found]:
+    def search(self, text: str, *, conversation_id: int | None = None) -> list[ChatHit]:
         """The best message of each conversation that has these words, best first.
 
         The last word may be the beginning of one. Within one conversation: all such messages of
         all branches, oldest first.
         """
         with self.database.read() as connection:
-            return _read.search(connection, text, conversation_id)
+            return _queries.search(connection, text, conversation_id)
 
-    def matches(self, text: str, conversation_id: int) -> Matches:
+    def matches(self, text: str, conversation_id: int) -> ChatMatches:
         """All messages of a conversation that :meth:`search` would find, and the words in them."""
         with self.database.read() as connection:
-            return _read.matches(connection, text, conversation_id)
+            return _queries.matches(connection, text, conversation_id)
 
     def state(self, conversation_id: int) -> State | None:
         """What tells whether a conversation has changed, or None if it is not there."""
         with self.database.read() as connection:
-            return _read.state(connection, conversation_id)
+            return _queries.state(connection, conversation_id)
 
     def said(self, limit: int = 500) -> list[str]:
         """What the user has said last, in all conversations, oldest first, each text once."""
@@ -99,15 +99,15 @@ class Chats:
             ).fetchall()
         return [row["content"] for row in reversed(rows)]
 
-    def load(self, conversation_id: int, *, until: int | None = None) -> Conversation:
+    def load(self, conversation_id: int, *, until: int | None = None) -> Chat:
         """The conversation with the messages of the branch it shows.
 
         ``until`` is the last of them that is wanted; it may be in another branch.
         """
         with self.database.read() as connection:
-            conversation = _read.load(connection, self.memory, conversation_id, until)
+            conversation = _queries.load(connection, self.memory, conversation_id, until)
         if conversation is None:
-            raise StoreError("This conversation is no longer in the store. Begin a new one.")
+            raise StoreError("This chat is no longer in the store. Start a new one.")
         return conversation
 
     # ------------------------------------------------------------------ talking
@@ -292,7 +292,7 @@ class Chats:
         """Write these conversations to one JSON file, as :meth:`export` does."""
         with self.database.read() as connection:
             for id_ in conversation_ids:
-                check(_read.heading(connection, id_) is not None)
+                check(_queries.heading(connection, id_) is not None)
             transcripts = tuple(_transfer.transcript(connection, id_) for id_ in conversation_ids)
         _transfer.write(path, _transfer.to_json(transcripts), replace=replace)
 
@@ -319,7 +319,7 @@ class Chats:
         incoming = _imports.Incoming(path.name, deleted=deleted)
         with self.database.read() as connection:
             incoming.begin(connection)
-        batch: list[_foreign.Found] = []
+        batch: list[_foreign.ForeignChat] = []
         weight = added = 0
 
         def add_batch() -> None:
@@ -356,7 +356,7 @@ class Chats:
             if batch:
                 add_batch()
         except StoreUnwritable as error:
-            kept = f" {added} chats were added before that, and stay." if added else ""
+            kept = f" {added} chats were added before that and are kept." if added else ""
             raise StoreUnwritable(f"{error}{kept}") from error
         return incoming.finish()
 
@@ -447,15 +447,18 @@ class Chats:
             if _is_private(connection, conversation_id):
                 return (), False
             parent = _parent(connection, conversation_id, instead_of)
-            seen = _read.recalled_until(connection, parent, server)
-            attaches = _read.attaches(connection, parent)
+            seen = _queries.recalled_until(connection, parent, server)
+            attaches = _queries.attaches(connection, parent)
         recalled = self.memory.recall(
-            text, budget=budget, count_tokens=_about_tokens, conversation_id=conversation_id
+            text,
+            budget=budget,
+            count_tokens=_about_tokens,
+            conversation_id=conversation_id,
+            seen=seen,
         )
         if recalled is None:
             return (), False
-        unseen = tuple(cube for cube in recalled.cubes if cube.id not in seen)
-        return unseen, recalled.unknown and not attaches
+        return recalled.cubes, recalled.unknown and not attaches
 
 
 def append(
@@ -526,7 +529,7 @@ def _is_private(connection: Connection, conversation_id: int) -> bool:
 def check(found: int) -> None:
     """Raise :class:`StoreError` if nothing was found of a conversation."""
     if not found:
-        raise StoreError("This conversation was deleted. Begin a new one.")
+        raise StoreError("This chat was deleted. Start a new one.")
 
 
 def _title_of(connection: Connection, conversation_id: int) -> str:

@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from ondevice.chats import _times, _words
-from ondevice.chats._loose import Odd, a_dict, a_text, dicts, parents_first
+from ondevice.chats._loose_json import Odd, a_dict, a_text, dicts, parents_first
 from ondevice.chats._records import Attachment
-from ondevice.chats._transfer import Entry, Transcript
+from ondevice.chats._transfer import ChatTranscript, TranscriptMessage
 
 _ROLES: dict[str, Literal["user", "assistant"]] = {
     "human": "user",
@@ -31,10 +31,10 @@ _LANGUAGES = {
 }
 
 
-def read(chat: dict[str, Any]) -> Transcript:
+def read(chat: dict[str, Any]) -> ChatTranscript:
     """Raises :class:`Odd` when there is nothing in it."""
     if not (messages := dicts(chat.get("chat_messages"))):
-        raise Odd("there are no messages in it")
+        raise Odd("it has no messages")
     created_at = _times.from_file(chat.get("created_at")) or datetime.now(UTC)
     by_key: dict[str, dict[str, Any]] = {}
     parents: dict[str, str | None] = {}
@@ -48,7 +48,7 @@ def read(chat: dict[str, Any]) -> Transcript:
         is_known = named in known or named.startswith(_NO_PARENT)
         by_key[key], parents[key] = message, named if named and is_known else latest
         latest = key
-    entries: list[Entry] = []
+    entries: list[TranscriptMessage] = []
     places: dict[str, str | None] = {}  # message → its entry, or what that of its parent is
     artifacts: dict[str, str] = {}
     for key in parents_first(parents):
@@ -58,7 +58,7 @@ def read(chat: dict[str, Any]) -> Transcript:
         if entry:
             entries.append(entry)
     end = a_text(chat.get("current_leaf_message_uuid"))
-    return Transcript(
+    return ChatTranscript(
         title=a_text(chat.get("name")),
         created_at=created_at,
         messages=tuple(entries),
@@ -72,7 +72,7 @@ def _entry(
     message: dict[str, Any],
     created_at: datetime,
     artifacts: dict[str, str],
-) -> Entry | None:
+) -> TranscriptMessage | None:
     role = _ROLES.get(a_text(message.get("sender")))
     if role is None:
         return None
@@ -86,7 +86,7 @@ def _entry(
     content = "\n\n".join(filter(None, [content, *files]))
     if not (content.strip() or attachments):
         return None
-    return Entry(
+    return TranscriptMessage(
         id=key,
         origin=key if message.get("uuid") else None,
         parent=parent,

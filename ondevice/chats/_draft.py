@@ -18,7 +18,7 @@ _WRITE_EVERY = 0.5  # seconds between two writes
 _PATIENCE = 0.1  # seconds that the reply waits for another program; it is tried again soon
 
 
-class Draft:
+class ReplyDraft:
     """One message that grows after ``parent_id``, on disk at most half a second late.
 
     While another program keeps the store to itself, or the disk is full, it grows in RAM and is
@@ -79,8 +79,8 @@ class Draft:
             self._save()
         except StoreUnwritable as error:
             raise StoreUnwritable(
-                f"The reply, or the end of it, could not be saved: {error.__cause__ or error}. "
-                "Copy it if you need it."
+                "The reply, or the end of it, could not be saved: "
+                f"{error.__cause__ or error}. Copy it if you need it."
             ) from error
 
     def _save(self, *, patience: float | None = None) -> None:

@@ -11,10 +11,10 @@ from typing import Any
 
 import msgspec
 
-from ondevice.chats import _archives, _chatgpt, _claude, _open_webui, _ours
-from ondevice.chats._elements import LeftOut, NotJSON, elements
-from ondevice.chats._loose import Odd, a_dict, a_list, a_text, decoded
-from ondevice.chats._transfer import Transcript, beginning
+from ondevice.chats import _archives, _chatgpt, _claude, _open_webui, _own_export
+from ondevice.chats._json_elements import LeftOut, NotJSON, elements
+from ondevice.chats._loose_json import Odd, a_dict, a_list, a_text, decoded
+from ondevice.chats._transfer import ChatTranscript, beginning
 from ondevice.errors import UsageError
 
 _FORMAT = 1  # of our own exports
@@ -34,13 +34,13 @@ class NotRead:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class ForeignChat:
     """A chat in a file."""
 
     origin: str  # the service and its id there, or what tells it from others without one
     digest: bytes  # the same for the very same text
     title: str
-    transcript: Transcript | None  # None: it is not wanted
+    transcript: ChatTranscript | None  # None: it is not wanted
 
 
 #: Whether a chat of this origin and digest brings nothing new.
@@ -49,13 +49,13 @@ Known = Callable[[str, bytes], bool]
 
 def read(
     path: Path, cancel: threading.Event | None = None, is_known: Known = lambda *_: False
-) -> Iterator[Found | NotRead]:
+) -> Iterator[ForeignChat | NotRead]:
     """The conversations in a file, or in the archive or folder that the services send.
 
     One at a time is in RAM. What cannot be read is named in its place, and the rest comes. After a
     ``cancel`` nothing more comes. Raises :class:`UsageError` when it is none of the three.
     """
-    reader = _Reader(is_known)
+    reader = _ForeignReader(is_known)
     is_understood = False
     failures: list[NotRead] = []  # which are told once one chat is understood
     for text, read_pieces in _archives.texts(path):
@@ -83,8 +83,8 @@ def read(
         yield from failures
         return
     raise UsageError(
-        f"{path} holds no chats that are understood. It should be a JSON export of ondevice, or "
-        "conversations.json of ChatGPT or Claude, or the archive or folder it came in. "
+        f"{path} has no chats in a known format. Name a JSON export from ondevice, "
+        "conversations.json from ChatGPT or Claude, or the archive or folder it came in."
         + " ".join(map(str, failures[:3]))
     )
 
@@ -96,12 +96,14 @@ def _until(pieces: Iterator[bytes], cancel: threading.Event | None) -> Iterator[
         yield piece
 
 
-class _Reader:
+class _ForeignReader:
     def __init__(self, is_known: Known) -> None:
         self._is_known = is_known
         self._alike: dict[str, int] = {}  # how many chats without ids were like this one
 
-    def chats(self, element: bytes | LeftOut, text: str, number: int) -> Iterator[Found | NotRead]:
+    def chats(
+        self, element: bytes | LeftOut, text: str, number: int
+    ) -> Iterator[ForeignChat | NotRead]:
         """The chats of an object in a file: it is one, or one of our exports with several."""
         place = f"chat {number} of {text}"
         if isinstance(element, LeftOut):
@@ -121,7 +123,7 @@ class _Reader:
             for inner, chat in enumerate(a_list(value.get("chats")), start=1):
                 digest = hashlib.sha256(repr(chat).encode("utf-8", "replace")).digest()
                 where = f"chat {inner} of {text}"
-                kind = _ours.read if "ondevice_chats" in value else None
+                kind = _own_export.read if "ondevice_chats" in value else None
                 yield self._chat(a_dict(chat), digest, where, kind)
             return
         yield self._chat(value, hashlib.sha256(element).digest(), place, None)
@@ -131,8 +133,8 @@ class _Reader:
         chat: dict[str, Any],
         digest: bytes,
         place: str,
-        read_chat: Callable[[dict[str, Any]], Transcript] | None,
-    ) -> Found | NotRead:
+        read_chat: Callable[[dict[str, Any]], ChatTranscript] | None,
+    ) -> ForeignChat | NotRead:
         title = a_text(chat.get("title")) or a_text(chat.get("name"))
         try:
             if read_chat:
@@ -143,7 +145,7 @@ class _Reader:
             id_ = next(filter(None, ids), "") if service != "ondevice" else ""
             origin = f"{service}:{id_}" if id_ else a_text(chat.get("origin"))
             if origin and self._is_known(origin, digest):
-                return Found(origin, digest, beginning(title), None)
+                return ForeignChat(origin, digest, beginning(title), None)
             transcript = _bounded(read_chat(chat))
         except Odd as odd:
             return _not_read(title, place, str(odd))
@@ -152,29 +154,29 @@ class _Reader:
             self._alike[origin] = self._alike.get(origin, 0) + 1
             origin += f", {self._alike[origin]}"
             if self._is_known(origin, digest):
-                return Found(origin, digest, beginning(title), None)
-        return Found(origin, digest, beginning(title), transcript)
+                return ForeignChat(origin, digest, beginning(title), None)
+        return ForeignChat(origin, digest, beginning(title), transcript)
 
 
-def _bounded(transcript: Transcript) -> Transcript:
+def _bounded(transcript: ChatTranscript) -> ChatTranscript:
     if not transcript.messages:
-        raise Odd("there are no messages in it that could be shown")
+        raise Odd("it has no messages that could be shown")
     if len(transcript.messages) > _MOST_MESSAGES:
         raise Odd(f"it has more than {_MOST_MESSAGES:,} messages")
     return transcript
 
 
-def _kind(chat: dict[str, Any]) -> tuple[str, Callable[[dict[str, Any]], Transcript]]:
+def _kind(chat: dict[str, Any]) -> tuple[str, Callable[[dict[str, Any]], ChatTranscript]]:
     if "mapping" in chat:
         return "chatgpt", _chatgpt.read
     if "chat_messages" in chat:
         return "claude", _claude.read
     if "history" in a_dict(chat.get("chat")):
         return "open-webui", _open_webui.read
-    raise Odd("it is no chat of ChatGPT, Claude, Open WebUI or ondevice")
+    raise Odd("it is not a chat from ChatGPT, Claude, Open WebUI or ondevice")
 
 
-def _fingerprint(chat: dict[str, Any], transcript: Transcript) -> str:
+def _fingerprint(chat: dict[str, Any], transcript: ChatTranscript) -> str:
     """What stays as it is while a chat grows and is called otherwise: how it began, and when."""
     first = transcript.messages[0]
     began = (repr(chat.get("created_at") or chat.get("create_time")), first.role, first.content)

@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 import msgspec
 
 from ondevice.chats import _times
-from ondevice.chats._foreign import Found
-from ondevice.chats._transfer import Entry, Transcript, beginning
+from ondevice.chats._foreign import ForeignChat
+from ondevice.chats._transfer import ChatTranscript, TranscriptMessage, beginning
 from ondevice.memory import FORGOTTEN, unlearn
 from ondevice.store import Connection, Row, words_leave
 
@@ -93,7 +93,7 @@ class Incoming:
             return False
         return known[0] == digest if known[1] is not None else not self._deleted
 
-    def skip(self, found: Found) -> None:
+    def skip(self, found: ForeignChat) -> None:
         """Count a chat that :meth:`is_known`."""
         key = _key(found.origin)
         if key not in self._outcomes:
@@ -114,7 +114,7 @@ class Incoming:
         """Chats so far."""
         return len(self._outcomes)
 
-    def add(self, connection: Connection, found: Found) -> None:
+    def add(self, connection: Connection, found: ForeignChat) -> None:
         """Add a chat, or what is new of it, within the transaction."""
         transcript = found.transcript
         assert transcript is not None
@@ -162,7 +162,7 @@ class Incoming:
             ).fetchone()
         return self.result.run
 
-    def _same(self, connection: Connection, transcript: Transcript) -> int | None:
+    def _same(self, connection: Connection, transcript: ChatTranscript) -> int | None:
         """A chat that is here and began as this one did, although nobody knows where it is from."""
         began = _times.sane(transcript.created_at)
         if began is None:
@@ -188,7 +188,7 @@ def _key(origin: str) -> bytes:
     return hashlib.sha256(origin.encode("utf-8", "replace")).digest()
 
 
-def _insert(connection: Connection, transcript: Transcript, origin: str, run: int) -> int:
+def _insert(connection: Connection, transcript: ChatTranscript, origin: str, run: int) -> int:
     last = transcript.messages[-1]
     created_at = _times.sane(transcript.created_at) or datetime.now(UTC)
     updated_at = transcript.updated_at or last.created_at
@@ -224,7 +224,7 @@ def _insert(connection: Connection, transcript: Transcript, origin: str, run: in
 def _insert_message(
     connection: Connection,
     conversation_id: int,
-    entry: Entry,
+    entry: TranscriptMessage,
     parent_id: int | None,
     position: int,
     created_at: datetime,
@@ -259,7 +259,7 @@ def _insert_message(
 
 
 def _merge(
-    connection: Connection, conversation_id: int, transcript: Transcript, run: Callable[[], int]
+    connection: Connection, conversation_id: int, transcript: ChatTranscript, run: Callable[[], int]
 ) -> bool:
     """Add the messages that are new, in their places, and let cut replies go on; whether any are.
 
@@ -323,7 +323,7 @@ def _goes_on(before: str, now: str) -> bool:
     return len(now) > len(before) and now.startswith(before)
 
 
-def _same_message(entry: Entry, rows: list[Row]) -> Row | None:
+def _same_message(entry: TranscriptMessage, rows: list[Row]) -> Row | None:
     """Which of the messages at this place a message without an id is, if any."""
     at = _times.sane(entry.created_at)
     rows = [

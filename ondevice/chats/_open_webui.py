@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from ondevice.chats import _times, _words
-from ondevice.chats._loose import Odd, a_dict, a_text, dicts, parents_first
-from ondevice.chats._transfer import Entry, Transcript
+from ondevice.chats._loose_json import Odd, a_dict, a_text, dicts, parents_first
+from ondevice.chats._transfer import ChatTranscript, TranscriptMessage
 
 _ROLES: dict[str, Literal["user", "assistant"]] = {"user": "user", "assistant": "assistant"}
 _THOUGHT = re.compile(
@@ -16,17 +16,17 @@ _THOUGHT = re.compile(
 )
 
 
-def read(chat: dict[str, Any]) -> Transcript:
+def read(chat: dict[str, Any]) -> ChatTranscript:
     """Raises :class:`Odd` when there is nothing in it."""
     inner = a_dict(chat.get("chat"))
     history = a_dict(inner.get("history"))
     messages = {key: a_dict(one) for key, one in a_dict(history.get("messages")).items()}
     if not messages:
-        raise Odd("there are no messages in it")
+        raise Odd("it has no messages")
     created_at = _times.from_file(chat.get("created_at")) or datetime.now(UTC)
     parents = {key: a_text(one.get("parentId")) or None for key, one in messages.items()}
     places: dict[str, str | None] = {}
-    entries: list[Entry] = []
+    entries: list[TranscriptMessage] = []
     for key in parents_first(parents):
         message = messages[key]
         parent = places.get(parents[key] or "")
@@ -43,7 +43,7 @@ def read(chat: dict[str, Any]) -> Transcript:
             continue
         places[key] = key
         entries.append(
-            Entry(
+            TranscriptMessage(
                 id=key,
                 origin=key,
                 parent=parent,
@@ -55,7 +55,7 @@ def read(chat: dict[str, Any]) -> Transcript:
                 finish_reason="stop" if role == "assistant" else None,
             )
         )
-    return Transcript(
+    return ChatTranscript(
         title=a_text(chat.get("title")) or a_text(inner.get("title")),
         created_at=created_at,
         messages=tuple(entries),

@@ -74,7 +74,7 @@ class Heading:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class ChatHit:
     """The message of a conversation that matches a search best."""
 
     heading: Heading
@@ -83,7 +83,7 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
-class Matches:
+class ChatMatches:
     """Where the words of a search stand in a conversation."""
 
     message_ids: tuple[int, ...]  # of all branches, oldest first
@@ -103,7 +103,7 @@ class State:
 
 
 @dataclass(frozen=True, slots=True)
-class Conversation:
+class Chat:
     """A conversation with the messages of the branch that is shown, oldest first."""
 
     id: int

@@ -6,7 +6,7 @@ from collections.abc import Callable, Container, Iterator
 from contextlib import suppress
 
 from ondevice.chats._chats import Chats
-from ondevice.chats._draft import Draft
+from ondevice.chats._draft import ReplyDraft
 from ondevice.engine import EngineLike
 from ondevice.errors import OndeviceError, StoreError, StoreUnwritable
 from ondevice.messages import Chunk, Event, Finished, Generate, Sampling, server_of
@@ -49,14 +49,14 @@ def reply(
     server = server_of(engine.loaded.path) if engine.loaded else None
     turns = conversation.turns(server if server is None or server in memories_to else "")
     request = Generate(turns=turns, sampling=sampling)
-    draft: Draft | None = None
+    draft: ReplyDraft | None = None
     unsaved: StoreUnwritable | None = None
     try:
         for event in engine.generate(request):
             if draft is None:  # only now is it certain that a model is loaded
                 model = called or (engine.loaded.name if engine.loaded else "")
                 parent = last.id if last else None
-                draft = Draft(
+                draft = ReplyDraft(
                     chats.database, conversation_id, parent, model, continued, server, on_begun
                 )
             if isinstance(event, Chunk):

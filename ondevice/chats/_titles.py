@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from ondevice.chats._chats import Chats
-from ondevice.chats._learn import is_elsewhere
+from ondevice.chats._fact_reading import is_elsewhere
 from ondevice.engine import EngineLike
 from ondevice.messages import Aside, Chunk, Finished, Sampling, Turn
 from ondevice.text import printable

@@ -11,7 +11,7 @@ from typing import Literal
 import msgspec
 
 from ondevice.chats import _times
-from ondevice.chats._records import Attachment, Conversation
+from ondevice.chats._records import Attachment, Chat
 from ondevice.errors import UsageError
 from ondevice.messages import FinishReason, Statistics
 from ondevice.store import Connection
@@ -19,7 +19,7 @@ from ondevice.store import Connection
 _TITLE_LENGTH = 60  # characters
 
 
-class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class TranscriptMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A message in a file."""
 
     id: str  # unique within the conversation
@@ -36,14 +36,14 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     origin: str | None = None  # its id where it comes from
 
 
-class Transcript(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class ChatTranscript(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A conversation in a file, with all of its branches."""
 
     title: str
     system: str = ""
     created_at: datetime
     updated_at: datetime | None = None  # None: with the last message
-    messages: tuple[Entry, ...]
+    messages: tuple[TranscriptMessage, ...]
     end: str | None = None  # id of the last message of the branch that is shown
     origin: str = ""  # the service it comes from and its id there; empty: it began here
     pinned: bool = False
@@ -55,10 +55,10 @@ class Export(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """What a JSON file holds."""
 
     ondevice_chats: Literal[1]  # version of the format
-    chats: tuple[Transcript, ...]
+    chats: tuple[ChatTranscript, ...]
 
 
-def markdown(conversation: Conversation) -> str:
+def markdown(conversation: Chat) -> str:
     """The branch that is shown, to read."""
     parts = [f"# {conversation.title}"]
     for message in conversation.messages:
@@ -69,13 +69,13 @@ def markdown(conversation: Conversation) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def to_json(transcripts: tuple[Transcript, ...]) -> bytes:
+def to_json(transcripts: tuple[ChatTranscript, ...]) -> bytes:
     """The whole conversations, all branches."""
     export = Export(ondevice_chats=1, chats=transcripts)
     return msgspec.json.format(msgspec.json.encode(export), indent=1)
 
 
-def transcript(connection: Connection, conversation_id: int) -> Transcript:
+def transcript(connection: Connection, conversation_id: int) -> ChatTranscript:
     """All that is kept of a conversation but the memories, which are the memory's."""
     head = connection.execute(
         "SELECT * FROM conversation WHERE id = ?", (conversation_id,)
@@ -89,7 +89,7 @@ def transcript(connection: Connection, conversation_id: int) -> Transcript:
             (row["id"],),
         )
         messages.append(
-            Entry(
+            TranscriptMessage(
                 id=str(row["id"]),
                 parent=None if row["parent_id"] is None else str(row["parent_id"]),
                 role=row["role"],
@@ -104,7 +104,7 @@ def transcript(connection: Connection, conversation_id: int) -> Transcript:
                 origin=row["origin"],
             )
         )
-    return Transcript(
+    return ChatTranscript(
         title=head["title"],
         system=head["system"],
         created_at=_times.from_store(head["created_at"]),
@@ -130,7 +130,7 @@ def write(path: Path, data: bytes, *, replace: bool) -> None:
     fresh = path.with_name(f".{path.name[:100]}.{uuid.uuid4().hex[:8]}")
     try:
         if not replace and os.path.lexists(path):
-            raise UsageError(f"{path} cannot be written: it is there already.")
+            raise UsageError(f"{path} cannot be written: it already exists.")
         handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             with os.fdopen(handle, "wb") as file:
@@ -144,7 +144,7 @@ def write(path: Path, data: bytes, *, replace: bool) -> None:
         finally:
             fresh.unlink(missing_ok=True)
     except FileExistsError:
-        raise UsageError(f"{path} cannot be written: it is there already.") from None
+        raise UsageError(f"{path} cannot be written: it already exists.") from None
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise UsageError(f"{path} cannot be written: {why}.") from error

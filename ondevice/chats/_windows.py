@@ -29,7 +29,7 @@ class Tab:
     pastes: Mapping[str, str] = field(default_factory=dict)  # name → text
 
 
-class Window:
+class AppWindow:
     """What one window of the app has open; ``database`` has it for the next start.
 
     A window that starts while no other is open takes over what those before it have left, however

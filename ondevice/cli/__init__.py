@@ -22,15 +22,15 @@ COMMANDS = {
     "ask": "Answer one question, from the arguments or a pipe.",
     "completion": "Print the script that completes commands in your shell.",
     "chat": "Open the terminal app.",
-    "chats": "List, import and export chats, also of other services.",
-    "doctor": "Look at this machine: RAM, disk, versions, and what is wrong.",
+    "chats": "List, import and export chats, also from other services.",
+    "doctor": "Check this machine: RAM, disk, versions and problems.",
     "fit": "Show which models run here, how well and how fast.",
     "memory": "See, search, correct, move and forget what is remembered.",
     "models": "List, download, import and remove models.",
-    "pack": "Pack a model into a stack, whose size is a dial.",
-    "plan": "Show how a model would be run now, and why.",
+    "pack": "Pack a model into a stack, which fits any amount of RAM.",
+    "plan": "Show how a model would run now, and why.",
     "serve": "Serve the models to other programs on this machine.",
-    "stack": "See how good a stack is at each of its sizes.",
+    "stack": "Show how good a stack is at each of its sizes.",
 }
 #: What writing to standard output fails with: a full disk, a closed pipe, a terminal that is gone.
 _UNWRITTEN = {errno.ENOSPC, errno.EPIPE, errno.EIO, errno.EBADF, errno.EFBIG}
@@ -65,9 +65,9 @@ class _LazyGroup(click.Group):
 @click.group(
     cls=_LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Settings: flag, then ONDEVICE_… environment variable, then config.toml, then default. "
-    "ONDEVICE_HOME moves every file of ondevice into one folder. "
-    "Exit codes: 0 done, 1 failed, 2 wrong use, 130 interrupted.",
+    epilog="Settings: flag, then ONDEVICE_… environment variable, then config.toml, then "
+    "default. ONDEVICE_HOME moves all files of ondevice into one folder. Exit "
+    "codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.",
 )
 @click.version_option(__version__, prog_name="ondevice")
 def cli() -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 
 from ondevice.errors import UsageError
+from ondevice.text import size
 
 _MOST_PIPED = 32_000_000  # bytes; a context of a million tokens holds about 5 MB
 _MOST_OF_FILE = 1_000_000  # bytes of a schema or a grammar
@@ -49,8 +50,9 @@ def piped() -> str:
             if not told and not select.select([number], [], [], _PATIENCE_S)[0]:
                 told = True
                 click.echo(
-                    "ondevice: waiting for the end of standard input, which is read as well. "
-                    "Ctrl+C gives up; </dev/null stands for none.",
+                    "ondevice: waiting for standard input to end, because it is part of "
+                    "the question. Press Ctrl+C to give up, or add </dev/null for no "
+                    "input.",
                     err=True,
                 )
             if not (piece := os.read(number, _PIECE)):
@@ -59,7 +61,8 @@ def piped() -> str:
     except OSError as error:
         raise UsageError(f"Standard input cannot be read: {error}.") from error
     raise UsageError(
-        f"Standard input holds more than {_MOST_PIPED // 1_000_000} MB. No model reads that much."
+        f"Standard input holds more than {size(_MOST_PIPED)}, which is more than any "
+        "model can read."
     )
 
 
@@ -88,11 +91,11 @@ def _read(path: Path, number: int) -> bytes:
     end = time.monotonic() + _LATE_S
     while len(content) <= _MOST_OF_FILE:
         if is_pipe and not select.select([number], [], [], max(0, end - time.monotonic()))[0]:
-            raise UsageError(f"{path} is a pipe whose end does not come.")
+            raise UsageError(f"{path} is a pipe that does not end.")
         if not (piece := os.read(number, _PIECE)):
             return bytes(content)
         content += piece
-    raise UsageError(f"{path} is larger than {_MOST_OF_FILE // 1_000_000} MB.")
+    raise UsageError(f"{path} is larger than {size(_MOST_OF_FILE)}.")
 
 
 def _is_nothing(number: int) -> bool:
@@ -111,8 +114,7 @@ def _decoded(content: bytes, what: str) -> str:
     except UnicodeDecodeError:
         text = content.decode(encoding, "replace")
         click.echo(
-            f"ondevice: {what} is not UTF-8 throughout; what cannot be read is shown to the model "
-            "as \N{REPLACEMENT CHARACTER}.",
+            f"ondevice: {what} is not valid UTF-8; the model sees � in place of the invalid bytes.",
             err=True,
         )
     return text.replace("\r\n", "\n")

@@ -62,8 +62,8 @@ MODEL = (
         "--model",
         metavar="NAME|FILE|URL",
         shell_complete=complete_model,
-        help="A model's name (see 'ondevice models list'), a GGUF file, or a server's URL; auto, "
-        "the default, is the best on disk for this machine.",
+        help="A model's name (see 'ondevice models list'), a GGUF file, or a server's "
+        "URL; auto, the default, is the best model on disk for this machine.",
     ),
     click.option(
         "--draft",
@@ -75,12 +75,12 @@ MODEL = (
 SYSTEM = (click.option("-s", "--system", metavar="TEXT", help="System prompt; empty for none."),)
 _USUAL = Sampling()
 _SAMPLING_HELP = {
-    "temperature": f"0 is greedy; by default {_USUAL.temperature}.",
-    "top_k": f"0 is off; by default {_USUAL.top_k}.",
-    "top_p": f"1 is off; by default {_USUAL.top_p}.",
-    "min_p": f"0 is off; by default {_USUAL.min_p}.",
-    "repeat_penalty": f"1 is off; by default {_USUAL.repeat_penalty}.",
-    "seed": "Repeats a reply, if the chat so far and the RAM are the same too.",
+    "temperature": f"0 is deterministic; default: {_USUAL.temperature}.",
+    "top_k": f"0 is off; default: {_USUAL.top_k}.",
+    "top_p": f"1 is off; default: {_USUAL.top_p}.",
+    "min_p": f"0 is off; default: {_USUAL.min_p}.",
+    "repeat_penalty": f"1 is off; default: {_USUAL.repeat_penalty}.",
+    "seed": "Makes the reply repeatable, if the chat so far and the RAM are the same too.",
 }
 #: How the next token is chosen.
 SAMPLING = tuple(

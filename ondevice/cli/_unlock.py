@@ -48,7 +48,7 @@ def unlock(kind: type[_S]) -> _S:
                         _keep(code)
                     return store
         if not sys.stdin.isatty():
-            raise StoreLocked(f"{error} Set {_VARIABLE} to it.") from error
+            raise StoreLocked(f"{error} Give it in {_VARIABLE}.") from error
         return kind(file, click.prompt("Passphrase", hide_input=True, err=True))
 
 
@@ -84,12 +84,16 @@ def _keep(code: str, *, next_one: bool = False) -> None:
     try:
         keyring.set_password(_SERVICE, _name(next_one), code)
         # There are keyrings that take everything and keep nothing.
-        why = "" if keyring.get_password(_SERVICE, _name(next_one)) == code else "It keeps nothing."
+        why = (
+            ""
+            if keyring.get_password(_SERVICE, _name(next_one)) == code
+            else ("It stores nothing.")
+        )
     except KeyringError as error:
         why = str(error)
     if why:
         raise UsageError(
-            f"This system's keyring cannot be used: {why} Choose a passphrase of your own: "
+            f"This system's keyring cannot be used: {why} Choose your own passphrase: "
             "ondevice memory passphrase"
         )
 
@@ -109,7 +113,7 @@ def _make_private(folder: Path) -> None:
         mode = folder.stat().st_mode
         if os.name == "posix" and mode & 0o077:
             folder.chmod(mode & 0o700)
-            click.echo(f"{folder} was open to other users; it is yours only now.", err=True)
+            click.echo(f"Other users could open {folder}; now only you can.", err=True)
 
 
 def _name(next_one: bool) -> str:

@@ -48,14 +48,18 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 @click.argument("question", nargs=-1)
 @settings_flags
 @click.option(
-    "--max-tokens", type=limits(Generate, "max_tokens"), help="End the answer after so many."
+    "--max-tokens", type=limits(Generate, "max_tokens"), help="Stop after this many tokens."
 )
-@click.option("--stop", multiple=True, metavar="TEXT", help="End before this text; repeatable.")
-@click.option("--grammar", type=click.Path(path_type=Path), help="A GBNF file the answer obeys.")
-@click.option("--schema", metavar="JSON|FILE", help="A JSON schema that the answer obeys.")
+@click.option("--stop", multiple=True, metavar="TEXT", help="Stop before this text; repeatable.")
+@click.option(
+    "--grammar",
+    type=click.Path(path_type=Path),
+    help=("A GBNF grammar file that the answer follows."),
+)
+@click.option("--schema", metavar="JSON|FILE", help="A JSON schema that the answer follows.")
 @click.option("--think/--no-think", default=None, help="For models that can do both.")
 @click.option(
-    "--fit", is_flag=True, help="If the text is too long, send only what matters of it and fits."
+    "--fit", is_flag=True, help="If the text is too long, send only the relevant parts that fit."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object with statistics.")
 def command(
@@ -69,7 +73,7 @@ def command(
     fit: bool,
     as_json: bool,
 ) -> int:
-    """Answer QUESTION. What comes through a pipe follows it, or is the question if there is none.
+    """Answer QUESTION. Piped text is added to the question, or is the question if there is none.
 
     \b
       ondevice ask "Why is the sky blue?"
@@ -80,7 +84,7 @@ def command(
     if grammar is not None and schema is not None:
         raise UsageError("Give a grammar or a schema, not both.")
     if sys.stdout is None:
-        raise UsageError("There is nowhere to write the answer to: standard output is closed.")
+        raise UsageError("The answer cannot be written: standard output is closed.")
     system = argument(settings.system_prompt, "The system prompt")
     asked, given = argument(" ".join(question), "The question"), piped()
     if not (asked.strip() or given.strip()):
@@ -111,8 +115,8 @@ def command(
         try:
             answer = _stream(engine, request, loaded, quiet=as_json)
         except ContextError as error:
-            hint = "" if fit else " --fit sends only what matters of it and fits."
-            raise ContextError(f"{error} --ctx sets how large the context is.{hint}") from error
+            hint = "" if fit else " Add --fit to send only the relevant parts that fit."
+            raise ContextError(f"{error} Set the size of the context with --ctx.{hint}") from error
     if as_json:
         click.echo(printable_json(msgspec.json.format(msgspec.json.encode(answer))))
     return 0
@@ -141,8 +145,8 @@ def _fitted(engine: EngineLike, system: str, question: str, given: str) -> tuple
     how: fitting.How = "relevant" if question and given else "beginning"
     kept = fitting.shorten(engine, frame, texts, question, how)
     if kept[0]:
-        part = "what matters to the question" if how == "relevant" else "its beginning"
-        _note(f"the text is too long for the model, so only {part} was sent.")
+        part = "the parts most relevant to the question" if how == "relevant" else "its beginning"
+        _note(f"the text is too long for the model, so ondevice sent only {part}.")
     return frame(kept if kept[0] else texts)
 
 
@@ -160,7 +164,7 @@ def _schema(text: str) -> str:
         msgspec.json.decode(schema)
     except (msgspec.DecodeError, RecursionError) as error:
         where = "The schema" if written else text
-        raise UsageError(f"{where} is no JSON: {error}.") from error
+        raise UsageError(f"{where} is not JSON: {error}.") from error
     return schema
 
 

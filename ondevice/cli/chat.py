@@ -23,7 +23,7 @@ from ondevice.store import Database
 def command(settings: Settings, problems: list[str], resume: bool) -> int:
     """Open the terminal app with a new conversation."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise UsageError("“ondevice chat” needs a terminal. For pipes there is “ondevice ask”.")
+        raise UsageError("“ondevice chat” needs a terminal. In a pipe, use “ondevice ask”.")
     gc.disable()  # nothing of what is made until the app runs is garbage
     # Only now: with Textual it takes a third of a second.
     from tui.app import OndeviceApp  # noqa: PLC0415

@@ -28,13 +28,13 @@ _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command() -> None:
     """List, import and export chats.
 
-    They are all in one file on this device. If that file has a passphrase, it is taken from
-    ONDEVICE_PASSPHRASE or the system's keyring, or asked for.
+    All chats are in one file on this device. If it has a passphrase, ondevice takes it from
+    ONDEVICE_PASSPHRASE or the system's keyring, or asks for it.
     """
 
 
 @command.command(name="list")
-@click.option("--archived", is_flag=True, help="The archived ones.")
+@click.option("--archived", is_flag=True, help="List archived chats.")
 @_as_json
 def list_(archived: bool, as_json: bool) -> None:
     """List chats, the latest first, with the numbers that export takes."""
@@ -50,15 +50,15 @@ def list_(archived: bool, as_json: bool) -> None:
 
 @command.command(name="import")
 @click.argument("file", metavar="FILE|DIR", type=click.Path(path_type=Path))
-@click.option("--deleted", is_flag=True, help="Bring back what was deleted here.")
+@click.option("--deleted", is_flag=True, help="Restore chats that were deleted here.")
 @click.option("--remember", is_flag=True, help="Remember what you said in them.")
 @_as_json
 def import_(file: Path, deleted: bool, remember: bool, as_json: bool) -> None:
-    """Add the chats of an export that are not here yet, and what is new of the others.
+    """Add the chats of an export that are not here yet, and new messages of the others.
 
-    FILE is a JSON export of ondevice, or an export of ChatGPT, Claude or Open WebUI: the archive,
-    the folder that it was unpacked to, or conversations.json in it. Ctrl+C stops it: what came in
-    before stays, until “ondevice chats undo”.
+    FILE is a JSON export from ondevice, or an export from ChatGPT, Claude or Open WebUI: the
+    archive, the unpacked folder, or conversations.json in it. Ctrl+C stops the import: what was
+    imported so far stays, until “ondevice chats undo”.
     """
     remembered = 0
     with _chats() as chats, _stopped_by_ctrl_c() as cancel:
@@ -91,7 +91,7 @@ def import_(file: Path, deleted: bool, remember: bool, as_json: bool) -> None:
                 more = len(names) - _NAMED
                 click.echo(f"{what}: {more} more; --json lists all.", err=True)
         if result.deleted:
-            click.echo("--deleted brings back what was deleted here.", err=True)
+            click.echo("Add --deleted to restore what was deleted here.", err=True)
         click.echo(f"Chats: {result}.")
         if remembered:
             click.echo(f"Remembered {remembered} of your messages.")
@@ -100,12 +100,12 @@ def import_(file: Path, deleted: bool, remember: bool, as_json: bool) -> None:
 
 
 @command.command()
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @_as_json
 def undo(yes: bool, as_json: bool) -> None:
-    """Take the latest import back, with what is remembered of it.
+    """Undo the latest import, with what is remembered from it.
 
-    Chats in which you have said something since stay.
+    Chats in which you have written since are kept.
     """
     with _chats() as chats:
         run = chats.last_import()
@@ -121,19 +121,21 @@ def undo(yes: bool, as_json: bool) -> None:
         click.echo(_json(msgspec.to_builtins(undone)))
     else:
         kept = f", {undone.kept} kept" if undone.kept else ""
-        click.echo(f"Chats: {undone.removed} removed, {undone.shrunk} as they were before{kept}.")
+        click.echo(
+            f"Chats: {undone.removed} removed, {undone.shrunk} restored to what they were{kept}."
+        )
 
 
 @command.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.argument("numbers", nargs=-1, type=int, metavar="[NUMBER…]")
-@click.option("--force", is_flag=True, help="Replace the file if it is there.")
+@click.option("--force", is_flag=True, help="Replace the file if it exists.")
 @_as_json
 def export(file: Path, numbers: tuple[int, ...], force: bool, as_json: bool) -> None:
-    """Write chats to FILE, all of them or those with these numbers.
+    """Export to FILE all chats, or those with these numbers.
 
-    A name that ends in .json is written as JSON, with all branches, which can be imported again;
-    any other as Markdown, for one chat. Neither is encrypted.
+    If the name of FILE ends in .json, it gets JSON with all branches, which can be imported again;
+    otherwise it gets one chat as Markdown. Neither is encrypted.
     """
     with _chats() as chats:
         if numbers:
@@ -148,7 +150,9 @@ def export(file: Path, numbers: tuple[int, ...], force: bool, as_json: bool) -> 
         elif len(wanted) == 1:
             chats.export(wanted[0], file, replace=force)
         else:
-            raise UsageError("Markdown is for one chat. Name its number, or a file in .json.")
+            raise UsageError(
+                "Markdown holds one chat. Give its number, or a file that ends in .json."
+            )
     where = printable(str(file.absolute()))
     if as_json:
         click.echo(_json({"file": where, "chats": len(wanted)}))

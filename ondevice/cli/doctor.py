@@ -1,4 +1,4 @@
-"""``ondevice doctor``: what this machine can do, what is wrong with it, and how to mend it."""
+"""``ondevice doctor``: what this machine can do, what is wrong with it, and how to fix it."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from ondevice.errors import (
     ModelNotFound,
     UsageError,
 )
-from ondevice.planning import fit, speeds
+from ondevice.holding.machine import Machine
+from ondevice.holding.speeds import processor
+from ondevice.planning import fit
 from ondevice.planning.choice import choose
 from ondevice.planning.planner import why
-from ondevice.planning.speeds import processor
 from ondevice.ram import available
-from ondevice.ram.available import AvailableRam
 from ondevice.system import children, cores
-from ondevice.text import printable, printable_json
+from ondevice.text import printable, printable_json, size
 
 _MARKS = {"fine": "✓", "note": "!", "broken": "✗"}
 _LITTLE_RAM = 500_000_000  # bytes; the smallest models need about 300 MB
@@ -114,23 +114,21 @@ def _settings() -> Generator[Finding, None, Settings]:
     file = paths.config_file()
     try:
         settings = config.load()
-        if settings.ram is not None:
-            available.parse_size(settings.ram)
     except (ConfigError, UsageError) as error:
         yield Finding(
             topic="settings",
             text=str(error),
             level="broken",
-            mend=f"Correct what is named here, or move {file} away to have the defaults.",
+            mend=f"Fix what is named here, or move {file} out of the way to use the defaults.",
         )
         return Settings()
     yield Finding(topic="settings", text=f"{file}{'' if file.exists() else ' (none: defaults)'}")
     for name, meant in config.misspelt().items():
         yield Finding(
             topic="settings",
-            text=f"the environment variable {name} is no setting and does nothing",
+            text=f"the environment variable {name} is not a setting and has no effect",
             level="note",
-            mend=f"If {meant} is meant, call it so.",
+            mend=f"Did you mean {meant}? Rename it.",
         )
     return settings
 
@@ -150,13 +148,13 @@ def _folders() -> Iterator[Finding]:
                 topic=name,
                 text=f"{folder} cannot be used: {existing} is not a folder you may write to",
                 level="broken",
-                mend="Mend its permissions, or set ONDEVICE_HOME to a folder of your own.",
+                mend="Fix its permissions, or set ONDEVICE_HOME to a folder of your own.",
             )
     for path in (paths.data_dir(), paths.store_file()):
         if os.name == "posix" and _existing(path) == path and path.stat().st_mode & 0o077:
             yield Finding(
                 topic="privacy",
-                text=f"other users of this machine may look into {path}",
+                text=f"other users of this machine can read {path}",
                 level="note",
                 mend=f"chmod go-rwx '{path}'",
             )
@@ -181,30 +179,27 @@ def _existing(path: Path) -> Path:
 
 
 def _ram(settings: Settings) -> Finding:
-    ram = _available(settings)
+    ram = available.look(settings.ram_limit)
     little = ram.available < _LITTLE_RAM
     return Finding(
         topic="RAM",
-        text=f"{_gb(ram.available)} available of {_gb(ram.total)} ({ram.source})",
+        text=f"{size(ram.available)} available of {size(ram.total)} ({ram.source})",
         level="note" if little else "fine",
-        mend="Close other programs or raise the limit: even small models need 300 MB and more."
+        mend="Close other programs or raise the limit: even small models need 300 MB or more."
         if little
         else "",
         figures={"total_bytes": ram.total, "available_bytes": ram.available},
     )
 
 
-def _available(settings: Settings) -> AvailableRam:
-    return available.look(available.parse_size(settings.ram) if settings.ram else None)
-
-
 def _model(settings: Settings) -> Finding:
     """Whether the model of the settings is there, sound, and fits."""
     try:
-        model = choose(settings).model
-        if model.place == "server":
-            return Finding(topic="model", text=f"it is on a server: {model.name}")
-        chosen = fit.plan_of(model.path, settings, ram := _available(settings), speeds.known())
+        choice = choose(settings)
+        if choice.model.place == "server":
+            return Finding(topic="model", text=f"on a server: {choice.model.name}")
+        machine = Machine.now(settings.ram_limit)
+        chosen = fit.plan_of(choice.request, machine)
         file = chosen.file
     except ModelNotFound as error:
         return Finding(topic="model", text=str(error), level="note")
@@ -212,8 +207,8 @@ def _model(settings: Settings) -> Finding:
         return Finding(topic="model", text=str(error), level="broken")
     return Finding(
         topic="model",
-        text=f"{file.name} {file.quantization}, {_gb(chosen.peak_bytes)} with a context of "
-        f"{chosen.n_ctx} tokens. {why(chosen, ram, settings.ctx)}",
+        text=f"{file.name} {file.quantization}, {size(chosen.peak_bytes)} with a context of "
+        f"{chosen.n_ctx} tokens. {why(chosen, machine.ram, settings.ctx)}",
         level="note" if chosen.streamed_bytes else "fine",
         mend="A smaller model may be faster: ondevice fit" if chosen.streamed_bytes else "",
         figures={"peak_bytes": chosen.peak_bytes, "streamed_bytes": chosen.streamed_bytes},
@@ -294,9 +289,9 @@ def _disk_space() -> Finding:
     little = free < _LITTLE_DISK
     return Finding(
         topic="disk",
-        text=f"{_gb(free)} free for models in {folder}",
+        text=f"{size(free)} free for models in {folder}",
         level="note" if little else "fine",
-        mend="Make room, or move the models with ONDEVICE_HOME: most need 1 to 5 GB."
+        mend="Free some space, or move the models with ONDEVICE_HOME: most need 1 to 5 GB."
         if little
         else "",
         figures={"free_bytes": free},
@@ -319,11 +314,7 @@ def _disk_speed() -> Finding:
         )
     return Finding(
         topic="disk speed",
-        text=f"{_gb(speed.bytes_per_second)}/s, reading {speed.n_bytes / 1e6:.0f} MB of {place}"
-        + ("" if speed.direct else "; the page cache could not be avoided, it may be less"),
+        text=f"{size(speed.bytes_per_second)}/s, reading {size(speed.n_bytes)} of {place}"
+        + ("" if speed.direct else "; the page cache could not be bypassed, so it may be less"),
         figures={"bytes_per_second": round(speed.bytes_per_second), "direct": speed.direct},
     )
-
-
-def _gb(n_bytes: float) -> str:
-    return f"{n_bytes / 1e9:.2f} GB"

@@ -12,23 +12,26 @@ from ondevice.cli._options import LOAD, flags
 from ondevice.cli.plan import machine_speeds
 from ondevice.config import Settings
 from ondevice.gguf.quality import params_words
+from ondevice.holding.machine import Machine
+from ondevice.holding.speeds import USUAL, Speeds
 from ondevice.planning import fit
 from ondevice.planning.fit import Fit
-from ondevice.planning.speeds import USUAL, Speeds
-from ondevice.ram.available import AvailableRam
-from ondevice.text import printable, printable_json
+from ondevice.text import printable, printable_json, size
 
 
 @click.command()
 @flags(LOAD)
-@click.option("--measure", is_flag=True, help="Measure this machine's speeds again, first.")
+@click.option(
+    "--measure", is_flag=True, help="Measure this machine's speed first, even if it is known."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(settings: Settings, measure: bool, as_json: bool) -> None:
     """Show which models run here, best first: those on disk, and those of the catalogue."""
-    speeds = machine_speeds(measure)
-    ram = fit.usable_ram(settings)
+    machine_speeds(measure)
+    machine = Machine.now(settings.ram_limit)
+    ram, speeds = machine.ram, machine.speeds
     found = sorted(
-        _fits(settings, ram, speeds),
+        _fits(settings, machine),
         key=lambda each: (each.tokens_per_second > 0, not each.is_base, each.effective_params),
         reverse=True,
     )
@@ -36,7 +39,7 @@ def command(settings: Settings, measure: bool, as_json: bool) -> None:
         report = {"usable_bytes": ram.usable, "measured": speeds is not USUAL, "models": found}
         click.echo(printable_json(msgspec.json.encode(report)))
         return
-    click.echo(f"{ram.usable / 1e9:.1f} GB of RAM can be used ({ram.source}).\n")
+    click.echo(f"{size(ram.usable)} of RAM is available ({ram.source}).\n")
     best = fit.recommended(found)
     width = max(5, *(len(each.name) for each in found))
     click.echo(f"{'model':<{width}}  {'size':>8}  {'quality':>7}  {'speed':>12}  how it runs")
@@ -46,14 +49,14 @@ def command(settings: Settings, measure: bool, as_json: bool) -> None:
         good = f"≈{params_words(each.effective_params)}" if each.effective_params else "-"
         place = "on disk" if each.on_disk else "not downloaded"
         marks = [place, *(["recommended"] if each is best else []), *_base(each)]
-        line = f"{each.name:<{width}}  {each.size_bytes / 1e9:>5.1f} GB  {good:>7}  {speed:>12}"
+        line = f"{each.name:<{width}}  {size(each.size_bytes):>8}  {good:>7}  {speed:>12}"
         click.echo(printable(f"{line}  {each.how}; {', '.join(marks)}"))
     click.echo("\n≈7B: about as good as an unquantized model of 7 billion parameters.")
     click.echo(f"Speeds are {_sources(speeds)}.")
 
 
 def _base(each: Fit) -> list[str]:
-    return ["base model: not made to chat"] if each.is_base else []
+    return ["base model: not made for chat"] if each.is_base else []
 
 
 def _sources(speeds: Speeds) -> str:
@@ -66,13 +69,13 @@ def _say(problem: str) -> None:
     click.echo(problem, err=True)
 
 
-def _fits(settings: Settings, ram: AvailableRam, speeds: Speeds) -> Iterator[Fit]:
+def _fits(settings: Settings, machine: Machine) -> Iterator[Fit]:
     """Of what is on disk, then of what can be downloaded."""
     on_disk = models.installed(settings.folders, _say)
     for model in on_disk:
         if not model.missing:
-            yield fit.of_installed(model, settings, ram, speeds)
+            yield fit.of_installed(model, settings, machine)
     there = {model.name for model in on_disk}
     for recipe in models.catalogue():
         if recipe.name not in there:
-            yield fit.of_recipe(recipe, ram, speeds)
+            yield fit.of_recipe(recipe, machine)

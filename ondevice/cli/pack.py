@@ -14,15 +14,15 @@ from ondevice import gguf, llama
 from ondevice.errors import UsageError
 from ondevice.holding.stack import StackFile
 from ondevice.holding.stack.pack import PackProgress, pack
-from ondevice.text import printable
+from ondevice.text import printable, size
 
 _FINE = ("F32", "F16", "BF16", "Q8_0")
 _DOING = {
-    "generating": "Letting the model write a text",
-    "calibrating": "Watching the model read a text",
+    "generating": "Generating a calibration text",
+    "calibrating": "Calibrating",
     "encoding": "Packing",
-    "measuring": "Measuring what each part is worth",
-    "writing": "Writing in the order of loading",
+    "measuring": "Measuring the effect of each part",
+    "writing": "Writing",
 }
 
 
@@ -33,12 +33,15 @@ _DOING = {
     "--calibration",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     metavar="TEXTFILE",
-    help="A text like those that the model will see; default: prose, talk and code of our own.",
+    help=(
+        "Calibration text, like what the model will see; default: built-in prose, "
+        "dialogue and code."
+    ),
 )
 @click.option(
     "--own-calibration",
     is_flag=True,
-    help="Let the model write that text; slow for a model larger than RAM.",
+    help="Let the model write the calibration text; slow for a model larger than RAM.",
 )
 @click.option("--jobs", type=click.IntRange(min=1), help="Threads; default: physical cores.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -52,23 +55,25 @@ def command(
 ) -> None:
     """Pack MODEL, a GGUF file, into a stack: a file of which any prefix is a working model.
 
-    F16, BF16 or Q8_0 are the best sources. What was interrupted goes on when called again.
+    F16, BF16 and Q8_0 models are the best sources. If packing is interrupted, run the command again
+    to resume it.
     """
     file = gguf.read(model)
     if not file.quantization.startswith(_FINE):
         click.echo(
-            f"{printable(model.name)} is {file.quantization}: what that has lost stays lost. "
-            "F16, BF16 or Q8_0 make a better stack.",
+            f"{printable(model.name)} is {file.quantization}: it is already quantized, "
+            "and that loss cannot be undone. F16, BF16 and Q8_0 models make better "
+            "stacks.",
             err=True,
         )
     if calibration and own_calibration:
-        raise UsageError("Give either --calibration or --own-calibration.")
+        raise UsageError("Give either --calibration or --own-calibration, not both.")
     target = output or model.with_name(f"{model.stem}.stack.gguf")
     if target.exists() and target.samefile(model):
-        raise UsageError("A model cannot be packed into its own file. Name another with -o.")
+        raise UsageError("A model cannot be packed into its own file. Name another file with -o.")
     text = calibration.read_text("utf-8", "replace") if calibration else None
     started = time.monotonic()
-    line = _Line(shown=sys.stderr.isatty() and not as_json)
+    line = _ProgressLine(shown=sys.stderr.isatty() and not as_json)
     llama.start(io.StringIO())  # llama.cpp's own lines would tear ours
     try:
         pack(
@@ -93,13 +98,13 @@ def command(
         click.echo(json.dumps(figures))
         return
     click.echo(
-        f"{printable(str(target))}: {stack.base_end / 1e6:.0f} to "
-        f"{stack.gguf.file_bytes / 1e6:.0f} MB in {len(stack.blocks)} steps. "
-        f"See it with: ondevice stack show {printable(str(target))}"
+        f"{printable(str(target))}: {size(stack.base_end)} to "
+        f"{size(stack.gguf.file_bytes)} in {len(stack.blocks)} steps. See it with: "
+        f"ondevice stack show {printable(str(target))}"
     )
 
 
-class _Line:
+class _ProgressLine:
     """One line on standard error that says what is done and how long that will take."""
 
     def __init__(self, *, shown: bool) -> None:

@@ -7,18 +7,20 @@ from collections.abc import Sequence
 import click
 import msgspec
 from click.core import ParameterSource
-from msgspec.structs import replace
 
 from ondevice.cli._options import LOAD, MODEL, complete_model, flags
 from ondevice.config import Settings
 from ondevice.errors import UsageError
 from ondevice.gguf.quality import params_words
-from ondevice.planning import speeds
+from ondevice.holding import speeds
+from ondevice.holding.machine import Machine
+from ondevice.holding.plan import Plan
+from ondevice.messages import Load
 from ondevice.planning.choice import choose
-from ondevice.planning.fit import SpeedFrom, loss_words, plan_of, speed_of, speed_words, usable_ram
-from ondevice.planning.planner import Plan, why
-from ondevice.ram.available import AvailableRam
-from ondevice.text import printable, printable_json
+from ondevice.planning.fit import SpeedFrom, loss_words, plan_of, speed_of, speed_words
+from ondevice.planning.measuring import measure as measure_speeds
+from ondevice.planning.planner import why
+from ondevice.text import printable, printable_json, size
 
 _BAR = 60  # cells
 
@@ -49,14 +51,13 @@ class PlanReport(msgspec.Struct, frozen=True, kw_only=True):
     measured: bool  # False: the speeds of this machine are guessed, see ``ondevice plan --measure``
 
     @classmethod
-    def of(
-        cls, chosen: Plan, ram: AvailableRam, settings: Settings, known: speeds.Speeds
-    ) -> PlanReport:
-        speed_from, speed_at = speed_of(chosen, settings, known)
+    def of(cls, chosen: Plan, load: Load, machine: Machine) -> PlanReport:
+        ram, known = machine.ram, machine.speeds
+        speed_from, speed_at = speed_of(chosen, load, known)
         return cls(
             model=chosen.file.name,
             kind=chosen.kind,
-            why=why(chosen, ram, settings.ctx),
+            why=why(chosen, ram, load.n_ctx),
             n_ctx=chosen.n_ctx,
             kv_type=chosen.kv_type,
             drafter=chosen.drafter.name if chosen.drafter else None,
@@ -81,7 +82,9 @@ class PlanReport(msgspec.Struct, frozen=True, kw_only=True):
 @click.command()
 @click.argument("name", metavar="[MODEL]", required=False, shell_complete=complete_model)
 @flags(MODEL, LOAD)
-@click.option("--measure", is_flag=True, help="Measure this machine's speeds again, first.")
+@click.option(
+    "--measure", is_flag=True, help="Measure this machine's speed first, even if it is known."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(settings: Settings, name: str | None, measure: bool, as_json: bool) -> None:
     """Show how MODEL would be run now, and why; by default the model of the settings.
@@ -93,15 +96,12 @@ def command(settings: Settings, name: str | None, measure: bool, as_json: bool) 
     source = click.get_current_context().get_parameter_source("model")
     if name and source is ParameterSource.COMMANDLINE:
         raise UsageError("Name the model once: as MODEL, or with -m.")
-    known = machine_speeds(measure)
+    machine_speeds(measure)
     choice = choose(settings, name)
     if choice.model.place == "server":
-        raise UsageError("A model on a server takes no RAM here.")
-    ram = usable_ram(settings)
-    if choice.request.drafter:
-        settings = replace(settings, draft=choice.request.drafter)
-    chosen = plan_of(choice.model.path, settings, ram, known)
-    report = PlanReport.of(chosen, ram, settings, known)
+        raise UsageError("A model on a server uses no RAM here.")
+    machine = Machine.now(settings.ram_limit)
+    report = PlanReport.of(plan_of(choice.request, machine), choice.request, machine)
     if as_json:
         click.echo(printable_json(msgspec.json.encode(report)))
         return
@@ -118,9 +118,10 @@ def _lines(report: PlanReport) -> Sequence[str]:
         ("engine", report.engine_bytes),
         ("free", max(0, report.usable_bytes - report.peak_bytes)),
     ]
-    total = sum(size for _, size in parts)
+    total = sum(n_bytes for _, n_bytes in parts)
     bar = "".join(
-        mark * round(size / total * _BAR) for mark, (_, size) in zip("█▓▒░▪·", parts, strict=True)
+        mark * round(n_bytes / total * _BAR)
+        for mark, (_, n_bytes) in zip("█▓▒░▪·", parts, strict=True)
     )
     source = speed_words(report.speed_from, report.speed_at)
     guess = source if report.measured else f"{source}; --measure measures this machine"
@@ -130,14 +131,14 @@ def _lines(report: PlanReport) -> Sequence[str]:
         f"  {bar}",
         "  "
         + "   ".join(
-            f"{mark} {name} {size / 1e6:.0f} MB"
-            for mark, (name, size) in zip("█▓▒░▪·", parts, strict=True)
-            if size
+            f"{mark} {name} {size(n_bytes)}"
+            for mark, (name, n_bytes) in zip("█▓▒░▪·", parts, strict=True)
+            if n_bytes
         ),
         "",
-        f"  context      {report.n_ctx} tokens, KV cache in {report.kv_type}",
-        f"  RAM          {report.peak_bytes / 1e6:.0f} MB at most, of "
-        f"{report.usable_bytes / 1e6:.0f} MB that can be used",
+        f"  context      {report.n_ctx} tokens, {report.kv_type} KV cache",
+        f"  RAM          {size(report.peak_bytes)} at most, of "
+        f"{size(report.usable_bytes)} available",
         f"  speed        {report.tokens_per_second:.1f} tokens/s; {report.first_token_s:.1f} s to "
         f"the first token of a reply to 512 tokens",
         f"               {guess}",
@@ -151,8 +152,8 @@ def machine_speeds(again: bool) -> speeds.Speeds:
     known = speeds.known()
     if not again and known is not speeds.USUAL:
         return known
-    click.echo("Measuring the processor and the disk, a quarter of a minute …", err=True)
-    measured = speeds.measure()
+    click.echo("Measuring the processor and the disk (about 15 seconds) …", err=True)
+    measured = measure_speeds()
     if measured.busy:
-        click.echo("Busy machine: these speeds are measured again later.", err=True)
+        click.echo("The machine is busy, so these speeds will be measured again later.", err=True)
     return measured

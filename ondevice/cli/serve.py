@@ -25,15 +25,15 @@ _LOCAL = ("127.0.0.1", "::1")  # localhost
     "host_names",
     multiple=True,
     metavar="NAME",
-    help="Another name by which clients call this machine, such as host.docker.internal; "
-    "repeatable.",
+    help="Another name by which clients reach this machine, such as "
+    "host.docker.internal; repeatable.",
 )
 @click.option(
     "--api-key",
     envvar="ONDEVICE_API_KEY",
     show_envvar=True,
     metavar="KEY",
-    help="Clients must send it.",
+    help="API key that clients must send.",
 )
 def command(
     settings: Settings, host: str, port: int, host_names: tuple[str, ...], api_key: str | None
@@ -44,13 +44,15 @@ def command(
       ondevice serve
       curl http://127.0.0.1:8017/v1/models
 
-    Clients of OpenAI's protocol use the base URL http://127.0.0.1:8017/v1: chat completions,
-    streamed or not, and embeddings. Only programs on this machine get through, and no web pages,
-    unless you choose another address and an API key.
+    Clients of OpenAI's API use the base URL http://127.0.0.1:8017/v1: chat completions, streamed or
+    not, and embeddings. Only programs on this machine can connect, and no web pages, unless you
+    choose another address and an API key.
     """
     local = host == "localhost" or _is_loopback(host)
     if not local and not api_key:
-        raise UsageError("Others on the network could use it: set an API key with --api-key.")
+        raise UsageError(
+            "Others on the network could use the server. Set an API key with --api-key."
+        )
     # Only now: they take a fifth of a second.
     from ondevice import server  # noqa: PLC0415
 

@@ -14,8 +14,8 @@ import numpy as np
 from ondevice import gguf
 from ondevice.engine import running
 from ondevice.errors import UsageError
-from ondevice.holding.stack import StackFile, is_stack
-from ondevice.text import printable
+from ondevice.holding.stack import StackFile
+from ondevice.text import printable, size
 
 _ROWS, _COLUMNS = 12, 60  # of the curve in the terminal
 _TABLE = 8  # rows of the table below it
@@ -23,7 +23,7 @@ _TABLE = 8  # rows of the table below it
 
 @click.group(name="stack")
 def command() -> None:
-    """See what a stack holds."""
+    """See what is in a stack."""
 
 
 @command.command(name="show")
@@ -33,13 +33,13 @@ def command() -> None:
 def show(file: Path, as_json: bool, svg: Path | None) -> None:
     """Show how good FILE, a stack, is at each of its sizes, and how much of it is in RAM now.
 
-    The divergence is how far the answers are from those of the whole stack, as measured when it
-    was packed: 0.01 is hardly noticed, 1 is another model. The perplexity is that of the text with
-    which it was packed.
+    The divergence says how far the answers are from those of the whole stack, as measured when it
+    was packed: 0.01 is hardly noticeable, 1 is a different model. The perplexity is measured on the
+    calibration text.
     """
     read = gguf.read(file)
-    if not is_stack(read):
-        raise UsageError(f"{file} is no stack. Make one of it: ondevice pack {file}")
+    if not read.is_stack:
+        raise UsageError(f"{file} is not a stack. Create one with: ondevice pack {file}")
     stack = StackFile.of(read)
     sizes = [stack.base_end, *(block.end for block in stack.blocks)]
     qualities = [stack.base_quality, *(block.quality for block in stack.blocks)]
@@ -53,11 +53,11 @@ def show(file: Path, as_json: bool, svg: Path | None) -> None:
         steps = [
             {
                 "name": name,
-                "bytes": size,
+                "bytes": n_bytes,
                 "kl": _rounded(quality.kl),
                 "perplexity": _rounded(quality.perplexity),
             }
-            for name, size, quality in zip(names, sizes, qualities, strict=True)
+            for name, n_bytes, quality in zip(names, sizes, qualities, strict=True)
         ]
         now = [
             {"pid": r.pid, "bytes": r.sizing.resident_bytes, "blocks": r.sizing.n_blocks}
@@ -67,20 +67,20 @@ def show(file: Path, as_json: bool, svg: Path | None) -> None:
         click.echo(json.dumps(told))
         return
     click.echo(
-        f"{printable(read.name)}: {sizes[0] / 1e6:.0f} to {sizes[-1] / 1e6:.0f} MB, "
-        f"{len(stack.blocks)} steps of at most {largest / 1e6:.2f} MB"
+        f"{printable(read.name)}: {size(sizes[0])} to {size(sizes[-1])}, "
+        f"{len(stack.blocks)} steps of at most {size(largest)}"
     )
     for line in _drawn(sizes, curve):
         click.echo(line)
-    click.echo("\n      MB  divergence  perplexity")
+    click.echo("\n    size  divergence  perplexity")
     for number in np.linspace(0, len(stack.blocks), _TABLE).astype(int):
         kl, perplexity = qualities[number]
-        click.echo(f"{sizes[number] / 1e6:8.0f}  {kl:10.3g}  {perplexity:10.4g}")
+        click.echo(f"{size(sizes[number]):>8}  {kl:10.3g}  {perplexity:10.4g}")
     for engine in loaded:
         blocks = engine.sizing.n_blocks
         click.echo(
-            f"\nProcess {engine.pid} has {engine.sizing.resident_bytes / 1e6:.0f} MB of it in RAM: "
-            f"{blocks} steps, divergence {curve[blocks]:.3g}."
+            f"\nProcess {engine.pid} has {size(engine.sizing.resident_bytes)} of it in "
+            f"RAM: {blocks} steps, divergence {curve[blocks]:.3g}."
         )
     if not loaded:
         click.echo("\nNo engine has it in RAM now.")
@@ -93,8 +93,8 @@ def _rounded(value: float) -> float | None:
 def _points(sizes: list[int], curve: list[float]) -> tuple[list[float], list[float]]:
     """Megabytes and the logarithm of the divergence, without the last step, where it is zero."""
     known = [
-        (size / 1e6, math.log10(kl))
-        for size, kl in zip(sizes, curve, strict=True)
+        (n_bytes / 1e6, math.log10(kl))
+        for n_bytes, kl in zip(sizes, curve, strict=True)
         if not math.isnan(kl) and kl > 1e-5
     ]
     return [x for x, _ in known], [y for _, y in known]
@@ -104,7 +104,7 @@ def _drawn(sizes: list[int], curve: list[float]) -> list[str]:
     """The curve in characters, a row for each step of the logarithm."""
     megabytes, logs = _points(sizes, curve)
     if len(megabytes) < 2 or max(logs) == min(logs):
-        return ["No divergence was measured when it was packed."]
+        return ["Its divergence was not measured when it was packed."]
     at = np.linspace(megabytes[0], megabytes[-1], _COLUMNS)
     heights = np.interp(at, megabytes, logs)
     low, high = min(logs), max(logs)
@@ -114,7 +114,7 @@ def _drawn(sizes: list[int], curve: list[float]) -> list[str]:
         value = 10 ** (high - (high - low) * row / (_ROWS - 1))
         lines.append(f"{value:10.3g} │" + "".join("●" if r == row else " " for r in rows).rstrip())
     lines.append(" " * 11 + "└" + "─" * _COLUMNS)
-    left, right = f"{megabytes[0]:.0f}", f"{megabytes[-1]:.0f} MB"
+    left, right = size(megabytes[0] * 1e6), size(megabytes[-1] * 1e6)
     lines.append(" " * 12 + left + right.rjust(_COLUMNS - len(left)))
     return lines
 
@@ -124,12 +124,12 @@ def _svg(sizes: list[int], curve: list[float], title: str) -> str:
     width, height, margin = 640, 400, 60
     megabytes, logs = _points(sizes, curve)
     if len(megabytes) < 2 or max(logs) == min(logs):
-        raise UsageError("No divergence was measured when this stack was packed.")
+        raise UsageError("The divergence of this stack was not measured when it was packed.")
     low, high = math.floor(min(logs)), math.ceil(max(logs))
     first, last = megabytes[0], megabytes[-1]
 
-    def x(size: float) -> float:
-        return margin + (size - first) / (last - first) * (width - 2 * margin)
+    def x(megabyte: float) -> float:
+        return margin + (megabyte - first) / (last - first) * (width - 2 * margin)
 
     def y(log: float) -> float:
         return margin + (high - log) / (high - low) * (height - 2 * margin)
@@ -140,8 +140,8 @@ def _svg(sizes: list[int], curve: list[float], title: str) -> str:
         f'<path d="M{margin} {y(tick):.1f}H{width - margin}" stroke="#ddd"/>'
         for tick in range(low, high + 1)
     ] + [
-        f'<text x="{x(size):.1f}" y="{height - margin + 20}" text-anchor="middle">{size:.0f}</text>'
-        for size in np.linspace(first, last, 6)
+        f'<text x="{x(mb):.1f}" y="{height - margin + 20}" text-anchor="middle">{mb:.0f}</text>'
+        for mb in np.linspace(first, last, 6)
     ]
     return "\n".join(
         [

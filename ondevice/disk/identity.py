@@ -90,12 +90,12 @@ def _look(path: Path) -> os.stat_result:
 
 def changed(path: Path) -> ModelChanged:
     """The error to raise for a file that is not what it was."""
-    return ModelChanged(f"{path} was changed while it was in use. Load the model again.")
+    return ModelChanged(f"{path} changed while it was in use. Load the model again.")
 
 
 def failed(path: Path, error: OSError) -> ModelFileError:
     """The error to raise when reading went wrong."""
     return ModelFileError(
-        f"Reading {path} failed: {error.strerror}. "
-        "Check the disk; if it is sound, load the model again."
+        f"{path} could not be read: {error.strerror}. Check the disk; if it is fine, load "
+        "the model again."
     )

@@ -23,6 +23,7 @@ import numpy as np
 
 from ondevice.disk.identity import UnchangedFile, changed, failed
 from ondevice.errors import MemoryShortError
+from ondevice.text import size
 
 PAGE = 4096  # bytes; every disk and file system of today takes direct reads at multiples of it
 PIECE_BYTES = 4 << 20  # of one read
@@ -56,8 +57,8 @@ class Arena:
             self._map = _private_memory(max(n_bytes, PAGE))
         except OSError as error:
             raise MemoryShortError(
-                f"The system has no {n_bytes / 1e6:.0f} MB for weights: {error.strerror}. "
-                "Try with less --ram."
+                f"The system has no {size(n_bytes)} of RAM left for weights: "
+                f"{error.strerror}. Try a lower --ram."
             ) from error
         if hasattr(mmap, "MADV_HUGEPAGE"):
             with suppress(OSError):  # a kernel without them
@@ -83,7 +84,7 @@ def _private_memory(n_bytes: int) -> mmap.mmap:
     return mmap.mmap(-1, n_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 
 
-class _File:
+class _OpenFile:
     """One open file."""
 
     def __init__(self, path: Path, *, cached: bool) -> None:
@@ -202,7 +203,7 @@ class Reader:
 
     def __init__(self, paths: Sequence[Path], *, cached: bool = False) -> None:
         """Raises :class:`ModelFileError` if a file cannot be opened."""
-        self._files = [_File(path, cached=cached) for path in paths]
+        self._files = [_OpenFile(path, cached=cached) for path in paths]
         self._pool = ThreadPoolExecutor(READS_IN_FLIGHT, thread_name_prefix="weights")
         self.direct = all(file.direct for file in self._files)
         self.bytes_read = 0

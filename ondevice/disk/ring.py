@@ -17,7 +17,7 @@ from ondevice.gguf import TensorInfo
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
+class _RingEntry:
     tensor: TensorInfo
     span: Span
     start: int  # bytes from the start of the arena
@@ -39,7 +39,7 @@ class Ring:
         self._order = list(order)
         self.n_bytes = n_bytes
         self._arena = Arena(n_bytes)
-        self._entries: deque[_Entry] = deque()  # read or being read, the next to be used first
+        self._entries: deque[_RingEntry] = deque()  # read or being read, the next to be used first
         self._next = 0  # index in the order: what is to be read next
         self._pass: dict[str, TensorInfo] = {}  # what this pass has used so far, in order
         self._last_pass: list[TensorInfo] = []
@@ -129,7 +129,7 @@ class Ring:
             if start is None:
                 return
             reading = self._reader.start(span, self._arena.view[start : start + span.n_bytes])
-            self._entries.append(_Entry(tensor, span, start, reading))
+            self._entries.append(_RingEntry(tensor, span, start, reading))
             held.add(tensor.name)
             self._next = (self._next + 1) % len(self._order)
 

@@ -37,7 +37,7 @@ def measure(place: Path, seconds: float = 1.5) -> DiskSpeed:
     if place.is_file():
         return _measure(place, seconds)
     if shutil.disk_usage(place).free < 4 * _SAMPLE:
-        raise OSError(errno.ENOSPC, "Too little room to write a file and read it")
+        raise OSError(errno.ENOSPC, "There is too little room to write a test file")
     with tempfile.TemporaryDirectory(prefix="ondevice-", dir=place) as folder:
         file = Path(folder) / "sample"
         noise = os.urandom(_CHUNK)  # which no file system can store as less

@@ -43,7 +43,7 @@ from ondevice.messages import (
 _OBEY_S = 2.0  # after which a process that does not obey a cancel is ended
 _SIGNALS = {
     "SIGKILL": "the operating system killed it, most likely because memory ran out",
-    "SIGABRT": "llama.cpp gave up on an internal error",
+    "SIGABRT": "llama.cpp stopped on an internal error",
     "SIGSEGV": "it crashed in native code",
     "SIGBUS": "the model file changed or vanished while it was in use, or its disk failed",
     "SIGILL": "this processor lacks an instruction that llama.cpp was built for",
@@ -279,8 +279,8 @@ class Engine:
                 except queue.Empty:
                     complete = True
                     self._end(process)
-                    told = "The engine did not stop when it was asked to, so it was ended. "
-                    yield Notice(text=f"{told}It starts again with the next message.")
+                    told = "The engine did not respond, so it was stopped. "
+                    yield Notice(text=f"{told}It restarts with your next message.")
                     yield from _cancelled(request, self._loaded)
                     return
                 if answer is None:
@@ -331,7 +331,7 @@ class Engine:
         if closed_by_us:
             return EngineDied("The engine was closed.")
         name = _signal_name(code)
-        why = f"it was ended by {name}" if name else f"it ended with code {code}"
+        why = f"it was killed by {name}" if name else f"it exited with code {code}"
         why = _SIGNALS.get(name or "", why)
         details = f"Details are in {self._log}." if self._log.is_file() else ""
         loading = isinstance(request, Load)
@@ -343,23 +343,23 @@ class Engine:
             when = f"while it loaded {file}" if loading else f"in the first reply of {file}"
             self._load = None
             self._refusal = (
-                f"No model is loaded: the engine died {when}. Choose another model, or load it "
-                "again yourself."
+                f"No model is loaded: the engine crashed {when}. Choose another model, or "
+                "load it again."
             )
             return EngineDied(
-                f"The engine died {when}: {why}. The file may be damaged, or of a kind that cannot "
-                "be run here. It is not loaded again by itself: choose another model. The "
-                f"conversation is kept. {details}".rstrip()
+                f"The engine crashed {when}: {why}. The file may be damaged, or of a kind "
+                "that cannot run here, so it is not loaded again. Choose another model. "
+                f"Your chat is kept. {details}".rstrip()
             )
         if self._load is None:
             return EngineDied(
-                f"The engine stopped unexpectedly while it loaded {file}: {why}. The conversation "
-                f"is kept. Load it again, or choose another model. {details}".rstrip()
+                f"The engine stopped unexpectedly while it loaded {file}: {why}. Your "
+                f"chat is kept. Load it again, or choose another model. {details}".rstrip()
             )
-        cause = " It may be the grammar or the schema." if ruled and name in _CRASHES else ""
+        cause = " The grammar or the schema may be the cause." if ruled and name in _CRASHES else ""
         return EngineDied(
-            f"The engine stopped unexpectedly: {why}.{cause} The conversation is kept; the engine "
-            f"starts again with the next message. {details}".rstrip()
+            f"The engine stopped unexpectedly: {why}.{cause} Your chat is kept, and the "
+            f"engine restarts with your next message. {details}".rstrip()
         )
 
 

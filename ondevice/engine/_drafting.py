@@ -157,7 +157,7 @@ class Speculation:
         """Forget the last tokens of the context."""
         kept = len(self._context.tokens) - n_tokens
         if n_tokens and self._context.truncate(kept) != kept:
-            raise NativeError("llama.cpp has lost the conversation. Send the message again.")
+            raise NativeError("llama.cpp lost track of the conversation. Send the message again.")
 
     def _worthwhile(self) -> int:
         """How many tokens to propose, so that the most tokens a second are to be expected."""

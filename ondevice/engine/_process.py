@@ -60,7 +60,7 @@ class EngineProcess:
         started: queue.SimpleQueue[OSError | None] = queue.SimpleQueue()
         threading.Thread(target=self._attend, args=(started,), name="engine", daemon=True).start()
         if error := started.get():
-            raise EngineError(f"The engine process cannot be started: {error}.") from error
+            raise EngineError(f"The engine process could not be started: {error}.") from error
 
     def send(self, record: Record, number: int = UNASKED) -> None:
         """Have ``record`` written; whether it arrives, the answers will tell. Never waits."""
@@ -136,8 +136,8 @@ class EngineProcess:
                     number = error.number
                     answer = Failed(
                         error="EngineError",
-                        message=f"The engine gave an answer that makes no sense: {error}. The "
-                        "model may be damaged. Ask again, or choose another.",
+                        message=f"The engine gave an invalid answer: {error}. The model may be "
+                        "damaged. Ask again, or choose another model.",
                     )
                 if isinstance(answer, Sizing):
                     self.sizing = answer

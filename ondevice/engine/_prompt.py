@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from msgspec.structs import replace
 
+from ondevice.engine._cache import common_prefix
 from ondevice.engine._reply_text import answer_of
 from ondevice.errors import ContextError, ModelFileError, UsageError
 from ondevice.llama import ChatTemplate, Model
@@ -27,23 +28,31 @@ class Prompt(NamedTuple):
     stop: tuple[str, ...] = ()  # what ends the reply beside the model's own tokens
 
 
+class ContextRoom(Protocol):
+    """Says how large the context is, and makes it larger."""
+
+    @property
+    def n_ctx(self) -> int: ...
+
+    def want_context(self, n_tokens: int) -> None: ...
+
+
 class Prompter:
-    """Renders conversations for a context of ``n_ctx`` tokens.
+    """Renders conversations for the context of ``room``.
 
     When a conversation needs more, its oldest exchanges (a user's message and what followed) leave
     whole; the system prompt and the last exchange stay. More leave than must, so that the next
     turns find the KV cache as it was; those that left stay out.
 
-    ``grow`` is asked for a larger context, and says how large it is then, where the last exchange
-    needs one, and where nothing has to be read for it that the KV cache does not hold already: not
-    for a long conversation that is taken up again, which would then be read for a minute.
+    A larger context is asked for where the last exchange needs one, and where nothing has to be
+    read for it that the KV cache does not hold already: not for a long conversation that is taken
+    up again, which would then be read for a minute.
     """
 
-    def __init__(self, model: Model, n_ctx: int, grow: Callable[[int], int]) -> None:
+    def __init__(self, model: Model, room: ContextRoom) -> None:
         self._model = model
         self._template = ChatTemplate(model)
-        self._n_ctx = n_ctx
-        self._grow = grow
+        self._room = room
         #: What has left each of the last conversations: how many turns, and the hash of them.
         self._gone: deque[tuple[int, int]] = deque(maxlen=_CONVERSATIONS)
         self._sizes: dict[str, int] = {}  # content of a turn → its tokens
@@ -93,7 +102,7 @@ class Prompter:
         def make_room(n_tokens: int) -> None:
             # Not for what no context is large enough for.
             if grow and n_tokens + beside > self._n_ctx and n_tokens + reply < self._most:
-                self._n_ctx = self._grow(n_tokens + beside)
+                self._room.want_context(n_tokens + beside)
 
         start = gone = self._left(body, starts)
         if whole:
@@ -154,9 +163,8 @@ class Prompter:
         return known
 
     @property
-    def n_ctx(self) -> int:
-        """Tokens of the context."""
-        return self._n_ctx
+    def _n_ctx(self) -> int:
+        return self._room.n_ctx
 
     @property
     def _most(self) -> int:
@@ -277,11 +285,3 @@ class Prompter:
 def _bytes(turns: Sequence[Turn]) -> int:
     """About as many as there can be tokens."""
     return sum(len(turn.content.encode("utf-8", "replace")) + _FRAME for turn in turns)
-
-
-def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
-    """How many tokens ``a`` and ``b`` begin with alike."""
-    for i, (x, y) in enumerate(zip(a, b, strict=False)):
-        if x != y:
-            return i
-    return min(len(a), len(b))

@@ -43,14 +43,14 @@ _MESSAGE = 300  # characters of an error that are passed on
 _CONNECT_S, _ANSWER_S = 10.0, 600.0  # a long prompt on a slow server takes its time
 
 
-class _Part(msgspec.Struct, frozen=True):
+class _RemotePart(msgspec.Struct, frozen=True):
     text: str | None = None
 
 
-class _Message(msgspec.Struct, frozen=True):
+class _RemoteMessage(msgspec.Struct, frozen=True):
     """A message, or a piece of one. Any field may be missing, or null."""
 
-    content: str | list[_Part] | None = None
+    content: str | list[_RemotePart] | None = None
     reasoning_content: str | None = None  # vLLM, llama-server, ondevice
     reasoning: str | None = None  # Ollama
 
@@ -61,24 +61,24 @@ class _Message(msgspec.Struct, frozen=True):
         return self.content or ""
 
 
-class _Choice(msgspec.Struct, frozen=True):
-    delta: _Message | None = None
-    message: _Message | None = None  # some send the whole one, whatever was asked for
+class _RemoteChoice(msgspec.Struct, frozen=True):
+    delta: _RemoteMessage | None = None
+    message: _RemoteMessage | None = None  # some send the whole one, whatever was asked for
     finish_reason: str | None = None
 
     @property
-    def said(self) -> _Message:
-        return self.delta or self.message or _Message()
+    def said(self) -> _RemoteMessage:
+        return self.delta or self.message or _RemoteMessage()
 
 
-class _Details(msgspec.Struct, frozen=True):
+class _RemoteDetails(msgspec.Struct, frozen=True):
     cached_tokens: int | None = None
 
 
-class _Usage(msgspec.Struct, frozen=True):
+class _RemoteUsage(msgspec.Struct, frozen=True):
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
-    prompt_tokens_details: _Details | None = None
+    prompt_tokens_details: _RemoteDetails | None = None
 
     @property
     def cached_tokens(self) -> int:
@@ -86,25 +86,25 @@ class _Usage(msgspec.Struct, frozen=True):
         return details.cached_tokens or 0 if details else 0
 
 
-class _End(msgspec.Struct, frozen=True, kw_only=True):
+class _RemoteEnd(msgspec.Struct, frozen=True, kw_only=True):
     """That a reply is over."""
 
     reason: FinishReason
-    usage: _Usage = _Usage()
+    usage: _RemoteUsage = _RemoteUsage()
 
 
-class _Piece(msgspec.Struct, frozen=True):
-    choices: list[_Choice] | None = None
-    usage: _Usage | None = None
+class _RemoteEvent(msgspec.Struct, frozen=True):
+    choices: list[_RemoteChoice] | None = None
+    usage: _RemoteUsage | None = None
     error: Any = None
 
 
-class _Model(msgspec.Struct, frozen=True):
+class _RemoteModel(msgspec.Struct, frozen=True):
     id: str
 
 
-class _Models(msgspec.Struct, frozen=True):
-    data: list[_Model] | None  # null: Ollama without models
+class _RemoteModels(msgspec.Struct, frozen=True):
+    data: list[_RemoteModel] | None  # null: Ollama without models
 
 
 class RemoteEngine:
@@ -123,7 +123,7 @@ class RemoteEngine:
         self._model = ""
         self._loaded: Loaded | None = None
         #: Where the thread that talks to the server puts what it hears.
-        self._heard: queue.SimpleQueue[Chunk | _End | Exception] = queue.SimpleQueue()
+        self._heard: queue.SimpleQueue[Chunk | _RemoteEnd | Exception] = queue.SimpleQueue()
 
     @property
     def loaded(self) -> Loaded | None:
@@ -161,8 +161,10 @@ class RemoteEngine:
         if client is None:
             raise UsageError("No model is loaded.")
         if request.grammar is not None:
-            raise UsageError("Servers take a JSON schema, but no grammar. Use a model on disk.")
-        heard: queue.SimpleQueue[Chunk | _End | Exception] = queue.SimpleQueue()
+            raise UsageError(
+                "Servers take a JSON schema, but no grammar. Use a model on this disk."
+            )
+        heard: queue.SimpleQueue[Chunk | _RemoteEnd | Exception] = queue.SimpleQueue()
         self._heard = heard
         left = threading.Event()
 
@@ -213,7 +215,7 @@ class RemoteEngine:
         """The server's RAM is its own affair."""
 
     def cancel(self) -> None:
-        self._heard.put(_End(reason="cancelled"))
+        self._heard.put(_RemoteEnd(reason="cancelled"))
 
     def close(self) -> None:
         client, self._client, self._loaded = self._client, None, None
@@ -228,7 +230,7 @@ class RemoteEngine:
             if wanted and answer.status_code in (404, 405):  # it lists none
                 return wanted
             _check(answer)
-            listed = msgspec.json.decode(answer.content, type=_Models).data or []
+            listed = msgspec.json.decode(answer.content, type=_RemoteModels).data or []
             names = [model.id for model in listed]
         if wanted in names or (wanted and not names):
             return wanted
@@ -236,12 +238,12 @@ class RemoteEngine:
             return names[0]
         url = without_password(str(self._client.base_url)).rstrip("/")
         if not names:
-            raise ModelNotFound(f"The server at {url} has no models yet. Give it one first.")
+            raise ModelNotFound(f"The server at {url} has no models yet. Add one to it first.")
         lines = "".join(f"\n  {url}#{name}" for name in names)
-        raise ModelNotFound(f"Name one of the models of this server:{lines}")
+        raise ModelNotFound(f"Choose one of this server's models:{lines}")
 
-    def _stream(self, client: httpx2.Client, request: Generate) -> Iterator[Chunk | _End]:
-        usage = _Usage()
+    def _stream(self, client: httpx2.Client, request: Generate) -> Iterator[Chunk | _RemoteEnd]:
+        usage = _RemoteUsage()
         reason: FinishReason | None = None
         done = False
         text = ReplyText("", ())  # thinking may stand in the text, between tags
@@ -265,12 +267,12 @@ class RemoteEngine:
             yield from text.finish()
             if reason is None and not done:
                 raise EngineDied(
-                    "The connection to the server broke before the reply was complete. What came "
-                    "is kept. Send it again."
+                    "The connection to the server broke before the reply was complete. "
+                    "What arrived is kept. Send the message again."
                 )
-        yield _End(reason=reason or "stop", usage=usage)
+        yield _RemoteEnd(reason=reason or "stop", usage=usage)
 
-    def _pieces(self, client: httpx2.Client, body: dict[str, Any]) -> Iterator[_Piece | None]:
+    def _pieces(self, client: httpx2.Client, body: dict[str, Any]) -> Iterator[_RemoteEvent | None]:
         """What the server sends, None for the mark of the end."""
         with _failures(), client.sse("chat/completions", method="POST", json=body) as events:
             response = events.response
@@ -285,11 +287,11 @@ class RemoteEngine:
                     yield _decoded(event.data)
 
 
-def _decoded(data: bytes | str) -> _Piece:
-    piece = msgspec.json.decode(data, type=_Piece)
+def _decoded(data: bytes | str) -> _RemoteEvent:
+    piece = msgspec.json.decode(data, type=_RemoteEvent)
     if piece.error is not None:
         text = data if isinstance(data, str) else data.decode("utf-8", "replace")
-        raise EngineError(f"The server gave up: {_message(text)}")
+        raise EngineError(f"The server reported an error: {_message(text)}")
     return piece
 
 
@@ -306,12 +308,12 @@ def _client(path: str, api_key: str | None) -> tuple[httpx2.URL, httpx2.Client]:
         )
     except httpx2.InvalidURL as error:
         raise UsageError(
-            f"{printable(without_password(path))} cannot be a URL: {error}."
+            f"{printable(without_password(path))} is not a valid URL: {error}."
         ) from error
     except (ValueError, ImportError) as error:
         raise UsageError(
-            f"The proxy that HTTP_PROXY, HTTPS_PROXY or ALL_PROXY names cannot be used: {error} "
-            "Unset it, or name the server in NO_PROXY."
+            f"The proxy in HTTP_PROXY, HTTPS_PROXY or ALL_PROXY cannot be used: {error} "
+            "Unset the variable, or add the server to NO_PROXY."
         ) from error
     return url, client
 
@@ -369,26 +371,28 @@ def _failures() -> Iterator[None]:
         raise EngineError(f"The server does not answer: {error}. Is it running?") from error
     except httpx2.SSEError as error:
         raise EngineDied(
-            f"The connection to the server broke: it sent no stream of events ({error}). The URL "
-            "of most ends in /v1."
+            "The connection to the server broke: it did not send a stream of events "
+            f"({error}). Most URLs end in /v1."
         ) from error
     except httpx2.HTTPError as error:
         what = str(error) or type(error).__name__
         raise EngineDied(
-            f"The connection to the server broke: {what}. What came is kept. Send it again."
+            f"The connection to the server broke: {what}. What arrived is kept. Send the "
+            "message again."
         ) from error
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise EngineError(
-            f"The server answers, but not in OpenAI's protocol ({error}). "
-            "The URL of most ends in /v1."
+            f"The server does not speak OpenAI's protocol ({error}). Most URLs end in /v1."
         ) from error
 
 
 def _check(response: httpx2.Response) -> None:
     if not response.is_success:
         text = response.read().decode("utf-8", "replace")
-        hint = " Give the key in ONDEVICE_API_KEY." if response.status_code == 401 else ""
-        raise EngineError(f"The server refuses ({response.status_code}): {_message(text)}{hint}")
+        hint = " Set the key in ONDEVICE_API_KEY." if response.status_code == 401 else ""
+        raise EngineError(
+            f"The server refused the request ({response.status_code}): {_message(text)}{hint}"
+        )
 
 
 def _message(text: str) -> str:

@@ -9,24 +9,21 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 
 import msgspec
-import numpy as np
-import numpy.typing as npt
 
-from ondevice.engine._drafting import Drafter, PromptLookup, Speculation
-from ondevice.engine._prompt import Prompter, common_prefix
+from ondevice.engine._cache import ConversationCache
+from ondevice.engine._drafting import PromptLookup, Speculation
+from ondevice.engine._loading import HeldModel
+from ondevice.engine._prompt import Prompt, Prompter
 from ondevice.engine._repetition import Repetition
 from ondevice.engine._reply_text import ReplyText
+from ondevice.engine._room import Room
 from ondevice.errors import ContextError, ModelFileError, UsageError
-from ondevice.holding.stack.stack import Stack
-from ondevice.holding.window.window import Window
 from ondevice.json_schema import compile_schema
 from ondevice.llama import (
     Constraint,
     Context,
-    EvalHook,
     Grammar,
     Interrupted,
-    Model,
     Sampler,
     SchemaVocabulary,
     Stopped,
@@ -53,6 +50,10 @@ _REPLY_SHARE = 4  # of the context, one part is kept free for a reply
 _TELL_S = 0.5  # between two reports while a batch of the prompt is computed
 
 
+_ENDLESS = (
+    "The model said the same thing again and again, so the reply was ended. Ask in other words, or "
+    "choose another model."
+)
 _NO_TEMPLATE = (
     "This model has no chat template: it may go on with your text in place of an answer. To chat, "
     "choose a model that was made for it."
@@ -60,43 +61,24 @@ _NO_TEMPLATE = (
 
 
 class Session:
-    """Answers conversations with ``model`` in ``context``, whose KV cache it keeps warm.
+    """Answers conversations with the model of ``held``, whose KV cache it keeps warm.
 
-    ``weights`` is what feeds the model, unless llama.cpp holds it in RAM for good. While weights
-    are streamed, ``drafter`` proposes tokens, or else what the conversation has said before.
-    ``settle`` is called between two passes: now more or fewer weights may be held in RAM.
-    ``grow`` is to make the context hold so many tokens, if that is possible. ``check_files`` raises
-    :class:`ModelFileError` if the model's files are not those that were loaded: weights may be
-    pages of these.
+    While some weights are streamed, a drafter proposes tokens, or else what the conversation has
+    said before. ``room`` is looked at between two passes, and asked for a larger context.
     """
 
-    def __init__(
-        self,
-        model: Model,
-        context: Context,
-        weights: Window | Stack | None = None,
-        drafter: Drafter | None = None,
-        settle: Callable[[], None] = lambda: None,
-        grow: Callable[[int], None] = lambda _: None,
-        check_files: Callable[[], None] = lambda: None,
-    ) -> None:
-        self._model = model
-        self._weights = weights
-        self._speculation = Speculation(context, drafter or PromptLookup())
-        self._context = context
-        self._settle = settle
-        self._check_files = check_files
+    def __init__(self, held: HeldModel, room: Room) -> None:
+        model, context = held.model, held.context
+        self._model, self._context, self._weights = model, context, held.weights
+        self._room = room
+        self._check_files = held.files.check
+        self._speculation = Speculation(context, held.drafter or PromptLookup())
+        self._cache = ConversationCache(context)
+        self._prompter = Prompter(model, room)
         self._embedder: Context | None = None  # made when it is first wanted
         self._schemas: SchemaVocabulary | None = None  # likewise
         #: What the user is told with the first reply.
         self._notice = "" if (model.chat_template or "").strip() else _NO_TEMPLATE
-        self._prompter = Prompter(model, context.n_ctx, self._grow_to)
-        self._grow = grow
-        #: The last conversation as tokens, the reply as it was sampled.
-        self._spelling: list[int] = []
-        #: Length of the last prompt and the logits after it: asked again, it needs no computing,
-        #: and a seed gives the same reply. (Computed alone, the last token has other last bits.)
-        self._last_prompt: tuple[int, npt.NDArray[np.float32]] | None = None
         #: Control tokens whose text matters, because they mark the thinking.
         self._tags = {
             tokens[0]: tag.encode()
@@ -121,7 +103,7 @@ class Session:
             if request.turns:
                 prompt = self._prompter.prompt(
                     request.turns,
-                    self._spelling,
+                    self._cache.spelling,
                     room=n_ctx // _REPLY_SHARE,
                     grow=request.grow,
                     keep=False,
@@ -133,10 +115,6 @@ class Session:
         except Stopped:
             raise UsageError("Cancelled.") from None
         return Measured(tokens=tokens, n_ctx=self._context.n_ctx, texts=texts)
-
-    def _grow_to(self, n_tokens: int) -> int:
-        self._grow(n_tokens)
-        return self._context.n_ctx
 
     def embed(self, texts: Sequence[str], cancel: threading.Event) -> Embedded:
         """A vector for each text.
@@ -150,7 +128,7 @@ class Session:
                 self._model,
                 n_ctx=_EMBEDDED,
                 n_threads=self._context.n_threads,
-                eval_hook=EvalHook(self._weights) if self._weights else None,
+                eval_hook=self._weights.hook(),
                 batch_tokens=_EMBEDDED,
                 embeddings=True,
             )
@@ -227,18 +205,23 @@ class Session:
         cancel: threading.Event,
         tell: Callable[[PromptProgress], None],
     ) -> Iterator[Event]:
-        model, context = self._model, self._context
+        context, cache = self._context, self._cache
         self._check_files()
         room = min(request.max_tokens or context.n_ctx, context.n_ctx // _REPLY_SHARE)
-        try:
-            prompt = self._prompter.prompt(
+
+        def prompt_for(spelling: list[int], n_generated: int = 0) -> Prompt:
+            return self._prompter.prompt(
                 request.turns,
-                self._spelling,
+                spelling,
                 room=room,
+                reply=n_generated,
                 thinking=request.thinking,
                 whole=request.whole,
                 stop=cancel.is_set,
             )
+
+        try:
+            prompt = prompt_for(cache.spelling)
         except Stopped:
             yield Finished(reason="cancelled", statistics=self._nothing_done(seed))
             return
@@ -253,22 +236,21 @@ class Session:
         repetition = Repetition()
         generated: list[int] = []
         reason: FinishReason | None = None
-
         before = self._streamed()
         started = time.perf_counter()
-        reused = self._reuse(prompt.tokens)
-        if not (yield from self._process(prompt.tokens, cancel, tell)):
-            reason = "cancelled"
-        drawn = self._first(sampler) if reason is None else []
+        reused, drawn = yield from self._prefill(prompt.tokens, sampler, cancel, tell)
         first_token_at, first_times = time.perf_counter(), ThreadTimes.now()
 
         while reason is None:
+            if not drawn:
+                reason = "cancelled"
+                break
             token = drawn.pop(0)
             generated.append(token)
-            if model.is_end(token):
+            if self._model.is_end(token):
                 reason = "stop"
                 break
-            yield from text.feed(self._tags.get(token) or model.piece(token))
+            yield from text.feed(self._tags.get(token) or self._model.piece(token))
             if text.stopped:
                 reason = "stop"
             elif len(generated) == request.max_tokens:
@@ -277,29 +259,15 @@ class Session:
                 reason = "cancelled"
             elif repetition.is_endless(token):
                 reason = "length"
-                yield Notice(
-                    text="The model said the same again and again, so the reply was ended. "
-                    "Ask in other words, or choose another model."
-                )
+                yield Notice(text=_ENDLESS)
             elif drawn:
                 continue
-            elif len(context.tokens) < context.n_ctx:
-                try:
-                    drawn = self._next(token, sampler)
-                except Interrupted:
-                    reason = "cancelled"
+            elif not cache.is_full:
+                drawn = self._next(token, sampler)
             else:
                 # The context is full in mid-reply: older turns make room, or the reply ends.
                 try:
-                    prompt = self._prompter.prompt(
-                        request.turns,
-                        prompt.tokens,
-                        room=room,
-                        reply=len(generated),
-                        thinking=request.thinking,
-                        whole=request.whole,
-                        stop=cancel.is_set,
-                    )
+                    prompt = prompt_for(prompt.tokens, len(generated))
                 except ContextError:
                     reason = "length"
                     break
@@ -309,16 +277,12 @@ class Session:
                 if prompt.left_out:
                     yield self._left_out_notice(prompt.left_out)
                 tokens = [*prompt.tokens, *generated]
-                self._reuse(tokens)
-                if not (yield from self._process(tokens, cancel, tell)):
-                    reason = "cancelled"
-                    break
-                drawn = self._first(sampler)
-        self._spelling = [*prompt.tokens, *generated]
+                _, drawn = yield from self._prefill(tokens, sampler, cancel, tell)
+
+        cache.spelling = [*prompt.tokens, *generated]
         yield from text.finish()
-        now = time.perf_counter()
+        now, streamed = time.perf_counter(), self._streamed()
         self._check_files()
-        assert reason is not None
         yield Finished(
             reason=reason,
             statistics=Statistics(
@@ -331,20 +295,23 @@ class Session:
                 n_ctx=context.n_ctx,
                 peak_ram_bytes=ram.peak if (ram := of_process(os.getpid())) else 0,
                 seed=seed,
-                streaming=_since(before, self._streamed()),
+                streaming=streamed.since(before) if before and streamed else None,
                 waited_share=ThreadTimes.now().waited_share(first_times),
             ),
         )
 
-    def _reuse(self, tokens: list[int]) -> int:
-        """Cut the KV cache back to what it has in common with ``tokens``; returns how much."""
-        context = self._context
-        common = common_prefix(tokens, context.tokens)
-        if self._last_prompt is not None and self._last_prompt[0] != common:
-            self._last_prompt = None
-        if common == len(tokens) and self._last_prompt is None:
-            common -= 1  # the logits after the last token must be computed
-        return context.truncate(common) if common < len(context.tokens) else common
+    def _prefill(
+        self,
+        tokens: list[int],
+        sampler: Sampler,
+        cancel: threading.Event,
+        tell: Callable[[PromptProgress], None],
+    ) -> Generator[PromptProgress, None, tuple[int, list[int]]]:
+        """How many of ``tokens`` the KV cache had, and the token after them; none: cancelled."""
+        reused = self._cache.reuse(tokens)
+        if not (yield from self._process(tokens, cancel, tell)):
+            return reused, []
+        return reused, [sampler.sample_from(self._cache.prompt_logits)]
 
     def _process(
         self,
@@ -371,7 +338,7 @@ class Session:
                 tell(progress(at + int(fraction * len(batch))))
 
         for at in range(0, len(new), context.batch_tokens):
-            self._settle()
+            self._room.between_passes()
             batch = new[at : at + context.batch_tokens]
             try:
                 if not context.decode(batch, cancel, on_progress=tell_within):
@@ -381,41 +348,33 @@ class Session:
             yield progress(at + len(batch))
             told_at = time.monotonic()
         if new:
-            self._last_prompt = len(tokens), context.logits()
+            self._cache.keep_logits()
         return True
 
-    def _first(self, sampler: Sampler) -> list[int]:
-        """The token after the prompt."""
-        assert self._last_prompt is not None
-        return [sampler.sample_from(self._last_prompt[1])]
-
     def _next(self, token: int, sampler: Sampler) -> list[int]:
-        """The tokens after ``token``: one, or as many as a drafter foresaw."""
-        self._settle()
-        # A pass of a model in RAM costs too little for drafts to pay.
-        if self._is_streaming:
-            return self._speculation.decode(token, sampler)
-        self._context.decode([token])
+        """The tokens after ``token``: one, or as many as a drafter foresaw; none: cancelled."""
+        self._room.between_passes()
+        try:
+            # A pass of a model in RAM costs too little for drafts to pay.
+            if self._is_streaming:
+                return self._speculation.decode(token, sampler)
+            self._context.decode([token])
+        except Interrupted:
+            return []
         return [sampler.sample(self._context)]
 
     @property
     def _is_streaming(self) -> bool:
-        return self._weights is not None and self._weights.streamed_bytes > 0
+        return self._weights.streamed_bytes > 0
 
     def _streamed(self) -> Streaming | None:
-        """What was streamed since the model was loaded."""
-        if self._weights is None or not self._is_streaming:
+        """What was streamed since the model was loaded; None: nothing is."""
+        if not self._is_streaming:
             return None
-        done = self._weights.statistics()
-        return Streaming(
-            bytes_read=done.bytes_read,
-            read_ms=done.read_seconds * 1e3,
-            wait_ms=done.wait_seconds * 1e3,
-            resident_bytes=self._weights.resident_bytes,
+        return msgspec.structs.replace(
+            self._weights.statistics(),
             drafted_tokens=self._speculation.proposed,
             accepted_tokens=self._speculation.accepted,
-            experts_used=done.experts_used,
-            experts_found=done.experts_found,
         )
 
     def _nothing_done(self, seed: int) -> Statistics:
@@ -437,15 +396,3 @@ class Session:
             text=f"The conversation is longer than the context of {self._context.n_ctx} tokens: "
             f"{turns} more of its oldest messages are no longer seen by the model."
         )
-
-
-def _since(before: Streaming | None, now: Streaming | None) -> Streaming | None:
-    """What was done between the two."""
-    if before is None or now is None:
-        return None
-    counted = {
-        name: getattr(now, name) - getattr(before, name)
-        for name in now.__struct_fields__
-        if name != "resident_bytes"
-    }
-    return msgspec.structs.replace(now, **counted)

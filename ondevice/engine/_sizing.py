@@ -8,13 +8,11 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from typing import Protocol
 
 from msgspec.structs import replace
 
 from ondevice.errors import OndeviceError
-from ondevice.holding.stack.stack import Stack
-from ondevice.holding.window.window import Window
+from ondevice.holding.way import Weights
 from ondevice.messages import Sizing
 from ondevice.ram.available import AvailableRam
 from ondevice.ram.glance import Glance
@@ -31,110 +29,6 @@ _WORKING_S = 1.0  # for so long after a pass the next one may come: buffers are 
 _PATIENCE_S = 5.0  # for weights to make room
 _TELL_S = 1.0  # between two reports of room that has changed, and nothing else
 _GRAIN = 1_000_000  # bytes by which it must have changed for that
-
-
-class Weights(Protocol):
-    """Weights of which more or fewer can be in RAM; sizes are in bytes."""
-
-    @property
-    def least_bytes(self) -> int: ...
-    @property
-    def most_bytes(self) -> int: ...
-    @property
-    def resident_bytes(self) -> int: ...
-    @property
-    def own_bytes(self) -> int:
-        """Of these, those that are no pages of files, which anyone may take away."""
-
-    @property
-    def absent_bytes(self) -> int: ...
-
-    def aim(self, budget_bytes: int) -> None:
-        """Take note of a budget; any thread may call this at any time."""
-
-    def settle(self) -> bool:
-        """Take up the budget, between two passes; True: it is done, else it needs another call."""
-
-    def describe(self, sizing: Sizing) -> Sizing:
-        """Add what only weights of this kind have."""
-
-
-class WindowWeights:
-    """Weights of which some are pinned and the others streamed."""
-
-    def __init__(self, window: Window) -> None:
-        self._window = window
-        self.least_bytes, self.most_bytes = window.least_bytes, window.most_bytes
-        self.aim, self.settle = window.aim, window.settle
-
-    @property
-    def resident_bytes(self) -> int:
-        return self._window.resident_bytes
-
-    @property
-    def own_bytes(self) -> int:
-        return self._window.placement.own_bytes
-
-    @property
-    def absent_bytes(self) -> int:
-        return self._window.streamed_bytes
-
-    def describe(self, sizing: Sizing) -> Sizing:
-        done = self._window.statistics()
-        return replace(sizing, experts_used=done.experts_used, experts_found=done.experts_found)
-
-
-class StackWeights:
-    """The weights of a stack, of which some blocks are left out, or streamed."""
-
-    def __init__(self, stack: Stack) -> None:
-        self._stack = stack
-        self._aim: int | None = None
-        self.least_bytes = stack.least_bytes
-        self.most_bytes = stack.file.ram_bytes[-1]
-
-    @property
-    def resident_bytes(self) -> int:
-        return self._stack.resident_bytes
-
-    @property
-    def own_bytes(self) -> int:
-        return self._stack.resident_bytes
-
-    @property
-    def absent_bytes(self) -> int:
-        return self.most_bytes - self._stack.resident_bytes
-
-    def aim(self, budget_bytes: int) -> None:
-        self._aim = budget_bytes
-
-    def settle(self) -> bool:
-        budget, self._aim = self._aim, None
-        if budget is not None:
-            self._stack.resize(budget)
-        return True
-
-    def describe(self, sizing: Sizing) -> Sizing:
-        total = len(self._stack.file.blocks)
-        return replace(sizing, n_blocks=self._stack.n_blocks, total_blocks=total)
-
-
-class FixedWeights:
-    """Weights that llama.cpp has repacked for its fastest kernels: they stay as they are."""
-
-    absent_bytes = 0
-
-    def __init__(self, n_bytes: int) -> None:
-        self.least_bytes = self.most_bytes = self.resident_bytes = self.own_bytes = n_bytes
-
-    def aim(self, budget_bytes: int) -> None:
-        pass
-
-    def settle(self) -> bool:
-        return True
-
-    def describe(self, sizing: Sizing) -> Sizing:
-        return sizing
 
 
 class Sizer:

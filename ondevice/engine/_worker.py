@@ -20,13 +20,11 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from ondevice import llama
-from ondevice.engine import _registry as _running
-from ondevice.engine._loading import Holding, hold
+from ondevice.engine import _registry
+from ondevice.engine._loading import HeldModel, load_model
+from ondevice.engine._room import Room
 from ondevice.engine._session import Session
-from ondevice.engine._sizing import FixedWeights, Sizer, StackWeights, Weights, WindowWeights
 from ondevice.errors import LoadCancelled, OndeviceError, UsageError
-from ondevice.holding.stack.stack import Stack
-from ondevice.holding.window.window import Window
 from ondevice.messages import (
     UNASKED,
     BrokenLine,
@@ -53,8 +51,12 @@ _INTERRUPT_S = 0.5  # after which a cancel does not wait for the end of a token
 _OOM_SCORE_ADJ = "800"  # of 1000: when memory runs out, the engine goes and the app stays
 
 
+class _Wake(NamedTuple):
+    """Nothing is asked for, but there may be more or less room for weights."""
+
+
 class _Job(NamedTuple):
-    request: Load | Generate | Embed | Measure | Resize
+    request: Load | Generate | Embed | Measure | _Wake
     number: int = UNASKED
     cancel: threading.Event = threading.Event()  # one that nobody sets
 
@@ -66,9 +68,9 @@ class Worker:
         self._requests = requests
         self._answers = answers
         self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
-        self._holding: Holding | None = None
+        self._held: HeldModel | None = None
         self._session: Session | None = None
-        self._sizer: Sizer | None = None
+        self._room: Room | None = None
         self._sending = threading.Lock()
         self._interrupting = threading.Lock()
         self._job: _Job | None = None  # the one that is being done, or was last
@@ -100,8 +102,8 @@ class Worker:
                         with self._waiting:
                             measured = self._loaded_session.measure(job.request, job.cancel)
                         self._send(measured, job.number)
-                    case Resize():  # it has been seen; now is the time for it
-                        self._settle()
+                    case _Wake() if self._room is not None:
+                        self._room.between_passes()
             except OndeviceError as error:
                 self._send(Failed(error=type(error).__name__, message=str(error)), job.number)
             except llama.Interrupted:
@@ -114,7 +116,7 @@ class Worker:
                 self._send(Failed(error="EngineError", message=what), job.number)
 
     def _listen(self) -> None:
-        under_way = _Job(Resize(budget=None))
+        under_way = _Job(_Wake())
         try:
             for line in self._requests:
                 try:
@@ -131,8 +133,8 @@ class Worker:
                             late.daemon = True
                             late.start()
                     case Resize():
-                        if (sizer := self._sizer) is not None:
-                            sizer.resize(request.budget)
+                        if (room := self._room) is not None:
+                            room.resize(request.budget)
                     case Shutdown():
                         break
                     case _:
@@ -163,20 +165,11 @@ class Worker:
         assert isinstance(request, Load)
         started = time.perf_counter()
         self._unload()
-        self._holding = held = hold(
+        self._held = held = load_model(
             request, lambda f: self._send(Loading(fraction=f), job.number), job.cancel
         )
-        self._session = Session(
-            held.model,
-            held.context,
-            held.weights,
-            held.drafter,
-            self._settle,
-            self._grow,
-            held.files.check,
-        )
-        beside = held.plan.peak_bytes - held.plan.resident_bytes
-        self._sizer = Sizer(_weights(held), request.ram, beside, self._tell, self._wake)
+        self._room = Room(held, request.ram, self._report, self._wake)
+        self._session = Session(held, self._room)
         return Loaded(
             path=str(held.plan.file.path),
             name=held.plan.file.name,
@@ -195,57 +188,39 @@ class Worker:
                 first_token_s=held.plan.first_token_s,
                 quality=held.plan.quality,
             ),
-            streamed_bytes=held.weights.streamed_bytes if held.weights else 0,
+            streamed_bytes=held.weights.streamed_bytes,
             kv_bytes=held.context.kv_bytes,
             compute_bytes=held.context.compute_bytes,
             load_ms=(time.perf_counter() - started) * 1e3,
         )
 
-    def _tell(self, sizing: Sizing) -> None:
-        """Tell the app, and other programs."""
+    def _report(self, sizing: Sizing) -> None:
+        """Let the app know, and other programs."""
         self._send(sizing)
-        if self._holding is not None:
+        if self._held is not None:
             with contextlib.suppress(OSError):  # such as a full disk: it is only for show
-                _running.tell(str(self._holding.plan.file.path.resolve()), sizing)
-
-    def _settle(self) -> None:
-        if self._sizer is not None:
-            self._sizer.settle()
-
-    def _grow(self, n_tokens: int) -> None:
-        if self._holding is not None and self._sizer is not None:
-            self._holding.grow(n_tokens, self._sizer.claim)
+                _registry.tell(str(self._held.plan.file.path.resolve()), sizing)
 
     def _wake(self) -> None:
-        """Have the main thread settle, should it be waiting for a job."""
+        """Have the main thread look at its room, should it be waiting for a job."""
         if self._jobs.empty():
-            self._jobs.put(_Job(Resize(budget=None)))
+            self._jobs.put(_Job(_Wake()))
 
     def _unload(self) -> None:
-        if self._sizer is not None:
-            self._sizer.close()
-            self._sizer = None
+        if self._room is not None:
+            self._room.close()
+            self._room = None
         if self._session is not None:
             self._session.close()
-        if self._holding is not None:
-            self._holding.close()
-        self._session = self._holding = None
+        if self._held is not None:
+            self._held.close()
+        self._session = self._held = None
 
     @property
     def _loaded_session(self) -> Session:
         if self._session is None:
             raise UsageError("No model is loaded.")
         return self._session
-
-
-def _weights(held: Holding) -> Weights:
-    match held.weights:
-        case Window():
-            return WindowWeights(held.weights)
-        case Stack():
-            return StackWeights(held.weights)
-        case None:
-            return FixedWeights(held.model.size_bytes)
 
 
 def main() -> None:

@@ -279,17 +279,21 @@ def read(path: Path) -> GGUFFile:
             number,
             len(paths),
         ):
-            raise damaged(part, "its name and its content say different parts of a model")
+            raise damaged(
+                part, ("its name and its contents disagree about which part of a model it is")
+            )
         if tensors.keys() & infos.keys():
             raise damaged(part, "it repeats tensors of another part")
         tensors |= (
             {name: replace(info, part=number) for name, info in infos.items()} if number else infos
         )
     if not tensors:
-        raise damaged(path, "it holds no weights")
+        raise damaged(path, "it contains no weights")
     n_tensors = front.metadata.get("split.tensors.count", len(tensors))
     if len(paths) > 1 and n_tensors != len(tensors):
-        raise damaged(path, f"all parts hold {len(tensors)} tensors, and should {n_tensors}")
+        raise damaged(
+            path, (f"all parts together contain {len(tensors)} tensors instead of {n_tensors}")
+        )
     if not isinstance(front.metadata.get("general.architecture"), str):
         raise damaged(path, "it does not say what kind of model it is")
     for fault in faults(front.metadata, tensors.values()):
@@ -321,16 +325,17 @@ def _all_parts(path: Path, metadata: Mapping[str, Value]) -> list[Path]:
     names = part_names(path.name)
     if len(names) != count:
         raise ModelFileError(
-            f"{path} is one of {count} parts of a model, and its name does not end in "
-            f"-00001-of-{count:05}.gguf. Give all parts the names they were published under."
+            f"{path} is one of {count} parts of a model, but its name does not end in "
+            f"-00001-of-{count:05}.gguf. Give all parts the names they were published "
+            "under."
         )
     paths = [path.with_name(name) for name in names]
     missing = [part.name for part in paths if not part.exists()]
     if missing:
         some = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if missing[3:] else "")
         raise ModelFileError(
-            f"{path} is one of {count} parts of a model, and of the others {some} "
-            f"{'is' if len(missing) == 1 else 'are'} missing. Download the missing parts into "
-            f"{path.parent}."
+            f"{path} is one of {count} parts of a model, and {some} "
+            f"{('is' if len(missing) == 1 else 'are')} missing. Download the missing "
+            f"parts into {path.parent}."
         )
     return paths

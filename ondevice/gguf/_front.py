@@ -127,7 +127,7 @@ def read_summary(path: Path) -> dict[str, Value]:
     return _parse(path, _parse_summary)
 
 
-def _parse(path: Path, parse: Callable[[Path, _Cursor, int], _Parsed]) -> _Parsed:
+def _parse(path: Path, parse: Callable[[Path, _HeaderCursor, int], _Parsed]) -> _Parsed:
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
@@ -140,7 +140,7 @@ def _parse(path: Path, parse: Callable[[Path, _Cursor, int], _Parsed]) -> _Parse
             if hasattr(os, "posix_fadvise"):
                 # Or the system reads ahead, and whenever one of these pages is used, again.
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
-            return parse(path, _Cursor(file, status.st_size), status.st_size)
+            return parse(path, _HeaderCursor(file, status.st_size), status.st_size)
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
         reason = error.strerror if isinstance(error, OSError) else error
         raise ModelFileError(
@@ -150,7 +150,7 @@ def _parse(path: Path, parse: Callable[[Path, _Cursor, int], _Parsed]) -> _Parse
         raise damaged(path, str(damage)) from damage
 
 
-def _parse_header(path: Path, cursor: _Cursor) -> tuple[int, int, int]:
+def _parse_header(path: Path, cursor: _HeaderCursor) -> tuple[int, int, int]:
     """The version and the numbers of tensors and keys."""
     magic = cursor.take(4)
     if magic != b"GGUF":
@@ -160,10 +160,12 @@ def _parse_header(path: Path, cursor: _Cursor) -> tuple[int, int, int]:
     (version,) = cursor.unpack(_U32)
     if version not in (2, 3):
         if version & 0xFFFF == 0:
-            raise ModelFileError(f"{path} is a big-endian GGUF file. Get the little-endian one.")
+            raise ModelFileError(
+                f"{path} is a big-endian GGUF file. Download the little-endian one."
+            )
         raise ModelFileError(
-            f"{path} is a GGUF file of version {version}, and 2 and 3 are known. "
-            "Get a newer file of this model, or a newer ondevice."
+            f"{path} is a GGUF file of version {version}; ondevice reads versions 2 and "
+            "3. Download a newer file of this model, or update ondevice."
         )
     (n_tensors,) = cursor.unpack(_U64)
     (n_keys,) = cursor.unpack(_U64)
@@ -172,7 +174,7 @@ def _parse_header(path: Path, cursor: _Cursor) -> tuple[int, int, int]:
     return version, n_tensors, n_keys
 
 
-def _parse_summary(path: Path, cursor: _Cursor, _file_bytes: int) -> dict[str, Value]:
+def _parse_summary(path: Path, cursor: _HeaderCursor, _file_bytes: int) -> dict[str, Value]:
     _, _, n_keys = _parse_header(path, cursor)
     summary: dict[str, Value] = {}
     for _ in range(n_keys):
@@ -183,7 +185,7 @@ def _parse_summary(path: Path, cursor: _Cursor, _file_bytes: int) -> dict[str, V
     return summary
 
 
-def _parse_front(path: Path, cursor: _Cursor, file_bytes: int) -> Front:
+def _parse_front(path: Path, cursor: _HeaderCursor, file_bytes: int) -> Front:
     version, n_tensors, n_keys = _parse_header(path, cursor)
     metadata: dict[str, Value] = {}
     for _ in range(n_keys):
@@ -239,7 +241,7 @@ def _past_strings(window: bytes, at: int, count: int) -> tuple[int, int]:
     return at, 0
 
 
-class _Cursor:
+class _HeaderCursor:
     """Reads forward through the front of a file, a window at a time.
 
     Raises :class:`_Damage` instead of going past the end.
@@ -267,7 +269,7 @@ class _Cursor:
         self._window = self._file.read(min(max(n_bytes, _WINDOW), self._end - position))
         self._window_start, self._at = position, 0
         if len(self._window) < n_bytes:
-            raise _Damage("it became shorter while it was read")
+            raise _Damage("it became shorter while it was being read")
 
     def take(self, n_bytes: int) -> bytes:
         self._want(n_bytes)

@@ -65,9 +65,11 @@ def _in_types(tensors: Iterable[TensorInfo], *, is_stack: bool) -> Iterator[str]
         if kind == "F32" or any(table in tensor.name for table in _TABLES):
             continue
         if kind in _NO_WEIGHTS and not (is_stack and kind == "I8"):
-            yield f"its tensor {tensor.name!r} is of type {kind}, which no weights have"
+            yield f"its tensor {tensor.name!r} is of type {kind}, which weights never have"
         elif len(tensor.shape) == 1 and _is_added(tensor.name):
-            yield f"its tensor {tensor.name!r} is of type {kind} and is computed with in F32 only"
+            yield (
+                f"its tensor {tensor.name!r} is of type {kind} but can only be computed with in F32"
+            )
 
 
 def _is_added(name: str) -> bool:
@@ -85,7 +87,8 @@ def _in_blocks(about: _Hyperparameters) -> Iterator[str]:
     if any(not 0 <= n <= _MOST_BLOCKS for n in about.counts("block_count")):
         yield f"it claims {n_blocks} blocks"
     if n_blocks and about.count("nextn_predict_layers") > n_blocks:
-        yield f"{about.count('nextn_predict_layers')} of its {n_blocks} blocks are said to draft"
+        drafting = about.count("nextn_predict_layers")
+        yield f"it says that {drafting} of its {n_blocks} blocks are for drafting"
 
 
 def _in_experts(about: _Hyperparameters, architecture: str) -> Iterator[str]:

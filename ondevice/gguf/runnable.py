@@ -31,8 +31,8 @@ def blamed(path: Path) -> Iterator[None]:
         raise
     except Exception as error:
         raise ModelFileError(
-            f"{path} cannot be used: its numbers make no sense ({type(error).__name__}: {error}). "
-            "Download it again, or remove it."
+            f"{path} cannot be used: its values make no sense ({type(error).__name__}: "
+            f"{error}). Download it again, or remove it."
         ) from error
 
 
@@ -53,24 +53,25 @@ def check(file: GGUFFile) -> None:
     architecture, n_tensors = file.architecture, len(file.tensors)
     if not file.n_blocks or "token_embd.weight" not in file.tensors:
         raise ModelFileError(
-            f"{file.path} is no language model: it has no {'tokens' if file.n_blocks else 'blocks'}"
-            " to compute with. It may be a part of one. Choose the file of the model itself."
+            f"{file.path} is not a language model: it has no "
+            f"{('tokens' if file.n_blocks else 'blocks')} to compute with. It may be part "
+            "of one. Choose the file of the model itself."
         )
     if n_tensors > _OTHER_TENSORS + _TENSORS_OF_A_BLOCK * file.n_blocks and not file.is_stack:
         raise ModelFileError(
-            f"{file.path} is no language model: it has {n_tensors} tensors in {file.n_blocks} "
-            "blocks. Download it again, or remove it."
+            f"{file.path} is not a language model: it has {n_tensors} tensors in "
+            f"{file.n_blocks} blocks. Download it again, or remove it."
         )
     in_matrices = sum(math.prod(t.shape) for t in file.tensors.values() if len(t.shape) > 1)
     if in_matrices * 2 < file.n_params:
         raise ModelFileError(
-            f"{file.path} is no language model: most of its numbers are in no matrix. "
+            f"{file.path} is not a language model: most of its values are in no matrix. "
             "Download it again, or remove it."
         )
     if not is_known(architecture):
         raise ModelFileError(
-            f"{file.path} is of the architecture {architecture[:40]!r}, which is not known here. "
-            "The file may be damaged, or need a newer ondevice."
+            f"{file.path} has the unknown architecture {architecture[:40]!r}. The file "
+            "may be damaged, or need a newer ondevice."
         )
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from ondevice.gguf._file import GGUFFile
+from ondevice.gguf._front import Part
 
 _STRING_LENGTH = struct.Struct("<Q")
 
 
-class Entry(NamedTuple):
+class TensorEntry(NamedTuple):
     """A tensor of a GGUF file as its header names it."""
 
     name: str
@@ -20,7 +22,21 @@ class Entry(NamedTuple):
     n_bytes: int
 
 
-def tensor_infos(entries: Iterable[Entry], alignment: int) -> tuple[bytes, int]:
+@dataclass(frozen=True)
+class HollowHeader:
+    """What llama.cpp is to find in a file: the header may be another than on the disk."""
+
+    name: str
+    content: bytes  # everything before the tensor data
+    file_bytes: int
+
+    @classmethod
+    def of(cls, part: Part) -> HollowHeader:
+        with part.path.open("rb") as file:
+            return cls(part.path.name, file.read(part.data_offset), part.file_bytes)
+
+
+def tensor_infos(entries: Iterable[TensorEntry], alignment: int) -> tuple[bytes, int]:
     """The tensor infos of a GGUF header, and the bytes of the data section."""
     parts = []
     offset = 0
@@ -47,7 +63,7 @@ def raw_keys(file: GGUFFile) -> tuple[int, bytes]:
     (part,) = file.parts
     with part.path.open("rb") as opened:
         front = opened.read(part.data_offset)
-    entries = [Entry(t.name, t.shape, t.type, t.n_bytes) for t in file.tensors.values()]
+    entries = [TensorEntry(t.name, t.shape, t.type, t.n_bytes) for t in file.tensors.values()]
     infos, _ = tensor_infos(entries, part.alignment)
     return struct.unpack_from("<Q", front, 16)[0], front[24 : front.rindex(infos)]
 

@@ -4,7 +4,6 @@ from ondevice.llama._constraint import Constraint, Grammar, SchemaVocabulary
 from ondevice.llama._context import Context, Interrupted, interrupt
 from ondevice.llama._eval_hook import Actions, EvalHook, NodeHandler
 from ondevice.llama._ggml import OP_CUSTOM, OP_MUL_MAT, OP_NONE, Tensor
-from ondevice.llama._hollow import HollowHeader
 from ondevice.llama._log import start
 from ondevice.llama._model import Model
 from ondevice.llama._product import MOST_COLUMNS, multiply_rows
@@ -24,7 +23,6 @@ __all__ = [
     "Context",
     "EvalHook",
     "Grammar",
-    "HollowHeader",
     "Interrupted",
     "Model",
     "NodeHandler",

@@ -221,7 +221,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         if isinstance(left, int) and isinstance(right, int):
             bits = left.bit_length() * (abs(right) if operator == "**" else 1)
             if bits + right.bit_length() > _BITS:
-                raise TooMuch("it computes with too large numbers")
+                raise TooMuch("it computes with numbers that are too large")
         return self.work.made(super().call_binop(context, operator, left, right))
 
     def call(self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:
@@ -286,7 +286,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
             elif name == "sum" and not isinstance(
                 rest[1] if len(rest) > 1 else kwargs.get("start", 0), int | float
             ):
-                raise TooMuch("it adds up what is no number")
+                raise TooMuch("it adds up things that are not numbers")
             else:
                 rest = self._checked(name, value, rest, kwargs)
             return self.work.made(function(*args[:first], value, *rest, **kwargs))

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from ondevice.errors import UsageError
 from ondevice.json_schema import limits
 from ondevice.llama._model import Model
+from ondevice.text import size
 
 Allowed = npt.NDArray[np.bool_]
 
@@ -66,7 +67,9 @@ class SchemaVocabulary:
         self.n_vocab = model.n_vocab
         ends = [token for token in range(model.n_vocab) if model.is_end(token)]
         if not ends:
-            raise UsageError("This model cannot obey a schema: no token of it ends a reply.")
+            raise UsageError(
+                "This model cannot follow a schema: it has no token that ends a reply."
+            )
         self._tokenizer = LLTokenizer(
             TokenizerWrapper(_Tokens(model, ends[0])),
             eos_token=ends,
@@ -129,7 +132,7 @@ class _Schema:
 
     def _check(self) -> None:
         if self._matcher.is_error():
-            raise UsageError("The JSON schema is too complicated to be followed. Make it simpler.")
+            raise UsageError("The JSON schema is too complicated to follow. Simplify it.")
 
 
 class Grammar:
@@ -185,7 +188,7 @@ def candidate_array(candidates: npt.NDArray[np.void]) -> llama_cpp.llama_token_d
 def check_grammar(grammar: str) -> None:
     """Raises :class:`UsageError` for what makes llama.cpp's reader of GBNF abort or never end."""
     if len(grammar.encode("utf-8", "replace")) > _MOST_BYTES:
-        raise UsageError(f"A grammar has at most {_MOST_BYTES // 1000} KB.")
+        raise UsageError(f"A grammar may have at most {size(_MOST_BYTES)}.")
     if not grammar.strip():
         raise UsageError("The grammar is empty.")
     n_rules, groups, last = 0, [0], 0  # elements within each open group, and in what came last
@@ -210,7 +213,7 @@ def check_grammar(grammar: str) -> None:
             continue
         groups[-1] += last
         if n_rules > _MOST_RULES or len(groups) > _DEEPEST or sum(groups) > _MOST_ELEMENTS:
-            raise UsageError("The grammar is too large or too deep. Make it simpler.")
+            raise UsageError("The grammar is too large or nested too deeply. Simplify it.")
 
 
 def _check_ranges(characters: str) -> None:
@@ -221,4 +224,4 @@ def _check_ranges(characters: str) -> None:
     ]
     for low, dash, high in zip(codes, codes[1:], codes[2:], strict=False):
         if dash == ord("-") and low > high:
-            raise UsageError(f"The range {chr(low)}-{chr(high)} of the grammar goes backwards.")
+            raise UsageError(f"The range {chr(low)}-{chr(high)} in the grammar is reversed.")

@@ -100,8 +100,9 @@ class Context:
         self._handle = llama_cpp.llama_init_from_model(self.model.handle, self._params)
         if not self._handle:
             raise MemoryShortError(
-                f"A context of {n_ctx} tokens for {self.model.path.name} cannot be made: "
-                f"{_log.last_error() or 'no reason given'}. Try a smaller one with --ctx."
+                f"A context of {n_ctx} tokens cannot be created for "
+                f"{self.model.path.name}: {_log.last_error() or 'no reason given'}. Try a "
+                "smaller one with --ctx."
             )
         llama_cpp.llama_set_abort_callback(self._handle, _strlen, _interrupted)
         self._memory = llama_cpp.llama_get_memory(self._handle)

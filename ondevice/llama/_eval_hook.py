@@ -150,9 +150,7 @@ class EvalHook:
         self._learnt = None
         if stop.before and self._entered is not stop:
             if not stop.first:
-                raise NativeError(
-                    "llama.cpp computed the nodes of a graph in another order than before."
-                )
+                raise NativeError("llama.cpp computed a graph in another order than before.")
             if self._run(stop.before):
                 self._begun = stop
                 return True  # the next node is inspected, which is done once this one is computed

@@ -187,9 +187,9 @@ def _check_layout() -> None:
     if not same:
         ggml = function("ggml_version", ctypes.c_char_p)().decode()
         raise NativeError(
-            f"The tensors of ggml {ggml} (llama-cpp-python {llama_cpp.__version__}) are laid out "
-            "otherwise than ondevice knows them. "
-            "Install the llama-cpp-python version that ondevice asks for."
+            f"The tensors of ggml {ggml} (llama-cpp-python {llama_cpp.__version__}) have "
+            "a memory layout that ondevice does not know. Install the llama-cpp-python "
+            "version that ondevice requires."
         )
 
 

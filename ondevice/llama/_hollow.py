@@ -14,29 +14,15 @@ import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from ondevice.errors import DiskSpaceError
 from ondevice.gguf import Part
+from ondevice.gguf.writing import HollowHeader
 from ondevice.llama import _log
 
 #: What llama.cpp says when all files are open, their sizes checked and none of them mapped yet.
 _ALL_OPEN = "loaded meta data with"
-
-
-@dataclass(frozen=True)
-class HollowHeader:
-    """What llama.cpp is to find in a file: the header may be another than on the disk."""
-
-    name: str
-    content: bytes  # everything before the tensor data
-    file_bytes: int
-
-    @classmethod
-    def of(cls, part: Part) -> HollowHeader:
-        with part.path.open("rb") as file:
-            return cls(part.path.name, file.read(part.data_offset), part.file_bytes)
 
 
 @contextmanager
@@ -52,7 +38,8 @@ def stand_in(files: Sequence[Part | HollowHeader]) -> Iterator[Path]:
         except OSError as error:
             raise DiskSpaceError(
                 f"The header of the model could not be copied to {folder}: "
-                f"{error.strerror}. Make room there, or set TMPDIR to another folder."
+                f"{error.strerror}. Free some space there, or set TMPDIR to another "
+                "folder."
             ) from error
 
         def cut_off() -> None:

@@ -15,8 +15,9 @@ import llama_cpp
 from ondevice.errors import LoadCancelled, ModelFileError, NativeError
 from ondevice.gguf import GGUFFile, Part
 from ondevice.gguf.architectures import is_encoder
+from ondevice.gguf.writing import HollowHeader
 from ondevice.llama import _log
-from ondevice.llama._hollow import HollowHeader, stand_in
+from ondevice.llama._hollow import stand_in
 
 _LOAD_MMAP = 1  # enum llama_load_mode
 # enum llama_token_attr
@@ -84,7 +85,7 @@ class Model:
         if not self._handle:
             raise ModelFileError(
                 f"llama.cpp cannot load {path}: {_log.last_error() or 'no reason given'}. "
-                "The file may be damaged, or of an architecture newer than this version."
+                "The file may be damaged, or need a newer version."
             )
         self._vocab = llama_cpp.llama_model_get_vocab(self._handle)
         self._text = ctypes.create_string_buffer(256)
@@ -143,10 +144,10 @@ class Model:
         if llama_cpp.llama_model_is_diffusion(self.handle):
             return "it is a diffusion model, which writes a whole text at once"
         if llama_cpp.llama_model_has_encoder(self.handle):
-            return "it is an encoder, or needs one beside it"
+            return "it is an encoder, or needs one"
         architecture = self.metadata("general.architecture") or ""
         if self.metadata(f"{architecture}.attention.causal") == "false" or is_encoder(architecture):
-            return "it is an encoder, which turns texts into vectors and writes none"
+            return "it is an encoder, which turns text into vectors and writes none"
         return ""
 
     @property

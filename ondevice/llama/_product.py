@@ -14,6 +14,7 @@ from llama_cpp._ggml import libggml_base_path
 
 from ondevice.errors import NativeError
 from ondevice.llama._ggml import OP_NONE, InitParams, Tensor, function
+from ondevice.text import size
 
 _F32, _F16, _BF16 = 0, 1, 30  # ggml's numbers of these types
 _NODES = 8  # of the graph; it has one, and two leaves
@@ -32,7 +33,7 @@ _graph_overhead = function("ggml_graph_overhead_custom", _size, _size, ctypes.c_
 _OVERHEAD: int = _graph_overhead(_NODES, False) + 4 * function("ggml_tensor_overhead", _size)()
 
 
-class _Plan(ctypes.Structure):
+class _ComputePlan(ctypes.Structure):
     """``struct ggml_cplan``."""
 
     _fields_ = (
@@ -47,8 +48,8 @@ class _Plan(ctypes.Structure):
 
 
 _plan, _compute = _cpu.ggml_graph_plan, _cpu.ggml_graph_compute
-_plan.restype, _plan.argtypes = _Plan, (_pointer, ctypes.c_int, _pointer)
-_compute.restype, _compute.argtypes = ctypes.c_int, (_pointer, ctypes.POINTER(_Plan))
+_plan.restype, _plan.argtypes = _ComputePlan, (_pointer, ctypes.c_int, _pointer)
+_compute.restype, _compute.argtypes = ctypes.c_int, (_pointer, ctypes.POINTER(_ComputePlan))
 
 
 def row_bytes(tensor_type: int, columns: int) -> int:
@@ -82,7 +83,7 @@ class Product:
             )
         self._context = _init(InitParams(n_bytes, None, not allocated))
         if not self._context:
-            raise NativeError(f"There is no room for {n_bytes / 1e6:.0f} MB to multiply in.")
+            raise NativeError(f"There is no RAM left for a matrix product ({size(n_bytes)}).")
         weight = _new_2d(self._context, tensor_type, columns, n_rows)
         x = _new_2d(self._context, _F32, columns, n_tokens)
         result = _mul_mat(self._context, weight, x)
@@ -137,7 +138,7 @@ def compute_nodes(nodes: Sequence[tuple[Tensor, Sequence[Tensor | None]]], n_thr
     params = InitParams(_graph_overhead(_MOST_NODES, False) + (1 << 10), None, True)
     context = _init(params)
     if not context:
-        raise NativeError("There is no room to multiply in.")
+        raise NativeError("There is no RAM left for a matrix product.")
     try:
         graph = _new_graph(context, _MOST_NODES, False)
         for node, operands in nodes:

@@ -41,8 +41,8 @@ def dequantize(data: bytes, kind: int, columns: int) -> npt.NDArray[np.float32]:
     traits = _traits(kind).contents
     if not traits.to_float or (traits.blck_size, traits.type_size) != (block, block_bytes):
         raise NativeError(
-            f"Weights of type {TENSOR_TYPES[kind].name} cannot be turned into floats. "
-            "Take a file of another precision."
+            f"Weights of type {TENSOR_TYPES[kind].name} cannot be converted to floats. "
+            "Use a file with another quantization."
         )
     out = np.empty((len(data) // block_bytes * block // columns, columns), np.float32)
     source = np.frombuffer(data, np.uint8)

@@ -73,12 +73,12 @@ _FAILURES = (
 )
 
 
-class _Refused(jinja2.TemplateError):
+class _TemplateRefused(jinja2.TemplateError):
     """The template does not take this conversation."""
 
 
 def _refuse(message: str = "") -> NoReturn:
-    raise _Refused(message)
+    raise _TemplateRefused(message)
 
 
 class ChatTemplate:
@@ -106,8 +106,8 @@ class ChatTemplate:
             # Older files have llama.cpp's name of a template in its place.
             if apply_named_template(source.strip(), [("user", "")]) is None:
                 raise ModelFileError(
-                    f"The chat template of {model.path.name} is {source.strip()[:40]!r}, which is "
-                    "not known here. Look for a newer file of this model."
+                    f"The chat template of {model.path.name} is {source.strip()[:40]!r}, "
+                    "which is unknown. Look for a newer file of this model."
                 )
         else:
             self._template = self._compile(source)
@@ -186,7 +186,7 @@ class ChatTemplate:
             named = [(message["role"], message["content"]) for message in messages]
             rendered = apply_named_template(self._source.strip(), named)
             if rendered is None:
-                raise _Refused("llama.cpp does not know it")
+                raise _TemplateRefused("llama.cpp does not know it")
             return rendered
         variables: dict[str, Any] = {} if thinking is None else {"enable_thinking": thinking}
         if self._wants_tools:

@@ -34,7 +34,7 @@ _NO_DAY = datetime(2000, 1, 1, 12).astimezone()  # of turns of which nobody says
 _Name = str | int
 
 
-class Turn(msgspec.Struct, frozen=True):
+class BenchTurn(msgspec.Struct, frozen=True):
     id: _Name
     text: str
     session: _Name = ""
@@ -49,8 +49,8 @@ class Question(msgspec.Struct, frozen=True):
     answerable: bool | None = True
 
 
-class Conversation(msgspec.Struct, frozen=True):
-    turns: tuple[Turn, ...]
+class BenchConversation(msgspec.Struct, frozen=True):
+    turns: tuple[BenchTurn, ...]
     questions: tuple[Question, ...]
     id: _Name = ""
 
@@ -68,7 +68,7 @@ def run(file: Path, progress: Callable[[str], None] = lambda line: None) -> Repo
     Raises :class:`UsageError` when the file has another format.
     """
     try:
-        conversations = msgspec.json.decode(file.read_bytes(), type=tuple[Conversation, ...])
+        conversations = msgspec.json.decode(file.read_bytes(), type=tuple[BenchConversation, ...])
     except (OSError, msgspec.DecodeError) as error:
         raise UsageError(f"{file} cannot be read as conversations with questions: {error}.") from (
             error
@@ -112,7 +112,7 @@ class _Outcome(msgspec.Struct, frozen=True):
     milliseconds: float
 
 
-def _ask(database: Database, conversation: Conversation) -> list[_Outcome]:
+def _ask(database: Database, conversation: BenchConversation) -> list[_Outcome]:
     cubes: dict[_Name, int] = {}  # id of the turn → id of the cube
     sessions: dict[_Name, int] = {}
     at, last = _NO_DAY, date.min

@@ -256,8 +256,8 @@ def moment(text: str) -> datetime:
         return datetime.fromisoformat(text)
     except (ValueError, TypeError) as error:
         raise StoreError(
-            f"A memory has “{text}” for its time: the store is damaged. Rescue what can be read "
-            "with “ondevice memory export --salvage FILE”."
+            f"A memory has “{text}” as its time, so the store is damaged. Rescue what can "
+            "be read with “ondevice memory export --salvage FILE”."
         ) from error
 
 

@@ -3,51 +3,113 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
+from functools import cache
 
-MONTHS = (
-    *("january", "february", "march", "april", "may", "june"),
-    *("july", "august", "september", "october", "november", "december"),
-)
-_MONTH = {name[:length]: n for n, name in enumerate(MONTHS, 1) for length in (3, 4, len(name))}
-_WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
-_SEASONS = {"spring": 3, "summer": 6, "autumn": 9, "fall": 9, "winter": 12}  # first month
-_NUMBERS = {
-    **{"a": 1, "an": 1, "one": 1, "two": 2, "couple": 2, "three": 3, "few": 3, "four": 4},
-    **{"five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10},
-}
-_DAYS = {"day": 1, "week": 7, "month": 30, "year": 365}
+from ondevice.memory._language import Dates, Language, any_of, forms_of, languages, months_of
 
 _ISO = re.compile(r"\b((?:19|20)\d\d)-(\d\d)-(\d\d)\b")
 _YEAR = re.compile(r"\b(?:19|20)\d\d\b")
-_NAMED = re.compile(rf"\b({'|'.join(n for n in _MONTH if n != 'may')})\b", re.IGNORECASE)
-#: “may” is a month only beside what makes it one; it is a verb far more often.
-_MAY = re.compile(
-    r"\b(?:(?:in|on|of|since|until|during|by|last|this|next|early|late|mid) "
-    r"|\d{1,2}(?:st|nd|rd|th)? )(may)\b"
-    r"|\b(may)(?= \d{1,2}(?:st|nd|rd|th)?\b| (?:19|20)\d\d\b)",
-    re.IGNORECASE,
-)
-_DAY = re.compile(r"\b(\d{1,2})(?:st|nd|rd|th)?\b(?![:\d]|\s*(?:am|pm)\b)", re.IGNORECASE)
-_NEAR = re.compile(r"\b(yesterday|today|tonight|tomorrow|this morning)\b", re.IGNORECASE)
-_LAST = re.compile(
-    rf"\b(last|this|past) (day|week|weekend|month|year|{'|'.join((*_SEASONS, *_WEEKDAYS))})\b",
-    re.IGNORECASE,
-)
-_AGO = re.compile(
-    rf"\b(?:(?:a )?(\d{{1,3}}|{'|'.join(_NUMBERS)})(?: of)?) (day|week|month|year)s? ago\b",
-    re.IGNORECASE,
-)
-_SEASON = re.compile(rf"\b(?:in|during|over) (?:the )?({'|'.join(_SEASONS)})\b", re.IGNORECASE)
 
-#: A text that says when something was, is or will be.
-TIME_EXPRESSION = re.compile(
-    r"\b(?:yesterday|today|tonight|tomorrow|recently|since|ago|(?:last|next|this) \w+"
-    rf"|week(?:end)?s?|months?|years?|{'|'.join((*_WEEKDAYS, *_SEASONS))}"
-    rf"|{'|'.join(n for n in MONTHS if n not in ('may', 'march'))}|(?:19|20)\d\d)\b",
-    re.IGNORECASE,
-)
+_Span = tuple[date, date]
+
+
+class _DateReader:
+    """How days are spoken of in one language, compiled."""
+
+    def __init__(self, language: Language, dates: Dates) -> None:
+        self._dates = dates
+        self._weekdays = forms_of(dates.weekdays)
+        self._counts = dates.numbers | dates.about
+        self._months = months_of(dates)
+        self._near = language.compile(r"\b({near})\b")
+        self._last = language.compile(dates.last)
+        self._ago = language.compile(dates.ago)
+        self._month = language.compile(r"\b({sure_months})\b")
+        self._unsure = language.compile(dates.unsure_month) if dates.unsure_month else None
+        self._season = language.compile(dates.season)
+        self.day = language.compile(dates.day)
+
+    def spans(self, text: str, today: date) -> Iterator[tuple[re.Match[str], _Span]]:
+        """The words that name one stretch of days, seen from ``today``, and that stretch."""
+        kinds: tuple[tuple[re.Pattern[str], Callable[[re.Match[str], date], _Span]], ...] = (
+            (self._near, self._near_days),
+            (self._last, self._last_days),
+            (self._ago, self._days_ago),
+        )
+        for pattern, span in kinds:
+            for found in pattern.finditer(text):
+                yield found, span(found, today)
+
+    def months(self, text: str) -> Iterator[tuple[re.Match[str], set[int]]]:
+        """The words that name months or seasons, and their months, from 1."""
+        for pattern in (self._month, self._unsure):
+            for found in pattern.finditer(text) if pattern else ():
+                yield found, {self._months[_named(found[found.lastindex or 0], self._months)]}
+        for found in self._season.finditer(text):
+            first = self._dates.seasons[_named(found[1], self._dates.seasons)]
+            yield found, {(first + n - 1) % 12 + 1 for n in range(3)}
+
+    def _near_days(self, found: re.Match[str], today: date) -> _Span:
+        day = today + timedelta(days=self._dates.near[_named(found[1], self._dates.near)])
+        return day, day
+
+    def _days_ago(self, found: re.Match[str], today: date) -> _Span:
+        number = found["count"]
+        count = int(number) if number.isdecimal() else self._counts[_named(number, self._counts)]
+        unit = self._dates.units[_named(found["unit"], self._dates.units)]
+        middle = today - timedelta(days=count * unit)
+        slack = timedelta(days=unit // 2)
+        return middle - slack, middle + slack
+
+    def _last_days(self, found: re.Match[str], today: date) -> _Span:
+        dates = self._dates
+        back = dates.which[_named(found["which"], dates.which)]
+        unit = _named(found["unit"], [*self._weekdays, *dates.seasons, *dates.periods])
+        if unit in self._weekdays:
+            ago = (today.weekday() - self._weekdays[unit] - 1) % 7 + 1
+            return (day := today - timedelta(days=ago)), day
+        if unit in dates.seasons:
+            first = date(today.year, dates.seasons[unit], 1)
+            while first > today or (back and _months_later(first, 3) > today):
+                first = _months_later(first, -12)
+            return first, _months_later(first, 3) - timedelta(days=1)
+        period = dates.periods[unit]
+        if period == "day":
+            return today - timedelta(days=1), today
+        if period == "month":
+            first = _months_later(today.replace(day=1), back)
+            return first, _months_later(first, 1) - timedelta(days=1)
+        if period == "year":
+            year = today.year + back
+            return date(year, 1, 1), date(year, 12, 31)
+        monday = today + timedelta(days=7 * back - today.weekday())
+        return monday + timedelta(days=5 * (period == "weekend")), monday + timedelta(days=6)
+
+
+@cache
+def _rules() -> tuple[_DateReader, ...]:
+    return tuple(
+        _DateReader(language, language.dates) for language in languages() if language.dates
+    )
+
+
+@cache
+def _says_when() -> re.Pattern[str]:
+    pattern = any_of(lambda language: language.dates.says_when if language.dates else "")
+    return re.compile(pattern, re.IGNORECASE)
+
+
+def says_when(text: str) -> bool:
+    """Whether a text says when something was, is or will be."""
+    return _says_when().search(text) is not None
+
+
+def without_times(text: str) -> str:
+    """``text`` without the words that say when."""
+    return _says_when().sub(" ", text)
 
 
 @dataclass(frozen=True)
@@ -90,30 +152,37 @@ def find_days(text: str, today: date) -> tuple[Days, str]:
 
     Words such as “last summer” stay in the text: they may be what was said then.
     """
-    for pattern, span in ((_ISO, _iso), (_NEAR, _near), (_LAST, _last), (_AGO, _ago)):
-        for found in pattern.finditer(text):
-            if (named := span(found, today)) is not None:
-                return Days(span=named), text
-    marks: list[tuple[int, int]] = []  # where the words for days are
+    for found in _ISO.finditer(text):
+        if (day := _iso(found)) is not None:
+            return Days(span=(day, day)), text
+    for rules in _rules():
+        for _, span in rules.spans(text, today):
+            return Days(span=span), text
+    marks: set[tuple[int, int]] = set()  # where the words for days are
 
-    def read(pattern: re.Pattern[str]) -> list[str]:
-        """The lower-case words that the first matching group of ``pattern`` catches."""
-        found = list(pattern.finditer(text))
-        marks.extend(match.span(match.lastindex or 0) for match in found)
-        return [match[match.lastindex or 0].lower() for match in found]
+    def marked(found: re.Match[str]) -> str:
+        """The first group that matches, or all of it."""
+        marks.add(found.span(found.lastindex or 0))
+        return found[found.lastindex or 0]
 
-    months = {_MONTH[name] for name in read(_NAMED)} | {5 for _ in read(_MAY)}
-    for season in read(_SEASON):
-        months |= {(_SEASONS[season] + n - 1) % 12 + 1 for n in range(3)}
-    years = {int(year) for year in read(_YEAR)}
-    numbers = {int(day) for day in read(_DAY)} if months else set()
+    months: set[int] = set()
+    for rules in _rules():
+        for found, numbers in rules.months(text):
+            marked(found)
+            months |= numbers
+    years = {int(marked(found)) for found in _YEAR.finditer(text)}
+    days = {
+        int(marked(found))
+        for rules in (_rules() if months else ())
+        for found in rules.day.finditer(text)
+    }
     for start, end in sorted(marks, reverse=True):
         text = text[:start] + " " + text[end:]
-    days = frozenset(number for number in numbers if 1 <= number <= 31)
-    return Days(years=frozenset(years), months=frozenset(months), days=days), text
-
-
-_Span = tuple[date, date]
+    return Days(
+        years=frozenset(years),
+        months=frozenset(months),
+        days=frozenset(day for day in days if 1 <= day <= 31),
+    ), text
 
 
 def relative_days(text: str, said: date) -> list[tuple[str, date, date]]:
@@ -123,58 +192,29 @@ def relative_days(text: str, said: date) -> list[tuple[str, date, date]]:
     """
     found = sorted(
         (
-            (match, *days)
-            for pattern, span in ((_NEAR, _near), (_LAST, _last), (_AGO, _ago))
-            for match in pattern.finditer(text)
-            if (days := span(match, said)) != (said, said)
+            (match.start(), match[0].lower(), *span)
+            for rules in _rules()
+            for match, span in rules.spans(text, said)
+            if span != (said, said)
         ),
-        key=lambda entry: entry[0].start(),
+        key=lambda entry: entry[0],
     )
-    return [(match[0].lower(), first, last) for match, first, last in found]
+    return [(words, first, last) for _, words, first, last in found]
 
 
-def _iso(found: re.Match[str], today: date) -> _Span | None:
+def _iso(found: re.Match[str]) -> date | None:
     try:
-        day = date.fromisoformat(found[0])
+        return date.fromisoformat(found[0])
     except ValueError:
         return None
-    return day, day
 
 
-def _near(found: re.Match[str], today: date) -> _Span:
-    day = today + timedelta(days={"yesterday": -1, "tomorrow": 1}.get(found[1].lower(), 0))
-    return day, day
-
-
-def _ago(found: re.Match[str], today: date) -> _Span:
-    number = found[1].lower()
-    count = _NUMBERS.get(number) or int(number)
-    unit = _DAYS[found[2].lower()]
-    middle = today - timedelta(days=count * unit)
-    slack = timedelta(days=unit // 2)
-    return middle - slack, middle + slack
-
-
-def _last(found: re.Match[str], today: date) -> _Span:
-    this, unit = found[1].lower() == "this", found[2].lower()
-    if unit in _WEEKDAYS:
-        day = today - timedelta(days=(today.weekday() - _WEEKDAYS.index(unit) - 1) % 7 + 1)
-        return day, day
-    if unit in _SEASONS:
-        first = date(today.year, _SEASONS[unit], 1)
-        while first > today or (not this and _months_later(first, 3) > today):
-            first = _months_later(first, -12)
-        return first, _months_later(first, 3) - timedelta(days=1)
-    if unit == "day":
-        return today - timedelta(days=1), today
-    if unit == "month":
-        first = _months_later(today.replace(day=1), 0 if this else -1)
-        return first, _months_later(first, 1) - timedelta(days=1)
-    if unit == "year":
-        year = today.year - (not this)
-        return date(year, 1, 1), date(year, 12, 31)
-    monday = today - timedelta(days=today.weekday() + (0 if this else 7))
-    return monday + timedelta(days=5 * (unit == "weekend")), monday + timedelta(days=6)
+def _named(word: str, names: Iterable[str]) -> str:
+    """The one of ``names`` that a pattern of them has found as ``word``."""
+    if (lower := word.lower()) in names:
+        return lower
+    # To a pattern “ſ” is an “s” as well, and “ı” an “i”.
+    return next(name for name in names if re.fullmatch(re.escape(name), word, re.IGNORECASE))
 
 
 def _months_later(day: date, months: int) -> date:

@@ -76,7 +76,7 @@ def unread(connection: Connection) -> Unread | None:
     )
 
 
-def have_read(connection: Connection, text: Unread, facts: Iterable[Fact]) -> list[Cube]:
+def store_reading(connection: Connection, text: Unread, facts: Iterable[Fact]) -> list[Cube]:
     """Store what a model has found in ``text``, and return what is new.
 
     Nothing is stored if the text has been edited or forgotten meanwhile.
@@ -129,7 +129,7 @@ def lessons(connection: Connection, without_source: int | None) -> list[Cube]:
     return _cubes.get_many(connection, [row["id"] for row in ids])
 
 
-def told_in_full(connection: Connection, found: Found, without_source: int | None) -> Found:
+def with_evidence(connection: Connection, found: Found, without_source: int | None) -> Found:
     """``found`` with the turns that they rest on in place of the facts that a model has read.
 
     Such a fact is a key to what was said, not a better way to say it.

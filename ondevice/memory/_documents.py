@@ -14,6 +14,7 @@ from ondevice.errors import UsageError
 from ondevice.memory import _pdf_text
 from ondevice.system import children
 from ondevice.system.regular import open_regular
+from ondevice.text import size
 
 _LONGEST = 1000  # characters of a chunk: about 250 tokens, four of which fit a small context
 _LARGEST, _LARGEST_PDF = 20_000_000, 100_000_000  # bytes of a file
@@ -32,14 +33,14 @@ _LITTLE = 500  # letters: too few to tell by how often each is there
 
 
 @dataclass(frozen=True, slots=True)
-class Files:
+class FolderContents:
     """What is in a folder, in order of name."""
 
     to_read: tuple[Path, ...]
     left_out: tuple[Path, ...] = ()  # other kinds of files, and what is no ordinary file
 
 
-def find_files(path: Path) -> Files:
+def find_files(path: Path) -> FolderContents:
     """``path`` itself, or the files of its folder. Hidden ones do not count.
 
     Raises :class:`UsageError` when there is none that can be read.
@@ -47,7 +48,7 @@ def find_files(path: Path) -> Files:
     if not path.is_dir():
         if not path.exists():
             raise UsageError(f"There is no file or folder {path}.")
-        return Files((path,))
+        return FolderContents((path,))
     to_read: list[Path] = []
     left_out: list[Path] = []
     for file in sorted(path.rglob("*")):
@@ -60,7 +61,7 @@ def find_files(path: Path) -> Files:
             left_out.append(file)
     if not to_read:
         raise UsageError(f"The folder {path} has no text, Markdown or PDF file.")
-    return Files(tuple(to_read), tuple(left_out))
+    return FolderContents(tuple(to_read), tuple(left_out))
 
 
 def read_file(file: Path) -> str:
@@ -78,12 +79,12 @@ def read_file(file: Path) -> str:
         raise UsageError(f"{file} cannot be read: {error}.") from error
     if len(content) > largest:
         raise UsageError(
-            f"{file} is larger than {largest // 1_000_000} MB, which is the most that can be read. "
-            "Split it, or take the part that matters."
+            f"{file} is larger than {size(largest)}, the most that can be read. Split it, "
+            "or take the part that matters."
         )
     text = _read_pdf(file, content) if is_pdf else _decode(file, content)
     if not text.strip() or "\0" in text:
-        raise UsageError(f"{file} holds no text. A scanned PDF needs text recognition first.")
+        raise UsageError(f"{file} contains no text. A scanned PDF needs text recognition first.")
     return text
 
 
@@ -95,8 +96,8 @@ def _decode(file: Path, content: bytes) -> str:
         text = None if b"\0" in content else _guessed(content)
     if text is None or _CONTROL.search(text):
         raise UsageError(
-            f"{file} cannot be read as text: its encoding is not known. If it is a text, save it "
-            "as UTF-8."
+            f"{file} cannot be read as text: its encoding is unknown. If it is text, save "
+            "it as UTF-8."
         )
     return text
 
@@ -139,7 +140,7 @@ def _read_pdf(file: Path, content: bytes) -> str:
     if code == _pdf_text.DAMAGED:
         why = f"it is damaged or has a password ({done.stdout.decode('utf-8', 'replace')})"
     else:
-        why = "it takes too much memory or more than a minute"
+        why = "it takes too much memory, or longer than a minute"
     raise UsageError(f"{file} cannot be read as a PDF: {why}.")
 
 

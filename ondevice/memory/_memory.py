@@ -22,14 +22,16 @@ from ondevice.memory._records import (
     History,
     Hit,
     Kind,
+    MemoryStatistics,
     Remembered,
-    Statistics,
     Status,
     Unread,
 )
 from ondevice.memory._secrets import redact
 from ondevice.memory._transfer import export_lines, export_markdown, import_lines
 from ondevice.store import Connection, Database, words_leave
+
+_LOOKED_AT = 24  # memories that a reply may be given, of which the best that fit are
 
 
 class Memory:
@@ -104,7 +106,7 @@ class Memory:
         Raises :class:`UsageError` for an empty text.
         """
         if not content.strip():
-            raise UsageError("There is nothing to remember in an empty text.")
+            raise UsageError("The text is empty, so there is nothing to remember.")
         content, left_out = (content, ()) if keep_secrets else redact(content)
         now = _now()
         with self.database.write() as connection:
@@ -176,7 +178,7 @@ class Memory:
         with self.database.write() as connection:
             cube = _cubes.get(connection, cube_id)
             if cube.kind == "profile":
-                raise UsageError("A profile is made of facts. Correct those instead.")
+                raise UsageError("A profile is made from facts. Correct those instead.")
             _cubes.edit(connection, cube_id, content, now)
             if cube.kind in ("turn", "note", "document"):
                 _relate(connection, cube_id, content)
@@ -188,7 +190,7 @@ class Memory:
     def set_status(self, cube_id: int, status: Status) -> Cube:
         """Archive a cube, so that it is not recalled, or make it active again."""
         if status not in ("active", "archived"):
-            raise UsageError("A memory can be made active or archived; to delete one, forget it.")
+            raise UsageError("A memory can be set to active or archived. To delete it, forget it.")
         with self.database.write() as connection:
             _cubes.get(connection, cube_id)
             _cubes.set_status(connection, cube_id, status)
@@ -202,14 +204,14 @@ class Memory:
         with self.database.read() as connection:
             return _derive.unread(connection)
 
-    def have_read(self, text: Unread, answer: str) -> list[Cube]:
+    def store_reading(self, text: Unread, answer: str) -> list[Cube]:
         """Keep the facts that a model's ``answer`` points at in ``text``; return what is new.
 
         The question is :func:`read_question`. Nothing is kept if the text has been edited or
         forgotten meanwhile.
         """
         with self.database.write() as connection:
-            return _derive.have_read(connection, text, read_answer(answer, text.text))
+            return _derive.store_reading(connection, text, read_answer(answer, text.text))
 
     # ------------------------------------------------------------------ finding
 
@@ -243,11 +245,13 @@ class Memory:
         budget: int,
         count_tokens: Callable[[str], int],
         conversation_id: int | None = None,
+        seen: Collection[int] = (),
     ) -> Recalled | None:
-        """What to put before the user's message ``text``, in at most ``budget`` tokens.
+        """What to put around the user's message ``text``, in at most ``budget`` tokens.
 
         None when nothing that is remembered helps. What was said in the conversation itself is
-        left out: it is in the context anyway.
+        left out, and so are the cubes that the model has ``seen`` in it: they are in the context
+        anyway.
         """
         from ondevice.memory._search import search  # noqa: PLC0415 - numpy comes with it
 
@@ -263,11 +267,11 @@ class Memory:
                     connection,
                     text,
                     today=_now().date(),
-                    limit=24,
+                    limit=_LOOKED_AT + len(seen),
                     kinds=("turn", "note", "fact", "document"),
                     without_source=source,
                 )
-                found = _derive.told_in_full(connection, found, source)
+                found = _derive.with_evidence(connection, found, source)
             told_here = (
                 source is not None
                 and found.confidence < GATE
@@ -275,7 +279,12 @@ class Memory:
             )
             lessons = _derive.lessons(connection, without_source=source)
         return quote(
-            found, lessons, budget, count_tokens, asks=asks_about_user(text) and not told_here
+            found,
+            lessons,
+            budget,
+            count_tokens,
+            asks=asks_about_user(text) and not told_here,
+            seen=seen,
         )
 
     def shared_words(self, text: str, cubes: Sequence[Cube]) -> list[tuple[str, ...]]:
@@ -395,7 +404,7 @@ class Memory:
             refresh_profile(connection, _now())
             return count
 
-    def statistics(self) -> Statistics:
+    def statistics(self) -> MemoryStatistics:
         with self.database.read() as connection:
 
             def count(query: str) -> dict[str, int]:
@@ -405,7 +414,7 @@ class Memory:
                 (number,) = connection.execute(f"SELECT count(*) FROM {table}").fetchone()
                 return int(number)
 
-            return Statistics(
+            return MemoryStatistics(
                 cubes=total("cube"),
                 by_kind=count("SELECT kind, count(*) FROM cube GROUP BY kind ORDER BY kind"),
                 by_status=count(

@@ -11,8 +11,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from datetime import datetime
+from functools import cache
 
 from ondevice.memory import _cubes
+from ondevice.memory._language import languages
 from ondevice.store import Connection
 
 _MOST = 12  # facts of one side, the latest ones: a small model is to read all of it
@@ -32,23 +34,19 @@ _KEYS = re.compile(r" \([^()]*\)(?=\.)")  # what else a question may call it
 _ABOUT_USER = re.compile(r"About the user: (.*)\.$", re.DOTALL)
 _ABOUT = re.compile(r"About (.*\.)$", re.DOTALL)
 
-#: “What do you know about me?”
-_ASKED_FOR = re.compile(
-    r"\b(?:what|everything|all)\b[^.?!]*\b(?:you|do we)\b[^.?!]*"
-    r"\b(?:know|remember|learn(?:ed|t)|stor(?:e|ed)|sav(?:e|ed)|gather(?:ed)?)\b[^.?!]*"
-    r"\b(?:about|of|on) me\b(?! to\b)"
-    r"|\bwho am I\b(?! (?:talking|speaking|to)\b)|\b(?:describe|summari[sz]e|introduce) me\b"
-    r"(?! (?:the|a|an|how|what|this)\b)"
-    r"|\btell me (?:something |everything |what you know )?about (?:me|myself)\b"
-    r"|\bdo you (?:know|remember) (?:anything about )?me\b|\bmy profile\b"
-    r"|\bwhat have I (?:ever )?told you\b(?: (?:so far|about (?:me|myself)|until now))?\s*\?",
-    re.IGNORECASE,
-)
-
 
 def asks_for_profile(text: str) -> bool:
     """Whether ``text`` asks what is known about the user altogether."""
-    return _ASKED_FOR.search(text) is not None
+    return any(asked.search(text) for asked in _asked_for())
+
+
+@cache
+def _asked_for() -> tuple[re.Pattern[str], ...]:
+    return tuple(
+        language.compile(language.questions.profile)
+        for language in languages()
+        if language.questions
+    )
 
 
 def refresh(connection: Connection, now: datetime) -> None:

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from datetime import date
+from functools import cache
 
 from ondevice.memory._dates import Days, find_days
+from ondevice.memory._language import Language, Questions, languages
 from ondevice.memory._words import words_of
 
-#: “Where did I live before I moved?”: the days are those before the turn that tells of the move.
-_ANCHOR = re.compile(r"\b(before|after|since) ((?:I|we|my|our)\b[^?.!,]+)", re.IGNORECASE)
-_ONCE = re.compile(
-    r"\b(?:used to|previous(?:ly)?|former(?:ly)?|earlier|originally|at first|no longer"
-    r"|before (?:I|we|that|then|my|our)|old (?:home|house|flat|job|address|boss|employer|name))\b",
-    re.IGNORECASE,
-)
+
+class _PastQuestions:
+    """What questions for the past look like in one language, compiled."""
+
+    def __init__(self, language: Language, questions: Questions) -> None:
+        self.when = questions.when
+        self.anchor = language.compile(questions.anchor)
+        self.once = language.compile(questions.once)
+
+
+@cache
+def _rules() -> tuple[_PastQuestions, ...]:
+    return tuple(
+        _PastQuestions(language, language.questions)
+        for language in languages()
+        if language.questions
+    )
 
 
 @dataclass(frozen=True)
@@ -33,22 +44,25 @@ def read_query(text: str, today: date) -> Query:
     """Take ``text`` apart, with relative dates seen from ``today``."""
     days, rest = find_days(text, today)
     words = words_of(text)
+    beginning = text.lstrip().lower()
     return Query(
         words=words,
         names_of_days=frozenset(words).difference(words_of(rest)),
         days=days,
-        asks_when=text.lstrip().lower().startswith("when"),
-        asks_once=_ONCE.search(text) is not None,
+        asks_when=any(beginning.startswith(rules.when) for rules in _rules()),
+        asks_once=any(rules.once.search(text) for rules in _rules()),
     )
 
 
-def anchor(text: str) -> tuple[str, str, str] | None:
-    """Of a question such as “Where did I live before I moved?” what it asks, “before”, the event.
+def anchor(text: str) -> tuple[str, bool, str] | None:
+    """Of a question such as “Where did I live before I moved?” what it asks, and the event.
 
-    None for a question that names no event of the user's own life.
+    Between them, whether it asks for the days before it, or else for those after it. None for a
+    question that names no event of the user's own life.
     """
-    found = _ANCHOR.search(text)
+    # The days are those before or after the turn that tells of the event.
+    found = next(filter(None, (rules.anchor.search(text) for rules in _rules())), None)
     if found is None:
         return None
     asked = f"{text[: found.start()]} {text[found.end() :]}".strip(" ?.!,")
-    return (asked, found[1].lower(), found[2]) if asked else None
+    return (asked, found["before"] is not None, found["event"]) if asked else None

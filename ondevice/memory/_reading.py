@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import cache
 
 from ondevice.memory._facts import Fact
+from ondevice.memory._language import languages
 from ondevice.messages import Role
 
 _MOST_WORDS = 120  # of a text; each is a rule of the grammar
@@ -61,8 +63,6 @@ _EXAMPLES = (
 _WORD = re.compile(r"[^\W_](?:[^\s|]*[^\W_])?[%€$£]?")
 _GAP = re.compile(r"[^\n|]{1,6}")  # between two words of a run
 _NEEDS_FIGURE = frozenset({"date", "price"})
-_OTHERS = re.compile(r"\b(?:he|she|they|his|her|their)\b")
-_SELF = frozenset({"i", "me", "my", "myself", "we", "us", "our"})
 
 
 def read_question(text: str) -> list[tuple[Role, str]]:
@@ -112,14 +112,15 @@ def _literal(text: str) -> str:
 def read_answer(answer: str, text: str) -> list[Fact]:
     """The facts that a model has pointed at in ``text``."""
     found: dict[str, Fact] = {}
+    user, others = _pronouns()
     for line in answer.splitlines():
         kind, _, rest = line.partition(" | ")
         subject, _, quote = rest.partition(" | ")
         if kind not in _KINDS or not quote or quote not in text or quote in found:
             continue  # cut short, or the same once more
-        about = "user" if subject.lower() in _SELF else subject
-        if quote.lower() in (subject.lower(), *_SELF) or (
-            about == "user" and _OTHERS.search(quote.lower())
+        about = "user" if subject.lower() in user else subject
+        if quote.lower() in (subject.lower(), *user) or (
+            about == "user" and others.search(quote.lower())
         ):
             continue
         if kind in _NEEDS_FIGURE and not re.search(r"\d", quote):
@@ -128,3 +129,12 @@ def read_answer(answer: str, text: str) -> list[Fact]:
         name = "the user" if about == "user" else about
         found[quote] = Fact(topic, f"About {name}: {quote} ({_KINDS[kind]}).")
     return list(found.values())
+
+
+@cache
+def _pronouns() -> tuple[frozenset[str], re.Pattern[str]]:
+    """The words of all languages for the user, and what finds those for others."""
+    known = [language.pronouns for language in languages() if language.pronouns]
+    user = frozenset(word for pronouns in known for word in pronouns.user.split())
+    others = "|".join(word for pronouns in known for word in pronouns.others.split())
+    return user, re.compile(rf"\b(?:{others})\b")

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import cache
 
 import msgspec
 
 from ondevice.memory._dates import relative_days
+from ondevice.memory._language import languages
 from ondevice.memory._records import Cube, Found
 
 #: Recall only when the best cube itself says at least this share of what was asked (0 … 1).
@@ -33,31 +35,16 @@ UNKNOWN = (
     "say that you do not know them.)"
 )
 
-#: A question about the user that only their memory can answer, and no request for advice.
-_OPENING = (
-    r"(?:(?:hey|hi|hello|so|and|but|ok(?:ay)?|now|please|tell me|remind me"
-    r"|(?:do|can) you (?:know|remember|tell me))\b[ ,]*)*"
-)
-_ABOUT_USER = re.compile(
-    rf"^\W*{_OPENING}(?:what|which|who|whose|whom|where|when|how (?:old|much|many|tall|often|long))"
-    r"\b[^.?!]*\b(?:my|mine|I|me|we|our)\b",
-    re.IGNORECASE,
-)
-_ADVICE = re.compile(
-    r"\b(?:should|can|could|would|may|must|might|shall) (?:I|we)\b|\bhow (?:do|does|can)\b"
-    r"|\b(?:do|did) (?:I|we) (?:need|have to)\b|\b(?:best|good|better|wrong|mean)\b"
-    r"|\b(?:for|to|with|tell|give|show|help|teach) me\b",
-    re.IGNORECASE,
-)
-
 
 class Recalled(msgspec.Struct, frozen=True, kw_only=True):
     """Memories for one reply."""
 
-    text: str  # what stands around the user's own words, see :func:`with_memories`
     cubes: tuple[Cube, ...]  # those quoted, oldest first, to show with the reply
-    tokens: int  # of ``text``
-    unknown: bool = False  # the text is, or ends with, :data:`UNKNOWN`
+    unknown: bool = False  # nothing is remembered of what is asked: :data:`UNKNOWN`
+
+    def prompt(self, text: str) -> str:
+        """The user's ``text`` with the memories, as a model gets it."""
+        return with_memories(text, self.cubes, unknown=self.unknown)
 
 
 def quote(
@@ -67,43 +54,57 @@ def quote(
     count_tokens: Callable[[str], int],
     *,
     asks: bool = False,
+    seen: Collection[int] = (),
 ) -> Recalled | None:
     """Lessons and the best of ``found`` within ``budget`` tokens; None when nothing is worth it.
 
     The lessons come newest first, and the newest ones are kept. If the user ``asks`` about
-    themselves and nothing that was found tells, the text says so.
+    themselves and nothing that was found tells, the text says so. Cubes that the model has
+    ``seen`` take no room and are left out, and so is what says the same as they do.
     """
-    chosen: list[Cube] = []
-    text, tokens = "", 0
-
-    def add(cube: Cube, unknown: bool = False) -> None:
-        nonlocal chosen, text, tokens
-        longer = sorted([*chosen, cube], key=lambda cube: (cube.event_at, cube.id))
-        candidate = with_memories("", longer, unknown=unknown)
-        if (length := count_tokens(candidate)) <= budget:
-            chosen, text, tokens = longer, candidate, length
-
     helps = bool(found.hits) and found.confidence >= GATE
-    unknown = asks and not helps
-    if unknown:
-        text = with_memories("", (), unknown=True)
-        tokens = count_tokens(text)
+    recalled = Recalled(cubes=(), unknown=asks and not helps)
+
+    def fits(recalled: Recalled) -> bool:
+        return count_tokens(recalled.prompt("")) <= budget
+
+    def with_cube(cube: Cube) -> Recalled:
+        cubes = sorted([*recalled.cubes, cube], key=lambda cube: (cube.event_at, cube.id))
+        return Recalled(cubes=tuple(cubes), unknown=recalled.unknown)
+
     for lesson in lessons[:_MOST_LESSONS]:
-        add(lesson, unknown)
-    quoted_at_most = len(chosen) + _MOST
+        if lesson.id not in seen and fits(longer := with_cube(lesson)):
+            recalled = longer
+    quoted_at_most = len(recalled.cubes) + _MOST
+    said = {cube.content for cube in recalled.cubes}
     for hit in found.hits if helps else ():
-        if hit.score < _WORTH * found.hits[0].score or len(chosen) == quoted_at_most:
+        if hit.score < _WORTH * found.hits[0].score or len(recalled.cubes) == quoted_at_most:
             break
-        if not any(hit.cube.content == cube.content for cube in chosen):
-            add(hit.cube)
-    if not text or tokens > budget:
+        if hit.cube.id in seen:
+            said.add(hit.cube.content)
+        elif hit.cube.content not in said and fits(longer := with_cube(hit.cube)):
+            said.add(hit.cube.content)
+            recalled = longer
+    if not (recalled.cubes or recalled.unknown) or not fits(recalled):
         return None
-    return Recalled(text=text, cubes=tuple(chosen), tokens=tokens, unknown=unknown)
+    return recalled
 
 
 def asks_about_user(text: str) -> bool:
     """Whether ``text`` asks for something that only what the user has told can answer."""
-    return _ABOUT_USER.search(text) is not None and _ADVICE.search(text) is None
+    return any(
+        about_user.search(text) and not advice.search(text) for about_user, advice in _rules()
+    )
+
+
+@cache
+def _rules() -> tuple[tuple[re.Pattern[str], re.Pattern[str]], ...]:
+    """In each language what asks about the user, and what asks for advice."""
+    return tuple(
+        (language.compile(asked.about_user), language.compile(asked.advice))
+        for language in languages()
+        if (asked := language.questions)
+    )
 
 
 def with_memories(text: str, cubes: Iterable[Cube], *, unknown: bool = False) -> str:

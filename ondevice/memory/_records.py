@@ -102,7 +102,7 @@ class History(msgspec.Struct, frozen=True, kw_only=True):
     links: tuple[Link, ...]
 
 
-class Statistics(msgspec.Struct, frozen=True, kw_only=True):
+class MemoryStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """How much is remembered."""
 
     cubes: int

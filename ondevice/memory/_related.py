@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from ondevice.memory import _cubes
-from ondevice.memory._dates import TIME_EXPRESSION
+from ondevice.memory._dates import without_times
 from ondevice.memory._facts import told
 from ondevice.memory._match import rare_words
 from ondevice.memory._words import words_of
@@ -35,9 +35,7 @@ def relate(connection: Connection, cube_id: int, content: str) -> None:
     statements = " ".join(told(content))
     names = {name.lower() for name in _NAMES.findall(statements)}
     words = [
-        word
-        for word in words_of(TIME_EXPRESSION.sub(" ", statements))
-        if word in names or len(word) >= _LONG
+        word for word in words_of(without_times(statements)) if word in names or len(word) >= _LONG
     ]
     # Long words are rare; to look up all words would take as long as a search.
     words.sort(key=lambda word: (word not in names, -len(word), word))

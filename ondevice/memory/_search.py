@@ -1,7 +1,7 @@
 """Finds cubes by words, neighbourhood, speaker and day.
 
 Lexical throughout. An encoder (all-MiniLM-L6-v2, 8 bits) adds two points of recall to this for
-90 MB of RAM; that is why there is none. docs/memory.md has the figures.
+90 MB of RAM; that is why there is none. docs/design/memory.md has the figures.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ondevice.memory import _cubes
-from ondevice.memory._dates import TIME_EXPRESSION, Days
+from ondevice.memory._dates import Days, says_when
 from ondevice.memory._match import Matches, match, places
 from ondevice.memory._query import Query, anchor, read_query
 from ondevice.memory._records import POSITION_BITS, Found, Hit, Kind, Status
@@ -95,12 +95,11 @@ def _anchored(
     """A question about the days before or after an event that is remembered; None: it is not."""
     if (parts := anchor(text)) is None:
         return None
-    asked, when, event = parts
+    asked, before, event = parts
     told = search(connection, event, today=today, limit=1, without_source=without_source)
     if told.confidence < _TOLD:
         return None
     day = told.hits[0].cube.event_at.date()
-    before = when == "before"
     span = (date.min, day - timedelta(days=1)) if before else (day, _FAR)
     return replace(read_query(asked, today), days=Days(span=span), asks_once=before)
 
@@ -176,7 +175,7 @@ def _factor(row: _cubes.Marks, query: Query) -> float:
     factor = 1.0
     if query.days:
         factor += _DAY * query.days.match(_cubes.moment(day).date())
-    if query.asks_when and TIME_EXPRESSION.search(content):
+    if query.asks_when and says_when(content):
         factor *= _WHEN
     if content.rstrip().endswith("?"):
         factor *= _QUESTION

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import cache
 
-_WORDS = (
-    r"(?:password|passphrase|passcode|passwd|pwd|pin(?: code)?|cvv|secret(?: key)?"
-    r"|api[ _-]?key|access[ _-]?token|auth[ _-]?token)"
-)
+from ondevice.memory._language import languages
 
 _PATTERNS: tuple[tuple[str, re.Pattern[str]], ...] = (
     (
@@ -29,15 +27,9 @@ _PATTERNS: tuple[tuple[str, re.Pattern[str]], ...] = (
         ),
     ),
     ("password", re.compile(r"(?<=://)[^\s/:@]+:[^\s/@]+(?=@)")),  # in a URL
-    (
-        "password",
-        # “my PIN is 4711”, “password: hunter2”; not “my password is too long to type”.
-        re.compile(
-            rf"(?i:\b{_WORDS}(?: (?:for|of|to) [\w ]{{1,30}}?)?\s*(?:is|was|[:=])\s*)"
-            r"[\"'“]?((?=\S*[\d\W_])[^\s,;]{4,}|(?<=[:=])[^\s,;]{4,}|(?<=[:=] )[^\s,;]{4,})"
-        ),
-    ),
 )
+# “my PIN is 4711”, “password: hunter2”; not “my password is too long to type”.
+_PASSWORD = r"[\"'“]?((?=\S*[\d\W_])[^\s,;]{4,}|(?<=[:=])[^\s,;]{4,}|(?<=[:=] )[^\s,;]{4,})"
 _DIGITS = re.compile(r"(?<![\w.])\d(?:[ -]?\d){12,18}(?![\w.]?\d)")
 _IBAN = re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b")
 
@@ -55,7 +47,7 @@ def redact(text: str) -> tuple[str, tuple[str, ...]]:
 
         return replacement
 
-    for kind, pattern in _PATTERNS:
+    for kind, pattern in (*_PATTERNS, *_told()):
         text = pattern.sub(leave_out(kind), text)
     text = _DIGITS.sub(
         lambda found: leave_out("card number")(found) if _is_card(found[0]) else found[0], text
@@ -64,6 +56,23 @@ def redact(text: str) -> tuple[str, tuple[str, ...]]:
         lambda found: leave_out("account number")(found) if _is_iban(found[0]) else found[0], text
     )
     return text, tuple(dict.fromkeys(kinds))
+
+
+@cache
+def _told() -> tuple[tuple[str, re.Pattern[str]], ...]:
+    """How a password is told in each language."""
+    return tuple(
+        (
+            "password",
+            re.compile(
+                rf"(?i:\b(?:{language.pattern(told.names)})"
+                rf"(?: (?:{language.pattern(told.of)}) [\w ]{{1,30}}?)?"
+                rf"\s*(?:{language.pattern(told.equals)}|[:=])\s*){_PASSWORD}"
+            ),
+        )
+        for language in languages()
+        if (told := language.secrets)
+    )
 
 
 def _is_card(text: str) -> bool:

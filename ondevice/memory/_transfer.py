@@ -36,29 +36,29 @@ _R = TypeVar("_R", bound=msgspec.Struct)
 _Place = tuple[str, int]  # uid of the source, position
 
 
-class _Line(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
+class _ExportRecord(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
     pass
 
 
-class _Header(_Line, frozen=True, kw_only=True, tag="ondevice-memory"):
+class _HeaderRecord(_ExportRecord, frozen=True, kw_only=True, tag="ondevice-memory"):
     format: int
 
 
-class _Source(_Line, frozen=True, kw_only=True, tag="source"):
+class _SourceRecord(_ExportRecord, frozen=True, kw_only=True, tag="source"):
     uid: str
     kind: SourceKind
     name: str
     digest: str | None
 
 
-class _Version(msgspec.Struct, frozen=True, kw_only=True):
+class _VersionRecord(msgspec.Struct, frozen=True, kw_only=True):
     number: int
     content: str
     event_at: str
     written_at: str
 
 
-class _Cube(_Line, frozen=True, kw_only=True, tag="cube"):
+class _CubeRecord(_ExportRecord, frozen=True, kw_only=True, tag="cube"):
     place: _Place
     kind: Kind
     status: Status
@@ -68,18 +68,18 @@ class _Cube(_Line, frozen=True, kw_only=True, tag="cube"):
     event_at: str
     written_at: str
     version: int
-    versions: tuple[_Version, ...]
+    versions: tuple[_VersionRecord, ...]
     tags: tuple[str, ...]
 
 
-class _Link(_Line, frozen=True, kw_only=True, tag="link"):
+class _LinkRecord(_ExportRecord, frozen=True, kw_only=True, tag="link"):
     from_place: _Place
     kind: LinkKind
     to_place: _Place
 
 
 _NO_TIME = "1970-01-01T00:00:00+00:00"  # of what has lost its times in a damaged store
-_decoder = msgspec.json.Decoder(_Header | _Source | _Cube | _Link)
+_decoder = msgspec.json.Decoder(_HeaderRecord | _SourceRecord | _CubeRecord | _LinkRecord)
 
 
 def export_lines(rows: Callable[[str], Iterable[Row]]) -> Iterator[bytes]:
@@ -87,28 +87,32 @@ def export_lines(rows: Callable[[str], Iterable[Row]]) -> Iterator[bytes]:
 
     ``rows`` gives the rows of a table by primary key; of a damaged store, those that are left.
     """
-    yield _encode(_Header(format=FORMAT))
+    yield _encode(_HeaderRecord(format=FORMAT))
     uids: dict[int, str] = defaultdict(lambda: uuid.uuid4().hex)
     for row in rows("source"):
         uids[row["id"]] = row["uid"]
-        yield _encode(_record(_Source, row))
+        yield _encode(_record(_SourceRecord, row))
 
     def place(cube_id: int) -> _Place:
         return uids[cube_id >> POSITION_BITS], cube_id % POSITIONS
 
-    versions: dict[int, list[_Version]] = defaultdict(list)
+    versions: dict[int, list[_VersionRecord]] = defaultdict(list)
     for row in rows("version"):
-        versions[row["cube_id"]].append(_record(_Version, row))
+        versions[row["cube_id"]].append(_record(_VersionRecord, row))
     tags: dict[int, list[str]] = defaultdict(list)
     for row in rows("tag"):
         tags[row["cube_id"]].append(row["name"])
     for row in rows("cube"):
         cube_id = row["id"]
         if (source := cube_id >> POSITION_BITS) not in uids:  # lost in a damaged store
-            yield _encode(_Source(uid=uids[source], kind="notes", name="", digest=None))
+            yield _encode(_SourceRecord(uid=uids[source], kind="notes", name="", digest=None))
         yield _encode(
             _record(
-                _Cube, row, place=place(cube_id), versions=versions[cube_id], tags=tags[cube_id]
+                _CubeRecord,
+                row,
+                place=place(cube_id),
+                versions=versions[cube_id],
+                tags=tags[cube_id],
             )
         )
     for row in rows("link"):
@@ -116,7 +120,9 @@ def export_lines(rows: Callable[[str], Iterable[Row]]) -> Iterator[bytes]:
         if not all(isinstance(end, int) and end >> POSITION_BITS in uids for end in ends):
             continue  # an end is lost in a damaged store
         yield _encode(
-            _Link(from_place=place(row["from_id"]), kind=row["kind"], to_place=place(row["to_id"]))
+            _LinkRecord(
+                from_place=place(row["from_id"]), kind=row["kind"], to_place=place(row["to_id"])
+            )
         )
 
 
@@ -164,14 +170,18 @@ def import_lines(connection: Connection, lines: Iterable[bytes]) -> int:
     for number, text in enumerate(lines, start=1):
         try:
             line = _decode(text)
-            if (number == 1) != isinstance(line, _Header):
-                raise msgspec.ValidationError("the header is the first line, and only that")
-            if isinstance(line, _Header):
+            if (number == 1) != isinstance(line, _HeaderRecord):
+                raise msgspec.ValidationError(
+                    "the header must be the first line and appear only once"
+                )
+            if isinstance(line, _HeaderRecord):
                 if line.format > FORMAT:
-                    raise UsageError("This export was written by a newer ondevice. Update it.")
-            elif isinstance(line, _Source):
+                    raise UsageError(
+                        "This export was written by a newer ondevice. Update ondevice."
+                    )
+            elif isinstance(line, _SourceRecord):
                 _import_source(connection, line)
-            elif isinstance(line, _Cube):
+            elif isinstance(line, _CubeRecord):
                 cube_id = _id(connection, line.place)
                 if _import_cube(connection, cube_id, line):
                     added.add(cube_id)
@@ -181,18 +191,19 @@ def import_lines(connection: Connection, lines: Iterable[bytes]) -> int:
                     _cubes.link(connection, ends[0], line.kind, ends[1])
         except (msgspec.DecodeError, LookupError) as error:
             raise UsageError(
-                f"Line {number} is not one of an export of the memory: {error}. "
-                "Nothing was imported."
+                f"Line {number} is not a line of a memory export: {error}. Nothing was imported."
             ) from error
     return len(added)
 
 
-def _decode(text: bytes) -> _Header | _Source | _Cube | _Link:
-    line: _Header | _Source | _Cube | _Link = _decoder.decode(text)
-    all_dated: list[_Cube | _Version] = [line, *line.versions] if isinstance(line, _Cube) else []
+def _decode(text: bytes) -> _HeaderRecord | _SourceRecord | _CubeRecord | _LinkRecord:
+    line: _HeaderRecord | _SourceRecord | _CubeRecord | _LinkRecord = _decoder.decode(text)
+    all_dated: list[_CubeRecord | _VersionRecord] = (
+        [line, *line.versions] if isinstance(line, _CubeRecord) else []
+    )
     for dated in all_dated:
         if not (_is_time(dated.event_at) and _is_time(dated.written_at)):
-            raise msgspec.ValidationError(f"{dated.event_at}, {dated.written_at} are no times")
+            raise msgspec.ValidationError(f"{dated.event_at}, {dated.written_at} are not times")
     return line
 
 
@@ -204,14 +215,14 @@ def _is_time(text: object) -> bool:
         return False
 
 
-def _import_source(connection: Connection, line: _Source) -> None:
+def _import_source(connection: Connection, line: _SourceRecord) -> None:
     connection.execute(
         "INSERT OR IGNORE INTO source(uid, kind, name, digest) VALUES (?, ?, ?, ?)",
         (line.uid, line.kind, line.name, line.digest),
     )
 
 
-def _import_cube(connection: Connection, cube_id: int, line: _Cube) -> bool:
+def _import_cube(connection: Connection, cube_id: int, line: _CubeRecord) -> bool:
     cursor = connection.execute(
         "INSERT OR IGNORE INTO cube(id, kind, status, content, speaker, topic, event_at, "
         "written_at, version) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -256,7 +267,7 @@ def export_markdown(connection: Connection) -> Iterator[str]:
             yield f"  - before {version.number + 1}: {printable(version.content)}\n"
 
 
-def _encode(line: _Line) -> bytes:
+def _encode(line: _ExportRecord) -> bytes:
     return msgspec.json.encode(line) + b"\n"
 
 

@@ -29,7 +29,7 @@ _BEAT = 0.1  # seconds between two pieces of news
 _News = TypeVar("_News", bound=msgspec.Struct)
 
 
-class Failed(msgspec.Struct, frozen=True, tag="failed"):
+class ChildFailed(msgspec.Struct, frozen=True, tag="failed"):
     """Why it could not."""
 
     error: str  # class name in ondevice.errors
@@ -60,7 +60,7 @@ def run(
         )
     assert process.stdin is not None
     assert process.stdout is not None
-    failure: Failed | None = None
+    failure: ChildFailed | None = None
     try:
         with suppress(BrokenPipeError):  # it died; how, its return code says
             process.stdin.write(msgspec.json.encode(request))
@@ -68,8 +68,8 @@ def run(
         for line in process.stdout:  # one comes several times a second
             if cancelled():
                 break
-            said: Any = msgspec.json.decode(line, type=news | Failed)
-            if isinstance(said, Failed):
+            said: Any = msgspec.json.decode(line, type=news | ChildFailed)
+            if isinstance(said, ChildFailed):
                 failure = said
             else:
                 on_news(said)
@@ -103,15 +103,15 @@ def answer(
     try:
         work()
     except OndeviceError as error:
-        _tell(Failed(type(error).__name__, str(error)))
+        _send_news(ChildFailed(type(error).__name__, str(error)))
     else:
-        _tell(news())
+        _send_news(news())
 
 
 def _beat(news: Callable[[], msgspec.Struct], on_end: Callable[[], None]) -> None:
     try:
         while True:
-            _tell(news())
+            _send_news(news())
             time.sleep(_BEAT)
     except OSError:
         for child in psutil.Process().children(recursive=True):
@@ -120,5 +120,5 @@ def _beat(news: Callable[[], msgspec.Struct], on_end: Callable[[], None]) -> Non
         os._exit(1)
 
 
-def _tell(news: msgspec.Struct) -> None:
+def _send_news(news: msgspec.Struct) -> None:
     os.write(sys.stdout.fileno(), msgspec.json.encode(news) + b"\n")

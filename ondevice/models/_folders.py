@@ -39,7 +39,7 @@ def models(
     found: queue.SimpleQueue[tuple[Path, InstalledModel | OSError | None]] = queue.SimpleQueue()
     for folder in folders:
         # Daemons: a program that ends does not wait for a network that does not answer.
-        threading.Thread(target=_look, args=(folder, found.put), daemon=True).start()
+        threading.Thread(target=_scan_folder, args=(folder, found.put), daemon=True).start()
     kept: list[InstalledModel] = []
     open_ = list(folders)
     deadline = time.monotonic() + patience_s
@@ -55,7 +55,9 @@ def models(
         if isinstance(news, OSError):
             on_problem(f"The models folder {printable(str(folder))} cannot be read: {_why(news)}.")
     for folder in open_:
-        on_problem(f"The models folder {printable(str(folder))} is slow: not all of it is listed.")
+        on_problem(
+            f"The models folder {printable(str(folder))} is slow, so not all of it is listed."
+        )
     return kept
 
 
@@ -75,7 +77,7 @@ def in_folder(folder: Path) -> Iterator[InstalledModel]:
             )
 
 
-def _look(
+def _scan_folder(
     folder: Path, put: Callable[[tuple[Path, InstalledModel | OSError | None]], None]
 ) -> None:
     try:

@@ -30,7 +30,7 @@ from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
 from ondevice import gguf
 from ondevice.errors import DownloadError, ModelFileError
-from ondevice.models import _own, _scan
+from ondevice.models import _own_folder, _scan
 from ondevice.models._meter import Meter
 from ondevice.models._records import HubSource
 
@@ -77,14 +77,14 @@ def fetch(source: HubSource, folder: Path, meter: Meter) -> list[str]:
             old.unlink()
         meter.total = sum(file.size_bytes for file in files)
         there = sum(_size(file.path) + _size(file.part) for file in files)
-        _own.check_disk(folder, meter.total - there)
+        _own_folder.check_disk(folder, meter.total - there)
         for file in files:
             _fetch(file, meter)
     nature = _scan.nature(files[0].path)
     if nature is None or not nature.can_chat:
         for file in files:
             file.path.unlink()
-        raise ModelFileError(f"{source.origin} is no model that can chat. Choose another file.")
+        raise ModelFileError(f"{source.origin} is not a chat model. Choose another file.")
     return [file.sha256 for file in files]
 
 
@@ -107,7 +107,7 @@ def file_in(repo: str, tag: str) -> str:
         return files[0]
     names = "".join(f"\n  {repo}/{file}" for file in files[:_SHOWN])
     what = f"Name one of its files:{names}" if files else "It has no GGUF files."
-    raise DownloadError(f"Which file of {repo} is meant is not clear. {what}")
+    raise DownloadError(f"{repo} has several files, or none. {what}")
 
 
 def _locate(source: HubSource, file: str, path: Path) -> _Remote:
@@ -115,14 +115,16 @@ def _locate(source: HubSource, file: str, path: Path) -> _Remote:
     found = get_hf_file_metadata(hf_hub_url(source.repo, file))
     if found.size is None or not _SHA256.fullmatch(found.etag or ""):
         raise DownloadError(
-            f"{constants.ENDPOINT} does not say the sha256 of {source.repo}/{file}, so it could "
-            "not be checked. Fetch it from another hub: see HF_ENDPOINT."
+            f"{constants.ENDPOINT} gives no sha256 for {source.repo}/{file}, so the file "
+            "could not be checked and was not downloaded. Use another hub: see "
+            "HF_ENDPOINT."
         )
     assert found.etag is not None
     if source.sha256 not in (None, found.etag):
         raise DownloadError(
-            f"{source.origin} is not the file it was: the hub says its sha256 is {found.etag}, "
-            f"and it should be {source.sha256}. Get a newer ondevice, or look for who changed it."
+            f"{source.origin} is not the expected file: the hub gives its sha256 as "
+            f"{found.etag} instead of {source.sha256}. Update ondevice; if that does not "
+            "help, the file may have been tampered with."
         )
     url = hf_hub_url(source.repo, file, revision=found.commit_hash)
     return _Remote(url, found.size, found.etag, path)
@@ -137,19 +139,19 @@ def _fetch(remote: _Remote, meter: Meter) -> None:
         meter.done += remote.size_bytes
         return
     with remote.part.open("a+b") as file:
-        part = _Part(file, meter)
+        part = _PartialFile(file, meter)
         _receive(remote, part)
         os.fsync(file.fileno())
     if part.sha256 != remote.sha256:
         remote.part.unlink()
         raise DownloadError(
-            f"{remote.path.name} came damaged: its sha256 is {part.sha256} and not "
-            f"{remote.sha256}. Nothing was kept; try again."
+            f"{remote.path.name} arrived damaged: its sha256 is {part.sha256} instead of "
+            f"{remote.sha256}. Nothing was kept. Try again."
         )
     remote.part.replace(remote.path)
 
 
-class _Part:
+class _PartialFile:
     """What has come of a file, on the disk after each piece, and its sha256."""
 
     def __init__(self, file: BinaryIO, meter: Meter) -> None:
@@ -182,7 +184,7 @@ class _Part:
         self.size_bytes += len(piece)
 
 
-def _receive(remote: _Remote, part: _Part) -> None:
+def _receive(remote: _Remote, part: _PartialFile) -> None:
     """Fetch what is missing of ``part``, and try again when the connection breaks."""
     failures = 0
     while (start := part.size_bytes) < remote.size_bytes:
@@ -202,8 +204,8 @@ def _receive(remote: _Remote, part: _Part) -> None:
             continue
         if failures == _ATTEMPTS:
             raise DownloadError(
-                f"The hub does not send the rest of {remote.path.name}. Try again later: the next "
-                "pull goes on from here."
+                f"The hub did not send the rest of {remote.path.name}. Try again later; "
+                "the next pull resumes from here."
             )
         failures += 1
         time.sleep(wait)
@@ -217,7 +219,7 @@ def _asked_to_wait(error: HfHubHTTPError) -> float | None:
     return float(said) if float(said) <= _LONGEST_ASKED else None
 
 
-def _stream(remote: _Remote, part: _Part) -> None:
+def _stream(remote: _Remote, part: _PartialFile) -> None:
     """Ask once for what is missing of ``part``."""
     headers = {"Range": f"bytes={part.size_bytes}-", "Accept-Encoding": "identity"}
     with get_session().stream(
@@ -229,8 +231,8 @@ def _stream(remote: _Remote, part: _Part) -> None:
         hf_raise_for_status(response)
         if "text/html" in response.headers.get("content-type", ""):
             raise DownloadError(
-                f"Instead of {remote.path.name} comes a web page: most likely this network wants "
-                "you to log in first. Open any page in a browser, then pull again."
+                f"A web page arrived instead of {remote.path.name}: this network probably "
+                "wants you to log in first. Open any page in a browser, then pull again."
             )
         if response.status_code != _PARTIAL_CONTENT:  # it sends all of it
             part.clear()
@@ -250,18 +252,19 @@ def _hub_errors_of(source: HubSource) -> Generator[None]:
             f"{source.origin} was not downloaded: HF_HUB_OFFLINE is set. Unset it to go online."
         ) from error
     except HFValidationError as error:
-        raise DownloadError(f"{source.repo} cannot be a repository of the hub: {error}") from error
+        raise DownloadError(f"{source.repo} cannot be a repository on the hub: {error}") from error
     except HfHubHTTPError as error:
         raise DownloadError(_meaning(source, error)) from error
     except (ImportError, ValueError) as error:
         raise DownloadError(
-            f"The hub at {constants.ENDPOINT} cannot be asked: {error}. Check HF_ENDPOINT and the "
-            "proxy that HTTP_PROXY, HTTPS_PROXY or ALL_PROXY names."
+            f"The hub at {constants.ENDPOINT} cannot be used: {error}. Check HF_ENDPOINT, "
+            "and the proxy in HTTP_PROXY, HTTPS_PROXY or ALL_PROXY."
         ) from error
     except _HTTPError as error:
         raise DownloadError(
-            f"The hub at {constants.ENDPOINT} cannot be reached, or stopped answering: {error}. "
-            "Check the network, the proxy and HF_ENDPOINT. The next pull goes on from here."
+            f"The hub at {constants.ENDPOINT} cannot be reached, or stopped answering: "
+            f"{error}. Check the network, the proxy and HF_ENDPOINT. The next pull "
+            "resumes from here."
         ) from error
 
 
@@ -271,14 +274,14 @@ def _meaning(source: HubSource, error: HfHubHTTPError) -> str:
     match status:
         case 401 | 403:
             return (
-                f"The hub does not give {source.origin} to you ({status}). If {page} exists, "
-                "accept its conditions there, and set HF_TOKEN to a token of yours that may read "
-                "it (or run: hf auth login)."
+                f"The hub does not let you download {source.origin} ({status}). If {page} "
+                "exists, accept its conditions there, and set HF_TOKEN to a token with "
+                "read access (or run: hf auth login)."
             )
         case 404:
             what = source.origin.rstrip("/")
-            return f"The hub has no {what}. Look at {page} for what there is."
+            return f"The hub has no {what}. See {page} for what it has."
         case 429:
-            return "The hub had too many requests from here. Try again in some minutes."
+            return "The hub received too many requests from here. Try again in a few minutes."
         case _:
-            return f"The hub answers {status} for {source.origin}. Try again later."
+            return f"The hub answered {status} for {source.origin}. Try again later."

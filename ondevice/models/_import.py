@@ -9,7 +9,7 @@ from typing import BinaryIO, Literal
 
 from ondevice import gguf
 from ondevice.errors import ModelError, ModelFileError, UsageError
-from ondevice.models import _own, _scan
+from ondevice.models import _own_folder, _scan
 from ondevice.models._meter import Meter
 from ondevice.models._records import InstalledModel, OnProgress, Provenance
 
@@ -34,16 +34,16 @@ def import_file(
     parts = [part.path for part in gguf.read(path).parts]
     nature = _scan.nature(parts[0])
     if nature is None or not nature.can_chat:
-        raise ModelFileError(f"{path} is no model that can chat. Choose another file.")
+        raise ModelFileError(f"{path} is not a chat model. Choose another file.")
     if how == "move" and any(part.is_symlink() for part in parts):
-        raise UsageError(f"{path} is a link. Name the file it leads to, or leave out --move.")
-    name = _own.checked_name(name or _own.name_for(parts[0]))
+        raise UsageError(f"{path} is a link. Name the file it points to, or leave out --move.")
+    name = _own_folder.checked_name(name or _own_folder.name_for(parts[0]))
     meter = Meter(sum(part.stat().st_size for part in parts))
-    with _own.changing(name) as (folder, scratch):
-        if there := _own.in_folder(folder):
+    with _own_folder.changing(name) as (folder, scratch):
+        if there := _own_folder.in_folder(folder):
             raise ModelError(
-                f"There is a model named {name} already: {there.path}. Choose another name with "
-                f"--name, or remove that one first: ondevice models rm {name}"
+                f"There is already a model named {name}: {there.path}. Choose another "
+                f"name with --name, or remove that model first: ondevice models rm {name}"
             )
         places = [scratch / each for each in _names(name, len(parts))]
         sha256 = tuple(
@@ -52,13 +52,13 @@ def import_file(
         )
         for place in places:
             place.replace(folder / place.name)
-        _own.write_provenance(
+        _own_folder.write_provenance(
             folder, Provenance(origin=_scan.plain(str(path.absolute())), sha256=sha256)
         )
         if how == "move":
             for part in parts:
                 part.unlink()
-        model = _own.in_folder(folder)
+        model = _own_folder.in_folder(folder)
     assert model is not None
     return model
 
@@ -78,7 +78,7 @@ def _place(part: Path, target: Path, how: How, meter: Meter, on_progress: OnProg
         try:
             os.link(source, target)
         except OSError:  # another disk, or one without hard links
-            _own.check_disk(target.parent, meter.total - meter.done)
+            _own_folder.check_disk(target.parent, meter.total - meter.done)
             with source.open("rb") as file, target.open("wb") as copy:
                 return _digest(file, copy, meter, on_progress)
     with source.open("rb") as file:

@@ -27,7 +27,7 @@ import platformdirs
 from ondevice import network
 from ondevice.errors import DownloadError
 from ondevice.models._meter import Meter
-from ondevice.text import printable
+from ondevice.text import printable, size
 
 _DEFAULT = "https://pypi.org/simple/"
 _ACCEPT = "application/vnd.pypi.simple.v1+json, text/html;q=0.5"
@@ -52,14 +52,14 @@ class IndexSettings(NamedTuple):
     certificates: str | None  # path
 
 
-class _File(msgspec.Struct, frozen=True):
+class _IndexedFile(msgspec.Struct, frozen=True):
     filename: str
     url: str
     hashes: dict[str, str] = {}
 
 
 class _Page(msgspec.Struct, frozen=True):
-    files: list[_File]
+    files: list[_IndexedFile]
 
 
 def settings() -> IndexSettings:
@@ -107,13 +107,14 @@ def fetch(
         if digest == (expected := sha256 or wheel.sha256 or digest):
             return
         said.append(
-            f"what {host} sends is not the file it should be: its sha256 is {digest} and not "
+            f"{host} sends another file than it should: its sha256 is {digest} instead of "
             f"{expected}"
         )
-    what = "; ".join(said) or "pip is set to use no index on the web"
+    what = "; ".join(said) or "pip is configured to use no index on the web"
     raise DownloadError(
-        f"{package} {version} cannot be downloaded from the Python package index ({what}). Check "
-        "the network, and the index that pip is set to use (PIP_INDEX_URL or pip config list)."
+        f"{package} {version} cannot be downloaded from the Python package index "
+        f"({what}). Check the network, and the index pip is configured to use "
+        "(PIP_INDEX_URL or pip config list)."
     )
 
 
@@ -148,11 +149,11 @@ def _failures() -> Iterator[None]:
     except httpx2.HTTPStatusError as error:
         status = error.response.status_code
         kind = _Broken if status >= 500 or status == 429 else DownloadError
-        raise kind(f"it answers {status}") from error
+        raise kind(f"it answered {status}") from error
     except httpx2.HTTPError as error:
         raise _Broken(printable(str(error)) or type(error).__name__) from error
     except httpx2.InvalidURL as error:
-        raise DownloadError(f"its address is none: {error}") from error
+        raise DownloadError(f"its address is invalid: {error}") from error
 
 
 def _client(use: IndexSettings, host: str) -> httpx2.Client:
@@ -179,7 +180,7 @@ def _listed(client: httpx2.Client, page: str, package: str, version: str) -> Whe
         for piece in response.iter_bytes():
             body += piece
             if len(body) > _MAX_PAGE:
-                raise DownloadError("its list of files has no end")
+                raise DownloadError("its list of files never ends")
         is_json = "json" in response.headers.get("content-type", "")
         place = str(response.url)
     try:
@@ -202,7 +203,7 @@ class _Links(HTMLParser):
 
     def __init__(self) -> None:
         super().__init__()
-        self.files: list[_File] = []
+        self.files: list[_IndexedFile] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         link = dict(attrs).get("href")
@@ -211,10 +212,10 @@ class _Links(HTMLParser):
             name, _, digest = fragment.partition("=")
             hashes = {name: digest} if digest else {}
             file = httpx2.URL(urljoin("http://index/", url)).path.rpartition("/")[2]
-            self.files.append(_File(file, url, hashes))
+            self.files.append(_IndexedFile(file, url, hashes))
 
 
-def _links(body: bytes) -> list[_File]:
+def _links(body: bytes) -> list[_IndexedFile]:
     parser = _Links()
     parser.feed(body.decode("utf-8", "replace"))
     return parser.files
@@ -233,7 +234,7 @@ def _receive(client: httpx2.Client, url: str, file: BinaryIO, most: int, meter: 
             file.write(piece)
             meter.done = min(file.tell(), meter.total)
             if file.tell() > most:
-                raise DownloadError(f"it sends more than {most / 1e6:.0f} MB")
+                raise DownloadError(f"it sends more than {size(most)}")
 
 
 def _normal(name: str) -> str:

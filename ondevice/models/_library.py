@@ -12,7 +12,7 @@ from pathlib import Path
 from ondevice import gguf
 from ondevice.errors import ModelError, ModelFileError, ModelNotFound
 from ondevice.messages import URL_SCHEMES
-from ondevice.models import _folders, _other_apps, _own, _scan
+from ondevice.models import _folders, _other_apps, _own_folder, _scan
 from ondevice.models._catalogue import catalogue
 from ondevice.models._records import InstalledModel
 from ondevice.system.typed_paths import looks_like_path, typed_path
@@ -33,7 +33,7 @@ def installed(
         folders = _folders.of_settings()
     named = _folders.models(folders, on_problem) if folders else []
     found: dict[Path, InstalledModel] = {}
-    for model in (*_own.models(), *_other_apps.models(), *named):
+    for model in (*_own_folder.models(), *_other_apps.models(), *named):
         path = Path(os.path.realpath(model.path))  # that of pathlib fails for a link in a circle
         known = found.setdefault(path, _with_recipe(model))
         if model.name not in (known.name, *known.aliases):
@@ -73,12 +73,13 @@ def find(name: str, folders: Sequence[Path] | None = None) -> InstalledModel:
         some = ", ".join(model.missing[:3]) + (" …" if model.missing[3:] else "")
         if model.place == "ondevice" and model.path.is_symlink() and not model.path.exists():
             raise ModelFileError(
-                f"{model.name} is only pointed to, and {model.path.readlink()} is gone. Put it "
-                f"back, or remove the name: ondevice models rm {model.name}"
+                f"{model.name} is a link, but {model.path.readlink()} is gone. Put the file back "
+                f"or remove the name: ondevice models rm {model.name}"
             )
         raise ModelFileError(
-            f"{model.name} is not complete: {some} {'is' if len(model.missing) == 1 else 'are'} "
-            f"missing in {model.path.parent}. Download it again where it came from."
+            f"{model.name} is incomplete: {some} "
+            f"{('is' if len(model.missing) == 1 else 'are')} missing in "
+            f"{model.path.parent}. Download it again from where you got it."
         )
     return model
 
@@ -87,7 +88,9 @@ def find_file(name: str) -> InstalledModel:
     """As :func:`find`, for who needs the file: a model on a server is refused."""
     model = find(name)
     if model.place == "server":
-        raise ModelNotFound(f"{name} is on a server and not on this disk. Ask the server about it.")
+        raise ModelNotFound(
+            f"{name} runs on a server and is not on this disk. Nothing is known about it here."
+        )
     return model
 
 
@@ -100,7 +103,9 @@ def _at_path(path: Path) -> InstalledModel | None:
     try:
         str(path).encode()
     except UnicodeEncodeError as error:
-        raise ModelFileError(f"{path} has a name that is no text. Rename it first.") from error
+        raise ModelFileError(
+            f"{path} has a name that is not valid text. Rename it first."
+        ) from error
     parts = [path.with_name(name) for name in gguf.part_names(path.name)]
     size = sum(part.stat().st_size for part in parts if part.is_file())
     return InstalledModel(_scan.plain(path.stem), path.absolute(), size, "file")
@@ -118,15 +123,15 @@ def _in_folder(path: Path) -> InstalledModel:
     if len(there) == 1:
         return there[0]
     if not there:
-        raise ModelNotFound(f"There is no model in {path}: it holds no GGUF file of one.")
+        raise ModelNotFound(f"There is no model in {path}: it contains no GGUF file of a model.")
     some = "\n".join(f"  {model.path}" for model in there[:_SHOWN])
     more = f"\n  … and {len(there) - _SHOWN} more" if there[_SHOWN:] else ""
-    raise ModelNotFound(f"There are {len(there)} models in {path}. Name one:\n{some}{more}")
+    raise ModelNotFound(f"There are {len(there)} models in {path}. Choose one:\n{some}{more}")
 
 
 def called(name: str, folders: Sequence[Path] | None = None) -> InstalledModel:
     """As :func:`find`, but ``name`` is no path, and the model may be incomplete."""
-    if own := _own.named(name):
+    if own := _own_folder.named(name):
         return _with_recipe(own)
     on_disk = installed(folders)
     meant = [model for model in on_disk if name.casefold() in _names(model)]
@@ -134,9 +139,9 @@ def called(name: str, folders: Sequence[Path] | None = None) -> InstalledModel:
         return meant[0]
     if meant:
         candidates = "\n".join(f"  {model.path}  ({model.place})" for model in meant)
-        raise ModelNotFound(f"{name} may be one of these. Name one by its path:\n{candidates}")
+        raise ModelNotFound(f"Several models match {name}. Give the path of one:\n{candidates}")
     if name in {recipe.name for recipe in catalogue()}:
-        raise ModelNotFound(f"{name} is not on disk yet. Download it: ondevice models pull {name}")
+        raise ModelNotFound(f"{name} is not downloaded. Download it: ondevice models pull {name}")
     if name.endswith(".gguf"):
         raise ModelNotFound(f"There is no file {name}.")
     raise unknown(name, {model.name for model in on_disk})
@@ -161,15 +166,15 @@ def removable(name: str) -> int:
 
     Raises :class:`ModelError` if it is not ours to remove, else as :func:`find`.
     """
-    ours = {model.name: model.size_bytes for model in _own.models()}
-    n_bytes = ours.get(name, 0) + _own.leftovers().get(name, 0)
+    ours = {model.name: model.size_bytes for model in _own_folder.models()}
+    n_bytes = ours.get(name, 0) + _own_folder.leftovers().get(name, 0)
     if name in ours or n_bytes:
         return n_bytes
     model = find_file(name)
     if model.place == "file":
-        why = "it is not in the folder of ondevice. Delete the file yourself if you want to."
+        why = "it is not in the folder of ondevice. If you want to, delete the file yourself."
     elif model.place == "your folder":
-        why = "it is in a folder of yours. Delete the file yourself if you want to."
+        why = "it is in your own folder. If you want to, delete the file yourself."
     elif model.place == "ondevice":
         why = f"call it {model.name}."
     else:
@@ -186,9 +191,11 @@ def remove(name: str) -> None:
 
     removable(name)
     try:
-        with _own.lock(name).acquire(timeout=0):
-            shutil.rmtree(_own.folder_of(name))
+        with _own_folder.lock(name).acquire(timeout=0):
+            shutil.rmtree(_own_folder.folder_of(name))
     except Timeout as error:
-        raise ModelError(f"{name} is being downloaded right now. Stop that first.") from error
+        raise ModelError(f"{name} is being downloaded. Stop the download first.") from error
     except OSError as error:
-        raise ModelError(f"{name} could not be removed: {error}. Close what uses it.") from error
+        raise ModelError(
+            f"{name} could not be removed: {error}. Close any program that is using it."
+        ) from error

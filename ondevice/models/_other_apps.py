@@ -59,7 +59,7 @@ def _hugging_face() -> Iterator[InstalledModel]:
     """
     for repo in sorted(_hugging_face_cache().glob("models--*"))[:_MAX_REPOS]:
         owner_and_name = repo.name.removeprefix("models--").replace("--", "/")
-        found: dict[str, _scan.Files] = {}
+        found: dict[str, _scan.ModelFiles] = {}
         for snapshot in _snapshots(repo):
             for files in _scan.models(_scan.walk(snapshot, depth=3)):
                 in_repo = files.first.relative_to(snapshot).as_posix()
@@ -116,7 +116,7 @@ def _ollama() -> Iterator[InstalledModel]:
             name = "/".join(parts[:-1]).removeprefix("registry.ollama.ai/").removeprefix("library/")
             path = folder / "blobs" / blob
             try:
-                files = _scan.Files(path, path.stat().st_size, ())
+                files = _scan.ModelFiles(path, path.stat().st_size, ())
             except OSError:  # not fetched in full yet
                 continue
             kinds = {layer.media_type for layer in layers}
@@ -150,12 +150,12 @@ class _LMStudioSettings(msgspec.Struct):
 def _lm_studio_folders() -> Iterator[Path]:
     """Where its settings say, and the places of today and of the first versions."""
     moved = _first_bytes(_path("~/.lmstudio-home-pointer"))
-    for home in [*_told(moved), _path("~/.lmstudio"), _path("~/.cache/lm-studio")]:
+    for home in [*_configured_folders(moved), _path("~/.lmstudio"), _path("~/.cache/lm-studio")]:
         with suppress(msgspec.MsgspecError, RecursionError):
             settings = msgspec.json.decode(
                 _first_bytes(home / "settings.json"), type=_LMStudioSettings
             )
-            yield from _told(settings.folder.encode("utf-8", "replace"))
+            yield from _configured_folders(settings.folder.encode("utf-8", "replace"))
         yield home / "models"
 
 
@@ -181,7 +181,7 @@ def _gpt4all() -> Iterator[InstalledModel]:
     """``file.gguf``, in the folder of its settings or the usual one."""
     config = _path(os.environ.get("XDG_CONFIG_HOME") or "~/.config") / "nomic.ai" / "GPT4All.ini"
     moved = re.search(rb"^modelPath=(.+)$", _first_bytes(config), re.MULTILINE)
-    folders = [*_told(moved[1] if moved else b""), *_in_app_data("nomic.ai/GPT4All")]
+    folders = [*_configured_folders(moved[1] if moved else b""), *_in_app_data("nomic.ai/GPT4All")]
     for folder in dict.fromkeys(folders):
         yield from _flat(folder, "GPT4All")
 
@@ -223,7 +223,9 @@ def _in_app_data(name: str) -> list[Path]:
 # ------------------------------------------------------------------ all
 
 
-def _model(files: _scan.Files, name: str, place: Place, origin: str) -> Iterator[InstalledModel]:
+def _model(
+    files: _scan.ModelFiles, name: str, place: Place, origin: str
+) -> Iterator[InstalledModel]:
     """The model, unless the file is of another kind or nothing that can be read."""
     nature = _scan.nature(files.first)
     if files.missing or (nature and nature.can_chat):
@@ -243,7 +245,7 @@ def _path(text: str) -> Path:
     return Path(os.path.expanduser(text))  # noqa: PTH111 - that of pathlib fails for "~nobody"
 
 
-def _told(folder: bytes) -> list[Path]:
+def _configured_folders(folder: bytes) -> list[Path]:
     """The folder that an app's settings name, if it can be one."""
     path = _path(folder.decode("utf-8", "replace").strip())
     return [path] if path.is_absolute() and "\0" not in str(path) else []

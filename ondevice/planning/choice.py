@@ -14,11 +14,12 @@ from ondevice.config import AUTO, FIRST, Settings
 from ondevice.errors import MemoryShortError, ModelFileError, ModelNotFound
 from ondevice.gguf import GGUFFile, runnable
 from ondevice.gguf.vocabulary import share_vocabulary
+from ondevice.holding.machine import Machine
+from ondevice.holding.plan import Plan
 from ondevice.messages import Load
 from ondevice.models import InstalledModel
-from ondevice.planning import fit, planner, speeds
-from ondevice.planning.planner import Plan
-from ondevice.ram.available import AvailableRam
+from ondevice.planning import fit, planner
+from ondevice.planning.request import load_request
 
 _SMALLER = 2  # times: a drafter that is not that much smaller than its model costs too much
 
@@ -32,29 +33,30 @@ class Choice:
     why: str = ""  # a plain sentence; empty if there was nothing to choose
 
 
-def choose(settings: Settings, name: str | None = None) -> Choice:
+def choose(settings: Settings, name: str | None = None, engine: int | None = None) -> Choice:
     """The model that ``name`` or the settings mean, or the best one on disk for this machine.
+
+    ``engine`` is the id of the engine's process whose model is to make way for it.
 
     Raises :class:`ModelNotFound`, :class:`ModelFileError`, and :class:`MemoryShortError` if there
     are models on disk and none of them fits.
     """
-    ram = fit.usable_ram(settings)
+    machine = Machine.now(settings.ram_limit, engine)
     name = name or settings.model
     why = ""
     if name == AUTO:
-        model, why = _best(settings, ram)
+        model, why = _best(settings, machine)
     else:
         model = models.find(name, settings.folders)
     if "adapter" in model.not_used:
         why = f"{why} {model.place} adds an adapter to {model.name}, which is not applied.".strip()
     request = load_request(settings, model)
     if model.place != "server" and settings.draft is None:
-        drafter = _drafter(model, settings, ram)
-        request = replace(request, drafter=str(drafter) if drafter else None)
+        request = replace(request, drafter=_drafter(request, machine))
     return Choice(model, request, why)
 
 
-def _best(settings: Settings, ram: AvailableRam) -> tuple[InstalledModel, str]:
+def _best(settings: Settings, machine: Machine) -> tuple[InstalledModel, str]:
     there = [model for model in models.installed(settings.folders) if not model.missing]
     if not there:
         return models.find(FIRST), ""  # which says how to get it
@@ -63,7 +65,7 @@ def _best(settings: Settings, ram: AvailableRam) -> tuple[InstalledModel, str]:
             raise _none_chats(there[0])
         return there[0], ""
     plans: dict[Path, Plan] = {}
-    least: dict[int, GGUFFile] = {}
+    least: dict[int, InstalledModel] = {}
     refused: dict[Path, ModelFileError] = {}  # ``ondevice fit`` tells of them
     for model in there:
         try:
@@ -71,16 +73,18 @@ def _best(settings: Settings, ram: AvailableRam) -> tuple[InstalledModel, str]:
             if file.is_base:
                 continue
             with runnable.blamed(model.path):
-                least[planner.least_ram(file, settings.ctx, settings.kv_type)] = file
+                least[planner.least_ram(file, settings.ctx, settings.kv_type)] = model
             with suppress(MemoryShortError):
-                plans[model.path] = _plan(file, settings, ram)
+                plans[model.path] = fit.plan_of(load_request(settings, model), machine)
         except ModelFileError as error:
             refused[model.path] = error
     if len(refused) == len(there):
         raise refused[there[0].path]
     if not plans:
         if least:
-            _plan(least[min(least)], settings, ram)  # which says what is missing
+            fit.plan_of(
+                load_request(settings, least[min(least)]), machine
+            )  # which says what is missing
         raise _none_chats(next(model for model in there if model.path not in refused))
     chosen = planner.best(list(plans.values()), settings.prefer)
     model = next(m for m in there if plans.get(m.path) is chosen)
@@ -101,38 +105,21 @@ def _none_chats(model: InstalledModel) -> ModelNotFound:
     )
 
 
-def _drafter(model: InstalledModel, settings: Settings, ram: AvailableRam) -> Path | None:
+def _drafter(load: Load, machine: Machine) -> str | None:
     """What makes a model that is larger than RAM faster, for all the RAM that it takes itself."""
     try:
-        target = runnable.read(model.path)
-        alone = _plan(target, settings, ram)
+        target = runnable.read(Path(load.path))
+        alone = fit.plan_of(load, machine)
     except (ModelFileError, MemoryShortError):
         return None  # the engine says why
-    if alone.kind != "window":
+    if not alone.streamed_bytes or alone.way.drafts_itself:
         return None
-    drafted: list[tuple[Plan, GGUFFile]] = []
+    plans = [alone]
     for drafter in drafters_for(target):
         with suppress(ModelFileError):
-            drafted.append((_plan(target, settings, ram, drafter), drafter))
-    best = max([(alone, target), *drafted], key=lambda each: each[0].worth(settings.prefer))
-    return best[0].drafter.path if best[0].drafter else None
-
-
-def load_request(settings: Settings, model: InstalledModel) -> Load:
-    """What the engine is asked to load.
-
-    Raises :class:`ModelNotFound` for a ``draft`` that is not on disk.
-    """
-    drafter = fit.named_drafter(settings)
-    return Load(
-        path=model.location,
-        n_ctx=settings.ctx,
-        kv_type=settings.kv_type,
-        prefer=settings.prefer,
-        n_threads=settings.threads,
-        ram=settings.ram_limit,
-        drafter=str(drafter) if drafter else None,
-    )
+            plans.append(fit.plan_of(replace(load, drafter=str(drafter.path)), machine))
+    chosen = planner.best(plans, load.prefer)
+    return str(chosen.drafter.path) if chosen.drafter else None
 
 
 def drafters_for(target: GGUFFile) -> Iterator[GGUFFile]:
@@ -148,9 +135,3 @@ def drafters_for(target: GGUFFile) -> Iterator[GGUFFile]:
             continue
         if fits:
             yield file
-
-
-def _plan(
-    file: GGUFFile, settings: Settings, ram: AvailableRam, drafter: GGUFFile | None = None
-) -> Plan:
-    return fit.plan_file(file, settings, ram, speeds.known(), drafter)

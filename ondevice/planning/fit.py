@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -15,17 +14,18 @@ from msgspec.structs import replace
 from ondevice import models
 from ondevice.config import Settings
 from ondevice.errors import MemoryShortError, ModelFileError
-from ondevice.gguf import GGUFFile, runnable
+from ondevice.gguf import runnable
 from ondevice.gguf.quality import effective_params, quality_of
+from ondevice.holding.costs import streaming_seconds, usual_decode_seconds
+from ondevice.holding.machine import Machine
+from ondevice.holding.plan import READING, Plan
+from ondevice.holding.speeds import USUAL, Speeds
+from ondevice.messages import Load
 from ondevice.models import InstalledModel, Recipe
 from ondevice.planning import planner, replies
-from ondevice.planning.planner import Plan
-from ondevice.planning.speeds import USUAL, Speeds
-from ondevice.planning.suggestion import BESIDE_WEIGHTS, instead
-from ondevice.ram import available
-from ondevice.ram.available import AvailableRam
-
-_READING = 8.0  # tokens a second
+from ondevice.planning.request import load_request
+from ondevice.planning.suggestion import BESIDE_WEIGHTS
+from ondevice.text import size
 
 #: Where a speed is from: replies of this model, the measured speeds of this machine (on a "busy"
 #: one: for a while), or a guess.
@@ -50,59 +50,29 @@ class Fit(msgspec.Struct, frozen=True, kw_only=True):
     is_base: bool = False  # goes on with a text, and was not made to chat
 
 
-def usable_ram(settings: Settings) -> AvailableRam:
-    """What there is now, within the limit of the settings."""
-    return available.look(settings.ram_limit)
+def plan_of(load: Load, machine: Machine) -> Plan:
+    """How the model would be run, with the speed that it has shown here if it has.
 
-
-def named_drafter(settings: Settings) -> Path | None:
-    """The file of the drafter that the settings name. Raises :class:`ModelNotFound`."""
-    return None if settings.draft in (None, "none") else models.find(settings.draft).path
-
-
-def plan_of(path: Path, settings: Settings, ram: AvailableRam, speeds: Speeds) -> Plan:
-    """How the model in this file would be run. Raises what reading it and the planner raise."""
-    drafter = named_drafter(settings)
-    small = runnable.read(drafter) if drafter else None
-    return plan_file(runnable.read(path), settings, ram, speeds, small)
-
-
-def plan_file(
-    file: GGUFFile,
-    settings: Settings,
-    ram: AvailableRam,
-    speeds: Speeds,
-    drafter: GGUFFile | None = None,
-) -> Plan:
-    """As :func:`plan_of`, for a file that was read; ``drafter`` may be used."""
-    with runnable.blamed(file.path):
-        chosen = planner.plan(
-            file,
-            ram,
-            speeds,
-            n_ctx=settings.ctx,
-            kv_type=settings.kv_type,
-            drafter=drafter,
-            preference=settings.prefer,
-            instead=partial(instead, ram),
-        )
-    seen = replies.of(_held(chosen, settings))
+    Raises what reading it and :func:`planner.plan` raise.
+    """
+    chosen = planner.plan(runnable.read(Path(load.path)), load, machine)
+    seen = replies.of(_held(chosen, load))
     return dataclasses.replace(chosen, tokens_per_second=seen.per_second) if seen else chosen
 
 
-def speed_of(chosen: Plan, settings: Settings, speeds: Speeds) -> tuple[SpeedFrom, float]:
+def speed_of(chosen: Plan, load: Load, speeds: Speeds) -> tuple[SpeedFrom, float]:
     """Where the speed of this plan is from, and when that was measured (seconds since 1970)."""
-    if seen := replies.of(_held(chosen, settings)):
+    if seen := replies.of(_held(chosen, load)):
         return "replies", seen.at
     if speeds is USUAL:
         return "estimate", 0.0
     return ("busy" if speeds.busy else "machine"), speeds.measured_at
 
 
-def _held(chosen: Plan, settings: Settings) -> replies.Held:
+def _held(chosen: Plan, load: Load) -> replies.Held:
     share = chosen.resident_bytes / max(1, chosen.need.weights)
     small = chosen.drafter.path if chosen.drafter else None
-    return replies.Held.of(chosen.file.path, share, settings.threads, small)
+    return replies.Held.of(chosen.file.path, share, load.n_threads, small)
 
 
 def speed_words(source: SpeedFrom, at: float) -> str:
@@ -136,23 +106,20 @@ def loss_words(loss: float) -> str:
 def recommended(fits: Iterable[Fit]) -> Fit | None:
     """The best of those that chat, are all in RAM and write about as fast as one reads."""
     good = [
-        f
-        for f in fits
-        if not f.is_base and not f.streamed_bytes and f.tokens_per_second >= _READING
+        f for f in fits if not f.is_base and not f.streamed_bytes and f.tokens_per_second >= READING
     ]
     return max(good, key=lambda f: f.effective_params, default=None)
 
 
-def of_installed(
-    model: InstalledModel, settings: Settings, ram: AvailableRam, speeds: Speeds
-) -> Fit:
+def of_installed(model: InstalledModel, settings: Settings, machine: Machine) -> Fit:
     """How a model on disk runs."""
     fit = Fit(name=model.name, on_disk=True, size_bytes=model.size_bytes, how="")
     if model.missing:
         return replace(fit, how=model.lacks)
     try:
-        chosen = plan_of(model.path, settings, ram, speeds)
-        source, at = speed_of(chosen, settings, speeds)
+        load = load_request(settings, model)
+        chosen = plan_of(load, machine)
+        source, at = speed_of(chosen, load, machine.speeds)
     except (ModelFileError, MemoryShortError) as error:
         return replace(fit, how=str(error))
     return replace(
@@ -169,13 +136,14 @@ def of_installed(
     )
 
 
-def of_recipe(recipe: Recipe, ram: AvailableRam, speeds: Speeds) -> Fit:
+def of_recipe(recipe: Recipe, machine: Machine) -> Fit:
     """From what the catalogue says; the file itself will tell more exactly."""
     total, active = models.params_of(recipe)
+    ram, speeds = machine.ram, machine.speeds
     peak = recipe.size_bytes + BESIDE_WEIGHTS
     streamed = max(0, peak - ram.usable)
-    reading = planner.streaming_seconds(streamed * (active / total), 0, speeds)
-    computing = planner.usual_decode_seconds(
+    reading = streaming_seconds(streamed * (active / total), 0, speeds)
+    computing = usual_decode_seconds(
         active, recipe.quantization.removesuffix("_M").removesuffix("_S"), speeds
     )
     left = quality_of(recipe.size_bytes, total)
@@ -194,9 +162,5 @@ def of_recipe(recipe: Recipe, ram: AvailableRam, speeds: Speeds) -> Fit:
 
 def _how(streamed_bytes: int, peak_bytes: int) -> str:
     if streamed_bytes:
-        return f"{_size(streamed_bytes)} of it streamed from the disk"
-    return f"{_size(peak_bytes)}, all in RAM"
-
-
-def _size(n_bytes: int) -> str:
-    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.0f} MB"
+        return f"{size(streamed_bytes)} of it streamed from the disk"
+    return f"{size(peak_bytes)}, all in RAM"

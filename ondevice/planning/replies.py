@@ -19,8 +19,8 @@ from typing import NamedTuple
 import msgspec
 
 from ondevice import paths
+from ondevice.holding import speeds
 from ondevice.messages import Load, Sizing
-from ondevice.planning import speeds
 from ondevice.system.cores import default_threads
 
 _KEPT = 9  # figures

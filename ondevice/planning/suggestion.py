@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ondevice.models import Recipe, catalogue
 from ondevice.ram.available import AvailableRam
+from ondevice.text import size
 
 BESIDE_WEIGHTS = 250_000_000  # bytes: about what context, buffers and engine take
 # With a short context and most of the weights read from the disk.
@@ -24,8 +25,8 @@ def instead(ram: AvailableRam) -> str:
             f"ondevice models pull {smallest.name}"
         )
     return (
-        f"No model of the catalogue runs in that: for the smallest, {smallest.title}, about "
-        f"{missing / 1e6:.0f} MB more are needed. Close other programs, or allow more with --ram."
+        f"No model in the catalogue runs in that: the smallest, {smallest.title}, needs about "
+        f"{size(missing)} more. Close other programs, or raise --ram."
     )
 
 

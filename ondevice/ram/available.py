@@ -32,6 +32,12 @@ class AvailableRam:
         """Bytes to be planned with."""
         return max(0, self.available - self.reserve)
 
+    def at_most(self, limit: int | None) -> AvailableRam:
+        """The same within ``limit`` bytes that the user has set; None: no limit."""
+        if limit is None or limit >= self.total:
+            return self
+        return AvailableRam(limit, min(self.usable, limit), "the limit in your settings")
+
 
 def look(ram: int | None = None, root: Path = Path("/")) -> AvailableRam:
     """The RAM that is available now, at most ``ram`` bytes if the user set such a limit.
@@ -45,9 +51,7 @@ def look(ram: int | None = None, root: Path = Path("/")) -> AvailableRam:
     smallest = min(limits, key=lambda limit: limit.total)
     tightest = min(limits, key=lambda limit: limit.usable)
     found = AvailableRam(smallest.total, tightest.available, smallest.source, tightest.reserve)
-    if ram is not None and ram < found.total:
-        found = AvailableRam(ram, min(found.usable, ram), "the limit in your settings")
-    return found
+    return found.at_most(ram)
 
 
 def parse_size(text: str) -> int:

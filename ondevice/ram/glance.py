@@ -36,7 +36,7 @@ class Glance:
     def __init__(self, root: Path = Path("/")) -> None:
         self._meminfo = _open(root / "proc/meminfo")
         self._groups = [
-            _Group(folder, version) for version, folder in cgroups.folders("memory", root)
+            _ControlGroup(folder, version) for version, folder in cgroups.folders("memory", root)
         ]
         self.remember()
 
@@ -66,7 +66,7 @@ class Glance:
         return found
 
 
-class _Group:
+class _ControlGroup:
     def __init__(self, folder: Path, version: int) -> None:
         limits, *used = _FILES[version]
         self._limits = [_open(folder / name) for name in limits]

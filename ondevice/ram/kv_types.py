@@ -23,8 +23,8 @@ def check_kv_type(file: GGUFFile, kv_type: KVType | None) -> None:
     """Raises :class:`ModelFileError` if the model cannot have this type."""
     if kv_type and kv_type not in kv_types(file):
         raise ModelFileError(
-            f"{file.name} cannot keep its KV cache in {kv_type}: {why_f16(file)}. "
-            "Leave --kv-type out, or give --kv-type f16."
+            f"{file.name} cannot keep its KV cache in {kv_type}: {why_f16(file)}. Leave "
+            "out --kv-type, or use --kv-type f16."
         )
 
 

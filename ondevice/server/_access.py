@@ -52,14 +52,14 @@ class Access:
         if not self._is_ours(_name(host)):
             raise Refused(
                 HTTPStatus.BAD_REQUEST,
-                "This server is not called so. If it should be, start it with --host-name.",
+                "This server does not go by that name. If it should, start it with --host-name.",
             )
         if _is_of_other_site(headers, host):
             raise Refused(HTTPStatus.FORBIDDEN, "Web pages may not use this server.")
         if self._api_key and not _has_key(headers, self._api_key):
             raise Refused(
                 HTTPStatus.UNAUTHORIZED,
-                "The API key is missing or wrong. Send it as: Authorization: Bearer KEY",
+                "The API key is missing or wrong. Send it in the header Authorization: Bearer KEY",
                 "invalid_api_key",
                 WWW_Authenticate="Bearer",
             )
@@ -67,8 +67,8 @@ class Access:
         if method == "POST" and kind in _OF_PAGES:
             raise Refused(
                 HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-                "Say that it is JSON, with the header Content-Type: application/json "
-                "(curl: -H 'Content-Type: application/json').",
+                "Send JSON with the header Content-Type: application/json (curl: -H "
+                "'Content-Type: application/json').",
             )
 
     def _is_ours(self, name: str) -> bool:

@@ -28,7 +28,8 @@ from ondevice.server._access import Access
 from ondevice.server._errors import ClientGone, Refused, answer, body_of, busy, no_model
 from ondevice.server._offer import Offer
 from ondevice.server._protocol import ChatRequest, EmbeddingsRequest, Envelope
-from ondevice.server._queue import EngineQueue, Job
+from ondevice.server._queue import EngineQueue, QueuedJob
+from ondevice.text import size
 
 _MAX_BODY = 8_000_000  # bytes
 _MAX_BODIES = 64_000_000  # bytes, of all that are being read
@@ -144,12 +145,10 @@ class _Service:
                 body += part
                 self._reading += len(part)
                 if len(body) > _MAX_BODY:
-                    size = f"{_MAX_BODY // 1_000_000} MB"
-                    raise Refused(
-                        HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"A request has at most {size}."
-                    )
+                    most = f"A request may have at most {size(_MAX_BODY)}."
+                    raise Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, most)
                 if self._reading > _MAX_BODIES:
-                    raise busy("Too much is being sent here at once. Try again later.")
+                    raise busy("The server is receiving too much at once. Try again later.")
         except ClientDisconnect:
             raise ClientGone from None
         finally:
@@ -157,12 +156,12 @@ class _Service:
         try:
             return msgspec.json.decode(body, type=kind)
         except RecursionError as error:
-            raise UsageError("The request is not understood: it is nested too deeply.") from error
+            raise UsageError("The request is invalid: it is nested too deeply.") from error
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise UsageError(f"The request is not understood: {error}.") from error
+            raise UsageError(f"The request is invalid: {error}.") from error
 
 
-async def _whole(job: Job[Event], events: AsyncIterator[Event]) -> Response:
+async def _whole(job: QueuedJob[Event], events: AsyncIterator[Event]) -> Response:
     parts: dict[str, list[str]] = {"answer": [], "thinking": []}
     async for event in events:
         if isinstance(event, Chunk):
@@ -174,7 +173,7 @@ async def _whole(job: Job[Event], events: AsyncIterator[Event]) -> Response:
 
 
 async def _lines(
-    asked: ChatRequest, job: Job[Event], first: Event, others: AsyncIterator[Event]
+    asked: ChatRequest, job: QueuedJob[Event], first: Event, others: AsyncIterator[Event]
 ) -> AsyncIterator[bytes]:
     """The reply as server-sent events."""
     envelope = Envelope(job.model)
@@ -212,7 +211,7 @@ def _no_route(request: Request, error: Exception) -> Response:
     status = HTTPStatus(error.status_code)
     what = f"{request.method} {request.url.path} is not served here ({status.phrase})."
     if status == HTTPStatus.NOT_FOUND:
-        what += " There are /v1/chat/completions, /v1/embeddings and /v1/models."
+        what += " The paths are /v1/chat/completions, /v1/embeddings and /v1/models."
     refused = Refused(status, what)
     refused.headers.update(error.headers or {})
     return answer(request, refused)

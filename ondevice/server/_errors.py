@@ -61,7 +61,7 @@ def body_of(error: Exception) -> dict[str, Any]:
     message = str(error)
     if isinstance(error, EngineDied):  # the client knows neither conversations nor our files
         _log.error("%s", message)
-        message = "The engine stopped unexpectedly. It starts again with the next request."
+        message = "The engine stopped unexpectedly. It restarts with the next request."
     kind = "server_error" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error"
     if status == HTTPStatus.TOO_MANY_REQUESTS:
         kind = "rate_limit_error"

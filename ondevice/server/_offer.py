@@ -18,7 +18,7 @@ from ondevice.server._errors import no_model
 _State = tuple[FileIdentity | None, ...]  # of each file of a model; None: it is not there
 
 
-class _Held(NamedTuple):
+class _LoadedModel(NamedTuple):
     """What the engine has loaded."""
 
     model: InstalledModel
@@ -39,7 +39,7 @@ class Offer:
         self._own = None if settings.model == AUTO else find(settings.model)
         if self._own is not None and self._own.place == "server":
             raise UsageError("Models on other servers are not passed on. Name one on this disk.")
-        self._held: _Held | None = None
+        self._held: _LoadedModel | None = None
 
     def models(self) -> list[InstalledModel]:
         """All that may be named, each name once."""
@@ -74,7 +74,7 @@ class Offer:
         choice = choose(self._settings, str(model.path) if model else None)
         if held is None or held.files[0] != Path(choice.request.path):
             files = _files(choice.request)
-            held = _Held(model or choice.model, files, _state(files), set())
+            held = _LoadedModel(model or choice.model, files, _state(files), set())
             self._held = None
             self._engine.load(choice.request)
             self._held = held

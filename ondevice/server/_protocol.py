@@ -22,16 +22,16 @@ _SEEDS = 2**32 - 1
 _MOST = 2**31 - 1  # that a number of tokens can be
 
 
-class Part(msgspec.Struct, frozen=True):
+class RequestPart(msgspec.Struct, frozen=True):
     """A piece of a message."""
 
     type: str
     text: str = ""
 
 
-class Message(msgspec.Struct, frozen=True):
+class RequestMessage(msgspec.Struct, frozen=True):
     role: str
-    content: str | list[Part] | None = None
+    content: str | list[RequestPart] | None = None
     # These are known only to be refused.
     tool_calls: Any = None
     function_call: Any = None
@@ -59,7 +59,7 @@ class TemplateOptions(msgspec.Struct, frozen=True):
 class ChatRequest(msgspec.Struct, frozen=True):
     """The body of ``POST /v1/chat/completions``; fields not named here are passed over."""
 
-    messages: Annotated[list[Message], Meta(min_length=1)]
+    messages: Annotated[list[RequestMessage], Meta(min_length=1)]
     model: str | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -188,28 +188,28 @@ class EmbeddingsRequest(msgspec.Struct, frozen=True):
             raise UsageError('"input" is empty.')
         if not all(isinstance(text, str) for text in texts):
             raise UsageError(
-                '"input" has to be a text or a list of texts: the tokens of another model mean '
-                "nothing to this one. (LangChain: check_embedding_ctx_length=False.)"
+                '"input" must be a text or a list of texts; tokens of another model '
+                "mean nothing to this one. (LangChain: check_embedding_ctx_length=False.)"
             )
         return texts
 
 
-def _turns(messages: list[Message]) -> tuple[Turn, ...]:
+def _turns(messages: list[RequestMessage]) -> tuple[Turn, ...]:
     turns = [_turn(message) for message in messages]
     if all(turn.role == "system" for turn in turns):  # an instruction alone is to be followed
         turns[-1] = Turn("user", turns[-1].content)
     return tuple(turns)
 
 
-def _turn(message: Message) -> Turn:
+def _turn(message: RequestMessage) -> Turn:
     if isinstance(message.content, list):
         if other := next((part.type for part in message.content if part.type != "text"), None):
-            raise UsageError(f'A message has a part of type "{other}". Only text is understood.')
+            raise UsageError(f'A message has a part of type "{other}". Only text is supported.')
         content = "".join(part.text for part in message.content)
     else:
         content = message.content or ""
     if message.tool_calls or message.function_call:
-        raise UsageError("Calls of tools are not supported here. Leave them out.")
+        raise UsageError("Tool calls are not supported here. Leave them out.")
     match message.role:
         case "system" | "developer":
             return Turn("system", content)
@@ -217,7 +217,7 @@ def _turn(message: Message) -> Turn:
             return Turn("user", content)
         case "assistant":
             return Turn("assistant", content)
-    raise UsageError(f'Messages of the role "{message.role}" are not supported here.')
+    raise UsageError(f'Messages with the role "{message.role}" are not supported here.')
 
 
 class Envelope:

@@ -22,7 +22,7 @@ _CANCEL_S = 0.2  # between two cancels: the first may come before there is somet
 _Result = TypeVar("_Result")
 
 
-class Job(Generic[_Result]):
+class QueuedJob(Generic[_Result]):
     """A piece of work of the engine. Iterate over what comes of it; what went wrong is raised.
 
     It goes on no matter how fast that is done. What has come waits in RAM: the text of one reply
@@ -74,19 +74,19 @@ class EngineQueue:
         self._engine = engine
         self._offer = offer
         self._free = asyncio.Lock()
-        self._jobs: dict[asyncio.Task[None], Job[Event] | Job[Embedded]] = {}
+        self._jobs: dict[asyncio.Task[None], QueuedJob[Event] | QueuedJob[Embedded]] = {}
         self._stopped = False
 
     def check_room(self) -> None:
         """Raise :class:`Refused` if there are too many waiting already."""
         if self._stopped:
-            raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, "The server is being stopped.")
+            raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, "The server is stopping.")
         if len(self._jobs) > _MAX_WAITING:
-            raise busy(f"{_MAX_WAITING} requests are waiting already. Try again later.")
+            raise busy(f"{_MAX_WAITING} requests are already waiting. Try again later.")
 
-    def reply(self, model: str, wanted: Generate) -> Job[Event]:
+    def reply(self, model: str, wanted: Generate) -> QueuedJob[Event]:
         """The events of a reply, of the model of this name."""
-        job: Job[Event] = Job()
+        job: QueuedJob[Event] = QueuedJob()
 
         def work() -> None:
             with closing(self._engine.generate(wanted)) as events:
@@ -95,9 +95,9 @@ class EngineQueue:
 
         return self._add(job, model, work)
 
-    def embed(self, model: str, texts: Sequence[str]) -> Job[Embedded]:
+    def embed(self, model: str, texts: Sequence[str]) -> QueuedJob[Embedded]:
         """The vectors of texts."""
-        job: Job[Embedded] = Job()
+        job: QueuedJob[Embedded] = QueuedJob()
         return self._add(job, model, lambda: job.put(self._engine.embed(texts)))
 
     def stop(self) -> None:
@@ -117,7 +117,7 @@ class EngineQueue:
         return job
 
     async def _run(
-        self, job: Job[Event] | Job[Embedded], model: str, work: Callable[[], None]
+        self, job: QueuedJob[Event] | QueuedJob[Embedded], model: str, work: Callable[[], None]
     ) -> None:
         def in_thread() -> None:
             job.model = self._offer.load(model)
@@ -143,4 +143,4 @@ class EngineQueue:
                 job.put(None)
 
 
-_AnyJob = TypeVar("_AnyJob", Job[Event], Job[Embedded])
+_AnyJob = TypeVar("_AnyJob", QueuedJob[Event], QueuedJob[Embedded])

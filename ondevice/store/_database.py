@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ondevice.errors import StoreError, StoreLocked, StoreUnwritable, UsageError
 from ondevice.paths import ensure_private
-from ondevice.store import _beside
+from ondevice.store import _copies
 from ondevice.store._readonly import connect_to_read, why_unwritable
 from ondevice.store._sqlite import Connection, DatabaseError, Fault, OperationalError, Row, connect
 from ondevice.store.migrations import MIGRATIONS
@@ -36,7 +36,7 @@ class Database:
         self.read_only: str | None = None
         """Why nothing can be written: the store was opened to be read only. None: it can."""
         self._lock = threading.RLock()
-        self._folder = _beside.FolderLock(self.path.parent)
+        self._folder = _copies.FolderLock(self.path.parent)
         self._open(passphrase or None)
 
     def _open(self, passphrase: str | None) -> None:
@@ -59,7 +59,7 @@ class Database:
                 with suppress(FileExistsError):  # another process was faster
                     os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
             os.close(os.open(self.path, os.O_RDWR))
-            _beside.make_private(self.path)
+            _copies.make_private(self.path)
             while True:
                 inode = self.path.stat().st_ino
                 self._connection = open_connection(self.path, passphrase)
@@ -90,7 +90,7 @@ class Database:
             raise StoreError(f"{sentence} Or set ONDEVICE_HOME to another folder.") from error
         if version != len(MIGRATIONS):
             self.close()
-            raise StoreError(f"{sentence} It is of another version, so it cannot be read either.")
+            raise StoreError(f"{sentence} It has another version, so it cannot be read either.")
         self._passphrase = passphrase
         self.read_only = why
 
@@ -100,17 +100,17 @@ class Database:
         A backup that another key opens is made anew.
         """
         mode = self._connection.execute("PRAGMA journal_mode").fetchone()[0]
-        _beside.remove_leftovers(self.path, self.backup_file, has_wal=mode == "wal")
+        _copies.remove_leftovers(self.path, self.backup_file, has_wal=mode == "wal")
         if not self.backup_file.is_file():
             return
-        _beside.make_private(self.backup_file)
-        if _beside.head(self.backup_file) != _beside.head(self.path):
-            was_plain = _beside.is_plain(self.backup_file)
+        _copies.make_private(self.backup_file)
+        if _copies.head(self.backup_file) != _copies.head(self.path):
+            was_plain = _copies.is_plain(self.backup_file)
             try:
                 self.backup()
             except StoreError:  # the disk is full, say
                 if was_plain:
-                    _beside.remove_backup(self.backup_file)
+                    _copies.remove_backup(self.backup_file)
 
     def _migrate(self) -> None:
         version = self._version()
@@ -144,8 +144,8 @@ class Database:
         """
         if self.read_only:
             raise StoreUnwritable(
-                f"The store {self.path} can only be read: {self.read_only}, and start again. "
-                "Nothing of this change was kept; what was there before is safe."
+                f"The store {self.path} is read-only: {self.read_only}, and start again. "
+                "Nothing of this change was saved; everything before it is safe."
             )
         with self._lock:
             try:
@@ -161,8 +161,8 @@ class Database:
                     raise
             except Fault as error:
                 raise StoreUnwritable(
-                    f"The store {self.path} could not be written: {error}. Nothing of this change "
-                    "was kept; what was there before is safe."
+                    f"The store {self.path} could not be written: {error}. Nothing of "
+                    "this change was saved; everything before it is safe."
                 ) from error
             except UnicodeEncodeError as error:
                 raise _no_unicode() from error
@@ -224,7 +224,7 @@ class Database:
             self._copy(
                 self.backup_file, self._passphrase, bytes.fromhex(salt[0]) if salt else b""
             ).replace(self.backup_file)
-            _beside.sync_folder(self.path.parent)
+            _copies.sync_folder(self.path.parent)
         return self.backup_file
 
     def set_passphrase(self, passphrase: str | None) -> None:
@@ -245,11 +245,11 @@ class Database:
                 fresh = self._copy(self.path, passphrase, salt)
                 if passphrase and self.backup_file.exists():
                     self._copy(self.backup_file, passphrase, salt).replace(self.backup_file)
-                    _beside.sync_folder(self.path.parent)
+                    _copies.sync_folder(self.path.parent)
                 self._connection.close()  # Windows cannot replace a file that is open
                 fresh.replace(self.path)
                 self._passphrase = passphrase
-                _beside.sync_folder(self.path.parent)
+                _copies.sync_folder(self.path.parent)
             finally:
                 self._connection.close()
                 self._open(self._passphrase)
@@ -264,7 +264,7 @@ class Database:
         with self._lock, self._copying():
             with self._patience(5):
                 busy = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
-            _beside.unfinished(self.backup_file).unlink(missing_ok=True)
+            _copies.unfinished(self.backup_file).unlink(missing_ok=True)
             if self.backup_file.exists():
                 self.backup()
             if busy:
@@ -302,8 +302,8 @@ class Database:
                 yield
         except (OSError, *Fault) as error:
             raise StoreError(
-                f"The store {self.path} could not be rewritten: {error}. It is as it was; if "
-                "another program has it open, close that and try again."
+                f"The store {self.path} could not be rewritten: {error}. It is unchanged; "
+                "if another program has it open, close that program and try again."
             ) from error
 
     def _copy(self, target: Path, passphrase: str | None, salt: bytes) -> Path:
@@ -311,7 +311,7 @@ class Database:
 
         Files with the same ``salt`` have the same key.
         """
-        fresh = _beside.unfinished(target)
+        fresh = _copies.unfinished(target)
         fresh.unlink(missing_ok=True)
         os.close(os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
         connection = self._connection
@@ -339,15 +339,17 @@ def _target(path: Path) -> Path:
         return path
     if not path.exists():
         raise StoreError(
-            f"The store {path} is a link to {path.readlink()}, which is not there. Connect the "
-            "disk that it is on, or remove the link to begin with an empty store."
+            f"The store {path} is a link to {path.readlink()}, which does not exist. "
+            "Connect its disk, or remove the link to start with an empty store."
         )
     return path.resolve()
 
 
 def _no_unicode() -> UsageError:
     """Of halves of characters, which Python makes of bytes that are not UTF-8."""
-    return UsageError("The text cannot be stored or looked for: it is not UTF-8. Convert it first.")
+    return UsageError(
+        "The text cannot be stored or searched for: it is not UTF-8. Convert it first."
+    )
 
 
 def open_connection(path: Path, passphrase: str | None) -> Connection:
@@ -361,13 +363,13 @@ def open_connection(path: Path, passphrase: str | None) -> Connection:
 
 def _prepare(connection: Connection, path: Path, passphrase: str | None) -> Connection:
     """The connection with its key. Raises :class:`StoreLocked` where that does not fit."""
-    plain = _beside.is_plain(path)
+    plain = _copies.is_plain(path)
     if plain is False and not passphrase:
         raise StoreLocked(f"The store {path} has a passphrase, or is not a store at all.")
     if plain and passphrase:
         raise StoreLocked(
-            f"The store {path} has no passphrase yet. Open it without one; "
-            "“ondevice memory passphrase” sets it."
+            f"The store {path} has no passphrase yet. Open it without one; “ondevice "
+            "memory passphrase” sets one."
         )
     if passphrase:
         connection.execute("PRAGMA cipher_log_level=NONE")  # it prints what it then raises
@@ -377,7 +379,7 @@ def _prepare(connection: Connection, path: Path, passphrase: str | None) -> Conn
         except OperationalError:  # the disk is full, say
             raise
         except DatabaseError as error:
-            raise StoreLocked(f"The passphrase does not open the store {path}.") from error
+            raise StoreLocked(f"The passphrase does not match the store {path}.") from error
     connection.row_factory = Row
     return connection
 

@@ -29,8 +29,8 @@ class Salvage:
             self._connection.execute("SELECT * FROM sqlite_schema").fetchall()
         except (OSError, *Fault) as error:
             raise StoreError(
-                f"Nothing of the store {path} can be read: {error}. If there is a backup beside "
-                "it, put that in its place."
+                f"Nothing in the store {path} can be read: {error}. If there is a backup "
+                "next to it, put that in its place."
             ) from error
 
     def rows(self, table: str) -> Iterator[Row]:

@@ -43,7 +43,7 @@ TAB = 4  # columns
 _State = tuple[str, ...]
 
 
-class _Reader(NamedTuple):
+class _CodeReader(NamedTuple):
     lexer: Any  # one that resumes takes a context
     resumes: bool  # it can begin in the middle, where its state is known; else each line is alone
 
@@ -63,7 +63,7 @@ class Code:
         self._reading: Iterator[None] | None = None
         self._read = 0  # lines that were gone through
 
-    def settle(self, text: str) -> None:
+    def finish(self, text: str) -> None:
         """It is this, and whole: go through it once more, for its end may tell of its beginning."""
         self.text = text
         self.lines = [line.expandtabs(TAB) for line in text.removesuffix("\n").split("\n")]
@@ -144,7 +144,7 @@ class Code:
                 self._marks.pop()
             self._read = self._marks[-1][0] if self._marks else 0
 
-    def _read_on(self, reader: _Reader) -> Iterator[None]:
+    def _read_on(self, reader: _CodeReader) -> Iterator[None]:
         first, state = self._marks[-1] if self._marks else (0, ("root",))
         shown = [line if len(line) <= _LONGEST else "" for line in self.lines[first:]]
         if not reader.resumes:
@@ -192,7 +192,7 @@ def _style(kind: _TokenType) -> str:
     return _STYLES.get(kind, "")
 
 
-_prepared: dict[str, _Reader | None] = {"": None}
+_prepared: dict[str, _CodeReader | None] = {"": None}
 
 
 @cache
@@ -202,11 +202,11 @@ def _names() -> dict[str, str]:
     return {alias.lower(): name for name, aliases in lexers for alias in aliases}
 
 
-def _reader(language: str) -> _Reader | None:
+def _reader(language: str) -> _CodeReader | None:
     kind = find_lexer_class(_names().get(language, "Text only"))
     if kind is None:
         return None
     if issubclass(kind, RegexLexer) and not issubclass(kind, ExtendedRegexLexer):
         resuming = type(kind.__name__, (ExtendedRegexLexer, kind), {})
-        return _Reader(resuming(), True)
-    return _Reader(kind(), False)
+        return _CodeReader(resuming(), True)
+    return _CodeReader(kind(), False)

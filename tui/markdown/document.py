@@ -14,9 +14,9 @@ from markdown_it.token import Token
 from tui.markdown.code import Code
 from tui.markdown.layout import (
     AnyLine,
-    Block,
     Laid,
     Look,
+    MarkdownBlock,
     code_rows,
     lay_out,
     lay_out_code,
@@ -25,7 +25,7 @@ from tui.markdown.lines import BLANK
 from tui.markdown.parser import parser
 
 
-class Section:
+class DocumentSection:
     """A block of the text and what is in it, laid out."""
 
     def __init__(self, tokens: Sequence[Token], codes: Sequence[Code]) -> None:
@@ -40,7 +40,7 @@ class Section:
             self._laid_for = (width, look)
 
 
-class _OpenCode(Section):
+class _OpenCode(DocumentSection):
     """A block of code that is being written. What is there already is not laid out again."""
 
     def __init__(self, token: Token, code: Code) -> None:
@@ -55,7 +55,7 @@ class _OpenCode(Section):
         self._whole = True
         """Whether a new line begins with what comes next."""
 
-    def take(self, text: str) -> str | None:
+    def feed(self, text: str) -> str | None:
         """More text; when the block ends with it, what comes after the block."""
         text, self._held = self._held + text, ""
         place = 0
@@ -63,7 +63,7 @@ class _OpenCode(Section):
             end = text.find("\n", place) + 1
             line = text[place : end or len(text)]
             if self._whole and self._closing.fullmatch(line.rstrip("\n")) and end:
-                self._put(text[:place])
+                self._append(text[:place])
                 self.close()
                 return text[end:]
             if self._whole and not end and not line.strip(f" \t{self._marker}"):
@@ -71,23 +71,23 @@ class _OpenCode(Section):
                 break
             self._whole = bool(end)
             place = end or len(text)
-        self._put(text[:place])
+        self._append(text[:place])
         return None
 
     def finish(self) -> None:
         """The text ends here."""
         if self._held.strip() and not self._closing.fullmatch(self._held):
-            self._put(self._held)
+            self._append(self._held)
         self._held = ""
         self.close()
 
     def close(self) -> None:
         text = self.code.text
-        self.code.settle(text if text.endswith("\n") or not text else f"{text}\n")
+        self.code.finish(text if text.endswith("\n") or not text else f"{text}\n")
         self._tokens[0].content = self.code.text
         self._laid_for = None
 
-    def _put(self, text: str) -> None:
+    def _append(self, text: str) -> None:
         if not text:
             return
         last = max(0, len(self.code.lines) - 1)
@@ -100,7 +100,7 @@ class _OpenCode(Section):
             shown = len(self.code.lines) - (not self.code.lines[-1])
             for row in range(last, shown):
                 lines += code_rows(self.code, row, width, look)
-            self.laid.blocks[:] = [Block(self.code, 0, len(lines))]
+            self.laid.blocks[:] = [MarkdownBlock(self.code, 0, len(lines))]
 
     def lay(self, width: int, look: Look) -> None:
         if self._laid_for != (width, look):
@@ -109,11 +109,11 @@ class _OpenCode(Section):
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class ParsedEnd:
     """What the end of a text was read as, for :meth:`Document.adopt`."""
 
     first: int  # the section that these take the place of, with all after it
-    sections: list[Section]
+    sections: list[DocumentSection]
     stable: int  # how many of these stay, whatever comes
     offset: int  # of the text after those
     upto: int  # where the text ended
@@ -130,7 +130,7 @@ class Document:
         self.height = 0
         """In lines, once it is laid out."""
         self._linear = linear
-        self._sections: list[Section] = []
+        self._sections: list[DocumentSection] = []
         self._starts: list[int] = []  # lines at which they begin
         self._laid_for = (0, Look(linear=linear))
         self._stable = 0  # sections that stay, whatever comes
@@ -151,7 +151,7 @@ class Document:
             self._references = {}
         self.text += text
         if self._open_code:
-            rest = self._open_code.take(self.text[self._upto :])
+            rest = self._open_code.feed(self.text[self._upto :])
             self._upto = len(self.text)
             if rest is not None:
                 self._open_code = None
@@ -165,7 +165,7 @@ class Document:
         """How many characters :meth:`read` would go through."""
         return len(self.text) - self._offset if self._upto < len(self.text) else 0
 
-    def read(self, *, whole: bool = False) -> Reading:
+    def read(self, *, whole: bool = False) -> ParsedEnd:
         """What the end of the text is, laid out. Changes nothing, so that a thread may do it.
 
         ``whole``: no more text will come.
@@ -177,14 +177,16 @@ class Document:
         env: dict[str, Any] = {"references": dict(references)}
         env["open"] = "" if whole else tail.rstrip()
         groups = list(_top_level(parser(linear=self._linear).parse(tail, env)))
-        sections = [Section(group, [*map(_code, filter(_is_code, group))]) for group in groups]
+        sections = [
+            DocumentSection(group, [*map(_code, filter(_is_code, group))]) for group in groups
+        ]
         lines = tail.split("\n")
         begins = [*accumulate((len(line) + 1 for line in lines), initial=0)]
         open_code = None
         if groups and not whole and (token := groups[-1][0]) and _is_open(token, lines):
             open_code = _OpenCode(token, Code(token.info))
             stable, line = len(groups) - 1, _lines_of(token)[0]
-            open_code.take(tail[begins[line + 1] :])
+            open_code.feed(tail[begins[line + 1] :])
             sections[-1] = open_code
         elif whole:
             stable, line = len(groups), len(lines)
@@ -194,7 +196,7 @@ class Document:
         if width:
             for section in sections:
                 section.lay(width, look)
-        return Reading(
+        return ParsedEnd(
             first=0 if again else self._stable,
             sections=sections,
             stable=stable,
@@ -205,7 +207,7 @@ class Document:
             whole=whole,
         )
 
-    def adopt(self, reading: Reading) -> int:
+    def adopt(self, reading: ParsedEnd) -> int:
         """Let the end of the text be what it was read as; the first line that may be another."""
         before = [code for section in self._sections[reading.first :] for code in section.codes]
         after = [code for section in reading.sections for code in section.codes]
@@ -279,7 +281,7 @@ class Document:
         return BLANK
 
     @property
-    def blocks(self) -> list[Block]:
+    def blocks(self) -> list[MarkdownBlock]:
         """The blocks of code and where they stand."""
         return [
             replace(block, first=block.first + start, last=block.last + start)
@@ -309,7 +311,7 @@ def _is_code(token: Token) -> bool:
 
 def _code(token: Token) -> Code:
     code = Code(token.info)
-    code.settle(token.content)
+    code.finish(token.content)
     return code
 
 

@@ -90,13 +90,13 @@ Box = list[str]
 
 def inline(latex: str) -> str:
     """On one line."""
-    text = _Reader(latex, tall=False).read()
+    text = _FormulaReader(latex, tall=False).read()
     return printable(" ".join(" ".join(text).split()))
 
 
 def display(latex: str) -> list[str]:
     """On as many lines as it takes."""
-    return [printable(line) for line in _Reader(latex, tall=True).read()]
+    return [printable(line) for line in _FormulaReader(latex, tall=True).read()]
 
 
 def atomic(text: str) -> bool:
@@ -117,7 +117,7 @@ def _bracketed(text: str) -> bool:
     return True
 
 
-class _Reader:
+class _FormulaReader:
     """Reads a formula once from left to right."""
 
     def __init__(self, latex: str, *, tall: bool) -> None:

@@ -67,7 +67,7 @@ AnyLine = Line | CodeLine
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class MarkdownBlock:
     """Where a block of code stands among the lines, and what it is."""
 
     code: Code
@@ -80,7 +80,7 @@ class Laid:
 
     def __init__(self) -> None:
         self.lines: list[AnyLine] = []
-        self.blocks: list[Block] = []
+        self.blocks: list[MarkdownBlock] = []
 
     def add(self, other: Laid, first: tuple[Piece, ...] = (), rest: tuple[Piece, ...] = ()) -> None:
         """Put others below, behind pieces that stand before the first line and before the rest."""
@@ -263,7 +263,7 @@ def lay_out_code(code: Code, width: int, look: Look) -> Laid:
     laid.lines.append(header(code, width, look))
     for row in range(len(code.lines)):
         laid.lines += code_rows(code, row, width, look)
-    laid.blocks.append(Block(code, 0, len(laid.lines)))
+    laid.blocks.append(MarkdownBlock(code, 0, len(laid.lines)))
     return laid
 
 

@@ -25,7 +25,7 @@ from ondevice.ram import process
 from tui import commands
 from tui.messages import CommandGiven, NotKept, ReplyEnded, ReplyProgressed, Submitted
 from tui.model_work import Kind, ModelWork
-from tui.screens.chat_keeping import ChatKeeping
+from tui.screens.chat_library import ChatLibrary
 from tui.screens.chat_memory import ChatMemory
 from tui.screens.chat_tabs import ChatTabs
 from tui.screens.chat_turns import ChatTurns
@@ -39,19 +39,19 @@ if TYPE_CHECKING:
     from ondevice.planning.choice import Choice
 
 _LOOK_AT_RAM = 1.0  # seconds
-_NONE = "No model is on this disk yet."
+_NONE = "No model is downloaded yet."
 
 
-class ChatScreen(ChatTurns, ChatTabs, ChatKeeping, ChatMemory):
-    AUTO_FOCUS = "Prompt"
+class ChatScreen(ChatTurns, ChatTabs, ChatLibrary, ChatMemory):
+    AUTO_FOCUS = "PromptInput"
     VERTICAL_BREAKPOINTS = [(0, "-tiny"), (10, "-short"), (18, "-tall")]  # noqa: RUF012
     HELP = """\
 ## The chat
 
-Esc stops a reply; what you send meanwhile waits for its end. Nothing is lost: all that is said
-and typed is kept as it comes, and is there again at the next start. Ctrl+C stops a reply, or else
-clears the prompt, or else leaves if pressed twice. Ctrl+Z goes back to the shell until you type
-`fg`. What these keys do, and more, is also in the command palette.
+Esc stops a reply; messages you send meanwhile wait until it ends. Everything you write and every
+reply is saved at once and is there at the next start. Ctrl+C stops a reply; without one it clears
+the prompt, and pressed twice it quits. Ctrl+Z goes back to the shell until you type `fg`. The
+command palette has all of this and more.
 """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "stop", "Stop", id="chat.stop"),
@@ -101,11 +101,11 @@ clears the prompt, or else leaves if pressed twice. Ctrl+Z goes back to the shel
         self.engine.make_ready = self._make_ready
         self._slowness = Slowness(self.engine)
         self._choosing: Screen[InstalledModel | None] | None = None
-        self.set_interval(_LOOK_AT_RAM, self._look_at_ram)
-        self.prompt.take(self.conversation.typed)
+        self.set_interval(_LOOK_AT_RAM, self._update_ram)
+        self.prompt.show_typed(self.conversation.typed)
         self.conversation.typed = Typed()
         self.show_status()
-        self.tell_problems(self.problems)
+        self.show_problems(self.problems)
         self.run_worker(self.open_the_rest(), group="open")
         if self.first:
             self.action_guide()
@@ -134,7 +134,7 @@ clears the prompt, or else leaves if pressed twice. Ctrl+Z goes back to the shel
     @work
     async def _send_when_loaded(self, conversation: Conversation) -> None:
         """Load the model first; where that comes to nothing, what was sent is in the prompt."""
-        self.notify("Your message is sent once the model is loaded.")
+        self.notify("Your message will be sent once the model is loaded.")
         if not await self._make_ready():
             queued, conversation.queued = conversation.queued, []
             self.give_back(conversation, queued)
@@ -170,7 +170,7 @@ clears the prompt, or else leaves if pressed twice. Ctrl+Z goes back to the shel
         replaced = message.replaced.id if message.replaced else None
         if replaced is not None and replaced not in {one.id for one in conversation.messages}:
             self.give_back(conversation, [replace(message, replaced=None)])
-            self.notify("The message that you were editing is no longer in this chat.")
+            self.notify("The message you were editing is no longer in this chat.")
             return
         conversation.unsaid = message
         conversation.ask(message.text, message.attachments, replaced, message.pasted)
@@ -181,7 +181,7 @@ clears the prompt, or else leaves if pressed twice. Ctrl+Z goes back to the shel
         if sent := conversation.unsaid:
             conversation.unsaid = None
             self.give_back(conversation, [sent])
-        await self.look_at_store()
+        await self.refresh_from_store()
 
     @on(ReplyEnded)
     def _go_on_with_queue(self, message: ReplyEnded) -> None:
@@ -195,7 +195,7 @@ clears the prompt, or else leaves if pressed twice. Ctrl+Z goes back to the shel
             else:
                 conversation.queued = []
                 self.give_back(conversation, queued)
-                self.notify("What waited to be sent is in the prompt again.")
+                self.notify("Your unsent messages are back in the prompt.")
         self.show_status()
 
     @on(CommandGiven)
@@ -203,10 +203,10 @@ clears the prompt, or else leaves if pressed twice. Ctrl+Z goes back to the shel
         self.conversation.end_find()
         command = commands.find(given.name)
         if command is None:
-            self.notify(f"There is no command /{given.name}. F1 shows them.", severity="warning")
+            self.notify(f"There is no command /{given.name}. F1 lists them.", severity="warning")
         elif command.argument[:1].isupper() and not given.argument:
             self.prompt.text = f"/{command.name} "
-            self.notify(f"Say /{command.name} {command.argument}.")
+            self.notify(f"Usage: /{command.name} {command.argument}")
         elif command.argument:
             done = getattr(self, f"action_{command.action}")(given.argument)
             if isawaitable(done):
@@ -233,7 +233,7 @@ clears the prompt, or else leaves if pressed twice. Ctrl+Z goes back to the shel
             self.conversation.stop()
         elif self.prompt.has_focus:
             if self.status.loaded is not None:
-                self.notify("The model was not loaded, for Esc was pressed. Ctrl+L loads one.")
+                self.notify("Loading was cancelled with Esc. Press Ctrl+L to load a model.")
             self.workers.cancel_group(self, "load")
             self.workers.cancel_group(self, "import")
         else:
@@ -292,7 +292,7 @@ clears the prompt, or else leaves if pressed twice. Ctrl+Z goes back to the shel
                 self.load_model(model)
                 self._keep_model(model)
         else:
-            self.notify(f"{model.name} is ready. /models loads it.")
+            self.notify(f"{model.name} is ready. Load it with /models.")
 
     def _keep_model(self, model: InstalledModel) -> None:
         """Load it next time, too."""
@@ -338,12 +338,12 @@ clears the prompt, or else leaves if pressed twice. Ctrl+Z goes back to the shel
         async with self.engine.turn():
             try:
                 name = model.location if model else None
-                choice = await asyncio.to_thread(_choose, self.settings, name)
+                choice = await asyncio.to_thread(_choose, self.settings, name, self.engine.pid)
                 self._model = model.name if model else choice.model.name
                 self.engine.title = self.status.model = models.title_of(self._model)
                 self.status.loaded = 0.0
                 for welcome in self.query(Welcome):
-                    welcome.tell(choice.request.path, self.settings.send_memories)
+                    welcome.describe(choice.request.path, self.settings.send_memories)
                 if choice.why:
                     self.notify(choice.why)
                 self._slowness.load = choice.request
@@ -365,8 +365,8 @@ clears the prompt, or else leaves if pressed twice. Ctrl+Z goes back to the shel
         title = titles.get(self.settings.model)
         if self.settings.model == AUTO:
             there = await asyncio.to_thread(models.installed, self.settings.folders)
-            return "No model on this disk is made to chat." if there else _NONE
-        return f"{title} is not on disk yet." if title else str(error)
+            return "None of the models on this disk is made to chat." if there else _NONE
+        return f"{title} is not downloaded yet." if title else str(error)
 
     def _show_model(self) -> None:
         loaded = self.engine.loaded
@@ -381,13 +381,13 @@ clears the prompt, or else leaves if pressed twice. Ctrl+Z goes back to the shel
     def _show_loading(self, fraction: float) -> None:
         self.status.loaded = fraction
 
-    def _look_at_ram(self) -> None:
+    def _update_ram(self) -> None:
         pid = self.engine.pid
         self.status.ram = process.of_process(pid) if pid else None
 
 
-def _choose(settings: Settings, name: str | None) -> Choice:
+def _choose(settings: Settings, name: str | None, engine: int | None) -> Choice:
     # Only now, while the app is there already: what plans brings numpy along.
     from ondevice.planning.choice import choose  # noqa: PLC0415
 
-    return choose(settings, name)
+    return choose(settings, name, engine)

@@ -20,7 +20,7 @@ from tui.open_tabs import MOST, Keeping, OpenTab, named, to_restore, typed_of
 from tui.shared_engine import SharedEngine
 from tui.typed import Typed
 from tui.widgets.conversation import Conversation
-from tui.widgets.prompt import Prompt
+from tui.widgets.prompt import PromptInput
 from tui.widgets.queue import Queue
 from tui.widgets.status_bar import StatusBar
 from tui.widgets.tab_bar import TabBar, TabState
@@ -40,7 +40,7 @@ class ChatBase(Screen[None]):
         engine: SharedEngine,
         store: chats.Chats,
         settings: Settings,
-        earlier: chats.Conversation | None = None,
+        earlier: chats.Chat | None = None,
     ) -> None:
         super().__init__()
         self.engine = engine
@@ -48,10 +48,10 @@ class ChatBase(Screen[None]):
         self.settings = settings
         self._model = to_fetch(settings.model)
         self.tab_bar = TabBar()
-        self.prompt = Prompt(store.said, self._take_back)
+        self.prompt = PromptInput(store.said, self._edit_queued)
         self.queue = Queue()
         self.status = StatusBar()
-        window = chats.Window(store.database)
+        window = chats.AppWindow(store.database)
         self.keeping = Keeping(window, self._tabs, self.set_timer, self.run_worker)
         self._to_open: list[Tab] = []
         """Tabs of earlier windows that are not open yet."""
@@ -65,12 +65,12 @@ class ChatBase(Screen[None]):
     def id_in_store(self) -> int | None:
         """Of the conversation; None and a word to the user: there is nothing in it yet."""
         if self.conversation.id_in_store is None:
-            self.notify("Nothing has been said in this chat yet.")
+            self.notify("This chat is empty.")
         return self.conversation.id_in_store
 
     async def open(
         self,
-        earlier: chats.Conversation | None,
+        earlier: chats.Chat | None,
         store: chats.Chats | None = None,
     ) -> bool:
         """Show another conversation in a tab, or begin one.
@@ -81,10 +81,12 @@ class ChatBase(Screen[None]):
         """
         store = store or self.store
         old = self._tab_for(earlier, store)
-        dullest = None
+        expendable = None
         full = old is None and len(self.conversations) >= MOST
-        if full and (dullest := self._dullest()) is None:
-            self.notify(f"{MOST} chats are open already. F4 closes one.", severity="warning")
+        if full and (expendable := self._expendable_tab()) is None:
+            self.notify(
+                f"{MOST} chats are open already. Press F4 to close one.", severity="warning"
+            )
             return False
         fresh = self._conversation(earlier, store)
         fresh.display = False
@@ -94,8 +96,8 @@ class ChatBase(Screen[None]):
         else:
             await self._replace(old, fresh)
         self.show(fresh)
-        if dullest is not None:
-            await self.close(dullest)
+        if expendable is not None:
+            await self.close(expendable)
         return True
 
     def show(self, conversation: Conversation) -> None:
@@ -103,7 +105,7 @@ class ChatBase(Screen[None]):
         here = self.conversation
         if here is not conversation:
             here.typed = self.prompt.typed
-            self.prompt.take(conversation.typed, self._whose(conversation))
+            self.prompt.show_typed(conversation.typed, self._whose(conversation))
             conversation.typed = Typed()
             here.display, conversation.display = False, True
         conversation.unread = False
@@ -127,7 +129,7 @@ class ChatBase(Screen[None]):
             for text in [*waiting, typed.beneath, typed.text]:
                 self.prompt.remember(text)
         if len(self.conversations) == 1:
-            self.prompt.take(Typed())
+            self.prompt.show_typed(Typed())
             await self._replace(conversation, self._conversation(None, self.store))
             return
         del self.conversations[place]
@@ -144,7 +146,7 @@ class ChatBase(Screen[None]):
                 await self._replace(one, self._conversation(earlier, self.store))
         self.show_status()
 
-    async def look_at_store(self) -> None:
+    async def refresh_from_store(self) -> None:
         """Close what has been deleted, and call the others what they are called now."""
         for one in [*self.conversations]:
             if one.id_in_store is not None:
@@ -190,9 +192,7 @@ class ChatBase(Screen[None]):
     def _place(self) -> int:
         return self.conversations.index(self.conversation)
 
-    def _tab_for(
-        self, earlier: chats.Conversation | None, store: chats.Chats
-    ) -> Conversation | None:
+    def _tab_for(self, earlier: chats.Chat | None, store: chats.Chats) -> Conversation | None:
         """The tab that the conversation takes: its own, or this one if there is nothing in it."""
         if earlier and (there := self._open_of(store, earlier.id)):
             return there[0]
@@ -219,14 +219,14 @@ class ChatBase(Screen[None]):
             if old is self.conversation:
                 self.conversation = fresh
                 if self._whose(old) or self._whose(fresh):
-                    self.prompt.take(self.prompt.typed, self._whose(fresh))
+                    self.prompt.show_typed(self.prompt.typed, self._whose(fresh))
             fresh.display = old.display
             await old.remove()
         if queued:
             self.give_back(fresh, queued)
         self.show_status()
 
-    def _dullest(self) -> Conversation | None:
+    def _expendable_tab(self) -> Conversation | None:
         """The leftmost tab that nobody would miss; None: there is none."""
         others = [one for one in self.conversations if one is not self.conversation]
         dull = (one for one in others if not (one.replying or one.typed or one.queued))
@@ -274,10 +274,10 @@ class ChatBase(Screen[None]):
     def is_busy(self) -> bool:
         """Whether a reply is under way, which the user is then told."""
         if self.conversation.replying:
-            self.notify("A reply is under way. Esc stops it.")
+            self.notify("A reply is in progress. Press Esc to stop it.")
         return self.conversation.replying
 
-    def _conversation(self, earlier: chats.Conversation | None, store: chats.Chats) -> Conversation:
+    def _conversation(self, earlier: chats.Chat | None, store: chats.Chats) -> Conversation:
         fresh = Conversation(
             self.engine,
             store,
@@ -351,7 +351,7 @@ class ChatBase(Screen[None]):
             self._to_open.remove(tab)
         self.show_status()
 
-    def _first_one(self, window: chats.Window, earlier: chats.Conversation | None) -> Conversation:
+    def _first_one(self, window: chats.AppWindow, earlier: chats.Chat | None) -> Conversation:
         """What is shown first; what else is to be opened is in ``_to_open``."""
         tabs: list[Tab] = []
         try:
@@ -371,12 +371,12 @@ class ChatBase(Screen[None]):
 
     def _set_typed(self, conversation: Conversation, typed: Typed) -> None:
         if conversation is self.conversation:
-            self.prompt.take(typed, self._whose(conversation))
+            self.prompt.show_typed(typed, self._whose(conversation))
         else:
             conversation.typed = typed
         self.changed()
 
-    def _take_back(self) -> bool:
+    def _edit_queued(self) -> bool:
         """Put the message that was sent last, and waits, into the prompt again."""
         if not self.conversation.queued:
             return False

@@ -23,7 +23,7 @@ class ChatMemory(ChatSettings):
         self.conversation.note(f"Remembered: {remembered.cube.content}")
         if remembered.left_out:
             kinds = ", ".join(remembered.left_out)
-            self.conversation.note(f"Not remembered, for it looks secret: {kinds}.")
+            self.conversation.note(f"Not remembered because it looks like a secret: {kinds}.")
 
     @work
     async def action_memory(self, words: str = "") -> None:
@@ -40,7 +40,7 @@ class ChatMemory(ChatSettings):
             messages = messages[:view_place]
         asked = next((m for m in reversed(messages) if m.role == "user"), None)
         if asked is None or not asked.recalled:
-            self.notify("Nothing of the memory was used for this reply.")
+            self.notify("This reply used no memories.")
         else:
             await self._browse("", asked)
 
@@ -62,7 +62,7 @@ class ChatMemory(ChatSettings):
         """Remember and recall nothing from here on, or do so again."""
         paused = not self.conversation.private
         if self.in_private:
-            self.notify("Nothing of a private chat is remembered anyway.")
+            self.notify("Private chats are never remembered.")
             return
         if not self.set("memory", "false" if paused else "true"):
             return
@@ -75,6 +75,6 @@ class ChatMemory(ChatSettings):
         """Begin a chat of which nothing is kept."""
         if await self.open(None, store=Chats(TransientDatabase())):
             self.conversation.note(
-                "Nothing of this chat is written to the disk or remembered, and nothing is "
-                "recalled in it. It is gone for good when you close it."
+                "This chat is not saved or remembered, and it uses no memories. It is "
+                "gone for good when you close it."
             )

@@ -42,10 +42,10 @@ class ChatSettings(ChatBase):
         names = ["", *self.settings.personas]
         if not name:
             if len(names) == 1:
-                self.notify("There are no personas yet. /settings persona makes one.")
+                self.notify("There are no personas yet. Create one with /settings persona.")
                 return
             shown = [one or "None" for one in names]
-            chosen = await self.app.push_screen_wait(ChoiceScreen("Who is to answer?", *shown))
+            chosen = await self.app.push_screen_wait(ChoiceScreen("Choose a persona", *shown))
             if chosen is None:
                 return
             name = names[chosen]
@@ -67,7 +67,7 @@ class ChatSettings(ChatBase):
             for name, value in config.flat(self.settings).items()
             if name.startswith(key)
         ]
-        where = f"/set KEY VALUE changes one, also in {paths.config_file()}"
+        where = f"Change one with /set KEY VALUE or in {paths.config_file()}"
         self.conversation.note("\n".join([*lines, where]))
 
     async def _set_model(self, name: str) -> None:
@@ -80,10 +80,10 @@ class ChatSettings(ChatBase):
             if model.place != "server":
                 await asyncio.to_thread(runnable.read, model.path)
         except OndeviceError as error:
-            self.notify(f"{error} The model stays what it was.", severity="error")
+            self.notify(f"{error} The current model stays in use.", severity="error")
             return
         if any(conversation.replying for conversation in self.conversations):
-            self.notify(f"{model.name} is loaded when the reply has ended.")
+            self.notify(f"{model.name} will be loaded when the reply ends.")
         self.choose_model(model, at_once=False)
 
     def set(self, key: str, text: str, *, quiet: bool = False) -> bool:
@@ -103,25 +103,26 @@ class ChatSettings(ChatBase):
         self.app.set_class(app.linear, "-linear")
         self._map_keys()
         self.app.theme = theme.shown(self.app, app.theme)
-        later = "" if "." in key or key in _AT_ONCE else " for the next chat or load"
+        at_once = "." in key or key in _AT_ONCE
+        later = "" if at_once else (" It applies to the next chat or model load.")
         if not quiet:
-            self.notify(f"{key} is set{later}.")
+            self.notify(f"Saved {key}.{later}")
         if key == "models_folder" and text:
-            self._tell_of_folders()
+            self._warn_about_folders()
         return True
 
     @work
-    async def _tell_of_folders(self) -> None:
+    async def _warn_about_folders(self) -> None:
         """Say which of the folders of models cannot be read."""
         problems: list[str] = []
         await asyncio.to_thread(models.installed, self.settings.folders, problems.append)
         for problem in problems:
-            self.notify(f"{problem} It is looked at again each time.", severity="warning")
+            self.notify(f"{problem} It will be tried again each time.", severity="warning")
 
     def _wrong(self, key: str, text: str) -> str | None:
         """What only the app knows to be wrong with a setting."""
         if key == "app.theme" and text not in (names := self.app.available_themes):
-            return f"There is no theme {text}. There are: {', '.join(sorted(names))}."
+            return f"There is no theme {text}. Available themes: {', '.join(sorted(names))}."
         if key.startswith("app.keys."):
             from tui.screens import settings  # noqa: F401, PLC0415 - it brings all keys along
 
@@ -134,7 +135,7 @@ class ChatSettings(ChatBase):
         self.app.set_keymap({k: v for k, v in keys.items() if not self._wrong(f"app.keys.{k}", v)})
 
     @work
-    async def tell_problems(self, found: Sequence[str]) -> None:
+    async def show_problems(self, found: Sequence[str]) -> None:
         """Say what of the settings is wrong, at the start."""
         app = self.settings.app
         given = [("app.theme", app.theme), *((f"app.keys.{k}", v) for k, v in app.keys.items())]
@@ -143,7 +144,7 @@ class ChatSettings(ChatBase):
             self._map_keys()
         if problems := [*found, *wrong]:
             file = f"{paths.config_file()}"
-            heading = f"Some settings in {file} cannot be used. They have their defaults:"
+            heading = f"Some settings in {file} are wrong, so their defaults are used:"
             short = [problem.removeprefix(f"{file}: ") for problem in problems]
             told = "\n".join([heading, *short])
             self.conversation.note(told, error=True)

@@ -21,7 +21,7 @@ class ChatTabs(ChatBase):
         conversation = self.conversation
         if conversation in self.would_be_lost and not await self.app.push_screen_wait(
             ChoiceScreen(
-                "This chat is private: once it is closed, it is gone for good.",
+                "This chat is private. When you close it, it is gone for good.",
                 "Keep it open",
                 "Close it",
             )
@@ -31,12 +31,12 @@ class ChatTabs(ChatBase):
             await self.close(conversation)
 
     @property
-    def lost_at_the_end(self) -> str:
+    def loss_on_quit(self) -> str:
         """What leaving would lose, in a sentence."""
         count = len(self.would_be_lost)
         if count == 1:
-            return "A private chat is open, and will be gone for good."
-        return f"{count} private chats are open, and will be gone for good."
+            return "A private chat is open and will be gone for good."
+        return f"{count} private chats are open and will be gone for good."
 
     @on(TabBar.Chosen)
     def _show_chosen(self, message: TabBar.Chosen) -> None:

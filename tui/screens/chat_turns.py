@@ -12,12 +12,12 @@ from textual.worker import Worker
 from ondevice.chats import Message
 from ondevice.errors import OndeviceError
 from tui.markdown.code import Code
-from tui.markdown.layout import Block
+from tui.markdown.layout import MarkdownBlock
 from tui.messages import ReplyEnded
 from tui.screens.chat_base import ChatBase
 from tui.widgets.message import MessageView
 from tui.widgets.reply import Reply
-from tui.widgets.reply_text import ReplyText
+from tui.widgets.reply_text import ReplyBody
 
 if TYPE_CHECKING:
     from tui.app import OndeviceApp
@@ -106,18 +106,18 @@ class ChatTurns(ChatBase):
         self.refresh_bindings()
 
     def action_edit(self) -> None:
-        if message := self._meant("user"):
+        if message := self._current_message("user"):
             self.prompt.revise(message)
 
     def action_regenerate(self) -> None:
-        if not self.is_busy() and (message := self._meant()):
+        if not self.is_busy() and (message := self._current_message()):
             self.set_focus(self.prompt)
             self.conversation.regenerate(message)
 
     def action_go_on(self) -> None:
-        if not self.is_busy() and (message := self._meant()):
+        if not self.is_busy() and (message := self._current_message()):
             if message is not self.conversation.messages[-1]:
-                self.notify("Only the last reply can go on.")
+                self.notify("Only the last reply can be continued.")
                 return
             self.set_focus(self.prompt)
             self.conversation.go_on(message)
@@ -138,7 +138,7 @@ class ChatTurns(ChatBase):
 
     def _version(self, direction: int) -> int | None:
         """The version of the message before or after the one that is shown."""
-        if (message := self._meant()) is None:
+        if (message := self._current_message()) is None:
             return None
         place = message.versions.index(message.id) + direction
         return message.versions[place] if 0 <= place < len(message.versions) else None
@@ -147,25 +147,25 @@ class ChatTurns(ChatBase):
         selected = self.get_selected_text()
         if selected:
             self._copy(selected, "The selected text")
-        elif message := self._meant():
+        elif message := self._current_message():
             self._copy(message.content, "The message")
 
     def action_copy_code(self) -> None:
         """Copy the block of code that is in view; again: the one before."""
         found = [(text, block) for text in self._replies() for block in text.blocks]
         if not found:
-            self.notify("There is no block of code in the reply.")
+            self.notify("The reply has no code block.")
             return
         codes = [block.code for _, block in found]
         if self._copied in codes and self._copied and self.app.clipboard == self._copied.text:
             place = codes.index(self._copied) - 1
         else:
             place = max(range(len(found)), key=lambda place: (*self._in_view(*found[place]), place))
-        self._copy_code(codes[place], f"Block {place % len(codes) + 1} of {len(codes)}")
+        self._copy_code(codes[place], f"Code block {place % len(codes) + 1} of {len(codes)}")
 
-    @on(ReplyText.CopyWanted)
-    def _copy_clicked(self, wanted: ReplyText.CopyWanted) -> None:
-        self._copy_code(wanted.code, "The block")
+    @on(ReplyBody.CopyWanted)
+    def _copy_clicked(self, wanted: ReplyBody.CopyWanted) -> None:
+        self._copy_code(wanted.code, "The code block")
 
     def _copy_code(self, code: Code, which: str) -> None:
         self._copied = code
@@ -173,13 +173,13 @@ class ChatTurns(ChatBase):
         what = f"{code.language or 'text'}, {lines} {'line' if lines == 1 else 'lines'}"
         self._copy(code.text, f"{which} ({what})")
 
-    def _replies(self) -> list[ReplyText]:
+    def _replies(self) -> list[ReplyBody]:
         """The texts of the reply that is pointed at, or else of all that are mounted."""
         view = self.conversation.in_focus
         views = [view] if isinstance(view, Reply) else self.conversation.views
-        return [text for view in views for text in view.texts if isinstance(text, ReplyText)]
+        return [text for view in views for text in view.texts if isinstance(text, ReplyBody)]
 
-    def _in_view(self, text: ReplyText, block: Block) -> tuple[bool, int]:
+    def _in_view(self, text: ReplyBody, block: MarkdownBlock) -> tuple[bool, int]:
         """Whether a block of code is on the screen, and else how much; below 0: how far from it."""
         view = self.conversation.region
         first = max(view.y, text.region.y + block.first)
@@ -191,7 +191,7 @@ class ChatTurns(ChatBase):
         """Break long lines of code, or cut them at the edge."""
         self.code_shift = 0
         self.toggle_class("-cut-code")
-        self._look_again()
+        self._redraw_code()
 
     def action_shift_code(self, columns: int) -> None:
         """Show what is farther right, or farther left, of lines of code that are cut."""
@@ -199,23 +199,23 @@ class ChatTurns(ChatBase):
             codes = [block.code for text in self._replies() for block in text.blocks]
             longest = max((len(line) for code in codes for line in code.lines), default=0)
             self.code_shift = max(0, min(self.code_shift + columns, longest - 1))
-            self._look_again()
+            self._redraw_code()
 
-    def _look_again(self) -> None:
-        for text in self.query(ReplyText):
-            text.look_again()
+    def _redraw_code(self) -> None:
+        for text in self.query(ReplyBody):
+            text.redraw()
 
     def action_quote(self) -> None:
         selected = self.get_selected_text()
         if selected:
             self.prompt.quote(selected)
-        elif message := self._meant():
+        elif message := self._current_message():
             self.prompt.quote(message.content)
 
     def _copy(self, text: str, what: str) -> None:
         cast("OndeviceApp", self.app).copy_to_clipboard(text, what)
 
-    def _meant(self, role: str = "") -> Message | None:
+    def _current_message(self, role: str = "") -> Message | None:
         """The message that is pointed at, or else the last one, of that role if one is given."""
         view = self.conversation.in_focus
         if view and view.message and role in ("", view.message.role):

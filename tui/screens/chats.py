@@ -14,7 +14,7 @@ from textual.content import Content
 from textual.screen import Screen
 from textual.widgets import Input, OptionList, Static
 
-from ondevice.chats import Chats, Found, Heading
+from ondevice.chats import ChatHit, Chats, Heading
 from ondevice.errors import OndeviceError
 from ondevice.text import printable
 from tui import days
@@ -22,12 +22,12 @@ from tui.messages import ChatChosen, ChatsChanged
 from tui.open_tabs import OpenTab
 from tui.screens.chat_base import ChatBase
 from tui.screens.dialogs import ChoiceScreen, LineScreen
-from tui.screens.finder import Finding
+from tui.screens.finder import FinderPanel
 from tui.screens.modal import Modal
 
 _LOOK = 1.0  # seconds
 
-Item = Found | OpenTab
+Item = ChatHit | OpenTab
 
 
 class ChatsScreen(Modal[ChatChosen | None]):
@@ -45,7 +45,7 @@ class ChatsScreen(Modal[ChatChosen | None]):
         self.dismiss(message)
 
 
-class ChatsPanel(Vertical, Finding[Item]):
+class ChatsPanel(Vertical, FinderPanel[Item]):
     """All chats, or the places in one; ``beside``: the chat, and not over it.
 
     ``tabs`` gives what is open. ``within`` names the one conversation that is searched; None: all
@@ -55,8 +55,8 @@ class ChatsPanel(Vertical, Finding[Item]):
     HELP = """\
 ## Chats
 
-Type words to search all chats, or this one. Enter goes to the place that is found. Where the window
-is wide the list stays open beside the chat: Esc goes back to the prompt, Ctrl+R here closes it.
+Type to search all chats, or this one. Enter opens the match. In a wide window the list stays open
+beside the chat: Esc goes back to the prompt, and Ctrl+R in the list closes it.
 """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("f2", "rename", "Rename", id="chats.rename"),
@@ -87,7 +87,7 @@ is wide the list stays open beside the chat: Esc goes back to the prompt, Ctrl+R
         self._changes = store.database.changes()
         self._title = Static(id="title")
         self.border_subtitle = (
-            "Enter goes there · Esc closes"
+            "Enter opens · Esc closes"
             if within
             else "F2 rename · F3 pin · F4 archive · F5 archived · F8 delete"
         )
@@ -100,7 +100,7 @@ is wide the list stays open beside the chat: Esc goes back to the prompt, Ctrl+R
     def on_mount(self) -> None:
         self._show_title()
         self.screen.set_focus(self.query_one(Input))
-        self.set_interval(_LOOK, self._look_at_store)
+        self.set_interval(_LOOK, self._check_store)
 
     def on_descendant_focus(self) -> None:
         self.remove_class("-away")
@@ -123,21 +123,21 @@ is wide the list stays open beside the chat: Esc goes back to the prompt, Ctrl+R
             return []
         headings = self._store.headings(archived=self._archived)
         private = () if self._archived else [tab for tab in self._open if tab.private]
-        return [*private, *(Found(heading, None, ()) for heading in headings)]
+        return [*private, *(ChatHit(heading, None, ()) for heading in headings)]
 
     def follow(self) -> None:
         """What is open may be something else now."""
         if self.is_running and (now := tuple(self._tabs())) != self._open:
             self._open = now
             self._show_lines()
-            self.look()
+            self.update_list()
 
-    def _look_at_store(self) -> None:
+    def _check_store(self) -> None:
         """See whether another window or program has written, without waiting for anything."""
         changes = self._store.database.changes()
         if changes is not None and changes != self._changes:
             self._changes = changes
-            self.look()
+            self.update_list()
         self.follow()
 
     def _list(self, items: Sequence[Item], pointed_at: Item | None = None) -> None:
@@ -163,17 +163,21 @@ is wide the list stays open beside the chat: Esc goes back to the prompt, Ctrl+R
 
     def nothing(self, words: str) -> str:
         if words.strip():
-            return "Nothing has these words."
+            return "No matches."
         if self._within:
-            return "Type words to find in this chat."
-        return "None is archived." if self._archived else "Nothing yet: what you say is kept."
+            return "Type to search this chat."
+        return (
+            "No archived chats."
+            if self._archived
+            else ("No chats yet. Everything you write is saved here.")
+        )
 
     # ------------------------------------------------------------------ one line
 
     def line(self, item: Item) -> Content:
         words = self.app.has_class("-linear")
         if isinstance(item, OpenTab):
-            return self._entry(item, item.state.label(words=words), ("Kept nowhere", "dim"))
+            return self._entry(item, item.state.label(words=words), ("Never saved", "dim"))
         excerpt = [
             (" ".join(printable(text).splitlines()), "bold" if matches else "dim")
             for text, matches in item.excerpt
@@ -191,7 +195,7 @@ is wide the list stays open beside the chat: Esc goes back to the prompt, Ctrl+R
     def _entry(self, item: Item, title: str, *below: tuple[str, str]) -> Content:
         shown = self._is_shown(item)
         if shown and self.app.has_class("-linear"):
-            title = f"Shown: {title}"
+            title = f"Open: {title}"
         return Content.assemble((title, "bold $text-accent" if shown else ""), "\n", *below)
 
     def _is_shown(self, item: Item) -> bool:
@@ -216,14 +220,14 @@ is wide the list stays open beside the chat: Esc goes back to the prompt, Ctrl+R
     def action_leave(self) -> None:
         """Go back to the chat."""
         if self._beside:
-            self.screen.set_focus(self.screen.query_one("Prompt"))
+            self.screen.set_focus(self.screen.query_one("PromptInput"))
         else:
             self.screen.dismiss(None)
 
     @property
     def _heading(self) -> Heading | None:
         item = None if self._within else self.pointed_at
-        return item.heading if isinstance(item, Found) else None
+        return item.heading if isinstance(item, ChatHit) else None
 
     @work
     async def action_rename(self) -> None:
@@ -248,14 +252,14 @@ is wide the list stays open beside the chat: Esc goes back to the prompt, Ctrl+R
             self._archived = not self._archived
             self._show_title()
             self.query_one(Input).clear()
-            self.look()
+            self.update_list()
 
     @work
     async def action_delete(self) -> None:
         if heading := self._heading:
             await delete(self.screen, self._store, heading)
             self.post_message(ChatsChanged())
-            self.look()
+            self.update_list()
 
     async def _change(self, change: Callable[[], None]) -> None:
         try:
@@ -263,7 +267,7 @@ is wide the list stays open beside the chat: Esc goes back to the prompt, Ctrl+R
         except OndeviceError as error:
             self.notify(str(error), severity="error")
         self.post_message(ChatsChanged())
-        self.look()
+        self.update_list()
 
 
 async def delete(screen: Screen[Any], store: Chats, heading: Heading) -> bool:
@@ -273,7 +277,7 @@ async def delete(screen: Screen[Any], store: Chats, heading: Heading) -> bool:
             f"Delete “{heading.title}” for good?",
             "Keep it",
             "Delete it",
-            "Delete it and forget what was remembered of it",
+            "Delete it and forget what was remembered from it",
         )
     )
     if not answer:

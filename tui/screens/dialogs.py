@@ -81,7 +81,7 @@ class TextScreen(Modal[str | None]):
     async def _close(self) -> None:
         if self.query_one(TextArea).text != printable(self._text):
             question = ChoiceScreen(
-                "This text is not saved.", "Go on writing", "Save it", "Drop it"
+                "This text is not saved.", "Keep writing", "Save it", "Discard it"
             )
             match await self.app.push_screen_wait(question):
                 case 1:

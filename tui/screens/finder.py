@@ -25,7 +25,7 @@ _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 
-class Finding(Generic[_Item], Widget):
+class FinderPanel(Generic[_Item], Widget):
     """The keys go to the line, those that move up and down to the list."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -86,15 +86,15 @@ class Finding(Generic[_Item], Widget):
         place = self.query_one(OptionList).highlighted if self._items else None
         return None if place is None else self._items[place]
 
-    def look(self) -> None:
+    def update_list(self) -> None:
         """Find anew, and point at the same item, or else at the same place."""
-        self._looking = self._look(self.pointed_at)
+        self._looking = self._update_list(self.pointed_at)
 
     def on_input_changed(self, event: Input.Changed) -> None:
         event.stop()
         if event.value != self._words:
             self._words = event.value
-            self._looking = self._look(None)
+            self._looking = self._update_list(None)
 
     async def on_input_submitted(self, event: Input.Submitted) -> None:
         event.stop()
@@ -125,7 +125,7 @@ class Finding(Generic[_Item], Widget):
         getattr(self.query_one(OptionList), f"action_{movement}")()
 
     @work(exclusive=True, group="look")
-    async def _look(self, pointed_at: _Item | None) -> None:
+    async def _update_list(self, pointed_at: _Item | None) -> None:
         self._list(await asyncio.to_thread(self.find, self._words), pointed_at)
 
     def _list(self, items: Sequence[_Item], pointed_at: _Item | None = None) -> None:
@@ -150,7 +150,7 @@ class Finding(Generic[_Item], Widget):
             options.add_option(Option(self.nothing(self._words), disabled=True))
 
 
-class Finder(Modal[_Result], Finding[_Item], Generic[_Item, _Result]):
+class Finder(Modal[_Result], FinderPanel[_Item], Generic[_Item, _Result]):
     """The line and the list in a dialog."""
 
     def __init__(self, title: str, keys: str, words: str) -> None:

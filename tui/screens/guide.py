@@ -12,7 +12,7 @@ from textual.widgets import Static
 from tui.screens.modal import Modal
 
 _TEXT = """\
-The model runs on this device: what you write is sent nowhere.
+The model runs on this device, and what you write never leaves it.
 Chats and memories are in one file that only you can read. “ondevice memory passphrase” encrypts it.
 What you delete or forget is gone for good. Only downloading a model uses the network.
 
@@ -29,7 +29,7 @@ class GuideScreen(Modal[bool]):
     def compose(self) -> ComposeResult:
         with VerticalScroll(classes="dialog") as dialog:
             dialog.border_title = "Welcome to ondevice"
-            dialog.border_subtitle = "Enter goes on · Esc closes"
+            dialog.border_subtitle = "Enter continues · Esc closes"
             yield Static(_TEXT)
 
     def action_go_on(self) -> None:

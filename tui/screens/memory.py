@@ -37,7 +37,7 @@ _FILTERS: dict[str, tuple[tuple[Kind, ...], tuple[Status, ...]]] = {
     "Facts": (("fact", "lesson"), _ALL),
     "Notes": (("note",), _ALL),
     "Documents": (("document",), _ALL),
-    "No longer so": ((*_KINDS, "profile"), ("superseded",)),
+    "Outdated": ((*_KINDS, "profile"), ("superseded",)),
     "Archived": ((*_KINDS, "profile"), ("archived",)),
     _ASKED: (("turn",), _ALL),
     "Profile": (("profile",), ("active",)),
@@ -47,7 +47,7 @@ _READ = "read by a model"  # the tag of facts that no rule has found
 _PROPOSED = "Proposed by the model"
 _GROUPS = {
     "fact": "Facts",
-    "lesson": "How replies should be",
+    "lesson": "How you like replies",
     "turn": "What you said",
     "note": "Notes and files",
     "document": "Notes and files",
@@ -69,9 +69,9 @@ class MemoryScreen(Finder[Cube | str, tuple[bool, Cube | None]]):
     HELP = """\
 ## Memory
 
-What you have told is remembered, and facts are read from it. Type to search. Enter goes to the
-message that a memory comes from. F3 shows what it was before and what belongs to it. Pausing keeps
-this chat and new ones out of the memory.
+What you write is remembered, and facts are taken from it. Type to search. Enter opens the message
+that a memory comes from. F3 shows its earlier versions and related memories. While memory is
+paused, nothing in this chat or new ones is remembered.
 """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("f2", "edit", "Correct", id="memory.edit"),
@@ -124,12 +124,12 @@ this chat and new ones out of the memory.
             del groups[_ASKED]
         if not words.strip():
             shown = {cube.id for cube in cubes}
-            lessons = {_said(cube) for cube in groups[_GROUPS["lesson"]]}
+            lessons = {_normalized(cube) for cube in groups[_GROUPS["lesson"]]}
             for name, inside in groups.items():
                 groups[name] = [
                     cube
                     for cube in inside
-                    if not (cube.kind == "turn" and _said(cube) in lessons)
+                    if not (cube.kind == "turn" and _normalized(cube) in lessons)
                     and not (
                         (after := self._replaced.get(cube.id, (None, None))[1])
                         and after.id in shown
@@ -157,8 +157,12 @@ this chat and new ones out of the memory.
 
     def nothing(self, words: str) -> str:
         if words.strip():
-            return "Nothing has these words."
-        return "Nothing is remembered yet." if self._filter == "Everything" else "There is none."
+            return "No matches."
+        return (
+            "Nothing is remembered yet."
+            if self._filter == "Everything"
+            else ("No memories of this kind.")
+        )
 
     def is_heading(self, item: Cube | str) -> bool:
         return isinstance(item, str)
@@ -175,9 +179,9 @@ this chat and new ones out of the memory.
         about = ["archived"] if item.status == "archived" else []
         before, after = self._replaced.get(item.id, (None, None))
         if after or item.status == "superseded":
-            about.append(f"no longer so: {sentence(after)}" if after else "no longer so")
+            about.append(f"replaced by: {sentence(after)}" if after else "outdated")
         elif before:
-            about.append(f"before: {sentence(before)}")
+            about.append(f"replaces: {sentence(before)}")
         if self._filter == _USED:
             about += [origin(item), self._reason(item)]
         below = Content.styled(f"\n  {' · '.join(about)}" if about else "", "dim")
@@ -193,8 +197,10 @@ this chat and new ones out of the memory.
     def _reason(self, cube: Cube) -> str:
         """Why the reply was given it."""
         if why := ", ".join(self._why.get(cube.id, ())):
-            return f"says {printable(why)}"
-        return "goes with every reply" if cube.kind == "lesson" else "near to what was asked for"
+            return f"matches {printable(why)}"
+        return (
+            "used in every reply" if cube.kind == "lesson" else ("near a match, or from that day")
+        )
 
     def key(self, item: Cube | str) -> int | str:
         return item if isinstance(item, str) else item.id
@@ -221,11 +227,11 @@ this chat and new ones out of the memory.
     async def action_filter(self) -> None:
         """Choose what is listed."""
         names = [*([_USED] if self._asked else []), *_FILTERS]
-        chosen = await self.app.push_screen_wait(ChoiceScreen("What to show?", *names))
+        chosen = await self.app.push_screen_wait(ChoiceScreen("Show only", *names))
         if chosen is not None:
             self._filter = names[chosen]
             self._entitle()
-            self.look()
+            self.update_list()
 
     async def action_pause(self) -> None:
         await self._pause()
@@ -242,7 +248,7 @@ this chat and new ones out of the memory.
             if told.message_id is not None:
                 self.dismiss((self._changed, told))
                 return
-        self.notify("It was not told in a chat.")
+        self.notify("This memory does not come from a chat.")
 
     @work
     async def action_edit(self) -> None:
@@ -259,7 +265,7 @@ this chat and new ones out of the memory.
             history = await asyncio.to_thread(self._memory.history, cube.id)
             linked = await asyncio.to_thread(_linked, self._memory, history)
             answers = [f"{how}: {sentence(other)}" for how, other in linked]
-            told = "\n".join(_told(history))
+            told = "\n".join(_history_lines(history))
             chosen = await self.app.push_screen_wait(ChoiceScreen(told, "Close", *answers))
             cube = linked[chosen - 1][1] if chosen else None
 
@@ -275,7 +281,7 @@ this chat and new ones out of the memory.
         if cube := self._cube:
             going = await asyncio.to_thread(self._memory.going, [cube.id])
             lines = "\n".join(f"- {one.content}" for one in going)
-            question = f"Forget for good, in the chats as well?\n{lines}"
+            question = f"Forget for good, in the chats too?\n{lines}"
             answer = await self.app.push_screen_wait(ChoiceScreen(question, "Keep", "Forget"))
             if answer:
                 await self._do(lambda: self._memory.forget([cube.id]))
@@ -286,7 +292,7 @@ this chat and new ones out of the memory.
         except OndeviceError as error:
             self.notify(str(error), severity="error")
         self._changed = True
-        self.look()
+        self.update_list()
 
 
 def _latest(memory: Memory, kinds: Collection[Kind], statuses: Collection[Status]) -> list[Cube]:
@@ -300,7 +306,7 @@ def _latest(memory: Memory, kinds: Collection[Kind], statuses: Collection[Status
     return sorted(found, key=lambda cube: (cube.written_at, cube.id), reverse=True)
 
 
-def _said(cube: Cube) -> str:
+def _normalized(cube: Cube) -> str:
     """Its words, to tell whether two say the very same."""
     return sentence(cube).casefold().rstrip(".! ")
 
@@ -309,10 +315,10 @@ def _linked(memory: Memory, history: History) -> list[tuple[str, Cube]]:
     """What a memory is linked to, and how."""
     here = history.cube.id
     ways = {
-        ("evidence", True): "rests on",
-        ("evidence", False): "tells",
+        ("evidence", True): "based on",
+        ("evidence", False): "supports",
         ("supersedes", True): "replaces",
-        ("supersedes", False): "is replaced by",
+        ("supersedes", False): "replaced by",
         ("related", True): "see also",
         ("related", False): "see also",
     }
@@ -323,7 +329,7 @@ def _linked(memory: Memory, history: History) -> list[tuple[str, Cube]]:
     return [(hows[cube.id], cube) for cube in memory.cubes(list(hows)) if cube.status != "deleted"]
 
 
-def _told(history: History) -> list[str]:
+def _history_lines(history: History) -> list[str]:
     """What it said in the course of time, and what else is known of it."""
     cube = history.cube
     lines = [
@@ -336,9 +342,9 @@ def _told(history: History) -> list[str]:
     about = origin(cube)
     known = [f"{about[0].upper()}{about[1:]}"]
     if _READ in history.tags:
-        known.append("the model read it from what you said")
+        known.append("found by the model in what you wrote")
     if cube.status != "active":
-        known.append({"superseded": "no longer so"}.get(cube.status, cube.status))
+        known.append({"superseded": "outdated"}.get(cube.status, cube.status))
     tags = [tag for tag in history.tags if tag != _READ]
     tagged = [f"Tags: {', '.join(tags)}"] if tags else []
     return [*told, "", f"{', '.join(known)}.", *tagged]

@@ -19,14 +19,16 @@ from textual.widgets.option_list import Option
 from ondevice import models
 from ondevice.config import AUTO, Settings
 from ondevice.errors import OndeviceError
+from ondevice.holding.machine import Machine
 from ondevice.models import InstalledModel
-from ondevice.planning import fit, speeds
+from ondevice.planning import fit
 from ondevice.planning.fit import Fit
+from ondevice.planning.measuring import measure
 from ondevice.system.typed_paths import looks_like_path
-from ondevice.text import printable
+from ondevice.text import printable, size
 from tui.background import in_thread
-from tui.model_entries import Entry, Machine, arranged, at_path, found
-from tui.model_lines import Lines, Marks, about, size
+from tui.model_entries import Entry, arranged, at_path, found, predicted
+from tui.model_lines import Lines, ModelMarks, about
 from tui.model_work import ModelWork
 from tui.screens.dialogs import ChoiceScreen
 from tui.screens.finder import Finder
@@ -48,13 +50,13 @@ class ModelsScreen(Finder[Entry, InstalledModel | None]):
     HELP = """\
 ## Models
 
-Type to search, or type or paste the path of a GGUF file or a folder. Enter loads the model, or
-downloads it first. Downloads and packing go on when you close this screen. Packing makes a stack:
-one file that fits any amount of RAM.
+Type to search, or enter the path of a GGUF file or a folder. Enter loads the model, or downloads it
+first. Downloads and packing continue when you close this screen. Packing makes a stack: one file
+that fits any amount of RAM.
 
-Quality ≈7B means: about as good as an unquantized model of 7 billion parameters. ● is in use, ★ is
-recommended for this machine. A speed with ~ is estimated; F5 measures this machine, and replies
-correct it.
+Quality ≈7B means about as good as an unquantized model of 7 billion parameters. ● is in use, ★ is
+recommended for this machine. A speed with ~ is predicted; F5 measures this machine, and replies
+make the prediction better.
 """
     # Details stand beside the list only where all columns have room.
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (60, "-usual"), (126, "-wide")]  # noqa: RUF012
@@ -113,7 +115,7 @@ correct it.
             entries, self._nothing = at_path(words, self._settings.folders)
             return self._worked_out(entries)
         wanted = words.casefold().split()
-        self._nothing = "No model has such a name." if wanted else "Looking …"
+        self._nothing = "No matching models." if wanted else "Looking …"
         named = [
             entry
             for entry in self._entries
@@ -128,7 +130,7 @@ correct it.
         if machine is None:
             return entries
         return [
-            replace(entry, fit=machine.fit(entry))
+            replace(entry, fit=predicted(entry, self._settings, machine))
             if entry.fit is None and not entry.is_heading and place < _WORKED_OUT
             else entry
             for place, entry in enumerate(entries)
@@ -148,8 +150,8 @@ correct it.
         loaded = self._engine.loaded
         return loaded.path if loaded else None
 
-    def _marks(self, item: Entry) -> Marks:
-        return Marks(
+    def _marks(self, item: Entry) -> ModelMarks:
+        return ModelMarks(
             in_use=item.model is not None and item.key == self._in_use,
             recommended=item.key == self._best,
             job=self._work.jobs.get(item.name),
@@ -165,12 +167,12 @@ correct it.
             Option(self.line(item), disabled=item.is_heading) for item in self._items
         )
         if left := len(items) - len(self._items):
-            options.add_option(Option(f"… and {left} more: type to find one", disabled=True))
+            options.add_option(Option(f"… and {left} more: type to search", disabled=True))
         if self._items:
             options.highlighted = self._place(pointed_at)
         else:
             options.add_option(Option(printable(self.nothing(self._words)), disabled=True))
-        self._tell_about()
+        self._show_about()
 
     def _place(self, pointed_at: Entry | None) -> int:
         """Of what is to be pointed at."""
@@ -202,13 +204,13 @@ correct it.
                 options.replace_option_prompt_at_index(place, self.line(item))
 
     def on_option_list_option_highlighted(self) -> None:
-        self._tell_about()
+        self._show_about()
 
     def action_move(self, direction: int) -> None:
         self._chosen = True
         super().action_move(direction)
 
-    def _tell_about(self) -> None:
+    def _show_about(self) -> None:
         """What there is no room for in the list, and what the keys do."""
         item = self.pointed_at
         if item is None or item.is_heading or item.folder:
@@ -222,22 +224,22 @@ correct it.
         if item is None or item.is_heading:
             return ["Esc closes"]
         if item.folder:
-            return ["Enter keeps the folder", "Esc closes"]
+            return ["Enter adds the folder", "Esc closes"]
         if self._work.busy(item.name):
             return ["F2 pauses", "F8 removes", "Esc closes"]
         if item.model:
             return ["Enter loads it", "F3 packs", "F5 measures", "F8 removes"]
-        begin = "goes on with the download" if item.kept_bytes else "downloads it"
+        begin = "resumes the download" if item.kept_bytes else "downloads it"
         return [f"Enter {begin}", "F5 measures", "Esc closes"]
 
     @work(exclusive=True, group="gather")
     async def _gather(self) -> None:
         """Find the models, then work out how each of them would run."""
         in_use = [path for path in (self._in_use, self._settings.model) if path]
-        await self._look_in((), in_use)
+        await self._gather_in((), in_use)
         folders = self._settings.folders
         if folders:
-            await self._look_in(folders, in_use)
+            await self._gather_in(folders, in_use)
         shown = [entry for entry in self._items if not entry.is_heading]
 
         async def show(fits: list[tuple[str, Fit]]) -> None:
@@ -245,21 +247,27 @@ correct it.
             self._entries = [replace(e, fit=new.get(e.key, e.fit)) for e in self._entries]
             self._items = [replace(e, fit=new.get(e.key, e.fit)) for e in self._items]
             self._redraw(lambda item: item.key in new)
-            self._tell_about()
+            self._show_about()
 
         await in_thread(lambda put: self._work_out(shown, put), show, lambda: None)
         self._recommend(whole=True)
         if not looks_like_path(self._words):
             self._list(self.find(self._words), self.pointed_at if self._chosen else None)
 
-    async def _look_in(self, folders: tuple[Path, ...], in_use: list[str]) -> None:
+    async def _gather_in(self, folders: tuple[Path, ...], in_use: list[str]) -> None:
         problems: list[str] = []
         entries = await asyncio.to_thread(found, folders, in_use, problems.append)
-        self._machine = await asyncio.to_thread(Machine.now, self._settings, self._engine.pid)
+        limit = self._settings.ram_limit
+        machine = await asyncio.to_thread(Machine.now, limit, self._engine.pid)
+        self._machine = machine
         known = {entry.key: entry.fit for entry in self._entries}
         self._entries = [
             # A recipe is worked out in no time, a file is not.
-            replace(e, fit=known.get(e.key) or (None if e.model else self._machine.fit(e)))
+            replace(
+                e,
+                fit=known.get(e.key)
+                or (None if e.model else predicted(e, self._settings, machine)),
+            )
             for e in entries
         ]
         self._problems = problems
@@ -285,7 +293,7 @@ correct it.
     def _work_out(self, entries: list[Entry], put: Callable[[tuple[str, Fit]], None]) -> None:
         assert self._machine is not None
         for entry in entries:
-            if how := self._machine.fit(entry):
+            if how := predicted(entry, self._settings, self._machine):
                 put((entry.key, how))
 
     # ------------------------------------------------------------------ what can be done
@@ -304,7 +312,7 @@ correct it.
             self._said = ""
             self._work.begin(item.name, "download")
             self._show_work()
-            self._tell_about()
+            self._show_about()
 
     def action_pause(self) -> None:
         """Stop what is done to the model, or let it go on."""
@@ -318,19 +326,20 @@ correct it.
         elif item.kept_bytes:
             self._work.begin(item.name, "pack")
         else:
-            self.notify("Nothing is going on. F3 packs it.")
+            self.notify("No download or packing is running. Press F3 to pack this model.")
         self._show_work()
 
     @work
     async def action_pack(self) -> None:
         item = self.pointed_at
         if item is None or item.model is None:
-            self.notify("Only a model on disk can be packed. Enter downloads it.")
+            self.notify("Only a downloaded model can be packed. Press Enter to download it.")
         elif not self._work.busy(item.name):
             question = (
-                f"Make a stack of {item.title}? It is one file that fits any amount of RAM. That "
-                f"takes minutes of both processor and patience, and about twice its room on the "
-                "disk; F2 pauses it. F16, BF16 or Q8_0 make the best stacks."
+                f"Make a stack of {item.title}? A stack is one file that fits any amount "
+                "of RAM. Packing takes several minutes and about twice the model's size "
+                "in free disk space; F2 pauses it. F16, BF16 and Q8_0 models make the "
+                "best stacks."
             )
             if await self.app.push_screen_wait(ChoiceScreen(question, "No", "Pack it")):
                 self._work.begin(item.name, "pack")
@@ -358,11 +367,11 @@ correct it.
     @work(exclusive=True, group="measure")
     async def action_measure(self) -> None:
         """Measure the speeds that the predictions are made from."""
-        self.notify("Measuring processor and disk, a quarter of a minute …")
+        self.notify("Measuring the processor and the disk (about 15 seconds) …")
         try:
-            measured = await asyncio.to_thread(speeds.measure)
+            measured = await asyncio.to_thread(measure)
             if measured.busy:
-                self.notify("Busy machine: its speed is measured again later.")
+                self.notify("This machine is busy. Its speed will be measured again later.")
         except OndeviceError as error:
             self.notify(str(error), severity="error")
         self._gather()

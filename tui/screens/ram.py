@@ -19,9 +19,11 @@ from textual.widgets import Static
 from ondevice import gguf
 from ondevice.errors import OndeviceError
 from ondevice.gguf import GGUFFile, runnable
-from ondevice.holding.cells import Cell, cells
+from ondevice.holding.cells import Cell
+from ondevice.holding.ways import cells
 from ondevice.messages import Sizing, Statistics
 from ondevice.ram import process
+from ondevice.text import size
 from tui.screens.modal import Modal
 from tui.shared_engine import SharedEngine
 from tui.widgets.dial import Dial
@@ -35,7 +37,7 @@ _SHORT = 18  # rows of a window in which the dial is hidden, and why it has its 
 _STEPS = 20  # of the dial, from the smallest budget to the largest
 _ABSENT = {
     "streamed": "a part is read from the disk for each token",
-    "experts": "experts are read when they are needed",
+    "experts": "experts are read from the disk when they are needed",
     "left out": "steps of the stack are left out",
 }
 
@@ -61,9 +63,9 @@ class RamPanel(VerticalScroll):
     HELP = """\
 ## RAM
 
-Each cell is a block of the model: full ones are in RAM. Left and right give the weights less and
-more RAM, also while a reply is being written; A leaves it to ondevice again. Where the window is
-wide this stays open beside the chat: Esc goes back to the prompt, Ctrl+G here closes it.
+Each cell is a block of the model; full cells are in RAM. Left and right give the weights less or
+more RAM, even during a reply; A lets ondevice decide again. In a wide window this stays open beside
+the chat: Esc goes back to the prompt, and Ctrl+G in this panel closes it.
 """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("left,minus", "turn(-1)", "Less RAM", id="ram.less"),
@@ -123,14 +125,14 @@ wide this stays open beside the chat: Esc goes back to the prompt, Ctrl+G here c
         yield self._words
 
     def on_mount(self) -> None:
-        self.set_interval(_LOOK, self._look)
-        self._look()
+        self.set_interval(_LOOK, self._update_figures)
+        self._update_figures()
         self.screen.set_focus(self)
 
     def action_leave(self) -> None:
         """Go back to the chat."""
         if self._beside:
-            self.screen.set_focus(self.screen.query_one("Prompt"))
+            self.screen.set_focus(self.screen.query_one("PromptInput"))
         else:
             self.screen.dismiss(None)
 
@@ -138,7 +140,7 @@ wide this stays open beside the chat: Esc goes back to the prompt, Ctrl+G here c
         """Give the weights less or more RAM."""
         sizing = self._engine.sizing
         if sizing is None or sizing.most_bytes <= sizing.least_bytes:
-            self.notify("Its RAM cannot be changed.")
+            self.notify("This model's RAM use is fixed.")
             return
         step = (sizing.most_bytes - sizing.least_bytes) / _STEPS
         now = self._wish or sizing.budget or sizing.resident_bytes
@@ -154,14 +156,16 @@ wide this stays open beside the chat: Esc goes back to the prompt, Ctrl+G here c
 
     # ------------------------------------------------------------------ looking
 
-    def _look(self) -> None:
+    def _update_figures(self) -> None:
         sizing, loaded = self._engine.sizing, self._engine.loaded
         read = self._disk_speed()
         self._speed.add(self._rate())
-        self._disk.add(read if self._rate() is not None else disk_rate(self._last()))
+        rate = read if self._rate() is not None else disk_rate(self._last())
+        self._disk.add(None if rate is None else rate / 1e6)
         self._hits.add(self._hit_rate(sizing))
         if sizing is None or loaded is None:
-            where = "The model is not on this machine." if loaded else "No model is loaded."
+            remote = "The model runs on a server, so there is no local RAM to show."
+            where = remote if loaded else "No model is loaded."
             self._words.update(where)
             return
         if (reading := bool(read and self._rate() is not None)) != self._reading:
@@ -195,8 +199,8 @@ wide this stays open beside the chat: Esc goes back to the prompt, Ctrl+G here c
 
     def _show_dial(self, sizing: Sizing) -> None:
         wish = self._wish or sizing.budget
-        who = "automatic" if wish is None else f"at most {_mb(wish)}"
-        ends = f"{_mb(sizing.least_bytes)} … {_mb(sizing.most_bytes)}"
+        who = "automatic" if wish is None else f"at most {size(wish)}"
+        ends = f"{size(sizing.least_bytes)} … {size(sizing.most_bytes)}"
         if sizing.most_bytes <= sizing.least_bytes:
             ends = "fixed"
         self._budget.update(Content.assemble("weights   ", (who, "bold"), (f"   {ends}", "dim")))
@@ -207,13 +211,13 @@ wide this stays open beside the chat: Esc goes back to the prompt, Ctrl+G here c
         self._why.update(_why(sizing, wish))
 
     def _disk_speed(self) -> float | None:
-        """MB/s that the engine has read since the last look; None where that is not told."""
+        """Bytes a second that the engine has read since the last look; None: not known."""
         try:
             counters = psutil.Process(self._engine.pid).io_counters() if self._engine.pid else None
         except (psutil.Error, AttributeError):  # macOS has none
             return None
         seconds, self._looked_at = time.monotonic() - self._looked_at, time.monotonic()
-        return self._read.gained(counters.read_bytes) / seconds / 1e6 if counters else None
+        return self._read.gained(counters.read_bytes) / seconds if counters else None
 
     def _hit_rate(self, sizing: Sizing | None) -> float | None:
         """Percent of the weights that a pass needs and that are in RAM already."""
@@ -241,18 +245,21 @@ class _Counter:
 def _why(sizing: Sizing, wish: int | None) -> str:
     """Why it has the size that it has, and whether more would help."""
     if sizing.most_bytes <= sizing.least_bytes:
-        return "All of it is in RAM, arranged for speed, so its size stays as it is."
+        return "The whole model is in RAM, repacked for speed, so its RAM use is fixed."
     if not sizing.absent_bytes:
-        return "All of it is in RAM: more would not make it faster."
+        return "The whole model is in RAM: more RAM would not make it faster."
     room = min(sizing.room_bytes, sizing.most_bytes)
     if wish is not None and wish < room:
-        return f"You keep it to {_mb(wish)}. Up to {_mb(room)}, more makes it faster."
+        return f"You set a limit of {size(wish)}. More RAM makes it faster, up to {size(room)}."
     if sizing.room_bytes < sizing.most_bytes:
         return (
-            f"There is room for {_mb(sizing.room_bytes)} of weights beside the other programs. "
-            "More gives nothing."
+            f"Other programs leave room for {size(sizing.room_bytes)} of weights. A "
+            "higher limit would change nothing."
         )
-    return f"More makes it faster, up to {_mb(sizing.most_bytes)}: then all of it is in RAM."
+    return (
+        f"More RAM makes it faster, up to {size(sizing.most_bytes)}, where the whole "
+        "model is in RAM."
+    )
 
 
 def _words(sizing: Sizing, cells: Sequence[Cell], pid: int | None) -> Content:
@@ -261,7 +268,7 @@ def _words(sizing: Sizing, cells: Sequence[Cell], pid: int | None) -> Content:
     absent = sorted({cell.absent for cell in blocks if cell.share < 1})
     whole = sum(cell.share == 1 for cell in blocks)
     parts: list[str | tuple[str, str]] = [
-        (f"{whole} of {len(blocks)} blocks are whole in RAM", WHOLE)
+        (f"{whole} of {len(blocks)} blocks are fully in RAM", WHOLE)
     ]
     for number, kind in enumerate(absent):
         parts += [" and " if number else "; of the others, ", (_ABSENT[kind], STYLES[kind])]
@@ -272,17 +279,14 @@ def _words(sizing: Sizing, cells: Sequence[Cell], pid: int | None) -> Content:
     if "cgroup" in source:
         source = "the limit of this container"
     parts.append(
-        f"Weights in RAM: {_mb(sizing.resident_bytes)}, on the disk: {_mb(sizing.absent_bytes)}. "
-        f"There is room for {_mb(sizing.room_bytes)} of weights, of {_mb(sizing.limit_bytes)} "
-        f"({source})."
+        f"Weights in RAM: {size(sizing.resident_bytes)}, on disk: "
+        f"{size(sizing.absent_bytes)}. There is room for {size(sizing.room_bytes)} of "
+        f"weights, of {size(sizing.limit_bytes)} ({source})."
     )
     if pid and (used := process.of_process(pid)) and used.page_cache:
         parts.append(
-            f" The engine takes {_mb(used.resident + used.page_cache)} in all; "
-            f"{_mb(used.page_cache)} of it are copies of files, which give way to other programs."
+            f" The engine uses {size(used.resident + used.page_cache)} in total; "
+            f"{size(used.page_cache)} of that is file cache, which the system frees when "
+            "other programs need it."
         )
     return Content.assemble(*parts)
-
-
-def _mb(n_bytes: int) -> str:
-    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.0f} MB"

@@ -31,8 +31,8 @@ class SettingsScreen(Finder[Field, str | None]):
     HELP = """\
 ## Settings
 
-Type to search. Enter changes a setting, F8 brings its default back. All of it is in `config.toml`,
-which may be edited by hand: its comments stay.
+Type to search. Enter changes a setting; F8 restores its default. All settings are in `config.toml`,
+which you can also edit by hand; your comments are kept.
 """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("f8", "reset", "Default", id="settings.reset"),
@@ -44,7 +44,7 @@ which may be edited by hand: its comments stay.
         change: Callable[[str, str], object],
         words: str = "",
     ) -> None:
-        super().__init__("Settings", "Enter change · F8 default · Esc close", words)
+        super().__init__("Settings", "Enter changes · F8 resets · Esc closes", words)
         self._settings = settings
         self._change = change
 
@@ -57,7 +57,7 @@ which may be edited by hand: its comments stay.
         ]
 
     def nothing(self, words: str) -> str:
-        return "No setting has these words."
+        return "No matching settings."
 
     def key(self, item: Field) -> str:
         return item.key
@@ -89,7 +89,7 @@ which may be edited by hand: its comments stay.
                 if pressed is not None:
                     self._set(item.key, pressed)
             case "new":
-                name = await self.app.push_screen_wait(LineScreen("Name of the persona", ""))
+                name = await self.app.push_screen_wait(LineScreen("Name the persona", ""))
                 if name and name.strip():
                     await self._write(f"personas.{name.strip()}", name, "")
             case "long" | "persona":
@@ -119,7 +119,7 @@ which may be edited by hand: its comments stay.
 
     def _set(self, key: str, text: str) -> None:
         self._change(key, text)
-        self.look()
+        self.update_list()
 
 
 class KeyScreen(Modal[str | None]):
@@ -132,8 +132,8 @@ class KeyScreen(Modal[str | None]):
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog") as dialog:
             dialog.border_title = printable(self._title)
-            dialog.border_subtitle = "Esc changes nothing"
-            yield Label("Press the key.")
+            dialog.border_subtitle = "Esc cancels"
+            yield Label("Press the new key.")
 
     def on_key(self, event: events.Key) -> None:
         event.stop()

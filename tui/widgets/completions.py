@@ -57,7 +57,7 @@ class Completions(OptionList, can_focus=False):
         room = self.screen.size.height - sum(others) - 1
         self.styles.max_height = max(1, min(_MOST, room))
 
-    def look_at(self, before: str) -> None:
+    def complete(self, before: str) -> None:
         """Offer what fits the text before the cursor; nothing for an empty one."""
         if before == self._before:
             return

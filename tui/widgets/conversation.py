@@ -19,8 +19,15 @@ from ondevice import chats
 from ondevice.chats import Attachment
 from ondevice.errors import ContextError, OndeviceError, StoreError, UsageError
 from ondevice.memory import Cube
-from ondevice.messages import Event, Measure, PromptProgress, Sampling, Statistics, server_of
-from ondevice.messages import Notice as EngineNotice
+from ondevice.messages import (
+    Event,
+    Measure,
+    Notice,
+    PromptProgress,
+    Sampling,
+    Statistics,
+    server_of,
+)
 from tui import fitting, sharing
 from tui.messages import NotKept, ReplyEnded, ReplyProgressed, Submitted
 from tui.progress import Progress
@@ -55,7 +62,7 @@ class Conversation(Transcript):
         sampling: Sampling,
         private: bool,
         send_memories: Mapping[str, bool],
-        earlier: chats.Conversation | None = None,
+        earlier: chats.Chat | None = None,
     ) -> None:
         super().__init__(earlier.messages if earlier else ())
         self.id_in_store = earlier.id if earlier else None
@@ -114,7 +121,7 @@ class Conversation(Transcript):
     def on_mount(self) -> None:
         super().on_mount()
         self._changes = self.store.database.changes()
-        self.set_interval(_LOOK_AT_STORE, self._look_at_store)
+        self.set_interval(_LOOK_AT_STORE, self._check_store)
 
     @property
     def not_stored(self) -> list[Submitted]:
@@ -224,7 +231,7 @@ class Conversation(Transcript):
         self.workers.cancel_group(self, "find")
         self.leave_focus()
         if self.marks:
-            self.marks.take_off()
+            self.marks.remove()
             self.marks = None
 
     @work(group="find", exclusive=True)
@@ -275,7 +282,7 @@ class Conversation(Transcript):
 
     # ------------------------------------------------------------------ what others write
 
-    def _look_at_store(self) -> None:
+    def _check_store(self) -> None:
         """See whether another window or program has written, without waiting for anything."""
         self._looks += 1
         calm = time.monotonic() - self._changed_at > _CALM and self._looks % _RARELY
@@ -288,7 +295,7 @@ class Conversation(Transcript):
 
     def on_show(self) -> None:
         self._changed_at = time.monotonic()
-        self._look_at_store()
+        self._check_store()
 
     @work(group="follow", exclusive=True)
     async def follow(self) -> None:
@@ -325,7 +332,7 @@ class Conversation(Transcript):
         self.follow_list(())
         if self.is_attached:
             self.mount(self._welcome(), before=0 if self.children else None)
-        self.note("This chat was deleted in another window. What you type begins a new one.")
+        self.note("This chat was deleted in another window. Your next message starts a new one.")
 
     async def _read(self) -> None:
         """Show the messages that the store has now, with ``_reading`` held."""
@@ -361,9 +368,7 @@ class Conversation(Transcript):
         self._measured = end
         lengths = accumulate(len(message.prompt()) for message in reversed(self.messages))
         recent = sum(1 for _ in takewhile(lambda length: length <= room, lengths)) + 1
-        turns = chats.Conversation(
-            0, "", self._system, False, tuple(self.messages[-recent:])
-        ).turns()
+        turns = chats.Chat(0, "", self._system, False, tuple(self.messages[-recent:])).turns()
         try:
             found = await self._engine.aside(
                 lambda engine: engine.measure(Measure(turns=turns, grow=False))
@@ -401,7 +406,7 @@ class Conversation(Transcript):
                 self.release(view)
             if self.unsaid:
                 self.post_message(NotKept(self))
-            self._tell_end(None)
+            self._show_end(None)
             if self.is_attached:
                 self.follow()
             raise
@@ -416,7 +421,7 @@ class Conversation(Transcript):
         draft = await self._fitted(text, attachments)
         if draft is None:
             self.post_message(NotKept(self))
-            self._tell_end(None)
+            self._show_end(None)
             return
         self.progress.begin()  # not counted while the user chooses
         text, attachments = draft.text, draft.attachments
@@ -433,7 +438,7 @@ class Conversation(Transcript):
             self.release(view)
             self.note(str(error), error=True)
             self.post_message(NotKept(self))
-            self._tell_end(None)
+            self._show_end(None)
             await self._follow()
             return
         await self._read_whole()
@@ -445,12 +450,12 @@ class Conversation(Transcript):
         if said.learnt:
             self.note(f"Remembered: {' '.join(said.learnt)}")
         if said.left_out:
-            self.note(f"Not remembered, for it looks secret: {', '.join(said.left_out)}.")
+            self.note(f"Not remembered because it looks like a secret: {', '.join(said.left_out)}.")
         await self._answer(Reply(recalled=said.recalled, server=self._server), said.message_id)
 
     async def _fitted(self, text: str, attachments: Sequence[Attachment]) -> fitting.Draft | None:
         """The message as it is to be sent; None: it is not."""
-        self._tell("waiting")
+        self._show_progress("waiting")
         draft = fitting.Draft(self._system, text, tuple(attachments))
         return await fitting.fitted(self.app, self._engine, draft, beside=self._recall)
 
@@ -520,7 +525,7 @@ class Conversation(Transcript):
             await view.go_on()
             await self._write(view, message_id)
         else:
-            self._tell_end(None)
+            self._show_end(None)
 
     async def _answer(self, reply: Reply, after: int) -> None:
         self.forget_errors(after)
@@ -540,7 +545,7 @@ class Conversation(Transcript):
                 reply.end(None)
             failed = str(error)
             if isinstance(error, ContextError):
-                failed += " To choose what of it is sent, edit it (e) and send it again."
+                failed += " To choose which parts are sent, edit it (e) and send it again."
         except asyncio.CancelledError:
             reply.end("cancelled")
             raise
@@ -549,7 +554,7 @@ class Conversation(Transcript):
         self.release(reply)
         if failed and self.id_in_store is not None:
             self.note(failed, error=True)
-        self._tell_end(reply.statistics)
+        self._show_end(reply.statistics)
 
     async def _read_whole(self) -> None:
         """Learn from the store what it has become there."""
@@ -562,17 +567,17 @@ class Conversation(Transcript):
     async def _stream(self, reply: Reply, after: int) -> None:
         conversation_id = self.id_in_store
         if conversation_id is None:
-            raise StoreError("This conversation was deleted. Begin a new one.")
-        self._tell("waiting")
+            raise StoreError("This chat was deleted. Start a new one.")
+        self._show_progress("waiting")
         if not await self._engine.make_ready():
-            raise UsageError("No model is loaded. Ctrl+L chooses one.")
+            raise UsageError("No model is loaded. Press Ctrl+L to choose one.")
         async with self._engine.turn():
             self._streaming = True
             asked = next((m for m in self.messages if m.id == after and m.role == "user"), None)
             if asked and not self._given(asked):  # another model has come meanwhile
                 await reply.query(Memories).remove()
             try:
-                self._tell("reading")
+                self._show_progress("reading")
                 await self._engine.stream(
                     lambda engine: chats.reply(
                         self.store,
@@ -596,17 +601,17 @@ class Conversation(Transcript):
         doing = reply.doing
         for event in events:
             self.progress.hear(event)
-            if isinstance(event, EngineNotice):
+            if isinstance(event, Notice):
                 self.note_before(reply, event.text)
             elif isinstance(event, PromptProgress):
                 doing = f"reading {event.done / event.total:.0%}"
-        self._tell(doing, reply.per_second)
+        self._show_progress(doing, reply.per_second)
 
-    def _tell(self, doing: str, per_second: float | None = None) -> None:
+    def _show_progress(self, doing: str, per_second: float | None = None) -> None:
         self.doing, self.per_second = doing, per_second
         self.post_message(ReplyProgressed(self))
 
-    def _tell_end(self, statistics: Statistics | None) -> None:
+    def _show_end(self, statistics: Statistics | None) -> None:
         self.doing, self.per_second = "", None
         self.progress.end()
         if self._ticker:

@@ -23,9 +23,9 @@ class Keys(Footer):
         here = self.is_attached and screen is self.screen
         if here and screen.app.app_focus and not self._looking:
             self._looking = True
-            self.set_timer(_WAIT, self._look)
+            self.set_timer(_WAIT, self._update_keys)
 
-    async def _look(self) -> None:
+    async def _update_keys(self) -> None:
         self._looking = False
         shown = [
             (binding.key, binding.description, binding.action, enabled, tooltip)

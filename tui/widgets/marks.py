@@ -22,7 +22,7 @@ _HERE = Style(bold=True, underline=True, reverse=True)
 
 
 @dataclass(frozen=True, slots=True)
-class Hit:
+class MarkedWord:
     """One of the words on the screen: the line ``y`` of a widget, from character ``start`` on."""
 
     widget: Widget
@@ -42,15 +42,15 @@ class Marks:
             rf"(?<![^\W_])(?:{'|'.join(longest_first) or '(?!)'})(?![^\W_])", re.IGNORECASE
         )
         self._marked: set[Widget] = set()
-        self._here: Hit | None = None
+        self._here: MarkedWord | None = None
 
     @property
-    def here(self) -> Hit | None:
+    def here(self) -> MarkedWord | None:
         """The one that the user has gone to."""
         return self._here
 
     @here.setter
-    def here(self, hit: Hit | None) -> None:
+    def here(self, hit: MarkedWord | None) -> None:
         before, self._here = self._here, hit
         for one in (before, hit):
             if one:
@@ -67,14 +67,14 @@ class Marks:
                     vars(widget)["render_line"] = line  # in place of the method of its class
                     widget.refresh()
 
-    def take_off(self) -> None:
+    def remove(self) -> None:
         """Mark nothing any more."""
         for widget in self._marked:
             vars(widget).pop("render_line", None)
             widget.refresh()
         self._marked.clear()
 
-    def hits(self, view: MessageView) -> list[Hit]:
+    def hits(self, view: MessageView) -> list[MarkedWord]:
         """Where the words stand in a message that has its place on the screen, from its top on."""
         found = []
         top = view.region.y
@@ -82,7 +82,7 @@ class Marks:
             region = widget.content_region
             for y in range(region.height):
                 found += [
-                    Hit(widget, y, match.start(), region.y - top + y)
+                    MarkedWord(widget, y, match.start(), region.y - top + y)
                     for match in self._pattern.finditer(widget.render_line(y).text)
                 ]
         return sorted(found, key=lambda hit: (hit.row, hit.widget.region.x, hit.start))

@@ -16,10 +16,10 @@ _KEYS = re.compile(r" \([^()]*\)(?=\.$)")  # what else a question may call a fac
 _READ = re.compile(r"About (.*?): (.*)\.$", re.DOTALL)  # a fact that a model has read
 _CALLED = {
     "turn": "said in a chat",
-    "note": "a note of yours",
-    "fact": "read from what you said",
-    "profile": "read from what you said",
-    "lesson": "what you want of replies",
+    "note": "your note",
+    "fact": "from what you said",
+    "profile": "from what you said",
+    "lesson": "how you like replies",
     "document": "from a file",
 }
 
@@ -36,7 +36,7 @@ class Memories(Collapsible):
         ]
         count = "1 memory" if len(cubes) == 1 else f"{len(cubes)} memories"
         sent = f", sent to {printable(server)}" if server else ""
-        title = Content(f"With {count}{sent}").markup
+        title = Content(f"Used {count}{sent}").markup
         super().__init__(Static(Content.assemble(*lines).rstrip()), title=title)
 
 

@@ -15,12 +15,12 @@ from textual.widgets import Static
 
 from ondevice.chats import Message
 from ondevice.text import printable
-from tui.widgets.placed_once import PlacedOnce
+from tui.widgets.single_layout import SingleLayout
 
 _SEEN = ("content", "thinking", "finish_reason", "attachments", "recalled", "unanswered")
 
 
-class MessageView(PlacedOnce, Vertical, can_focus=True):
+class MessageView(SingleLayout, Vertical, can_focus=True):
     """A message of the conversation; without ``message`` one that is not in the store yet."""
 
     # A click is for selecting text. Who clicks and types on means the prompt.
@@ -28,12 +28,12 @@ class MessageView(PlacedOnce, Vertical, can_focus=True):
     HELP = """\
 ## A message
 
-Shift+Tab in the prompt leads here. The keys act on the message that is marked; anything else you
-type goes to the prompt. Where there is more than one version, left and right switch between them,
+Shift+Tab in the prompt selects the last message. Keys act on the selected message; anything else
+you type goes to the prompt. If a message has several versions, left and right switch between them,
 and so does a click on the arrows.
 
-After a search the words you looked for are marked. `n` goes to the next place, `N` to the one
-before; Esc ends it, and Enter gives you the keys of the message. What you type goes to the prompt.
+After a search the matches are highlighted. `n` goes to the next match, `N` to the one before; Esc
+ends the search, and Enter selects the message. What you type goes to the prompt.
 """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("up", "screen.point(-1)", "Previous message", show=False, id="message.up"),
@@ -42,12 +42,12 @@ before; Esc ends it, and Enter gives you the keys of the message. What you type 
         Binding("right", "screen.version(1)", "Later version", id="message.right"),
         Binding("n", "screen.find_next(1)", "Next match", id="message.next_match"),
         Binding("N", "screen.find_next(-1)", "Earlier match", id="message.earlier_match"),
-        Binding("enter", "screen.pick", "Keys of the message", id="message.pick"),
+        Binding("enter", "screen.pick", "Select message", id="message.pick"),
         Binding("c", "screen.copy", "Copy", id="message.copy"),
         Binding("b", "screen.copy_code", "Copy code", id="message.copy_code"),
         Binding("q", "screen.quote", "Quote", id="message.quote"),
         Binding("e", "screen.edit", "Edit", id="message.edit"),
-        Binding("r", "screen.regenerate", "Again", id="message.regenerate"),
+        Binding("r", "screen.regenerate", "Retry", id="message.regenerate"),
         Binding("m", "screen.used", "Memories", id="message.used"),
         Binding("g", "screen.go_on", "Go on", id="message.go_on"),
     ]

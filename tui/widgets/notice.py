@@ -8,7 +8,7 @@ from textual.widgets import Static
 from ondevice.text import printable
 
 
-class Notice(Static):
+class NoticeText(Static):
     """``error`` makes it stand out."""
 
     def __init__(self, text: str, *, error: bool = False) -> None:

@@ -19,20 +19,20 @@ from tui.typed import Typed
 from tui.widgets.completions import Completion, Completions
 
 
-class Prompt(TextArea):
+class PromptInput(TextArea):
     """A text of one or more lines; it grows with them, and is emptied when it is sent.
 
-    ``history`` gives what was said before, oldest first. ``take_back`` puts into it what was sent
+    ``history`` gives what was said before, oldest first. ``edit_queued`` puts into it what was sent
     last and waits, and says whether there was any such thing.
     """
 
     HELP = """\
 ## The prompt
 
-Enter sends; Shift+Enter, Alt+Enter or Ctrl+J begins another line. Some terminals send Shift+Enter
-as Enter: use one of the others there. In the first line, Up brings back what you said before.
-Ctrl+_ undoes, and Ctrl+D in an empty prompt leaves. Type `/` for commands and `@` to attach a file.
-What is long and pasted is folded.
+Enter sends; Shift+Enter, Alt+Enter or Ctrl+J starts a new line. Some terminals send Shift+Enter as
+Enter; use one of the others there. In the first line, Up brings back your earlier messages. Ctrl+_
+undoes, and Ctrl+D in an empty prompt quits. Type `/` for commands and `@` to attach a file. Long
+pasted text is folded.
 """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "send", "Send", show=False, id="prompt.send"),
@@ -44,18 +44,18 @@ What is long and pasted is folded.
         Binding("down", "down", "Later", show=False, id="prompt.down"),
         Binding("home", "home", show=False, id="prompt.home"),
         Binding("end", "end", show=False, id="prompt.end"),
-        Binding("escape", "leave", "Never mind", show=False, id="prompt.leave"),
+        Binding("escape", "leave", "Cancel", show=False, id="prompt.leave"),
         Binding("ctrl+d", "delete_or_quit", show=False, id="prompt.quit"),
         Binding("ctrl+underscore,alt+z,super+z", "undo", "Undo", show=False, id="prompt.undo"),
     ]
 
     def __init__(
-        self, history: Callable[[], list[str]], take_back: Callable[[], bool] = lambda: False
+        self, history: Callable[[], list[str]], edit_queued: Callable[[], bool] = lambda: False
     ) -> None:
         super().__init__(placeholder="Ask anything", compact=True, highlight_cursor_line=False)
-        self._take_back = take_back
+        self._edit_queued = edit_queued
         self.completions = Completions()
-        self._history = _History(history)
+        self._history = _PromptHistory(history)
         self.on_its_way: list[Submitted] = []
         """What was sent, and the screen has not taken yet."""
         self._pastes = attachments.Pastes()
@@ -76,7 +76,7 @@ What is long and pasted is folded.
         pastes = self._pastes.mentioned(text + self._beneath)
         return Typed(text, self._revised, self._beneath, {a.name: a.content for a in pastes})
 
-    def take(self, typed: Typed, whose: object = None) -> None:
+    def show_typed(self, typed: Typed, whose: object = None) -> None:
         """Go on with what was typed in another conversation; ``whose`` is a private one."""
         self._history.go_to(whose)
         self._revised = typed.replaced
@@ -106,12 +106,12 @@ What is long and pasted is folded.
         if self._revised:
             self.revise(None)
         elif self.text:
-            self._said(self.text)
+            self._clear_into_history(self.text)
         else:
             return False
         return True
 
-    def _said(self, text: str) -> None:
+    def _clear_into_history(self, text: str) -> None:
         """Clear it, but for what was typed beside; an undo brings it back."""
         rest = self._history.add(text)
         self.clear()
@@ -127,7 +127,7 @@ What is long and pasted is folded.
         self._history.forget(whose)
 
     def _show_what(self) -> None:
-        self.border_title = "Editing. Esc leaves it as it was" if self._revised else ""
+        self.border_title = "Editing. Esc cancels" if self._revised else ""
         self.move_cursor(self.document.end)
 
     def give_back(self, text: str) -> None:
@@ -150,7 +150,7 @@ What is long and pasted is folded.
         if chosen and self.completions.by_enter and chosen.text.strip() != text:
             self.action_complete()
         elif text and (command := commands.given(text)):
-            self._said(text)
+            self._clear_into_history(text)
             self.post_message(CommandGiven(*command))
         elif text:
             self._submit(text)
@@ -191,7 +191,7 @@ What is long and pasted is folded.
     def action_up(self) -> None:
         if self._completion():
             self.completions.action_cursor_up()
-        elif not self.text and self._take_back():
+        elif not self.text and self._edit_queued():
             pass
         elif self.cursor_location[0] == 0 and self.selection.is_empty:
             self._recall(self._history.back(self.text))
@@ -254,7 +254,7 @@ What is long and pasted is folded.
         row, column = self.cursor_location
         before = self.document.get_line(row)[:column]
         offered = self.text != self._declined and (row == 0 or "@" in before)
-        self.completions.look_at(before if offered else "")
+        self.completions.complete(before if offered else "")
         return self.completions.chosen
 
     async def _on_key(self, event: events.Key) -> None:
@@ -271,7 +271,7 @@ What is long and pasted is folded.
         event.text = self._pastes.fold(text)
 
 
-class _History:
+class _PromptHistory:
     """What was said before; what is being typed is its newest line.
 
     A line that is changed stays so until something is sent: nothing that was typed is lost on the

@@ -40,5 +40,5 @@ class Queue(Static):
         if len(fresh) > _SHOWN:
             lines.append(f"and {len(fresh) - _SHOWN} more")
         if fresh:
-            lines[-1] += "  (Up takes it back)"
+            lines[-1] += "  (Up edits it)"
         self.update(Content("\n".join(lines)))

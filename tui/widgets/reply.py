@@ -18,7 +18,7 @@ from ondevice.messages import Chunk, Event, Finished, FinishReason, Statistics
 from ondevice.text import printable
 from tui.widgets.memories import Memories
 from tui.widgets.message import MessageView
-from tui.widgets.reply_text import ReplyText
+from tui.widgets.reply_text import ReplyBody
 from tui.widgets.thinking import Thinking
 
 _ENDINGS: dict[FinishReason | None, str] = {
@@ -38,8 +38,8 @@ class Reply(MessageView):
 {MessageView.HELP}
 ## Code in a reply
 
-`b` copies the block in view, pressed again the one before. `w` cuts long lines at the edge instead
-of breaking them; then Shift+Right and Shift+Left show the rest.
+`b` copies the code block in view; press it again for the one before. `w` turns line wrapping off
+and on; when it is off, Shift+Right and Shift+Left scroll long lines.
 """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("w", "screen.wrap_code", "Wrap code", show=False, id="message.wrap_code"),
@@ -54,7 +54,7 @@ of breaking them; then Shift+Right and Shift+Left show the rest.
         server: str | None = None,
     ) -> None:
         self._about, self._ending = Static(classes="about"), Static("…", classes="ending")
-        self._text = ReplyText(message.content if message else "")
+        self._text = ReplyBody(message.content if message else "")
         super().__init__(message)
         self.doing = "reading"
         """In a word, while it is under way."""
@@ -144,13 +144,13 @@ of breaking them; then Shift+Right and Shift+Left show the rest.
         self._place(self._ending, self._text)
 
     def message_changed(self) -> None:
-        self._tell_about()
+        self._show_about()
 
     def watch_has_focus(self, value: bool) -> None:
         super().watch_has_focus(value)
-        self._tell_about()
+        self._show_about()
 
-    def _tell_about(self) -> None:
+    def _show_about(self) -> None:
         """Say which model wrote it and how fast, and to whom points at it, more."""
         text = about(self.message, in_full=self.has_focus) if self.message else ""
         self._about.update(Content(printable(text)))

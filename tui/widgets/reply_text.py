@@ -24,9 +24,9 @@ from textual.widget import Widget
 from ondevice.text import printable
 from tui.markdown.code import STYLES, Code
 from tui.markdown.document import Document
-from tui.markdown.layout import COPY, AnyLine, Block, CodeLine, Look
+from tui.markdown.layout import COPY, AnyLine, CodeLine, Look, MarkdownBlock
 from tui.markdown.lines import Piece, width_of
-from tui.widgets.placed_once import PlacedOnce
+from tui.widgets.single_layout import SingleLayout
 
 _SPARE = 2  # lines that it takes beyond those it needs, while it grows
 _LONG = 3000  # characters that are read in a thread
@@ -40,7 +40,7 @@ _STYLES = (
 )  # fmt: skip
 
 
-class ReplyText(PlacedOnce, Widget):
+class ReplyBody(SingleLayout, Widget):
     """A whole answer, or one that is still being written."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {f"reply--{name}" for name in (*_STYLES, *STYLES)}
@@ -152,11 +152,11 @@ class ReplyText(PlacedOnce, Widget):
         code: Code
 
     @property
-    def blocks(self) -> list[Block]:
+    def blocks(self) -> list[MarkdownBlock]:
         """The blocks of code and the lines at which they stand."""
         return self._document.blocks if self._document else []
 
-    def look_again(self) -> None:
+    def redraw(self) -> None:
         """The look of code has changed."""
         self._strips.clear()
         self.refresh(layout=True)

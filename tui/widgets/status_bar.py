@@ -9,7 +9,7 @@ from textual.widget import Widget
 
 from ondevice.messages import Statistics
 from ondevice.ram.process import ProcessRam
-from ondevice.text import printable
+from ondevice.text import printable, size
 
 _NAME = 12  # cells that the model's name has at least
 _WIDE = 76  # cells, from which on there is room for a sentence
@@ -70,13 +70,11 @@ class StatusBar(Widget):
             figures.append(f"ctx {used}/{self.n_ctx}")
             if last and (disk := last.streaming) and (rate := disk_rate(last)):
                 waited = disk.wait_ms / (last.prompt_ms + last.generated_ms)
-                figures.append(f"disk {rate:.0f} MB/s, waited {waited:.0%}")
+                figures.append(f"disk {size(rate)}/s, waited {waited:.0%}")
         if self.ram is not None:
             # As task managers count; /ram says what of it is only cache.
             used = self.ram.resident + self.ram.page_cache
-            figures.append(
-                f"RAM {used / 1e9:.1f} GB" if used >= 1e9 else f"RAM {used / 1e6:.0f} MB"
-            )
+            figures.append(f"RAM {size(used)}")
         return figures
 
     def _speed(self, per_second: float, about: str = "") -> str:
@@ -97,8 +95,8 @@ def _rate(per_second: float) -> str:
 
 
 def disk_rate(last: Statistics | None) -> float | None:
-    """MB/s that were read on average for a reply; None: nothing was."""
+    """Bytes a second that were read on average for a reply; None: nothing was."""
     if last is None or last.streaming is None or not last.streaming.bytes_read:
         return None
     milliseconds = last.prompt_ms + last.generated_ms
-    return last.streaming.bytes_read / milliseconds / 1e3 if milliseconds > 0 else None
+    return last.streaming.bytes_read * 1e3 / milliseconds if milliseconds > 0 else None

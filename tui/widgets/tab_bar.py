@@ -58,11 +58,11 @@ class TabBar(Widget):
         self._terminal_title = ""
 
     def on_mount(self) -> None:
-        self.app.app_resume_signal.subscribe(self, self._tell_again)
+        self.app.app_resume_signal.subscribe(self, self._reset_title)
 
-    def _tell_again(self, _: object) -> None:
+    def _reset_title(self, _: object) -> None:
         self._terminal_title = ""
-        self.tell_terminal()
+        self.set_terminal_title()
 
     def show(self, tabs: Sequence[TabState], current: int, persona: str = "") -> None:
         """Tabs from left to right, the place of the one that is shown, and who answers there."""
@@ -73,9 +73,9 @@ class TabBar(Widget):
             named = bool(here.title or here.private or persona)
             self.display = len(fresh) > 1 or (named and self.app.size.height >= _ROOMY)
             self.refresh()
-        self.tell_terminal()
+        self.set_terminal_title()
 
-    def tell_terminal(self) -> None:
+    def set_terminal_title(self) -> None:
         """Have the terminal say which chat is shown, unless it does."""
         here = self._states[self._current]
         title = "Private chat" if here.private else " ".join(printable(here.title).split())

@@ -7,7 +7,7 @@ import time
 from textual.widgets import Collapsible
 
 from ondevice.text import printable
-from tui.widgets.reply_text import ReplyText
+from tui.widgets.reply_text import ReplyBody
 
 
 class Thinking(Collapsible):
@@ -15,7 +15,7 @@ class Thinking(Collapsible):
 
     def __init__(self, text: str = "") -> None:
         self._undrawn = text.strip()
-        self._body = ReplyText()
+        self._body = ReplyBody()
         self._since: float | None = None if text else time.monotonic()
         super().__init__(self._body, title="Thought" if text else "Thinking …")
 

@@ -19,10 +19,10 @@ from textual.widget import AwaitMount, Widget
 from ondevice.chats import Message
 from tui.widgets.marks import Marks
 from tui.widgets.message import MessageView
-from tui.widgets.notice import Notice
-from tui.widgets.placed_once import PlacedOnce
-from tui.widgets.prompt import Prompt
+from tui.widgets.notice import NoticeText
+from tui.widgets.prompt import PromptInput
 from tui.widgets.reply import Reply
+from tui.widgets.single_layout import SingleLayout
 from tui.widgets.user_message import UserMessage
 from tui.widgets.welcome import Welcome
 
@@ -55,7 +55,7 @@ class _Goal:
     focus: bool
 
 
-class Transcript(PlacedOnce, VerticalScroll, can_focus=False):
+class Transcript(SingleLayout, VerticalScroll, can_focus=False):
     """Shows ``messages``, at first the last ones.
 
     What is to be shown is only written down: the messages of the store's branch, views of what is
@@ -81,7 +81,7 @@ class Transcript(PlacedOnce, VerticalScroll, can_focus=False):
         """The window: the place of its first one, and that after its last one."""
         self._views: list[MessageView] = []
         """Those of the window, in order."""
-        self._notices: dict[Notice, MessageView | int | None] = {}
+        self._notices: dict[NoticeText, MessageView | int | None] = {}
         """What the app said, and after which message."""
         self._stale = self._mounting = False
         self._equal = asyncio.Event()
@@ -97,7 +97,7 @@ class Transcript(PlacedOnce, VerticalScroll, can_focus=False):
         self.to_end()
 
     def on_resize(self) -> None:
-        self._look()
+        self._mount_visible()
 
     @property
     def views(self) -> list[MessageView]:
@@ -129,7 +129,7 @@ class Transcript(PlacedOnce, VerticalScroll, can_focus=False):
         for view in self._live:  # which show themselves what comes
             if message := by_id.get(view.id_in_store or 0):
                 view.message = message
-        self._list_anew()
+        self._rebuild_list()
 
     def add_unsaved(self, view: MessageView, after: int | None) -> None:
         """Show what the store does not have yet, in place of all that follows ``after``."""
@@ -137,7 +137,7 @@ class Transcript(PlacedOnce, VerticalScroll, can_focus=False):
         self._after = after
         self._unsaved.append(view)
         self._live.append(view)
-        self._list_anew()
+        self._rebuild_list()
         self.to_end()
 
     def keep(self, view: MessageView) -> None:
@@ -151,11 +151,11 @@ class Transcript(PlacedOnce, VerticalScroll, can_focus=False):
         for notice, after in self._notices.items():
             if after is view and view.id_in_store is None:  # it is never shown again
                 self._notices[notice] = self._after
-        self._list_anew()
+        self._rebuild_list()
 
-    def note(self, text: str, *, error: bool = False) -> Notice:
+    def note(self, text: str, *, error: bool = False) -> NoticeText:
         """Show a sentence from the app after all that has been said."""
-        notice = Notice(text, error=error)
+        notice = NoticeText(text, error=error)
         last = self._shown[-1] if self._shown else None
         self._notices[notice] = last.id if isinstance(last, Message) else last
         if self.is_attached:  # and not closed meanwhile
@@ -167,7 +167,7 @@ class Transcript(PlacedOnce, VerticalScroll, can_focus=False):
         """Show a sentence from the app above a message that is being written."""
         place = next((p for p, item in enumerate(self._shown) if self._is(item, view)), 0)
         before = self._shown[place - 1] if place else None
-        self._notices[Notice(text)] = before.id if isinstance(before, Message) else before
+        self._notices[NoticeText(text)] = before.id if isinstance(before, Message) else before
         self._change()
 
     def forget_errors(self, after: int | None) -> None:
@@ -252,7 +252,7 @@ class Transcript(PlacedOnce, VerticalScroll, can_focus=False):
         self.release_anchor()
         self._change()
 
-    def _list_anew(self) -> None:
+    def _rebuild_list(self) -> None:
         """List what can be scrolled through, and keep the window on what it was on."""
         known = {message.id for message in self.messages}
         unsaved = [view for view in self._unsaved if view.id_in_store not in known]
@@ -325,7 +325,7 @@ class Transcript(PlacedOnce, VerticalScroll, can_focus=False):
                 if self.children.index(right) < self.children.index(left):
                     self.move_child(right, after=left)
             for child in self.children:
-                child.display = child in visible or not isinstance(child, MessageView | Notice)
+                child.display = child in visible or not isinstance(child, MessageView | NoticeText)
             for mounted in mounting:
                 await mounted
             if focus and focus.is_attached:
@@ -380,7 +380,7 @@ class Transcript(PlacedOnce, VerticalScroll, can_focus=False):
         for notice in list(self._notices):
             if not notice.is_attached and notice.is_mounted:
                 del self._notices[notice]
-        notes: dict[object, list[Notice]] = {}
+        notes: dict[object, list[NoticeText]] = {}
         for notice, after in self._notices.items():
             known = after.id_in_store if isinstance(after, MessageView) else after
             notes.setdefault(known if known or after is None else after, []).append(notice)
@@ -397,7 +397,7 @@ class Transcript(PlacedOnce, VerticalScroll, can_focus=False):
         focused = next((view for view in before if view.has_focus_within), None)
         if focused is None or focused in self._views:
             return None
-        return self.view_of(focused.id_in_store or 0) or self.screen.query_one(Prompt)
+        return self.view_of(focused.id_in_store or 0) or self.screen.query_one(PromptInput)
 
     def _next_hold(self, before: list[MessageView]) -> None:
         """Where the view stands: at the goal, or where it stood, however that is mounted now."""
@@ -422,9 +422,9 @@ class Transcript(PlacedOnce, VerticalScroll, can_focus=False):
         if not self._placing:
             self._hold_top()
         self._draw_bar()
-        self._look()
+        self._mount_visible()
 
-    def _look(self) -> None:
+    def _mount_visible(self) -> None:
         """Have more mounted if the view is near an end of the window, and less far from it."""
         height = self.size.height
         regions = [self._regions.get(view) for view in self._views]
@@ -499,7 +499,7 @@ class Transcript(PlacedOnce, VerticalScroll, can_focus=False):
         self._placing = False
         self._draw_bar()
         if not self._looked:
-            self.call_later(self._look)
+            self.call_later(self._mount_visible)
         return changed
 
     def _draw_bar(self) -> None:

@@ -25,7 +25,7 @@ class Trend(Horizontal):
         self._title = name
         self._unit = unit
         self._text = Static()
-        self._line = _Line(full)
+        self._line = _Bars(full)
 
     def compose(self) -> ComposeResult:
         yield self._text
@@ -46,7 +46,7 @@ class Trend(Horizontal):
         )
 
 
-class _Line(Widget):
+class _Bars(Widget):
     """A cell for each value, the latest at the right."""
 
     def __init__(self, full: float | None) -> None:

@@ -36,7 +36,7 @@ class UserMessage(MessageView):
         self._text = Static(Content(printable(message.content if message else text)))
         self._attachments = message.attachments if message else attachments
         self._unanswered = Static(
-            "Not answered, so the model does not see this message. R asks again.",
+            "No reply yet, so the model does not see this message. Press R to ask again.",
             classes="unanswered",
         )
         self._unanswered.display = message is not None and message.unanswered

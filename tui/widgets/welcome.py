@@ -12,7 +12,7 @@ from ondevice.text import printable
 
 _MEMORIES = {
     None: "\nMemories stay here until you agree.",
-    True: "\nMemories that help go there as well.",
+    True: "\nRelevant memories are sent along.",
     False: "\nMemories stay here.",
 }
 
@@ -27,14 +27,14 @@ class Welcome(Static):
     def __init__(self, path: str = "", send_memories: Mapping[str, bool] | None = None) -> None:
         super().__init__()
         self._recalls = send_memories is not None
-        self.tell(path, send_memories or {})
+        self.describe(path, send_memories or {})
 
-    def tell(self, path: str, send_memories: Mapping[str, bool]) -> None:
+    def describe(self, path: str, send_memories: Mapping[str, bool]) -> None:
         """Say what becomes of the user's words with the model of this path."""
         if (server := server_of(path)) is not None:
             where = (
-                f"The model is on a server.\nWhat you write goes to {printable(server)}."
-                f"{self._recalls * _MEMORIES[send_memories.get(server)]}"
+                "The model runs on a server.\nWhat you write goes to "
+                f"{printable(server)}.{self._recalls * _MEMORIES[send_memories.get(server)]}"
             )
         else:
             where = "The model runs on this device.\nNothing you write leaves it."

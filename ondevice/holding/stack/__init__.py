@@ -1,7 +1,8 @@
-"""Models whose size is a dial: residual stacks, of which any prefix is a working model."""
+"""Models whose size is a dial: residual stacks, of which any prefix is a working model.
 
-from ondevice.holding.stack._file import Block, Matrix, StackFile, is_stack
-from ondevice.holding.stack.pack import PackProgress, pack
-from ondevice.holding.stack.stack import Stack
+Here is what needs no native code; a stack in use is in ``stack``, the making of one in ``pack``.
+"""
 
-__all__ = ["Block", "Matrix", "PackProgress", "Stack", "StackFile", "is_stack", "pack"]
+from ondevice.holding.stack._file import Block, Matrix, StackFile
+
+__all__ = ["Block", "Matrix", "StackFile"]

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from ondevice.disk.reader import PAGE
 from ondevice.errors import ModelFileError
 from ondevice.gguf import ArrayOnDisk, GGUFFile, TensorInfo, writing
-from ondevice.gguf.writing import Entry
+from ondevice.gguf.writing import HollowHeader, TensorEntry
 from ondevice.holding.stack import _layout
 from ondevice.holding.stack._layout import (
     BASE_PLANES,
@@ -27,7 +27,6 @@ from ondevice.holding.stack._layout import (
     PlanesShape,
     Quality,
 )
-from ondevice.llama import HollowHeader
 
 RING_BYTES = 16 << 20  # through which pass what is not resident, at least
 RING_ENTRIES = 2  # the largest matrix that many times: one is computed with, one arrives
@@ -51,10 +50,6 @@ class Block:
     tensor: TensorInfo
     end: int  # bytes of the file up to its end
     quality: Quality  # of the model once it is loaded
-
-
-def is_stack(file: GGUFFile) -> bool:
-    return f"{PREFIX}version" in file.metadata
 
 
 @dataclass(frozen=True)
@@ -227,9 +222,9 @@ class StackFile:
         for tensor in self.gguf.tensors.values():
             if matrix := self.matrices.get(tensor.name):
                 shape = (matrix.shape.columns, *tensor.shape[1:])
-                entries.append(Entry(tensor.name, shape, _F16, 2 * math.prod(shape)))
+                entries.append(TensorEntry(tensor.name, shape, _F16, 2 * math.prod(shape)))
             elif tensor.name not in blocks:
-                entries.append(Entry(tensor.name, tensor.shape, tensor.type, tensor.n_bytes))
+                entries.append(TensorEntry(tensor.name, tensor.shape, tensor.type, tensor.n_bytes))
         try:
             n_keys, keys = writing.raw_keys(self.gguf)
         except ValueError:

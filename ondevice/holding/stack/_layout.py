@@ -1,6 +1,6 @@
 """Where everything lies in the file of a stack, worked out from the shapes alone.
 
-``docs/stack-format.md`` is the description for others.
+``docs/design/stack-format.md`` is the description for others.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ondevice.gguf.writing import Entry, packed_string
+from ondevice.gguf.writing import TensorEntry, packed_string
 
 VERSION = 2
 PLANES = 7  #: of a matrix at most
@@ -107,16 +107,16 @@ def base_parts(shape: PlanesShape, chunk: range) -> list[int]:
     return [start, start + scales, *planes]
 
 
-def base_entry(name: str, shape: PlanesShape, dimensions: Sequence[int]) -> Entry:
+def base_entry(name: str, shape: PlanesShape, dimensions: Sequence[int]) -> TensorEntry:
     """``dimensions``: of the source's tensor after the row, whose product is the number of rows."""
     total = base_bytes(shape, shape.rows)
-    return Entry(name, (total // shape.rows, *dimensions), I8, total)
+    return TensorEntry(name, (total // shape.rows, *dimensions), I8, total)
 
 
-def block_entry(block: BlockId, shape: PlanesShape) -> Entry:
+def block_entry(block: BlockId, shape: PlanesShape) -> TensorEntry:
     n_rows = len(shape.chunks()[block.chunk])
     *_, plane = shape.part_bytes(n_rows)
-    return Entry(block.name, (shape.columns // 8, n_rows), I8, plane)
+    return TensorEntry(block.name, (shape.columns // 8, n_rows), I8, plane)
 
 
 def blocks_of(name: str, shape: PlanesShape) -> list[BlockId]:

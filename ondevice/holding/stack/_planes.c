@@ -1,6 +1,6 @@
 /* The arithmetic of residual stacks: matrices in bit planes, multiplied as they lie.
 
-   docs/stack-format.md says what the bytes mean. In short: a weight is scale * nibble * U, where
+   docs/design/stack-format.md says what the bytes mean. In short: a weight is scale * nibble * U, where
    each plane p that is loaded moves U by 64 >> p, up where its bit is 1 and down where it is 0. So
    one more plane halves the step of every weight, and nothing else changes.
 

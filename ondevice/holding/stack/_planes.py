@@ -42,7 +42,7 @@ Floats = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
 
 
-class _Matrix(ctypes.Structure):
+class _NativeMatrix(ctypes.Structure):
     """``Matrix`` of ``_planes.c``."""
 
     _fields_ = (
@@ -70,7 +70,7 @@ class Planes:
         self.parts = np.zeros((n_chunks, FIRST_PLANE + PLANES), np.uint64)
         #: Planes of each chunk that count; shape (chunks,).
         self.levels = np.zeros(n_chunks, np.int32)
-        self._native = _Matrix(
+        self._native = _NativeMatrix(
             shape.rows,
             shape.columns,
             shape.chunk_rows,
@@ -272,7 +272,7 @@ def _compile(sources: Mapping[str, bytes], path: Path) -> None:
     if compiler is None:
         raise NativeError(
             "A stack needs a C compiler once, and there is none. "
-            "Install gcc or clang, or use a model file that is no stack."
+            "Install gcc or clang, or use a model file that is not a stack."
         )
     try:
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
@@ -295,5 +295,5 @@ def _compile(sources: Mapping[str, bytes], path: Path) -> None:
         reason = str(error)
     raise NativeError(
         f"{compiler} could not compile what a stack needs: {reason}. "
-        "Repair the compiler, or use a model file that is no stack."
+        "Repair the compiler, or use a model file that is not a stack."
     )

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ondevice.gguf import GGUFFile, writing
-from ondevice.gguf.writing import Entry
+from ondevice.gguf.writing import TensorEntry
 from ondevice.holding.stack import _layout
 from ondevice.holding.stack._layout import VERSION, BlockId, PlanesShape, Quality
 
@@ -26,10 +26,10 @@ class Contents:
     matrices: Mapping[str, PlanesShape]
     blocks: list[BlockId]  # in the order in which they are written
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[TensorEntry]:
         """The tensors of the stack: those left as they are, then bases, then blocks."""
         kept = [
-            Entry(t.name, t.shape, t.type, t.n_bytes)
+            TensorEntry(t.name, t.shape, t.type, t.n_bytes)
             for t in self.source.tensors.values()
             if t.name not in self.matrices
         ]

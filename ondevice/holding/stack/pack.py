@@ -67,7 +67,7 @@ def pack(
     file = gguf.read(source)
     if len(file.parts) > 1:
         raise ModelFileError(f"{source.name} is split. Merge its parts first (llama-gguf-split).")
-    if f"{_layout.PREFIX}version" in file.metadata:
+    if file.is_stack:
         raise UsageError(f"{source.name} is a stack already. Pack the model it was made of.")
     threads = jobs or default_threads()
 

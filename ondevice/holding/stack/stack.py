@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 
 from ondevice.disk.reader import PAGE, Arena, Reader, Reading, Span
@@ -18,9 +19,10 @@ from ondevice.holding.stack._file import RING_ENTRIES, StackFile
 from ondevice.holding.stack._planes import checksum
 from ondevice.holding.stack._products import Products, StreamedProducts
 from ondevice.holding.window.placement import spans
-from ondevice.holding.window.window import WindowStatistics
-from ondevice.llama import Actions, Model, Tensor
+from ondevice.llama import Actions, EvalHook, Model, Tensor
+from ondevice.messages import Sizing, Streaming
 from ondevice.system.cores import default_threads
+from ondevice.text import size
 
 _PORTION = 8 << 20  # bytes that are read while those before them are checked
 _PORTIONS = 3  # that are under way; while one is checked, the disk is still busy with two
@@ -29,11 +31,11 @@ _PORTIONS = 3  # that are under way; while one is checked, the disk is still bus
 class Stack:
     """The first tensors of a stack's file, as many as fit into ``budget_bytes`` of RAM (None: all).
 
-    Give it to an ``EvalHook``::
+    ::
 
         stack = Stack(gguf.read(path), budget_bytes)
         model = stack.load_model()
-        context = Context(model, n_ctx=…, eval_hook=EvalHook(stack))
+        context = Context(model, n_ctx=…, eval_hook=stack.hook())
         …
         stack.resize(other_budget)  # between two calls of ``decode``
         …
@@ -43,9 +45,9 @@ class Stack:
     and shrinking gives the end back.
 
     What does not fit is left out: the model is less exact. With ``whole``, it is read from the
-    disk for each pass instead: the model is what it is in RAM, but slower. The handler that
-    :meth:`resident` gives then computes with what is in RAM alone, as for a draft. ``cached`` lets
-    the system keep what is read for it, if there is room.
+    disk for each pass instead: the model is what it is in RAM, but slower. With ``drafts``, what is
+    in RAM alone then drafts for it (:meth:`drafting_hook`). ``cached`` lets the system keep what is
+    read for it, if there is room.
 
     Raises :class:`MemoryShortError` if too little fits, :class:`ModelFileError` for a damaged file
     and :class:`LoadCancelled` when ``on_progress`` (0 … 1) returns False.
@@ -57,11 +59,14 @@ class Stack:
         budget_bytes: int | None = None,
         *,
         whole: bool = False,
+        drafts: bool = False,
         cached: bool = False,
         threads: int | None = None,
         on_progress: Callable[[float], bool] = lambda _: True,
     ) -> None:
         self.file = StackFile.of(file)
+        self._drafts = drafts
+        self._wanted: int | None = None  # bytes
         self._tensors = list(file.tensors.values())
         self._n_resident = 0  # of the tensors
         self._checked: set[str] = set()
@@ -105,6 +110,21 @@ class Stack:
         return file.least_whole_bytes if self._whole else file.ram_bytes[file.n_base - 1]
 
     @property
+    def most_bytes(self) -> int:
+        """The budget with which all of it is in RAM."""
+        return self.file.ram_bytes[-1]
+
+    @property
+    def own_bytes(self) -> int:
+        """Of the weights in RAM, those that are no pages of the file: all."""
+        return self.resident_bytes
+
+    @property
+    def absent_bytes(self) -> int:
+        """Weights that are not in RAM: streamed, or left out."""
+        return self.most_bytes - self.resident_bytes
+
+    @property
     def streamed_bytes(self) -> int:
         """Weights that are read from the disk for each pass."""
         needed = self.file.ram_bytes
@@ -120,21 +140,31 @@ class Stack:
         """Whether what is in RAM makes a model of its own, and a smaller one than all of it."""
         return self._ring is not None and self._n_resident >= self.file.n_base
 
-    def resident(self) -> Products:
-        """A handler for another context: computes with the blocks that are in RAM.
+    def hook(self) -> EvalHook:
+        """What feeds a context of the model."""
+        return EvalHook(self)
 
-        Only to be used while :attr:`may_draft`.
+    def drafting_hook(self) -> EvalHook | None:
+        """What feeds a context that computes with the blocks that are in RAM alone.
+
+        Only to be used while :attr:`may_draft`. None: no such context was asked for.
         """
-        return self._resident
+        return EvalHook(self._resident) if self._drafts and self.may_draft else None
 
-    def statistics(self) -> WindowStatistics:
+    def describe(self, sizing: Sizing) -> Sizing:
+        """Add how many blocks are in RAM."""
+        return msgspec.structs.replace(
+            sizing, n_blocks=self.n_blocks, total_blocks=len(self.file.blocks)
+        )
+
+    def statistics(self) -> Streaming:
         """What was read from the disk so far, the loading included."""
-        return WindowStatistics(
+        waited = self._waited + (self._ring.wait_seconds if self._ring else 0.0)
+        return Streaming(
             bytes_read=self._reader.bytes_read,
-            read_seconds=self._reader.busy_seconds,
-            wait_seconds=self._waited + (self._ring.wait_seconds if self._ring else 0.0),
-            experts_used=0,
-            experts_found=0,
+            read_ms=self._reader.busy_seconds * 1e3,
+            wait_ms=waited * 1e3,
+            resident_bytes=self.resident_bytes,
         )
 
     def load_model(self) -> Model:
@@ -145,6 +175,20 @@ class Stack:
     def inspect(self, node: Tensor) -> Actions | None:
         """Compute what reads our matrices; part of the eval hook."""
         return self.products.inspect(node)
+
+    def aim(self, budget_bytes: int) -> None:
+        """Have as much in RAM as another budget allows with the next :meth:`settle`.
+
+        Any thread may call this at any time.
+        """
+        self._wanted = budget_bytes
+
+    def settle(self) -> bool:
+        """Take up the last budget that was aimed at, between two calls of ``decode``; True."""
+        wanted, self._wanted = self._wanted, None
+        if wanted is not None:
+            self.resize(wanted)
+        return True
 
     def close(self) -> None:
         """Give the memory back. The model must have been closed before."""
@@ -246,9 +290,9 @@ class Stack:
 
     def _short(self, budget: int, needed: int) -> MemoryShortError:
         return MemoryShortError(
-            f"{self.file.gguf.path.name} needs at least {needed / 1e6:.0f} MB of RAM for weights, "
-            f"and may have {budget / 1e6:.0f} MB. "
-            "Allow it more with --ram, or choose a smaller model."
+            f"{self.file.gguf.path.name} needs at least {size(needed)} of RAM for weights, "
+            f"but is limited to {size(budget)}. "
+            "Raise --ram, or choose a smaller model."
         )
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 
-#: A use counts this much of one a token later. Measured (docs/window.md): with less the cache
-#: forgets what is often used, with more it clings to topics that are over.
+#: A use counts this much of one a token later. Measured (docs/measurements/window.md): with less
+#: the cache forgets what is often used, with more it clings to topics that are over.
 AGEING = 0.85
 _TOO_LARGE = 1e200
 

@@ -79,7 +79,7 @@ class _Matrices:
 
 
 @dataclass(eq=False)
-class _Block:
+class _BlockOfExperts:
     index: int
     cache: ExpertCache
     matrices: list[_Matrices]  # in the order of use, once that is known
@@ -89,7 +89,7 @@ class _Block:
 class _Step:
     """What one block does for one batch."""
 
-    block: _Block
+    block: _BlockOfExperts
     ids: Tensor  # the experts' numbers
     staged: bool
     numbers: npt.NDArray[np.int32]  # what the graph is to see of them
@@ -108,11 +108,11 @@ class Experts:
 
     def __init__(self, reader: Reader, blocks: Sequence[ExpertBlock]) -> None:
         self._reader = reader
-        self._tensors: dict[str, tuple[_Block, _Matrices]] = {}
-        self._blocks: list[_Block] = []
+        self._tensors: dict[str, tuple[_BlockOfExperts, _Matrices]] = {}
+        self._blocks: list[_BlockOfExperts] = []
         for index, placed in enumerate(blocks):
             matrices = [_Matrices(tensor) for tensor in placed.tensors]
-            block = _Block(index, ExpertCache(placed.tensors[0].shape[2], 0), matrices)
+            block = _BlockOfExperts(index, ExpertCache(placed.tensors[0].shape[2], 0), matrices)
             self._blocks.append(block)
             self._tensors |= {each.tensor.name: (block, each) for each in matrices}
         self._slots = Arena(0)
@@ -195,7 +195,7 @@ class Experts:
         node.src[0], node.src[2] = matrices.weights.address, matrices.numbers.address
         return Actions(before=partial(self._prepare, block, matrices, self._ids[node.address]))
 
-    def _prepare(self, block: _Block, matrices: _Matrices, ids: Tensor) -> None:
+    def _prepare(self, block: _BlockOfExperts, matrices: _Matrices, ids: Tensor) -> None:
         """Have the experts that ``ids`` names where the node looks for them."""
         step = self._step
         if step is None or step.ids.address != ids.address or matrices not in step.pending:
@@ -216,7 +216,7 @@ class Experts:
         if step.staged and step.pending:
             self._read(step, step.pending[0])
 
-    def _begin(self, block: _Block, ids: Tensor) -> _Step:
+    def _begin(self, block: _BlockOfExperts, ids: Tensor) -> _Step:
         """Decide what to read and what to keep, and start to read."""
         self._end_step()
         if block.index <= self._last_block:

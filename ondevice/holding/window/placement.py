@@ -16,6 +16,7 @@ import numpy.typing as npt
 from ondevice.disk.reader import PAGE, Span
 from ondevice.errors import MemoryShortError
 from ondevice.gguf import GGUFFile, TensorInfo
+from ondevice.text import size
 
 _LEAST_STREAMED = 256 << 10  # bytes of a tensor; below that a read costs more than its bytes
 _LEAST_EXPERT = 16 << 10  # bytes of one expert in a tensor, for the same reason; few are read
@@ -172,9 +173,9 @@ class Placements:
         if found < len(counts):
             return self._that_streams(counts[found])
         raise MemoryShortError(
-            f"{self._file.path.name} needs at least {self.least_bytes / 1e6:.0f} MB of RAM for "
-            "weights, even when the others are read from the disk for each token, and may have "
-            f"{budget_bytes / 1e6:.0f} MB. Allow it more with --ram, or choose a smaller model."
+            f"{self._file.path.name} needs at least {size(self.least_bytes)} of RAM for "
+            "weights, even when the others are read from the disk for each token, but is limited "
+            f"to {size(budget_bytes)}. Raise --ram, or choose a smaller model."
         )
 
     @cached_property

@@ -22,29 +22,20 @@ from ondevice.errors import LoadCancelled
 from ondevice.gguf import GGUFFile, TensorInfo
 from ondevice.holding.window.experts import Experts
 from ondevice.holding.window.placement import Placement, Placements, spans
-from ondevice.llama import OP_MUL_MAT, OP_NONE, Actions, Model, Tensor, multiply_rows
+from ondevice.llama import (
+    OP_MUL_MAT,
+    OP_NONE,
+    Actions,
+    EvalHook,
+    Model,
+    Tensor,
+    multiply_rows,
+)
+from ondevice.messages import Sizing, Streaming
 
 #: Between so many of them, a change of the budget is taken up.
 _BLOCKS_PER_CHECK = 4
 _PORTION = 32 << 20  # bytes between two reports of progress
-
-
-class WindowStatistics(msgspec.Struct, frozen=True, kw_only=True):
-    """What a window has done since it was opened; subtract two of them for what lies between."""
-
-    bytes_read: int
-    read_seconds: float  # in which the disk was busy for us
-    wait_seconds: float  # in which the computing waited for it
-    experts_used: int  # each once for a pass and block; 0: the model has none, or all are in RAM
-    experts_found: int  # of these, in RAM already
-
-    def since(self, earlier: WindowStatistics) -> WindowStatistics:
-        return WindowStatistics(
-            **{
-                name: getattr(self, name) - getattr(earlier, name)
-                for name in self.__struct_fields__
-            }
-        )
 
 
 class _Operand(NamedTuple):
@@ -56,13 +47,13 @@ class _Operand(NamedTuple):
 
 
 class Window:
-    """The weights of ``file`` within ``budget_bytes`` of RAM: give it to an ``EvalHook``.
+    """The weights of ``file`` within ``budget_bytes`` of RAM.
 
     ::
 
         window = Window(gguf.read(path), budget_bytes)
         model = window.load_model()
-        context = Context(model, n_ctx=…, eval_hook=EvalHook(window))
+        context = Context(model, n_ctx=…, eval_hook=window.hook())
         …
         context.close(); model.close(); window.close()
 
@@ -73,6 +64,8 @@ class Window:
     cancel. Raises :class:`LoadCancelled` then, :class:`MemoryShortError` if the budget is too
     small and :class:`ModelFileError` if reading fails, later also out of ``Context.decode``.
     """
+
+    may_draft = False
 
     def __init__(
         self,
@@ -150,16 +143,42 @@ class Window:
         return self.placement.resident_bytes
 
     @property
+    def own_bytes(self) -> int:
+        """Of these, those that are no pages of the file."""
+        return self.placement.own_bytes
+
+    @property
+    def absent_bytes(self) -> int:
+        """Weights that are not in RAM: all of them are streamed."""
+        return self.placement.absent_bytes
+
+    @property
     def streamed_bytes(self) -> int:
         """Weights that are read from the disk when they are needed."""
         return self.placement.absent_bytes
 
-    def statistics(self) -> WindowStatistics:
+    def hook(self) -> EvalHook:
+        """What feeds a context of the model."""
+        return EvalHook(self)
+
+    def drafting_hook(self) -> None:
+        """What is in RAM makes no model of its own."""
+
+    def describe(self, sizing: Sizing) -> Sizing:
+        """Add how many of the experts that were needed were in RAM."""
+        done = self.statistics()
+        return msgspec.structs.replace(
+            sizing, experts_used=done.experts_used, experts_found=done.experts_found
+        )
+
+    def statistics(self) -> Streaming:
+        """What was read from the disk so far, the loading included."""
         waiting = [part.wait_seconds for part in (self._ring, self._experts) if part]
-        return WindowStatistics(
+        return Streaming(
             bytes_read=self._reader.bytes_read,
-            read_seconds=self._reader.busy_seconds,
-            wait_seconds=sum(waiting),
+            read_ms=self._reader.busy_seconds * 1e3,
+            wait_ms=sum(waiting) * 1e3,
+            resident_bytes=self.resident_bytes,
             experts_used=self._experts.used if self._experts else 0,
             experts_found=self._experts.found if self._experts else 0,
         )

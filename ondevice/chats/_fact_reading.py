@@ -1,0 +1,59 @@
+"""Has a model read what the user typed for facts, while nobody waits for it."""
+
+from __future__ import annotations
+
+from ondevice.chats._chats import Chats
+from ondevice.engine import EngineLike
+from ondevice.memory import read_grammar, read_question
+from ondevice.messages import Aside, Chunk, Finished, Loaded, Sampling, Turn, server_of
+
+_LEAST_PARAMETERS = 1_000_000_000  # smaller models point at the wrong words
+_LONGEST = 120  # tokens of an answer
+
+
+def can_learn(loaded: Loaded | None) -> bool:
+    """Whether the model is one to read what was typed: on this machine, in RAM, able enough."""
+    return (
+        loaded is not None
+        and loaded.n_params >= _LEAST_PARAMETERS  # 0 on a server
+        and not loaded.streamed_bytes
+    )
+
+
+def is_elsewhere(engine: EngineLike) -> bool:
+    """Whether the model is on a server: nothing goes there but what the user sends."""
+    return engine.loaded is not None and server_of(engine.loaded.path) is not None
+
+
+def learn(chats: Chats, engine: EngineLike) -> bool:
+    """Have the model read the latest that no model has, and keep the facts it points at.
+
+    Whether it has; False: nothing is left, or it was cancelled, and then the text is read another
+    time. Blocks, as :func:`ondevice.chats.reply` does, and raises the same.
+    """
+    if is_elsewhere(engine) or (text := chats.memory.unread()) is None:
+        return False
+    request = Aside(
+        turns=tuple(Turn(role, content) for role, content in read_question(text.text)),
+        sampling=Sampling(temperature=0, seed=0),
+        max_tokens=_LONGEST,
+        grammar=read_grammar(text.text),
+        thinking=False,
+    )
+    answer = ""
+    for event in engine.generate(request):
+        if isinstance(event, Chunk) and event.part == "answer":
+            answer += event.text
+        elif isinstance(event, Finished) and event.reason == "cancelled":
+            return False
+    chats.memory.store_reading(text, answer)
+    return True
+
+
+def restore_cache(chats: Chats, engine: EngineLike, conversation_id: int) -> None:
+    """Have the KV cache hold the conversation as it did before something else was asked."""
+    if is_elsewhere(engine):
+        return
+    turns = chats.load(conversation_id).turns()
+    for _ in engine.generate(Aside(turns=turns, max_tokens=1)):
+        pass

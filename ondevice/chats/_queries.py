@@ -1,0 +1,242 @@
+"""Queries for conversations: the list, a branch with all that belongs to it, and the search."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from typing import Any
+
+import msgspec
+
+from ondevice.chats import _times
+from ondevice.chats._records import (
+    Attachment,
+    Chat,
+    ChatHit,
+    ChatMatches,
+    Heading,
+    Message,
+    State,
+)
+from ondevice.memory import Cube, Memory
+from ondevice.messages import Statistics
+from ondevice.store import Connection, Row
+
+_FOUND = 100  # at most
+
+#: The messages from ``:end`` back to the first one.
+_BRANCH = """
+    WITH RECURSIVE branch(id, parent_id) AS (
+        SELECT id, parent_id FROM message WHERE id = :end
+        UNION ALL SELECT message.id, message.parent_id
+        FROM branch JOIN message ON message.id = branch.parent_id
+    )
+"""
+_HEADING = (
+    "SELECT conversation.*, (SELECT count(*) FROM message "
+    "WHERE conversation_id = conversation.id) AS messages FROM conversation "
+)
+
+
+def headings(connection: Connection, *, archived: bool) -> list[Heading]:
+    rows = connection.execute(
+        f"{_HEADING} WHERE archived = ? ORDER BY pinned DESC, updated_at DESC, id DESC",
+        (archived,),
+    )
+    return [_heading(row) for row in rows]
+
+
+def heading(connection: Connection, conversation_id: int) -> Heading | None:
+    row = connection.execute(f"{_HEADING} WHERE id = ?", (conversation_id,)).fetchone()
+    return _heading(row) if row else None
+
+
+def load(
+    connection: Connection, memory: Memory, conversation_id: int, until: int | None
+) -> Chat | None:
+    head = connection.execute(
+        "SELECT title, system, private, end_id FROM conversation WHERE id = ?", (conversation_id,)
+    ).fetchone()
+    if head is None:
+        return None
+    end = {"end": until or head["end_id"]}
+    rows = connection.execute(
+        f"{_BRANCH} SELECT message.* FROM branch JOIN message USING (id) ORDER BY position", end
+    ).fetchall()
+    attachments: dict[int, list[Attachment]] = defaultdict(list)
+    for row in connection.execute(
+        f"{_BRANCH} SELECT attachment.* FROM branch JOIN attachment ON message_id = branch.id "
+        "ORDER BY message_id, number",
+        end,
+    ):
+        attachments[row["message_id"]].append(Attachment(row["name"], row["content"]))
+    recalled = _recalled(connection, memory, end)
+    versions = _versions(connection, conversation_id)
+    return Chat(
+        conversation_id,
+        head["title"],
+        head["system"],
+        bool(head["private"]),
+        tuple(
+            Message(
+                id=row["id"],
+                role=row["role"],
+                content=row["content"],
+                created_at=_times.from_store(row["created_at"]),
+                versions=versions.get(row["parent_id"], (row["id"],)),
+                attachments=tuple(attachments.get(row["id"], ())),
+                recalled=tuple(recalled.get(row["id"], ())),
+                server=row["server"],
+                unknown=bool(row["unknown"]),
+                unanswered=row["role"] == "user" and row["finish_reason"] is not None,
+                thinking=row["thinking"],
+                model=row["model"],
+                finish_reason=row["finish_reason"] if row["role"] == "assistant" else None,
+                statistics=_statistics(row["statistics"]),
+            )
+            for row in rows
+        ),
+    )
+
+
+def state(connection: Connection, conversation_id: int) -> State | None:
+    row = connection.execute(
+        """
+        SELECT title, private, end_id, length(content) + length(thinking), finish_reason,
+            (SELECT max(position) FROM message WHERE conversation_id = conversation.id)
+        FROM conversation LEFT JOIN message ON message.id = end_id WHERE conversation.id = ?
+        """,
+        (conversation_id,),
+    ).fetchone()
+    return State(row[0], bool(row[1]), *row[2:]) if row else None
+
+
+def recalled_until(
+    connection: Connection, message_id: int | None, server: str | None = None
+) -> set[int]:
+    """The ids of all cubes that a model sees in the branch that ends there, here or on a server."""
+    rows = connection.execute(
+        f"{_BRANCH} SELECT cube_id FROM branch JOIN recall ON message_id = branch.id "
+        "JOIN message ON message.id = branch.id WHERE :server IS NULL OR server = :server",
+        {"end": message_id, "server": server},
+    )
+    return {row["cube_id"] for row in rows}
+
+
+def attaches(connection: Connection, message_id: int | None) -> bool:
+    """Whether there are attachments in the branch that ends there."""
+    row = connection.execute(
+        f"{_BRANCH} SELECT 1 FROM branch JOIN attachment ON message_id = branch.id LIMIT 1",
+        {"end": message_id},
+    )
+    return row.fetchone() is not None
+
+
+def matches(connection: Connection, text: str, conversation_id: int) -> ChatMatches:
+    if not (query := _query(text)):
+        return ChatMatches((), frozenset())
+    rows = connection.execute(
+        "SELECT message.id, highlight(message_index, 0, char(2), char(3)) FROM message_index "
+        "JOIN message ON message.id = message_index.rowid "
+        "WHERE message_index MATCH ? AND conversation_id = ? ORDER BY position",
+        (query, conversation_id),
+    ).fetchall()
+    words = (word for _, marked in rows for word in re.findall("\x02([^\x03]*)\x03", marked))
+    return ChatMatches(tuple(id_ for id_, _ in rows), frozenset(map(str.lower, words)))
+
+
+def _query(text: str) -> str:
+    """That for the index: all the words, the last one may be the beginning of one; empty: none."""
+    words = " ".join(f'"{word}"' for word in re.findall(r"\w+", text))
+    return f"{words}*" if words else ""
+
+
+def search(connection: Connection, text: str, conversation_id: int | None) -> list[ChatHit]:
+    if not (query := _query(text)):
+        return []
+    rows = connection.execute(
+        "SELECT message.id, conversation_id FROM message_index "
+        "JOIN message ON message.id = message_index.rowid "
+        "WHERE message_index MATCH ?1 AND (?2 IS NULL OR conversation_id = ?2) "
+        "ORDER BY CASE WHEN ?2 IS NULL THEN rank ELSE message.id END",
+        (query, conversation_id),
+    ).fetchall()
+    best: dict[int, int] = {}  # conversation → message, or a message → itself
+    for row in rows:
+        best.setdefault(row["id"] if conversation_id else row["conversation_id"], row["id"])
+    wanted = list(best.values())[:_FOUND]
+    excerpts = dict(
+        connection.execute(
+            "SELECT rowid, snippet(message_index, 0, char(2), char(3), '…', 12) "
+            "FROM message_index WHERE message_index MATCH ? "
+            "AND rowid IN (SELECT value FROM json_each(?))",
+            (query, json.dumps(wanted)),
+        ).fetchall()
+    )
+    headings = {
+        row["message_id"]: _heading(row)
+        for row in connection.execute(
+            f"SELECT heading.*, message.id AS message_id FROM ({_HEADING}) AS heading "
+            "JOIN message ON conversation_id = heading.id "
+            "WHERE message.id IN (SELECT value FROM json_each(?))",
+            (json.dumps(wanted),),
+        )
+    }
+    found = [ChatHit(headings[id_], id_, _pieces(excerpts[id_])) for id_ in wanted]
+    if conversation_id is None:
+        titled = connection.execute(
+            f"{_HEADING} WHERE instr(lower(title), lower(?)) ORDER BY updated_at DESC LIMIT ?",
+            (text.strip(), _FOUND),
+        )
+        found += [ChatHit(_heading(row), None, ()) for row in titled if row["id"] not in best]
+    return found
+
+
+def _recalled(connection: Connection, memory: Memory, end: dict[str, Any]) -> dict[int, list[Cube]]:
+    """What was recalled with each message; memories that were forgotten since are left out."""
+    rows = connection.execute(
+        f"{_BRANCH} SELECT recall.* FROM branch "
+        "JOIN recall ON recall.message_id = branch.id JOIN cube ON cube.id = cube_id "
+        "WHERE status <> 'deleted' ORDER BY event_at, cube_id",
+        end,
+    ).fetchall()
+    recalled: dict[int, list[Cube]] = defaultdict(list)
+    for row, cube in zip(rows, memory.cubes([row["cube_id"] for row in rows]), strict=True):
+        recalled[row["message_id"]].append(cube)
+    return recalled
+
+
+def _versions(connection: Connection, conversation_id: int) -> dict[int | None, tuple[int, ...]]:
+    """Parent → its children, for those that have several."""
+    rows = connection.execute(
+        "SELECT parent_id, json_group_array(id) AS ids FROM message WHERE conversation_id = ? "
+        "GROUP BY parent_id HAVING count(*) > 1",
+        (conversation_id,),
+    )
+    return {row["parent_id"]: tuple(sorted(json.loads(row["ids"]))) for row in rows}
+
+
+def _heading(row: Row) -> Heading:
+    return Heading(
+        row["id"],
+        row["title"],
+        _times.from_store(row["updated_at"]),
+        row["messages"],
+        bool(row["pinned"]),
+        bool(row["archived"]),
+    )
+
+
+def _pieces(excerpt: str) -> tuple[tuple[str, bool], ...]:
+    """The excerpt, in which matches begin with character 2 and end with 3, cut there."""
+    before, *rest = excerpt.split("\x02")
+    pieces = [(before, False)]
+    for part in rest:
+        match, _, after = part.partition("\x03")
+        pieces += [(match, True), (after, False)]
+    return tuple(piece for piece in pieces if piece[0])
+
+
+def _statistics(text: str | None) -> Statistics | None:
+    return msgspec.json.decode(text, type=Statistics) if text else None

@@ -1,0 +1,75 @@
+"""What RAM a loaded model may take, as that changes: weights and context share it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ondevice.engine._loading import HeldModel
+from ondevice.engine._sizing import Sizer
+from ondevice.errors import MemoryShortError
+from ondevice.messages import Sizing
+from ondevice.ram.need import need
+
+_GROWTH = 2  # times: a context that grows does so by that, where there is room
+
+
+class Room:
+    """The RAM of ``held``, at most ``limit`` bytes for the process.
+
+    ``report`` is called when something has changed, mostly from a thread of its own. ``wake`` must
+    have the thread that decodes call :meth:`between_passes` once it is idle.
+    """
+
+    def __init__(
+        self,
+        held: HeldModel,
+        limit: int | None,
+        report: Callable[[Sizing], None],
+        wake: Callable[[], None],
+    ) -> None:
+        self._held = held
+        beside = held.plan.peak_bytes - held.plan.resident_bytes
+        self._sizer = Sizer(held.weights, limit, beside, report, wake)
+
+    @property
+    def n_ctx(self) -> int:
+        """Tokens of the context."""
+        return self._held.context.n_ctx
+
+    def resize(self, budget: int | None) -> None:
+        """Take the user's wish for the weights, in bytes; None: there is none.
+
+        Any thread may call this.
+        """
+        self._sizer.resize(budget)
+
+    def between_passes(self) -> None:
+        """Now more or fewer weights may be held: for the thread that decodes to call."""
+        self._sizer.settle()
+
+    def want_context(self, n_tokens: int) -> None:
+        """Have the context hold so many tokens, and some more, at the cost of weights in RAM.
+
+        If there is no room, nothing changes. There are never more tokens than the model was
+        trained on, and never others than the user has asked for.
+        """
+        held = self._held
+        context, kv_type, file = held.context, held.plan.kv_type, held.plan.file
+        least = min(n_tokens, file.n_ctx_train)
+        if not held.may_grow or least <= context.n_ctx:
+            return
+        before = need(file, context.n_ctx, kv_type)
+        for n_ctx in (min(file.n_ctx_train, max(least, context.n_ctx * _GROWTH)), least):
+            after = need(file, n_ctx, kv_type)
+            more = after.kv + after.compute - before.kv - before.compute
+            if self._sizer.claim(more + before.kv):  # for a moment it is there twice
+                try:
+                    context.grow(after.n_ctx)
+                    self._sizer.claim(-before.kv)
+                except MemoryShortError:
+                    self._sizer.claim(-more - before.kv)
+                return
+
+    def close(self) -> None:
+        """Stop looking."""
+        self._sizer.close()

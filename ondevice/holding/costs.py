@@ -1,0 +1,61 @@
+"""What a token takes: seconds, worked out from a model's file and the machine's speeds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from ondevice.gguf import GGUFFile
+from ondevice.holding.speeds import Speeds
+
+PROMPT = 512  # tokens of the prompt whose first token is predicted
+DISK_FACTOR = 0.9  # of the disk's speed that streaming reaches
+
+# What a token takes beside the products with weights: measured on models of 135M to 1.5B.
+_DECODE_FACTOR, _PREFILL_FACTOR = 1.4, 1.5
+_BLOCK_SECONDS = 0.12e-3
+_MOST_TENSORS = 64  # of a block; more of them take the time of more blocks
+_USUAL_BLOCKS = 30
+_DRAFTED, _ACCEPTED = 4, 2.4  # tokens that a drafter proposes, and that a pass then gives
+_READ_SECONDS = 0.35e-3  # of each tensor that is streamed, whatever its size
+
+
+def decode_seconds(file: GGUFFile, speeds: Speeds) -> float:
+    """For one token, all weights in RAM."""
+    products = sum(elements / speeds.decoding(name) for name, elements in _elements(file, 1))
+    return _with_all_else(products, max(file.n_blocks, len(file.tensors) / _MOST_TENSORS))
+
+
+def usual_decode_seconds(n_params: float, type_name: str, speeds: Speeds) -> float:
+    """The same, of a model of which only so much is known."""
+    return _with_all_else(n_params / speeds.decoding(type_name), _USUAL_BLOCKS)
+
+
+def prefill_seconds(file: GGUFFile, speeds: Speeds) -> float:
+    """For a prompt of ``PROMPT`` tokens, all weights in RAM."""
+    products = sum(elements / speeds.prefilling(name) for name, elements in _elements(file, PROMPT))
+    return products * _PREFILL_FACTOR
+
+
+def drafted_seconds(computing: float, reading: float, drafting: float) -> float:
+    """For one token, from those of the model and of its drafter."""
+    return (max(computing * 2, reading) + drafting * _DRAFTED) / _ACCEPTED
+
+
+def streaming_seconds(n_bytes: float, n_reads: int, speeds: Speeds) -> float:
+    """To read so many bytes of weights in so many tensors."""
+    return n_bytes / (speeds.disk * DISK_FACTOR) + n_reads * _READ_SECONDS
+
+
+def _with_all_else(products: float, n_blocks: float) -> float:
+    """Seconds for a token, given those of its products with weights."""
+    return products * _DECODE_FACTOR + n_blocks * _BLOCK_SECONDS
+
+
+def _elements(file: GGUFFile, n_tokens: int) -> Iterator[tuple[str, float]]:
+    """Type and multiply-adds of what tokens are multiplied with."""
+    for name, elements in file.multiplied.items():
+        yield name, elements * n_tokens
+    # Of a prompt, only the last token is multiplied with the output layer.
+    if file.output_layer and len(file.output_layer.shape) > 1:
+        yield file.output_layer.type_name, float(math.prod(file.output_layer.shape))

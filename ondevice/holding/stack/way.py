@@ -1,0 +1,162 @@
+"""Stacked: as much of a stack as fits, or all of it with a part read for each pass."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from ondevice.gguf import GGUFFile
+from ondevice.gguf.quality import quality_of
+from ondevice.gguf.recurrence import can_verify
+from ondevice.holding.cells import Cell, sum_cells
+from ondevice.holding.costs import PROMPT, drafted_seconds, streaming_seconds
+from ondevice.holding.machine import Machine
+from ondevice.holding.plan import KV_QUALITY, Plan
+from ondevice.holding.speeds import PLANES, PLANES_TYPE, Speeds
+from ondevice.holding.stack._file import StackFile
+from ondevice.messages import KVType, Load, Sizing
+from ondevice.ram.need import Need, need
+
+if TYPE_CHECKING:
+    from ondevice.holding.stack.stack import Stack
+
+#: What of a reply's quality is left: the logarithm, for each nat that a token's distribution
+#: diverges. K-quants of 2.6 to 4.8 bits keep 0.6 to 0.97 of it and diverge by 0.26 to 0.02.
+_LOSS = 2.0
+
+_MOST_KL = 50.0  # nats; nothing is left then
+
+# Half of the time of a product goes by its weights, half by their bytes; these are the bytes of a
+# weight with as many planes as were measured, scales included. For prompts, planes hardly matter.
+_MEASURED_BYTES = (PLANES + 5 / 16) / 8
+# What a token takes beside, as a part of the products; and each product by itself.
+_DECODE_FACTOR, _PREFILL_FACTOR = 1.1, 1.3
+_PRODUCT_SECONDS = 5e-6
+
+_EXPANDED = 5_000_000  # bytes: rows that are being computed with, and pages of the file
+
+
+class Stacked:
+    """For a stack. What is in RAM drafts, if it makes a model, and one that can be drafted for."""
+
+    name = "stack"
+    drafts_itself = True
+
+    def __init__(self, file: GGUFFile) -> None:
+        self._file = file
+
+    @cached_property
+    def _stack(self) -> StackFile:
+        return StackFile.of(self._file)
+
+    @cached_property
+    def _model(self) -> GGUFFile:
+        return self._stack.as_a_model()
+
+    def least_bytes(self, n_ctx: int, kv_type: KVType) -> int:
+        stack, wanted = self._stack, self._need(n_ctx, kv_type)
+        weights = min(stack.least_whole_bytes, stack.ram_bytes[stack.n_base - 1])
+        return wanted.total - wanted.weights + weights
+
+    def plans(
+        self, n_ctx: int, kv_type: KVType, drafter: GGUFFile | None, machine: Machine
+    ) -> Iterator[Plan]:
+        stack, speeds = self._stack, machine.speeds
+        wanted = self._need(n_ctx, kv_type)
+        room = machine.ram.usable - (wanted.total - wanted.weights)
+        fitting = stack.fitting(room)
+        base_fits = fitting >= stack.n_base
+        all_fits = fitting == len(stack.gguf.tensors)
+        if base_fits:
+            yield self._plan(wanted, kv_type, room, fitting, speeds)
+            if all_fits:
+                return
+        may_draft = base_fits and can_verify(self._model)
+        for drafting in (wanted.kv + wanted.compute, 0) if may_draft else (0,):
+            budget = room - drafting
+            if budget >= stack.least_whole_bytes:
+                fitting = stack.fitting_whole(budget)
+                yield self._plan(wanted, kv_type, budget, fitting, speeds, drafting)
+
+    def cells(self, sizing: Sizing) -> list[Cell]:
+        stack = self._stack
+        n_resident = stack.n_base + sizing.n_blocks
+        return sum_cells(
+            (tensor.block, tensor.n_bytes, tensor.n_bytes if place < n_resident else 0, "left out")
+            for place, tensor in enumerate(stack.gguf.tensors.values())
+            if tensor.name not in stack.stays_on_disk
+        )
+
+    def open(self, plan: Plan, load: Load, on_progress: Callable[[float], bool]) -> Stack:
+        from ondevice.holding.stack.stack import Stack  # noqa: PLC0415 - needs native code
+
+        return Stack(
+            self._file,
+            plan.weights_budget,
+            whole=plan.streamed_bytes > 0,
+            drafts=plan.drafter_bytes > 0,
+            threads=load.n_threads,
+            on_progress=on_progress,
+        )
+
+    def _need(self, n_ctx: int, kv_type: KVType) -> Need:
+        wanted = need(self._model, n_ctx, kv_type)
+        return replace(
+            wanted, weights=self._stack.ram_bytes[-1], compute=wanted.compute + _EXPANDED
+        )
+
+    def _plan(
+        self,
+        wanted: Need,
+        kv_type: KVType,
+        budget: int,
+        n_tensors: int,
+        speeds: Speeds,
+        drafting: int | None = None,
+    ) -> Plan:
+        """With so many tensors in RAM; ``drafting`` None: the others are left out."""
+        stack, file = self._stack, self._model
+        streamed = 0
+        resident = stack.ram_bytes[n_tensors - 1]
+        quality = 1.0
+        if drafting is None:
+            quality = self._quality(n_tensors)
+        else:
+            streamed = stack.ram_bytes[-1] - resident
+            resident = stack.whole_bytes[n_tensors]
+        reading = streaming_seconds(streamed, len(stack.matrices), speeds) if streamed else 0.0
+        computed = stack.ram_bytes[-1] if drafting is not None else resident
+        n_weights = sum(stack.multiplied.values())
+        measured = n_weights / speeds.decoding(PLANES_TYPE) * _DECODE_FACTOR
+        decode = measured * (1 + computed / (n_weights * _MEASURED_BYTES)) / 2
+        decode += len(stack.matrices) * _PRODUCT_SECONDS
+        seconds = drafted_seconds(decode, reading, decode) if drafting else max(decode, reading)
+        output = file.output_layer
+        in_blocks = n_weights - (stack.multiplied.get(output.name, 0) if output else 0)
+        prefill = PROMPT * in_blocks / speeds.prefilling(PLANES_TYPE) * _PREFILL_FACTOR
+        return Plan(
+            file=file,
+            way=self,
+            kv_type=kv_type,
+            need=wanted,
+            weights_budget=budget,
+            resident_bytes=resident,
+            streamed_bytes=streamed,
+            drafter=None,
+            drafter_bytes=drafting or 0,
+            tokens_per_second=1 / seconds,
+            first_token_s=max(prefill, reading),
+            quality=quality * KV_QUALITY[kv_type],
+            # A stack is streamed to be exact; else what fits of it is what it is for.
+            is_last_resort=streamed > 0,
+        )
+
+    def _quality(self, n_tensors: int) -> float:
+        """Of 1, of the whole stack's; where packing did not measure it, going by bits."""
+        kl = self._stack.quality_with(n_tensors).kl
+        if math.isnan(kl):
+            return quality_of(self._stack.ram_bytes[n_tensors - 1], self._model.n_params)
+        return math.exp(-_LOSS * min(max(0.0, kl), _MOST_KL))

@@ -1,0 +1,120 @@
+"""Windowed: weights are pages of the file, all of them in RAM or some read for each pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from ondevice.gguf import GGUFFile
+from ondevice.gguf.recurrence import can_verify
+from ondevice.holding.cells import Absent, Cell, cells_in_ram, sum_cells
+from ondevice.holding.costs import (
+    DISK_FACTOR,
+    decode_seconds,
+    drafted_seconds,
+    streaming_seconds,
+)
+from ondevice.holding.machine import Machine
+from ondevice.holding.plan import Plan
+from ondevice.holding.speeds import Speeds
+from ondevice.holding.window.placement import Placement, Placements
+from ondevice.messages import KVType, Load, Sizing
+from ondevice.ram.kv_types import kv_types
+from ondevice.ram.need import need
+
+if TYPE_CHECKING:
+    from ondevice.holding.window.window import Window
+
+_MISSED = 0.5  # of the experts that are needed, those that the cache does not hold, at most
+_LOOKED_UP = 1.1  # tokens that a pass gives with what the conversation itself proposes
+
+
+class Windowed:
+    """For a model that fits once, or does not fit."""
+
+    name = "window"
+    drafts_itself = False
+
+    def __init__(self, file: GGUFFile) -> None:
+        self._file = file
+
+    @cached_property
+    def _placements(self) -> Placements:
+        return Placements(self._file)
+
+    def least_bytes(self, n_ctx: int, kv_type: KVType) -> int:
+        wanted = need(self._file, n_ctx, kv_type)
+        return wanted.total - wanted.weights + self._placements.least_bytes
+
+    def plans(
+        self, n_ctx: int, kv_type: KVType, drafter: GGUFFile | None, machine: Machine
+    ) -> Iterator[Plan]:
+        file, usable = self._file, machine.ram.usable
+        wanted = need(file, n_ctx, kv_type)
+        if wanted.may_repack(usable):
+            return
+        whole = Plan.in_ram(self, file, kv_type, wanted, machine.speeds)
+        if wanted.total <= usable:
+            yield whole
+            return
+        may_draft = drafter is not None and kv_type in kv_types(drafter)
+        for small in (drafter, None) if may_draft else (None,):
+            taken = _drafter_bytes(small, wanted.n_ctx, kv_type) if small else 0
+            budget = usable - (wanted.total - wanted.weights) - taken
+            if budget >= self._placements.least_bytes:
+                placed = self._placements.within(budget)
+                yield replace(
+                    whole,
+                    weights_budget=budget,
+                    resident_bytes=placed.resident_bytes,
+                    streamed_bytes=placed.absent_bytes,
+                    drafter=small,
+                    drafter_bytes=taken,
+                    tokens_per_second=1 / self._seconds(placed, small, machine.speeds),
+                    first_token_s=max(
+                        whole.first_token_s,
+                        placed.absent_bytes / (machine.speeds.disk * DISK_FACTOR),
+                    ),
+                )
+
+    def cells(self, sizing: Sizing) -> list[Cell]:
+        if not sizing.absent_bytes:
+            return cells_in_ram(self._file)
+        # What is pinned depends on the file and the bytes alone.
+        placed = self._placements.within(sizing.resident_bytes)
+        parts: list[tuple[int | None, int, int, Absent]] = []
+        parts += [(t.block, t.n_bytes, t.n_bytes, "streamed") for t in placed.pinned]
+        parts += [(t.block, t.n_bytes, 0, "streamed") for t in placed.streamed]
+        for block in placed.experts:
+            for t in block.tensors:
+                parts.append(
+                    (t.block, t.n_bytes, t.n_bytes * block.n_slots // t.shape[2], "experts")
+                )
+        return sum_cells(parts)
+
+    def open(self, plan: Plan, load: Load, on_progress: Callable[[float], bool]) -> Window:
+        from ondevice.holding.window.window import Window  # noqa: PLC0415 - needs native code
+
+        # All of it takes a page more here and there than the sum of its tensors.
+        whole_bytes = 0 if plan.streamed_bytes else self._placements.most_bytes
+        budget = max(plan.weights_budget, whole_bytes)
+        return Window(self._file, budget, on_progress=on_progress)
+
+    def _seconds(self, placed: Placement, drafter: GGUFFile | None, speeds: Speeds) -> float:
+        """For one token. What is streamed is read, and experts without a slot that it needs."""
+        file = self._file
+        share = file.n_experts_used / file.n_experts if file.n_experts else 0.0
+        experts = placed.absent_bytes - placed.streamed_bytes
+        n_bytes = placed.streamed_bytes + experts * share * _MISSED
+        reading = streaming_seconds(n_bytes, len(placed.streamed), speeds)
+        computing = decode_seconds(file, speeds)
+        if drafter:
+            return drafted_seconds(computing, reading, decode_seconds(drafter, speeds))
+        return max(computing, reading) / (_LOOKED_UP if can_verify(file) else 1.0)
+
+
+def _drafter_bytes(drafter: GGUFFile, n_ctx: int, kv_type: KVType) -> int:
+    wanted = need(drafter, n_ctx, kv_type)
+    return wanted.total - wanted.engine

@@ -1,0 +1,218 @@
+"""What is known of each language: its words and rules, from one file for each.
+
+A language is a file ``language/CODE.toml``. To add one is to add a file; a section that it leaves
+out is not known of it. The modules that apply the rules compile them when they are first needed.
+
+A pattern is a regular expression, matched without regard to case where nothing else is said. Its
+line breaks, and the blanks after them, are layout. ``{name}`` stands for another pattern: one of
+the file's ``[parts]``, or the names in a table of ``[dates]``, such as ``{months}``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+_FOLDER = Path(__file__).with_name("language")
+_LAYOUT = re.compile(r"\n[ \t]*")
+_PART = re.compile(r"\{([a-z_]+)\}")
+
+Pattern = str
+Period = Literal["day", "week", "weekend", "month", "year"]
+
+
+class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A table of the file; a misspelt key is an error."""
+
+
+class Search(_Table, frozen=True, kw_only=True):
+    """What to look for."""
+
+    #: Words, apart by blanks, that questions are made of and that say nothing about what is wanted.
+    stop: str = ""
+    #: The same where words are not spaced: particles, and what questions are made of.
+    unspaced_stop: Pattern = ""
+    #: Forms of one word that a stemmer does not bring together; a line or a “|” ends a group.
+    forms: str = ""
+
+
+class Dates(_Table, frozen=True, kw_only=True):
+    """How days are spoken of. Of a month or day of the week, blanks part several forms."""
+
+    months: tuple[str, ...]  # from January
+    abbreviated: tuple[int, ...] = ()  # so many letters of a month's name stand for it
+    unsure: tuple[str, ...] = ()  # months whose names are other words far more often
+    also_words: tuple[str, ...] = ()  # and those whose names are other words now and then
+    weekdays: tuple[str, ...]  # from Monday
+    seasons: dict[str, int]  # first month of each
+    numbers: dict[str, int]
+    about: dict[str, int] = {}  # what else tells how many, such as “a few”
+    units: dict[str, int]  # how many days each has
+    near: dict[str, int]  # days from today
+    which: dict[str, int]  # 0: this week, -1: the last one
+    periods: dict[str, Period]
+    last: Pattern  # groups: which, unit (a period, season or day of the week)
+    ago: Pattern  # groups: count, unit
+    season: Pattern  # group 1 is the season, in words that make it one
+    unsure_month: Pattern = ""  # the group that matches is the month, beside what makes it one
+    day: Pattern  # group 1 is the day of the month
+    says_when: Pattern  # of a text that says when something was, is or will be
+
+
+class Asking(_Table, frozen=True, kw_only=True):
+    """What only asks for something and tells nothing."""
+
+    polite: Pattern = ""  # words before a request or a question
+    requests: Pattern = ""  # how one begins
+    request_ends: Pattern = ""  # how one ends, where it stands at the end
+    questions: Pattern = ""  # how one begins
+    small_talk: Pattern = ""  # greetings, thanks, yes and no
+
+
+class FactRule(_Table, frozen=True, kw_only=True):
+    """A rule, and the topic and sentence of the fact, with its groups' names in braces."""
+
+    says: Pattern
+    value: Pattern = "{value}"  # with regard to case
+    topic: str
+    fact: str
+
+
+class FactRules(_Table, frozen=True, kw_only=True):
+    """What tells a fact about the user."""
+
+    unsure: Pattern  # a sentence with it tells none; in lower case
+    ends: Pattern  # words that end a value, as said, in lower case
+    list_ends: Pattern  # those that end a list of values
+    when: Pattern  # words that say when, and belong to no value
+    rules: tuple[FactRule, ...]
+
+
+class Lessons(_Table, frozen=True, kw_only=True):
+    """What tells how replies should be."""
+
+    opening: Pattern  # words before a lesson that are no part of it
+    closing: Pattern  # and after it
+    general: tuple[Pattern, ...]  # lessons wherever they stand
+    alone: tuple[Pattern, ...]  # lessons if nothing else is said
+    #: Of each of these there is one lesson at a time. The first one whose words are in it counts.
+    topics: dict[str, Pattern]
+
+
+class Questions(_Table, frozen=True, kw_only=True):
+    """Questions about the user and their past."""
+
+    when: tuple[str, ...]  # how a question for a time begins
+    anchor: Pattern  # groups: before or after, event; “before I moved”
+    once: Pattern  # asks for what was so and is no longer
+    about_user: Pattern  # only what the user has told can answer it
+    advice: Pattern  # though it asks for advice
+    profile: Pattern  # asks for all that is known about the user
+
+
+class Secrets(_Table, frozen=True, kw_only=True):
+    """How a password is told: “my PIN for the door is …”."""
+
+    names: Pattern  # what it is called
+    of: Pattern  # between that and what it is for
+    equals: Pattern  # between that and the secret
+
+
+class Pronouns(_Table, frozen=True, kw_only=True):
+    """Words for persons, apart by blanks."""
+
+    user: str
+    others: str
+
+
+class Language(_Table, frozen=True, kw_only=True):
+    """All that is known of a language."""
+
+    name: str
+    rank: int  # of two languages that fit a text equally well, the one with the lower is meant
+    parts: dict[str, Pattern] = {}
+    search: Search = Search()
+    dates: Dates | None = None
+    asking: Asking = Asking()
+    facts: FactRules | None = None
+    lessons: Lessons | None = None
+    questions: Questions | None = None
+    secrets: Secrets | None = None
+    pronouns: Pronouns | None = None
+
+    def pattern(self, template: Pattern, **parts: str) -> str:
+        """A regular expression: ``template`` with its parts, and these, put in.
+
+        Raises :class:`KeyError` for a part that there is not.
+        """
+        known = self.parts | parts
+        expanded = _LAYOUT.sub("", template.strip("\n"))
+        while _PART.search(expanded):
+            expanded = _PART.sub(lambda found: _LAYOUT.sub("", known[found[1]]), expanded)
+        return expanded
+
+    def compile(self, template: Pattern, **parts: str) -> re.Pattern[str]:
+        """:meth:`pattern` without regard to case."""
+        return re.compile(self.pattern(template, **parts), re.IGNORECASE)
+
+
+def _names(dates: Dates) -> dict[str, str]:
+    """The names in each table as a pattern, the longest first."""
+    months = forms_of(dates.months)
+    other_words = dates.unsure + dates.also_words
+    names: dict[str, Iterable[str]] = {
+        "months": months,
+        "only_months": [name for name in months if name not in other_words],
+        "sure_months": [name for name in months_of(dates) if name not in dates.unsure],
+        "unsure_months": dates.unsure,
+        "weekdays": forms_of(dates.weekdays),
+        "seasons": dates.seasons,
+        "numbers": dates.numbers,
+        "about": dates.about,
+        "units": dates.units,
+        "near": dates.near,
+        "which": dates.which,
+        "periods": dates.periods,
+    }
+    return {
+        name: "|".join(sorted(map(re.escape, words), key=len, reverse=True))
+        for name, words in names.items()
+    }
+
+
+def forms_of(names: Iterable[str]) -> dict[str, int]:
+    """Each form of each of the names, with the number of the name, from 0."""
+    return {form: number for number, forms in enumerate(names) for form in forms.split()}
+
+
+def months_of(dates: Dates) -> dict[str, int]:
+    """Each form of the name of each month, shortened ones too, with its number, from 1."""
+    return {
+        form[:length]: number + 1
+        for form, number in forms_of(dates.months).items()
+        for length in (*dates.abbreviated, len(form))
+    }
+
+
+@cache
+def languages() -> tuple[Language, ...]:
+    """All languages that are known, by rank."""
+    return tuple(sorted(map(_read, _FOLDER.glob("*.toml")), key=lambda language: language.rank))
+
+
+def _read(file: Path) -> Language:
+    language = msgspec.toml.decode(file.read_bytes(), type=Language)
+    names = _names(language.dates) if language.dates else {}
+    return msgspec.structs.replace(language, parts=language.parts | names)
+
+
+def any_of(pattern_of: Callable[[Language], Pattern]) -> str:
+    """What matches a pattern of any language: one expression, without those that have none."""
+    return "|".join(
+        language.pattern(pattern) for language in languages() if (pattern := pattern_of(language))
+    )

@@ -1,0 +1,313 @@
+"""Nothing that was typed is lost, and nothing ends the app: drafts, edits, tabs, and one net."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from terminal_user import OpenApp
+from textual.widget import Widget
+
+from ondevice.chats import Chats
+from ondevice.errors import StoreError
+from ondevice.testing import FakeEngine, Gate
+from tui.app import OndeviceApp
+from tui.error_net import ErrorNet, report
+from tui.screens import chat_base
+from tui.widgets.prompt import PromptInput
+from tui.widgets.status_bar import StatusBar
+
+# ---------------------------------------------------------------------- the net
+
+
+def raises(*_: object, **__: object) -> Any:
+    secret = "Quagmire"
+    raise ValueError(f"about {secret}")
+
+
+@pytest.mark.parametrize("where", ["handler", "worker", "timer", "callback", "task", "render"])
+async def test_an_error_that_nobody_foresaw_is_said_and_the_app_goes_on(
+    open_app: OpenApp, monkeypatch: pytest.MonkeyPatch, home: Path, where: str
+) -> None:
+    async with open_app(FakeEngine()) as user:
+        screen = user.pilot.app.screen
+
+        async def fails() -> None:
+            raises()
+
+        if where == "handler":
+            monkeypatch.setattr(PromptInput, "action_newline", raises)
+            await user.pilot.press("ctrl+j")
+        elif where == "worker":
+            screen.run_worker(fails())
+        elif where == "timer":
+            screen.set_timer(0.01, raises)
+        elif where == "callback":
+            screen.call_after_refresh(raises)
+        elif where == "task":
+            asyncio.get_running_loop().call_soon(raises)
+        else:  # which is tried again and again
+            monkeypatch.setattr(StatusBar, "render", raises)
+            screen.query_one(StatusBar).refresh(layout=True)
+        app = user.pilot.app
+        assert isinstance(app, OndeviceApp)
+        await user.until(lambda: app.net.unforeseen > 0, "caught")
+        await user.sees("Something went wrong")
+        await user.says("Hi")
+        await user.sees("Hello.")
+    log = home / "log" / "app.log"
+    text = log.read_text()
+    assert "builtins.ValueError" in text
+    assert "in raises" in text
+    assert "Quagmire" not in text.replace('secret = "Quagmire"', "")
+    assert log.stat().st_mode & 0o077 == 0
+
+
+def test_the_log_is_bounded_and_has_neither_values_nor_what_errors_say(tmp_path: Path) -> None:
+    net = ErrorNet(tmp_path / "log" / "app.log")
+    for line in range(2000):
+        try:
+            exec(compile(f"{chr(10) * line}1 / 0", "a" * 200, "exec"))
+        except ZeroDivisionError as error:
+            net.catch(error)
+    assert net.hopeless
+    assert net.log.stat().st_size < 400_000
+    try:
+        raises()
+    except ValueError as error:
+        assert "about" not in report(error).replace('f"about {secret}"', "")
+
+
+async def test_what_the_store_refuses_is_one_sentence(
+    chats: Chats, open_app: OpenApp, monkeypatch: pytest.MonkeyPatch, home: Path
+) -> None:
+    async with open_app(FakeEngine()) as user:
+        await user.says("Hi")
+        await user.is_idle()
+
+        def refuses(*_: object) -> Any:
+            raise StoreError("The store is locked.")
+
+        monkeypatch.setattr(Chats, "heading", refuses)
+        await user.says("/pin")
+        await user.sees("The store is locked.")
+        monkeypatch.undo()
+        await user.says("/pin")
+        await user.sees("Chat pinned.")
+    assert not (home / "log" / "app.log").exists()
+
+
+async def test_the_app_ends_in_words_where_errors_come_again_and_again(
+    chats: Chats, open_app: OpenApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_app(FakeEngine()) as user:
+        await user.pilot.press(*"half")
+        user.pilot.app.screen.set_interval(0.001, raises)
+        await user.until(lambda: not user.pilot.app.is_running, "the end")
+        shown = [str(one) for one in user.pilot.app._exit_renderables]
+        assert len(shown) == 1
+        assert "Quagmire" not in shown[0]
+    async with open_app(FakeEngine()) as user:
+        assert user.prompt.text == "half"
+
+
+# ---------------------------------------------------------------------- drafts and tabs
+
+
+async def test_tabs_drafts_and_edits_come_back(chats: Chats, open_app: OpenApp) -> None:
+    async with open_app(FakeEngine(["One."], ["Two."])) as user:
+        await user.says("first")
+        await user.is_idle()
+        await user.pilot.press(*"half")
+        await user.says("/edit") if not user.prompt.text else None
+        await user.pilot.press("ctrl+up", "up", "e")
+        await user.sees("Editing")
+        await user.pilot.press("!")
+        await user.pilot.press("ctrl+n")
+        await user.says("second")
+        await user.is_idle()
+        await user.pilot.press("ctrl+n", *"third", "ctrl+pageup")
+        await user.sees("Two.")
+    async with open_app(FakeEngine()) as user:
+        await user.sees(" first  second  New chat")
+        await user.sees("Two.")
+        await user.pilot.press("ctrl+pagedown")
+        assert user.prompt.text == "third"
+        await user.pilot.press("ctrl+pagedown")
+        await user.sees("Editing")
+        assert user.prompt.text == "first!"
+        await user.pilot.press("escape")
+        assert user.prompt.text == "half"
+        await user.pilot.press("up")  # what was given up is not lost either
+        assert user.prompt.text == "first!"
+        await user.pilot.press("down")
+        assert user.prompt.text == "half"
+
+
+async def test_a_draft_is_stored_as_it_is_typed_and_goes_when_it_is_sent(
+    chats: Chats, open_app: OpenApp
+) -> None:
+    def drafts() -> list[str]:
+        with chats.database.read() as connection:
+            return [row[0] for row in connection.execute("SELECT draft FROM open_tab")]
+
+    async with open_app(FakeEngine()) as user:
+        await user.pilot.press(*"half")
+        await user.until(lambda: drafts() == ["half"], "stored")
+        async with open_app(FakeEngine()) as other:  # a second window has its own
+            assert other.prompt.text == ""
+            await other.pilot.press(*"other")
+            await other.until(lambda: sorted(drafts()) == ["half", "other"], "both")
+            await user.pilot.press("enter")
+            await user.is_idle()
+            await user.until(lambda: sorted(drafts()) == ["", "other"], "sent")
+        await user.says("/private")
+        await user.sees("not saved or remembered")
+        await user.pilot.press(*"secret")
+        await user.pilot.pause(0.7)
+        assert sorted(drafts()) == ["", "other"]
+
+
+async def test_what_is_typed_between_lines_of_the_history_stays(
+    chats: Chats, open_app: OpenApp
+) -> None:
+    chats.say(chats.create(), "long ago")
+    async with open_app(FakeEngine()) as user:
+        await user.pilot.press("d", "up", "!", "down")
+        assert user.prompt.text == "d"
+        await user.pilot.press("up")
+        assert user.prompt.text == "long ago!"
+
+
+async def test_up_brings_back_private_words_in_their_own_chat_only(open_app: OpenApp) -> None:
+    async with open_app(FakeEngine()) as user:
+        await user.says("public")
+        await user.is_idle()
+        await user.says("/private")
+        await user.sees("not saved or remembered")
+        await user.says("private words")
+        await user.is_idle()
+        await user.pilot.press("up")
+        assert user.prompt.text == "private words"
+        await user.pilot.press("ctrl+c", "f6")
+        await user.pilot.press("up", "up")
+        assert user.prompt.text == "public"
+
+
+async def test_ctrl_c_stops_then_clears_then_asks(open_app: OpenApp) -> None:
+    async with open_app(FakeEngine(["Half ", Gate()])) as user:
+        await user.says("Hi")
+        await user.sees("Half")
+        await user.pilot.press(*"draft", "ctrl+c")
+        await user.is_idle()
+        assert user.prompt.text == "draft"
+        await user.pilot.press("ctrl+c")
+        assert user.prompt.text == ""
+        await user.pilot.press("ctrl+underscore")
+        assert user.prompt.text == "draft"
+        await user.pilot.press("ctrl+c", "up")
+        assert user.prompt.text == "draft"
+        await user.pilot.press("ctrl+c", "ctrl+c")
+        await user.sees("Press Ctrl+C again")
+        assert user.pilot.app.is_running
+        await user.pilot.press("ctrl+c")
+        await user.until(lambda: not user.pilot.app.is_running, "the end")
+
+
+# ---------------------------------------------------------------------- private chats
+
+
+@pytest.mark.parametrize("key", ["ctrl+q", "f4", "ctrl+d"])
+async def test_a_private_chat_is_not_closed_without_a_question(open_app: OpenApp, key: str) -> None:
+    async with open_app(FakeEngine()) as user:
+        await user.says("/private")
+        await user.sees("not saved or remembered")
+        await user.says("Hi")
+        await user.sees("Hello.")
+        await user.is_idle()
+        await user.pilot.press(key)
+        await user.sees("gone for good.")
+        await user.pilot.press("enter")
+        await user.sees("Hello.")
+        await user.says("/private")  # opens another one
+        await user.sees("◌ Hi  ◌ New chat")
+
+
+async def test_the_tenth_tab_takes_the_place_of_none_that_would_be_missed(
+    open_app: OpenApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chat_base, "MOST", 3)
+    async with open_app(FakeEngine()) as user:
+        await user.says("/private")
+        await user.sees("not saved or remembered")
+        await user.says("secret")
+        await user.is_idle()
+        for word in ("first", "second"):
+            await user.pilot.press("ctrl+n")
+            await user.says(word)
+            await user.is_idle()
+            await user.pilot.press(*"draft")
+        await user.pilot.press("ctrl+n")
+        await user.sees("3 chats are open already")
+        await user.pilot.press("shift+f6", "ctrl+u", "f6", "ctrl+n")
+        await user.sees(" ◌ secret  second  New chat")
+
+
+# ---------------------------------------------------------------------- deleting
+
+
+async def test_a_chat_is_deleted_while_it_replies(chats: Chats, open_app: OpenApp) -> None:
+    async with open_app(FakeEngine(["One, ", Gate()], ["Two."])) as user:
+        await user.says("Count")
+        await user.sees("One,")
+        await user.says("/delete")
+        await user.sees("for good?")
+        await user.pilot.press("down", "enter")
+        await user.until(lambda: not chats.headings(), "gone")
+        await user.sees("The model runs on this device.")
+        await user.says("More")
+        await user.sees("Two.")
+    assert [heading.title for heading in chats.headings()] == ["More"]
+
+
+async def test_what_another_window_has_deleted_gives_its_words_back(
+    chats: Chats, open_app: OpenApp
+) -> None:
+    async with open_app(FakeEngine()) as user:
+        await user.says("Hi")
+        await user.is_idle()
+        chats.delete(chats.headings()[0].id)
+        await user.says("More words")
+        await user.sees("deleted")
+        await user.is_idle()
+        if user.prompt.text:  # it was sent before the app saw that the chat is gone
+            assert user.prompt.text == "More words"
+            await user.pilot.press("enter")
+            await user.is_idle()
+    assert [heading.title for heading in chats.headings()] == ["More words"]
+
+
+async def test_tabs_and_the_terminal_say_what_is_there(
+    open_app: OpenApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = Gate()
+    async with open_app(
+        FakeEngine(["One, ", gate, "two."]), personas={"Tutor": "Teach."}, persona="Tutor"
+    ) as user:
+        titles: list[str] = []
+        driver = user.pilot.app._driver
+        assert driver is not None
+        monkeypatch.setattr(driver, "write", titles.append)
+        await user.sees("as Tutor")
+        await user.says("Count")
+        await user.sees("… Count")
+        await user.pilot.press("ctrl+n")
+        gate.open()
+        await user.sees("● Count")
+        await user.pilot.press("f6")
+        await user.until(lambda: "●" not in user.screen, "read")
+        assert "\x1b]2;Count · ondevice\x07" in titles
+        assert isinstance(user.pilot.app, OndeviceApp)
+        assert isinstance(user.pilot.app.screen, Widget)

@@ -1,0 +1,96 @@
+"""What the memory screen shows: groups, dates in words, and no requests."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from terminal_user import at_the_terminal
+
+from ondevice.chats import Chats
+from ondevice.memory import tells
+from ondevice.testing import FakeEngine
+from tui import days
+
+REQUEST = "Write a Python function that reverses a string."
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(REQUEST, "What is the capital of France?", "what is the capital of france", "Hi there"),
+        *("thanks a lot!", "Please translate this to German: hello", "Can you help me", "continue"),
+        *("Schreib mir ein Gedicht.", "Écris un poème sur la mer", "Escribe una función en Python"),
+        *(
+            "Напиши функцию на Python",
+            "请写一个函数",
+            "俳句を書いてください",
+            "Qual è la capitale?",
+        ),
+        *("```python\nx = 1\n```", "Refactor this so that it is faster", "never mind, say hello"),
+        "Explain quantum entanglement to a child. Use simple words.",
+    ],
+)
+def test_what_only_asks_tells_nothing(text: str) -> None:
+    assert not tells(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("The bins go out on Monday.", "When I was in Lyon I met Ana.", "Our cat is called Momo"),
+        *("世界 means world, שלום means peace.", "Give me a recipe. I'm allergic to nuts."),
+        *("Ich wohne in Berlin.", "J'habite à Lyon avec ma femme", "Vivo en Madrid desde 2019."),
+        *("Я живу в Москве", "我住在上海，有两只猫。", "私は東京に住んでいます。"),
+        *(
+            "Making bread is my hobby now.",
+            "Plan for Monday: dentist at nine",
+            REQUEST + " I am ten.",
+        ),
+    ],
+)
+def test_what_tells_is_a_memory(text: str) -> None:
+    assert tells(text)
+
+
+@pytest.mark.parametrize(
+    ("ago", "said"),
+    [
+        (timedelta(hours=9), "today"),
+        (timedelta(hours=20), "yesterday"),
+        (timedelta(days=3), "on Friday"),
+        (timedelta(days=12), "on 4 June"),
+        (timedelta(days=90), "in March"),
+        (timedelta(days=366), "in June 2024"),
+        (-timedelta(days=40), "in July 2025"),
+    ],
+)
+def test_days_are_said_as_people_do(ago: timedelta, said: str) -> None:
+    now = datetime(2025, 6, 16, 12, tzinfo=UTC)
+    assert days.said(now - ago, now) == said
+
+
+async def test_memories_are_in_groups_and_say_what_they_replaced(
+    chats: Chats, tmp_path: Path
+) -> None:
+    for said in (REQUEST, "I live in Lyon.", "Always use metric units.", "I live in Porto."):
+        chats.say(chats.create(), said)
+    chats.memory.add("The bins go out on Monday.", at=datetime(2020, 5, 4, tzinfo=UTC))
+    model = tmp_path / "Tiny-1B.gguf"
+    model.touch()
+    async with at_the_terminal(FakeEngine(), chats, model, size=(80, 30)) as user:
+        await user.pilot.press("ctrl+o")
+        await user.until(lambda: "today │" in user.screen, "dates at the right")
+        lines = [line.strip("│ ") for line in user.screen.splitlines()]
+        order = ["Facts", "How you like replies", "What you said", "Notes and files"]
+        assert [line for line in lines if line in order] == order
+        assert sum("Always use metric units." in line for line in lines) == 1
+        assert "replaces: The user lives in Lyon." in lines
+        assert any(line.endswith("in May 2020") for line in lines)
+        assert "Python" not in user.screen
+        assert "(home" not in user.screen
+        assert "1:0" not in user.screen
+        assert not lines[lines.index("Facts") + 1].startswith("The user lives in Lyon")
+        await user.pilot.press(*"python")
+        await user.sees("What you asked")  # so that it can be forgotten

@@ -1,0 +1,429 @@
+"""Choosing a model in the terminal app: on disk, from the catalogue, and changing one's mind."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+import tiny_model
+from terminal_user import User, at_the_terminal
+from textual import events
+
+from ondevice import config, gguf, models, paths
+from ondevice.chats import Chats
+from ondevice.errors import DownloadCancelled, DownloadError, PackCancelled
+from ondevice.messages import Load
+from ondevice.models import InstalledModel, PullProgress
+from ondevice.planning import replies
+from ondevice.planning.choice import choose
+from ondevice.ram import available
+from ondevice.ram.available import AvailableRam
+from ondevice.testing import FakeEngine, Gate
+from tui import slowness
+
+DEFAULT = "smollm2-135m"
+
+
+def on_disk(name: str) -> InstalledModel:
+    """Put a file where a model of this name belongs."""
+    path = paths.ensure_private(paths.models_dir() / name) / f"{name}.gguf"
+    tiny_model.write(path)
+    return models.find(name)
+
+
+class Download:
+    """Stands in for a download: half of it comes at once, the rest when the gate opens."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, error: Exception | None = None) -> None:
+        self.gate = Gate()
+        self.error = error
+        monkeypatch.setattr(models, "pull", self._pull)
+
+    def _pull(
+        self, name: str, on_progress: Callable[[PullProgress], None], cancel: threading.Event
+    ) -> InstalledModel:
+        folder = paths.ensure_private(paths.models_dir() / name)
+        kept = folder / f"{name}.part"
+        kept.write_bytes(b"")
+        os.truncate(kept, 46_000_000)
+        on_progress(PullProgress(46_000_000, 92_000_000))
+        while not self.gate.opened(0.01):
+            if cancel.is_set():
+                raise DownloadCancelled
+        if self.error:
+            raise self.error
+        kept.unlink()
+        return on_disk(name)
+
+
+async def test_the_first_start_offers_to_fetch_the_model_and_loads_it(
+    chats: Chats, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    download = Download(monkeypatch)
+    engine = FakeEngine(["Hello!"])
+    async with at_the_terminal(engine, chats, DEFAULT) as user:
+        await user.sees("is not downloaded yet")
+        await user.sees("SmolLM2 135M Instruct")
+        await user.sees("98 MB")
+        assert "Apache-2.0" in user.screen
+        await user.pilot.press("enter")
+        await user.sees("50%")
+        download.gate.open()
+        await user.until(lambda: engine.loaded is not None, "loaded")
+        await user.says("Hi")
+        await user.sees("Hello!")
+
+
+@pytest.mark.parametrize("size", [(40, 12), (80, 24)])
+async def test_the_first_time_tells_what_is_private_and_which_model_fits(
+    chats: Chats, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]
+) -> None:
+    ram = AvailableRam(8_000_000_000, 4_000_000_000, "all RAM of this machine")
+    monkeypatch.setattr(available, "look", lambda: ram)
+    Download(monkeypatch).gate.open()
+    engine = FakeEngine()
+    async with at_the_terminal(engine, chats, "auto", first=True, size=size) as user:
+        await user.sees("The model runs on this device,")
+        assert not engine.requests
+        await user.pilot.press("enter")
+        await user.sees("★ Llama")
+        assert "Enter downloads it" in user.screen
+        await user.pilot.press(*"135", "enter")
+        await user.until(lambda: engine.loaded is not None, "loaded")
+
+
+async def test_a_download_is_paused_and_goes_on(
+    chats: Chats, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    download = Download(monkeypatch)
+    engine = FakeEngine()
+    async with at_the_terminal(engine, chats, DEFAULT) as user:
+        await user.sees("is not downloaded yet")
+        await user.sees("Enter downloads it")  # the list is there
+        await user.pilot.press("enter")
+        await user.sees("50% of 92 MB")
+        await user.pilot.press("f2")
+        await user.sees("paused, 46 MB")
+        download.gate.open()
+        await user.pilot.press("f2")
+        await user.until(lambda: engine.loaded is not None, "loaded")
+    assert choose(config.load()).model.name == DEFAULT
+
+
+async def test_a_download_goes_on_when_the_screen_is_closed(
+    chats: Chats, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = on_disk("first")
+    download = Download(monkeypatch)
+    engine = FakeEngine()
+    async with at_the_terminal(engine, chats, first.name) as user:
+        await user.until(lambda: engine.loaded is not None, "loaded")
+        await user.pilot.press("ctrl+l")
+        await user.sees("not downloaded")
+        await user.pilot.press(*"smollm2-135m")
+        await user.until(lambda: "│ first" not in user.screen, "one model")
+        await user.pilot.press("enter")
+        await user.sees("50%")
+        await user.pilot.press("escape")
+        download.gate.open()
+        await user.sees("smollm2-135m is ready.")
+        assert engine.loaded is not None
+        assert engine.loaded.path == str(first.path)
+
+
+async def test_what_is_left_of_a_download_can_be_removed(
+    chats: Chats, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Download(monkeypatch)
+    async with at_the_terminal(FakeEngine(), chats, DEFAULT) as user:
+        await user.sees("is not downloaded yet")
+        await user.sees("Enter downloads it")  # the list is there
+        await user.pilot.press("enter")
+        await user.sees("50%")
+        await user.pilot.press("f8")
+        await user.sees("Remove SmolLM2 135M Instruct (46 MB)")
+        await user.pilot.press("down", "enter")
+        await user.sees("not downloaded")
+        assert models.leftovers() == {}
+
+
+async def test_the_planner_says_how_each_model_would_run(
+    chats: Chats, default_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ram = AvailableRam(1_000_000_000, 500_000_000, "all RAM of this machine")
+    monkeypatch.setattr(available, "look", lambda: ram)
+    there = paths.ensure_private(paths.models_dir() / DEFAULT) / default_model.name
+    there.symlink_to(default_model)
+    on_disk("broken").path.write_bytes(b"")
+    engine = FakeEngine()
+    async with at_the_terminal(engine, chats, DEFAULT, size=(100, 40)) as user:
+        await user.until(lambda: engine.loaded is not None, "loaded")
+        await user.pilot.press("ctrl+l")
+        await user.sees("Recommended for this machine: SmolLM2 135M Instruct")
+        await user.sees("≈133M  in use")
+        await user.sees("About as good as an unquantized 133M model")
+        await user.sees("all in RAM")
+        await user.pilot.press(*"broken")
+        await user.sees("cannot run")
+        await user.pilot.press("ctrl+u", *"30b")
+        await user.sees("GB of it streamed from the disk")
+
+
+@pytest.mark.skipif(not shutil.which("cc"), reason="needs a C compiler")
+async def test_a_model_is_packed_until_the_user_stops_it(
+    chats: Chats, children: Callable[[], list[psutil.Process]]
+) -> None:
+    folder = paths.ensure_private(paths.models_dir() / "tiny")
+    tiny_model.write(folder / "tiny.gguf")
+    engine = FakeEngine()
+    async with at_the_terminal(engine, chats, "tiny") as user:
+        await user.until(lambda: engine.loaded is not None, "loaded")
+        await user.pilot.press("ctrl+l")
+        await user.sees("in use")
+        await user.pilot.press(*"tiny", "f3")
+        await user.sees("Make a stack of tiny?")
+        await user.pilot.press("down", "enter")
+        await user.sees("packing 1/4")
+        await user.pilot.press("f2")
+        await user.sees("in use")
+    assert not [c for c in children() if "ondevice.models._pack_child" in c.cmdline()]
+
+
+@pytest.mark.skipif(not shutil.which("cc"), reason="needs a C compiler")
+def test_a_model_is_packed_in_a_process_of_its_own() -> None:
+    source = tiny_model.write(paths.ensure_private(paths.models_dir() / "tiny") / "tiny.gguf")
+    seen: list[str] = []
+    text = "The museum opens at nine. In the first room there is a clock.\n" * 5
+    stack = models.pack(str(source), lambda news: seen.append(news.stage), calibration=text)
+    assert stack == models.find("tiny-stack")
+    assert gguf.read(stack.path).is_stack
+    assert seen[-1] == "writing"
+    assert models.leftovers() == {}
+
+
+def test_packing_can_be_cancelled() -> None:
+    source = tiny_model.write(paths.ensure_private(paths.models_dir() / "tiny") / "tiny.gguf")
+    cancel = threading.Event()
+    with pytest.raises(PackCancelled):
+        models.pack(str(source), lambda _: cancel.set(), cancel)
+    assert [model.name for model in models.installed()] == ["tiny"]
+
+
+async def test_where_there_is_nothing_to_pause_it_says_what_can_be_done(chats: Chats) -> None:
+    model = on_disk("first")
+    async with at_the_terminal(FakeEngine(), chats, model.name) as user:
+        await user.until(lambda: "ctx" in user.status, "loaded")
+        await user.pilot.press("ctrl+l")
+        await user.sees("in use")
+        await user.pilot.press("f2")
+        await user.sees("Press F3 to pack")
+
+
+async def test_a_download_that_fails_says_why(
+    chats: Chats, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Download(monkeypatch, DownloadError("The network is down. Try again.")).gate.open()
+    async with at_the_terminal(FakeEngine(), chats, DEFAULT) as user:
+        await user.sees("is not downloaded yet")
+        await user.sees("Enter downloads it")  # the list is there
+        await user.pilot.press("enter")
+        await user.sees("The network is down.")
+
+
+async def test_another_model_is_loaded_in_mid_conversation(chats: Chats) -> None:
+    first, second = on_disk("first"), on_disk("second")
+    gate = Gate()
+    engine = FakeEngine(["Half ", Gate()], ["Second speaking."], loads=[[1.0], [0.4, gate]])
+    async with at_the_terminal(engine, chats, first.name) as user:
+        await user.says("Hi")
+        await user.sees("Half")
+        await user.pilot.press("ctrl+l")
+        await user.sees("on disk")
+        await user.pilot.press("down", "enter")
+        await user.sees("Stopped.")
+        await user.sees("loading 40%")
+        await user.says("Who?")
+        gate.open()
+        await user.sees("Second speaking.")
+        await user.sees("second")
+    loads = [request.path for request in engine.requests if isinstance(request, Load)]
+    assert loads == [str(first.path), str(second.path)]
+
+
+async def test_a_load_can_be_cancelled(chats: Chats) -> None:
+    model = on_disk("slow")
+    engine = FakeEngine(loads=[[0.1, Gate()]])
+    async with at_the_terminal(engine, chats, model.name) as user:
+        await user.sees("loading 10%")
+        await user.pilot.press("escape")
+        await user.until(lambda: "loading" not in user.status, "no longer loading")
+        assert "no model" in user.status
+
+
+async def test_an_unknown_model_is_named_and_others_are_offered(chats: Chats) -> None:
+    async with at_the_terminal(FakeEngine(), chats, "smolm") as user:
+        await user.sees("There is no model named smolm.")
+        await user.sees("SmolLM2 135M Instruct")
+
+
+# ------------------------------------------------------------------ paths and folders
+
+
+async def paste(user: User, text: str) -> None:
+    """Into whatever has the focus."""
+    user.pilot.app.post_message(events.Paste(text))
+    await user.pilot.pause()
+
+
+async def test_a_path_is_typed_and_loaded_and_then_in_the_list(
+    chats: Chats, tmp_path: Path
+) -> None:
+    first = on_disk("first")
+    other = tiny_model.write(tmp_path / "my other.gguf")
+    engine = FakeEngine()
+    async with at_the_terminal(engine, chats, first.name, size=(140, 40)) as user:
+        await user.until(lambda: engine.loaded is not None, "loaded")
+        await user.pilot.press("ctrl+l")
+        await user.sees("● first")
+        await paste(user, f"'{tmp_path / 'nothing'}'")
+        await user.sees("There is no file or folder")
+        await user.pilot.press("ctrl+u")
+        await paste(user, other.as_uri())
+        await user.sees("my other")
+        await user.pilot.press("enter")
+        await user.until(lambda: engine.loaded and engine.loaded.path == str(other), "loaded")
+        await user.pilot.press("ctrl+l")
+        await user.sees("● my other")
+    assert choose(config.load()).model.path == other
+
+
+async def test_a_folder_is_typed_and_kept_whatever_lies_in_it(chats: Chats, tmp_path: Path) -> None:
+    first = on_disk("first")
+    folder = tmp_path / "my models"
+    for place in ("a", "b/c"):
+        (folder / place).mkdir(parents=True)
+        tiny_model.write(folder / place / f"model-{place[0]}.gguf")
+    tiny_model.write(folder / "goes-on.gguf", template="")
+    tiny_model.write(folder / "vectors.gguf", architecture="bert")
+    (folder / "page.gguf").write_text("<html>")
+    (folder / "lost.gguf").symlink_to(folder / "nowhere")
+    engine = FakeEngine()
+    async with at_the_terminal(engine, chats, first.name, size=(140, 40)) as user:
+        await user.until(lambda: engine.loaded is not None, "loaded")
+        await user.pilot.press("ctrl+l")
+        await user.sees("● first")
+        await paste(user, f"{folder}/")
+        for words in ("model-a", "model-b", "base model", "cannot run"):
+            await user.sees(words)
+        assert "vectors" not in user.screen
+        await user.pilot.press("up", "enter")
+        await user.sees("Saved models_folder.")
+        await user.pilot.press("ctrl+l")
+        await user.sees("model-b")
+    settings = config.load()
+    assert settings.folders == (folder,)
+    assert models.find("model-b").path == folder / "b/c/model-b.gguf"
+    assert {m.name for m in models.installed()} >= {"model-a", "model-b", "goes-on", "page"}
+    assert choose(settings, "auto").model.name in ("first", "model-a", "model-b")
+
+
+async def test_a_model_is_set_by_its_path(chats: Chats, tmp_path: Path) -> None:
+    first = on_disk("first")
+    other = tiny_model.write(tmp_path / "other.gguf")
+    engine = FakeEngine()
+    async with at_the_terminal(engine, chats, first.name) as user:
+        await user.until(lambda: engine.loaded is not None, "loaded")
+        user.prompt.text = f"/set model {tmp_path / 'none.gguf'}"
+        user.prompt.action_send()
+        await user.sees("There is no")
+        user.prompt.text = f'/set model "{other}"'
+        user.prompt.action_send()
+        await user.until(lambda: engine.loaded and engine.loaded.path == str(other), "loaded")
+    assert config.load().model == str(other)
+
+
+# ------------------------------------------------------------------ a message without a model
+
+
+async def test_a_message_loads_the_model_or_stays_in_the_prompt(chats: Chats) -> None:
+    model = on_disk("slow")
+    gate = Gate()
+    engine = FakeEngine(["Here."], loads=[[0.1, Gate()], [0.2, Gate()], [0.3, gate]])
+    async with at_the_terminal(engine, chats, model.name) as user:
+        await user.sees("loading 10%")
+        await user.pilot.press("escape")
+        await user.until(lambda: "no model" in user.status, "no model")
+        await user.says("Hi there")
+        await user.sees("loading 20%")
+        await user.pilot.press("escape")
+        await user.until(lambda: user.prompt.text == "Hi there", "the message")
+        await user.pilot.press("enter")
+        await user.sees("loading 30%")
+        gate.open()
+        await user.sees("Here.")
+    assert [message.content for message in chats.load(chats.headings()[0].id).messages] == [
+        "Hi there",
+        "Here.",
+    ]
+
+
+async def test_a_message_that_waits_for_a_load_comes_back_if_that_is_stopped(
+    chats: Chats,
+) -> None:
+    engine = FakeEngine(["Here."], loads=[[0.1, Gate()], [1.0]])
+    async with at_the_terminal(engine, chats, on_disk("slow").name) as user:
+        await user.sees("loading 10%")
+        await user.says("Hi there")
+        await user.until(lambda: not user.prompt.text, "sent")
+        await user.pilot.press("escape")
+        await user.until(lambda: user.prompt.text == "Hi there", "the message")
+        await user.pilot.press("enter")
+        await user.sees("Here.")
+    shown = chats.load(chats.headings()[0].id).messages
+    assert [message.content for message in shown] == ["Hi there", "Here."]
+
+
+async def test_where_there_is_no_model_the_message_waits_in_the_prompt(
+    chats: Chats, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    download = Download(monkeypatch)
+    engine = FakeEngine(["Here."])
+    async with at_the_terminal(engine, chats, "auto") as user:
+        await user.sees("No model is downloaded yet.")
+        await user.pilot.press("escape")
+        await user.says("Hi there")
+        await user.sees("No model is downloaded yet.")
+        await user.pilot.press("escape")
+        assert user.prompt.text == "Hi there"
+        await user.pilot.press("ctrl+l", *"135m")
+        await user.sees("SmolLM2 135M")
+        await user.pilot.press("enter")
+        download.gate.open()
+        await user.until(lambda: engine.loaded is not None, "loaded")
+        assert user.prompt.text == "Hi there"
+
+
+async def test_what_slows_a_reply_down_is_named(
+    chats: Chats, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FakeEngine, "pid", os.getpid())
+    monkeypatch.setattr(slowness, "_EVERY", 0.0)
+    monkeypatch.setattr(slowness.ThreadTimes, "waited_share", lambda *_: 0.6)
+    model = on_disk("first")
+    held = replies.held(Load(path=str(model.path)), None)
+    replies.record(held, 100, 10_000_000.0, 0.0)
+    gate = Gate()
+    engine = FakeEngine(["One ", "two ", gate, "three ", Gate()])
+    async with at_the_terminal(engine, chats, model.name, size=(100, 24)) as user:
+        await user.says("Hi")
+        await user.sees("One")
+        await user.pilot.pause(0.3)  # a speed means something after a fifth of a second
+        gate.open()
+        await user.sees("other programs use the processor")
+        await user.sees("of 10000000 tok/s")
+        await user.pilot.press("escape")

@@ -1,0 +1,211 @@
+"""The prompt of the terminal app: history, commands, completion, attachments, folded pastes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from terminal_user import OpenApp
+from textual import events
+
+from ondevice.chats import Attachment, Chats, Message
+from ondevice.errors import UsageError
+from ondevice.testing import FakeEngine
+from tui.app import OndeviceApp
+from tui.attachments import attached, files
+from tui.commands import COMMANDS
+from tui.screens.chat import ChatScreen
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+
+
+def first(chats: Chats) -> Message:
+    """The first message of the latest conversation."""
+    return chats.load(chats.headings()[0].id).messages[0]
+
+
+async def test_up_brings_back_what_was_said_before_in_any_chat(
+    chats: Chats, open_app: OpenApp
+) -> None:
+    chats.say(chats.create(), "long ago")
+    async with open_app(FakeEngine()) as user:
+        await user.says("just now")
+        await user.is_idle()
+        await user.pilot.press("d", "r", "up")
+        assert user.prompt.text == "just now"
+        await user.pilot.press("up", "up")
+        assert user.prompt.text == "long ago"
+        await user.pilot.press("down", "down")
+        assert user.prompt.text == "dr"
+
+
+async def test_up_and_down_move_within_lines_first(open_app: OpenApp) -> None:
+    async with open_app(FakeEngine()) as user:
+        await user.pilot.press("a", "ctrl+j", "b", "up", "x", "down", "y")
+        assert user.prompt.text == "ax\nby"
+
+
+async def test_commands_are_completed(open_app: OpenApp) -> None:
+    async with open_app(FakeEngine(), size=(80, 30)) as user:
+        await user.pilot.press("/")
+        await user.sees("/new")
+        await user.pilot.press("r", "e")
+        await user.sees("/rename TITLE  Rename this chat")
+        assert "/new" not in user.screen
+        await user.pilot.press("down", "tab")
+        assert user.prompt.text == "/remember "
+        await user.until(lambda: "Rename this chat" not in user.screen, "no more choices")
+        user.prompt.text = ""
+        await user.says("/mod")
+        assert user.prompt.text == "/models"
+        await user.pilot.press("enter")
+        await user.sees("not downloaded")
+
+
+async def test_an_unknown_command_is_not_sent_to_the_model(chats: Chats, open_app: OpenApp) -> None:
+    async with open_app(FakeEngine()) as user:
+        await user.says("/frobnicate now")
+        await user.sees("There is no command /frobnicate")
+        await user.says("/usr/bin is a path")
+        await user.sees("Hello.")
+    assert first(chats).content == "/usr/bin is a path"
+
+
+def test_every_command_has_an_action() -> None:
+    for command in COMMANDS:
+        owner, _, action = command.action.rpartition(".")
+        assert callable(getattr(OndeviceApp if owner else ChatScreen, f"action_{action}"))
+
+
+async def test_files_are_completed_and_attached(chats: Chats, open_app: OpenApp) -> None:
+    Path("notes").mkdir()
+    Path("notes/to do.md").write_text("milk\nbread\n")
+    async with open_app(FakeEngine()) as user:
+        await user.pilot.press(*"what", "space", "@", "n")
+        await user.sees("notes/")
+        await user.pilot.press("tab")
+        assert user.prompt.text == "what @notes/"
+        await user.sees("notes/to do.md")
+        await user.pilot.press("tab")
+        assert user.prompt.text == 'what @"notes/to do.md"'
+        await user.pilot.press("enter")
+        await user.sees("+ notes/to do.md, 2 lines")
+        await user.is_idle()
+    assert first(chats).attachments == (Attachment("notes/to do.md", "milk\nbread\n"),)
+    assert not chats.memory.search("bread").hits
+
+
+async def test_a_file_that_holds_no_text_is_refused_and_nothing_is_lost(
+    open_app: OpenApp,
+) -> None:
+    Path("picture.bin").write_bytes(b"\0\1")
+    async with open_app(FakeEngine()) as user:
+        await user.pilot.press(*"@picture.bin", "space", "enter")
+        await user.sees("contains no text")
+        assert user.prompt.text == "@picture.bin "
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX files")
+def test_what_is_too_large_or_no_file_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    with (tmp_path / "large.txt").open("wb") as large:
+        large.truncate(2_000_000_000)
+    os.mkfifo(tmp_path / "pipe")
+    for name in (tmp_path / "large.txt", tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(UsageError, match=name.name):
+            attached(f"Look at @{name} now")
+    for text in (f"@{'x' * 5000}", "@~nobody-here", "@\0", "someone@example.org"):
+        assert attached(text) == []
+
+
+async def test_what_can_only_be_meant_as_a_file_is_not_sent_as_words(open_app: OpenApp) -> None:
+    Path("notes").mkdir()
+    Path("photo.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    Path("app.zip").write_bytes(b"PK\x03\x04\0")
+    async with open_app(FakeEngine()) as user:
+        for text, told in {
+            "Read @nofile.txt": "There is no file nofile.txt.",
+            "Read @notes.": "notes is a folder.",
+            'Read @"my plan"': "There is no file my plan.",
+            "Read @./plan": "There is no file ./plan.",
+            "Read @notes/plan": "There is no file notes/plan.",
+            "What is on @photo.png?": "photo.png is a picture.",
+            "Read @app.zip": "app.zip is an archive",
+        }.items():
+            user.prompt.text = text
+            await user.pilot.press("escape", "enter")
+            await user.sees(told)
+            assert user.prompt.text == text
+    for words in (
+        "Thank @user, and @the.team!",
+        "mail me@example.org or @example.org",
+        "Follow @me@example.social",
+        "npm i @types/node @angular/core",
+        "@ home, @... and @.",
+        "@app.route and @dataclass",
+    ):
+        assert attached(words) == [], words
+
+
+async def test_a_paste_whose_text_is_gone_is_not_sent_without_it(
+    chats: Chats, open_app: OpenApp
+) -> None:
+    async with open_app(FakeEngine()) as user:
+        user.pilot.app.post_message(events.Paste("x" * 2000))
+        await user.sees("[pasted text 1, 1 line]")
+        user.prompt.text = "Explain [pasted text 7, 3000 lines]"
+        await user.pilot.press("enter")
+        await user.sees("The text behind [pasted text 7")
+        for place in range(len("[pasted text 1, 1 line]")):
+            whole = "Explain [pasted text 1, 1 line] now"
+            at = len("Explain ") + place
+            user.prompt.text = text = whole[:at] + whole[at + 1 :]
+            await user.pilot.press("enter")
+            assert user.prompt.text == text
+        user.prompt.text = "Explain [1, 2] and lines [3] of the pasted text"
+        await user.pilot.press("enter")
+        await user.until(lambda: user.prompt.text == "", "sent")
+        await user.is_idle()
+    assert first(chats).content == "Explain [1, 2] and lines [3] of the pasted text"
+
+
+def test_files_are_found_by_some_of_their_letters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("alpha.md", "src/parser/tokens.py", "src/top.py", ".git/tokens", "Alps.txt"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).touch()
+    for number in range(30):
+        Path(f"many{number}.txt").touch()
+    assert files("al", 50) == ["Alps.txt", "alpha.md"]
+    assert files("tokpy", 50) == ["src/parser/tokens.py"]
+    assert files("src/tp", 50)[0] == "src/top.py"
+    assert files("prtok", 50) == ["src/parser/tokens.py"]
+    assert len(files("many", 50)) == 30
+    assert "src" + os.sep in files("", 50)
+
+
+async def test_a_long_paste_is_folded_and_goes_with_the_message(
+    chats: Chats, open_app: OpenApp
+) -> None:
+    text = "\n".join(f"line {number}" for number in range(100))
+    async with open_app(FakeEngine()) as user:
+        user.pilot.app.post_message(events.Paste(text))
+        await user.sees("[pasted text 1, 100 lines]")
+        await user.says(" explain")
+        await user.sees("+ pasted text 1, 100 lines\n")
+        await user.is_idle()
+        await user.says("/edit")
+        await user.sees("Editing")
+        await user.says("!")
+        await user.is_idle()
+    message = first(chats)
+    assert message.content == "[pasted text 1, 100 lines] explain!"
+    assert message.attachments == (Attachment("pasted text 1, 100 lines", text),)
+    assert "line 99" in message.prompt()

@@ -1,0 +1,161 @@
+"""Replies in the terminal app: their code, what wrote them, and how they are copied."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from terminal_user import OpenApp, at_the_terminal
+from textual.geometry import Offset
+from textual.selection import Selection
+
+from ondevice import config
+from ondevice.chats import Chats
+from ondevice.messages import Chunk
+from ondevice.testing import FakeEngine, Gate
+from tui.widgets.reply_text import ReplyBody
+from tui.widgets.thinking import Thinking
+
+LONG = "value = " + " + ".join(f"number_{n}" for n in range(20))
+CODE = f"Look:\n\n```python\nif True:\n\t{LONG}\n```\n\nand\n\n```\nplain\n```\n"
+
+
+async def test_code_is_wrapped_cut_and_shifted_by_keys(open_app: OpenApp) -> None:
+    async with open_app(FakeEngine([CODE])) as user:
+        await user.says("Hi")
+        await user.sees("plain")
+        assert "▎ python" in user.screen
+        assert LONG[-9:] in user.screen
+        await user.pilot.press("ctrl+up", "w")
+        await user.until(lambda: LONG[-9:] not in user.screen, "cut")
+        assert "›" in user.screen
+        await user.pilot.press(*["shift+right"] * 25)
+        await user.sees(LONG[-9:])
+        await user.pilot.press("w")
+        await user.sees("if True:")
+
+
+async def test_blocks_of_code_are_copied_one_by_one_and_as_they_came(open_app: OpenApp) -> None:
+    async with open_app(FakeEngine([CODE])) as user:
+        await user.says("Hi")
+        await user.is_idle()
+        app = user.pilot.app
+        await user.pilot.press("f3")
+        assert app.clipboard == "plain\n"
+        await user.pilot.press("ctrl+up", "b")
+        assert app.clipboard == f"if True:\n\t{LONG}\n"
+        await user.sees("Code block 1 of 2 (python, 2 lines)")
+        app.clear_notifications()  # they are above it
+        text = app.screen.query_one(ReplyBody)
+        y = next(y for y in range(text.size.height) if "▎ plain" in text.render_line(y).text)
+        await user.pilot.click(text, offset=(text.size.width - 2, y - 1))
+        await user.until(lambda: app.clipboard == "plain\n", "a click on copy")
+
+
+async def test_what_is_selected_is_text_without_marks_and_breaks(open_app: OpenApp) -> None:
+    words = "many words " * 12
+    async with open_app(FakeEngine([f"{words}\n\n{CODE}"])) as user:
+        await user.says("Hi")
+        await user.is_idle()
+        text = user.pilot.app.screen.query_one(ReplyBody)
+        selected = text.get_selection(Selection(Offset(0, 0), Offset(5, text.size.height)))
+        assert selected
+        assert words.strip() in selected[0]
+        assert f"if True:\n    {LONG}\n" in selected[0]
+        assert "▎" not in selected[0]
+        assert "copy" not in selected[0]
+
+
+@pytest.mark.parametrize("works", [True, False])
+async def test_copying_under_tmux_goes_to_tmux_or_says_that_it_did_not(
+    works: bool, open_app: OpenApp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = tmp_path / "taken"
+    tmux = tmp_path / "tmux"
+    tmux.write_text(f'#!/bin/sh\necho "$@" > {taken}.how\ncat > {taken}\nexit {int(not works)}\n')
+    tmux.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("TMUX", "/tmp/tmux-0/default,1,0")
+    monkeypatch.setenv("SSH_CONNECTION", "1 2 3 4")
+    async with open_app(FakeEngine(["Täxt"])) as user:
+        await user.says("Hi")
+        await user.is_idle()
+        await user.pilot.press("ctrl+up", "c")
+        said = "The message was copied." if works else "tmux refused"
+        await user.sees(said)
+    assert taken.read_text(encoding="utf-8") == "Täxt"
+
+
+async def test_below_a_reply_stands_what_wrote_it_and_how_fast(
+    chats: Chats, open_app: OpenApp
+) -> None:
+    async with open_app(FakeEngine(["One."], ["Two."])) as user:
+        await user.says("Hi")
+        await user.is_idle()
+        user.pilot.app.screen.engine.title = "Another 2B"  # type: ignore[attr-defined]
+        await user.says("Again")
+        await user.sees("Another 2B · 50 tokens/s · ")
+        lines = [line.strip() for line in user.screen.splitlines()]
+        assert "Tiny-1B · 50 tokens/s · " in lines[lines.index("One.") + 1]
+        await user.is_idle()
+        await user.pilot.press("ctrl+up")
+        await user.sees(" tokens written, ")
+        await user.pilot.press("escape")
+        await user.until(lambda: "written" not in user.screen, "folded again")
+    assert [m.model for m in chats.load(1).messages] == [None, "Tiny-1B", None, "Another 2B"]
+
+
+async def test_a_model_has_the_name_that_lists_give_it(
+    chats: Chats, tmp_path: Path, home: Path
+) -> None:
+    folder = home / "data" / "models" / "smollm2-135m"
+    folder.mkdir(parents=True)
+    (folder / "model.gguf").touch()
+    engine = FakeEngine(["One."])
+    async with at_the_terminal(engine, chats, folder / "model.gguf") as user:
+        await user.until(lambda: "ctx" in user.status, "loaded")
+        user.pilot.app.screen.engine.title = "SmolLM2 135M"  # type: ignore[attr-defined]
+        await user.says("Hi")
+        await user.sees("SmolLM2 135M · ")
+        await user.is_idle()
+    chats.export(chats.headings()[0].id, tmp_path / "out.md")
+    assert "## SmolLM2 135M, " in (tmp_path / "out.md").read_text(encoding="utf-8")
+
+
+async def test_a_formula_that_is_being_written_is_one_already(open_app: OpenApp) -> None:
+    gate = Gate()
+    engine = FakeEngine([r"So \( x^2 + ", gate, r"y_1 \) and ", "$5."])
+    async with open_app(engine) as user:
+        await user.says("Hi")
+        await user.sees("So x² +")
+        gate.open()
+        await user.sees("So x² + y₁ and $5.")
+        await user.is_idle()
+
+
+async def test_thinking_is_drawn_as_it_comes_once_it_is_open(open_app: OpenApp) -> None:
+    gate = Gate()
+    thought = Chunk(text="First **weigh** it.", part="thinking")
+    async with open_app(
+        FakeEngine([thought, gate, Chunk(text=" Then `do`.", part="thinking"), "Yes."])
+    ) as user:
+        await user.says("Hi")
+        await user.sees("Thinking …")
+        user.pilot.app.screen.query_one(Thinking).collapsed = False
+        await user.sees("First weigh it.")
+        gate.open()
+        await user.sees("First weigh it. Then do.")
+        await user.sees("Yes.")
+        await user.is_idle()
+
+
+async def test_where_nothing_is_drawn_code_and_tables_are_text(
+    chats: Chats, open_app: OpenApp
+) -> None:
+    reply = f"{CODE}\n| a | b |\n|---|---|\n| 1 | 2 |\n"
+    async with open_app(FakeEngine([reply]), app=config.App(linear=True)) as user:
+        await user.says("Hi")
+        await user.sees("| 1 | 2 |")
+        assert "python:\n" in user.screen.replace(" ", "")
+        assert "▎" not in user.screen

@@ -1,0 +1,325 @@
+"""Settings in the terminal app: changed by hand or in the app, themes, keys, and linear mode."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+from terminal_user import OpenApp, User
+
+from ondevice import config, paths
+from ondevice.chats import Chats
+from ondevice.config import App, Settings
+from ondevice.errors import ConfigError
+from ondevice.messages import Chunk, Generate, Turn
+from ondevice.testing import FakeEngine
+from tui import settings_form
+from tui.app import OndeviceApp
+
+
+def test_a_change_leaves_comments_and_layout_as_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text('# mine\nmodel = "a"  # why\n\n[sampling]\n# warm\ntemperature = 0.5\n')
+    settings = config.load(path)
+    settings = config.change(settings, "sampling.temperature", "0.7", path)
+    settings = config.change(settings, "app.keys.chat.new", "f6", path)
+    assert path.read_text() == (
+        '# mine\nmodel = "a"  # why\n\n[sampling]\n# warm\ntemperature = 0.7\n\n'
+        '[app.keys]\n"chat.new" = "f6"\n'
+    )
+    assert config.load(path) == settings
+    config.change(settings, "model", "", path)
+    assert config.load(path).model == Settings().model
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [("nope", "1"), ("ctx", "x"), ("sampling.top_q", "1"), ("ram", "lots"), ("app", "1")],
+)
+def test_a_wrong_change_is_refused_and_the_file_stays(tmp_path: Path, key: str, text: str) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text("# mine\n")
+    with pytest.raises(ConfigError):
+        config.change(Settings(), key, text, path)
+    assert path.read_text() == "# mine\n"
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "told"),
+    [
+        ("sampling.temperature", "5000", "must be a number from 0 to 100, not 5000."),
+        ("sampling.temperature", "nan", "must be a number"),
+        ("nothing", "3", "There is no setting nothing. Known settings: model, system,"),
+        ("sampling.temprature", "1", "Did you mean sampling.temperature?"),
+        ("ctx", "many", "ctx must be a whole number from 16 to 2147483647, not many."),
+        ("prefer", "magic", "prefer must be one of"),
+        ("memory", "maybe", "memory must be true or false, not maybe."),
+    ],
+)
+def test_a_wrong_value_is_told_with_what_is_possible(key: str, text: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(told)) as raised:
+        config.change(Settings(), key, text)
+    assert not re.search(r"[`$]|unknown field", str(raised.value))
+
+
+FILE = """\
+ctx = "long"
+theme = "x"  # in no table
+memory = false
+[sampling]
+temperature = 5000
+top_k = 7
+this is nothing
+[app.keys]
+"chat.new" = 3
+'chat.chats' = "f9"
+"chat.stop" = "notakey"
+"chat.nothing" = "f7"
+"""
+
+
+async def test_what_is_wrong_in_the_file_has_its_default_and_is_told(
+    chats: Chats, tmp_path: Path
+) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(FILE)
+    settings, problems = config.salvage(path)
+    assert (settings.ctx, settings.memory) == (None, False)
+    assert (settings.sampling.temperature, settings.sampling.top_k) == (0.6, 7)
+    assert {re.search(r"line \d+: ", problem)[0] for problem in problems} == {
+        *("line 1: ", "line 2: ", "line 5: ", "line 7: ", "line 9: ")
+    }
+    with pytest.raises(ConfigError, match="line 1"):
+        config.load(path)
+    config.change(settings, "prefer", "exact", tmp_path / "other.toml")
+    settings = replace(settings, model=str(path))
+    app = OndeviceApp(FakeEngine(), chats, settings, problems=problems)
+    async with app.run_test(size=(100, 40)) as pilot:
+        user = User(pilot)
+        await user.sees("no key “notakey”")
+        await user.sees("no action chat.nothing")
+        await user.sees("sampling.temperature must be a number from 0 to 100")
+        await pilot.press("f9")
+        await user.sees("No chats yet")
+
+
+@pytest.mark.parametrize("text", ["\0", "= = =\n", "ctx = [\n", "sampling = 3\napp = []", "\n" * 9])
+def test_no_file_keeps_the_app_from_starting(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(text)
+    settings, problems = config.salvage(path)
+    assert settings == Settings()
+    assert bool(problems) == bool(text.strip())
+
+
+async def test_keys_are_checked(open_app: OpenApp) -> None:
+    async with open_app(FakeEngine(), size=(120, 30)) as user:
+        await user.says("/set app.keys.chat.new notakey")
+        await user.sees("There is no key “notakey”.")
+        await user.says("/set app.keys.chat.news f7")
+        await user.sees("no action chat.news")
+        await user.says("/set app.keys.chat.new b")
+        await user.sees("needed for typing")
+        await user.says("/set app.theme dark-matter")
+        await user.sees("There is no theme dark-matter.")
+        await user.says("/set app.keys.chat.new ctrl+t,alt+question_mark")
+        await user.sees("Saved ")
+    assert config.load().app.keys == {"chat.new": "ctrl+t,alt+question_mark"}
+
+
+async def test_a_setting_is_changed_in_the_app_and_kept(open_app: OpenApp) -> None:
+    engine = FakeEngine()
+    async with open_app(engine) as user:
+        await user.says("/set sampling.temperature 0.25")
+        await user.sees("Saved sampling.temperature.")
+        await user.says("Hi")
+        await user.sees("Hello.")
+        await user.says("/set sampling.t")
+        await user.sees("sampling.temperature = 0.25")
+        await user.says("/set ctx many")
+        await user.sees("ctx must be a whole number")
+    request = engine.requests[-1]
+    assert isinstance(request, Generate)
+    assert request.sampling.temperature == 0.25
+    assert paths.config_file().read_text() == "[sampling]\ntemperature = 0.25\n"
+
+
+async def test_a_theme_is_kept(open_app: OpenApp) -> None:
+    async with open_app(FakeEngine()) as user:
+        user.pilot.app.theme = "nord"
+        await user.sees("Saved app.theme.")
+    assert config.load().app.theme == "nord"
+    async with open_app(FakeEngine(), app=App(theme="nord")) as user:
+        assert user.pilot.app.theme == "nord"
+        await user.says("/set app.theme gruvbox")
+        await user.sees("Saved app.theme.")
+        await user.pilot.pause(0.5)
+        assert user.screen.count("Saved app.theme.") == 1
+
+
+async def test_keys_are_those_of_the_settings(open_app: OpenApp) -> None:
+    async with open_app(FakeEngine(), app=App(keys={"chat.chats": "f9"})) as user:
+        await user.pilot.press("f9")
+        await user.sees("No chats yet")
+
+
+async def form(user: User, words: str) -> None:
+    """Open the settings and search them."""
+    await user.pilot.press("f2")
+    await user.sees("System prompt")
+    await user.pilot.press(*words)
+    await user.until(lambda: "System prompt" not in user.screen, "found")
+
+
+@pytest.mark.parametrize("size", [(40, 12), (120, 40)])
+async def test_help_tells_the_keys_of_what_is_in_focus(
+    open_app: OpenApp, size: tuple[int, int]
+) -> None:
+    async with open_app(FakeEngine(), size=size) as user:
+        await user.pilot.press("f1")
+        await user.sees("Enter sends; Shift+Enter")
+        await user.pilot.press("f1")
+        await user.until(lambda: "Enter sends; Shift+Enter" not in user.screen, "closed")
+        await user.pilot.press("ctrl+r")
+        await user.sees("No chats yet")
+        await user.pilot.press("f1")
+        await user.sees("Type to search all chats")
+        await user.pilot.press("escape")
+        await user.sees("No chats yet")
+
+
+def test_the_form_has_every_setting() -> None:
+    there = {field.key for field in settings_form.FIELDS} | {"personas", "app.keys"}
+    assert there == set(config.flat(Settings()))
+    assert all(binding.description for binding in settings_form.bindings())
+
+
+async def test_settings_are_changed_in_a_form(open_app: OpenApp, home: Path) -> None:
+    file = home / "config" / "config.toml"
+    file.parent.mkdir(parents=True)
+    file.write_text("# mine\n[sampling]\ntemperature = 0.5  # warm\n")
+    engine = FakeEngine()
+    async with open_app(engine, sampling=config.load().sampling) as user:
+        await form(user, "deterministic")
+        await user.sees("Temperature  0.5")
+        await user.pilot.press("enter")
+        await user.sees("Enter saves")
+        await user.pilot.press("backspace", "8", "enter")
+        await user.sees("Temperature  0.8")
+        await user.pilot.press("f8")
+        await user.sees("Temperature  0.6")
+        await user.pilot.press("escape")
+    assert file.read_text() == "# mine\n[sampling]\n"
+
+
+async def test_a_persona_is_made_and_answers(open_app: OpenApp) -> None:
+    engine = FakeEngine()
+    async with open_app(engine) as user:
+        await form(user, "then")
+        await user.sees("New persona")
+        await user.pilot.press("enter")
+        await user.sees("Name the persona")
+        await user.pilot.press(*"Dr.Who", "enter")
+        await user.sees("Ctrl+S saves")
+        await user.pilot.press(*"No", "escape")
+        await user.sees("This text is not saved.")
+        await user.pilot.press("enter", "backspace", "backspace")
+        await user.pilot.press(*"Answer.in.riddles", "ctrl+s")
+        await user.sees("Saved personas.Dr.Who")
+        await user.pilot.press("escape")
+        await user.says("/persona Dr.Who")
+        await user.sees("Answer.in.riddles")
+        await user.says("Hi")
+        await user.sees("Hello.")
+    request = engine.requests[-1]
+    assert isinstance(request, Generate)
+    assert request.turns[0] == Turn("system", "Answer.in.riddles")
+    assert config.load().personas == {"Dr.Who": "Answer.in.riddles"}
+
+
+async def test_keys_are_remapped_in_the_form(open_app: OpenApp) -> None:
+    async with open_app(FakeEngine()) as user:
+        await form(user, "chat.chats")
+        await user.sees("Key: Chats  ctrl+r")
+        await user.pilot.press("enter")
+        await user.sees("Press the new key.")
+        await user.pilot.press("ctrl+n")
+        await user.sees("chat.chats, also “New”")
+        await user.pilot.press("enter")
+        await user.sees("Press the new key.")
+        await user.pilot.press("f9")
+        await user.sees("Key: Chats  f9")
+        await user.pilot.press("escape", "f9")
+        await user.sees("No chats yet")
+    assert config.load().app.keys == {"chat.chats": "f9"}
+
+
+async def test_a_theme_is_chosen_in_the_form(open_app: OpenApp) -> None:
+    async with open_app(FakeEngine()) as user:
+        await form(user, "theme")
+        await user.pilot.press("enter")
+        await user.sees("ansi-dark")
+        await user.pilot.press("enter")
+        await user.until(lambda: user.pilot.app.theme == "ansi-dark", "the theme")
+    assert config.load().app.theme == "ansi-dark"
+
+
+async def test_the_palette_has_what_the_keys_do(open_app: OpenApp) -> None:
+    async with open_app(FakeEngine()) as user:
+        await user.pilot.press("ctrl+r")
+        await user.sees("No chats yet")
+        await user.pilot.press("ctrl+p", *"archived")
+        await user.sees("f5")
+        await user.pilot.press("enter")
+        await user.sees("No archived chats.")
+        await user.pilot.press("escape", "ctrl+p", *"settings,")
+        await user.sees("/settings")
+        await user.pilot.press("enter")
+        await user.sees("System prompt")
+
+
+DRAWN = {chr(code) for code in range(0x2500, 0x25A0)}
+REPLY = "# Title\n\n> quoted\n\n| a | b |\n| --- | --- |\n| 1 | 2 |\n\n---\n\n```\ncode\n```\nEnd."
+
+
+async def test_in_linear_mode_nothing_is_drawn_and_words_tell_who_speaks(
+    open_app: OpenApp,
+) -> None:
+    thought = Chunk(text="Hm.", part="thinking")
+    async with open_app(FakeEngine([thought, REPLY]), app=App(linear=True), size=(80, 40)) as user:
+        await user.says("Hi")
+        await user.sees("End.")
+        await user.is_idle()
+        await user.sees("You:")
+        await user.sees("  | 1 | 2 |\n")
+        assert not DRAWN & set(user.screen)
+        for key, text in (("ctrl+r", "2 messages"), ("ctrl+o", "Memory"), ("ctrl+l", "Models")):
+            await user.pilot.press(key)
+            await user.sees(text)
+            assert not DRAWN & set(user.screen)
+            await user.pilot.press("escape")
+
+
+@pytest.mark.parametrize("size", [(40, 12), (300, 80)])
+@pytest.mark.parametrize("theme", ["textual-light", "ansi-dark"])
+async def test_small_and_large_terminals_show_what_matters(
+    open_app: OpenApp, size: tuple[int, int], theme: str
+) -> None:
+    reply = "שלום, 世界 and 👩‍👩‍👧 are here. " * 8 + "End."
+    async with open_app(FakeEngine([reply]), app=App(theme=theme), size=size) as user:
+        await user.says("Hi")
+        await user.sees("End.")
+        await user.is_idle()
+        assert "Tiny-1B" in user.screen
+        await user.pilot.press("ctrl+r")
+        await user.sees("Hi")
+        assert all(len(line) <= size[0] for line in user.screen.splitlines())
+
+
+def test_half_a_character_is_no_reason_to_lose_a_setting(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    settings = config.change(Settings(), "system", "Be kind \udcff", path)
+    assert settings.system == "Be kind ?"
+    assert "Be kind" in path.read_text(encoding="utf-8")

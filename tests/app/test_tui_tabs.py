@@ -1,0 +1,95 @@
+"""Several conversations open at once: each goes on by itself, and nothing typed is lost."""
+
+from __future__ import annotations
+
+from terminal_user import OpenApp
+
+from ondevice.chats import Chats
+from ondevice.testing import FakeEngine, Gate
+from tui.widgets.tab_bar import TabBar
+
+
+async def test_a_reply_goes_on_while_another_chat_is_shown(chats: Chats, open_app: OpenApp) -> None:
+    gate = Gate()
+    async with open_app(FakeEngine(["One, ", gate, "two."], ["Blue."])) as user:
+        await user.says("Count")
+        await user.sees("One,")
+        await user.pilot.press("ctrl+n")
+        await user.sees("… Count")
+        assert "One," not in user.screen
+        assert "answering" not in user.status
+        await user.says("Colour?")
+        await user.until(lambda: "waiting" in user.status, "waiting")  # for the engine
+        gate.open()
+        await user.sees("Blue.")
+        await user.is_idle()
+        await user.pilot.press("f6")
+        await user.sees("One, two.")
+        assert "Blue." not in user.screen
+    first, second = (chats.load(heading.id) for heading in reversed(chats.headings()))
+    assert [message.content for message in first.messages] == ["Count", "One, two."]
+    assert [message.content for message in second.messages] == ["Colour?", "Blue."]
+
+
+async def test_what_is_being_typed_waits_in_its_tab(open_app: OpenApp) -> None:
+    async with open_app(FakeEngine()) as user:
+        await user.says("Hi")
+        await user.is_idle()
+        await user.pilot.press(*"half")
+        await user.pilot.press("ctrl+n")
+        assert user.prompt.text == ""
+        await user.pilot.press(*"other")
+        await user.pilot.press("ctrl+pageup")
+        assert user.prompt.text == "half"
+        await user.pilot.press("ctrl+pagedown")
+        assert user.prompt.text == "other"
+
+
+async def test_tabs_are_closed_and_clicked_on(open_app: OpenApp) -> None:
+    async with open_app(FakeEngine(["One."], ["Two."], ["Three."])) as user:
+        for word in ("first", "second", "third"):
+            await user.says(word)
+            await user.is_idle()
+            await user.pilot.press("ctrl+n")
+        await user.sees(" first  second  third  New chat")
+        await user.pilot.click(TabBar, offset=(9, 0))
+        await user.sees("Two.")
+        await user.pilot.press("f4")
+        await user.sees("One.")
+        await user.sees(" first  third  New chat")
+        for _ in range(3):
+            await user.pilot.press("f4")
+        await user.sees("The model runs on this device.")
+        assert not user.pilot.app.screen.query_one(TabBar).display
+
+
+async def test_an_open_chat_is_shown_and_not_opened_twice(chats: Chats, open_app: OpenApp) -> None:
+    earlier = chats.create()
+    chats.say(earlier, "An old question about Lisbon")
+    async with open_app(FakeEngine()) as user:
+        await user.says("Hi")
+        await user.is_idle()
+        for _ in range(2):
+            await user.pilot.press("ctrl+r", *"lisbon")
+            await user.sees("An old question about Lisbon")
+            await user.pilot.press("enter")
+            await user.sees(" Hi  An old question")
+            await user.pilot.press("f6")
+            await user.sees("Hello.")
+        assert user.screen.splitlines()[0].count("An old question") == 1
+
+
+async def test_a_deleted_chat_leaves_its_tab(chats: Chats, open_app: OpenApp) -> None:
+    async with open_app(FakeEngine(["One."], ["Two."])) as user:
+        await user.says("first")
+        await user.is_idle()
+        await user.pilot.press("ctrl+n")
+        await user.says("second")
+        await user.is_idle()
+        await user.pilot.press("ctrl+r", "down", "f8")
+        await user.sees("Delete “first”")
+        await user.pilot.press("down", "enter")
+        await user.until(lambda: len(chats.headings()) == 1, "gone")
+        await user.pilot.press("escape")
+        await user.until(lambda: "first" not in user.screen, "no other tab")
+        await user.sees("Two.")

@@ -1,0 +1,210 @@
+"""Drafting: fewer passes, and the very tokens that there would have been without it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache, partial
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from ondevice import gguf
+from ondevice.engine._drafting import (
+    MOST_VERIFIED,
+    Drafter,
+    ModelDrafter,
+    PromptLookup,
+    Speculation,
+)
+from ondevice.errors import UsageError
+from ondevice.gguf.vocabulary import check_vocabulary
+from ondevice.holding.window.placement import least_bytes
+from ondevice.holding.window.window import Window
+from ondevice.llama import Context, EvalHook, Grammar, Model, Sampler
+from ondevice.messages import Sampling
+
+PROMPT = "def add(a, b):\n    return a + b\n\n\ndef subtract(a, b):\n    return a - b\n\n\ndef "
+
+
+@pytest.fixture(scope="module")
+def model(default_model: Path) -> Iterator[Model]:
+    model = Model(default_model, use_extra_bufts=False)
+    yield model
+    model.close()
+
+
+@pytest.fixture(scope="module")
+def short_model(short: Path) -> Iterator[Model]:
+    model = Model(short, use_extra_bufts=False)
+    yield model
+    model.close()
+
+
+class Knowing:
+    """Knows the text and how it goes on, and needs no time: a model's draft is shorter when it is
+    slow, on a busy machine too."""
+
+    def __init__(self, text: Sequence[int]) -> None:
+        self._text = list(text)
+
+    def propose(self, tokens: Sequence[int], count: int) -> list[int]:
+        return self._text[len(tokens) :][:count]
+
+
+class Stubborn:
+    """Proposes a control token that is never drawn, over and over."""
+
+    def propose(self, tokens: Sequence[int], count: int) -> list[int]:
+        return [1] * count
+
+
+def reply(
+    model: Model,
+    sampling: Sampling,
+    drafter: Drafter | Literal["itself"] | None,
+    *,
+    seed: int = 7,
+    n_tokens: int = 40,
+    grammar: str | None = None,
+) -> tuple[list[int], int]:
+    """The tokens of a reply, and how many passes it took."""
+    context = Context(model, n_ctx=256, n_threads=1)
+    own = Context(model, n_ctx=256, n_threads=1) if drafter == "itself" else None
+    if own is not None:
+        drafter = ModelDrafter(own, model.n_vocab)
+    assert drafter != "itself"
+    constraint = Grammar(model, grammar) if grammar is not None else None
+    sampler = Sampler(model, sampling, seed, constraint)
+    context.decode(model.tokenize(PROMPT))
+    tokens = [sampler.sample_from(context.logits())]
+    speculation = Speculation(context, drafter) if drafter else None
+    passes = 0
+    while len(tokens) < n_tokens and not model.is_end(tokens[-1]):
+        passes += 1
+        if speculation:
+            tokens += speculation.decode(tokens[-1], sampler, n_tokens - len(tokens))
+        else:
+            context.decode(tokens[-1:])
+            tokens.append(sampler.sample_from(context.logits()))
+    sampler.close()
+    assert context.tokens == model.tokenize(PROMPT) + tokens[:-1]
+    for used in filter(None, (context, own)):
+        used.close()
+    return tokens, passes
+
+
+GREEDY = Sampling(temperature=0)
+WARM = Sampling(temperature=1.2, top_k=0, top_p=1, min_p=0)
+
+
+@pytest.fixture(scope="module")
+def undrafted(short_model: Model) -> Callable[..., list[int]]:
+    """The tokens of a reply without drafts, worked out once."""
+    return cache(partial(_undrafted, short_model))
+
+
+def _undrafted(model: Model, sampling: Sampling, **options: int) -> list[int]:
+    return reply(model, sampling, None, **options)[0]
+
+
+@pytest.mark.parametrize(
+    "drafter", ["itself", PromptLookup(), Stubborn()], ids=["model", "lookup", "bad"]
+)
+def test_greedy_replies_are_the_same(
+    short_model: Model, undrafted: Callable[..., list[int]], drafter: Drafter | Literal["itself"]
+) -> None:
+    assert reply(short_model, GREEDY, drafter)[0] == undrafted(GREEDY)
+
+
+@pytest.mark.parametrize(
+    "drafter", ["itself", PromptLookup(), Stubborn()], ids=["model", "lookup", "bad"]
+)
+def test_sampled_replies_are_the_same_for_each_seed(
+    short_model: Model, undrafted: Callable[..., list[int]], drafter: Drafter | Literal["itself"]
+) -> None:
+    for seed in range(3):
+        drafted, _ = reply(short_model, WARM, drafter, seed=seed, n_tokens=30)
+        assert drafted == undrafted(WARM, seed=seed, n_tokens=30)
+
+
+def test_repetition_penalty_and_grammar_see_one_token_after_the_other(model: Model) -> None:
+    penalised = Sampling(temperature=0, repeat_penalty=1.3)
+    assert reply(model, penalised, "itself")[0] == reply(model, penalised, None)[0]
+    grammar = 'root ::= "multiply(a, b):" [a-z *\\n]*'
+    drafted = reply(model, GREEDY, "itself", grammar=grammar)
+    assert drafted[0] == reply(model, GREEDY, None, grammar=grammar)[0]
+
+
+def test_a_good_drafter_saves_passes(model: Model) -> None:
+    tokens, plain = reply(model, GREEDY, None)
+    _, looked_up = reply(model, GREEDY, PromptLookup())
+    _, known = reply(model, GREEDY, Knowing(model.tokenize(PROMPT) + tokens))
+    assert looked_up < 0.7 * plain
+    assert known < 0.2 * plain
+
+
+def test_the_draft_gets_shorter_when_nothing_is_accepted(model: Model) -> None:
+    context, own = (Context(model, n_ctx=256, n_threads=1) for _ in range(2))
+    context.decode(model.tokenize(PROMPT))
+    sampler = Sampler(model, GREEDY, 0, None)
+    counts: list[int] = []
+
+    class Costly(Stubborn):
+        """As slow as the model itself, and wrong."""
+
+        def propose(self, tokens: Sequence[int], count: int) -> list[int]:
+            counts.append(count)
+            ModelDrafter(own, model.n_vocab).propose(tokens, count)
+            return super().propose(tokens, count)
+
+    speculation = Speculation(context, Costly())
+    token = sampler.sample_from(context.logits())
+    for _ in range(30):
+        (token,) = speculation.decode(token, sampler)
+    assert counts[0] == MOST_VERIFIED - 1
+    assert counts[-1] == 1
+    assert (speculation.accepted, speculation.proposed) == (0, sum(counts))
+    for used in (sampler, context, own):
+        used.close()
+
+
+def test_the_logits_of_a_pass_do_not_depend_on_its_length(model: Model) -> None:
+    """What ``MOST_VERIFIED`` rests on."""
+    tokens = model.tokenize(PROMPT)
+    alone, together = (Context(model, n_ctx=256, n_threads=1) for _ in range(2))
+    for context in (alone, together):
+        context.decode(tokens[:9])
+    together.decode(tokens[9 : 9 + MOST_VERIFIED], n_outputs=MOST_VERIFIED)
+    for i in range(MOST_VERIFIED):
+        alone.decode(tokens[9 + i : 10 + i])
+        assert (alone.logits() == together.logits(MOST_VERIFIED - i)).all()
+    alone.close()
+    together.close()
+
+
+def test_drafts_over_the_window(default_model: Path, model: Model) -> None:
+    file = gguf.read(default_model)
+    window = Window(file, least_bytes(file) + 10_000_000)
+    streamed = window.load_model()
+    context = Context(streamed, n_ctx=256, n_threads=1, eval_hook=EvalHook(window))
+    context.decode(model.tokenize(PROMPT))
+    sampler = Sampler(model, GREEDY, 0, None)
+    own = Context(model, n_ctx=256, n_threads=1)
+    speculation = Speculation(context, ModelDrafter(own, model.n_vocab))
+    tokens = [sampler.sample_from(context.logits())]
+    while len(tokens) < 40:
+        tokens += speculation.decode(tokens[-1], sampler)
+    assert tokens[:40] == reply(model, GREEDY, None)[0][:40]
+    sampler.close()
+    for used in (context, own, streamed, window):
+        used.close()
+
+
+def test_another_vocabulary_is_refused(default_model: Path, big_model) -> None:  # type: ignore[no-untyped-def]
+    ours = gguf.read(default_model)
+    check_vocabulary(ours, ours)
+    other = gguf.read(big_model("qwen2.5-coder-0.5b-instruct-q4_k_m.gguf"))
+    check_vocabulary(other, gguf.read(big_model("qwen2.5-coder-1.5b-instruct-q4_k_m.gguf")))
+    with pytest.raises(UsageError, match="different vocabularies"):
+        check_vocabulary(ours, other)

@@ -1,0 +1,200 @@
+"""The window on a mixture of experts: the same logits, though most experts are on the disk."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from windows import opened
+
+from bench.synthetic import moe
+from ondevice import gguf
+from ondevice.errors import ModelFileError
+from ondevice.gguf import GGUFFile
+from ondevice.holding.window.expert_cache import ExpertCache
+from ondevice.holding.window.placement import least_bytes, place
+from ondevice.llama import Context, EvalHook, Model
+
+TOKENS = moe.text(200, moe.SMALL)
+#: A prompt that needs most experts, single tokens, a draft, and so on.
+LENGTHS = [40, *[1] * 30, 5, 1, 3, *[1] * 30, 60, *[1] * 10]
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> GGUFFile:
+    path = tmp_path_factory.mktemp("moe") / "moe.gguf"
+    moe.write(path, moe.SMALL)
+    return gguf.read(path)
+
+
+def budget(file: GGUFFile, share: float) -> int:
+    least = least_bytes(file)
+    return least + int(share * (file.weights_bytes - least))
+
+
+def logits(context: Context) -> list[bytes]:
+    tokens = iter(TOKENS)
+    result = []
+    for length in LENGTHS:
+        context.decode([next(tokens) for _ in range(length)])
+        result.append(context.logits().tobytes())
+    return result
+
+
+@pytest.fixture(scope="module")
+def resident(file: GGUFFile) -> list[bytes]:
+    model = Model(file.path, use_extra_bufts=False)
+    context = Context(model, n_ctx=512, n_threads=1)
+    result = logits(context)
+    context.close()
+    model.close()
+    return result
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.3, 0.6, 0.9, 2.0])
+def test_the_logits_are_those_of_the_resident_model(
+    file: GGUFFile, resident: list[bytes], share: float
+) -> None:
+    with opened(file, budget(file, share)) as (_, context):
+        assert logits(context) == resident
+
+
+def test_a_split_of_the_budget_between_what_all_tokens_need_and_experts(file: GGUFFile) -> None:
+    for share in (0.0, 0.05, 0.2, 0.5, 0.95, 1.2):
+        placement = place(file, budget(file, share))
+        assert placement.resident_bytes <= budget(file, share)
+        experts = [tensor for block in placement.experts for tensor in block.tensors]
+        placed = [*placement.on_file, *placement.pinned, *placement.streamed, *experts]
+        assert sorted(t.name for t in placed) == sorted(file.tensors)
+        if placement.streamed:  # what every token needs comes first
+            assert all(block.n_slots == 0 for block in placement.experts)
+    assert not placement.experts
+    assert placement.absent_bytes == 0
+
+
+def test_experts_that_recent_tokens_used_are_found_in_ram(file: GGUFFile) -> None:
+    with opened(file, budget(file, 0.5)) as (window, context):
+        assert 4 <= window.placement.experts[0].n_slots <= 8
+        context.decode(TOKENS[:50])
+        before = window.statistics()
+        for token in TOKENS[50:]:
+            context.decode([token])
+        done = window.statistics().since(before)
+    assert done.experts_used == 150 * moe.SMALL.n_blocks * moe.SMALL.n_used
+    assert 0.6 < done.experts_found / done.experts_used < 1
+    missed = (done.experts_used - done.experts_found) * window.placement.experts[1].bytes_per_slot
+    assert 0.8 * missed < done.bytes_read <= missed
+
+
+def test_a_prompt_reads_each_expert_at_most_once(file: GGUFFile) -> None:
+    with opened(file, budget(file, 0.5)) as (window, context):
+        context.decode(TOKENS[:100])
+        context.truncate(0)
+        before = window.statistics()
+        context.decode(TOKENS[:100])
+        done = window.statistics().since(before)
+    assert done.experts_found > 0.3 * done.experts_used
+    absent = file.n_experts * moe.SMALL.n_blocks - done.experts_found
+    assert done.bytes_read <= absent * max(b.bytes_per_slot for b in window.placement.experts)
+
+
+@pytest.mark.parametrize("share", [0.05, 0.4])
+def test_after_a_passing_error_no_expert_is_taken_for_another(
+    file: GGUFFile, resident: list[bytes], monkeypatch: pytest.MonkeyPatch, share: float
+) -> None:
+    real = os.preadv
+    reads = 0
+
+    def sometimes_broken(fd: int, buffers: list[memoryview], offset: int) -> int:
+        nonlocal reads
+        reads += 1
+        if reads % 7 == 0:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(fd, buffers, offset)
+
+    with opened(file, budget(file, share)) as (_, context):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "preadv", sometimes_broken)
+            for at in range(0, 60, 3):
+                with pytest.raises(ModelFileError):
+                    for _ in range(50):
+                        context.decode(TOKENS[at : at + 3])
+        context.truncate(0)
+        assert logits(context) == resident
+
+
+def test_a_file_that_is_changed_ends_the_reply(file: GGUFFile, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.gguf"
+    copy.write_bytes(file.path.read_bytes())
+    with opened(gguf.read(copy), budget(file, 0.4)) as (_, context):
+        context.decode(TOKENS[:10])
+        os.utime(copy)
+        with pytest.raises(ModelFileError, match="changed while"):
+            context.decode(TOKENS[10:11])
+        assert context.tokens == TOKENS[:10]
+
+
+def test_a_prompt_that_is_cancelled_leaves_the_cache_in_order(
+    file: GGUFFile, resident: list[bytes]
+) -> None:
+    with opened(file, budget(file, 0.4)) as (window, context):
+
+        class AfterSomeReads(threading.Event):
+            """Set once the second block has asked for its experts."""
+
+            def is_set(self) -> bool:
+                return window.statistics().experts_used > moe.SMALL.n_experts
+
+        assert not context.decode(TOKENS[:150], AfterSomeReads())
+        assert context.tokens == []
+        assert logits(context) == resident
+
+
+def test_two_contexts_share_the_experts(file: GGUFFile, resident: list[bytes]) -> None:
+    with opened(file, budget(file, 0.4)) as (window, context):
+        other = Context(context.model, n_ctx=256, n_threads=1, eval_hook=EvalHook(window))
+        context.decode(TOKENS[:5])
+        for token in TOKENS[:30]:
+            other.decode([token])
+        context.truncate(0)
+        assert logits(context) == resident
+        other.close()
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    n_slots=st.integers(1, 8),
+    tokens=st.lists(st.sets(st.integers(0, 11), min_size=1, max_size=4), max_size=60),
+)
+def test_a_cache_maps_each_expert_to_a_slot_of_its_own(
+    n_slots: int, tokens: list[set[int]]
+) -> None:
+    cache = ExpertCache(12, n_slots)
+    for experts in tokens:
+        cache.note([sorted(experts)])
+        wanted = set(sorted(experts)[:n_slots])
+        missing = wanted - cache.slots.keys()
+        admitted = cache.admit(sorted(missing), keep=wanted)
+        assert admitted.keys() == missing
+        assert wanted <= cache.slots.keys()
+        assert len(set(cache.slots.values())) == len(cache.slots) <= n_slots
+        assert set(cache.slots.values()) <= set(range(n_slots))
+
+
+def test_the_expert_that_recent_tokens_used_least_is_evicted() -> None:
+    cache = ExpertCache(8, 3)
+    for token in ([0], [0], [0], [1], [1], [2]):
+        cache.note([token])
+    cache.admit([0, 1, 2], keep=[0, 1, 2])
+    cache.note([[3]])
+    cache.admit([3], keep=[3])
+    assert cache.slots.keys() == {0, 1, 3}
+    for _ in range(5000):  # long after, a new favourite matters and the counts are still finite
+        cache.note([[3], [4]])
+    cache.admit([4], keep=[4])
+    assert cache.slots.keys() >= {3, 4}

@@ -1,0 +1,164 @@
+"""Threads: how many compute, and how they wait for each other."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+from cgroup_files import V2_MOUNT, tree
+
+from ondevice.llama._waiting import best_way
+from ondevice.system import cores
+
+V1_MOUNTS = "\n".join(
+    (
+        "30 23 0:26 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory",
+        "31 23 0:27 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct",
+    )
+)
+#: Computes in two threads, prints how often they slept, and goes on for as long as it is asked to.
+COMPUTE = """
+import io, os, resource, sys
+from ondevice import llama
+from ondevice.llama._product import Product
+from ondevice.llama._waiting import Waiting, _IdleTeam, _libgomp, _move_threads
+
+llama.start(io.StringIO())
+waiting = Waiting()
+with Product(12, (256, 256), 1, 2, allocated=True) as product:
+    def sleeps():
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw
+        for _ in range(2000):
+            product.compute()
+        return resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw - before
+"""
+needs_libgomp = pytest.mark.skipif(
+    not Path("/proc/self/schedstat").exists(), reason="needs Linux and its schedstat"
+)
+
+
+def compute(code: str) -> str:
+    command = [sys.executable, "-c", COMPUTE + code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+def test_without_a_quota_the_cores_compute(tmp_path: Path) -> None:
+    assert cores.quota(tmp_path) is None
+    usable = cores.usable_cpus()
+    physical = psutil.cpu_count(logical=False) or usable
+    assert cores.default_threads(tmp_path) == min(physical, usable)
+
+
+@pytest.mark.parametrize(
+    ("cpu_max", "expected"),
+    [("150000 100000", 1.5), ("50000 100000", 0.5), ("max 100000", None), ("", None)],
+)
+def test_a_quota_of_cgroup_v2_is_read(tmp_path: Path, cpu_max: str, expected: float | None) -> None:
+    root = tree(tmp_path, "0::/app", V2_MOUNT, {"sys/fs/cgroup/app": {"cpu.max": cpu_max}})
+    assert cores.quota(root) == expected
+
+
+def test_the_tightest_of_nested_quotas_counts(tmp_path: Path) -> None:
+    groups = {
+        "sys/fs/cgroup/a": {"cpu.max": "100000 100000"},
+        "sys/fs/cgroup/a/b": {"cpu.max": "700000 100000"},
+    }
+    assert cores.quota(tree(tmp_path, "0::/a/b", V2_MOUNT, groups)) == 1
+
+
+def test_a_quota_of_cgroup_v1_is_read(tmp_path: Path) -> None:
+    cgroup = "4:memory:/app\n3:cpu,cpuacct:/app"
+    quota = {"cpu.cfs_quota_us": "200000", "cpu.cfs_period_us": "100000"}
+    root = tree(tmp_path, cgroup, V1_MOUNTS, {"sys/fs/cgroup/cpu,cpuacct/app": quota})
+    assert cores.quota(root) == 2
+    (root / "sys/fs/cgroup/cpu,cpuacct/app/cpu.cfs_quota_us").write_text("-1\n")
+    assert cores.quota(root) is None
+
+
+def test_no_more_threads_than_a_quota_lets_run(tmp_path: Path) -> None:
+    quota = {"cpu.max": "20000 100000"}
+    root = tree(tmp_path, "0::/app", V2_MOUNT, {"sys/fs/cgroup/app": quota})
+    assert cores.default_threads(root) == 1
+
+
+def test_unknown_cores_are_the_usable_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(psutil, "cpu_count", lambda logical=True: None)  # as on many ARM machines
+    assert cores.default_threads(tmp_path) == cores.usable_cpus()
+
+
+def test_threads_sleep_once_they_often_wait_for_a_core_and_not_at_each_change() -> None:
+    assert best_way("spinning", 0.2, 0) == "spinning"
+    assert best_way("spinning", 0.3, 0) == "asleep"
+    assert best_way("asleep", 0.2, 0.5) == "asleep"
+    assert best_way("asleep", 0.1, 0.5) == "spinning"
+
+
+def test_threads_share_fewer_cores_while_others_want_all() -> None:
+    assert best_way("asleep", 0.5, 0.02) == "together"
+    assert best_way("together", 0.6, 0.02) == "together"
+    assert best_way("together", 0.6, 0.5) == "asleep"
+    assert best_way("asleep", 0.5, 0.5) == "asleep"  # as with a quota
+
+
+@needs_libgomp
+def test_idle_threads_have_the_others_sleep_until_they_end() -> None:
+    if os.cpu_count() == 1:
+        pytest.skip("needs two cores")
+    out = compute(
+        "    assert _libgomp() is not None\n"
+        "    sleeps(); spinning = sleeps()\n"
+        "    team = _IdleTeam(); sleeping = sleeps()\n"
+        "    team.end(); again = sleeps()\n"
+        "    print(spinning, sleeping, again)\n"
+    )
+    spinning, sleeping, again = map(int, out.split())
+    assert sleeping > 4 * max(spinning, again, 50)
+
+
+@needs_libgomp
+def test_threads_that_sleep_share_fewer_cores_beside_programs_that_compute() -> None:
+    n_cores = cores.usable_cpus()
+    if n_cores == 1:
+        pytest.skip("needs two cores")
+    loops = [
+        subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2 * n_cores)
+    ]
+    try:
+        out = compute(
+            "    with waiting:\n"
+            "        for _ in range(3000):\n"
+            "            sleeps()\n"
+            "            if waiting.way == 'together': break\n"
+            "        print(waiting.way, len(os.sched_getaffinity(0)))\n"
+            "    print(waiting.way, len(os.sched_getaffinity(0)))\n"
+        )
+    finally:
+        for each in loops:
+            each.kill()
+            each.wait()
+    within, after = out.splitlines()
+    assert within.startswith("together ")
+    assert int(within.split()[1]) < n_cores
+    assert after == f"asleep {n_cores}"
+
+
+@needs_libgomp
+@pytest.mark.alone
+def test_threads_take_all_cores_again_and_spin_once_nobody_else_wants_them() -> None:
+    if cores.usable_cpus() == 1:
+        pytest.skip("needs two cores")
+    out = compute(
+        "    waiting._idle_team, waiting.way = _IdleTeam(), 'together'\n"
+        "    _move_threads([0])\n"
+        "    with waiting:\n"
+        "        for _ in range(3000):\n"
+        "            sleeps()\n"
+        "            if waiting.way == 'spinning': break\n"
+        "        print(waiting.way, len(os.sched_getaffinity(0)))\n",
+    )
+    assert out == f"spinning {cores.usable_cpus()}\n"
