@@ -19,7 +19,7 @@ FENCED = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 INDENTED = re.compile(r"^    (.+)$", re.MULTILINE)
 INLINE = re.compile(r"`([^`\n]+)`")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
-A_FILE = re.compile(r"(?:ondevice|tui|bench|tests|docs|tools|examples|models|\.ci)/[\w./-]+")
+A_FILE = re.compile(r"(?:ondevice|tui|bench|tests|docs|examples|models|\.ci)/[\w./-]+")
 SNIPPETS = [
     pytest.param(block, id=f"{page.name}-{number}")
     for page in PAGES
