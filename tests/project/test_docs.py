@@ -19,7 +19,7 @@ FENCED = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 INDENTED = re.compile(r"^    (.+)$", re.MULTILINE)
 INLINE = re.compile(r"`([^`\n]+)`")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
-A_FOLDER = re.compile(r"(?:ondevice|tui|bench|tests|docs|tools|examples|models|\.ci)/[\w./-]+")
+A_FOLDER = re.compile(r"(?:ondevice|tui|bench|tests|docs|examples|models|\.ci)/[\w./-]+")
 A_MODULE = re.compile(r"(?:[\w-]+/)*\w+\.(?:py|c|h)")  # as of a folder named in the text before it
 FILES = [
     f"/{p.relative_to(ROOT)}" for p in ROOT.glob("[!.]*/**/*.*") if p.suffix in (".py", ".c", ".h")

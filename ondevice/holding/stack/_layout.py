@@ -17,7 +17,6 @@ from ondevice.gguf.writing import TensorEntry, packed_string
 VERSION = 2
 PLANES = 7  #: of a matrix at most
 FIRST_PLANE = 2  #: parts of a chunk that come before its planes: scales and nibbles
-GROUP = 16  #: weights that share a nibble
 WORD = 32  #: a row is a multiple of it
 SPAN = 256  #: weights that share a scale
 CHUNK_STEP = 4  #: rows of a chunk are a multiple of it

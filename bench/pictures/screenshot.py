@@ -1,9 +1,9 @@
 """Makes the README's pictures: the app with real models, drawn by Textual as SVG.
 
-Usage: ``python tools/screenshot.py [BIG]``. The pictures go to ``docs/``. The chat is with the
-smallest model of the catalogue, which must be on disk. ``BIG`` is a GGUF file for the picture of
-the RAM and the recording: it begins with half of the RAM that it would like to have, which is moved
-while it replies.
+Usage: ``python bench/pictures/screenshot.py [BIG]``. The pictures go to ``docs/``. The chat is with
+the smallest model of the catalogue, which must be on disk. ``BIG`` is a GGUF file for the picture
+of the RAM and the recording: it begins with half of the RAM that it would like to have, which is
+moved while it replies.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ondevice.store import Database
 from tui.app import OndeviceApp
 from tui.screens.chat import ChatScreen
 
-FOLDER = Path(__file__).parents[1] / "docs"
+FOLDER = Path(__file__).parents[2] / "docs"
 SIZE, WIDE = (100, 30), (130, 34)  # columns and rows
 QUESTIONS = (
     "What is the capital of France?",

@@ -1,6 +1,9 @@
 """Draws docs/measurements/stack-quality.svg: a stack of each size, and single files.
 
-Usage: python bench/stack.py > figures.json; python tools/stack_quality.py figures.json MODEL
+Usage::
+
+    python bench/stack.py > figures.json
+    python bench/pictures/stack_quality.py figures.json MODEL
 """
 
 from __future__ import annotations
@@ -78,7 +81,7 @@ def draw(title: str, curve: list[Point], files: list[tuple[str, Point]]) -> str:
 def main(figures: str, model: str) -> None:
     runs = json.loads(Path(figures).read_text("utf-8"))["runs"]
     run = next(run for run in runs if run["model"] == model)
-    target = Path(__file__).parents[1] / "docs" / "measurements" / "stack-quality.svg"
+    target = Path(__file__).parents[2] / "docs" / "measurements" / "stack-quality.svg"
     target.write_text(draw(f"One stack: {model}", curve_of(run), files_of(run)), "utf-8")
 
 
