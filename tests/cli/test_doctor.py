@@ -56,8 +56,8 @@ def test_a_variable_that_is_misspelt_is_named_with_the_one_that_may_be_meant(
     monkeypatch.setenv("ONDEVICE_TEMPERATURE", "0")
     _, out = doctor(capsys)
     assert "ONDEVICE_MODLE is not a setting" in out
-    assert "If ONDEVICE_MODEL is meant" in out
-    assert "If ONDEVICE_SAMPLING_TEMPERATURE is meant" in out
+    assert "Did you mean ONDEVICE_MODEL?" in out
+    assert "Did you mean ONDEVICE_SAMPLING_TEMPERATURE?" in out
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc")
@@ -80,7 +80,7 @@ def test_a_wrong_setting_is_named_with_its_file(
     assert code == 1
     assert f"✗ settings   {file}: " in out
     assert "ctx must be a whole number" in out
-    assert "→ Correct" in out
+    assert "→ Fix" in out
 
 
 def test_a_size_that_is_none_is_found(

@@ -499,7 +499,7 @@ def test_wrong_use_is_explained(memory: Commands, arguments: tuple[str, ...]) ->
 def test_every_command_has_json_and_is_documented() -> None:
     from ondevice.cli.memory import command
 
-    text = ROOT.joinpath("docs", "memory.md").read_text("utf-8")
+    text = ROOT.joinpath("docs", "guide", "memory.md").read_text("utf-8")
     for name, sub in command.commands.items():
         assert f"memory {name}" in text, name
         assert name == "passphrase" or any("--json" in option.opts for option in sub.params), name
