@@ -28,6 +28,7 @@ from ondevice.errors import (
     ModelNotFound,
     UsageError,
 )
+from ondevice.gguf import runnable
 from ondevice.holding.machine import Machine
 from ondevice.holding.speeds import processor
 from ondevice.planning import fit
@@ -199,7 +200,7 @@ def _model(settings: Settings) -> Finding:
         if choice.model.place == "server":
             return Finding(topic="model", text=f"on a server: {choice.model.name}")
         machine = Machine.now(settings.ram_limit)
-        chosen = fit.plan_of(choice.request, machine)
+        chosen = fit.plan_of(runnable.read(choice.model.path), choice.request, machine)
         file = chosen.file
     except ModelNotFound as error:
         return Finding(topic="model", text=str(error), level="note")

@@ -11,6 +11,7 @@ from click.core import ParameterSource
 from ondevice.cli._options import LOAD, MODEL, complete_model, flags
 from ondevice.config import Settings
 from ondevice.errors import UsageError
+from ondevice.gguf import runnable
 from ondevice.gguf.quality import params_words
 from ondevice.holding import speeds
 from ondevice.holding.machine import Machine
@@ -101,7 +102,8 @@ def command(settings: Settings, name: str | None, measure: bool, as_json: bool) 
     if choice.model.place == "server":
         raise UsageError("A model on a server uses no RAM here.")
     machine = Machine.now(settings.ram_limit)
-    report = PlanReport.of(plan_of(choice.request, machine), choice.request, machine)
+    chosen = plan_of(runnable.read(choice.model.path), choice.request, machine)
+    report = PlanReport.of(chosen, choice.request, machine)
     if as_json:
         click.echo(printable_json(msgspec.json.encode(report)))
         return

@@ -223,7 +223,7 @@ class GGUFFile:
         """Attention heads of each block."""
         return self.per_block("attention.head_count")
 
-    @property
+    @cached_property
     def n_kv_heads(self) -> tuple[int, ...]:
         """Key and value heads of each block; 0 where a block has no attention."""
         if f"{self.architecture}.attention.head_count_kv" not in self.metadata:

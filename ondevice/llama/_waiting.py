@@ -44,7 +44,7 @@ _IDLE_SHARE = 0.1  # of the cores' time: with more of it idle, nobody else wants
 _APART_S = 5.0  # after cores were found idle, before fewer of them are used again
 
 #: How threads wait: asleep on any core, or asleep "together" on fewer cores than there are.
-Way = Literal["spinning", "asleep", "together"]
+WaitPolicy = Literal["spinning", "asleep", "together"]
 
 
 class Waiting:
@@ -55,7 +55,7 @@ class Waiting:
     """
 
     def __init__(self) -> None:
-        self.way: Way = "spinning"
+        self.policy: WaitPolicy = "spinning"
         self._done = threading.Event()
         self._looking: threading.Thread | None = None
         self._idle_team: _IdleTeam | None = None
@@ -83,38 +83,40 @@ class Waiting:
         every = sorted(os.sched_getaffinity(0))  # of this thread, which is never moved
         apart_until = 0.0
         times, idle, at = ThreadTimes.now(), idle_seconds(every), time.monotonic()
-        while not self._done.wait(_LOOK_S[self.way]):
+        while not self._done.wait(_LOOK_S[self.policy]):
             before = times, idle, at
             times, idle, at = ThreadTimes.now(), idle_seconds(every), time.monotonic()
             waited = times.waited_share(before[0])
-            way = best_way(self.way, waited, (idle - before[1]) / (at - before[2]) / len(every))
-            if self.way == "together" and way == "asleep":
+            policy = best_policy(
+                self.policy, waited, (idle - before[1]) / (at - before[2]) / len(every)
+            )
+            if self.policy == "together" and policy == "asleep":
                 _move_threads(every)
                 apart_until = at + _APART_S
-            elif way == "together" and self.way == "asleep":
+            elif policy == "together" and self.policy == "asleep":
                 n_cores = max(1, int(len(every) * (1 - waited)))
                 if at < apart_until or n_cores == len(every):
                     continue
                 _move_threads([every[(self._turn + n) % len(every)] for n in range(n_cores)])
                 self._turn += n_cores
-            self.way = way
-            if way != "spinning" and self._idle_team is None:
+            self.policy = policy
+            if policy != "spinning" and self._idle_team is None:
                 self._idle_team = _IdleTeam()
-            elif way == "spinning" and self._idle_team is not None:
+            elif policy == "spinning" and self._idle_team is not None:
                 self._idle_team.end()
                 self._idle_team = None
-        if self.way == "together":
+        if self.policy == "together":
             _move_threads(every)
-            self.way = "asleep"
+            self.policy = "asleep"
 
 
-def best_way(way: Way, waited_share: float, idle_share: float) -> Way:
+def best_policy(policy: WaitPolicy, waited_share: float, idle_share: float) -> WaitPolicy:
     """How threads had better wait, given how they do.
 
     ``waited_share`` is what they waited for a core, of the time in which they wanted one, and
     ``idle_share`` what nobody used, of all cores' time.
     """
-    match way:
+    match policy:
         case "spinning":
             return "asleep" if waited_share > _SLEEP_SHARE else "spinning"
         case "asleep" if waited_share <= _SPIN_SHARE:

@@ -65,26 +65,25 @@ def _best(settings: Settings, machine: Machine) -> tuple[InstalledModel, str]:
             raise _none_chats(there[0])
         return there[0], ""
     plans: dict[Path, Plan] = {}
-    least: dict[int, InstalledModel] = {}
+    least: dict[int, tuple[GGUFFile, Load]] = {}
     refused: dict[Path, ModelFileError] = {}  # ``ondevice fit`` tells of them
     for model in there:
         try:
             file = runnable.read(model.path)
             if file.is_base:
                 continue
+            load = load_request(settings, model)
             with runnable.blamed(model.path):
-                least[planner.least_ram(file, settings.ctx, settings.kv_type)] = model
+                least[planner.least_ram(file, settings.ctx, settings.kv_type)] = file, load
             with suppress(MemoryShortError):
-                plans[model.path] = fit.plan_of(load_request(settings, model), machine)
+                plans[model.path] = fit.plan_of(file, load, machine)
         except ModelFileError as error:
             refused[model.path] = error
     if len(refused) == len(there):
         raise refused[there[0].path]
     if not plans:
         if least:
-            fit.plan_of(
-                load_request(settings, least[min(least)]), machine
-            )  # which says what is missing
+            fit.plan_of(*least[min(least)], machine)  # which says what is missing
         raise _none_chats(next(model for model in there if model.path not in refused))
     chosen = planner.best(list(plans.values()), settings.prefer)
     model = next(m for m in there if plans.get(m.path) is chosen)
@@ -109,15 +108,16 @@ def _drafter(load: Load, machine: Machine) -> str | None:
     """What makes a model that is larger than RAM faster, for all the RAM that it takes itself."""
     try:
         target = runnable.read(Path(load.path))
-        alone = fit.plan_of(load, machine)
+        alone = fit.plan_of(target, load, machine)
     except (ModelFileError, MemoryShortError):
         return None  # the engine says why
     if not alone.streamed_bytes or alone.way.drafts_itself:
         return None
     plans = [alone]
     for drafter in drafters_for(target):
-        with suppress(ModelFileError):
-            plans.append(fit.plan_of(replace(load, drafter=str(drafter.path)), machine))
+        with suppress(ModelFileError), runnable.blamed(target.path):
+            drafted = planner.best_plan(target, load, machine, drafter)
+            plans.append(fit.with_shown_speed(drafted, load))
     chosen = planner.best(plans, load.prefer)
     return str(chosen.drafter.path) if chosen.drafter else None
 

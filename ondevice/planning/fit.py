@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 from datetime import datetime
-from pathlib import Path
 from typing import Literal
 
 import msgspec
@@ -14,7 +13,7 @@ from msgspec.structs import replace
 from ondevice import models
 from ondevice.config import Settings
 from ondevice.errors import MemoryShortError, ModelFileError
-from ondevice.gguf import runnable
+from ondevice.gguf import GGUFFile, runnable
 from ondevice.gguf.quality import effective_params, quality_of
 from ondevice.holding.costs import streaming_seconds, usual_decode_seconds
 from ondevice.holding.machine import Machine
@@ -50,12 +49,13 @@ class Fit(msgspec.Struct, frozen=True, kw_only=True):
     is_base: bool = False  # goes on with a text, and was not made to chat
 
 
-def plan_of(load: Load, machine: Machine) -> Plan:
-    """How the model would be run, with the speed that it has shown here if it has.
+def plan_of(file: GGUFFile, load: Load, machine: Machine) -> Plan:
+    """As :func:`planner.plan`, with the speed that the model has shown here if it has."""
+    return with_shown_speed(planner.plan(file, load, machine), load)
 
-    Raises what reading it and :func:`planner.plan` raise.
-    """
-    chosen = planner.plan(runnable.read(Path(load.path)), load, machine)
+
+def with_shown_speed(chosen: Plan, load: Load) -> Plan:
+    """The plan with the speed of replies that were written so, if there were any."""
     seen = replies.of(_held(chosen, load))
     return dataclasses.replace(chosen, tokens_per_second=seen.per_second) if seen else chosen
 
@@ -118,7 +118,7 @@ def of_installed(model: InstalledModel, settings: Settings, machine: Machine) ->
         return replace(fit, how=model.lacks)
     try:
         load = load_request(settings, model)
-        chosen = plan_of(load, machine)
+        chosen = plan_of(runnable.read(model.path), load, machine)
         source, at = speed_of(chosen, load, machine.speeds)
     except (ModelFileError, MemoryShortError) as error:
         return replace(fit, how=str(error))

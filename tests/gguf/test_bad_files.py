@@ -63,7 +63,7 @@ def test_it_is_not_chosen_and_ends_nothing(
     started = time.process_time()
     assert choose(Settings()).model.name == "sound"
     with pytest.raises(ModelFileError, match=r"bad\.gguf"):
-        fit.plan_of(Load(path=str(path)), Machine(available.look(), USUAL))
+        fit.plan_of(runnable.read(path), Load(path=str(path)), Machine(available.look(), USUAL))
     assert time.process_time() - started < 3  # minutes, once
     assert run(["models", "show", str(path)]) in (0, 1)
     capfd.readouterr()

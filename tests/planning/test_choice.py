@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -16,10 +15,9 @@ from ondevice import gguf, paths
 from ondevice.cli import run
 from ondevice.config import Settings
 from ondevice.errors import MemoryShortError, ModelNotFound
-from ondevice.gguf import Part
 from ondevice.holding import speeds
 from ondevice.holding.speeds import USUAL
-from ondevice.planning import choice, planner
+from ondevice.planning import choice
 from ondevice.planning.choice import choose, drafters_for
 from ondevice.planning.suggestion import instead
 from ondevice.ram.available import AvailableRam
@@ -95,13 +93,8 @@ def test_a_drafter_that_is_worth_its_ram_is_taken(
     default_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install(default_model, "model")
-    small = replace(dense(n_blocks=1), parts=(Part(default_model, 0, 0, 32),))
+    small = dense(n_blocks=1)
     monkeypatch.setattr(choice, "drafters_for", lambda _: [small])
-    usual = planner.gguf.read
-    monkeypatch.setattr(
-        planner.gguf, "read", lambda path: small if path == default_model else usual(path)
-    )
-    monkeypatch.setattr(planner, "check_vocabulary", lambda *_: None)
     monkeypatch.setattr(speeds, "known", lambda: msgspec.structs.replace(USUAL, disk=1e7))
     assert choose(Settings(ram="170M", ctx=512), "model").request.drafter == str(small.path)
     assert choose(Settings(ram="400M", ctx=512), "model").request.drafter is None

@@ -11,7 +11,7 @@ import psutil
 import pytest
 from cgroup_files import V2_MOUNT, tree
 
-from ondevice.llama._waiting import best_way
+from ondevice.llama._waiting import best_policy
 from ondevice.system import cores
 
 V1_MOUNTS = "\n".join(
@@ -92,17 +92,17 @@ def test_unknown_cores_are_the_usable_ones(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_threads_sleep_once_they_often_wait_for_a_core_and_not_at_each_change() -> None:
-    assert best_way("spinning", 0.2, 0) == "spinning"
-    assert best_way("spinning", 0.3, 0) == "asleep"
-    assert best_way("asleep", 0.2, 0.5) == "asleep"
-    assert best_way("asleep", 0.1, 0.5) == "spinning"
+    assert best_policy("spinning", 0.2, 0) == "spinning"
+    assert best_policy("spinning", 0.3, 0) == "asleep"
+    assert best_policy("asleep", 0.2, 0.5) == "asleep"
+    assert best_policy("asleep", 0.1, 0.5) == "spinning"
 
 
 def test_threads_share_fewer_cores_while_others_want_all() -> None:
-    assert best_way("asleep", 0.5, 0.02) == "together"
-    assert best_way("together", 0.6, 0.02) == "together"
-    assert best_way("together", 0.6, 0.5) == "asleep"
-    assert best_way("asleep", 0.5, 0.5) == "asleep"  # as with a quota
+    assert best_policy("asleep", 0.5, 0.02) == "together"
+    assert best_policy("together", 0.6, 0.02) == "together"
+    assert best_policy("together", 0.6, 0.5) == "asleep"
+    assert best_policy("asleep", 0.5, 0.5) == "asleep"  # as with a quota
 
 
 @needs_libgomp
@@ -133,9 +133,9 @@ def test_threads_that_sleep_share_fewer_cores_beside_programs_that_compute() -> 
             "    with waiting:\n"
             "        for _ in range(3000):\n"
             "            sleeps()\n"
-            "            if waiting.way == 'together': break\n"
-            "        print(waiting.way, len(os.sched_getaffinity(0)))\n"
-            "    print(waiting.way, len(os.sched_getaffinity(0)))\n"
+            "            if waiting.policy == 'together': break\n"
+            "        print(waiting.policy, len(os.sched_getaffinity(0)))\n"
+            "    print(waiting.policy, len(os.sched_getaffinity(0)))\n"
         )
     finally:
         for each in loops:
@@ -153,12 +153,12 @@ def test_threads_take_all_cores_again_and_spin_once_nobody_else_wants_them() -> 
     if cores.usable_cpus() == 1:
         pytest.skip("needs two cores")
     out = compute(
-        "    waiting._idle_team, waiting.way = _IdleTeam(), 'together'\n"
+        "    waiting._idle_team, waiting.policy = _IdleTeam(), 'together'\n"
         "    _move_threads([0])\n"
         "    with waiting:\n"
         "        for _ in range(3000):\n"
         "            sleeps()\n"
-        "            if waiting.way == 'spinning': break\n"
-        "        print(waiting.way, len(os.sched_getaffinity(0)))\n",
+        "            if waiting.policy == 'spinning': break\n"
+        "        print(waiting.policy, len(os.sched_getaffinity(0)))\n",
     )
     assert out == f"spinning {cores.usable_cpus()}\n"
