@@ -52,7 +52,7 @@ class User:
         """Wait until it is on the screen."""
         await self.until(lambda: text in self.screen, text)
 
-    async def until(self, condition: Callable[[], bool], what: str) -> None:
+    async def until(self, condition: Callable[[], object], what: str) -> None:
         deadline = asyncio.get_running_loop().time() + PATIENCE
         while not condition():
             assert asyncio.get_running_loop().time() < deadline, f"{what!r} not in:\n{self.screen}"
