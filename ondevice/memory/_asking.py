@@ -14,10 +14,22 @@ from typing import NamedTuple
 
 from ondevice.memory._language import any_of
 
-#: What is not the user's own statement: code, quotations, and what only might be.
-FOREIGN = re.compile(r"```.*?(?:```|\Z)|^[ \t]*>.*$|“[^”]*”|\"[^\"\n]*\"", re.DOTALL | re.MULTILINE)
-_SENTENCE = re.compile(r"[^.!?。！？؟…\n]+[.!?。！？؟…]*")
+#: What is not the user's own statement: code, and quotations in any style.
+FOREIGN = re.compile(
+    r"```.*?(?:```|\Z)|`[^`\n]+`|^[ \t]*>.*?$"
+    r"|“[^”“]*[”“]|„[^“”\"\n]*[“”\"]|\"[^\"\n]*\"|«[^»]*»|»[^«\n]*«|‹[^›\n]*›|[「『][^」』]*[」』]"
+    r"|‘(?:[^’\n]|’(?=\w))*’(?!\w)|(?<!\w)'(?:[^'\n]|'(?=\w))+'(?!\w)",
+    re.DOTALL | re.MULTILINE,
+)
+#: What stands after it on the line is somebody's words, a text, a title; or a value.
+_COLON = re.compile(r"[:：](?=\s|[^\x00-\x7f]|$)")
+_SENTENCE = (
+    r"(?:[^.!?。！？؟।…\n]|\.(?=[^\W\d_]?[\w/])|(?<=\b[DMS]r)\.|(?<=\bM[rs]s)\.|(?<=\b[DS]ra)\."
+    r"|(?<=\bSt)\.|(?<=\bProf)\.|(?<=\b\d)\.(?= [^\W\d_])|(?<=\b\d\d)\.(?= (?:{months})))+"
+    r"[.!?。！？؟।…]*"
+)
 _QUESTION_MARKS = ("?", "？", "؟", ";")  # the last one is Greek
+QUOTED = "\ufffc"  # stands where a quotation stood
 _WORD = re.compile(r"[^\W\d_]+")
 _UNSPACED = re.compile("[\u3040-\u30ff\u3400-\u9fff\u0e00-\u0e7f]")
 _FEWEST = 3  # words, or four letters where words are not spaced
@@ -28,8 +40,10 @@ class _AskingRules(NamedTuple):
 
     request: re.Pattern[str]
     request_ends: re.Pattern[str]  # where the request stands at the end of the sentence
+    task: re.Pattern[str]
     question: re.Pattern[str]
     small_talk: re.Pattern[str]
+    label: re.Pattern[str]  # what may stand before a colon and the user's own statement
 
 
 @cache
@@ -39,18 +53,63 @@ def _rules() -> _AskingRules:
     request_ends = any_of(lambda language: language.asking.request_ends)
     questions = any_of(lambda language: language.asking.questions)
     small_talk = any_of(lambda language: language.asking.small_talk)
+    labels = any_of(lambda language: language.facts.opening if language.facts else "")
     return _AskingRules(
         request=re.compile(rf"{polite}(?:{requests})", re.IGNORECASE),
         request_ends=re.compile(rf"(?:{request_ends})[。.!！]*$"),
+        task=re.compile(
+            rf"{polite}(?:{any_of(lambda language: language.asking.tasks)})", re.IGNORECASE
+        ),
         question=re.compile(rf"{polite}(?:{questions})", re.IGNORECASE),
         small_talk=re.compile(rf"(?:{small_talk})\b[^.!?,;:]{{0,24}}[.!…]*$", re.IGNORECASE),
+        label=re.compile(rf"(?:(?:{labels})[ ,]*)*", re.IGNORECASE),
     )
+
+
+@cache
+def _sentence() -> re.Pattern[str]:
+    names = any_of(lambda language: "{months}" if language.dates else "")
+    return re.compile(_SENTENCE.replace("{months}", names), re.IGNORECASE)
 
 
 def statements(text: str) -> list[str]:
     """The sentences of ``text`` that are the user's own and no questions."""
-    sentences = (found[0].strip() for found in _SENTENCE.finditer(FOREIGN.sub(" ", text)))
+    sentences = (found[0].strip() for found in _sentence().finditer(FOREIGN.sub(" ", text)))
     return [s for s in sentences if s and not s.endswith(_QUESTION_MARKS)]
+
+
+def own_sentences(text: str) -> list[str]:
+    """The sentences of ``text``, questions too, without what is quoted or follows a colon.
+
+    What follows one may be anybody's words: a text to work on, a line of a talk. After a colon at
+    the end of a line that is all the rest. Where a quotation stood there is :data:`QUOTED`.
+    """
+    own = []
+    for line in FOREIGN.sub(QUOTED, text).splitlines():
+        colon = _COLON.search(line)
+        if colon and not _rules().label.fullmatch(line, 0, colon.start()):
+            own.append(line[: colon.start()])
+            if not line[colon.end() :].strip(QUOTED + " "):
+                break
+        else:
+            own.append(line)
+    sentences = (found[0].strip() for found in _sentence().finditer("\n".join(own)))
+    return [sentence for sentence in sentences if sentence]
+
+
+def asks(sentence: str) -> bool:
+    """Whether the sentence is a question or a request."""
+    return (
+        sentence.endswith(_QUESTION_MARKS)
+        or bool(_rules().question.match(sentence))
+        or requests(sentence)
+    )
+
+
+def sets_task(text: str) -> bool:
+    """Whether ``text`` is for work on a text, or for play: then nothing in it is about the user."""
+    sentences = _sentence().finditer(FOREIGN.sub(QUOTED, text))
+    return any(_rules().task.match(found[0].strip()) for found in sentences)
 
 
 def requests(sentence: str) -> bool:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import datetime
 
 import msgspec
 
 from ondevice.memory import _cubes
-from ondevice.memory._facts import Fact, find_facts, not_understood
+from ondevice.memory._endings import over_by
+from ondevice.memory._facts import Fact, find_facts, not_understood, sentence_of
 from ondevice.memory._forget import forget
 from ondevice.memory._lessons import find_lessons
 from ondevice.memory._profile import refresh as refresh_profile
 from ondevice.memory._records import POSITION_BITS, Cube, Found, Hit, Unread
-from ondevice.store import Connection
+from ondevice.store import Connection, Row
 
 READ = "read by a model"  # a tag of facts that no rule has found
 
@@ -30,16 +32,18 @@ def derive(
     """Store the facts and lessons that are in ``typed``, and return those that are new.
 
     A fact that is known gets one more evidence, a new value of a topic supersedes the old one,
-    and a fact that only rested on what this cube said before an edit is forgotten. What is found
-    are those that rules catch; what else is stated is left for a model to read. ``alone`` is as
-    in :func:`find_lessons`.
+    what is said to be over is outdated, and a fact that only rested on what this cube said before
+    an edit is forgotten. What is not certain is proposed. What is found are those that rules
+    catch; what else is stated is left for a model to read. ``alone`` is as in
+    :func:`find_lessons`.
     """
     connection.execute("DELETE FROM unread WHERE cube_id = ?", (cube_id,))
+    ended_before = _take_back_endings(connection, cube_id)
     lessons = list(find_lessons(typed, alone=alone))
     left = [s for s in not_understood(typed) if not any(find_lessons(s, alone=True))]
     if left:
         connection.execute("INSERT INTO unread VALUES (?, ?)", (cube_id, "\n".join(left)))
-    found = {fact.topic: fact for fact in (*find_facts(typed), *lessons)}
+    found = {(fact.topic, fact.certain): fact for fact in (*find_facts(typed), *lessons)}
     said = {fact.content for fact in found.values()}
     resting = connection.execute(
         "SELECT cube.id, content FROM link JOIN cube ON cube.id = from_id "
@@ -50,7 +54,32 @@ def derive(
     ).fetchall()
     if gone := [row["id"] for row in resting if row["content"] not in said]:
         forget(connection, gone)
-    return add_facts(connection, found.values(), cube_id, at)
+    new = add_facts(connection, found.values(), cube_id, at)
+    over = over_by(connection, typed, cube_id, at)
+    new += add_facts(connection, over.instead, cube_id, at)
+    for fact_id in over.ended:
+        _cubes.supersede(connection, cube_id, fact_id)
+    if over.ended or ended_before:
+        refresh_profile(connection, datetime.now().astimezone())
+    return new
+
+
+def _take_back_endings(connection: Connection, cube_id: int) -> bool:
+    """Let the facts hold again that were outdated by what this cube said."""
+    connection.execute(
+        "UPDATE cube SET status = 'active' WHERE status = 'superseded' "
+        "AND kind IN ('fact', 'lesson') "
+        "AND id IN (SELECT to_id FROM link WHERE from_id = ?1 AND kind = 'supersedes') "
+        "AND NOT EXISTS (SELECT 1 FROM cube AS other "
+        "WHERE other.topic = cube.topic AND other.status = 'active')",
+        (cube_id,),
+    )
+    taken_back = connection.execute(
+        "DELETE FROM link WHERE from_id = ?1 AND kind = 'supersedes' "
+        "AND to_id IN (SELECT id FROM cube WHERE kind IN ('fact', 'lesson'))",
+        (cube_id,),
+    )
+    return taken_back.rowcount > 0
 
 
 def add_facts(
@@ -61,6 +90,31 @@ def add_facts(
     if any(fact_id is not None for fact_id in new):
         refresh_profile(connection, datetime.now().astimezone())
     return _cubes.get_many(connection, [fact_id for fact_id in new if fact_id is not None])
+
+
+def accept(connection: Connection, fact_id: int) -> None:
+    """Let a proposed fact hold; it takes the place of an older one of its topic."""
+    fact = _cubes.get(connection, fact_id)
+    current = _current(connection, fact.topic)
+    _cubes.set_status(connection, fact_id, "active")
+    if current is not None:
+        _supersede_older(connection, fact_id, fact.event_at, current)
+    refresh_profile(connection, datetime.now().astimezone())
+
+
+def stated_in(connection: Connection, facts: Iterable[Cube]) -> dict[int, str]:
+    """For each of these facts the sentence that it was read from, where that is still there."""
+    sentences = {}
+    for fact in facts:
+        for row in connection.execute(
+            "SELECT content FROM link JOIN cube ON cube.id = to_id "
+            "WHERE from_id = ? AND link.kind = 'evidence' ORDER BY to_id DESC",
+            (fact.id,),
+        ):
+            if sentence := sentence_of(fact.content, row["content"]):
+                sentences[fact.id] = sentence
+                break
+    return sentences
 
 
 def unread(connection: Connection) -> Unread | None:
@@ -77,27 +131,42 @@ def unread(connection: Connection) -> Unread | None:
 
 
 def store_reading(connection: Connection, text: Unread, facts: Iterable[Fact]) -> list[Cube]:
-    """Store what a model has found in ``text``, and return what is new.
+    """Propose what a model has found in ``text``, and return what is new.
 
     Nothing is stored if the text has been edited or forgotten meanwhile.
     """
     done = connection.execute(
         "DELETE FROM unread WHERE cube_id = ? AND statements = ?", (text.cube_id, text.text)
     )
-    new = add_facts(connection, facts, text.cube_id, text.at) if done.rowcount else []
+    proposed = [replace(fact, certain=False) for fact in facts]
+    new = add_facts(connection, proposed, text.cube_id, text.at) if done.rowcount else []
     for fact in new:
         _cubes.tag(connection, fact.id, [READ])
     return new
 
 
 def _store(connection: Connection, fact: Fact, evidence: int, at: datetime) -> int | None:
-    """The id of a new cube for ``fact``; None when it is known already."""
-    current = connection.execute(
-        "SELECT id, content, event_at FROM cube WHERE topic = ? AND status = 'active'",
-        (fact.topic,),
-    ).fetchone()
+    """The id of a new cube for ``fact``; None when it is known already, or was rejected."""
+    current = _current(connection, fact.topic)
     if current is not None and current["content"].lower() == fact.content.lower():
         _cubes.link(connection, current["id"], "evidence", evidence)
+        return None
+    proposed = rejected = None
+    for row in connection.execute(
+        "SELECT id, status, content FROM cube WHERE topic = ? "
+        "AND status IN ('proposed', 'archived') ORDER BY id",
+        (fact.topic,),
+    ):
+        if row["content"].lower() == fact.content.lower():
+            proposed, rejected = (row["id"], rejected) if row["status"] == "proposed" else (
+                proposed, row["id"]
+            )
+    if proposed is not None:
+        _cubes.link(connection, proposed, "evidence", evidence)
+        if fact.certain:
+            accept(connection, proposed)
+        return proposed if fact.certain else None
+    if rejected is not None and not fact.certain:
         return None
     fact_id = _cubes.insert(
         connection,
@@ -109,12 +178,26 @@ def _store(connection: Connection, fact: Fact, evidence: int, at: datetime) -> i
         topic=fact.topic,
     )
     _cubes.link(connection, fact_id, "evidence", evidence)
-    if current is not None:
-        if _cubes.moment(current["event_at"]) <= at:
-            _cubes.supersede(connection, fact_id, current["id"])
-        else:  # an older text that came later
-            _cubes.supersede(connection, current["id"], fact_id)
+    if not fact.certain:
+        _cubes.set_status(connection, fact_id, "proposed")
+    elif current is not None:
+        _supersede_older(connection, fact_id, at, current)
     return fact_id
+
+
+def _current(connection: Connection, topic: str | None) -> Row | None:
+    """What holds of this topic."""
+    row: Row | None = connection.execute(
+        "SELECT id, content, event_at FROM cube WHERE topic = ? AND status = 'active'", (topic,)
+    ).fetchone()
+    return row
+
+
+def _supersede_older(connection: Connection, fact_id: int, at: datetime, current: Row) -> None:
+    if _cubes.moment(current["event_at"]) <= at:
+        _cubes.supersede(connection, fact_id, current["id"])
+    else:  # an older text that came later
+        _cubes.supersede(connection, current["id"], fact_id)
 
 
 def lessons(connection: Connection, without_source: int | None) -> list[Cube]:

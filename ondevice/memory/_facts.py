@@ -1,20 +1,27 @@
 """Reads plain facts out of what the user typed, by rules: “I live in Lyon”, “my dog is called Rex”.
 
-Few and safe: a rule catches only statements in the first person, each gives one fact with a
-topic, and a later value of a topic replaces the earlier. Everything else stays findable in the
-turn itself.
+A fact is certain only if a whole clause states it in the first person, with a value of the right
+sort, in a message that asks for nothing. What has the form of a fact and is less certain than that
+is proposed: the user decides. Each fact has a topic, and a later value of a topic replaces the
+earlier. Everything else stays findable in the turn itself.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
-from typing import Literal
+from typing import Literal, NamedTuple
 
-from ondevice.memory._asking import requests, statements
-from ondevice.memory._language import FactRules, Language, languages
+from ondevice.memory._asking import QUOTED, asks, own_sentences, requests, sets_task, statements
+from ondevice.memory._language import Facts, Language, languages
+from ondevice.memory._values import Fit, Text, check
+
+#: What goes on with a word: the vowel signs of some scripts are no letters to a regular expression.
+_LETTER = r"[\w\u0900-\u0903\u093a-\u094f\u064b-\u0652]"
+_LONGEST = 4_000  # characters; longer texts were not typed to tell something about oneself
+_CODE = re.compile(r"[{}<>=\\|]|\w\(|//|::|^\s*#|;\s*$")
 
 
 @dataclass(frozen=True)
@@ -22,62 +29,424 @@ class Fact:
     topic: str  # what it is about, such as "home" or "name of dog"
     content: str  # a sentence about the user, or of a lesson one about replies
     kind: Literal["fact", "lesson"] = "fact"
+    certain: bool = True  # else it is proposed
+    value: str = ""  # as said
+    sentence: str = ""  # that says it
+    whole: bool = True  # the sentence says no more than that
 
 
-_VALUE = r"(?P<value>[^.!?;,\n()]{1,60}?)"
-_NAME = r"(?P<value>[^\W\d_][\w'’-]{0,30}(?: [A-Z][\w'’-]{0,30}){0,2})"
+class Ending(NamedTuple):
+    """What is said to be so no longer, or never to have been."""
+
+    topics: tuple[str, ...]  # how they begin
+    value: str  # empty: any
 
 
-class _FactReader:
-    """What tells a fact in one language, compiled."""
+class Correction(NamedTuple):
+    """What was said last had another value."""
 
-    def __init__(self, language: Language, facts: FactRules) -> None:
-        list_end = rf"(?=[.!?;\n()]|$|,? (?:{language.pattern(facts.list_ends)})\b)"
-        values = rf"(?P<value>[^.!?;\n()]{{1,80}}?){list_end}"
-        ends = f"{language.pattern(facts.ends)}|(?i:{language.pattern(facts.when)})"
-        end = rf"(?=\s*(?:[.!?;,\n()]|$)| (?:{ends})\b(?!-))"
-        self.unsure = re.compile(language.pattern(facts.unsure))
-        self.rules = tuple(
-            (
-                re.compile(
-                    rf"\b(?i:{language.pattern(rule.says)})"
-                    + language.pattern(rule.value, value=_VALUE, values=values, name=_NAME)
-                    + end
-                ),
-                rule,
-            )
-            for rule in facts.rules
+    value: str
+    text: Text
+
+
+class _Kind(NamedTuple):
+    topic: str
+    content: str  # of a fact about the user
+    sort: str  # of its value, see _values.py
+    sure: bool = True  # it can be certain
+    open: bool = False  # whatever the sentence goes on to say
+
+
+_KINDS = {
+    "name": _Kind("name", "The user's name is {value}.", "name"),
+    "intro": _Kind("name", "The user's name is {value}.", "capital_name", False),
+    "nickname": _Kind("name called", "The user is called {value} (name, nickname).", "capital_name", False),
+    "home": _Kind("home", "The user lives in {value} (home, city, address).", "named_place"),
+    "moved": _Kind("home", "The user lives in {value} (home, city, address).", "place"),
+    "nearby": _Kind("home", "The user lives near {value} (home, city).", "named_place", False),
+    "origin": _Kind("origin", "The user is from {value} (origin).", "place"),
+    "birthplace": _Kind("birth place", "The user was born in {value} (birth).", "place"),
+    "upbringing": _Kind("origin upbringing", "The user grew up in {value} (origin).", "place"),
+    "work": _Kind("work", "The user works as {value} (job, profession).", "work"),
+    "job": _Kind("work", "The user works as {value} (job, profession).", "job"),
+    "trade": _Kind("work", "The user works as {value} (job, profession).", "trade"),
+    "teaches": _Kind("work subject", "The user teaches {value} (job).", "anything", False),
+    "employer": _Kind("employer", "The user works for {value} (job, employer).", "org"),
+    "studies": _Kind("work studies", "The user studies {value} (university).", "anything", False),
+    "birthday": _Kind("birthday", "The user's birthday is {value}.", "date"),
+    "birth": _Kind("birth", "The user was born {value} (birth, birthday, age).", "birth"),
+    "age": _Kind("birth age", "The user is {value} years old (age).", "age"),
+    "allergy": _Kind("allergy to {value}", "The user is allergic to {value} (allergy).", "allergen"),
+    "health": _Kind("health: {value}", "The user has {value} (health, illness).", "condition"),
+    "medicine": _Kind(
+        "health: takes {value}", "The user takes {value} (health, medicine).", "medicine"
+    ),
+    "diet": _Kind("diet", "The user is {value} (diet, food).", "diet"),
+    "avoids": _Kind("diet without {value}", "The user avoids {value} (diet, food).", "avoided"),
+    "favourite": _Kind(
+        "favourite {thing}", "The user's favourite {thing} is {value}.", "favourite"
+    ),
+    "likes": _Kind("likes: {value}", "The user likes {value} (likes).", "anything", False),
+    "dislikes": _Kind("dislikes: {value}", "The user dislikes {value}.", "anything", False),
+    "speaks": _Kind("skill: speaks", "The user speaks {value} (languages).", "tongue"),
+    "plays": _Kind("hobby: plays {value}", "The user plays {value} (hobby).", "anything", False),
+    "owns": _Kind("belonging: {value}", "The user has {value} (belonging).", "anything", False),
+    "person": _Kind("name of {who}", "The user's {who} is called {value}.", "person"),
+    "introduced": _Kind(  # “my wife Sofia …”
+        "name of {who}", "The user's {who} is called {value}.", "person", open=True
+    ),
+    "partner": _Kind("name of partner", "The user's partner is called {value}.", "person"),
+    "children": _Kind("family children", "The user has {value} children (family).", "age", False),
+}
+#: The same of a person, who is ``{who}``: always proposed, since nobody else can confirm it.
+_OTHERS = {
+    "home": ("home of {who}", "{Who} lives in {value} (home, city, address)."),
+    "work": ("work of {who}", "{Who} works as {value} (job, profession)."),
+    "job": ("work of {who}", "{Who} works as {value} (job, profession)."),
+    "employer": ("employer of {who}", "{Who} works for {value} (job, employer)."),
+    "birthday": ("birthday of {who}", "{Who}'s birthday is {value}."),
+    "allergy": ("allergy of {who} to {value}", "{Who} is allergic to {value} (allergy)."),
+    "diet": ("diet of {who}", "{Who} is {value} (diet, food)."),
+    "age": ("birth of {who}", "{Who} is {value} years old (age)."),
+}
+#: Of these relations people have more than one at a time.
+_SEVERAL = frozenset(
+    "friend brother sister son daughter child kids aunt uncle cousin colleague neighbour".split()
+)
+_DOT = r"(?<=\d)\.(?= ?\w)|\.(?=\w)|(?<=[DM]r)\.|(?<=\bSt)\."  # that ends no sentence
+_VALUE = rf"(?P<value>(?:[^.!?;,:\n()。、，！？；।]|{_DOT}){{1,60}}?)"
+_VALUES = rf"(?P<value>(?:[^.!?;:\n()。！？；।]|{_DOT}){{1,80}}?)"
+_NAME = r"(?P<value>(?-i:[^\W\d_a-zà-ÿ])[\w'’-]+(?: (?-i:[^\W\d_a-zà-ÿ])[\w'’-]+)?)"
+_THING = r"(?P<thing>[^.!?;,:\n()。、，]{1,30}?)"
+
+
+class _Rule(NamedTuple):
+    kind: str
+    pattern: re.Pattern[str]
+    takes: tuple[str, ...]  # its groups
+
+
+class FactReader:
+    """What tells a fact in one language, compiled when a text first has a word about its user."""
+
+    def __init__(self, language: Language, facts: Facts) -> None:
+        self.language = language
+        self.facts = facts
+        edge = f"(?!{_LETTER})" if facts.spaced else ""
+        self._user = language.compile(rf"{self._edge}(?:{facts.user}){edge}")
+
+    @property
+    def _edge(self) -> str:
+        return f"(?<!{_LETTER})" if self.facts.spaced else ""
+
+    def concerns(self, sentence: str) -> bool:
+        """Whether the sentence has a word for the user in this language."""
+        return bool(self._user.search(sentence))
+
+    def is_unsure(self, sentence: str) -> bool:
+        """Whether what the sentence says is somebody else's, made up, or may never be."""
+        return bool(self._parts.unsure.search(sentence))
+
+    def read(self, sentence: str, text: Text) -> Iterator[Fact]:
+        """The facts in a sentence, whether they are certain by the sentence alone or not."""
+        plain, _ = self.without_endings(sentence)
+        if self.is_unsure(plain):
+            return
+        for rule in self._parts.states:
+            for match in rule.pattern.finditer(plain):
+                yield from self._fact(rule.kind, match, plain, text)
+        for rule in self._parts.others:
+            if about := rule.pattern.match(plain):
+                yield from self._others_fact(rule.kind, about, text, plain)
+
+    def _fact(
+        self, name: str, match: re.Match[str], sentence: str, text: Text
+    ) -> Iterator[Fact]:
+        kind = _KINDS[name]
+        value = match["value"].strip()
+        fit = check(kind.sort, value, text) if value else Fit.NO
+        groups = {"value": value, "who": self._who(match), "thing": ""}
+        if "thing" in match.re.groupindex:
+            groups["thing"] = match["thing"].strip().lower()
+            if len(groups["thing"].split()) > 2:
+                return
+            things = self._parts.things
+            if not (things and things.search(groups["thing"])):
+                fit = min(fit, Fit.POSSIBLY)
+        if fit is Fit.NO:
+            return
+        before, after = sentence[: match.start()], sentence[match.end() :]
+        certain = (
+            kind.sure
+            and fit is Fit.CERTAINLY
+            and not self._parts.doubtful.search(f"{before} {value} {after}")
+            and self._parts.lead.fullmatch(before) is not None
+            and (kind.open or self._parts.rest.fullmatch(after) is not None)
         )
+        topic = kind.topic.format(**groups)
+        if groups["who"] in _SEVERAL:
+            topic += f": {value}"
+        content = kind.content.format(**groups)
+        yield Fact(topic.lower(), content, "fact", certain, value, sentence, not kind.open)
+
+    def _others_fact(
+        self, name: str, match: re.Match[str], text: Text, sentence: str
+    ) -> Iterator[Fact]:
+        value = match["value"].strip()
+        if not value or check(_KINDS[name].sort, value, text) is Fit.NO:
+            return
+        relation = self._who(match)
+        called = (match["called"] or "").strip() if "called" in match.re.groupindex else ""
+        who = called or relation
+        full = f"{called}, the user's {relation}," if called else f"The user's {relation}"
+        if name == "birthday" and called:
+            full = called
+        topic, content = _OTHERS[name]
+        yield Fact(
+            topic.format(who=who, value=value).lower(),
+            content.format(Who=full, value=value),
+            "fact",
+            certain=False,
+            value=value,
+            sentence=sentence,
+        )
+
+    def without_endings(self, sentence: str) -> tuple[str, list[Ending]]:
+        """The sentence without what it says is over, and that."""
+        if not self.facts.ends:
+            return sentence, []
+        found = []
+        for rule in self._parts.ends:
+            if match := rule.pattern.search(sentence):
+                value = (match["value"] or "").strip() if "value" in rule.takes else ""
+                who = self._who(match)
+                topics = _ended(rule.kind, who)
+                found.append(Ending(topics, value))
+                sentence = sentence[: match.start()] + " " + sentence[match.end() :]
+        return sentence.strip(" ,;.!"), found
+
+    def correction(self, sentence: str) -> str:
+        """The value that the sentence puts in the place of another, or nothing."""
+        matches = (rule.fullmatch(sentence) for rule in self._parts.corrects)
+        return next((match["value"].strip() for match in matches if match), "")
+
+    def allowed(self, sentence: str) -> str:
+        """What the sentence allows that a lesson did not."""
+        match = self._parts.allows.search(sentence) if self._parts.allows else None
+        return match[0] if match else ""
+
+    def _who(self, match: re.Match[str]) -> str:
+        if "who" not in match.re.groupindex or not match["who"]:
+            return ""
+        said = match["who"].lower()
+        return next(
+            (who for who, words in self._parts.people if words.fullmatch(said)), said
+        )
+
+    @property
+    def _parts(self) -> _Compiled:
+        return _compiled(self.language.name)
+
+
+class _Compiled(NamedTuple):
+    unsure: re.Pattern[str]
+    doubtful: re.Pattern[str]
+    lead: re.Pattern[str]
+    rest: re.Pattern[str]
+    things: re.Pattern[str] | None
+    people: tuple[tuple[str, re.Pattern[str]], ...]
+    states: tuple[_Rule, ...]
+    others: tuple[_Rule, ...]
+    ends: tuple[_Rule, ...]
+    corrects: tuple[re.Pattern[str], ...]
+    allows: re.Pattern[str] | None
 
 
 @cache
-def _rules() -> tuple[_FactReader, ...]:
+def _compiled(name: str) -> _Compiled:
+    language, facts = next(
+        (one, one.facts) for one in languages() if one.name == name and one.facts
+    )
+    edge, end = (f"(?<!{_LETTER})", f"(?!{_LETTER})") if facts.spaced else ("", "")
+    stop = r"\s*(?:[!?;,:\n()。、，！？；।،؛\ufffc]|\.*\s*$)"
+    list_stop = stop
+    if facts.spaced:
+        parts_of_ends = (facts.joins, facts.bounds, facts.after)
+        ends = "|".join(language.pattern(part) for part in parts_of_ends if part)
+        also = language.pattern(facts.lists)
+        stop += rf"| (?:{ends}|{also}){end}(?!-)"
+        # A list goes on after a comma and after “and”, but not with another statement.
+        list_stop = (
+            r"\s*(?:[!?;:\n()।؛\ufffc]|\.*\s*$)|"
+            rf",? (?:{ends}|(?:{also}) (?:{language.pattern(facts.user)})){end}(?!-)"
+        )
+    elif facts.after:
+        stop += rf"|{language.pattern(facts.after)}"
+    who = "|".join(f"(?:{words})" for words in facts.people.values())
+    parts = {
+        "value": _VALUE,
+        "values": _VALUES,
+        "name": _NAME,
+        "thing": _THING,
+        "who": f"(?P<who>{who})",
+        "called": r"(?P<called>(?-i:[^\W\d_a-zà-ÿ][\w'’-]+))",
+    }
+
+    def rules(table: dict[str, tuple[str, ...]]) -> tuple[_Rule, ...]:
+        compiled = []
+        for kind, patterns in table.items():
+            for pattern in patterns:
+                source = language.pattern(pattern, **parts)
+                if kind in _KINDS and _KINDS[kind].open:
+                    source += end
+                elif facts.spaced or source.endswith((_VALUE, _VALUES)):
+                    source += f"(?={list_stop if _VALUES in source else stop})"
+                source = f"{edge}{source}"
+                rule = re.compile(source, re.IGNORECASE)
+                compiled.append(_Rule(kind, rule, tuple(rule.groupindex)))
+        return tuple(compiled)
+
+    opening = language.pattern(facts.opening)
+    joins = "|".join(language.pattern(part) for part in (facts.joins, facts.lists) if part)
+    after = language.pattern(facts.after) or "(?!)"
+    if facts.spaced:
+        lead = rf"(?:.*(?:[,;–—] ?| (?:{joins}) ))?(?:(?:{opening}){end}[ ,:!–—-]*)*"
+        rest = rf"(?:,? (?:{after}){end})*\s*(?:$|[.!।,;،؛]| (?:{joins}){end}).*"
+    else:
+        lead = rf"(?:.*[，,、；;])?(?:(?:{opening})[，,、： ]*)*"
+        rest = rf"(?:{after})*\s*(?:$|[。.!！，,；;、]).*"
+    flags = re.IGNORECASE | re.DOTALL
+    return _Compiled(
+        unsure=language.compile(rf"{edge}(?:{facts.unsure}){end}"),
+        doubtful=language.compile(rf"{QUOTED}|{edge}(?:{facts.doubtful}){end}"),
+        lead=re.compile(lead, flags),
+        rest=re.compile(rest, flags),
+        things=(
+            language.compile(rf"^(?:{facts.values['thing']})$") if "thing" in facts.values else None
+        ),
+        people=tuple((one, re.compile(words)) for one, words in facts.people.items()),
+        states=rules(facts.states),
+        others=rules(facts.others),
+        ends=rules(facts.ends),
+        corrects=tuple(
+            re.compile(language.pattern(pattern, **parts) + r"[.!。！]*", re.IGNORECASE)
+            for pattern in facts.corrects
+        ),
+        allows=language.compile(facts.allows) if facts.allows else None,
+    )
+
+
+def _ended(kind: str, who: str) -> tuple[str, ...]:
+    """How the topics begin that end with this."""
+    if kind == "person":
+        return (f"name of {who}",) if who else ("name of",)
+    if kind == "marriage":
+        return tuple(
+            f"name of {one}"
+            for one in ("wife", "husband", "partner", "girlfriend", "boyfriend", "fiancé")
+        )
+    if kind == "job":
+        return ("employer", "work")
+    if kind == "being":
+        return ("work", "diet", "allergy", "health", "name", "origin", "home")
+    topic, _, _ = _KINDS[kind].topic.partition(" {")
+    return (topic.partition(":")[0],)
+
+
+@cache
+def readers() -> tuple[FactReader, ...]:
+    """A reader for each language that has facts."""
     return tuple(
-        _FactReader(language, language.facts) for language in languages() if language.facts
+        FactReader(language, language.facts) for language in languages() if language.facts
     )
 
 
 def not_understood(text: str) -> list[str]:
     """The sentences of ``text`` that state something which no rule reads."""
-    return [sentence for sentence in told(text) if not any(find_facts(sentence))]
+    return [
+        sentence
+        for sentence in told(text)
+        if not any(fact.whole for fact in find_facts(sentence))
+    ]
 
 
 def told(text: str) -> list[str]:
-    """The sentences of ``text`` that state something: no code, quotations, questions, requests."""
+    """The sentences of ``text`` that state something: no code, quotations, questions, requests.
+
+    Of a text that sets a task it is none.
+    """
+    if sets_task(text):
+        return []
     return [sentence for sentence in statements(text) if not requests(sentence)]
 
 
 def find_facts(text: str) -> Iterator[Fact]:
     """The facts that the user states about themselves in ``text``, which they typed themselves."""
-    for sentence in statements(text):
-        for language in _rules():
-            if not language.unsure.search(sentence.lower()):
-                yield from _facts_in(sentence, language)
+    if len(text) > _LONGEST or sets_task(text):
+        return
+    sentences = own_sentences(text)
+    only_tells = not any(map(asks, sentences))
+    has_capitals = any(map(str.isupper, text))
+    for sentence in sentences:
+        if asks(sentence) or _CODE.search(sentence):
+            continue
+        found: dict[tuple[str, str], Fact] = {}
+        for reader in readers():
+            if not reader.concerns(sentence):
+                continue
+            for fact in reader.read(sentence, Text(reader.language, has_capitals)):
+                known = found.get((fact.topic, fact.content))
+                if known is None or fact.certain:
+                    found[fact.topic, fact.content] = fact
+        for fact in found.values():
+            yield fact if only_tells else replace(fact, certain=False)
 
 
-def _facts_in(sentence: str, language: _FactReader) -> Iterator[Fact]:
-    for pattern, rule in language.rules:
-        for match in pattern.finditer(sentence):
-            groups = {name: value.strip() for name, value in match.groupdict().items()}
-            if groups["value"]:
-                yield Fact(rule.topic.format(**groups).lower(), rule.fact.format(**groups))
+def find_endings(text: str) -> tuple[list[Ending], list[Correction], list[str]]:
+    """What ``text`` says is over, corrects, and allows again that a lesson forbade."""
+    endings: list[Ending] = []
+    corrections: list[Correction] = []
+    allowed: list[str] = []
+    if len(text) > _LONGEST or sets_task(text):
+        return endings, corrections, allowed
+    for sentence in own_sentences(text):
+        if asks(sentence) or _CODE.search(sentence):
+            continue
+        plain = sentence.rstrip(".!。！ ")
+        for reader in readers():
+            if reader.is_unsure(sentence):
+                continue
+            endings += reader.without_endings(plain)[1]
+            if value := reader.correction(plain):
+                corrections.append(Correction(value, Text(reader.language, True)))
+            if said := reader.allowed(plain):
+                allowed.append(said)
+    return endings, corrections, allowed
+
+
+def corrected(topic: str, correction: Correction) -> Fact | None:
+    """The fact of this topic with the value that the correction gives, if it fits."""
+    for kind in _KINDS.values():
+        if kind.topic == topic or (
+            kind.topic == "name of {who}" and topic.startswith("name of ") and ":" not in topic
+        ):
+            if check(kind.sort, correction.value, correction.text) is Fit.NO:
+                return None
+            who = topic.removeprefix("name of ")
+            content = kind.content.format(value=correction.value, who=who, thing="")
+            return Fact(topic, content, value=correction.value)
+    return None
+
+
+def sentence_of(content: str, text: str) -> str:
+    """The sentence of ``text`` that says what the fact does; empty if none does."""
+    for fact in find_facts(text):
+        if fact.content == content:
+            return fact.sentence
+    words = set(re.findall(r"\w{2,}", content.lower()))
+    best = max(
+        own_sentences(text),
+        key=lambda sentence: len(words.intersection(re.findall(r"\w{2,}", sentence.lower()))),
+        default="",
+    )
+    return best

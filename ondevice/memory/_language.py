@@ -72,25 +72,34 @@ class Asking(_Table, frozen=True, kw_only=True):
     request_ends: Pattern = ""  # how one ends, where it stands at the end
     questions: Pattern = ""  # how one begins
     small_talk: Pattern = ""  # greetings, thanks, yes and no
+    tasks: Pattern = ""  # how a request begins that works on a text or plays a part
 
 
-class FactRule(_Table, frozen=True, kw_only=True):
-    """A rule, and the topic and sentence of the fact, with its groups' names in braces."""
+class Facts(_Table, frozen=True, kw_only=True):
+    """What tells a fact about the user, and what ends one.
 
-    says: Pattern
-    value: Pattern = "{value}"  # with regard to case
-    topic: str
-    fact: str
+    The patterns of ``states``, ``ends`` and ``others`` are for the kinds of ``_facts.py``. In them
+    ``{value}`` stands for what the fact says, and ``{who}`` for one of the ``people``.
+    """
 
-
-class FactRules(_Table, frozen=True, kw_only=True):
-    """What tells a fact about the user."""
-
-    unsure: Pattern  # a sentence with it tells none; in lower case
-    ends: Pattern  # words that end a value, as said, in lower case
-    list_ends: Pattern  # those that end a list of values
-    when: Pattern  # words that say when, and belong to no value
-    rules: tuple[FactRule, ...]
+    spaced: bool = True  # words are parted by blanks
+    capitals: bool = True  # a word in the middle of a sentence with a capital letter is a name
+    user: Pattern  # what every statement about the user has somewhere
+    opening: Pattern  # words before a statement that say nothing
+    joins: Pattern  # words that end a value and begin another statement
+    bounds: Pattern = ""  # words that end a value and go on with the same
+    lists: Pattern = ""  # words between values, or between statements
+    after: Pattern = ""  # what may follow a value and takes nothing back
+    unsure: Pattern  # a sentence with it tells nothing about the user
+    doubtful: Pattern  # nor does one with it for certain: no, almost, until, he
+    not_values: Pattern = ""  # how no value begins
+    values: dict[str, Pattern] = {}  # what is certain to be a value of this sort: a job, a diet
+    people: dict[str, Pattern] = {}  # English name of a relation or an animal → what it is called
+    states: dict[str, tuple[Pattern, ...]]
+    others: dict[str, tuple[Pattern, ...]] = {}  # the same of somebody else
+    ends: dict[str, tuple[Pattern, ...]] = {}  # by kind: it is so no longer
+    corrects: tuple[Pattern, ...] = ()  # what was said last had another value
+    allows: Pattern = ""  # a lesson holds no longer
 
 
 class Lessons(_Table, frozen=True, kw_only=True):
@@ -139,7 +148,7 @@ class Language(_Table, frozen=True, kw_only=True):
     search: Search = Search()
     dates: Dates | None = None
     asking: Asking = Asking()
-    facts: FactRules | None = None
+    facts: Facts | None = None
     lessons: Lessons | None = None
     questions: Questions | None = None
     secrets: Secrets | None = None

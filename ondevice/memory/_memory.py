@@ -89,9 +89,7 @@ class Memory:
         facts = _derive.derive(
             connection, cube_id, typed, at, alone=None if typed == content else False
         )
-        return Remembered(
-            cube=_cubes.get(connection, cube_id), facts=tuple(facts), left_out=left_out
-        )
+        return _remembered(connection, cube_id, facts, left_out)
 
     def add(
         self,
@@ -130,9 +128,7 @@ class Memory:
             else:
                 cube_id, facts = row["id"], []
             _cubes.tag(connection, cube_id, tags)
-            return Remembered(
-                cube=_cubes.get(connection, cube_id), facts=tuple(facts), left_out=left_out
-            )
+            return _remembered(connection, cube_id, facts, left_out)
 
     def add_file(self, file: Path, tags: Iterable[str] = ()) -> list[Cube]:
         """Remember a text, Markdown or PDF file in chunks; never read as the user's own words.
@@ -192,10 +188,41 @@ class Memory:
         if status not in ("active", "archived"):
             raise UsageError("A memory can be set to active or archived. To delete it, forget it.")
         with self.database.write() as connection:
-            _cubes.get(connection, cube_id)
-            _cubes.set_status(connection, cube_id, status)
-            refresh_profile(connection, _now())
+            if _cubes.get(connection, cube_id).status == "proposed" and status == "active":
+                _derive.accept(connection, cube_id)
+            else:
+                _cubes.set_status(connection, cube_id, status)
+                refresh_profile(connection, _now())
             return _cubes.get(connection, cube_id)
+
+    def accept(self, ids: Iterable[int]) -> list[Cube]:
+        """Let proposed facts hold: each takes the place of an older one of its topic.
+
+        Raises :class:`UsageError` for one that is not proposed, and then changes nothing.
+        """
+        return self._decide(ids, _derive.accept)
+
+    def reject(self, ids: Iterable[int]) -> list[Cube]:
+        """Archive proposed facts; the same is not proposed again. Raises as :meth:`accept`."""
+
+        def archive(connection: Connection, cube_id: int) -> None:
+            _cubes.set_status(connection, cube_id, "archived")
+
+        return self._decide(ids, archive)
+
+    def _decide(
+        self, ids: Iterable[int], decide: Callable[[Connection, int], None]
+    ) -> list[Cube]:
+        with self.database.write() as connection:
+            cubes = _cubes.get_many(connection, list(ids))
+            for cube in cubes:
+                if cube.status != "proposed":
+                    raise UsageError(
+                        f"Memory {cube.label} is not a proposal. “ondevice memory list "
+                        "--status proposed” shows them."
+                    )
+                decide(connection, cube.id)
+            return _cubes.get_many(connection, [cube.id for cube in cubes])
 
     # ------------------------------------------------------------------ reading
 
@@ -205,7 +232,7 @@ class Memory:
             return _derive.unread(connection)
 
     def store_reading(self, text: Unread, answer: str) -> list[Cube]:
-        """Keep the facts that a model's ``answer`` points at in ``text``; return what is new.
+        """Propose the facts that a model's ``answer`` points at in ``text``; return what is new.
 
         The question is :func:`read_question`. Nothing is kept if the text has been edited or
         forgotten meanwhile.
@@ -322,6 +349,11 @@ class Memory:
                 later=tuple(_chain(connection, cube_id, "to_id", "from_id")),
                 links=tuple(_cubes.links(connection, cube_id)),
             )
+
+    def stated_in(self, facts: Iterable[Cube]) -> dict[int, str]:
+        """For each of these facts the sentence that it was read from, if that is kept."""
+        with self.database.read() as connection:
+            return _derive.stated_in(connection, facts)
 
     def replaced(self, ids: Sequence[int]) -> dict[int, tuple[Cube | None, Cube | None]]:
         """For those of these cubes that took the place of another, or were replaced: which ones.
@@ -478,6 +510,18 @@ def _relate(connection: Connection, cube_id: int, content: str) -> None:
     from ondevice.memory._related import relate  # noqa: PLC0415 - numpy comes with it
 
     relate(connection, cube_id, content)
+
+
+def _remembered(
+    connection: Connection, cube_id: int, found: Iterable[Cube], left_out: tuple[str, ...]
+) -> Remembered:
+    cubes = _cubes.get_many(connection, [cube.id for cube in found])
+    return Remembered(
+        cube=_cubes.get(connection, cube_id),
+        facts=tuple(cube for cube in cubes if cube.status == "active"),
+        proposed=tuple(cube for cube in cubes if cube.status == "proposed"),
+        left_out=left_out,
+    )
 
 
 def _now() -> datetime:

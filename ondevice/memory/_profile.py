@@ -99,8 +99,14 @@ def _write(
 
 
 def _side(topic: str) -> str | None:
+    """The side of the user's life that a topic is of; None if it is of somebody else's."""
     first, _, rest = topic.partition(" ")
-    return _SIDE_OF.get("name of" if first == "name" and rest else first)
+    first = first.rstrip(":")
+    if first == "name" and rest.startswith("of "):
+        return _SIDE_OF["name of"]
+    if rest.startswith("of ") and not rest.startswith("of user"):
+        return None
+    return _SIDE_OF.get(first)
 
 
 def _sentence(fact: str) -> str:

@@ -10,7 +10,7 @@ import msgspec
 from ondevice.errors import UsageError
 
 Kind = Literal["turn", "note", "fact", "profile", "lesson", "document"]
-Status = Literal["active", "superseded", "archived", "deleted"]
+Status = Literal["active", "proposed", "superseded", "archived", "deleted"]
 SourceKind = Literal["conversation", "document", "notes", "facts"]
 LinkKind = Literal["evidence", "supersedes", "related"]
 
@@ -88,6 +88,7 @@ class Remembered(msgspec.Struct, frozen=True, kw_only=True):
 
     cube: Cube
     facts: tuple[Cube, ...] = ()  # read from it, new ones only
+    proposed: tuple[Cube, ...] = ()  # what may be facts, for the user to decide
     left_out: tuple[str, ...] = ()  # kinds of secrets that were not stored
 
 
