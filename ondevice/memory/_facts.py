@@ -116,14 +116,34 @@ _SEVERAL = frozenset(
 _DOT = r"(?<=\d)\.(?= ?\w)|\.(?=\w)|(?<=[DM]r)\.|(?<=\bSt)\."  # that ends no sentence
 _VALUE = rf"(?P<value>(?:[^.!?;,:\n()。、，！？；।]|{_DOT}){{1,60}}?)"
 _VALUES = rf"(?P<value>(?:[^.!?;:\n()。！？；।]|{_DOT}){{1,80}}?)"
+_SIGN = rf"(?:{_LETTER}|['’-])"
+_WHO = rf"(?P<who>{_SIGN}+?(?: {_SIGN}+?){{0,2}}?)"  # one of the people, or not
+_WHO_UNSPACED = r"(?P<who>[^\W\d_]{1,5}?)"
 _NAME = r"(?P<value>(?-i:[^\W\d_a-zà-ÿ])[\w'’-]+(?: (?-i:[^\W\d_a-zà-ÿ])[\w'’-]+)?)"
 _THING = r"(?P<thing>[^.!?;,:\n()。、，]{1,30}?)"
 
 
 class _Rule(NamedTuple):
     kind: str
-    pattern: re.Pattern[str]
-    takes: tuple[str, ...]  # its groups
+    pattern: re.Pattern[str]  # up to the value, where that comes last
+    end: re.Pattern[str] | None  # what ends the value then
+
+    def find(self, sentence: str) -> Iterator[_Match]:
+        """Where the sentence says this."""
+        for match in self.pattern.finditer(sentence):
+            groups = {name: (text or "").strip() for name, text in match.groupdict().items()}
+            end = match.end()
+            if self.end is not None:
+                stop = self.end.search(sentence, end + 1)
+                end = stop.start() if stop else len(sentence)
+                groups["value"] = sentence[match.end() : end].strip()
+            yield _Match(match.start(), end, groups)
+
+
+class _Match(NamedTuple):
+    start: int
+    end: int
+    groups: dict[str, str]
 
 
 class FactReader:
@@ -153,21 +173,22 @@ class FactReader:
         if self.is_unsure(plain):
             return
         for rule in self._parts.states:
-            for match in rule.pattern.finditer(plain):
+            for match in rule.find(plain):
                 yield from self._fact(rule.kind, match, plain, text)
         for rule in self._parts.others:
-            if about := rule.pattern.match(plain):
-                yield from self._others_fact(rule.kind, about, text, plain)
+            for about in rule.find(plain):
+                if self._parts.lead.fullmatch(plain, 0, about.start):
+                    yield from self._others_fact(rule.kind, about, text, plain)
 
-    def _fact(
-        self, name: str, match: re.Match[str], sentence: str, text: Text
-    ) -> Iterator[Fact]:
+    def _fact(self, name: str, match: _Match, sentence: str, text: Text) -> Iterator[Fact]:
         kind = _KINDS[name]
-        value = match["value"].strip()
-        fit = check(kind.sort, value, text) if value else Fit.NO
+        value = match.groups["value"]
         groups = {"value": value, "who": self._who(match), "thing": ""}
-        if "thing" in match.re.groupindex:
-            groups["thing"] = match["thing"].strip().lower()
+        if not value or (not groups["who"] and "who" in match.groups):
+            return
+        fit = check(kind.sort, value, text)
+        if "thing" in match.groups:
+            groups["thing"] = match.groups["thing"].lower()
             if len(groups["thing"].split()) > 2:
                 return
             things = self._parts.things
@@ -175,7 +196,7 @@ class FactReader:
                 fit = min(fit, Fit.POSSIBLY)
         if fit is Fit.NO:
             return
-        before, after = sentence[: match.start()], sentence[match.end() :]
+        before, after = sentence[: match.start], sentence[match.end :]
         certain = (
             kind.sure
             and fit is Fit.CERTAINLY
@@ -190,13 +211,13 @@ class FactReader:
         yield Fact(topic.lower(), content, "fact", certain, value, sentence, not kind.open)
 
     def _others_fact(
-        self, name: str, match: re.Match[str], text: Text, sentence: str
+        self, name: str, match: _Match, text: Text, sentence: str
     ) -> Iterator[Fact]:
-        value = match["value"].strip()
-        if not value or check(_KINDS[name].sort, value, text) is Fit.NO:
-            return
+        value = match.groups["value"]
         relation = self._who(match)
-        called = (match["called"] or "").strip() if "called" in match.re.groupindex else ""
+        if not value or not relation or check(_KINDS[name].sort, value, text) is Fit.NO:
+            return
+        called = match.groups.get("called", "")
         who = called or relation
         full = f"{called}, the user's {relation}," if called else f"The user's {relation}"
         if name == "birthday" and called:
@@ -217,12 +238,12 @@ class FactReader:
             return sentence, []
         found = []
         for rule in self._parts.ends:
-            if match := rule.pattern.search(sentence):
-                value = (match["value"] or "").strip() if "value" in rule.takes else ""
-                who = self._who(match)
-                topics = _ended(rule.kind, who)
-                found.append(Ending(topics, value))
-                sentence = sentence[: match.start()] + " " + sentence[match.end() :]
+            match = next(rule.find(sentence), None)
+            if match is None or ("who" in match.groups and not self._who(match)):
+                continue
+            topics = _ended(rule.kind, self._who(match))
+            found.append(Ending(topics, match.groups.get("value", "")))
+            sentence = f"{sentence[: match.start]} {sentence[match.end :]}"
         return sentence.strip(" ,;.!"), found
 
     def correction(self, sentence: str) -> str:
@@ -235,13 +256,12 @@ class FactReader:
         match = self._parts.allows.search(sentence) if self._parts.allows else None
         return match[0] if match else ""
 
-    def _who(self, match: re.Match[str]) -> str:
-        if "who" not in match.re.groupindex or not match["who"]:
-            return ""
-        said = match["who"].lower()
-        return next(
-            (who for who, words in self._parts.people if words.fullmatch(said)), said
-        )
+    def _who(self, match: _Match) -> str:
+        """Whom of the user's people or animals the words mean; empty for anybody else."""
+        said = match.groups.get("who", "").lower()
+        found = self._parts.people.fullmatch(said) if said else None
+        number = found and found.lastgroup
+        return list(self.facts.people)[int(number[1:])] if number else ""
 
     @property
     def _parts(self) -> _Compiled:
@@ -254,7 +274,7 @@ class _Compiled(NamedTuple):
     lead: re.Pattern[str]
     rest: re.Pattern[str]
     things: re.Pattern[str] | None
-    people: tuple[tuple[str, re.Pattern[str]], ...]
+    people: re.Pattern[str]
     states: tuple[_Rule, ...]
     others: tuple[_Rule, ...]
     ends: tuple[_Rule, ...]
@@ -282,13 +302,12 @@ def _compiled(name: str) -> _Compiled:
         )
     elif facts.after:
         stop += rf"|{language.pattern(facts.after)}"
-    who = "|".join(f"(?:{words})" for words in facts.people.values())
     parts = {
         "value": _VALUE,
         "values": _VALUES,
         "name": _NAME,
         "thing": _THING,
-        "who": f"(?P<who>{who})",
+        "who": _WHO if facts.spaced else _WHO_UNSPACED,
         "called": r"(?P<called>(?-i:[^\W\d_a-zà-ÿ][\w'’-]+))",
     }
 
@@ -297,15 +316,18 @@ def _compiled(name: str) -> _Compiled:
         for kind, patterns in table.items():
             for pattern in patterns:
                 source = language.pattern(pattern, **parts)
-                if kind in _KINDS and _KINDS[kind].open:
-                    source += end
-                elif facts.spaced or source.endswith((_VALUE, _VALUES)):
-                    source += f"(?={list_stop if _VALUES in source else stop})"
-                source = f"{edge}{source}"
-                rule = re.compile(source, re.IGNORECASE)
-                compiled.append(_Rule(kind, rule, tuple(rule.groupindex)))
+                stops = None
+                for value, ending in ((_VALUE, stop_pattern), (_VALUES, list_stop_pattern)):
+                    if source.endswith(value):
+                        source, stops = source.removesuffix(value), ending
+                if stops is None and not (kind in _KINDS and _KINDS[kind].open):
+                    # What may or may not follow the value does not show where it ends.
+                    source += f"(?={stop})" if source.endswith(")?") else end
+                compiled.append(_Rule(kind, re.compile(edge + source, re.IGNORECASE), stops))
         return tuple(compiled)
 
+    stop_pattern = re.compile(stop, re.IGNORECASE)
+    list_stop_pattern = re.compile(list_stop, re.IGNORECASE)
     opening = language.pattern(facts.opening)
     joins = "|".join(language.pattern(part) for part in (facts.joins, facts.lists) if part)
     after = language.pattern(facts.after) or "(?!)"
@@ -324,7 +346,9 @@ def _compiled(name: str) -> _Compiled:
         things=(
             language.compile(rf"^(?:{facts.values['thing']})$") if "thing" in facts.values else None
         ),
-        people=tuple((one, re.compile(words)) for one, words in facts.people.items()),
+        people=re.compile(
+            "|".join(f"(?P<p{n}>{words})" for n, words in enumerate(facts.people.values()))
+        ),
         states=rules(facts.states),
         others=rules(facts.others),
         ends=rules(facts.ends),
@@ -362,11 +386,19 @@ def readers() -> tuple[FactReader, ...]:
 
 
 def not_understood(text: str) -> list[str]:
-    """The sentences of ``text`` that state something which no rule reads."""
+    """The sentences of ``text`` that state something which no rule reads.
+
+    Not those that only tell what somebody else says, or what would be if.
+    """
+    if sets_task(text):
+        return []
     return [
         sentence
-        for sentence in told(text)
-        if not any(fact.whole for fact in find_facts(sentence))
+        for sentence in own_sentences(text)
+        if not asks(sentence)
+        and not any(reader.concerns(sentence) and reader.is_unsure(sentence) for reader in readers())
+        and not any(fact.whole for fact in find_facts(sentence))
+        and sentence.strip(QUOTED + " .")
     ]
 
 
@@ -414,7 +446,7 @@ def find_endings(text: str) -> tuple[list[Ending], list[Correction], list[str]]:
             continue
         plain = sentence.rstrip(".!。！ ")
         for reader in readers():
-            if reader.is_unsure(sentence):
+            if not reader.concerns(sentence) or reader.is_unsure(sentence):
                 continue
             endings += reader.without_endings(plain)[1]
             if value := reader.correction(plain):

@@ -2,7 +2,7 @@
 
 A small model invents. So it may only point: the grammar is made from the words of the text, and
 what it can say of a fact is its kind and a run of these very words. The turn itself is kept
-anyway; a fact adds the words of its kind, by which it is found as well (key expansion, LongMemEval
+anyway; a fact that the user accepts adds the words of its kind, by which it is found as well (key expansion, LongMemEval
 section 5.2).
 """
 
@@ -43,6 +43,8 @@ _MANY = {
     "event": "event, happened",
 }
 _KINDS = _ONE | _MANY
+#: Topics of the user's that rules read as well.
+_AS_BY_RULE = {"name": "name", "home": "home", "job": "work"}
 
 _INSTRUCTIONS = f"""\
 You list what a message tells about the life of its writer: people, pets, places, work, health, \
@@ -126,6 +128,8 @@ def read_answer(answer: str, text: str) -> list[Fact]:
         if kind in _NEEDS_FIGURE and not re.search(r"\d", quote):
             continue
         topic = f"{kind} of {about.lower()}" + (f": {quote.lower()}" if kind in _MANY else "")
+        if about == "user":
+            topic = _AS_BY_RULE.get(kind, topic)
         name = "the user" if about == "user" else about
         found[quote] = Fact(topic, f"About {name}: {quote} ({_KINDS[kind]}).")
     return list(found.values())

@@ -57,15 +57,31 @@ questions = '(?:kio|kie) estas\b'
 small_talk = 'saluton'
 
 [facts]
-unsure = '\bse\b'
-ends = 'kaj'
-list_ends = 'do'
-when = 'hieraŭ|nun'
+user = 'mi|mia'
+opening = 'saluton|jes'
+joins = 'sed'
+lists = 'kaj'
+after = 'nun'
+unsure = 'se|diris'
+doubtful = 'ne'
+corrects = ['mi celis {value}']
+allows = 'vi rajtas denove'
 
-[[facts.rules]]
-says = 'mi loĝas en '
-topic = "home"
-fact = "La uzanto loĝas en {value} (hejmo, urbo)."
+[facts.values]
+diet = 'vegano'
+
+[facts.people]
+wife = 'edzino'
+
+[facts.states]
+home = ['mi loĝas en {value}']
+person = ['mia {who} nomiĝas {value}']
+
+[facts.others]
+home = ['mia {who} loĝas en {value}']
+
+[facts.ends]
+home = ['mi ne plu loĝas en {value}']
 
 [lessons]
 opening = 'bonvolu'
@@ -142,8 +158,8 @@ def test_adding_a_language_is_adding_a_file(tmp_path: Path) -> None:
     )
     assert json.loads(done.stdout) == [
         [
-            "La uzanto loĝas en Lyon (hejmo, urbo).",
-            "Who the user is: La uzanto loĝas en Lyon.",
+            "The user lives in Lyon (home, city, address).",
+            "Who the user is: The user lives in Lyon.",
             "Ĉiam respondu mallonge.",
         ],
         [
@@ -169,14 +185,12 @@ def test_adding_a_language_is_adding_a_file(tmp_path: Path) -> None:
 
 def patterns(record: object) -> Iterator[str]:
     """Every pattern in a record: what is no plain word."""
-    for value in msgspec.to_builtins(record).values():
-        for each in value.values() if isinstance(value, dict) else [value]:
-            for text in each if isinstance(each, list) else [each]:
-                if isinstance(text, dict):
-                    yield text["says"]
-                    yield text.get("value", "{value}")
-                elif isinstance(text, str):
-                    yield text
+    values = [msgspec.to_builtins(record)]
+    for value in values:
+        if isinstance(value, dict | list):
+            values += value.values() if isinstance(value, dict) else value
+        elif isinstance(value, str):
+            yield value
 
 
 @pytest.mark.parametrize("language", languages(), ids=lambda language: language.name)
@@ -186,7 +200,8 @@ def test_every_pattern_of_a_language_is_one(language: Language) -> None:
         *(language.questions, language.secrets),
     ):
         for pattern in patterns(section) if section else ():
-            expanded = language.pattern(pattern, value="(.)", values="(.)", name="(.)")
+            parts = dict.fromkeys(("value", "values", "name", "thing", "who", "called"), "(.)")
+            expanded = language.pattern(pattern, **(parts | language.parts))
             assert not re.search(r"\{[^\d,]*\}|\n", expanded), expanded
             re.compile(expanded)
 
