@@ -265,6 +265,8 @@ class OndeviceApp(App[None]):
 
     async def on_event(self, event: events.Event) -> None:
         if isinstance(event, events.InputEvent):
+            if not self._screen_stack:
+                return  # the app is ending
             self._input_at = time.monotonic()
             self._cursor.move()
         await super().on_event(event)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import psutil
-
 from ondevice import chats
 from ondevice.errors import OndeviceError
 from ondevice.messages import Loaded
@@ -41,6 +39,8 @@ class Learning:
 
 
 def _on_battery() -> bool:
+    import psutil  # noqa: PLC0415 - a faster start
+
     sensor = getattr(psutil, "sensors_battery", lambda: None)  # not on every system
     battery = sensor()
     return battery is not None and battery.power_plugged is False

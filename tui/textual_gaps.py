@@ -38,6 +38,7 @@ _dismiss = Screen.dismiss
 _cancel = Worker.cancel
 _recompute_cursor = TextArea._recompute_cursor_offset
 _move_page = OptionList._move_page
+_on_click = OptionList._on_click
 _run_async = Worker._run_async
 
 
@@ -111,6 +112,12 @@ def _move_page_when_drawn(self: OptionList, direction: Literal[-1, 1]) -> None:
         _move_page(self, direction)
 
 
+async def _click_if_there(self: OptionList, event: events.Click) -> None:
+    """The options may have changed between the press of the button and the click."""
+    if event.style.meta.get("option", 0) < self.option_count:
+        await _on_click(self, event)
+
+
 def close() -> None:
     """Have Textual lose none of it, from here on."""
     setattr(XTermParser, "_sequence_to_key_events", _with_enter)  # noqa: B010 - mypy minds it
@@ -122,3 +129,4 @@ def close() -> None:
     setattr(Worker, "cancel", _cancel_begun)  # noqa: B010
     setattr(Worker, "_run_async", _run_while_there)  # noqa: B010
     setattr(OptionList, "_move_page", _move_page_when_drawn)  # noqa: B010
+    setattr(OptionList, "_on_click", _click_if_there)  # noqa: B010

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ondevice.chats import _foreign, _imports, _queries, _times, _transfer
+from ondevice.chats import _imports, _queries, _times, _transfer
 from ondevice.chats._imports import Import, Imported, Undone
 from ondevice.chats._records import Attachment, Chat, ChatHit, ChatMatches, Heading, State
 from ondevice.errors import StoreError, StoreUnwritable, UsageError
@@ -316,6 +316,8 @@ class Chats:
         until :meth:`undo_import`. Raises :class:`UsageError`, and then adds nothing, when there is
         none that can be read.
         """
+        from ondevice.chats import _foreign  # noqa: PLC0415 - only to import
+
         incoming = _imports.Incoming(path.name, deleted=deleted)
         with self.database.read() as connection:
             incoming.begin(connection)

@@ -8,14 +8,17 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from ondevice.chats import _times
-from ondevice.chats._foreign import ForeignChat
 from ondevice.chats._transfer import ChatTranscript, TranscriptMessage, beginning
 from ondevice.memory import FORGOTTEN, unlearn
 from ondevice.store import Connection, Row, words_leave
+
+if TYPE_CHECKING:
+    from ondevice.chats._foreign import ForeignChat
 
 _LONGEST_TITLE = 200  # characters, of one that a file gives
 

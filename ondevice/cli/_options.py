@@ -15,7 +15,6 @@ from ondevice import config
 from ondevice.checking import check
 from ondevice.config import Settings
 from ondevice.messages import KVType, Preference, Sampling
-from ondevice.models import installed
 
 _Command = Callable[..., Any]
 _Flag = Callable[[_Command], _Command]
@@ -26,6 +25,8 @@ def complete_model(
     _ctx: click.Context, _param: click.Parameter, typed: str
 ) -> list[CompletionItem]:
     """Names of models on disk for the shell, and files for anything else."""
+    from ondevice.models import installed  # noqa: PLC0415 - only to complete
+
     names = [CompletionItem(m.name) for m in installed() if m.name.startswith(typed)]
     return names or [CompletionItem(typed, type="file")]
 

@@ -7,7 +7,6 @@ import os
 from pathlib import Path
 
 import msgspec
-import psutil
 
 from ondevice import paths
 from ondevice.messages import Sizing
@@ -44,6 +43,8 @@ def running() -> list[Running]:
 
 def _is_of_living(file: Path) -> bool:
     """Whether the process that wrote the file lives, and no other of the same number."""
+    import psutil  # noqa: PLC0415 - the app starts without
+
     try:
         return psutil.Process(int(file.stem)).create_time() <= file.stat().st_mtime
     except (psutil.Error, ValueError):

@@ -320,19 +320,19 @@ class _RandomUser:
             kept = found[one.store is self.chat.store]
             kept += [str(value) for name, value in vars(one).items() if name in _DRAFTS]
             if one is self.chat.conversation:
-                prompt = self.chat.prompt
-                kept += [prompt.text, getattr(prompt, "_beneath", "")]
+                kept.append(str(self.chat.prompt.typed))  # with what was pasted
         return "\n".join(found[True]), "\n".join(found[False])
 
     def _why_lost(self, words: Sequence[str]) -> str:
         if not words:
             return ""
         stores = {one.store for one in self.chat.conversations} | {self.other}
-        recalled = repr(vars(self.chat.prompt._history))  # Up and Down bring it back
+        prompt = self.chat.prompt  # Up and Down bring it back, or Undo what a line stood for
+        recalled = f"{vars(prompt._history)} {vars(prompt._pastes)}"
         stored = [_texts(store.database) for store in stores]
         everywhere = "\n".join([*self._unsent(), recalled, *stored])
         lost = [word for word in words if word not in everywhere]
-        return f"{lost} is lost; the prompt has {self.chat.prompt.text!r}" if lost else ""
+        return f"{lost} is lost; the prompt has {prompt.text!r}" if lost else ""
 
 
 _DRAFTS = {"draft", "typed", "queued"}

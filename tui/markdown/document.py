@@ -7,9 +7,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from typing import Any
-
-from markdown_it.token import Token
+from typing import TYPE_CHECKING, Any
 
 from tui.markdown.code import Code
 from tui.markdown.layout import (
@@ -22,7 +20,9 @@ from tui.markdown.layout import (
     lay_out_code,
 )
 from tui.markdown.lines import BLANK
-from tui.markdown.parser import parser
+
+if TYPE_CHECKING:
+    from markdown_it.token import Token
 
 
 class DocumentSection:
@@ -170,6 +170,8 @@ class Document:
 
         ``whole``: no more text will come.
         """
+        from tui.markdown.parser import parser  # noqa: PLC0415 - a faster start
+
         again = whole and self._refers  # what is defined may have been used before
         start = 0 if again else self._offset
         tail = self.text[start:]

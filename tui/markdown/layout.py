@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-
-from markdown_it.token import Token
+from typing import TYPE_CHECKING
 
 from tui.markdown import formulas
 from tui.markdown.code import Code
 from tui.markdown.lines import BLANK, Line, Piece, clip, width_of, wrap
 from tui.markdown.tables import lay_out_table
+
+if TYPE_CHECKING:
+    from markdown_it.token import Token
 
 MEASURE = 100  # columns of prose at most
 COPY = "copy:"

@@ -339,8 +339,9 @@ class Conversation(Transcript):
         if (id_ := self.id_in_store) is None:
             return
         begun = [view for view in self._unsaved if view.id_in_store is not None]
-        self._state = await asyncio.to_thread(self.store.state, id_)
+        state = await asyncio.to_thread(self.store.state, id_)
         conversation = await asyncio.to_thread(self.store.load, id_)
+        self._state = state  # only now: a stop may have come in between
         self.title, self.private = conversation.title, conversation.private
         self._unsaved = [view for view in self._unsaved if view not in begun]
         self.follow_list(conversation.messages)
