@@ -138,13 +138,43 @@ def search(query: tuple[str, ...], limit: int, as_json: bool) -> None:
 def list_(
     kind: Kind | None, status: Status | None, tag: str | None, limit: int, as_json: bool
 ) -> None:
-    """List memories, the latest first."""
+    """List memories, the latest first.
+
+    With --status proposed, those that may be facts are listed, with the sentence they come from.
+    They are used only once you accept them.
+    """
     with _memory() as memory:
         cubes = memory.latest(kind=kind, status=status, tag=tag, limit=limit)
+        stated = memory.stated_in(cube for cube in cubes if cube.status == "proposed")
     if as_json:
-        _print_json([_cube(cube) for cube in cubes])
+        _print_json(
+            [
+                _cube(cube) | ({"sentence": stated[cube.id]} if cube.id in stated else {})
+                for cube in cubes
+            ]
+        )
     for cube in () if as_json else cubes:
         click.echo(_line(cube))
+        if sentence := stated.get(cube.id):
+            click.echo(f"{'':10}from “{' '.join(printable(sentence).split())}”")
+
+
+@command.command()
+@click.argument("numbers", nargs=-1, required=True, metavar="NUMBER…")
+@_as_json
+def accept(numbers: tuple[str, ...], as_json: bool) -> None:
+    """Accept proposed facts, so that they are used from now on."""
+    with _memory() as memory:
+        _print_decided(memory.accept(map(parse_label, numbers)), "Accepted", as_json)
+
+
+@command.command()
+@click.argument("numbers", nargs=-1, required=True, metavar="NUMBER…")
+@_as_json
+def reject(numbers: tuple[str, ...], as_json: bool) -> None:
+    """Reject proposed facts. They are archived, and the same is not proposed again."""
+    with _memory() as memory:
+        _print_decided(memory.reject(map(parse_label, numbers)), "Rejected", as_json)
 
 
 @command.command()
@@ -396,10 +426,19 @@ def _cube(cube: Cube) -> dict[str, Any]:
     return {"number": cube.label, **msgspec.to_builtins(cube)}
 
 
+def _print_decided(cubes: list[Cube], done: str, as_json: bool) -> None:
+    if as_json:
+        _print_json([_cube(cube) for cube in cubes])
+    for cube in () if as_json else cubes:
+        click.echo(f"{done}: {printable(cube.content)}")
+
+
 def _print_remembered(remembered: Remembered) -> None:
     click.echo(f"Remembered as {remembered.cube.label}.")
     for fact in remembered.facts:
         click.echo(f"Understood: {printable(fact.content)}")
+    for fact in remembered.proposed:
+        click.echo(f"Proposed as {fact.label}: {printable(fact.content)}")
     if remembered.left_out:
         click.echo(
             f"Left out: {', '.join(remembered.left_out)}. Store it anyway with --keep-secrets."

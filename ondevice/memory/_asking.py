@@ -29,6 +29,7 @@ _SENTENCE = (
     r"[.!?。！？؟।…]*"
 )
 _QUESTION_MARKS = ("?", "？", "؟", ";")  # the last one is Greek
+_LABEL = 4  # words before a colon that say no more than whose words follow
 QUOTED = "\ufffc"  # stands where a quotation stood
 _WORD = re.compile(r"[^\W\d_]+")
 _UNSPACED = re.compile("[\u3040-\u30ff\u3400-\u9fff\u0e00-\u0e7f]")
@@ -88,7 +89,9 @@ def own_sentences(text: str) -> list[str]:
     for line in FOREIGN.sub(QUOTED, text).splitlines():
         colon = _COLON.search(line)
         if colon and not _rules().label.fullmatch(line, 0, colon.start()):
-            own.append(line[: colon.start()])
+            before = line[: colon.start()]
+            if len(before.split()) > _LABEL:
+                own.append(before)
             if not line[colon.end() :].strip(QUOTED + " "):
                 break
         else:

@@ -158,8 +158,8 @@ def _store(connection: Connection, fact: Fact, evidence: int, at: datetime) -> i
         (fact.topic,),
     ):
         if row["content"].lower() == fact.content.lower():
-            proposed, rejected = (row["id"], rejected) if row["status"] == "proposed" else (
-                proposed, row["id"]
+            proposed, rejected = (
+                (row["id"], rejected) if row["status"] == "proposed" else (proposed, row["id"])
             )
     if proposed is not None:
         _cubes.link(connection, proposed, "evidence", evidence)

@@ -40,9 +40,7 @@ def over_by(connection: Connection, typed: str, cube_id: int, at: datetime) -> O
     return Over(tuple(sorted(ended)), tuple(filter(None, instead)))
 
 
-def _ended(
-    connection: Connection, ending: Ending, cube_id: int, at: datetime
-) -> Iterator[Row]:
+def _ended(connection: Connection, ending: Ending, cube_id: int, at: datetime) -> Iterator[Row]:
     wanted = fold(ending.value)
     for row in _active(connection, "fact", cube_id):
         topic = row["topic"]
@@ -76,9 +74,8 @@ def _allowed(connection: Connection, said: str, cube_id: int) -> Iterator[Row]:
 
 #: Words of most lessons, which do not tell which one is meant.
 _OF_REPLIES = frozenset(
-    word[:_STEM]
-    for word in "answer answers always never reply replies respond response write please your "
-    "with that this when them again future antworten antworte immer schreibe".split()
+    ["answe", "alway", "never", "repli", "reply", "respo", "write", "pleas", "your", "with", "that"]
+    + ["this", "when", "them", "again", "futur", "antwo", "immer", "schre"]
 )
 
 

@@ -24,6 +24,15 @@ _LONGEST = 4_000  # characters; longer texts were not typed to tell something ab
 _CODE = re.compile(r"[{}<>=\\|]|\w\(|//|::|^\s*#|;\s*$")
 
 
+#: What tells that something is not meant as it is said.
+_WINK = re.compile(
+    r";-?[)pP]|:-?[pP]\b|(?<!\w)/s\b|[😂🤣😜😉🙃😅]|\b(?:lol|lmao|rofl|jk|xd|mdr|(?:just )?kidding|"
+    r"(?:ha|ja|he|ха|ах){2,}\w*|k{3,}|w{4,})\b|（笑|哈哈",
+    re.IGNORECASE,
+)
+_BESIDE = " \t*_~\"'|#•-–—"  # signs around a value that are no part of it
+
+
 @dataclass(frozen=True)
 class Fact:
     topic: str  # what it is about, such as "home" or "name of dog"
@@ -60,7 +69,9 @@ class _Kind(NamedTuple):
 _KINDS = {
     "name": _Kind("name", "The user's name is {value}.", "name"),
     "intro": _Kind("name", "The user's name is {value}.", "capital_name", False),
-    "nickname": _Kind("name called", "The user is called {value} (name, nickname).", "capital_name", False),
+    "nickname": _Kind(
+        "name called", "The user is called {value} (name, nickname).", "capital_name", False
+    ),
     "home": _Kind("home", "The user lives in {value} (home, city, address).", "named_place"),
     "moved": _Kind("home", "The user lives in {value} (home, city, address).", "place"),
     "nearby": _Kind("home", "The user lives near {value} (home, city).", "named_place", False),
@@ -76,7 +87,9 @@ _KINDS = {
     "birthday": _Kind("birthday", "The user's birthday is {value}.", "date"),
     "birth": _Kind("birth", "The user was born {value} (birth, birthday, age).", "birth"),
     "age": _Kind("birth age", "The user is {value} years old (age).", "age"),
-    "allergy": _Kind("allergy to {value}", "The user is allergic to {value} (allergy).", "allergen"),
+    "allergy": _Kind(
+        "allergy to {value}", "The user is allergic to {value} (allergy).", "allergen"
+    ),
     "health": _Kind("health: {value}", "The user has {value} (health, illness).", "condition"),
     "medicine": _Kind(
         "health: takes {value}", "The user takes {value} (health, medicine).", "medicine"
@@ -111,13 +124,16 @@ _OTHERS = {
 }
 #: Of these relations people have more than one at a time.
 _SEVERAL = frozenset(
-    "friend brother sister son daughter child kids aunt uncle cousin colleague neighbour".split()
+    ["friend", "brother", "sister", "son", "daughter", "child", "kids", "aunt", "uncle"]
+    + ["cousin", "nephew", "niece", "grandchild", "colleague", "neighbour", "flatmate"]
 )
 _DOT = r"(?<=\d)\.(?= ?\w)|\.(?=\w)|(?<=[DM]r)\.|(?<=\bSt)\."  # that ends no sentence
 _VALUE = rf"(?P<value>(?:[^.!?;,:\n()。、，！？；।]|{_DOT}){{1,60}}?)"
 _VALUES = rf"(?P<value>(?:[^.!?;:\n()。！？；।]|{_DOT}){{1,80}}?)"
 _SIGN = rf"(?:{_LETTER}|['’-])"
 _WHO = rf"(?P<who>{_SIGN}+?(?: {_SIGN}+?){{0,2}}?)"  # one of the people, or not
+_PICTURES = re.compile(r"\s*[\u2600-\u27bf\U0001f000-\U0001faff\ufe0f]+$")
+_POSSESSIVE = re.compile(r"['’]s$")  # “my daughter Sara's birthday”
 _WHO_UNSPACED = r"(?P<who>[^\W\d_]{1,5}?)"
 _NAME = r"(?P<value>(?-i:[^\W\d_a-zà-ÿ])[\w'’-]+(?: (?-i:[^\W\d_a-zà-ÿ])[\w'’-]+)?)"
 _THING = r"(?P<thing>[^.!?;,:\n()。、，]{1,30}?)"
@@ -172,17 +188,21 @@ class FactReader:
         plain, _ = self.without_endings(sentence)
         if self.is_unsure(plain):
             return
+        if sentence.endswith(("...", "…")):
+            plain += "…"
         for rule in self._parts.states:
             for match in rule.find(plain):
                 yield from self._fact(rule.kind, match, plain, text)
         for rule in self._parts.others:
             for about in rule.find(plain):
                 if self._parts.lead.fullmatch(plain, 0, about.start):
-                    yield from self._others_fact(rule.kind, about, text, plain)
+                    yield from self._others_fact(rule.kind, about, text)
 
     def _fact(self, name: str, match: _Match, sentence: str, text: Text) -> Iterator[Fact]:
         kind = _KINDS[name]
-        value = match.groups["value"]
+        value = _PICTURES.sub("", match.groups["value"].strip(_BESIDE))
+        if kind.open:
+            value = _POSSESSIVE.sub("", value)
         groups = {"value": value, "who": self._who(match), "thing": ""}
         if not value or (not groups["who"] and "who" in match.groups):
             return
@@ -200,6 +220,7 @@ class FactReader:
         certain = (
             kind.sure
             and fit is Fit.CERTAINLY
+            and not sentence.endswith("…")
             and not self._parts.doubtful.search(f"{before} {value} {after}")
             and self._parts.lead.fullmatch(before) is not None
             and (kind.open or self._parts.rest.fullmatch(after) is not None)
@@ -208,11 +229,9 @@ class FactReader:
         if groups["who"] in _SEVERAL:
             topic += f": {value}"
         content = kind.content.format(**groups)
-        yield Fact(topic.lower(), content, "fact", certain, value, sentence, not kind.open)
+        yield Fact(topic.lower(), content, certain=certain, value=value, whole=not kind.open)
 
-    def _others_fact(
-        self, name: str, match: _Match, text: Text, sentence: str
-    ) -> Iterator[Fact]:
+    def _others_fact(self, name: str, match: _Match, text: Text) -> Iterator[Fact]:
         value = match.groups["value"]
         relation = self._who(match)
         if not value or not relation or check(_KINDS[name].sort, value, text) is Fit.NO:
@@ -229,7 +248,6 @@ class FactReader:
             "fact",
             certain=False,
             value=value,
-            sentence=sentence,
         )
 
     def without_endings(self, sentence: str) -> tuple[str, list[Ending]]:
@@ -380,9 +398,7 @@ def _ended(kind: str, who: str) -> tuple[str, ...]:
 @cache
 def readers() -> tuple[FactReader, ...]:
     """A reader for each language that has facts."""
-    return tuple(
-        FactReader(language, language.facts) for language in languages() if language.facts
-    )
+    return tuple(FactReader(language, language.facts) for language in languages() if language.facts)
 
 
 def not_understood(text: str) -> list[str]:
@@ -390,13 +406,15 @@ def not_understood(text: str) -> list[str]:
 
     Not those that only tell what somebody else says, or what would be if.
     """
-    if sets_task(text):
+    if len(text) > _LONGEST or sets_task(text):
         return []
     return [
         sentence
         for sentence in own_sentences(text)
         if not asks(sentence)
-        and not any(reader.concerns(sentence) and reader.is_unsure(sentence) for reader in readers())
+        and not any(
+            reader.concerns(sentence) and reader.is_unsure(sentence) for reader in readers()
+        )
         and not any(fact.whole for fact in find_facts(sentence))
         and sentence.strip(QUOTED + " .")
     ]
@@ -417,7 +435,9 @@ def find_facts(text: str) -> Iterator[Fact]:
     if len(text) > _LONGEST or sets_task(text):
         return
     sentences = own_sentences(text)
-    only_tells = not any(map(asks, sentences))
+    only_tells = (
+        not _WINK.search(text) and not re.search("[?？؟]", text) and not any(map(asks, sentences))
+    )
     has_capitals = any(map(str.isupper, text))
     for sentence in sentences:
         if asks(sentence) or _CODE.search(sentence):
@@ -426,7 +446,8 @@ def find_facts(text: str) -> Iterator[Fact]:
         for reader in readers():
             if not reader.concerns(sentence):
                 continue
-            for fact in reader.read(sentence, Text(reader.language, has_capitals)):
+            for found_fact in reader.read(sentence, Text(reader.language, has_capitals)):
+                fact = replace(found_fact, sentence=sentence)
                 known = found.get((fact.topic, fact.content))
                 if known is None or fact.certain:
                     found[fact.topic, fact.content] = fact
@@ -446,13 +467,15 @@ def find_endings(text: str) -> tuple[list[Ending], list[Correction], list[str]]:
             continue
         plain = sentence.rstrip(".!。！ ")
         for reader in readers():
-            if not reader.concerns(sentence) or reader.is_unsure(sentence):
+            if not reader.concerns(sentence):
+                continue
+            if said := reader.allowed(plain):
+                allowed.append(said)
+            if reader.is_unsure(sentence):
                 continue
             endings += reader.without_endings(plain)[1]
             if value := reader.correction(plain):
                 corrections.append(Correction(value, Text(reader.language, True)))
-            if said := reader.allowed(plain):
-                allowed.append(said)
     return endings, corrections, allowed
 
 

@@ -63,9 +63,9 @@ def find_lessons(text: str, *, alone: bool | None = None) -> Iterator[Fact]:
     ``alone``: whether each sentence stands for itself, as in a note that was asked to be
     remembered; or whether it belongs to something else. None: it does if there is only one.
     """
-    sentences = own_sentences(text)
     if len(text) > _LONGEST_TEXT or sets_task(text):
         return
+    sentences = own_sentences(text)
     if alone is None:
         alone = sentences == [text.strip()] and len(text) <= _LONGEST
     for sentence in sentences:

@@ -210,9 +210,7 @@ class Memory:
 
         return self._decide(ids, archive)
 
-    def _decide(
-        self, ids: Iterable[int], decide: Callable[[Connection, int], None]
-    ) -> list[Cube]:
+    def _decide(self, ids: Iterable[int], decide: Callable[[Connection, int], None]) -> list[Cube]:
         with self.database.write() as connection:
             cubes = _cubes.get_many(connection, list(ids))
             for cube in cubes:

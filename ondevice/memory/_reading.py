@@ -1,9 +1,10 @@
 """Has a model read what the user typed, for facts that the rules do not catch.
 
 A small model invents. So it may only point: the grammar is made from the words of the text, and
-what it can say of a fact is its kind and a run of these very words. The turn itself is kept
-anyway; a fact that the user accepts adds the words of its kind, by which it is found as well (key expansion, LongMemEval
-section 5.2).
+what it can say of a fact is its kind and a run of these very words. It also takes what might be
+for what is, and one person for another. So what it finds is proposed, and the user decides. The
+turn itself is kept anyway; a fact adds the words of its kind, by which it is found as well (key
+expansion, LongMemEval section 5.2).
 """
 
 from __future__ import annotations

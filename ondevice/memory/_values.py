@@ -35,37 +35,49 @@ class Text(NamedTuple):
     has_capitals: bool  # it is not written in small letters throughout
 
 
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 _ARTICLE = re.compile(
     r"(?:the|an?|der|die|das|den|dem|eine?[mnr]?|les?|la|l['’]|une?|el|los|las|una?|il|lo|gli|i|uno|"
     r"um|uma|os?|as?|de|het|een) ?(?<=[ '’])",
     re.IGNORECASE,
 )
 #: What people move to, come from and work with that has a name and is no place.
-_THINGS = frozenset(
+_THINGS = _words(
     """
-    android azure aws chrome chatgpt claude codeberg debian discord django docker dvorak edge emacs
-    excel fedora figma firefox gentoo github gitlab gmail go golang google icloud ios ipad iphone
-    java javascript jira kotlin kubernetes linux mac macos mastodon minecraft neovim netflix notion
-    obsidian oracle outlook postgres postgresql powerpoint proton python react reddit ruby rust
-    safari signal slack spotify svelte swift teams telegram thunderbird tiktok typescript ubuntu
-    unix vim vscode vue whatsapp wayland windows word wordpress x youtube zig zoom zsh bash
-    arch nix nixos redis mongodb mysql sqlite plan team phase stage step level part room floor
-    monday tuesday wednesday thursday friday saturday sunday hr it marketing sales management
-    mars venus jupiter saturn narnia hogwarts mordor gotham valinor gondor atlantis oz utopia
-    heaven hell hope denial fear paradise himmel hölle angst
-    """.split()
+    android azure aws chrome chatgpt claude codeberg debian discord django docker dvorak edge
+    emacs excel fedora figma firefox gentoo github gitlab gmail go golang google icloud ios ipad
+    iphone java javascript jira kotlin kubernetes linux mac macos mastodon minecraft neovim
+    netflix notion obsidian oracle outlook postgres postgresql powerpoint proton python react
+    reddit ruby rust safari signal slack spotify svelte swift teams telegram thunderbird tiktok
+    typescript ubuntu unix vim vscode vue whatsapp wayland windows word wordpress x youtube zig
+    zoom zsh bash arch nix nixos redis mongodb mysql sqlite plan team phase stage step level part
+    room floor monday tuesday wednesday thursday friday saturday sunday hr it marketing sales
+    management mars venus jupiter saturn narnia hogwarts mordor gotham valinor gondor atlantis oz
+    utopia heaven hell hope denial fear paradise himmel hölle angst
+    """
 )
-_PARTICLES = frozenset("van der den de von zu zum da do dos di del la le el al bin ibn ben te".split())
+_PARTICLES = _words(
+    """
+    van der den de von zu zum da do dos di del la le el al bin ibn ben te
+    """
+)
 _WORD = re.compile(r"[^\W_][^\W_'’-]*(?:['’-][^\W_]+)*\.?")
 _UNSPACED = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
+_NUMBER_WORD = re.compile(
+    r"(?:teen|ty|zig|ßig|zehn|ante|enta|anta|tig|дцать|десят|сорок)\b|\b(?:two|three|four|five)\b"
+)
 _YEAR = re.compile(r"(?:19|20)\d\d")
-_NUMERIC_DATE = re.compile(r"\d{1,4}[./-]\d{1,2}(?:[./-](?:\d{2,4})?)?|(?:\d{4}年)?\d{1,2}月\d{1,2}[日号]")
+_NUMERIC_DATE = re.compile(
+    r"\d{1,4}[./-]\d{1,2}(?:[./-](?:\d{2,4})?)?|(?:\d{4}年)?\d{1,2}月\d{1,2}[日号]"
+)
 _RUSSIAN_END = re.compile(r"(?<=[а-яё]{3})[аеиоуыэюяйь]{1,2}$")
 
 
 def check(sort: str, value: str, text: Text) -> Fit:
     """How well ``value`` is one of the ``sort``, in a text of this kind."""
-    value = value.strip()
     words = value.split()
     if not words or len(value) > 60:
         return Fit.NO
@@ -93,7 +105,7 @@ def _place(value: str, text: Text) -> Fit:
 def _named_place(value: str, text: Text) -> Fit:
     """A place after words that only a place can follow."""
     fit = _place(value, text)
-    if fit is Fit.POSSIBLY and _has_capitals(text) and _is_name(value):
+    if fit is Fit.POSSIBLY and _has_capitals(text) and _is_name(value) and "'" not in value:
         return Fit.CERTAINLY
     return fit
 
@@ -102,11 +114,12 @@ def _name(value: str, text: Text) -> Fit:
     words = value.split()
     if any(map(str.isdigit, value)) or len(words) > _MOST_WORDS:
         return Fit.NO
-    if _is_other_name(value) or fold(words[0]) in _weekdays_and_months():
+    if _is_other_name(value) or fold(words[0]).rstrip("s") in _weekdays_and_months():
         return Fit.NO
     facts = text.language.facts
     if _UNSPACED.search(value):
-        return Fit.CERTAINLY if len(value) <= 8 else Fit.NO
+        is_clause = value.endswith(("了", "的", "吗", "吧", "呢", "来"))
+        return Fit.CERTAINLY if len(value) <= 8 and not is_clause else Fit.NO
     if not words[0][0].islower() and not words[0][0].isupper():  # a script without capitals
         return Fit.CERTAINLY if len(words) <= 3 else Fit.NO
     if _is_name(value):
@@ -117,7 +130,7 @@ def _name(value: str, text: Text) -> Fit:
 
 
 def _capital_name(value: str, text: Text) -> Fit:
-    capital = _is_name(value) or not value[0].isascii() and not value[0].islower()
+    capital = _is_name(value) or (not value[0].isascii() and not value[0].islower())
     return _name(value, text) if capital else Fit.NO
 
 
@@ -129,12 +142,17 @@ def _person(value: str, text: Text) -> Fit:
 
 def _org(value: str, text: Text) -> Fit:
     bare = _ARTICLE.sub("", value, count=1) if _ARTICLE.match(value) else value
-    if not bare or len(bare.split()) > _MOST_WORDS or fold(bare).split()[0] in _weekdays_and_months():
+    if (
+        not bare
+        or len(bare.split()) > _MOST_WORDS
+        or fold(bare).split()[0] in _weekdays_and_months()
+    ):
         return Fit.NO
     if not text.language.facts or not text.language.facts.spaced:
         return Fit.POSSIBLY if len(bare) <= 10 else Fit.NO
     if bare[0].isupper():
-        return Fit.CERTAINLY
+        certain = _is_name(bare) or _has_capitals(text)
+        return Fit.CERTAINLY if certain else Fit.POSSIBLY
     if bare != value:  # “a bank”
         return Fit.POSSIBLY
     return Fit.POSSIBLY if not text.has_capitals and len(bare.split()) == 1 else Fit.NO
@@ -146,7 +164,9 @@ def _listed(sort: str) -> Callable[[str, Text], Fit]:
     def fits(value: str, text: Text) -> Fit:
         parts = _LIST.split(value)
         if all(_known(text.language.name, sort).search(fold_case(part)) for part in parts):
-            return Fit.CERTAINLY if max(len(part.split()) for part in parts) <= _MOST_WORDS else Fit.NO
+            return (
+                Fit.CERTAINLY if max(len(part.split()) for part in parts) <= _MOST_WORDS else Fit.NO
+            )
         return Fit.POSSIBLY if len(value.split()) <= _MOST_WORDS else Fit.NO
 
     return fits
@@ -159,7 +179,9 @@ def _only_listed(sort: str) -> Callable[[str, Text], Fit]:
 
 
 def _date(value: str, text: Text) -> Fit:
-    if _NUMERIC_DATE.fullmatch(value) or (_has_month(value) and re.search(r"\d|[一二三四五六七八九十]", value)):
+    if _NUMERIC_DATE.fullmatch(value) or (
+        _has_month(value) and re.search(r"\d|[一二三四五六七八九十]", value)
+    ):
         return Fit.CERTAINLY if len(value.split()) <= 7 else Fit.NO
     if _has_month(value):  # “in May”, “the third of May”
         return Fit.CERTAINLY if len(value.split()) <= 7 else Fit.NO
@@ -174,7 +196,9 @@ def _age(value: str, text: Text) -> Fit:
     figures = re.sub(r"\D", "", value)
     if figures:
         return Fit.CERTAINLY if 3 <= int(figures) <= 119 else Fit.NO  # other digits too: ٣٠
-    return Fit.CERTAINLY if re.search("[一二三四五六七八九十]", value) else Fit.POSSIBLY
+    if re.search("[一二三四五六七八九十]", value):
+        return Fit.CERTAINLY
+    return Fit.POSSIBLY if _NUMBER_WORD.search(value) else Fit.NO
 
 
 def _anything(value: str, text: Text) -> Fit:
@@ -183,13 +207,14 @@ def _anything(value: str, text: Text) -> Fit:
 
 def _favourite(value: str, text: Text) -> Fit:
     words = value.split()
-    if len(words) > _MOST_WORDS or words[0].lower().endswith("ing") and len(words) > 1:
+    if len(words) > _MOST_WORDS:
         return Fit.NO
-    return Fit.CERTAINLY
+    return Fit.POSSIBLY if words[0].lower().endswith("ing") else Fit.CERTAINLY  # “is losing”
 
 
 _LIST = re.compile(
-    r", (?:and|und|et|y|e|en|и) |(?:,| and| und| et| y| e| en| ed| и| or| oder| ou| o)(?= )|[、和と]"
+    r", (?:and|und|et|y|e|en|и) |(?:,| and| und| et| y| e| en| ed| и| or| oder| ou| o)(?= )"
+    r"|[、和と]"
 )
 _CHECKS: dict[str, Callable[[str, Text], Fit]] = {
     "place": _place,
@@ -267,8 +292,12 @@ def _not_values(name: str) -> re.Pattern[str]:
 
 @cache
 def _month() -> re.Pattern[str]:
-    names = {name for language in languages() if language.dates for name in months_of(language.dates)}
-    stated = any_of(lambda language: language.facts.values.get("month", "") if language.facts else "")
+    names = {
+        name for language in languages() if language.dates for name in months_of(language.dates)
+    }
+    stated = any_of(
+        lambda language: language.facts.values.get("month", "") if language.facts else ""
+    )
     joined = "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
     return re.compile(rf"(?<!\w)(?:{joined}|{stated})(?!\w)|\d月", re.IGNORECASE)
 
@@ -290,10 +319,11 @@ def _weekdays_and_months() -> frozenset[str]:
 
 def _is_other_name(value: str) -> bool:
     """Whether it is a name, but of a thing or a people: “Linux”, “German”."""
-    if fold(value.split()[0]) in _THINGS:
+    if fold(value.split(maxsplit=1)[0]) in _THINGS:
         return True
     return any(
-        language.facts and "tongue" in language.facts.values
+        language.facts
+        and "tongue" in language.facts.values
         and re.fullmatch(language.pattern(language.facts.values["tongue"]), value.lower())
         for language in languages()
     )
@@ -301,8 +331,10 @@ def _is_other_name(value: str) -> bool:
 
 def _is_name(value: str) -> bool:
     words = _WORD.findall(value)
-    return bool(words) and all(w[0].isupper() or w in _PARTICLES for w in words) and (
-        words[-1][0].isupper()
+    return (
+        bool(words)
+        and all(w[0].isupper() or w in _PARTICLES for w in words)
+        and (words[-1][0].isupper())
     )
 
 

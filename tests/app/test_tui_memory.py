@@ -94,3 +94,31 @@ async def test_memories_are_in_groups_and_say_what_they_replaced(
         assert not lines[lines.index("Facts") + 1].startswith("The user lives in Lyon")
         await user.pilot.press(*"python")
         await user.sees("What you asked")  # so that it can be forgotten
+
+
+async def test_a_proposal_is_shown_first_with_its_sentence_and_decided_with_one_key(
+    chats: Chats, tmp_path: Path
+) -> None:
+    said = "I live in Lyon. My cat is called Momo. What is the capital of France?"
+    chats.say(chats.create(), "The bins go out on Monday.")
+    chats.say(chats.create(), said)
+    model = tmp_path / "Tiny-1B.gguf"
+    model.touch()
+    async with at_the_terminal(FakeEngine(), chats, model, size=(80, 30)) as user:
+        await user.pilot.press("ctrl+o")
+        await user.sees("Proposed: is this so?")
+        await user.sees("from “My cat is called Momo.”")
+        await user.sees("F7 accept · F6 reject")
+        screen = user.screen
+        assert screen.index("Proposed") < screen.index("What you said")
+        accepted = chats.memory.latest(status="proposed")[0].content
+        await user.pilot.press("f7")
+        await user.until(lambda: len(chats.memory.latest(status="proposed")) == 1, "one is left")
+        await user.sees("Facts")
+        await user.pilot.press("up", "up", "f6")
+        await user.until(lambda: not chats.memory.latest(status="proposed"), "none is left")
+    facts = {cube.content: cube.status for cube in chats.memory.latest(kind="fact")}
+    assert {status for content, status in facts.items() if content == accepted} == {"active"}
+    assert sorted(facts.values()) == ["active", "archived"]
+    assert not chats.say(chats.create(), said).learnt
+    assert not chats.memory.latest(status="proposed")  # what was rejected is not proposed again

@@ -111,7 +111,7 @@ def test_only_what_the_user_states_is_read(chats: Chats, memory: Memory, tmp_pat
     while (text := memory.unread()) is not None:
         texts.append(text.text)
         memory.store_reading(text, "none")
-    assert texts == ["My PIN is [password left out]\nI keep ants!", "Look"]
+    assert texts == ["My PIN is [password left out]\nI keep ants!"]
 
 
 def test_an_edit_is_read_anew_and_a_late_answer_is_dropped(memory: Memory) -> None:

@@ -9,10 +9,11 @@ from pathlib import PurePath
 from typing import ClassVar
 
 from rich.cells import cell_len
-from textual import work
+from textual import on, work
 from textual.binding import Binding, BindingType
 from textual.content import Content
 from textual.visual import VisualType
+from textual.widgets import OptionList
 
 from ondevice.chats import Message
 from ondevice.errors import OndeviceError
@@ -26,8 +27,9 @@ from tui.widgets.memories import origin, sentence
 
 _LISTED = 100
 _LOOKED_AT = 500  # of the latest that may turn out to be questions
-_ALL: tuple[Status, ...] = ("active", "superseded")
+_ALL: tuple[Status, ...] = ("active", "proposed", "superseded")
 _KINDS: tuple[Kind, ...] = ("fact", "lesson", "turn", "note", "document")  # a profile repeats facts
+_PROPOSED = "Proposed: is this so?"
 _USED = "Used by the reply"
 _ASKED = "What you asked"
 #: Name of a filter → the kinds and states of what it lets through.
@@ -35,6 +37,7 @@ _FILTERS: dict[str, tuple[tuple[Kind, ...], tuple[Status, ...]]] = {
     "Everything": (_KINDS, _ALL),
     "What you said": (("turn",), _ALL),
     "Facts": (("fact", "lesson"), _ALL),
+    "Proposed": (("fact",), ("proposed",)),
     "Notes": (("note",), _ALL),
     "Documents": (("document",), _ALL),
     "Outdated": ((*_KINDS, "profile"), ("superseded",)),
@@ -44,7 +47,8 @@ _FILTERS: dict[str, tuple[tuple[Kind, ...], tuple[Status, ...]]] = {
 }
 _NARROW = 30  # cells of a memory beside its date
 _READ = "read by a model"  # the tag of facts that no rule has found
-_PROPOSED = "Proposed by the model"
+_KEYS = "F2 correct · F3 history · F4 filter · F5 pause · F6 archive · F8 forget"
+_KEYS_OF_PROPOSAL = "F7 accept · F6 reject · F2 correct · F3 history · F8 forget"
 _GROUPS = {
     "fact": "Facts",
     "lesson": "How you like replies",
@@ -69,9 +73,10 @@ class MemoryScreen(Finder[Cube | str, tuple[bool, Cube | None]]):
     HELP = """\
 ## Memory
 
-What you write is remembered, and facts are taken from it. Type to search. Enter opens the message
-that a memory comes from. F3 shows its earlier versions and related memories. While memory is
-paused, nothing in this chat or new ones is remembered.
+What you write is remembered, and facts are taken from it. What is not certain is proposed, and not
+used until you accept it with F7; F6 rejects it. Type to search. Enter opens the message that a
+memory comes from. F3 shows its earlier versions and related memories. While memory is paused,
+nothing in this chat or new ones is remembered.
 """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("f2", "edit", "Correct", id="memory.edit"),
@@ -79,6 +84,7 @@ paused, nothing in this chat or new ones is remembered.
         Binding("f4", "filter", "Filter", id="memory.filter"),
         Binding("f5", "pause", "Pause", id="memory.pause"),
         Binding("f6", "archive", "Archive", id="memory.archive"),
+        Binding("f7", "accept", "Accept", id="memory.accept"),
         Binding("f8", "forget", "Forget", id="memory.forget"),
     ]
 
@@ -90,8 +96,7 @@ paused, nothing in this chat or new ones is remembered.
         pause: Callable[[], Awaitable[None]],
         asked: Message | None = None,
     ) -> None:
-        keys = "F2 correct · F3 history · F4 filter · F5 pause · F6 archive · F8 forget"
-        super().__init__("Memory", keys, words)
+        super().__init__("Memory", _KEYS, words)
         self._memory = memory
         self._paused = paused
         self._pause = pause
@@ -99,6 +104,7 @@ paused, nothing in this chat or new ones is remembered.
         self._filter = _USED if asked else "Everything"
         self._why: dict[int, tuple[str, ...]] = {}
         self._replaced: dict[int, tuple[Cube | None, Cube | None]] = {}
+        self._stated: dict[int, str] = {}
         self._changed = False
 
     def on_mount(self) -> None:
@@ -112,12 +118,12 @@ paused, nothing in this chat or new ones is remembered.
         self._replaced = self._memory.replaced([cube.id for cube in cubes])
         if self._filter == _USED:
             return [*cubes]
-        read = {cube.id for cube in self._memory.latest(tag=_READ, limit=_LOOKED_AT)}
+        self._stated = self._memory.stated_in(c for c in cubes if c.status == "proposed")
         groups: dict[str, list[Cube]] = {name: [] for name in _ORDER}
         for cube in cubes:
             asked = cube.kind == "turn" and not tells(cube.content)
-            proposed = _PROPOSED if cube.id in read else _GROUPS[cube.kind]
-            groups[_ASKED if asked else proposed].append(cube)
+            group = _PROPOSED if cube.status == "proposed" else _GROUPS[cube.kind]
+            groups[_ASKED if asked else group].append(cube)
         if self._filter == _ASKED:
             groups = {_ASKED: groups[_ASKED]}
         elif not words.strip():
@@ -182,6 +188,8 @@ paused, nothing in this chat or new ones is remembered.
             about.append(f"replaced by: {sentence(after)}" if after else "outdated")
         elif before:
             about.append(f"replaces: {sentence(before)}")
+        if item.id in self._stated:
+            about.append(f"from “{printable(' '.join(self._stated[item.id].split()))}”")
         if self._filter == _USED:
             about += [origin(item), self._reason(item)]
         below = Content.styled(f"\n  {' · '.join(about)}" if about else "", "dim")
@@ -208,6 +216,13 @@ paused, nothing in this chat or new ones is remembered.
     def choose(self, item: Cube | str) -> None:
         if isinstance(item, Cube):
             self._go_to_origin(item)
+
+    @on(OptionList.OptionHighlighted)
+    def _show_keys(self) -> None:
+        """Name the keys for what is highlighted."""
+        proposed = self._cube is not None and self._cube.status == "proposed"
+        dialog = self.query_one(".dialog")
+        dialog.border_subtitle = _KEYS_OF_PROPOSAL if proposed else _KEYS
 
     @property
     def _cube(self) -> Cube | None:
@@ -270,9 +285,18 @@ paused, nothing in this chat or new ones is remembered.
             cube = linked[chosen - 1][1] if chosen else None
 
     @work
+    async def action_accept(self) -> None:
+        """Let what is proposed be used."""
+        if (cube := self._cube) and cube.status == "proposed":
+            await self._do(lambda: self._memory.accept([cube.id]))
+
+    @work
     async def action_archive(self) -> None:
-        """Let it not be recalled any more, or again."""
-        if cube := self._cube:
+        """Let it not be recalled any more, or again; or reject what is proposed."""
+        cube = self._cube
+        if cube and cube.status == "proposed":
+            await self._do(lambda: self._memory.reject([cube.id]))
+        elif cube:
             status: Status = "active" if cube.status == "archived" else "archived"
             await self._do(lambda: self._memory.set_status(cube.id, status))
 
