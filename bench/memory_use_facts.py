@@ -51,9 +51,7 @@ def measure(cases: Path, conversations: Path, quick: bool) -> dict[str, float]:
         memory = Memory(database)
         figures |= _figures(memory, given)
         for half, ours in own.items():
-            figures |= {
-                f"{half}_{name}": value for name, value in _figures(memory, ours).items()
-            }
+            figures |= {f"{half}_{name}": value for name, value in _figures(memory, ours).items()}
         database.close()
     halves = [figures[f"{half}_retractions"] for half in own]
     return {"retractions": frame.mean(halves)} | figures

@@ -74,8 +74,8 @@ def _allowed(connection: Connection, said: str, cube_id: int) -> Iterator[Row]:
 
 #: Words of most lessons, which do not tell which one is meant.
 _OF_REPLIES = frozenset(
-    ["answe", "alway", "never", "repli", "reply", "respo", "write", "pleas", "your", "with", "that"]
-    + ["this", "when", "them", "again", "futur", "antwo", "immer", "schre"]
+    {"answe", "alway", "never", "repli", "reply", "respo", "write", "pleas", "your", "with"}
+    | {"that", "this", "when", "them", "again", "futur", "antwo", "immer", "schre"}
 )
 
 

@@ -124,8 +124,8 @@ _OTHERS = {
 }
 #: Of these relations people have more than one at a time.
 _SEVERAL = frozenset(
-    ["friend", "brother", "sister", "son", "daughter", "child", "kids", "aunt", "uncle"]
-    + ["cousin", "nephew", "niece", "grandchild", "colleague", "neighbour", "flatmate"]
+    {"friend", "brother", "sister", "son", "daughter", "child", "kids", "aunt", "uncle"}
+    | {"cousin", "nephew", "niece", "grandchild", "colleague", "neighbour", "flatmate"}
 )
 _DOT = r"(?<=\d)\.(?= ?\w)|\.(?=\w)|(?<=[DM]r)\.|(?<=\bSt)\."  # that ends no sentence
 _VALUE = rf"(?P<value>(?:[^.!?;,:\n()。、，！？；।]|{_DOT}){{1,60}}?)"

@@ -1,0 +1,232 @@
+"""What the user plainly says of themselves becomes a fact; what is less certain is proposed."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from ondevice.chats import Chats
+from ondevice.errors import UsageError
+from ondevice.memory import Memory
+from ondevice.memory._facts import find_facts
+from ondevice.memory._lessons import find_lessons
+from ondevice.store import Database, migrations
+
+MAY, JUNE = (datetime(2024, month, 3, 12, tzinfo=UTC) for month in (5, 6))
+
+
+@pytest.fixture
+def memory(chats: Chats) -> Memory:
+    return chats.memory
+
+
+def certain(text: str) -> list[str]:
+    return [fact.value for fact in find_facts(text) if fact.certain]
+
+
+def facts(memory: Memory, status: str = "active") -> set[str]:
+    cubes = memory.latest(kind="fact")
+    return {re.sub(r" \(.*\)", "", cube.content) for cube in cubes if cube.status == status}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        # tasks: nothing in the whole message counts
+        "Proofread this, please. I live in Turin and I am a nurse.",
+        "Dear Mr Cole,\nmy name is Ida Holm and I work at Siemens.",
+        "Schreib einen Steckbrief. Ich heiße Jonas und wohne in Ulm.",
+        "Переведи. Я живу в Омске.",
+        "次の文を英訳して：私は京都に住んでいます。翻訳して。",
+        "Act as a chef. I'm from Naples.",
+        # somebody else's words, however they are quoted
+        *(
+            "Ruth: I live in Turin.",
+            "She wrote „I live in Turin“ to me",
+            "It reads ‘I live in Turin’.",
+        ),
+        *("«J'habite à Lille», a dit Luc.", "「東京に住んでいます」と彼は言った。", "> I'm vegan"),
+        "They sent me this:\nI live in Turin.",
+        *("My boss claims I live in Turin.", "Mein Bruder sagt, ich wohne in Ulm."),
+        "x = 'I live in Turin'",
+        # what is not, may be, or is only played
+        *("I don't live in Turin.", "I never lived in Turin.", "If I live in Turin, is it far?"),
+        *("I'd love to live in Turin.", "I almost moved to Turin.", "I live in Turin, kidding!"),
+        *("I dreamt I live in Turin.", "In my novel I live in Turin.", "Do I live in Turin?"),
+        # no values of the kind
+        *(
+            "I live in hope.",
+            "I moved to Postgres.",
+            "I'm from a loud family.",
+            "I work for a living.",
+        ),
+        *("My name is on the list.", "My birthday is cancelled.", "I'm allergic to deadlines."),
+        *("I'm a wreck today.", "I'm 90% done.", "Ich lebe in Angst.", "我住在梦里。", "أنا بخير"),
+        *("We call the shop daily.", "My cat is called in at night."),
+        # somebody else
+        *("My sister lives in Turin.", "He is a nurse.", "Our customer is allergic to nuts."),
+    ],
+)
+def test_what_is_not_plainly_about_the_user_takes_no_effect(text: str) -> None:
+    assert certain(text) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("hey, so i live in turin now and i work as a nurse", ["turin", "a nurse"]),
+        ("I've been living in Turin since 2019 with my wife.", ["Turin"]),
+        ("I no longer live in Bonn, I live in Ulm.", ["Ulm"]),
+        ("My daughter Ida starts school on Monday.", ["Ida"]),
+        ("I'm allergic to bees, nuts and penicillin.", ["bees, nuts and penicillin"]),
+        ("Ich heiße Jörg und wohne in Köln.", ["Jörg"]),
+        ("Mein Geburtstag ist am 3. Mai.", ["3. Mai"]),
+        ("Je m'appelle Luc et j'habite à Lille.", ["Luc", "Lille"]),
+        ("Soy enfermera y vivo en Valencia.", ["Valencia", "enfermera"]),
+        ("Mi chiamo Luca. Sono allergico alle noci.", ["Luca", "alle noci"]),
+        ("Moro em Lisboa.", ["Lisboa"]),
+        ("Mijn vrouw heet Femke.", ["Femke"]),
+        ("Меня зовут Иван, я живу в Москве.", ["Иван", "Москве"]),
+        ("我叫李华，住在北京。", ["李华"]),
+        ("私は教師です。", ["教師"]),
+        ("मेरा नाम रवि है।", ["रवि"]),
+        ("اسمي ليلى", ["ليلى"]),
+    ],
+)
+def test_plain_statements_take_effect(text: str, values: list[str]) -> None:
+    assert sorted(certain(text)) == sorted(values)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Always lock the door.",
+        "Never answer the phone at dinner.",
+        "From now on I go to bed early.",
+        "Your answers are brilliant!",
+        "Call me Tuesday.",
+        "No bullet points in the contract, said the lawyer.",
+        "I want quick answers from the council.",
+        "Use plain text for the leaflet.",
+    ],
+)
+def test_what_is_not_said_of_replies_is_no_lesson(text: str) -> None:
+    assert list(find_lessons(text)) == []
+
+
+def test_a_proposal_is_used_for_nothing_until_it_is_accepted(chats: Chats, memory: Memory) -> None:
+    memory.add("I live in Lyon.", at=MAY)
+    said = chats.say(chats.create(), "We live in Turin. What can I cook here?")
+    assert said.learnt == ()
+    assert facts(memory) == {"The user lives in Lyon."}
+    assert not memory.search("Turin", kinds=["fact"]).hits
+    assert "Turin" not in memory.latest(kind="profile")[0].content
+    (proposed,) = memory.latest(status="proposed")
+    assert memory.stated_in([proposed]) == {proposed.id: "We live in Turin."}
+    memory.accept([proposed.id])
+    assert facts(memory) == {"The user lives in Turin."}
+    assert facts(memory, "superseded") == {"The user lives in Lyon."}
+    assert "Turin" in memory.latest(kind="profile", status="active")[0].content
+    with pytest.raises(UsageError, match="not a proposal"):
+        memory.reject([proposed.id])
+
+
+def test_what_was_rejected_is_not_proposed_again_but_may_be_stated(memory: Memory) -> None:
+    (proposed,) = memory.add("We live in Turin. What can I cook?").proposed
+    memory.reject([proposed.id])
+    assert memory.add("As you know, we live in Turin. And to drink?").proposed == ()
+    assert facts(memory, "archived") == {"The user lives in Turin."}
+    assert [fact.status for fact in memory.add("I live in Turin.").facts] == ["active"]
+
+
+def test_a_plain_statement_settles_what_was_proposed(memory: Memory) -> None:
+    (proposed,) = memory.add("I live in Turin. What can I cook?").proposed
+    assert [fact.id for fact in memory.add("I live in Turin.").facts] == [proposed.id]
+    assert facts(memory, "proposed") == set()
+
+
+def test_facts_of_others_are_theirs(memory: Memory) -> None:
+    memory.add("My sister Ida lives in Turin.")
+    (theirs,) = memory.latest(status="proposed")
+    assert (theirs.topic, theirs.content) == (
+        "home of ida",
+        "Ida, the user's sister, lives in Turin (home, city, address).",
+    )
+    memory.accept([theirs.id])
+    (profile,) = memory.latest(kind="profile", status="active")
+    assert "Turin" not in profile.content
+    assert facts(memory) == {
+        "The user's sister is called Ida.",
+        "Ida, the user's sister, lives in Turin.",
+    }
+
+
+@pytest.mark.parametrize(
+    ("before", "then", "left"),
+    [
+        ("I work at Acme.", "I quit my job at Acme.", set()),
+        ("I work at Acme.", "I quit my job at Initech.", {"The user works for Acme."}),
+        ("I live in Turin.", "I moved out of Turin last week.", set()),
+        ("My husband is called Rob.", "We got divorced.", set()),
+        ("My dog is called Rex.", "Our dog died.", set()),
+        ("I'm vegan.", "I'm no longer vegan.", set()),
+        ("I live in Turin.", "No, I meant Trieste.", {"The user lives in Trieste."}),
+        ("Ich wohne in Ulm.", "Ich wohne nicht mehr in Ulm.", set()),
+        ("J'habite à Lille.", "Je n'habite plus à Lille.", set()),
+        ("Я живу в Москве.", "Я больше не живу в Москве.", set()),
+        ("我住在北京。", "我不再住在北京了。", set()),
+        ("I live in Turin.", "My friend says I don't live in Turin.", {"The user lives in Turin."}),
+    ],
+)
+def test_what_is_over_is_outdated(chats: Chats, before: str, then: str, left: set[str]) -> None:
+    chat = chats.create()
+    chats.say(chat, before)
+    over = chats.say(chat, then)
+    assert facts(chats.memory) == left
+    if not left:
+        (old,) = [cube for cube in chats.memory.latest(kind="fact") if cube.status == "superseded"]
+        (said,) = chats.memory.history(old.id).later
+        assert said.message_id == over.message_id
+        chats.memory.forget([said.id])
+        assert chats.memory.history(old.id).cube.status == "active"  # nothing says it is over
+
+
+def test_a_lesson_ends_when_it_is_taken_back(memory: Memory) -> None:
+    memory.add("Answer shorter.", at=MAY)
+    memory.add("Don't use emojis.", at=MAY)
+    memory.add("You can write longer answers again.", at=JUNE)
+    assert [c.content for c in memory.latest(kind="lesson", status="active")] == [
+        "Don't use emojis."
+    ]
+
+
+@pytest.mark.parametrize("passphrase", [None, "a passphrase"])
+def test_a_store_of_before_takes_proposals(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, passphrase: str | None
+) -> None:
+    before = migrations.MIGRATIONS[: migrations.MIGRATIONS.index(migrations.m008_proposals.migrate)]
+    with monkeypatch.context() as patch:
+        patch.setattr("ondevice.store._database.MIGRATIONS", before)
+        old = Database(tmp_path / "store.db", passphrase)
+        with old.write() as connection:
+            connection.execute(
+                "INSERT INTO source(id, uid, kind, name) VALUES (1, 'a', 'notes', '')"
+            )
+            connection.execute(
+                "INSERT INTO cube(id, kind, status, content, speaker, event_at, written_at, "
+                "version) VALUES (4294967296, 'note', 'active', 'Rex ate a shoe', '', "
+                "'2024-05-03T12:00:00+00:00', '2024-05-03T12:00:00+00:00', 1)"
+            )
+        old.close()
+    database = Database(tmp_path / "store.db", passphrase)
+    memory = Memory(database)
+    memory.add("I live in Turin. What can I cook?")
+    assert facts(memory, "proposed") == {"The user lives in Turin."}
+    assert memory.search("shoe").hits
+    assert memory.check() == []
+    with pytest.raises(Exception, match="CHECK"), database.write() as connection:
+        connection.execute("UPDATE cube SET status = 'guessed'")
+    database.close()
