@@ -81,6 +81,7 @@ _KINDS = {
     "work": _Kind("work", "The user works as {value} (job, profession).", "work"),
     "job": _Kind("work", "The user works as {value} (job, profession).", "job"),
     "trade": _Kind("work", "The user works as {value} (job, profession).", "trade"),
+    "field": _Kind("work field", "The user works in {value} (job).", "anything", False),
     "teaches": _Kind("work subject", "The user teaches {value} (job).", "anything", False),
     "employer": _Kind("employer", "The user works for {value} (job, employer).", "org"),
     "studies": _Kind("work studies", "The user studies {value} (university).", "anything", False),
@@ -108,9 +109,11 @@ _KINDS = {
     "introduced": _Kind(  # “my wife Sofia …”
         "name of {who}", "The user's {who} is called {value}.", "person", open=True
     ),
+    "called": _Kind("name of {who}", "The user's {who} is called {value}.", "capital_name", False),
     "partner": _Kind("name of partner", "The user's partner is called {value}.", "person"),
     "children": _Kind("family children", "The user has {value} children (family).", "age", False),
 }
+_BESIDES = ("intro", "called")  # they are looked for last, and only if nothing else is there
 #: The same of a person, who is ``{who}``: always proposed, since nobody else can confirm it.
 _OTHERS = {
     "home": ("home of {who}", "{Who} lives in {value} (home, city, address)."),
@@ -127,6 +130,7 @@ _SEVERAL = frozenset(
     {"friend", "brother", "sister", "son", "daughter", "child", "kids", "aunt", "uncle"}
     | {"cousin", "nephew", "niece", "grandchild", "colleague", "neighbour", "flatmate"}
 )
+_ARTICLES = "an?|the|eine?n?|une?|una?|um|uma|een"  # with one begins more than a name
 _DOT = r"(?<=\d)\.(?= ?\w)|\.(?=\w)|(?<=[DM]r)\.|(?<=\bSt)\."  # that ends no sentence
 _VALUE = rf"(?P<value>(?:[^.!?;,:\n()。、，！？；।]|{_DOT}){{1,60}}?)"
 _VALUES = rf"(?P<value>(?:[^.!?;:\n()。！？；।]|{_DOT}){{1,80}}?)"
@@ -190,9 +194,13 @@ class FactReader:
             return
         if sentence.endswith(("...", "…")):
             plain += "…"
+        found: list[Fact] = []
         for rule in self._parts.states:
+            if rule.kind in _BESIDES and found:
+                continue  # “I'm vegan” is no name
             for match in rule.find(plain):
-                yield from self._fact(rule.kind, match, plain, text)
+                found += self._fact(rule.kind, match, plain, text)
+        yield from found
         for rule in self._parts.others:
             for about in rule.find(plain):
                 if self._parts.lead.fullmatch(plain, 0, about.start):
@@ -316,7 +324,7 @@ def _compiled(name: str) -> _Compiled:
         # A list goes on after a comma and after “and”, but not with another statement.
         list_stop = (
             r"\s*(?:[!?;:\n()।؛\ufffc]|\.*\s*$)|"
-            rf",? (?:{ends}|(?:{also}) (?:{language.pattern(facts.user)})){end}(?!-)"
+            rf",? (?:{ends}|(?:{also}) (?:{language.pattern(facts.user)}|{_ARTICLES})){end}(?!-)"
         )
     elif facts.after:
         stop += rf"|{language.pattern(facts.after)}"
@@ -331,7 +339,7 @@ def _compiled(name: str) -> _Compiled:
 
     def rules(table: dict[str, tuple[str, ...]]) -> tuple[_Rule, ...]:
         compiled = []
-        for kind, patterns in table.items():
+        for kind, patterns in sorted(table.items(), key=lambda item: item[0] in _BESIDES):
             for pattern in patterns:
                 source = language.pattern(pattern, **parts)
                 stops = None

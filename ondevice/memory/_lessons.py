@@ -23,6 +23,7 @@ class _LessonReader:
     """What tells a lesson in one language, compiled."""
 
     def __init__(self, language: Language, lessons: Lessons) -> None:
+        self._hearsay = language.compile(lessons.hearsay)
         self._opening = language.compile(rf"(?:(?:{lessons.opening})\b[ ,:]*)*")
         self._closing = language.compile(rf"[ ,]*(?:{lessons.closing})?[ .!…]*$")
         self._general = tuple(map(language.compile, lessons.general))
@@ -37,7 +38,7 @@ class _LessonReader:
         """The lesson that the sentence is, or None."""
         wish = self._closing.sub("", sentence)
         wish = wish[self._opening.match(wish).end() :]  # type: ignore[union-attr]  # may be empty
-        if not wish or len(wish) > _LONGEST:
+        if not wish or len(wish) > _LONGEST or self._hearsay.search(sentence):
             return None
         if not any(rule.match(wish) for rule in (*self._general, *(self._alone if alone else ()))):
             return None

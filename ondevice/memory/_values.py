@@ -299,7 +299,9 @@ def _month() -> re.Pattern[str]:
         lambda language: language.facts.values.get("month", "") if language.facts else ""
     )
     joined = "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
-    return re.compile(rf"(?<!\w)(?:{joined}|{stated})(?!\w)|\d月", re.IGNORECASE)
+    return re.compile(
+        rf"(?<!\w)(?:{joined}|{stated})(?!\w)|[\d一二三四五六七八九十]月", re.IGNORECASE
+    )
 
 
 def _has_month(value: str) -> bool:
