@@ -105,6 +105,7 @@ class Facts(_Table, frozen=True, kw_only=True):
 class Lessons(_Table, frozen=True, kw_only=True):
     """What tells how replies should be."""
 
+    sign: Pattern  # what every lesson has somewhere
     hearsay: Pattern = "(?!)"  # a sentence with it tells how somebody else wants things
     opening: Pattern  # words before a lesson that are no part of it
     closing: Pattern  # and after it

@@ -8,8 +8,10 @@ nothing.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, cached_property
+from typing import NamedTuple
 
 from ondevice.memory._asking import QUOTED, own_sentences, sets_task
 from ondevice.memory._facts import Fact
@@ -19,16 +21,35 @@ _LONGEST = 160  # characters of a lesson
 _LONGEST_TEXT = 4_000  # characters; longer texts were not typed to say how to reply
 
 
-class _LessonReader:
+class _Patterns(NamedTuple):
     """What tells a lesson in one language, compiled."""
 
+    hearsay: re.Pattern[str]
+    opening: re.Pattern[str]
+    closing: re.Pattern[str]
+    general: tuple[re.Pattern[str], ...]
+    alone: tuple[re.Pattern[str], ...]
+
+
+class _LessonReader:
+    """Reads lessons in one language; most texts have no sign of one, and need no more than that."""
+
     def __init__(self, language: Language, lessons: Lessons) -> None:
-        self._hearsay = language.compile(lessons.hearsay)
-        self._opening = language.compile(rf"(?:(?:{lessons.opening})\b[ ,:]*)*")
-        self._closing = language.compile(rf"[ ,]*(?:{lessons.closing})?[ .!…]*$")
-        self._general = tuple(map(language.compile, lessons.general))
-        self._alone = tuple(map(language.compile, lessons.alone))
+        self._language = language
+        self._lessons = lessons
+        self._sign = language.compile(lessons.sign)
         self._topics = {name: language.compile(words) for name, words in lessons.topics.items()}
+
+    @cached_property
+    def _patterns(self) -> _Patterns:
+        compile_, lessons = self._language.compile, self._lessons
+        return _Patterns(
+            hearsay=compile_(lessons.hearsay),
+            opening=compile_(rf"(?:(?:{lessons.opening})\b[ ,:]*)*"),
+            closing=compile_(rf"[ ,]*(?:{lessons.closing})?[ .!…]*$"),
+            general=tuple(map(compile_, lessons.general)),
+            alone=tuple(map(compile_, lessons.alone)),
+        )
 
     def topics_in(self, text: str) -> list[str]:
         """Which of the things that lessons can be about the text names."""
@@ -36,11 +57,15 @@ class _LessonReader:
 
     def read(self, sentence: str, alone: bool) -> Fact | None:
         """The lesson that the sentence is, or None."""
-        wish = self._closing.sub("", sentence)
-        wish = wish[self._opening.match(wish).end() :]  # type: ignore[union-attr]  # may be empty
-        if not wish or len(wish) > _LONGEST or self._hearsay.search(sentence):
+        if not self._sign.search(sentence):
             return None
-        if not any(rule.match(wish) for rule in (*self._general, *(self._alone if alone else ()))):
+        patterns = self._patterns
+        wish = patterns.closing.sub("", sentence)
+        wish = wish[patterns.opening.match(wish).end() :]  # type: ignore[union-attr]  # may be empty
+        if not wish or len(wish) > _LONGEST or patterns.hearsay.search(sentence):
+            return None
+        rules = (*patterns.general, *(patterns.alone if alone else ()))
+        if not any(rule.match(wish) for rule in rules):
             return None
         topic = next(iter(self.topics_in(wish)), wish.lower())
         return Fact(f"replies: {topic}", f"{wish[0].upper()}{wish[1:]}.", "lesson")

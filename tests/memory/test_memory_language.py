@@ -84,6 +84,7 @@ home = ['mia {who} loĝas en {value}']
 home = ['mi ne plu loĝas en {value}']
 
 [lessons]
+sign = 'respondu'
 opening = 'bonvolu'
 closing = 'dankon'
 general = ['ĉiam respondu\b']
