@@ -83,19 +83,22 @@ def own_sentences(text: str) -> list[str]:
     """The sentences of ``text``, questions too, without what is quoted or follows a colon.
 
     What follows one may be anybody's words: a text to work on, a line of a talk. After a colon at
-    the end of a line that is all the rest. Where a quotation stood there is :data:`QUOTED`.
+    the end of a line that is all the rest, unless a quotation follows. Where one stood there is
+    :data:`QUOTED`.
     """
     own = []
-    for line in FOREIGN.sub(QUOTED, text).splitlines():
+    lines = [line for line in FOREIGN.sub(QUOTED, text).splitlines() if line.strip()]
+    for number, line in enumerate(lines):
         colon = _COLON.search(line)
-        if colon and not _rules().label.fullmatch(line, 0, colon.start()):
-            before = line[: colon.start()]
-            if len(before.split()) > _LABEL:
-                own.append(before)
-            if not line[colon.end() :].strip(QUOTED + " "):
-                break
-        else:
+        if not colon or _rules().label.fullmatch(line, 0, colon.start()):
             own.append(line)
+            continue
+        before = line[: colon.start()]
+        if len(before.split()) > _LABEL:
+            own.append(before)
+        follows = [line[colon.end() :], *lines[number + 1 : number + 2]]
+        if not follows[0].strip() and follows[-1].strip() != QUOTED:
+            break
     sentences = (found[0].strip() for found in _sentence().finditer("\n".join(own)))
     return [sentence for sentence in sentences if sentence]
 

@@ -11,6 +11,7 @@ from typing import BinaryIO
 
 from ondevice.errors import StoreError, UsageError
 from ondevice.memory import _cubes, _derive, _forget
+from ondevice.memory._asking import QUOTED
 from ondevice.memory._documents import chunks, read_file
 from ondevice.memory._profile import asks_for_profile
 from ondevice.memory._profile import refresh as refresh_profile
@@ -65,7 +66,7 @@ class Memory:
         at = at or _now()
         content, left_out = (text, ()) if keep_secrets else redact(text)
         for part in pasted:
-            text = text.replace(part, "\n") if part else text
+            text = text.replace(part, f"\n{QUOTED}\n") if part else text
         typed = text if keep_secrets else redact(text)[0]
         row = connection.execute(
             "SELECT id, content FROM cube WHERE message_id = ?", (message_id,)

@@ -115,7 +115,7 @@ async def test_a_proposal_is_shown_first_with_its_sentence_and_decided_with_one_
         await user.pilot.press("f7")
         await user.until(lambda: len(chats.memory.latest(status="proposed")) == 1, "one is left")
         await user.sees("Facts")
-        await user.pilot.press("up", "up", "f6")
+        await user.pilot.press("f6")  # the next one is pointed at
         await user.until(lambda: not chats.memory.latest(status="proposed"), "none is left")
     facts = {cube.content: cube.status for cube in chats.memory.latest(kind="fact")}
     assert {status for content, status in facts.items() if content == accepted} == {"active"}

@@ -86,9 +86,9 @@ class FinderPanel(Generic[_Item], Widget):
         place = self.query_one(OptionList).highlighted if self._items else None
         return None if place is None else self._items[place]
 
-    def update_list(self) -> None:
-        """Find anew, and point at the same item, or else at the same place."""
-        self._looking = self._update_list(self.pointed_at)
+    def update_list(self, point_at: _Item | None = None) -> None:
+        """Find anew, and point at this item, None: at the same one, or else at the same place."""
+        self._looking = self._update_list(self.pointed_at if point_at is None else point_at)
 
     def on_input_changed(self, event: Input.Changed) -> None:
         event.stop()

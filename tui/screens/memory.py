@@ -288,14 +288,14 @@ nothing in this chat or new ones is remembered.
     async def action_accept(self) -> None:
         """Let what is proposed be used."""
         if (cube := self._cube) and cube.status == "proposed":
-            await self._do(lambda: self._memory.accept([cube.id]))
+            await self._do(lambda: self._memory.accept([cube.id]), self._next_proposal(cube))
 
     @work
     async def action_archive(self) -> None:
         """Let it not be recalled any more, or again; or reject what is proposed."""
         cube = self._cube
         if cube and cube.status == "proposed":
-            await self._do(lambda: self._memory.reject([cube.id]))
+            await self._do(lambda: self._memory.reject([cube.id]), self._next_proposal(cube))
         elif cube:
             status: Status = "active" if cube.status == "archived" else "archived"
             await self._do(lambda: self._memory.set_status(cube.id, status))
@@ -310,13 +310,20 @@ nothing in this chat or new ones is remembered.
             if answer:
                 await self._do(lambda: self._memory.forget([cube.id]))
 
-    async def _do(self, change: Callable[[], object]) -> None:
+    def _next_proposal(self, cube: Cube) -> Cube | None:
+        """What is to be decided next: the proposal below this one, or else the one above."""
+        items = list(self._items)
+        place = items.index(cube)
+        others = [*items[place + 1 :], *reversed(items[:place])]
+        return next((c for c in others if isinstance(c, Cube) and c.status == "proposed"), None)
+
+    async def _do(self, change: Callable[[], object], point_at: Cube | None = None) -> None:
         try:
             await asyncio.to_thread(change)
         except OndeviceError as error:
             self.notify(str(error), severity="error")
         self._changed = True
-        self.update_list()
+        self.update_list(point_at)
 
 
 def _latest(memory: Memory, kinds: Collection[Kind], statuses: Collection[Status]) -> list[Cube]:
