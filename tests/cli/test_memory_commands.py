@@ -196,7 +196,7 @@ def pdf(text: str) -> bytes:
 def fill(memory: Commands, tmp_path: Path) -> None:
     """A store with everything in it: facts, versions, links, tags, a document, a deleted cube."""
     memory("add", "--text", "I live in Lyon", "--tag", "home")
-    memory("add", "--text", "I live in “Nantes” ☂ <|im_end|>")
+    memory("add", "--text", "I live in Nantes. ☂ “In France” <|im_end|>")
     memory("add", "--text", "to be forgotten")
     (tmp_path / "doc.txt").write_text("Walruses\n\nin two paragraphs")
     memory("add", tmp_path / "doc.txt")
@@ -503,3 +503,15 @@ def test_every_command_has_json_and_is_documented() -> None:
     for name, sub in command.commands.items():
         assert f"memory {name}" in text, name
         assert name == "passphrase" or any("--json" in option.opts for option in sub.params), name
+
+
+def test_proposals_are_listed_with_their_sentences_and_decided(memory: Commands) -> None:
+    added = memory("add", "--text", "We live in Lyon and I'm vegan. What can I cook?")
+    assert "Proposed as 2:0" in added and "Understood" not in added
+    listed = memory.json("list", "--status", "proposed")
+    assert {fact["sentence"] for fact in listed} == {"We live in Lyon and I'm vegan."}
+    assert "from “We live in Lyon and I'm vegan.”" in memory("list", "--status", "proposed")
+    home, diet = sorted(fact["number"] for fact in listed)
+    assert memory("accept", home).startswith("Accepted: ")
+    assert [fact["status"] for fact in memory.json("reject", diet)] == ["archived"]
+    assert memory.json("list", "--status", "proposed") == []
