@@ -15,8 +15,8 @@ from functools import cache
 from typing import Literal, NamedTuple
 
 from ondevice.memory._asking import QUOTED, asks, own_sentences, requests, sets_task, statements
-from ondevice.memory._language import Facts, Language, languages
-from ondevice.memory._values import Fit, Text, check
+from ondevice.memory._language import FactPatterns, Language, languages
+from ondevice.memory._values import Certainty, Text, check
 
 #: What goes on with a word: the vowel signs of some scripts are no letters to a regular expression.
 _LETTER = r"[\w\u0900-\u0903\u093a-\u094f\u064b-\u0652]"
@@ -169,7 +169,7 @@ class _Match(NamedTuple):
 class FactReader:
     """What tells a fact in one language, compiled when a text first has a word about its user."""
 
-    def __init__(self, language: Language, facts: Facts) -> None:
+    def __init__(self, language: Language, facts: FactPatterns) -> None:
         self.language = language
         self.facts = facts
         edge = f"(?!{_LETTER})" if facts.spaced else ""
@@ -221,13 +221,13 @@ class FactReader:
                 return
             things = self._parts.things
             if not (things and things.search(groups["thing"])):
-                fit = min(fit, Fit.POSSIBLY)
-        if fit is Fit.NO:
+                fit = min(fit, Certainty.POSSIBLY)
+        if fit is Certainty.NO:
             return
         before, after = sentence[: match.start], sentence[match.end :]
         certain = (
             kind.sure
-            and fit is Fit.CERTAINLY
+            and fit is Certainty.CERTAINLY
             and not sentence.endswith("…")
             and not self._parts.doubtful.search(f"{before} {value} {after}")
             and self._parts.lead.fullmatch(before) is not None
@@ -242,7 +242,7 @@ class FactReader:
     def _others_fact(self, name: str, match: _Match, text: Text) -> Iterator[Fact]:
         value = match.groups["value"]
         relation = self._who(match)
-        if not value or not relation or check(_KINDS[name].sort, value, text) is Fit.NO:
+        if not value or not relation or check(_KINDS[name].sort, value, text) is Certainty.NO:
             return
         called = match.groups.get("called", "")
         who = called or relation
@@ -493,7 +493,7 @@ def corrected(topic: str, correction: Correction) -> Fact | None:
         if kind.topic == topic or (
             kind.topic == "name of {who}" and topic.startswith("name of ") and ":" not in topic
         ):
-            if check(kind.sort, correction.value, correction.text) is Fit.NO:
+            if check(kind.sort, correction.value, correction.text) is Certainty.NO:
                 return None
             who = topic.removeprefix("name of ")
             content = kind.content.format(value=correction.value, who=who, thing="")

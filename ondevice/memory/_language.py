@@ -75,7 +75,7 @@ class Asking(_Table, frozen=True, kw_only=True):
     tasks: Pattern = ""  # how a request begins that works on a text or plays a part
 
 
-class Facts(_Table, frozen=True, kw_only=True):
+class FactPatterns(_Table, frozen=True, kw_only=True):
     """What tells a fact about the user, and what ends one.
 
     The patterns of ``states``, ``ends`` and ``others`` are for the kinds of ``_facts.py``. In them
@@ -150,7 +150,7 @@ class Language(_Table, frozen=True, kw_only=True):
     search: Search = Search()
     dates: Dates | None = None
     asking: Asking = Asking()
-    facts: Facts | None = None
+    facts: FactPatterns | None = None
     lessons: Lessons | None = None
     questions: Questions | None = None
     secrets: Secrets | None = None

@@ -14,14 +14,14 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from ondevice.memory._language import Facts, Language, any_of, languages, months_of
+from ondevice.memory._language import FactPatterns, Language, any_of, languages, months_of
 
 _PLACES = Path(__file__).with_name("language") / "places.txt"
 _MOST_WORDS = 4
 
 
-class Fit(IntEnum):
-    """How well words fit."""
+class Certainty(IntEnum):
+    """How certain it is that words are such a value."""
 
     NO = 0
     POSSIBLY = 1
@@ -76,147 +76,159 @@ _NUMERIC_DATE = re.compile(
 _RUSSIAN_END = re.compile(r"(?<=[а-яё]{3})[аеиоуыэюяйь]{1,2}$")
 
 
-def check(sort: str, value: str, text: Text) -> Fit:
-    """How well ``value`` is one of the ``sort``, in a text of this kind."""
+def check(sort: str, value: str, text: Text) -> Certainty:
+    """How certain it is that ``value`` is one of this ``sort``, in a text of this kind."""
     words = value.split()
     if not words or len(value) > 60:
-        return Fit.NO
+        return Certainty.NO
     facts = text.language.facts
     if facts and facts.not_values and _not_values(text.language.name).match(value):
-        return Fit.NO
+        return Certainty.NO
     return _CHECKS[sort](value, text)
 
 
-def _place(value: str, text: Text) -> Fit:
+def _place(value: str, text: Text) -> Certainty:
     bare = _ARTICLE.sub("", value, count=1) if _ARTICLE.match(value) else value
     if fold(bare).split()[0] in _THINGS or len(bare.split()) > _MOST_WORDS:
-        return Fit.NO
+        return Certainty.NO
     capital = _is_name(bare)
     if is_known_place(bare) and (capital or not bare[0].islower() or not text.has_capitals):
-        return Fit.CERTAINLY
+        return Certainty.CERTAINLY
     if text.language.facts and not text.language.facts.spaced:
-        return Fit.POSSIBLY if len(bare) <= 10 else Fit.NO
+        return Certainty.POSSIBLY if len(bare) <= 10 else Certainty.NO
     if not capital:
         one_word = len(bare.split()) == 1 == len(value.split())
-        return Fit.POSSIBLY if one_word and not text.has_capitals else Fit.NO
-    return Fit.POSSIBLY
+        return Certainty.POSSIBLY if one_word and not text.has_capitals else Certainty.NO
+    return Certainty.POSSIBLY
 
 
-def _named_place(value: str, text: Text) -> Fit:
+def _named_place(value: str, text: Text) -> Certainty:
     """A place after words that only a place can follow."""
     fit = _place(value, text)
-    if fit is Fit.POSSIBLY and _has_capitals(text) and _is_name(value) and "'" not in value:
-        return Fit.CERTAINLY
+    if fit is Certainty.POSSIBLY and _has_capitals(text) and _is_name(value) and "'" not in value:
+        return Certainty.CERTAINLY
     return fit
 
 
-def _name(value: str, text: Text) -> Fit:
+def _name(value: str, text: Text) -> Certainty:
     words = value.split()
     if any(map(str.isdigit, value)) or len(words) > _MOST_WORDS:
-        return Fit.NO
+        return Certainty.NO
     if _is_other_name(value) or fold(words[0]).rstrip("s") in _weekdays_and_months():
-        return Fit.NO
+        return Certainty.NO
     facts = text.language.facts
     if _UNSPACED.search(value):
         is_clause = value.endswith(("了", "的", "吗", "吧", "呢", "来"))
-        return Fit.CERTAINLY if len(value) <= 8 and not is_clause else Fit.NO
+        return Certainty.CERTAINLY if len(value) <= 8 and not is_clause else Certainty.NO
     if not words[0][0].islower() and not words[0][0].isupper():  # a script without capitals
-        return Fit.CERTAINLY if len(words) <= 3 else Fit.NO
+        return Certainty.CERTAINLY if len(words) <= 3 else Certainty.NO
     if _is_name(value):
-        return Fit.CERTAINLY if words[0] not in ("I", "Not") else Fit.NO
+        return Certainty.CERTAINLY if words[0] not in ("I", "Not") else Certainty.NO
     if text.has_capitals or len(words) > 3 or value.endswith(("ed", "ing")) or facts is None:
-        return Fit.NO
-    return Fit.POSSIBLY
+        return Certainty.NO
+    return Certainty.POSSIBLY
 
 
-def _capital_name(value: str, text: Text) -> Fit:
+def _capital_name(value: str, text: Text) -> Certainty:
     capital = _is_name(value) or (not value[0].isascii() and not value[0].islower())
-    return _name(value, text) if capital else Fit.NO
+    return _name(value, text) if capital else Certainty.NO
 
 
-def _person(value: str, text: Text) -> Fit:
+def _person(value: str, text: Text) -> Certainty:
     """The names of one or more people or animals."""
     fits = [_name(part, text) for part in _LIST.split(value)]
     return min(fits)
 
 
-def _org(value: str, text: Text) -> Fit:
+def _org(value: str, text: Text) -> Certainty:
     bare = _ARTICLE.sub("", value, count=1) if _ARTICLE.match(value) else value
     if (
         not bare
         or len(bare.split()) > _MOST_WORDS
         or fold(bare).split()[0] in _weekdays_and_months()
     ):
-        return Fit.NO
+        return Certainty.NO
     if not text.language.facts or not text.language.facts.spaced:
-        return Fit.POSSIBLY if len(bare) <= 10 else Fit.NO
+        return Certainty.POSSIBLY if len(bare) <= 10 else Certainty.NO
     if bare[0].isupper():
         certain = _is_name(bare) or _has_capitals(text)
-        return Fit.CERTAINLY if certain else Fit.POSSIBLY
+        return Certainty.CERTAINLY if certain else Certainty.POSSIBLY
     if bare != value:  # “a bank”
-        return Fit.POSSIBLY
-    return Fit.POSSIBLY if not text.has_capitals and len(bare.split()) == 1 else Fit.NO
+        return Certainty.POSSIBLY
+    return Certainty.POSSIBLY if not text.has_capitals and len(bare.split()) == 1 else Certainty.NO
 
 
-def _listed(sort: str) -> Callable[[str, Text], Fit]:
+def _listed(sort: str) -> Callable[[str, Text], Certainty]:
     """What is in the list of this sort is one; other words may be, if they are few."""
 
-    def fits(value: str, text: Text) -> Fit:
+    def fits(value: str, text: Text) -> Certainty:
         parts = _LIST.split(value)
         if all(_known(text.language.name, sort).search(fold_case(part)) for part in parts):
             return (
-                Fit.CERTAINLY if max(len(part.split()) for part in parts) <= _MOST_WORDS else Fit.NO
+                Certainty.CERTAINLY
+                if max(len(part.split()) for part in parts) <= _MOST_WORDS
+                else Certainty.NO
             )
-        return Fit.POSSIBLY if len(value.split()) <= _MOST_WORDS else Fit.NO
+        return Certainty.POSSIBLY if len(value.split()) <= _MOST_WORDS else Certainty.NO
 
     return fits
 
 
-def _only_listed(sort: str) -> Callable[[str, Text], Fit]:
+def _only_listed(sort: str) -> Callable[[str, Text], Certainty]:
     """Only what is in the list of this sort is one."""
     fits = _listed(sort)
-    return lambda value, text: Fit.CERTAINLY if fits(value, text) is Fit.CERTAINLY else Fit.NO
+    return lambda value, text: (
+        Certainty.CERTAINLY if fits(value, text) is Certainty.CERTAINLY else Certainty.NO
+    )
 
 
-def _date(value: str, text: Text) -> Fit:
+def _date(value: str, text: Text) -> Certainty:
     if _NUMERIC_DATE.fullmatch(value) or (
         _has_month(value) and re.search(r"\d|[一二三四五六七八九十]", value)
     ):
-        return Fit.CERTAINLY if len(value.split()) <= 7 else Fit.NO
+        return Certainty.CERTAINLY if len(value.split()) <= 7 else Certainty.NO
     if _has_month(value):  # “in May”, “the third of May”
-        return Fit.CERTAINLY if len(value.split()) <= 7 else Fit.NO
-    return Fit.NO
+        return Certainty.CERTAINLY if len(value.split()) <= 7 else Certainty.NO
+    return Certainty.NO
 
 
-def _birth(value: str, text: Text) -> Fit:
-    return Fit.CERTAINLY if _YEAR.search(value) and len(value.split()) <= 6 else _date(value, text)
+def _birth(value: str, text: Text) -> Certainty:
+    return (
+        Certainty.CERTAINLY
+        if _YEAR.search(value) and len(value.split()) <= 6
+        else _date(value, text)
+    )
 
 
-def _age(value: str, text: Text) -> Fit:
+def _age(value: str, text: Text) -> Certainty:
     figures = re.sub(r"\D", "", value)
     if figures:
-        return Fit.CERTAINLY if 3 <= int(figures) <= 119 else Fit.NO  # other digits too: ٣٠
+        return (
+            Certainty.CERTAINLY if 3 <= int(figures) <= 119 else Certainty.NO
+        )  # other digits too: ٣٠
     if re.search("[一二三四五六七八九十]", value):
-        return Fit.CERTAINLY
-    return Fit.POSSIBLY if _NUMBER_WORD.search(value) else Fit.NO
+        return Certainty.CERTAINLY
+    return Certainty.POSSIBLY if _NUMBER_WORD.search(value) else Certainty.NO
 
 
-def _anything(value: str, text: Text) -> Fit:
-    return Fit.POSSIBLY if len(value.split()) <= _MOST_WORDS else Fit.NO
+def _anything(value: str, text: Text) -> Certainty:
+    return Certainty.POSSIBLY if len(value.split()) <= _MOST_WORDS else Certainty.NO
 
 
-def _favourite(value: str, text: Text) -> Fit:
+def _favourite(value: str, text: Text) -> Certainty:
     words = value.split()
     if len(words) > _MOST_WORDS:
-        return Fit.NO
-    return Fit.POSSIBLY if words[0].lower().endswith("ing") else Fit.CERTAINLY  # “is losing”
+        return Certainty.NO
+    return (
+        Certainty.POSSIBLY if words[0].lower().endswith("ing") else Certainty.CERTAINLY
+    )  # “is losing”
 
 
 _LIST = re.compile(
     r", (?:and|und|et|y|e|en|и) |(?:,| and| und| et| y| e| en| ed| и| or| oder| ou| o)(?= )"
     r"|[、和と]"
 )
-_CHECKS: dict[str, Callable[[str, Text], Fit]] = {
+_CHECKS: dict[str, Callable[[str, Text], Certainty]] = {
     "place": _place,
     "named_place": _named_place,
     "name": _name,
@@ -225,7 +237,9 @@ _CHECKS: dict[str, Callable[[str, Text], Fit]] = {
     "org": _org,
     "work": _listed("job"),
     "job": _only_listed("job"),
-    "trade": lambda value, text: Fit.CERTAINLY if len(value.split()) <= _MOST_WORDS else Fit.NO,
+    "trade": lambda value, text: (
+        Certainty.CERTAINLY if len(value.split()) <= _MOST_WORDS else Certainty.NO
+    ),
     "allergen": _listed("allergen"),
     "condition": _only_listed("condition"),
     "medicine": _only_listed("medicine"),
@@ -270,7 +284,7 @@ def _places() -> frozenset[str]:
     return frozenset(map(fold, (line for line in lines if not line.startswith("#"))))
 
 
-def _facts_of(name: str) -> tuple[Language, Facts]:
+def _facts_of(name: str) -> tuple[Language, FactPatterns]:
     return next((one, one.facts) for one in languages() if one.name == name and one.facts)
 
 
