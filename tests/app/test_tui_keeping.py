@@ -226,16 +226,16 @@ async def test_a_note_is_remembered_recalled_shown_and_forgotten(
 ) -> None:
     engine = FakeEngine(["You like pears."])
     async with open_app(engine, size=(100, 30)) as user:
-        await user.says("/remember My sister Ana likes pears.")
-        await user.sees("Remembered: My sister Ana likes pears.")
-        await user.says("What does my sister Ana like?")
+        await user.says("/remember My sister likes pears.")
+        await user.sees("Remembered: My sister likes pears.")
+        await user.says("What does my sister like?")
         await user.sees("You like pears.")
         await user.is_idle()
         await user.sees("Used 1 memory")
         request = engine.requests[-1]
         assert isinstance(request, Generate)
-        assert '"My sister Ana likes pears."' in request.turns[-1].content
-        assert request.turns[-1].content.endswith("What does my sister Ana like?")
+        assert '"My sister likes pears."' in request.turns[-1].content
+        assert request.turns[-1].content.endswith("What does my sister like?")
 
         await user.says("/forget pears")
         await user.sees("Memory")
@@ -245,11 +245,11 @@ async def test_a_note_is_remembered_recalled_shown_and_forgotten(
         await user.until(lambda: "Forget for good" not in user.screen, "closed")
         await user.pilot.press("escape")
         await user.until(lambda: "Used 1 memory" not in user.screen, "forgotten")
-    assert not [hit for hit in chats.memory.search("pears").hits if "Ana" in hit.cube.content]
+    assert not [hit for hit in chats.memory.search("pears").hits if "sister" in hit.cube.content]
 
 
 async def test_which_memories_a_reply_used_and_why(chats: Chats, open_app: OpenApp) -> None:
-    chats.memory.add("My sister Ana likes pears.")
+    chats.memory.add("My sister likes pears.")
     chats.memory.add("The bins go out on Monday.")
     async with open_app(FakeEngine(["Pears."]), size=(100, 30)) as user:
         await user.says("What fruit does my sister like?")
