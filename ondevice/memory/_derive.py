@@ -58,10 +58,18 @@ def derive(
     over = over_by(connection, typed, cube_id, at)
     new += add_facts(connection, over.instead, cube_id, at)
     for fact_id in over.ended:
-        _cubes.supersede(connection, cube_id, fact_id)
+        _end(connection, fact_id, cube_id)
     if over.ended or ended_before:
         refresh_profile(connection, datetime.now().astimezone())
     return new
+
+
+def _end(connection: Connection, fact_id: int, said: int) -> None:
+    """Let a fact be outdated by what the cube ``said``; a proposal is not waiting any more."""
+    if _cubes.get(connection, fact_id).status == "proposed":
+        _cubes.set_status(connection, fact_id, "archived")
+    else:
+        _cubes.supersede(connection, said, fact_id)
 
 
 def _take_back_endings(connection: Connection, cube_id: int) -> bool:

@@ -91,10 +91,10 @@ def _instead(connection: Connection, correction: Correction, cube_id: int) -> Fa
 
 
 def _active(connection: Connection, kind: str, without_evidence: int) -> list[Row]:
-    """Facts or lessons that hold, but those that the cube itself states."""
+    """Facts or lessons that hold or are proposed, but those that the cube itself states."""
     return connection.execute(
         "SELECT id, topic, content, event_at FROM cube WHERE topic IS NOT NULL AND kind = ? "
-        "AND status = 'active' AND NOT EXISTS (SELECT 1 FROM link WHERE from_id = cube.id "
-        "AND link.kind = 'evidence' AND to_id = ?)",
+        "AND status IN ('active', 'proposed') AND NOT EXISTS (SELECT 1 FROM link "
+        "WHERE from_id = cube.id AND link.kind = 'evidence' AND to_id = ?)",
         (kind, without_evidence),
     ).fetchall()

@@ -136,6 +136,11 @@ _VALUE = rf"(?P<value>(?:[^.!?;,:\n()。、，！？；।]|{_DOT}){{1,60}}?)"
 _VALUES = rf"(?P<value>(?:[^.!?;:\n()。！？；।]|{_DOT}){{1,80}}?)"
 _SIGN = rf"(?:{_LETTER}|['’-])"
 _WHO = rf"(?P<who>{_SIGN}+?(?: {_SIGN}+?){{0,2}}?)"  # one of the people, or not
+#: “My name is Hanna, not Anna.”
+_CONTRAST = re.compile(
+    r", ?(?:and )?(?:not|nicht|pas|no|non|não|niet|а не|не) (?:on |in |at |am |le |el )?"
+    r"[A-ZÀ-ÞА-Я\d][\w ]{0,24}[.!]*$"
+)
 _PICTURES = re.compile(r"\s*[\u2600-\u27bf\U0001f000-\U0001faff\ufe0f]+$")
 _POSSESSIVE = re.compile(r"['’]s$")  # “my daughter Sara's birthday”
 _WHO_UNSPACED = r"(?P<who>[^\W\d_]{1,5}?)"
@@ -189,8 +194,8 @@ class FactReader:
 
     def read(self, sentence: str, text: Text) -> Iterator[Fact]:
         """The facts in a sentence, whether they are certain by the sentence alone or not."""
-        plain, _ = self.without_endings(sentence)
-        if self.is_unsure(plain):
+        plain, _ = self.without_endings(_CONTRAST.sub("", sentence))
+        if self.is_unsure(plain) or (self._parts.denies and self._parts.denies.match(sentence)):
             return
         if sentence.endswith(("...", "…")):
             plain += "…"
@@ -272,6 +277,14 @@ class FactReader:
             sentence = f"{sentence[: match.start]} {sentence[match.end :]}"
         return sentence.strip(" ,;.!"), found
 
+    def denied(self, sentence: str, text: Text) -> list[Ending]:
+        """What the sentence says not to be so: “forget that I live in Bonn”."""
+        match = self._parts.denies.match(sentence) if self._parts.denies else None
+        if match is None:
+            return []
+        facts = self.read(sentence[match.end() :].strip(), text)
+        return [Ending((fact.topic,), fact.value) for fact in facts]
+
     def correction(self, sentence: str) -> str:
         """The value that the sentence puts in the place of another, or nothing."""
         matches = (rule.fullmatch(sentence) for rule in self._parts.corrects)
@@ -305,6 +318,7 @@ class _Compiled(NamedTuple):
     others: tuple[_Rule, ...]
     ends: tuple[_Rule, ...]
     corrects: tuple[re.Pattern[str], ...]
+    denies: re.Pattern[str] | None
     allows: re.Pattern[str] | None
 
 
@@ -382,6 +396,7 @@ def _compiled(name: str) -> _Compiled:
             re.compile(language.pattern(pattern, **parts) + r"[.!。！]*", re.IGNORECASE)
             for pattern in facts.corrects
         ),
+        denies=language.compile(facts.denies) if facts.denies else None,
         allows=language.compile(facts.allows) if facts.allows else None,
     )
 
@@ -397,6 +412,12 @@ def _ended(kind: str, who: str) -> tuple[str, ...]:
         )
     if kind == "job":
         return ("employer", "work")
+    if kind == "leaving":
+        return ("home", "employer")
+    if kind == "liking":
+        return ("favourite", "likes", "hobby")
+    if kind == "having":
+        return ("health", "allergy")
     if kind == "being":
         return ("work", "diet", "allergy", "health", "name", "origin", "home")
     topic, _, _ = _KINDS[kind].topic.partition(" {")
@@ -471,19 +492,23 @@ def find_endings(text: str) -> tuple[list[Ending], list[Correction], list[str]]:
     if len(text) > _LONGEST or sets_task(text):
         return endings, corrections, allowed
     for sentence in own_sentences(text):
-        if asks(sentence) or _CODE.search(sentence):
+        if sentence.endswith(("?", "？")) or _CODE.search(sentence):
             continue
         plain = sentence.rstrip(".!。！ ")
         for reader in readers():
             if not reader.concerns(sentence):
                 continue
-            if said := reader.allowed(plain):
+            if said := reader.allowed(plain):  # which may be a request: “use emojis again”
                 allowed.append(said)
             if reader.is_unsure(sentence):
                 continue
+            text_of = Text(reader.language, has_capitals=True)
+            endings += reader.denied(plain, text_of)
+            if asks(sentence):
+                continue
             endings += reader.without_endings(plain)[1]
             if value := reader.correction(plain):
-                corrections.append(Correction(value, Text(reader.language, True)))
+                corrections.append(Correction(value, text_of))
     return endings, corrections, allowed
 
 

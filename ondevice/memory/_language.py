@@ -99,6 +99,7 @@ class FactPatterns(_Table, frozen=True, kw_only=True):
     others: dict[str, tuple[Pattern, ...]] = {}  # the same of somebody else
     ends: dict[str, tuple[Pattern, ...]] = {}  # by kind: it is so no longer
     corrects: tuple[Pattern, ...] = ()  # what was said last had another value
+    denies: Pattern = ""  # what follows is not so
     allows: Pattern = ""  # a lesson holds no longer
 
 
