@@ -233,7 +233,7 @@ async def test_a_message_may_be_sent_while_the_model_loads(chats: Chats, open_ap
 async def test_a_message_may_be_sent_before_anything_else_happens(open_app: OpenApp) -> None:
     async with open_app(FakeEngine(["Ready."])) as user:
         user.prompt.text = "Hi"
-        user.prompt.action_send()
+        await user.prompt.action_send()
         await user.sees("Ready.")
 
 

@@ -339,10 +339,10 @@ async def test_a_model_is_set_by_its_path(chats: Chats, tmp_path: Path) -> None:
     async with at_the_terminal(engine, chats, first.name) as user:
         await user.until(lambda: engine.loaded is not None, "loaded")
         user.prompt.text = f"/set model {tmp_path / 'none.gguf'}"
-        user.prompt.action_send()
+        await user.prompt.action_send()
         await user.sees("There is no")
         user.prompt.text = f'/set model "{other}"'
-        user.prompt.action_send()
+        await user.prompt.action_send()
         await user.until(lambda: engine.loaded and engine.loaded.path == str(other), "loaded")
     assert config.load().model == str(other)
 
