@@ -71,7 +71,7 @@ class _LazyGroup(click.Group):
 )
 @click.version_option(__version__, prog_name="ondevice")
 def cli() -> None:
-    """Chat with language models on this device. Nothing leaves it."""
+    """Chat with language models on this device. Nothing leaves it unless you name a server."""
 
 
 def main(arguments: list[str] | None = None) -> None:
