@@ -15,6 +15,7 @@ from random import Random
 from typing import Any
 
 from textual import events
+from textual.driver import Driver
 from textual.geometry import Size
 from textual.worker import WorkerFailed
 
@@ -148,6 +149,11 @@ class _RandomUser:
             raise self._errors[0]
 
     @property
+    def _driver(self) -> Driver:
+        assert self.app._driver
+        return self.app._driver
+
+    @property
     def chat(self) -> ChatScreen:
         screen = self.app.screen_stack[0]
         assert isinstance(screen, ChatScreen)
@@ -180,7 +186,7 @@ class _RandomUser:
                 for _ in range(abs(count)):
                     self._mouse(kind, x, y)
             case "resize":
-                self.app._driver._size = how  # type: ignore[union-attr]
+                self._driver._size = how
                 self._send(events.Resize(Size(*how), Size(*how)))
             case "elsewhere":
                 await asyncio.to_thread(self._elsewhere, *how)
@@ -208,7 +214,7 @@ class _RandomUser:
 
     def _send(self, event: events.Event) -> None:
         if not self.app._exit:
-            self.app._driver.process_message(event)  # type: ignore[union-attr]
+            self._driver.process_message(event)
 
     def _elsewhere(self, what: str, number: int) -> None:
         headings = self.other.headings()
