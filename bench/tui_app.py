@@ -84,7 +84,7 @@ async def showing(tokens: int) -> tuple[dict[str, float], Statistics]:
             screen = chat(app)
             while not engine.loaded:
                 await pilot.pause(0.05)
-            ask(screen, QUESTION)
+            await ask(screen, QUESTION)
             await until(lambda: bool(screen.status.estimate))
             typed = [await type_letter(screen) for _ in range(30)]
             screen.prompt.text = ""
@@ -92,7 +92,7 @@ async def showing(tokens: int) -> tuple[dict[str, float], Statistics]:
             await until(lambda: not screen.conversation.replying)
             await screen.open(None)
             used = time.process_time()
-            ask(screen, QUESTION)
+            await ask(screen, QUESTION)
             await until(lambda: screen.conversation.replying)
             await until(lambda: not screen.conversation.replying)
             used = time.process_time() - used
@@ -125,7 +125,7 @@ async def writing_code(letters: int) -> dict[str, float]:
         async with app.run_test(size=SIZE) as pilot:
             await pilot.pause()
             screen = chat(app)
-            ask(screen, QUESTION)
+            await ask(screen, QUESTION)
             await until(lambda: bool(screen.status.estimate))
             typed = [await type_letter(screen) for _ in range(letters)]
             screen.conversation.stop()
@@ -222,9 +222,9 @@ def chat(app: OndeviceApp) -> ChatScreen:
     return app.screen
 
 
-def ask(screen: ChatScreen, text: str) -> None:
+async def ask(screen: ChatScreen, text: str) -> None:
     screen.prompt.text = text
-    screen.prompt.action_send()
+    await screen.prompt.action_send()
 
 
 async def type_letter(screen: ChatScreen) -> float:
