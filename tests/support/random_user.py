@@ -298,7 +298,9 @@ class _RandomUser:
         """What was typed is there still, or is in a store, unless the user has taken it away."""
         if self.app._exit:
             return
-        erased, self._done = self._may_go or any(map(_erases, self._done)), []
+        erased = self._may_go or any(map(_erases, self._done))
+        dragged = any(what == "drag" for what, _ in self._done)  # it may still come to select
+        self._done = []
         shown, private = self._unsent()
         unsent = dict.fromkeys(_WORD.findall(shown), False)
         unsent |= dict.fromkeys(_WORD.findall(private), True)
@@ -308,7 +310,7 @@ class _RandomUser:
         prompt = self.chat.prompt
         asked = isinstance(self.app.screen, ChoiceScreen)
         at_work = prompt.revised or prompt.text.startswith("/") or not prompt.selection.is_empty
-        self._may_go = bool(asked or at_work or prompt.completions.display)
+        self._may_go = bool(asked or at_work or dragged or prompt.completions.display)
 
     def has_lost_nothing(self) -> None:
         """After the end of the app: what was half typed will be there again."""
