@@ -299,7 +299,7 @@ class _RandomUser:
         if self.app._exit:
             return
         erased = self._may_go or any(map(_erases, self._done))
-        dragged = any(what == "drag" for what, _ in self._done)  # it may still come to select
+        pointed = any(what in ("click", "drag") for what, _ in self._done)  # may still take effect
         self._done = []
         shown, private = self._unsent()
         unsent = dict.fromkeys(_WORD.findall(shown), False)
@@ -310,7 +310,7 @@ class _RandomUser:
         prompt = self.chat.prompt
         asked = isinstance(self.app.screen, ChoiceScreen)
         at_work = prompt.revised or prompt.text.startswith("/") or not prompt.selection.is_empty
-        self._may_go = bool(asked or at_work or dragged or prompt.completions.display)
+        self._may_go = bool(asked or at_work or pointed or prompt.completions.display)
 
     def has_lost_nothing(self) -> None:
         """After the end of the app: what was half typed will be there again."""
