@@ -17,6 +17,7 @@ from typing import Any
 from textual import events
 from textual.driver import Driver
 from textual.geometry import Size
+from textual.message_pump import MessagePump
 from textual.worker import WorkerFailed
 
 from ondevice.chats import Chats
@@ -231,12 +232,21 @@ class _RandomUser:
     # ------------------------------------------------------------------ looking
 
     async def _drawn(self) -> None:
-        """Wait until what has changed is on the screen; not for long, for it may have ended."""
+        """Wait until what was done has been taken, however busy the machine is, and drawn."""
+        await self._taken(self.app)
+        if not self.app._exit and self.app.screen_stack:
+            await self._taken(self.app.focused or self.app.screen)
         drawn = asyncio.Event()
-        await asyncio.sleep(0.002)
         if not self.app._exit and self.app.screen.call_after_refresh(drawn.set):
             with suppress(TimeoutError):
                 await asyncio.wait_for(drawn.wait(), 1)
+
+    async def _taken(self, by: MessagePump) -> None:
+        """Wait until it has looked at all that it was sent; not for ever, for it may have ended."""
+        taken = asyncio.Event()
+        if by.call_later(taken.set):
+            with suppress(TimeoutError):
+                await asyncio.wait_for(taken.wait(), _PATIENCE)
 
     async def looks_at_all(self) -> None:
         """Once nothing goes on: the app answers, drafts are there, transcripts are the store's."""
