@@ -23,7 +23,7 @@ from ondevice.llama import dequantize
 RANK = 16
 _OVERSAMPLED = 8  # more columns than the rank, so that the approximation is nearly the best one
 
-Floats = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.floating]
 
 
 def linears(file: GGUFFile) -> list[TensorInfo]:

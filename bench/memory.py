@@ -40,14 +40,13 @@ def measure(quick: bool) -> tuple[frame.Figures, frame.Runs]:
         memory = Memory(database)
         questions = [text(random, int(n), STOP_WORDS) for n in random.integers(2, 9, times)]
         notes = [text(random, LENGTH) for _ in range(2 * times)]
-        searching = [measured(lambda q=q: memory.search(q)) for q in questions]  # type: ignore[misc]
-        durable = [measured(lambda n=n: memory.add(n)) for n in notes[:times]]  # type: ignore[misc]
+        searching = [measured(memory.search, q) for q in questions]
+        durable = [measured(memory.add, n) for n in notes[:times]]
         with database.read() as connection:
             connection.execute("PRAGMA synchronous=OFF")
-        writing = [measured(lambda n=n: memory.add(n)) for n in notes[times:]]  # type: ignore[misc]
+        writing = [measured(memory.add, n) for n in notes[times:]]
         forgetting = [
-            measured(lambda cube=cube: memory.forget([cube.id]))  # type: ignore[misc]
-            for cube in memory.latest(limit=times // 10)
+            measured(memory.forget, [cube.id]) for cube in memory.latest(limit=times // 10)
         ]
         size = path.stat().st_size
         database.close()
@@ -86,10 +85,10 @@ def word(rank: int) -> str:
     return SYLLABLES[low] + (word(high - 1) if high else "")
 
 
-def measured(run: Callable[[], object]) -> float:
+def measured(run: Callable[..., object], *arguments: object) -> float:
     """Milliseconds."""
     start = time.perf_counter()
-    run()
+    run(*arguments)
     return (time.perf_counter() - start) * 1e3
 
 

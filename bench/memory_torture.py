@@ -18,7 +18,7 @@ import frame
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"))
 
-import memory_torture
+import torture
 
 FAULTS = ("lost", "half_done", "unsound", "resurrected")
 
@@ -26,14 +26,14 @@ FAULTS = ("lost", "half_done", "unsound", "resurrected")
 def measure(quick: bool) -> tuple[frame.Figures, frame.Runs]:
     part = 10 if quick else 1
     figures: frame.Figures = {}
-    for name, torture, count in (
-        ("kills", memory_torture.kills, 400 // part),
-        ("kills_in_migration", memory_torture.kills_in_migration, 100 // part),
-        ("power_failures", memory_torture.power_failures, 100 // part),
+    for name, ruin, count in (
+        ("kills", torture.kills, 400 // part),
+        ("kills_in_migration", torture.kills_in_migration, 100 // part),
+        ("power_failures", torture.power_failures, 100 // part),
     ):
         with TemporaryDirectory(prefix="ondevice-bench-") as folder:
             found: Counter[str] = Counter()
-            for done, faults in enumerate(torture(Path(folder), count), start=1):
+            for done, faults in enumerate(ruin(Path(folder), count), start=1):
                 found += faults
                 if done % 20 == 0:
                     frame.say(f"{name}: {done} of {count}, {dict(found)}")

@@ -1,13 +1,13 @@
 """A mixture of experts twice as large as the RAM limit: the window against stock llama.cpp.
 
-The model has random weights and a router with the habits of a trained one (synthetic/moe.py). Both
-get the same text, a prompt and then token by token, in processes under a memory limit that counts
-the page cache; runs alternate. The hit rate of the experts is compared with the best that any
-cache of that size can do (Belady: evict what is used again last), and with LRU, on the experts
-that the router picked. The logits are compared with those of the model in RAM, token by token, and
-with those of passes over several tokens, as drafts are verified: like any real one, the router is
-F32, whose products with several columns round otherwise than with one. Needs 3 GB of disk, and root
-or systemd-run.
+The model has random weights and a router with the habits of a trained one
+(`tests/support/synthetic_moe.py`). Both get the same text, a prompt and then token by token, in
+processes under a memory limit that counts the page cache; runs alternate. The hit rate of the
+experts is compared with the best that any cache of that size can do (Belady: evict what is used
+again last), and with LRU, on the experts that the router picked. The logits are compared with those
+of the model in RAM, token by token, and with those of passes over several tokens, as drafts are
+verified: like any real one, the router is F32, whose products with several columns round otherwise
+than with one. Needs 3 GB of disk, and root or systemd-run.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -22,13 +23,15 @@ from pathlib import Path
 from typing import Any
 
 import frame
-from synthetic import moe
 from window import RESERVE, in_process
 
 from ondevice import gguf, llama
 from ondevice.holding.window.window import Window
 from ondevice.llama import MOST_COLUMNS, Actions, Context, EvalHook, Model, Tensor
 from ondevice.ram.need import need
+
+sys.path.append(str(Path(__file__).parent.parent / "tests" / "support"))
+import synthetic_moe as moe
 
 SHAPE = moe.LARGE
 N_CTX = 2048

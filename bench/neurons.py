@@ -51,7 +51,7 @@ class Leaving:
         neurons, tokens = active.ne[0], active.ne[1]
         assert active.data is not None and active.nb[1] == 4 * neurons
         floats = (ctypes.c_float * (neurons * tokens)).from_address(active.data)
-        groups = np.frombuffer(floats, np.float32).reshape(tokens, neurons // size, size)
+        groups = np.ctypeslib.as_array(floats).reshape(tokens, neurons // size, size)
         order = np.argsort(np.square(groups).sum(axis=2), axis=1)
         for token, least in enumerate(order[:, : round(len(order[0]) * self._share)]):
             groups[token, least] = 0
@@ -67,9 +67,10 @@ def log_probabilities(model: Model, hook: EvalHook, n_tokens: int) -> npt.NDArra
         context.decode(chunk, n_outputs=len(chunk))
         rows += [context.logits(back).astype(np.float64) for back in range(len(chunk), 0, -1)]
     context.close()
-    logits = np.array(rows)
+    logits: npt.NDArray[np.float64] = np.array(rows)
     logits -= logits.max(axis=1, keepdims=True)
-    return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    logits -= np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    return logits
 
 
 def measure(quick: bool) -> tuple[frame.Figures, frame.Runs]:

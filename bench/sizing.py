@@ -30,6 +30,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +152,8 @@ def pressed(engine: Engine, task: dict[str, Any]) -> dict[str, Any]:
 
 def reply_of(engine: Engine, request: Generate) -> tuple[list[str], float]:
     """The pieces of a reply, and the longest time in seconds between two of them."""
-    pieces, longest, last = [], 0.0, 0.0
+    pieces: list[str] = []
+    longest = last = 0.0
     for event in engine.generate(request):
         if isinstance(event, Chunk):
             now = time.perf_counter()
@@ -170,7 +172,7 @@ def press(engine: Engine, take: Any, n_rounds: int, rounds: list[dict[str, float
         started = time.perf_counter()
         take(True)
         taken = time.perf_counter()
-        reached = wait(engine, lambda rest=rest: engine.sizing.resident_bytes <= rest + NEAR)
+        reached = wait(engine, partial(fits, engine, rest + NEAR))
         time.sleep(HELD_S)
         assert engine.sizing is not None
         small = engine.sizing.resident_bytes
@@ -188,6 +190,10 @@ def press(engine: Engine, take: Any, n_rounds: int, rounds: list[dict[str, float
                 "resident_pressed": small,
             }
         )
+
+
+def fits(engine: Engine, most: int) -> bool:
+    return engine.sizing is not None and engine.sizing.resident_bytes <= most
 
 
 def wait(engine: Engine, reached: Any) -> float:
@@ -216,19 +222,20 @@ def taker() -> Iterator[Any]:
     process = subprocess.Popen(
         [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
-    assert process.stdin is not None
-    assert process.stdout is not None
+    orders, done = process.stdin, process.stdout
+    assert orders is not None
+    assert done is not None
 
     def take(yes: bool) -> None:
-        process.stdin.write("take\n" if yes else "release\n")
-        process.stdin.flush()
-        if not process.stdout.readline():
+        orders.write("take\n" if yes else "release\n")
+        orders.flush()
+        if not done.readline():
             raise EngineDied("The process that takes memory was killed.")
 
     try:
         yield take
     finally:
-        process.stdin.close()
+        orders.close()
         process.wait()
 
 

@@ -37,6 +37,7 @@ import numpy.typing as npt
 from ondevice import gguf, llama
 from ondevice.disk.reader import Arena, Reader, Span
 from ondevice.gguf import writing
+from ondevice.gguf.writing import TensorEntry
 from ondevice.holding.stack import Block, StackFile
 from ondevice.holding.stack._calibrate import (
     Usage,
@@ -45,7 +46,6 @@ from ondevice.holding.stack._calibrate import (
     log_probabilities,
     usage_of,
 )
-from ondevice.holding.stack._layout import TensorEntry
 from ondevice.holding.stack.stack import Stack
 from ondevice.llama import Context, EvalHook, Model, dequantize
 from ondevice.system.cores import default_threads
@@ -254,7 +254,10 @@ def moved(weights: npt.NDArray[np.float32], random: np.random.Generator) -> npt.
     least = np.abs(weights).max(axis=1, keepdims=True) * 1e-6 + 1e-12
     steps = np.where(gaps > least, gaps, np.inf).min(axis=1, keepdims=True)
     steps[~np.isfinite(steps)] = 0
-    return weights + (random.random(weights.shape, np.float32) - 0.5) * steps
+    shifted: npt.NDArray[np.float32] = (
+        weights + (random.random(weights.shape, np.float32) - 0.5) * steps
+    )
+    return shifted
 
 
 def quantize(source: Path, target: Path, number: int, usage: Usage | None) -> None:

@@ -251,7 +251,7 @@ def _measure(quick: bool, model: Path, drafter: Path) -> tuple[frame.Figures, fr
 
     def add(variant: str, limit: int | None, n_tokens: int, **more: Any) -> None:
         frame.say(f"{variant}, {limit / 1e6:.0f} MB" if limit else variant)
-        task = {"model": str(model), "drafter": str(drafter), "prompts": prompts}
+        task: dict[str, Any] = {"model": str(model), "drafter": str(drafter), "prompts": prompts}
         # What is to be pinned must fit, where nothing limits the process.
         task |= {"variant": variant, "limit": limit or 4 << 30, "n_tokens": n_tokens}
         runs.append(run(task | more, limit))
@@ -266,8 +266,8 @@ def _measure(quick: bool, model: Path, drafter: Path) -> tuple[frame.Figures, fr
         add("resident", None, n_ours, long_prompt=True)
         add("plain", None, n_ours)
     if not quick:  # twenty replies of 200 tokens
-        for variant, limit in (("resident", None), ("drafted", LIMITS["800mb"])):
-            add(variant, limit, 200, prompts=[*CODE, *CHAT])
+        for variant, most in (("resident", None), ("drafted", LIMITS["800mb"])):
+            add(variant, most, 200, prompts=[*CODE, *CHAT])
     return figures_of(runs), runs
 
 

@@ -145,7 +145,7 @@ class FakeEngine:
             self._last_load = request
             return self._ready(request)
 
-    def generate(self, request: Generate) -> Iterator[Event]:
+    def generate(self, request: Generate) -> Generator[Event, None, None]:
         """Play the next script of ``replies``, or of ``asides``."""
         with self._exclusive(request):
             if self._last_load is None:

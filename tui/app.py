@@ -236,6 +236,10 @@ class OndeviceApp(App[None]):
             self._interrupted_at = now
             self.notify("Press Ctrl+C again to quit.", timeout=_TWICE)
 
+    def action_command_palette(self) -> None:
+        if self._nodes._get_by_id("--command-palette") is None:  # also not one that is closing
+            super().action_command_palette()
+
     def action_suspend(self) -> None:
         """Give the terminal back to the shell until it says “fg”."""
         driver = self._driver

@@ -84,9 +84,8 @@ class TerminalDriver(LinuxDriver):
             half = getattr(parser, "_timeout_time", 0) is not None
             ready = select.select([self.fileno, end], [], [], _HALF_S if half else None)[0]
             if self.fileno in ready:
-                if not (read := self._read()):
-                    if self.input_tty:  # it is gone
-                        self._loop.call_soon_threadsafe(self._leave, signal.SIGHUP)
+                if not (read := self._read()):  # it is gone
+                    self._loop.call_soon_threadsafe(self._leave, signal.SIGHUP)
                     return
                 self._take(parser.feed(decode(read)))
             self._take(parser.tick())

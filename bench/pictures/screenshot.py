@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from recording import Recording
 from textual.pilot import Pilot
@@ -50,7 +51,7 @@ _FRAMES, _EVERY = 40, 0.4  # of the recording, and seconds between them
 
 @asynccontextmanager
 async def app_with(
-    model: str, size: tuple[int, int], **settings: object
+    model: str, size: tuple[int, int], **settings: Any
 ) -> AsyncIterator[Pilot[None]]:
     """The app in an empty store, with the model loaded."""
     with tempfile.TemporaryDirectory() as folder:

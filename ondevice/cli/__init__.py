@@ -25,7 +25,7 @@ COMMANDS = {
     "chats": "List, import and export chats, also from other services.",
     "doctor": "Check this machine: RAM, disk, versions and problems.",
     "fit": "Show which models run here, how well and how fast.",
-    "memory": "See, search, correct, move and forget what is remembered.",
+    "memory": "See, search, move and forget what is remembered.",
     "models": "List, download, import and remove models.",
     "pack": "Pack a model into a stack, which fits any amount of RAM.",
     "plan": "Show how a model would run now, and why.",
@@ -71,7 +71,7 @@ class _LazyGroup(click.Group):
 )
 @click.version_option(__version__, prog_name="ondevice")
 def cli() -> None:
-    """Chat with language models on this device. Nothing leaves it."""
+    """Chat with language models on this device. Nothing leaves it unless you name a server."""
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -50,7 +50,7 @@ LOAD = (
     click.option(
         "--prefer",
         type=click.Choice(get_args(Preference)),
-        help="When RAM is short: speed, quality (exact), or balanced.",
+        help="What matters most when RAM is short.",
     ),
     click.option(
         "--threads", type=limits(Settings, "threads"), help="Threads; default: physical cores."

@@ -57,7 +57,9 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     help=("A GBNF grammar file that the answer follows."),
 )
 @click.option("--schema", metavar="JSON|FILE", help="A JSON schema that the answer follows.")
-@click.option("--think/--no-think", default=None, help="For models that can do both.")
+@click.option(
+    "--think/--no-think", default=None, help="Turn thinking on or off, where a model can do both."
+)
 @click.option(
     "--fit", is_flag=True, help="If the text is too long, send only the relevant parts that fit."
 )

@@ -19,9 +19,9 @@ from ondevice.store import Database
 
 @click.command()
 @chat_flags
-@click.option("--resume", is_flag=True, help="Continue the latest conversation.")
+@click.option("--resume", is_flag=True, help="Show the latest chat.")
 def command(settings: Settings, problems: list[str], resume: bool) -> int:
-    """Open the terminal app with a new conversation."""
+    """Open the terminal app with the tabs that were open when it last ended."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UsageError("“ondevice chat” needs a terminal. In a pipe, use “ondevice ask”.")
     gc.disable()  # nothing of what is made until the app runs is garbage

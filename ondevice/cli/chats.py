@@ -54,7 +54,7 @@ def list_(archived: bool, as_json: bool) -> None:
 @click.option("--remember", is_flag=True, help="Remember what you said in them.")
 @_as_json
 def import_(file: Path, deleted: bool, remember: bool, as_json: bool) -> None:
-    """Add the chats of an export that are not here yet, and new messages of the others.
+    """Add the chats and messages of an export that are not here yet.
 
     FILE is a JSON export from ondevice, or an export from ChatGPT, Claude or Open WebUI: the
     archive, the unpacked folder, or conversations.json in it. Ctrl+C stops the import: what was
@@ -132,7 +132,7 @@ def undo(yes: bool, as_json: bool) -> None:
 @click.option("--force", is_flag=True, help="Replace the file if it exists.")
 @_as_json
 def export(file: Path, numbers: tuple[int, ...], force: bool, as_json: bool) -> None:
-    """Export to FILE all chats, or those with these numbers.
+    """Export all chats, or those with these numbers, to FILE.
 
     If the name of FILE ends in .json, it gets JSON with all branches, which can be imported again;
     otherwise it gets one chat as Markdown. Neither is encrypted.

@@ -11,7 +11,7 @@ from ondevice.cli import cli
 @click.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def command(shell: str) -> None:
-    """Print the completion script for SHELL.
+    """Print the script that completes commands in your shell.
 
     \b
       eval "$(ondevice completion bash)"       in ~/.bashrc

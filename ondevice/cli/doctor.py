@@ -61,7 +61,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(as_json: bool) -> int:
-    """Look at this machine: RAM, disk, versions, and what is wrong.
+    """Check this machine: RAM, disk, versions and problems.
 
     The exit code is 1 if something is broken.
     """

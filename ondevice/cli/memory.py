@@ -68,10 +68,11 @@ def add(
     keep_secrets: bool,
     as_json: bool,
 ) -> None:
-    """Remember files (text, Markdown, PDF; or a whole folder of them) or a note.
+    """Remember files, whole folders, or a note.
 
-    If a file has changed since it was last added, its new text replaces the old one. Files in a
-    folder that hold no text, or are of another kind, are left out and listed.
+    Files can be text, Markdown or PDF. If a file has changed since it was last added, its new text
+    replaces the old one. Files in a folder that hold no text, or are of another kind, are left out
+    and listed.
     """
     if not files and text is None:
         raise UsageError("Name a file or folder to remember, or give a note with --text.")
@@ -115,7 +116,11 @@ def add(
 @_limit
 @_as_json
 def search(query: tuple[str, ...], limit: int, as_json: bool) -> None:
-    """Find memories by words, names and days: “what did I plan last spring”."""
+    """Find memories by words, names and days.
+
+    \b
+      ondevice memory search what did I plan last spring
+    """
     with _memory() as memory:
         found = memory.search(" ".join(query), limit=limit)
     if as_json:
@@ -207,7 +212,7 @@ def show(number: str, as_json: bool) -> None:
 @click.argument("number")
 @_as_json
 def history(number: str, as_json: bool) -> None:
-    """Show the history of a memory, oldest first: what it said before, and what replaced it."""
+    """Show what a memory said before and what replaced it."""
     with _memory() as memory:
         known = memory.history(parse_label(number))
     story: list[Cube | Version] = [
@@ -234,9 +239,10 @@ def history(number: str, as_json: bool) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @_as_json
 def forget(numbers: tuple[str, ...], yes: bool, as_json: bool) -> None:
-    """Delete memories for good, with their versions and what was found in them.
+    """Delete memories for good.
 
-    Chat messages that say the same are blanked.
+    Their versions and what was found in them are deleted too, and chat messages that say the same
+    are blanked.
     """
     ids = [parse_label(number) for number in numbers]
     with _memory() as memory:
@@ -286,9 +292,9 @@ def export(file: Path, markdown: bool, salvage: bool, as_json: bool) -> None:
 @click.argument("file", type=click.File("rb"))
 @_as_json
 def import_(file: BinaryIO, as_json: bool) -> None:
-    """Add memories from an export that are not here yet; “-” reads from a pipe.
+    """Add the memories of an export that are not here yet.
 
-    Memories you have forgotten here stay forgotten.
+    “-” reads from a pipe. Memories you have forgotten here stay forgotten.
     """
     with _memory() as memory:
         count = memory.import_(_lines(file))
@@ -317,7 +323,7 @@ def stats(as_json: bool) -> None:
 @command.command()
 @_as_json
 def check(as_json: bool) -> None:
-    """Check that the store is intact and that no deleted text is left in its files."""
+    """Check that the store is intact, with no deleted text left."""
     with _memory() as memory:
         problems = memory.check()
     if as_json:
@@ -334,10 +340,10 @@ def check(as_json: bool) -> None:
 @click.argument("file", type=click.Path(path_type=Path))
 @_as_json
 def bench(file: Path, as_json: bool) -> None:
-    """Measure search on conversations with questions that name the turns that answer them.
+    """Measure search on conversations whose answers are known.
 
-    FILE is a JSON list of conversations with “turns” and “questions”. Your own memory is not
-    used.
+    FILE is a JSON list of conversations with “turns”, and “questions” that name the turns that
+    answer them. Your own memory is not used.
     """
     report = measure_search(file, lambda line: click.echo(line, err=True))
     if as_json:

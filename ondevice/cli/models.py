@@ -148,10 +148,10 @@ def _complete_recipe(
 @click.option("--if-missing", is_flag=True, help="Print nothing if it is already there.")
 @_as_json
 def pull(wanted: str | None, name: str | None, if_missing: bool, as_json: bool) -> None:
-    """Download a model: NAME is from the list, or a file on the Hugging Face hub or its address.
+    """Download a model of the catalogue or from the Hugging Face hub.
 
-    Without NAME, it is the model in your settings, or else the smallest one. An interrupted
-    download resumes where it stopped.
+    NAME is a name from the list, or a file on the hub or its address. Without NAME, it is the model
+    in your settings, or else the smallest one. An interrupted download resumes where it stopped.
 
     \b
       ondevice models pull qwen3-4b
@@ -201,7 +201,7 @@ def import_(file: Path, name: str | None, move: bool, link: bool, as_json: bool)
 @_model
 @_as_json
 def show(name: str, as_json: bool) -> None:
-    """Show what is known about a model: licence, size, context, the RAM it needs."""
+    """Show a model's licence, size, context and the RAM it needs."""
     facts = models.facts(name)
     if as_json:
         _print_json(facts)
@@ -250,9 +250,9 @@ def _rows(facts: Facts) -> Iterator[tuple[str, str]]:
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @_as_json
 def rm(name: str, yes: bool, as_json: bool) -> None:
-    """Remove a model that was downloaded or imported, or an unfinished download.
+    """Remove a model, or what is left of a download.
 
-    Models of other apps are never removed.
+    Models of other apps and in your own folders are never removed.
     """
     n_bytes = models.removable(name)
     if not yes:
@@ -269,7 +269,10 @@ def rm(name: str, yes: bool, as_json: bool) -> None:
 @_model
 @_as_json
 def where(name: str, as_json: bool) -> None:
-    """Print the path of a model's file; for a split model, the path of its first part."""
+    """Print the path of a model's file.
+
+    For a split model, it is the path of the first part.
+    """
     model = models.find_file(name)
     if as_json:
         parts = [str(model.path.with_name(part)) for part in gguf.part_names(model.path.name)]

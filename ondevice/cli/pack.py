@@ -28,7 +28,12 @@ _DOING = {
 
 @click.command(name="pack")
 @click.argument("model", type=click.Path(path_type=Path, dir_okay=False))
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Default: MODEL.stack.gguf.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="File to write; default: MODEL.stack.gguf.",
+)
 @click.option(
     "--calibration",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),

@@ -19,7 +19,13 @@ _LOCAL = ("127.0.0.1", "::1")  # localhost
 @click.command()
 @flags(MODEL, LOAD, SAMPLING)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8017, show_default=True)
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8017,
+    show_default=True,
+    help="Port to listen on.",
+)
 @click.option(
     "--host-name",
     "host_names",
@@ -45,8 +51,8 @@ def command(
       curl http://127.0.0.1:8017/v1/models
 
     Clients of OpenAI's API use the base URL http://127.0.0.1:8017/v1: chat completions, streamed or
-    not, and embeddings. Only programs on this machine can connect, and no web pages, unless you
-    choose another address and an API key.
+    not, and embeddings. Only programs on this machine can connect, unless you choose another
+    address and an API key. Web pages cannot connect.
     """
     local = host == "localhost" or _is_loopback(host)
     if not local and not api_key:

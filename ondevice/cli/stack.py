@@ -31,7 +31,7 @@ def command() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--svg", type=click.Path(path_type=Path), help="Write the curve to this file.")
 def show(file: Path, as_json: bool, svg: Path | None) -> None:
-    """Show how good FILE, a stack, is at each of its sizes, and how much of it is in RAM now.
+    """Show how good a stack is at each size, and how much is in RAM.
 
     The divergence says how far the answers are from those of the whole stack, as measured when it
     was packed: 0.01 is hardly noticeable, 1 is a different model. The perplexity is measured on the

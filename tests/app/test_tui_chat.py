@@ -9,8 +9,8 @@ from textual.widgets import OptionList
 
 from ondevice.chats import Chats, Message
 from ondevice.errors import EngineDied, ModelFileError
-from ondevice.messages import Chunk, Notice, PromptProgress, Turn
-from ondevice.testing import FakeEngine, Gate
+from ondevice.messages import Chunk, Generate, Notice, PromptProgress, Turn
+from ondevice.testing import FakeEngine, Gate, Step
 from tui.app import OndeviceApp
 from tui.screens.chat import ChatScreen
 from tui.screens.chats import ChatsPanel
@@ -53,7 +53,7 @@ async def test_a_growing_paragraph_seldom_has_the_screen_arranged_anew(open_app:
     async with open_app(FakeEngine([*steps, "\n\nThe end.", the_end])) as user:
         await user.says("A story")
         await user.sees("Line 0")
-        arranged = []
+        arranged: list[object] = []
         screen = user.pilot.app.screen
         screen.screen_layout_refresh_signal.subscribe(screen, arranged.append)
         for number, gate in enumerate(gates[:-1], 1):
@@ -144,7 +144,9 @@ async def test_a_conversation_is_resumed_after_a_restart(chats: Chats, open_app:
         await user.says("Another")
         await user.sees("Green.")
         await user.is_idle()
-    assert engine.requests[-1].turns == (  # type: ignore[union-attr]
+    request = engine.requests[-1]
+    assert isinstance(request, Generate)
+    assert request.turns == (
         Turn("system", "Be kind."),
         Turn("user", "Colour"),
         Turn("assistant", "Blue."),
@@ -233,7 +235,7 @@ async def test_a_message_may_be_sent_while_the_model_loads(chats: Chats, open_ap
 async def test_a_message_may_be_sent_before_anything_else_happens(open_app: OpenApp) -> None:
     async with open_app(FakeEngine(["Ready."])) as user:
         user.prompt.text = "Hi"
-        user.prompt.action_send()
+        await user.prompt.action_send()
         await user.sees("Ready.")
 
 
@@ -274,7 +276,7 @@ HOSTILE = (
 
 async def test_no_control_character_of_a_model_reaches_the_terminal(open_app: OpenApp) -> None:
     thought = Chunk(text="\x1b[31mthought", part="thinking")
-    script = [thought, *HOSTILE, Notice(text="\x1b[5mnotice"), "end"]
+    script: list[Step] = [thought, *HOSTILE, Notice(text="\x1b[5mnotice"), "end"]
     async with open_app(FakeEngine(script), size=(100, 50)) as user:
         user.prompt.text = "\x1b[2Jhello"
         await user.pilot.press("enter")
@@ -318,4 +320,4 @@ async def test_what_the_app_says_covers_neither_the_prompt_nor_a_new_chat(
         await user.says("/remember I live in Lisbon.")
         await user.sees("Remembered: I live in Lisbon.")
         await user.sees("Nothing you write leaves it")
-        assert user.pilot.app.screen.conversation.max_scroll_y == 0  # type: ignore[attr-defined]
+        assert user.chat.conversation.max_scroll_y == 0

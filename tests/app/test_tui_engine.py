@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -57,7 +58,7 @@ async def test_the_engine_may_be_killed_in_mid_reply_again_and_again(
     chats: Chats, short: Path
 ) -> None:
     engine = Engine()
-    settings = {"ctx": 1024, "system": "", "sampling": GREEDY, "threads": 1}
+    settings: dict[str, Any] = {"ctx": 1024, "system": "", "sampling": GREEDY, "threads": 1}
     async with at_the_terminal(engine, chats, short, **settings) as user:
         kept: dict[int, tuple[Message, ...]] = {}
         interrupted = 0

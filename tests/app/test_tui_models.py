@@ -23,6 +23,7 @@ from ondevice.planning import replies
 from ondevice.planning.choice import choose
 from ondevice.ram import available
 from ondevice.ram.available import AvailableRam
+from ondevice.system.cores import ThreadTimes
 from ondevice.testing import FakeEngine, Gate
 from tui import slowness
 
@@ -339,10 +340,10 @@ async def test_a_model_is_set_by_its_path(chats: Chats, tmp_path: Path) -> None:
     async with at_the_terminal(engine, chats, first.name) as user:
         await user.until(lambda: engine.loaded is not None, "loaded")
         user.prompt.text = f"/set model {tmp_path / 'none.gguf'}"
-        user.prompt.action_send()
+        await user.prompt.action_send()
         await user.sees("There is no")
         user.prompt.text = f'/set model "{other}"'
-        user.prompt.action_send()
+        await user.prompt.action_send()
         await user.until(lambda: engine.loaded and engine.loaded.path == str(other), "loaded")
     assert config.load().model == str(other)
 
@@ -413,7 +414,7 @@ async def test_what_slows_a_reply_down_is_named(
 ) -> None:
     monkeypatch.setattr(FakeEngine, "pid", os.getpid())
     monkeypatch.setattr(slowness, "_EVERY", 0.0)
-    monkeypatch.setattr(slowness.ThreadTimes, "waited_share", lambda *_: 0.6)
+    monkeypatch.setattr(ThreadTimes, "waited_share", lambda *_: 0.6)
     model = on_disk("first")
     held = replies.held(Load(path=str(model.path)), None)
     replies.record(held, 100, 10_000_000.0, 0.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -126,7 +127,7 @@ async def test_both_panels_are_open_where_there_is_room_for_both(app: OpenApp) -
         for width, left in ((140, [RamPanel]), (90, [])):
             await user.pilot.resize_terminal(width, 40)
             names = [panel.__name__ for panel in left]
-            await user.until(lambda names=names: panels(user) == names, str(names))
+            await user.until(partial(lambda names: panels(user) == names, names), str(names))
             await user.until(lambda: user.screen.count("word") == 60, "all words in view")
         assert user.prompt.has_focus
         await user.pilot.resize_terminal(120, 40)

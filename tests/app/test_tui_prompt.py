@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -109,6 +111,29 @@ async def test_a_file_that_holds_no_text_is_refused_and_nothing_is_lost(
         await user.pilot.press(*"@picture.bin", "space", "enter")
         await user.sees("contains no text")
         assert user.prompt.text == "@picture.bin "
+
+
+async def test_the_app_lives_while_a_long_file_is_read(
+    chats: Chats, open_app: OpenApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("long.txt").write_text("milk")
+    read = threading.Event()
+
+    def read_slowly(path: Path) -> str:
+        read.wait(60)
+        return path.read_text()
+
+    monkeypatch.setattr("tui.attachments.read_file", read_slowly)
+    async with open_app(FakeEngine()) as user:
+        user.prompt.text = "Read @long.txt"
+        user.prompt.post_message(events.Key("enter", None))
+        while "Reading the attached files" not in user.screen:
+            await asyncio.sleep(0.02)  # the pilot would wait for the prompt
+        user.prompt.post_message(events.Key("x", "x"))
+        read.set()
+        await user.until(lambda: user.prompt.text == "x", "what was typed meanwhile")
+        await user.sees("Hello.")
+    assert first(chats).attachments == (Attachment("long.txt", "milk"),)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX files")

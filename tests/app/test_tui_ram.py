@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from pathlib import Path
+from typing import Any
 
 import pytest
 import shapes
@@ -154,7 +155,7 @@ async def test_a_model_on_a_server_has_no_map(chats: Chats) -> None:
 
 async def test_a_real_model_gives_way_and_goes_on(chats: Chats, default_model: Path) -> None:
     engine = Engine()
-    settings = {"ctx": 512, "ram": "260M"}
+    settings: dict[str, Any] = {"ctx": 512, "ram": "260M"}
     async with at_the_terminal(engine, chats, default_model, **settings) as user:
         await user.until(lambda: engine.sizing is not None, "loaded")
         await user.pilot.press("ctrl+g")

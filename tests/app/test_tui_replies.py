@@ -93,7 +93,7 @@ async def test_below_a_reply_stands_what_wrote_it_and_how_fast(
     async with open_app(FakeEngine(["One."], ["Two."])) as user:
         await user.says("Hi")
         await user.is_idle()
-        user.pilot.app.screen.engine.title = "Another 2B"  # type: ignore[attr-defined]
+        user.chat.engine.title = "Another 2B"
         await user.says("Again")
         await user.sees("Another 2B · 50 tokens/s · ")
         lines = [line.strip() for line in user.screen.splitlines()]
@@ -115,7 +115,7 @@ async def test_a_model_has_the_name_that_lists_give_it(
     engine = FakeEngine(["One."])
     async with at_the_terminal(engine, chats, folder / "model.gguf") as user:
         await user.until(lambda: "ctx" in user.status, "loaded")
-        user.pilot.app.screen.engine.title = "SmolLM2 135M"  # type: ignore[attr-defined]
+        user.chat.engine.title = "SmolLM2 135M"
         await user.says("Hi")
         await user.sees("SmolLM2 135M · ")
         await user.is_idle()

@@ -75,8 +75,8 @@ async def looks_like(name: str, user: User) -> None:
             kept[""] = _text(user)
         own = "" if _text(user) == kept[""] else f"{_text(user)}---\n"
         kept[app.theme] = f"{own}{_styles(user)}"
-        parts = [kept.pop(""), *(f"=== {theme}\n{kept[theme]}" for theme in sorted(kept))]
-        picture.write_text("".join(parts), encoding="utf-8")
+        pieces = [kept.pop(""), *(f"=== {theme}\n{kept[theme]}" for theme in sorted(kept))]
+        picture.write_text("".join(pieces), encoding="utf-8")
     parts = _parts(picture.read_text(encoding="utf-8"))
     own, _, styles = parts[app.theme].rpartition("---\n")
     await user.until(lambda: _text(user) == (own or parts[""]), f"the screen of {picture}")
@@ -139,7 +139,9 @@ def _letter(number: int) -> str:
 
 
 def all_sizes_and_themes(test: Test) -> Test:
-    return pytest.mark.parametrize("size", SIZES)(pytest.mark.parametrize("theme", THEMES)(test))
+    for name, values in (("theme", THEMES), ("size", SIZES)):
+        test = pytest.mark.parametrize(name, values)(test)
+    return test
 
 
 @all_sizes_and_themes

@@ -88,7 +88,7 @@ async def test_what_is_wrong_in_the_file_has_its_default_and_is_told(
     settings, problems = config.salvage(path)
     assert (settings.ctx, settings.memory) == (None, False)
     assert (settings.sampling.temperature, settings.sampling.top_k) == (0.6, 7)
-    assert {re.search(r"line \d+: ", problem)[0] for problem in problems} == {
+    assert {re.findall(r"line \d+: ", problem)[0] for problem in problems} == {
         *("line 1: ", "line 2: ", "line 5: ", "line 7: ", "line 9: ")
     }
     with pytest.raises(ConfigError, match="line 1"):

@@ -80,6 +80,13 @@ def test_no_process_stays_behind_whenever_the_terminal_vanishes(home: Path) -> N
             assert terminal.process.wait(30) in (0, 128 + signal.SIGHUP, -signal.SIGHUP)
 
 
+def test_the_app_ends_if_the_terminal_vanished_untold_before_it_ran(home: Path) -> None:
+    """As under nohup, where SIGHUP is ignored."""
+    with open_chat(home, [], controlling=False) as terminal:
+        terminal.vanish()
+        assert terminal.process.wait(60) == 128 + signal.SIGHUP
+
+
 def test_what_is_typed_comes_back_after_a_kill(home: Path) -> None:
     with open_chat(home, ["Fine."]) as terminal:
         terminal.sees("anything")

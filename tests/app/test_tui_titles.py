@@ -8,7 +8,7 @@ from terminal_user import OpenApp
 from ondevice.chats import Chats, reply, think_of_title
 from ondevice.chats._titles import clean
 from ondevice.engine import Engine
-from ondevice.messages import Generate, Sampling
+from ondevice.messages import Finished, Generate, Sampling
 from ondevice.testing import FakeEngine, Gate
 
 
@@ -91,4 +91,5 @@ def test_a_real_model_reads_only_the_request_for_a_title(chats: Chats, engine: E
     assert think_of_title(chats, engine, conversation)
     chats.say(conversation, "And of Spain?")
     *_, finished = reply(chats, engine, conversation, Sampling(temperature=0))
+    assert isinstance(finished, Finished)
     assert finished.statistics.reused_tokens > finished.statistics.prompt_tokens / 2, turns

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -16,7 +17,6 @@ from ondevice.chats import Chats
 from ondevice.errors import EngineDied
 from ondevice.store import Database
 from ondevice.testing import FakeEngine, Gate
-from tui.screens.chat import ChatScreen
 from tui.widgets.conversation import Conversation
 from tui.widgets.message import MessageView
 from tui.widgets.notice import NoticeText
@@ -36,14 +36,13 @@ def texts(count: int, lines: Callable[[int], int] = lambda _: 2) -> list[str]:
     return ["\n\n".join(f"Line {n}.{i} of it" for i in range(lines(n))) for n in range(count)]
 
 
-def screen_of(user: User) -> ChatScreen:
-    screen = user.pilot.app.screen
-    assert isinstance(screen, ChatScreen)
-    return screen
-
-
 def chat_of(user: User) -> Conversation:
-    return screen_of(user).conversation
+    return user.chat.conversation
+
+
+def selected(conversation: Conversation) -> MessageView:
+    assert conversation.in_focus
+    return conversation.in_focus
 
 
 async def rests(user: User) -> Conversation:
@@ -88,19 +87,16 @@ async def test_versions_are_switched_in_a_chat_taller_than_the_view(
             conversation = await rests(user)
             shown = [message.id for message in chats.load(chat).messages]
             assert mounted(conversation) == shown[-len(mounted(conversation)) :]
-            view = conversation.in_focus
-            assert (
-                view
-                and view.message
-                and view.message.content == ("Edited" if key == "right" else "Second")
-            )
+            message = selected(conversation).message
+            assert message
+            assert message.content == ("Edited" if key == "right" else "Second")
             footer = user.screen.splitlines()[-1]
             assert ("Later" in footer, "Earlier" in footer) == (key == "left", key == "right")
         await user.sees("‹ 1/2 ›")
-        await user.pilot.click(view._versions, offset=(4, 0))
+        await user.pilot.click(selected(conversation)._versions, offset=(4, 0))
         await user.sees("‹ 2/2 ›")
-        assert "Three." in user.screen
-        await user.pilot.click(conversation.in_focus._versions, offset=(4, 0))  # type: ignore[union-attr]
+        await user.sees("Three.")
+        await user.pilot.click(selected(conversation)._versions, offset=(4, 0))
         await user.sees("‹ 1/2 ›")
 
 
@@ -115,8 +111,8 @@ async def test_a_jump_leads_to_the_message_however_far(
     async with open_app(FakeEngine(), earlier=chats.load(chat), size=size) as user:
         for place in places:
             if random.random() < 0.5:  # another one before it is there
-                await screen_of(user).go_to(chat, random.choice(ids))
-            await screen_of(user).go_to(chat, ids[place])
+                await user.chat.go_to(chat, random.choice(ids))
+            await user.chat.go_to(chat, ids[place])
             conversation = await rests(user)
             assert is_run(mounted(conversation), ids)
             assert conversation.in_focus and conversation.in_focus.id_in_store == ids[place]
@@ -191,7 +187,7 @@ async def test_find_goes_to_the_word_marks_it_and_goes_on(chats: Chats, open_app
         def here() -> tuple[int | None, int] | None:
             conversation = chat_of(user)
             at = conversation.marks and conversation.marks.here
-            return (conversation.in_focus.id_in_store, at.start) if at else None  # type: ignore[union-attr]
+            return (selected(conversation).id_in_store, at.start) if at else None
 
         await user.pilot.press("ctrl+f", *"needle")
         await user.sees("needle** at")  # in the list
@@ -203,11 +199,11 @@ async def test_find_goes_to_the_word_marks_it_and_goes_on(chats: Chats, open_app
         places = [(ids[-2], 2), (ids[-1], 0), (ids[-1], 9), (ids[1], 12)]
         for key, place in [("n", p) for p in places] + [("N", p) for p in reversed(places[:3])]:
             await user.pilot.press(key)
-            await user.until(lambda place=place: here() == place, f"{key} to {place}")
+            await user.until(partial(lambda place: here() == place, place), f"{key} to {place}")
             await rests(user)
         assert "A needle?" in user.screen
 
-        user.pilot.app.screen._letter_at = 0.0  # type: ignore[attr-defined]  # a second later
+        user.chat._letter_at = 0.0  # a second later
         await user.pilot.press(*"regarding the picture".replace(" ", "_").split("_")[0])
         await user.until(lambda: user.prompt.text == "regarding", "the whole word")
         assert not chat_of(user).finding
@@ -329,7 +325,7 @@ WAYS = [
 
 async def something(random: Random, user: User, elsewhere: Chats, chat: int) -> None:
     """Do something at random, here or in the other window."""
-    screen, conversation = screen_of(user), chat_of(user)
+    screen, conversation = user.chat, chat_of(user)
     messages = elsewhere.load(chat).messages
     one = random.choice(messages)
     what = random.choice(WAYS)

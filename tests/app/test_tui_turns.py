@@ -157,7 +157,7 @@ async def test_a_long_conversation_is_shown_in_part_and_scrolls_to_its_beginning
 ) -> None:
     async with open_app(FakeEngine(), earlier=of_messages(chats, 200)) as user:
         await user.sees("Message 199")
-        conversation = user.pilot.app.screen.conversation  # type: ignore[attr-defined]
+        conversation = user.chat.conversation
         assert len(conversation.views) < 80
         while "Message 0," not in user.screen:
             before = conversation.pointed_at

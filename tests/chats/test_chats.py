@@ -67,12 +67,12 @@ def test_the_model_sees_the_conversation_so_far_without_its_thinking(chats: Chat
     chat = chats.create("Be kind.")
     for text in ("Hi!", "Again?"):
         ask(chats, engine, chat, text)
-    assert engine.requests[-1].turns == (  # type: ignore[union-attr]
+    assert turns_of(engine) == [
         Turn("system", "Be kind."),
         Turn("user", "Hi!"),
         Turn("assistant", "Hello."),
         Turn("user", "Again?"),
-    )
+    ]
 
 
 def test_the_users_words_are_on_disk_at_once(chats: Chats, tmp_path: Path) -> None:
@@ -261,7 +261,7 @@ def test_an_edited_message_begins_a_branch_and_the_old_one_can_be_shown_again(
     list(reply(chats, engine, chat, Sampling()))
     ask(chats, engine, chat, "How many live there?")
     assert contents(chats, chat)[:2] == ["Capital of Italy?", "Rome."]
-    assert engine.requests[-1].turns[0] == Turn("user", "Capital of Italy?")  # type: ignore[union-attr]
+    assert turns_of(engine)[0] == Turn("user", "Capital of Italy?")
     new = chats.load(chat).messages[0]
     assert new.versions == (old.id, new.id)
 
@@ -311,7 +311,7 @@ def test_a_reply_that_was_cut_short_goes_on_where_it_ended(chats: Chats) -> None
     cut = chats.load(chat).messages[-1]
     engine = engine_that_says(", three.")
     list(reply(chats, engine, chat, Sampling(), after=cut.id))
-    assert engine.requests[-1].turns[-1] == Turn("assistant", "One, two")  # type: ignore[union-attr]
+    assert turns_of(engine)[-1] == Turn("assistant", "One, two")
     (_, whole) = chats.load(chat).messages
     assert (whole.id, whole.content) == (cut.id, "One, two, three.")
     assert whole.finish_reason == "stop"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ def taken(chats: Chats, path: Path, *them: dict[str, Any], **options: Any) -> st
     return str(chats.import_(path, **options))
 
 
-KINDS = {
+KINDS: dict[str, Callable[..., dict[str, Any]]] = {
     "chatgpt": lambda *said: gpt("c1", *said),
     "chatgpt without id": lambda *said: gpt(None, *said),
     "claude": lambda *said: claude("c1", *said),
@@ -158,10 +159,11 @@ def test_an_export_of_our_own_adds_nothing_where_it_comes_from(
         """Without the numbers that each store gives for itself."""
         (found,) = json.loads((tmp_path / name).read_text())["chats"]
         ids = {message["id"]: place for place, message in enumerate(found["messages"])}
-        for message in found["messages"]:
+        messages: list[dict[str, Any]] = found["messages"]
+        for message in messages:
             message["parent"] = ids.get(message.get("parent"))
             del message["id"]
-        return found["messages"]
+        return messages
 
     assert plain("again.json") == plain("back.json")
     other.database.close()

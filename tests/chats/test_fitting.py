@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 import tiny_model
@@ -16,7 +16,7 @@ from ondevice.engine._prompt import Prompter
 from ondevice.errors import ContextError
 from ondevice.llama import Context, Model
 from ondevice.memory import beginnings, passages
-from ondevice.messages import Finished, Generate, Load, Measure, Turn
+from ondevice.messages import Finished, Generate, Load, Measure, Role, Turn
 from ondevice.testing import FakeEngine
 
 INVOICE = "The invoice of Mr Bergstrom came to 4711 crowns."
@@ -25,7 +25,7 @@ LINES[1500] = INVOICE
 BOOK = "\n".join(LINES)
 
 
-def words(pieces: list[str]) -> list[int]:
+def words(pieces: Sequence[str]) -> list[int]:
     return [len(piece.split()) for piece in pieces]
 
 
@@ -34,7 +34,7 @@ def words(pieces: list[str]) -> list[int]:
 
 def test_what_matters_to_the_question_is_taken_in_its_order() -> None:
     other = "A list of things to do.\n" * 200
-    book, notes = passages([BOOK, other], "What did the invoice in @book.txt say?", 900, words)  # type: ignore[arg-type]
+    book, notes = passages([BOOK, other], "What did the invoice in @book.txt say?", 900, words)
     assert INVOICE in book
     assert book.startswith(LINES[0])
     assert notes.startswith("A list of things to do.")
@@ -42,11 +42,11 @@ def test_what_matters_to_the_question_is_taken_in_its_order() -> None:
     assert sum(words([book, notes])) <= 900
     places = [BOOK.index(part.strip("\n")) for part in book.split("…") if part.strip()]
     assert places == sorted(places)
-    assert "".join(passages(["One.\n\nTwo."], "two", 600, words)) == "One.\n\nTwo."  # type: ignore[arg-type]
+    assert "".join(passages(["One.\n\nTwo."], "two", 600, words)) == "One.\n\nTwo."
 
 
 def test_without_a_word_to_search_for_all_of_a_text_is_looked_at() -> None:
-    (book,) = passages([BOOK], "Summarize @book.txt", 600, words)  # type: ignore[arg-type]
+    (book,) = passages([BOOK], "Summarize @book.txt", 600, words)
     numbers = [int(line.split()[2]) for line in book.splitlines() if line.startswith("In line")]
     assert 300 < sum(words([book])) <= 600
     assert max(numbers) > 1000
@@ -54,10 +54,10 @@ def test_without_a_word_to_search_for_all_of_a_text_is_looked_at() -> None:
 
 @pytest.mark.parametrize("text", [BOOK, "x" * 90_000, "word " * 20_000, "日本語" * 9000])
 def test_beginnings_have_what_there_is_room_for_and_short_texts_stay_whole(text: str) -> None:
-    def characters(pieces: list[str]) -> list[int]:
+    def characters(pieces: Sequence[str]) -> list[int]:
         return [len(piece) for piece in pieces]
 
-    long, short = beginnings([text, "Short."], 3000, characters)  # type: ignore[arg-type]
+    long, short = beginnings([text, "Short."], 3000, characters)
     assert short == "Short."
     assert text.startswith(long.removesuffix("\n…"))
     assert 1900 < len(long) <= 3000
@@ -86,8 +86,8 @@ class Growing:
 
 
 def talk(count: int) -> list[Turn]:
-    roles = ("user", "assistant")
-    return [Turn(roles[n % 2], f"Message {n:3}") for n in range(count)]  # type: ignore[arg-type]
+    roles: tuple[Role, ...] = ("user", "assistant")
+    return [Turn(roles[n % 2], f"Message {n:3}") for n in range(count)]
 
 
 def test_a_long_chat_that_is_taken_up_again_is_cut_and_not_grown(tiny: Model) -> None:
@@ -158,7 +158,7 @@ def test_progress_is_told_within_a_batch(tiny: Model) -> None:
 # ------------------------------------------------------------------ what the engine counts
 
 
-def asked(texts: list[str]) -> list[Turn]:
+def asked(texts: Sequence[str]) -> list[Turn]:
     return [Turn("system", "Be brief."), Turn("user", f"{texts[0]}\n\nHow much was the invoice?")]
 
 
@@ -175,10 +175,10 @@ def test_what_is_measured_is_what_is_read(engine: Engine) -> None:
 @pytest.mark.parametrize("how", ["relevant", "beginning"])
 def test_a_text_of_any_length_is_made_to_fit(engine: Engine, how: fitting.How) -> None:
     texts = [BOOK * 50]  # 6 MB
-    size = fitting.measure(engine, asked, texts)  # type: ignore[arg-type]
+    size = fitting.measure(engine, asked, texts)
     assert not size.fits
-    shorter = fitting.shorten(engine, asked, texts, "How much was the invoice?", how, beside=50)  # type: ignore[arg-type]
-    size = fitting.measure(engine, asked, shorter)  # type: ignore[arg-type]
+    shorter = fitting.shorten(engine, asked, texts, "How much was the invoice?", how, beside=50)
+    size = fitting.measure(engine, asked, shorter)
     assert size.left >= 50
     assert size.tokens > 500
     assert (INVOICE in shorter[0]) == (how == "relevant")
@@ -187,5 +187,5 @@ def test_a_text_of_any_length_is_made_to_fit(engine: Engine, how: fitting.How) -
 def test_a_server_takes_what_it_takes() -> None:
     engine = FakeEngine()
     engine.load(Load(path="fake.gguf"))
-    assert not fitting.measure(engine, asked, ["word " * 9000]).fits  # type: ignore[arg-type]
+    assert not fitting.measure(engine, asked, ["word " * 9000]).fits
     assert fitting.Size(tokens=0, n_ctx=0).fits

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,11 +17,11 @@ from ondevice.cli import COMMANDS, run
 ASK = ["--temperature", "0", "--ctx", "512", "--max-tokens", "30"]
 
 
-def ondevice(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
+def ondevice(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
     options.setdefault("stdin", subprocess.DEVNULL if "input" not in options else None)
     if "input" in options:
         del options["stdin"]
-    return subprocess.run(  # type: ignore[call-overload,no-any-return]
+    return subprocess.run(
         [sys.executable, "-m", "ondevice", *arguments],
         capture_output=True,
         text=True,

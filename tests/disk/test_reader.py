@@ -135,11 +135,12 @@ def test_a_file_that_changes_is_an_error(file: Path, change: Callable[[Path], No
 @_on_posix
 def test_links_and_permissions_of_a_file_are_no_change(file: Path) -> None:
     reader = Reader([file])
-    for change in (
+    changes: tuple[Callable[[], None], ...] = (
         lambda: os.link(file, file.with_suffix(".link")),
         lambda: file.chmod(0o640),
         lambda: file.with_suffix(".link").unlink(),
-    ):
+    )
+    for change in changes:
         change()
         read(reader, SIZE - 100, 100)
         reader.check()

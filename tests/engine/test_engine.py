@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import llama_cpp
 import msgspec
@@ -63,10 +64,10 @@ def small_engine(default_model: Path, tmp_path_factory: pytest.TempPathFactory) 
         yield engine
 
 
-def ask(engine: Engine, *turns: Turn, **options: object) -> tuple[str, Finished, list[Event]]:
+def ask(engine: Engine, *turns: Turn, **options: Any) -> tuple[str, Finished, list[Event]]:
     """The reply's text, how it finished, and all its events."""
     options.setdefault("sampling", GREEDY)
-    events = list(engine.generate(Generate(turns=turns, **options)))  # type: ignore[arg-type]
+    events = list(engine.generate(Generate(turns=turns, **options)))
     finished = events[-1]
     assert isinstance(finished, Finished)
     return "".join(e.text for e in events if isinstance(e, Chunk)), finished, events
@@ -252,7 +253,7 @@ def test_cancel_ends_the_processing_of_a_prompt(engine: Engine) -> None:
 def test_a_reply_nobody_reads_to_its_end_does_not_disturb_the_next(engine: Engine) -> None:
     events = engine.generate(Generate(turns=HELLO, grammar=ENDLESS, sampling=GREEDY))
     next(events)
-    events.close()  # type: ignore[attr-defined]
+    events.close()
     assert "Paris" in ask(engine, *HELLO)[0]
 
 
@@ -278,8 +279,9 @@ def test_after_its_death_the_engine_starts_again_with_the_next_message(
 ) -> None:
     events = engine.generate(Generate(turns=HELLO, grammar=ENDLESS, sampling=GREEDY))
     next(events)
-    assert engine.pid is not None
-    os.kill(engine.pid, number)
+    pid = engine.pid
+    assert pid is not None
+    os.kill(pid, number)
     with pytest.raises(EngineDied, match=words):
         list(events)
     assert engine.pid is None

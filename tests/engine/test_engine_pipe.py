@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 import pytest
@@ -141,17 +141,29 @@ def test_an_exception_while_a_model_is_loaded_leaves_an_engine_that_loads(
 @pytest.mark.parametrize(
     ("make", "field"),
     [
-        (lambda: Generate(turns=(Turn("tool", "x"),)), r"turns\[0\].role .* assistant"),
-        (lambda: Generate(turns=(Turn("user", None),)), r"turns\[0\].content must be text"),
-        (lambda: Generate(turns=(Turn("user", b"x"),)), r"turns\[0\].content must be text"),
-        (lambda: Generate(turns=(Turn("user", "caf\udce9"),)), r"turns\[0\].content .* UTF-8"),
-        (lambda: Generate(turns="x"), "turns must be a list"),
-        (lambda: Generate(turns=(), stop="x"), "stop must be a list"),
-        (lambda: Generate(turns=(), stop=(object(),)), r"stop\[0\] must be text"),
-        (lambda: Generate(turns=(), max_tokens="2"), "max_tokens .* from 1 to"),
-        (lambda: Generate(turns=(), max_tokens=10**30), "max_tokens .* from 1 to"),
-        (lambda: Generate(turns=(), json_schema={"a": object()}), "schema"),
-        (lambda: Generate(turns=(), sampling={"topk": 1}), "top_k"),
+        (
+            lambda: made(Generate, turns=(made(Turn, role="tool", content="x"),)),
+            r"turns\[0\].role .* assistant",
+        ),
+        (
+            lambda: made(Generate, turns=(made(Turn, role="user", content=None),)),
+            r"turns\[0\].content must be text",
+        ),
+        (
+            lambda: made(Generate, turns=(made(Turn, role="user", content=b"x"),)),
+            r"turns\[0\].content must be text",
+        ),
+        (
+            lambda: made(Generate, turns=(made(Turn, role="user", content="caf\udce9"),)),
+            r"turns\[0\].content .* UTF-8",
+        ),
+        (lambda: made(Generate, turns="x"), "turns must be a list"),
+        (lambda: made(Generate, turns=(), stop="x"), "stop must be a list"),
+        (lambda: made(Generate, turns=(), stop=(object(),)), r"stop\[0\] must be text"),
+        (lambda: made(Generate, turns=(), max_tokens="2"), "max_tokens .* from 1 to"),
+        (lambda: made(Generate, turns=(), max_tokens=10**30), "max_tokens .* from 1 to"),
+        (lambda: made(Generate, turns=(), json_schema={"a": object()}), "schema"),
+        (lambda: made(Generate, turns=(), sampling={"topk": 1}), "top_k"),
         (lambda: with_sampling(temperature=None), "sampling.temperature .* from 0 to 100"),
         (lambda: with_sampling(temperature=math.nan), "sampling.temperature .* not nan"),
         (lambda: with_sampling(temperature=math.inf), "sampling.temperature .* not inf"),
@@ -160,12 +172,12 @@ def test_an_exception_while_a_model_is_loaded_leaves_an_engine_that_loads(
         (lambda: with_sampling(repeat_penalty=0), "sampling.repeat_penalty .* above 0"),
         (lambda: with_sampling(top_k=-(2**63)), "sampling.top_k .* from 0"),
         (lambda: with_sampling(seed=1.5), "sampling.seed must be a whole number"),
-        (lambda: Load(path="x", ram="400M"), "ram must be a whole number"),
-        (lambda: Load(path="x", kv_type="q5_0"), "kv_type must be one of"),
-        (lambda: Load(path="x", n_ctx=-5), "n_ctx .* from 16"),
-        (lambda: Load(path="x", n_threads=5000), "n_threads .* from 1 to 512"),
-        (lambda: Load(path=None), "path must be text"),
-        (lambda: Embed(texts="x"), "texts must be a list"),
+        (lambda: made(Load, path="x", ram="400M"), "ram must be a whole number"),
+        (lambda: made(Load, path="x", kv_type="q5_0"), "kv_type must be one of"),
+        (lambda: made(Load, path="x", n_ctx=-5), "n_ctx .* from 16"),
+        (lambda: made(Load, path="x", n_threads=5000), "n_threads .* from 1 to 512"),
+        (lambda: made(Load, path=None), "path must be text"),
+        (lambda: made(Embed, texts="x"), "texts must be a list"),
     ],
 )
 def test_what_cannot_be_asked_is_refused_with_the_name_of_the_field(
@@ -182,6 +194,14 @@ def test_what_cannot_be_asked_is_refused_with_the_name_of_the_field(
     assert shared.loaded is not None
 
 
+T = TypeVar("T")
+
+
+def made(kind: type[T], **fields: Any) -> T:
+    """A request, or a part of one, whose fields may be of any type."""
+    return kind(**fields)
+
+
 def with_sampling(**options: Any) -> Generate:
     return Generate(turns=(), sampling=Sampling(**options))
 
@@ -189,7 +209,7 @@ def with_sampling(**options: Any) -> Generate:
 @pytest.fixture(scope="module")
 def shared(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     with Engine(log=tmp_path_factory.mktemp("log") / "engine.log") as engine:
-        engine.load(Load(path=tiny))  # type: ignore[arg-type]  # a Path does as well
+        engine.load(made(Load, path=tiny))  # a Path does as well
         yield engine
 
 

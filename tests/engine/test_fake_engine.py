@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import closing
+from typing import Any
 
 import pytest
 
@@ -23,13 +24,13 @@ from ondevice import (
     Turn,
     UsageError,
 )
-from ondevice.testing import FakeEngine, Gate, Pause
+from ondevice.testing import FakeEngine, Gate, Pause, Step
 
 HI = (Turn("user", "Hi"),)
 
 
-def loaded(*replies: Iterable[object], **scripts: object) -> FakeEngine:
-    engine = FakeEngine(*replies, **scripts)  # type: ignore[arg-type]
+def loaded(*replies: Sequence[Step], **scripts: Any) -> FakeEngine:
+    engine = FakeEngine(*replies, **scripts)
     engine.load(Load(path="any.gguf"))
     return engine
 
@@ -74,7 +75,7 @@ def test_it_dies_on_demand_and_loads_again() -> None:
 @pytest.mark.parametrize("wait", [Gate(), Pause(60)])
 def test_a_cancel_ends_what_waits(wait: Gate) -> None:
     engine = loaded(["One", wait, "Two"])
-    with closing(engine.generate(Generate(turns=HI))) as events:  # type: ignore[type-var]
+    with closing(engine.generate(Generate(turns=HI))) as events:
         seen = [next(events)]
         threading.Timer(0.01, engine.cancel).start()
         seen += events

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import pytest
 
@@ -29,8 +30,8 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[AnyEngine]:
         yield engine
 
 
-def ask(engine: AnyEngine, **options: object) -> tuple[str, Finished]:
-    request = Generate(turns=QUESTION, sampling=GREEDY, **options)  # type: ignore[arg-type]
+def ask(engine: AnyEngine, **options: Any) -> tuple[str, Finished]:
+    request = Generate(turns=QUESTION, sampling=GREEDY, **options)
     *chunks, finished = engine.generate(request)
     assert isinstance(finished, Finished)
     return "".join(c.text for c in chunks if isinstance(c, Chunk)), finished
@@ -77,16 +78,22 @@ def test_no_server(engine: AnyEngine) -> None:
 
 # ------------------------------------------------------------- servers that misbehave
 
-Answer = Callable[[BaseHTTPRequestHandler], None]
+
+class Asked(BaseHTTPRequestHandler):
+    asked: dict[str, object]
+
+
+Answer = Callable[[Asked], None]
+OddServer = Callable[..., str]
 
 
 @pytest.fixture
-def odd_server() -> Iterator[Callable[[Answer], str]]:
+def odd_server() -> Iterator[OddServer]:
     """Starts a server that lists one model and gives this answer; returns its URL."""
     servers = []
 
     def start(answer: Answer, models: bytes = b'{"data": [{"id": "m"}]}') -> str:
-        class Handler(BaseHTTPRequestHandler):
+        class Handler(Asked):
             def do_GET(self) -> None:
                 send(self, models)
 
@@ -131,7 +138,7 @@ CHUNK = b'data: {"choices": [{"delta": {"content": "Hello"}}]}\n\n'
 )
 def test_what_a_server_says_wrong_is_an_error(
     engine: AnyEngine,
-    odd_server: Callable[[Answer], str],
+    odd_server: OddServer,
     body: bytes,
     status: int,
     error: type[OndeviceError],
@@ -147,7 +154,7 @@ def chunk(**fields: object) -> bytes:
     return b"data: " + json.dumps(fields).encode() + b"\n\n"
 
 
-def said(text: str | None, **fields: object) -> bytes:
+def said(text: object, **fields: object) -> bytes:
     return chunk(choices=[{"index": 0, "delta": {"content": text, **fields}}], usage=None)
 
 
@@ -164,12 +171,12 @@ STOP = chunk(choices=[{"delta": {}, "finish_reason": "stop"}])
         CHUNK + chunk(choices=None, usage={"prompt_tokens": None}) + b"data:\n\n" + STOP,
         CHUNK + STOP + chunk(choices=[], usage={"prompt_tokens": 3, "completion_tokens": 1}),
         chunk(choices=[{"message": {"content": "Hello"}, "finish_reason": "stop"}]),
-        said([{"type": "text", "text": "Hello"}]) + STOP,  # type: ignore[arg-type]
+        said([{"type": "text", "text": "Hello"}]) + STOP,
         b'{"choices": [{"message": {"content": "Hello"}, "finish_reason": "stop"}]}',
     ],
 )
 def test_all_forms_of_an_answer_are_understood(
-    engine: AnyEngine, odd_server: Callable[[Answer], str], body: bytes
+    engine: AnyEngine, odd_server: OddServer, body: bytes
 ) -> None:
     engine.load(Load(path=odd_server(lambda handler: send(handler, body))))
     text, finished = ask(engine)
@@ -178,22 +185,20 @@ def test_all_forms_of_an_answer_are_understood(
 
 @pytest.mark.parametrize("body", [b"data:\n\n", CHUNK, CHUNK + said(" wor")])
 def test_a_reply_that_was_cut_is_not_taken_for_a_whole_one(
-    engine: AnyEngine, odd_server: Callable[[Answer], str], body: bytes
+    engine: AnyEngine, odd_server: OddServer, body: bytes
 ) -> None:
     engine.load(Load(path=odd_server(lambda handler: send(handler, body))))
-    came = []
     with pytest.raises(EngineDied, match="What arrived is kept"):
-        came.extend(engine.generate(Generate(turns=QUESTION)))
+        list(engine.generate(Generate(turns=QUESTION)))
     came = []
     with contextlib.suppress(EngineDied):
         for event in engine.generate(Generate(turns=QUESTION)):
+            assert isinstance(event, Chunk)
             came.append(event.text)
     assert "".join(came) == {0: "", 1: "Hello", 2: "Hello wor"}[body.count(b"content")]
 
 
-def test_thinking_between_tags_comes_apart(
-    engine: AnyEngine, odd_server: Callable[[Answer], str]
-) -> None:
+def test_thinking_between_tags_comes_apart(engine: AnyEngine, odd_server: OddServer) -> None:
     body = said("<thi") + said("nk>Hm.</th") + said("ink>\n\nHello") + STOP
     engine.load(Load(path=odd_server(lambda handler: send(handler, body))))
     chunks = [e for e in engine.generate(Generate(turns=QUESTION)) if isinstance(e, Chunk)]
@@ -201,11 +206,11 @@ def test_thinking_between_tags_comes_apart(
     assert "".join(chunk.text for chunk in chunks if chunk.part == "answer") == "Hello"
 
 
-def test_what_is_asked_for_is_sent(engine: AnyEngine, odd_server: Callable[[Answer], str]) -> None:
+def test_what_is_asked_for_is_sent(engine: AnyEngine, odd_server: OddServer) -> None:
     bodies: list[dict[str, object]] = []
 
-    def note(handler: BaseHTTPRequestHandler) -> None:
-        bodies.append(handler.asked)  # type: ignore[attr-defined]
+    def note(handler: Asked) -> None:
+        bodies.append(handler.asked)
         send(handler, CHUNK + STOP)
 
     engine.load(Load(path=odd_server(note)))
@@ -221,7 +226,7 @@ def test_what_is_asked_for_is_sent(engine: AnyEngine, odd_server: Callable[[Answ
 @pytest.mark.parametrize("variable", ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"])
 @pytest.mark.parametrize("proxy", ["http://127.0.0.1:9", "socks5h://127.0.0.1:9", "nonsense://x"])
 def test_a_proxy_learns_nothing_of_this_machine(
-    odd_server: Callable[[Answer], str],
+    odd_server: OddServer,
     monkeypatch: pytest.MonkeyPatch,
     variable: str,
     proxy: str,
@@ -242,10 +247,8 @@ def test_a_proxy_learns_nothing_of_this_machine(
             engine.load(Load(path="http://far.example/v1"))
 
 
-def test_a_server_without_models_says_so(
-    engine: AnyEngine, odd_server: Callable[[Answer], str]
-) -> None:
-    url = odd_server(lambda handler: send(handler, CHUNK + STOP), models=b'{"data": null}')  # type: ignore[call-arg]
+def test_a_server_without_models_says_so(engine: AnyEngine, odd_server: OddServer) -> None:
+    url = odd_server(lambda handler: send(handler, CHUNK + STOP), models=b'{"data": null}')
     with pytest.raises(ModelNotFound, match="no models"):
         engine.load(Load(path=url))
     engine.load(Load(path=f"{url}#m"))
@@ -257,7 +260,7 @@ def test_a_url_that_is_none(engine: AnyEngine, url: str) -> None:
         engine.load(Load(path=url))
 
 
-def test_thinking_comes_apart(engine: AnyEngine, odd_server: Callable[[Answer], str]) -> None:
+def test_thinking_comes_apart(engine: AnyEngine, odd_server: OddServer) -> None:
     thought = b'data: {"choices": [{"delta": {"reasoning_content": "Hm."}}]}\n\n'
     engine.load(Load(path=odd_server(lambda h: send(h, thought + CHUNK + b"data: [DONE]\n\n"))))
     first, second, _ = engine.generate(Generate(turns=QUESTION))
@@ -265,9 +268,7 @@ def test_thinking_comes_apart(engine: AnyEngine, odd_server: Callable[[Answer], 
     assert second == Chunk(text="Hello")
 
 
-def test_a_silent_server_can_be_cancelled(
-    engine: AnyEngine, odd_server: Callable[[Answer], str]
-) -> None:
+def test_a_silent_server_can_be_cancelled(engine: AnyEngine, odd_server: OddServer) -> None:
     over = threading.Event()
 
     def hang(handler: BaseHTTPRequestHandler) -> None:
@@ -285,7 +286,7 @@ def test_a_silent_server_can_be_cancelled(
 
 
 @pytest.mark.parametrize("login", ["me:pa@ss@", "me@", ""])
-def test_who_logs_in_is_not_shown(odd_server: Callable[..., str], login: str) -> None:
+def test_who_logs_in_is_not_shown(odd_server: OddServer, login: str) -> None:
     shown = odd_server(lambda _: None, models=b'{"data": [{"id": "one"}, {"id": "two"}]}')
     url = shown.replace("://", f"://{login}")
     assert title_of(f"{url}#a@b") == f"{shown}#a@b"

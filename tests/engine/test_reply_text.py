@@ -15,9 +15,10 @@ def split(pieces: list[bytes], *, prompt: str = "", stop: tuple[str, ...] = ()) 
     """The thinking and the answer that ``pieces`` give."""
     text = ReplyText(prompt, stop)
     chunks = [chunk for piece in pieces for chunk in text.feed(piece)] + text.finish()
-    return tuple(  # type: ignore[return-value]
+    thinking, answer = (
         "".join(c.text for c in chunks if c.part == part) for part in ("thinking", "answer")
     )
+    return thinking, answer
 
 
 def cut(text: str, places: list[int]) -> list[bytes]:

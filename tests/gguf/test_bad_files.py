@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import bad_models
 import gguf_files
@@ -111,10 +112,10 @@ def test_what_goes_wrong_with_a_file_is_said_of_the_file(
     """Whatever nobody has thought of."""
     usual = planner.best_plan
 
-    def plan(file: GGUFFile, *arguments: object, **more: object) -> object:
+    def plan(file: GGUFFile, *arguments: Any, **more: Any) -> object:
         if file.path.name == "bad.gguf":
             raise OverflowError("int too large to convert to float")
-        return usual(file, *arguments, **more)  # type: ignore[arg-type]
+        return usual(file, *arguments, **more)
 
     path = folder / "bad.gguf"
     tiny_model.write(path)

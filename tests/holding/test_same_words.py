@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import gguf as gguf_py
 import numpy as np
@@ -29,13 +30,13 @@ class Replies:
     """The tokens of a reply for each seed, and how many were proposed."""
 
     def __init__(
-        self, path: Path, streamed: bool, prompt: str, seeds: range, **options: object
+        self, path: Path, streamed: bool, prompt: str, seeds: range, **options: Any
     ) -> None:
         file = gguf.read(path)
         window = Window(file, least_bytes(file)) if streamed else None
         model = window.load_model() if window else Model(path, use_extra_bufts=False)
         hook = EvalHook(window) if window else None
-        context = Context(model, n_ctx=1024, eval_hook=hook, **options)  # type: ignore[arg-type]
+        context = Context(model, n_ctx=1024, eval_hook=hook, **options)
         self.can_go_back = context.can_go_back
         self.proposed = 0
         self.tokens = []

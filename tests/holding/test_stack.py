@@ -24,7 +24,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from planned import plan
 
-from ondevice import gguf, llama
+from ondevice import gguf
 from ondevice.cli import run
 from ondevice.engine import Engine, running
 from ondevice.errors import MemoryShortError, ModelFileError, UsageError
@@ -33,7 +33,7 @@ from ondevice.holding.stack import StackFile, _planes
 from ondevice.holding.stack._calibrate import divergence, log_probabilities
 from ondevice.holding.stack._file import RING_BYTES, _numbers
 from ondevice.holding.stack._layout import PLANES, PlanesShape
-from ondevice.holding.stack._planes import Planes, encode
+from ondevice.holding.stack._planes import Encoded, Planes, encode
 from ondevice.holding.stack.pack import pack
 from ondevice.holding.stack.stack import Stack, _whole_pages
 from ondevice.llama import ChatTemplate, Context, EvalHook, Model
@@ -73,17 +73,18 @@ def use(way: str, patch: pytest.MonkeyPatch) -> None:
 
 def planes_of(
     weights: np.ndarray, chunk_rows: int, levels: list[int], threads: int = 1
-) -> tuple[Planes, list]:
+) -> tuple[Planes, list[Encoded]]:
     """A matrix in planes, each chunk with its own number of them; and what must be kept alive."""
-    shape = PlanesShape(*weights.shape, chunk_rows)
-    encoded = encode(weights, np.ones(weights.shape[1], np.float32))
-    planes = Planes(shape, _planes.scratch(weights.shape[1], threads))
+    rows, columns = weights.shape
+    shape = PlanesShape(rows, columns, chunk_rows)
+    encoded = encode(weights, np.ones(columns, np.float32))
+    planes = Planes(shape, _planes.scratch(columns, threads))
     place(planes, encoded)
     planes.levels[:] = np.resize(levels, len(planes.levels))
     return planes, [encoded]
 
 
-def place(planes: Planes, encoded: llama.Encoded) -> None:
+def place(planes: Planes, encoded: Encoded) -> None:
     """Let the matrix be what was encoded."""
     parts = [encoded.scales, encoded.nibbles, *encoded.planes]
     for number, rows in enumerate(planes.shape.chunks()):
@@ -92,7 +93,7 @@ def place(planes: Planes, encoded: llama.Encoded) -> None:
         ]
 
 
-def decoded(encoded: llama.Encoded, rows: int, columns: int, level: int) -> np.ndarray:
+def decoded(encoded: Encoded, rows: int, columns: int, level: int) -> np.ndarray:
     """The weights as docs/design/stack-format.md defines them."""
     u = np.zeros((rows, columns), np.int64)
     for plane in range(level):
@@ -102,7 +103,8 @@ def decoded(encoded: llama.Encoded, rows: int, columns: int, level: int) -> np.n
     nibbles = np.stack([low, high], axis=1).reshape(rows, columns // 16).repeat(16, axis=1)
     scales = (encoded.scales.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
     scales = scales.reshape(rows, -1).repeat(256, axis=1)[:, :columns]
-    return (u * nibbles * scales).astype(np.float64)
+    weights: np.ndarray = (u * nibbles * scales).astype(np.float64)
+    return weights
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
@@ -104,7 +104,7 @@ def undrafted(short_model: Model) -> Callable[..., list[int]]:
     return cache(partial(_undrafted, short_model))
 
 
-def _undrafted(model: Model, sampling: Sampling, **options: int) -> list[int]:
+def _undrafted(model: Model, sampling: Sampling, **options: Any) -> list[int]:
     return reply(model, sampling, None, **options)[0]
 
 
@@ -201,7 +201,9 @@ def test_drafts_over_the_window(default_model: Path, model: Model) -> None:
         used.close()
 
 
-def test_another_vocabulary_is_refused(default_model: Path, big_model) -> None:  # type: ignore[no-untyped-def]
+def test_another_vocabulary_is_refused(
+    default_model: Path, big_model: Callable[[str], Path]
+) -> None:
     ours = gguf.read(default_model)
     check_vocabulary(ours, ours)
     other = gguf.read(big_model("qwen2.5-coder-0.5b-instruct-q4_k_m.gguf"))

@@ -8,11 +8,11 @@ import threading
 from pathlib import Path
 
 import pytest
+import synthetic_moe as moe
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from windows import opened
 
-from bench.synthetic import moe
 from ondevice import gguf
 from ondevice.errors import ModelFileError
 from ondevice.gguf import GGUFFile

@@ -11,10 +11,10 @@ from random import Random
 import numpy as np
 import pytest
 import shapes
+import synthetic_moe as moe
 from gguf import GGMLQuantizationType
 from windows import opened
 
-from bench.synthetic import moe
 from ondevice import gguf
 from ondevice.disk import reader, ring
 from ondevice.gguf import GGUFFile
@@ -52,7 +52,7 @@ def mixture(tmp_path_factory: pytest.TempPathFactory) -> GGUFFile:
 @pytest.fixture
 def memory(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
     """Bytes that all windows hold for weights, beside pages of their files."""
-    arenas: weakref.WeakSet[reader.Arena] = weakref.WeakSet()
+    arenas: weakref.WeakSet[Counted] = weakref.WeakSet()
 
     class Counted(reader.Arena):
         def __init__(self, n_bytes: int) -> None:

@@ -145,7 +145,7 @@ def test_an_object_gets_the_keys_that_it_names_and_no_others(
             constraint.accept(token)
         return {mark for mark in (",", "}") if constraint.allows(model.tokenize(mark)[0])}
 
-    schema = {"type": "object", "properties": {"a": {"const": 1}}}
+    schema: dict[str, object] = {"type": "object", "properties": {"a": {"const": 1}}}
     assert after(schema) == {"}"}
     assert after(schema | {"additionalProperties": True}) == {",", "}"}
     assert after(schema | {"required": ["b"]}) == {","}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -139,7 +140,7 @@ def test_a_handler_reads_the_numbers_that_were_computed(model: Model) -> None:
 
 
 def test_a_foreign_tensor_layout_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    fields = dict(Tensor._fields_)
+    fields: dict[str, Any] = dict(Tensor._fields_)
     fields["data"] = fields.pop("data")  # moved to the end
 
     class Moved(ctypes.Structure):

@@ -20,7 +20,7 @@ from ondevice import llama
 from ondevice.engine._prompt import Prompter
 from ondevice.errors import ContextError, ModelFileError
 from ondevice.llama import ChatTemplate, Model, Stopped
-from ondevice.messages import Turn
+from ondevice.messages import Role, Turn
 
 GEMMA = "gemma-3-270m-q4_k_m.gguf"
 QWEN = "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf"
@@ -41,8 +41,8 @@ def template(source: str | None, **more: Any) -> ChatTemplate:
     return ChatTemplate(cast(Model, model))
 
 
-def render(source: str, *turns: tuple[str, str], **options: Any) -> str:
-    return template(source).render([Turn(r, t) for r, t in turns], **options)  # type: ignore[arg-type]
+def render(source: str, *turns: tuple[Role, str], **options: Any) -> str:
+    return template(source).render([Turn(r, t) for r, t in turns], **options)
 
 
 HOSTILE = (
@@ -142,7 +142,7 @@ def test_a_template_is_stopped_when_that_is_wanted() -> None:
     stop.set()
     source = "{% for i in range(9999) %}{% for j in range(9999) %}{% endfor %}{% endfor %}"
     source = EACH + "{% if messages | length > 2 %}" + source + "{% endif %}"
-    talk = (("user", "Hi"), ("assistant", "Yes"), ("user", "So?"))
+    talk: tuple[tuple[Role, str], ...] = (("user", "Hi"), ("assistant", "Yes"), ("user", "So?"))
     with pytest.raises(Stopped):
         render(source, *talk, stop=stop.is_set)
 
@@ -209,7 +209,7 @@ LAST_SYSTEM = (
 def test_conversations_come_in_the_form_that_a_template_takes(
     source: str, roles: str, expected: str
 ) -> None:
-    names = {"s": "system", "u": "user", "a": "assistant"}
+    names: dict[str, Role] = {"s": "system", "u": "user", "a": "assistant"}
     assert render(source, *((names[r], str(i)) for i, r in enumerate(roles))) == expected
 
 
@@ -371,8 +371,8 @@ def test_many_messages_and_a_cancel(default_model: Path) -> None:
     llama.start(io.StringIO())
     model = Model(default_model)
     prompter = Prompter(model, FixedRoom(512))
-    roles = ("user", "assistant")
-    turns = [Turn(roles[i % 2], f"Number {i}") for i in range(4001)]  # type: ignore[arg-type]
+    roles: tuple[Role, ...] = ("user", "assistant")
+    turns = [Turn(roles[i % 2], f"Number {i}") for i in range(4001)]
     began = time.thread_time()
     prompt = prompter.prompt(turns, [], room=64)
     assert time.thread_time() - began < 4

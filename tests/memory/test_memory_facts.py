@@ -201,9 +201,10 @@ def test_a_lesson_ends_when_it_is_taken_back(memory: Memory) -> None:
     memory.add("Answer shorter.", at=MAY)
     memory.add("Don't use emojis.", at=MAY)
     memory.add("You can write longer answers again.", at=JUNE)
-    assert [c.content for c in memory.latest(kind="lesson", status="active")] == [
-        "Don't use emojis."
-    ]
+    (left,) = memory.latest(kind="lesson", status="active")
+    assert left.content == "Don't use emojis."
+    memory.add("Please use emojis again.", at=JUNE)
+    assert memory.latest(kind="lesson", status="active") == []
 
 
 @pytest.mark.parametrize("passphrase", [None, "a passphrase"])

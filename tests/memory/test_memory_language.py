@@ -230,5 +230,5 @@ def test_the_app_starts_without_reading_them() -> None:
 def test_letters_that_only_a_pattern_takes_for_others_are_read() -> None:
     today = date(2024, 5, 15)
     days, _ = _dates.find_days("ſeptember 2020", today)  # a long s
-    assert (days.months, days.years) == ({9}, {2020})
+    assert (days.months, days.years) == (frozenset({9}), frozenset({2020}))
     assert _dates.find_days("laſt Monday", today)[0] == _dates.find_days("last Monday", today)[0]

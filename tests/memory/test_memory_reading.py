@@ -108,9 +108,9 @@ def test_only_what_the_user_states_is_read(chats: Chats, memory: Memory, tmp_pat
     chats.say(chats.create(private=True), "I keep wasps.")
     chats.say(chat, "My PIN is 4711.\nI keep ants! Do you?")
     texts = []
-    while (text := memory.unread()) is not None:
-        texts.append(text.text)
-        memory.store_reading(text, "none")
+    while (unread := memory.unread()) is not None:
+        texts.append(unread.text)
+        memory.store_reading(unread, "none")
     assert texts == ["My PIN is [password left out]\nI keep ants!"]
 
 

@@ -34,7 +34,7 @@ def test_every_model_says_what_a_user_chooses_by() -> None:
 def test_sizes_fit_parameters_and_quantization() -> None:
     """A digit too many or too few would mislead the check of the disk."""
     for recipe in models.catalogue():
-        number, unit = re.match(r"([\d.]+)([MB])", recipe.parameters).groups()  # type: ignore[union-attr]
+        ((number, unit),) = re.findall(r"^([\d.]+)([MB])", recipe.parameters)
         parameters = float(number) * {"M": 1e6, "B": 1e9}[unit]
         assert 4 < 8 * recipe.size_bytes / parameters < 10, recipe.name
 

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import gguf_files
 import pytest
@@ -25,7 +26,7 @@ def user(home: Path) -> Path:
     return home.parent / "user"
 
 
-def in_hugging_face_cache(cache: Path, repo: str, file: str, **kind: str) -> Path:
+def in_hugging_face_cache(cache: Path, repo: str, file: str, **kind: Any) -> Path:
     """A file as ``huggingface_hub`` leaves it: a link to a blob."""
     folder = cache / f"models--{repo.replace('/', '--')}"
     blob = gguf_files.write(folder / "blobs" / hashlib.sha256(file.encode()).hexdigest(), **kind)
@@ -35,7 +36,7 @@ def in_hugging_face_cache(cache: Path, repo: str, file: str, **kind: str) -> Pat
     return link
 
 
-def in_ollama(folder: Path, name: str, **kind: str) -> Path:
+def in_ollama(folder: Path, name: str, **kind: Any) -> Path:
     """A model as Ollama leaves it: a manifest that names blobs. ``name`` is host/space/name/tag."""
     digest = hashlib.sha256(name.encode()).hexdigest()
     blob = gguf_files.write(folder / "blobs" / f"sha256-{digest}", **kind)

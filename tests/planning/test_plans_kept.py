@@ -22,13 +22,14 @@ from ondevice.holding.speeds import USUAL
 from ondevice.holding.stack import _layout
 from ondevice.holding.stack._layout import Quality
 from ondevice.holding.stack._writing import Contents, Writer
+from ondevice.messages import Preference
 from ondevice.ram.available import AvailableRam
 
 KEPT = Path(__file__).with_name("plans.json")
 MODELS = ("dense", "experts", "sliding window", "convolution", "shared keys", "stack")
 # In bytes.
 LIMITS = (90_000_000, 95_000_000, 100_000_000, 110_000_000, 130_000_000, 160_000_000, 1_000_000_000)
-PREFERENCES = ("speed", "balanced", "exact")
+PREFERENCES: tuple[Preference, ...] = ("speed", "balanced", "exact")
 
 
 def stack(folder: Path) -> GGUFFile:

@@ -70,7 +70,9 @@ def test_the_estimate_holds_for_every_kind_of_block(
 
 def test_keys_for_choosing_what_to_look_back_on_count() -> None:
     plain = dense()
-    index = {f"blk.{b}.indexer.attn_k.weight": (1000, 128) for b in range(2)}
+    index: dict[str, tuple[int, ...]] = {
+        f"blk.{b}.indexer.attn_k.weight": (1000, 128) for b in range(2)
+    }
     more = model(index, attention__indexer__key_length=128, attention__indexer__head_count=8)
     file = replace(
         plain,

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import httpx2
 import openai
 import pytest
+from openai.types.chat import ChatCompletionMessageParam
 from server_process import SERVER_KEY
 
 from ondevice.cli import run
 
-ASK = [
+ASK: list[ChatCompletionMessageParam] = [
     {"role": "system", "content": "You are a helpful assistant."},
     {"role": "user", "content": "What is the capital of France?"},
 ]
@@ -34,6 +36,7 @@ def test_models_are_listed(client: openai.OpenAI) -> None:
 def test_a_reply_whole_and_streamed(client: openai.OpenAI) -> None:
     whole = client.chat.completions.create(model="smollm2-135m", messages=ASK)
     text = whole.choices[0].message.content
+    assert text
     assert "Paris" in text
     assert whole.choices[0].finish_reason == "stop"
     chunks = list(
@@ -45,15 +48,19 @@ def test_a_reply_whole_and_streamed(client: openai.OpenAI) -> None:
         )
     )
     assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices).strip() == text
-    assert chunks[-1].usage.completion_tokens == whole.usage.completion_tokens
-    assert chunks[-1].usage.prompt_tokens_details.cached_tokens > 0
+    usage = chunks[-1].usage
+    assert usage
+    assert whole.usage
+    assert usage.completion_tokens == whole.usage.completion_tokens
+    assert usage.prompt_tokens_details
+    assert usage.prompt_tokens_details.cached_tokens
 
 
 def test_options_are_obeyed(client: openai.OpenAI) -> None:
-    def ask(**options: object) -> str:
+    def ask(**options: Any) -> str:
         options = {"temperature": 1, "max_tokens": 12, **options}
         done = client.chat.completions.create(model="smollm2-135m", messages=ASK, **options)
-        return done.choices[0].message.content
+        return str(done.choices[0].message.content)
 
     assert ask(seed=5) == ask(seed=5) != ask(seed=6)
     schema = {"type": "object", "properties": {"n": {"const": 7}}, "required": ["n"]}
@@ -89,10 +96,11 @@ def test_embeddings_are_near_for_near_meanings(client: openai.OpenAI) -> None:
     ],
 )
 def test_what_cannot_be_done_is_refused(
-    client: openai.OpenAI, options: dict[str, object], error: type[Exception]
+    client: openai.OpenAI, options: dict[str, Any], error: type[Exception]
 ) -> None:
+    request: dict[str, Any] = {"model": "smollm2-135m", "messages": ASK, **options}
     with pytest.raises(error):
-        client.chat.completions.create(**{"model": "smollm2-135m", "messages": ASK, **options})
+        client.chat.completions.create(**request)
 
 
 def test_strangers_are_kept_out(server_url: str) -> None:
@@ -107,7 +115,9 @@ def test_strangers_are_kept_out(server_url: str) -> None:
 
 
 def test_a_client_that_leaves_frees_the_engine(client: openai.OpenAI) -> None:
-    story = [{"role": "user", "content": "Count from 1 to 10000, one number to a line."}]
+    story: list[ChatCompletionMessageParam] = [
+        {"role": "user", "content": "Count from 1 to 10000, one number to a line."}
+    ]
     with client.chat.completions.create(
         model="smollm2-135m", messages=story, stream=True
     ) as stream:

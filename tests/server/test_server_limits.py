@@ -10,9 +10,10 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from random import Random
+from typing import NamedTuple
 
 import httpx2
 import pytest
@@ -21,6 +22,7 @@ import tiny_model
 from server_process import Server, chat, post, status
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from ondevice.cli import run
 from ondevice.server import _connections
@@ -151,7 +153,12 @@ def test_what_cannot_be_done_is_refused(client: httpx2.Client, options: dict[str
 
 def test_embeddings_are_of_texts(client: httpx2.Client) -> None:
     assert client.post("embeddings", json={"input": ["a", "b"]}).status_code == 200
-    for bad in ({"input": [[1, 2]]}, {"input": []}, {"input": "a", "dimensions": 3}):
+    wrong: list[dict[str, object]] = [
+        {"input": [[1, 2]]},
+        {"input": []},
+        {"input": "a", "dimensions": 3},
+    ]
+    for bad in wrong:
         assert client.post("embeddings", json=bad).status_code == 400
 
 
@@ -246,15 +253,20 @@ def test_ctrl_c_ends_it_without_fuss(model: Path, tmp_path: Path) -> None:
         assert said == ""
 
 
+class TinyServer(NamedTuple):
+    connect: Callable[[], socket.socket]
+    left: threading.Event  # set when the application ends because its client has left
+
+
 @pytest.fixture
-def tiny_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], socket.socket]]:
-    """Connects to a server of an application that sends for ever, with short times."""
+def tiny_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[TinyServer]:
+    """A server of an application that sends for ever, with short times."""
     for name in ("_HEAD_S", "_BODY_S", "_TAKE_S"):
         monkeypatch.setattr(_connections, name, 0.3)
     monkeypatch.setattr(_connections, "_MOST", 5)
     left = threading.Event()
 
-    async def app(scope: dict, receive: object, send: object) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             return
         request = Request(scope, receive)
@@ -263,7 +275,7 @@ def tiny_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], socket
             await PlainTextResponse("ok")(scope, receive, send)
             return
 
-        async def lines() -> object:
+        async def lines() -> AsyncIterator[bytes]:
             try:
                 while True:
                     yield b"x" * 60_000
@@ -281,8 +293,7 @@ def tiny_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], socket
     def connect() -> socket.socket:
         return socket.create_connection(listening.getsockname(), timeout=10)
 
-    connect.left = left  # type: ignore[attr-defined]
-    yield connect
+    yield TinyServer(connect, left)
     server.should_exit = True
     thread.join(10)
 
@@ -296,26 +307,24 @@ def tiny_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], socket
         b"GET / HTTP/1.1\r\nHost: x\r\n\r\nGET / HT",
     ],
 )
-def test_what_never_comes_is_not_waited_for(
-    tiny_server: Callable[[], socket.socket], sent: bytes
-) -> None:
-    with tiny_server() as connection:
+def test_what_never_comes_is_not_waited_for(tiny_server: TinyServer, sent: bytes) -> None:
+    with tiny_server.connect() as connection:
         connection.sendall(sent)
         with contextlib.suppress(ConnectionError):
             while connection.recv(10_000):
                 pass
 
 
-def test_who_does_not_read_is_let_go(tiny_server: Callable[[], socket.socket]) -> None:
-    with tiny_server() as connection:
+def test_who_does_not_read_is_let_go(tiny_server: TinyServer) -> None:
+    with tiny_server.connect() as connection:
         connection.sendall(b"GET /flood HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert tiny_server.left.wait(10)  # type: ignore[attr-defined]
+        assert tiny_server.left.wait(10)
 
 
-def test_idle_connections_make_room(tiny_server: Callable[[], socket.socket]) -> None:
+def test_idle_connections_make_room(tiny_server: TinyServer) -> None:
     with contextlib.ExitStack() as held:
         for _ in range(20):
-            connection = held.enter_context(tiny_server())
+            connection = held.enter_context(tiny_server.connect())
             connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
             assert status(connection) == 200
 

@@ -112,7 +112,7 @@ class _Vfs(apsw.VFS):
         self._disk.spend()
         self._disk.remove(name)
 
-    def xOpen(self, name: Any, flags: list[int]) -> _File:
+    def xOpen(self, name: Any, flags: list[int]) -> Any:
         flags[1] = flags[0]
         return _File(self._disk, name if isinstance(name, str) else name.filename())
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, field
 from random import Random
+from typing import Any
 
 from ondevice.gguf.tensor_types import TENSOR_TYPES
 
@@ -26,7 +27,7 @@ ALIGNMENT = 32
 class Key:
     name: bytes
     kind: int
-    value: object
+    value: Any
     """A number, bytes, or (kind of the elements, list of them)."""
 
 
@@ -60,7 +61,7 @@ def take_apart(data: bytes) -> File:
 
     def number(code: str) -> int | float:
         nonlocal at
-        (value,) = struct.unpack_from(f"<{code}", data, at)
+        value: int | float = struct.unpack_from(f"<{code}", data, at)[0]
         at += struct.calcsize(f"<{code}")
         return value
 
@@ -171,7 +172,7 @@ def _extreme(chance: Random, kind: int, value: int | float) -> int | float:
 
 def _number(file: File, chance: Random) -> None:
     key = chance.choice([key for key in file.keys if key.kind in CODES])
-    key.value = _extreme(chance, key.kind, key.value)  # type: ignore[arg-type]
+    key.value = _extreme(chance, key.kind, key.value)
 
 
 def _kind(file: File, chance: Random) -> None:
@@ -191,7 +192,7 @@ def _kind(file: File, chance: Random) -> None:
 def _array(file: File, chance: Random) -> None:
     arrays = [key for key in file.keys if key.kind == ARRAY]
     key = chance.choice(arrays)
-    element, values = key.value  # type: ignore[misc]
+    element, values = key.value
     match chance.randrange(6):
         case 0:
             values = values[: chance.randrange(len(values) + 1)]
@@ -214,14 +215,14 @@ def _array(file: File, chance: Random) -> None:
 
 def _words(file: File, chance: Random) -> None:
     key = chance.choice([key for key in file.keys if key.kind == TEXT])
-    key.value = chance.choice([*_WORDS, key.value * 2, b"a" * (1 << 21)])  # type: ignore[operator]
+    key.value = chance.choice([*_WORDS, key.value * 2, b"a" * (1 << 21)])
 
 
 def _tokens(file: File, chance: Random) -> None:
     key = file.key("tokenizer.ggml.tokens")
     if key is None:
         return _words(file, chance)
-    element, values = key.value  # type: ignore[misc]
+    element, values = key.value
     values = [*values]
     first, second = chance.randrange(len(values)), chance.randrange(len(values))
     match chance.randrange(5):

@@ -8,7 +8,7 @@ import json
 import os
 import struct
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ GOOD = "A good chat"
 NAME = "conversations.json"
 
 
-def chatgpt(title: str = GOOD, text: str = "Hello there", **changes: Any) -> dict[str, Any]:
+def chatgpt(title: object = GOOD, text: str = "Hello there", **changes: Any) -> dict[str, Any]:
     """A chat of ChatGPT with one message, and with other fields for those that are named."""
     message = {
         "author": {"role": "user"},
@@ -45,7 +45,7 @@ def ours(**changes: Any) -> dict[str, Any]:
     return {"ondevice_chats": 1, "chats": [chat]}
 
 
-def zipped(members: dict[str, bytes | str], method: int = zipfile.ZIP_DEFLATED) -> bytes:
+def zipped(members: Mapping[str, bytes | str], method: int = zipfile.ZIP_DEFLATED) -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", method) as archive:
         for name, data in members.items():
@@ -171,8 +171,8 @@ ODD: dict[str, Callable[[], str]] = {
     "end is a number": lambda: json.dumps(chatgpt("Odd", current_node=1)),
     "no mapping": lambda: json.dumps(chatgpt("Odd", mapping={})),
     "list as mapping": lambda: json.dumps(chatgpt("Odd", mapping=[])),
-    "title of null": lambda: json.dumps(chatgpt(title=None)),  # type: ignore[arg-type]
-    "title is a number": lambda: json.dumps(chatgpt(title=1)),  # type: ignore[arg-type]
+    "title of null": lambda: json.dumps(chatgpt(title=None)),
+    "title is a number": lambda: json.dumps(chatgpt(title=1)),
     "long title": lambda: json.dumps(chatgpt("x" * 1_000_000)),
     "time 1e30": lambda: json.dumps(chatgpt("Odd", create_time=1e30)),
     "time -1e30": lambda: json.dumps(chatgpt("Odd", create_time=-1e30)),

@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import NamedTuple
@@ -45,7 +45,7 @@ class Hub:
         self.held = threading.Event()  # an answer waits
         self.knows_ranges = True
         self.with_weights: dict[str, str] = {}  # headers
-        self.changes = bytes  # what happens to weights on their way
+        self.changes: Callable[[bytes], bytes] = bytes  # what happens to weights on their way
         hub = self
 
         class Handler(_Handler):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from ondevice.chats import Chats
 from ondevice.chats._chats import append
+from ondevice.messages import Role
 
 
 def write(chats: Chats, texts: Sequence[str]) -> int:
@@ -28,7 +29,7 @@ def add(chats: Chats, chat: int, texts: Sequence[str], parent_id: int | None = N
         ).fetchone()
         user_is_next = before is None or before["role"] == "assistant"
         for place, text in enumerate(texts):
-            role = "user" if (place % 2 == 0) == user_is_next else "assistant"
+            role: Role = "user" if (place % 2 == 0) == user_is_next else "assistant"
             parent_id = append(connection, chat, role, text, parent_id=parent_id, title="A chat")
             ids.append(parent_id)
         connection.execute("UPDATE message SET finish_reason = 'stop' WHERE role = 'assistant'")

@@ -69,17 +69,18 @@ class Expected:
 
     def _settle(self, memory: Memory) -> None:
         """Find out whether the task that was begun has been done; either is right."""
-        match self.begun:
+        begun = self.begun or {}
+        match begun:
             case {"begin": "add", "texts": texts}:
                 ids = {cube.content: cube.id for cube in memory.latest(limit=-1)}
                 if all(text in ids for text in texts):
-                    self._done(self.begun, [ids[text] for text in texts])
+                    self._done(begun, [ids[text] for text in texts])
             case {"begin": "edit", "id": int(cube_id), "text": str(text)}:
                 if memory.history(cube_id).cube.content == text:
-                    self._done(self.begun, [])
+                    self._done(begun, [])
             case {"begin": "forget", "ids": ids}:
                 if memory.history(ids[0]).cube.status == "deleted":
-                    self._done(self.begun, [])
+                    self._done(begun, [])
         self.begun = None
 
 

@@ -15,7 +15,9 @@ from random import Random
 from typing import Any
 
 from textual import events
+from textual.driver import Driver
 from textual.geometry import Size
+from textual.message_pump import MessagePump
 from textual.worker import WorkerFailed
 
 from ondevice.chats import Chats
@@ -148,6 +150,11 @@ class _RandomUser:
             raise self._errors[0]
 
     @property
+    def _driver(self) -> Driver:
+        assert self.app._driver
+        return self.app._driver
+
+    @property
     def chat(self) -> ChatScreen:
         screen = self.app.screen_stack[0]
         assert isinstance(screen, ChatScreen)
@@ -180,7 +187,7 @@ class _RandomUser:
                 for _ in range(abs(count)):
                     self._mouse(kind, x, y)
             case "resize":
-                self.app._driver._size = how  # type: ignore[union-attr]
+                self._driver._size = how
                 self._send(events.Resize(Size(*how), Size(*how)))
             case "elsewhere":
                 await asyncio.to_thread(self._elsewhere, *how)
@@ -208,7 +215,7 @@ class _RandomUser:
 
     def _send(self, event: events.Event) -> None:
         if not self.app._exit:
-            self.app._driver.process_message(event)  # type: ignore[union-attr]
+            self._driver.process_message(event)
 
     def _elsewhere(self, what: str, number: int) -> None:
         headings = self.other.headings()
@@ -225,12 +232,21 @@ class _RandomUser:
     # ------------------------------------------------------------------ looking
 
     async def _drawn(self) -> None:
-        """Wait until what has changed is on the screen; not for long, for it may have ended."""
+        """Wait until what was done has been taken, however busy the machine is, and drawn."""
+        await self._taken(self.app)
+        if not self.app._exit and self.app.screen_stack:
+            await self._taken(self.app.focused or self.app.screen)
         drawn = asyncio.Event()
-        await asyncio.sleep(0.002)
         if not self.app._exit and self.app.screen.call_after_refresh(drawn.set):
             with suppress(TimeoutError):
                 await asyncio.wait_for(drawn.wait(), 1)
+
+    async def _taken(self, by: MessagePump) -> None:
+        """Wait until it has looked at all that it was sent; not for ever, for it may have ended."""
+        taken = asyncio.Event()
+        if by.call_later(taken.set):
+            with suppress(TimeoutError):
+                await asyncio.wait_for(taken.wait(), _PATIENCE)
 
     async def looks_at_all(self) -> None:
         """Once nothing goes on: the app answers, drafts are there, transcripts are the store's."""
@@ -292,7 +308,9 @@ class _RandomUser:
         """What was typed is there still, or is in a store, unless the user has taken it away."""
         if self.app._exit:
             return
-        erased, self._done = self._may_go or any(map(_erases, self._done)), []
+        erased = self._may_go or any(map(_erases, self._done))
+        pointed = any(what in ("click", "drag") for what, _ in self._done)  # may still take effect
+        self._done = []
         shown, private = self._unsent()
         unsent = dict.fromkeys(_WORD.findall(shown), False)
         unsent |= dict.fromkeys(_WORD.findall(private), True)
@@ -302,7 +320,7 @@ class _RandomUser:
         prompt = self.chat.prompt
         asked = isinstance(self.app.screen, ChoiceScreen)
         at_work = prompt.revised or prompt.text.startswith("/") or not prompt.selection.is_empty
-        self._may_go = bool(asked or at_work or prompt.completions.display)
+        self._may_go = bool(asked or at_work or pointed or prompt.completions.display)
 
     def has_lost_nothing(self) -> None:
         """After the end of the app: what was half typed will be there again."""

@@ -9,9 +9,11 @@ import math
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
+import numpy.typing as npt
 
 _EMBD, _HEAD, _VOCAB = 512, 64, 32_000
 _COMPUTED = 4  # blocks of a model with others that llama.cpp leaves out
@@ -57,7 +59,7 @@ def write_random(
     _add(writer, architecture, n_blocks, hyperparameters | {"vocab_size": len(tokens)})
     for key, size in _tensors(architecture, n_blocks, block, len(tokens)).items():
         shape = size[::-1]
-        values = random.standard_normal(shape, np.float32)
+        values: npt.NDArray[Any] = random.standard_normal(shape, np.float32)
         if "norm" in key:
             values = 1 + values / 10
         elif "ssm_a" in key:
@@ -92,6 +94,7 @@ def _add(
         elif isinstance(value, float):
             writer.add_float32(f"{architecture}.{key}", value)
         else:
+            assert isinstance(value, int)
             writer.add_uint32(f"{architecture}.{key}", value)
 
 

@@ -7,6 +7,7 @@ import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from textual import _wait, events
 from textual.keys import _character_to_key
@@ -45,6 +46,12 @@ class User:
         return self.pilot.app.screen.query_one(StatusBar).render().plain
 
     @property
+    def chat(self) -> ChatScreen:
+        screen = self.pilot.app.screen
+        assert isinstance(screen, ChatScreen)
+        return screen
+
+    @property
     def prompt(self) -> PromptInput:
         return self.pilot.app.screen.query_one(PromptInput)
 
@@ -74,8 +81,7 @@ class User:
         await self.pilot.pause()
 
     async def is_idle(self) -> None:
-        screen = self.pilot.app.screen
-        assert isinstance(screen, ChatScreen)
+        screen = self.chat
         await self.until(lambda: not screen.conversation.replying, "idle")
         await self.pilot.pause()
 
@@ -92,7 +98,7 @@ async def at_the_terminal(
     *,
     size: tuple[int, int] = (80, 24),
     first: bool = False,
-    **settings: object,
+    **settings: Any,
 ) -> AsyncIterator[User]:
     """The app with a model's file or name in its settings, in a terminal of columns and rows."""
     app = OndeviceApp(engine, chats, Settings(model=str(model), **settings), earlier, first=first)

@@ -106,7 +106,8 @@ class FinderPanel(Generic[_Item], Widget):
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
         event.stop()
-        self.choose(self._items[event.option_index])
+        if any(event.option is option for option in event.option_list.options):  # still
+            self.choose(self._items[event.option_index])
 
     @on(OptionList.OptionHighlighted)
     def _show_heading(self, event: OptionList.OptionHighlighted) -> None:

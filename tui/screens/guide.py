@@ -12,9 +12,9 @@ from textual.widgets import Static
 from tui.screens.modal import Modal
 
 _TEXT = """\
-The model runs on this device, and what you write never leaves it.
+What you write stays on this device unless you choose a model on a server.
 Chats and memories are in one file that only you can read. “ondevice memory passphrase” encrypts it.
-What you delete or forget is gone for good. Only downloading a model uses the network.
+What you delete or forget is gone for good. Only downloads and servers use a network.
 
 Next, pick a model. The list shows how well each of them would run here."""
 

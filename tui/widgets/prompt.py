@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from typing import ClassVar
 
@@ -9,7 +10,7 @@ from textual import events
 from textual.binding import Binding, BindingType
 from textual.widgets import TextArea
 
-from ondevice.chats import Message
+from ondevice.chats import Attachment, Message
 from ondevice.errors import OndeviceError
 from ondevice.text import printable
 from tui import attachments, commands
@@ -17,6 +18,8 @@ from tui.attachments import whole_name
 from tui.messages import CommandGiven, Submitted
 from tui.typed import Typed
 from tui.widgets.completions import Completion, Completions
+
+_LONG = 0.3  # seconds of reading files after which it is said
 
 
 class PromptInput(TextArea):
@@ -126,9 +129,23 @@ pasted text is folded.
         """Know nothing any more of what was said in a private conversation."""
         self._history.forget(whose)
 
+    async def _read_files(self, text: str) -> list[Attachment]:
+        def show() -> None:
+            self.border_title = "Reading the attached files"
+
+        timer = self.set_timer(_LONG, show)
+        try:
+            return await asyncio.to_thread(attachments.attached, text)
+        finally:
+            timer.stop()
+            self._show_title()
+
     def _show_what(self) -> None:
-        self.border_title = "Editing. Esc cancels" if self._revised else ""
+        self._show_title()
         self.move_cursor(self.document.end)
+
+    def _show_title(self) -> None:
+        self.border_title = "Editing. Esc cancels" if self._revised else ""
 
     def give_back(self, text: str) -> None:
         """Put what was sent before what has been typed since."""
@@ -144,7 +161,7 @@ pasted text is folded.
 
     # ------------------------------------------------------------------ actions
 
-    def action_send(self) -> None:
+    async def action_send(self) -> None:
         text = self.text.strip()
         chosen = self._completion()
         if chosen and self.completions.by_enter and chosen.text.strip() != text:
@@ -153,17 +170,21 @@ pasted text is folded.
             self._clear_into_history(text)
             self.post_message(CommandGiven(*command))
         elif text:
-            self._submit(text)
+            await self._submit(text)
 
-    def _submit(self, text: str) -> None:
+    async def _submit(self, text: str) -> None:
+        """Keys that are pressed while files are read wait until the text is sent."""
+        replaced = self._revised
+        kept = replaced.attachments if replaced else ()
+        names_kept = [whole_name(attachment.name) for attachment in kept]
         try:
-            kept = self._revised.attachments if self._revised else ()
-            names_kept = [whole_name(attachment.name) for attachment in kept]
-            going = [*attachments.attached(text), *self._pastes.attached(text, names_kept)]
+            files = await self._read_files(text) if "@" in text else []
+            going = [*files, *self._pastes.attached(text, names_kept)]
         except OndeviceError as error:
             self.notify(str(error), severity="error")
             return
-        replaced = self._revised
+        if (self.text.strip(), self._revised) != (text, replaced):
+            return  # another conversation is shown now
         if replaced:
             names = {attachment.name for attachment in going}
             going += [

@@ -104,11 +104,12 @@ def text(n_tokens: int, shape: Shape, seed: int = 1) -> list[int]:
 
 def _embeddings(shape: Shape, choose: np.random.Generator) -> npt.NDArray[np.float32]:
     field, topic, own = (
-        choose.standard_normal((n, shape.n_embd), np.float32) * share**0.5
+        choose.standard_normal((n, shape.n_embd), np.float32) * float(share**0.5)
         for n, share in zip((N_FIELDS, N_TOPICS, shape.n_vocab), _SHARES, strict=True)
     )
     tokens = np.arange(shape.n_vocab)
-    return own + topic[tokens % N_TOPICS] + field[tokens % N_FIELDS]
+    mixed: npt.NDArray[np.float32] = own + topic[tokens % N_TOPICS] + field[tokens % N_FIELDS]
+    return mixed
 
 
 _Tensor = tuple[str, tuple[int, ...], gguf.GGMLQuantizationType, float]
