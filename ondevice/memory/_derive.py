@@ -11,7 +11,8 @@ import msgspec
 
 from ondevice.memory import _cubes
 from ondevice.memory._endings import over_by
-from ondevice.memory._facts import Fact, find_facts, not_understood, sentence_of
+from ondevice.memory._fact_reader import Fact
+from ondevice.memory._facts import find_facts, not_understood, sentence_of
 from ondevice.memory._forget import forget
 from ondevice.memory._lessons import find_lessons
 from ondevice.memory._profile import refresh as refresh_profile

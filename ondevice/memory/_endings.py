@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from ondevice.memory import _cubes
-from ondevice.memory._facts import Correction, Ending, Fact, corrected, find_endings
+from ondevice.memory._fact_reader import Correction, Ending, Fact, corrected
+from ondevice.memory._facts import find_endings
 from ondevice.memory._lessons import topics_in
 from ondevice.memory._records import POSITION_BITS
 from ondevice.memory._values import fold

@@ -78,8 +78,8 @@ class Asking(_Table, frozen=True, kw_only=True):
 class FactPatterns(_Table, frozen=True, kw_only=True):
     """What tells a fact about the user, and what ends one.
 
-    The patterns of ``states``, ``ends`` and ``others`` are for the kinds of ``_facts.py``. In them
-    ``{value}`` stands for what the fact says, and ``{who}`` for one of the ``people``.
+    The patterns of ``states``, ``ends`` and ``others`` are for the kinds of ``_fact_reader.py``. In
+    them ``{value}`` stands for what the fact says, and ``{who}`` for one of the ``people``.
     """
 
     spaced: bool = True  # words are parted by blanks

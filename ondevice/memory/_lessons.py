@@ -14,7 +14,7 @@ from functools import cache, cached_property
 from typing import NamedTuple
 
 from ondevice.memory._asking import QUOTED, own_sentences, sets_task
-from ondevice.memory._facts import Fact
+from ondevice.memory._fact_reader import Fact
 from ondevice.memory._language import Language, Lessons, languages
 
 _LONGEST = 160  # characters of a lesson

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator
 from functools import cache
 
-from ondevice.memory._facts import Fact
+from ondevice.memory._fact_reader import Fact
 from ondevice.memory._language import languages
 from ondevice.messages import Role
 

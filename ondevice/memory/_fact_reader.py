@@ -1,0 +1,439 @@
+"""Reads the facts that one sentence states, with the patterns of one language.
+
+Compiled when a text first has a word about its user in that language.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal, NamedTuple
+
+from ondevice.memory._asking import QUOTED
+from ondevice.memory._language import FactPatterns, Language, languages
+from ondevice.memory._values import Certainty, Text, check
+
+#: What goes on with a word: the vowel signs of some scripts are no letters to a regular expression.
+_LETTER = r"[\w\u0900-\u0903\u093a-\u094f\u064b-\u0652]"
+
+
+_BESIDE = " \t*_~\"'|#•-–—"  # signs around a value that are no part of it
+
+
+@dataclass(frozen=True)
+class Fact:
+    topic: str  # what it is about, such as "home" or "name of dog"
+    content: str  # a sentence about the user, or of a lesson one about replies
+    kind: Literal["fact", "lesson"] = "fact"
+    certain: bool = True  # else it is proposed
+    value: str = ""  # as said
+    sentence: str = ""  # that says it
+    whole: bool = True  # the sentence says no more than that
+
+
+class Ending(NamedTuple):
+    """What is said to be so no longer, or never to have been."""
+
+    topics: tuple[str, ...]  # how they begin
+    value: str  # empty: any
+
+
+class Correction(NamedTuple):
+    """What was said last had another value."""
+
+    value: str
+    text: Text
+
+
+class _Kind(NamedTuple):
+    topic: str
+    content: str  # of a fact about the user
+    sort: str  # of its value, see _values.py
+    sure: bool = True  # it can be certain
+    open: bool = False  # whatever the sentence goes on to say
+
+
+_KINDS = {
+    "name": _Kind("name", "The user's name is {value}.", "name"),
+    "intro": _Kind("name", "The user's name is {value}.", "capital_name", False),
+    "nickname": _Kind(
+        "name called", "The user is called {value} (name, nickname).", "capital_name", False
+    ),
+    "home": _Kind("home", "The user lives in {value} (home, city, address).", "named_place"),
+    "moved": _Kind("home", "The user lives in {value} (home, city, address).", "place"),
+    "nearby": _Kind("home", "The user lives near {value} (home, city).", "named_place", False),
+    "origin": _Kind("origin", "The user is from {value} (origin).", "place"),
+    "birthplace": _Kind("birth place", "The user was born in {value} (birth).", "place"),
+    "upbringing": _Kind("origin upbringing", "The user grew up in {value} (origin).", "place"),
+    "work": _Kind("work", "The user works as {value} (job, profession).", "work"),
+    "job": _Kind("work", "The user works as {value} (job, profession).", "job"),
+    "trade": _Kind("work", "The user works as {value} (job, profession).", "trade"),
+    "field": _Kind("work field", "The user works in {value} (job).", "anything", False),
+    "teaches": _Kind("work subject", "The user teaches {value} (job).", "anything", False),
+    "employer": _Kind("employer", "The user works for {value} (job, employer).", "org"),
+    "studies": _Kind("work studies", "The user studies {value} (university).", "anything", False),
+    "birthday": _Kind("birthday", "The user's birthday is {value}.", "date"),
+    "birth": _Kind("birth", "The user was born {value} (birth, birthday, age).", "birth"),
+    "age": _Kind("birth age", "The user is {value} years old (age).", "age"),
+    "allergy": _Kind(
+        "allergy to {value}", "The user is allergic to {value} (allergy).", "allergen"
+    ),
+    "health": _Kind("health: {value}", "The user has {value} (health, illness).", "condition"),
+    "medicine": _Kind(
+        "health: takes {value}", "The user takes {value} (health, medicine).", "medicine"
+    ),
+    "diet": _Kind("diet", "The user is {value} (diet, food).", "diet"),
+    "avoids": _Kind("diet without {value}", "The user avoids {value} (diet, food).", "avoided"),
+    "favourite": _Kind(
+        "favourite {thing}", "The user's favourite {thing} is {value}.", "favourite"
+    ),
+    "likes": _Kind("likes: {value}", "The user likes {value} (likes).", "anything", False),
+    "dislikes": _Kind("dislikes: {value}", "The user dislikes {value}.", "anything", False),
+    "speaks": _Kind("skill: speaks", "The user speaks {value} (languages).", "tongue"),
+    "plays": _Kind("hobby: plays {value}", "The user plays {value} (hobby).", "anything", False),
+    "owns": _Kind("belonging: {value}", "The user has {value} (belonging).", "anything", False),
+    "person": _Kind("name of {who}", "The user's {who} is called {value}.", "person"),
+    "introduced": _Kind(  # “my wife Sofia …”
+        "name of {who}", "The user's {who} is called {value}.", "person", open=True
+    ),
+    "called": _Kind("name of {who}", "The user's {who} is called {value}.", "capital_name", False),
+    "partner": _Kind("name of partner", "The user's partner is called {value}.", "person"),
+    "children": _Kind("family children", "The user has {value} children (family).", "age", False),
+}
+_BESIDES = ("intro", "called")  # they are looked for last, and only if nothing else is there
+#: The same of a person, who is ``{who}``: always proposed, since nobody else can confirm it.
+_OTHERS = {
+    "home": ("home of {who}", "{Who} lives in {value} (home, city, address)."),
+    "work": ("work of {who}", "{Who} works as {value} (job, profession)."),
+    "job": ("work of {who}", "{Who} works as {value} (job, profession)."),
+    "employer": ("employer of {who}", "{Who} works for {value} (job, employer)."),
+    "birthday": ("birthday of {who}", "{Who}'s birthday is {value}."),
+    "allergy": ("allergy of {who} to {value}", "{Who} is allergic to {value} (allergy)."),
+    "diet": ("diet of {who}", "{Who} is {value} (diet, food)."),
+    "age": ("birth of {who}", "{Who} is {value} years old (age)."),
+}
+#: Of these relations people have more than one at a time.
+_SEVERAL = frozenset(
+    {"friend", "brother", "sister", "son", "daughter", "child", "kids", "aunt", "uncle"}
+    | {"cousin", "nephew", "niece", "grandchild", "colleague", "neighbour", "flatmate"}
+)
+_ARTICLES = "an?|the|eine?n?|une?|una?|um|uma|een"  # with one begins more than a name
+_DOT = r"(?<=\d)\.(?= ?\w)|\.(?=\w)|(?<=[DM]r)\.|(?<=\bSt)\."  # that ends no sentence
+_VALUE = rf"(?P<value>(?:[^.!?;,:\n()。、，！？；।]|{_DOT}){{1,60}}?)"
+_VALUES = rf"(?P<value>(?:[^.!?;:\n()。！？；।]|{_DOT}){{1,80}}?)"
+_SIGN = rf"(?:{_LETTER}|['’-])"
+_WHO = rf"(?P<who>{_SIGN}+?(?: {_SIGN}+?){{0,2}}?)"  # one of the people, or not
+#: “My name is Hanna, not Anna.”
+_CONTRAST = re.compile(
+    r", ?(?:and )?(?:not|nicht|pas|no|non|não|niet|а не|не) (?:on |in |at |am |le |el )?"
+    r"[A-ZÀ-ÞА-Я\d][\w ]{0,24}[.!]*$"
+)
+_PICTURES = re.compile(r"\s*[\u2600-\u27bf\U0001f000-\U0001faff\ufe0f]+$")
+_POSSESSIVE = re.compile(r"['’]s$")  # “my daughter Sara's birthday”
+_WHO_UNSPACED = r"(?P<who>[^\W\d_]{1,5}?)"
+_NAME = r"(?P<value>(?-i:[^\W\d_a-zà-ÿ])[\w'’-]+(?: (?-i:[^\W\d_a-zà-ÿ])[\w'’-]+)?)"
+_THING = r"(?P<thing>[^.!?;,:\n()。、，]{1,30}?)"
+
+
+class _Rule(NamedTuple):
+    kind: str
+    pattern: re.Pattern[str]  # up to the value, where that comes last
+    end: re.Pattern[str] | None  # what ends the value then
+
+    def find(self, sentence: str) -> Iterator[_Match]:
+        """Where the sentence says this."""
+        for match in self.pattern.finditer(sentence):
+            groups = {name: (text or "").strip() for name, text in match.groupdict().items()}
+            end = match.end()
+            if self.end is not None:
+                stop = self.end.search(sentence, end + 1)
+                end = stop.start() if stop else len(sentence)
+                groups["value"] = sentence[match.end() : end].strip()
+            yield _Match(match.start(), end, groups)
+
+
+class _Match(NamedTuple):
+    start: int
+    end: int
+    groups: dict[str, str]
+
+
+class FactReader:
+    """What tells a fact in one language, compiled when a text first has a word about its user."""
+
+    def __init__(self, language: Language, facts: FactPatterns) -> None:
+        self.language = language
+        self.facts = facts
+        edge = f"(?!{_LETTER})" if facts.spaced else ""
+        self._user = language.compile(rf"{self._edge}(?:{facts.user}){edge}")
+
+    @property
+    def _edge(self) -> str:
+        return f"(?<!{_LETTER})" if self.facts.spaced else ""
+
+    def concerns(self, sentence: str) -> bool:
+        """Whether the sentence has a word for the user in this language."""
+        return bool(self._user.search(sentence))
+
+    def is_unsure(self, sentence: str) -> bool:
+        """Whether what the sentence says is somebody else's, made up, or may never be."""
+        return bool(self._parts.unsure.search(sentence))
+
+    def read(self, sentence: str, text: Text) -> Iterator[Fact]:
+        """The facts in a sentence, whether they are certain by the sentence alone or not."""
+        plain, _ = self.without_endings(_CONTRAST.sub("", sentence))
+        if self.is_unsure(plain) or (self._parts.denies and self._parts.denies.match(sentence)):
+            return
+        if sentence.endswith(("...", "…")):
+            plain += "…"
+        found: list[Fact] = []
+        for rule in self._parts.states:
+            if rule.kind in _BESIDES and found:
+                continue  # “I'm vegan” is no name
+            for match in rule.find(plain):
+                found += self._fact(rule.kind, match, plain, text)
+        yield from found
+        for rule in self._parts.others:
+            for about in rule.find(plain):
+                if self._parts.lead.fullmatch(plain, 0, about.start):
+                    yield from self._others_fact(rule.kind, about, text)
+
+    def _fact(self, name: str, match: _Match, sentence: str, text: Text) -> Iterator[Fact]:
+        kind = _KINDS[name]
+        value = _PICTURES.sub("", match.groups["value"].strip(_BESIDE))
+        if kind.open:
+            value = _POSSESSIVE.sub("", value)
+        groups = {"value": value, "who": self._who(match), "thing": ""}
+        if not value or (not groups["who"] and "who" in match.groups):
+            return
+        fit = check(kind.sort, value, text)
+        if "thing" in match.groups:
+            groups["thing"] = match.groups["thing"].lower()
+            if len(groups["thing"].split()) > 2:
+                return
+            things = self._parts.things
+            small = text.has_capitals and self.facts.capitals and value[0].islower()
+            named = self._parts.named and self._parts.named.search(groups["thing"])
+            if not (things and things.search(groups["thing"])) or (small and named):
+                fit = min(fit, Certainty.POSSIBLY)
+        if fit is Certainty.NO:
+            return
+        before, after = sentence[: match.start], sentence[match.end :]
+        certain = (
+            kind.sure
+            and fit is Certainty.CERTAINLY
+            and not sentence.endswith("…")
+            and not self._parts.doubtful.search(f"{before} {value} {after}")
+            and self._parts.lead.fullmatch(before) is not None
+            and (kind.open or self._parts.rest.fullmatch(after) is not None)
+        )
+        topic = kind.topic.format(**groups)
+        if groups["who"] in _SEVERAL:
+            topic += f": {value}"
+        content = kind.content.format(**groups)
+        yield Fact(topic.lower(), content, certain=certain, value=value, whole=not kind.open)
+
+    def _others_fact(self, name: str, match: _Match, text: Text) -> Iterator[Fact]:
+        value = match.groups["value"]
+        relation = self._who(match)
+        if not value or not relation or check(_KINDS[name].sort, value, text) is Certainty.NO:
+            return
+        called = match.groups.get("called", "")
+        who = called or relation
+        full = f"{called}, the user's {relation}," if called else f"The user's {relation}"
+        if name == "birthday" and called:
+            full = called
+        topic, content = _OTHERS[name]
+        yield Fact(
+            topic.format(who=who, value=value).lower(),
+            content.format(Who=full, value=value),
+            "fact",
+            certain=False,
+            value=value,
+        )
+
+    def without_endings(self, sentence: str) -> tuple[str, list[Ending]]:
+        """The sentence without what it says is over, and that."""
+        if not self.facts.ends:
+            return sentence, []
+        found = []
+        for rule in self._parts.ends:
+            match = next(rule.find(sentence), None)
+            if match is None or ("who" in match.groups and not self._who(match)):
+                continue
+            topics = _ended(rule.kind, self._who(match))
+            found.append(Ending(topics, match.groups.get("value", "")))
+            sentence = f"{sentence[: match.start]} {sentence[match.end :]}"
+        return sentence.strip(" ,;.!"), found
+
+    def denied(self, sentence: str, text: Text) -> list[Ending]:
+        """What the sentence says not to be so: “forget that I live in Bonn”."""
+        match = self._parts.denies.match(sentence) if self._parts.denies else None
+        if match is None:
+            return []
+        facts = self.read(sentence[match.end() :].strip(), text)
+        return [Ending((fact.topic,), fact.value) for fact in facts]
+
+    def correction(self, sentence: str) -> str:
+        """The value that the sentence puts in the place of another, or nothing."""
+        matches = (rule.fullmatch(sentence) for rule in self._parts.corrects)
+        return next((match["value"].strip() for match in matches if match), "")
+
+    def allowed(self, sentence: str) -> str:
+        """What the sentence allows that a lesson did not."""
+        match = self._parts.allows.search(sentence) if self._parts.allows else None
+        return match[0] if match else ""
+
+    def _who(self, match: _Match) -> str:
+        """Whom of the user's people or animals the words mean; empty for anybody else."""
+        said = match.groups.get("who", "").lower()
+        found = self._parts.people.fullmatch(said) if said else None
+        number = found and found.lastgroup
+        return list(self.facts.people)[int(number[1:])] if number else ""
+
+    @property
+    def _parts(self) -> _Compiled:
+        return _compiled(self.language.name)
+
+
+class _Compiled(NamedTuple):
+    unsure: re.Pattern[str]
+    doubtful: re.Pattern[str]
+    lead: re.Pattern[str]
+    rest: re.Pattern[str]
+    things: re.Pattern[str] | None  # that people have favourites of
+    named: re.Pattern[str] | None  # those of them that have names
+    people: re.Pattern[str]
+    states: tuple[_Rule, ...]
+    others: tuple[_Rule, ...]
+    ends: tuple[_Rule, ...]
+    corrects: tuple[re.Pattern[str], ...]
+    denies: re.Pattern[str] | None
+    allows: re.Pattern[str] | None
+
+
+@cache
+def _compiled(name: str) -> _Compiled:
+    language, facts = next(
+        (one, one.facts) for one in languages() if one.name == name and one.facts
+    )
+    edge, end = (f"(?<!{_LETTER})", f"(?!{_LETTER})") if facts.spaced else ("", "")
+    stop = r"\s*(?:[!?;,:\n()。、，！？；।،؛\ufffc]|\.*\s*$)"
+    list_stop = stop
+    if facts.spaced:
+        parts_of_ends = (facts.joins, facts.bounds, facts.after)
+        ends = "|".join(language.pattern(part) for part in parts_of_ends if part)
+        also = language.pattern(facts.lists)
+        stop += rf"| (?:{ends}|{also}){end}(?!-)"
+        # A list goes on after a comma and after “and”, but not with another statement.
+        list_stop = (
+            r"\s*(?:[!?;:\n()।؛\ufffc]|\.*\s*$)|"
+            rf",? (?:{ends}|(?:{also}) (?:{language.pattern(facts.user)}|{_ARTICLES})){end}(?!-)"
+        )
+    elif facts.after:
+        stop += rf"|{language.pattern(facts.after)}"
+    parts = {
+        "value": _VALUE,
+        "values": _VALUES,
+        "name": _NAME,
+        "thing": _THING,
+        "who": _WHO if facts.spaced else _WHO_UNSPACED,
+        "called": r"(?P<called>(?-i:[^\W\d_a-zà-ÿ][\w'’-]+))",
+    }
+
+    def rules(table: dict[str, tuple[str, ...]]) -> tuple[_Rule, ...]:
+        compiled = []
+        for kind, patterns in sorted(table.items(), key=lambda item: item[0] in _BESIDES):
+            for pattern in patterns:
+                source = language.pattern(pattern, **parts)
+                stops = None
+                for value, ending in ((_VALUE, stop_pattern), (_VALUES, list_stop_pattern)):
+                    if source.endswith(value):
+                        source, stops = source.removesuffix(value), ending
+                if stops is None and not (kind in _KINDS and _KINDS[kind].open):
+                    # What may or may not follow the value does not show where it ends.
+                    source += f"(?={stop})" if source.endswith(")?") else end
+                compiled.append(_Rule(kind, re.compile(edge + source, re.IGNORECASE), stops))
+        return tuple(compiled)
+
+    stop_pattern = re.compile(stop, re.IGNORECASE)
+    list_stop_pattern = re.compile(list_stop, re.IGNORECASE)
+    opening = language.pattern(facts.opening)
+    joins = "|".join(language.pattern(part) for part in (facts.joins, facts.lists) if part)
+    after = language.pattern(facts.after) or "(?!)"
+    if facts.spaced:
+        lead = rf"(?:.*(?:[,;–—] ?| (?:{joins}) ))?(?:(?:{opening}){end}[ ,:!–—-]*)*"
+        rest = rf"(?:,? (?:{after}){end})*\s*(?:$|[.!।,;،؛]| (?:{joins}){end}).*"
+    else:
+        lead = rf"(?:.*[，,、；;])?(?:(?:{opening})[，,、： ]*)*"
+        rest = rf"(?:{after})*\s*(?:$|[。.!！，,；;、]).*"
+    flags = re.IGNORECASE | re.DOTALL
+    return _Compiled(
+        unsure=language.compile(rf"{edge}(?:{facts.unsure}){end}"),
+        doubtful=language.compile(rf"{QUOTED}|{edge}(?:{facts.doubtful}){end}"),
+        lead=re.compile(lead, flags),
+        rest=re.compile(rest, flags),
+        things=(
+            language.compile(rf"^(?:{facts.values['thing']})$") if "thing" in facts.values else None
+        ),
+        named=(
+            language.compile(rf"^(?:{facts.values['named']})$") if "named" in facts.values else None
+        ),
+        people=re.compile(
+            "|".join(f"(?P<p{n}>{words})" for n, words in enumerate(facts.people.values()))
+        ),
+        states=rules(facts.states),
+        others=rules(facts.others),
+        ends=rules(facts.ends),
+        corrects=tuple(
+            re.compile(language.pattern(pattern, **parts) + r"[.!。！]*", re.IGNORECASE)
+            for pattern in facts.corrects
+        ),
+        denies=language.compile(facts.denies) if facts.denies else None,
+        allows=language.compile(facts.allows) if facts.allows else None,
+    )
+
+
+def _ended(kind: str, who: str) -> tuple[str, ...]:
+    """How the topics begin that end with this."""
+    if kind == "person":
+        return (f"name of {who}",) if who else ("name of",)
+    if kind == "marriage":
+        return tuple(
+            f"name of {one}"
+            for one in ("wife", "husband", "partner", "girlfriend", "boyfriend", "fiancé")
+        )
+    if kind == "job":
+        return ("employer", "work")
+    if kind == "leaving":
+        return ("home", "employer")
+    if kind == "liking":
+        return ("favourite", "likes", "hobby")
+    if kind == "having":
+        return ("health", "allergy")
+    if kind == "being":
+        return ("work", "diet", "allergy", "health", "name", "origin", "home")
+    topic, _, _ = _KINDS[kind].topic.partition(" {")
+    return (topic.partition(":")[0],)
+
+
+@cache
+def readers() -> tuple[FactReader, ...]:
+    """A reader for each language that has facts."""
+    return tuple(FactReader(language, language.facts) for language in languages() if language.facts)
+
+
+def corrected(topic: str, correction: Correction) -> Fact | None:
+    """The fact of this topic with the value that the correction gives, if it fits."""
+    for kind in _KINDS.values():
+        if kind.topic == topic or (
+            kind.topic == "name of {who}" and topic.startswith("name of ") and ":" not in topic
+        ):
+            if check(kind.sort, correction.value, correction.text) is Certainty.NO:
+                return None
+            who = topic.removeprefix("name of ")
+            content = kind.content.format(value=correction.value, who=who, thing="")
+            return Fact(topic, content, value=correction.value)
+    return None
