@@ -1,19 +1,53 @@
-"""Reads the days that a text speaks of: “7 May 2023”, “in July”, “last spring”, “3 weeks ago”."""
+"""Reads the days that a text speaks of: “7 May 2023”, “in July”, “last spring”, “3 weeks ago”.
+
+A library would have been welcome. Those that were tried are wrong too often, above all about
+“on Friday”, which is a different day in “I met her on Friday” and “I meet her on Friday”
+(docs/measurements/memory.md). What is not certain is told apart from what is.
+"""
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
-from functools import cache
+from functools import cache, cached_property
 
-from ondevice.memory._language import Dates, Language, any_of, forms_of, languages, months_of
+from ondevice.memory import _calendar
+from ondevice.memory._calendar import Span, Spans
+from ondevice.memory._language import (
+    Dates,
+    Language,
+    any_of,
+    forms_of,
+    languages,
+    months_of,
+)
 
-_ISO = re.compile(r"\b((?:19|20)\d\d)-(\d\d)-(\d\d)\b")
+_ISO = re.compile(r"(?<![\d-])((?:19|20)\d\d)-(\d\d?)-(\d\d?)(?![\d-])")
+_POINTS = re.compile(r"(?<![\d.,])(\d\d?)\.(\d\d?)\.((?:19|20)\d\d|\d\d)(?![\d]|[.,]\d)")
+_SLASHES = re.compile(r"(?<![\d/-])(\d\d?)([/-])(\d\d?)\2((?:19|20)\d\d)(?![\d/-])")
 _YEAR = re.compile(r"\b(?:19|20)\d\d\b")
+_WORD = re.compile(r"[^\W\d_]+|\d+")
+_UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")
+_SENTENCE_END = re.compile(r"[.!?;。！？；](?=\s|$)|[\n。！？；]")
 
-_Span = tuple[date, date]
+_READ = 2_000  # characters of a text that are read for days: they stand at its beginning
+_LONG = 14  # words of a clause; in a longer one without a verb that we know, its tense is not known
+_NEAR = timedelta(days=14)  # from one day that a text is about to another
+
+
+@dataclass(frozen=True)
+class Expression:
+    """Words that name days."""
+
+    start: int
+    end: int
+    spans: Spans  # what may be meant; one, if that is certain
+    wide: Span | None = None  # with the days around it that may be meant as well
+    vague: bool = False  # “a few weeks ago”
+    says_all: bool = False  # “7 May 2023”: nothing is to be worked out
 
 
 class _DateReader:
@@ -24,69 +58,243 @@ class _DateReader:
         self._weekdays = forms_of(dates.weekdays)
         self._counts = dates.numbers | dates.about
         self._months = months_of(dates)
-        self._near = language.compile(r"\b({near})\b")
-        self._last = language.compile(dates.last)
-        self._ago = language.compile(dates.ago)
-        self._month = language.compile(r"\b({sure_months})\b")
-        self._unsure = language.compile(dates.unsure_month) if dates.unsure_month else None
-        self._season = language.compile(dates.season)
-        self.day = language.compile(dates.day)
+        self._edge = r"\b" if dates.spaced else ""
+        self._known = self.triggers | frozenset(language.search.stop.split())
 
-    def spans(self, text: str, today: date) -> Iterator[tuple[re.Match[str], _Span]]:
-        """The words that name one stretch of days, seen from ``today``, and that stretch."""
-        kinds: tuple[tuple[re.Pattern[str], Callable[[re.Match[str], date], _Span]], ...] = (
-            (self._near, self._near_days),
-            (self._last, self._last_days),
-            (self._ago, self._days_ago),
+        def compiled(patterns: Iterable[str]) -> tuple[re.Pattern[str], ...]:
+            return tuple(language.compile(pattern) for pattern in patterns if pattern)
+
+        near = f"{self._edge}(?P<near>{{near}}){self._edge}"
+        kinds: tuple[
+            tuple[tuple[str, ...], Callable[[re.Match[str], date, int], Expression | None]], ...
+        ] = (
+            ((near,), self._near_days),
+            (dates.last, self._named_days),
+            (dates.ago, self._days_ago),
+            (dates.ahead, self._days_ahead),
+            (dates.weekday, self._some_weekday),
+            (dates.feast, self._some_feast),
+            (dates.date, self._some_date),
+            (dates.day_alone, self._day_of_month),
+            (dates.in_month, self._some_month),
+            (dates.in_season, self._some_season),
+            (dates.in_year, self._of_year),
         )
-        for pattern, span in kinds:
+        self._kinds = [
+            (pattern, read) for patterns, read in kinds for pattern in compiled(patterns)
+        ]
+        self._every = language.compile(f"(?:{dates.every})$") if dates.every else None
+        self._since = language.compile(f"(?:{dates.since})$") if dates.since else None
+        self._due = language.compile(f"(?:{dates.due})$") if dates.due else None
+        self._joins = language.compile(dates.joins) if dates.joins else None
+        self._past, self._to_come, self._plans, self._either = (
+            language.compile(pattern or "(?!)")
+            for pattern in (dates.past, dates.to_come, dates.plans, dates.either)
+        )
+        self._month = language.compile(rf"{self._edge}({{sure_months}}){self._edge}")
+        self._unsure = language.compile(dates.unsure_month) if dates.unsure_month else None
+        self._season = language.compile(dates.season) if dates.season else None
+        self.day = language.compile(dates.day)
+        self.mine, self.doing, self.telling = (
+            language.compile(pattern or "(?!)")
+            for pattern in (dates.mine, dates.doing, dates.telling)
+        )
+
+    def expressions(self, text: str, today: date) -> Iterator[Expression]:
+        """All words for days in ``text``; some may overlap."""
+        for pattern, read in self._kinds:
             for found in pattern.finditer(text):
-                yield found, span(found, today)
+                before = text[: found.start()].rstrip()
+                if self._every and self._every.search(before):
+                    continue
+                try:
+                    expression = read(found, today, self._tense(text, found))
+                except (ValueError, OverflowError):  # a day or a year that there is not
+                    continue
+                if expression is not None and expression.spans:
+                    yield expression
 
     def months(self, text: str) -> Iterator[tuple[re.Match[str], set[int]]]:
         """The words that name months or seasons, and their months, from 1."""
         for pattern in (self._month, self._unsure):
             for found in pattern.finditer(text) if pattern else ():
                 yield found, {self._months[_named(found[found.lastindex or 0], self._months)]}
-        for found in self._season.finditer(text):
+        for found in self._season.finditer(text) if self._season else ():
             first = self._dates.seasons[_named(found[1], self._dates.seasons)]
             yield found, {(first + n - 1) % 12 + 1 for n in range(3)}
 
-    def _near_days(self, found: re.Match[str], today: date) -> _Span:
-        day = today + timedelta(days=self._dates.near[_named(found[1], self._dates.near)])
-        return day, day
-
-    def _days_ago(self, found: re.Match[str], today: date) -> _Span:
-        number = found["count"]
-        count = int(number) if number.isdecimal() else self._counts[_named(number, self._counts)]
-        unit = self._dates.units[_named(found["unit"], self._dates.units)]
-        middle = today - timedelta(days=count * unit)
-        slack = timedelta(days=unit // 2)
-        return middle - slack, middle + slack
-
-    def _last_days(self, found: re.Match[str], today: date) -> _Span:
+    @cached_property
+    def triggers(self) -> frozenset[str]:
+        """Words of which a text has at least one, if it speaks of days in this language."""
         dates = self._dates
-        back = dates.which[_named(found["which"], dates.which)]
-        unit = _named(found["unit"], [*self._weekdays, *dates.seasons, *dates.periods])
+        named = [*dates.near, *dates.units, *dates.periods, *dates.seasons, *dates.feasts]
+        words = {max(_WORD.findall(name.lower()) or [""], key=len) for name in named}
+        return frozenset(words | set(self._weekdays) | set(self._months)) - {""}
+
+    @property
+    def spaced(self) -> bool:
+        return self._dates.spaced
+
+    @property
+    def letters(self) -> str:
+        return self._dates.letters
+
+    def fits(self, words: Counter[str]) -> int:
+        """How many words of this language are among ``words``."""
+        return sum(count for word, count in words.items() if word in self._known)
+
+    # ------------------------------------------------------------- kinds of words for days
+
+    def _near_days(self, found: re.Match[str], today: date, tense: int) -> Expression:
+        offset = self._dates.near[_named(found["near"], self._dates.near)]
+        return _expression(found, _calendar.one(today + timedelta(days=offset)))
+
+    def _named_days(self, found: re.Match[str], today: date, tense: int) -> Expression:
+        dates = self._dates
+        word = _named(found["which"], [*dates.which, *dates.coming])
+        coming = word in dates.coming
+        which = 1 if coming else dates.which[word]
+        following = "coming" if coming else dates.following
+        unit = _named(
+            found["unit"], [*self._weekdays, *dates.seasons, *dates.periods, *dates.feasts]
+        )
         if unit in self._weekdays:
-            ago = (today.weekday() - self._weekdays[unit] - 1) % 7 + 1
-            return (day := today - timedelta(days=ago)), day
-        if unit in dates.seasons:
-            first = date(today.year, dates.seasons[unit], 1)
-            while first > today or (back and _months_later(first, 3) > today):
-                first = _months_later(first, -12)
-            return first, _months_later(first, 3) - timedelta(days=1)
-        period = dates.periods[unit]
-        if period == "day":
-            return today - timedelta(days=1), today
-        if period == "month":
-            first = _months_later(today.replace(day=1), back)
-            return first, _months_later(first, 1) - timedelta(days=1)
-        if period == "year":
-            year = today.year + back
-            return date(year, 1, 1), date(year, 12, 31)
-        monday = today + timedelta(days=7 * back - today.weekday())
-        return monday + timedelta(days=5 * (period == "weekend")), monday + timedelta(days=6)
+            number = self._weekdays[unit]
+            spans = _calendar.named_weekday(number, which, today, tense, following)
+        elif unit in dates.seasons:
+            spans = _calendar.named_season(dates.seasons[unit], which, today, following)
+        elif unit in dates.feasts:
+            spans = _calendar.named_feast(dates.feasts[unit], which, today)
+        else:
+            period = dates.periods[unit]
+            if period == "month":
+                spans = (_calendar.month(today, which),)
+            elif period == "year":
+                spans = (_calendar.year(today.year + which),)
+            elif period == "weekend":
+                spans = _calendar.weekend(which, today, following)
+            elif "weekday" in found.re.groupindex and found["weekday"]:
+                number = self._weekdays[_named(found["weekday"], self._weekdays)]
+                monday, _ = _calendar.week(today, which)
+                spans = _calendar.one(monday + timedelta(days=number))
+            else:
+                spans = (_calendar.week(today, which),)
+        return _expression(found, spans)
+
+    def _days_ago(self, found: re.Match[str], today: date, tense: int) -> Expression:
+        return self._days_apart(found, today, -1)
+
+    def _days_ahead(self, found: re.Match[str], today: date, tense: int) -> Expression | None:
+        # “In two days I read it all” was not two days from now.
+        return None if tense < 0 else self._days_apart(found, today, 1)
+
+    def _days_apart(self, found: re.Match[str], today: date, direction: int) -> Expression:
+        words = found["count"]
+        if words is None:
+            count = 1.0
+        elif words.isdecimal():
+            count = float(words)
+        else:
+            count = self._counts[_named(words, self._counts)]
+        unit = self._dates.units[_named(found["unit"], self._dates.units)]
+        span, wide = _calendar.apart(today, direction * count, unit)
+        vague = words is not None and any(words.lower() == name for name in self._dates.about)
+        if vague:
+            slack = timedelta(days=round(count * unit / 2))
+            wide = wide[0] - slack, wide[1] + slack
+        return _expression(found, (span,), wide=wide, vague=vague)
+
+    def _some_weekday(self, found: re.Match[str], today: date, tense: int) -> Expression:
+        number = self._weekdays[_named(found["weekday"], self._weekdays)]
+        return _expression(found, _calendar.weekday(number, today, tense))
+
+    def _some_feast(self, found: re.Match[str], today: date, tense: int) -> Expression:
+        name = self._dates.feasts[_named(found["feast"], self._dates.feasts)]
+        if year := _year_of(found):
+            return _expression(found, (_calendar.feast(name, year),))
+        return _expression(found, _calendar.some_feast(name, today, tense))
+
+    def _some_date(self, found: re.Match[str], today: date, tense: int) -> Expression:
+        month, day = self._month_of(found), int(found["day"])
+        if year := _year_of(found):
+            return _expression(found, _calendar.one(date(year, month, day)), says_all=True)
+        return _expression(found, _calendar.some_date(month, day, today, tense))
+
+    def _day_of_month(self, found: re.Match[str], today: date, tense: int) -> Expression | None:
+        day = int(found["day"])
+        if not 1 <= day <= 31:
+            return None
+        return _expression(found, _calendar.day_of_month(day, today, tense))
+
+    def _some_month(self, found: re.Match[str], today: date, tense: int) -> Expression:
+        month = self._month_of(found)
+        if year := _year_of(found):
+            return _expression(found, (_calendar.month(date(year, month, 1)),), says_all=True)
+        return _expression(found, _calendar.some_month(month, today, tense))
+
+    def _some_season(self, found: re.Match[str], today: date, tense: int) -> Expression:
+        first = self._dates.seasons[_named(found["season"], self._dates.seasons)]
+        if year := _year_of(found):
+            return _expression(found, (_calendar.season(first, year),))
+        return _expression(found, _calendar.some_season(first, today, tense))
+
+    def _of_year(self, found: re.Match[str], today: date, tense: int) -> Expression:
+        return _expression(found, (_calendar.year(int(found["year"])),), says_all=True)
+
+    def _month_of(self, found: re.Match[str]) -> int:
+        name = found["month"]
+        return int(name) if name.isdecimal() else self._months[_named(name, self._months)]
+
+    # ------------------------------------------------------------- tense
+
+    def _tense(self, text: str, found: re.Match[str]) -> int:
+        """Whether the words speak of what is to come (1) or of what was (-1); 0: unsure."""
+        start, end = found.span()
+        before = text[:start].rstrip()
+        if self._since and self._since.search(before):
+            return -1
+        if self._due and self._due.search(before):
+            return 1
+        ends = [end.end() for end in _SENTENCE_END.finditer(text, 0, start)]
+        first = ends[-1] if ends else 0
+        after = _SENTENCE_END.search(text, end)
+        last = after.start() if after else len(text)
+        clause = self._clause(text, first, start, end, last)
+        if len(_WORD.findall(clause)) < 2 and self._dates.spaced:
+            clause = f"{text[first:start]} {text[end:last]}"
+        was, will = (pattern.search(clause) for pattern in (self._past, self._to_come))
+        if was:
+            return 0 if will or self._plans.search(clause) else -1
+        if will:
+            return 1
+        unsure = self._either.search(clause) or len(_WORD.findall(clause)) > _LONG
+        return 0 if unsure else 1
+
+    def _clause(self, text: str, first: int, start: int, end: int, last: int) -> str:
+        """What stands around the words, without them, up to what joins it to other clauses."""
+        if self._joins is None:
+            return f"{text[first:start]} {text[end:last]}"
+        joins = [join.end() for join in self._joins.finditer(text, first, start)]
+        begin = joins[-1] if joins else first
+        after = self._joins.search(text, end, last)
+        return f"{text[begin:start]} {text[end : after.start() if after else last]}"
+
+
+def _expression(
+    found: re.Match[str],
+    spans: Spans,
+    *,
+    wide: Span | None = None,
+    vague: bool = False,
+    says_all: bool = False,
+) -> Expression:
+    start, end = found.span()
+    return Expression(start, end, spans, wide, vague, says_all)
+
+
+def _year_of(found: re.Match[str]) -> int | None:
+    year = found["year"] if "year" in found.re.groupindex else None
+    return int(year) if year else None
 
 
 @cache
@@ -94,6 +302,80 @@ def _rules() -> tuple[_DateReader, ...]:
     return tuple(
         _DateReader(language, language.dates) for language in languages() if language.dates
     )
+
+
+@cache
+def _triggers() -> dict[str, tuple[_DateReader, ...]]:
+    """The languages that each word for days is of."""
+    found: dict[str, tuple[_DateReader, ...]] = {}
+    for rules in _rules():
+        for word in rules.triggers if rules.spaced else ():
+            found[word] = (*found.get(word, ()), rules)
+    return found
+
+
+def _languages_of(text: str) -> list[_DateReader]:
+    """The languages in which ``text`` may speak of days, as far as it can be told.
+
+    A word for a day in one language is another word in another: “hier” is “yesterday” or “here”.
+    """
+    if _UNSPACED.search(text):
+        return [
+            rules
+            for rules in _rules()
+            if not rules.spaced and re.search(rules.letters, text) is not None
+        ][:1]
+    words = Counter(_WORD.findall(text.lower()))
+    triggers = _triggers()
+    if any(word.isdecimal() for word in words):
+        able = {rules: None for rules in _rules() if rules.spaced}
+    else:
+        able = {rules: None for word in words for rules in triggers.get(word, ())}
+    if not able:
+        return []
+    fits = {rules: rules.fits(words) for rules in _rules() if rules.spaced}
+    most = max(fits.values(), default=0)
+    return [rules for rules in able if fits[rules] == most]
+
+
+def read(text: str, today: date) -> list[Expression]:
+    """The words for days in ``text``, said or asked on ``today``, in order."""
+    text = text[:_READ]
+    found = [
+        expression for rules in _languages_of(text) for expression in rules.expressions(text, today)
+    ]
+    if any(char.isdecimal() for char in text):
+        found += _in_figures(text)
+    taken: list[Expression] = []
+    for expression in sorted(found, key=lambda each: each.start - each.end):
+        if all(expression.end <= each.start or each.end <= expression.start for each in taken):
+            taken.append(expression)
+    return sorted(taken, key=lambda each: each.start)
+
+
+def _in_figures(text: str) -> Iterator[Expression]:
+    """“2026-06-20”, “20.06.2026”, “20/06/2026”, but not “03/04/2026”, which is two days."""
+    for found in _ISO.finditer(text):
+        if (day := _day(found[1], found[2], found[3])) is not None:
+            yield _expression(found, _calendar.one(day), says_all=True)
+    for found in _POINTS.finditer(text):
+        year = found[3] if len(found[3]) == 4 else f"20{found[3]}"
+        if len(found[3]) == 2 and (len(found[1]) == 1 or len(found[2]) == 1):
+            continue  # a number of a version or a chapter
+        if (day := _day(year, found[2], found[1])) is not None:
+            yield _expression(found, _calendar.one(day))
+    for found in _SLASHES.finditer(text):
+        days = {_day(found[4], *order) for order in ((found[3], found[1]), (found[1], found[3]))}
+        spans = tuple((day, day) for day in sorted(day for day in days if day))
+        if spans:
+            yield _expression(found, spans)
+
+
+def _day(year: str, month: str, day: str) -> date | None:
+    try:
+        return date(int(year), int(month), int(day))
+    except ValueError:
+        return None
 
 
 @cache
@@ -116,48 +398,48 @@ def without_times(text: str) -> str:
 class Days:
     """Which days a text speaks of: in a span, or those with one of the years, months and days."""
 
-    span: tuple[date, date] | None = None  # first and last day
+    spans: Spans = ()  # first and last days; of several, one is meant
     years: frozenset[int] = frozenset()
     months: frozenset[int] = frozenset()
     days: frozenset[int] = frozenset()
 
     def __bool__(self) -> bool:
-        return bool(self.span or self.years or self.months)
+        return bool(self.spans or self.years or self.months)
 
     @property
-    def period(self) -> tuple[date, date] | None:
-        """First and last of the days, when they are one stretch of time within a year."""
-        if self.span or len(self.years) != 1 or len(self.months) > 1:
-            return self.span
-        (year,) = self.years
-        if not self.months:
-            return date(year, 1, 1), date(year, 12, 31)
-        (month,) = self.months
-        return date(year, month, 1), _months_later(date(year, month, 1), 1) - timedelta(days=1)
+    def period(self) -> Span | None:
+        """First and last of the days, when they are one stretch of time."""
+        return self.spans[0] if len(self.spans) == 1 else None
 
     def match(self, day: date) -> int:
         """0: not one of these days; 1: within the period; 2: the very day that was named."""
-        if self.span:
-            first, last = self.span
-            return (1 + (first == last)) if first <= day <= last else 0
-        if not self or (self.years and day.year not in self.years):
-            return 0
+        of_spans = max(
+            (1 + (first == last) for first, last in self.spans if first <= day <= last), default=0
+        )
+        if of_spans == 2 or not (self.years or self.months):
+            return of_spans
+        if self.years and day.year not in self.years:
+            return of_spans
         if self.months and day.month not in self.months:
-            return 0
-        return 1 + (day.day in self.days)
+            return of_spans
+        return max(of_spans, 1 + (day.day in self.days))
+
+    def match_span(self, first: date, last: date) -> int:
+        """:meth:`match` for what is about the days from ``first`` to ``last``."""
+        if first == last or not self.spans:
+            return max(self.match(first), self.match(last))
+        meets = any(first <= end and begin <= last for begin, end in self.spans)
+        return 1 if meets else min(1, max(self.match(first), self.match(last)))
 
 
 def find_days(text: str, today: date) -> tuple[Days, str]:
-    """The days ``text`` speaks of, seen from ``today``, and the text without their names.
+    """The days ``text`` asks for, seen from ``today``, and the text without their names.
 
     Words such as “last summer” stay in the text: they may be what was said then.
     """
-    for found in _ISO.finditer(text):
-        if (day := _iso(found)) is not None:
-            return Days(span=(day, day)), text
-    for rules in _rules():
-        for _, span in rules.spans(text, today):
-            return Days(span=span), text
+    spans: list[Span] = []
+    for expression in read(text, today):
+        spans += (expression.wide,) if expression.wide else expression.spans
     marks: set[tuple[int, int]] = set()  # where the words for days are
 
     def marked(found: re.Match[str]) -> str:
@@ -166,47 +448,90 @@ def find_days(text: str, today: date) -> tuple[Days, str]:
         return found[found.lastindex or 0]
 
     months: set[int] = set()
-    for rules in _rules():
+    spoken = _languages_of(text)
+    for rules in spoken:
         for found, numbers in rules.months(text):
             marked(found)
             months |= numbers
     years = {int(marked(found)) for found in _YEAR.finditer(text)}
     days = {
         int(marked(found))
-        for rules in (_rules() if months else ())
+        for rules in (spoken if months else ())
         for found in rules.day.finditer(text)
     }
+    if not spans and len(years) == 1 and len(months) <= 1:
+        (year,) = years
+        spans = [_calendar.month(date(year, month, 1)) for month in months] or [
+            _calendar.year(year)
+        ]
     for start, end in sorted(marks, reverse=True):
         text = text[:start] + " " + text[end:]
     return Days(
+        spans=tuple(dict.fromkeys(spans)),
         years=frozenset(years),
         months=frozenset(months),
         days=frozenset(day for day in days if 1 <= day <= 31),
     ), text
 
 
+def without_days(text: str, today: date) -> str:
+    """``text`` without the words that name days."""
+    for each in reversed(read(text, today)):
+        text = f"{text[: each.start]} {text[each.end :]}"
+    return text
+
+
+def asks_by_day(text: str, today: date) -> tuple[str, bool, bool]:
+    """Of a question that names days: what else it says, whether it is asked about the user's own
+
+    days, such as “What do I have tomorrow?”, and whether it asks for what was told on them.
+    """
+    rest = without_days(text, today)
+    spoken = _languages_of(text)
+    told = any(rules.telling.search(rest) for rules in spoken)
+    own = told or any(rules.mine.search(rest) or rules.doing.search(rest) for rules in spoken)
+    for rules in spoken:
+        for pattern in (rules.telling, rules.doing, rules.mine):
+            rest = pattern.sub(" ", rest)
+    return rest, own, told
+
+
 def relative_days(text: str, said: date) -> list[tuple[str, date, date]]:
     """Words such as “last week” in ``text``, with the first and last day that they mean.
 
-    ``said`` is the day on which it was said; words that mean that day itself are left out.
+    ``said`` is the day on which it was said; words that mean that day itself are left out, and
+    so are those that say all themselves, and those of which it is not certain what they mean.
     """
-    found = sorted(
-        (
-            (match.start(), match[0].lower(), *span)
-            for rules in _rules()
-            for match, span in rules.spans(text, said)
-            if span != (said, said)
-        ),
-        key=lambda entry: entry[0],
-    )
-    return [(words, first, last) for _, words, first, last in found]
+    return [
+        (text[each.start : each.end].lower(), *each.spans[0])
+        for each in read(text, said)
+        if len(each.spans) == 1
+        and not (each.vague or each.says_all)
+        and each.spans[0] != (said, said)
+    ]
 
 
-def _iso(found: re.Match[str]) -> date | None:
-    try:
-        return date.fromisoformat(found[0])
-    except ValueError:
+def about(text: str, said: date) -> Span | None:
+    """First and last of the days that ``text`` is about, if it says so for certain.
+
+    Of several, the one nearest to ``said``, the day on which it was said, with those close to it.
+    """
+    spans = [each.wide or each.spans[0] for each in read(text, said) if len(each.spans) == 1]
+    if not spans:
         return None
+
+    def distance(span: Span) -> timedelta:
+        return max(span[0] - said, said - span[1], timedelta(0))
+
+    nearest = min(spans, key=lambda span: (distance(span), span[1] - span[0]))
+    close = [
+        span
+        for span in spans
+        if span[0] - _NEAR <= nearest[1]
+        and nearest[0] <= span[1] + _NEAR
+        and span[1] - span[0] <= max(nearest[1] - nearest[0], _NEAR)
+    ]
+    return min(first for first, _ in close), max(last for _, last in close)
 
 
 def _named(word: str, names: Iterable[str]) -> str:
@@ -215,9 +540,3 @@ def _named(word: str, names: Iterable[str]) -> str:
         return lower
     # To a pattern “ſ” is an “s” as well, and “ı” an “i”.
     return next(name for name in names if re.fullmatch(re.escape(name), word, re.IGNORECASE))
-
-
-def _months_later(day: date, months: int) -> date:
-    """The first of the month that many months after the month of ``day``."""
-    index = day.year * 12 + day.month - 1 + months
-    return date(index // 12, index % 12 + 1, 1)

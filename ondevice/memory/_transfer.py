@@ -11,7 +11,7 @@ import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any, TypeVar, get_args
 
 import msgspec
@@ -66,6 +66,9 @@ class _CubeRecord(_ExportRecord, frozen=True, kw_only=True, tag="cube"):
     speaker: str
     topic: str | None
     event_at: str
+    # First and last day that it is about; unset in what an older ondevice wrote: to be read anew.
+    about_from: str | msgspec.UnsetType | None = msgspec.UNSET
+    about_to: str | msgspec.UnsetType | None = msgspec.UNSET
     written_at: str
     version: int
     versions: tuple[_VersionRecord, ...]
@@ -157,6 +160,8 @@ def _mended(line: bytes) -> bytes:
         for name, time in zip(("event_at", "written_at"), times, strict=True):
             if time is not None and not _is_time(time):
                 dated[name] = whole
+    if not _are_days(fields.get("about_from"), fields.get("about_to")):
+        del fields["about_from"], fields["about_to"]
     return msgspec.json.encode(fields) + b"\n"
 
 
@@ -204,6 +209,8 @@ def _decode(text: bytes) -> _HeaderRecord | _SourceRecord | _CubeRecord | _LinkR
     for dated in all_dated:
         if not (_is_time(dated.event_at) and _is_time(dated.written_at)):
             raise msgspec.ValidationError(f"{dated.event_at}, {dated.written_at} are not times")
+    if isinstance(line, _CubeRecord) and not _are_days(line.about_from, line.about_to):
+        raise msgspec.ValidationError(f"{line.about_from}, {line.about_to} are not days")
     return line
 
 
@@ -211,6 +218,16 @@ def _is_time(text: object) -> bool:
     """Whether it is a time in ISO 8601 that says how far it is from UTC."""
     try:
         return isinstance(text, str) and datetime.fromisoformat(text).tzinfo is not None
+    except ValueError:
+        return False
+
+
+def _are_days(first: object, last: object) -> bool:
+    """Whether they are two days in ISO 8601 in their order, or none."""
+    if first in (None, msgspec.UNSET) and last in (None, msgspec.UNSET):
+        return True
+    try:
+        return date.fromisoformat(str(first)) <= date.fromisoformat(str(last))
     except ValueError:
         return False
 
@@ -225,14 +242,17 @@ def _import_source(connection: Connection, line: _SourceRecord) -> None:
 def _import_cube(connection: Connection, cube_id: int, line: _CubeRecord) -> bool:
     cursor = connection.execute(
         "INSERT OR IGNORE INTO cube(id, kind, status, content, speaker, topic, event_at, "
-        "written_at, version) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "written_at, version, about_from, about_to) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             *(cube_id, line.kind, line.status, line.content, line.speaker, line.topic),
             *(line.event_at, line.written_at, line.version),
+            *(day or None for day in (line.about_from, line.about_to)),
         ),
     )
     if not cursor.rowcount:
         return False
+    if line.about_from is msgspec.UNSET:
+        _cubes.set_about(connection, cube_id)
     connection.executemany(
         "INSERT INTO version VALUES (?, ?, ?, ?, ?)",
         [(cube_id, v.number, v.content, v.event_at, v.written_at) for v in line.versions],
