@@ -520,18 +520,20 @@ def about(text: str, said: date) -> Span | None:
     if not spans:
         return None
 
-    def distance(span: Span) -> timedelta:
-        return max(span[0] - said, said - span[1], timedelta(0))
-
-    nearest = min(spans, key=lambda span: (distance(span), span[1] - span[0]))
+    day, near = said.toordinal(), _NEAR.days
+    ranges = [(first.toordinal(), last.toordinal()) for first, last in spans]
+    begin, end = min(
+        ranges, key=lambda each: (max(each[0] - day, day - each[1], 0), each[1] - each[0])
+    )
     close = [
-        span
-        for span in spans
-        if span[0] - _NEAR <= nearest[1]
-        and nearest[0] <= span[1] + _NEAR
-        and span[1] - span[0] <= max(nearest[1] - nearest[0], _NEAR)
+        (first, last)
+        for first, last in ranges
+        if first - near <= end and begin <= last + near and last - first <= max(end - begin, near)
     ]
-    return min(first for first, _ in close), max(last for _, last in close)
+    return (
+        date.fromordinal(min(first for first, _ in close)),
+        date.fromordinal(max(last for _, last in close)),
+    )
 
 
 def _named(word: str, names: Iterable[str]) -> str:

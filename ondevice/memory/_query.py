@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import date
 from functools import cache
 
-from ondevice.memory._dates import Days, asks_by_day, find_days
+from ondevice.memory._dates import Days, asks_by_day, find_days, without_days
 from ondevice.memory._language import Language, Questions, languages
 from ondevice.memory._words import words_of
 
@@ -46,13 +46,18 @@ def read_query(text: str, today: date) -> Query:
     """Take ``text`` apart, with relative dates seen from ``today``."""
     days, rest = find_days(text, today)
     words = words_of(text)
-    left, own, told = asks_by_day(text, today) if days else ("", False, False)
+    asked, own, told = asks_by_day(text, today) if days else (text, False, False)
+    by_day = own and not words_of(asked)
+    if by_day and days.spans:  # and not the rest of the month or the year
+        days = Days(spans=days.spans)
     beginning = text.lstrip().lower()
     return Query(
         words=words,
-        names_of_days=frozenset(words).difference(words_of(rest)),
+        names_of_days=frozenset(words).difference(
+            words_of(rest if not days else without_days(rest, today))
+        ),
         days=days,
-        by_day=own and not words_of(left),
+        by_day=by_day,
         asks_told=told,
         asks_when=any(beginning.startswith(rules.when) for rules in _rules()),
         asks_once=any(rules.once.search(text) for rules in _rules()),
