@@ -193,7 +193,7 @@ def apart(today: date, amount: float, unit: int) -> tuple[Span, Span]:
         day = today + timedelta(days=round(amount * unit))
         slack = timedelta(days=unit // 2)
         return (day, day), (day - slack, day + slack)
-    months = amount * (12 if unit > 300 else 1)
+    months = amount * round(unit / 30.4)
     if unit > 300 and amount == int(amount):
         span = year(today.year + int(amount))
     else:

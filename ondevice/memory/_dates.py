@@ -26,7 +26,7 @@ from ondevice.memory._language import (
 )
 
 _ISO = re.compile(r"(?<![\d-])((?:19|20)\d\d)-(\d\d?)-(\d\d?)(?![\d-])")
-_POINTS = re.compile(r"(?<![\d.,])(\d\d?)\.(\d\d?)\.((?:19|20)\d\d|\d\d)(?![\d]|[.,]\d)")
+_POINTS = re.compile(r"(?<![\w.,])(?<!ersion )(\d\d?)\.(\d\d?)\.((?:19|20)\d\d|\d\d)(?![\d]|[.,]\d)")
 _SLASHES = re.compile(r"(?<![\d/-])(\d\d?)([/-])(\d\d?)\2((?:19|20)\d\d)(?![\d/-])")
 _YEAR = re.compile(r"\b(?:19|20)\d\d\b")
 _WORD = re.compile(r"[^\W\d_]+|\d+")
@@ -104,15 +104,16 @@ class _DateReader:
         """All words for days in ``text``; some may overlap."""
         for pattern, read in self._kinds:
             for found in pattern.finditer(text):
-                before = text[: found.start()].rstrip()
-                if self._every and self._every.search(before):
-                    continue
                 try:
                     expression = read(found, today, self._tense(text, found))
                 except (ValueError, OverflowError):  # a day or a year that there is not
-                    continue
-                if expression is not None and expression.spans:
-                    yield expression
+                    expression = None
+                before = text[: found.start()].rstrip()
+                if expression is None or (
+                    not expression.says_all and self._every and self._every.search(before)
+                ):
+                    expression = _expression(found, ())  # nor do words in it name days
+                yield expression
 
     def months(self, text: str) -> Iterator[tuple[re.Match[str], set[int]]]:
         """The words that name months or seasons, and their months, from 1."""
@@ -186,7 +187,7 @@ class _DateReader:
 
     def _days_ahead(self, found: re.Match[str], today: date, tense: int) -> Expression | None:
         # “In two days I read it all” was not two days from now.
-        return None if tense < 0 else self._days_apart(found, today, 1)
+        return None if tense < 1 else self._days_apart(found, today, 1)
 
     def _days_apart(self, found: re.Match[str], today: date, direction: int) -> Expression:
         words = found["count"]
@@ -335,7 +336,8 @@ def _languages_of(text: str) -> list[_DateReader]:
         return []
     fits = {rules: rules.fits(words) for rules in _rules() if rules.spaced}
     most = max(fits.values(), default=0)
-    return [rules for rules in able if fits[rules] == most]
+    # Languages that are close share words: “dos” is Spanish for “two” and Portuguese for “of the”.
+    return [rules for rules in able if fits[rules] >= max(most - 1, min(most, 1))]
 
 
 def read(text: str, today: date) -> list[Expression]:
@@ -350,7 +352,7 @@ def read(text: str, today: date) -> list[Expression]:
     for expression in sorted(found, key=lambda each: each.start - each.end):
         if all(expression.end <= each.start or each.end <= expression.start for each in taken):
             taken.append(expression)
-    return sorted(taken, key=lambda each: each.start)
+    return sorted((each for each in taken if each.spans), key=lambda each: each.start)
 
 
 def _in_figures(text: str) -> Iterator[Expression]:
