@@ -26,9 +26,12 @@ from ondevice.memory._language import (
 )
 
 _ISO = re.compile(r"(?<![\d-])((?:19|20)\d\d)-(\d\d?)-(\d\d?)(?![\d-])")
-_POINTS = re.compile(r"(?<![\w.,])(?<!ersion )(\d\d?)\.(\d\d?)\.((?:19|20)\d\d|\d\d)(?![\d]|[.,]\d)")
+_POINTS = re.compile(
+    r"(?<![\w.,])(?<!ersion )(\d\d?)\.(\d\d?)\.((?:19|20)\d\d|\d\d)(?![\d]|[.,]\d)"
+)
 _SLASHES = re.compile(r"(?<![\d/-])(\d\d?)([/-])(\d\d?)\2((?:19|20)\d\d)(?![\d/-])")
 _YEAR = re.compile(r"\b(?:19|20)\d\d\b")
+_DIGIT = re.compile(r"\d")
 _WORD = re.compile(r"[^\W\d_]+|\d+")
 _UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")
 _SENTENCE_END = re.compile(r"[.!?;。！？；](?=\s|$)|[\n。！？；]")
@@ -95,6 +98,7 @@ class _DateReader:
         self._unsure = language.compile(dates.unsure_month) if dates.unsure_month else None
         self._season = language.compile(dates.season) if dates.season else None
         self.day = language.compile(dates.day)
+        self.letters = re.compile(dates.letters)
         self.mine, self.doing, self.telling = (
             language.compile(pattern or "(?!)")
             for pattern in (dates.mine, dates.doing, dates.telling)
@@ -135,10 +139,6 @@ class _DateReader:
     @property
     def spaced(self) -> bool:
         return self._dates.spaced
-
-    @property
-    def letters(self) -> str:
-        return self._dates.letters
 
     def fits(self, words: Counter[str]) -> int:
         """How many words of this language are among ``words``."""
@@ -320,24 +320,23 @@ def _languages_of(text: str) -> list[_DateReader]:
 
     A word for a day in one language is another word in another: “hier” is “yesterday” or “here”.
     """
-    if _UNSPACED.search(text):
-        return [
-            rules
-            for rules in _rules()
-            if not rules.spaced and re.search(rules.letters, text) is not None
-        ][:1]
+    unspaced = [
+        rules
+        for rules in (_rules() if _UNSPACED.search(text) else ())
+        if not rules.spaced and rules.letters.search(text)
+    ][:1]
     words = Counter(_WORD.findall(text.lower()))
     triggers = _triggers()
-    if any(word.isdecimal() for word in words):
-        able = {rules: None for rules in _rules() if rules.spaced}
+    if _DIGIT.search(text):
+        able = [rules for rules in _rules() if rules.spaced]
     else:
-        able = {rules: None for word in words for rules in triggers.get(word, ())}
+        able = list({rules: None for word in words for rules in triggers.get(word, ())})
     if not able:
-        return []
+        return unspaced
     fits = {rules: rules.fits(words) for rules in _rules() if rules.spaced}
-    most = max(fits.values(), default=0)
+    most = max(fits.values())
     # Languages that are close share words: “dos” is Spanish for “two” and Portuguese for “of the”.
-    return [rules for rules in able if fits[rules] >= max(most - 1, min(most, 1))]
+    return unspaced + [rules for rules in able if fits[rules] >= max(most - 1, min(most, 1))]
 
 
 def read(text: str, today: date) -> list[Expression]:
@@ -346,7 +345,7 @@ def read(text: str, today: date) -> list[Expression]:
     found = [
         expression for rules in _languages_of(text) for expression in rules.expressions(text, today)
     ]
-    if any(char.isdecimal() for char in text):
+    if _DIGIT.search(text):
         found += _in_figures(text)
     taken: list[Expression] = []
     for expression in sorted(found, key=lambda each: each.start - each.end):

@@ -66,9 +66,9 @@ class _CubeRecord(_ExportRecord, frozen=True, kw_only=True, tag="cube"):
     speaker: str
     topic: str | None
     event_at: str
-    # First and last day that it is about; unset in what an older ondevice wrote: to be read anew.
-    about_from: str | msgspec.UnsetType | None = msgspec.UNSET
-    about_to: str | msgspec.UnsetType | None = msgspec.UNSET
+    # First and last day that it is about; unset where that is to be read from the content.
+    about_from: str | msgspec.UnsetType = msgspec.UNSET
+    about_to: str | msgspec.UnsetType = msgspec.UNSET
     written_at: str
     version: int
     versions: tuple[_VersionRecord, ...]
@@ -114,6 +114,7 @@ def export_lines(rows: Callable[[str], Iterable[Row]]) -> Iterator[bytes]:
                 _CubeRecord,
                 row,
                 place=place(cube_id),
+                **_days(row),
                 versions=versions[cube_id],
                 tags=tags[cube_id],
             )
@@ -127,6 +128,14 @@ def export_lines(rows: Callable[[str], Iterable[Row]]) -> Iterator[bytes]:
                 from_place=place(row["from_id"]), kind=row["kind"], to_place=place(row["to_id"])
             )
         )
+
+
+def _days(row: Row) -> dict[str, str | msgspec.UnsetType]:
+    """The days that a cube is about; a damaged store may be of before there were any."""
+    return {
+        name: (name in row.keys() and row[name]) or msgspec.UNSET  # noqa: SIM118
+        for name in ("about_from", "about_to")
+    }
 
 
 def export_salvaged(rows: Callable[[str], Iterable[Row]]) -> Iterator[bytes]:
@@ -160,8 +169,9 @@ def _mended(line: bytes) -> bytes:
         for name, time in zip(("event_at", "written_at"), times, strict=True):
             if time is not None and not _is_time(time):
                 dated[name] = whole
-    if not _are_days(fields.get("about_from"), fields.get("about_to")):
-        del fields["about_from"], fields["about_to"]
+    days = (fields.get(name, msgspec.UNSET) for name in ("about_from", "about_to"))
+    if not _are_days(*days):
+        fields = {name: field for name, field in fields.items() if not name.startswith("about_")}
     return msgspec.json.encode(fields) + b"\n"
 
 
@@ -224,7 +234,7 @@ def _is_time(text: object) -> bool:
 
 def _are_days(first: object, last: object) -> bool:
     """Whether they are two days in ISO 8601 in their order, or none."""
-    if first in (None, msgspec.UNSET) and last in (None, msgspec.UNSET):
+    if first is msgspec.UNSET and last is msgspec.UNSET:
         return True
     try:
         return date.fromisoformat(str(first)) <= date.fromisoformat(str(last))
