@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
-from functools import cache, cached_property
+from functools import cache
 
 from ondevice.memory import _calendar
 from ondevice.memory._calendar import Span, Spans
@@ -62,30 +62,42 @@ class _DateReader:
         self._counts = dates.numbers | dates.about
         self._months = months_of(dates)
         self._edge = r"\b" if dates.spaced else ""
-        self._known = self.triggers | frozenset(language.search.stop.split())
-
-        def compiled(patterns: Iterable[str]) -> tuple[re.Pattern[str], ...]:
-            return tuple(language.compile(pattern) for pattern in patterns if pattern)
-
         near = f"{self._edge}(?P<near>{{near}}){self._edge}"
+        months = frozenset(self._months)
+        day_words = frozenset(self._weekdays)
+        feasts, seasons = _words_in(dates.feasts), _words_in(dates.seasons)
+        named = day_words | feasts | seasons | _words_in(dates.periods)
+        units = _words_in(dates.units)
+        figures = frozenset[str]()
         kinds: tuple[
-            tuple[tuple[str, ...], Callable[[re.Match[str], date, int], Expression | None]], ...
+            tuple[
+                tuple[str, ...],
+                Callable[[re.Match[str], date], Expression | None],
+                frozenset[str],
+            ],
+            ...,
         ] = (
-            ((near,), self._near_days),
-            (dates.last, self._named_days),
-            (dates.ago, self._days_ago),
-            (dates.ahead, self._days_ahead),
-            (dates.weekday, self._some_weekday),
-            (dates.feast, self._some_feast),
-            (dates.date, self._some_date),
-            (dates.day_alone, self._day_of_month),
-            (dates.in_month, self._some_month),
-            (dates.in_season, self._some_season),
-            (dates.in_year, self._of_year),
+            ((near,), self._near_days, _words_in(dates.near)),
+            (dates.last, self._named_days, named),
+            (dates.ago, self._days_ago, units),
+            (dates.ahead, self._days_ahead, units),
+            (dates.weekday, self._some_weekday, day_words),
+            (dates.feast, self._some_feast, feasts),
+            (dates.date, self._some_date, months),
+            (dates.figures, self._some_date, figures),
+            (dates.day_alone, self._day_of_month, figures),
+            (dates.in_month, self._some_month, months),
+            (dates.in_season, self._some_season, seasons),
+            (dates.in_year, self._of_year, figures),
         )
         self._kinds = [
-            (pattern, read) for patterns, read in kinds for pattern in compiled(patterns)
+            (language.compile(pattern), read, words)
+            for patterns, read, words in kinds
+            for pattern in patterns
         ]
+        #: Words of which a text has at least one, or else a figure, if it speaks of days.
+        self.triggers = frozenset[str]().union(*(words for _, _, words in kinds))
+        self._known = self.triggers | frozenset(language.search.stop.split())
         self._every = language.compile(f"(?:{dates.every})$") if dates.every else None
         self._since = language.compile(f"(?:{dates.since})$") if dates.since else None
         self._due = language.compile(f"(?:{dates.due})$") if dates.due else None
@@ -104,12 +116,14 @@ class _DateReader:
             for pattern in (dates.mine, dates.doing, dates.telling)
         )
 
-    def expressions(self, text: str, today: date) -> Iterator[Expression]:
-        """All words for days in ``text``; some may overlap."""
-        for pattern, read in self._kinds:
+    def expressions(self, text: str, words: Collection[str], today: date) -> Iterator[Expression]:
+        """All words for days in ``text``, which has these ``words``; some may overlap."""
+        for pattern, read, needed in self._kinds:
+            if self.spaced and needed and needed.isdisjoint(words):
+                continue
             for found in pattern.finditer(text):
                 try:
-                    expression = read(found, today, self._tense(text, found))
+                    expression = read(found, today)
                 except (ValueError, OverflowError):  # a day or a year that there is not
                     expression = None
                 before = text[: found.start()].rstrip()
@@ -128,14 +142,6 @@ class _DateReader:
             first = self._dates.seasons[_named(found[1], self._dates.seasons)]
             yield found, {(first + n - 1) % 12 + 1 for n in range(3)}
 
-    @cached_property
-    def triggers(self) -> frozenset[str]:
-        """Words of which a text has at least one, if it speaks of days in this language."""
-        dates = self._dates
-        named = [*dates.near, *dates.units, *dates.periods, *dates.seasons, *dates.feasts]
-        words = {max(_WORD.findall(name.lower()) or [""], key=len) for name in named}
-        return frozenset(words | set(self._weekdays) | set(self._months)) - {""}
-
     @property
     def spaced(self) -> bool:
         return self._dates.spaced
@@ -146,11 +152,11 @@ class _DateReader:
 
     # ------------------------------------------------------------- kinds of words for days
 
-    def _near_days(self, found: re.Match[str], today: date, tense: int) -> Expression:
+    def _near_days(self, found: re.Match[str], today: date) -> Expression:
         offset = self._dates.near[_named(found["near"], self._dates.near)]
         return _expression(found, _calendar.one(today + timedelta(days=offset)))
 
-    def _named_days(self, found: re.Match[str], today: date, tense: int) -> Expression:
+    def _named_days(self, found: re.Match[str], today: date) -> Expression:
         dates = self._dates
         word = _named(found["which"], [*dates.which, *dates.coming])
         coming = word in dates.coming
@@ -161,7 +167,7 @@ class _DateReader:
         )
         if unit in self._weekdays:
             number = self._weekdays[unit]
-            spans = _calendar.named_weekday(number, which, today, tense, following)
+            spans = _calendar.named_weekday(number, which, today, self._tense(found), following)
         elif unit in dates.seasons:
             spans = _calendar.named_season(dates.seasons[unit], which, today, following)
         elif unit in dates.feasts:
@@ -182,12 +188,12 @@ class _DateReader:
                 spans = (_calendar.week(today, which),)
         return _expression(found, spans)
 
-    def _days_ago(self, found: re.Match[str], today: date, tense: int) -> Expression:
+    def _days_ago(self, found: re.Match[str], today: date) -> Expression:
         return self._days_apart(found, today, -1)
 
-    def _days_ahead(self, found: re.Match[str], today: date, tense: int) -> Expression | None:
+    def _days_ahead(self, found: re.Match[str], today: date) -> Expression | None:
         # “In two days I read it all” was not two days from now.
-        return None if tense < 1 else self._days_apart(found, today, 1)
+        return None if self._tense(found) < 1 else self._days_apart(found, today, 1)
 
     def _days_apart(self, found: re.Match[str], today: date, direction: int) -> Expression:
         words = found["count"]
@@ -205,41 +211,41 @@ class _DateReader:
             wide = wide[0] - slack, wide[1] + slack
         return _expression(found, (span,), wide=wide, vague=vague)
 
-    def _some_weekday(self, found: re.Match[str], today: date, tense: int) -> Expression:
+    def _some_weekday(self, found: re.Match[str], today: date) -> Expression:
         number = self._weekdays[_named(found["weekday"], self._weekdays)]
-        return _expression(found, _calendar.weekday(number, today, tense))
+        return _expression(found, _calendar.weekday(number, today, self._tense(found)))
 
-    def _some_feast(self, found: re.Match[str], today: date, tense: int) -> Expression:
+    def _some_feast(self, found: re.Match[str], today: date) -> Expression:
         name = self._dates.feasts[_named(found["feast"], self._dates.feasts)]
         if year := _year_of(found):
             return _expression(found, (_calendar.feast(name, year),))
-        return _expression(found, _calendar.some_feast(name, today, tense))
+        return _expression(found, _calendar.some_feast(name, today, self._tense(found)))
 
-    def _some_date(self, found: re.Match[str], today: date, tense: int) -> Expression:
+    def _some_date(self, found: re.Match[str], today: date) -> Expression:
         month, day = self._month_of(found), int(found["day"])
         if year := _year_of(found):
             return _expression(found, _calendar.one(date(year, month, day)), says_all=True)
-        return _expression(found, _calendar.some_date(month, day, today, tense))
+        return _expression(found, _calendar.some_date(month, day, today, self._tense(found)))
 
-    def _day_of_month(self, found: re.Match[str], today: date, tense: int) -> Expression | None:
+    def _day_of_month(self, found: re.Match[str], today: date) -> Expression | None:
         day = int(found["day"])
         if not 1 <= day <= 31:
             return None
-        return _expression(found, _calendar.day_of_month(day, today, tense))
+        return _expression(found, _calendar.day_of_month(day, today, self._tense(found)))
 
-    def _some_month(self, found: re.Match[str], today: date, tense: int) -> Expression:
+    def _some_month(self, found: re.Match[str], today: date) -> Expression:
         month = self._month_of(found)
         if year := _year_of(found):
             return _expression(found, (_calendar.month(date(year, month, 1)),), says_all=True)
-        return _expression(found, _calendar.some_month(month, today, tense))
+        return _expression(found, _calendar.some_month(month, today, self._tense(found)))
 
-    def _some_season(self, found: re.Match[str], today: date, tense: int) -> Expression:
+    def _some_season(self, found: re.Match[str], today: date) -> Expression:
         first = self._dates.seasons[_named(found["season"], self._dates.seasons)]
         if year := _year_of(found):
             return _expression(found, (_calendar.season(first, year),))
-        return _expression(found, _calendar.some_season(first, today, tense))
+        return _expression(found, _calendar.some_season(first, today, self._tense(found)))
 
-    def _of_year(self, found: re.Match[str], today: date, tense: int) -> Expression:
+    def _of_year(self, found: re.Match[str], today: date) -> Expression:
         return _expression(found, (_calendar.year(int(found["year"])),), says_all=True)
 
     def _month_of(self, found: re.Match[str]) -> int:
@@ -248,9 +254,9 @@ class _DateReader:
 
     # ------------------------------------------------------------- tense
 
-    def _tense(self, text: str, found: re.Match[str]) -> int:
+    def _tense(self, found: re.Match[str]) -> int:
         """Whether the words speak of what is to come (1) or of what was (-1); 0: unsure."""
-        start, end = found.span()
+        text, (start, end) = found.string, found.span()
         before = text[:start].rstrip()
         if self._since and self._since.search(before):
             return -1
@@ -315,7 +321,12 @@ def _triggers() -> dict[str, tuple[_DateReader, ...]]:
     return found
 
 
-def _languages_of(text: str) -> list[_DateReader]:
+def _words_in(names: Iterable[str]) -> frozenset[str]:
+    """A word of each of the names, the longest one."""
+    return frozenset(max(_WORD.findall(name), key=len) for name in names)
+
+
+def _languages_of(text: str, words: Counter[str]) -> list[_DateReader]:
     """The languages in which ``text`` may speak of days, as far as it can be told.
 
     A word for a day in one language is another word in another: “hier” is “yesterday” or “here”.
@@ -325,7 +336,6 @@ def _languages_of(text: str) -> list[_DateReader]:
         for rules in (_rules() if _UNSPACED.search(text) else ())
         if not rules.spaced and rules.letters.search(text)
     ][:1]
-    words = Counter(_WORD.findall(text.lower()))
     triggers = _triggers()
     if _DIGIT.search(text):
         able = [rules for rules in _rules() if rules.spaced]
@@ -339,11 +349,18 @@ def _languages_of(text: str) -> list[_DateReader]:
     return unspaced + [rules for rules in able if fits[rules] >= max(most - 1, min(most, 1))]
 
 
+def _count_words(text: str) -> Counter[str]:
+    return Counter(_WORD.findall(text.lower()))
+
+
 def read(text: str, today: date) -> list[Expression]:
     """The words for days in ``text``, said or asked on ``today``, in order."""
     text = text[:_READ]
+    words = _count_words(text)
     found = [
-        expression for rules in _languages_of(text) for expression in rules.expressions(text, today)
+        expression
+        for rules in _languages_of(text, words)
+        for expression in rules.expressions(text, words, today)
     ]
     if _DIGIT.search(text):
         found += _in_figures(text)
@@ -449,7 +466,7 @@ def find_days(text: str, today: date) -> tuple[Days, str]:
         return found[found.lastindex or 0]
 
     months: set[int] = set()
-    spoken = _languages_of(text)
+    spoken = _languages_of(text, _count_words(text))
     for rules in spoken:
         for found, numbers in rules.months(text):
             marked(found)
@@ -488,7 +505,7 @@ def asks_by_day(text: str, today: date) -> tuple[str, bool, bool]:
     days, such as “What do I have tomorrow?”, and whether it asks for what was told on them.
     """
     rest = without_days(text, today)
-    spoken = _languages_of(text)
+    spoken = _languages_of(text, _count_words(text))
     told = any(rules.telling.search(rest) for rules in spoken)
     own = told or any(rules.mine.search(rest) or rules.doing.search(rest) for rules in spoken)
     for rules in spoken:

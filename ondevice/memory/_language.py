@@ -72,6 +72,7 @@ class Dates(_Table, frozen=True, kw_only=True):
     weekday: tuple[Pattern, ...] = ()  # group: weekday; one such day, not every one
     feast: tuple[Pattern, ...] = ()  # groups: feast, year if need be
     date: tuple[Pattern, ...] = ()  # groups: day, month, year if need be
+    figures: tuple[Pattern, ...] = ()  # the same, without the name of a month: “20.6.”
     day_alone: tuple[Pattern, ...] = ()  # group: day; “the 20th”
     in_month: tuple[Pattern, ...] = ()  # groups: month, year if need be
     in_season: tuple[Pattern, ...] = ()  # groups: season, year if need be
