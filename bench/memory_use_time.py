@@ -14,7 +14,7 @@ from collections import Counter
 from datetime import date, timedelta
 from pathlib import Path
 
-from ondevice.memory import _dates
+from ondevice.memory import _expressions
 
 PROBES = Path(__file__).parent / "texts" / "memory_dates.json"
 FIRST_DAY = date(2026, 1, 5)  # of the turns in the cases
@@ -50,7 +50,9 @@ def outcome(probe: dict[str, str | None]) -> str:
 def worked_out(text: str, said: date) -> Span | None:
     """First and last of the days that ``text`` names for certain, seen from when it was said."""
     spans = [
-        each.spans[0] for each in _dates.read(text, said) if len(each.spans) == 1 and not each.vague
+        each.spans[0]
+        for each in _expressions.read(text, said)
+        if len(each.spans) == 1 and not each.vague
     ]
     return (min(first for first, _ in spans), max(last for _, last in spans)) if spans else None
 
