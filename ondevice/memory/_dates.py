@@ -9,7 +9,7 @@ from functools import cache
 
 from ondevice.memory import _calendar
 from ondevice.memory._calendar import Span, Spans
-from ondevice.memory._expressions import read, readers_of
+from ondevice.memory._expressions import READ, read, readers_of
 from ondevice.memory._language import any_of
 
 _YEAR = re.compile(r"\b(?:19|20)\d\d\b")
@@ -75,6 +75,7 @@ def find_days(text: str, today: date) -> tuple[Days, str]:
 
     Words such as “last summer” stay in the text: they may be what was said then.
     """
+    text, rest = text[:READ], text[READ:]
     spans: list[Span] = []
     figures: list[tuple[int, int]] = []  # where “2026-06-20” is, whose year is not asked for
     for each in read(text, today):
@@ -116,14 +117,15 @@ def find_days(text: str, today: date) -> tuple[Days, str]:
         years=frozenset(years),
         months=frozenset(months),
         days=frozenset(day for day in days if 1 <= day <= 31),
-    ), text
+    ), text + rest
 
 
 def without_days(text: str, today: date) -> str:
     """``text`` without the words that name days."""
+    text, rest = text[:READ], text[READ:]
     for each in reversed(read(text, today)):
         text = f"{text[: each.start]} {text[each.end :]}"
-    return text
+    return text + rest
 
 
 def asks_by_day(text: str, today: date) -> tuple[str, bool, bool]:
@@ -132,7 +134,11 @@ def asks_by_day(text: str, today: date) -> tuple[str, bool, bool]:
     Whether it may be about the user's own days, as “What do I have tomorrow?” is, and whether it
     asks for what was told on them.
     """
+    if len(text) > READ:
+        return text, False, False
     rest = without_days(text, today)
+    if not rest.strip(" ?!.,"):
+        return "", True, False
     spoken = readers_of(text)
     told = any(rules.telling.search(rest) for rules in spoken)
     own = told or any(rules.mine.search(rest) or rules.doing.search(rest) for rules in spoken)

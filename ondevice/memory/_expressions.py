@@ -32,8 +32,9 @@ _DIGIT = re.compile(r"\d")
 _WORD = re.compile(r"[^\W\d_]+|\d+")
 _UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")
 _SENTENCE_END = re.compile(r"[.!?;。！？；](?=\s|$)|[\n。！？；]")
+_BESIDE = re.compile(r"[\s,(]*")
 
-_READ = 2_000  # characters of a text that are read for days: they stand at its beginning
+READ = 2_000  # characters of a text that are read for days: they stand at its beginning
 _LONG = 14  # words of a clause; in a longer one without a verb that we know, its tense is not known
 
 
@@ -47,6 +48,7 @@ class Expression:
     wide: Span | None = None  # with the days around it that may be meant as well
     vague: bool = False  # “a few weeks ago”
     says_all: bool = False  # “7 May 2023”: nothing is to be worked out
+    is_weekday: bool = False  # “on Friday”
 
 
 class DateReader:
@@ -209,7 +211,8 @@ class DateReader:
 
     def _some_weekday(self, found: re.Match[str], today: date) -> Expression:
         number = self._weekdays[_named(found["weekday"], self._weekdays)]
-        return _expression(found, _calendar.weekday(number, today, self._tense(found)))
+        spans = _calendar.weekday(number, today, self._tense(found))
+        return _expression(found, spans, is_weekday=True)
 
     def _some_feast(self, found: re.Match[str], today: date) -> Expression:
         name = self._dates.feasts[_named(found["feast"], self._dates.feasts)]
@@ -219,9 +222,15 @@ class DateReader:
 
     def _some_date(self, found: re.Match[str], today: date) -> Expression:
         month, day = self._month_of(found), int(found["day"])
-        if year := _year_of(found):
-            return _expression(found, _calendar.one(date(year, month, day)), says_all=True)
-        return _expression(found, _calendar.some_date(month, day, today, self._tense(found)))
+        year = _year_of(found)
+        if year:
+            spans = _calendar.one(date(year, month, day))
+        else:
+            spans = _calendar.some_date(month, day, today, self._tense(found))
+        if "first" in found.re.groupindex:  # “3 to 10 August”
+            first = int(found["first"])
+            spans = tuple((last.replace(day=first), last) for _, last in spans if first < last.day)
+        return _expression(found, spans, says_all=year is not None)
 
     def _day_of_month(self, found: re.Match[str], today: date) -> Expression | None:
         day = int(found["day"])
@@ -290,9 +299,10 @@ def _expression(
     wide: Span | None = None,
     vague: bool = False,
     says_all: bool = False,
+    is_weekday: bool = False,
 ) -> Expression:
     start, end = found.span()
-    return Expression(start, end, spans, wide, vague, says_all)
+    return Expression(start, end, spans, wide, vague, says_all, is_weekday)
 
 
 def _year_of(found: re.Match[str]) -> int | None:
@@ -354,7 +364,7 @@ def _words_of(text: str) -> frozenset[str]:
 
 def read(text: str, today: date) -> list[Expression]:
     """The words for days in ``text``, said or asked on ``today``, in order."""
-    text = text[:_READ]
+    text = text[:READ]
     words = _words_of(text)
     found = [
         expression
@@ -367,7 +377,23 @@ def read(text: str, today: date) -> list[Expression]:
     for expression in sorted(found, key=lambda each: each.start - each.end):
         if all(expression.end <= each.start or each.end <= expression.start for each in taken):
             taken.append(expression)
-    return sorted((each for each in taken if each.spans), key=lambda each: each.start)
+    taken.sort(key=lambda each: each.start)
+    return [
+        each
+        for before, each, after in zip((None, *taken), taken, (*taken[1:], None), strict=False)
+        if each.spans and not (each.is_weekday and _dated(text, before, each, after))
+    ]
+
+
+def _dated(
+    text: str, before: Expression | None, each: Expression, after: Expression | None
+) -> bool:
+    """Whether a date beside a day of the week says which one it is: “Friday, 20 June”."""
+    for one, other in ((before, each), (each, after)):
+        alike = one is None or other is None or (one.is_weekday and other.is_weekday)
+        if one and other and not alike and _BESIDE.fullmatch(text, one.end, other.start):
+            return True
+    return False
 
 
 def _in_figures(text: str) -> Iterator[Expression]:

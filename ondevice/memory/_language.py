@@ -71,7 +71,7 @@ class Dates(_Table, frozen=True, kw_only=True):
     ahead: tuple[Pattern, ...] = ()  # the same: “in three weeks”
     weekday: tuple[Pattern, ...] = ()  # group: weekday; one such day, not every one
     feast: tuple[Pattern, ...] = ()  # groups: feast, year if need be
-    date: tuple[Pattern, ...] = ()  # groups: day, month, year if need be
+    date: tuple[Pattern, ...] = ()  # groups: day, month; if need be first (day) and year
     figures: tuple[Pattern, ...] = ()  # the same, without the name of a month: “20.6.”
     day_alone: tuple[Pattern, ...] = ()  # group: day; “the 20th”
     in_month: tuple[Pattern, ...] = ()  # groups: month, year if need be

@@ -75,6 +75,8 @@ def meant(text: str, said: date) -> str:
         (OCTOBER, "Le loyer est à payer le 20.", "20261020"),
         (OCTOBER, "El vuelo es el 05.11.2026.", "20261105"),
         (OCTOBER, "Flight on 13/11/2026", "20261113"),
+        (OCTOBER, "From 3 to 10 August we were in Wales.", "20260803–20260810"),
+        (OCTOBER, "The party is on Saturday, 7 November.", "20261107"),
         (OCTOBER, "At Christmas we stay at home.", "20261225"),
         (OCTOBER, "At Easter we were in Cork.", "20260405"),
         (date(2027, 1, 30), "The rent is due on the 31st.", "20270131"),
