@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from functools import cache
 
@@ -32,6 +32,7 @@ _DIGIT = re.compile(r"\d")
 _WORD = re.compile(r"[^\W\d_]+|\d+")
 _UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")
 _SENTENCE_END = re.compile(r"[.!?;。！？；](?=\s|$)|[\n。！？；]")
+_AND = 8  # characters at most between the days in a list, such as “ and on ”
 _BESIDE = re.compile(r"[\s,(]*")
 
 READ = 2_000  # characters of a text that are read for days: they stand at its beginning
@@ -100,9 +101,9 @@ class DateReader:
         self._since = language.compile(f"(?:{dates.since})$") if dates.since else None
         self._due = language.compile(f"(?:{dates.due})$") if dates.due else None
         self._joins = language.compile(dates.joins) if dates.joins else None
-        self._past, self._to_come, self._plans, self._either = (
+        self._past, self._to_come, self._plans, self._either, self._usual = (
             language.compile(pattern or "(?!)")
-            for pattern in (dates.past, dates.to_come, dates.plans, dates.either)
+            for pattern in (*(dates.past, dates.to_come, dates.plans, dates.either, dates.usual),)
         )
         self._month = language.compile(rf"{self._edge}({{sure_months}}){self._edge}")
         self._unsure = language.compile(dates.unsure_month) if dates.unsure_month else None
@@ -128,7 +129,8 @@ class DateReader:
                 if expression is None or (
                     not expression.says_all and self._every and self._every.search(before)
                 ):
-                    expression = _expression(found, ())  # nor do words in it name days
+                    # Nor do words in it name days.
+                    expression = _expression(found, (), is_weekday="weekday" in found.re.groupindex)
                 yield expression
 
     def months(self, text: str) -> Iterator[tuple[re.Match[str], set[int]]]:
@@ -274,6 +276,8 @@ class DateReader:
         clause = self._clause(text, first, start, end, last)
         if len(_WORD.findall(clause)) < 2 and self._dates.spaced:
             clause = f"{text[first:start]} {text[end:last]}"
+        if self._usual.search(clause):
+            return 0
         was, will = (pattern.search(clause) for pattern in (self._past, self._to_come))
         if was:
             return 0 if will or self._plans.search(clause) else -1
@@ -378,6 +382,11 @@ def read(text: str, today: date) -> list[Expression]:
         if all(expression.end <= each.start or each.end <= expression.start for each in taken):
             taken.append(expression)
     taken.sort(key=lambda each: each.start)
+    for number in range(1, len(taken)):
+        before, each = taken[number - 1 : number + 1]
+        of_both = before.is_weekday and each.is_weekday and each.start - before.end <= _AND
+        if of_both and not before.spans:  # “every Tuesday and Thursday”
+            taken[number] = replace(each, spans=())
     return [
         each
         for before, each, after in zip((None, *taken), taken, (*taken[1:], None), strict=False)

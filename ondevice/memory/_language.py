@@ -85,6 +85,7 @@ class Dates(_Table, frozen=True, kw_only=True):
     to_come: Pattern = ""  # of one that tells what is to come, beyond doubt
     plans: Pattern = ""  # of one that tells what was, perhaps for days to come: “I booked”
     either: Pattern = ""  # of one that may tell of either
+    usual: Pattern = ""  # of one that tells what is done again and again
     mine: Pattern = ""  # “I”, “me” and “my”
     #: Words of a question such as “What did I do yesterday?” beside those that say when.
     doing: Pattern = ""
