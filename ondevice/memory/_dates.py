@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import cache
 
 from ondevice.memory import _calendar
 from ondevice.memory._calendar import Span, Spans
-from ondevice.memory._expressions import READ, read, readers_of
+from ondevice.memory._expressions import READ, Expression, read, readers_of
 from ondevice.memory._language import any_of
 
 _YEAR = re.compile(r"\b(?:19|20)\d\d\b")
@@ -75,10 +76,15 @@ def find_days(text: str, today: date) -> tuple[Days, str]:
 
     Words such as “last summer” stay in the text: they may be what was said then.
     """
+    return days_of(text, read(text, today))
+
+
+def days_of(text: str, found_in_it: Iterable[Expression]) -> tuple[Days, str]:
+    """:func:`find_days` with the words for days that have been read already."""
     text, rest = text[:READ], text[READ:]
     spans: list[Span] = []
     figures: list[tuple[int, int]] = []  # where “2026-06-20” is, whose year is not asked for
-    for each in read(text, today):
+    for each in found_in_it:
         spans += (each.wide,) if each.wide else each.spans
         if not any(char.isalpha() for char in text[each.start : each.end]):
             figures.append((each.start, each.end))
@@ -120,15 +126,7 @@ def find_days(text: str, today: date) -> tuple[Days, str]:
     ), text + rest
 
 
-def without_days(text: str, today: date) -> str:
-    """``text`` without the words that name days."""
-    text, rest = text[:READ], text[READ:]
-    for each in reversed(read(text, today)):
-        text = f"{text[: each.start]} {text[each.end :]}"
-    return text + rest
-
-
-def asks_by_day(text: str, today: date) -> tuple[str, bool, bool]:
+def asks_by_day(text: str, found_in_it: Sequence[Expression]) -> tuple[str, bool, bool]:
     """Of a question that names days: what else it says, and two things about it.
 
     Whether it may be about the user's own days, as “What do I have tomorrow?” is, and whether it
@@ -136,7 +134,9 @@ def asks_by_day(text: str, today: date) -> tuple[str, bool, bool]:
     """
     if len(text) > READ:
         return text, False, False
-    rest = without_days(text, today)
+    rest = text
+    for each in reversed(found_in_it):
+        rest = f"{rest[: each.start]} {rest[each.end :]}"
     if not rest.strip(" ?!.,"):
         return "", True, False
     spoken = readers_of(text)

@@ -36,6 +36,8 @@ _AND = 8  # characters at most between the days in a list, such as â€œ and on â€
 _BESIDE = re.compile(r"[\s,(]*")
 
 READ = 2_000  # characters of a text that are read for days: they stand at its beginning
+_BEFORE = 60  # characters before words for days that say how they are meant
+_AROUND = 200  # characters on either side of them in which their clause is looked for
 _LONG = 14  # words of a clause; in a longer one without a verb that we know, its tense is not known
 
 
@@ -125,7 +127,7 @@ class DateReader:
                     expression = read(found, today)
                 except (ValueError, OverflowError):  # a day or a year that there is not
                     expression = None
-                before = text[: found.start()].rstrip()
+                before = text[max(0, found.start() - _BEFORE) : found.start()].rstrip()
                 if expression is None or (
                     not expression.says_all and self._every and self._every.search(before)
                 ):
@@ -264,15 +266,16 @@ class DateReader:
     def _tense(self, found: re.Match[str]) -> int:
         """Whether the words speak of what is to come (1) or of what was (-1); 0: unsure."""
         text, (start, end) = found.string, found.span()
-        before = text[:start].rstrip()
+        before = text[max(0, start - _BEFORE) : start].rstrip()
         if self._since and self._since.search(before):
             return -1
         if self._due and self._due.search(before):
             return 1
-        ends = [end.end() for end in _SENTENCE_END.finditer(text, 0, start)]
-        first = ends[-1] if ends else 0
-        after = _SENTENCE_END.search(text, end)
-        last = after.start() if after else len(text)
+        first, last = max(0, start - _AROUND), min(len(text), end + _AROUND)
+        ends = [each.end() for each in _SENTENCE_END.finditer(text, first, start)]
+        first = ends[-1] if ends else first
+        after = _SENTENCE_END.search(text, end, last)
+        last = after.start() if after else last
         clause = self._clause(text, first, start, end, last)
         if len(_WORD.findall(clause)) < 2 and self._dates.spaced:
             clause = f"{text[first:start]} {text[end:last]}"
