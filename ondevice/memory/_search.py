@@ -130,7 +130,7 @@ def _weigh(
     ]
     ids = np.array([row[0] for row in rows], np.int64)
     on_days = _on_days(connection, rows, query)
-    factor = np.array([_factor(row, query) for row in rows]) + _DAY * on_days
+    factor = np.array([_factor(row, query) for row in rows]) * (1 + _DAY * on_days)
     by_speaker = np.array([speaker is None or row[3].lower() == speaker for row in rows], np.bool_)
     at = np.array([place.get(row[0], -1) for row in rows], np.int64)  # -1: of the days alone
     of_words = at >= 0
