@@ -1,8 +1,8 @@
 """Reads the words for days in a text: “7 May 2023”, “on Friday”, “last spring”, “3 weeks ago”.
 
-A library would have been welcome. Those that were tried are wrong too often, above all about
-“on Friday”, which is a different day in “I met her on Friday” and “I meet her on Friday”
-(docs/measurements/memory.md). What is not certain is told apart from what is.
+“On Friday” is a different day in “I met her on Friday” and in “I meet her on Friday”, so the tense
+of the clause counts. What is not certain is told apart from what is. Libraries that were tried are
+wrong too often (docs/measurements/memory.md).
 """
 
 from __future__ import annotations
