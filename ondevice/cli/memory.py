@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import date
 from pathlib import Path
 from typing import Any, BinaryIO, get_args
 
@@ -197,6 +198,7 @@ def show(number: str, as_json: bool) -> None:
         ("kind", cube.kind),
         ("status", cube.status),
         ("said", f"{cube.event_at:%Y-%m-%d %H:%M}"),
+        ("about", _span(cube.about_from, cube.about_to)),
         ("written", f"{cube.written_at:%Y-%m-%d %H:%M}, version {cube.version}"),
         ("by", cube.speaker or "you"),
         ("source", f"{cube.source.kind} {cube.source.name}".strip()),
@@ -425,6 +427,11 @@ def _line(cube: Cube) -> str:
     who = f"{printable(cube.speaker)}: " if cube.speaker else ""
     text = " ".join(printable(cube.content).split())
     return f"{cube.label:>8}  {cube.event_at.date()}  {cube.kind}{state}: {who}{text}"
+
+
+def _span(first: date | None, last: date | None) -> str:
+    """“2026-06-05”, or “2026-06-08 to 2026-06-14”; empty when it is not known."""
+    return " to ".join(str(day) for day in dict.fromkeys((first, last)) if day)
 
 
 def _cube(cube: Cube) -> dict[str, Any]:

@@ -166,14 +166,9 @@ def _day(when: str) -> datetime | None:
     """The day in a text such as “1:56 pm on 8 May, 2023” or “2023-05-08 13:56”, at noon."""
     without_time = _TIME.sub(" ", _SLASHES.sub(r"\1-\2-\3", when))
     days, _ = find_days(without_time, _NO_DAY.date())
-    try:
-        if days.span:
-            day = days.span[0]
-        else:
-            (year,), (month,), (number,) = days.years, days.months, days.days
-            day = date(year, month, number)
-    except ValueError:
+    if days.period is None or days.period[0] != days.period[1]:
         return None
+    day, _ = days.period
     return datetime(day.year, day.month, day.day, 12).astimezone()
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime
+from datetime import date, datetime, timedelta
 
 from ondevice.errors import StoreError, UsageError
+from ondevice.memory._dates import about
 from ondevice.memory._records import (
     POSITION_BITS,
     POSITIONS,
@@ -86,8 +87,13 @@ def insert(
     cube_id = first if last is None else last + _STEP[step]
     connection.execute(
         "INSERT INTO cube(id, kind, status, content, speaker, topic, message_id, event_at, "
-        "written_at, version) VALUES (?, ?, 'active', ?, ?, ?, ?, ?, ?, 1)",
-        (cube_id, kind, content, speaker, topic, message_id, _text(event_at), _text(written_at)),
+        "written_at, version, about_from, about_to) "
+        "VALUES (?, ?, 'active', ?, ?, ?, ?, ?, ?, 1, ?, ?)",
+        (
+            *(cube_id, kind, content, speaker, topic, message_id),
+            *(_text(event_at), _text(written_at)),
+            *_about(kind, content, event_at),
+        ),
     )
     return int(cube_id)
 
@@ -106,6 +112,37 @@ def marks(connection: Connection, ids: Iterable[int]) -> list[Marks]:
             (json.dumps(list(ids)),),
         )
     ]
+
+
+def abouts(connection: Connection, ids: Iterable[int]) -> dict[int, tuple[date, date]]:
+    """First and last of the days that each of these cubes is about, where its text tells."""
+    return {
+        row[0]: (moment(row[1]).date(), moment(row[2]).date())
+        for row in connection.execute(
+            "SELECT id, about_from, about_to FROM cube "
+            "WHERE id IN (SELECT value FROM json_each(?)) AND about_from IS NOT NULL",
+            (json.dumps(list(ids)),),
+        )
+    }
+
+
+def of_days(connection: Connection, first: date, last: date, limit: int) -> list[int]:
+    """Cubes that were said on these days or are about them, so many of each at most."""
+    said = connection.execute(
+        "SELECT id FROM cube WHERE event_at >= ? AND event_at < ? ORDER BY event_at LIMIT ?",
+        (first.isoformat(), (last + timedelta(days=1)).isoformat(), limit),
+    )
+    about = connection.execute(
+        # What is about more than a year tells of no day in it.
+        "SELECT id FROM cube WHERE about_from >= ? AND about_from <= ? AND about_to >= ? "
+        "ORDER BY about_from DESC LIMIT ?",
+        (_days_before(first, 366).isoformat(), last.isoformat(), first.isoformat(), limit),
+    )
+    return list(dict.fromkeys(row[0] for rows in (said, about) for row in rows))
+
+
+def _days_before(day: date, count: int) -> date:
+    return day - timedelta(days=min(count, (day - date.min).days))
 
 
 def get_many(connection: Connection, ids: Sequence[int]) -> list[Cube]:
@@ -162,6 +199,51 @@ def edit(connection: Connection, cube_id: int, content: str, now: datetime) -> N
         "WHERE id = ?",
         (content, _text(now), _text(now), cube_id),
     )
+    set_about(connection, cube_id)
+
+
+def set_about(connection: Connection, cube_id: int) -> None:
+    """Read anew which days a cube is about."""
+    kind, content, event_at = connection.execute(
+        "SELECT kind, content, event_at FROM cube WHERE id = ?", (cube_id,)
+    ).fetchone()
+    connection.execute(
+        "UPDATE cube SET about_from = ?, about_to = ? WHERE id = ?",
+        (*_about(kind, content, moment(event_at)), cube_id),
+    )
+
+
+def read_due(connection: Connection, count: int) -> int:
+    """Read which days the texts are about that an older ondevice has stored, so many at most.
+
+    The newest come first. Returns how many were read.
+    """
+    row = connection.execute("SELECT below FROM about_due").fetchone()
+    if row is None:
+        return 0
+    rows = connection.execute(
+        "SELECT id, kind, content, event_at FROM cube WHERE id < ? AND status <> 'deleted' "
+        "ORDER BY id DESC LIMIT ?",
+        (row["below"], count),
+    ).fetchall()
+    found = [
+        (*about, row["id"])
+        for row in rows
+        if any(about := _about(row["kind"], row["content"], moment(row["event_at"])))
+    ]
+    connection.executemany("UPDATE cube SET about_from = ?, about_to = ? WHERE id = ?", found)
+    if len(rows) < count:
+        connection.execute("DELETE FROM about_due")
+    else:
+        connection.execute("UPDATE about_due SET below = ?", (rows[-1]["id"],))
+    return len(rows)
+
+
+def _about(kind: Kind, content: str, said: datetime) -> tuple[str | None, str | None]:
+    """First and last of the days that ``content`` is about, as they are stored."""
+    # Nobody knows on which day a document was written, and a profile is made of facts.
+    span = None if kind in ("document", "profile", "lesson") else about(content, said.date())
+    return (span[0].isoformat(), span[1].isoformat()) if span else (None, None)
 
 
 def set_status(connection: Connection, cube_id: int, status: Status) -> None:
@@ -241,6 +323,8 @@ def _cube(row: Row) -> Cube:
         speaker=row["speaker"],
         topic=row["topic"],
         event_at=moment(row["event_at"]),
+        about_from=_date(row["about_from"]),
+        about_to=_date(row["about_to"]),
         written_at=moment(row["written_at"]),
         version=row["version"],
         message_id=row["message_id"],
@@ -259,6 +343,10 @@ def moment(text: str) -> datetime:
             f"A memory has “{text}” as its time, so the store is damaged. Rescue what can "
             "be read with “ondevice memory export --salvage FILE”."
         ) from error
+
+
+def _date(text: str | None) -> date | None:
+    return moment(text).date() if text else None
 
 
 def _text(moment: datetime) -> str:

@@ -109,7 +109,7 @@ def delete(connection: Connection, cube_id: int) -> None:
     connection.execute("DELETE FROM tag WHERE cube_id = ?", (cube_id,))
     connection.execute(
         "UPDATE cube SET status = 'deleted', content = '', speaker = '', topic = NULL, "
-        "message_id = NULL WHERE id = ?",
+        "message_id = NULL, about_from = NULL, about_to = NULL WHERE id = ?",
         (cube_id,),
     )
 

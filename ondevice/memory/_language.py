@@ -42,26 +42,58 @@ class Search(_Table, frozen=True, kw_only=True):
 
 
 class Dates(_Table, frozen=True, kw_only=True):
-    """How days are spoken of. Of a month or day of the week, blanks part several forms."""
+    """How days are spoken of. Of a month or day of the week, blanks part several forms.
 
+    The patterns in tuples name their groups, and are tried one by one; the longest words count.
+    """
+
+    spaced: bool = True  # words are apart
+    letters: Pattern = ""  # where they are not: letters by which the language is known
     months: tuple[str, ...]  # from January
     abbreviated: tuple[int, ...] = ()  # so many letters of a month's name stand for it
     unsure: tuple[str, ...] = ()  # months whose names are other words far more often
     also_words: tuple[str, ...] = ()  # and those whose names are other words now and then
     weekdays: tuple[str, ...]  # from Monday
     seasons: dict[str, int]  # first month of each
-    numbers: dict[str, int]
-    about: dict[str, int] = {}  # what else tells how many, such as “a few”
+    feasts: dict[str, str] = {}  # month and day of each, or “easter”, or “easter-2”
+    numbers: dict[str, float]
+    about: dict[str, float] = {}  # what else tells how many, such as “a few”
     units: dict[str, int]  # how many days each has
     near: dict[str, int]  # days from today
-    which: dict[str, int]  # 0: this week, -1: the last one
+    which: dict[str, int]  # 0: this week, -1: the last one, 1: the next one
+    coming: tuple[str, ...] = ()  # words like “next” that also mean the next such day from now on
+    #: What “next” means of a day of the week and of a season: the one of the next week, the coming
+    #: one; empty where people differ.
+    following: Literal["week", "coming", ""] = ""
     periods: dict[str, Period]
-    last: Pattern  # groups: which, unit (a period, season or day of the week)
-    ago: Pattern  # groups: count, unit
-    season: Pattern  # group 1 is the season, in words that make it one
+    last: tuple[Pattern, ...]  # groups: which, unit (a period, season, feast or weekday), weekday
+    ago: tuple[Pattern, ...]  # groups: count, unit
+    ahead: tuple[Pattern, ...] = ()  # the same: “in three weeks”
+    weekday: tuple[Pattern, ...] = ()  # group: weekday; one such day, not every one
+    feast: tuple[Pattern, ...] = ()  # groups: feast, year if need be
+    date: tuple[Pattern, ...] = ()  # groups: day, month; if need be first (day) and year
+    figures: tuple[Pattern, ...] = ()  # the same, without the name of a month: “20.6.”
+    day_alone: tuple[Pattern, ...] = ()  # group: day; “the 20th”
+    in_month: tuple[Pattern, ...] = ()  # groups: month, year if need be
+    in_season: tuple[Pattern, ...] = ()  # groups: season, year if need be
+    in_year: tuple[Pattern, ...] = ()  # group: year
+    every: Pattern = ""  # stands before words for days that are not meant as such
+    since: Pattern = ""  # stands before a day that was
+    due: Pattern = ""  # stands before a day that is to come, whatever the tense
+    joins: Pattern = ""  # between clauses
+    past: Pattern = ""  # of a clause that tells what was
+    to_come: Pattern = ""  # of one that tells what is to come, beyond doubt
+    plans: Pattern = ""  # of one that tells what was, perhaps for days to come: “I booked”
+    either: Pattern = ""  # of one that may tell of either
+    usual: Pattern = ""  # of one that tells what is done again and again
+    mine: Pattern = ""  # “I”, “me” and “my”
+    #: Words of a question such as “What did I do yesterday?” beside those that say when.
+    doing: Pattern = ""
+    telling: Pattern = ""  # and of “What did I tell you yesterday?”
+    season: Pattern = ""  # group 1 is the season, in words that make it one
     unsure_month: Pattern = ""  # the group that matches is the month, beside what makes it one
     day: Pattern  # group 1 is the day of the month
-    says_when: Pattern  # of a text that says when something was, is or will be
+    says_when: Pattern = ""  # of a text that says when something was, is or will be
 
 
 class Asking(_Table, frozen=True, kw_only=True):
@@ -180,6 +212,9 @@ def _names(dates: Dates) -> dict[str, str]:
     names: dict[str, Iterable[str]] = {
         "months": months,
         "only_months": [name for name in months if name not in other_words],
+        "all_months": months_of(dates),
+        "feasts": dates.feasts,
+        "counts": dates.numbers | dates.about,
         "sure_months": [name for name in months_of(dates) if name not in dates.unsure],
         "unsure_months": dates.unsure,
         "weekdays": forms_of(dates.weekdays),
@@ -188,7 +223,7 @@ def _names(dates: Dates) -> dict[str, str]:
         "about": dates.about,
         "units": dates.units,
         "near": dates.near,
-        "which": dates.which,
+        "which": [*dates.which, *dates.coming],
         "periods": dates.periods,
     }
     return {

@@ -32,6 +32,7 @@ from ondevice.memory._secrets import redact
 from ondevice.memory._transfer import export_lines, export_markdown, import_lines
 from ondevice.store import Connection, Database, words_leave
 
+_DUE = 300  # texts of an older ondevice that are read for days along with each new one
 _LOOKED_AT = 24  # memories that a reply may be given, of which the best that fit are
 
 
@@ -87,6 +88,7 @@ class Memory:
             if row["content"] != content:
                 _cubes.edit(connection, cube_id, content, at)
         _relate(connection, cube_id, typed)
+        _cubes.read_due(connection, _DUE)
         facts = _derive.derive(
             connection, cube_id, typed, at, alone=None if typed == content else False
         )
@@ -128,6 +130,7 @@ class Memory:
                 facts = _derive.derive(connection, cube_id, content, at or now, alone=True)
             else:
                 cube_id, facts = row["id"], []
+            _cubes.read_due(connection, _DUE)
             _cubes.tag(connection, cube_id, tags)
             return _remembered(connection, cube_id, facts, left_out)
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from datetime import date
 from functools import cache
 
-from ondevice.memory._dates import Days, find_days
+from ondevice.memory._dates import Days, asks_by_day, days_of
+from ondevice.memory._expressions import read
 from ondevice.memory._language import Language, Questions, languages
 from ondevice.memory._words import words_of
 
@@ -36,19 +37,28 @@ class Query:
     words: tuple[str, ...]  # lower case, in order, each once, without stop words
     names_of_days: frozenset[str]  # those of the words that only say when it was
     days: Days
+    by_day: bool  # asks for nothing but what was or will be on the days
+    asks_told: bool  # and for what was said on them
     asks_when: bool
     asks_once: bool  # what was so and is no longer
 
 
 def read_query(text: str, today: date) -> Query:
     """Take ``text`` apart, with relative dates seen from ``today``."""
-    days, rest = find_days(text, today)
+    named = read(text, today)
+    days, rest = days_of(text, named)
     words = words_of(text)
+    asked, own, told = asks_by_day(text, named) if days else (text, False, False)
+    by_day = own and not words_of(asked)
+    if by_day and days.spans:  # and not the rest of the month or the year
+        days = Days(spans=days.spans)
     beginning = text.lstrip().lower()
     return Query(
         words=words,
-        names_of_days=frozenset(words).difference(words_of(rest)),
+        names_of_days=frozenset(words).difference(words_of(rest) if days else words),
         days=days,
+        by_day=by_day,
+        asks_told=told,
         asks_when=any(beginning.startswith(rules.when) for rules in _rules()),
         asks_once=any(rules.once.search(text) for rules in _rules()),
     )

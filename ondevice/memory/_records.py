@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Literal
 
 import msgspec
@@ -38,6 +38,8 @@ class Cube(msgspec.Struct, frozen=True, kw_only=True):
     speaker: str  # empty: the user
     topic: str | None  # what a fact is about; a new value supersedes the old one
     event_at: datetime  # when it was said, or was so
+    about_from: date | None = None  # first and last of the days that it is about, where it tells
+    about_to: date | None = None
     written_at: datetime  # when it came into the store
     version: int  # 1, 2, …
     message_id: int | None  # the very message, while its conversation is kept

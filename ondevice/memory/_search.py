@@ -101,7 +101,7 @@ def _anchored(
         return None
     day = told.hits[0].cube.event_at.date()
     span = (date.min, day - timedelta(days=1)) if before else (day, _FAR)
-    return replace(read_query(asked, today), days=Days(span=span), asks_once=before)
+    return replace(read_query(asked, today), days=Days(spans=(span,)), asks_once=before)
 
 
 def _is_speaker(connection: Connection, word: str) -> bool:
@@ -129,7 +129,8 @@ def _weigh(
         if wanted(row[0], row[1], row[2])
     ]
     ids = np.array([row[0] for row in rows], np.int64)
-    factor = np.array([_factor(row, query) for row in rows])
+    on_days = _on_days(connection, rows, query)
+    factor = np.array([_factor(row, query) for row in rows]) * (1 + _DAY * on_days)
     by_speaker = np.array([speaker is None or row[3].lower() == speaker for row in rows], np.bool_)
     at = np.array([place.get(row[0], -1) for row in rows], np.int64)  # -1: of the days alone
     of_words = at >= 0
@@ -140,6 +141,9 @@ def _weigh(
         score = np.where(of_words, matches.scores[at], _BY_DAY)
         coverage = np.where(of_words, matches.coverage[at] * np.minimum(factor, 1.0), 0.0)
         has = matches.has[at] & of_words[:, None]
+    if query.by_day:  # and by no word that tells what it is about
+        score = np.where(on_days > 0, 1 + _BY_DAY * score, _BY_DAY * score)
+        coverage = np.where(on_days > 0, 1.0, _BY_DAY * coverage)
     plain = score * factor
     scores = plain * np.where(by_speaker & (speaker is not None), _SPEAKER, 1.0)
     order = np.lexsort((ids, -scores))
@@ -160,21 +164,38 @@ def _best(scores: NDArray[np.float64]) -> NDArray[np.intp]:
 
 def _of_days(connection: Connection, days: Days) -> list[int]:
     """Cubes of the days asked for, for a question such as “What did I do last Friday?”"""
-    if days.period is None:
-        return []
-    first, last = days.period
-    found = connection.execute(
-        "SELECT id FROM cube WHERE event_at >= ? AND event_at < ? ORDER BY event_at LIMIT ?",
-        (first.isoformat(), (last + timedelta(days=1)).isoformat(), _CANDIDATES),
+    found = (
+        _cubes.of_days(connection, first, min(last, _FAR), _CANDIDATES)
+        for first, last in days.spans
     )
-    return [row[0] for row in found]
+    return list(dict.fromkeys(cube_id for ids in found for cube_id in ids))
+
+
+def _on_days(connection: Connection, rows: list[_cubes.Marks], query: Query) -> NDArray[np.float64]:
+    """(n,) How well each cube is of the days asked for: 0, 1 for the period, 2 for the very day.
+
+    By when it was said or by what it is about. If the question asks what was told, the second
+    counts half.
+    """
+    if not query.days:
+        return np.zeros(len(rows))
+    abouts = _cubes.abouts(connection, [row[0] for row in rows])
+    weight = 0.5 if query.asks_told else 1.0
+    return np.array(
+        [
+            max(
+                query.days.match(_cubes.moment(row[4]).date()),
+                weight * query.days.match_span(*about) if (about := abouts.get(row[0])) else 0,
+            )
+            for row in rows
+        ],
+        np.float64,
+    )
 
 
 def _factor(row: _cubes.Marks, query: Query) -> float:
-    _, _, status, _, day, content = row
+    _, _, status, _, _, content = row
     factor = 1.0
-    if query.days:
-        factor += _DAY * query.days.match(_cubes.moment(day).date())
     if query.asks_when and says_when(content):
         factor *= _WHEN
     if content.rstrip().endswith("?"):

@@ -11,7 +11,7 @@ import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any, TypeVar, get_args
 
 import msgspec
@@ -66,6 +66,9 @@ class _CubeRecord(_ExportRecord, frozen=True, kw_only=True, tag="cube"):
     speaker: str
     topic: str | None
     event_at: str
+    # First and last day that it is about; unset where that is to be read from the content.
+    about_from: str | msgspec.UnsetType = msgspec.UNSET
+    about_to: str | msgspec.UnsetType = msgspec.UNSET
     written_at: str
     version: int
     versions: tuple[_VersionRecord, ...]
@@ -111,6 +114,7 @@ def export_lines(rows: Callable[[str], Iterable[Row]]) -> Iterator[bytes]:
                 _CubeRecord,
                 row,
                 place=place(cube_id),
+                **_days(row),
                 versions=versions[cube_id],
                 tags=tags[cube_id],
             )
@@ -124,6 +128,14 @@ def export_lines(rows: Callable[[str], Iterable[Row]]) -> Iterator[bytes]:
                 from_place=place(row["from_id"]), kind=row["kind"], to_place=place(row["to_id"])
             )
         )
+
+
+def _days(row: Row) -> dict[str, str | msgspec.UnsetType]:
+    """The days that a cube is about; a damaged store may be of before there were any."""
+    return {
+        name: (name in row.keys() and row[name]) or msgspec.UNSET  # noqa: SIM118
+        for name in ("about_from", "about_to")
+    }
 
 
 def export_salvaged(rows: Callable[[str], Iterable[Row]]) -> Iterator[bytes]:
@@ -157,6 +169,9 @@ def _mended(line: bytes) -> bytes:
         for name, time in zip(("event_at", "written_at"), times, strict=True):
             if time is not None and not _is_time(time):
                 dated[name] = whole
+    days = (fields.get(name, msgspec.UNSET) for name in ("about_from", "about_to"))
+    if not _are_days(*days):
+        fields = {name: field for name, field in fields.items() if not name.startswith("about_")}
     return msgspec.json.encode(fields) + b"\n"
 
 
@@ -204,6 +219,8 @@ def _decode(text: bytes) -> _HeaderRecord | _SourceRecord | _CubeRecord | _LinkR
     for dated in all_dated:
         if not (_is_time(dated.event_at) and _is_time(dated.written_at)):
             raise msgspec.ValidationError(f"{dated.event_at}, {dated.written_at} are not times")
+    if isinstance(line, _CubeRecord) and not _are_days(line.about_from, line.about_to):
+        raise msgspec.ValidationError(f"{line.about_from}, {line.about_to} are not days")
     return line
 
 
@@ -211,6 +228,16 @@ def _is_time(text: object) -> bool:
     """Whether it is a time in ISO 8601 that says how far it is from UTC."""
     try:
         return isinstance(text, str) and datetime.fromisoformat(text).tzinfo is not None
+    except ValueError:
+        return False
+
+
+def _are_days(first: object, last: object) -> bool:
+    """Whether they are two days in ISO 8601 in their order, or none."""
+    if first is msgspec.UNSET and last is msgspec.UNSET:
+        return True
+    try:
+        return date.fromisoformat(str(first)) <= date.fromisoformat(str(last))
     except ValueError:
         return False
 
@@ -225,14 +252,17 @@ def _import_source(connection: Connection, line: _SourceRecord) -> None:
 def _import_cube(connection: Connection, cube_id: int, line: _CubeRecord) -> bool:
     cursor = connection.execute(
         "INSERT OR IGNORE INTO cube(id, kind, status, content, speaker, topic, event_at, "
-        "written_at, version) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "written_at, version, about_from, about_to) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             *(cube_id, line.kind, line.status, line.content, line.speaker, line.topic),
             *(line.event_at, line.written_at, line.version),
+            *(day or None for day in (line.about_from, line.about_to)),
         ),
     )
     if not cursor.rowcount:
         return False
+    if line.about_from is msgspec.UNSET:
+        _cubes.set_about(connection, cube_id)
     connection.executemany(
         "INSERT INTO version VALUES (?, ?, ?, ?, ?)",
         [(cube_id, v.number, v.content, v.event_at, v.written_at) for v in line.versions],

@@ -62,7 +62,7 @@ async def test_the_engine_may_be_killed_in_mid_reply_again_and_again(
     async with at_the_terminal(engine, chats, short, **settings) as user:
         kept: dict[int, tuple[Message, ...]] = {}
         interrupted = 0
-        while interrupted < 20:
+        while interrupted < 8:
             await user.pilot.press("ctrl+n")
             user.prompt.text = "Write a long story."
             await user.pilot.press("enter")

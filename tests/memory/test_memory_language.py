@@ -43,8 +43,8 @@ units = {tago = 1, tagoj = 1, semajnoj = 7}
 near = {"hieraŭ" = -1, "morgaŭ" = 1}
 which = {lasta = -1}
 periods = {semajno = "week"}
-last = '\b(?P<which>{which}) (?P<unit>{periods}|{seasons}|{weekdays})\b'
-ago = '\bantaŭ (?P<count>\d{1,3}|{numbers}) (?P<unit>{units})\b'
+last = ['\b(?P<which>{which}) (?P<unit>{periods}|{seasons}|{weekdays})\b']
+ago = ['\bantaŭ (?P<count>\d{1,3}|{numbers}) (?P<unit>{units})\b']
 season = '\b{month_beside} ({seasons})\b'
 day = '\b(\d{1,2})-an?\b'
 says_when = '\b(?:{near}|antaŭ {numbers}|{months})\b'
@@ -124,7 +124,7 @@ today = date(2024, 5, 15)  # a Wednesday
 for text in ("Saluton! Mi loĝas en Lyon nun kaj laboras.",
              "Bonvolu ĉiam respondu mallonge, dankon"):
     memory.add(text, at=datetime(2024, 5, 3, tzinfo=timezone.utc))
-spans = [_dates.find_days(text, today)[0].span for text in (
+spans = [_dates.find_days(text, today)[0].period for text in (
     "Hieraŭ mi kuris", "lasta semajno", "lasta lundo", "lasta vintro", "antaŭ du semajnoj")]
 days = _dates.find_days("Mi venis la 3-an de marto 2021, en somero", today)
 query = _query.read_query("Kiam mi iam kuris hieraŭ?", today)

@@ -14,6 +14,7 @@ from ondevice.store.migrations import (
     m006_windows,
     m007_imports,
     m008_proposals,
+    m009_about,
 )
 
 #: Applied in order; ``PRAGMA user_version`` is how many have been.
@@ -26,4 +27,5 @@ MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     m006_windows.migrate,
     m007_imports.migrate,
     m008_proposals.migrate,
+    m009_about.migrate,
 )
