@@ -115,6 +115,13 @@ class Questions(_Table, frozen=True, kw_only=True):
     profile: Pattern  # asks for all that is known about the user
 
 
+class Forgetting(_Table, frozen=True, kw_only=True):
+    """What is too little to be looked for in other texts when it is forgotten."""
+
+    ordinary: str = ""  # words, apart by blanks, that tell nothing alone, besides stop words
+    unspaced_ordinary: Pattern = ""  # the same where words are not spaced
+
+
 class Secrets(_Table, frozen=True, kw_only=True):
     """How a password is told: “my PIN for the door is …”."""
 
@@ -142,6 +149,7 @@ class Language(_Table, frozen=True, kw_only=True):
     facts: FactRules | None = None
     lessons: Lessons | None = None
     questions: Questions | None = None
+    forgetting: Forgetting = Forgetting()
     secrets: Secrets | None = None
     pronouns: Pronouns | None = None
 

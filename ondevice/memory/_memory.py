@@ -17,6 +17,7 @@ from ondevice.memory._profile import refresh as refresh_profile
 from ondevice.memory._reading import read_answer
 from ondevice.memory._recall import GATE, Recalled, asks_about_user, quote
 from ondevice.memory._records import (
+    Blanked,
     Cube,
     Found,
     History,
@@ -29,7 +30,7 @@ from ondevice.memory._records import (
 )
 from ondevice.memory._secrets import redact
 from ondevice.memory._transfer import export_lines, export_markdown, import_lines
-from ondevice.store import Connection, Database, words_leave
+from ondevice.store import Connection, Database
 
 _LOOKED_AT = 24  # memories that a reply may be given, of which the best that fit are
 
@@ -337,8 +338,15 @@ class Memory:
         """What :meth:`forget` would delete: these cubes and all that has to go with them."""
         with self.database.read() as connection:
             asked = _cubes.get_many(connection, list(ids))
-            gone = _forget.closure(connection, [cube.id for cube in asked])
-            return _cubes.get_many(connection, gone)
+            gone = _forget.going(connection, [cube.id for cube in asked])
+            return _cubes.get_many(connection, gone.cubes)
+
+    def blanked(self, ids: Iterable[int]) -> list[Blanked]:
+        """What else :meth:`forget` would change: whatever quotes these cubes, as it reads then."""
+        with self.database.read() as connection:
+            asked = _cubes.get_many(connection, list(ids))
+            gone = _forget.going(connection, [cube.id for cube in asked])
+            return _forget.blanked(connection, gone)
 
     def forget(self, ids: Iterable[int]) -> int:
         """Delete these cubes and all that has to go with them; return how many that were.
@@ -374,10 +382,9 @@ class Memory:
         """What :meth:`forget` does, in a transaction of the caller, who then has it scrubbed."""
         if not ids:
             return 0
-        gone = _forget.closure(connection, ids)
-        with words_leave(connection, "memory_index", len(gone)):
-            _forget.forget(connection, gone)
-        return len(gone)
+        gone = _forget.going(connection, ids)
+        _forget.forget_all(connection, gone)
+        return len(gone.cubes)
 
     # ------------------------------------------------------------------ keeping
 

@@ -102,6 +102,13 @@ class History(msgspec.Struct, frozen=True, kw_only=True):
     links: tuple[Link, ...]
 
 
+class Blanked(msgspec.Struct, frozen=True, kw_only=True):
+    """A text out of which a quotation is taken when that is forgotten."""
+
+    where: str  # what it is to people, such as “message” or “system prompt”
+    text: str  # as it then reads, around the place; of what is emptied: as it reads now
+
+
 class MemoryStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """How much is remembered."""
 
