@@ -123,11 +123,16 @@ class Forgetting(_Table, frozen=True, kw_only=True):
 
 
 class Secrets(_Table, frozen=True, kw_only=True):
-    """How a password is told: “my PIN for the door is …”."""
+    """How a secret is told: “my PIN for the door is …”. The first four are what it is called."""
 
-    names: Pattern  # what it is called
-    of: Pattern  # between that and what it is for
+    names: Pattern  # of what may be a word
+    codes: Pattern = ""  # of what has digits in it
+    numbers: Pattern = ""  # of what an authority gives a person
+    phrases: Pattern = ""  # of a dozen words
+    of: Pattern = ""  # between the name and what it is for
     equals: Pattern  # between that and the secret
+    after: Pattern = ""  # behind the secret: “… is my password”
+    ordinary: Pattern = ""  # words that are said of a password and are none
 
 
 class Pronouns(_Table, frozen=True, kw_only=True):

@@ -169,10 +169,10 @@ class Memory:
                 _cubes.supersede(connection, added[0], old["id"])
             return _cubes.get_many(connection, added)
 
-    def edit(self, cube_id: int, content: str) -> Cube:
+    def edit(self, cube_id: int, content: str, *, keep_secrets: bool = False) -> Cube:
         """Correct a cube; what it said before stays in its history.
 
-        The facts that were read from a turn or a note are read anew. Raises :class:`UsageError`
+        Secrets are left out, unless they are to be kept, or were in what it said before. The facts that were read from a turn or a note are read anew. Raises :class:`UsageError`
         for a profile, which is made of facts.
         """
         now = _now()
@@ -180,6 +180,8 @@ class Memory:
             cube = _cubes.get(connection, cube_id)
             if cube.kind == "profile":
                 raise UsageError("A profile is made from facts. Correct those instead.")
+            if not (keep_secrets or redact(cube.content)[1]):
+                content, _ = redact(content)
             _cubes.edit(connection, cube_id, content, now)
             if cube.kind in ("turn", "note", "document"):
                 _relate(connection, cube_id, content)
