@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -172,8 +173,9 @@ class Memory:
     def edit(self, cube_id: int, content: str, *, keep_secrets: bool = False) -> Cube:
         """Correct a cube; what it said before stays in its history.
 
-        Secrets are left out, unless they are to be kept, or were in what it said before. The facts that were read from a turn or a note are read anew. Raises :class:`UsageError`
-        for a profile, which is made of facts.
+        Secrets are left out, unless they are to be kept, or were in what it said before. The
+        facts that were read from a turn or a note are read anew. Raises :class:`UsageError` for a
+        profile, which is made of facts.
         """
         now = _now()
         with self.database.write() as connection:
@@ -305,7 +307,7 @@ class Memory:
         tag: str | None = None,
         limit: int = 50,
     ) -> list[Cube]:
-        """Cubes, the latest written first."""
+        """Cubes, the latest written first; without a status all but those that are deleted."""
         with self.database.read() as connection:
             return _cubes.listing(connection, kind=kind, status=status, tag=tag, limit=limit)
 
@@ -415,20 +417,22 @@ class Memory:
 
     def statistics(self) -> MemoryStatistics:
         with self.database.read() as connection:
-
-            def count(query: str) -> dict[str, int]:
-                return {str(row[0]): row[1] for row in connection.execute(query)}
+            by_kind: Counter[str] = Counter()
+            by_status: Counter[str] = Counter()
+            for kind, status, number in connection.execute(
+                "SELECT kind, status, count(*) FROM cube GROUP BY kind, status"
+            ):
+                by_kind[kind] += number
+                by_status[status] += number
 
             def total(table: str) -> int:
                 (number,) = connection.execute(f"SELECT count(*) FROM {table}").fetchone()
                 return int(number)
 
             return MemoryStatistics(
-                cubes=total("cube"),
-                by_kind=count("SELECT kind, count(*) FROM cube GROUP BY kind ORDER BY kind"),
-                by_status=count(
-                    "SELECT status, count(*) FROM cube GROUP BY status ORDER BY status"
-                ),
+                cubes=by_kind.total(),
+                by_kind=dict(sorted(by_kind.items())),
+                by_status=dict(sorted(by_status.items())),
                 sources=total("source"),
                 versions=total("version"),
                 links=total("link"),

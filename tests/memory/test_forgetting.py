@@ -138,3 +138,32 @@ def test_a_fact_goes_with_the_last_that_says_it(chats: Chats) -> None:
     chats.memory.forget([told.id])
     facts = [cube.content for cube in chats.memory.latest(kind="fact", status="active")]
     assert facts == ["The user's dog is called Rex."]
+
+
+def test_many_texts_without_spaces_leave_the_index_together(chats: Chats) -> None:
+    chat = chats.create()
+    for number in range(0x4E00, 0x4E00 + 210):
+        chats.memory.add(f"龘靐齉{chr(number)}爩鱻")
+    for cube in chats.memory.latest(limit=300)[:3]:
+        chats.memory.edit(cube.id, "龘靐齉驫麤")
+    assert len(chats.memory.search("靐齉", limit=300).hits) == 210
+    with chats.database.write() as connection:
+        chats.memory.forget_within(connection, [c.id for c in chats.memory.latest(limit=300)])
+    chats.database.scrub()
+    assert [files_with(chats, part) for part in ("龘靐", "爩鱻", "驫麤")] == [[]] * 3
+    assert chats.memory.search("靐齉").hits == ()
+    assert chats.load(chat).messages == ()
+
+
+def test_what_has_no_spaces_is_found_by_any_two_letters(chats: Chats) -> None:
+    chats.memory.add("我上个月搬到了柏林")
+    for asked in ("柏林", "搬到", "柏林怎么样"):
+        assert chats.memory.search(asked).hits, asked
+    assert not chats.memory.search("巴黎").hits
+
+
+def test_what_is_deleted_is_not_listed_unless_asked_for(chats: Chats) -> None:
+    note = chats.memory.add("Some note").cube
+    chats.memory.forget([note.id])
+    assert chats.memory.latest() == []
+    assert [cube.id for cube in chats.memory.latest(status="deleted")] == [note.id]

@@ -13,6 +13,7 @@ from ondevice.store.migrations import (
     m005_lessons,
     m006_windows,
     m007_imports,
+    m010_memory_index,
 )
 
 #: Applied in order; ``PRAGMA user_version`` is how many have been.
@@ -24,4 +25,5 @@ MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     m005_lessons.migrate,
     m006_windows.migrate,
     m007_imports.migrate,
+    m010_memory_index.migrate,
 )
