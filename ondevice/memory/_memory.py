@@ -25,12 +25,14 @@ from ondevice.memory._records import (
     Hit,
     Kind,
     MemoryStatistics,
+    ReadTurn,
     Remembered,
     Status,
     Unread,
 )
 from ondevice.memory._secrets import redact
 from ondevice.memory._transfer import export_lines, export_markdown, import_lines
+from ondevice.memory._words import ends
 from ondevice.store import Connection, Database
 
 _LOOKED_AT = 24  # memories that a reply may be given, of which the best that fit are
@@ -57,18 +59,18 @@ class Memory:
         text: str,
         pasted: Iterable[str] = (),
         keep_secrets: bool = False,
+        read: ReadTurn | None = None,
         at: datetime | None = None,
     ) -> Remembered:
         """Remember a message of the user, within the transaction that saves it.
 
         No facts are read from those parts of the ``text`` that were ``pasted``. A message that
-        was edited takes the place of what it said before.
+        was edited takes the place of what it said before. ``read`` is what :meth:`read_turn` made
+        of the same text, before the transaction.
         """
         at = at or _now()
-        content, left_out = (text, ()) if keep_secrets else redact(text)
-        for part in pasted:
-            text = text.replace(part, "\n") if part else text
-        typed = text if keep_secrets else redact(text)[0]
+        read = read or self.read_turn(text, pasted, keep_secrets=keep_secrets)
+        content, typed, left_out = read.content, read.typed, read.left_out
         row = connection.execute(
             "SELECT id, content FROM cube WHERE message_id = ?", (message_id,)
         ).fetchone()
@@ -94,6 +96,20 @@ class Memory:
         return Remembered(
             cube=_cubes.get(connection, cube_id), facts=tuple(facts), left_out=left_out
         )
+
+    def read_turn(
+        self, text: str, pasted: Iterable[str] = (), *, keep_secrets: bool = False
+    ) -> ReadTurn:
+        """Look for secrets in a message, which may take a while if it is long."""
+        content, left_out = (text, ()) if keep_secrets else redact(text)
+        typed = text
+        for part in pasted:
+            typed = typed.replace(part, "\n") if part else typed
+        if typed == text:
+            typed = content
+        elif not keep_secrets:
+            typed, _ = redact(typed)
+        return ReadTurn(content=content, typed=ends(typed), left_out=left_out)
 
     def add(
         self,
@@ -127,8 +143,8 @@ class Memory:
                     event_at=at or now,
                     written_at=now,
                 )
-                _relate(connection, cube_id, content)
-                facts = _derive.derive(connection, cube_id, content, at or now, alone=True)
+                _relate(connection, cube_id, ends(content))
+                facts = _derive.derive(connection, cube_id, ends(content), at or now, alone=True)
             else:
                 cube_id, facts = row["id"], []
             _cubes.tag(connection, cube_id, tags)
@@ -186,9 +202,9 @@ class Memory:
                 content, _ = redact(content)
             _cubes.edit(connection, cube_id, content, now)
             if cube.kind in ("turn", "note", "document"):
-                _relate(connection, cube_id, content)
+                _relate(connection, cube_id, ends(content))
             if cube.kind in ("turn", "note"):
-                _derive.derive(connection, cube_id, content, now, alone=True)
+                _derive.derive(connection, cube_id, ends(content), now, alone=True)
             refresh_profile(connection, now)
             return _cubes.get(connection, cube_id)
 
@@ -229,6 +245,7 @@ class Memory:
         statuses: Collection[Status] = ("active", "superseded"),
     ) -> Found:
         """The memories that answer ``text`` best; to “What do you know about me?” the profile."""
+        text = ends(text)
         from ondevice.memory._search import search  # noqa: PLC0415 - numpy comes with it
 
         with self.database.read() as connection:
@@ -260,6 +277,7 @@ class Memory:
         """
         from ondevice.memory._search import search  # noqa: PLC0415 - numpy comes with it
 
+        text = ends(text)
         with self.database.read() as connection:
             row = connection.execute(
                 "SELECT id FROM source WHERE conversation_id = ?", (conversation_id,)

@@ -83,6 +83,14 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     confidence: float
 
 
+class ReadTurn(msgspec.Struct, frozen=True, kw_only=True):
+    """A message of the user, read for what is to be remembered of it."""
+
+    content: str  # without secrets
+    typed: str  # the same without what was pasted; of a very long text its beginning and its end
+    left_out: tuple[str, ...]  # kinds of secrets
+
+
 class Remembered(msgspec.Struct, frozen=True, kw_only=True):
     """What came of storing a text."""
 

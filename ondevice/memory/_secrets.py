@@ -7,7 +7,7 @@ words with which people tell a password. ``secrets.toml`` has both, and each lan
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
@@ -27,12 +27,12 @@ _BLOCK = re.compile(
 )
 _IN_ADDRESS = re.compile(r"(?<=://)[^\s/:@]*:[^\s/@]+(?=@)")
 _LOGIN = re.compile(  # anna:s3cret@host, -u anna:s3cret
-    r"(?<![\w/:.@-])[\w.-]+:(?P<host>(?=[^\s:@/]*\d)[^\s:@/]{6,})(?=@[\w-]+\.[\w.]+)"
+    r"(?<![\w/:.@-])[\w.-]+:(?P<host>(?=[^\s:@/]{0,64}\d)[^\s:@/]{6,64})(?=@[\w-]+\.[\w.]+)"
     r"|(?:-u|--user)[ =][\"']?[\w.@+-]+:(?P<option>[^\s\"']{4,})"
-    r"|-p(?P<short>(?=\S*\d)[^\s\"'=]{6,})"
+    r"|-p(?P<short>(?=\S{0,64}\d)[^\s\"'=]{6,})"
 )
 _HEADER = re.compile(
-    r"(?i:\b(?:Bearer|Basic|Token|Digest|ApiKey)) (?P<it>(?=\S*\d)[\w.~+/=-]{16,})"
+    r"(?i:\b(?:Bearer|Basic|Token|Digest|ApiKey)) (?P<it>(?=\S{0,64}\d)[\w.~+/=-]{16,})"
 )
 _ELEMENT = re.compile(
     r"(?i:<(?:password|passwd|secret|token|apikey|api_key)>)(?P<it>[^<\s]{4,})(?=</)"
@@ -55,6 +55,7 @@ _COUNTED = re.compile(
     re.IGNORECASE,
 )
 _FEW_LETTERS = 8  # of a plain word that may be a password
+_PIECE = 32_000  # letters that are looked at together
 _RANDOM = 16  # letters of what has no digit and is drawn by chance all the same
 
 _DIGITS = re.compile(r"(?<![\w.])\d(?:[ -]?\d){12,18}(?![\w.]?\d)")
@@ -68,7 +69,7 @@ _NO_CARD = re.compile(
     r"|sendung|paket|colis|imei|isbn|ean|invoice|rechnung|facture)\D{0,24}$"
 )
 _IBAN = re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b")
-_NUMBER = r"(?P<it>(?=(?:[^\s\d]*[ -]?\d){4})[\dA-Z][\dA-Za-z.-]*(?: [\d.-]{2,})*)"
+_NUMBER = r"(?P<it>(?=(?:[^\s\d]{0,8}[ -]?\d){4})[\dA-Z][\dA-Za-z.-]*(?: [\d.-]{2,})*)"
 
 _Span = tuple[int, int]
 _Part = Callable[
@@ -100,32 +101,49 @@ class _Rules(NamedTuple):
 def redact(text: str) -> tuple[str, tuple[str, ...]]:
     """``text`` with each secret replaced by “[password left out]”, and the kinds that were."""
     kinds: list[str] = []
-
-    def leave_out(kind: str, part: _Part) -> Callable[[re.Match[str]], str]:
-        def replacement(found: re.Match[str]) -> str:
-            span = part(found)
-            if span is None:
-                return found[0]
-            kinds.append(kind)
-            start, end = span[0] - found.start(), span[1] - found.start()
-            return f"{found[0][:start]}[{kind} left out]{found[0][end:]}"
-
-        return replacement
-
-    rules = _rules()
-    text = _BLOCK.sub(leave_out("private key", re.Match.span), text)
-    text = rules.keys.sub(leave_out("key", re.Match.span), text)
-    for pattern in (_IN_ADDRESS, _LOGIN, _HEADER, _ELEMENT):
-        text = pattern.sub(leave_out("password", _group), text)
-    text = rules.phrases.sub(leave_out("recovery phrase", _group), text)
-    text = rules.assigned.sub(leave_out("password", _assigned), text)
-    for pattern, ordinary in rules.told:
-        text = pattern.sub(leave_out("password", partial(_told, ordinary)), text)
-    text = rules.after.sub(leave_out("password", _before), text)
-    text = rules.numbers.sub(leave_out("personal number", _group), text)
-    text = _DIGITS.sub(leave_out("card number", _card), text)
-    text = _IBAN.sub(leave_out("account number", _iban), text)
+    text = _BLOCK.sub(_leave_out(kinds, "private key", re.Match.span), text)
+    text = "".join(_redact_piece(piece, kinds) for piece in _pieces(text))
     return text, tuple(dict.fromkeys(kinds))
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """A long text in parts, so that other threads go on between them."""
+    start = 0
+    while len(text) - start > _PIECE:
+        end = max(text.rfind(gap, start, start + _PIECE) for gap in "\n ") + 1
+        end = end if end > start else start + _PIECE
+        yield text[start:end]
+        start = end
+    yield text[start:]
+
+
+def _redact_piece(text: str, kinds: list[str]) -> str:
+    rules = _rules()
+    text = rules.keys.sub(_leave_out(kinds, "key", re.Match.span), text)
+    for pattern in (_IN_ADDRESS, _LOGIN, _HEADER, _ELEMENT):
+        text = pattern.sub(_leave_out(kinds, "password", _group), text)
+    text = rules.phrases.sub(_leave_out(kinds, "recovery phrase", _group), text)
+    text = rules.assigned.sub(_leave_out(kinds, "password", _assigned), text)
+    for pattern, ordinary in rules.told:
+        text = pattern.sub(_leave_out(kinds, "password", partial(_told, ordinary)), text)
+    text = rules.after.sub(_leave_out(kinds, "password", _before), text)
+    text = rules.numbers.sub(_leave_out(kinds, "personal number", _group), text)
+    text = _DIGITS.sub(_leave_out(kinds, "card number", _card), text)
+    return _IBAN.sub(_leave_out(kinds, "account number", _iban), text)
+
+
+def _leave_out(kinds: list[str], kind: str, part: _Part) -> Callable[[re.Match[str]], str]:
+    """What puts “[… left out]” in place of a part of what was found, and takes note of the kind."""
+
+    def replacement(found: re.Match[str]) -> str:
+        span = part(found)
+        if span is None:
+            return found[0]
+        kinds.append(kind)
+        start, end = span[0] - found.start(), span[1] - found.start()
+        return f"{found[0][:start]}[{kind} left out]{found[0][end:]}"
+
+    return replacement
 
 
 @cache
@@ -184,7 +202,7 @@ def _teller(language: Language, secrets: Secrets) -> re.Pattern[str]:
         rf"(?i:{start}(?:(?P<password>{language.pattern(secrets.names)})"
         rf"|(?:{language.pattern(secrets.codes or '(?!)')})){end}{of}"
         rf"(?P<sign>\s*(?:(?:{language.pattern(secrets.equals)}){gap if secrets.of else ''}"
-        rf"|[:=：])\s*|[ ](?=[^\s]*\d)|(?<=[\u2e80-\ud7af])(?=[!-~]*\d)))"
+        rf"|[:=：])\s*|[ ](?=[^\s]{0,64}\d)|(?<=[\u2e80-\ud7af])(?=[!-~]{0,64}\d)))"
         rf"(?:(?:now|jetzt|ahora|adesso|agora|nu|теперь|also|simply|just)[ ])?{_VALUE}"
     )
 
