@@ -120,6 +120,8 @@ def _read(whole: str) -> _Text | None:
     if end := re.escape(whole.strip()[-1:].strip(text[-1])):
         pattern += f"(?:{end})?"
     is_name = _WORD.fullmatch(text) is not None and not is_long
+    if is_name:
+        pattern = pattern.replace(text, f"(?:{text}|{text.upper()})", 1)
     compiled = re.compile(pattern, re.NOFLAG if is_name else re.IGNORECASE)
     return _Text("", compiled, probe, _longest_first(words))
 

@@ -202,7 +202,7 @@ def _teller(language: Language, secrets: Secrets) -> re.Pattern[str]:
         rf"(?i:{start}(?:(?P<password>{language.pattern(secrets.names)})"
         rf"|(?:{language.pattern(secrets.codes or '(?!)')})){end}{of}"
         rf"(?P<sign>\s*(?:(?:{language.pattern(secrets.equals)}){gap if secrets.of else ''}"
-        rf"|[:=：])\s*|[ ](?=[^\s]{0,64}\d)|(?<=[\u2e80-\ud7af])(?=[!-~]{0,64}\d)))"
+        rf"|[:=：])\s*|[ ](?=[^\s]{{0,64}}\d)|(?<=[\u2e80-\ud7af])(?=[!-~]{{0,64}}\d)))"
         rf"(?:(?:now|jetzt|ahora|adesso|agora|nu|теперь|also|simply|just)[ ])?{_VALUE}"
     )
 
