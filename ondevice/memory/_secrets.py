@@ -45,6 +45,7 @@ _VALUE = (
 )
 _ENDS = re.compile(r"[\"'”»`)\]}]*\s*(?:$|[\n.,;!?|&<]|/ |\W*$)")
 _CLOSING = ".,;:!?)]}'\"”»…"
+_LAST = re.compile(r"[.!?]+(?=\s|$)")
 _UNSPACED = re.compile("[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\uff00-\uffef]")
 _ORDINAL = re.compile(
     r"\d+(?:st|nd|rd|th|er?|e|te[nr]?|º|ª)|\d{1,2}[:.h]\d{2}(?:am|pm)?|[\d.,]+(?:%|€|\$|[kKMG]B|ms|px)?",
@@ -225,9 +226,11 @@ def _told(ordinary: re.Pattern[str], found: re.Match[str]) -> _Span | None:
         least=4 if assigns else _FEW_LETTERS,
         sure=bool(sign),
     )
-    if span and ordinary.fullmatch(found.string[slice(*span)]):
+    if span is None or ordinary.fullmatch(found.string[slice(*span)]):
         return None
-    return span
+    # What ends the sentence may as well be the end of the password.
+    end = _LAST.match(found.string, span[1], found.end())
+    return span[0], end.end() if end else span[1]
 
 
 def _value(found: re.Match[str], *, plain: bool, least: int, sure: bool) -> _Span | None:
