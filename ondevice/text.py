@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 
+#: What changes the direction of the text around it, and the letters of tags, which nobody sees.
+_HIDDEN = "\u202a-\u202e\u2066-\u2069\U000e0000-\U000e007f"
 #: Control characters but newline and tab: ESC and the C1 set begin escape sequences. And
 #: surrogates: what Python makes of names that are not UTF-8 cannot be printed.
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
-_UPPER = re.compile(r"[\x7f-\x9f]")
+_CONTROLS = re.compile(rf"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff{_HIDDEN}]")
+_ESCAPED = re.compile(rf"[\x7f-\x9f{_HIDDEN}]")
+
 
 
 def size(n_bytes: float) -> str:
@@ -18,7 +21,7 @@ def size(n_bytes: float) -> str:
 
 
 def printable(text: str) -> str:
-    """``text`` without control characters; newlines and tabs stay.
+    """``text`` without control and hidden characters; newlines and tabs stay.
 
     Each character is judged alone, so pieces of a stream may be cleaned one by one.
     """
@@ -26,8 +29,13 @@ def printable(text: str) -> str:
 
 
 def printable_json(text: bytes) -> str:
-    """JSON that means the same, without what a terminal would obey.
+    """JSON that means the same, without what a terminal would obey or hide.
 
-    The lower control characters are escaped in JSON anyway, DEL and the C1 set need not be.
+    The lower control characters are escaped in JSON anyway, the others need not be.
     """
-    return _UPPER.sub(lambda match: f"\\u{ord(match[0]):04x}", text.decode())
+
+    def escaped(found: re.Match[str]) -> str:
+        units = found[0].encode("utf-16-be").hex()
+        return "".join(f"\\u{units[n : n + 4]}" for n in range(0, len(units), 4))
+
+    return _ESCAPED.sub(escaped, text.decode())

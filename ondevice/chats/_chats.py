@@ -152,6 +152,8 @@ class Chats:
         unknown = unknown and not attachments  # they may tell
         withheld, recalled = (recalled, ()) if withhold else ((), recalled)
         unknown = unknown and not withhold
+        # Before the transaction, in which other programs have to wait.
+        read = self.memory.read_turn(text, pasted)
         with self.database.write() as connection:
             message_id = append(
                 connection,
@@ -179,7 +181,7 @@ class Chats:
                 conversation_id=conversation_id,
                 message_id=message_id,
                 text=text,
-                pasted=pasted,
+                read=read,
             )
         learnt = tuple(cube.content for cube in remembered.facts)
         return Said(message_id, recalled, learnt, remembered.left_out, withheld, server or "")
@@ -409,14 +411,19 @@ class Chats:
                 ).fetchall()
             for start in range(0, max(1, len(rows)), _REMEMBERED_TOGETHER):
                 some = rows[start : start + _REMEMBERED_TOGETHER]
+                texts = [row["content"] for row in some]
+                turns = [
+                    self.memory.read_turn(text, [text] if len(text) > _TYPED else [])
+                    for text in texts
+                ]
                 with self.database.write() as connection:
-                    for row in some:
+                    for row, read in zip(some, turns, strict=True):
                         self.memory.remember_turn(
                             connection,
                             conversation_id=conversation_id,
                             message_id=row["id"],
                             text=row["content"],
-                            pasted=[row["content"]] if len(row["content"]) > _TYPED else [],
+                            read=read,
                             at=_times.from_store(row["created_at"]).astimezone(),
                         )
                 count += len(some)

@@ -33,7 +33,7 @@ from ondevice.store import Database, Salvage
 from ondevice.text import printable, printable_json
 
 _OTHER_KIND = "In a folder, only text, Markdown and PDF files are read. Name the file to add it."
-_NAMED = 20  # files that are left out
+_NAMED = 20  # files that are left out, texts that are blanked
 _LONGEST_LINE = 64 << 20  # bytes of an export
 
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -243,8 +243,8 @@ def history(number: str, as_json: bool) -> None:
 def forget(numbers: tuple[str, ...], yes: bool, as_json: bool) -> None:
     """Delete memories for good.
 
-    Their versions and what was found in them are deleted too, and chat messages that say the same
-    are blanked.
+    Their versions and what was found in them are deleted too. Whatever quotes them is blanked:
+    chat messages, other memories, titles, system prompts, drafts.
     """
     ids = [parse_label(number) for number in numbers]
     with _memory() as memory:
@@ -252,6 +252,13 @@ def forget(numbers: tuple[str, ...], yes: bool, as_json: bool) -> None:
         if not yes:
             for cube in going:
                 click.echo(_line(cube), err=as_json)
+            blanked = memory.blanked(ids)
+            if blanked:
+                click.echo("Blanked in:", err=as_json)
+            for one in blanked[:_NAMED]:
+                click.echo(f"  {one.where}: {printable(one.text)}", err=as_json)
+            if len(blanked) > _NAMED:
+                click.echo(f"  and {len(blanked) - _NAMED} more", err=as_json)
             click.confirm(f"Forget {_plural(len(going), 'memory')} for good?", abort=True, err=True)
         count = memory.forget(ids)
     if as_json:

@@ -2,13 +2,14 @@
 
 from ondevice.memory._asking import tells
 from ondevice.memory._documents import find_files, read_file
-from ondevice.memory._forget import FORGOTTEN
 from ondevice.memory._measure import measure_search
 from ondevice.memory._memory import Memory
 from ondevice.memory._passages import beginnings, passages
+from ondevice.memory._quotations import FORGOTTEN
 from ondevice.memory._reading import read_grammar, read_question
 from ondevice.memory._recall import GATE, Recalled, with_memories
 from ondevice.memory._records import (
+    Blanked,
     Cube,
     Found,
     History,
@@ -29,6 +30,7 @@ from ondevice.memory._unlearn import unlearn
 __all__ = [
     "FORGOTTEN",
     "GATE",
+    "Blanked",
     "Cube",
     "Found",
     "History",

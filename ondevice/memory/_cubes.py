@@ -6,6 +6,8 @@ import json
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import date, datetime, timedelta
+from itertools import product
+from typing import get_args
 
 from ondevice.errors import StoreError, UsageError
 from ondevice.memory._dates import about
@@ -172,12 +174,36 @@ def listing(
     tag: str | None = None,
     limit: int = -1,
 ) -> list[Cube]:
-    """Cubes of this kind, status and tag, the latest written first."""
+    """Cubes of this kind, status and tag, the latest written first.
+
+    Without a status: all but those that are deleted.
+    """
+    kinds = [kind] if kind else get_args(Kind)
+    statuses = [status] if status else [each for each in get_args(Status) if each != "deleted"]
+    if tag is None:  # the index has each of them in order
+        ids = [
+            row["id"]
+            for each, state in product(kinds, statuses)
+            for row in connection.execute(
+                "SELECT id FROM cube WHERE kind = ? AND status = ? "
+                "ORDER BY written_at DESC, id DESC LIMIT ?",
+                (each, state, limit),
+            )
+        ]
+    else:
+        ids = [
+            row["id"]
+            for row in connection.execute(
+                "SELECT id FROM tag CROSS JOIN cube ON cube.id = cube_id WHERE name = ? "
+                "AND kind IN (SELECT value FROM json_each(?)) "
+                "AND status IN (SELECT value FROM json_each(?))",
+                (tag, json.dumps(kinds), json.dumps(statuses)),
+            )
+        ]
     found = connection.execute(
-        _SELECT + "WHERE (?1 IS NULL OR cube.kind = ?1) AND (?2 IS NULL OR status = ?2) "
-        "AND (?3 IS NULL OR cube.id IN (SELECT cube_id FROM tag WHERE name = ?3)) "
-        "ORDER BY written_at DESC, cube.id DESC LIMIT ?4",
-        (kind, status, tag, limit),
+        _SELECT + "WHERE cube.id IN (SELECT value FROM json_each(?)) "
+        "ORDER BY written_at DESC, cube.id DESC LIMIT ?",
+        (json.dumps(ids), limit),
     )
     return [_cube(row) for row in found]
 

@@ -159,12 +159,24 @@ class Questions(_Table, frozen=True, kw_only=True):
     profile: Pattern  # asks for all that is known about the user
 
 
-class Secrets(_Table, frozen=True, kw_only=True):
-    """How a password is told: “my PIN for the door is …”."""
+class Forgetting(_Table, frozen=True, kw_only=True):
+    """What is too little to be looked for in other texts when it is forgotten."""
 
-    names: Pattern  # what it is called
-    of: Pattern  # between that and what it is for
+    ordinary: str = ""  # words, apart by blanks, that tell nothing alone, besides stop words
+    unspaced_ordinary: Pattern = ""  # the same where words are not spaced
+
+
+class Secrets(_Table, frozen=True, kw_only=True):
+    """How a secret is told: “my PIN for the door is …”. The first four are what it is called."""
+
+    names: Pattern  # of what may be a word
+    codes: Pattern = ""  # of what has digits in it
+    numbers: Pattern = ""  # of what an authority gives a person
+    phrases: Pattern = ""  # of a dozen words
+    of: Pattern = ""  # between the name and what it is for
     equals: Pattern  # between that and the secret
+    after: Pattern = ""  # behind the secret: “… is my password”
+    ordinary: Pattern = ""  # words that are said of a password and are none
 
 
 class Pronouns(_Table, frozen=True, kw_only=True):
@@ -186,6 +198,7 @@ class Language(_Table, frozen=True, kw_only=True):
     facts: FactPatterns | None = None
     lessons: Lessons | None = None
     questions: Questions | None = None
+    forgetting: Forgetting = Forgetting()
     secrets: Secrets | None = None
     pronouns: Pronouns | None = None
 

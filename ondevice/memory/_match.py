@@ -44,7 +44,7 @@ def match(connection: Connection, words: list[str], optional: Collection[str]) -
 
     Words that are ``optional`` count for coverage only in a cube that has them.
     """
-    (count,) = connection.execute("SELECT count(*) FROM cube").fetchone()
+    (count,) = connection.execute("SELECT number FROM cube_count").fetchone()
     found = _terms(connection, words)
     terms = {term: word in optional for term, word in zip(found, words, strict=True)}
     frequency = {term: _frequency(connection, term) for term in terms}
@@ -90,7 +90,7 @@ def places(connection: Connection, word: str) -> _Ids:
 
 def rare_words(connection: Connection, words: Sequence[str]) -> list[tuple[str, float, list[int]]]:
     """Each of ``words`` with its weight and the ids of the cubes that have it, if they are few."""
-    (count,) = connection.execute("SELECT count(*) FROM cube").fetchone()
+    (count,) = connection.execute("SELECT number FROM cube_count").fetchone()
     found = []
     for word, term in zip(words, _terms(connection, words), strict=True):
         frequency = _frequency(connection, term)
@@ -111,24 +111,11 @@ def shared_words(connection: Connection, text: str, content: str) -> tuple[str, 
 
 
 def _terms(connection: Connection, words: Sequence[str]) -> list[_Term]:
-    """What to look up in the index for each word."""
-    runs = _runs(connection) if any(map(is_unspaced, words)) else []
+    """What to look up in the index for each word; one without spaces stands for itself."""
     return [
-        (word, *(run for run in runs if word in run and run != word))
-        if is_unspaced(word)
-        else stems
+        (word,) if is_unspaced(word) else stems
         for word, stems in zip(words, _stems(connection, map(forms, words)), strict=True)
     ]
-
-
-def _runs(connection: Connection) -> list[str]:
-    """All that stands in the index of scripts without spaces: whole clauses, mostly."""
-    _open_vocabulary(connection)
-    found = connection.execute(
-        "SELECT term FROM temp.memory_term WHERE term >= '\u2e80' "
-        "UNION ALL SELECT term FROM temp.memory_term WHERE term >= '0' AND term < ':'"
-    )
-    return [row[0] for row in found]
 
 
 def _stems(connection: Connection, groups: Iterable[Iterable[str]]) -> list[_Term]:
@@ -156,16 +143,28 @@ def _stems(connection: Connection, groups: Iterable[Iterable[str]]) -> list[_Ter
 
 
 def _open_vocabulary(connection: Connection) -> None:
-    for name, kind in (("memory_term", "row"), ("memory_posting", "instance")):
+    for name, index, kind in (
+        ("memory_term", "memory_index", "row"),
+        ("memory_posting", "memory_index", "instance"),
+        ("memory_trigram_term", "memory_trigram", "row"),
+        ("memory_trigram_posting", "memory_trigram", "instance"),
+    ):
         connection.execute(
             f"CREATE VIRTUAL TABLE IF NOT EXISTS temp.{name} "
-            f"USING fts5vocab('main', 'memory_index', '{kind}')"
+            f"USING fts5vocab('main', '{index}', '{kind}')"
         )
 
 
 def _frequency(connection: Connection, term: _Term) -> int:
     """In how many cubes the term is; one with two forms of it counts twice."""
     _open_vocabulary(connection)
+    if _is_unspaced_term(term):
+        (count,) = connection.execute(
+            "SELECT coalesce(sum(doc), 0) FROM temp.memory_trigram_term "
+            "WHERE term >= ? AND term < ?",
+            _trigrams(term),
+        ).fetchone()
+        return int(count)
     (count,) = connection.execute(
         "SELECT coalesce(sum(doc), 0) FROM json_each(?) "
         "CROSS JOIN temp.memory_term ON term = value",
@@ -178,12 +177,28 @@ def _places(connection: Connection, term: _Term) -> _Ids:
     """The ids of the cubes with a form of the term, in order, each once."""
     _open_vocabulary(connection)
     # One text of numbers for all rows: three times as fast as a row for each.
-    found = connection.execute(
-        "SELECT group_concat(doc) FROM json_each(?) "
-        "CROSS JOIN temp.memory_posting ON term = value GROUP BY value",
-        (json.dumps(term),),
-    )
-    return _each_once([np.fromstring(ids, np.int64, sep=",") for (ids,) in found])
+    if _is_unspaced_term(term):
+        found = connection.execute(
+            "SELECT coalesce(group_concat(doc), '') FROM temp.memory_trigram_posting "
+            "WHERE term >= ? AND term < ?",
+            _trigrams(term),
+        )
+    else:
+        found = connection.execute(
+            "SELECT group_concat(doc) FROM json_each(?) "
+            "CROSS JOIN temp.memory_posting ON term = value GROUP BY value",
+            (json.dumps(term),),
+        )
+    return _each_once([np.fromstring(ids, np.int64, sep=",") for (ids,) in found if ids])
+
+
+def _is_unspaced_term(term: _Term) -> bool:
+    return len(term) == 1 and is_unspaced(term[0])
+
+
+def _trigrams(term: _Term) -> tuple[str, str]:
+    """The first and the end of the trigrams that begin with a word of at most three letters."""
+    return term[0], term[0] + "\U0010ffff"
 
 
 def _each_once(ids: list[_Ids]) -> _Ids:

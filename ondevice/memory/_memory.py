@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -18,19 +19,22 @@ from ondevice.memory._profile import refresh as refresh_profile
 from ondevice.memory._reading import read_answer
 from ondevice.memory._recall import GATE, Recalled, asks_about_user, quote
 from ondevice.memory._records import (
+    Blanked,
     Cube,
     Found,
     History,
     Hit,
     Kind,
     MemoryStatistics,
+    ReadTurn,
     Remembered,
     Status,
     Unread,
 )
 from ondevice.memory._secrets import redact
 from ondevice.memory._transfer import export_lines, export_markdown, import_lines
-from ondevice.store import Connection, Database, words_leave
+from ondevice.memory._words import ends
+from ondevice.store import Connection, Database
 
 _DUE = 300  # texts of an older ondevice that are read for days along with each new one
 _LOOKED_AT = 24  # memories that a reply may be given, of which the best that fit are
@@ -57,18 +61,18 @@ class Memory:
         text: str,
         pasted: Iterable[str] = (),
         keep_secrets: bool = False,
+        read: ReadTurn | None = None,
         at: datetime | None = None,
     ) -> Remembered:
         """Remember a message of the user, within the transaction that saves it.
 
         No facts are read from those parts of the ``text`` that were ``pasted``. A message that
-        was edited takes the place of what it said before.
+        was edited takes the place of what it said before. ``read`` is what :meth:`read_turn` made
+        of the same text, before the transaction.
         """
         at = at or _now()
-        content, left_out = (text, ()) if keep_secrets else redact(text)
-        for part in pasted:
-            text = text.replace(part, f"\n{QUOTED}\n") if part else text
-        typed = text if keep_secrets else redact(text)[0]
+        read = read or self.read_turn(text, pasted, keep_secrets=keep_secrets)
+        content, typed, left_out = read.content, read.typed, read.left_out
         row = connection.execute(
             "SELECT id, content FROM cube WHERE message_id = ?", (message_id,)
         ).fetchone()
@@ -93,6 +97,20 @@ class Memory:
             connection, cube_id, typed, at, alone=None if typed == content else False
         )
         return _remembered(connection, cube_id, facts, left_out)
+
+    def read_turn(
+        self, text: str, pasted: Iterable[str] = (), *, keep_secrets: bool = False
+    ) -> ReadTurn:
+        """Look for secrets in a message, which may take a while if it is long."""
+        content, left_out = (text, ()) if keep_secrets else redact(text)
+        typed = text
+        for part in pasted:
+            typed = typed.replace(part, f"\n{QUOTED}\n") if part else typed
+        if typed == text:
+            typed = content
+        elif not keep_secrets:
+            typed, _ = redact(typed)
+        return ReadTurn(content=content, typed=ends(typed), left_out=left_out)
 
     def add(
         self,
@@ -126,8 +144,8 @@ class Memory:
                     event_at=at or now,
                     written_at=now,
                 )
-                _relate(connection, cube_id, content)
-                facts = _derive.derive(connection, cube_id, content, at or now, alone=True)
+                _relate(connection, cube_id, ends(content))
+                facts = _derive.derive(connection, cube_id, ends(content), at or now, alone=True)
             else:
                 cube_id, facts = row["id"], []
             _cubes.read_due(connection, _DUE)
@@ -168,22 +186,25 @@ class Memory:
                 _cubes.supersede(connection, added[0], old["id"])
             return _cubes.get_many(connection, added)
 
-    def edit(self, cube_id: int, content: str) -> Cube:
+    def edit(self, cube_id: int, content: str, *, keep_secrets: bool = False) -> Cube:
         """Correct a cube; what it said before stays in its history.
 
-        The facts that were read from a turn or a note are read anew. Raises :class:`UsageError`
-        for a profile, which is made of facts.
+        Secrets are left out, unless they are to be kept, or were in what it said before. The
+        facts that were read from a turn or a note are read anew. Raises :class:`UsageError` for a
+        profile, which is made of facts.
         """
         now = _now()
         with self.database.write() as connection:
             cube = _cubes.get(connection, cube_id)
             if cube.kind == "profile":
                 raise UsageError("A profile is made from facts. Correct those instead.")
+            if not (keep_secrets or redact(cube.content)[1]):
+                content, _ = redact(content)
             _cubes.edit(connection, cube_id, content, now)
             if cube.kind in ("turn", "note", "document"):
-                _relate(connection, cube_id, content)
+                _relate(connection, cube_id, ends(content))
             if cube.kind in ("turn", "note"):
-                _derive.derive(connection, cube_id, content, now, alone=True)
+                _derive.derive(connection, cube_id, ends(content), now, alone=True)
             refresh_profile(connection, now)
             return _cubes.get(connection, cube_id)
 
@@ -253,6 +274,7 @@ class Memory:
         statuses: Collection[Status] = ("active", "superseded"),
     ) -> Found:
         """The memories that answer ``text`` best; to “What do you know about me?” the profile."""
+        text = ends(text)
         from ondevice.memory._search import search  # noqa: PLC0415 - numpy comes with it
 
         with self.database.read() as connection:
@@ -284,6 +306,7 @@ class Memory:
         """
         from ondevice.memory._search import search  # noqa: PLC0415 - numpy comes with it
 
+        text = ends(text)
         with self.database.read() as connection:
             row = connection.execute(
                 "SELECT id FROM source WHERE conversation_id = ?", (conversation_id,)
@@ -331,7 +354,7 @@ class Memory:
         tag: str | None = None,
         limit: int = 50,
     ) -> list[Cube]:
-        """Cubes, the latest written first."""
+        """Cubes, the latest written first; without a status all but those that are deleted."""
         with self.database.read() as connection:
             return _cubes.listing(connection, kind=kind, status=status, tag=tag, limit=limit)
 
@@ -371,8 +394,15 @@ class Memory:
         """What :meth:`forget` would delete: these cubes and all that has to go with them."""
         with self.database.read() as connection:
             asked = _cubes.get_many(connection, list(ids))
-            gone = _forget.closure(connection, [cube.id for cube in asked])
-            return _cubes.get_many(connection, gone)
+            gone = _forget.going(connection, [cube.id for cube in asked])
+            return _cubes.get_many(connection, gone.cubes)
+
+    def blanked(self, ids: Iterable[int]) -> list[Blanked]:
+        """What else :meth:`forget` would change: whatever quotes these cubes, as it reads then."""
+        with self.database.read() as connection:
+            asked = _cubes.get_many(connection, list(ids))
+            gone = _forget.going(connection, [cube.id for cube in asked])
+            return _forget.blanked(connection, gone)
 
     def forget(self, ids: Iterable[int]) -> int:
         """Delete these cubes and all that has to go with them; return how many that were.
@@ -408,10 +438,9 @@ class Memory:
         """What :meth:`forget` does, in a transaction of the caller, who then has it scrubbed."""
         if not ids:
             return 0
-        gone = _forget.closure(connection, ids)
-        with words_leave(connection, "memory_index", len(gone)):
-            _forget.forget(connection, gone)
-        return len(gone)
+        gone = _forget.going(connection, ids)
+        _forget.forget_all(connection, gone)
+        return len(gone.cubes)
 
     # ------------------------------------------------------------------ keeping
 
@@ -440,20 +469,22 @@ class Memory:
 
     def statistics(self) -> MemoryStatistics:
         with self.database.read() as connection:
-
-            def count(query: str) -> dict[str, int]:
-                return {str(row[0]): row[1] for row in connection.execute(query)}
+            by_kind: Counter[str] = Counter()
+            by_status: Counter[str] = Counter()
+            for kind, status, number in connection.execute(
+                "SELECT kind, status, count(*) FROM cube GROUP BY kind, status"
+            ):
+                by_kind[kind] += number
+                by_status[status] += number
 
             def total(table: str) -> int:
                 (number,) = connection.execute(f"SELECT count(*) FROM {table}").fetchone()
                 return int(number)
 
             return MemoryStatistics(
-                cubes=total("cube"),
-                by_kind=count("SELECT kind, count(*) FROM cube GROUP BY kind ORDER BY kind"),
-                by_status=count(
-                    "SELECT status, count(*) FROM cube GROUP BY status ORDER BY status"
-                ),
+                cubes=by_kind.total(),
+                by_kind=dict(sorted(by_kind.items())),
+                by_status=dict(sorted(by_status.items())),
                 sources=total("source"),
                 versions=total("version"),
                 links=total("link"),

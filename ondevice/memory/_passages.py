@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from itertools import accumulate
 
-from ondevice.memory._words import words_of
+from ondevice.memory._words import is_unspaced, words_of
 from ondevice.store import Connection
 from ondevice.store._sqlite import connect
 
@@ -142,17 +142,26 @@ def _found(slices: Sequence[Sequence[str]], words: list[str]) -> list[tuple[int,
 
 def _index(connection: Connection, numbered: Iterable[tuple[int, str]]) -> None:
     """What :func:`match` looks up, as the store has it."""
-    connection.execute("CREATE TABLE cube (id INTEGER PRIMARY KEY)")
-    connection.execute(
-        "CREATE VIRTUAL TABLE memory_index USING fts5("
-        "content, content='', detail='none', tokenize='porter unicode61 remove_diacritics 2')"
-    )
+    connection.execute("CREATE TABLE cube_count (number INTEGER)")
+    for index, tokenizer in (
+        ("memory_index", "porter unicode61 remove_diacritics 2"),
+        ("memory_trigram", "trigram"),
+    ):
+        connection.execute(
+            f"CREATE VIRTUAL TABLE {index} USING fts5("
+            f"content, content='', detail='none', tokenize='{tokenizer}')"
+        )
     with connection:
-        for id_, piece in numbered:
-            connection.execute("INSERT INTO cube VALUES (?)", (id_,))
+        count = 0
+        for count, (id_, piece) in enumerate(numbered, start=1):  # noqa: B007
             connection.execute(
                 "INSERT INTO memory_index(rowid, content) VALUES (?, ?)", (id_, piece)
             )
+            if any(map(is_unspaced, piece)):
+                connection.execute(
+                    "INSERT INTO memory_trigram(rowid, content) VALUES (?, ?)", (id_, f"{piece}  ")
+                )
+        connection.execute("INSERT INTO cube_count VALUES (?)", (count,))
 
 
 def _spread(

@@ -85,6 +85,14 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     confidence: float
 
 
+class ReadTurn(msgspec.Struct, frozen=True, kw_only=True):
+    """A message of the user, read for what is to be remembered of it."""
+
+    content: str  # without secrets
+    typed: str  # the same without what was pasted; of a very long text its beginning and its end
+    left_out: tuple[str, ...]  # kinds of secrets
+
+
 class Remembered(msgspec.Struct, frozen=True, kw_only=True):
     """What came of storing a text."""
 
@@ -103,6 +111,13 @@ class History(msgspec.Struct, frozen=True, kw_only=True):
     earlier: tuple[Cube, ...]  # what it supersedes, newest first
     later: tuple[Cube, ...]  # what supersedes it, oldest first
     links: tuple[Link, ...]
+
+
+class Blanked(msgspec.Struct, frozen=True, kw_only=True):
+    """A text out of which a quotation is taken when that is forgotten."""
+
+    where: str  # what it is to people, such as “message” or “system prompt”
+    text: str  # as it then reads, around the place; of what is emptied: as it reads now
 
 
 class MemoryStatistics(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,6 +14,16 @@ _UNSPACED = "\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
 #: Of a text with more words, as many from its beginning and from its end: that is where a message
 #: with something pasted into it says what is wanted.
 _ENDS = 32
+#: Of a longer text, as many letters from its beginning and its end are looked at.
+_READ = 10_000
+
+
+def ends(text: str) -> str:
+    """``text``, or of a very long one its beginning and its end: enough to know what it is about.
+
+    What somebody types is shorter. The rules for words, facts and dates would take seconds.
+    """
+    return text if len(text) <= 2 * _READ else f"{text[:_READ]}\n{text[-_READ:]}"
 
 
 def words_of(text: str) -> tuple[str, ...]:
@@ -22,7 +32,9 @@ def words_of(text: str) -> tuple[str, ...]:
     The stop words are those of the language that the text has most of them from. Where words are
     not spaced, each pair of neighbouring letters counts as one (as Lucene's CJK analyzer has it).
     """
-    all_words = [part for word in _WORD.findall(text.lower()) for part in _runs().findall(word)]
+    all_words = [
+        part for word in _WORD.findall(ends(text).lower()) for part in _runs().findall(word)
+    ]
     stop_words = max(_stop_words(), key=lambda stop: sum(word in stop for word in all_words))
     words = tuple(
         dict.fromkeys(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import socket
@@ -14,7 +15,7 @@ import pytest
 import tiny_model
 
 from ondevice.cli import run
-from ondevice.text import printable_json
+from ondevice.text import printable, printable_json
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX files")
 ASK = [sys.executable, "-m", "ondevice", "ask"]
@@ -139,6 +140,10 @@ def test_nothing_that_a_terminal_obeys_gets_through_beside_the_answer(
 
 def test_json_holds_nothing_that_a_terminal_obeys() -> None:
     assert printable_json('{"a":"\x9b31m\x7f é"}'.encode()) == '{"a":"\\u009b31m\\u007f é"}'
+    hidden = "\u202eback\U000e0041"
+    assert json.loads(printable_json(json.dumps(hidden, ensure_ascii=False).encode())) == hidden
+    assert printable_json(hidden.encode()).isascii()
+    assert printable(hidden) == "back"
 
 
 @posix

@@ -45,6 +45,7 @@ _FILTERS: dict[str, tuple[tuple[Kind, ...], tuple[Status, ...]]] = {
     _ASKED: (("turn",), _ALL),
     "Profile": (("profile",), ("active",)),
 }
+_BLANKED = 5  # texts that are named before a memory is forgotten
 _NARROW = 30  # cells of a memory beside its date
 _READ = "read by a model"  # the tag of facts that no rule has found
 _KEYS = "F2 correct · F3 history · F4 filter · F5 pause · F6 archive · F8 forget"
@@ -304,8 +305,12 @@ nothing in this chat or new ones is remembered.
     async def action_forget(self) -> None:
         if cube := self._cube:
             going = await asyncio.to_thread(self._memory.going, [cube.id])
-            lines = "\n".join(f"- {one.content}" for one in going)
-            question = f"Forget for good, in the chats too?\n{lines}"
+            blanked = await asyncio.to_thread(self._memory.blanked, [cube.id])
+            lines = [f"- {one.content}" for one in going]
+            lines += ["Blanked in:"] if blanked else []
+            lines += [f"- {one.where}: {one.text}" for one in blanked[:_BLANKED]]
+            lines += [f"and {len(blanked) - _BLANKED} more"] if len(blanked) > _BLANKED else []
+            question = "\n".join(["Forget for good, in the chats too?", *lines])
             answer = await self.app.push_screen_wait(ChoiceScreen(question, "Keep", "Forget"))
             if answer:
                 await self._do(lambda: self._memory.forget([cube.id]))

@@ -15,6 +15,7 @@ from ondevice.store.migrations import (
     m007_imports,
     m008_proposals,
     m009_about,
+    m010_memory_index,
 )
 
 #: Applied in order; ``PRAGMA user_version`` is how many have been.
@@ -28,4 +29,5 @@ MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     m007_imports.migrate,
     m008_proposals.migrate,
     m009_about.migrate,
+    m010_memory_index.migrate,
 )
