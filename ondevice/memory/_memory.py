@@ -246,6 +246,7 @@ class Memory:
         count_tokens: Callable[[str], int],
         conversation_id: int | None = None,
         seen: Collection[int] = (),
+        at: datetime | None = None,
     ) -> Recalled | None:
         """What to put around the user's message ``text``, in at most ``budget`` tokens.
 
@@ -255,6 +256,7 @@ class Memory:
         """
         from ondevice.memory._search import search  # noqa: PLC0415 - numpy comes with it
 
+        today = (at or _now()).date()
         with self.database.read() as connection:
             row = connection.execute(
                 "SELECT id FROM source WHERE conversation_id = ?", (conversation_id,)
@@ -266,7 +268,7 @@ class Memory:
                 found = search(
                     connection,
                     text,
-                    today=_now().date(),
+                    today=today,
                     limit=_LOOKED_AT + len(seen),
                     kinds=("turn", "note", "fact", "document"),
                     without_source=source,
@@ -275,7 +277,7 @@ class Memory:
             told_here = (
                 source is not None
                 and found.confidence < GATE
-                and search(connection, text, today=_now().date(), limit=1).confidence >= GATE
+                and search(connection, text, today=today, limit=1).confidence >= GATE
             )
             lessons = _derive.lessons(connection, without_source=source)
         return quote(
