@@ -17,11 +17,13 @@ names, a conversation for each session. Questions about that person are asked in
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -29,7 +31,9 @@ from typing import Any
 import frame
 from memory_chat import DOES_NOT_KNOW, MODEL, answer
 
+from ondevice import llama
 from ondevice.engine import Engine
+from ondevice.llama import ChatTemplate, Model
 from ondevice.memory import Memory, Recalled
 from ondevice.memory._bench import BenchConversation, BenchTurn, _day
 from ondevice.messages import Load
@@ -38,7 +42,7 @@ import msgspec
 
 TEXTS = Path(__file__).with_name("texts") / "memory_recall.json"
 FILLED = 500  # turns remembered beside what is asked about
-BUDGET = 300
+BUDGET = 600
 START = datetime(2026, 1, 1, 12, tzinfo=UTC)
 SERIES = {
     "What is my weight now?": ("Weighed in this week: {:.1f} kg", 90.0, -0.5),
@@ -95,8 +99,21 @@ class Person:
         return self.memory.recall(text, budget=budget, count_tokens=tokens, at=at)
 
 
+@cache
 def tokens(text: str) -> int:
-    return len(text.encode()) // 3 + 1
+    """By the tokenizer of the model that answers, as in the app, or else about so many."""
+    template = tokenizer()
+    if template is None:
+        return len(text.encode()) // 3 + 1
+    return len(template.tokenize(text, plain=True, start=False))
+
+
+@cache
+def tokenizer() -> ChatTemplate | None:
+    if not (found := frame.models(MODEL)):
+        return None
+    llama.start(io.StringIO())
+    return ChatTemplate(Model(found[0]))
 
 
 @contextmanager
@@ -136,6 +153,7 @@ _FIRST_PERSON = (
     (r"\b{name} is\b", "I am"),
     (r"\b{name} has\b", "I have"),
     (r"\b{name} does\b", "I do"),
+    (r"\b(\w+[^s]s|\w+ing) {name}(?= (?:to|about|a|when)\b|\?)", r"\1 me"),
     (r"\b{name}\b", "I"),
     (r"\b(?:his|her|their)\b", "my"),
     (r"\b(?:he|she|they)\b", "I"),
@@ -190,7 +208,7 @@ def silence(
         for kind, texts in requests.items():
             asked = [(text, someone.ask(text, now)) for text in texts]
             with_memories = [(t, r) for t, r in asked if r and any(c.kind != "lesson" for c in r.cubes)]
-            unknown = [t for t, r in asked if r and r.unknown]
+            unknown = [t for t, r in asked if has_no_note(r)]
             for text, recalled in with_memories:
                 frame.say(f"recalled: {text}  {[cube.content[:60] for cube in recalled.cubes][:2]}")
             for text in unknown:
@@ -220,7 +238,7 @@ def silence(
             no_note, there = [], []
             for question, ids in some:
                 recalled = someone.ask(question, now)
-                no_note.append(bool(recalled and recalled.unknown))
+                no_note.append(has_no_note(recalled))
                 got = _with_sources(someone, recalled)
                 there.append(len(ids & got) / len(ids))
                 if no_note[-1] or not ids & got:
@@ -229,9 +247,13 @@ def silence(
             figures[f"told_in_prompt{kind}"] = frame.mean(there)
         never += [text for half in own for text in half["never"]]
         figures["never_told_no_note"] = frame.mean(
-            bool((recalled := someone.ask(text, now)) and recalled.unknown) for text in never
+            has_no_note(someone.ask(text, now)) for text in never
         )
     return figures
+
+
+def has_no_note(recalled: Recalled | None) -> bool:
+    return recalled is not None and recalled.unknown and not recalled.cubes
 
 
 def _with_sources(someone: Person, recalled: Recalled | None) -> set[int]:

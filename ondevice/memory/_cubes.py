@@ -7,6 +7,8 @@ import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 
+import msgspec
+
 from ondevice.errors import StoreError, UsageError
 from ondevice.memory._records import (
     POSITION_BITS,
@@ -108,12 +110,25 @@ def marks(connection: Connection, ids: Iterable[int]) -> list[Marks]:
     ]
 
 
+def outdated(connection: Connection, ids: Iterable[int]) -> set[int]:
+    """Those of ``ids`` that facts rest on of which none is so any more."""
+    found = connection.execute(
+        "SELECT to_id FROM link JOIN cube ON cube.id = from_id WHERE link.kind = 'evidence' "
+        "AND to_id IN (SELECT value FROM json_each(?)) GROUP BY to_id "
+        "HAVING max(status = 'superseded') AND NOT max(status = 'active')",
+        (json.dumps(list(ids)),),
+    )
+    return {row[0] for row in found}
+
+
 def get_many(connection: Connection, ids: Sequence[int]) -> list[Cube]:
     """The cubes with these ids, in this order. Raises :class:`UsageError` for one that is not."""
     found = connection.execute(
         _SELECT + "WHERE cube.id IN (SELECT value FROM json_each(?))", (json.dumps(list(ids)),)
     )
     cubes = {row["id"]: _cube(row) for row in found}
+    for cube_id in outdated(connection, cubes):
+        cubes[cube_id] = msgspec.structs.replace(cubes[cube_id], outdated=True)
     for cube_id in ids:
         if cube_id not in cubes:
             raise UsageError(

@@ -9,13 +9,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
 
+from msgspec.structs import replace
+
 from ondevice.errors import StoreError, UsageError
 from ondevice.memory import _cubes, _derive, _forget
 from ondevice.memory._documents import chunks, read_file
 from ondevice.memory._profile import asks_for_profile
 from ondevice.memory._profile import refresh as refresh_profile
 from ondevice.memory._reading import read_answer
-from ondevice.memory._recall import GATE, Recalled, asks_about_user, quote
+from ondevice.memory._recall import GATE, Recalled, judge, quote
 from ondevice.memory._records import (
     Cube,
     Found,
@@ -31,7 +33,7 @@ from ondevice.memory._secrets import redact
 from ondevice.memory._transfer import export_lines, export_markdown, import_lines
 from ondevice.store import Connection, Database, words_leave
 
-_LOOKED_AT = 24  # memories that a reply may be given, of which the best that fit are
+_LOOKED_AT = 40  # memories that a reply may be given, of which the best that fit are
 
 
 class Memory:
@@ -274,20 +276,12 @@ class Memory:
                     without_source=source,
                 )
                 found = _derive.with_evidence(connection, found, source)
-            told_here = (
-                source is not None
-                and found.confidence < GATE
-                and search(connection, text, today=today, limit=1).confidence >= GATE
-            )
+            verdict = judge(text, found)
+            if verdict.unknown and source is not None:
+                here = search(connection, text, today=today, limit=1)
+                verdict = replace(verdict, unknown=here.confidence < GATE)
             lessons = _derive.lessons(connection, without_source=source)
-        return quote(
-            found,
-            lessons,
-            budget,
-            count_tokens,
-            asks=asks_about_user(text) and not told_here,
-            seen=seen,
-        )
+        return quote(found, lessons, budget, count_tokens, verdict, seen)
 
     def shared_words(self, text: str, cubes: Sequence[Cube]) -> list[tuple[str, ...]]:
         """For each cube the words of ``text`` that it says, in any form; often why it was found."""

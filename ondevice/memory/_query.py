@@ -18,6 +18,7 @@ class _PastQuestions:
         self.when = questions.when
         self.anchor = language.compile(questions.anchor)
         self.once = language.compile(questions.once)
+        self.now = language.compile(questions.now)
 
 
 @cache
@@ -38,6 +39,7 @@ class Query:
     days: Days
     asks_when: bool
     asks_once: bool  # what was so and is no longer
+    asks_now: bool  # what is so now, of what has changed
 
 
 def read_query(text: str, today: date) -> Query:
@@ -45,12 +47,14 @@ def read_query(text: str, today: date) -> Query:
     days, rest = find_days(text, today)
     words = words_of(text)
     beginning = text.lstrip().lower()
+    asks_once = any(rules.once.search(text) for rules in _rules())
     return Query(
         words=words,
         names_of_days=frozenset(words).difference(words_of(rest)),
         days=days,
         asks_when=any(beginning.startswith(rules.when) for rules in _rules()),
-        asks_once=any(rules.once.search(text) for rules in _rules()),
+        asks_once=asks_once,
+        asks_now=not asks_once and any(rules.now.search(text) for rules in _rules()),
     )
 
 

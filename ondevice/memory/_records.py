@@ -42,6 +42,7 @@ class Cube(msgspec.Struct, frozen=True, kw_only=True):
     version: int  # 1, 2, …
     message_id: int | None  # the very message, while its conversation is kept
     source: Source
+    outdated: bool = False  # a turn or note: all facts that were read from it are superseded
 
     @property
     def label(self) -> str:

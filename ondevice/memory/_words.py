@@ -51,6 +51,12 @@ def forms(word: str) -> list[str]:
     return _forms().get(word, [word])
 
 
+def like(word: str) -> list[str]:
+    """Other words, of any language, that are used for what ``word`` means: “boss” for “manager”."""
+    found = _like()
+    return next((found[form] for form in (*forms(word), word[:-1]) if form in found), [])
+
+
 @cache  # and not while starting: they take some milliseconds
 def _runs() -> re.Pattern[str]:
     """What is spaced and what is not, in one word after another."""
@@ -83,3 +89,20 @@ def _forms() -> dict[str, list[str]]:
         for group in re.split(r"[|\n]", language.search.forms)
     )
     return {form: group for group in groups for form in group}
+
+
+@cache
+def _like() -> dict[str, list[str]]:
+    """Each word that has a meaning in ``[search.like]``, with all words to be found for it."""
+    meanings: dict[str, tuple[list[str], list[str]]] = {}
+    for language in languages():
+        for meaning, words in language.search.like.items():
+            alike, _, kinds = words.partition("|")
+            known = meanings.setdefault(meaning, ([], []))
+            known[0].extend(alike.split())
+            known[1].extend(kinds.split())
+    found: dict[str, list[str]] = {}
+    for alike_words, kinds_of in meanings.values():
+        for word in alike_words:
+            found.setdefault(word, []).extend([*alike_words, *kinds_of])
+    return found

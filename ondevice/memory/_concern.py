@@ -1,0 +1,80 @@
+"""Tells whether a message is about the user, whose life only the memory knows, or about the world.
+
+“What car do I have?” can be answered by what the user has told and by nothing else. “Where do I set
+JAVA_HOME?” has the same form, and everybody could ask it. What each language has for the one and
+the other is in ``[questions]`` of its file; a message may be of any language.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from typing import Literal, NamedTuple
+
+from ondevice.memory._asking import FOREIGN, requests
+from ondevice.memory._language import any_of
+
+#: ``user``: a question that only what the user has told can answer. ``perhaps``: the user is
+#: mentioned. ``particular``: a question about somebody or something particular, maybe of theirs.
+#: ``world``: all else, such as tasks and general knowledge.
+Concern = Literal["user", "perhaps", "particular", "world"]
+
+#: What a task is about stands behind a colon or on the next lines: it is not what the user asks.
+_MATERIAL = re.compile(r"[:：\n].*", re.DOTALL)
+_CODE = re.compile(r"\w\([^)\s]|\w\(\)|[{}]|[=!<>]=|\w\.\w+\(|[a-z]_[a-z]|</?\w+>|\\\w|;\s*$", re.MULTILINE)
+#: A word with a capital within a sentence.
+_NAME = re.compile(r"(?<=[^\W_][,;]\s)[^\W\d_]\w+|(?<=[^\W_]\s)[^\W\d_]\w+")
+
+
+class _Rules(NamedTuple):
+    """The rules of all languages, compiled."""
+
+    about_user: re.Pattern[str]
+    advice: re.Pattern[str]
+    general: re.Pattern[str]
+    mentions: re.Pattern[str]
+    particular: re.Pattern[str]
+
+
+@cache
+def _rules() -> _Rules:
+    return _Rules(
+        *(
+            re.compile(
+                any_of(
+                    lambda language, kind=kind: (  # type: ignore[misc]
+                        getattr(language.questions, kind) if language.questions else ""
+                    )
+                )
+                or "(?!)",
+                re.IGNORECASE,
+            )
+            for kind in _Rules._fields
+        )
+    )
+
+
+def concern_of(text: str) -> Concern:
+    """What the message ``text`` is about."""
+    asked = _own_words(text)
+    rules = _rules()
+    if _CODE.search(text) or rules.general.search(asked):
+        return "world"
+    if rules.about_user.search(asked) and not rules.advice.search(asked):
+        return "user"
+    if rules.mentions.search(asked):
+        return "perhaps"
+    return "particular" if rules.particular.search(asked) else "world"
+
+
+def names_in(text: str) -> frozenset[str]:
+    """Words of ``text`` that are names by their capital, in lower case."""
+    return frozenset(
+        word.lower() for word in _NAME.findall(_own_words(text)) if word[0].isupper()
+    )
+
+
+def _own_words(text: str) -> str:
+    """``text`` without what it quotes, and without what a task is about."""
+    text = FOREIGN.sub(" ", text).strip()
+    return _MATERIAL.sub("", text) if requests(text) else text
