@@ -22,6 +22,7 @@ Concern = Literal["user", "perhaps", "particular", "world"]
 #: What a task is about stands behind a colon or on the next lines: it is not what the user asks.
 _MATERIAL = re.compile(r"[:：\n].*", re.DOTALL)
 _CODE = re.compile(r"\w\([^)\s]|\w\(\)|[{}]|[=!<>]=|\w\.\w+\(|[a-z]_[a-z]|</?\w+>|\\\w|;\s*$", re.MULTILINE)
+_WORD_OR_TWO = re.compile(r"\W*\w+(?: \w+)?\s*[?？]+")
 #: A word with a capital within a sentence.
 _NAME = re.compile(r"(?<=[^\W_][,;]\s)[^\W\d_]\w+|(?<=[^\W_]\s)[^\W\d_]\w+")
 
@@ -64,7 +65,9 @@ def concern_of(text: str) -> Concern:
         return "user"
     if rules.mentions.search(asked):
         return "perhaps"
-    return "particular" if rules.particular.search(asked) else "world"
+    if rules.particular.search(asked) or _WORD_OR_TWO.fullmatch(asked):
+        return "particular"
+    return "world"
 
 
 def names_in(text: str) -> frozenset[str]:

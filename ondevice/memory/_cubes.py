@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import datetime
 
 import msgspec
@@ -108,6 +108,17 @@ def marks(connection: Connection, ids: Iterable[int]) -> list[Marks]:
             (json.dumps(list(ids)),),
         )
     ]
+
+
+def of_messages(connection: Connection, messages: Collection[int]) -> set[int]:
+    """The cubes of these messages."""
+    if not messages:
+        return set()
+    found = connection.execute(
+        "SELECT id FROM cube WHERE message_id IN (SELECT value FROM json_each(?))",
+        (json.dumps(list(messages)),),
+    )
+    return {row[0] for row in found}
 
 
 def outdated(connection: Connection, ids: Iterable[int]) -> set[int]:

@@ -40,6 +40,8 @@ class Search(_Table, frozen=True, kw_only=True):
     unspaced_stop: Pattern = ""
     #: Forms of one word that a stemmer does not bring together; a line or a “|” ends a group.
     forms: str = ""
+    #: Words for what a text may tell without naming it, such as a colour.
+    unsaid: str = ""
     #: Words that people use for one another, under a name for what they mean that is the same in
     #: every language, and behind a “|” what else is found for them: “manager” finds “boss”, “dog”
     #: finds “Hund” and “greyhound”, and “greyhound” finds no other dog.

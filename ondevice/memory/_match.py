@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ondevice.memory._words import forms, is_unspaced, like, words_of
+from ondevice.memory._words import forms, is_named, is_unspaced, like, words_of
 from ondevice.store import Connection
 
 _K1 = 1.2  # BM25's usual value
@@ -43,6 +43,7 @@ class Matches:
     coverage: _Scores
     has: NDArray[np.bool_]  # (n, words) which words of the question are in the cube itself
     weights: _Scores  # (words,)
+    missing: tuple[str, ...]  # words of the question that no cube has, nor anything like them
 
 
 def match(connection: Connection, words: list[str], optional: Collection[str]) -> Matches:
@@ -64,9 +65,14 @@ def match(connection: Connection, words: list[str], optional: Collection[str]) -
     alike = _alike(connection, dict(zip(found, words, strict=True)), left)
     for term in alike:
         postings.setdefault(term, np.empty(0, np.int64))
+    missing = tuple(
+        word
+        for term, word in zip(found, words, strict=True)
+        if not (frequency[term] or term in alike or word in optional) and is_named(word)
+    )
     if not postings:
-        none = np.empty(0)
-        return Matches(np.empty(0, np.int64), none, none, np.empty((0, 0), np.bool_), none)
+        none, no_ids, no_words = np.empty(0), np.empty(0, np.int64), np.empty((0, 0), np.bool_)
+        return Matches(no_ids, none, none, no_words, none, ())
     every = [*postings.values(), *alike.values()]
     ids = _each_once([at + n for at in every for n in (0, *_NEIGHBOURS)])
     scores = np.zeros(len(ids))
@@ -88,7 +94,8 @@ def match(connection: Connection, words: list[str], optional: Collection[str]) -
         if terms[term]:
             asked[part > 0] += weights[term]
     of_terms = np.array([weights[term] for term in postings])
-    return Matches(ids, scores, np.divide(said, asked, out=said, where=asked > 0), has, of_terms)
+    coverage = np.divide(said, asked, out=said, where=asked > 0)
+    return Matches(ids, scores, coverage, has, of_terms, missing)
 
 
 def _alike(connection: Connection, words: dict[_Term, str], most: int) -> dict[_Term, _Ids]:

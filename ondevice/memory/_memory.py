@@ -248,13 +248,14 @@ class Memory:
         count_tokens: Callable[[str], int],
         conversation_id: int | None = None,
         seen: Collection[int] = (),
+        left: Collection[int] = (),
         at: datetime | None = None,
     ) -> Recalled | None:
         """What to put around the user's message ``text``, in at most ``budget`` tokens.
 
         None when nothing that is remembered helps. What was said in the conversation itself is
         left out, and so are the cubes that the model has ``seen`` in it: they are in the context
-        anyway.
+        anyway. Not so the messages with the ids ``left``, which have left the context.
         """
         from ondevice.memory._search import search  # noqa: PLC0415 - numpy comes with it
 
@@ -264,24 +265,27 @@ class Memory:
                 "SELECT id FROM source WHERE conversation_id = ?", (conversation_id,)
             ).fetchone()
             source = row and row["id"]
+            lessons = _derive.lessons(connection, without_source=source)
             if asks_for_profile(text) and (profile := _profile_of(connection)).hits:
-                found = profile
-            else:
-                found = search(
-                    connection,
-                    text,
-                    today=today,
-                    limit=_LOOKED_AT + len(seen),
-                    kinds=("turn", "note", "fact", "document"),
-                    without_source=source,
-                )
-                found = _derive.with_evidence(connection, found, source)
+                return quote(profile, lessons, budget, count_tokens, seen=seen)
+            again = _cubes.of_messages(connection, left)
+            found = search(
+                connection,
+                text,
+                today=today,
+                limit=_LOOKED_AT + len(seen),
+                kinds=("turn", "note", "fact", "document"),
+                without_source=source,
+                but=again,
+            )
+            found = _derive.with_evidence(connection, found, source, again)
             verdict = judge(text, found)
             if verdict.unknown and source is not None:
                 here = search(connection, text, today=today, limit=1)
                 verdict = replace(verdict, unknown=here.confidence < GATE)
-            lessons = _derive.lessons(connection, without_source=source)
-        return quote(found, lessons, budget, count_tokens, verdict, seen)
+        if not verdict.helps:
+            found = Found(hits=(), sources=(), confidence=0.0)
+        return quote(found, lessons, budget, count_tokens, unknown=verdict.unknown, seen=seen)
 
     def shared_words(self, text: str, cubes: Sequence[Cube]) -> list[tuple[str, ...]]:
         """For each cube the words of ``text`` that it says, in any form; often why it was found."""

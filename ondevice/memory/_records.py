@@ -82,6 +82,7 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     #: 0 … 1: how much of what was asked for the best cube itself says, and, where the question
     #: names a speaker, how much more that speaker says of it than others do.
     confidence: float
+    missing: tuple[str, ...] = ()  # words of the question that no memory has, in lower case
 
 
 class Remembered(msgspec.Struct, frozen=True, kw_only=True):

@@ -47,7 +47,7 @@ def search(
 ) -> Found:
     """The cubes that answer ``text`` best; the same store and text give the same answer.
 
-    Of equal ones the newest comes first. Empty ``kinds`` are all kinds; ``without_source`` is the
+    Of equal ones the newest comes first, or the oldest if that is asked for. Empty ``kinds`` are all kinds; ``without_source`` is the
     id of a source to leave out, ``but`` these cubes of it.
     """
     query = _anchored(connection, text, today, without_source) or read_query(text, today)
@@ -77,6 +77,7 @@ def search(
             found, matches.weights, _sources_naming(connection, list(speakers), without_source)
         ),
         confidence=_confidence(found),
+        missing=matches.missing,
     )
 
 
@@ -163,7 +164,8 @@ def _weigh(
         factor = factor * (1 + _NEW * _newness(days, of_words))
     plain = score * factor
     scores = plain * np.where(by_speaker & bool(speakers), _SPEAKER, 1.0)
-    order = np.lexsort((-ids, -days, -scores.round(9)))
+    sign = 1 if query.asks_once else -1  # of equal ones the oldest first, or the newest
+    order = np.lexsort((sign * ids, sign * days, -scores.round(9)))
     return _Candidates(
         ids[order], scores[order], plain[order], coverage[order], has[order], by_speaker[order]
     )

@@ -57,6 +57,11 @@ def like(word: str) -> list[str]:
     return next((found[form] for form in (*forms(word), word[:-1]) if form in found), [])
 
 
+def is_named(word: str) -> bool:
+    """Whether a text that tells what ``word`` asks for would say it: no text calls red a colour."""
+    return word not in _unsaid()
+
+
 @cache  # and not while starting: they take some milliseconds
 def _runs() -> re.Pattern[str]:
     """What is spaced and what is not, in one word after another."""
@@ -89,6 +94,16 @@ def _forms() -> dict[str, list[str]]:
         for group in re.split(r"[|\n]", language.search.forms)
     )
     return {form: group for group in groups for form in group}
+
+
+@cache
+def _unsaid() -> frozenset[str]:
+    return frozenset(
+        piece
+        for language in languages()
+        for word in language.search.unsaid.split()
+        for piece in (_pairs(word) if is_unspaced(word) else (word,))
+    )
 
 
 @cache

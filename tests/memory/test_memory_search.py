@@ -215,12 +215,15 @@ def test_texts_without_a_day(text: str) -> None:
     assert find_days(text, TODAY) == (Days(), text)
 
 
-def test_equal_scores_come_in_the_order_they_were_told(talks: Talks) -> None:
-    for _ in range(20):
-        talks.tell("2024-03-03", "Ping pong tournament")
+def test_of_equal_ones_the_newest_comes_first(talks: Talks) -> None:
+    for day in (5, 3, 3, 4):
+        talks.tell(f"2024-03-0{day}", "Ping pong tournament")
     first = talks.search("ping pong")
-    assert [hit.cube.id for hit in first.hits] == sorted(hit.cube.id for hit in first.hits)
+    told = [(hit.cube.event_at, hit.cube.id) for hit in first.hits]
+    assert told == sorted(told, reverse=True)
     assert talks.search("ping pong") == first
+    before = talks.search("the ping pong before I moved").hits
+    assert [hit.cube.id for hit in before] == [cube_id for _, cube_id in reversed(told)]
 
 
 def write(path: Path, **question: object) -> Path:
