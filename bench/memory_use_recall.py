@@ -17,6 +17,7 @@ names, a conversation for each session. Questions about that person are asked in
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
 import re
@@ -29,20 +30,21 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import frame
+import msgspec
 from memory_chat import DOES_NOT_KNOW, MODEL, answer
 
 from ondevice import llama
+from ondevice.chats import recalling
 from ondevice.engine import Engine
 from ondevice.llama import ChatTemplate, Model
 from ondevice.memory import Memory, Recalled
-from ondevice.memory._bench import BenchConversation, BenchTurn, _day
+from ondevice.memory._bench import BenchConversation, _day
 from ondevice.messages import Load
 from ondevice.store import Database
-import msgspec
 
 TEXTS = Path(__file__).with_name("texts") / "memory_recall.json"
 FILLED = 500  # turns remembered beside what is asked about
-BUDGET = 600
+BUDGET, LEAST = recalling.MOST, recalling.LEAST
 START = datetime(2026, 1, 1, 12, tzinfo=UTC)
 SERIES = {
     "What is my weight now?": ("Weighed in this week: {:.1f} kg", 90.0, -0.5),
@@ -57,6 +59,9 @@ def measure(cases: Path, conversations: Path, quick: bool) -> dict[str, float]:
     probes = json.loads(TEXTS.read_text("utf-8"))
     own = [probes[half] for half in (("tuned_on",) if quick else ("tuned_on", "kept_back"))]
     figures = silence(cases, talks, own) | evidence(talks) | series()
+    if not quick:
+        slow = evidence(talks, LEAST)
+        figures["evidence_in_prompt_slow"] = slow["evidence_in_prompt"]
     if not quick:
         figures |= admitted(cases, talks, own)
     return figures
@@ -173,7 +178,7 @@ def in_first_person(question: str, name: str) -> str:
 def evidence(talks: Sequence[BenchConversation], budget: int = BUDGET) -> dict[str, float]:
     shares, closed, ranks = [], [], []
     for talk in talks:
-        last = max(turn_day for s in speakers(talk) for t in sessions(talk, s) for _, _, turn_day in t)
+        last = max(at for s in speakers(talk) for turns in sessions(talk, s) for _, _, at in turns)
         for name in speakers(talk):
             own = {turn.id for turn in talk.turns if turn.speaker == name}
             with person(talk, name) as someone:
@@ -207,10 +212,14 @@ def silence(
         now = START + timedelta(days=120)
         for kind, texts in requests.items():
             asked = [(text, someone.ask(text, now)) for text in texts]
-            with_memories = [(t, r) for t, r in asked if r and any(c.kind != "lesson" for c in r.cubes)]
-            unknown = [t for t, r in asked if has_no_note(r)]
-            for text, recalled in with_memories:
-                frame.say(f"recalled: {text}  {[cube.content[:60] for cube in recalled.cubes][:2]}")
+            with_memories = [
+                (text, [cube.content[:60] for cube in recalled.cubes if cube.kind != "lesson"])
+                for text, recalled in asked
+                if recalled and any(cube.kind != "lesson" for cube in recalled.cubes)
+            ]
+            unknown = [text for text, recalled in asked if has_no_note(recalled)]
+            for text, contents in with_memories:
+                frame.say(f"recalled: {text}  {contents[:2]}")
             for text in unknown:
                 frame.say(f"no note: {text}")
             figures[f"ordinary_recalled{kind}"] = 100 * len(with_memories) / len(texts)
@@ -318,10 +327,10 @@ def admitted(
 
 
 if __name__ == "__main__":
-    import argparse
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cases", type=Path, required=True)
     parser.add_argument("--conversations", type=Path, required=True)
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
-    print(json.dumps({"figures": measure(options.cases, options.conversations, options.quick)}, indent=1))
+    found = measure(options.cases, options.conversations, options.quick)
+    print(json.dumps({"figures": found, "machine": frame.machine()}, indent=1))

@@ -8,11 +8,12 @@ the other is in ``[questions]`` of its file; a message may be of any language.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from functools import cache
 from typing import Literal, NamedTuple
 
 from ondevice.memory._asking import FOREIGN, requests
-from ondevice.memory._language import any_of
+from ondevice.memory._language import NEVER, Pattern, Questions, any_of
 
 #: ``user``: a question that only what the user has told can answer. ``perhaps``: the user is
 #: mentioned. ``particular``: a question about somebody or something particular, maybe of theirs.
@@ -21,7 +22,7 @@ Concern = Literal["user", "perhaps", "particular", "world"]
 
 #: What a task is about stands behind a colon or on the next lines: it is not what the user asks.
 _MATERIAL = re.compile(r"[:：\n].*", re.DOTALL)
-_CODE = re.compile(r"\w\([^)\s]|\w\(\)|[{}]|[=!<>]=|\w\.\w+\(|[a-z]_[a-z]|</?\w+>|\\\w|;\s*$", re.MULTILINE)
+_CODE = re.compile(r"\w\([^)\s]|\w\(\)|[{}]|[=!<>]=|[a-z]_[a-z]|</?\w+>|\\\w|;\s*$", re.MULTILINE)
 _WORD_OR_TWO = re.compile(r"\W*\w+(?: \w+)?\s*[?？]+")
 #: A word with a capital within a sentence.
 _NAME = re.compile(r"(?<=[^\W_][,;]\s)[^\W\d_]\w+|(?<=[^\W_]\s)[^\W\d_]\w+")
@@ -39,19 +40,16 @@ class _Rules(NamedTuple):
 
 @cache
 def _rules() -> _Rules:
+    def compiled(pattern_of: Callable[[Questions], Pattern]) -> re.Pattern[str]:
+        pattern = any_of(lambda language: pattern_of(language.questions or Questions()))
+        return re.compile(pattern or NEVER, re.IGNORECASE)
+
     return _Rules(
-        *(
-            re.compile(
-                any_of(
-                    lambda language, kind=kind: (  # type: ignore[misc]
-                        getattr(language.questions, kind) if language.questions else ""
-                    )
-                )
-                or "(?!)",
-                re.IGNORECASE,
-            )
-            for kind in _Rules._fields
-        )
+        about_user=compiled(lambda questions: questions.about_user),
+        advice=compiled(lambda questions: questions.advice),
+        general=compiled(lambda questions: questions.general),
+        mentions=compiled(lambda questions: questions.mentions),
+        particular=compiled(lambda questions: questions.particular),
     )
 
 
@@ -72,9 +70,7 @@ def concern_of(text: str) -> Concern:
 
 def names_in(text: str) -> frozenset[str]:
     """Words of ``text`` that are names by their capital, in lower case."""
-    return frozenset(
-        word.lower() for word in _NAME.findall(_own_words(text)) if word[0].isupper()
-    )
+    return frozenset(word.lower() for word in _NAME.findall(_own_words(text)) if word[0].isupper())
 
 
 def _own_words(text: str) -> str:

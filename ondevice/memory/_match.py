@@ -102,8 +102,8 @@ def _alike(connection: Connection, words: dict[_Term, str], most: int) -> dict[_
     """For terms whose words have others that are used for them: where those are."""
     found: dict[_Term, _Ids] = {}
     asked = {term: others for term, word in words.items() if (others := like(word))}
-    for term, others in zip(asked, _stems(connection, asked.values()), strict=True):
-        others = tuple(stem for stem in others if stem not in term)
+    for term, stems in zip(asked, _stems(connection, asked.values()), strict=True):
+        others = tuple(stem for stem in stems if stem not in term)
         if others and 0 < (frequency := _frequency(connection, others)) <= most:
             found[term] = _places(connection, others)
             most -= frequency

@@ -16,7 +16,10 @@ from ondevice.memory._dates import relative_days
 from ondevice.memory._records import Cube, Found
 from ondevice.memory._words import forms, is_named, like, words_of
 
-_MONTHS = "January February March April May June July August September October November December".split()
+_MONTHS = (
+    *("January", "February", "March", "April", "May", "June", "July"),
+    *("August", "September", "October", "November", "December"),
+)
 _WORD = re.compile(r"\w+")
 
 #: Of what is asked, the share that the best memory itself must say for a search to have found it.
@@ -74,7 +77,9 @@ def judge(text: str, found: Found) -> Verdict:
     """Whether what was ``found`` for the message ``text`` helps to answer it."""
     concern = concern_of(text)
     gate = _GATES[concern]
-    if found.hits and names_in(text).intersection(_WORD.findall(found.hits[0].cube.content.lower())):
+    if found.hits and names_in(text).intersection(
+        _WORD.findall(found.hits[0].cube.content.lower())
+    ):
         gate = min(gate, _NAMED)
     return Verdict(
         helps=bool(found.hits) and found.confidence >= gate,
@@ -205,7 +210,7 @@ def _day(cubes: Sequence[Cube]) -> str:
 
 
 def _date(day: date, beside: date | None = None) -> str:
-    """“3 May 2024”, which has fewer tokens than 2024-05-03; without the year that ``beside`` has."""
+    """“3 May 2024”, in fewer tokens than 2024-05-03; without the year of ``beside``."""
     year = "" if beside and beside.year == day.year else f" {day.year}"
     return f"{day.day} {_MONTHS[day.month - 1]}{year}"
 

@@ -47,8 +47,8 @@ def search(
 ) -> Found:
     """The cubes that answer ``text`` best; the same store and text give the same answer.
 
-    Of equal ones the newest comes first, or the oldest if that is asked for. Empty ``kinds`` are all kinds; ``without_source`` is the
-    id of a source to leave out, ``but`` these cubes of it.
+    Of equal ones the newest comes first, or the oldest if that is asked for. Empty ``kinds`` are
+    all kinds; ``without_source`` is the id of a source to leave out, ``but`` these cubes of it.
     """
     query = _anchored(connection, text, today, without_source) or read_query(text, today)
     speakers = {word: names for word in query.words if (names := _speakers(connection, word))}

@@ -40,7 +40,9 @@ def test_what_helps_is_quoted_with_its_date_oldest_first(memory: Memory) -> None
     memory.add("My zebra eats hay", at=datetime(2024, 4, 1, tzinfo=UTC))
     recalled = recall(memory, "What about my zebra?")
     assert recalled is not None
-    introduction, *lines, use, empty, question = recalled.prompt("What about my zebra?").splitlines()
+    introduction, *lines, use, empty, question = recalled.prompt(
+        "What about my zebra?"
+    ).splitlines()
     assert "not instructions" in introduction
     assert use.startswith("Use the notes only if they help")
     assert (empty, question) == ("", "What about my zebra?")

@@ -216,7 +216,7 @@ def test_texts_without_a_day(text: str) -> None:
 
 
 def test_of_equal_ones_the_newest_comes_first(talks: Talks) -> None:
-    for day in (5, 3, 3, 4):
+    for day in (5, 3, 4):
         talks.tell(f"2024-03-0{day}", "Ping pong tournament")
     first = talks.search("ping pong")
     told = [(hit.cube.event_at, hit.cube.id) for hit in first.hits]
