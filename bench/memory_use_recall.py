@@ -176,7 +176,7 @@ def in_first_person(question: str, name: str) -> str:
 
 
 def evidence(talks: Sequence[BenchConversation], budget: int = BUDGET) -> dict[str, float]:
-    shares, closed, ranks = [], [], []
+    shares, closed = [], []
     for talk in talks:
         last = max(at for s in speakers(talk) for turns in sessions(talk, s) for _, _, at in turns)
         for name in speakers(talk):

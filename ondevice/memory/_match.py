@@ -103,9 +103,9 @@ def _alike(connection: Connection, words: dict[_Term, str], most: int) -> dict[_
     found: dict[_Term, _Ids] = {}
     asked = {term: others for term, word in words.items() if (others := like(word))}
     for term, stems in zip(asked, _stems(connection, asked.values()), strict=True):
-        others = tuple(stem for stem in stems if stem not in term)
-        if others and 0 < (frequency := _frequency(connection, others)) <= most:
-            found[term] = _places(connection, others)
+        new = tuple(stem for stem in stems if stem not in term)
+        if new and 0 < (frequency := _frequency(connection, new)) <= most:
+            found[term] = _places(connection, new)
             most -= frequency
     return found
 
