@@ -13,7 +13,7 @@ from functools import cache
 from typing import Literal, NamedTuple
 
 from ondevice.memory._asking import FOREIGN, requests
-from ondevice.memory._language import NEVER, Pattern, Questions, any_of
+from ondevice.memory._language import NEVER, Pattern, Questions, any_of, languages
 
 #: ``user``: a question that only what the user has told can answer. ``perhaps``: the user is
 #: mentioned. ``particular``: a question about somebody or something particular, maybe of theirs.
@@ -23,6 +23,7 @@ Concern = Literal["user", "perhaps", "particular", "world"]
 #: What a task is about stands behind a colon or on the next lines: it is not what the user asks.
 _MATERIAL = re.compile(r"[:：\n].*", re.DOTALL)
 _CODE = re.compile(r"\w\([^)\s]|\w\(\)|[{}]|[=!<>]=|[a-z]_[a-z]|</?\w+>|\\\w|;\s*$", re.MULTILINE)
+_WORD = re.compile(r"[^\W_]+")
 _WORD_OR_TWO = re.compile(r"\W*\w+(?: \w+)?\s*[?？]+")
 #: A word with a capital within a sentence.
 _NAME = re.compile(r"(?<=[^\W_][,;]\s)[^\W\d_]\w+|(?<=[^\W_]\s)[^\W\d_]\w+")
@@ -71,6 +72,28 @@ def concern_of(text: str) -> Concern:
 def names_in(text: str) -> frozenset[str]:
     """Words of ``text`` that are names by their capital, in lower case."""
     return frozenset(word.lower() for word in _NAME.findall(_own_words(text)) if word[0].isupper())
+
+
+def things_in(text: str) -> frozenset[str]:
+    """Words of ``text`` that name things, in lower case: with a capital, or behind an article."""
+    words = _WORD.findall(_own_words(text).lower())
+    behind = {
+        word
+        for at, article in enumerate(words)
+        if article in _articles()
+        for word in words[at + 1 : at + 3]
+    }
+    return names_in(text) | behind
+
+
+@cache
+def _articles() -> frozenset[str]:
+    return frozenset(
+        word
+        for language in languages()
+        if language.questions
+        for word in language.questions.articles.split()
+    )
 
 
 def _own_words(text: str) -> str:

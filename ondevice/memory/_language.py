@@ -117,11 +117,13 @@ class Questions(_Table, frozen=True, kw_only=True):
     when: tuple[str, ...] = ()  # how a question for a time begins
     anchor: Pattern = NEVER  # groups: before or after, event; “before I moved”
     once: Pattern = NEVER  # asks for what was so and is no longer
-    now: Pattern = NEVER  # asks for what is so now
+    now: Pattern = NEVER  # asks expressly for what is so now
+    present: Pattern = NEVER  # asks in the present
     about_user: Pattern = ""  # only what the user has told can answer it
     advice: Pattern = ""  # though it asks for advice
     general: Pattern = ""  # though anybody could ask it
     mentions: Pattern = ""  # speaks of the user at least
+    articles: str = ""  # words before the name of a thing, apart by blanks
     particular: Pattern = ""  # asks about somebody or something that the user may have told of
     profile: Pattern = NEVER  # asks for all that is known about the user
 

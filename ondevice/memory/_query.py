@@ -19,6 +19,7 @@ class _PastQuestions:
         self.anchor = language.compile(questions.anchor)
         self.once = language.compile(questions.once)
         self.now = language.compile(questions.now)
+        self.present = language.compile(questions.present)
 
 
 @cache
@@ -39,7 +40,8 @@ class Query:
     days: Days
     asks_when: bool
     asks_once: bool  # what was so and is no longer
-    asks_now: bool  # what is so now, of what has changed
+    asks_now: bool  # expressly what is so now
+    asks_present: bool  # in the present
 
 
 def read_query(text: str, today: date) -> Query:
@@ -55,6 +57,7 @@ def read_query(text: str, today: date) -> Query:
         asks_when=any(beginning.startswith(rules.when) for rules in _rules()),
         asks_once=asks_once,
         asks_now=not asks_once and any(rules.now.search(text) for rules in _rules()),
+        asks_present=not asks_once and any(rules.present.search(text) for rules in _rules()),
     )
 
 

@@ -11,7 +11,7 @@ from itertools import groupby
 
 import msgspec
 
-from ondevice.memory._concern import Concern, concern_of, names_in
+from ondevice.memory._concern import Concern, concern_of, names_in, things_in
 from ondevice.memory._dates import relative_days
 from ondevice.memory._records import Cube, Found
 from ondevice.memory._words import forms, is_named, like, words_of
@@ -49,9 +49,12 @@ UNKNOWN = (
     "(The memory has no note about this. Do not guess facts about the user; "
     "say that you do not know them.)"
 )
-#: Stands before the latter, if the notes have not all of what is asked about the user.
-_MISSING = "None of these notes mentions {words}. "
-_MAYBE = "These notes may be about something else. "
+#: The same, if the notes may be about something else, and if they have not the thing asked about.
+_MAYBE = "These notes may be about something else. " + _USE
+_MISSING = (
+    "These notes do not mention {things}. If they do not tell exactly what the user asks about "
+    "themselves, answer only that you do not know it."
+)
 
 
 class Recalled(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,7 +86,8 @@ def judge(text: str, found: Found) -> Verdict:
         gate = min(gate, _NAMED)
     return Verdict(
         helps=bool(found.hits) and found.confidence >= gate,
-        unknown=concern == "user" and (found.confidence < GATE or bool(found.missing)),
+        unknown=concern == "user"
+        and (found.confidence < GATE or bool(_things(text, found.missing))),
     )
 
 
@@ -119,7 +123,7 @@ def quote(
     said = {cube.content for cube in cubes}
     most = len(cubes) + _MOST
     # Pieces are counted one by one: together they have at most as many tokens.
-    around = [recalled().prompt(""), _INTRODUCTION, _USE, _MAYBE if unknown else ""]
+    around = [with_memories("", cubes), _INTRODUCTION, _MISSING if unknown else _USE]
     left = budget - sum(map(count_tokens, filter(None, around)))
     days: set[str] = set()
     for hit in found.hits:
@@ -153,9 +157,9 @@ def with_memories(text: str, cubes: Iterable[Cube], *, unknown: bool = False) ->
     cubes = list(cubes)
     lessons = [quoted(cube.content) for cube in cubes if _holds(cube)]
     others = [cube for cube in cubes if cube.kind != "lesson"]
-    unsure = _unsure(text, others) if unknown else ""
+    use = _doubt(text, others) if unknown else _USE
     parts = (
-        "\n".join([_INTRODUCTION, *_by_day(others), unsure + _USE]) if others else "",
+        "\n".join([_INTRODUCTION, *_by_day(others), use]) if others else "",
         UNKNOWN if unknown and not others else "",
         text,
         _LESSONS + " ".join(lessons) if lessons else "",
@@ -163,13 +167,19 @@ def with_memories(text: str, cubes: Iterable[Cube], *, unknown: bool = False) ->
     return "\n\n".join(filter(None, parts))
 
 
-def _unsure(text: str, cubes: Sequence[Cube]) -> str:
-    """Tells a model that these do not have all the words of the question ``text``."""
+def _doubt(text: str, cubes: Sequence[Cube]) -> str:
+    """What to do with notes that may not tell what ``text`` asks."""
     said = {word for cube in cubes for word in _WORD.findall(cube.content.lower())}
-    words = [word for word in words_of(text) if is_named(word) and not _said(word, said)]
-    if not 0 < len(words) <= _MOST_MISSING:
+    missing = _things(text, (word for word in words_of(text) if not _said(word, said)))
+    if not 0 < len(missing) <= _MOST_MISSING:
         return _MAYBE
-    return _MISSING.format(words=" or ".join(f"“{word}”" for word in words))
+    return _MISSING.format(things=" or ".join(f"“{word}”" for word in missing))
+
+
+def _things(text: str, words: Iterable[str]) -> list[str]:
+    """Those of the ``words`` of ``text`` that name a thing which a note about it would name."""
+    things = things_in(text)
+    return [word for word in words if word in things and is_named(word)]
 
 
 def _said(word: str, said: Collection[str]) -> bool:

@@ -24,7 +24,9 @@ _SPEAKER = 2.0  # factor for a cube of the one speaker whom the question names
 _DAY = 1.0  # added to a factor of 1 for a day in the period asked for; twice for the very day
 _WHEN = 1.3  # factor for a cube with a time expression, when the question asks for a time
 _QUESTION = 0.75  # factor for a cube that asks something itself
-_NEW = 0.5  # added to a factor of 1 for the newest cube, when it is asked for what is so now
+_PRESENT = 0.15  # added to a factor of 1 for the newest of a series, in a question in the present
+_NEWEST = 0.75  # of the score of the best of it, which the newest of them has at least
+_SERIES = 0.9  # what says at least so much of the question as the best one is of a series with it
 _SUPERSEDED = 0.5  # factor for a cube that is no longer so; its inverse if that is asked for
 _BY_DAY = 0.01  # score of a cube that has no word of the question, but is of the day it asks for
 _FAR = date.max - timedelta(days=1)  # in the future
@@ -160,8 +162,17 @@ def _weigh(
         score = np.where(of_words, matches.scores[at], _BY_DAY)
         coverage = np.where(of_words, matches.coverage[at] * np.minimum(factor, 1.0), 0.0)
         has = matches.has[at] & of_words[:, None]
-    if query.asks_now:
-        factor = factor * (1 + _NEW * _newness(days, of_words))
+    # Of a series, that is of all that have as much of the question, one end is meant.
+    series = of_words & (coverage > 0) & (coverage >= _SERIES * coverage.max(initial=0.0))
+    newness = _newness(days, series)
+    if query.asks_now or query.asks_once:
+        score = np.where(series, score.max(where=series, initial=0.0), score)
+        factor = factor * np.where(series, 1 + (newness if query.asks_now else 1 - newness), 1.0)
+    elif query.asks_present and series.any():
+        factor = factor * np.where(series, 1 + _PRESENT * newness, 1.0)
+        newest = series & (newness == 1)
+        least = _NEWEST * (score * factor)[series].max() / factor
+        score = np.where(newest, np.maximum(score, least), score)
     plain = score * factor
     scores = plain * np.where(by_speaker & bool(speakers), _SPEAKER, 1.0)
     sign = 1 if query.asks_once else -1  # of equal ones the oldest first, or the newest

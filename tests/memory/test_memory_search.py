@@ -84,6 +84,12 @@ def test_the_speaker_who_is_named_comes_first(talks: Talks) -> None:
     assert talks.find("What did Ben adopt?")[0] == "I adopted a parrot last year."
 
 
+def test_a_speaker_may_have_two_names_and_another_may_be_named_after_them(talks: Talks) -> None:
+    talks.tell("2024-02-01", "Ana Lima: I gave away a tortoise.", "Ben: I gave away a parrot.")
+    assert talks.find("What did Ana give to Ben?")[0] == "I gave away a tortoise."
+    assert talks.find("What did Ben give to Ana?")[0] == "I gave away a parrot."
+
+
 def test_a_name_alone_finds_what_is_said_of_it(talks: Talks) -> None:
     talks.tell("2024-02-01", "Ben: Ana is a marine biologist.", "Ana: True.")
     assert talks.find("What about Ana?")[0] == "Ana is a marine biologist."
