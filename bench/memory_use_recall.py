@@ -17,7 +17,6 @@ names, a conversation for each session. Questions about that person are asked in
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 import re
@@ -324,13 +323,3 @@ def admitted(
             right.append(DOES_NOT_KNOW.search(reply) is not None)
             frame.say(f"{question}  {reply}")
     return {"never_told_admitted": frame.mean(right)}
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cases", type=Path, required=True)
-    parser.add_argument("--conversations", type=Path, required=True)
-    parser.add_argument("--quick", action="store_true")
-    options = parser.parse_args()
-    found = measure(options.cases, options.conversations, options.quick)
-    print(json.dumps({"figures": found, "machine": frame.machine()}, indent=1))

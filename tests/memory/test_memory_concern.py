@@ -46,7 +46,7 @@ def recall(memory: Memory, text: str, budget: int = 90) -> Recalled | None:
             "perhaps",
             "How do I get red wine out of a carpet?|What should I cook tonight?"
             "|How many bones do we have in the body?|Plan a weekend for my sister and me."
-            "|Wie lange muss ich Reis kochen?|¿Cuántos dientes tenemos?|Hoe lang moet ik rijst koken?",
+            "|Wie lange muss ich Reis kochen?|¿Cuántos dientes tenemos?|Hoe lang moet ik koken?",
         ),
         ("particular", "Where does Ana live?|When is the concert?|Wer ist Karin?|zebra?"),
         (
