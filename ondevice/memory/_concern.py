@@ -16,9 +16,10 @@ from ondevice.memory._asking import FOREIGN, requests
 from ondevice.memory._language import NEVER, Pattern, Questions, any_of, languages
 
 #: ``user``: a question that only what the user has told can answer. ``perhaps``: the user is
-#: mentioned. ``particular``: a question about somebody or something particular, maybe of theirs.
-#: ``world``: all else, such as tasks and general knowledge.
-Concern = Literal["user", "perhaps", "particular", "world"]
+#: mentioned. ``anybody``: likewise, but “I” and “we” may be anybody. ``particular``: a question
+#: about somebody or something particular, maybe of theirs. ``world``: all else, such as tasks and
+#: general knowledge.
+Concern = Literal["user", "perhaps", "anybody", "particular", "world"]
 
 #: What a task is about stands behind a colon or on the next lines: it is not what the user asks.
 _MATERIAL = re.compile(r"[:：\n].*", re.DOTALL)
@@ -36,6 +37,7 @@ class _Rules(NamedTuple):
     advice: re.Pattern[str]
     general: re.Pattern[str]
     mentions: re.Pattern[str]
+    impersonal: re.Pattern[str]
     particular: re.Pattern[str]
 
 
@@ -50,6 +52,7 @@ def _rules() -> _Rules:
         advice=compiled(lambda questions: questions.advice),
         general=compiled(lambda questions: questions.general),
         mentions=compiled(lambda questions: questions.mentions),
+        impersonal=compiled(lambda questions: questions.impersonal),
         particular=compiled(lambda questions: questions.particular),
     )
 
@@ -63,7 +66,7 @@ def concern_of(text: str) -> Concern:
     if rules.about_user.search(asked) and not rules.advice.search(asked):
         return "user"
     if rules.mentions.search(asked):
-        return "perhaps"
+        return "anybody" if rules.impersonal.search(asked) else "perhaps"
     if rules.particular.search(asked) or _WORD_OR_TWO.fullmatch(asked):
         return "particular"
     return "world"

@@ -123,6 +123,7 @@ class Questions(_Table, frozen=True, kw_only=True):
     advice: Pattern = ""  # though it asks for advice
     general: Pattern = ""  # though anybody could ask it
     mentions: Pattern = ""  # speaks of the user at least
+    impersonal: Pattern = ""  # though “I” and “we” may be anybody in it
     articles: str = ""  # words before the name of a thing, apart by blanks
     particular: Pattern = ""  # asks about somebody or something that the user may have told of
     profile: Pattern = NEVER  # asks for all that is known about the user

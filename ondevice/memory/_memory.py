@@ -277,11 +277,12 @@ class Memory:
                 kinds=("turn", "note", "fact", "document"),
                 without_source=source,
                 but=again,
+                rank_sources=False,
             )
             found = _derive.with_evidence(connection, found, source, again)
             verdict = judge(text, found)
             if verdict.unknown and source is not None:
-                here = search(connection, text, today=today, limit=1)
+                here = search(connection, text, today=today, limit=1, rank_sources=False)
                 verdict = replace(verdict, unknown=here.confidence < GATE)
         if not verdict.helps:
             found = Found(hits=(), sources=(), confidence=0.0)

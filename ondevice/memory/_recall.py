@@ -26,10 +26,17 @@ _WORD = re.compile(r"\w+")
 GATE = 0.3
 #: The same for a reply to be given memories, by what the message is about. What only the user can
 #: have told is worth a look at anything; what everybody could ask needs a memory that says it all.
-_GATES: dict[Concern, float] = {"user": 0.0, "perhaps": 0.4, "particular": 0.75, "world": 2.0}
+_GATES: dict[Concern, float] = {
+    "user": 0.0,
+    "perhaps": 0.3,
+    "anybody": 0.5,
+    "particular": 0.75,
+    "world": 2.0,
+}
 _NAMED = 0.6  # the same for any message, if a name that is in it is in the best memory
 _WORTH = 0.25  # a memory is quoted with at least this share of the best one's score
 _MOST = 16  # memories in a reply
+_MOST_DOUBTFUL = 8  # if they may not tell what is asked: a small model takes one for the answer
 
 _MOST_LESSONS = 5
 _MOST_MISSING = 3  # words of a question that are named as missing
@@ -120,8 +127,9 @@ def quote(
             cubes.append(lesson)
             if not fits():
                 cubes.pop()
+    lessons_quoted = len(cubes)
     said = {cube.content for cube in cubes}
-    most = len(cubes) + _MOST
+    most = lessons_quoted + (_MOST_DOUBTFUL if unknown else _MOST)
     # Pieces are counted one by one: together they have at most as many tokens.
     around = [with_memories("", cubes), _INTRODUCTION, _MISSING if unknown else _USE]
     left = budget - sum(map(count_tokens, filter(None, around)))
@@ -140,7 +148,7 @@ def quote(
                 days.add(day)
                 said.add(cube.content)
                 cubes.append(cube)
-    if found.hits and len(cubes) + _MOST == most:
+    if found.hits and not cubes[lessons_quoted:]:
         unknown = False  # what there is, the model has seen
     while cubes and not fits():
         cubes.pop()

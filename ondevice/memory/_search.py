@@ -46,6 +46,7 @@ def search(
     statuses: Collection[Status] = ("active", "superseded"),
     without_source: int | None = None,
     but: Collection[int] = (),
+    rank_sources: bool = True,
 ) -> Found:
     """The cubes that answer ``text`` best; the same store and text give the same answer.
 
@@ -77,7 +78,9 @@ def search(
         ),
         sources=_rank_sources(
             found, matches.weights, _sources_naming(connection, list(speakers), without_source)
-        ),
+        )
+        if rank_sources
+        else (),
         confidence=_confidence(found),
         missing=matches.missing,
     )
