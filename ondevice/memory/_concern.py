@@ -25,6 +25,7 @@ Concern = Literal["user", "perhaps", "anybody", "particular", "world"]
 _MATERIAL = re.compile(r"[:：\n].*", re.DOTALL)
 _CODE = re.compile(r"\w\([^)\s]|\w\(\)|[{}]|[=!<>]=|[a-z]_[a-z]|</?\w+>|\\\w|;\s*$", re.MULTILINE)
 _WORD = re.compile(r"[^\W_]+")
+_SENTENCE = re.compile(r"[.!?\n]+")
 _WORD_OR_TWO = re.compile(r"\W*\w+(?: \w+)?\s*[?？]+")
 #: A word with a capital within a sentence.
 _NAME = re.compile(r"(?<=[^\W_][,;]\s)[^\W\d_]\w+|(?<=[^\W_]\s)[^\W\d_]\w+")
@@ -87,6 +88,14 @@ def things_in(text: str) -> frozenset[str]:
         for word in words[at + 1 : at + 3]
     }
     return names_in(text) | behind
+
+
+def is_personal(text: str, word: str) -> bool:
+    """Whether a sentence of ``text`` with ``word`` in it mentions who says it."""
+    mentions = _rules().mentions
+    return any(
+        mentions.search(sentence) for sentence in _SENTENCE.split(text) if word in sentence.lower()
+    )
 
 
 @cache

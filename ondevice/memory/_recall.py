@@ -11,7 +11,7 @@ from itertools import groupby
 
 import msgspec
 
-from ondevice.memory._concern import Concern, concern_of, names_in, things_in
+from ondevice.memory._concern import Concern, concern_of, is_personal, names_in, things_in
 from ondevice.memory._dates import relative_days
 from ondevice.memory._records import Cube, Found
 from ondevice.memory._words import forms, is_named, like, words_of
@@ -94,7 +94,11 @@ def judge(text: str, found: Found) -> Verdict:
     return Verdict(
         helps=bool(found.hits) and found.confidence >= gate,
         unknown=concern == "user"
-        and (found.confidence < GATE or bool(_things(text, found.missing))),
+        and (
+            found.confidence < GATE
+            or bool(_things(text, found.missing))
+            or not any(_is_theirs(text, hit.cube) for hit in found.hits[:_MOST])
+        ),
     )
 
 
@@ -188,6 +192,14 @@ def _things(text: str, words: Iterable[str]) -> list[str]:
     """Those of the ``words`` of ``text`` that name a thing which a note about it would name."""
     things = things_in(text)
     return [word for word in words if word in things and is_named(word)]
+
+
+def _is_theirs(text: str, cube: Cube) -> bool:
+    """Whether a memory may tell of the user's own what ``text`` asks of it: “my lawyer”."""
+    things = _things(text, words_of(text))
+    if cube.kind != "turn" or not things:
+        return True
+    return any(is_personal(cube.content, word) for thing in things for word in forms(thing))
 
 
 def _said(word: str, said: Collection[str]) -> bool:

@@ -42,10 +42,10 @@ def recall(memory: Memory, text: str, budget: int = 90) -> Recalled | None:
             "|¿Dónde trabajo?|Che macchina ho?|Onde moro?|Waar werk ik?|Где живёт моя сестра?"
             "|我的车是什么颜色？|私の猫の名前は何ですか？",
         ),
+        ("perhaps", "Plan a weekend for my sister and me.|When did we get the keys?"),
         (
-            "perhaps",
+            "anybody",
             "How do I get red wine out of a carpet?|What should I cook tonight?"
-            "|How many bones do we have in the body?|Plan a weekend for my sister and me."
             "|Wie lange muss ich Reis kochen?|¿Cuántos dientes tenemos?|Hoe lang moet ik koken?",
         ),
         ("particular", "Where does Ana live?|When is the concert?|Wer ist Karin?|zebra?"),
