@@ -45,6 +45,13 @@ TEXTS = Path(__file__).with_name("texts") / "memory_recall.json"
 FILLED = 500  # turns remembered beside what is asked about
 BUDGET, LEAST = recalling.MOST, recalling.LEAST
 START = datetime(2026, 1, 1, 12, tzinfo=UTC)
+#: The same in other languages.
+ADMITS = re.compile(
+    r"\bnicht (?:sagen|weiß|bekannt)|weiß (?:es |das )?(?:ich )?nicht|\bkeine\w* (?:\w+ )?(?:Informationen|Angabe)"
+    r"|ne (?:sais|connais) pas|n'ai pas|no (?:lo )?sé|no tengo|не (?:знаю|могу|указан)|нет информации"
+    r"|不知道|没有|無法|无法|わかりません|知りません",
+    re.IGNORECASE,
+)
 SERIES = {
     "What is my weight now?": ("Weighed in this week: {:.1f} kg", 90.0, -0.5),
     "How many followers do I currently have?": ("My channel has {:.0f} followers", 200, 13),
@@ -320,6 +327,6 @@ def admitted(
         for question in asked:
             recalled = someone.ask(question, now)
             reply = answer(engine, recalled.prompt(question) if recalled else question)
-            right.append(DOES_NOT_KNOW.search(reply) is not None)
-            frame.say(f"{question}  {reply}")
+            right.append(bool(DOES_NOT_KNOW.search(reply) or ADMITS.search(reply)))
+            frame.say(f"{right[-1]}  {question}  {reply}")
     return {"never_told_admitted": frame.mean(right)}

@@ -9,7 +9,7 @@ from ondevice.errors import OndeviceError
 from ondevice.messages import Loaded, Measure
 
 #: Tokens that memories may take, where the model reads fast and where it reads slowly. Of what
-#: answers a question, 700 hold 79 %, 500 76 % and 300 68 % (bench/memory_use_recall.py).
+#: answers a question, 700 hold 79 %, 500 77 % and 300 69 % (bench/memory_use_recall.py).
 MOST, LEAST = 700, 300
 _SHARE = 6  # or so many of the context
 _READING_S = 6.0  # seconds that a reply may start later for them
