@@ -47,9 +47,9 @@ BUDGET, LEAST = recalling.MOST, recalling.LEAST
 START = datetime(2026, 1, 1, 12, tzinfo=UTC)
 #: The same in other languages.
 ADMITS = re.compile(
-    r"\bnicht (?:sagen|weiß|bekannt)|weiß (?:es |das )?(?:ich )?nicht|\bkeine\w* (?:\w+ )?(?:Informationen|Angabe)"
-    r"|ne (?:sais|connais) pas|n'ai pas|no (?:lo )?sé|no tengo|не (?:знаю|могу|указан)|нет информации"
-    r"|不知道|没有|無法|无法|わかりません|知りません",
+    r"\bnicht (?:sagen|weiß|bekannt)|\bweiß (?:\w+ ){0,2}nicht|\bkeine\w* (?:\w+ )?(?:Info|Angabe)"
+    r"|\bkeine\w* \w+ (?:an)?gegeben|ne (?:sais|connais) pas|n'ai pas|no (?:lo )?sé|no tengo"
+    r"|не (?:знаю|могу|указан)|нет информации|不知道|没有|無法|无法|わかりません|知りません",
     re.IGNORECASE,
 )
 SERIES = {
