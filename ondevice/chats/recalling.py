@@ -28,15 +28,22 @@ def budget(loaded: Loaded | None) -> int:
 
 
 def counter(engine: EngineLike) -> Callable[[str], int]:
-    """What counts tokens as the model in ``engine`` reads them, while nobody else uses it."""
+    """What counts tokens as the model in ``engine`` reads them, while nobody else uses it.
+
+    A model that is not there, or no longer, is not waited for: then it says :func:`about` how many.
+    """
 
     def count(text: str) -> int:
-        try:
-            (tokens,) = engine.measure(Measure(texts=(text,), grow=False)).texts
-        except OndeviceError:  # which the reply will tell
-            tokens = 0
+        nonlocal answers
+        tokens = 0
+        if answers and engine.loaded is not None:
+            try:
+                (tokens,) = engine.measure(Measure(texts=(text,), grow=False)).texts
+            except OndeviceError:  # which the reply will tell
+                answers = False
         return tokens or about(text)
 
+    answers = True
     return count
 
 
