@@ -33,6 +33,8 @@ def counter(engine: EngineLike) -> Callable[[str], int]:
     A model that is not there, or no longer, is not waited for: then it says :func:`about` how many.
     """
 
+    answers = True
+
     def count(text: str) -> int:
         nonlocal answers
         tokens = 0
@@ -43,7 +45,6 @@ def counter(engine: EngineLike) -> Callable[[str], int]:
                 answers = False
         return tokens or about(text)
 
-    answers = True
     return count
 
 
