@@ -1,7 +1,7 @@
 """Finds cubes by words, neighbourhood, speaker and day.
 
-Lexical throughout. An encoder (all-MiniLM-L6-v2, 8 bits) adds two points of recall to this for
-90 MB of RAM; that is why there is none. docs/design/memory.md has the figures.
+Lexical throughout. What an encoder would add, and for how much RAM, is in
+docs/measurements/memory.md.
 """
 
 from __future__ import annotations
