@@ -57,7 +57,10 @@ UNKNOWN = (
     "say that you do not know them.)"
 )
 #: The same, if the notes may be about something else, and if they have not the thing asked about.
-_MAYBE = "These notes may be about something else. " + _USE
+_MAYBE = (
+    "These notes may be about something else. If one of them tells what the user asks about "
+    "themselves, answer with it; else say that you do not know it."
+)
 _MISSING = (
     "These notes do not mention {things}. If they do not tell exactly what the user asks about "
     "themselves, answer only that you do not know it."
