@@ -12,7 +12,6 @@ _CONTROLS = re.compile(rf"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff{_HIDDEN}]")
 _ESCAPED = re.compile(rf"[\x7f-\x9f{_HIDDEN}]")
 
 
-
 def size(n_bytes: float) -> str:
     """Bytes as they read everywhere in ondevice: "640 KB", "830 MB", "1.1 GB"."""
     if 0 < n_bytes < 999.5e3:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from typing import TypeVar
 
+from ondevice.chats import recalling
 from ondevice.engine import EngineLike
 from ondevice.messages import Event, Load, Loaded, Sizing
 from tui.background import in_thread
@@ -62,6 +63,18 @@ class SharedEngine:
     def is_busy(self) -> bool:
         """Whether somebody has the turn, or what is done aside has it."""
         return self._free.locked()
+
+    @asynccontextmanager
+    async def counting(self) -> AsyncIterator[Callable[[str], int]]:
+        """What counts tokens: as the model does if nobody else has the engine now, or else about.
+
+        Nobody waits long for it, and it waits for nobody.
+        """
+        if self._free.locked() or self._engine.loaded is None:
+            yield recalling.about
+            return
+        async with self._free:
+            yield recalling.counter(self._engine)
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,12 +12,15 @@ from pathlib import Path
 from ondevice.chats import _imports, _queries, _times, _transfer
 from ondevice.chats._imports import Import, Imported, Undone
 from ondevice.chats._records import Attachment, Chat, ChatHit, ChatMatches, Heading, State
+from ondevice.chats.recalling import about
 from ondevice.errors import StoreError, StoreUnwritable, UsageError
 from ondevice.memory import FORGOTTEN, Cube, Memory
 from ondevice.messages import Role
 from ondevice.store import Connection, Database, words_leave
 
 _TYPED = 1500  # characters that a message has at most which was typed
+
+_BYTES_OF_TOKEN = 4  # of most: what has left a context by these has left it
 
 # Of what is imported, this much goes into one transaction.
 _BATCH = 500  # messages; one that is long counts as several
@@ -132,6 +135,8 @@ class Chats:
         pasted: Sequence[str] = (),
         instead_of: int | None = None,
         recall: int = 0,
+        count_tokens: Callable[[str], int] = about,
+        n_ctx: int = 0,
         server: str | None = None,
         withhold: bool = False,
     ) -> Said:
@@ -141,14 +146,17 @@ class Chats:
         them.
 
         ``instead_of`` names an earlier message: this one then begins a new branch at its place.
-        ``recall`` is how many tokens the memories that help may take; they go to a model on this
-        device, or on the ``server`` only, and are but named if it is to ``withhold`` them. The
-        first message gives the conversation its title.
+        ``recall`` is how many tokens the memories that help may take, as ``count_tokens`` counts
+        them; they go to a model on this device, or on the ``server`` only, and are but named if it
+        is to ``withhold`` them. What the model has seen in its context of ``n_ctx`` tokens (0: of
+        any size) is not recalled again. The first message gives the conversation its title.
         """
         recalled: tuple[Cube, ...] = ()
         unknown = False
         if recall:
-            recalled, unknown = self._recall(conversation_id, text, recall, instead_of, server)
+            recalled, unknown = self._recall(
+                conversation_id, text, recall, count_tokens, n_ctx, instead_of, server
+            )
         unknown = unknown and not attachments  # they may tell
         withheld, recalled = (recalled, ()) if withhold else ((), recalled)
         unknown = unknown and not withhold
@@ -445,6 +453,8 @@ class Chats:
         conversation_id: int,
         text: str,
         budget: int,
+        count_tokens: Callable[[str], int],
+        n_ctx: int,
         instead_of: int | None,
         server: str | None,
     ) -> tuple[tuple[Cube, ...], bool]:
@@ -456,14 +466,16 @@ class Chats:
             if _is_private(connection, conversation_id):
                 return (), False
             parent = _parent(connection, conversation_id, instead_of)
-            seen = _queries.recalled_until(connection, parent, server)
+            left = _left(_queries.lengths(connection, parent), n_ctx)
+            seen = _queries.recalled_until(connection, parent, server, but=left)
             attaches = _queries.attaches(connection, parent)
         recalled = self.memory.recall(
             text,
             budget=budget,
-            count_tokens=_about_tokens,
+            count_tokens=count_tokens,
             conversation_id=conversation_id,
             seen=seen,
+            left=left,
         )
         if recalled is None:
             return (), False
@@ -549,6 +561,16 @@ def _title_of(connection: Connection, conversation_id: int) -> str:
     return str(row["title"])
 
 
+def _left(lengths: Iterable[tuple[int, int]], n_ctx: int) -> list[int]:
+    """The messages, of these with their bytes from the last one back, that have left a context."""
+    left, room = [], n_ctx * _BYTES_OF_TOKEN
+    for message_id, n_bytes in lengths if n_ctx else ():
+        room -= n_bytes
+        if room < 0:
+            left.append(message_id)
+    return left
+
+
 def _beginning(connection: Connection, conversation_id: int) -> str:
     """The title that its first message gives a conversation."""
     row = connection.execute(
@@ -561,11 +583,6 @@ def _beginning(connection: Connection, conversation_id: int) -> str:
         "SELECT name FROM attachment WHERE message_id = ? ORDER BY number", (row["id"],)
     )
     return _transfer.beginning(row["content"] or " ".join(name for (name,) in names))
-
-
-def _about_tokens(text: str) -> int:
-    """Tokens of ``text``, rather too many than too few: only the engine could count them."""
-    return len(text.encode()) // 3 + 1
 
 
 def _now() -> str:

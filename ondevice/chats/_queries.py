@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
+from collections.abc import Collection
 from typing import Any
 
 import msgspec
@@ -112,14 +113,39 @@ def state(connection: Connection, conversation_id: int) -> State | None:
     return State(row[0], bool(row[1]), *row[2:]) if row else None
 
 
+def lengths(connection: Connection, message_id: int | None) -> list[tuple[int, int]]:
+    """The messages of the branch that ends there, from its end, with their bytes.
+
+    Those of attachments and memories are counted with them.
+    """
+    size = "coalesce(sum(length(CAST({0}.content AS BLOB))), 0)"
+    rows = connection.execute(
+        f"{_BRANCH} SELECT message.id, length(CAST(message.content AS BLOB)) "
+        f"+ (SELECT {size.format('attachment')} FROM attachment WHERE message_id = message.id) "
+        f"+ (SELECT {size.format('cube')} FROM recall JOIN cube ON cube.id = cube_id "
+        "WHERE recall.message_id = message.id) "
+        "FROM branch JOIN message USING (id) ORDER BY position DESC",
+        {"end": message_id},
+    )
+    return [tuple(row) for row in rows]
+
+
 def recalled_until(
-    connection: Connection, message_id: int | None, server: str | None = None
+    connection: Connection,
+    message_id: int | None,
+    server: str | None = None,
+    *,
+    but: Collection[int] = (),
 ) -> set[int]:
-    """The ids of all cubes that a model sees in the branch that ends there, here or on a server."""
+    """The ids of all cubes that a model sees in the branch that ends there, here or on a server.
+
+    Those that went ``but`` with these messages are not among them.
+    """
     rows = connection.execute(
         f"{_BRANCH} SELECT cube_id FROM branch JOIN recall ON message_id = branch.id "
-        "JOIN message ON message.id = branch.id WHERE :server IS NULL OR server = :server",
-        {"end": message_id, "server": server},
+        "JOIN message ON message.id = branch.id WHERE (:server IS NULL OR server = :server) "
+        "AND message.id NOT IN (SELECT value FROM json_each(:but))",
+        {"end": message_id, "server": server, "but": json.dumps(list(but))},
     )
     return {row["cube_id"] for row in rows}
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import date, datetime, timedelta
 from itertools import product
 from typing import get_args
+
+import msgspec
 
 from ondevice.errors import StoreError, UsageError
 from ondevice.memory._dates import about
@@ -147,12 +149,36 @@ def _days_before(day: date, count: int) -> date:
     return day - timedelta(days=min(count, (day - date.min).days))
 
 
+def of_messages(connection: Connection, messages: Collection[int]) -> set[int]:
+    """The cubes of these messages."""
+    if not messages:
+        return set()
+    found = connection.execute(
+        "SELECT id FROM cube WHERE message_id IN (SELECT value FROM json_each(?))",
+        (json.dumps(list(messages)),),
+    )
+    return {row[0] for row in found}
+
+
+def outdated(connection: Connection, ids: Iterable[int]) -> set[int]:
+    """Those of ``ids`` that facts rest on of which none is so any more."""
+    found = connection.execute(
+        "SELECT to_id FROM link JOIN cube ON cube.id = from_id WHERE link.kind = 'evidence' "
+        "AND to_id IN (SELECT value FROM json_each(?)) GROUP BY to_id "
+        "HAVING max(status = 'superseded') AND NOT max(status = 'active')",
+        (json.dumps(list(ids)),),
+    )
+    return {row[0] for row in found}
+
+
 def get_many(connection: Connection, ids: Sequence[int]) -> list[Cube]:
     """The cubes with these ids, in this order. Raises :class:`UsageError` for one that is not."""
     found = connection.execute(
         _SELECT + "WHERE cube.id IN (SELECT value FROM json_each(?))", (json.dumps(list(ids)),)
     )
     cubes = {row["id"]: _cube(row) for row in found}
+    for cube_id in outdated(connection, cubes):
+        cubes[cube_id] = msgspec.structs.replace(cubes[cube_id], outdated=True)
     for cube_id in ids:
         if cube_id not in cubes:
             raise UsageError(

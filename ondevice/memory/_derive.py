@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from datetime import datetime
 
@@ -221,7 +221,12 @@ def lessons(connection: Connection, without_source: int | None) -> list[Cube]:
     return _cubes.get_many(connection, [row["id"] for row in ids])
 
 
-def with_evidence(connection: Connection, found: Found, without_source: int | None) -> Found:
+def with_evidence(
+    connection: Connection,
+    found: Found,
+    without_source: int | None,
+    but: Collection[int] = (),
+) -> Found:
     """``found`` with the turns that they rest on in place of the facts that a model has read.
 
     Such a fact is a key to what was said, not a better way to say it.
@@ -236,7 +241,7 @@ def with_evidence(connection: Connection, found: Found, without_source: int | No
     scores: dict[int, float] = {}
     for hit in found.hits:
         for cube_id in evidence.get(hit.cube.id, [hit.cube.id]):
-            if cube_id >> POSITION_BITS != without_source:
+            if cube_id >> POSITION_BITS != without_source or cube_id in but:
                 scores.setdefault(cube_id, hit.score)
     cubes = _cubes.get_many(connection, list(scores))
     hits = tuple(Hit(cube=cube, score=scores[cube.id]) for cube in cubes)

@@ -23,6 +23,7 @@ _LAYOUT = re.compile(r"\n[ \t]*")
 _PART = re.compile(r"\{([a-z_]+)\}")
 
 Pattern = str
+NEVER = "(?!)"  # a pattern that matches nothing
 Period = Literal["day", "week", "weekend", "month", "year"]
 
 
@@ -39,6 +40,12 @@ class Search(_Table, frozen=True, kw_only=True):
     unspaced_stop: Pattern = ""
     #: Forms of one word that a stemmer does not bring together; a line or a “|” ends a group.
     forms: str = ""
+    #: Words for what a text may tell without naming it, such as a colour.
+    unsaid: str = ""
+    #: Words that people use for one another, under a name for what they mean that is the same in
+    #: every language, and behind a “|” what else is found for them: “manager” finds “boss”, “dog”
+    #: finds “Hund” and “greyhound”, and “greyhound” finds no other dog.
+    like: dict[str, str] = {}
 
 
 class Dates(_Table, frozen=True, kw_only=True):
@@ -151,12 +158,19 @@ class Lessons(_Table, frozen=True, kw_only=True):
 class Questions(_Table, frozen=True, kw_only=True):
     """Questions about the user and their past."""
 
-    when: tuple[str, ...]  # how a question for a time begins
-    anchor: Pattern  # groups: before or after, event; “before I moved”
-    once: Pattern  # asks for what was so and is no longer
-    about_user: Pattern  # only what the user has told can answer it
-    advice: Pattern  # though it asks for advice
-    profile: Pattern  # asks for all that is known about the user
+    when: tuple[str, ...] = ()  # how a question for a time begins
+    anchor: Pattern = NEVER  # groups: before or after, event; “before I moved”
+    once: Pattern = NEVER  # asks for what was so and is no longer
+    now: Pattern = NEVER  # asks expressly for what is so now
+    present: Pattern = NEVER  # asks in the present
+    about_user: Pattern = ""  # only what the user has told can answer it
+    advice: Pattern = ""  # though it asks for advice
+    general: Pattern = ""  # though anybody could ask it
+    mentions: Pattern = ""  # speaks of the user at least
+    impersonal: Pattern = ""  # though “I” and “we” may be anybody in it
+    articles: str = ""  # words before the name of a thing, apart by blanks
+    particular: Pattern = ""  # asks about somebody or something that the user may have told of
+    profile: Pattern = NEVER  # asks for all that is known about the user
 
 
 class Forgetting(_Table, frozen=True, kw_only=True):

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ondevice.memory._words import forms, is_unspaced, words_of
+from ondevice.memory._words import forms, is_named, is_unspaced, like, words_of
 from ondevice.store import Connection
 
 _K1 = 1.2  # BM25's usual value
@@ -25,6 +25,10 @@ _POSTINGS = 20_000  # how many are read, rarest words first: bounds the time of 
 _FEW = 100  # cubes that there are as if at least, or in a new store every word would be frequent
 _RARE = 200  # cubes that a word is in at most which ties them together
 
+#: What a word counts that is used for the one in the question, such as “boss” for “manager”: little
+#: among others, and half when it is to be told whether anything answers.
+_LIKE, _LIKE_SAID = 0.2, 0.5
+
 _Term = tuple[str, ...]  # stems that count as one word
 _Ids = NDArray[np.int64]
 _Scores = NDArray[np.float64]
@@ -34,9 +38,12 @@ _Scores = NDArray[np.float64]
 class Matches:
     ids: _Ids  # (n,) places that have a word, or are near one that has; some hold no cube
     scores: _Scores  # (n,) BM25 with neighbours
-    coverage: _Scores  # (n,) 0 … 1: share of the question, by weight, that is in the cube itself
+    #: (n,) 0 … 1: share of the question, by weight, that is in the cube itself; less for a word
+    #: that is only like the one in the question
+    coverage: _Scores
     has: NDArray[np.bool_]  # (n, words) which words of the question are in the cube itself
     weights: _Scores  # (words,)
+    missing: tuple[str, ...]  # words of the question that no cube has, nor anything like them
 
 
 def match(connection: Connection, words: list[str], optional: Collection[str]) -> Matches:
@@ -55,24 +62,52 @@ def match(connection: Connection, words: list[str], optional: Collection[str]) -
         if frequency[term] and (not postings or frequency[term] <= left):
             postings[term] = _places(connection, term)
             left -= frequency[term]
+    alike = _alike(connection, dict(zip(found, words, strict=True)), left)
+    for term in alike:
+        postings.setdefault(term, np.empty(0, np.int64))
+    missing = tuple(
+        word
+        for term, word in zip(found, words, strict=True)
+        if not (frequency[term] or term in alike or word in optional) and is_named(word)
+    )
     if not postings:
-        none = np.empty(0)
-        return Matches(np.empty(0, np.int64), none, none, np.empty((0, 0), np.bool_), none)
-    ids = _each_once([at + n for at in postings.values() for n in (0, *_NEIGHBOURS)])
+        none, no_ids, no_words = np.empty(0), np.empty(0, np.int64), np.empty((0, 0), np.bool_)
+        return Matches(no_ids, none, none, no_words, none, ())
+    every = [*postings.values(), *alike.values()]
+    ids = _each_once([at + n for at in every for n in (0, *_NEIGHBOURS)])
     scores = np.zeros(len(ids))
     has = np.zeros((len(ids), len(postings)), np.bool_)
+    said = np.zeros(len(ids))
     asked = np.full(len(ids), math.fsum(weights[t] for t in terms if not terms[t]))
     for n_term, (term, at) in enumerate(postings.items()):
         frequencies = np.zeros(len(ids))
-        for n, weight in ((0, 1.0), *_NEIGHBOURS.items()):
-            frequencies[np.searchsorted(ids, at + n)] += weight
+        part = np.zeros(len(ids))  # of the word, that the cube itself has
+        for places_of, worth, share in ((alike.get(term), _LIKE, _LIKE_SAID), (at, 1.0, 1.0)):
+            if places_of is None:
+                continue
+            part[np.searchsorted(ids, places_of)] = share
+            for n, weight in ((0, 1.0), *_NEIGHBOURS.items()):
+                frequencies[np.searchsorted(ids, places_of + n)] += worth * weight
         scores += weights[term] * frequencies * (_K1 + 1) / (frequencies + _K1)
         has[np.searchsorted(ids, at), n_term] = True
+        said += weights[term] * part
         if terms[term]:
-            asked[np.searchsorted(ids, at)] += weights[term]
+            asked[part > 0] += weights[term]
     of_terms = np.array([weights[term] for term in postings])
-    said = has @ of_terms
-    return Matches(ids, scores, np.divide(said, asked, out=said, where=asked > 0), has, of_terms)
+    coverage = np.divide(said, asked, out=said, where=asked > 0)
+    return Matches(ids, scores, coverage, has, of_terms, missing)
+
+
+def _alike(connection: Connection, words: dict[_Term, str], most: int) -> dict[_Term, _Ids]:
+    """For terms whose words have others that are used for them: where those are."""
+    found: dict[_Term, _Ids] = {}
+    asked = {term: others for term, word in words.items() if (others := like(word))}
+    for term, stems in zip(asked, _stems(connection, asked.values()), strict=True):
+        new = tuple(stem for stem in stems if stem not in term)
+        if new and 0 < (frequency := _frequency(connection, new)) <= most:
+            found[term] = _places(connection, new)
+            most -= frequency
+    return found
 
 
 def _weight(count: int, frequency: int) -> float:

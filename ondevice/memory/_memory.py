@@ -10,6 +10,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
 
+from msgspec.structs import replace
+
 from ondevice.errors import StoreError, UsageError
 from ondevice.memory import _cubes, _derive, _forget
 from ondevice.memory._asking import QUOTED
@@ -17,7 +19,7 @@ from ondevice.memory._documents import chunks, read_file
 from ondevice.memory._profile import asks_for_profile
 from ondevice.memory._profile import refresh as refresh_profile
 from ondevice.memory._reading import read_answer
-from ondevice.memory._recall import GATE, Recalled, asks_about_user, quote
+from ondevice.memory._recall import GATE, Recalled, judge, quote
 from ondevice.memory._records import (
     Blanked,
     Cube,
@@ -37,7 +39,7 @@ from ondevice.memory._words import ends
 from ondevice.store import Connection, Database
 
 _DUE = 300  # texts of an older ondevice that are read for days along with each new one
-_LOOKED_AT = 24  # memories that a reply may be given, of which the best that fit are
+_LOOKED_AT = 40  # memories that a reply may be given, of which the best that fit are
 
 
 class Memory:
@@ -297,47 +299,46 @@ class Memory:
         count_tokens: Callable[[str], int],
         conversation_id: int | None = None,
         seen: Collection[int] = (),
+        left: Collection[int] = (),
+        at: datetime | None = None,
     ) -> Recalled | None:
         """What to put around the user's message ``text``, in at most ``budget`` tokens.
 
         None when nothing that is remembered helps. What was said in the conversation itself is
         left out, and so are the cubes that the model has ``seen`` in it: they are in the context
-        anyway.
+        anyway. Not so the messages with the ids ``left``, which have left the context.
         """
         from ondevice.memory._search import search  # noqa: PLC0415 - numpy comes with it
 
         text = ends(text)
+        today = (at or _now()).date()
         with self.database.read() as connection:
             row = connection.execute(
                 "SELECT id FROM source WHERE conversation_id = ?", (conversation_id,)
             ).fetchone()
             source = row and row["id"]
-            if asks_for_profile(text) and (profile := _profile_of(connection)).hits:
-                found = profile
-            else:
-                found = search(
-                    connection,
-                    text,
-                    today=_now().date(),
-                    limit=_LOOKED_AT + len(seen),
-                    kinds=("turn", "note", "fact", "document"),
-                    without_source=source,
-                )
-                found = _derive.with_evidence(connection, found, source)
-            told_here = (
-                source is not None
-                and found.confidence < GATE
-                and search(connection, text, today=_now().date(), limit=1).confidence >= GATE
-            )
             lessons = _derive.lessons(connection, without_source=source)
-        return quote(
-            found,
-            lessons,
-            budget,
-            count_tokens,
-            asks=asks_about_user(text) and not told_here,
-            seen=seen,
-        )
+            if asks_for_profile(text) and (profile := _profile_of(connection)).hits:
+                return quote(profile, lessons, budget, count_tokens, seen=seen)
+            again = _cubes.of_messages(connection, left)
+            found = search(
+                connection,
+                text,
+                today=today,
+                limit=_LOOKED_AT + len(seen),
+                kinds=("turn", "note", "fact", "document"),
+                without_source=source,
+                but=again,
+                rank_sources=False,
+            )
+            found = _derive.with_evidence(connection, found, source, again)
+            verdict = judge(text, found)
+            if verdict.unknown and source is not None:
+                here = search(connection, text, today=today, limit=1, rank_sources=False)
+                verdict = replace(verdict, unknown=here.confidence < GATE)
+        if not verdict.helps:
+            found = Found(hits=(), sources=(), confidence=0.0)
+        return quote(found, lessons, budget, count_tokens, unknown=verdict.unknown, seen=seen)
 
     def shared_words(self, text: str, cubes: Sequence[Cube]) -> list[tuple[str, ...]]:
         """For each cube the words of ``text`` that it says, in any form; often why it was found."""

@@ -19,6 +19,8 @@ class _PastQuestions:
         self.when = questions.when
         self.anchor = language.compile(questions.anchor)
         self.once = language.compile(questions.once)
+        self.now = language.compile(questions.now)
+        self.present = language.compile(questions.present)
 
 
 @cache
@@ -41,6 +43,8 @@ class Query:
     asks_told: bool  # and for what was said on them
     asks_when: bool
     asks_once: bool  # what was so and is no longer
+    asks_now: bool  # expressly what is so now
+    asks_present: bool  # in the present
 
 
 def read_query(text: str, today: date) -> Query:
@@ -53,6 +57,7 @@ def read_query(text: str, today: date) -> Query:
     if by_day and days.spans:  # and not the rest of the month or the year
         days = Days(spans=days.spans)
     beginning = text.lstrip().lower()
+    asks_once = any(rules.once.search(text) for rules in _rules())
     return Query(
         words=words,
         names_of_days=frozenset(words).difference(words_of(rest) if days else words),
@@ -60,7 +65,9 @@ def read_query(text: str, today: date) -> Query:
         by_day=by_day,
         asks_told=told,
         asks_when=any(beginning.startswith(rules.when) for rules in _rules()),
-        asks_once=any(rules.once.search(text) for rules in _rules()),
+        asks_once=asks_once,
+        asks_now=not asks_once and any(rules.now.search(text) for rules in _rules()),
+        asks_present=not asks_once and any(rules.present.search(text) for rules in _rules()),
     )
 
 

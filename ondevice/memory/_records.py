@@ -44,6 +44,7 @@ class Cube(msgspec.Struct, frozen=True, kw_only=True):
     version: int  # 1, 2, …
     message_id: int | None  # the very message, while its conversation is kept
     source: Source
+    outdated: bool = False  # a turn or note: all facts that were read from it are superseded
 
     @property
     def label(self) -> str:
@@ -83,6 +84,7 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     #: 0 … 1: how much of what was asked for the best cube itself says, and, where the question
     #: names a speaker, how much more that speaker says of it than others do.
     confidence: float
+    missing: tuple[str, ...] = ()  # words of the question that no memory has, in lower case
 
 
 class ReadTurn(msgspec.Struct, frozen=True, kw_only=True):

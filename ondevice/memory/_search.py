@@ -1,12 +1,12 @@
 """Finds cubes by words, neighbourhood, speaker and day.
 
-Lexical throughout. An encoder (all-MiniLM-L6-v2, 8 bits) adds two points of recall to this for
-90 MB of RAM; that is why there is none. docs/design/memory.md has the figures.
+Lexical throughout. What an encoder would add, and for how much RAM, is in
+docs/measurements/memory.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 
@@ -24,6 +24,9 @@ _SPEAKER = 2.0  # factor for a cube of the one speaker whom the question names
 _DAY = 1.0  # added to a factor of 1 for a day in the period asked for; twice for the very day
 _WHEN = 1.3  # factor for a cube with a time expression, when the question asks for a time
 _QUESTION = 0.75  # factor for a cube that asks something itself
+_PRESENT = 0.05  # added to a factor of 1 for the newest of a series, in a question in the present
+_NEWEST = 0.75  # of the score of the best of it, which the newest of them has at least
+_SERIES = 0.9  # what says at least so much of the question as the best one is of a series with it
 _SUPERSEDED = 0.5  # factor for a cube that is no longer so; its inverse if that is asked for
 _BY_DAY = 0.01  # score of a cube that has no word of the question, but is of the day it asks for
 _FAR = date.max - timedelta(days=1)  # in the future
@@ -42,26 +45,29 @@ def search(
     kinds: Collection[Kind] = (),
     statuses: Collection[Status] = ("active", "superseded"),
     without_source: int | None = None,
+    but: Collection[int] = (),
+    rank_sources: bool = True,
 ) -> Found:
     """The cubes that answer ``text`` best; the same store and text give the same answer.
 
-    Empty ``kinds`` are all kinds; ``without_source`` is the id of a source to leave out.
+    Of equal ones the newest comes first, or the oldest if that is asked for. Empty ``kinds`` are
+    all kinds; ``without_source`` is the id of a source to leave out, ``but`` these cubes of it.
     """
     query = _anchored(connection, text, today, without_source) or read_query(text, today)
-    speakers = [word for word in query.words if _is_speaker(connection, word)]
+    speakers = {word: names for word in query.words if (names := _speakers(connection, word))}
     words = [word for word in query.words if word not in speakers]
     if not words:  # nothing is asked but a name
-        words, speakers = list(query.words), []
+        words, speakers = list(query.words), {}
     matches = match(connection, words, optional=query.names_of_days)
     found = _weigh(
         connection,
         matches,
         query,
-        speaker=speakers[0] if len(speakers) == 1 else None,
+        speakers=_subject(query.words, speakers),
         wanted=lambda cube_id, kind, status: (
             status in statuses
             and (not kinds or kind in kinds)
-            and cube_id >> POSITION_BITS != without_source
+            and (cube_id >> POSITION_BITS != without_source or cube_id in but)
         ),
     )
     best = [int(cube_id) for cube_id in found.ids[:limit]]
@@ -71,9 +77,12 @@ def search(
             for cube, score in zip(_cubes.get_many(connection, best), found.scores, strict=False)
         ),
         sources=_rank_sources(
-            found, matches.weights, _sources_naming(connection, speakers, without_source)
-        ),
+            found, matches.weights, _sources_naming(connection, list(speakers), without_source)
+        )
+        if rank_sources
+        else (),
         confidence=_confidence(found),
+        missing=matches.missing,
     )
 
 
@@ -104,11 +113,25 @@ def _anchored(
     return replace(read_query(asked, today), days=Days(spans=(span,)), asks_once=before)
 
 
-def _is_speaker(connection: Connection, word: str) -> bool:
-    row = connection.execute(
-        "SELECT 1 FROM cube WHERE speaker <> '' AND speaker = ? COLLATE NOCASE LIMIT 1", (word,)
+def _speakers(connection: Connection, word: str) -> frozenset[str]:
+    """The speakers, in lower case, who are called ``word``, be it their name or the first of it."""
+    rows = connection.execute(
+        "SELECT DISTINCT speaker FROM cube WHERE speaker <> '' AND (speaker = ?1 COLLATE NOCASE "
+        "OR (speaker > ?1 || ' ' COLLATE NOCASE AND speaker < ?1 || '!' COLLATE NOCASE))",
+        (word,),
     )
-    return row.fetchone() is not None
+    return frozenset(name.lower() for (name,) in rows)
+
+
+def _subject(words: Sequence[str], speakers: dict[str, frozenset[str]]) -> frozenset[str]:
+    """The speakers whom a question with these words is about: those named first.
+
+    None if a second name follows at once: “Ana and Ben” are both meant.
+    """
+    named = [at for at, word in enumerate(words) if word in speakers]
+    if not named or (len(named) > 1 and named[1] == named[0] + 1):
+        return frozenset()
+    return speakers[words[named[0]]]
 
 
 def _weigh(
@@ -116,7 +139,7 @@ def _weigh(
     matches: Matches,
     query: Query,
     *,
-    speaker: str | None,
+    speakers: Collection[str],
     wanted: Callable[[int, Kind, Status], bool],
 ) -> _Candidates:
     """The best matches as they stand once speaker, day, status and form are looked at."""
@@ -129,9 +152,11 @@ def _weigh(
         if wanted(row[0], row[1], row[2])
     ]
     ids = np.array([row[0] for row in rows], np.int64)
+    outdated = _cubes.outdated(connection, [row[0] for row in rows])
     on_days = _on_days(connection, rows, query)
-    factor = np.array([_factor(row, query) for row in rows]) * (1 + _DAY * on_days)
-    by_speaker = np.array([speaker is None or row[3].lower() == speaker for row in rows], np.bool_)
+    factor = np.array([_factor(row, query, outdated) for row in rows]) * (1 + _DAY * on_days)
+    said = np.array([_cubes.moment(row[4]).toordinal() for row in rows], np.int64)
+    by_speaker = np.array([not speakers or row[3].lower() in speakers for row in rows], np.bool_)
     at = np.array([place.get(row[0], -1) for row in rows], np.int64)  # -1: of the days alone
     of_words = at >= 0
     if not len(matches.ids):
@@ -144,9 +169,21 @@ def _weigh(
     if query.by_day:  # and by no word that tells what it is about
         score = np.where(on_days > 0, 1 + _BY_DAY * score, _BY_DAY * score)
         coverage = np.where(on_days > 0, 1.0, _BY_DAY * coverage)
+    # Of a series, that is of all that have as much of the question, one end is meant.
+    series = of_words & (coverage > 0) & (coverage >= _SERIES * coverage.max(initial=0.0))
+    newness = _newness(said, series)
+    if query.asks_now or query.asks_once:
+        score = np.where(series, score.max(where=series, initial=0.0), score)
+        factor = factor * np.where(series, 1 + (newness if query.asks_now else 1 - newness), 1.0)
+    elif query.asks_present and series.any():
+        factor = factor * np.where(series, 1 + _PRESENT * newness, 1.0)
+        newest = series & (newness == 1)
+        least = _NEWEST * (score * factor)[series].max() / factor
+        score = np.where(newest, np.maximum(score, least), score)
     plain = score * factor
-    scores = plain * np.where(by_speaker & (speaker is not None), _SPEAKER, 1.0)
-    order = np.lexsort((ids, -scores))
+    scores = plain * np.where(by_speaker & bool(speakers), _SPEAKER, 1.0)
+    sign = 1 if query.asks_once else -1  # of equal ones the oldest first, or the newest
+    order = np.lexsort((sign * ids, sign * said, -scores.round(9)))
     return _Candidates(
         ids[order], scores[order], plain[order], coverage[order], has[order], by_speaker[order]
     )
@@ -193,14 +230,20 @@ def _on_days(connection: Connection, rows: list[_cubes.Marks], query: Query) -> 
     )
 
 
-def _factor(row: _cubes.Marks, query: Query) -> float:
-    _, _, status, _, _, content = row
+def _newness(days: NDArray[np.int64], counted: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """0 … 1 for each day: its place among those that are ``counted``, the newest being 1."""
+    among = np.unique(days[counted])
+    return np.searchsorted(among, days, side="right") / max(1, len(among))
+
+
+def _factor(row: _cubes.Marks, query: Query, outdated: Collection[int]) -> float:
+    cube_id, _, status, _, _, content = row
     factor = 1.0
     if query.asks_when and says_when(content):
         factor *= _WHEN
     if content.rstrip().endswith("?"):
         factor *= _QUESTION
-    if status == "superseded":
+    if status == "superseded" or cube_id in outdated:
         factor *= 1 / _SUPERSEDED if query.asks_once else _SUPERSEDED
     return factor
 

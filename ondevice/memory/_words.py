@@ -63,6 +63,17 @@ def forms(word: str) -> list[str]:
     return _forms().get(word, [word])
 
 
+def like(word: str) -> list[str]:
+    """Other words, of any language, that are used for what ``word`` means: “boss” for “manager”."""
+    found = _like()
+    return next((found[form] for form in (*forms(word), word[:-1]) if form in found), [])
+
+
+def is_named(word: str) -> bool:
+    """Whether a text that tells what ``word`` asks for would say it: no text calls red a colour."""
+    return word not in _unsaid()
+
+
 @cache  # and not while starting: they take some milliseconds
 def _runs() -> re.Pattern[str]:
     """What is spaced and what is not, in one word after another."""
@@ -95,3 +106,30 @@ def _forms() -> dict[str, list[str]]:
         for group in re.split(r"[|\n]", language.search.forms)
     )
     return {form: group for group in groups for form in group}
+
+
+@cache
+def _unsaid() -> frozenset[str]:
+    return frozenset(
+        piece
+        for language in languages()
+        for word in language.search.unsaid.split()
+        for piece in (_pairs(word) if is_unspaced(word) else (word,))
+    )
+
+
+@cache
+def _like() -> dict[str, list[str]]:
+    """Each word that has a meaning in ``[search.like]``, with all words to be found for it."""
+    meanings: dict[str, tuple[list[str], list[str]]] = {}
+    for language in languages():
+        for meaning, words in language.search.like.items():
+            alike, _, kinds = words.partition("|")
+            known = meanings.setdefault(meaning, ([], []))
+            known[0].extend(alike.split())
+            known[1].extend(kinds.split())
+    found: dict[str, list[str]] = {}
+    for alike_words, kinds_of in meanings.values():
+        for word in alike_words:
+            found.setdefault(word, []).extend([*alike_words, *kinds_of])
+    return found

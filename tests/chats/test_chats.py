@@ -364,6 +364,24 @@ def test_what_the_user_said_is_remembered_and_recalled_once_in_another_conversat
     assert any("Lisbon" in cube.content for cube in again.recalled)
 
 
+def test_what_has_left_the_context_of_a_long_chat_may_be_recalled_again(chats: Chats) -> None:
+    chats.say(chats.create(), "My sister Ingrid lives in Lisbon.")
+    chat = chats.create()
+    chats.say(chat, "My brother Olaf lives in Porto.")
+    ask = "Where do my sister Ingrid and my brother Olaf live?"
+
+    def recalled(n_ctx: int) -> str:
+        message = chats.say(chat, ask, recall=200, n_ctx=n_ctx)
+        return " ".join(cube.content for cube in message.recalled)
+
+    assert "Lisbon" in recalled(1000)
+    assert recalled(1000) == ""  # all of it is in the context
+    chats.say(chat, "Tell me about the sea. " * 200)
+    assert recalled(2000) == ""
+    again = recalled(1000)
+    assert "Lisbon" in again and "Porto" in again
+
+
 def test_a_private_conversation_is_neither_remembered_nor_helped_by_memories(
     chats: Chats,
 ) -> None:

@@ -99,6 +99,8 @@ anchor = '\b(?:(?P<before>antaŭ ol)|post kiam) (?P<event>mi [^?]+)'
 once = '\biam\b'
 about_user = '^(?:kie|kio)\b.*\b(?:mi|mia)\b'
 advice = '\bdevas\b'
+mentions = '\bmi\b'
+particular = '^kiu\b'
 profile = '\bkion vi scias pri mi\b'
 
 [secrets]
@@ -117,7 +119,7 @@ from datetime import date, datetime, timezone
 from pathlib import Path
 from ondevice.memory import Memory, _language, tells
 _language._FOLDER = Path(sys.argv[1])
-from ondevice.memory import _asking, _dates, _query, _reading, _recall, _secrets, _words
+from ondevice.memory import _asking, _concern, _dates, _query, _reading, _secrets, _words
 from ondevice.store import Database
 memory = Memory(Database(Path(sys.argv[2])))
 today = date(2024, 5, 15)  # a Wednesday
@@ -137,7 +139,8 @@ print(json.dumps([
     _query.anchor("Kie mi loĝis antaŭ ol mi venis?"),
     [tells("Skribu longan poemon pri maro"), tells("Poemon pri maro mi petas"),
      tells("kie estas granda maro"), tells("saluton kara bona amiko"), tells("La maro estas blua")],
-    [_recall.asks_about_user("Kie mi loĝas"), _recall.asks_about_user("Kie mi devas loĝi")],
+    [_concern.concern_of(text) for text in (
+        "Kie mi loĝas", "Kie mi devas loĝi", "Kantu por mi", "Kiu estas Zoe", "Kantu")],
     _secrets.redact("mia pasvorto por la pordo estas hunter2!")[0],
     _words.forms("hundoj"),
     [fact.content for fact in _reading.read_answer("plan | min | ŝi kuris\\nplan | min | kuris",
@@ -175,7 +178,7 @@ def test_adding_a_language_is_adding_a_file(tmp_path: Path) -> None:
         [["iam", "kuris", "hieraŭ"], True, True],
         ["Kie mi loĝis", True, "mi venis"],
         [False, False, False, False, True],
-        [True, False],
+        ["user", "perhaps", "perhaps", "particular", "world"],
         "mia pasvorto por la pordo estas [password left out]",
         ["hundo", "hundoj"],
         ["About the user: kuris (plan, future)."],

@@ -40,28 +40,34 @@ def test_what_helps_is_quoted_with_its_date_oldest_first(memory: Memory) -> None
     memory.add("My zebra eats hay", at=datetime(2024, 4, 1, tzinfo=UTC))
     recalled = recall(memory, "What about my zebra?")
     assert recalled is not None
-    introduction, *lines, empty, question = recalled.prompt("What about my zebra?").splitlines()
+    introduction, *lines, use, empty, question = recalled.prompt(
+        "What about my zebra?"
+    ).splitlines()
     assert "not instructions" in introduction
+    assert use.startswith("Use the notes only if they help")
     assert (empty, question) == ("", "What about my zebra?")
     assert lines == [
-        '- [2024-04-01, note] "My zebra eats hay"',
-        '- [2024-05-03, note] "My zebra is called Zoe"',
+        "1 April 2024:",
+        '- note: "My zebra eats hay"',
+        "3 May 2024:",
+        '- note: "My zebra is called Zoe"',
     ]
-    assert [line(cube) for cube in recalled.cubes] == lines
+    assert [line(cube) for cube in recalled.cubes] == lines[1::2]
 
 
-def test_words_for_days_are_worked_out_from_the_day_they_were_said(memory: Memory) -> None:
-    said = datetime(2024, 5, 15, tzinfo=UTC)  # a Wednesday
+def test_words_for_days_are_worked_out_once_from_the_day_they_were_said(memory: Memory) -> None:
+    said = datetime(2024, 1, 3, tzinfo=UTC)  # a Wednesday
     memory.add("Yesterday my zebra was born, today it ran", at=said)
-    memory.add("We bought the zebra stable last week; the vet comes tomorrow", at=said)
+    memory.add("We bought the zebra stable yesterday; the vet comes tomorrow", at=said)
+    memory.add("The zebra food came last week", at=said)
     recalled = recall(memory, "What about my zebra?")
     assert recalled is not None
-    assert [line(cube) for cube in recalled.cubes] == [
-        "- [2024-05-15, note, “yesterday” is 2024-05-14] "
-        '"Yesterday my zebra was born, today it ran"',
-        "- [2024-05-15, note, “last week” is 2024-05-06 to 2024-05-12, “tomorrow” is 2024-05-16] "
-        '"We bought the zebra stable last week; the vet comes tomorrow"',
-    ]
+    _, day, *lines, _ = recalled.prompt("").splitlines()
+    assert day == (
+        "3 January 2024 (“yesterday” is 2 January, “tomorrow” is 4 January, "
+        "“last week” is 25 December 2023 to 31 December 2023):"
+    )
+    assert lines == [line(cube) for cube in recalled.cubes]
 
 
 def test_nothing_is_quoted_when_nothing_helps(memory: Memory) -> None:
@@ -143,8 +149,8 @@ def test_an_outdated_fact_is_marked(memory: Memory) -> None:
     recalled = recall(memory, "Where do I live?")
     assert recalled is not None
     prompt = recalled.prompt("Where do I live?")
-    assert re.search(r"2024-05-03, fact, no longer so\] .*Lyon", prompt)
-    assert re.search(r"2024-06-03, fact\] .*Berlin", prompt)
+    assert re.search(r'- note, outdated: .*Lyon"\n- fact, no longer so: .*Lyon', prompt)
+    assert re.search(r'- note: .*Berlin"\n- fact: .*Berlin', prompt)
 
 
 def test_forty_hostile_memories_stay_one_quoted_line_each(memory: Memory, tmp_path: Path) -> None:
@@ -161,9 +167,10 @@ def test_forty_hostile_memories_stay_one_quoted_line_each(memory: Memory, tmp_pa
         quotation = line(cube)
         assert quotation.isprintable(), quotation
         assert not re.search("[\u202a-\u202e\u2066-\u2069\u200b\U000e0000-\U000e007f]", quotation)
-        head, _, quoted = quotation.partition("] ")
-        assert re.fullmatch(r'- \[\d{4}-\d\d-\d\d, (?:note|file "[^"]*")', head)
-        assert isinstance(json.loads(quoted), str)  # one string, to the end of the line
+        head = re.match(r'- (?:note|file "[^"]*"): ', quotation)
+        assert head is not None
+        # One string, to the end of the line.
+        assert isinstance(json.loads(quotation[head.end() :]), str)
 
 
 def control_tokens(template: ChatTemplate, model: Model, text: str) -> int:

@@ -16,7 +16,7 @@ from textual.timer import Timer
 from textual.worker import Worker, WorkerError
 
 from ondevice import chats
-from ondevice.chats import Attachment
+from ondevice.chats import Attachment, recalling
 from ondevice.errors import ContextError, OndeviceError, StoreError, UsageError
 from ondevice.memory import Cube
 from ondevice.messages import (
@@ -46,8 +46,6 @@ _MEASURED = 16  # characters for each token of the context: what is older than t
 _CALM = 60.0  # seconds without anything new, after which it is looked at more rarely
 _RARELY = 3  # looks, of which one is made then
 _ABOVE = 3  # part of the view's height that is above a word that was found
-_RECALL = 300  # tokens that memories may take at most in a message
-_RECALL_SHARE = 8  # or so many of the context
 
 
 class Conversation(Transcript):
@@ -430,9 +428,9 @@ class Conversation(Transcript):
         before = self._before(instead_of)
         self.add_unsaved(view, before[-1].id if before else None)
         try:
-            async with self._reading:
+            async with self._reading, self._engine.counting() as count_tokens:
                 said = await self._whole(
-                    self._say, text, attachments, instead_of, pasted, draft.room
+                    self._say, text, attachments, instead_of, pasted, draft.room, count_tokens
                 )
                 view.id_in_store = said.message_id
         except OndeviceError as error:
@@ -477,7 +475,7 @@ class Conversation(Transcript):
     @property
     def _recall(self) -> int:
         """Tokens that memories may take at most in a message."""
-        return min(_RECALL, (self._engine.n_ctx or _RECALL * _RECALL_SHARE) // _RECALL_SHARE)
+        return recalling.budget(self._engine.loaded)
 
     def _say(
         self,
@@ -486,6 +484,7 @@ class Conversation(Transcript):
         instead_of: int | None,
         pasted: Sequence[str],
         room: int | None,
+        count_tokens: Callable[[str], int],
     ) -> chats.Said:
         if self.id_in_store is None:
             self.id_in_store = self.store.create(self._system, private=self.private)
@@ -500,6 +499,8 @@ class Conversation(Transcript):
             pasted=pasted,
             instead_of=instead_of,
             recall=0 if agreed is False else most,
+            count_tokens=count_tokens,
+            n_ctx=self._engine.n_ctx or 0,
             server=server,
             withhold=agreed is None,
         )

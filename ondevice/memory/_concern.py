@@ -1,0 +1,114 @@
+"""Tells whether a message is about the user, whose life only the memory knows, or about the world.
+
+“What car do I have?” can be answered by what the user has told and by nothing else. “Where do I set
+JAVA_HOME?” has the same form, and everybody could ask it. What each language has for the one and
+the other is in ``[questions]`` of its file; a message may be of any language.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import cache
+from typing import Literal, NamedTuple
+
+from ondevice.memory._asking import FOREIGN, requests
+from ondevice.memory._language import NEVER, Pattern, Questions, any_of, languages
+
+#: ``user``: a question that only what the user has told can answer. ``perhaps``: the user is
+#: mentioned. ``anybody``: likewise, but “I” and “we” may be anybody. ``particular``: a question
+#: about somebody or something particular, maybe of theirs. ``world``: all else, such as tasks and
+#: general knowledge.
+Concern = Literal["user", "perhaps", "anybody", "particular", "world"]
+
+#: What a task is about stands behind a colon or on the next lines: it is not what the user asks.
+_MATERIAL = re.compile(r"[:：\n].*", re.DOTALL)
+_CODE = re.compile(r"\w\([^)\s]|\w\(\)|[{}]|[=!<>]=|[a-z]_[a-z]|</?\w+>|\\\w|;\s*$", re.MULTILINE)
+_WORD = re.compile(r"[^\W_]+")
+_SENTENCE = re.compile(r"[.!?\n]+")
+_WORD_OR_TWO = re.compile(r"\W*\w+(?: \w+)?\s*[?？]+")
+#: A word with a capital within a sentence.
+_NAME = re.compile(r"(?<=[^\W_][,;]\s)[^\W\d_]\w+|(?<=[^\W_]\s)[^\W\d_]\w+")
+
+
+class _Rules(NamedTuple):
+    """The rules of all languages, compiled."""
+
+    about_user: re.Pattern[str]
+    advice: re.Pattern[str]
+    general: re.Pattern[str]
+    mentions: re.Pattern[str]
+    impersonal: re.Pattern[str]
+    particular: re.Pattern[str]
+
+
+@cache
+def _rules() -> _Rules:
+    def compiled(pattern_of: Callable[[Questions], Pattern]) -> re.Pattern[str]:
+        pattern = any_of(lambda language: pattern_of(language.questions or Questions()))
+        return re.compile(pattern or NEVER, re.IGNORECASE)
+
+    return _Rules(
+        about_user=compiled(lambda questions: questions.about_user),
+        advice=compiled(lambda questions: questions.advice),
+        general=compiled(lambda questions: questions.general),
+        mentions=compiled(lambda questions: questions.mentions),
+        impersonal=compiled(lambda questions: questions.impersonal),
+        particular=compiled(lambda questions: questions.particular),
+    )
+
+
+def concern_of(text: str) -> Concern:
+    """What the message ``text`` is about."""
+    asked = _own_words(text)
+    rules = _rules()
+    if _CODE.search(text) or rules.general.search(asked):
+        return "world"
+    if rules.about_user.search(asked) and not rules.advice.search(asked):
+        return "user"
+    if rules.mentions.search(asked):
+        return "anybody" if rules.impersonal.search(asked) else "perhaps"
+    if rules.particular.search(asked) or _WORD_OR_TWO.fullmatch(asked):
+        return "particular"
+    return "world"
+
+
+def names_in(text: str) -> frozenset[str]:
+    """Words of ``text`` that are names by their capital, in lower case."""
+    return frozenset(word.lower() for word in _NAME.findall(_own_words(text)) if word[0].isupper())
+
+
+def things_in(text: str) -> frozenset[str]:
+    """Words of ``text`` that name things, in lower case: with a capital, or behind an article."""
+    words = _WORD.findall(_own_words(text).lower())
+    behind = {
+        word
+        for at, article in enumerate(words)
+        if article in _articles()
+        for word in words[at + 1 : at + 3]
+    }
+    return names_in(text) | behind
+
+
+def is_personal(text: str, word: str) -> bool:
+    """Whether a sentence of ``text`` with ``word`` in it mentions who says it."""
+    mentions = _rules().mentions
+    return any(
+        mentions.search(sentence) for sentence in _SENTENCE.split(text) if word in sentence.lower()
+    )
+
+
+@cache
+def _articles() -> frozenset[str]:
+    return frozenset(
+        word
+        for language in languages()
+        if language.questions
+        for word in language.questions.articles.split()
+    )
+
+
+def _own_words(text: str) -> str:
+    """``text`` without what it quotes, and without what a task is about."""
+    text = FOREIGN.sub(" ", text).strip()
+    return _MATERIAL.sub("", text) if requests(text) else text

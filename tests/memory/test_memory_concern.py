@@ -1,0 +1,121 @@
+"""Whether a message is about the user decides what it is given, and whether to say “no note”."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from ondevice.memory import Memory, Recalled
+from ondevice.memory._concern import concern_of
+from ondevice.store import Database
+
+START = datetime(2024, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def memory(tmp_path: Path) -> Iterator[Memory]:
+    database = Database(tmp_path / "store.db")
+    yield Memory(database)
+    database.close()
+
+
+def recall(memory: Memory, text: str, budget: int = 90) -> Recalled | None:
+    return memory.recall(
+        text,
+        budget=budget,
+        count_tokens=lambda text: len(text.split()),
+        at=START + timedelta(days=365),
+    )
+
+
+@pytest.mark.parametrize(
+    ("concern", "texts"),
+    [
+        (
+            "user",
+            "What car do I have?|Hey, do you remember where I parked?|How old are my kids?"
+            "|Why did I leave the choir?|Do my parents like fish?|What can't I eat?"
+            "|Wie heißt mein Hund?|Wo habe ich studiert?|Où est mon passeport ?"
+            "|¿Dónde trabajo?|Che macchina ho?|Onde moro?|Waar werk ik?|Где живёт моя сестра?"
+            "|我的车是什么颜色？|私の猫の名前は何ですか？",
+        ),
+        ("perhaps", "Plan a weekend for my sister and me.|When did we get the keys?"),
+        (
+            "anybody",
+            "How do I get red wine out of a carpet?|What should I cook tonight?"
+            "|Wie lange muss ich Reis kochen?|¿Cuántos dientes tenemos?|Hoe lang moet ik koken?",
+        ),
+        ("particular", "Where does Ana live?|When is the concert?|Wer ist Karin?|zebra?"),
+        (
+            "world",
+            "Where do I put the semicolon in this loop?|How many hours do we sleep on average?"
+            "|What is wrong with my code?|What is the output of print(2 ** 3) in my script?"
+            "|Translate into German: I live with my sister.|Tell me a joke.|Why is the sky blue?"
+            "|Was ist der Unterschied zwischen Bach und Fluss?|Thanks, that helps!",
+        ),
+    ],
+)
+def test_what_a_message_is_about(concern: str, texts: str) -> None:
+    assert {text: concern_of(text) for text in texts.split("|")} == dict.fromkeys(
+        texts.split("|"), concern
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Why does my loop never end?",
+        "When do we use the past perfect in a song?",
+        "How do I learn to play chess?",
+        "What is the best guitar for a beginner?",
+        "Schreibe ein Lied über das Meer.",
+    ],
+)
+def test_what_anybody_could_ask_is_given_nothing(memory: Memory, text: str) -> None:
+    memory.add("We play a loop of the song on the guitar until the end, it is the best.")
+    memory.add("I never learn a song by heart. Das Meer ist schön.")
+    assert recall(memory, text) is None
+
+
+@pytest.mark.parametrize(
+    ("told", "asked"),
+    [
+        ("My boss Karin wants the report by noon.", "Who is my manager?"),
+        ("I'm at 82 kilos now.", "How much do I weigh?"),
+        ("Mein Hund Bruno schläft viel.", "What is my dog called?"),
+        ("I drive an old Octavia.", "¿Qué coche tengo?"),
+    ],
+)
+def test_what_was_told_in_other_words_is_found(memory: Memory, told: str, asked: str) -> None:
+    memory.add(told)
+    memory.add("The weather was awful.")
+    recalled = recall(memory, asked)
+    assert recalled is not None
+    assert [cube.content for cube in recalled.cubes] == [told]
+
+
+def test_the_thing_that_no_note_mentions_is_named(memory: Memory) -> None:
+    memory.add("I paid 40 euros for the haircut.")
+    for asked, missing in (("manicure", True), ("haircut", False)):
+        question = f"How much did I pay for the {asked}?"
+        recalled = recall(memory, question)
+        assert recalled is not None
+        assert (f"do not mention “{asked}”" in recalled.prompt(question)) is missing
+
+
+def test_of_a_series_the_newest_counts_unless_the_past_is_asked_for(memory: Memory) -> None:
+    texts = [f"I weighed {90 - week / 2} kg on the scales" for week in range(30)]
+    for week, text in enumerate(texts):
+        memory.add(text, at=START + timedelta(weeks=week))
+    for question in ("What is my weight now?", "How much do I weigh?", "Wie viel wiege ich jetzt?"):
+        recalled = recall(memory, question)
+        assert recalled is not None
+        assert recalled.cubes[-1].content == texts[-1]
+        assert texts[0] not in [cube.content for cube in recalled.cubes]
+    for question in ("What did I use to weigh?", "How much did I weigh at first?"):
+        recalled = recall(memory, question)
+        assert recalled is not None
+        assert recalled.cubes[0].content == texts[0]
