@@ -122,11 +122,11 @@ class Database:
             )
         if 0 < version < len(MIGRATIONS):
             self.backup()
-        for number, migrate in enumerate(MIGRATIONS, start=1):
-            if number > version:
-                with self.write() as connection:
-                    # Another process may have got there first.
-                    if self._version() < number:
+        if version < len(MIGRATIONS):
+            with self.write() as connection:  # all of them or none
+                version = self._version()  # another process may have got there first
+                for number, migrate in enumerate(MIGRATIONS, start=1):
+                    if number > version:
                         migrate(connection)
                         connection.execute(f"PRAGMA user_version={number}")
 

@@ -94,7 +94,8 @@ def test_what_was_told_in_other_words_is_found(memory: Memory, told: str, asked:
     memory.add("The weather was awful.")
     recalled = recall(memory, asked)
     assert recalled is not None
-    assert [cube.content for cube in recalled.cubes] == [told]
+    assert told in [cube.content for cube in recalled.cubes]
+    assert not any("weather" in cube.content for cube in recalled.cubes)
 
 
 def test_the_thing_that_no_note_mentions_is_named(memory: Memory) -> None:
