@@ -8,7 +8,7 @@ import os
 import platform
 import statistics
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +21,25 @@ Figures = dict[str, float]
 Runs = list[dict[str, Any]]
 
 
-def run(description: str | None, measure: Callable[[bool], tuple[Figures, Runs]]) -> None:
-    """Parse the command line, measure, print the JSON object on standard output."""
+def run(
+    description: str | None,
+    measure: Callable[..., tuple[Figures, Runs]],
+    paths: Mapping[str, str] | None = None,
+) -> None:
+    """Parse the command line, measure, print the JSON object on standard output.
+
+    ``measure`` gets ``quick``, and by its name each of the ``paths`` that the command line may
+    give, or None: name → help.
+    """
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="fewer runs: a minute or two")
-    quick = parser.parse_args().quick
+    for name, what in (paths or {}).items():
+        parser.add_argument(f"--{name}", type=Path, help=what)
+    arguments = vars(parser.parse_args())
     try:
-        figures, runs = measure(quick)
+        figures, runs = measure(**arguments)
     except OndeviceError as error:
         sys.exit(str(error))
     rounded = {name: round(value, 4) for name, value in figures.items()}

@@ -41,15 +41,15 @@ class _Made(NamedTuple):
         )
 
 
-def measure(cases: Path, conversations: Path, quick: bool) -> dict[str, float]:
-    """The figures of the cases, and with ``own_`` before their names those of our own."""
+def measure(cases: Path | None, conversations: Path | None, quick: bool) -> dict[str, float]:
+    """The figures of the cases, and of our own with the name of their half before them."""
     own: dict[str, Cases] = json.loads(_OWN.read_text("utf-8"))
-    given: Cases = json.loads((cases / "facts.json").read_text("utf-8"))
     figures: dict[str, float] = {}
     with TemporaryDirectory(prefix="ondevice-bench-") as folder:
         database = Database(Path(folder) / "store.db")
         memory = Memory(database)
-        figures |= _figures(memory, given)
+        if cases is not None:
+            figures |= _figures(memory, json.loads((cases / "facts.json").read_text("utf-8")))
         for half, ours in own.items():
             figures |= {f"{half}_{name}": value for name, value in _figures(memory, ours).items()}
         database.close()

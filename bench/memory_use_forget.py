@@ -19,7 +19,7 @@ from ondevice.store import Database
 _TEXTS = Path(__file__).with_name("texts") / "memory_forgotten.json"
 
 
-def measure(cases: Path, conversations: Path, quick: bool) -> dict[str, float]:
+def measure(cases: Path | None, conversations: Path | None, quick: bool) -> dict[str, float]:
     """``forgotten_bytes``, ``others_emptied``, ``secrets_found`` and ``harmless_taken``."""
     del conversations, quick  # it takes seconds
     texts = json.loads(_TEXTS.read_text())
@@ -32,7 +32,7 @@ def measure(cases: Path, conversations: Path, quick: bool) -> dict[str, float]:
         "own_secrets_found": _share(secret),
         "own_harmless_taken": _share(harmless),
     }
-    if (file := cases / "secrets.json").exists():
+    if cases is not None and (file := cases / "secrets.json").exists():
         given = json.loads(file.read_text())
         figures |= {
             "secrets_found": _share([case["text"] for case in given["secret"]]),

@@ -60,7 +60,10 @@ SERIES = {
 }
 
 
-def measure(cases: Path, conversations: Path, quick: bool) -> dict[str, float]:
+def measure(cases: Path | None, conversations: Path | None, quick: bool) -> dict[str, float]:
+    if cases is None or conversations is None:
+        frame.say("silence and evidence are not measured without --cases and --conversations")
+        return series()
     talks = msgspec.json.decode(conversations.read_bytes(), type=tuple[BenchConversation, ...])
     probes = json.loads(TEXTS.read_text("utf-8"))
     own = [probes[half] for half in (("tuned_on",) if quick else ("tuned_on", "kept_back"))]

@@ -29,7 +29,7 @@ CLAUSE = 18  # letters
 MESSAGE = 5_000_000  # letters
 
 
-def measure(cases: Path, conversations: Path, quick: bool) -> dict[str, float]:
+def measure(cases: Path | None, conversations: Path | None, quick: bool) -> dict[str, float]:
     """``search_p95_ms``, ``list_p95_ms``, those of Chinese, and ``huge_message_ms``."""
     del cases, conversations  # the texts are made up
     share = 20 if quick else 1

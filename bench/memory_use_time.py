@@ -23,11 +23,12 @@ DAY = re.compile(r"\d{4}-\d\d-\d\d")
 Span = tuple[date, date]
 
 
-def measure(cases: Path, conversations: Path, quick: bool) -> dict[str, float]:
+def measure(cases: Path | None, conversations: Path | None, quick: bool) -> dict[str, float]:
     del conversations, quick
     probes = json.loads(PROBES.read_text("utf-8"))
     outcomes = [(probe["half"], outcome(probe)) for probe in probes]
-    outcomes += [("cases", each) for each in of_cases(cases / "abilities.json")]
+    if cases is not None:
+        outcomes += [("cases", each) for each in of_cases(cases / "abilities.json")]
     of_all = Counter(each for _, each in outcomes)
     held = Counter(each for half, each in outcomes if half == "held")
     return {

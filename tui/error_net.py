@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from textual.dom import DOMNode
 from textual.geometry import Region
 from textual.message import Message
 from textual.message_pump import MessagePump
@@ -22,6 +23,7 @@ from textual.worker import WorkerFailed
 from ondevice import paths
 from ondevice.errors import OndeviceError
 from ondevice.paths import ensure_private
+from tui.textual_gaps import MISSED, is_going
 
 if TYPE_CHECKING:
     from textual.app import App
@@ -113,6 +115,8 @@ def spread() -> None:
     render, render_lines = Widget._render, Widget.render_lines
 
     def caught(pump: MessagePump, error: Exception) -> None:
+        if isinstance(error, MISSED) and isinstance(pump, DOMNode) and is_going(pump):
+            return
         app: App[Any] = pump.app
         if not hasattr(app, "net"):
             raise error

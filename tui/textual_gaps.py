@@ -13,6 +13,7 @@ from textual import events
 from textual._xterm_parser import XTermParser
 from textual.await_complete import AwaitComplete
 from textual.css.query import NoMatches
+from textual.dom import DOMNode
 from textual.geometry import Offset
 from textual.screen import Screen
 from textual.style import Style
@@ -30,6 +31,9 @@ _ENTER = re.compile(r"\x1b(?:\r|\[27;(\d+);13~)")
 _ALT = 3  # the number of a modifier in such sequences
 #: They have no width of their own and make one picture or letter of their neighbours.
 _JOINERS = ("\u200c", "\u200d")
+
+#: Raised by whoever looks for a part of what is being taken away.
+MISSED = (NoMatches, MountError)
 
 _key_events = XTermParser._sequence_to_key_events
 _visual_style = Widget.get_visual_style
@@ -95,13 +99,18 @@ def _cancel_begun(self: Worker[object]) -> None:
         _cancel(self)
 
 
+def is_going(node: DOMNode) -> bool:
+    """Whether it is being taken away, so that parts of it may be gone."""
+    nodes = node.ancestors_with_self
+    return not node.is_attached or any(one._closing or one._pruning for one in nodes)
+
+
 async def _run_while_there(self: Worker[object]) -> object:
     """A worker may find that what it works for is being taken away: that ends it, no more."""
     try:
         return await _run_async(self)
-    except (NoMatches, MountError):
-        nodes = self.node.ancestors_with_self
-        if self.node.is_attached and not any(n._closing or n._pruning for n in nodes):
+    except MISSED:
+        if not is_going(self.node):
             raise
         raise asyncio.CancelledError from None
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from terminal_user import OpenApp
 from textual.widget import Widget
+from textual.widgets import Static
 
 from ondevice.chats import Chats
 from ondevice.errors import StoreError
@@ -63,6 +64,24 @@ async def test_an_error_that_nobody_foresaw_is_said_and_the_app_goes_on(
     assert "in raises" in text
     assert "Quagmire" not in text.replace('secret = "Quagmire"', "")
     assert log.stat().st_mode & 0o077 == 0
+
+
+async def test_what_is_taken_away_may_miss_its_parts(open_app: OpenApp) -> None:
+    looked = asyncio.Event()
+
+    class Fleeting(Static):
+        async def on_mount(self) -> None:
+            self.remove()
+            looked.set()
+            self.query_one(StatusBar)
+
+    async with open_app(FakeEngine()) as user:
+        app = user.pilot.app
+        assert isinstance(app, OndeviceApp)
+        app.screen.mount(Fleeting())
+        await looked.wait()
+        await user.pilot.pause()
+        assert app.net.unforeseen == 0
 
 
 def test_the_log_is_bounded_and_has_neither_values_nor_what_errors_say(tmp_path: Path) -> None:
