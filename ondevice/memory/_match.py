@@ -21,7 +21,7 @@ _K1 = 1.2  # BM25's usual value
 #: Weight of a word in a cube that is so many places after the one that has it. Half as much
 #: before it: an answer follows its question.
 _NEIGHBOURS = {n: 1 / (1 + n) for n in (1, 2, 3)} | {-n: 0.5 / (1 + n) for n in (1, 2, 3)}
-_POSTINGS = 20_000  # how many are read, rarest words first: bounds the time of a search
+_POSTINGS = 12_000  # how many are read, rarest words first: bounds the time of a search
 _FEW = 100  # cubes that there are as if at least, or in a new store every word would be frequent
 _RARE = 200  # cubes that a word is in at most which ties them together
 
