@@ -31,7 +31,7 @@ _WORD_OR_TWO = re.compile(r"\W*\w+(?: \w+)?\s*[?？]+")
 _NAME = re.compile(r"(?<=[^\W_][,;]\s)[^\W\d_]\w+|(?<=[^\W_]\s)[^\W\d_]\w+")
 
 
-class _Rules(NamedTuple):
+class _ConcernRules(NamedTuple):
     """The rules of all languages, compiled."""
 
     about_user: re.Pattern[str]
@@ -43,12 +43,12 @@ class _Rules(NamedTuple):
 
 
 @cache
-def _rules() -> _Rules:
+def _rules() -> _ConcernRules:
     def compiled(pattern_of: Callable[[Questions], Pattern]) -> re.Pattern[str]:
         pattern = any_of(lambda language: pattern_of(language.questions or Questions()))
         return re.compile(pattern or NEVER, re.IGNORECASE)
 
-    return _Rules(
+    return _ConcernRules(
         about_user=compiled(lambda questions: questions.about_user),
         advice=compiled(lambda questions: questions.advice),
         general=compiled(lambda questions: questions.general),

@@ -31,7 +31,7 @@ _BETWEEN = r"[\s>]+"  # a quotation in Markdown is broken anew, with a “>” b
 
 
 @dataclass(frozen=True)
-class _Text:
+class _ForgottenText:
     exact: str  # empty: it is found by the pattern
     pattern: re.Pattern[str]
     probe: str  # the longest run of letters that has only one form, in lower case
@@ -58,7 +58,7 @@ class Quotations:
     def __init__(self, texts: Iterable[str]) -> None:
         self._texts = tuple(filter(None, map(_read, dict.fromkeys(texts))))
         self._anywhere = [text for text in self._texts if not text.words]
-        self._by_word: dict[str, list[_Text]] = {}
+        self._by_word: dict[str, list[_ForgottenText]] = {}
         for text in self._texts:
             if text.words:
                 self._by_word.setdefault(text.words[0], []).append(text)
@@ -88,7 +88,7 @@ class Quotations:
             content = text.taken_out_of(content)
         return content
 
-    def _candidates(self, content: str) -> Iterable[_Text]:
+    def _candidates(self, content: str) -> Iterable[_ForgottenText]:
         if len(self._texts) <= _FEW:
             return self._texts
         words = self._by_word.keys() & set(_WORD.findall(content.lower()))
@@ -100,7 +100,7 @@ def says_something(content: str) -> bool:
     return _WORD.search(content.replace(FORGOTTEN, "")) is not None
 
 
-def _read(whole: str) -> _Text | None:
+def _read(whole: str) -> _ForgottenText | None:
     """How to find a text; None: it says too little to be told from others."""
     text = whole.strip(_PUNCTUATION)
     is_long = len(text) >= _LONG
@@ -108,7 +108,7 @@ def _read(whole: str) -> _Text | None:
         return None
     probe = _probe(text[:_EXACT])
     if len(text) > _EXACT:
-        return _Text(text, _NEVER, probe, _longest_first(_words(text[:_EXACT])[1:-1]))
+        return _ForgottenText(text, _NEVER, probe, _longest_first(_words(text[:_EXACT])[1:-1]))
     pattern = _BETWEEN.join(re.sub("['’ʼ]", "['’ʼ]", re.escape(part)) for part in text.split())
     words = _words(text)
     if is_long:  # it is found in a longer word, too, so that nothing is overlooked
@@ -123,7 +123,7 @@ def _read(whole: str) -> _Text | None:
     if is_name:
         pattern = pattern.replace(text, f"(?:{text}|{text.upper()})", 1)
     compiled = re.compile(pattern, re.NOFLAG if is_name else re.IGNORECASE)
-    return _Text("", compiled, probe, _longest_first(words))
+    return _ForgottenText("", compiled, probe, _longest_first(words))
 
 
 _NEVER = re.compile(r"(?!)")

@@ -87,7 +87,7 @@ class _Forms(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     placeholder: str
 
 
-class _Rules(NamedTuple):
+class _SecretRules(NamedTuple):
     """All that is looked for, compiled."""
 
     keys: re.Pattern[str]
@@ -148,7 +148,7 @@ def _leave_out(kinds: list[str], kind: str, part: _Part) -> Callable[[re.Match[s
 
 
 @cache
-def _rules() -> _Rules:
+def _rules() -> _SecretRules:
     forms = msgspec.toml.decode(_FILE.read_bytes(), type=_Forms)
     passwords, others, placeholder = (
         _LAYOUT.sub("", text.strip("\n"))
@@ -164,7 +164,7 @@ def _rules() -> _Rules:
         )
 
     equals = f"(?:{names(lambda secrets: secrets.equals)}|[:=])"
-    return _Rules(
+    return _SecretRules(
         keys=re.compile(rf"(?<![A-Za-z0-9_-])(?:{'|'.join(forms.keys)})(?![A-Za-z0-9])"),
         assigned=re.compile(
             rf"(?i:(?:(?P<password>{passwords})|(?:{others}))(?:[_-][\w-]{{0,24}}|\d{{0,3}})[\"'\]]{{0,2}}"

@@ -89,7 +89,7 @@ async def test_the_first_time_tells_what_is_private_and_which_model_fits(
     Download(monkeypatch).gate.open()
     engine = FakeEngine()
     async with at_the_terminal(engine, chats, "auto", first=True, size=size) as user:
-        await user.sees("The model runs on this device,")
+        await user.sees("What you write stays on this device")
         assert not engine.requests
         await user.pilot.press("enter")
         await user.sees("★ Llama")

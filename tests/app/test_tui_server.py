@@ -16,13 +16,13 @@ from tui.screens.chat import ChatScreen
 
 URL = "http://Me:secret@models.example:8080/v1#m"
 HOST = "models.example:8080"
-QUESTION = "What does my sister Ana like?"
+QUESTION = "What does my sister like?"
 
 
 @pytest.fixture
 def chats(database: Database) -> Chats:
     chats = Chats(database)
-    chats.memory.add("My sister Ana likes pears.")
+    chats.memory.add("My sister likes pears.")
     return chats
 
 

@@ -70,7 +70,8 @@ class Keys(Widget):
         keys = Content.assemble(*(_drawn(key) for key in self._shown))
         if self._palette is None:
             return keys
-        palette = Content.assemble(("▏", "$foreground 20%"), _drawn(self._palette)[1:])
+        edge = " " if self.app.has_class("-linear") else "▏"
+        palette = Content.assemble((edge, "$foreground 20%"), _drawn(self._palette)[1:])
         left = max(0, self.size.width - palette.cell_length)
         return Content.assemble(keys.truncate(left, pad=True), palette)
 
