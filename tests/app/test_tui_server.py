@@ -81,7 +81,7 @@ async def test_memories_stay_here_when_that_is_refused(chats: Chats, key: str) -
         assert "pears" not in sent(engine)
         assert "Used 1 memory" not in user.screen
         assert config.load().send_memories == ({HOST: False} if key == "refuse" else {})
-        await user.says("What else does Ana like?")
+        await user.says("What else does my sister like?")
         if key == "escape":
             await answered(user, key)
         await user.sees("Nor now.")
