@@ -8,7 +8,8 @@ less than time on the clock.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -21,7 +22,7 @@ from memory import LENGTH, PER_CONVERSATION, STOP_WORDS, WORDS, text, word
 from ondevice.chats import Chats
 from ondevice.memory import Memory
 from ondevice.memory._records import POSITION_BITS
-from ondevice.store import Database
+from ondevice.store import Connection, Database
 
 MANY, MANY_CHINESE = 1_000_000, 100_000
 LETTERS = 4_000  # of the Chinese ones
@@ -92,17 +93,12 @@ def _huge_message(path: Path, letters: int) -> float:
     locked: list[float] = []
     begin = database.write
 
-    def write(*, patience: float | None = None):  # type: ignore[no-untyped-def]
-        from contextlib import contextmanager  # noqa: PLC0415
-
-        @contextmanager
-        def timed():  # type: ignore[no-untyped-def]
-            with begin(patience=patience) as connection:
-                start = time.process_time()
-                yield connection
-                locked.append((time.process_time() - start) * 1e3)
-
-        return timed()
+    @contextmanager
+    def write(*, patience: float | None = None) -> Iterator[Connection]:
+        with begin(patience=patience) as connection:
+            start = time.process_time()
+            yield connection
+            locked.append((time.process_time() - start) * 1e3)
 
     database.write = write  # type: ignore[method-assign]
     random = np.random.default_rng(1)

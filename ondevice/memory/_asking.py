@@ -32,7 +32,6 @@ _QUESTION_MARKS = ("?", "？", "؟", ";")  # the last one is Greek
 _LABEL = 4  # words before a colon that say no more than whose words follow
 QUOTED = "\ufffc"  # stands where a quotation stood
 _WORD = re.compile(r"[^\W\d_]+")
-_UNSPACED = re.compile("[\u3040-\u30ff\u3400-\u9fff\u0e00-\u0e7f]")
 _FEWEST = 3  # words, or four letters where words are not spaced
 
 
@@ -131,6 +130,13 @@ def tells(text: str) -> bool:
         not (
             requests(sentence) or rules.question.match(sentence) or rules.small_talk.match(sentence)
         )
-        and (len(_WORD.findall(sentence)) >= _FEWEST or len(_UNSPACED.findall(sentence)) > _FEWEST)
+        and (
+            len(_WORD.findall(sentence)) >= _FEWEST or len(_unspaced().findall(sentence)) > _FEWEST
+        )
         for sentence in statements(text)
     )
+
+
+@cache  # and not while starting: such ranges take milliseconds
+def _unspaced() -> re.Pattern[str]:
+    return re.compile("[\u3040-\u30ff\u3400-\u9fff\u0e00-\u0e7f]")

@@ -30,7 +30,6 @@ _POINTS = re.compile(
 _SLASHES = re.compile(r"(?<![\d/-])(\d\d?)([/-])(\d\d?)\2((?:19|20)\d\d)(?![\d/-])")
 _DIGIT = re.compile(r"\d")
 _WORD = re.compile(r"[^\W\d_]+|\d+")
-_UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")
 _SENTENCE_END = re.compile(r"[.!?;。！？；](?=\s|$)|[\n。！？；]")
 _AND = 8  # characters at most between the days in a list, such as “ and on ”
 _BESIDE = re.compile(r"[\s,(]*")
@@ -344,7 +343,7 @@ def _able(text: str, words: frozenset[str]) -> list[DateReader]:
     """
     unspaced = [
         rules
-        for rules in (_rules() if _UNSPACED.search(text) else ())
+        for rules in (_rules() if _unspaced().search(text) else ())
         if not rules.spaced and rules.letters.search(text)
     ][:1]
     triggers = _triggers()
@@ -439,3 +438,8 @@ def _named(word: str, names: Iterable[str]) -> str:
         return lower
     # To a pattern “ſ” is an “s” as well, and “ı” an “i”.
     return next(name for name in names if re.fullmatch(re.escape(name), word, re.IGNORECASE))
+
+
+@cache  # and not while starting: such ranges take milliseconds
+def _unspaced() -> re.Pattern[str]:
+    return re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")

@@ -46,7 +46,6 @@ _VALUE = (
 _ENDS = re.compile(r"[\"'”»`)\]}]*\s*(?:$|[\n.,;!?|&<]|/ |\W*$)")
 _CLOSING = ".,;:!?)]}'\"”»…"
 _LAST = re.compile(r"[.!?]+(?=\s|$)")
-_UNSPACED = re.compile("[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\uff00-\uffef]")
 _ORDINAL = re.compile(
     r"\d+(?:st|nd|rd|th|er?|e|te[nr]?|º|ª)|\d{1,2}[:.h]\d{2}(?:am|pm)?|[\d.,]+(?:%|€|\$|[kKMG]B|ms|px)?",
 )
@@ -250,7 +249,7 @@ def _value(found: re.Match[str], *, plain: bool, least: int, sure: bool) -> _Spa
         return None if counted or few else found.span("digits")
     start = found.start("word")
     word = found["word"]
-    if cut := _UNSPACED.search(word):
+    if cut := _unspaced().search(word):
         word = word[: cut.start()]
     word = word.rstrip(_CLOSING) if not _is_random(word) else word.rstrip(".,;:)'\"")
     rest = found["word"][len(word) :] + found["tail"]
@@ -292,3 +291,8 @@ def _iban(found: re.Match[str]) -> _Span | None:
     compact = found[0].replace(" ", "")
     number = int("".join(str(int(char, 36)) for char in compact[4:] + compact[:4]))
     return found.span() if number % 97 == 1 else None
+
+
+@cache  # and not while starting: such ranges take milliseconds
+def _unspaced() -> re.Pattern[str]:
+    return re.compile("[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\uff00-\uffef]")

@@ -65,7 +65,6 @@ _PARTICLES = _words(
     """
 )
 _WORD = re.compile(r"[^\W_][^\W_'’-]*(?:['’-][^\W_]+)*\.?")
-_UNSPACED = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 _NUMBER_WORD = re.compile(
     r"(?:teen|ty|zig|ßig|zehn|ante|enta|anta|tig|дцать|десят|сорок)\b|\b(?:two|three|four|five)\b"
 )
@@ -117,7 +116,7 @@ def _name(value: str, text: Text) -> Certainty:
     if _is_other_name(value) or fold(words[0]).rstrip("s") in _weekdays_and_months():
         return Certainty.NO
     facts = text.language.facts
-    if _UNSPACED.search(value):
+    if _unspaced().search(value):
         is_clause = value.endswith(("了", "的", "吗", "吧", "呢", "来"))
         return Certainty.CERTAINLY if len(value) <= 8 and not is_clause else Certainty.NO
     if not words[0][0].islower() and not words[0][0].isupper():  # a script without capitals
@@ -356,3 +355,8 @@ def _is_name(value: str) -> bool:
 
 def _has_capitals(text: Text) -> bool:
     return bool(text.language.facts and text.language.facts.capitals)
+
+
+@cache  # and not while starting: such ranges take milliseconds
+def _unspaced() -> re.Pattern[str]:
+    return re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
