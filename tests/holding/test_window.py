@@ -98,8 +98,19 @@ def test_other_models_too(big_model: Callable[[str], Path], name: str) -> None:
 @pytest.mark.alone
 @pytest.mark.skipif(not hasattr(os, "RWF_NOWAIT"), reason="asks Linux what it has cached")
 def test_what_is_streamed_is_not_cached_as_well(default_model: Path, tmp_path: Path) -> None:
-    copy = tmp_path / "model.gguf"
-    shutil.copyfile(default_model, copy)
+    # The system may take a page of what is pinned at any time. It then reads it again with up to
+    # 8 MB around it, which was seen in 7 of 100 runs; so not every run has to be clean.
+    for _ in range(5):
+        streamed, pinned = cached_weights(default_model, tmp_path / "model.gguf")
+        if all(pinned) and not any(streamed):
+            return
+    assert not any(streamed)
+    assert all(pinned)
+
+
+def cached_weights(model_file: Path, copy: Path) -> tuple[list[bool], list[bool]]:
+    """Which of the streamed and which of the pinned tensors of a fresh copy its use leaves cached."""
+    shutil.copyfile(model_file, copy)
     with copy.open("rb") as opened:
         os.fsync(opened.fileno())
         os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
@@ -116,8 +127,7 @@ def test_what_is_streamed_is_not_cached_as_well(default_model: Path, tmp_path: P
         streamed, pinned = cached(window.placement.streamed), cached(window.placement.pinned)
         model.close()
         window.close()
-    assert not any(streamed)
-    assert all(pinned)
+    return streamed, pinned
 
 
 def is_cached(fd: int, offset: int) -> bool:
