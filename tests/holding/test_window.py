@@ -109,7 +109,7 @@ def test_what_is_streamed_is_not_cached_as_well(default_model: Path, tmp_path: P
 
 
 def cached_weights(model_file: Path, copy: Path) -> tuple[list[bool], list[bool]]:
-    """Which of the streamed and which of the pinned tensors of a fresh copy its use leaves cached."""
+    """Which streamed and which pinned tensors of a fresh copy are cached once it was used."""
     shutil.copyfile(model_file, copy)
     with copy.open("rb") as opened:
         os.fsync(opened.fileno())
