@@ -34,6 +34,7 @@ _NAME = re.compile(r"(?<=[^\W_][,;]\s)[^\W\d_]\w+|(?<=[^\W_]\s)[^\W\d_]\w+")
 class _ConcernRules(NamedTuple):
     """The rules of all languages, compiled."""
 
+    wish: re.Pattern[str]
     about_user: re.Pattern[str]
     advice: re.Pattern[str]
     general: re.Pattern[str]
@@ -49,6 +50,7 @@ def _rules() -> _ConcernRules:
         return re.compile(pattern or NEVER, re.IGNORECASE)
 
     return _ConcernRules(
+        wish=compiled(lambda questions: questions.wish),
         about_user=compiled(lambda questions: questions.about_user),
         advice=compiled(lambda questions: questions.advice),
         general=compiled(lambda questions: questions.general),
@@ -60,14 +62,15 @@ def _rules() -> _ConcernRules:
 
 def concern_of(text: str) -> Concern:
     """What the message ``text`` is about."""
-    asked = _own_words(text)
     rules = _rules()
+    asked = rules.wish.sub(" ", _own_words(text))
     if _CODE.search(text) or rules.general.search(asked):
         return "world"
-    if rules.about_user.search(asked) and not rules.advice.search(asked):
+    advice = rules.advice.search(asked)
+    if rules.about_user.search(asked) and not advice:
         return "user"
     if rules.mentions.search(asked):
-        return "anybody" if rules.impersonal.search(asked) else "perhaps"
+        return "anybody" if advice or rules.impersonal.search(asked) else "perhaps"
     if rules.particular.search(asked) or _WORD_OR_TWO.fullmatch(asked):
         return "particular"
     return "world"

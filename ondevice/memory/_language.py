@@ -163,6 +163,7 @@ class Questions(_Table, frozen=True, kw_only=True):
     once: Pattern = NEVER  # asks for what was so and is no longer
     now: Pattern = NEVER  # asks expressly for what is so now
     present: Pattern = NEVER  # asks in the present
+    wish: Pattern = ""  # says that the user wants to know what follows, or precedes
     about_user: Pattern = ""  # only what the user has told can answer it
     advice: Pattern = ""  # though it asks for advice
     general: Pattern = ""  # though anybody could ask it

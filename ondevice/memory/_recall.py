@@ -34,6 +34,7 @@ _GATES: dict[Concern, float] = {
     "world": 2.0,
 }
 _NAMED = 0.6  # the same for any message, if a name that is in it is in the best memory
+_MISSES = 0.4  # the same if no memory at all has one of its words, unless only the user can know it
 _WORTH = 0.25  # a memory is quoted with at least this share of the best one's score
 _MOST = 16  # memories in a reply
 _MOST_DOUBTFUL = 8  # if they may not tell what is asked: a small model takes one for the answer
@@ -94,6 +95,8 @@ def judge(text: str, found: Found) -> Verdict:
         _WORD.findall(found.hits[0].cube.content.lower())
     ):
         gate = min(gate, _NAMED)
+    if concern != "user" and found.missing:
+        gate = max(gate, _MISSES)
     return Verdict(
         helps=bool(found.hits) and found.confidence >= gate,
         unknown=concern == "user"

@@ -36,7 +36,9 @@ def recall(memory: Memory, text: str, budget: int = 90) -> Recalled | None:
     [
         (
             "user",
-            "What car do I have?|Hey, do you remember where I parked?|How old are my kids?"
+            "I want to know where my passport is.|Comment je m’appelle ?|¿Cómo me llamo?"
+            "|What did my sister say about us?|What car do I have?"
+            "|Hey, do you remember where I parked?|How old are my kids?"
             "|Why did I leave the choir?|Do my parents like fish?|What can't I eat?"
             "|Wie heißt mein Hund?|Wo habe ich studiert?|Où est mon passeport ?"
             "|¿Dónde trabajo?|Che macchina ho?|Onde moro?|Waar werk ik?|Где живёт моя сестра?"
@@ -46,7 +48,11 @@ def recall(memory: Memory, text: str, budget: int = 90) -> Recalled | None:
         (
             "anybody",
             "How do I get red wine out of a carpet?|What should I cook tonight?"
-            "|Wie lange muss ich Reis kochen?|¿Cuántos dientes tenemos?|Hoe lang moet ik koken?",
+            "|Wie lange muss ich Reis kochen?|¿Cuántos dientes tenemos?|Hoe lang moet ik koken?"
+            "|Why does my bread not rise?|Does my old car need oil?|Wie putze ich meinen Ofen?"
+            "|Pourquoi mon gâteau est plat ?|¿Cómo limpio mi horno?|Perché il mio pane è duro?"
+            "|Por que o meu bolo não cresce?|Waarom is mijn brood hard?|Почему у меня болит зуб?"
+            "|为什么我的蛋糕不好吃？|なぜ私のパンは固いですか？",
         ),
         ("particular", "Where does Ana live?|When is the concert?|Wer ist Karin?|zebra?"),
         (
@@ -54,7 +60,13 @@ def recall(memory: Memory, text: str, budget: int = 90) -> Recalled | None:
             "Where do I put the semicolon in this loop?|How many hours do we sleep on average?"
             "|What is wrong with my code?|What is the output of print(2 ** 3) in my script?"
             "|Translate into German: I live with my sister.|Tell me a joke.|Why is the sky blue?"
-            "|Was ist der Unterschied zwischen Bach und Fluss?|Thanks, that helps!",
+            "|Was ist der Unterschied zwischen Bach und Fluss?|Thanks, that helps!"
+            "|I want to know how magnets work.|Ich möchte wissen, warum Magnete haften."
+            "|Je voudrais savoir comment marche un moteur.|Quiero saber cómo vuelan los aviones."
+            "|Vorrei sapere come volano gli aerei.|Quero saber como funciona um motor."
+            "|Ik wil weten hoe een motor werkt.|Я хочу узнать, как работает мотор."
+            "|我想知道飞机怎么飞。|エンジンの仕組みを知りたいです。"
+            "|How old are you?|Why do we yawn?|How many inches are in a foot?|Summarize what I pasted.",
         ),
     ],
 )
@@ -96,6 +108,12 @@ def test_what_was_told_in_other_words_is_found(memory: Memory, told: str, asked:
     assert recalled is not None
     assert told in [cube.content for cube in recalled.cubes]
     assert not any("weather" in cube.content for cube in recalled.cubes)
+
+
+def test_a_word_that_nobody_ever_said_asks_for_a_better_match(memory: Memory) -> None:
+    memory.add("I still buy good flour at the mill.")
+    assert recall(memory, "Can my eggs still be good after four weeks?") is None
+    assert recall(memory, "Is our flour from the mill still good?") is not None
 
 
 def test_the_thing_that_no_note_mentions_is_named(memory: Memory) -> None:

@@ -178,7 +178,7 @@ def test_adding_a_language_is_adding_a_file(tmp_path: Path) -> None:
         [["iam", "kuris", "hieraŭ"], True, True],
         ["Kie mi loĝis", True, "mi venis"],
         [False, False, False, False, True],
-        ["user", "perhaps", "perhaps", "particular", "world"],
+        ["user", "anybody", "perhaps", "particular", "world"],
         "mia pasvorto por la pordo estas [password left out]",
         ["hundo", "hundoj"],
         ["About the user: kuris (plan, future)."],
