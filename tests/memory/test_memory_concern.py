@@ -66,7 +66,8 @@ def recall(memory: Memory, text: str, budget: int = 90) -> Recalled | None:
             "|Vorrei sapere come volano gli aerei.|Quero saber como funciona um motor."
             "|Ik wil weten hoe een motor werkt.|Я хочу узнать, как работает мотор."
             "|我想知道飞机怎么飞。|エンジンの仕組みを知りたいです。"
-            "|How old are you?|Why do we yawn?|How many inches are in a foot?|Summarize what I pasted.",
+            "|How old are you?|Why do we yawn?|How many inches are in a foot?"
+            "|Summarize what I pasted.",
         ),
     ],
 )
