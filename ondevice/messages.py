@@ -57,6 +57,8 @@ class Turn(msgspec.Struct, frozen=True):
 
     role: Role
     content: str
+    #: Characters that other conversations may begin with as well, such as an attached file's.
+    shared: Annotated[int, Meta(ge=0)] = 0
 
 
 class Sampling(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -104,6 +106,25 @@ class Load(Record, frozen=True, kw_only=True):
         return self.path.startswith(URL_SCHEMES)
 
 
+class StateKey(msgspec.Struct, frozen=True):
+    """A folder of files with what has been computed of conversations, and what decrypts them."""
+
+    name: str  # of the folder
+    secret: bytes  # 32 of them, for AES-GCM
+
+    def __repr__(self) -> str:
+        return f"StateKey({self.name!r})"
+
+
+class Keep(msgspec.Struct, frozen=True, kw_only=True):
+    """Where what is computed of a conversation is kept, so that it need not be read again."""
+
+    folder: str  # of all of these
+    own: StateKey  # for this conversation
+    shared: StateKey  # for what others may begin with as well: see :attr:`Turn.shared`
+    most_bytes: int  # of all files together
+
+
 class Generate(Record, frozen=True, kw_only=True):
     """Continue a conversation with the assistant's next message."""
 
@@ -117,6 +138,7 @@ class Generate(Record, frozen=True, kw_only=True):
     json_schema: str | None = None
     thinking: bool | None = None  # None: the template's default, for models that can think or not
     whole: bool = False  # too long a conversation is refused; else its oldest messages are left out
+    keep: Keep | None = None  # what is computed of it; None: in RAM at most
 
     def __post_init__(self) -> None:
         schema: object = self.json_schema

@@ -61,6 +61,11 @@ class UnchangedFile:
     def n_bytes(self) -> int:
         return self._known.n_bytes
 
+    @property
+    def lasting(self) -> tuple[int, int]:
+        """Bytes, and when they were last written, in ns."""
+        return self._known.n_bytes, self._known.written_ns
+
     def check(self, status: os.stat_result) -> None:
         """Raises :class:`ModelChanged` if ``status`` is of another file, or of changed bytes."""
         now = FileIdentity.of(status)
@@ -74,6 +79,10 @@ class UnchangedFiles:
 
     def __init__(self, paths: Iterable[Path]) -> None:
         self._files = {path: UnchangedFile(path, _look(path)) for path in paths}
+
+    def identities(self) -> list[tuple[str, int, int]]:
+        """Name, bytes and time of the last writing of each, which a restart does not change."""
+        return [(path.name, *file.lasting) for path, file in self._files.items()]
 
     def check(self) -> None:
         """Raises :class:`ModelChanged` if one of the paths names another file, or changed bytes."""

@@ -1,46 +1,117 @@
-"""What the model has read: the KV cache of the last conversation, and how that was spelled."""
+"""What the model has read: the KV cache of one conversation, and the states of others to put there.
+
+Where a context can be cut back, as most can, what it has computed is kept when a reply is complete
+and nobody waits. The state of recurrent models has no middle to go back to. So it is kept where a
+conversation is likely to go on from: before the last message, after it, and after the reply.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
+from ondevice.engine._states import Node, States, common_prefix
 from ondevice.llama import Context
+from ondevice.messages import Keep
+
+_WORTH = 16  # tokens that are rather read again than kept or restored by themselves
+_PIECE = 16_000_000  # bytes, about, that are kept at once: it is in RAM twice for a moment
 
 
 class ConversationCache:
-    """The last conversation in ``context``, of which the next one may begin with as much.
+    """The conversation in ``context``, of which the next one may begin with as much.
 
     ``spelling`` is that conversation as tokens, the reply as it was sampled: the cache may hold
-    less of it, since what a reply ended with was never decoded.
+    less of it, since what a reply ended with was never decoded. ``identity`` tells the weights
+    apart with which tokens are computed: those of a stack change.
     """
 
-    def __init__(self, context: Context) -> None:
+    def __init__(
+        self, context: Context, states: States, identity: Callable[[], bytes] = bytes
+    ) -> None:
         self.context = context
         self.spelling: list[int] = []
-        #: Length of the last prompt and the logits after it: asked again, it needs no computing,
-        #: and a seed gives the same reply. (Computed alone, the last token has other last bits.)
-        self._prompt: tuple[int, npt.NDArray[np.float32]] | None = None
+        self._states = states
+        self._identity = identity
+        self._is_mixed = False  # computed with several weights: of use here, and nowhere else
+        self._tip: Node | None = None  # up to here, what the context holds is kept already
+        self._unwritten: list[Node] = []  # in RAM, on the way to the tip
+        self._marks: list[int] = []  # tokens at which it is cut into nodes, ascending
+        self._shared = 0  # tokens that other conversations may begin with
+        #: Of the last prompt, the tokens and the logits after it: asked again, it needs no
+        #: computing, and a seed gives the same reply. (Computed alone, the last token has other
+        #: last bits.)
+        self._prompt: tuple[list[int], npt.NDArray[np.float32]] | None = None
 
     @property
     def is_full(self) -> bool:
         return len(self.context.tokens) >= self.context.n_ctx
 
-    def reuse(self, tokens: Sequence[int]) -> int:
-        """Cut the KV cache back to what it has in common with ``tokens``; returns how much."""
+    def begin(self, keep: Keep | None) -> None:
+        """The next conversation is kept so, or not."""
+        states = self._states
+        if not self.context.keeps_state:
+            return
+        self._look_at_weights()
+        before = states.keep
+        if keep != before:
+            self.settle()
+        states.open(keep)
+        if keep is None or before is None or keep.own != before.own:
+            self.spelling = states.longest() or self.spelling
+
+    def reuse(self, tokens: Sequence[int], marks: Sequence[int] = (), shared: int = 0) -> int:
+        """Have the KV cache hold as much of ``tokens`` as there is anywhere; returns how much.
+
+        ``marks`` are places to which one may come back: before the last message, say. Other
+        conversations may have the first ``shared`` tokens as well.
+        """
         context = self.context
-        common = common_prefix(tokens, context.tokens)
-        if self._prompt is not None and self._prompt[0] != common:
+        known = self._prompt is not None and self._prompt[0] == tokens
+        most = len(tokens) if known else len(tokens) - 1
+        common = min(common_prefix(tokens, context.tokens), most)
+        here = common if context.can_end_at(common) else 0
+        node, there = self._elsewhere(tokens[:most])
+        if node is not None and there >= here + _WORTH:
+            self._restore(node, there)
+        else:
+            context.truncate(common)
+        self._is_mixed = self._is_mixed and bool(context.tokens)
+        self._tip = self._states.find(context.tokens, within=False)[0]
+        if not known or len(context.tokens) < len(tokens):
             self._prompt = None
-        if common == len(tokens) and self._prompt is None:
-            common -= 1  # the logits after the last token must be computed
-        return context.truncate(common) if common < len(context.tokens) else common
+        self._marks, self._shared = sorted({*marks, shared} - {0}), shared
+        return len(context.tokens)
+
+    def stops(self, length: int) -> list[int]:
+        """Where to stop on the way to ``length`` tokens, so as to come back there."""
+        context = self.context
+        if not context.keeps_state or self._is_divisible:
+            return []
+        last = max(len(context.tokens), self._tip.end if self._tip else 0)
+        found = []
+        for mark in [*self._marks, length]:
+            if last + _WORTH <= mark <= length or last < mark == length:
+                found.append(mark)
+                last = mark
+        return found
+
+    def hold(self) -> None:
+        """Hold the state where the decoding has stopped, in RAM until the disk has it."""
+        if self._is_mixed:
+            return
+        context, tip = self.context, self._tip
+        start, end = tip.end if tip else 0, len(context.tokens)
+        node = self._states.hold(tip, context.tokens[start:], context.export(start, end))
+        if node is not None:
+            self._tip = node
+            self._unwritten.append(node)
 
     def keep_logits(self) -> None:
         """All that was decoded is a prompt, whose logits are needed again if it is asked again."""
-        self._prompt = len(self.context.tokens), self.context.logits()
+        self._prompt = list(self.context.tokens), self.context.logits()
 
     @property
     def prompt_logits(self) -> npt.NDArray[np.float32]:
@@ -48,10 +119,62 @@ class ConversationCache:
         assert self._prompt is not None
         return self._prompt[1]
 
+    def settle(self) -> None:
+        """Keep all that has been computed."""
+        for _ in self.settling():
+            pass
 
-def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
-    """How many tokens ``a`` and ``b`` begin with alike."""
-    for i, (x, y) in enumerate(zip(a, b, strict=False)):
-        if x != y:
-            return i
-    return min(len(a), len(b))
+    def settling(self) -> Iterator[None]:
+        """As :meth:`settle`, in steps of a few hundredths of a second."""
+        context, states = self.context, self._states
+        if not context.keeps_state:
+            return
+        self._look_at_weights()
+        if self._is_mixed or not states.is_kept:
+            return
+        length = len(context.tokens)
+        for node in self._unwritten:
+            if node.state is not None:
+                states.write(node.parent, node.tokens, node.state, shared=node.end <= self._shared)
+                yield
+        self._unwritten.clear()
+        if length - (self._tip.end if self._tip else 0) < _WORTH:
+            return
+        piece = length
+        if self._is_divisible:
+            piece = max(_WORTH, _PIECE * context.n_ctx // max(1, context.kv_bytes))
+        for end in [*(self._marks if self._is_divisible else ()), length]:
+            while (start := self._tip.end if self._tip else 0) < end <= length:
+                if end < length and end - start < _WORTH:
+                    break
+                to = min(end, start + piece)
+                state = context.export(start, to)
+                tokens = context.tokens[start:to]
+                written = states.write(self._tip, tokens, state, shared=to <= self._shared)
+                if written is None:
+                    return
+                self._tip = written
+                yield
+        states.tidy()
+
+    @property
+    def _is_divisible(self) -> bool:
+        """Whether each token has a state of its own, apart from those of the others."""
+        return self.context.can_go_back and not self.context.model.slides
+
+    def _elsewhere(self, tokens: Sequence[int]) -> tuple[Node | None, int]:
+        context = self.context
+        if not context.keeps_state:
+            return None, 0
+        return self._states.find(tokens, within=self._is_divisible)
+
+    def _look_at_weights(self) -> None:
+        if self._states.identify(self._identity()):
+            self._is_mixed = bool(self.context.tokens)
+            self._tip = None
+            self._unwritten.clear()
+
+    def _restore(self, node: Node, length: int) -> None:
+        self._is_mixed = False
+        self.context.restore(self._states.load(node.path()))
+        self.context.truncate(min(length, len(self.context.tokens)))

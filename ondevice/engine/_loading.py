@@ -87,6 +87,7 @@ def load_model(
             kv_type=chosen.kv_type,
             n_threads=request.n_threads,
             eval_hook=weights.hook(),
+            keeps_state=True,
         )
         stack.callback(context.close)
         if (own := weights.drafting_hook()) is not None:

@@ -9,14 +9,15 @@ from typing import NamedTuple, Protocol
 
 from msgspec.structs import replace
 
-from ondevice.engine._cache import common_prefix
 from ondevice.engine._reply_text import answer_of
+from ondevice.engine._states import common_prefix
 from ondevice.errors import ContextError, ModelFileError, UsageError
 from ondevice.llama import ChatTemplate, Model
 from ondevice.messages import Turn
 
 _CONVERSATIONS = 16  # of which it is known what has left them
 _SIZES = 20_000  # turns whose tokens are known
+_SHARED = 256  # tokens at least for other conversations to begin with: less is read again
 _FRAME = 16  # tokens around a message that no template exceeds, or hardly one
 _SURE = 1.25  # times: sizes that are told from the turns one by one are wrong by less
 
@@ -26,6 +27,8 @@ class Prompt(NamedTuple):
     tokens: list[int]
     left_out: int  # turns that are left out for the first time
     stop: tuple[str, ...] = ()  # what ends the reply beside the model's own tokens
+    marks: tuple[int, ...] = ()  # tokens up to which it will do for another prompt, most likely
+    shared: int = 0  # tokens with which other conversations may begin
 
 
 class ContextRoom(Protocol):
@@ -47,10 +50,13 @@ class Prompter:
     A larger context is asked for where the last exchange needs one, and where nothing has to be
     read for it that the KV cache does not hold already: not for a long conversation that is taken
     up again, which would then be read for a minute.
+
+    With ``marks``, prompts have their marks.
     """
 
-    def __init__(self, model: Model, room: ContextRoom) -> None:
+    def __init__(self, model: Model, room: ContextRoom, *, marks: bool = False) -> None:
         self._model = model
+        self._marks = marks
         self._template = ChatTemplate(model)
         self._room = room
         #: What has left each of the last conversations: how many turns, and the hash of them.
@@ -145,7 +151,29 @@ class Prompter:
                 self._gone.remove(left)
             self._gone.append(left)
         left_out = start - gone if start > gone else 0
-        return Prompt(rendered, tokens, left_out, self._template.stops)
+        prompt = Prompt(rendered, tokens, left_out, self._template.stops)
+        if not (keep and self._marks):
+            return prompt
+
+        def alike(turns: Sequence[Turn], at: int, n_characters: int) -> int:
+            """Tokens that stay if the turn ``at`` goes on otherwise after so many characters."""
+            content = turns[at].content
+            other = "?" if content[n_characters : n_characters + 1] != "?" else "!"
+            changed = replace(turns[at], content=content[:n_characters] + other)
+            turns = [*turns[:at], changed, *turns[at + 1 :]]
+            rendered = self._template.render(turns, thinking=thinking, stop=stop)
+            return common_prefix(tokens, self._tokenize(rendered, spelling, stop))
+
+        turns = [*system, *body[start:]]
+        users = [at for at, turn in enumerate(turns) if turn.role == "user"]
+        if not users:
+            return prompt
+        shared = 0
+        if start == 0:
+            shared = alike(turns[: users[0] + 1], users[0], turns[users[0]].shared)
+        return prompt._replace(
+            marks=(alike(turns, users[-1], 0),), shared=shared if shared >= _SHARED else 0
+        )
 
     def count(self, text: str, stop: Callable[[], bool] = lambda: False) -> int:
         """Tokens of ``text`` as part of a message; not all of what is longer than any context."""

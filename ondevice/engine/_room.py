@@ -70,6 +70,13 @@ class Room:
                     self._sizer.claim(-more - before.kv)
                 return
 
+    def may_hold(self, held: int, more: int) -> bool:
+        """Whether, beside ``held`` bytes of states, ``more`` of them may be in RAM.
+
+        As many as two conversations of the whole context have, where there is room.
+        """
+        return held + more <= 2 * self._held.context.kv_bytes and self._sizer.has_room(more)
+
     def close(self) -> None:
         """Stop looking."""
         self._sizer.close()

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 
+import llama_cpp
 import msgspec
 
 from ondevice.engine._cache import ConversationCache
@@ -17,6 +18,7 @@ from ondevice.engine._prompt import Prompt, Prompter
 from ondevice.engine._repetition import Repetition
 from ondevice.engine._reply_text import ReplyText
 from ondevice.engine._room import Room
+from ondevice.engine._states import States
 from ondevice.errors import ContextError, ModelFileError, UsageError
 from ondevice.json_schema import compile_schema
 from ondevice.llama import (
@@ -73,8 +75,10 @@ class Session:
         self._room = room
         self._check_files = held.files.check
         self._speculation = Speculation(context, held.drafter or PromptLookup())
-        self._cache = ConversationCache(context)
-        self._prompter = Prompter(model, room)
+        self._files = tuple(map(str, held.files.identities()))
+        self._kv_type = held.plan.kv_type
+        self._cache = ConversationCache(context, States(room.may_hold), self._identity)
+        self._prompter = Prompter(model, room, marks=context.keeps_state)
         self._embedder: Context | None = None  # made when it is first wanted
         self._schemas: SchemaVocabulary | None = None  # likewise
         #: What the user is told with the first reply.
@@ -207,6 +211,7 @@ class Session:
     ) -> Iterator[Event]:
         context, cache = self._context, self._cache
         self._check_files()
+        cache.begin(request.keep)
         room = min(request.max_tokens or context.n_ctx, context.n_ctx // _REPLY_SHARE)
 
         def prompt_for(spelling: list[int], n_generated: int = 0) -> Prompt:
@@ -238,7 +243,7 @@ class Session:
         reason: FinishReason | None = None
         before = self._streamed()
         started = time.perf_counter()
-        reused, drawn = yield from self._prefill(prompt.tokens, sampler, cancel, tell)
+        reused, drawn = yield from self._prefill(prompt, prompt.tokens, sampler, cancel, tell)
         first_token_at, first_times = time.perf_counter(), ThreadTimes.now()
 
         while reason is None:
@@ -277,7 +282,7 @@ class Session:
                 if prompt.left_out:
                     yield self._left_out_notice(prompt.left_out)
                 tokens = [*prompt.tokens, *generated]
-                _, drawn = yield from self._prefill(tokens, sampler, cancel, tell)
+                _, drawn = yield from self._prefill(prompt, tokens, sampler, cancel, tell)
 
         cache.spelling = [*prompt.tokens, *generated]
         yield from text.finish()
@@ -302,13 +307,14 @@ class Session:
 
     def _prefill(
         self,
+        prompt: Prompt,
         tokens: list[int],
         sampler: Sampler,
         cancel: threading.Event,
         tell: Callable[[PromptProgress], None],
     ) -> Generator[PromptProgress, None, tuple[int, list[int]]]:
         """How many of ``tokens`` the KV cache had, and the token after them; none: cancelled."""
-        reused = self._cache.reuse(tokens)
+        reused = self._cache.reuse(tokens, prompt.marks, prompt.shared)
         if not (yield from self._process(tokens, cancel, tell)):
             return reused, []
         return reused, [sampler.sample_from(self._cache.prompt_logits)]
@@ -337,15 +343,21 @@ class Session:
                 told_at = now
                 tell(progress(at + int(fraction * len(batch))))
 
-        for at in range(0, len(new), context.batch_tokens):
+        stops = self._cache.stops(len(tokens))
+        at = 0
+        while at < len(new):
             self._room.between_passes()
-            batch = new[at : at + context.batch_tokens]
+            stop = next((stop - reused for stop in stops if stop - reused > at), len(new))
+            batch = new[at : min(at + context.batch_tokens, stop)]
             try:
                 if not context.decode(batch, cancel, on_progress=tell_within):
                     return False
             except Interrupted:
                 return False
-            yield progress(at + len(batch))
+            at += len(batch)
+            if at + reused in stops:
+                self._cache.hold()
+            yield progress(at)
             told_at = time.monotonic()
         if new:
             self._cache.keep_logits()
@@ -362,6 +374,17 @@ class Session:
         except Interrupted:
             return []
         return [sampler.sample(self._context)]
+
+    def settling(self) -> Iterator[None]:
+        """Keep what was computed last, in steps of a few hundredths of a second."""
+        return self._cache.settling()
+
+    def _identity(self) -> bytes:
+        """Of all that decides what is computed of some tokens."""
+        absent = self._weights.absent_bytes - self._weights.streamed_bytes
+        size = self._weights.resident_bytes if absent else 0  # of a stack that is not all there
+        parts = (llama_cpp.__version__, self._kv_type, str(size), *self._files)
+        return "\n".join(parts).encode()
 
     @property
     def _is_streaming(self) -> bool:

@@ -94,6 +94,10 @@ class Sizer:
             self.settle()
         return True
 
+    def has_room(self, n_bytes: int) -> bool:
+        """Whether so many bytes more could be taken without any weights making room."""
+        return n_bytes <= self._room()[0] - self._weights.resident_bytes
+
     def settle(self) -> None:
         """Take up what was decided: between two passes, by the thread that decodes."""
         self._worked_at = time.monotonic()

@@ -94,6 +94,7 @@ class Worker:
                                 job.request, job.cancel, partial(self._send, number=job.number)
                             ):
                                 self._send(event, job.number)
+                        self._settle()
                     case Embed():
                         with self._waiting:
                             done = self._loaded_session.embed(job.request.texts, job.cancel)
@@ -193,6 +194,12 @@ class Worker:
             compute_bytes=held.context.compute_bytes,
             load_ms=(time.perf_counter() - started) * 1e3,
         )
+
+    def _settle(self) -> None:
+        """Keep what was computed, unless there is something else to do."""
+        for _ in self._loaded_session.settling():
+            if not self._jobs.empty():
+                break
 
     def _report(self, sizing: Sizing) -> None:
         """Let the app know, and other programs."""

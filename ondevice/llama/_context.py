@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import llama_cpp
@@ -21,6 +21,10 @@ from ondevice.system.cores import default_threads
 
 _GGML_TYPES = {"f16": 1, "q8_0": 8, "q4_0": 2}  # enum ggml_type
 _POOLING_MEAN, _POOLING_CLS, _POOLING_LAST = 1, 2, 3  # enum llama_pooling_type
+_LIVE, _PART = 0, 1  # sequences: what is decoded, and what is on its way in or out
+#: Architectures whose memory goes in and out only as a whole: their computing state is of all
+#: tokens (DeepSeek 4 compresses them, MiniMax M3 orders them otherwise).
+_WHOLE_STATES = frozenset({"deepseek4", "minimax-m3"})
 _ABORTED = 2  # llama_decode's answer after the abort callback said so
 
 #: Text that is empty until :func:`interrupt`. llama.cpp asks at each node of a graph whether to go
@@ -53,7 +57,8 @@ class Context:
     """The tokens that a model has seen, with their KV cache of ``n_ctx`` positions.
 
     ``batch_tokens`` is the most that is computed at once. ``embeddings`` makes a context that only
-    :meth:`embed` may use.
+    :meth:`embed` may use, ``keeps_state`` one that can :meth:`export` what it has computed. Of
+    recurrent models, that has two states in RAM instead of one.
 
     Raises :class:`MemoryShortError` when the KV cache or the buffers cannot be allocated.
     """
@@ -69,6 +74,7 @@ class Context:
         eval_hook: EvalHook | None = None,
         embeddings: bool = False,
         max_outputs: int = MAX_OUTPUTS,
+        keeps_state: bool = False,
     ) -> None:
         self.model = model
         #: What the KV cache holds: a token id for each position.
@@ -86,6 +92,11 @@ class Context:
         self.n_threads = params.n_threads = params.n_threads_batch = n_threads or default_threads()
         params.type_k = params.type_v = _GGML_TYPES[kv_type]
         params.no_perf = True
+        #: Whether :meth:`export` and :meth:`restore` may be used.
+        self.keeps_state = keeps_state and model.architecture not in _WHOLE_STATES
+        if self.keeps_state:  # parts of sequence 0 go in and out by way of another
+            params.n_seq_max, params.kv_unified = 2, True
+        self._intact_from = 0  # tokens, at least, that a sliding window has all it needs to end at
         self._columns: Columns | None = None
         if self._hook.callback is not None:
             params.cb_eval = self._hook.callback
@@ -126,9 +137,7 @@ class Context:
         context then is as large as before.
         """
         before = self.n_ctx
-        n_bytes = llama_cpp.llama_state_seq_get_size(self.handle, 0)
-        state = (ctypes.c_uint8 * n_bytes)()
-        llama_cpp.llama_state_seq_get_data(self.handle, state, n_bytes, 0)
+        state = self._get(_LIVE)
         self.close()
         try:
             self._open(n_ctx)
@@ -137,8 +146,9 @@ class Context:
             raise
         finally:
             self._hook.finish(complete=False)  # what it knows is of graphs that are gone
-            if not llama_cpp.llama_state_seq_set_data(self.handle, state, n_bytes, 0):
+            if not self._set(_LIVE, state):
                 self.tokens.clear()
+            self._intact_from = len(self.tokens)
 
     def close(self) -> None:
         """Free the KV cache and the buffers."""
@@ -258,13 +268,70 @@ class Context:
     def truncate(self, length: int) -> int:
         """Forget the positions from ``length`` on; returns how many remain.
 
-        Unless it :attr:`can_go_back`, nothing remains: what was there must be decoded again.
+        Unless :meth:`can_end_at` that, nothing remains: what was there must be decoded again.
         """
-        if not llama_cpp.llama_memory_seq_rm(self._memory, 0, length, -1):
-            llama_cpp.llama_memory_clear(self._memory, False)
-            length = 0
+        if not (
+            self.can_end_at(length)
+            and llama_cpp.llama_memory_seq_rm(self._memory, _LIVE, length, -1)
+        ):
+            self._clear()
         del self.tokens[length:]
-        return length
+        return len(self.tokens)
+
+    def can_end_at(self, length: int) -> bool:
+        """Whether :meth:`truncate` to so many tokens keeps them.
+
+        Sliding windows are whole, but what is restored of one is what its end needs.
+        """
+        if length >= len(self.tokens) or length == 0:
+            return True
+        return self.can_go_back and (length >= self._intact_from or not self.model.slides)
+
+    def export(self, start: int, end: int) -> bytes:
+        """What has been computed of the tokens from ``start`` to ``end``.
+
+        Unless it :attr:`can_go_back` and no window slides, ``end`` is the end of all tokens.
+
+        Together with all before it, for :meth:`restore`. It is of this build of llama.cpp, this
+        model and this type of the cache. Only if it :attr:`keeps_state`.
+        """
+        try:
+            llama_cpp.llama_memory_seq_cp(self._memory, _LIVE, _PART, start, end)
+            return bytes(self._get(_PART))
+        finally:
+            llama_cpp.llama_memory_seq_rm(self._memory, _PART, -1, -1)
+
+    def restore(self, parts: Iterable[tuple[Sequence[int], bytes]]) -> int:
+        """Have the tokens of ``parts``, from the first one on, in place of what there is.
+
+        Each is tokens with what :meth:`export` gave for them. Returns how many tokens there are
+        then: it ends with the first part that llama.cpp does not take. The logits go.
+        """
+        self._clear()
+        for tokens, state in parts:
+            taken = self._set(_PART, (ctypes.c_uint8 * len(state)).from_buffer_copy(state))
+            if taken:
+                llama_cpp.llama_memory_seq_cp(self._memory, _PART, _LIVE, -1, -1)
+            llama_cpp.llama_memory_seq_rm(self._memory, _PART, -1, -1)
+            if not taken:
+                break
+            self.tokens += tokens
+        self._intact_from = len(self.tokens)
+        return len(self.tokens)
+
+    def _get(self, sequence: int) -> ctypes.Array[ctypes.c_uint8]:
+        n_bytes = llama_cpp.llama_state_seq_get_size(self.handle, sequence)
+        state: ctypes.Array[ctypes.c_uint8] = (ctypes.c_uint8 * n_bytes)()
+        llama_cpp.llama_state_seq_get_data(self.handle, state, n_bytes, sequence)
+        return state
+
+    def _set(self, sequence: int, state: ctypes.Array[ctypes.c_uint8]) -> bool:
+        return bool(llama_cpp.llama_state_seq_set_data(self.handle, state, len(state), sequence))
+
+    def _clear(self) -> None:
+        llama_cpp.llama_memory_clear(self._memory, False)
+        self.tokens.clear()
+        self._intact_from = 0
 
     def logits(self, back: int = 1) -> npt.NDArray[np.float32]:
         """A copy of the logits after the last decoded token, shape (n_vocab,).

@@ -128,6 +128,15 @@ class Model:
         return int(llama_cpp.llama_model_n_ctx_train(self.handle))
 
     @property
+    def architecture(self) -> str:
+        return self.metadata("general.architecture") or ""
+
+    @property
+    def slides(self) -> bool:
+        """Whether blocks of it look back on the last tokens only: a sliding window."""
+        return bool(llama_cpp.llama_model_n_swa(self.handle) > 0)
+
+    @property
     def size_bytes(self) -> int:
         """Bytes of all weights."""
         return int(llama_cpp.llama_model_size(self.handle))
@@ -145,7 +154,7 @@ class Model:
             return "it is a diffusion model, which writes a whole text at once"
         if llama_cpp.llama_model_has_encoder(self.handle):
             return "it is an encoder, or needs one"
-        architecture = self.metadata("general.architecture") or ""
+        architecture = self.architecture
         if self.metadata(f"{architecture}.attention.causal") == "false" or is_encoder(architecture):
             return "it is an encoder, which turns text into vectors and writes none"
         return ""
@@ -163,8 +172,7 @@ class Model:
 
         As ``enum llama_pooling_type``: 0 none, 1 mean, 2 the first token's, 3 the last token's.
         """
-        architecture = self.metadata("general.architecture")
-        return int(self.metadata(f"{architecture}.pooling_type") or -1)
+        return int(self.metadata(f"{self.architecture}.pooling_type") or -1)
 
     def metadata(self, key: str) -> str | None:
         """A scalar or string of the GGUF's metadata as text, or None."""

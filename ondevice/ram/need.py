@@ -20,6 +20,7 @@ _FLOAT = 4  # bytes
 _ENGINE = 62_000_000  # bytes, 26 MB of it shared libraries
 _TOKEN, _MERGE = 190, 160  # bytes each
 
+_SEQUENCES = 2  # that decoded, and one by which parts of it are kept
 #: A block with one of these has a state of fixed size instead of keys and values, or beside them.
 _RECURRENT = ("ssm_a", "ssm_conv1d.weight", "shortconv.conv.weight", "time_mix_key.weight")
 #: A block with one of these keeps keys by which it chooses what to look back on, beside the others.
@@ -105,7 +106,7 @@ def _is_recurrent(file: GGUFFile, block: int) -> bool:
 
 
 def _states(file: GGUFFile) -> int:
-    """Bytes of the states of all recurrent blocks, as llama.cpp sizes them."""
+    """Bytes of the states of all recurrent blocks, as llama.cpp sizes them: for two sequences."""
     n_blocks = sum(_is_recurrent(file, block) for block in range(file.n_computed_blocks))
     rwkv = file.hyperparameter("wkv.head_size")
     short = file.hyperparameter("shortconv.l_cache")
@@ -118,7 +119,7 @@ def _states(file: GGUFFile) -> int:
         elements = inner * file.hyperparameter("ssm.state_size") + convolved * max(
             0, file.hyperparameter("ssm.conv_kernel") - 1
         )
-    return n_blocks * elements * _FLOAT
+    return _SEQUENCES * n_blocks * elements * _FLOAT
 
 
 def _ssm_widths(file: GGUFFile) -> tuple[int, int]:
