@@ -6,10 +6,11 @@ import difflib
 import math
 import os
 import re
+import shutil
 import tomllib
 from collections.abc import Iterable, Iterator, MutableMapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -22,6 +23,7 @@ from ondevice.system.typed_paths import looks_like_path, typed_path
 
 AUTO = "auto"  # as the name of a model: the one that suits this machine best
 FIRST = "smollm2-135m"  # what is fetched where there is no model yet: the smallest
+_STATE_SHARE, _MOST_STATE = 20, 4_000_000_000  # of the free bytes one part, and bytes at most
 _TABLES = ("sampling", "app")
 _NO_VARIABLES = ("sampling", "app", "personas", "send_memories")  # they are tables
 _NO_SETTINGS = {
@@ -68,6 +70,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ram: str | None = None  # a limit such as "1.5G"; None: what is available
     draft: str | None = None  # a smaller model, for a streamed one; "none"; None: it is chosen
     memory: bool = True  # whether new chats are remembered and helped by what is remembered
+    #: Whether what a model has computed of chats is kept on the disk, encrypted: they go on at once.
+    keep_state: bool = True
+    #: Million bytes for that; None: a twentieth of what is free, at most 4000.
+    state_mb: Annotated[int, msgspec.Meta(ge=1, le=10**9)] | None = None
     #: Server, such as "host:8080" → whether memories may be sent there; one not named: it is asked.
     send_memories: dict[str, bool] = {}
     sampling: Sampling = Sampling()
@@ -92,6 +98,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def ram_limit(self) -> int | None:
         """Bytes of RAM that a model may take; None: what is free."""
         return parse_size(self.ram) if self.ram else None
+
+    def state_bytes(self, folder: Path) -> int:
+        """Bytes for what models have computed of chats, on the disk of ``folder``; 0: none."""
+        if not self.keep_state:
+            return 0
+        if self.state_mb is not None:
+            return self.state_mb * 1_000_000
+        try:
+            free = shutil.disk_usage(folder).free
+        except OSError:
+            return 0
+        return min(free // _STATE_SHARE, _MOST_STATE)
 
     @property
     def folders(self) -> tuple[Path, ...]:

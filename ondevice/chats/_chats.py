@@ -15,7 +15,7 @@ from ondevice.chats._records import Attachment, Chat, ChatHit, ChatMatches, Head
 from ondevice.chats.recalling import about
 from ondevice.errors import StoreError, StoreUnwritable, UsageError
 from ondevice.memory import FORGOTTEN, Cube, Memory
-from ondevice.messages import Role
+from ondevice.messages import Keep, Role, StateKey
 from ondevice.store import Connection, Database, words_leave
 
 _TYPED = 1500  # characters that a message has at most which was typed
@@ -51,6 +51,8 @@ class Chats:
     def __init__(self, database: Database) -> None:
         self.database = database
         self.memory = Memory(database)
+        #: Bytes on the disk for what models have computed of conversations; 0: nothing is kept.
+        self.state_bytes = 0
 
     # ------------------------------------------------------------------ finding
 
@@ -269,6 +271,24 @@ class Chats:
     def pause(self, conversation_id: int, paused: bool = True) -> None:
         """Remember nothing of it and recall nothing in it, or do so again."""
         self._set(conversation_id, "private", paused)
+
+    def keep(self, conversation_id: int) -> Keep | None:
+        """Where a model keeps what it has computed of the conversation; None: nowhere."""
+        if not self.state_bytes:
+            return None
+        with self.database.read() as connection:
+            if _is_private(connection, conversation_id):
+                return None
+        own = self.database.state_key(conversation_id)
+        shared = self.database.state_key(None)
+        if own is None or shared is None:
+            return None
+        return Keep(
+            folder=str(self.database.states),
+            own=StateKey(*own),
+            shared=StateKey(*shared),
+            most_bytes=self.state_bytes,
+        )
 
     def delete(self, conversation_id: int, *, forget: bool = False) -> None:
         """Remove the conversation for good: no byte of it stays in a file of the store.

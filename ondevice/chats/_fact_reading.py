@@ -55,5 +55,6 @@ def restore_cache(chats: Chats, engine: EngineLike, conversation_id: int) -> Non
     if is_elsewhere(engine):
         return
     turns = chats.load(conversation_id).turns()
-    for _ in engine.generate(Aside(turns=turns, max_tokens=1)):
+    keep = chats.keep(conversation_id)
+    for _ in engine.generate(Aside(turns=turns, max_tokens=1, keep=keep)):
         pass

@@ -47,12 +47,12 @@ class Message(msgspec.Struct, frozen=True, gc=False):  # in thousands, they woul
     def prompt(self, server: str | None = None) -> str:
         """What the model is to see of it: attachments and memories as quotations with the text.
 
-        On a ``server``, of the memories only those that may be sent there.
+        Attachments come first: another conversation may begin with the same ones. On a ``server``, of the memories only those that may be sent there.
         """
-        text = with_attachments(self.content, self.attachments)
-        if server is not None and server != self.server:
-            return text
-        return with_memories(text, self.recalled, unknown=self.unknown)
+        text = self.content
+        if server is None or server == self.server:
+            text = with_memories(text, self.recalled, unknown=self.unknown)
+        return with_attachments(text, self.attachments)
 
     def given(self, question: Message | None) -> tuple[Cube, ...]:
         """The memories that this reply to a question was given."""
@@ -127,7 +127,8 @@ class Chat:
             if turns and turns[-1].role == message.role == "assistant":
                 turns[-1] = Turn("assistant", f"{turns[-1].content}\n\n{text}")
             else:  # the user's stay apart, so that they can leave a long conversation one by one
-                turns.append(Turn(message.role, text))
+                shared = len(with_attachments("", message.attachments))
+                turns.append(Turn(message.role, text, shared))
         return tuple(turns)
 
 

@@ -48,7 +48,8 @@ def reply(
     continued = last if last and last.role == "assistant" else None
     server = server_of(engine.loaded.path) if engine.loaded else None
     turns = conversation.turns(server if server is None or server in memories_to else "")
-    request = Generate(turns=turns, sampling=sampling)
+    keep = chats.keep(conversation_id) if server is None else None
+    request = Generate(turns=turns, sampling=sampling, keep=keep)
     draft: ReplyDraft | None = None
     unsaved: StoreUnwritable | None = None
     try:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ondevice.errors import StoreError, StoreLocked, StoreUnwritable, UsageError
 from ondevice.paths import ensure_private
-from ondevice.store import _copies
+from ondevice.store import _copies, _state_keys
 from ondevice.store._readonly import connect_to_read, why_unwritable
 from ondevice.store._sqlite import Connection, DatabaseError, Fault, OperationalError, Row, connect
 from ondevice.store.migrations import MIGRATIONS
@@ -35,6 +35,8 @@ class Database:
         self.path = _target(path)
         self.read_only: str | None = None
         """Why nothing can be written: the store was opened to be read only. None: it can."""
+        #: The folder for what models have computed of conversations: see :meth:`state_key`.
+        self.states = _state_keys.folder_of(self.path)
         self._lock = threading.RLock()
         self._folder = _copies.FolderLock(self.path.parent)
         self._open(passphrase or None)
@@ -72,6 +74,7 @@ class Database:
                 self._migrate()
                 if alone:
                     self._clean()
+                    _state_keys.sweep(self._connection, self.states)
                 if self._scrub_is_due():
                     with suppress(StoreError):  # of another program that reads; next time then
                         self.scrub()
@@ -273,9 +276,29 @@ class Database:
                     f"write-ahead log {self.path}-wal may still hold it. Close that program and "
                     "run “ondevice memory check”."
                 )
+            _state_keys.sweep(self._connection, self.states)
             if self._scrub_is_due():
                 with self.write() as connection:
                     connection.execute("DELETE FROM scrub")
+
+    def state_key(self, conversation_id: int | None) -> tuple[str, bytes] | None:
+        """A folder in :attr:`states`, which is there, and the secret that encrypts what is in it.
+
+        It is for what a model has computed of the conversation, or with None of what several begin
+        with. It goes with the conversation, and once something is forgotten that it has seen. None:
+        nothing may be kept, as of a store that cannot be written to.
+        """
+        if self.read_only:
+            return None
+        with suppress(OSError, StoreError):
+            with self.read() as connection:
+                key = _state_keys.find(connection, conversation_id)
+            if key is None:
+                with self.write() as connection:
+                    key = _state_keys.make(connection, conversation_id)
+            ensure_private(self.states / key[0])
+            return key
+        return None
 
     def _scrub_is_due(self) -> bool:
         return self._connection.execute("SELECT 1 FROM scrub").fetchone() is not None

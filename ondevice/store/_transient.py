@@ -29,5 +29,8 @@ class TransientDatabase(Database):
     def set_passphrase(self, passphrase: str | None) -> None:
         """Nothing needs to be encrypted."""
 
+    def state_key(self, conversation_id: int | None) -> tuple[str, bytes] | None:
+        return None
+
     def scrub(self) -> None:
         """There is no file that could hold what was deleted."""
