@@ -70,7 +70,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ram: str | None = None  # a limit such as "1.5G"; None: what is available
     draft: str | None = None  # a smaller model, for a streamed one; "none"; None: it is chosen
     memory: bool = True  # whether new chats are remembered and helped by what is remembered
-    #: Whether what a model has computed of chats is kept on the disk, encrypted: they go on at once.
+    #: Whether what a model has computed of chats is kept on the disk, encrypted.
     keep_state: bool = True
     #: Million bytes for that; None: a twentieth of what is free, at most 4000.
     state_mb: Annotated[int, msgspec.Meta(ge=1, le=10**9)] | None = None

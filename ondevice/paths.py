@@ -35,6 +35,11 @@ def store_file() -> Path:
     return data_dir() / "store.db"
 
 
+def states_dir(store: Path) -> Path:
+    """What models have computed of the chats in ``store``, encrypted with keys that are in it."""
+    return store.with_suffix(".states")
+
+
 def cache_dir() -> Path:
     """What can be made again: measurements of the machine, partial downloads."""
     return _folder("cache", platformdirs.user_cache_path(_APP, appauthor=False))

@@ -47,7 +47,8 @@ class Message(msgspec.Struct, frozen=True, gc=False):  # in thousands, they woul
     def prompt(self, server: str | None = None) -> str:
         """What the model is to see of it: attachments and memories as quotations with the text.
 
-        Attachments come first: another conversation may begin with the same ones. On a ``server``, of the memories only those that may be sent there.
+        Attachments come first: another conversation may begin with the same ones. On a ``server``,
+        of the memories only those that may be sent there.
         """
         text = self.content
         if server is None or server == self.server:

@@ -21,6 +21,7 @@ import psutil
 from ondevice import __version__, config, paths
 from ondevice.config import Settings
 from ondevice.disk import speed as disk_speed
+from ondevice.disk import states
 from ondevice.errors import (
     ConfigError,
     MemoryShortError,
@@ -87,6 +88,7 @@ def _examine() -> Iterator[Finding]:
     yield from _versions()
     yield _llama()
     yield _disk_space()
+    yield _states(settings)
     yield _disk_speed()  # the slowest last: the other lines are there at once
 
 
@@ -296,6 +298,27 @@ def _disk_space() -> Finding:
         if little
         else "",
         figures={"free_bytes": free},
+    )
+
+
+def _states(settings: Settings) -> Finding:
+    store = paths.store_file()
+    most = settings.state_bytes(_existing(store.parent))
+    there = states.usage(paths.states_dir(store))
+    text = "nothing of what models have read is kept: keep_state is off"
+    if most:
+        text = (
+            f"{size(there.n_bytes)} of at most {size(most)} for chats that go on at once, "
+            f"{size(there.written_today)} of it written today"
+        )
+    return Finding(
+        topic="chats",
+        text=text,
+        figures={
+            "state_bytes": there.n_bytes,
+            "state_most_bytes": most,
+            "state_written_today_bytes": there.written_today,
+        },
     )
 
 

@@ -62,6 +62,11 @@ class ConversationCache:
         if keep is None or before is None or keep.own != before.own:
             self.spelling = states.longest() or self.spelling
 
+    def problem(self) -> str:
+        """Why nothing can be kept on the disk; empty: it can, or this was told before."""
+        problem, self._states.problem = self._states.problem, ""
+        return problem
+
     def reuse(self, tokens: Sequence[int], marks: Sequence[int] = (), shared: int = 0) -> int:
         """Have the KV cache hold as much of ``tokens`` as there is anywhere; returns how much.
 

@@ -56,6 +56,10 @@ _ENDLESS = (
     "The model said the same thing again and again, so the reply was ended. Ask in other words, or "
     "choose another model."
 )
+_NOT_KEPT = (
+    "What the model has read of this chat cannot be kept on the disk ({problem}). It will read the "
+    "chat again after a restart. Make room on the disk."
+)
 _NO_TEMPLATE = (
     "This model has no chat template: it may go on with your text in place of an answer. To chat, "
     "choose a model that was made for it."
@@ -233,6 +237,8 @@ class Session:
         if self._notice:
             yield Notice(text=self._notice)
             self._notice = ""
+        if problem := cache.problem():
+            yield Notice(text=_NOT_KEPT.format(problem=problem))
         if prompt.left_out:
             yield self._left_out_notice(prompt.left_out)
         text = ReplyText(prompt.rendered, (*request.stop, *prompt.stop))

@@ -12,8 +12,9 @@ import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
+from ondevice.disk.states import SUFFIX
 from ondevice.messages import StateKey
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 _MAGIC = b"odstate1"
 _HEAD = struct.Struct("<12s12sI")  # nonces of head and state, length of the encrypted head
-_SUFFIX = ".state"
 _TOKEN = struct.Struct("<i")
 
 
@@ -48,7 +48,7 @@ class StateFolder:
         """Of the files that were not there when this was last asked."""
         names = set()
         with contextlib.suppress(OSError):  # forgotten, or nothing kept yet
-            names = {each.stem for each in self.path.iterdir() if each.suffix == _SUFFIX}
+            names = {each.stem for each in self.path.iterdir() if each.suffix == SUFFIX}
         for name in sorted(names - self._known):
             if (head := self._head(name)) is not None:
                 self._known.add(name)
@@ -105,8 +105,8 @@ class StateFolder:
         self._drop(name)
         return None
 
-    def _begin(self, file: object) -> tuple[bytes, bytes, int] | None:
-        begin = file.read(len(_MAGIC) + _HEAD.size)  # type: ignore[attr-defined]
+    def _begin(self, file: BinaryIO) -> tuple[bytes, bytes, int] | None:
+        begin = file.read(len(_MAGIC) + _HEAD.size)
         if len(begin) < len(_MAGIC) + _HEAD.size or not begin.startswith(_MAGIC):
             return None
         first, second, length = _HEAD.unpack(begin[len(_MAGIC) :])
@@ -126,21 +126,4 @@ class StateFolder:
             self._file(name).unlink()
 
     def _file(self, name: str) -> Path:
-        return self.path / f"{name}{_SUFFIX}"
-
-
-def shrink(folder: Path, most_bytes: int) -> None:
-    """Delete what was not used for longest until the files in ``folder`` have that many bytes."""
-    found = []
-    with contextlib.suppress(OSError):
-        for path in folder.glob(f"*/*{_SUFFIX}"):
-            with contextlib.suppress(OSError):
-                status = path.stat()
-                found.append((status.st_mtime_ns, status.st_size, path))
-    left = sum(n_bytes for _, n_bytes, _ in found)
-    for _, n_bytes, path in sorted(found):
-        if left <= most_bytes:
-            return
-        with contextlib.suppress(OSError):
-            path.unlink()
-            left -= n_bytes
+        return self.path / f"{name}{SUFFIX}"

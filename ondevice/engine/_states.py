@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ondevice.engine._state_files import Head, StateFolder, shrink
+from ondevice.disk import states as kept
+from ondevice.engine._state_files import Head, StateFolder
 from ondevice.messages import Keep, StateKey
 
 
@@ -61,8 +62,9 @@ class States:
         self._folders: dict[StateKey, StateFolder] = {}
         self._held: list[Node] = []  # only in RAM, oldest first
         self.keep: Keep | None = None
-        self.problem = ""  # why nothing is kept, until somebody has told the user
-        self.bytes_written = 0
+        self.problem = ""  # why nothing can be kept, until somebody has told the user
+        self._written = 0  # bytes, not told yet
+        self._has_failed = False
 
     @property
     def is_kept(self) -> bool:
@@ -150,10 +152,11 @@ class States:
         folder = self._folders[self.keep.shared if shared else self.keep.own]
         head = Head(node.name, parent.name if parent else "", node.tokens)
         try:
-            self.bytes_written += folder.write(head, state)
+            self._written += folder.write(head, state)
         except OSError as error:
-            if error.errno != errno.ENOENT:  # else the conversation was forgotten
+            if error.errno != errno.ENOENT and not self._has_failed:  # else it was forgotten
                 self.problem = error.strerror or str(error)
+                self._has_failed = True
             self.keep = None
             return None
         node.folder = folder
@@ -173,8 +176,11 @@ class States:
 
     def tidy(self) -> None:
         """Keep no more on the disk than there may be."""
-        if self.keep is not None:
-            shrink(Path(self.keep.folder), self.keep.most_bytes)
+        if self.keep is not None and self._written:
+            folder = Path(self.keep.folder)
+            kept.wrote(folder, self._written)
+            kept.shrink(folder, self.keep.most_bytes)
+            self._written = 0
 
     def _let_go(self, node: Node) -> None:
         node.state = None

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ondevice.errors import StoreError, StoreLocked, StoreUnwritable, UsageError
-from ondevice.paths import ensure_private
+from ondevice.paths import ensure_private, states_dir
 from ondevice.store import _copies, _state_keys
 from ondevice.store._readonly import connect_to_read, why_unwritable
 from ondevice.store._sqlite import Connection, DatabaseError, Fault, OperationalError, Row, connect
@@ -36,7 +36,7 @@ class Database:
         self.read_only: str | None = None
         """Why nothing can be written: the store was opened to be read only. None: it can."""
         #: The folder for what models have computed of conversations: see :meth:`state_key`.
-        self.states = _state_keys.folder_of(self.path)
+        self.states = states_dir(self.path)
         self._lock = threading.RLock()
         self._folder = _copies.FolderLock(self.path.parent)
         self._open(passphrase or None)

@@ -1,4 +1,4 @@
-"""Where what models have computed of conversations is kept, beside the store, and its keys in it."""
+"""Keys of the files, beside the store, with what models have computed of conversations."""
 
 from __future__ import annotations
 
@@ -10,10 +10,6 @@ from pathlib import Path
 from ondevice.store._sqlite import Connection
 
 _NAME, _SECRET = 8, 32  # bytes
-
-
-def folder_of(store: Path) -> Path:
-    return store.with_suffix(".states")
 
 
 def find(connection: Connection, conversation_id: int | None) -> tuple[str, bytes] | None:

@@ -59,7 +59,7 @@ def test_the_estimate_holds_for_every_kind_of_block(
     expected = need(gguf.read(path), n_ctx, kv_type)
     llama.start(io.StringIO())
     loaded = llama.Model(path)
-    context = llama.Context(loaded, n_ctx=n_ctx, kv_type=kv_type)
+    context = llama.Context(loaded, n_ctx=n_ctx, kv_type=kv_type, keeps_state=True)
     try:
         assert expected.kv == pytest.approx(context.kv_bytes, rel=0.003)
         assert 0.95 * context.compute_bytes < expected.compute < 1.2 * context.compute_bytes
@@ -143,7 +143,7 @@ def test_recurrent_blocks_have_a_state_and_no_kv_cache() -> None:
         attention__head_count=8,
         shortconv__l_cache=3,
     )
-    assert need(file, 1024).kv == 1024 * 2 * 256 * 2 + 1000 * 2 * 4
+    assert need(file, 1024).kv == 1024 * 2 * 256 * 2 + 2 * (1000 * 2 * 4)
 
 
 def test_blocks_that_share_the_cache_of_others_have_none() -> None:

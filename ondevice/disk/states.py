@@ -1,0 +1,72 @@
+"""The room on the disk for what models have computed of conversations."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import NamedTuple
+
+SUFFIX = ".state"
+_WRITTEN = "written.json"  # day → bytes
+_DAYS = 7  # that are remembered
+
+
+class Usage(NamedTuple):
+    """What there is, in bytes, and what was written today."""
+
+    n_bytes: int
+    n_files: int
+    written_today: int
+
+
+def usage(folder: Path) -> Usage:
+    """Of the files below ``folder``, which need not be there."""
+    sizes = [status.st_size for _, status in _files(folder)]
+    return Usage(sum(sizes), len(sizes), _written(folder).get(_today(), 0))
+
+
+def wrote(folder: Path, n_bytes: int) -> None:
+    """Remember how much was written. Several engines at once may lose some of it."""
+    written = _written(folder)
+    today = _today()
+    written[today] = written.get(today, 0) + n_bytes
+    path = folder / _WRITTEN
+    half = path.with_suffix(f".{os.getpid()}")
+    with contextlib.suppress(OSError):
+        half.write_text(json.dumps(dict(sorted(written.items())[-_DAYS:])), encoding="utf-8")
+        half.chmod(0o600)
+        half.replace(path)
+
+
+def shrink(folder: Path, most_bytes: int) -> None:
+    """Delete what was not used for longest until the files have that many bytes."""
+    found = [(status.st_mtime_ns, status.st_size, path) for path, status in _files(folder)]
+    left = sum(n_bytes for _, n_bytes, _ in found)
+    for _, n_bytes, path in sorted(found):
+        if left <= most_bytes:
+            return
+        with contextlib.suppress(OSError):
+            path.unlink()
+            left -= n_bytes
+
+
+def _today() -> str:
+    return datetime.now().astimezone().date().isoformat()
+
+
+def _files(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    for path in folder.glob(f"*/*{SUFFIX}"):
+        with contextlib.suppress(OSError):  # deleted meanwhile
+            yield path, path.stat()
+
+
+def _written(folder: Path) -> dict[str, int]:
+    try:
+        written = json.loads((folder / _WRITTEN).read_text("utf-8"))
+        return {str(day): int(n_bytes) for day, n_bytes in written.items()}
+    except (OSError, ValueError, AttributeError, TypeError):
+        return {}
