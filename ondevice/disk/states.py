@@ -15,7 +15,7 @@ _WRITTEN = "written.json"  # day → bytes
 _DAYS = 7  # that are remembered
 
 
-class Usage(NamedTuple):
+class Kept(NamedTuple):
     """What there is, in bytes, and what was written today."""
 
     n_bytes: int
@@ -23,10 +23,10 @@ class Usage(NamedTuple):
     written_today: int
 
 
-def usage(folder: Path) -> Usage:
+def usage(folder: Path) -> Kept:
     """Of the files below ``folder``, which need not be there."""
     sizes = [status.st_size for _, status in _files(folder)]
-    return Usage(sum(sizes), len(sizes), _written(folder).get(_today(), 0))
+    return Kept(sum(sizes), len(sizes), _written(folder).get(_today(), 0))
 
 
 def wrote(folder: Path, n_bytes: int) -> None:

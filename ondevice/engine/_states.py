@@ -11,7 +11,7 @@ import errno
 import hashlib
 import struct
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ondevice.disk import states as kept
@@ -27,7 +27,7 @@ class Node:
     parent: Node | None
     tokens: tuple[int, ...]
     state: bytes | None = None  # in RAM
-    folder: StateFolder | None = None  # on the disk
+    folders: list[StateFolder] = field(default_factory=list)  # on the disk, one for each key
 
     @property
     def start(self) -> int:
@@ -119,8 +119,8 @@ class States:
         """Tokens and state of each of ``nodes``, up to one that is not there any more."""
         for node in nodes:
             state = node.state
-            if state is None and node.folder is not None:
-                state = node.folder.read(node.name)
+            if state is None and (folder := self._folder(node)) is not None:
+                state = folder.read(node.name)
             if state is None:
                 return
             yield node.tokens, state
@@ -145,7 +145,7 @@ class States:
         :meth:`open` asks anew.
         """
         node = self._node(parent, tokens)
-        if node.folder is not None and self._has(node):
+        if self._folder(node) is not None:
             return node
         if self.keep is None:
             return None
@@ -159,7 +159,8 @@ class States:
                 self._has_failed = True
             self.keep = None
             return None
-        node.folder = folder
+        if folder not in node.folders:
+            node.folders.append(folder)
         if node in self._held:
             self._let_go(node)
         return node
@@ -170,8 +171,8 @@ class States:
 
     def longest(self) -> list[int]:
         """The most tokens of the present conversation that are kept."""
-        own = self.keep.own if self.keep else None
-        ends = [n for n in self._nodes.values() if n.folder and n.folder.key == own]
+        own = self._folders.get(self.keep.own) if self.keep else None
+        ends = [node for node in self._nodes.values() if own in node.folders]
         return self.tokens_of(max(ends, key=lambda node: node.end)) if ends else []
 
     def tidy(self) -> None:
@@ -201,7 +202,7 @@ class States:
                     continue
                 waiting.remove(head)
                 if self._name(parent, head.tokens) == head.name:  # else it is of another model
-                    self._node(parent, head.tokens).folder = folder
+                    self._node(parent, head.tokens).folders.append(folder)
                     entered = True
 
     def _node(self, parent: Node | None, tokens: Sequence[int]) -> Node:
@@ -213,15 +214,14 @@ class States:
 
     def _has(self, node: Node) -> bool:
         """Whether its state is still there, and the present conversation may use it."""
-        if node.state is not None:
-            return True
-        folder = node.folder
-        return (
-            folder is not None
-            and self.keep is not None
-            and folder.key in (self.keep.own, self.keep.shared)
-            and folder.has(node.name)
-        )
+        return node.state is not None or self._folder(node) is not None
+
+    def _folder(self, node: Node) -> StateFolder | None:
+        """Where the present conversation has it on the disk."""
+        if self.keep is None:
+            return None
+        keys = self.keep.own, self.keep.shared
+        return next((f for f in node.folders if f.key in keys and f.has(node.name)), None)
 
     def _name(self, parent: Node | None, tokens: Sequence[int]) -> str:
         before = bytes.fromhex(parent.name) if parent else self._root

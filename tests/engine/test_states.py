@@ -1,0 +1,299 @@
+"""Chats go on where they were: after a restart, in turn, edited; and what is kept is forgotten."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from ondevice.chats import Attachment, Chats, reply
+from ondevice.disk import states as kept
+from ondevice.engine import Engine
+from ondevice.engine._state_files import Head, StateFolder
+from ondevice.engine._states import Node, States
+from ondevice.messages import (
+    Chunk,
+    Event,
+    Finished,
+    Generate,
+    Keep,
+    Load,
+    Sampling,
+    StateKey,
+    Statistics,
+    Turn,
+)
+from ondevice.store import Database
+
+GREEDY = Sampling(temperature=0, seed=0)
+LONG = " ".join(f"Word {n} of the story is {n * 7 % 13}." for n in range(26))
+
+
+def keep(folder: Path, own: str = "own", secret: bytes = b"k" * 32, most: int = 10**9) -> Keep:
+    for name in (own, "shared"):
+        (folder / name).mkdir(exist_ok=True)
+    shared = StateKey("shared", b"s" * 32)
+    return Keep(folder=str(folder), own=StateKey(own, secret), shared=shared, most_bytes=most)
+
+
+def opened(where: Keep | None, identity: bytes = b"model", room: int = 0) -> States:
+    states = States(lambda held, more: held + more <= room)
+    states.identify(identity)
+    states.open(where)
+    return states
+
+
+def loaded(states: States, tokens: list[int], *, within: bool = True) -> tuple[int, list[bytes]]:
+    node, length = states.find(tokens, within=within)
+    return length, [state for _, state in states.load(node.path() if node else [])]
+
+
+# ------------------------------------------------------------------ the tree
+
+
+def test_conversations_that_begin_alike_share_what_they_begin_with(tmp_path: Path) -> None:
+    states = opened(keep(tmp_path))
+    first = states.write(None, [1, 2, 3], b"first", shared=True)
+    assert states.write(first, [4, 5], b"second", shared=False)
+    again = opened(keep(tmp_path))
+    assert loaded(again, [1, 2, 3, 4, 5, 6]) == (5, [b"first", b"second"])
+    assert loaded(again, [1, 2, 3, 4, 9]) == (4, [b"first", b"second"])
+    assert loaded(again, [1, 2, 3, 4, 9], within=False) == (3, [b"first"])
+    assert loaded(opened(keep(tmp_path, "other")), [1, 2, 3, 4, 5]) == (3, [b"first"])
+    assert loaded(opened(keep(tmp_path), b"another model"), [1, 2, 3]) == (0, [])
+    assert loaded(opened(None), [1, 2, 3]) == (0, [])
+
+
+def test_nothing_is_written_twice(tmp_path: Path) -> None:
+    states = opened(keep(tmp_path))
+    states.write(None, [1, 2], b"state", shared=False)
+    (file,) = tmp_path.glob("own/*")
+    before = file.stat()
+    for each in (states, opened(keep(tmp_path))):
+        assert each.write(None, [1, 2], b"state", shared=False)
+        each.tidy()
+    assert file.stat().st_ino == before.st_ino
+    assert kept.usage(tmp_path).written_today == before.st_size
+    assert before.st_mode & 0o777 == 0o600
+
+
+def cut(file: Path) -> None:
+    os.truncate(file, file.stat().st_size - 3)
+
+
+def begin_anew(file: Path) -> None:
+    file.write_bytes(b"odstate9" + file.read_bytes()[8:])
+
+
+def change(file: Path) -> None:
+    data = bytearray(file.read_bytes())
+    data[-5] ^= 1
+    file.write_bytes(data)
+
+
+def empty(file: Path) -> None:
+    os.truncate(file, 0)
+
+
+@pytest.mark.parametrize("damage", [cut, begin_anew, change, empty])
+def test_a_damaged_file_is_not_used_and_is_deleted(
+    tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    opened(keep(tmp_path)).write(None, [1, 2], b"state of them", shared=False)
+    (file,) = tmp_path.glob("own/*")
+    damage(file)
+    states = opened(keep(tmp_path))
+    assert loaded(states, [1, 2])[1] == []
+    assert not file.exists()
+    assert loaded(states, [1, 2]) == (0, [])
+
+
+def test_a_file_under_another_name_or_key_is_not_used(tmp_path: Path) -> None:
+    states = opened(keep(tmp_path))
+    states.write(None, [1, 2], b"one", shared=False)
+    (one,) = tmp_path.glob("own/*")
+    states.write(None, [3, 4], b"two", shared=False)
+    (two,) = set(tmp_path.glob("own/*")) - {one}
+    one.replace(two)
+    assert loaded(opened(keep(tmp_path)), [3, 4]) == (0, [])
+    states.write(None, [5, 6], b"three", shared=False)
+    assert loaded(opened(keep(tmp_path, secret=b"x" * 32)), [5, 6]) == (0, [])
+
+
+def test_what_was_not_used_for_longest_goes_first(tmp_path: Path) -> None:
+    states = opened(keep(tmp_path, most=1000))
+    for number in range(4):
+        states.write(None, [number], bytes(300), shared=False)
+        for file in tmp_path.glob("own/*"):
+            status = file.stat()
+            os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns - 10**9))
+    assert loaded(states, [0])[0] == 1  # is used
+    states.tidy()
+    left = [number for number in range(4) if loaded(states, [number])[1]]
+    assert left == [0, 3]
+
+
+def test_a_full_disk_stops_it_and_says_so_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(StateFolder, "write", full)
+    states = opened(keep(tmp_path))
+    assert states.write(None, [1], b"state", shared=False) is None
+    assert not states.is_kept
+    assert states.problem == os.strerror(errno.ENOSPC)
+    states.problem = ""
+    states.open(keep(tmp_path))
+    assert states.write(None, [1], b"state", shared=False) is None
+    assert states.problem == ""
+
+
+def test_what_is_forgotten_meanwhile_is_not_written(tmp_path: Path) -> None:
+    states = opened(keep(tmp_path))
+    (tmp_path / "own").rmdir()
+    assert states.write(None, [1], b"state", shared=False) is None
+    assert states.problem == ""
+    assert not (tmp_path / "own").exists()
+
+
+def test_in_ram_the_newest_stay() -> None:
+    states = opened(None, room=10)
+    nodes = [states.hold(None, [number], b"1234") for number in range(3)]
+    assert all(isinstance(node, Node) for node in nodes)
+    assert [bool(loaded(states, [number])[1]) for number in range(3)] == [False, True, True]
+    assert states.hold(None, [9], bytes(11)) is None
+
+
+def test_a_head_of_another_parent_is_left_alone(tmp_path: Path) -> None:
+    where = keep(tmp_path)
+    folder = StateFolder(tmp_path, where.own)
+    folder.write(Head("ab" * 16, "cd" * 16, (1, 2)), b"state")
+    assert loaded(opened(where), [1, 2]) == (0, [])
+
+
+# ------------------------------------------------------------------ chats
+
+
+class Brief(Engine):
+    """Its replies have a few tokens."""
+
+    def generate(self, request: Generate) -> Generator[Event, None, None]:
+        return super().generate(msgspec.structs.replace(request, max_tokens=12))
+
+
+class Talk:
+    """Chats with a model, as the app has them."""
+
+    def __init__(self, chats: Chats, model: Path, folder: Path) -> None:
+        chats.state_bytes = 10**9
+        self.chats, self._folder = chats, folder
+        self._load = Load(path=str(model), n_ctx=1024, n_threads=1)
+        self.engine = Brief(folder / "engine.log")
+        self.engine.load(self._load)
+
+    def restart(self) -> None:
+        self.pause()
+        self.engine.close()
+        self.engine = Brief(self._folder / "engine.log")
+        self.engine.load(self._load)
+
+    def pause(self) -> None:
+        """Have the engine do something else, before which it keeps all."""
+        for _ in self.engine.generate(Generate(turns=(Turn("user", "."),))):
+            pass
+
+    def ask(self, chat: int, text: str = "", after: int | None = None) -> tuple[str, Statistics]:
+        if text:
+            self.chats.say(chat, text)
+        events = list(reply(self.chats, self.engine, chat, GREEDY, after=after))
+        assert isinstance(events[-1], Finished)
+        said = "".join(event.text for event in events if isinstance(event, Chunk))
+        return said, events[-1].statistics
+
+    def files(self) -> set[Path]:
+        return set(self.chats.database.states.glob("*/*.state"))
+
+
+@pytest.fixture
+def talk(chats: Chats, default_model: Path, tmp_path: Path) -> Iterator[Talk]:
+    talk = Talk(chats, default_model, tmp_path)
+    yield talk
+    talk.engine.close()
+
+
+def computed(statistics: Statistics) -> int:
+    return statistics.prompt_tokens - statistics.reused_tokens
+
+
+def test_a_chat_goes_on_after_a_restart_and_beside_others(talk: Talk) -> None:
+    one, two = talk.chats.create(), talk.chats.create()
+    talk.ask(one, LONG)
+    talk.ask(two, LONG[::-1])
+    expected, first = talk.ask(one, "And what came after all of that?")
+    assert computed(first) < 60
+    question = talk.chats.load(one).messages[-2].id
+    again, back = talk.ask(one, after=question)
+    assert (again, back.reused_tokens) == (expected, back.prompt_tokens)
+    _, other = talk.ask(two, "Go on.")
+    assert computed(other) < 40
+    talk.restart()
+    restored, statistics = talk.ask(one, after=question)
+    assert restored == expected
+    assert computed(statistics) < 60
+
+
+def test_a_file_is_read_once(talk: Talk) -> None:
+    file = Attachment("story.txt", LONG)
+    for number, question in enumerate(("What is it about?", "How long is it, about?")):
+        chat = talk.chats.create()
+        talk.chats.say(chat, question, [file])
+        _, statistics = talk.ask(chat)
+        assert (computed(statistics) < 40) == bool(number)
+        talk.restart()
+
+
+def test_a_private_chat_and_one_that_may_not_leave_no_file(talk: Talk) -> None:
+    talk.ask(talk.chats.create(private=True), LONG)
+    talk.pause()
+    talk.chats.state_bytes = 0
+    talk.ask(talk.chats.create(), LONG)
+    talk.pause()
+    assert not talk.files()
+
+
+def test_what_is_deleted_or_forgotten_leaves_no_file(talk: Talk) -> None:
+    one, two = talk.chats.create(), talk.chats.create()
+    talk.ask(one, f"My parrot is called Bolivar. {LONG}")
+    talk.ask(two, LONG)
+    talk.pause()
+    before = talk.files()
+    talk.chats.delete(one)
+    left = talk.files()
+    assert left and left < before
+    talk.chats.memory.forget([talk.chats.memory.search("story").hits[0].cube.id])
+    assert not talk.files()
+    talk.pause()  # nor does the engine bring it back
+    assert not talk.files()
+
+
+def test_a_key_goes_with_what_its_files_have_seen(chats: Chats, database: Database) -> None:
+    chats.state_bytes = 1
+    one, two = chats.create(), chats.create()
+    message = chats.say(one, "Hello there").message_id
+    keys = [chats.keep(one), chats.keep(two)]
+    assert [chats.keep(one), chats.keep(two)] == keys
+    with database.write() as connection:
+        connection.execute("DELETE FROM message WHERE id = ?", (message,))
+    now = chats.keep(one), chats.keep(two)
+    assert all(a and b for a, b in zip(keys, now, strict=True))
+    assert (now[0].own, now[1].own) != (keys[0].own, keys[1].own)  # type: ignore[union-attr]
+    assert now[1].own == keys[1].own  # type: ignore[union-attr]
+    assert now[1].shared != keys[1].shared  # type: ignore[union-attr]
+    assert b"secret" not in repr(now[0]).encode()
