@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 BENCHES := footprint memory memory_chat memory_torture memory_use moe neurons resident schemas \
-	sizing stack threads tui window
+	sizing stack state threads tui window
 export Q
 
 .PHONY: chat ask test lint bench clean

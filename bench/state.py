@@ -73,7 +73,7 @@ class Person:
     def __init__(self, folder: Path, model: Path) -> None:
         self.database = Database(folder / "store.db")
         self.chats = Chats(self.database)
-        self.chats.state_bytes = 10**10
+        self.chats.limit_states(10**10)
         self.load = Load(path=str(model), n_ctx=N_CTX)
         self.engine = Brief(folder / "engine.log")
         self.engine.load(self.load)
@@ -102,6 +102,16 @@ class Person:
                 statistics = event.statistics
         assert statistics is not None
         return text, first or statistics.prompt_ms, statistics
+
+    @contextmanager
+    def without_states(self) -> Iterator[None]:
+        """As if nothing was kept. What is kept stays."""
+        kept = self.database.states
+        self.database.states = kept.with_suffix(".none")
+        try:
+            yield
+        finally:
+            self.database.states = kept
 
     def say(self, chat: int, text: str, attachments: Sequence[Attachment] = ()) -> None:
         self.chats.say(chat, text, attachments=attachments)
@@ -196,9 +206,8 @@ def going_on(someone: Person, rounds: int) -> dict[str, float]:
         time.sleep(IDLE_S)
         if number < 2:
             someone.restart()
-            someone.chats.state_bytes = 0
-            read_again.append(turn(chats[0], number + 500))
-            someone.chats.state_bytes = 10**10
+            with someone.without_states():
+                read_again.append(turn(chats[0], number + 500))
     one, four = [], []
     turn(chats[1], 0)
     for number in range(rounds):
@@ -259,9 +268,8 @@ def restored(someone: Person, count: int) -> dict[str, float]:
         someone.restart()
         same.append(again() == going)
         someone.restart()
-        someone.chats.state_bytes = 0
-        reread.append(again() == going)
-        someone.chats.state_bytes = 10**10
+        with someone.without_states():
+            reread.append(again() == going)
     return {"identical": frame.mean(same), "identical_reread": frame.mean(reread)}
 
 

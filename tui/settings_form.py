@@ -53,6 +53,15 @@ FIELDS = (
     ),
     Field("memory", "Memory", "Remember and recall in new chats", "switch"),
     Field(
+        "keep_state", "Keep states", "Save what models have read, so chats go on at once", "switch"
+    ),
+    Field(
+        "state_mb",
+        "States on disk",
+        "Megabytes they may take",
+        default="5 % of the free space",
+    ),
+    Field(
         "send_memories",
         "Memories to servers",
         "Asked once for each server; F8 asks again",

@@ -51,8 +51,7 @@ class Chats:
     def __init__(self, database: Database) -> None:
         self.database = database
         self.memory = Memory(database)
-        #: Bytes on the disk for what models have computed of conversations; 0: nothing is kept.
-        self.state_bytes = 0
+        self._state_bytes = 0
 
     # ------------------------------------------------------------------ finding
 
@@ -272,9 +271,18 @@ class Chats:
         """Remember nothing of it and recall nothing in it, or do so again."""
         self._set(conversation_id, "private", paused)
 
+    def limit_states(self, n_bytes: int) -> None:
+        """What models have computed of conversations may take so much of the disk.
+
+        With 0, as at first, nothing is kept, and what there is is deleted.
+        """
+        self._state_bytes = n_bytes
+        if not n_bytes:
+            self.database.delete_states()
+
     def keep(self, conversation_id: int) -> Keep | None:
         """Where a model keeps what it has computed of the conversation; None: nowhere."""
-        if not self.state_bytes:
+        if not self._state_bytes:
             return None
         with self.database.read() as connection:
             if _is_private(connection, conversation_id):
@@ -287,7 +295,7 @@ class Chats:
             folder=str(self.database.states),
             own=StateKey(*own),
             shared=StateKey(*shared),
-            most_bytes=self.state_bytes,
+            most_bytes=self._state_bytes,
         )
 
     def delete(self, conversation_id: int, *, forget: bool = False) -> None:

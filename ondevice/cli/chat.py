@@ -30,7 +30,7 @@ def command(settings: Settings, problems: list[str], resume: bool) -> int:
 
     with closing(unlock(Database)) as database:
         chats = Chats(database)
-        chats.state_bytes = settings.state_bytes(database.path.parent)
+        chats.limit_states(settings.state_bytes(database.path.parent))
         headings = chats.headings()
         earlier = chats.load(headings[0].id) if resume and headings else None
         first = settings == Settings() and not headings

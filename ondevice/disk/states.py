@@ -15,7 +15,7 @@ _WRITTEN = "written.json"  # day → bytes
 _DAYS = 7  # that are remembered
 
 
-class Kept(NamedTuple):
+class StateUsage(NamedTuple):
     """What there is, in bytes, and what was written today."""
 
     n_bytes: int
@@ -23,10 +23,10 @@ class Kept(NamedTuple):
     written_today: int
 
 
-def usage(folder: Path) -> Kept:
+def usage(folder: Path) -> StateUsage:
     """Of the files below ``folder``, which need not be there."""
     sizes = [status.st_size for _, status in _files(folder)]
-    return Kept(sum(sizes), len(sizes), _written(folder).get(_today(), 0))
+    return StateUsage(sum(sizes), len(sizes), _written(folder).get(_today(), 0))
 
 
 def wrote(folder: Path, n_bytes: int) -> None:

@@ -300,6 +300,14 @@ class Database:
             return key
         return None
 
+    def delete_states(self) -> None:
+        """Forget what models have computed, and do not fail."""
+        if self.read_only or not self.states.is_dir():
+            return
+        with suppress(StoreError), self.write() as connection:
+            connection.execute("DELETE FROM state_key")
+        _state_keys.sweep(self._connection, self.states)
+
     def _scrub_is_due(self) -> bool:
         return self._connection.execute("SELECT 1 FROM scrub").fetchone() is not None
 

@@ -32,5 +32,8 @@ class TransientDatabase(Database):
     def state_key(self, conversation_id: int | None) -> tuple[str, bytes] | None:
         return None
 
+    def delete_states(self) -> None:
+        """There are none."""
+
     def scrub(self) -> None:
         """There is no file that could hold what was deleted."""

@@ -192,7 +192,7 @@ class Talk:
     """Chats with a model, as the app has them."""
 
     def __init__(self, chats: Chats, model: Path, folder: Path) -> None:
-        chats.state_bytes = 10**9
+        chats.limit_states(10**9)
         self.chats, self._folder = chats, folder
         self._load = Load(path=str(model), n_ctx=1024, n_threads=1)
         self.engine = Brief(folder / "engine.log")
@@ -262,7 +262,7 @@ def test_a_file_is_read_once(talk: Talk) -> None:
 def test_a_private_chat_and_one_that_may_not_leave_no_file(talk: Talk) -> None:
     talk.ask(talk.chats.create(private=True), LONG)
     talk.pause()
-    talk.chats.state_bytes = 0
+    talk.chats.limit_states(0)
     talk.ask(talk.chats.create(), LONG)
     talk.pause()
     assert not talk.files()
@@ -284,7 +284,7 @@ def test_what_is_deleted_or_forgotten_leaves_no_file(talk: Talk) -> None:
 
 
 def test_a_key_goes_with_what_its_files_have_seen(chats: Chats, database: Database) -> None:
-    chats.state_bytes = 1
+    chats.limit_states(1)
     one, two = chats.create(), chats.create()
     message = chats.say(one, "Hello there").message_id
     keys = [chats.keep(one), chats.keep(two)]

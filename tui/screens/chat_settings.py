@@ -99,6 +99,9 @@ class ChatSettings(ChatBase):
         for conversation in self.conversations:
             conversation.sampling = self.settings.sampling
             conversation.send_memories = self.settings.send_memories
+        if key in ("keep_state", "state_mb"):
+            folder = self.store.database.path.parent
+            self.store.limit_states(self.settings.state_bytes(folder))
         app = self.settings.app
         self.app.set_class(app.linear, "-linear")
         self._map_keys()
