@@ -52,13 +52,11 @@ FIELDS = (
         default="none",
     ),
     Field("memory", "Memory", "Remember and recall in new chats", "switch"),
-    Field(
-        "keep_state", "Keep states", "Save what models have read, so chats go on at once", "switch"
-    ),
+    Field("keep_state", "Quick resume", "Save what models have read of your chats", "switch"),
     Field(
         "state_mb",
-        "States on disk",
-        "Megabytes they may take",
+        "Disk for it",
+        "Megabytes that quick resume may take",
         default="5 % of the free space",
     ),
     Field(

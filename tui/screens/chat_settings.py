@@ -16,7 +16,7 @@ from tui import settings_form, theme
 from tui.screens.chat_base import ChatBase
 from tui.screens.dialogs import ChoiceScreen
 
-_AT_ONCE = ("models_folder", "app")  # settings that count from now on
+_AT_ONCE = ("models_folder", "app", "keep_state", "state_mb")  # settings that count from now on
 
 
 class ChatSettings(ChatBase):
