@@ -16,7 +16,15 @@ import msgspec
 from ondevice import paths
 from ondevice.checking import explain
 from ondevice.errors import ConfigError, UsageError
-from ondevice.messages import ContextTokens, KVType, Preference, Sampling, Threads
+from ondevice.messages import (
+    ContextTokens,
+    KVType,
+    Preference,
+    Sampling,
+    Switch,
+    ThinkingTokens,
+    Threads,
+)
 from ondevice.ram.available import parse_size
 from ondevice.system.typed_paths import looks_like_path, typed_path
 
@@ -67,6 +75,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     threads: Threads | None = None  # None: the physical cores
     ram: str | None = None  # a limit such as "1.5G"; None: what is available
     draft: str | None = None  # a smaller model, for a streamed one; "none"; None: it is chosen
+    #: Whether models think that can do both, and after how many tokens at most the answer begins;
+    #: None: as the model does by default.
+    thinking: bool | Switch | ThinkingTokens | None = None
     memory: bool = True  # whether new chats are remembered and helped by what is remembered
     #: Server, such as "host:8080" → whether memories may be sent there; one not named: it is asked.
     send_memories: dict[str, bool] = {}
@@ -79,6 +90,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         if isinstance(self.models_folder, str):
             folders = split_folders(self.models_folder)
             msgspec.structs.force_setattr(self, "models_folder", folders)
+        if isinstance(self.thinking, str):
+            msgspec.structs.force_setattr(self, "thinking", self.thinking == "on")
         if self.ram is not None:
             try:
                 parse_size(self.ram)
@@ -92,6 +105,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def ram_limit(self) -> int | None:
         """Bytes of RAM that a model may take; None: what is free."""
         return parse_size(self.ram) if self.ram else None
+
+    @property
+    def thinks(self) -> bool | None:
+        """Whether models think that can do both; None: as they do by default."""
+        return None if self.thinking is None else bool(self.thinking)
+
+    @property
+    def thinking_tokens(self) -> int | None:
+        """Tokens of thinking after which an answer begins; None: no limit."""
+        return None if isinstance(self.thinking, bool | str) else self.thinking
 
     @property
     def folders(self) -> tuple[Path, ...]:

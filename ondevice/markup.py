@@ -31,7 +31,8 @@ class Channels(NamedTuple):
     thinking: tuple[str, ...]  # in headings of what is no answer
     ends: tuple[str, ...]
     prompt: str  # the end of a prompt
-    answer: tuple[tuple[str, str], ...]  # (in the template, what begins the answer after a prompt)
+    #: In the template, what ends a message, and what begins the answer after a prompt.
+    answer: tuple[tuple[str, str, str], ...]
 
 
 SECTIONS = (
@@ -71,7 +72,10 @@ CHANNELS = (
             *("<|start|>", "<|channel|>"),
         ),
         prompt="<|start|>assistant",
-        answer=(("<|channel|>", "<|channel|>final<|message|>"), ("to=self", "<|message|>")),
+        answer=(
+            ("<|channel|>", "<|end|>", "<|channel|>final<|message|>"),
+            ("to=self", "<|eom|>", "<|message|>"),
+        ),
     ),
     Channels(  # Solar
         begins=("<|begin|>assistant", "<|think|>", "<|content|>"),
@@ -79,7 +83,7 @@ CHANNELS = (
         thinking=(),
         ends=("<|end|>", "<|begin|>"),
         prompt="<|begin|>assistant",
-        answer=(("<|content|>", "<|content|>"),),
+        answer=(("<|content|>", "<|end|>", "<|content|>"),),
     ),
 )
 
@@ -132,7 +136,20 @@ def answer_opening(prompt: str, template: str) -> str:
         return f"{line}{section.closing}{section.then}" if section.part == "thinking" else ""
     for channel in CHANNELS:
         if prompt.rstrip().endswith(channel.prompt):
-            for named, opening in channel.answer:
+            for named, _, opening in channel.answer:
                 if named in template:
                     return opening
     return ""
+
+
+def thinking_end(thinking: Section | Channels, template: str) -> tuple[str, ...]:
+    """What must follow ``thinking`` so that the answer begins, marks apart from white space.
+
+    On a line of its own where the models of the family write it so.
+    """
+    if isinstance(thinking, Section):
+        line = ("\n",) if thinking.then.startswith("\n") else ()
+        return (*line, thinking.closing, *filter(None, (thinking.then,)))
+    known = (each for each in thinking.answer if each[0] in template)
+    _, end, opening = next(known, thinking.answer[0])
+    return (f"{end}{thinking.prompt}{opening}",)

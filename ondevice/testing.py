@@ -110,6 +110,7 @@ class FakeEngine:
         self._last_load: Load | None = None
         self._busy = threading.Lock()
         self._cancelled = False
+        self._answer_now = self._is_thinking = False
         self._gate: Gate | None = None
 
     def __enter__(self) -> Self:
@@ -185,6 +186,12 @@ class FakeEngine:
         if self._gate:
             self._gate.open()
 
+    def answer_now(self) -> None:
+        """Leave out what the script under way has of thinking from here on, and gates before it."""
+        self._answer_now = True
+        if self._gate and self._is_thinking:
+            self._gate.open()
+
     def close(self) -> None:
         """End the script under way, and note that the engine was closed."""
         self.closed = True
@@ -194,7 +201,7 @@ class FakeEngine:
     def _exclusive(self, request: Load | Generate) -> Generator[None, None, None]:
         if not self._busy.acquire(blocking=False):
             raise UsageError("The engine is busy with another request.")
-        self._cancelled = False
+        self._cancelled = self._answer_now = self._is_thinking = False
         self.requests.append(request)
         try:
             yield
@@ -212,7 +219,12 @@ class FakeEngine:
                 raise step
             if isinstance(step, Gate):
                 self._gate = step
-                step.opened()
+                if not (self._answer_now and self._is_thinking):
+                    step.opened()
+            elif isinstance(step, str | Chunk):
+                self._is_thinking = isinstance(step, Chunk) and step.part == "thinking"
+                if self._answer_now and self._is_thinking:
+                    continue
             yield step
 
     def _ready(self, request: Load) -> Loaded:

@@ -16,7 +16,7 @@ from tui import settings_form, theme
 from tui.screens.chat_base import ChatBase
 from tui.screens.dialogs import ChoiceScreen
 
-_AT_ONCE = ("models_folder", "app")  # settings that count from now on
+_AT_ONCE = ("models_folder", "app", "thinking")  # settings that count from now on
 
 
 class ChatSettings(ChatBase):
@@ -98,6 +98,8 @@ class ChatSettings(ChatBase):
             return False
         for conversation in self.conversations:
             conversation.sampling = self.settings.sampling
+            conversation.thinks = self.settings.thinks
+            conversation.thinking_tokens = self.settings.thinking_tokens
             conversation.send_memories = self.settings.send_memories
         app = self.settings.app
         self.app.set_class(app.linear, "-linear")

@@ -11,13 +11,22 @@ from tui.widgets.reply_text import ReplyBody
 
 
 class Thinking(Collapsible):
-    """The whole of it, or without ``text`` one that is to come. Drawn only once it is open."""
+    """The whole of it, or without ``text`` one that is to come. Drawn only once it is open.
 
-    def __init__(self, text: str = "") -> None:
+    ``cut``: it was ended so that the answer begins.
+    """
+
+    def __init__(self, text: str = "", *, cut: bool = False) -> None:
         self._undrawn = text.strip()
         self._body = ReplyBody()
         self._since: float | None = None if text else time.monotonic()
         super().__init__(self._body, title="Thought" if text else "Thinking …")
+        if cut:
+            self.say_cut()
+
+    def say_cut(self) -> None:
+        """Say that it was ended so that the answer begins."""
+        self.title += ", cut short"
 
     @property
     def source(self) -> str:
