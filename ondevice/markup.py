@@ -88,6 +88,9 @@ CHANNELS = (
 )
 
 
+_MARK = re.compile(r"(<[^<>\s]+>|\[[^\[\]]+\])")  # what may be a single token
+
+
 def _tokens() -> frozenset[str]:
     sections = [mark for section in SECTIONS for mark in (section.opening, section.closing)]
     channels = [
@@ -95,8 +98,7 @@ def _tokens() -> frozenset[str]:
         for channel in CHANNELS
         for mark in (*channel.begins, *(body for body, _ in channel.bodies), *channel.ends)
     ]
-    single = re.compile(r"<[^<>\s]+>|\[[^\[\]]+\]")
-    return frozenset(token for mark in (*sections, *channels) for token in single.findall(mark))
+    return frozenset(token for mark in (*sections, *channels) for token in _MARK.findall(mark))
 
 
 #: All marks that may be single tokens of a vocabulary.
@@ -142,14 +144,16 @@ def answer_opening(prompt: str, template: str) -> str:
     return ""
 
 
-def thinking_end(thinking: Section | Channels, template: str) -> tuple[str, ...]:
-    """What must follow ``thinking`` so that the answer begins, marks apart from white space.
+def thinking_end(thinking: Section | Channels, template: str) -> list[str]:
+    """What must follow ``thinking`` so that the answer begins: marks, and text between them.
 
     On a line of its own where the models of the family write it so.
     """
     if isinstance(thinking, Section):
-        line = ("\n",) if thinking.then.startswith("\n") else ()
-        return (*line, thinking.closing, *filter(None, (thinking.then,)))
-    known = (each for each in thinking.answer if each[0] in template)
-    _, end, opening = next(known, thinking.answer[0])
-    return (f"{end}{thinking.prompt}{opening}",)
+        line = "\n" if thinking.then.startswith("\n") else ""
+        end = f"{line}{thinking.closing}{thinking.then}"
+    else:
+        known = (each for each in thinking.answer if each[0] in template)
+        _, mark, opening = next(known, thinking.answer[0])
+        end = f"{mark}{thinking.prompt}{opening}"
+    return [part for part in _MARK.split(end) if part]

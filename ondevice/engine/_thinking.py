@@ -6,6 +6,7 @@ with its answer ("Qwen3 Technical Report", section 4.3, thinking budget).
 
 from __future__ import annotations
 
+import codecs
 import threading
 
 from ondevice.engine._reply_text import ReplyText
@@ -29,6 +30,7 @@ class ThinkingLimit:
         self._text = text
         self._most = most
         self._answer_now = answer_now
+        self._utf8 = codecs.getincrementaldecoder("utf-8")("ignore")
         self._last = ""  # the character that came last
         self._waited = 0  # tokens since it should have ended
         #: Tokens of thinking so far.
@@ -64,7 +66,7 @@ class ThinkingLimit:
             return [token for text in end for token in self._model.tokenize_on(text)]
         self._waited += self._is_due
         self.tokens += 1
-        self._last = self._model.piece(token).decode("utf-8", "ignore")[-1:]
+        self._last = self._utf8.decode(self._model.piece(token))[-1:] or self._last
         return []
 
     @property
@@ -82,4 +84,5 @@ class ThinkingLimit:
         if piece and piece[0] & 0xC0 == 0x80:  # it goes on with a character
             return False
         first = piece.decode("utf-8", "ignore")[:1]
-        return not (self._last.isalnum() and first.isalnum())
+        in_word = first.isalnum() or not first  # of one that is cut nothing is known
+        return not (self._last.isalnum() and in_word)

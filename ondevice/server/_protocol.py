@@ -100,7 +100,10 @@ class ChatRequest(msgspec.Struct, frozen=True):
     web_search_options: Any = None
 
     def generate(self, defaults: Settings) -> Generate:
-        """What the engine is asked, ``defaults`` where nothing else is asked for. Raises :class:`UsageError` for what it cannot do."""
+        """What the engine is asked, ``defaults`` where nothing else is asked for.
+
+        Raises :class:`UsageError` for what it cannot do.
+        """
         for name, harmless in _REFUSED.items():
             if (value := getattr(self, name)) and value not in harmless:
                 raise UsageError(f'"{name}" is not supported here. Leave it out.')

@@ -20,13 +20,18 @@ class Thinking(Collapsible):
         self._undrawn = text.strip()
         self._body = ReplyBody()
         self._since: float | None = None if text else time.monotonic()
-        super().__init__(self._body, title="Thought" if text else "Thinking …")
-        if cut:
-            self.say_cut()
+        self._told = "Thought"
+        self._cut = cut
+        super().__init__(self._body, title=self._thought() if text else "Thinking …")
+
+    def _thought(self) -> str:
+        return f"{self._told}, cut short" if self._cut else self._told
 
     def say_cut(self) -> None:
         """Say that it was ended so that the answer begins."""
-        self.title += ", cut short"
+        self._cut = True
+        if self._since is None:
+            self.title = self._thought()
 
     @property
     def source(self) -> str:
@@ -41,8 +46,9 @@ class Thinking(Collapsible):
     async def finish(self) -> None:
         """Say how long it took."""
         if self._since is not None:
-            self.title = f"Thought for {time.monotonic() - self._since:.0f} s"
+            self._told = f"Thought for {time.monotonic() - self._since:.0f} s"
             self._since = None
+            self.title = self._thought()
             if self._body.source:
                 await self._body.finish()
 
