@@ -90,7 +90,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         if isinstance(self.models_folder, str):
             folders = split_folders(self.models_folder)
             msgspec.structs.force_setattr(self, "models_folder", folders)
-        if isinstance(self.thinking, str):
+        if isinstance(self.thinking, str) or self.thinking == 0:
             msgspec.structs.force_setattr(self, "thinking", self.thinking == "on")
         if self.ram is not None:
             try:

@@ -33,7 +33,7 @@ Switch = Literal["on", "off"]
 
 _INT32 = 2**31 - 1
 ContextTokens = Annotated[int, Meta(ge=16, le=_INT32)]
-ThinkingTokens = Annotated[int, Meta(ge=1, le=_INT32)]
+ThinkingTokens = Annotated[int, Meta(ge=0, le=_INT32)]
 Threads = Annotated[int, Meta(ge=1, le=512)]  # ggml takes no more
 
 
@@ -119,7 +119,7 @@ class Generate(Record, frozen=True, kw_only=True):
     json_schema: str | None = None
     thinking: bool | None = None  # None: the template's default, for models that can think or not
     #: After so many tokens of thinking the answer begins, at the end of a word; None: no limit.
-    thinking_tokens: Annotated[int, Meta(ge=0, le=_INT32)] | None = None
+    thinking_tokens: ThinkingTokens | None = None
     whole: bool = False  # too long a conversation is refused; else its oldest messages are left out
 
     def __post_init__(self) -> None:

@@ -56,7 +56,7 @@ command palette has all of this and more.
 """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "stop", "Stop", id="chat.stop"),
-        Binding("f7", "answer_now", "Answer now", id="chat.answer_now"),
+        Binding("f7", "answer_now", "Answer now", id="chat.answer_now", priority=True),
         Binding("ctrl+n", "new", "New", id="chat.new"),
         Binding("ctrl+r", "chats", "Chats", id="chat.chats"),
         Binding("ctrl+o", "memory", "Memory", id="chat.memory"),
@@ -213,8 +213,8 @@ command palette has all of this and more.
             done = getattr(self, f"action_{command.action}")(given.argument)
             if isawaitable(done):
                 await done
-        else:
-            await self.run_action(command.action)
+        elif not await self.run_action(command.action):
+            self.notify(f"/{command.name} has nothing to do now.")
 
     @on(ReplyProgressed)
     def _show_progress(self) -> None:
@@ -242,10 +242,7 @@ command palette has all of this and more.
             self.set_focus(self.prompt)
 
     def action_answer_now(self) -> None:
-        if self.conversation.can_answer_now:
-            self.conversation.answer_now()
-        else:
-            self.notify("There is no thinking to end.")
+        self.conversation.answer_now()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         if action == "answer_now":
