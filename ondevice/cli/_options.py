@@ -36,9 +36,8 @@ def limits(record: type[msgspec.Struct], name: str) -> click.IntRange | click.Fl
     """What a field takes, as its type says, for click: it then stands in ``--help`` too."""
     known = inspect.type_info(get_type_hints(record, include_extras=True)[name])
     if isinstance(known, inspect.UnionType):
-        known = next(each for each in known.types if not isinstance(each, inspect.NoneType))
-    if isinstance(known, inspect.UnionType):
-        known = next(each for each in known.types if isinstance(each, inspect.IntType))
+        numbers = (inspect.IntType, inspect.FloatType)
+        known = next(each for each in known.types if isinstance(each, numbers))
     assert isinstance(known, inspect.IntType | inspect.FloatType)
     if isinstance(known, inspect.IntType):
         return click.IntRange(known.ge, known.le)

@@ -118,6 +118,9 @@ async def test_a_key_ends_the_thinking_and_the_answer_comes(
         await user.is_idle()
         await user.says("/answer ")
         await user.sees("/answer has")
+        await user.says("/new ")
+        await user.until(lambda: len(user.chat.conversations) == 2, "a tab")
+        assert "/new has" not in user.screen
     (reply,) = saved(chats)[1:]
     assert (reply.thinking, reply.content) == ("One.", "Yes.")
     async with open_app(

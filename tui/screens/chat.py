@@ -213,7 +213,7 @@ command palette has all of this and more.
             done = getattr(self, f"action_{command.action}")(given.argument)
             if isawaitable(done):
                 await done
-        elif not await self.run_action(command.action):
+        elif not await self.app.run_action(command.action, self):
             self.notify(f"/{command.name} has nothing to do now.")
 
     @on(ReplyProgressed)
