@@ -111,6 +111,13 @@ def open_section(prompt: str) -> Section | None:
     return next((section for section in SECTIONS if end.endswith(section.opening)), None)
 
 
+def closed_section(prompt: str) -> Section | None:
+    """The thinking that the end of ``prompt`` has ended, as where a model is not to think."""
+    end = prompt.rstrip()
+    thoughts = (section for section in SECTIONS if section.part == "thinking")
+    return next((section for section in thoughts if end.endswith(section.closing)), None)
+
+
 def open_message(prompt: str) -> tuple[Channels, Part] | None:
     """The message of a reply that ``prompt`` ends in, and what it is."""
     for channel in CHANNELS:

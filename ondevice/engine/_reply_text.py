@@ -11,6 +11,7 @@ from ondevice.markup import (
     Channels,
     Part,
     Section,
+    closed_section,
     heading_part,
     open_message,
     open_section,
@@ -42,6 +43,8 @@ class ReplyText:
         self._channels: Channels | None = None  # in which the reply is written
         if (section := open_section(prompt)) is not None:
             self._enter(section)
+        elif (section := closed_section(prompt)) is not None:
+            self._section, self._thought = section, True
         elif (message := open_message(prompt)) is not None:
             self._channels, self._part = message
             self._closing = self._channels.ends

@@ -51,7 +51,7 @@ def test_a_wrong_change_is_refused_and_the_file_stays(tmp_path: Path, key: str, 
     [
         ("sampling.temperature", "5000", "must be a number from 0 to 100, not 5000."),
         ("sampling.temperature", "nan", "must be a number"),
-        ("nothing", "3", "There is no setting nothing. Known settings: model, system,"),
+        ("whatever", "3", "There is no setting whatever. Known settings: model, system,"),
         ("sampling.temprature", "1", "Did you mean sampling.temperature?"),
         ("ctx", "many", "ctx must be a whole number from 16 to 2147483647, not many."),
         ("prefer", "magic", "prefer must be one of"),

@@ -110,8 +110,7 @@ class Talker:
     @property
     def read(self) -> str:
         """All that the model has read."""
-        # This tokenizer puts a space after each mark of the template.
-        return self.model.text(self.context.tokens, special=True).replace("\u2581", "")
+        return self.model.text(self.context.tokens, special=True)
 
 
 def parts(events: list[Event]) -> tuple[str, str, Finished]:
@@ -127,10 +126,14 @@ def parts(events: list[Event]) -> tuple[str, str, Finished]:
 
 @contextmanager
 def talking(path: Path, end: str, marks: tuple[str, ...]) -> Iterator[Talker]:
-    template = f"{TALK}{{{{ {end!r} }}}}"
-    talker = Talker(
-        tiny_model.write(path, marks=dict.fromkeys(marks, TokenType.CONTROL), template=template)
-    )
+    with made(path, f"{TALK}{{{{ {end!r} }}}}", marks) as talker:
+        yield talker
+
+
+@contextmanager
+def made(path: Path, template: str, marks: tuple[str, ...]) -> Iterator[Talker]:
+    kinds = dict.fromkeys(marks, TokenType.CONTROL)
+    talker = Talker(tiny_model.write(path, marks=kinds, template=template, space=False))
     try:
         yield talker
     finally:
