@@ -16,6 +16,7 @@ from gguf import TokenType
 
 from ondevice import llama
 from ondevice.engine import Engine
+from ondevice.engine._cache import common_prefix
 from ondevice.engine._loading import load_model
 from ondevice.engine._room import Room
 from ondevice.engine._session import Session
@@ -101,7 +102,8 @@ class Talker:
             patch.setattr(Sampler, "sample_from", draw)
             patch.setattr(Sampler, "sample", draw)
             patch.setattr(Sampler, "accept", accept)
-            request = Generate(turns=(Turn("user", "Hi"),), **options)
+            options.setdefault("turns", (Turn("user", "Hi"),))
+            request = Generate(**options)
             yield from self._session.reply(request, threading.Event(), answer_now=self.answer_now)
 
     def reply(self, *pieces: str, **options: Any) -> tuple[str, str, Finished]:
@@ -338,3 +340,54 @@ def test_the_engine_hears_that_the_answer_is_wanted(
     _, answer, finished = parts(events)
     assert answer
     assert finished.statistics.thinking_cut
+
+
+QWEN = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}</s>\n{% endfor %}"
+    "<|im_start|>assistant\n{% if enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}"
+)
+QWEN_MARKS = ("<|im_start|>", "<think>", "</think>")
+#: Template, marks, what is generated with one answer and how it asks to think.
+REMEMBERED = {
+    "opened by the model": (QWEN, QWEN_MARKS, "<think>\nHm.\n</think>\n\n{}", None),
+    "not wanted": (QWEN, QWEN_MARKS, "{}", False),
+    "opened by the template": (
+        f"{QWEN}<think>\n",
+        QWEN_MARKS,
+        "Hm.\n</think>\n\n{}",
+        None,
+    ),
+    "closed in earlier turns": (
+        "{% for m in messages %}{% if m.role == 'user' %}<|user|>\n{% else %}<|assistant|>\n"
+        "<think></think>\n{% endif %}{{ m.content }}{% endfor %}<|assistant|>"
+        "{% if enable_thinking is false %}{{ '\n<think></think>' }}{% endif %}",
+        ("<|user|>", "<|assistant|>", "<think>", "</think>"),
+        "\n{}",
+        False,
+    ),
+    "channels": (
+        "{% for m in messages %}<|start|>{{ m.role }}{% if m.role != 'user' %}<|channel|>final"
+        "{% endif %}<|message|>{{ m.content }}<|end|>{% endfor %}<|start|>assistant",
+        HARMONY,
+        f"<|channel|>analysis<|message|>Hm.<|end|>{FINAL}{{}}",
+        None,
+    ),
+}
+
+
+@pytest.mark.parametrize("family", REMEMBERED)
+def test_thinking_that_left_the_prompt_is_not_read_again(family: str, tmp_path: Path) -> None:
+    template, marks, said, thinking = REMEMBERED[family]
+    with made(tmp_path / "model.gguf", template, marks) as talker:
+        _, answer, first = talker.reply(f"{said.format('So_it_is.')}{END}", thinking=thinking)
+        assert answer == "So_it_is."
+        before = talker.read
+        turns = (Turn("user", "Hi"), Turn("assistant", answer), Turn("user", "Why?"))
+        *_, second = talker.reply(f"{said.format('So.')}{END}", turns=turns, thinking=thinking)
+        # All that is the same stays, up to the last mark: at least the beginning of the reply.
+        same = before[: common_prefix(before.encode(), talker.read.encode())]
+        reused = second.statistics.reused_tokens
+        assert reused >= len(talker.tokens(same[: same.rfind("<")]))
+        assert reused >= first.statistics.prompt_tokens - len("assistant\n<think>\n\n</think>\n\n")
+        if family == "closed in earlier turns":
+            assert "So_it_is." in same
