@@ -368,7 +368,7 @@ REMEMBERED = {
     "channels": (
         "{% for m in messages %}<|start|>{{ m.role }}{% if m.role != 'user' %}<|channel|>final"
         "{% endif %}<|message|>{{ m.content }}<|end|>{% endfor %}<|start|>assistant",
-        HARMONY,
+        (*HARMONY, "<|return|>", "<|call|>"),  # or llama.cpp has <|end|> end a reply
         f"<|channel|>analysis<|message|>Hm.<|end|>{FINAL}{{}}",
         None,
     ),
