@@ -158,6 +158,9 @@ def _takes(known: inspect.Type) -> str:
     match known:
         case inspect.UnionType():
             rest = [each for each in known.types if not isinstance(each, inspect.NoneType)]
+            if any(isinstance(each, inspect.LiteralType) for each in rest):
+                # True and false are then other words for these.
+                rest = [each for each in rest if not isinstance(each, inspect.BoolType)]
             return " or ".join(map(_takes, rest))
         case inspect.IntType() | inspect.FloatType():
             noun = "a whole number" if isinstance(known, inspect.IntType) else "a number"

@@ -17,7 +17,15 @@ import msgspec
 from ondevice import paths
 from ondevice.checking import explain
 from ondevice.errors import ConfigError, UsageError
-from ondevice.messages import ContextTokens, KVType, Preference, Sampling, Threads
+from ondevice.messages import (
+    ContextTokens,
+    KVType,
+    Preference,
+    Sampling,
+    Switch,
+    ThinkingTokens,
+    Threads,
+)
 from ondevice.ram.available import parse_size
 from ondevice.system.typed_paths import looks_like_path, typed_path
 
@@ -69,6 +77,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     threads: Threads | None = None  # None: the physical cores
     ram: str | None = None  # a limit such as "1.5G"; None: what is available
     draft: str | None = None  # a smaller model, for a streamed one; "none"; None: it is chosen
+    #: Whether models think that can do both, and after how many tokens at most the answer begins;
+    #: None: as the model does by default.
+    thinking: bool | Switch | ThinkingTokens | None = None
     memory: bool = True  # whether new chats are remembered and helped by what is remembered
     #: Whether what a model has computed of chats is kept on the disk, encrypted.
     keep_state: bool = True
@@ -85,6 +96,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         if isinstance(self.models_folder, str):
             folders = split_folders(self.models_folder)
             msgspec.structs.force_setattr(self, "models_folder", folders)
+        if isinstance(self.thinking, str) or self.thinking == 0:
+            msgspec.structs.force_setattr(self, "thinking", self.thinking == "on")
         if self.ram is not None:
             try:
                 parse_size(self.ram)
@@ -110,6 +123,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         except OSError:
             return 0
         return min(free // _STATE_SHARE, _MOST_STATE)
+
+    @property
+    def thinks(self) -> bool | None:
+        """Whether models think that can do both; None: as they do by default."""
+        return None if self.thinking is None else bool(self.thinking)
+
+    @property
+    def thinking_tokens(self) -> int | None:
+        """Tokens of thinking after which an answer begins; None: no limit."""
+        return None if isinstance(self.thinking, bool | str) else self.thinking
 
     @property
     def folders(self) -> tuple[Path, ...]:

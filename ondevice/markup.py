@@ -31,7 +31,8 @@ class Channels(NamedTuple):
     thinking: tuple[str, ...]  # in headings of what is no answer
     ends: tuple[str, ...]
     prompt: str  # the end of a prompt
-    answer: tuple[tuple[str, str], ...]  # (in the template, what begins the answer after a prompt)
+    #: In the template, what ends a message, and what begins the answer after a prompt.
+    answer: tuple[tuple[str, str, str], ...]
 
 
 SECTIONS = (
@@ -71,7 +72,10 @@ CHANNELS = (
             *("<|start|>", "<|channel|>"),
         ),
         prompt="<|start|>assistant",
-        answer=(("<|channel|>", "<|channel|>final<|message|>"), ("to=self", "<|message|>")),
+        answer=(
+            ("<|channel|>", "<|end|>", "<|channel|>final<|message|>"),
+            ("to=self", "<|eom|>", "<|message|>"),
+        ),
     ),
     Channels(  # Solar
         begins=("<|begin|>assistant", "<|think|>", "<|content|>"),
@@ -79,9 +83,12 @@ CHANNELS = (
         thinking=(),
         ends=("<|end|>", "<|begin|>"),
         prompt="<|begin|>assistant",
-        answer=(("<|content|>", "<|content|>"),),
+        answer=(("<|content|>", "<|end|>", "<|content|>"),),
     ),
 )
+
+
+_MARK = re.compile(r"(<[^<>\s]+>|\[[^\[\]]+\])")  # what may be a single token
 
 
 def _tokens() -> frozenset[str]:
@@ -91,8 +98,7 @@ def _tokens() -> frozenset[str]:
         for channel in CHANNELS
         for mark in (*channel.begins, *(body for body, _ in channel.bodies), *channel.ends)
     ]
-    single = re.compile(r"<[^<>\s]+>|\[[^\[\]]+\]")
-    return frozenset(token for mark in (*sections, *channels) for token in single.findall(mark))
+    return frozenset(token for mark in (*sections, *channels) for token in _MARK.findall(mark))
 
 
 #: All marks that may be single tokens of a vocabulary.
@@ -103,6 +109,13 @@ def open_section(prompt: str) -> Section | None:
     """The section that the end of ``prompt`` has begun."""
     end = prompt.rstrip()
     return next((section for section in SECTIONS if end.endswith(section.opening)), None)
+
+
+def closed_section(prompt: str) -> Section | None:
+    """The thinking that the end of ``prompt`` has ended, as where a model is not to think."""
+    end = prompt.rstrip()
+    thoughts = (section for section in SECTIONS if section.part == "thinking")
+    return next((section for section in thoughts if end.endswith(section.closing)), None)
 
 
 def open_message(prompt: str) -> tuple[Channels, Part] | None:
@@ -132,7 +145,22 @@ def answer_opening(prompt: str, template: str) -> str:
         return f"{line}{section.closing}{section.then}" if section.part == "thinking" else ""
     for channel in CHANNELS:
         if prompt.rstrip().endswith(channel.prompt):
-            for named, opening in channel.answer:
+            for named, _, opening in channel.answer:
                 if named in template:
                     return opening
     return ""
+
+
+def thinking_end(thinking: Section | Channels, template: str) -> list[str]:
+    """What must follow ``thinking`` so that the answer begins: marks, and text between them.
+
+    On a line of its own where the models of the family write it so.
+    """
+    if isinstance(thinking, Section):
+        line = "\n" if thinking.then.startswith("\n") else ""
+        end = f"{line}{thinking.closing}{thinking.then}"
+    else:
+        known = (each for each in thinking.answer if each[0] in template)
+        _, mark, opening = next(known, thinking.answer[0])
+        end = f"{mark}{thinking.prompt}{opening}"
+    return [part for part in _MARK.split(end) if part]

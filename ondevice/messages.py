@@ -29,9 +29,11 @@ URL_SCHEMES = ("http://", "https://")
 _LOGIN = re.compile(r"\A(https?://)[^/?#]*@")  # the user, and maybe a password, before the host
 
 KVType = Literal["f16", "q8_0", "q4_0"]
+Switch = Literal["on", "off"]
 
 _INT32 = 2**31 - 1
 ContextTokens = Annotated[int, Meta(ge=16, le=_INT32)]
+ThinkingTokens = Annotated[int, Meta(ge=0, le=_INT32)]
 Threads = Annotated[int, Meta(ge=1, le=512)]  # ggml takes no more
 
 
@@ -137,6 +139,8 @@ class Generate(Record, frozen=True, kw_only=True):
     #: JSON text of a schema, or the schema itself; excludes ``grammar``.
     json_schema: str | None = None
     thinking: bool | None = None  # None: the template's default, for models that can think or not
+    #: After so many tokens of thinking the answer begins, at the end of a word; None: no limit.
+    thinking_tokens: ThinkingTokens | None = None
     whole: bool = False  # too long a conversation is refused; else its oldest messages are left out
     keep: Keep | None = None  # what is computed of it; None: in RAM at most
 
@@ -180,6 +184,10 @@ class Resize(Record, frozen=True, kw_only=True):
 
 class Cancel(Record, frozen=True, kw_only=True):
     """Stop what is under way."""
+
+
+class AnswerNow(Record, frozen=True, kw_only=True):
+    """End the thinking of the reply that is under way, so that its answer begins."""
 
 
 class Shutdown(Record, frozen=True, kw_only=True):
@@ -315,6 +323,8 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True):
     streaming: Streaming | None = None  # None: all weights are in RAM
     #: Of the time in which the engine wanted a core, what it waited for one: others had it.
     waited_share: float = 0.0
+    thinking_tokens: int = 0  # of the generated ones
+    thinking_cut: bool = False  # whether it was ended so that the answer begins
 
     @property
     def prompt_per_second(self) -> float:
@@ -358,7 +368,7 @@ class Failed(Record, frozen=True, kw_only=True):
     message: str
 
 
-Request = Load | Generate | Embed | Measure | Resize | Cancel | Shutdown
+Request = Load | Generate | Embed | Measure | Resize | Cancel | AnswerNow | Shutdown
 Event = PromptProgress | Notice | Chunk | Finished
 Answer = Loading | Loaded | Sizing | Event | Embedded | Measured | Failed
 

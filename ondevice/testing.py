@@ -110,6 +110,7 @@ class FakeEngine:
         self._last_load: Load | None = None
         self._busy = threading.Lock()
         self._cancelled = False
+        self._answer_now = self._is_thinking = self._has_cut = False
         self._gate: Gate | None = None
 
     def __enter__(self) -> Self:
@@ -163,7 +164,7 @@ class FakeEngine:
                 chunks += isinstance(step, str | Chunk)
             if self._cancelled:
                 reason = "cancelled"
-            yield Finished(reason=reason, statistics=_statistics(chunks))
+            yield Finished(reason=reason, statistics=_statistics(chunks, cut=self._has_cut))
 
     def measure(self, request: Measure) -> Measured:
         """Count tokens: each word is one."""
@@ -185,6 +186,14 @@ class FakeEngine:
         if self._gate:
             self._gate.open()
 
+    def answer_now(self) -> None:
+        """Leave out what the script under way has of thinking from here on, with its gates."""
+        self._answer_now = True
+        if self._is_thinking:
+            self._has_cut = True
+            if self._gate:
+                self._gate.open()
+
     def close(self) -> None:
         """End the script under way, and note that the engine was closed."""
         self.closed = True
@@ -194,7 +203,7 @@ class FakeEngine:
     def _exclusive(self, request: Load | Generate) -> Generator[None, None, None]:
         if not self._busy.acquire(blocking=False):
             raise UsageError("The engine is busy with another request.")
-        self._cancelled = False
+        self._cancelled = self._answer_now = self._is_thinking = self._has_cut = False
         self.requests.append(request)
         try:
             yield
@@ -212,7 +221,13 @@ class FakeEngine:
                 raise step
             if isinstance(step, Gate):
                 self._gate = step
-                step.opened()
+                if not (self._answer_now and self._is_thinking):
+                    step.opened()
+            elif isinstance(step, str | Chunk):
+                self._is_thinking = isinstance(step, Chunk) and step.part == "thinking"
+                if self._answer_now and self._is_thinking:
+                    self._has_cut = True
+                    continue
             yield step
 
     def _ready(self, request: Load) -> Loaded:
@@ -237,7 +252,7 @@ def _words(text: str) -> int:
     return len(text.split())
 
 
-def _statistics(chunks: int) -> Statistics:
+def _statistics(chunks: int, *, cut: bool) -> Statistics:
     return Statistics(
         prompt_tokens=30,
         reused_tokens=0,
@@ -248,4 +263,5 @@ def _statistics(chunks: int) -> Statistics:
         n_ctx=4096,
         peak_ram_bytes=300_000_000,
         seed=1,
+        thinking_cut=cut,
     )

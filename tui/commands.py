@@ -32,6 +32,7 @@ COMMANDS = (
     Command("code", "copy_code", "Copy the last code block"),
     Command("quote", "quote", "Quote the last message"),
     Command("stop", "stop", "Stop the reply"),
+    Command("answer", "answer_now", "End the thinking and begin the answer"),
     Command("remember", "remember", "Save a note to memory", "TEXT"),
     Command("forget", "memory", "Find memories and forget them for good", "[WORDS]"),
     Command("memory", "memory", "Show what is remembered", "[WORDS]"),

@@ -51,6 +51,12 @@ FIELDS = (
         "choice",
         default="none",
     ),
+    Field(
+        "thinking",
+        "Thinking",
+        "Whether models think first: on, off, or at most this many tokens",
+        default="as the model does",
+    ),
     Field("memory", "Memory", "Remember and recall in new chats", "switch"),
     Field("keep_state", "Quick resume", "Save what models have read of your chats", "switch"),
     Field(

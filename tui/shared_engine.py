@@ -36,6 +36,7 @@ class SharedEngine:
         self.make_ready: Callable[[], Awaitable[bool]] = _ready
         """Has a model loaded before a reply, if there is none; whether there is one then."""
         self.cancel = engine.cancel
+        self.answer_now = engine.answer_now
         self.resize = engine.resize
 
     @property

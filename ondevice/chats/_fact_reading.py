@@ -39,6 +39,7 @@ def learn(chats: Chats, engine: EngineLike) -> bool:
         max_tokens=_LONGEST,
         grammar=read_grammar(text.text),
         thinking=False,
+        thinking_tokens=0,  # for models that think all the same
     )
     answer = ""
     for event in engine.generate(request):

@@ -18,6 +18,8 @@ def reply(
     conversation_id: int,
     sampling: Sampling,
     *,
+    thinking: bool | None = None,
+    thinking_tokens: int | None = None,
     after: int | None = None,
     memories_to: Container[str] = (),
     called: str = "",
@@ -30,6 +32,8 @@ def reply(
 
     This is the one place where memories go into a request: to a model on this device, or on a
     server that ``memories_to`` has, such of them as were recalled for it.
+
+    ``thinking`` and ``thinking_tokens`` are those of :class:`Generate`.
 
     ``called``: what the user knows the model as; empty: what its file calls itself.
 
@@ -48,8 +52,13 @@ def reply(
     continued = last if last and last.role == "assistant" else None
     server = server_of(engine.loaded.path) if engine.loaded else None
     turns = conversation.turns(server if server is None or server in memories_to else "")
-    keep = chats.keep(conversation_id) if server is None else None
-    request = Generate(turns=turns, sampling=sampling, keep=keep)
+    request = Generate(
+        turns=turns,
+        sampling=sampling,
+        thinking=thinking,
+        thinking_tokens=thinking_tokens,
+        keep=chats.keep(conversation_id) if server is None else None,
+    )
     draft: ReplyDraft | None = None
     unsaved: StoreUnwritable | None = None
     try:

@@ -43,6 +43,7 @@ def think_of_title(chats: Chats, engine: EngineLike, conversation_id: int) -> st
         sampling=Sampling(temperature=0, seed=0),
         max_tokens=_MOST_TOKENS,
         thinking=False,
+        thinking_tokens=0,  # for models that think all the same
     )
     answer = ""
     for event in engine.generate(request):

@@ -14,6 +14,7 @@ from msgspec import inspect
 from ondevice import config
 from ondevice.checking import check
 from ondevice.config import Settings
+from ondevice.errors import UsageError
 from ondevice.messages import KVType, Preference, Sampling
 
 _Command = Callable[..., Any]
@@ -35,7 +36,8 @@ def limits(record: type[msgspec.Struct], name: str) -> click.IntRange | click.Fl
     """What a field takes, as its type says, for click: it then stands in ``--help`` too."""
     known = inspect.type_info(get_type_hints(record, include_extras=True)[name])
     if isinstance(known, inspect.UnionType):
-        known = next(each for each in known.types if not isinstance(each, inspect.NoneType))
+        numbers = (inspect.IntType, inspect.FloatType)
+        known = next(each for each in known.types if isinstance(each, numbers))
     assert isinstance(known, inspect.IntType | inspect.FloatType)
     if isinstance(known, inspect.IntType):
         return click.IntRange(known.ge, known.le)
@@ -83,6 +85,20 @@ _SAMPLING_HELP = {
     "repeat_penalty": f"1 is off; default: {_USUAL.repeat_penalty}.",
     "seed": "Makes the reply repeatable, if the chat so far and the RAM are the same too.",
 }
+#: Whether a model thinks before it answers. One setting, but as a flag it needs no value.
+THINKING = (
+    click.option(
+        "--think/--no-think",
+        default=None,
+        help="Turn thinking on or off, where a model can do both.",
+    ),
+    click.option(
+        "--think-tokens",
+        type=limits(Settings, "thinking"),
+        metavar="TOKENS",
+        help="Think for at most this many tokens, then answer.",
+    ),
+)
 #: How the next token is chosen.
 SAMPLING = tuple(
     click.option(f"--{name.replace('_', '-')}", type=limits(Sampling, name), help=text)
@@ -106,6 +122,8 @@ def flags(*groups: tuple[_Flag, ...], salvage: bool = False) -> Callable[[_Comma
             sampling = check(_lay_over(settings.sampling, given))  # "nan" is in each range
             if given.get("system") is not None:  # asked for, so it goes before a persona
                 settings = msgspec.structs.replace(settings, persona=None)
+            if (thinking := _thinking(given)) is not None:
+                settings = msgspec.structs.replace(settings, thinking=thinking)
             settings = _lay_over(settings, given)
             return command(settings=msgspec.structs.replace(settings, sampling=sampling), **given)
 
@@ -118,8 +136,17 @@ def flags(*groups: tuple[_Flag, ...], salvage: bool = False) -> Callable[[_Comma
 
 
 #: All of them, for commands in which somebody converses with a model.
-settings_flags = flags(MODEL, SYSTEM, LOAD, SAMPLING)
-chat_flags = flags(MODEL, SYSTEM, LOAD, SAMPLING, salvage=True)
+settings_flags = flags(MODEL, SYSTEM, THINKING, LOAD, SAMPLING)
+chat_flags = flags(MODEL, SYSTEM, THINKING, LOAD, SAMPLING, salvage=True)
+
+
+def _thinking(flags: dict[str, Any]) -> bool | int | None:
+    """What the flags say of thinking, which are taken out of ``flags``; None: nothing."""
+    think: bool | None = flags.pop("think", None)
+    tokens: int | None = flags.pop("think_tokens", None)
+    if think is False and tokens is not None:
+        raise UsageError("Give --no-think or --think-tokens, not both.")
+    return think if tokens is None else tokens
 
 
 def _lay_over(record: _Record, flags: dict[str, Any]) -> _Record:

@@ -58,9 +58,6 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 )
 @click.option("--schema", metavar="JSON|FILE", help="A JSON schema that the answer follows.")
 @click.option(
-    "--think/--no-think", default=None, help="Turn thinking on or off, where a model can do both."
-)
-@click.option(
     "--fit", is_flag=True, help="If the text is too long, send only the relevant parts that fit."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object with statistics.")
@@ -71,7 +68,6 @@ def command(
     stop: tuple[str, ...],
     grammar: Path | None,
     schema: str | None,
-    think: bool | None,
     fit: bool,
     as_json: bool,
 ) -> int:
@@ -98,7 +94,8 @@ def command(
         stop=tuple(argument(text, "--stop") for text in stop),
         grammar=_grammar(grammar) if grammar is not None else None,
         json_schema=_schema(schema) if schema is not None else None,
-        thinking=think,
+        thinking=settings.thinks,
+        thinking_tokens=settings.thinking_tokens,
     )
     with closing(AnyEngine()) as engine:
         choice = choose(settings)

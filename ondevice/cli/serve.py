@@ -8,7 +8,7 @@ from ipaddress import ip_address
 
 import click
 
-from ondevice.cli._options import LOAD, MODEL, SAMPLING, flags
+from ondevice.cli._options import LOAD, MODEL, SAMPLING, THINKING, flags
 from ondevice.config import Settings
 from ondevice.engine import Engine
 from ondevice.errors import UsageError
@@ -17,7 +17,7 @@ _LOCAL = ("127.0.0.1", "::1")  # localhost
 
 
 @click.command()
-@flags(MODEL, LOAD, SAMPLING)
+@flags(MODEL, THINKING, LOAD, SAMPLING)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
     "--port",

@@ -21,6 +21,7 @@ from ondevice.engine._process import WOKEN, EngineProcess
 from ondevice.errors import EngineDied, LoadCancelled, OndeviceError, UsageError
 from ondevice.messages import (
     Answer,
+    AnswerNow,
     Cancel,
     Embed,
     Embedded,
@@ -174,6 +175,11 @@ class Engine:
                 if (number := call.number) is not None:
                     process.send(Cancel(), number)
                 process.wake()
+
+    def answer_now(self) -> None:
+        call, process = self._calls.get("now"), self._process
+        if process is not None and call is not None and (number := call.number) is not None:
+            process.send(AnswerNow(), number)
 
     def close(self) -> None:
         self._closed = True

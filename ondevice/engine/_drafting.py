@@ -139,7 +139,7 @@ class Speculation:
         proposed_at = time.perf_counter()
         context.decode([token, *draft], n_outputs=1 + len(draft))
         if draft and not context.may_verify:  # it was found out in this pass
-            self._take_back(1 + len(draft))
+            self.take_back(1 + len(draft))
             draft = []
             context.decode([token])
         self._learn_costs(proposed_at - started, time.perf_counter() - proposed_at, len(draft))
@@ -149,12 +149,12 @@ class Speculation:
             if back == 1 or drawn[-1] != draft[1 - back] or context.model.is_end(drawn[-1]):
                 break
         right = len(drawn) - 1
-        self._take_back(len(draft) - right)
+        self.take_back(len(draft) - right)
         self._learn_accepting(right, len(draft))
         return drawn
 
-    def _take_back(self, n_tokens: int) -> None:
-        """Forget the last tokens of the context."""
+    def take_back(self, n_tokens: int) -> None:
+        """Forget the last tokens of the context. Raises :class:`NativeError`."""
         kept = len(self._context.tokens) - n_tokens
         if n_tokens and self._context.truncate(kept) != kept:
             raise NativeError("llama.cpp lost track of the conversation. Send the message again.")

@@ -11,8 +11,8 @@ from ondevice.messages import Event, Generate, Load, Loaded, Measure, Measured, 
 class EngineLike(Protocol):
     """A model that can be loaded and asked, one thing at a time.
 
-    ``load`` and ``generate`` block; call them from a worker thread. ``resize``, ``cancel`` and
-    ``close`` may be called from any other thread meanwhile. Errors are those of
+    ``load`` and ``generate`` block; call them from a worker thread. ``resize``, ``cancel``,
+    ``answer_now`` and ``close`` may be called from any other thread meanwhile. Errors are those of
     :mod:`ondevice.errors`; what cannot be asked is a :class:`UsageError` that names the field.
     """
 
@@ -56,6 +56,12 @@ class EngineLike(Protocol):
         """End the load or reply under way; the stream then ends with reason "cancelled".
 
         What does not obey within two seconds is ended, and starts again with the next call.
+        """
+
+    def answer_now(self) -> None:
+        """End the thinking of the reply under way, or that it is about to begin.
+
+        A model that does not think takes no notice, and neither does one on a server.
         """
 
     def close(self) -> None:

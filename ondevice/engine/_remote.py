@@ -40,6 +40,9 @@ from ondevice.messages import (
 from ondevice.text import printable
 
 _MESSAGE = 300  # characters of an error that are passed on
+#: What is no part of the protocol. Where it is refused, it is left out: the answer comes without.
+_THINKING = ("chat_template_kwargs", "thinking_budget_tokens", "thinking_token_budget")
+_WRONG_BODY = (400, 422)
 _CONNECT_S, _ANSWER_S = 10.0, 600.0  # a long prompt on a slow server takes its time
 
 
@@ -217,6 +220,9 @@ class RemoteEngine:
     def cancel(self) -> None:
         self._heard.put(_RemoteEnd(reason="cancelled"))
 
+    def answer_now(self) -> None:
+        """The protocol has no words for it."""
+
     def close(self) -> None:
         client, self._client, self._loaded = self._client, None, None
         if client is not None:
@@ -276,6 +282,11 @@ class RemoteEngine:
         """What the server sends, None for the mark of the end."""
         with _failures(), client.sse("chat/completions", method="POST", json=body) as events:
             response = events.response
+            known = {name: value for name, value in body.items() if name not in _THINKING}
+            if response.status_code in _WRONG_BODY and known != body:
+                response.read()
+                yield from self._pieces(client, known)
+                return
             _check(response)
             if "json" in response.headers.get("content-type", ""):  # the whole reply in one piece
                 yield _decoded(response.read())
@@ -348,6 +359,9 @@ def _body(request: Generate, model: str) -> dict[str, Any]:
         body["response_format"] = {"type": "json_schema", "json_schema": schema}
     if request.thinking is not None:
         body["chat_template_kwargs"] = {"enable_thinking": request.thinking}
+    if request.thinking_tokens is not None:
+        body["thinking_budget_tokens"] = request.thinking_tokens  # llama-server, ondevice
+        body["thinking_token_budget"] = request.thinking_tokens  # vLLM
     return body
 
 

@@ -11,6 +11,7 @@ from ondevice.markup import (
     Channels,
     Part,
     Section,
+    closed_section,
     heading_part,
     open_message,
     open_section,
@@ -35,15 +36,33 @@ class ReplyText:
         self._held = ""
         #: What the text is, or None where marks may stand: at the beginning and between parts.
         self._part: Part | None = None
+        self._section: Section | None = None  # the last one
         self._thought = False  # there was thinking before
         self._closing: tuple[str, ...] = ()  # marks that end the part
         self._answer_end = ""
         self._channels: Channels | None = None  # in which the reply is written
         if (section := open_section(prompt)) is not None:
             self._enter(section)
+        elif (section := closed_section(prompt)) is not None:
+            self._section, self._thought = section, True
         elif (message := open_message(prompt)) is not None:
             self._channels, self._part = message
             self._closing = self._channels.ends
+
+    @property
+    def part(self) -> Part | None:
+        """What the text is now; None: that is not decided."""
+        return self._part
+
+    @property
+    def thinking(self) -> Section | Channels | None:
+        """How the thinking is written that is under way; None: none is."""
+        return (self._channels or self._section) if self._part == "thinking" else None
+
+    @property
+    def is_undecided(self) -> bool:
+        """Whether what came last may be the beginning of a mark."""
+        return bool(self._held)
 
     def feed(self, data: bytes) -> list[Chunk]:
         """The chunks that ``data`` completes."""
@@ -58,6 +77,7 @@ class ReplyText:
         return self._take(final=True)
 
     def _enter(self, section: Section) -> None:
+        self._section = section
         self._part, self._closing = section.part, (section.closing,)
         self._answer_end = section.answer_end
 
@@ -95,7 +115,12 @@ class ReplyText:
                 self._channels = channels
                 return True
         openings = [s.opening for s in SECTIONS if s.at_start or self._thought]
-        marks = (*openings, *(mark for c in CHANNELS for mark in c.begins))
+        # Where the thinking was cut, some models end it once more themselves.
+        again = (self._section.closing,) if self._section and self._thought else ()
+        if again and text.startswith(again):
+            self._held = text.removeprefix(again[0])
+            return True
+        marks = (*openings, *again, *(mark for c in CHANNELS for mark in c.begins))
         if not final and any(mark.startswith(text) for mark in marks):
             return False
         if self._thought:  # the white space between the thinking and the answer

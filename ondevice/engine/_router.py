@@ -46,6 +46,9 @@ class AnyEngine:
     def cancel(self) -> None:
         self._engine.cancel()
 
+    def answer_now(self) -> None:
+        self._engine.answer_now()
+
     def close(self) -> None:
         self._engine.close()
 

@@ -12,13 +12,14 @@ import llama_cpp
 import msgspec
 
 from ondevice.engine._cache import ConversationCache
-from ondevice.engine._drafting import PromptLookup, Speculation
+from ondevice.engine._drafting import MOST_VERIFIED, PromptLookup, Speculation
 from ondevice.engine._loading import HeldModel
 from ondevice.engine._prompt import Prompt, Prompter
 from ondevice.engine._repetition import Repetition
 from ondevice.engine._reply_text import ReplyText
 from ondevice.engine._room import Room
 from ondevice.engine._states import States
+from ondevice.engine._thinking import ThinkingLimit
 from ondevice.errors import ContextError, ModelFileError, UsageError
 from ondevice.json_schema import compile_schema
 from ondevice.llama import (
@@ -164,10 +165,12 @@ class Session:
         request: Generate,
         cancel: threading.Event,
         tell: Callable[[PromptProgress], None] = lambda _: None,
+        answer_now: threading.Event | None = None,
     ) -> Iterator[Event]:
         """The events of one reply, ``Finished`` last.
 
-        ``tell`` is called with what happens in the middle of a computation.
+        ``tell`` is called with what happens in the middle of a computation. ``answer_now`` ends
+        the thinking.
 
         Raises :class:`UsageError`, :class:`ContextError`, :class:`ModelFileError` (the chat
         template, or a file of the model that was changed) or :class:`NativeError`.
@@ -185,7 +188,9 @@ class Session:
             seed = secrets.randbelow(2**32 - 1)
         sampler = Sampler(self._model, request.sampling, seed, constraint)
         try:
-            yield from self._reply(request, sampler, seed, cancel, tell)
+            yield from self._reply(
+                request, sampler, seed, cancel, tell, answer_now or threading.Event()
+            )
         finally:
             sampler.close()
 
@@ -212,6 +217,7 @@ class Session:
         seed: int,
         cancel: threading.Event,
         tell: Callable[[PromptProgress], None],
+        answer_now: threading.Event,
     ) -> Iterator[Event]:
         context, cache = self._context, self._cache
         self._check_files()
@@ -244,8 +250,10 @@ class Session:
         text = ReplyText(prompt.rendered, (*request.stop, *prompt.stop))
         if request.json_schema is not None or request.grammar is not None:
             self._constrain_answer(prompt.rendered, sampler)
+        limit = ThinkingLimit(self._model, text, request.thinking_tokens, answer_now)
         repetition = Repetition()
         generated: list[int] = []
+        given = 0  # tokens of the drawn ones that come from the limit
         reason: FinishReason | None = None
         before = self._streamed()
         started = time.perf_counter()
@@ -257,10 +265,21 @@ class Session:
                 reason = "cancelled"
                 break
             token = drawn.pop(0)
-            generated.append(token)
-            if self._model.is_end(token):
+            if given:
+                given -= 1
+            elif end := limit.end_before(token, may_end=not sampler.is_constrained):
+                # Drafts may have been decoded already that are not wanted now.
+                self._speculation.take_back(
+                    len(context.tokens) - len(prompt.tokens) - len(generated)
+                )
+                sampler.accept(end)
+                token, *drawn = end
+                given = len(drawn)
+            elif self._model.is_end(token):
+                generated.append(token)
                 reason = "stop"
                 break
+            generated.append(token)
             yield from text.feed(self._tags.get(token) or self._model.piece(token))
             if text.stopped:
                 reason = "stop"
@@ -273,8 +292,9 @@ class Session:
                 yield Notice(text=_ENDLESS)
             elif drawn:
                 continue
-            elif not cache.is_full:
-                drawn = self._next(token, sampler)
+            elif len(prompt.tokens) + len(generated) <= context.n_ctx:
+                behind = generated[len(context.tokens) - len(prompt.tokens) :]
+                drawn = self._next(behind, sampler, limit.left)
             else:
                 # The context is full in mid-reply: older turns make room, or the reply ends.
                 try:
@@ -308,6 +328,8 @@ class Session:
                 seed=seed,
                 streaming=streamed.since(before) if before and streamed else None,
                 waited_share=ThreadTimes.now().waited_share(first_times),
+                thinking_tokens=limit.tokens,
+                thinking_cut=limit.has_cut,
             ),
         )
 
@@ -369,14 +391,17 @@ class Session:
             self._cache.keep_logits()
         return True
 
-    def _next(self, token: int, sampler: Sampler) -> list[int]:
-        """The tokens after ``token``: one, or as many as a drafter foresaw; none: cancelled."""
+    def _next(self, tokens: list[int], sampler: Sampler, most: int | None) -> list[int]:
+        """The tokens after ``tokens``: one, or as many as a drafter foresaw; none: cancelled.
+
+        At most ``most`` of them. ``tokens`` is the last one, or several that were not drawn.
+        """
         self._room.between_passes()
         try:
             # A pass of a model in RAM costs too little for drafts to pay.
-            if self._is_streaming:
-                return self._speculation.decode(token, sampler)
-            self._context.decode([token])
+            if self._is_streaming and len(tokens) == 1:
+                return self._speculation.decode(tokens[0], sampler, most or MOST_VERIFIED)
+            self._context.decode(tokens)
         except Interrupted:
             return []
         return [sampler.sample(self._context)]

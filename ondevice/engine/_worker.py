@@ -27,6 +27,7 @@ from ondevice.engine._session import Session
 from ondevice.errors import LoadCancelled, OndeviceError, UsageError
 from ondevice.messages import (
     UNASKED,
+    AnswerNow,
     BrokenLine,
     Cancel,
     Embed,
@@ -59,6 +60,7 @@ class _Job(NamedTuple):
     request: Load | Generate | Embed | Measure | _Wake
     number: int = UNASKED
     cancel: threading.Event = threading.Event()  # one that nobody sets
+    answer_now: threading.Event = threading.Event()  # likewise
 
 
 class Worker:
@@ -91,7 +93,10 @@ class Worker:
                     case Generate():
                         with self._waiting:
                             for event in self._loaded_session.reply(
-                                job.request, job.cancel, partial(self._send, number=job.number)
+                                job.request,
+                                job.cancel,
+                                partial(self._send, number=job.number),
+                                job.answer_now,
                             ):
                                 self._send(event, job.number)
                         self._settle()
@@ -133,13 +138,16 @@ class Worker:
                             late = threading.Timer(_INTERRUPT_S, self._interrupt, [under_way])
                             late.daemon = True
                             late.start()
+                    case AnswerNow():
+                        if number == under_way.number:
+                            under_way.answer_now.set()
                     case Resize():
                         if (room := self._room) is not None:
                             room.resize(request.budget)
                     case Shutdown():
                         break
                     case _:
-                        under_way = _Job(request, number, threading.Event())
+                        under_way = _Job(request, number, threading.Event(), threading.Event())
                         self._jobs.put(under_way)
         finally:
             # The main thread may be deep in native code, and nothing here needs to be saved.

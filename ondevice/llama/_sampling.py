@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 
 import llama_cpp
 import numpy as np
@@ -63,6 +64,21 @@ class Sampler:
     def constrain_after(self, token: int) -> None:
         """Have the constraint begin only after ``token``, such as the end of the thinking."""
         self._after = token
+
+    @property
+    def is_constrained(self) -> bool:
+        """Whether the constraint has begun."""
+        return self._constraint is not None and self._after is None
+
+    def accept(self, tokens: Sequence[int]) -> None:
+        """Take note of tokens that were not drawn here: unless it :attr:`is_constrained`.
+
+        What the constraint waits for may be among them; it then begins after all of them.
+        """
+        if self._after in tokens:
+            self._after = None
+        for token in tokens:
+            llama_cpp.llama_sampler_accept(self._chain, token)
 
     def close(self) -> None:
         """Free the native samplers."""

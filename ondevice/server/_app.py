@@ -107,7 +107,7 @@ class _Service:
 
     async def chat(self, request: Request) -> Response:
         asked = await self._body(request, ChatRequest)
-        job = self._queue.reply(asked.model or "", asked.generate(self._settings.sampling))
+        job = self._queue.reply(asked.model or "", asked.generate(self._settings))
         self._watch(job.leave_with(request))
         events = aiter(job)
         if not asked.stream:

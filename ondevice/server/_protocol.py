@@ -15,8 +15,9 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from ondevice.config import Settings
 from ondevice.errors import UsageError
-from ondevice.messages import Chunk, Event, Finished, Generate, Sampling, Turn
+from ondevice.messages import Chunk, Event, Finished, Generate, Turn
 
 _SEEDS = 2**32 - 1
 _MOST = 2**31 - 1  # that a number of tokens can be
@@ -77,6 +78,8 @@ class ChatRequest(msgspec.Struct, frozen=True):
     grammar: str | None = None  # GBNF, as llama-server takes it
     chat_template_kwargs: TemplateOptions | None = None
     reasoning_effort: str | None = None
+    thinking_budget_tokens: Annotated[int, Meta(ge=-1, le=_MOST)] | None = None  # llama-server
+    thinking_token_budget: Annotated[int, Meta(ge=-1, le=_MOST)] | None = None  # as vLLM calls it
     # These are known only to be refused, where they ask for anything.
     n: Any = None
     tools: Any = None
@@ -96,8 +99,11 @@ class ChatRequest(msgspec.Struct, frozen=True):
     guided_grammar: Any = None
     web_search_options: Any = None
 
-    def generate(self, defaults: Sampling) -> Generate:
-        """What the engine is asked. Raises :class:`UsageError` for what it cannot do."""
+    def generate(self, defaults: Settings) -> Generate:
+        """What the engine is asked, ``defaults`` where nothing else is asked for.
+
+        Raises :class:`UsageError` for what it cannot do.
+        """
         for name, harmless in _REFUSED.items():
             if (value := getattr(self, name)) and value not in harmless:
                 raise UsageError(f'"{name}" is not supported here. Leave it out.')
@@ -115,12 +121,13 @@ class ChatRequest(msgspec.Struct, frozen=True):
         stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
         return Generate(
             turns=_turns(self.messages),
-            sampling=msgspec.structs.replace(defaults, **given),
+            sampling=msgspec.structs.replace(defaults.sampling, **given),
             max_tokens=self.max_completion_tokens or self.max_tokens,
             stop=stop,
             grammar=self.grammar,
             json_schema=self._schema(),
-            thinking=self._thinking,
+            thinking=defaults.thinks if self._thinking is None else self._thinking,
+            thinking_tokens=self._thinking_tokens(defaults),
             whole=True,
         )
 
@@ -134,6 +141,14 @@ class ChatRequest(msgspec.Struct, frozen=True):
         if (options := self.chat_template_kwargs) and options.enable_thinking is not None:
             return options.enable_thinking
         return self.reasoning_effort != "none" if self.reasoning_effort else None
+
+    def _thinking_tokens(self, defaults: Settings) -> int | None:
+        asked = self.thinking_budget_tokens
+        if asked is None:
+            asked = self.thinking_token_budget
+        if asked is None:
+            return defaults.thinking_tokens
+        return asked if asked >= 0 else None  # -1: no limit
 
     def _schema(self) -> str | None:
         match self.response_format:

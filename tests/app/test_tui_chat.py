@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from terminal_user import OpenApp
 from textual import events
 from textual.binding import Binding
@@ -9,7 +10,7 @@ from textual.widgets import OptionList
 
 from ondevice.chats import Chats, Message
 from ondevice.errors import EngineDied, ModelFileError
-from ondevice.messages import Chunk, Generate, Notice, PromptProgress, Turn
+from ondevice.messages import Aside, Chunk, Generate, Notice, PromptProgress, Turn
 from ondevice.testing import FakeEngine, Gate, Step
 from tui.app import OndeviceApp
 from tui.screens.chat import ChatScreen
@@ -95,6 +96,68 @@ async def test_thinking_stays_folded_until_it_is_opened(open_app: OpenApp) -> No
         assert "greets" not in user.screen
         await user.pilot.click(Thinking)
         await user.sees("The user greets me.")
+
+
+@pytest.mark.parametrize("size", [(80, 24), (40, 12)])
+async def test_a_key_ends_the_thinking_and_the_answer_comes(
+    chats: Chats, open_app: OpenApp, size: tuple[int, int]
+) -> None:
+    def thought(text: str) -> Chunk:
+        return Chunk(text=text, part="thinking")
+
+    script: list[Step] = [thought("One."), Gate(), thought("Two."), "Yes.", Gate()]
+    async with open_app(FakeEngine(script), size=size) as user:
+        assert "Answer now" not in user.screen
+        await user.says("Is it?")
+        await user.sees("Answer now")
+        await user.pilot.press("f7")
+        await user.sees("Yes.")
+        await user.until(lambda: "Answer now" not in user.screen, "no key")
+        await user.pilot.press("escape")
+        await user.sees(", cut short")
+        await user.is_idle()
+        await user.says("/answer ")
+        await user.sees("/answer has")
+        await user.says("/new ")
+        await user.until(lambda: len(user.chat.conversations) == 2, "a tab")
+        assert "/new has" not in user.screen
+    (reply,) = saved(chats)[1:]
+    assert (reply.thinking, reply.content) == ("One.", "Yes.")
+    async with open_app(
+        FakeEngine(), earlier=chats.load(chats.headings()[0].id), size=size
+    ) as user:
+        await user.sees("Thought, cut short")
+
+
+async def test_a_server_that_thinks_is_not_told_to_answer(chats: Chats, open_app: OpenApp) -> None:
+    script: list[Step] = [Chunk(text="One.", part="thinking"), Gate(), "Yes."]
+    async with open_app(FakeEngine(script), model="http://127.0.0.1:9/v1#m") as user:
+        await user.says("Is it?")
+        await user.sees("Thinking …")
+        await user.pilot.press("f7")
+        assert "Answer now" not in user.screen
+        await user.pilot.press("escape")
+        await user.sees("Stopped.")
+
+
+async def test_how_long_a_model_thinks_is_a_setting(open_app: OpenApp) -> None:
+    engine = FakeEngine()
+    async with open_app(engine, thinking=300) as user:
+        for change in ("", "off", "on", "12"):
+            if change:
+                await user.says(f"/set thinking {change}")
+                await user.sees("Saved thinking.")
+            await user.says("Hi")
+            await user.until(lambda: not user.chat.conversation.replying, "the end")
+            await user.is_idle()
+        await user.says("/set thinking much")
+        await user.sees("thinking must be one of")
+    asked = [
+        (one.thinking, one.thinking_tokens)
+        for one in engine.requests
+        if isinstance(one, Generate) and not isinstance(one, Aside)
+    ]
+    assert asked == [(True, 300), (False, None), (True, None), (True, 12)]
 
 
 async def test_a_notice_of_the_engine_stands_before_the_reply(open_app: OpenApp) -> None:

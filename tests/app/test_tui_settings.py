@@ -51,17 +51,50 @@ def test_a_wrong_change_is_refused_and_the_file_stays(tmp_path: Path, key: str, 
     [
         ("sampling.temperature", "5000", "must be a number from 0 to 100, not 5000."),
         ("sampling.temperature", "nan", "must be a number"),
-        ("nothing", "3", "There is no setting nothing. Known settings: model, system,"),
+        ("whatever", "3", "There is no setting whatever. Known settings: model, system,"),
         ("sampling.temprature", "1", "Did you mean sampling.temperature?"),
         ("ctx", "many", "ctx must be a whole number from 16 to 2147483647, not many."),
         ("prefer", "magic", "prefer must be one of"),
         ("memory", "maybe", "memory must be true or false, not maybe."),
+        ("thinking", "much", "one of off, on or a whole number from 0 to 2147483647, not much."),
+        ("thinking", "-3", "not -3."),
     ],
 )
 def test_a_wrong_value_is_told_with_what_is_possible(key: str, text: str, told: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(told)) as raised:
         config.change(Settings(), key, text)
     assert not re.search(r"[`$]|unknown field", str(raised.value))
+
+
+@pytest.mark.parametrize(
+    ("written", "thinks", "tokens"),
+    [
+        ("", None, None),
+        ("true", True, None),
+        ('"on"', True, None),
+        ("false", False, None),
+        ('"off"', False, None),
+        ("0", False, None),
+        ("1", True, 1),
+        ("2000", True, 2000),
+    ],
+)
+def test_thinking_is_on_off_or_a_number_wherever_it_is_written(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    written: str,
+    thinks: bool | None,
+    tokens: int | None,
+) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(f"thinking = {written}\n" if written else "")
+    typed = written.strip('"')
+    given = [config.load(path), config.change(Settings(), "thinking", typed, path)]
+    given.append(config.load(path))
+    path.write_text("")
+    monkeypatch.setenv("ONDEVICE_THINKING", typed)
+    given.append(config.load(path))
+    assert {(one.thinks, one.thinking_tokens) for one in given} == {(thinks, tokens)}
 
 
 FILE = """\

@@ -10,9 +10,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
 from ondevice.cli import COMMANDS, run
+from ondevice.cli._options import settings_flags
+from ondevice.config import Settings
+from ondevice.errors import UsageError
 
 ASK = ["--temperature", "0", "--ctx", "512", "--max-tokens", "30"]
 
@@ -121,6 +125,34 @@ def test_flag_before_environment_before_file_before_default(
     monkeypatch.setenv("ONDEVICE_SAMPLING_SEED", "2")
     assert seed() == 2
     assert seed("--seed", "3") == 3
+
+
+@pytest.mark.parametrize(
+    ("flags", "thinking"),
+    [
+        ((), 300),
+        (("--no-think",), False),
+        (("--think",), True),
+        (("--think-tokens", "20"), 20),
+        (("--think", "--think-tokens", "20"), 20),
+    ],
+)
+def test_flags_say_how_long_a_model_thinks(
+    monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...], thinking: bool | int
+) -> None:
+    monkeypatch.setenv("ONDEVICE_THINKING", "300")
+    given: list[Settings] = []
+
+    @click.command()
+    @settings_flags
+    def command(settings: Settings) -> None:
+        given.append(settings)
+
+    command.main([*flags], standalone_mode=False)
+    assert [one.thinking for one in given] == [thinking]
+    assert type(given[0].thinking) is type(thinking)
+    with pytest.raises(UsageError, match="not both"):
+        command.main(["--no-think", "--think-tokens", "5"], standalone_mode=False)
 
 
 @pytest.mark.parametrize(

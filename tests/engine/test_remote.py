@@ -223,6 +223,30 @@ def test_what_is_asked_for_is_sent(engine: AnyEngine, odd_server: OddServer) -> 
     assert "top_k" not in bodies[1]  # OpenAI's own refuses what it does not know
 
 
+@pytest.mark.parametrize("status", [200, 400, 422])
+def test_a_limit_on_thinking_is_sent_and_never_an_error(
+    engine: AnyEngine, odd_server: OddServer, status: int
+) -> None:
+    bodies: list[dict[str, object]] = []
+
+    def choosy(handler: Asked) -> None:
+        bodies.append(handler.asked)
+        if status != 200 and "thinking_token_budget" in handler.asked:
+            send(handler, b'{"error": {"message": "Unknown parameter."}}', status=status)
+        else:
+            send(handler, CHUNK + STOP)
+
+    engine.load(Load(path=odd_server(choosy)))
+    events = engine.generate(Generate(turns=QUESTION, thinking=True, thinking_tokens=50))
+    first = next(events)
+    engine.answer_now()
+    assert first == Chunk(text="Hello")
+    assert isinstance([*events][-1], Finished)
+    assert bodies[0]["thinking_budget_tokens"] == bodies[0]["thinking_token_budget"] == 50
+    assert len(bodies) == (1 if status == 200 else 2)
+    assert not any("thinking" in name for name in bodies[-1]) or status == 200
+
+
 @pytest.mark.parametrize("variable", ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"])
 @pytest.mark.parametrize("proxy", ["http://127.0.0.1:9", "socks5h://127.0.0.1:9", "nonsense://x"])
 def test_a_proxy_learns_nothing_of_this_machine(

@@ -118,6 +118,18 @@ def test_a_character_that_was_cut_is_left_out() -> None:
     assert split(["漢字".encode()[:5]]) == ("", "漢")
 
 
+@given(st.lists(st.integers(0, 200)))
+def test_a_template_may_end_the_thinking(places: list[int]) -> None:
+    pieces = cut("\n\nYes.", places)
+    assert split(pieces, prompt="<|assistant|>\n<think></think>") == ("", "Yes.")
+
+
+@given(st.lists(st.integers(0, 200)))
+def test_thinking_that_is_ended_twice_has_one_end(places: list[int]) -> None:
+    pieces = cut("<think>Hm.\n</think>\n\n</think>\n\nYes </think>.", places)
+    assert split(pieces) == ("Hm.\n", "Yes </think>.")
+
+
 def test_what_was_kept_with_marks_goes_back_without() -> None:
     kept = "<|channel|>analysis<|message|>Hm.<|end|>" + FINAL + "Yes"
     assert answer_of(kept) == "Yes"

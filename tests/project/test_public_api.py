@@ -37,7 +37,7 @@ def test_every_error_is_public() -> None:
 
 
 def test_every_record_that_an_engine_takes_or_gives_is_public() -> None:
-    of_the_pipe = {"Cancel", "Failed", "Loading", "Record", "Shutdown"}
+    of_the_pipe = {"AnswerNow", "Cancel", "Failed", "Loading", "Record", "Shutdown"}
     records = {
         name
         for name, thing in vars(messages).items()

@@ -16,6 +16,7 @@ from random import Random
 from typing import NamedTuple
 
 import httpx2
+import msgspec
 import pytest
 import server_process
 import tiny_model
@@ -25,7 +26,9 @@ from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from ondevice.cli import run
+from ondevice.config import Settings
 from ondevice.server import _connections
+from ondevice.server._protocol import ChatRequest
 
 JSON = {"Content-Type": "application/json"}
 HI = [{"role": "user", "content": "Hi"}]
@@ -115,6 +118,7 @@ def test_a_conversation_that_is_too_long_is_refused_each_time(client: httpx2.Cli
         {"stream": None, "max_tokens": None, "stop": ["a"]},
         {"n": 1, "tools": [], "tool_choice": "none", "logit_bias": {}, "modalities": ["text"]},
         {"chat_template_kwargs": {"enable_thinking": False}, "reasoning_effort": "low"},
+        {"thinking_budget_tokens": 0, "thinking_token_budget": -1},
         {"grammar": 'root ::= "a"', "user": "somebody"},
         {"seed": 2**60},
     ],
@@ -122,6 +126,24 @@ def test_a_conversation_that_is_too_long_is_refused_each_time(client: httpx2.Cli
 def test_what_can_be_done_is_done(client: httpx2.Client, options: dict[str, object]) -> None:
     reply = ask(client, **options)
     assert reply.status_code == 200, reply.text
+
+
+@pytest.mark.parametrize(
+    ("options", "thinking", "limit"),
+    [
+        ({}, True, 300),
+        ({"reasoning_effort": "none"}, False, 300),
+        ({"thinking_budget_tokens": 5}, True, 5),
+        ({"thinking_token_budget": 0}, True, 0),
+        ({"thinking_token_budget": 7, "thinking_budget_tokens": -1}, True, None),
+    ],
+)
+def test_a_client_may_limit_thinking_otherwise_than_the_settings(
+    options: dict[str, object], thinking: bool, limit: int | None
+) -> None:
+    asked = msgspec.convert({"messages": HI, **options}, ChatRequest)
+    request = asked.generate(Settings(thinking=300))
+    assert (request.thinking, request.thinking_tokens) == (thinking, limit)
 
 
 @pytest.mark.parametrize(
@@ -139,6 +161,8 @@ def test_what_can_be_done_is_done(client: httpx2.Client, options: dict[str, obje
         {"repeat_penalty": 0},
         {"top_k": 10**11},
         {"max_tokens": 0},
+        {"thinking_budget_tokens": -2},
+        {"thinking_token_budget": "some"},
         {"max_completion_tokens": 0},
         {"messages": [{"role": "tool", "content": "5"}]},
         {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},

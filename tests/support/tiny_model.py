@@ -21,10 +21,12 @@ def write(
     marks: Mapping[str, gguf.TokenType] | None = None,
     template: str = _TEMPLATE,
     architecture: str = "llama",
+    space: bool = True,
 ) -> Path:
     """The same file each time; its tokens are the 256 bytes. 0 experts: no mixture of them.
 
     ``tied``: the table of tokens is the output layer as well. ``marks`` are more tokens.
+    ``space``: the tokenizer puts one before each text.
     """
     marks = marks or {}
     tokens = [*_TOKENS, *marks]
@@ -49,6 +51,8 @@ def write(
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(2)
     writer.add_unk_token_id(0)
+    if not space:
+        writer.add_add_space_prefix(False)
     if template:
         writer.add_chat_template(template)
 

@@ -48,13 +48,15 @@ class ChatScreen(ChatTurns, ChatTabs, ChatLibrary, ChatMemory):
     HELP = """\
 ## The chat
 
-Esc stops a reply; messages you send meanwhile wait until it ends. Everything you write and every
+Esc stops a reply; messages you send meanwhile wait until it ends. While a model thinks, F7 ends
+the thinking and the answer begins. Everything you write and every
 reply is saved at once and is there at the next start. Ctrl+C stops a reply; without one it clears
 the prompt, and pressed twice it quits. Ctrl+Z goes back to the shell until you type `fg`. The
 command palette has all of this and more.
 """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "stop", "Stop", id="chat.stop"),
+        Binding("f7", "answer_now", "Answer now", id="chat.answer_now", priority=True),
         Binding("ctrl+n", "new", "New", id="chat.new"),
         Binding("ctrl+r", "chats", "Chats", id="chat.chats"),
         Binding("ctrl+o", "memory", "Memory", id="chat.memory"),
@@ -211,8 +213,8 @@ command palette has all of this and more.
             done = getattr(self, f"action_{command.action}")(given.argument)
             if isawaitable(done):
                 await done
-        else:
-            await self.run_action(command.action)
+        elif not await self.app.run_action(command.action, self):
+            self.notify(f"/{command.name} has nothing to do now.")
 
     @on(ReplyProgressed)
     def _show_progress(self) -> None:
@@ -239,7 +241,12 @@ command palette has all of this and more.
         else:
             self.set_focus(self.prompt)
 
+    def action_answer_now(self) -> None:
+        self.conversation.answer_now()
+
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        if action == "answer_now":
+            return self.conversation.can_answer_now
         if action == "page" and isinstance(self.focused, Input):
             return False  # in a list beside the conversation these keys are its own
         return super().check_action(action, parameters)

@@ -53,6 +53,8 @@ class ChatBase(Screen[None]):
         self.status = StatusBar()
         window = chats.AppWindow(store.database)
         self.keeping = Keeping(window, self._tabs, self.set_timer, self.run_worker)
+        self._offers_answer = False
+        """Whether the keys show that the answer may begin now."""
         self._to_open: list[Tab] = []
         """Tabs of earlier windows that are not open yet."""
         self._trouble: OndeviceError | None = None
@@ -165,6 +167,9 @@ class ChatBase(Screen[None]):
     def show_status(self) -> None:
         """Say what the conversation is doing, and what else is open."""
         here = self.conversation
+        if self._offers_answer != here.can_answer_now:
+            self._offers_answer = here.can_answer_now
+            self.refresh_bindings()
         self.status.estimate = here.per_second
         self.status.statistics, self.status.private = here.statistics, self.in_private
         self.status.paused = here.private and not self.in_private
@@ -283,6 +288,8 @@ class ChatBase(Screen[None]):
             store,
             system=self.settings.system_prompt,
             sampling=self.settings.sampling,
+            thinks=self.settings.thinks,
+            thinking_tokens=self.settings.thinking_tokens,
             private=store is not self.store or not self.settings.memory,
             send_memories=self.settings.send_memories,
             earlier=earlier,

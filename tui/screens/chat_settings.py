@@ -16,7 +16,8 @@ from tui import settings_form, theme
 from tui.screens.chat_base import ChatBase
 from tui.screens.dialogs import ChoiceScreen
 
-_AT_ONCE = ("models_folder", "app", "keep_state", "state_mb")  # settings that count from now on
+#: Settings that count from now on.
+_AT_ONCE = ("models_folder", "app", "thinking", "keep_state", "state_mb")
 
 
 class ChatSettings(ChatBase):
@@ -98,6 +99,8 @@ class ChatSettings(ChatBase):
             return False
         for conversation in self.conversations:
             conversation.sampling = self.settings.sampling
+            conversation.thinks = self.settings.thinks
+            conversation.thinking_tokens = self.settings.thinking_tokens
             conversation.send_memories = self.settings.send_memories
         if key in ("keep_state", "state_mb"):
             folder = self.store.database.path.parent

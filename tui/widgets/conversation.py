@@ -58,6 +58,8 @@ class Conversation(Transcript):
         *,
         system: str,
         sampling: Sampling,
+        thinks: bool | None,
+        thinking_tokens: int | None,
         private: bool,
         send_memories: Mapping[str, bool],
         earlier: chats.Chat | None = None,
@@ -94,6 +96,8 @@ class Conversation(Transcript):
         """Where it is kept; a private one's is in RAM only."""
         self._system = earlier.system if earlier else system
         self.sampling = sampling
+        self.thinks, self.thinking_tokens = thinks, thinking_tokens
+        """Whether the model is to think first (None: as it does), and for how many tokens."""
         self.send_memories = send_memories
         """Server → whether memories may go there; one not named: it is asked."""
         self._exchange: Worker[None] | None = None
@@ -175,6 +179,16 @@ class Conversation(Transcript):
             self._engine.cancel()
         else:
             self._exchange.cancel()
+
+    @property
+    def can_answer_now(self) -> bool:
+        """Whether the model thinks, and would end that for an answer: a server would not."""
+        return self._streaming and self.doing == "thinking" and self._server is None
+
+    def answer_now(self) -> None:
+        """Let the answer begin if the model still thinks."""
+        if self.can_answer_now:
+            self._engine.answer_now()
 
     async def end(self) -> None:
         """Stop the reply under way, and wait until what has come of it is kept."""
@@ -586,6 +600,8 @@ class Conversation(Transcript):
                         engine,
                         conversation_id,
                         self.sampling,
+                        thinking=self.thinks,
+                        thinking_tokens=self.thinking_tokens,
                         after=after,
                         memories_to=[one for one, yes in self.send_memories.items() if yes],
                         called=self._engine.title,

@@ -72,7 +72,9 @@ and on; when it is off, Shift+Right and Shift+Left scroll long lines.
     def compose(self) -> ComposeResult:
         yield from self.name_speaker((self.message and self.message.model) or "Reply")
         if self.message and self.message.thinking:
-            self._thinking = Thinking(self.message.thinking)
+            figures = self.message.statistics
+            cut = figures is not None and figures.thinking_cut
+            self._thinking = Thinking(self.message.thinking, cut=cut)
             yield self._thinking
         yield self._text
         # Most have no need of these two, and a jump in a long chat makes many replies.
@@ -128,6 +130,8 @@ and on; when it is off, Shift+Right and Shift+Left scroll long lines.
         for event in events:
             if isinstance(event, Finished):
                 self.statistics = event.statistics
+                if self._thinking and event.statistics.thinking_cut:
+                    self._thinking.say_cut()
                 self.end(event.reason)
 
     async def finish(self) -> None:

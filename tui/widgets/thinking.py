@@ -11,13 +11,27 @@ from tui.widgets.reply_text import ReplyBody
 
 
 class Thinking(Collapsible):
-    """The whole of it, or without ``text`` one that is to come. Drawn only once it is open."""
+    """The whole of it, or without ``text`` one that is to come. Drawn only once it is open.
 
-    def __init__(self, text: str = "") -> None:
+    ``cut``: it was ended so that the answer begins.
+    """
+
+    def __init__(self, text: str = "", *, cut: bool = False) -> None:
         self._undrawn = text.strip()
         self._body = ReplyBody()
         self._since: float | None = None if text else time.monotonic()
-        super().__init__(self._body, title="Thought" if text else "Thinking …")
+        self._told = "Thought"
+        self._cut = cut
+        super().__init__(self._body, title=self._thought() if text else "Thinking …")
+
+    def _thought(self) -> str:
+        return f"{self._told}, cut short" if self._cut else self._told
+
+    def say_cut(self) -> None:
+        """Say that it was ended so that the answer begins."""
+        self._cut = True
+        if self._since is None:
+            self.title = self._thought()
 
     @property
     def source(self) -> str:
@@ -32,8 +46,9 @@ class Thinking(Collapsible):
     async def finish(self) -> None:
         """Say how long it took."""
         if self._since is not None:
-            self.title = f"Thought for {time.monotonic() - self._since:.0f} s"
+            self._told = f"Thought for {time.monotonic() - self._since:.0f} s"
             self._since = None
+            self.title = self._thought()
             if self._body.source:
                 await self._body.finish()
 
