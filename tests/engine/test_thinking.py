@@ -16,7 +16,7 @@ from gguf import TokenType
 
 from ondevice import llama
 from ondevice.engine import Engine
-from ondevice.engine._cache import common_prefix
+from ondevice.engine._states import common_prefix
 from ondevice.engine._loading import load_model
 from ondevice.engine._room import Room
 from ondevice.engine._session import Session
