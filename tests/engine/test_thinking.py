@@ -16,10 +16,10 @@ from gguf import TokenType
 
 from ondevice import llama
 from ondevice.engine import Engine
-from ondevice.engine._states import common_prefix
 from ondevice.engine._loading import load_model
 from ondevice.engine._room import Room
 from ondevice.engine._session import Session
+from ondevice.engine._states import common_prefix
 from ondevice.llama import Context, Model, Sampler
 from ondevice.messages import Chunk, Event, Finished, Generate, Load, Sampling, Turn
 
