@@ -11,7 +11,15 @@ from pathlib import Path
 
 from ondevice.chats import _imports, _queries, _times, _transfer
 from ondevice.chats._imports import Import, Imported, Undone
-from ondevice.chats._records import Attachment, Chat, ChatHit, ChatMatches, Heading, State
+from ondevice.chats._records import (
+    Attachment,
+    Chat,
+    ChatHit,
+    ChatMatches,
+    Heading,
+    Message,
+    State,
+)
 from ondevice.chats.recalling import about
 from ondevice.errors import StoreError, StoreUnwritable, UsageError
 from ondevice.memory import FORGOTTEN, Cube, Memory
@@ -234,6 +242,46 @@ class Chats:
                 (message_id,),
             )
             check(changed.rowcount)
+
+    # ------------------------------------------------------------------ summaries
+
+    def summarise(self, message_id: int, content: str, *, of: Sequence[Message] = ()) -> bool:
+        """Let a text stand in the prompt for all messages of the branch up to this one.
+
+        Not so if one of those that it was made ``of`` has changed, or was forgotten, meanwhile.
+        """
+        with self.database.write() as connection:
+            for message in of:
+                row = connection.execute(
+                    "SELECT message.content, summary.content FROM message "
+                    "LEFT JOIN summary ON message_id = message.id WHERE message.id = ?",
+                    (message.id,),
+                ).fetchone()
+                before = message.summary and message.summary.content
+                if row is None or tuple(row) != (message.content, before):
+                    return False
+            connection.execute(
+                "INSERT OR REPLACE INTO summary VALUES (?, ?, 1, ?)", (message_id, content, _now())
+            )
+        return True
+
+    def edit_summary(self, message_id: int, content: str) -> None:
+        """Correct the summary that ends with a message; an empty one changes nothing."""
+        if content.strip():
+            self._set_summary(message_id, "content", content.strip())
+
+    def use_summary(self, message_id: int, used: bool) -> None:
+        """Undo the summary that ends with a message, or have it stand for the messages again."""
+        self._set_summary(message_id, "used", used)
+
+    def _set_summary(self, message_id: int, column: str, value: str | bool) -> None:
+        with self.database.write() as connection:
+            changed = connection.execute(
+                f"UPDATE summary SET {column} = ?, written_at = ? WHERE message_id = ?",
+                (value, _now(), message_id),
+            )
+            if not changed.rowcount:
+                raise StoreError("This summary is no longer there.")
 
     # ------------------------------------------------------------------ keeping
 
@@ -466,7 +514,11 @@ class Chats:
             if _is_private(connection, conversation_id):
                 return (), False
             parent = _parent(connection, conversation_id, instead_of)
-            left = _left(_queries.lengths(connection, parent), n_ctx)
+            left = _left(
+                _queries.lengths(connection, parent),
+                n_ctx,
+                _queries.summarised_until(connection, parent),
+            )
             seen = _queries.recalled_until(connection, parent, server, but=left)
             attaches = _queries.attaches(connection, parent)
         recalled = self.memory.recall(
@@ -561,12 +613,20 @@ def _title_of(connection: Connection, conversation_id: int) -> str:
     return str(row["title"])
 
 
-def _left(lengths: Iterable[tuple[int, int]], n_ctx: int) -> list[int]:
-    """The messages, of these with their bytes from the last one back, that have left a context."""
-    left, room = [], n_ctx * _BYTES_OF_TOKEN
-    for message_id, n_bytes in lengths if n_ctx else ():
+def _left(
+    lengths: Iterable[tuple[int, int]], n_ctx: int, summarised: int | None = None
+) -> list[int]:
+    """The messages, of these with their bytes from the last one back, that have left a context.
+
+    Those up to the one that is ``summarised`` last have.
+    """
+    left: list[int] = []
+    room = n_ctx * _BYTES_OF_TOKEN
+    in_summary = False
+    for message_id, n_bytes in lengths:
+        in_summary = in_summary or message_id == summarised
         room -= n_bytes
-        if room < 0:
+        if in_summary or (n_ctx and room < 0):
             left.append(message_id)
     return left
 

@@ -16,6 +16,7 @@ from ondevice.store.migrations import (
     m008_proposals,
     m009_about,
     m010_memory_index,
+    m011_summaries,
 )
 
 #: Applied in order; ``PRAGMA user_version`` is how many have been.
@@ -30,4 +31,5 @@ MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     m008_proposals.migrate,
     m009_about.migrate,
     m010_memory_index.migrate,
+    m011_summaries.migrate,
 )
