@@ -55,7 +55,7 @@ from ondevice.messages import (
 )
 from ondevice.store import Database
 
-N_CTX, QUICK_N_CTX = 2048, 1024
+N_CTX = 1024
 TALKS, QUICK_TALKS = 2, 1
 CONTEXTS = 3  # times as long as the context
 SYSTEM = "You are a helpful assistant. Answer in one sentence. Say so if you do not know."
@@ -118,7 +118,6 @@ def measure(conversations: Path | None, quick: bool) -> dict[str, float]:
         frame.say("long talks are not measured without --conversations and a model")
         return {}
     talks = msgspec.json.decode(conversations.read_bytes(), type=tuple[_Talk, ...])
-    n_ctx = QUICK_N_CTX if quick else N_CTX
     scores: dict[str, _Score] = {}
     llama.start(io.StringIO())
     model = Model(found[0])
@@ -128,7 +127,7 @@ def measure(conversations: Path | None, quick: bool) -> dict[str, float]:
             one
             for talk in talks
             for user in sorted({turn.speaker for turn in talk.turns})
-            for one in parts(talk, user, CONTEXTS * n_ctx, template)
+            for one in parts(talk, user, CONTEXTS * N_CTX, template)
         ),
         key=lambda one: (
             min(one.counts),
@@ -137,11 +136,11 @@ def measure(conversations: Path | None, quick: bool) -> dict[str, float]:
         reverse=True,
     )[: QUICK_TALKS if quick else TALKS]
     with Engine() as engine:
-        engine.load(Load(path=str(found[0]), n_ctx=n_ctx))
+        engine.load(Load(path=str(found[0]), n_ctx=N_CTX))
         for one in scripts:
-            in_app(engine, model, one, n_ctx, scores)
+            in_app(engine, model, one, N_CTX, scores)
     for one in scripts:
-        retained(model, template, one, n_ctx, scores.setdefault("retain", _Score()))
+        retained(model, template, one, N_CTX, scores.setdefault("retain", _Score()))
     figures: dict[str, float] = {}
     for way, score in scores.items():
         for third, right in zip(THIRDS, score.right, strict=True):
@@ -210,7 +209,7 @@ def in_app(
             chats = Chats(Database(Path(folder) / "store.db"))
             id_ = chats.create(SYSTEM)
             idle_s = 0.0
-            changed = []  # after so many messages there was a new summary
+            changed = 0  # times there was a new summary
             for role, text in one.said:
                 if role == "user":
                     chats.say(id_, text)
@@ -221,8 +220,10 @@ def in_app(
                     ).fetchone()
                     append(connection, id_, "assistant", text, parent_id=end)
                 began = time.perf_counter()
-                while compacting and compact(chats, engine, id_):
-                    changed.append(len(chats.load(id_).messages))
+                begun = False
+                while compacting and compact(chats, engine, id_, begun=begun):
+                    begun = True
+                changed += begun
                 idle_s += time.perf_counter() - began if compacting else 0.0
             if compacting:
                 for message in chats.load(id_).messages[::-1]:
@@ -257,7 +258,7 @@ def in_app(
                     score.reread_s += reread(model, one, n_ctx) / speed
                 else:
                     # What stays is read again after each summary, while nobody waits.
-                    score.idle_s += idle_s + len(changed) * n_ctx * 0.4 / speed
+                    score.idle_s += idle_s + changed * n_ctx * 0.4 / speed
             chats.database.close()
 
 
