@@ -165,7 +165,10 @@ class ChatTurns(ChatBase):
         if conversation.replying:
             notice.say("Your message came first. Use /compact again to summarise the rest.")
         elif done:
-            await notice.remove()
+            notice.say(
+                f"The model now sees a summary in place of {done} earlier messages. Use /compact "
+                "edit to change it, or /compact undo to take it back."
+            )
         elif conversation.id_in_store is not None:
             notice.say("Nothing more was summarised. The last exchange always stays as it is.")
 
