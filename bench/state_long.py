@@ -60,7 +60,7 @@ TALKS, QUICK_TALKS = 2, 1
 CONTEXTS = 3  # times as long as the context
 SYSTEM = "You are a helpful assistant. Answer in one sentence. Say so if you do not know."
 REPLY = 40  # tokens of an answer at most
-ASKED = 12  # about each third of a conversation at most
+ASKED = 5  # about each third of a conversation at most
 THIRDS = ("first", "middle", "last")
 BATCH = 32  # tokens whose logits are looked at together
 _WORD = re.compile(r"[a-z0-9]+")
@@ -139,8 +139,9 @@ def measure(conversations: Path | None, quick: bool) -> dict[str, float]:
         engine.load(Load(path=str(found[0]), n_ctx=N_CTX))
         for one in scripts:
             in_app(engine, model, one, N_CTX, scores)
-    for one in scripts:
-        retained(model, template, one, N_CTX, scores.setdefault("retain", _Score()))
+            retained(model, template, one, N_CTX, scores.setdefault("retain", _Score()))
+            for way, score in scores.items():
+                frame.say(f"{way} {[(sum(right), len(right)) for right in score.right]}")
     figures: dict[str, float] = {}
     for way, score in scores.items():
         for third, right in zip(THIRDS, score.right, strict=True):

@@ -28,7 +28,9 @@ from ondevice.store import Connection, Database, words_leave
 
 _TYPED = 1500  # characters that a message has at most which was typed
 
-_BYTES_OF_TOKEN = 4  # of most: what has left a context by these has left it
+_BYTES_OF_TOKEN = 4  # of most
+#: Part of the context: with more in use exchanges may have left it, and that much is there still.
+_FULL, _THERE = 0.6, 0.4
 
 # Of what is imported, this much goes into one transaction.
 _BATCH = 500  # messages; one that is long counts as several
@@ -618,12 +620,14 @@ def _left(
 ) -> list[int]:
     """The messages, of these with their bytes from the last one back, that have left a context.
 
-    Those up to the one that is ``summarised`` last have.
+    Those up to the one that is ``summarised`` last have, and of a full context all that may have.
     """
     left: list[int] = []
-    room = n_ctx * _BYTES_OF_TOKEN
+    of_branch = list(lengths)
+    is_full = sum(n_bytes for _, n_bytes in of_branch) > n_ctx * _BYTES_OF_TOKEN * _FULL
+    room = n_ctx * _BYTES_OF_TOKEN * (_THERE if is_full else 1)
     in_summary = False
-    for message_id, n_bytes in lengths:
+    for message_id, n_bytes in of_branch:
         in_summary = in_summary or message_id == summarised
         room -= n_bytes
         if in_summary or (n_ctx and room < 0):

@@ -65,8 +65,8 @@ def test_the_oldest_exchanges_are_summed_up_once_most_of_the_context_is_in_use(
     assert compact(chats, engine, chat)
     asked = engine.requests[-1]
     assert isinstance(asked, Generate)
-    assert "User: Say 0: one two" in asked.turns[0].content
-    assert "Say 4" not in asked.turns[0].content
+    assert "User: Say 0: one two" in asked.turns[-1].content
+    assert "Say 4" not in asked.turns[-1].content
     system, notes, *rest = chats.load(chat).turns()
     assert (system, notes.role, notes.stays) == (Turn("system", "Be kind."), "user", True)
     assert notes.content.endswith("\n- They counted.")
