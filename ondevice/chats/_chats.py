@@ -30,7 +30,7 @@ _TYPED = 1500  # characters that a message has at most which was typed
 
 _BYTES_OF_TOKEN = 4  # of most
 #: Part of the context: with more in use exchanges may have left it, and that much is there still.
-_FULL, _THERE = 0.6, 0.4
+_FULL, _THERE = 0.7, 0.4
 
 # Of what is imported, this much goes into one transaction.
 _BATCH = 500  # messages; one that is long counts as several
