@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -270,17 +271,23 @@ class Chats:
     def edit_summary(self, message_id: int, content: str) -> None:
         """Correct the summary that ends with a message; an empty one changes nothing."""
         if content.strip():
-            self._set_summary(message_id, "content", content.strip())
+            self._set_summaries([message_id], "content", content.strip())
 
     def use_summary(self, message_id: int, used: bool) -> None:
-        """Undo the summary that ends with a message, or have it stand for the messages again."""
-        self._set_summary(message_id, "used", used)
+        """Have the summary that ends with a message stand for the messages again, or undo it.
 
-    def _set_summary(self, message_id: int, column: str, value: str | bool) -> None:
+        With it go the earlier ones that it was made of.
+        """
+        with self.database.read() as connection:
+            ids = [message_id] if used else _queries.branch(connection, message_id)
+        self._set_summaries(ids, "used", used)
+
+    def _set_summaries(self, message_ids: Sequence[int], column: str, value: str | bool) -> None:
         with self.database.write() as connection:
             changed = connection.execute(
-                f"UPDATE summary SET {column} = ?, written_at = ? WHERE message_id = ?",
-                (value, _now(), message_id),
+                f"UPDATE summary SET {column} = ?, written_at = ? "
+                "WHERE message_id IN (SELECT value FROM json_each(?))",
+                (value, _now(), json.dumps(list(message_ids))),
             )
             if not changed.rowcount:
                 raise StoreError("This summary is no longer there.")

@@ -74,12 +74,7 @@ def load(
     ):
         attachments[row["message_id"]].append(Attachment(row["name"], row["content"]))
     recalled = _recalled(connection, memory, end)
-    summaries = {
-        row["message_id"]: Summary(row["content"], bool(row["used"]))
-        for row in connection.execute(
-            f"{_BRANCH} SELECT summary.* FROM branch JOIN summary ON message_id = branch.id", end
-        )
-    }
+    summaries = _summaries(connection, end)
     versions = _versions(connection, conversation_id)
     return Chat(
         conversation_id,
@@ -139,6 +134,12 @@ def lengths(connection: Connection, message_id: int | None) -> list[tuple[int, i
         {"end": message_id},
     )
     return [tuple(row) for row in rows]
+
+
+def branch(connection: Connection, message_id: int) -> list[int]:
+    """The messages of the branch that ends there."""
+    rows = connection.execute(f"{_BRANCH} SELECT id FROM branch", {"end": message_id})
+    return [row["id"] for row in rows]
 
 
 def summarised_until(connection: Connection, message_id: int | None) -> int | None:
@@ -252,6 +253,17 @@ def _recalled(connection: Connection, memory: Memory, end: dict[str, Any]) -> di
     for row, cube in zip(rows, memory.cubes([row["cube_id"] for row in rows]), strict=True):
         recalled[row["message_id"]].append(cube)
     return recalled
+
+
+def _summaries(connection: Connection, end: dict[str, Any]) -> dict[int, Summary]:
+    """The last summary of a branch, and the last one that is used: earlier ones are part of it."""
+    rows = connection.execute(
+        f"{_BRANCH} SELECT summary.* FROM branch JOIN summary ON message_id = branch.id "
+        "JOIN message ON message.id = branch.id ORDER BY position DESC",
+        end,
+    ).fetchall()
+    last = rows[:1] + [row for row in rows if row["used"]][:1]
+    return {row["message_id"]: Summary(row["content"], bool(row["used"])) for row in last}
 
 
 def _versions(connection: Connection, conversation_id: int) -> dict[int | None, tuple[int, ...]]:

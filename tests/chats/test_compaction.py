@@ -175,6 +175,10 @@ def test_a_summary_is_edited_and_undone_and_then_left_alone(chats: Chats) -> Non
     assert summarised(chats, chat) == n_left
     with pytest.raises(StoreError):
         chats.use_summary(ids(chats, chat)[-1], True)
+    # Of what was written in parts, all is undone together.
+    assert [m.id for m in chats.load(chat).messages if m.summary] == [last]
+    chats.use_summary(last, False)
+    assert summarised(chats, chat) == 0
 
 
 def test_what_a_summary_stands_for_may_be_recalled(chats: Chats) -> None:

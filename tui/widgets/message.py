@@ -47,6 +47,8 @@ ends the search, and Enter selects the message. What you type goes to the prompt
         Binding("n", "screen.find_next(1)", "Next match", id="message.next_match"),
         Binding("N", "screen.find_next(-1)", "Earlier match", id="message.earlier_match"),
         Binding("enter", "screen.pick", "Select message", id="message.pick"),
+        Binding("s", "screen.edit_summary", "Edit summary", id="message.edit_summary"),
+        Binding("u", "screen.undo_summary", "Undo summary", id="message.undo_summary"),
         Binding("c", "screen.copy", "Copy", id="message.copy"),
         Binding("b", "screen.copy_code", "Copy code", id="message.copy_code"),
         Binding("q", "screen.quote", "Quote", id="message.quote"),
@@ -54,8 +56,6 @@ ends the search, and Enter selects the message. What you type goes to the prompt
         Binding("r", "screen.regenerate", "Retry", id="message.regenerate"),
         Binding("m", "screen.used", "Memories", id="message.used"),
         Binding("g", "screen.go_on", "Go on", id="message.go_on"),
-        Binding("s", "screen.edit_summary", "Edit summary", id="message.edit_summary"),
-        Binding("u", "screen.undo_summary", "Undo summary", id="message.undo_summary"),
     ]
 
     def __init__(self, message: Message | None) -> None:
