@@ -260,9 +260,23 @@ class Chats:
                     "LEFT JOIN summary ON message_id = message.id WHERE message.id = ?",
                     (message.id,),
                 ).fetchone()
-                before = message.summary and message.summary.content
-                if row is None or tuple(row) != (message.content, before):
+                attached = connection.execute(
+                    "SELECT content FROM attachment WHERE message_id = ? ORDER BY number",
+                    (message.id,),
+                ).fetchall()
+                if (
+                    row is None
+                    or row[0] != message.content
+                    or (message.summary and row[1] != message.summary.content)
+                    or [content for (content,) in attached]
+                    != [attachment.content for attachment in message.attachments]
+                ):
                     return False
+            connection.execute(  # whoever asks for another one wants those no more
+                "DELETE FROM summary WHERE NOT used AND message_id IN (SELECT other.id "
+                "FROM message JOIN message AS other USING (conversation_id) WHERE message.id = ?)",
+                (message_id,),
+            )
             connection.execute(
                 "INSERT OR REPLACE INTO summary VALUES (?, ?, 1, ?)", (message_id, content, _now())
             )

@@ -52,7 +52,6 @@ class _Due:
     """Messages that are to be summed up together."""
 
     messages: tuple[Message, ...]
-    sizes: tuple[int, ...]  # tokens of each
     before: Message | None  # whose summary they come after
 
 
@@ -79,8 +78,8 @@ def compact(
     if part is None:
         return 0
     earlier = part.before.summary.content if part.before and part.before.summary else ""
-    notes = _ask(engine, _talk(part, n_ctx // _READ), n_ctx // _NOTES)
-    if not notes:
+    notes = _ask(engine, _talk(engine, part.messages, n_ctx // _READ), n_ctx // _NOTES)
+    if notes is None or not (earlier or notes):
         return None
     lines = list(dict.fromkeys([*earlier.splitlines(), *notes]))
     lines = _fitting(engine, lines, n_ctx // _SUMMARY)
@@ -100,13 +99,13 @@ def _due(chat: Chat, engine: EngineLike, n_ctx: int, *, begun: bool, now: bool) 
     begin = len(chat.messages)
     while begin > first and room > 0:
         begin -= 1
-        room -= len(_text(chat.messages[begin]))
+        room -= len(chat.messages[begin].prompt())
     rest = chat.messages[begin:]
     starts = [i for i, message in enumerate(rest) if i and message.role == "user"]
     if not starts:
         return None
     earlier = before.summary.content if before and before.summary else ""
-    texts = (chat.system, earlier, *map(_text, rest))
+    texts = (chat.system, earlier, *(message.prompt() for message in rest))
     found = engine.measure(Measure(texts=texts, grow=False))
     sizes, total = found.texts[2:], sum(found.texts)
     if not (begun or now) and (total <= _NEAR * n_ctx or (found.may_grow and total <= n_ctx)):
@@ -117,20 +116,19 @@ def _due(chat: Chat, engine: EngineLike, n_ctx: int, *, begun: bool, now: bool) 
     last = starts[-1] if now else next(kept, starts[-1])
     read = (s for s in reversed(starts) if s <= last and sum(sizes[:s]) <= n_ctx // _READ)
     end = next(read, starts[0])
-    return _Due(rest[:end], sizes[:end], before)
+    return _Due(rest[:end], before)
 
 
-def _text(message: Message) -> str:
-    # Without memories: they are quoted again where they help.
-    return with_attachments(message.content, message.attachments)
+def _talk(engine: EngineLike, messages: Sequence[Message], most: int) -> str:
+    """The messages as a talk written down, the beginnings of them if they have too many tokens.
 
-
-def _talk(part: _Due, most: int) -> str:
-    """The messages as a talk written down, the beginnings of them if they have too many tokens."""
-    share = min(1.0, most / max(1, sum(part.sizes)))
+    Without memories: they are quoted again where they help.
+    """
+    texts = [printable(with_attachments(m.content, m.attachments)).strip() for m in messages]
+    tokens = sum(engine.measure(Measure(texts=tuple(texts), grow=False)).texts)
+    share = min(1.0, most / max(1, tokens))
     said = []
-    for message in part.messages:
-        text = printable(_text(message)).strip()
+    for message, text in zip(messages, texts, strict=True):
         shown = text[: int(len(text) * share)]
         said.append(f"{_SPEAKERS[message.role]}: {shown}{'' if shown == text else ' …'}")
     return "\n".join(said)

@@ -179,6 +179,8 @@ def test_a_summary_is_edited_and_undone_and_then_left_alone(chats: Chats) -> Non
     assert [m.id for m in chats.load(chat).messages if m.summary] == [last]
     chats.use_summary(last, False)
     assert summarised(chats, chat) == 0
+    assert compact(chats, engine, chat, now=True) == 2
+    assert [bool(m.summary) for m in chats.load(chat).messages] == [False, True, *[False] * 10]
 
 
 def test_what_a_summary_stands_for_may_be_recalled(chats: Chats) -> None:
