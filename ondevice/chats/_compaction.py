@@ -40,7 +40,8 @@ _EXAMPLE_NOTES = """\
 - The user wants a green kitchen, ready by Friday.
 - The assistant said that white makes small rooms look larger.
 """
-_EXAMPLE_NAMES = ("Bergen", "Olaf")  # which they take for told sometimes
+#: What they take for told sometimes.
+_OF_EXAMPLE = ("Bergen", "Olaf", "fish market", "green kitchen", "makes small rooms look larger")
 #: One note on each line: models like to begin with a word about what they are going to do.
 _GRAMMAR = r'root ::= ("- " [^\n]+ "\n")+'
 _SPEAKERS = {"user": "User", "assistant": "Assistant"}
@@ -158,9 +159,9 @@ def _ask(engine: EngineLike, talk: str, most: int) -> list[str] | None:
             if event.reason == "cancelled":
                 return None
             cut = event.reason == "length"
-    foreign = [name for name in _EXAMPLE_NAMES if name not in talk]
+    foreign = [told for told in _OF_EXAMPLE if told not in talk]
     notes = clean(answer, cut=cut)
-    return [note for note in notes if not any(name in note for name in foreign)]
+    return [note for note in notes if not any(told in note for told in foreign)]
 
 
 def clean(answer: str, *, cut: bool = False) -> list[str]:

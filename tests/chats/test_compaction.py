@@ -138,6 +138,13 @@ def test_without_notes_nothing_changes(chats: Chats, script: list[Step]) -> None
     assert prompt_of(chats, chat) == before
 
 
+def test_what_only_the_example_tells_is_no_note(chats: Chats) -> None:
+    engine = engine_with(["- They want a green kitchen.\n- They counted.\n"])
+    chat = talk(chats, engine, 6)
+    assert compact(chats, engine, chat)
+    assert prompt_of(chats, chat)[1].splitlines()[1:] == ["- They counted."]
+
+
 def test_other_branches_and_edits_do_not_see_a_summary_that_is_not_theirs(chats: Chats) -> None:
     engine = engine_with()
     chat = compacted(chats, engine)
