@@ -24,10 +24,10 @@ class Compacting:
     async def run(self, conversation: Conversation) -> None:
         """Sum up what is due, and have the model read what then stands in the prompt.
 
-        Does nothing while the engine is busy, with weights that are read from the disk, on battery.
+        Does nothing while the engine is busy, with a model that is not fit for it, or on battery.
         """
         loaded = self._engine.loaded
-        if loaded is None or loaded is self._failed or loaded.streamed_bytes or on_battery():
+        if loaded is self._failed or not chats.can_learn(loaded) or on_battery():
             return
         try:
             await compact(self._engine, conversation)

@@ -40,6 +40,7 @@ async def test_a_long_chat_is_summed_up_in_a_pause(
     chats: Chats, open_app: OpenApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tui.app, "_PAUSES", 0.1)
+    monkeypatch.setattr("ondevice.chats.can_learn", lambda loaded: True)
     engine = FakeEngine([WORDS], asides=[["- They counted.\n"]])
     async with open_app(engine, earlier=long_chat(chats, 5), ctx=64) as user:
         await user.says("Go on")
