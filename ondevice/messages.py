@@ -61,6 +61,9 @@ class Turn(msgspec.Struct, frozen=True):
     content: str
     #: Characters that other conversations may begin with as well, such as an attached file's.
     shared: Annotated[int, Meta(ge=0)] = 0
+    #: At the beginning of a conversation: it is not left out with the oldest messages, unless there
+    #: would be no room for the last one. A system prompt stays anyway.
+    stays: bool = False
 
 
 class Sampling(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -359,6 +362,7 @@ class Measured(Record, frozen=True, kw_only=True):
     tokens: int  # of the prompt; if it is longer than any context, only that it is
     n_ctx: int  # tokens that the context holds now; 0: not known, as of a server
     texts: tuple[int, ...] = ()  # tokens of each
+    may_grow: bool = False  # there is room for a context of twice as many tokens
 
 
 class Failed(Record, frozen=True, kw_only=True):

@@ -33,6 +33,7 @@ from tui import clipboard, idle_gc, textual_gaps, theme
 from tui.commands import COMMANDS
 from tui.cursor import STILL_AFTER, Cursor
 from tui.error_net import ErrorNet
+from tui.idle_compacting import Compacting
 from tui.idle_learning import Learning
 from tui.messages import CommandGiven, ReplyEnded
 from tui.screens.chat import ChatScreen
@@ -42,6 +43,7 @@ from tui.shared_engine import SharedEngine
 from tui.widgets.conversation import Conversation
 
 _IDLE = 2.0  # seconds without any input
+_PAUSES = 5.0  # seconds without any input
 _LEARN_EVERY = 10.0  # seconds
 _AWAY = 60.0  # seconds without any input
 _TWICE = 3.0  # seconds in which a key counts as pressed again
@@ -98,6 +100,7 @@ class OndeviceApp(App[None]):
         self._settings = settings
         self._problems = problems
         self._learning = Learning(self._engine, store)
+        self._compacting = Compacting(self._engine)
         self._input_at = time.monotonic()
         self._interrupted_at = -_TWICE
         self._cursor = Cursor(self)
@@ -283,8 +286,9 @@ class OndeviceApp(App[None]):
             chat.set("app.theme", chosen.name)
 
     @on(ReplyEnded)
-    def _begin_title(self, message: ReplyEnded) -> None:
+    def _use_pause(self, message: ReplyEnded) -> None:
         self._think_of_title(message.conversation)
+        self._compact(message.conversation)
 
     @work(group="title", exclusive=True)
     async def _think_of_title(self, conversation: Conversation) -> None:
@@ -292,9 +296,7 @@ class OndeviceApp(App[None]):
         loaded, id_ = self._engine.loaded, conversation.id_in_store
         if loaded is None or id_ is None or loaded.path.startswith(URL_SCHEMES):
             return  # a server may want money for it
-        ended_at = time.monotonic()
-        while (wait := max(self._input_at, ended_at) + _IDLE - time.monotonic()) > 0:
-            await asyncio.sleep(wait)
+        await self._pause_of(_IDLE)
         try:
             title = await self._engine.aside(
                 lambda engine: chats.think_of_title(conversation.store, engine, id_)
@@ -305,6 +307,19 @@ class OndeviceApp(App[None]):
             conversation.title = title
             if isinstance(self.screen_stack[0], ChatScreen):
                 self.screen_stack[0].show_status()
+
+    @work(group="idle compacting", exclusive=True)
+    async def _compact(self, conversation: Conversation) -> None:
+        """Have the model sum up the beginning of a long chat, once the user pauses."""
+        await self._pause_of(_PAUSES)
+        if conversation.is_attached and not conversation.replying:
+            await self._compacting.run(conversation)
+
+    async def _pause_of(self, seconds: float) -> None:
+        """Wait until there has been no input for so long."""
+        began = time.monotonic()
+        while (wait := max(self._input_at, began) + seconds - time.monotonic()) > 0:
+            await asyncio.sleep(wait)
 
     def _learn(self) -> None:
         chat = self.screen_stack[0]

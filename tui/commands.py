@@ -28,6 +28,7 @@ COMMANDS = (
     Command("edit", "edit", "Edit your last message and send it again"),
     Command("again", "regenerate", "Regenerate the last reply"),
     Command("continue", "go_on", "Continue a reply that was cut short"),
+    Command("compact", "compact", "Summarise earlier messages for the model", "[edit|undo]"),
     Command("copy", "copy", "Copy the last message"),
     Command("code", "copy_code", "Copy the last code block"),
     Command("quote", "quote", "Quote the last message"),

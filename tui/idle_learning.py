@@ -25,7 +25,7 @@ class Learning:
         Does nothing while the engine is busy, with a model that is not fit for it, or on battery.
         """
         loaded = self._engine.loaded
-        if loaded is self._failed or not chats.can_learn(loaded) or _on_battery():
+        if loaded is self._failed or not chats.can_learn(loaded) or on_battery():
             return
         store, id_ = conversation.store, conversation.id_in_store
         has_read = False
@@ -38,7 +38,8 @@ class Learning:
             self._failed = loaded
 
 
-def _on_battery() -> bool:
+def on_battery() -> bool:
+    """Whether the machine has no other power."""
     import psutil  # noqa: PLC0415 - a faster start
 
     sensor = getattr(psutil, "sensors_battery", lambda: None)  # not on every system

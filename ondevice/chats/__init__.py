@@ -1,6 +1,7 @@
 """Conversations: kept in the store as they go, and continued with an engine."""
 
 from ondevice.chats._chats import Chats, Said
+from ondevice.chats._compaction import compact
 from ondevice.chats._fact_reading import can_learn, learn, restore_cache
 from ondevice.chats._imports import Import, Imported, Undone
 from ondevice.chats._records import (
@@ -11,6 +12,7 @@ from ondevice.chats._records import (
     Heading,
     Message,
     State,
+    Summary,
     with_attachments,
 )
 from ondevice.chats._reply import reply
@@ -30,9 +32,11 @@ __all__ = [
     "Message",
     "Said",
     "State",
+    "Summary",
     "Tab",
     "Undone",
     "can_learn",
+    "compact",
     "learn",
     "reply",
     "restore_cache",

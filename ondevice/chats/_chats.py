@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -11,7 +12,15 @@ from pathlib import Path
 
 from ondevice.chats import _imports, _queries, _times, _transfer
 from ondevice.chats._imports import Import, Imported, Undone
-from ondevice.chats._records import Attachment, Chat, ChatHit, ChatMatches, Heading, State
+from ondevice.chats._records import (
+    Attachment,
+    Chat,
+    ChatHit,
+    ChatMatches,
+    Heading,
+    Message,
+    State,
+)
 from ondevice.chats.recalling import about
 from ondevice.errors import StoreError, StoreUnwritable, UsageError
 from ondevice.memory import FORGOTTEN, Cube, Memory
@@ -20,7 +29,9 @@ from ondevice.store import Connection, Database, words_leave
 
 _TYPED = 1500  # characters that a message has at most which was typed
 
-_BYTES_OF_TOKEN = 4  # of most: what has left a context by these has left it
+_BYTES_OF_TOKEN = 4  # of most
+#: Part of the context: with more in use exchanges may have left it, and that much is there still.
+_FULL, _THERE = 0.7, 0.4
 
 # Of what is imported, this much goes into one transaction.
 _BATCH = 500  # messages; one that is long counts as several
@@ -235,6 +246,66 @@ class Chats:
                 (message_id,),
             )
             check(changed.rowcount)
+
+    # ------------------------------------------------------------------ summaries
+
+    def summarise(self, message_id: int, content: str, *, of: Sequence[Message] = ()) -> bool:
+        """Let a text stand in the prompt for all messages of the branch up to this one.
+
+        Not so if one of those that it was made ``of`` has changed, or was forgotten, meanwhile.
+        """
+        with self.database.write() as connection:
+            for message in of:
+                row = connection.execute(
+                    "SELECT message.content, summary.content FROM message "
+                    "LEFT JOIN summary ON message_id = message.id WHERE message.id = ?",
+                    (message.id,),
+                ).fetchone()
+                attached = connection.execute(
+                    "SELECT content FROM attachment WHERE message_id = ? ORDER BY number",
+                    (message.id,),
+                ).fetchall()
+                if (
+                    row is None
+                    or row[0] != message.content
+                    or (message.summary and row[1] != message.summary.content)
+                    or [content for (content,) in attached]
+                    != [attachment.content for attachment in message.attachments]
+                ):
+                    return False
+            connection.execute(  # whoever asks for another one wants those no more
+                "DELETE FROM summary WHERE NOT used AND message_id IN (SELECT other.id "
+                "FROM message JOIN message AS other USING (conversation_id) WHERE message.id = ?)",
+                (message_id,),
+            )
+            connection.execute(
+                "INSERT OR REPLACE INTO summary VALUES (?, ?, 1, ?)", (message_id, content, _now())
+            )
+        return True
+
+    def edit_summary(self, message_id: int, content: str) -> None:
+        """Correct the summary that ends with a message; an empty one changes nothing."""
+        if content.strip():
+            self._set_summaries([message_id], "content", content.strip())
+
+    def use_summary(self, message_id: int, used: bool) -> None:
+        """Have the summary that ends with a message stand for the messages again, or undo it.
+
+        With it go the earlier ones that it was made of.
+        """
+        with self.database.read() as connection:
+            ids = [message_id] if used else _queries.branch(connection, message_id)
+        self._set_summaries(ids, "used", used)
+
+    def _set_summaries(self, message_ids: Sequence[int], column: str, value: str | bool) -> None:
+        with self.database.write() as connection:
+            changed = connection.execute(
+                f"UPDATE summary SET {column} = ?, written_at = ? "
+                "WHERE message_id IN (SELECT value FROM json_each(?))",
+                (value, _now(), json.dumps(list(message_ids))),
+            )
+            if not changed.rowcount:
+                raise StoreError("This summary is no longer there.")
 
     # ------------------------------------------------------------------ keeping
 
@@ -494,7 +565,11 @@ class Chats:
             if _is_private(connection, conversation_id):
                 return (), False
             parent = _parent(connection, conversation_id, instead_of)
-            left = _left(_queries.lengths(connection, parent), n_ctx)
+            left = _left(
+                _queries.lengths(connection, parent),
+                n_ctx,
+                _queries.summarised_until(connection, parent),
+            )
             seen = _queries.recalled_until(connection, parent, server, but=left)
             attaches = _queries.attaches(connection, parent)
         recalled = self.memory.recall(
@@ -589,12 +664,22 @@ def _title_of(connection: Connection, conversation_id: int) -> str:
     return str(row["title"])
 
 
-def _left(lengths: Iterable[tuple[int, int]], n_ctx: int) -> list[int]:
-    """The messages, of these with their bytes from the last one back, that have left a context."""
-    left, room = [], n_ctx * _BYTES_OF_TOKEN
-    for message_id, n_bytes in lengths if n_ctx else ():
+def _left(
+    lengths: Iterable[tuple[int, int]], n_ctx: int, summarised: int | None = None
+) -> list[int]:
+    """The messages, of these with their bytes from the last one back, that have left a context.
+
+    Those up to the one that is ``summarised`` last have, and of a full context all that may have.
+    """
+    left: list[int] = []
+    of_branch = list(lengths)
+    is_full = sum(n_bytes for _, n_bytes in of_branch) > n_ctx * _BYTES_OF_TOKEN * _FULL
+    room = n_ctx * _BYTES_OF_TOKEN * (_THERE if is_full else 1)
+    in_summary = False
+    for message_id, n_bytes in of_branch:
+        in_summary = in_summary or message_id == summarised
         room -= n_bytes
-        if room < 0:
+        if in_summary or (n_ctx and room < 0):
             left.append(message_id)
     return left
 

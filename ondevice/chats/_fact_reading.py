@@ -7,12 +7,12 @@ from ondevice.engine import EngineLike
 from ondevice.memory import read_grammar, read_question
 from ondevice.messages import Aside, Chunk, Finished, Loaded, Sampling, Turn, server_of
 
-_LEAST_PARAMETERS = 1_000_000_000  # smaller models point at the wrong words
+_LEAST_PARAMETERS = 1_000_000_000  # smaller ones point at wrong words, write poor notes
 _LONGEST = 120  # tokens of an answer
 
 
 def can_learn(loaded: Loaded | None) -> bool:
-    """Whether the model is one to read what was typed: on this machine, in RAM, able enough."""
+    """Whether the model is one to work in a pause: on this machine, in RAM, able enough."""
     return (
         loaded is not None
         and loaded.n_params >= _LEAST_PARAMETERS  # 0 on a server

@@ -19,6 +19,7 @@ from ondevice.chats._records import (
     Heading,
     Message,
     State,
+    Summary,
 )
 from ondevice.memory import Cube, Memory
 from ondevice.messages import Statistics
@@ -73,6 +74,7 @@ def load(
     ):
         attachments[row["message_id"]].append(Attachment(row["name"], row["content"]))
     recalled = _recalled(connection, memory, end)
+    summaries = _summaries(connection, end)
     versions = _versions(connection, conversation_id)
     return Chat(
         conversation_id,
@@ -95,6 +97,7 @@ def load(
                 model=row["model"],
                 finish_reason=row["finish_reason"] if row["role"] == "assistant" else None,
                 statistics=_statistics(row["statistics"]),
+                summary=summaries.get(row["id"]),
             )
             for row in rows
         ),
@@ -105,7 +108,10 @@ def state(connection: Connection, conversation_id: int) -> State | None:
     row = connection.execute(
         """
         SELECT title, private, end_id, length(content) + length(thinking), finish_reason,
-            (SELECT max(position) FROM message WHERE conversation_id = conversation.id)
+            (SELECT max(position) FROM message WHERE conversation_id = conversation.id),
+            (SELECT group_concat(message_id || written_at || used) FROM summary
+                JOIN message AS its ON its.id = message_id
+                WHERE its.conversation_id = conversation.id)
         FROM conversation LEFT JOIN message ON message.id = end_id WHERE conversation.id = ?
         """,
         (conversation_id,),
@@ -128,6 +134,22 @@ def lengths(connection: Connection, message_id: int | None) -> list[tuple[int, i
         {"end": message_id},
     )
     return [tuple(row) for row in rows]
+
+
+def branch(connection: Connection, message_id: int) -> list[int]:
+    """The messages of the branch that ends there."""
+    rows = connection.execute(f"{_BRANCH} SELECT id FROM branch", {"end": message_id})
+    return [row["id"] for row in rows]
+
+
+def summarised_until(connection: Connection, message_id: int | None) -> int | None:
+    """The last message before that one for which a summary stands; None: there is no summary."""
+    row = connection.execute(
+        f"{_BRANCH} SELECT id FROM branch JOIN message USING (id) JOIN summary ON "
+        "summary.message_id = id WHERE used ORDER BY position DESC LIMIT 1",
+        {"end": message_id},
+    ).fetchone()
+    return row and int(row["id"])
 
 
 def recalled_until(
@@ -231,6 +253,17 @@ def _recalled(connection: Connection, memory: Memory, end: dict[str, Any]) -> di
     for row, cube in zip(rows, memory.cubes([row["cube_id"] for row in rows]), strict=True):
         recalled[row["message_id"]].append(cube)
     return recalled
+
+
+def _summaries(connection: Connection, end: dict[str, Any]) -> dict[int, Summary]:
+    """The last summary of a branch, and the last one that is used: earlier ones are part of it."""
+    rows = connection.execute(
+        f"{_BRANCH} SELECT summary.* FROM branch JOIN summary ON message_id = branch.id "
+        "JOIN message ON message.id = branch.id ORDER BY position DESC",
+        end,
+    ).fetchall()
+    last = rows[:1] + [row for row in rows if row["used"]][:1]
+    return {row["message_id"]: Summary(row["content"], bool(row["used"])) for row in last}
 
 
 def _versions(connection: Connection, conversation_id: int) -> dict[int | None, tuple[int, ...]]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
+from itertools import takewhile
 from typing import NamedTuple, Protocol
 
 from msgspec.structs import replace
@@ -78,6 +79,8 @@ class Prompter:
     ) -> Prompt:
         """The prompt for ``turns`` that leaves ``room`` tokens for the (rest of the) reply.
 
+        What ``stays`` of them goes only where the last exchange does not fit beside it.
+
         ``spelling`` is the last conversation as tokens, ``reply`` the length of what has been
         generated already. Of a ``whole`` conversation nothing is left out. Without ``grow`` the
         context stays as it is; without ``keep`` the prompt is only looked at, and what was left out
@@ -87,13 +90,46 @@ class Prompter:
         when there is nothing to answer, :class:`ModelFileError` when the template fails, and
         :class:`ondevice.llama.Stopped`.
         """
+        fit = partial(
+            self._fit,
+            spelling=spelling,
+            room=room,
+            reply=reply,
+            thinking=thinking,
+            whole=whole,
+            grow=grow,
+            keep=keep,
+            stop=stop,
+        )
+        try:
+            return fit(turns)
+        except ContextError:
+            if all(turn.role == "system" or not turn.stays for turn in turns):
+                raise
+        return fit([turn for turn in turns if turn.role == "system" or not turn.stays])
+
+    def _fit(
+        self,
+        turns: Sequence[Turn],
+        *,
+        spelling: Sequence[int],
+        room: int,
+        reply: int,
+        thinking: bool | None,
+        whole: bool,
+        grow: bool,
+        keep: bool,
+        stop: Callable[[], bool],
+    ) -> Prompt:
+        """As :meth:`prompt`, with all that stays."""
         if all(turn.role == "assistant" for turn in turns):
             raise UsageError("There is no message to answer.")
         turns = [
             replace(turn, content=answer_of(turn.content)) if turn.role == "assistant" else turn
             for turn in turns
         ]
-        n_systems = next((i for i, t in enumerate(turns) if t.role != "system"), len(turns))
+        stay = takewhile(lambda turn: turn.role == "system" or turn.stays, turns)
+        n_systems = sum(1 for _ in stay)
         system, body = list(turns[:n_systems]), list(turns[n_systems:])
         # Where an exchange begins, the conversation may begin.
         starts = [i for i, turn in enumerate(body) if turn.role == "user" or i == 0] or [0]

@@ -75,7 +75,18 @@ class Room:
 
         As many as two conversations of the whole context have, where there is room.
         """
-        return held + more <= 2 * self._held.context.kv_bytes and self._sizer.has_room(more)
+        return held + more <= 2 * self._held.context.kv_bytes and self._sizer.has_spare(more)
+
+    @property
+    def may_grow(self) -> bool:
+        """Whether the context would grow now, if more were wanted of it."""
+        held = self._held
+        n_ctx, kv_type, file = held.context.n_ctx, held.plan.kv_type, held.plan.file
+        if not held.may_grow or n_ctx >= file.n_ctx_train:
+            return False
+        before = need(file, n_ctx, kv_type)
+        after = need(file, min(file.n_ctx_train, n_ctx * _GROWTH), kv_type)
+        return self._sizer.has_room(after.kv + after.compute - before.compute)
 
     def close(self) -> None:
         """Stop looking."""

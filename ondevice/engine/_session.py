@@ -123,7 +123,12 @@ class Session:
             tokens = error.tokens
         except Stopped:
             raise UsageError("Cancelled.") from None
-        return Measured(tokens=tokens, n_ctx=self._context.n_ctx, texts=texts)
+        return Measured(
+            tokens=tokens,
+            n_ctx=self._context.n_ctx,
+            texts=texts,
+            may_grow=self._room.may_grow,
+        )
 
     def embed(self, texts: Sequence[str], cancel: threading.Event) -> Embedded:
         """A vector for each text.

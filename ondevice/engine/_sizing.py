@@ -75,13 +75,17 @@ class Sizer:
         self._wishes.put(budget)
         self._called.set()
 
+    def has_room(self, n_bytes: int) -> bool:
+        """Whether weights could make room for so many bytes."""
+        return n_bytes <= self._room()[0] - self._weights.least_bytes
+
     def claim(self, n_bytes: int) -> bool:
         """Have weights make room for so many bytes more beside them, or fewer: negative.
 
         False: there is no such room, and nothing was changed. Like :meth:`settle`, between passes.
         """
         weights = self._weights
-        if n_bytes > self._room()[0] - weights.least_bytes:
+        if not self.has_room(n_bytes):
             return False
         self._beside += n_bytes
         end = time.monotonic() + _PATIENCE_S
@@ -94,7 +98,7 @@ class Sizer:
             self.settle()
         return True
 
-    def has_room(self, n_bytes: int) -> bool:
+    def has_spare(self, n_bytes: int) -> bool:
         """Whether so many bytes more could be taken without any weights making room."""
         return n_bytes <= self._room()[0] - self._weights.resident_bytes
 

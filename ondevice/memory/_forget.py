@@ -39,6 +39,7 @@ _NAMES = {
     ("open_tab", "beneath"): "draft",
     ("open_paste", "content"): "draft",
     ("tag", "name"): "tag",
+    ("summary", "content"): "summary",
 }
 
 
@@ -102,6 +103,11 @@ def forget_all(connection: Connection, going: Going) -> None:
     ):
         for change in changes:
             where = " AND ".join(f"{name} = ?" for name, _ in change.key)
+            if change.table == "summary":  # it may say the same in other words
+                connection.execute(
+                    f"DELETE FROM summary WHERE {where}", [value for _, value in change.key]
+                )
+                continue
             connection.execute(
                 f"UPDATE OR REPLACE {change.table} SET {change.column} = ? WHERE {where}",
                 (change.after, *(value for _, value in change.key)),
@@ -266,6 +272,9 @@ def _changes(connection: Connection, going: Going) -> Iterator[_Change]:
         yield _Change("message", "content", (("id", key[0]),), "", FORGOTTEN)
         yield _Change("message", "thinking", (("id", key[0]),), "", "")
     conversations = set(own.values())
+    touched = {key[0] for key in own}  # messages
+    touched |= _given(connection, going.cubes)
+    summaries: set[object] = set()  # that quote it
     gone = {(cube_id,) for cube_id in going.cubes}
     profiles = {(cube_id,) for cube_id in profiles_of(connection, going.cubes)}
     for table, column, keys in _text_columns(connection):
@@ -276,14 +285,51 @@ def _changes(connection: Connection, going: Going) -> Iterator[_Change]:
                 continue
             if "cube_id" in keys and (row[keys.index("cube_id")],) in gone:
                 continue
+            if table == "summary":
+                summaries.add(row[0])
+                continue
+            if "message_id" in keys:
+                touched.add(row[keys.index("message_id")])
             names = tuple(zip(keys, row, strict=True))
             yield _Change(table, column, names, content, going.texts.taken_out_of(content))
             if table == "message":
+                touched.add(row[0])
                 (conversation,) = connection.execute(
                     "SELECT conversation_id FROM message WHERE id = ?", row
                 ).fetchone()
                 conversations.add(conversation)
     yield from _changes_of_titles(connection, going, conversations, set(own))
+    yield from _changes_of_summaries(connection, touched, summaries)
+
+
+def _given(connection: Connection, cubes: list[int]) -> set[object]:
+    """The messages that were given one of these memories."""
+    rows = connection.execute(
+        "SELECT message_id FROM recall WHERE cube_id IN (SELECT value FROM json_each(?))",
+        (json.dumps(cubes),),
+    )
+    return {row[0] for row in rows}
+
+
+def _changes_of_summaries(
+    connection: Connection, touched: set[object], quoting: set[object]
+) -> Iterator[_Change]:
+    """The summaries that go: those that quote it, and those of a branch that has had it."""
+    if connection.execute("SELECT 1 FROM summary LIMIT 1").fetchone() is None:
+        return
+    rows = connection.execute(
+        """
+        WITH RECURSIVE after(id) AS (
+            SELECT value FROM json_each(?1)
+            UNION SELECT message.id FROM after JOIN message ON parent_id = after.id
+        )
+        SELECT message_id, content FROM summary WHERE message_id IN after
+            OR message_id IN (SELECT value FROM json_each(?2)) ORDER BY message_id
+        """,
+        (json.dumps(list(touched)), json.dumps(list(quoting))),
+    ).fetchall()
+    for message_id, content in rows:
+        yield _Change("summary", "content", (("message_id", message_id),), content, "")
 
 
 def _changes_of_titles(

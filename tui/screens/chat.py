@@ -238,6 +238,7 @@ command palette has all of this and more.
                 self.notify("Loading was cancelled with Esc. Press Ctrl+L to load a model.")
             self.workers.cancel_group(self, "load")
             self.workers.cancel_group(self, "import")
+            self.workers.cancel_group(self, "compact")
         else:
             self.set_focus(self.prompt)
 

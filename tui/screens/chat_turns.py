@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from textual import on
+from textual import on, work
 from textual.binding import Binding, BindingType
 from textual.worker import Worker
 
 from ondevice.chats import Message
 from ondevice.errors import OndeviceError
+from ondevice.messages import server_of
+from tui.idle_compacting import compact
 from tui.markdown.code import Code
 from tui.markdown.layout import MarkdownBlock
 from tui.messages import ReplyEnded
 from tui.screens.chat_base import ChatBase
+from tui.screens.dialogs import TextScreen
+from tui.widgets.conversation import Conversation
 from tui.widgets.message import MessageView
 from tui.widgets.reply import Reply
 from tui.widgets.reply_text import ReplyBody
@@ -23,7 +29,7 @@ if TYPE_CHECKING:
     from tui.app import OndeviceApp
 
 _OF_MESSAGE = ("copy", "copy_code", "quote", "edit", "regenerate", "used", "go_on", "wrap_code")
-_STOPPABLE = ("load", "import")  # groups of workers
+_STOPPABLE = ("load", "import", "compact")  # groups of workers
 _ONE_WORD = 1.0  # seconds between two letters of it
 
 
@@ -52,6 +58,11 @@ class ChatTurns(ChatBase):
             loading = any(w.group in _STOPPABLE and not w.is_finished for w in self.workers)
             here = self.conversation
             return here.replying or here.finding or loading or not self.prompt.has_focus
+        if action in ("edit_summary", "undo_summary"):
+            view = self.conversation.in_focus
+            return bool(view and view.message and view.message.summary) and super().check_action(
+                action, parameters
+            )
         if action == "version":
             return len(parameters) > 1 or self._version(int(str(parameters[0]))) is not None
         return super().check_action(action, parameters)
@@ -121,6 +132,83 @@ class ChatTurns(ChatBase):
                 return
             self.set_focus(self.prompt)
             self.conversation.go_on(message)
+
+    # ------------------------------------------------------------------ summaries
+
+    async def action_compact(self, what: str = "") -> None:
+        """Have the model see a summary of all but the last exchange; or edit it, or undo it."""
+        if what == "edit":
+            self.action_edit_summary()
+        elif what == "undo":
+            await self.action_undo_summary()
+        elif what:
+            self.notify("Usage: /compact, /compact edit or /compact undo")
+        elif self.id_in_store is not None and not self.is_busy():
+            self._compact(self.conversation)
+
+    @work(group="compact", exclusive=True)
+    async def _compact(self, conversation: Conversation) -> None:
+        if self.engine.loaded is None or server_of(self.engine.loaded.path):
+            self.notify("Summaries are written by models on this device. Press Ctrl+L to load one.")
+            return
+        notice = conversation.note("Summarising the earlier messages … Esc stops this.")
+        try:
+            async with self.engine.turn():
+                """What was done aside makes way."""
+            done = await compact(self.engine, conversation, now=True)
+        except OndeviceError as error:
+            notice.say(f"The earlier messages are not summarised: {error}")
+            return
+        except asyncio.CancelledError:
+            notice.say("Stopped. What is summarised so far is kept; /compact undo takes it back.")
+            raise
+        if conversation.replying:
+            notice.say("Your message came first. Use /compact again to summarise the rest.")
+        elif done:
+            notice.say(
+                f"The model now sees a summary in place of {done} earlier messages. Use /compact "
+                "edit to change it, or /compact undo to take it back."
+            )
+        elif conversation.id_in_store is not None:
+            notice.say("Nothing more was summarised. The last exchange always stays as it is.")
+
+    @work
+    async def action_edit_summary(self) -> None:
+        """Edit the summary that ends with the message, or else the last one."""
+        message, store = self._with_summary(), self.conversation.store
+        if message is None or message.summary is None:
+            return
+        screen = TextScreen("What the model sees of earlier messages", message.summary.content)
+        if (text := await self.app.push_screen_wait(screen)) is not None:
+            await self._change_summary(lambda: store.edit_summary(message.id, text))
+
+    async def action_undo_summary(self) -> None:
+        """Have the model see the messages themselves, or the summary again."""
+        message, store = self._with_summary(), self.conversation.store
+        if message is None or message.summary is None or self.is_busy():
+            return
+        used = not message.summary.used
+        await self._change_summary(lambda: store.use_summary(message.id, used))
+
+    def _with_summary(self) -> Message | None:
+        view = self.conversation.in_focus
+        if view and view.message and view.message.summary:
+            return view.message
+        found = next((m for m in reversed(self.conversation.messages) if m.summary), None)
+        if found is None:
+            self.notify("No messages of this chat are summarised.")
+        return found
+
+    async def _change_summary(self, change: Callable[[], None]) -> None:
+        conversation = self.conversation
+        try:
+            await asyncio.to_thread(change)
+        except OndeviceError as error:
+            self.notify(str(error), severity="error")
+        conversation.follow()
+        conversation.measure(anew=True)
+
+    # ------------------------------------------------------------------ versions, copies
 
     async def action_version(self, direction: int, either: bool = False) -> None:
         """Switch to the branch of an earlier or later version of the message.

@@ -16,8 +16,9 @@ from textual.widgets import Static
 from ondevice.chats import Message
 from ondevice.text import printable
 from tui.widgets.single_layout import SingleLayout
+from tui.widgets.summary import SummaryView
 
-_SEEN = ("content", "thinking", "finish_reason", "attachments", "recalled", "unanswered")
+_SEEN = ("content", "thinking", "finish_reason", "attachments", "recalled", "unanswered", "summary")
 
 
 class MessageView(SingleLayout, Vertical, can_focus=True):
@@ -32,6 +33,9 @@ Shift+Tab in the prompt selects the last message. Keys act on the selected messa
 you type goes to the prompt. If a message has several versions, left and right switch between them,
 and so does a click on the arrows.
 
+Where the model sees a summary of what was said so far, `s` edits it and `u` undoes it, or uses it
+again.
+
 After a search the matches are highlighted. `n` goes to the next match, `N` to the one before; Esc
 ends the search, and Enter selects the message. What you type goes to the prompt.
 """
@@ -43,6 +47,8 @@ ends the search, and Enter selects the message. What you type goes to the prompt
         Binding("n", "screen.find_next(1)", "Next match", id="message.next_match"),
         Binding("N", "screen.find_next(-1)", "Earlier match", id="message.earlier_match"),
         Binding("enter", "screen.pick", "Select message", id="message.pick"),
+        Binding("s", "screen.edit_summary", "Edit summary", id="message.edit_summary"),
+        Binding("u", "screen.undo_summary", "Undo summary", id="message.undo_summary"),
         Binding("c", "screen.copy", "Copy", id="message.copy"),
         Binding("b", "screen.copy_code", "Copy code", id="message.copy_code"),
         Binding("q", "screen.quote", "Quote", id="message.quote"),
@@ -67,6 +73,8 @@ ends the search, and Enter selects the message. What you type goes to the prompt
     def compose(self) -> ComposeResult:
         if self.message and len(self.message.versions) > 1:
             yield self._versions
+        if self.message and self.message.summary:
+            yield SummaryView(self.message.summary)
 
     @property
     def message(self) -> Message | None:

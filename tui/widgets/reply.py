@@ -98,6 +98,7 @@ and on; when it is off, Shift+Right and Shift+Left scroll long lines.
             and thought == printable(message.thinking).strip()
             and self._ended_as == message.finish_reason
             and not message.attachments
+            and message.summary == (self.message and self.message.summary)
         )
 
     async def go_on(self) -> None:

@@ -16,7 +16,8 @@ from ondevice.store.migrations import (
     m008_proposals,
     m009_about,
     m010_memory_index,
-    m011_state_keys,
+    m011_summaries,
+    m012_state_keys,
 )
 
 #: Applied in order; ``PRAGMA user_version`` is how many have been.
@@ -31,5 +32,6 @@ MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     m008_proposals.migrate,
     m009_about.migrate,
     m010_memory_index.migrate,
-    m011_state_keys.migrate,
+    m011_summaries.migrate,
+    m012_state_keys.migrate,
 )
