@@ -41,8 +41,8 @@ from ondevice import llama
 from ondevice.chats import Chats, compact, recalling
 from ondevice.chats._chats import append
 from ondevice.engine import Engine
-from ondevice.engine._cache import common_prefix
 from ondevice.engine._prompt import Prompter
+from ondevice.engine._states import common_prefix
 from ondevice.llama import ChatTemplate, Context, Model
 from ondevice.messages import (
     Chunk,
