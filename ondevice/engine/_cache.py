@@ -40,9 +40,9 @@ class ConversationCache:
         self._unwritten: list[Node] = []  # in RAM, on the way to the tip
         self._marks: list[int] = []  # tokens at which it is cut into nodes, ascending
         self._shared = 0  # tokens that other conversations may begin with
-        #: Of the last prompt, the tokens and the logits after it: asked again, it needs no
-        #: computing, and a seed gives the same reply. (Computed alone, the last token has other
-        #: last bits.)
+        #: Of the last prompt that was answered, the tokens and the logits after it: asked again, it
+        #: needs no computing, and a seed gives the same reply. (Computed in another batch, the
+        #: last tokens have other last bits.)
         self._prompt: tuple[list[int], npt.NDArray[np.float32]] | None = None
 
     @property
@@ -85,8 +85,6 @@ class ConversationCache:
             context.truncate(common)
         self._is_mixed = self._is_mixed and bool(context.tokens)
         self._tip = self._states.find(context.tokens, within=False)[0]
-        if not known or len(context.tokens) < len(tokens):
-            self._prompt = None
         self._marks, self._shared = sorted({*marks, shared} - {0}), shared
         return len(context.tokens)
 
@@ -116,7 +114,8 @@ class ConversationCache:
 
     def keep_logits(self) -> None:
         """All that was decoded is a prompt, whose logits are needed again if it is asked again."""
-        self._prompt = list(self.context.tokens), self.context.logits()
+        if self._prompt is None or self._prompt[0] != self.context.tokens:
+            self._prompt = list(self.context.tokens), self.context.logits()
 
     @property
     def prompt_logits(self) -> npt.NDArray[np.float32]:

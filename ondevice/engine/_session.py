@@ -6,6 +6,7 @@ import os
 import secrets
 import threading
 import time
+import traceback
 from collections.abc import Callable, Generator, Iterator, Sequence
 
 import llama_cpp
@@ -18,9 +19,9 @@ from ondevice.engine._prompt import Prompt, Prompter
 from ondevice.engine._repetition import Repetition
 from ondevice.engine._reply_text import ReplyText
 from ondevice.engine._room import Room
-from ondevice.engine._states import States
+from ondevice.engine._states import States, common_prefix
 from ondevice.engine._thinking import ThinkingLimit
-from ondevice.errors import ContextError, ModelFileError, UsageError
+from ondevice.errors import ContextError, ModelFileError, OndeviceError, UsageError
 from ondevice.json_schema import compile_schema
 from ondevice.llama import (
     Constraint,
@@ -33,6 +34,7 @@ from ondevice.llama import (
 )
 from ondevice.markup import TOKENS, open_section
 from ondevice.messages import (
+    Chunk,
     Embedded,
     Event,
     Finished,
@@ -44,12 +46,14 @@ from ondevice.messages import (
     PromptProgress,
     Statistics,
     Streaming,
+    Turn,
 )
 from ondevice.ram.process import of_process
 from ondevice.system.cores import ThreadTimes
 
 _EMBEDDED = 512  # tokens of a text to embed at most: it is computed at once
 _REPLY_SHARE = 4  # of the context, one part is kept free for a reply
+_WORTH_READING = 16  # tokens, before they are needed
 _TELL_S = 0.5  # between two reports while a batch of the prompt is computed
 
 
@@ -65,6 +69,17 @@ _NO_TEMPLATE = (
     "This model has no chat template: it may go on with your text in place of an answer. To chat, "
     "choose a model that was made for it."
 )
+
+
+class _Wanted(threading.Event):
+    """Set as soon as ``is_wanted`` says so."""
+
+    def __init__(self, is_wanted: Callable[[], bool]) -> None:
+        super().__init__()
+        self._is_wanted = is_wanted
+
+    def is_set(self) -> bool:
+        return self._is_wanted()
 
 
 class Session:
@@ -86,6 +101,7 @@ class Session:
         self._prompter = Prompter(model, room, marks=context.keeps_state)
         self._embedder: Context | None = None  # made when it is first wanted
         self._schemas: SchemaVocabulary | None = None  # likewise
+        self._answered: tuple[Generate, str] | None = None  # last, and with what
         #: What the user is told with the first reply.
         self._notice = "" if (model.chat_template or "").strip() else _NO_TEMPLATE
         #: Control tokens whose text matters, because they mark the thinking.
@@ -226,6 +242,7 @@ class Session:
     ) -> Iterator[Event]:
         context, cache = self._context, self._cache
         self._check_files()
+        self._answered = None
         cache.begin(request.keep)
         room = min(request.max_tokens or context.n_ctx, context.n_ctx // _REPLY_SHARE)
 
@@ -258,6 +275,7 @@ class Session:
         limit = ThinkingLimit(self._model, text, request.thinking_tokens, answer_now)
         repetition = Repetition()
         generated: list[int] = []
+        said: list[Chunk] = []
         given = 0  # tokens of the drawn ones that come from the limit
         reason: FinishReason | None = None
         before = self._streamed()
@@ -285,7 +303,9 @@ class Session:
                 reason = "stop"
                 break
             generated.append(token)
-            yield from text.feed(self._tags.get(token) or self._model.piece(token))
+            for chunk in text.feed(self._tags.get(token) or self._model.piece(token)):
+                said.append(chunk)
+                yield chunk
             if text.stopped:
                 reason = "stop"
             elif len(generated) == request.max_tokens:
@@ -316,7 +336,12 @@ class Session:
                 _, drawn = yield from self._prefill(prompt, tokens, sampler, cancel, tell)
 
         cache.spelling = [*prompt.tokens, *generated]
-        yield from text.finish()
+        for chunk in text.finish():
+            said.append(chunk)
+            yield chunk
+        if reason == "stop" and request.max_tokens is None:
+            answer = "".join(chunk.text for chunk in said if chunk.part == "answer")
+            self._answered = request, answer
         now, streamed = time.perf_counter(), self._streamed()
         self._check_files()
         yield Finished(
@@ -357,6 +382,8 @@ class Session:
         tokens: list[int],
         cancel: threading.Event,
         tell: Callable[[PromptProgress], None],
+        *,
+        answers: bool = True,
     ) -> Generator[PromptProgress, None, bool]:
         """Decode what the KV cache does not have yet of ``tokens``; False when cancelled.
 
@@ -392,7 +419,7 @@ class Session:
                 self._cache.hold()
             yield progress(at)
             told_at = time.monotonic()
-        if new:
+        if new and answers:
             self._cache.keep_logits()
         return True
 
@@ -411,9 +438,48 @@ class Session:
             return []
         return [sampler.sample(self._context)]
 
-    def settling(self) -> Iterator[None]:
-        """Keep what was computed last, in steps of a few hundredths of a second."""
-        return self._cache.settling()
+    def rest(self, is_wanted: Callable[[], bool]) -> None:
+        """What can be done after a reply, while nobody waits, until the engine ``is_wanted``.
+
+        The next prompt may spell the reply otherwise, and leave out its thinking: it is read so
+        now, and not when the next message comes. Then what was computed is kept.
+        """
+        self._read_ahead(is_wanted)
+        for _ in self._cache.settling():
+            if is_wanted():
+                break
+
+    def _read_ahead(self, is_wanted: Callable[[], bool]) -> None:
+        if self._answered is None:
+            return
+        (request, answer), self._answered = self._answered, None
+        context, cache = self._context, self._cache
+        spelled = []
+        try:
+            for next_message in ("?", "!"):
+                turns = (*request.turns, Turn("assistant", answer), Turn("user", next_message))
+                prompt = self._prompter.prompt(
+                    turns,
+                    cache.spelling,
+                    room=0,
+                    thinking=request.thinking,
+                    grow=False,
+                    keep=False,
+                    stop=is_wanted,
+                )
+                spelled.append(prompt.tokens)
+        except (OndeviceError, Stopped):  # if it is an error, the next message will tell
+            return
+        tokens = spelled[0][: common_prefix(*spelled)]
+        if len(tokens) - common_prefix(tokens, context.tokens) < _WORTH_READING:
+            return
+        cache.reuse(tokens)
+        cache.spelling = tokens
+        try:
+            for _ in self._process(tokens, _Wanted(is_wanted), lambda _: None, answers=False):
+                pass
+        except OndeviceError:
+            traceback.print_exc()  # into the log; the next reply meets it as well
 
     def _identity(self) -> bytes:
         """Of all that decides what is computed of some tokens."""

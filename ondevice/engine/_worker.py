@@ -99,7 +99,7 @@ class Worker:
                                 job.answer_now,
                             ):
                                 self._send(event, job.number)
-                        self._settle()
+                            self._loaded_session.rest(lambda: not self._jobs.empty())
                     case Embed():
                         with self._waiting:
                             done = self._loaded_session.embed(job.request.texts, job.cancel)
@@ -202,12 +202,6 @@ class Worker:
             compute_bytes=held.context.compute_bytes,
             load_ms=(time.perf_counter() - started) * 1e3,
         )
-
-    def _settle(self) -> None:
-        """Keep what was computed, unless there is something else to do."""
-        for _ in self._loaded_session.settling():
-            if not self._jobs.empty():
-                break
 
     def _report(self, sizing: Sizing) -> None:
         """Let the app know, and other programs."""

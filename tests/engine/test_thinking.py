@@ -106,6 +106,9 @@ class Talker:
             request = Generate(**options)
             yield from self._session.reply(request, threading.Event(), answer_now=self.answer_now)
 
+    def rest(self, is_wanted: Callable[[], bool]) -> None:
+        self._session.rest(is_wanted)
+
     def reply(self, *pieces: str, **options: Any) -> tuple[str, str, Finished]:
         return parts(list(self.says(*pieces, **options)))
 
@@ -391,3 +394,24 @@ def test_thinking_that_left_the_prompt_is_not_read_again(family: str, tmp_path: 
         assert reused >= first.statistics.prompt_tokens - len("assistant\n<think>\n\n</think>\n\n")
         if family == "closed in earlier turns":
             assert "So_it_is." in same
+
+
+@pytest.mark.parametrize("family", REMEMBERED)
+@pytest.mark.parametrize("wanted_after", [0, 1, 1000])
+def test_an_answer_is_read_again_while_nobody_waits(
+    family: str, wanted_after: int, tmp_path: Path
+) -> None:
+    template, marks, said, thinking = REMEMBERED[family]
+    long = "So_it_is_and_so_it_was." * 5
+    looks = iter(range(10_000))
+    with made(tmp_path / "model.gguf", template, marks) as talker:
+        _, answer, _ = talker.reply(f"{said.format(long)}{END}", thinking=thinking)
+        talker.rest(lambda: next(looks) >= wanted_after)
+        turns = (Turn("user", "Hi"), Turn("assistant", answer), Turn("user", "Why?"))
+        _, again, second = talker.reply(
+            f"{said.format('So.')}{END}", turns=turns, thinking=thinking
+        )
+        assert again == "So."
+        took = second.statistics
+        if wanted_after == 1000:
+            assert took.prompt_tokens - took.reused_tokens < len(long)
