@@ -14,7 +14,8 @@ that the file gives. Of all parts of all conversations, those with most question
 - ``…_first``, ``…_middle``, ``…_last``: share of right answers; ``…_tokens``: of a prompt, the
   mean; ``…_reread_s``: seconds of all talks in which tokens are read again while the user waits, by
   the speed of the same run; ``…_idle_s``: the same and what is written while nobody waits.
-- ``long_talk_gain``: right answers about the first third, of the best way / of dropping.
+- ``long_talk_gain``: right answers about the first third, of the best way / of dropping, which
+  counts as one where there are none.
 
 Needs qwen2.5-coder-1.5b-instruct-q4_k_m.gguf in the folder ONDEVICE_TEST_MODELS.
 """
@@ -56,11 +57,11 @@ from ondevice.messages import (
 from ondevice.store import Database
 
 N_CTX = 1024
-TALKS, QUICK_TALKS = 2, 1
+TALKS = 1
 CONTEXTS = 3  # times as long as the context
 SYSTEM = "You are a helpful assistant. Answer in one sentence. Say so if you do not know."
 REPLY = 40  # tokens of an answer at most
-ASKED = 5  # about each third of a conversation at most
+ASKED, QUICK_ASKED = 5, 2  # about each third of a conversation at most
 THIRDS = ("first", "middle", "last")
 BATCH = 32  # tokens whose logits are looked at together
 _WORD = re.compile(r"[a-z0-9]+")
@@ -134,7 +135,10 @@ def measure(conversations: Path | None, quick: bool) -> dict[str, float]:
             len(one.asked),
         ),
         reverse=True,
-    )[: QUICK_TALKS if quick else TALKS]
+    )[:TALKS]
+    for one in scripts if quick else ():
+        asked = [[each for each in one.asked if each[0] == third] for third in range(3)]
+        one.asked = [each for some in asked for each in some[:QUICK_ASKED]]
     with Engine() as engine:
         engine.load(Load(path=str(found[0]), n_ctx=N_CTX))
         for one in scripts:

@@ -35,10 +35,15 @@ class Compacting:
             self._failed = loaded
 
 
-async def compact(engine: SharedEngine, conversation: Conversation, *, now: bool = False) -> int:
-    """How many messages have come to be summed up. Raises what the engine and the store raise."""
+async def compact(
+    engine: SharedEngine, conversation: Conversation, *, now: bool = False
+) -> int | None:
+    """How many messages have come to be summed up; None: none, though some are due.
+
+    Raises what the engine and the store raise.
+    """
     store, id_ = conversation.store, conversation.id_in_store
-    done = 0
+    done, more = 0, None
     while id_ is not None and (
         more := await engine.aside(_one(store, id_, begun=done > 0, now=now))
     ):
@@ -47,7 +52,7 @@ async def compact(engine: SharedEngine, conversation: Conversation, *, now: bool
     if done and id_ is not None:
         await engine.aside(lambda engine: chats.restore_cache(store, engine, id_))
         conversation.measure(anew=True)
-    return done
+    return done or more
 
 
 def _one(

@@ -16,7 +16,8 @@ _NEAR = 0.6  # of the context: with more in use, its oldest messages are summed 
 _STAYS = 4  # one part of the context, at the end, stays as it was said
 _READ = 6  # one part is read at a time: of more, small models say only what it is about
 _SUMMARY = 4  # one part at most is for the summary
-_NOTES = 20  # one part at most is written at a time
+_NOTES = 20  # one part at most is written at a time, or
+_LEAST_NOTES = 64  # tokens
 _BACKLOG = 4  # contexts: what is farther back in a chat is not read for a summary
 _BYTES_OF_TOKEN = 4  # of most
 _LINE = 300  # characters of a note
@@ -79,7 +80,8 @@ def compact(
     if part is None:
         return 0
     earlier = part.before.summary.content if part.before and part.before.summary else ""
-    notes = _ask(engine, _talk(engine, part.messages, n_ctx // _READ), n_ctx // _NOTES)
+    talk = _talk(engine, part.messages, n_ctx // _READ)
+    notes = _ask(engine, talk, max(_LEAST_NOTES, n_ctx // _NOTES))
     if notes is None or not (earlier or notes):
         return None
     lines = list(dict.fromkeys([*earlier.splitlines(), *notes]))
@@ -146,7 +148,7 @@ def _ask(engine: EngineLike, talk: str, most: int) -> list[str] | None:
         ),
         # Small models begin to say the same again and again.
         sampling=Sampling(temperature=0, seed=0, repeat_penalty=1.15, repeat_last_n=256),
-        max_tokens=max(most, 1),
+        max_tokens=most,
         grammar=_GRAMMAR,
         thinking=False,
     )

@@ -66,6 +66,17 @@ async def test_a_summary_makes_way_at_once(chats: Chats, open_app: OpenApp) -> N
     assert summarised(chats) == 0
 
 
+async def test_where_nothing_comes_of_it_that_is_said(chats: Chats, open_app: OpenApp) -> None:
+    async with open_app(FakeEngine([WORDS], asides=[[" "]]), earlier=long_chat(chats)) as user:
+        await user.says("/compact")
+        await user.sees("no notes that could be used")
+        await user.says("/new")
+        await user.says("Hello")
+        await user.is_idle()
+        await user.says("/compact")
+        await user.sees("The last exchange always stays")
+
+
 async def test_esc_stops_a_summary(chats: Chats, open_app: OpenApp) -> None:
     engine = FakeEngine([WORDS], asides=[["- They ", Gate(), "counted.\n"]])
     async with open_app(engine, earlier=long_chat(chats)) as user:
@@ -116,6 +127,7 @@ async def test_by_hand_it_is_written_shown_edited_and_undone(
         await user.pilot.press("u")
         await user.until(lambda: summarised(chats) == 0, "undone")
         await user.until(lambda: "Summary undone" in folded(user), "the folded line")
+        await user.until(lambda: user.chat.conversation.in_focus, "the message made anew")
         await user.pilot.press("s")
         await user.sees("- They counted. In Porto.")
 

@@ -170,7 +170,10 @@ class ChatTurns(ChatBase):
                 "edit to change it, or /compact undo to take it back."
             )
         elif conversation.id_in_store is not None:
-            notice.say("Nothing more was summarised. The last exchange always stays as it is.")
+            why = "The last exchange always stays as it is."
+            if done is None:
+                why = "The model wrote no notes that could be used. Try another model."
+            notice.say(f"Nothing was summarised. {why}")
 
     @work
     async def action_edit_summary(self) -> None:
