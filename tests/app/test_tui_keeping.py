@@ -360,7 +360,7 @@ async def test_what_was_typed_is_read_for_facts_while_the_user_is_away(
     chats: Chats, open_app: OpenApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ondevice.chats._fact_reading._LEAST_PARAMETERS", 1)
-    monkeypatch.setattr("tui.idle_learning._on_battery", lambda: False)
+    monkeypatch.setattr("tui.idle_learning.on_battery", lambda: False)
     monkeypatch.setattr(OndeviceApp, "_think_of_title", lambda *_: None)
     read = ["pet | me | adopted a greyhound"]
     engine = FakeEngine(["Nice."], ["So."], asides=([Gate()], read, ["."]))
