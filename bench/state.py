@@ -17,7 +17,8 @@ first token of the reply; each is compared within one run.
   restart as without one; ``identical_reread``: as when everything is read again.
 - ``forgotten_bytes``: in all files, of the chats that were deleted.
 
-Needs the folder ONDEVICE_TEST_MODELS. Models with a sliding window and with recurrent blocks beside
+``--conversations`` names a file in the format of LoCoMo for what is still known in long chats:
+see ``state_long.py``. Needs the folder ONDEVICE_TEST_MODELS. Models with a sliding window and with recurrent blocks beside
 those in it are small and random.
 """
 
@@ -35,6 +36,7 @@ import frame
 import gguf
 import msgspec
 import numpy as np
+import state_long
 
 from ondevice.chats import Attachment, Chats, reply
 from ondevice.engine import Engine
@@ -137,7 +139,7 @@ class Person:
         return TEXT[start : start + n_characters]
 
 
-def measure(quick: bool) -> tuple[frame.Figures, frame.Runs]:
+def measure(quick: bool, conversations: Path | None) -> tuple[frame.Figures, frame.Runs]:
     runs: frame.Runs = []
     for path in frame.models(*MODELS[: 1 if quick else 2]):
         frame.say(path.name)
@@ -157,6 +159,7 @@ def measure(quick: bool) -> tuple[frame.Figures, frame.Runs]:
             runs.append({"model": path.name, **same[-1]})
     figures["identical"] = frame.mean(each["identical"] for each in same)
     figures["identical_reread"] = frame.mean(each["identical_reread"] for each in same[:2])
+    figures |= state_long.measure(conversations, quick)
     return figures, runs
 
 
@@ -291,4 +294,4 @@ def forget_pages(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    frame.run(__doc__, measure)
+    frame.run(__doc__, measure, {"conversations": "file of conversations with questions"})
