@@ -18,8 +18,8 @@ first token of the reply; each is compared within one run.
 - ``forgotten_bytes``: in all files, of the chats that were deleted.
 
 ``--conversations`` names a file in the format of LoCoMo for what is still known in long chats:
-see ``state_long.py``. Needs the folder ONDEVICE_TEST_MODELS. Models with a sliding window and with recurrent blocks beside
-those in it are small and random.
+see ``state_long.py``. Needs the folder ONDEVICE_TEST_MODELS. Models with a sliding window and with
+recurrent blocks beside those in it are small and random.
 """
 
 from __future__ import annotations
