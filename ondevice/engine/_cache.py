@@ -1,8 +1,8 @@
 """What the model has read: the KV cache of one conversation, and the states of others to put there.
 
-Where a context can be cut back, as most can, what it has computed is kept when a reply is complete
-and nobody waits. The state of recurrent models has no middle to go back to. So it is kept where a
-conversation is likely to go on from: before the last message, after it, and after the reply.
+What a context has computed is kept when a reply is complete and nobody waits. But the state of a
+recurrent model has no middle to go back to or to keep. So it is held where a conversation is likely
+to go on from, as soon as it is there: before the last message, after it, and after the reply.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ondevice.llama import Context
 from ondevice.messages import Keep
 
 _WORTH = 16  # tokens that are rather read again than kept or restored by themselves
-_PIECE = 16_000_000  # bytes, about, that are kept at once: it is in RAM twice for a moment
+_PIECE = 4_000_000  # bytes, about, that are kept at once: it is in RAM twice for a moment
 
 
 class ConversationCache:
@@ -85,13 +85,15 @@ class ConversationCache:
             context.truncate(common)
         self._is_mixed = self._is_mixed and bool(context.tokens)
         self._tip = self._states.find(context.tokens, within=False)[0]
-        self._marks, self._shared = sorted({*marks, shared} - {0}), shared
+        # Of a sliding window, what is restored ends with a node: so the prompt does.
+        ends = {len(tokens)} if context.model.slides else set()
+        self._marks, self._shared = sorted({*marks, shared, *ends} - {0}), shared
         return len(context.tokens)
 
     def stops(self, length: int) -> list[int]:
         """Where to stop on the way to ``length`` tokens, so as to come back there."""
         context = self.context
-        if not context.keeps_state or self._is_divisible:
+        if not context.keeps_state or context.can_go_back:
             return []
         last = max(len(context.tokens), self._tip.end if self._tip else 0)
         found = []
@@ -144,10 +146,10 @@ class ConversationCache:
         self._unwritten.clear()
         if length - (self._tip.end if self._tip else 0) < _WORTH:
             return
-        piece = length
-        if self._is_divisible:
-            piece = max(_WORTH, _PIECE * context.n_ctx // max(1, context.kv_bytes))
-        for end in [*(self._marks if self._is_divisible else ()), length]:
+        piece = max(_WORTH, _PIECE * context.n_ctx // max(1, context.kv_bytes))
+        if not context.can_go_back:
+            piece = length
+        for end in [*(self._marks if context.can_go_back else ()), length]:
             while (start := self._tip.end if self._tip else 0) < end <= length:
                 if end < length and end - start < _WORTH:
                     break
@@ -161,16 +163,13 @@ class ConversationCache:
                 yield
         states.tidy()
 
-    @property
-    def _is_divisible(self) -> bool:
-        """Whether each token has a state of its own, apart from those of the others."""
-        return self.context.can_go_back and not self.context.model.slides
-
     def _elsewhere(self, tokens: Sequence[int]) -> tuple[Node | None, int]:
         context = self.context
         if not context.keeps_state:
             return None, 0
-        return self._states.find(tokens, within=self._is_divisible)
+        # Of a sliding window, there is only what the end of a node needs.
+        within = context.can_go_back and not context.model.slides
+        return self._states.find(tokens, within=within)
 
     def _look_at_weights(self) -> None:
         if self._states.identify(self._identity()):

@@ -72,7 +72,7 @@ class StateFolder:
         self._drop(name)
         return None
 
-    def write(self, head: Head, state: bytes) -> int:
+    def write(self, head: Head, state: bytes | bytearray) -> int:
         """Keep it; returns the bytes written. Raises :class:`OSError`."""
         tokens = b"".join(map(_TOKEN.pack, head.tokens))
         said = bytes.fromhex(head.parent).ljust(16, b"\0") + tokens

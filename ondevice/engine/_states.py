@@ -26,7 +26,7 @@ class Node:
     name: str
     parent: Node | None
     tokens: tuple[int, ...]
-    state: bytes | None = None  # in RAM
+    state: bytes | bytearray | None = None  # in RAM
     folders: list[StateFolder] = field(default_factory=list)  # on the disk, one for each key
 
     @property
@@ -115,7 +115,7 @@ class States:
                     best = node, at + alike
         return best
 
-    def load(self, nodes: Iterable[Node]) -> Iterable[tuple[tuple[int, ...], bytes]]:
+    def load(self, nodes: Iterable[Node]) -> Iterable[tuple[tuple[int, ...], bytes | bytearray]]:
         """Tokens and state of each of ``nodes``, up to one that is not there any more."""
         for node in nodes:
             state = node.state
@@ -125,7 +125,9 @@ class States:
                 return
             yield node.tokens, state
 
-    def hold(self, parent: Node | None, tokens: Sequence[int], state: bytes) -> Node | None:
+    def hold(
+        self, parent: Node | None, tokens: Sequence[int], state: bytes | bytearray
+    ) -> Node | None:
         """Have the state of ``tokens`` in RAM; None: there is no room."""
         while self._held and not self._may_hold(self._held_bytes, len(state)):
             self._let_go(self._held[0])
@@ -137,7 +139,7 @@ class States:
         return node
 
     def write(
-        self, parent: Node | None, tokens: Sequence[int], state: bytes, *, shared: bool
+        self, parent: Node | None, tokens: Sequence[int], state: bytes | bytearray, *, shared: bool
     ) -> Node | None:
         """Have the state of ``tokens`` on the disk; None: it is not kept.
 

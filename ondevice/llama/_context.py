@@ -287,21 +287,21 @@ class Context:
             return True
         return self.can_go_back and (length >= self._intact_from or not self.model.slides)
 
-    def export(self, start: int, end: int) -> bytes:
+    def export(self, start: int, end: int) -> bytearray:
         """What has been computed of the tokens from ``start`` to ``end``.
 
-        Unless it :attr:`can_go_back` and no window slides, ``end`` is the end of all tokens.
+        Unless it :attr:`can_go_back`, ``end`` is the end of all tokens.
 
         Together with all before it, for :meth:`restore`. It is of this build of llama.cpp, this
         model and this type of the cache. Only if it :attr:`keeps_state`.
         """
         try:
             llama_cpp.llama_memory_seq_cp(self._memory, _LIVE, _PART, start, end)
-            return bytes(self._get(_PART))
+            return self._get(_PART)
         finally:
             llama_cpp.llama_memory_seq_rm(self._memory, _PART, -1, -1)
 
-    def restore(self, parts: Iterable[tuple[Sequence[int], bytes]]) -> int:
+    def restore(self, parts: Iterable[tuple[Sequence[int], bytes | bytearray]]) -> int:
         """Have the tokens of ``parts``, from the first one on, in place of what there is.
 
         Each is tokens with what :meth:`export` gave for them. Returns how many tokens there are
@@ -309,7 +309,7 @@ class Context:
         """
         self._clear()
         for tokens, state in parts:
-            taken = self._set(_PART, (ctypes.c_uint8 * len(state)).from_buffer_copy(state))
+            taken = self._set(_PART, state)
             if taken:
                 llama_cpp.llama_memory_seq_cp(self._memory, _PART, _LIVE, -1, -1)
             llama_cpp.llama_memory_seq_rm(self._memory, _PART, -1, -1)
@@ -319,14 +319,20 @@ class Context:
         self._intact_from = len(self.tokens)
         return len(self.tokens)
 
-    def _get(self, sequence: int) -> ctypes.Array[ctypes.c_uint8]:
-        n_bytes = llama_cpp.llama_state_seq_get_size(self.handle, sequence)
-        state: ctypes.Array[ctypes.c_uint8] = (ctypes.c_uint8 * n_bytes)()
-        llama_cpp.llama_state_seq_get_data(self.handle, state, n_bytes, sequence)
+    def _get(self, sequence: int) -> bytearray:
+        state = bytearray(llama_cpp.llama_state_seq_get_size(self.handle, sequence))
+        native = (ctypes.c_uint8 * len(state)).from_buffer(state)
+        llama_cpp.llama_state_seq_get_data(self.handle, native, len(state), sequence)
         return state
 
-    def _set(self, sequence: int, state: ctypes.Array[ctypes.c_uint8]) -> bool:
-        return bool(llama_cpp.llama_state_seq_set_data(self.handle, state, len(state), sequence))
+    def _set(self, sequence: int, state: bytes | bytearray) -> bool:
+        pointer = ctypes.cast(
+            ctypes.c_char_p(state)
+            if isinstance(state, bytes)
+            else (ctypes.c_uint8 * len(state)).from_buffer(state),
+            ctypes.POINTER(ctypes.c_uint8),
+        )
+        return bool(llama_cpp.llama_state_seq_set_data(self.handle, pointer, len(state), sequence))
 
     def _clear(self) -> None:
         llama_cpp.llama_memory_clear(self._memory, False)
