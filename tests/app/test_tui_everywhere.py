@@ -58,7 +58,7 @@ async def test_without_colours_what_is_chosen_is_reversed(
         await sees_chosen("/close", "/", "down")
         await sees_chosen("the first chat", "escape", "backspace", "ctrl+r", "down")
         await sees_chosen("Delete it\n", "f8", "down")
-        await sees_chosen("Memory", *["escape"] * 2, "f2", *["down"] * 3)
+        await sees_chosen("Thinking", *["escape"] * 2, "f2", *["down"] * 3)
         await sees_chosen("Theme", "escape", "ctrl+p", *"theme")
         await user.pilot.press("escape")
         await user.says("Hi")
