@@ -341,6 +341,8 @@ class Chats:
     def pause(self, conversation_id: int, paused: bool = True) -> None:
         """Remember nothing of it and recall nothing in it, or do so again."""
         self._set(conversation_id, "private", paused)
+        if paused:
+            self.database.delete_states(conversation_id)
 
     def limit_states(self, n_bytes: int) -> None:
         """What models have computed of conversations may take so much of the disk.

@@ -59,7 +59,7 @@ def _today() -> str:
 
 
 def _files(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
-    for path in folder.glob(f"*/*{SUFFIX}"):
+    for path in folder.glob("*/*"):  # those that a kill has left half written, too
         with contextlib.suppress(OSError):  # deleted meanwhile
             yield path, path.stat()
 

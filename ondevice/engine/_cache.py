@@ -138,12 +138,18 @@ class ConversationCache:
         self._look_at_weights()
         if self._is_mixed or not states.is_kept:
             return
-        length = len(context.tokens)
         for node in self._unwritten:
             if node.state is not None:
                 states.write(node.parent, node.tokens, node.state, shared=node.end <= self._shared)
                 yield
         self._unwritten.clear()
+        yield from self._writing()
+        states.tidy()
+
+    def _writing(self) -> Iterator[None]:
+        """Write what comes after the tip."""
+        context = self.context
+        length = len(context.tokens)
         if length - (self._tip.end if self._tip else 0) < _WORTH:
             return
         piece = max(_WORTH, _PIECE * context.n_ctx // max(1, context.kv_bytes))
@@ -156,12 +162,11 @@ class ConversationCache:
                 to = min(end, start + piece)
                 state = context.export(start, to)
                 tokens = context.tokens[start:to]
-                written = states.write(self._tip, tokens, state, shared=to <= self._shared)
+                written = self._states.write(self._tip, tokens, state, shared=to <= self._shared)
                 if written is None:
                     return
                 self._tip = written
                 yield
-        states.tidy()
 
     def _elsewhere(self, tokens: Sequence[int]) -> tuple[Node | None, int]:
         context = self.context

@@ -300,12 +300,14 @@ class Database:
             return key
         return None
 
-    def delete_states(self) -> None:
-        """Forget what models have computed, and do not fail."""
+    def delete_states(self, conversation_id: int | None = None) -> None:
+        """Forget what models have computed, of one conversation or of all, and do not fail."""
         if self.read_only or not self.states.is_dir():
             return
         with suppress(StoreError), self.write() as connection:
-            connection.execute("DELETE FROM state_key")
+            connection.execute(
+                "DELETE FROM state_key WHERE ?1 IS NULL OR conversation_id = ?1", (conversation_id,)
+            )
         _state_keys.sweep(self._connection, self.states)
 
     def _scrub_is_due(self) -> bool:

@@ -32,7 +32,7 @@ class TransientDatabase(Database):
     def state_key(self, conversation_id: int | None) -> tuple[str, bytes] | None:
         return None
 
-    def delete_states(self) -> None:
+    def delete_states(self, conversation_id: int | None = None) -> None:
         """There are none."""
 
     def scrub(self) -> None:

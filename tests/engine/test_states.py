@@ -48,7 +48,9 @@ def opened(where: Keep | None, identity: bytes = b"model", room: int = 0) -> Sta
     return states
 
 
-def loaded(states: States, tokens: list[int], *, within: bool = True) -> tuple[int, list[bytes]]:
+def loaded(
+    states: States, tokens: list[int], *, within: bool = True
+) -> tuple[int, list[bytes | bytearray]]:
     node, length = states.find(tokens, within=within)
     return length, [state for _, state in states.load(node.path() if node else [])]
 
@@ -259,9 +261,13 @@ def test_a_file_is_read_once(talk: Talk) -> None:
         talk.restart()
 
 
-def test_a_private_chat_and_one_that_may_not_leave_no_file(talk: Talk) -> None:
+def test_a_private_chat_and_one_that_may_not_be_kept_leave_no_file(talk: Talk) -> None:
     talk.ask(talk.chats.create(private=True), LONG)
+    paused = talk.chats.create()
+    talk.ask(paused, LONG)
     talk.pause()
+    assert talk.files()
+    talk.chats.pause(paused)
     talk.chats.limit_states(0)
     talk.ask(talk.chats.create(), LONG)
     talk.pause()
