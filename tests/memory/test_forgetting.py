@@ -61,6 +61,7 @@ def fill(chats: Chats) -> None:
             "import_run VALUES (1, 'f', '2024-05-03')",
             "unread SELECT id, 'x' FROM cube LIMIT 1",
             "summary SELECT id, 'x', 1, '2024-05-03' FROM message LIMIT 1",
+            "state_key VALUES ('n', NULL, x'00')",
         ):
             connection.execute(f"INSERT OR IGNORE INTO {table}")
 
