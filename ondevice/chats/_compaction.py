@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ondevice.chats._asides import answered, is_elsewhere
 from ondevice.chats._chats import Chats
-from ondevice.chats._fact_reading import is_elsewhere
 from ondevice.chats._records import Chat, Message, with_attachments
 from ondevice.engine import EngineLike
-from ondevice.messages import Aside, Chunk, Finished, Measure, Sampling, Turn
+from ondevice.messages import Aside, Measure, Sampling, Turn
 from ondevice.text import printable
 
 _NEAR = 0.6  # of the context: with more in use, its oldest messages are summed up
@@ -152,17 +152,11 @@ def _ask(engine: EngineLike, talk: str, most: int) -> list[str] | None:
         grammar=_GRAMMAR,
         thinking=False,
     )
-    answer = ""
-    cut = False
-    for event in engine.generate(aside):
-        if isinstance(event, Chunk) and event.part == "answer":
-            answer += event.text
-        elif isinstance(event, Finished):
-            if event.reason == "cancelled":
-                return None
-            cut = event.reason == "length"
+    answer, reason = answered(engine, aside)
+    if reason == "cancelled":
+        return None
     foreign = [told for told in _OF_EXAMPLE if told not in talk]
-    notes = clean(answer, cut=cut)
+    notes = clean(answer, cut=reason == "length")
     return [note for note in notes if not any(told in note for told in foreign)]
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from ondevice.chats._asides import answered, is_elsewhere
 from ondevice.chats._chats import Chats
 from ondevice.engine import EngineLike
 from ondevice.memory import read_grammar, read_question
-from ondevice.messages import Aside, Chunk, Finished, Loaded, Sampling, Turn, server_of
+from ondevice.messages import Aside, Loaded, Sampling, Turn
 
 _LEAST_PARAMETERS = 1_000_000_000  # smaller ones point at wrong words, write poor notes
 _LONGEST = 120  # tokens of an answer
@@ -18,11 +19,6 @@ def can_learn(loaded: Loaded | None) -> bool:
         and loaded.n_params >= _LEAST_PARAMETERS  # 0 on a server
         and not loaded.streamed_bytes
     )
-
-
-def is_elsewhere(engine: EngineLike) -> bool:
-    """Whether the model is on a server: nothing goes there but what the user sends."""
-    return engine.loaded is not None and server_of(engine.loaded.path) is not None
 
 
 def learn(chats: Chats, engine: EngineLike) -> bool:
@@ -41,12 +37,9 @@ def learn(chats: Chats, engine: EngineLike) -> bool:
         thinking=False,
         thinking_tokens=0,  # for models that think all the same
     )
-    answer = ""
-    for event in engine.generate(request):
-        if isinstance(event, Chunk) and event.part == "answer":
-            answer += event.text
-        elif isinstance(event, Finished) and event.reason == "cancelled":
-            return False
+    answer, reason = answered(engine, request)
+    if reason == "cancelled":
+        return False
     chats.memory.store_reading(text, answer)
     return True
 

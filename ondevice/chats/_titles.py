@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 
+from ondevice.chats._asides import answered, is_elsewhere
 from ondevice.chats._chats import Chats
-from ondevice.chats._fact_reading import is_elsewhere
 from ondevice.engine import EngineLike
-from ondevice.messages import Aside, Chunk, Finished, Sampling, Turn
+from ondevice.messages import Aside, Sampling, Turn
 from ondevice.text import printable
 
 _REQUEST = Turn(
@@ -45,12 +45,9 @@ def think_of_title(chats: Chats, engine: EngineLike, conversation_id: int) -> st
         thinking=False,
         thinking_tokens=0,  # for models that think all the same
     )
-    answer = ""
-    for event in engine.generate(request):
-        if isinstance(event, Chunk) and event.part == "answer":
-            answer += event.text
-        elif isinstance(event, Finished) and event.reason == "cancelled":
-            return None
+    answer, reason = answered(engine, request)
+    if reason == "cancelled":
+        return None
     title = clean(answer)
     return title if title and chats.give_title(conversation_id, title) else None
 

@@ -46,8 +46,10 @@ class ConversationCache:
         self._prompt: tuple[list[int], npt.NDArray[np.float32]] | None = None
 
     @property
-    def is_full(self) -> bool:
-        return len(self.context.tokens) >= self.context.n_ctx
+    def uses_marks(self) -> bool:
+        """Whether :meth:`reuse` has a use for marks: something may be held or kept there."""
+        context = self.context
+        return context.keeps_state and (self._states.is_kept or not context.can_go_back)
 
     def begin(self, keep: Keep | None) -> None:
         """The next conversation is kept so, or not."""

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from ondevice.engine._states import common_prefix
 from ondevice.errors import NativeError
 from ondevice.gguf import GGUFFile
 from ondevice.llama import MOST_COLUMNS, Context, Model, Sampler
@@ -89,10 +90,7 @@ class ModelDrafter:
         count = min(count, context.n_ctx - len(tokens))
         if count <= 0 or not context.can_go_back or not self._is_ready():
             return []
-        known = next(
-            (i for i, (a, b) in enumerate(zip(context.tokens, tokens, strict=False)) if a != b),
-            min(len(context.tokens), len(tokens)),
-        )
+        known = common_prefix(context.tokens, tokens)
         context.truncate(min(known, len(tokens) - 1))
         new = list(tokens[len(context.tokens) :])
         for at in range(0, len(new), context.batch_tokens):

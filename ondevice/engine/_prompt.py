@@ -51,13 +51,10 @@ class Prompter:
     A larger context is asked for where the last exchange needs one, and where nothing has to be
     read for it that the KV cache does not hold already: not for a long conversation that is taken
     up again, which would then be read for a minute.
-
-    With ``marks``, prompts have their marks.
     """
 
-    def __init__(self, model: Model, room: ContextRoom, *, marks: bool = False) -> None:
+    def __init__(self, model: Model, room: ContextRoom) -> None:
         self._model = model
-        self._marks = marks
         self._template = ChatTemplate(model)
         self._room = room
         #: What has left each of the last conversations: how many turns, and the hash of them.
@@ -75,6 +72,7 @@ class Prompter:
         whole: bool = False,
         grow: bool = True,
         keep: bool = True,
+        marks: bool = False,
         stop: Callable[[], bool] = lambda: False,
     ) -> Prompt:
         """The prompt for ``turns`` that leaves ``room`` tokens for the (rest of the) reply.
@@ -84,7 +82,8 @@ class Prompter:
         ``spelling`` is the last conversation as tokens, ``reply`` the length of what has been
         generated already. Of a ``whole`` conversation nothing is left out. Without ``grow`` the
         context stays as it is; without ``keep`` the prompt is only looked at, and what was left out
-        is forgotten again. ``stop`` is asked now and then.
+        is forgotten again. With ``marks`` it has these, for which it is rendered twice more.
+        ``stop`` is asked now and then.
 
         Raises :class:`ContextError` when what may not be left out is too long, :class:`UsageError`
         when there is nothing to answer, :class:`ModelFileError` when the template fails, and
@@ -99,6 +98,7 @@ class Prompter:
             whole=whole,
             grow=grow,
             keep=keep,
+            marks=marks,
             stop=stop,
         )
         try:
@@ -119,6 +119,7 @@ class Prompter:
         whole: bool,
         grow: bool,
         keep: bool,
+        marks: bool,
         stop: Callable[[], bool],
     ) -> Prompt:
         """As :meth:`prompt`, with all that stays."""
@@ -188,7 +189,7 @@ class Prompter:
             self._gone.append(left)
         left_out = start - gone if start > gone else 0
         prompt = Prompt(rendered, tokens, left_out, self._template.stops)
-        if not (keep and self._marks):
+        if not marks:
             return prompt
 
         def alike(turns: Sequence[Turn], at: int, n_characters: int) -> int:

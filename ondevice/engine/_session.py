@@ -98,7 +98,7 @@ class Session:
         self._files = tuple(map(str, held.files.identities()))
         self._kv_type = held.plan.kv_type
         self._cache = ConversationCache(context, States(room.may_hold), self._identity)
-        self._prompter = Prompter(model, room, marks=context.keeps_state)
+        self._prompter = Prompter(model, room)
         self._embedder: Context | None = None  # made when it is first wanted
         self._schemas: SchemaVocabulary | None = None  # likewise
         self._answered: tuple[Generate, str] | None = None  # last, and with what
@@ -254,6 +254,7 @@ class Session:
                 reply=n_generated,
                 thinking=request.thinking,
                 whole=request.whole,
+                marks=cache.uses_marks,
                 stop=cancel.is_set,
             )
 
@@ -454,23 +455,20 @@ class Session:
             return
         (request, answer), self._answered = self._answered, None
         context, cache = self._context, self._cache
-        spelled = []
         try:
-            for next_message in ("?", "!"):
-                turns = (*request.turns, Turn("assistant", answer), Turn("user", next_message))
-                prompt = self._prompter.prompt(
-                    turns,
-                    cache.spelling,
-                    room=0,
-                    thinking=request.thinking,
-                    grow=False,
-                    keep=False,
-                    stop=is_wanted,
-                )
-                spelled.append(prompt.tokens)
+            prompt = self._prompter.prompt(
+                (*request.turns, Turn("assistant", answer), Turn("user", "?")),
+                cache.spelling,
+                room=0,
+                thinking=request.thinking,
+                grow=False,
+                keep=False,
+                marks=True,
+                stop=is_wanted,
+            )
         except (OndeviceError, Stopped):  # if it is an error, the next message will tell
             return
-        tokens = spelled[0][: common_prefix(*spelled)]
+        tokens = prompt.tokens[: prompt.marks[0]]
         if len(tokens) - common_prefix(tokens, context.tokens) < _WORTH_READING:
             return
         cache.reuse(tokens)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 _MAGIC = b"odstate1"
 _HEAD = struct.Struct("<12s12sI")  # nonces of head and state, length of the encrypted head
-_TOKEN = struct.Struct("<i")
 
 
 class Head(NamedTuple):
@@ -31,6 +30,11 @@ class Head(NamedTuple):
     name: str
     parent: str  # name of the tokens before these; empty: these are the first
     tokens: tuple[int, ...]
+
+
+def packed(tokens: Sequence[int]) -> bytes:
+    """Tokens as 32-bit integers, little-endian."""
+    return struct.pack(f"<{len(tokens)}i", *tokens)
 
 
 class StateFolder:
@@ -74,8 +78,7 @@ class StateFolder:
 
     def write(self, head: Head, state: bytes | bytearray) -> int:
         """Keep it; returns the bytes written. Raises :class:`OSError`."""
-        tokens = b"".join(map(_TOKEN.pack, head.tokens))
-        said = bytes.fromhex(head.parent).ljust(16, b"\0") + tokens
+        said = bytes.fromhex(head.parent).ljust(16, b"\0") + packed(head.tokens)
         nonces = os.urandom(12), os.urandom(12)
         encrypted = self._cipher.encrypt(nonces[0], said, f"{head.name} head".encode())
         path = self._file(head.name)
@@ -100,7 +103,7 @@ class StateFolder:
                 nonce, _, length = nonces
                 said = self._decrypt(nonce, file.read(length), f"{name} head")
                 if said is not None:
-                    tokens = tuple(token for (token,) in _TOKEN.iter_unpack(said[16:]))
+                    tokens = tuple(token for (token,) in struct.iter_unpack("<i", said[16:]))
                     return Head(name, said[:16].hex() if said[:16].strip(b"\0") else "", tokens)
         self._drop(name)
         return None

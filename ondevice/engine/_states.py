@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import struct
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ondevice.disk import states as kept
-from ondevice.engine._state_files import Head, StateFolder
+from ondevice.engine._state_files import Head, StateFolder, packed
 from ondevice.messages import Keep, StateKey
 
 
@@ -167,15 +166,12 @@ class States:
             self._let_go(node)
         return node
 
-    def tokens_of(self, node: Node) -> list[int]:
-        """All tokens from the first one on."""
-        return [token for each in node.path() for token in each.tokens]
-
     def longest(self) -> list[int]:
         """The most tokens of the present conversation that are kept."""
         own = self._folders.get(self.keep.own) if self.keep else None
         ends = [node for node in self._nodes.values() if own in node.folders]
-        return self.tokens_of(max(ends, key=lambda node: node.end)) if ends else []
+        last = max(ends, key=lambda node: node.end, default=None)
+        return [token for node in last.path() for token in node.tokens] if last else []
 
     def tidy(self) -> None:
         """Keep no more on the disk than there may be."""
@@ -227,8 +223,7 @@ class States:
 
     def _name(self, parent: Node | None, tokens: Sequence[int]) -> str:
         before = bytes.fromhex(parent.name) if parent else self._root
-        packed = struct.pack(f"<{len(tokens)}i", *tokens)
-        return hashlib.blake2b(before + packed, digest_size=16).hexdigest()
+        return hashlib.blake2b(before + packed(tokens), digest_size=16).hexdigest()
 
 
 def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
