@@ -35,6 +35,10 @@ _BRANCH = """
         FROM branch JOIN message ON message.id = branch.parent_id
     )
 """
+_COLUMNS = (
+    "id, message.parent_id, role, content, created_at, server, unknown, thinking, model, "
+    "finish_reason, statistics"
+)
 _HEADING = (
     "SELECT conversation.*, (SELECT count(*) FROM message "
     "WHERE conversation_id = conversation.id) AS messages FROM conversation "
@@ -64,8 +68,8 @@ def load(
         return None
     end = {"end": until or head["end_id"]}
     rows = connection.execute(
-        f"{_BRANCH} SELECT message.* FROM branch JOIN message USING (id) ORDER BY position", end
-    ).fetchall()
+        f"{_BRANCH} SELECT {_COLUMNS} FROM branch JOIN message USING (id) ORDER BY position", end
+    )
     attachments: dict[int, list[Attachment]] = defaultdict(list)
     for row in connection.execute(
         f"{_BRANCH} SELECT attachment.* FROM branch JOIN attachment ON message_id = branch.id "
@@ -76,31 +80,32 @@ def load(
     recalled = _recalled(connection, memory, end)
     summaries = _summaries(connection, end)
     versions = _versions(connection, conversation_id)
-    return Chat(
-        conversation_id,
-        head["title"],
-        head["system"],
-        bool(head["private"]),
-        tuple(
+    messages = []
+    for row in rows:
+        # By name, ten thousand would take a fifth longer.
+        id_, parent_id, role, content, created_at, server, unknown = row[:7]
+        thinking, model, finish_reason, statistics = row[7:]
+        messages.append(
             Message(
-                id=row["id"],
-                role=row["role"],
-                content=row["content"],
-                created_at=_times.from_store(row["created_at"]),
-                versions=versions.get(row["parent_id"], (row["id"],)),
-                attachments=tuple(attachments.get(row["id"], ())),
-                recalled=tuple(recalled.get(row["id"], ())),
-                server=row["server"],
-                unknown=bool(row["unknown"]),
-                unanswered=row["role"] == "user" and row["finish_reason"] is not None,
-                thinking=row["thinking"],
-                model=row["model"],
-                finish_reason=row["finish_reason"] if row["role"] == "assistant" else None,
-                statistics=_statistics(row["statistics"]),
-                summary=summaries.get(row["id"]),
+                id=id_,
+                role=role,
+                content=content,
+                created_at=_times.from_store(created_at),
+                versions=versions.get(parent_id, (id_,)),
+                attachments=tuple(attachments.get(id_, ())),
+                recalled=tuple(recalled.get(id_, ())),
+                server=server,
+                unknown=bool(unknown),
+                unanswered=role == "user" and finish_reason is not None,
+                thinking=thinking,
+                model=model,
+                finish_reason=finish_reason if role == "assistant" else None,
+                statistics=_statistics(statistics),
+                summary=summaries.get(id_),
             )
-            for row in rows
-        ),
+        )
+    return Chat(
+        conversation_id, head["title"], head["system"], bool(head["private"]), tuple(messages)
     )
 
 

@@ -35,4 +35,10 @@ def from_file(time: object) -> datetime | None:
 
 def from_store(text: str) -> datetime:
     """The time that a column holds; 1971 for one that cannot be true, as a damaged one."""
+    try:  # as it was written; there may be ten thousand to read
+        time = datetime.fromisoformat(text)
+        if time.tzinfo is UTC and _FIRST <= time < _LAST:
+            return time
+    except (TypeError, ValueError):
+        pass
     return from_file(text) or _FIRST

@@ -34,6 +34,8 @@ class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class Search(_Table, frozen=True, kw_only=True):
     """What to look for."""
 
+    #: Name of Snowball's stemmer for it, where the index's own, for English, does not do.
+    snowball: str = ""
     #: Words, apart by blanks, that questions are made of and that say nothing about what is wanted.
     stop: str = ""
     #: The same where words are not spaced: particles, and what questions are made of.

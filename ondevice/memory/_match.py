@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ondevice.memory._stems import Stem, beginnings, stemmer_of, stems_of
 from ondevice.memory._words import forms, is_named, is_unspaced, like, words_of
 from ondevice.store import Connection
 
@@ -23,6 +24,7 @@ _K1 = 1.2  # BM25's usual value
 _NEIGHBOURS = {n: 1 / (1 + n) for n in (1, 2, 3)} | {-n: 0.5 / (1 + n) for n in (1, 2, 3)}
 _POSTINGS = 12_000  # how many are read, rarest words first: bounds the time of a search
 _FEW = 100  # cubes that there are as if at least, or in a new store every word would be frequent
+_LOOKED_AT = 2000  # terms of the index that begin like a word
 _RARE = 200  # cubes that a word is in at most which ties them together
 
 #: What a word counts that is used for the one in the question, such as “boss” for “manager”: little
@@ -46,13 +48,16 @@ class Matches:
     missing: tuple[str, ...]  # words of the question that no cube has, nor anything like them
 
 
-def match(connection: Connection, words: list[str], optional: Collection[str]) -> Matches:
+def match(
+    connection: Connection, words: Sequence[str], optional: Collection[str], stem: Stem | None
+) -> Matches:
     """BM25 (Robertson and Zaragoza 2009, section 3.4) with one binary field per cube.
 
-    Words that are ``optional`` count for coverage only in a cube that has them.
+    Words that are ``optional`` count for coverage only in a cube that has them. What has the same
+    ``stem`` is one word.
     """
     (count,) = connection.execute("SELECT number FROM cube_count").fetchone()
-    found = _terms(connection, words)
+    found = _terms(connection, words, stem)
     terms = {term: word in optional for term, word in zip(found, words, strict=True)}
     frequency = {term: _frequency(connection, term) for term in terms}
     weights = {term: _weight(count, n) for term, n in frequency.items()}
@@ -136,21 +141,41 @@ def rare_words(connection: Connection, words: Sequence[str]) -> list[tuple[str, 
 
 def shared_words(connection: Connection, text: str, content: str) -> tuple[str, ...]:
     """The words of ``text`` that ``content`` says, in any form that a search finds."""
-    words = words_of(text)
+    words, stem = words_of(text), stemmer_of(text)
     said, *asked = _stems(connection, [[content], *map(forms, words)])
+    has = set(said).union(map(stem, said) if stem else ())
     return tuple(
         word
         for word, term in zip(words, asked, strict=True)
-        if not set(said).isdisjoint(term) or (is_unspaced(word) and word in content)
+        if not has.isdisjoint(stems_of(stem, word, term) if stem else term)
+        or (is_unspaced(word) and word in content)
     )
 
 
-def _terms(connection: Connection, words: Sequence[str]) -> list[_Term]:
+def _terms(connection: Connection, words: Sequence[str], stem: Stem | None = None) -> list[_Term]:
     """What to look up in the index for each word; one without spaces stands for itself."""
     return [
-        (word,) if is_unspaced(word) else stems
-        for word, stems in zip(words, _stems(connection, map(forms, words)), strict=True)
+        (word,) if is_unspaced(word) else _with_stem(connection, word, terms, stem)
+        for word, terms in zip(words, _stems(connection, map(forms, words)), strict=True)
     ]
+
+
+def _with_stem(connection: Connection, word: str, terms: _Term, stem: Stem | None) -> _Term:
+    """``terms`` with all of the index that are forms of the same word."""
+    if stem is None or not word.isalpha():
+        return terms
+    _open_vocabulary(connection)
+    stems = stems_of(stem, word, terms)
+    found = {
+        term
+        for beginning in beginnings(stems)
+        for (term,) in connection.execute(
+            "SELECT term FROM temp.memory_term WHERE term >= ? AND term < ? LIMIT ?",
+            (beginning, beginning + "\U0010ffff", _LOOKED_AT),
+        )
+        if stem(term) in stems
+    }
+    return tuple(sorted(found.union(terms)))
 
 
 def _stems(connection: Connection, groups: Iterable[Iterable[str]]) -> list[_Term]:

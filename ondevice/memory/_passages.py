@@ -53,8 +53,7 @@ def passages(texts: Sequence[str], question: str, budget: int, count: Count) -> 
     slices = [list(_slices(text)) for text in texts]
     places = [(n, at) for n, pieces in enumerate(slices) for at in range(len(pieces))]
     first = [place for place in places if place[1] == 0]
-    words = words_of(_MENTION.sub(" ", question))
-    ranked = _found(slices, list(words)) or _spread(slices, places, budget, count)
+    ranked = _found(slices, _MENTION.sub(" ", question)) or _spread(slices, places, budget, count)
     room = budget * _MOST_BYTES_OF_TOKEN
     wanted = list(dict.fromkeys([*first, *ranked]))
     lengths = accumulate(len(slices[n][at]) for n, at in wanted)
@@ -117,11 +116,13 @@ def _beginning(text: str, budget: int, count: Count) -> str:
     return f"{kept.rstrip()}{GAP.rstrip()}" if kept else ""
 
 
-def _found(slices: Sequence[Sequence[str]], words: list[str]) -> list[tuple[int, int]]:
-    """Places of passages that have some of ``words``, or are near such ones, best first."""
+def _found(slices: Sequence[Sequence[str]], question: str) -> list[tuple[int, int]]:
+    """Places of passages with words of the ``question``, or near such ones, best first."""
+    words = words_of(question)
     if not words:
         return []
     from ondevice.memory._match import match  # noqa: PLC0415 - numpy comes with it
+    from ondevice.memory._stems import stemmer_of  # noqa: PLC0415
 
     starts = [0, *accumulate(len(pieces) + _APART for pieces in slices)]
     with closing(connect(":memory:")) as connection:
@@ -131,7 +132,7 @@ def _found(slices: Sequence[Sequence[str]], words: list[str]) -> list[tuple[int,
             for at, piece in enumerate(pieces)
         )
         _index(connection, numbered)
-        matches = match(connection, words, ())
+        matches = match(connection, words, (), stemmer_of(question))
     found = []
     for _, id_ in sorted(zip((-matches.scores).tolist(), matches.ids.tolist(), strict=True)):
         n = bisect_right(starts, id_) - 1

@@ -36,6 +36,7 @@ def _rules() -> tuple[_PastQuestions, ...]:
 class Query:
     """A question, taken apart."""
 
+    text: str
     words: tuple[str, ...]  # lower case, in order, each once, without stop words
     names_of_days: frozenset[str]  # those of the words that only say when it was
     days: Days
@@ -59,6 +60,7 @@ def read_query(text: str, today: date) -> Query:
     beginning = text.lstrip().lower()
     asks_once = any(rules.once.search(text) for rules in _rules())
     return Query(
+        text=text,
         words=words,
         names_of_days=frozenset(words).difference(words_of(rest) if days else words),
         days=days,

@@ -18,6 +18,7 @@ from ondevice.memory._dates import Days, says_when
 from ondevice.memory._match import Matches, match, places
 from ondevice.memory._query import Query, anchor, read_query
 from ondevice.memory._records import POSITION_BITS, Found, Hit, Kind, Status
+from ondevice.memory._stems import stemmer_of
 from ondevice.store import Connection
 
 _SPEAKER = 2.0  # factor for a cube of the one speaker whom the question names
@@ -58,7 +59,7 @@ def search(
     words = [word for word in query.words if word not in speakers]
     if not words:  # nothing is asked but a name
         words, speakers = list(query.words), {}
-    matches = match(connection, words, optional=query.names_of_days)
+    matches = match(connection, words, query.names_of_days, stemmer_of(query.text))
     found = _weigh(
         connection,
         matches,

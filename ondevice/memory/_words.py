@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import cache
 
-from ondevice.memory._language import any_of, languages
+from ondevice.memory._language import Language, any_of, languages
 
 _WORD = re.compile(r"[^\W_]+")
 
@@ -35,7 +36,7 @@ def words_of(text: str) -> tuple[str, ...]:
     all_words = [
         part for word in _WORD.findall(ends(text).lower()) for part in _runs().findall(word)
     ]
-    stop_words = max(_stop_words(), key=lambda stop: sum(word in stop for word in all_words))
+    stop_words = _stop_words()[_language_of(all_words)[0]]
     words = tuple(
         dict.fromkeys(
             piece
@@ -45,6 +46,18 @@ def words_of(text: str) -> tuple[str, ...]:
         )
     )
     return words if len(words) <= 2 * _ENDS else words[:_ENDS] + words[-_ENDS:]
+
+
+def language_of(text: str) -> Language | None:
+    """The one that ``text`` has most stop words of; None if it has none."""
+    number, count = _language_of(_WORD.findall(ends(text).lower()))
+    return languages()[number] if count else None
+
+
+def _language_of(words: Sequence[str]) -> tuple[int, int]:
+    """Which language has most of these for stop words, the first of equals, and how many."""
+    counts = [sum(word in stop for word in words) for stop in _stop_words()]
+    return max(enumerate(counts), key=lambda at: at[1])
 
 
 def _pairs(run: str) -> list[str]:

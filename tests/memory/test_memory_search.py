@@ -57,6 +57,33 @@ def test_other_forms_of_a_word_are_found(talks: Talks) -> None:
     assert talks.find("Which mountain did I hike on?") == ["I have been hiking in the mountains"]
 
 
+@pytest.mark.parametrize(
+    ("told", "asked"),
+    [
+        ("Wir haben zwei neue Häuser am See besichtigt.", "Welches Haus habe ich mir angesehen?"),
+        ("Die Katzen schlafen immer auf dem Sofa.", "Wo schläft meine Katze?"),
+        ("Les chevaux de ma sœur sont au pré.", "Où est le cheval de ma sœur ?"),
+        ("J'ai acheté des chaussures rouges.", "Quelle chaussure est-ce que j'ai ?"),
+        ("Compré unas plantas para el balcón.", "¿Qué planta tengo en casa?"),
+        ("Mis hermanas viven lejos.", "¿Dónde está mi hermana?"),
+        ("Ho comprato due biciclette usate.", "Di che colore è la mia bicicletta?"),
+        ("I gatti dormono sul divano.", "Dove sta il mio gatto?"),
+        ("Plantei duas laranjeiras no quintal.", "Onde está a minha laranjeira?"),
+        ("Os meus vizinhos são músicos.", "O que faz o meu vizinho?"),
+        ("Onze katten slapen in de schuur.", "Waar is mijn kat?"),
+        ("De boeken liggen op zolder.", "Waar is mijn boek?"),
+        ("Наши собаки живут на даче.", "Где моя собака?"),
+        ("Я купила книгу о птицах.", "Какая у меня книга?"),
+    ],
+)
+def test_other_forms_of_a_word_are_found_in_its_language(
+    talks: Talks, told: str, asked: str
+) -> None:
+    talks.tell("2024-02-01", told)
+    talks.tell("2024-02-02", "The deli, the caballo and the katrol are closed.")
+    assert talks.find(asked)[:1] == [told]
+
+
 def test_an_answer_is_found_beside_its_question(talks: Talks) -> None:
     talks.tell("2024-02-01", "What colour is your bicycle?", "Deep purple.", "Nice.", "I see.")
     assert talks.find("colour of the bicycle")[:2] == [
