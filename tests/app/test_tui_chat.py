@@ -187,7 +187,7 @@ async def test_when_the_engine_dies_the_reply_is_kept_and_the_next_one_works(
         await user.says("Hi")
         await user.sees("The engine stopped unexpectedly.")
         await user.sees("Half a")
-        await user.sees("Interrupted.")
+        await user.sees("Unfinished.")
         await user.says("Again")
         await user.sees("Whole.")
     replies = saved(chats)[1::2]

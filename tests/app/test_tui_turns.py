@@ -8,6 +8,7 @@ from terminal_user import OpenApp, User
 from textual import events
 
 from ondevice.chats import Chat, Chats
+from ondevice.chats._chats import append
 from ondevice.errors import EngineDied
 from ondevice.testing import FakeEngine, Gate
 from tui.widgets.message import MessageView
@@ -83,7 +84,7 @@ async def test_if_the_engine_dies_before_another_reply_begins_the_first_one_is_s
         await user.says("/again")
         await user.sees("It died.")
         await user.sees("One.")
-        assert "Interrupted" not in user.screen
+        assert "Unfinished" not in user.screen
 
 
 async def test_a_reply_that_was_stopped_goes_on_where_it_ended(
@@ -146,9 +147,11 @@ async def test_typing_while_a_message_is_marked_goes_to_the_prompt(open_app: Ope
 
 
 def of_messages(chats: Chats, count: int) -> Chat:
-    chat = chats.create()
-    for number in range(count):
-        chats.say(chat, f"Message {number}, and\nmore of it")
+    chat, end = chats.create(), None
+    with chats.database.write() as connection:
+        for number in range(count):
+            text = f"Message {number}, and\nmore of it"
+            end = append(connection, chat, "user", text, parent_id=end)
     return chats.load(chat)
 
 

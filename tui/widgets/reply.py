@@ -22,7 +22,7 @@ from tui.widgets.reply_text import ReplyBody
 from tui.widgets.thinking import Thinking
 
 _ENDINGS: dict[FinishReason | None, str] = {
-    None: "Interrupted.",
+    None: "Unfinished.",  # it was interrupted, or another window is writing it
     "cancelled": "Stopped.",
     "length": "Cut short: the context is full.",
 }
@@ -142,7 +142,7 @@ and on; when it is off, Shift+Right and Shift+Left scroll long lines.
             await self._thinking.finish()
 
     def end(self, reason: FinishReason | None) -> None:
-        """Say how it ended; None: it was interrupted."""
+        """Say how it ended; None: it has not, as far as is known."""
         self._ended_as = reason
         self._ending.update(_ENDINGS.get(reason, ""))
         self._ending.display = reason in _ENDINGS
