@@ -57,7 +57,7 @@ TEXT = "\n".join(
 MESSAGE = "Please say in one short sentence what the part about {} was, as you see it."
 GREEDY = Sampling(temperature=0, seed=0)
 IDLE_S = 1.0  # in which a reply is kept
-N_CTX = 4096
+N_CTX = 6144  # more than is said to any chat
 
 
 class Brief(Engine):
@@ -144,7 +144,7 @@ def measure(quick: bool, conversations: Path | None) -> tuple[frame.Figures, fra
     for path in frame.models(*MODELS[: 1 if quick else 2]):
         frame.say(path.name)
         with person(path) as someone:
-            run = going_on(someone, 3 if quick else 7) | sharing(someone) | forgetting(someone)
+            run = going_on(someone, 3 if quick else 5) | sharing(someone) | forgetting(someone)
         runs.append({"model": path.name, **run})
     figures = {name: frame.mean(run[name] for run in runs) for name in runs[0] if name != "model"}
     with TemporaryDirectory(prefix="ondevice-bench-") as folder:

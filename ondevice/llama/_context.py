@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from ondevice.errors import MemoryShortError, NativeError
 from ondevice.llama import _log
+from ondevice.llama._attention import attention_for
 from ondevice.llama._columns import Columns
 from ondevice.llama._eval_hook import EvalHook
 from ondevice.llama._model import Model
@@ -98,10 +99,16 @@ class Context:
             params.n_seq_max, params.kv_unified = 2, True
         self._intact_from = 0  # tokens, at least, that a sliding window has all it needs to end at
         self._columns: Columns | None = None
+        self._attention = attention_for(self.n_threads)
         if self._hook.callback is not None:
             params.cb_eval = self._hook.callback
             self._columns = Columns()
-            self._hook.add(self._columns)
+            for handler in (self._attention, self._columns):
+                if handler is not None:
+                    self._hook.add(handler)
+        elif self._attention is not None:
+            params.cb_eval = self._attention.callback
+            params.cb_eval_user_data = self._attention.state
         self._params = params
         self._open(n_ctx)
 

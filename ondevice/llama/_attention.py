@@ -1,0 +1,92 @@
+"""Attention that is ours: the binding of ``_attention.c``, which is compiled when first wanted.
+
+ggml's own is several times slower for a few tokens after many, and its sums depend on how many
+threads there are and on how a prompt is cut into batches; with ours, a token gets the same bits
+however it is computed. Where nothing can be compiled, ggml's own is used.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from functools import cache
+from typing import Any
+
+import llama_cpp
+import numpy as np
+
+from ondevice.errors import NativeError
+from ondevice.llama._eval_hook import Actions
+from ondevice.llama._ggml import OP_CUSTOM, Tensor, op_number
+from ondevice.system import compiled
+
+_LINE = 64  # bytes of a cache line
+_SOURCE = compiled.NativeSource(
+    name="attention",
+    package="ondevice.llama",
+    files=("_attention.c",),
+    flags=(),
+    user="Attention of our own",
+    instead="do without it",
+)
+
+
+class Attention:
+    """A handler of the eval hook: has ggml compute attention with our code, on ``n_threads``.
+
+    One context computes with it at a time.
+    """
+
+    def __init__(self, n_threads: int) -> None:
+        """Raises :class:`NativeError` if the code cannot be compiled."""
+        library = _library()
+        sizes = (
+            library.attention_size(),
+            n_threads * library.attention_scratch(),
+            4 * library.attention_shared(),
+        )
+        # Zeros take no RAM until they are written to, and most are there for the largest heads.
+        self._room = np.zeros(sum(sizes) + _LINE, np.uint8)
+        self._state = self._room.ctypes.data + -self._room.ctypes.data % _LINE
+        scratch = self._state + sizes[0]
+        library.attention_init(self._state, n_threads, scratch, scratch + sizes[1])
+        self._take = library.attention_take
+        #: For a context with no other handlers: a ``ggml_backend_sched_eval_callback``, and its
+        #: argument.
+        self.callback = llama_cpp.ggml_backend_sched_eval_callback(
+            compiled.address_of(library.attention_on_node)
+        )
+        self.state = ctypes.c_void_p(self._state)
+
+    def inspect(self, node: Tensor) -> Actions | None:
+        self._take(node.address, self._state)
+        return None
+
+
+@cache
+def _library() -> Any:
+    library = compiled.library(_SOURCE)
+    address, int32, int64 = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64
+    for name in ("size", "scratch", "shared"):
+        function = getattr(library, f"attention_{name}")
+        function.argtypes, function.restype = (), int64
+    library.attention_init.argtypes = (address, int64, address, address)
+    library.attention_init.restype = None
+    library.attention_take.argtypes = (address, address)
+    library.attention_take.restype = ctypes.c_bool
+    fields: list[Any] = [  # descriptors of ctypes
+        *(Tensor.type, Tensor.ne, Tensor.nb, Tensor.op),
+        *(Tensor._op_params, Tensor.src, Tensor.data),
+    ]
+    offsets = [field.offset for field in fields]
+    library.attention_start(
+        (int64 * len(offsets))(*offsets), int32(op_number("FLASH_ATTN_EXT")), int32(OP_CUSTOM)
+    )
+    return library
+
+
+def attention_for(n_threads: int) -> Attention | None:
+    """None where our code cannot be compiled."""
+    try:
+        return Attention(n_threads)
+    except NativeError:
+        return None
