@@ -156,7 +156,8 @@ def _compute(file: GGUFFile, n_ctx: int) -> int:
     )
     # One more input for each block, there from the first to the last, with what it is gated by; and
     # as many streams of activations as the model has.
-    inputs = file.n_blocks * file.hyperparameter("embedding_length_per_layer_input")
+    projection = file.tensors.get("per_layer_model_proj.weight")
+    inputs = projection.shape[-1] if projection else 0
     streams = file.hyperparameter("altup.num_inputs") * n_embd
     if inputs:
         widest = max(widest + inputs + streams + 3 * n_embd, 4 * inputs + 2 * n_embd)
@@ -173,4 +174,4 @@ def _time_mixing(file: GGUFFile) -> int:
     """Elements for one token inside a block of RWKV 6, or of RWKV 7, which has more of them."""
     if not file.hyperparameter("wkv.head_size"):
         return 0
-    return (16 if file.hyperparameter("time_mix_extra_dim") else 19) * file.n_embd
+    return (16 if file.architecture.startswith("rwkv6") else 20) * file.n_embd
