@@ -8,6 +8,9 @@ again last), and with LRU, on the experts that the router picked. The logits are
 of the model in RAM, token by token, and with those of passes over several tokens, as drafts are
 verified: like any real one, the router is F32, whose products with several columns round otherwise
 than with one. Needs 3 GB of disk, and root or systemd-run.
+
+What is streamed of small random models of other families is counted as well: bytes read for those
+that a pass uses, and whose logits are those of the model in RAM.
 """
 
 from __future__ import annotations
@@ -23,14 +26,18 @@ from pathlib import Path
 from typing import Any
 
 import frame
+import numpy as np
+from gguf import GGMLQuantizationType
 from window import RESERVE, in_process
 
 from ondevice import gguf, llama
+from ondevice.holding.window.placement import Placements, expert_bytes
 from ondevice.holding.window.window import Window
 from ondevice.llama import MOST_COLUMNS, Actions, Context, EvalHook, Model, Tensor
 from ondevice.ram.need import need
 
 sys.path.append(str(Path(__file__).parent.parent / "tests" / "support"))
+import shapes
 import synthetic_moe as moe
 
 SHAPE = moe.LARGE
@@ -44,6 +51,9 @@ def child(task: dict[str, Any]) -> None:
     """Do one run and print its figures as JSON."""
     llama.start(open(os.devnull, "w"))  # noqa: SIM115, PTH123 - for the life of the process
     path = Path(task["model"])
+    if task["variant"] == "family":
+        print(json.dumps(family(path)))
+        return
     file = gguf.read(path)
     window: Window | None = None
     routes: list[list[list[int]]] = [[] for _ in range(SHAPE.n_blocks)]
@@ -88,6 +98,43 @@ def child(task: dict[str, Any]) -> None:
         context.decode(moe.text(N_PROMPT, SHAPE, seed=3))
         result["prompt_seconds"] = time.perf_counter() - begun
     print(json.dumps(result))
+
+
+def family(path: Path) -> dict[str, Any]:
+    """What a pass reads of the bytes that it uses, at the least and at half of the budget."""
+    file = gguf.read(path)
+    placements = Placements(file)
+    tokens = list(range(5, 15))
+    model = Model(path, use_extra_bufts=False)
+    context = Context(model, n_ctx=256, n_threads=1)
+    expected = [_logits(context, token) for token in tokens]
+    context.close()
+    model.close()
+    ratios, same = [0.0], True
+    for share in (0.0, 0.5):
+        room = placements.most_bytes - placements.least_bytes
+        window = Window(file, placements.least_bytes + int(share * room))
+        model = window.load_model()
+        context = Context(model, n_ctx=256, n_threads=1, eval_hook=EvalHook(window))
+        logits = [_logits(context, token) for token in tokens[:3]]  # shows the order of use
+        before = window.statistics()
+        logits += [_logits(context, token) for token in tokens[3:]]
+        done = window.statistics().since(before)
+        blocks = window.placement.experts
+        experts = sum(expert_bytes(t) for block in blocks for t in block.tensors)
+        missed = (done.experts_used - done.experts_found) / max(1, len(blocks))
+        used = (len(tokens) - 3) * window.placement.streamed_bytes + missed * experts
+        ratios += [done.bytes_read / used] if used else []
+        same = same and logits == expected
+        context.close()
+        model.close()
+        window.close()
+    return {"read_ratio": max(ratios), "identical": same}
+
+
+def _logits(context: Context, token: int) -> bytes:
+    context.decode([token])
+    return context.logits().tobytes()
 
 
 def _verified(context: Context, text: list[int]) -> str:
@@ -166,6 +213,14 @@ def measure(quick: bool) -> tuple[frame.Figures, frame.Runs]:
         for _ in range(rounds):
             add("stock", limit, n_stock)
             add("window", limit, n_tokens)
+        path.unlink()
+        for name in shapes.SHAPES:
+            frame.say(f"family: {name}")
+            kind, random = GGMLQuantizationType.Q8_0, np.random.default_rng(1)
+            small = shapes.write_random(Path(folder), name, kind, random)
+            task = {"variant": "family", "model": str(small)}
+            runs.append({"variant": "family", "name": name} | in_process("moe", task, None))
+            small.unlink()
     return figures_of(runs), runs
 
 
@@ -185,6 +240,7 @@ def figures_of(runs: frame.Runs) -> frame.Figures:
         return sum(found) / used
 
     best = hit_rate(belady)
+    families = [run for run in runs if run["variant"] == "family"]
     figures = {
         "moe_vs_stock": median("window", "per_second") / median("stock", "per_second"),
         "moe_prompt_vs_stock": median("stock", "prompt_seconds")
@@ -199,6 +255,9 @@ def figures_of(runs: frame.Runs) -> frame.Figures:
         "moe_hit_lru_vs_belady": hit_rate(lru) / best,
         "moe_wait_share": median("window", "wait_share"),
         "moe_disk_bytes_per_second": median("window", "disk_bytes_per_second"),
+        "read_ratio_max": max(run["read_ratio"] for run in families),
+        "identical_architectures": sum(run["identical"] for run in families),
+        "architectures": len(families),
     }
     return figures
 

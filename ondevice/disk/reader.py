@@ -26,23 +26,24 @@ from ondevice.errors import MemoryShortError
 from ondevice.text import size
 
 PAGE = 4096  # bytes; every disk and file system of today takes direct reads at multiples of it
+_SECTOR = 512  # bytes; most of them take direct reads at multiples of it, too
 PIECE_BYTES = 4 << 20  # of one read
 _CACHED_BYTES = 1 << 20  # of one read into the page cache
 READS_IN_FLIGHT = 3
 
 
 class Span(NamedTuple):
-    """A range of a file whose ends are multiples of a page (the last one may be past the end)."""
+    """A range of a file for one direct read: the last one may go past the end."""
 
     part: int  # index of the file
     offset: int  # bytes
     n_bytes: int
 
     @classmethod
-    def around(cls, part: int, offset: int, n_bytes: int) -> Span:
-        """The smallest span that holds these bytes."""
-        start = offset // PAGE * PAGE
-        return cls(part, start, -(-(offset + n_bytes) // PAGE) * PAGE - start)
+    def around(cls, part: int, offset: int, n_bytes: int, unit: int = PAGE) -> Span:
+        """The smallest span that holds these bytes and has multiples of ``unit`` as its ends."""
+        start = offset // unit * unit
+        return cls(part, start, -(-(offset + n_bytes) // unit) * unit - start)
 
 
 class Arena:
@@ -92,7 +93,8 @@ class _OpenFile:
         self._cached = cached
         self._lock = threading.Lock()
         try:
-            self._fd, self.direct = (_open(path), False) if cached else _open_past_cache(path)
+            self._fd, self.unit = (_open(path), 0) if cached else _open_past_cache(path)
+            # self.unit: bytes of which the ends of a direct read are multiples; 0: none is direct
             self._unchanged = UnchangedFile(path, os.fstat(self._fd))
         except OSError as error:
             raise failed(self.path, error) from error
@@ -127,14 +129,14 @@ class _OpenFile:
                 n_read = self._read_once(fd, offset + done, buffer[done:])
                 if n_read == 0:
                     raise changed(self.path)
-                if self.direct and fd == self._fd and done + n_read < wanted and n_read % PAGE:
-                    # Direct reads go on at a page, and if less than one comes, another way.
-                    n_read -= n_read % PAGE
+                if self.unit and fd == self._fd and done + n_read < wanted and n_read % self.unit:
+                    # Direct reads go on at a unit, and if less than one comes, another way.
+                    n_read -= n_read % self.unit
                     if n_read == 0:
                         fd = self._open_cached()
                         self._unchanged.check(os.fstat(fd))
                 done += n_read
-            if not self.direct and not self._cached and hasattr(os, "posix_fadvise"):
+            if not self.unit and not self._cached and hasattr(os, "posix_fadvise"):
                 os.posix_fadvise(self._fd, offset, wanted, os.POSIX_FADV_DONTNEED)
             self._unchanged.check(os.fstat(self._fd))
         except OSError as error:
@@ -170,8 +172,8 @@ def _open(path: Path, flags: int = 0) -> int:
     return os.open(path, os.O_RDONLY | binary | flags)
 
 
-def _open_past_cache(path: Path) -> tuple[int, bool]:
-    """A file descriptor, and whether its reads must be, and are, direct."""
+def _open_past_cache(path: Path) -> tuple[int, int]:
+    """A file descriptor, and the unit of its direct reads; 0: they are not direct."""
     if hasattr(os, "O_DIRECT"):
         try:
             fd = _open(path, os.O_DIRECT)
@@ -180,19 +182,31 @@ def _open_past_cache(path: Path) -> tuple[int, bool]:
                 raise
         else:
             try:
-                os.preadv(fd, [mmap.mmap(-1, PAGE)], 0)
-            except OSError as error:
+                unit = next((unit for unit in (_SECTOR, PAGE) if _takes(fd, unit)), 0)
+            except OSError:
                 os.close(fd)
-                if error.errno != errno.EINVAL:
-                    raise
-            else:
-                return fd, True
+                raise
+            if unit:
+                return fd, unit
+            os.close(fd)
     fd = _open(path)
     if sys.platform == "darwin":
         import fcntl  # noqa: PLC0415 - Unix only
 
         fcntl.fcntl(fd, fcntl.F_NOCACHE, 1)
-    return fd, False
+    return fd, 0
+
+
+def _takes(fd: int, unit: int) -> bool:
+    """Whether direct reads may begin at this multiple, in the file and in memory."""
+    buffer = memoryview(mmap.mmap(-1, 2 * PAGE))[unit : 2 * unit]
+    try:
+        os.preadv(fd, [buffer], unit)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        return False
+    return True
 
 
 class Reader:
@@ -205,7 +219,9 @@ class Reader:
         """Raises :class:`ModelFileError` if a file cannot be opened."""
         self._files = [_OpenFile(path, cached=cached) for path in paths]
         self._pool = ThreadPoolExecutor(READS_IN_FLIGHT, thread_name_prefix="weights")
-        self.direct = all(file.direct for file in self._files)
+        self.direct = all(file.unit for file in self._files)
+        #: Bytes of which the ends of a span to read into memory must be multiples.
+        self.unit = max((file.unit or _SECTOR for file in self._files), default=PAGE)
         self.bytes_read = 0
         self.busy_seconds = 0.0  # time in which at least one read was under way
         self._lock = threading.Lock()
@@ -219,7 +235,7 @@ class Reader:
             file.close()
 
     def start(self, span: Span, buffer: memoryview) -> Reading:
-        """Begin to read ``span`` into the start of ``buffer``, which must be page-aligned."""
+        """Begin to read ``span`` into the start of ``buffer``; both begin at a unit."""
         file = self._files[span.part]
         return self._start(
             span,

@@ -31,7 +31,8 @@ class _RingEntry:
 class Ring:
     """Keeps reading ``order``, over and over, as far ahead as ``n_bytes`` of RAM allow.
 
-    The order need not be the true one: the first pass shows that.
+    The order need not be the true one: the first pass shows that. It may name a tensor more than
+    once, for models that go through some blocks again.
     """
 
     def __init__(self, reader: Reader, order: Sequence[TensorInfo], n_bytes: int) -> None:
@@ -41,7 +42,8 @@ class Ring:
         self._arena = Arena(n_bytes)
         self._entries: deque[_RingEntry] = deque()  # read or being read, the next to be used first
         self._next = 0  # index in the order: what is to be read next
-        self._pass: dict[str, TensorInfo] = {}  # what this pass has used so far, in order
+        self._pass: list[TensorInfo] = []  # what this pass has used so far
+        self._is_told = False  # where a pass begins
         self._last_pass: list[TensorInfo] = []
         self.wait_seconds = 0.0  # time in which the computing waited for the disk
         self._read_ahead()
@@ -57,6 +59,11 @@ class Ring:
         self._next = 0
         if not order:
             self._arena.release(0, self._arena.n_bytes)
+
+    def begin_pass(self) -> None:
+        """Take note that a pass begins. Who never says so cannot use a tensor twice in one."""
+        self._is_told = True
+        self._end_pass()
 
     def use(self, tensors: Sequence[TensorInfo]) -> list[int]:
         """The addresses of these tensors' bytes, which stay there until the next call.
@@ -88,20 +95,22 @@ class Ring:
         self._entries.clear()
 
     def _note_order(self, tensors: Sequence[TensorInfo]) -> None:
-        """Learn the order of use; check the files at the start of a pass."""
-        if tensors[0].name in self._pass or not self._pass:
-            used = list(self._pass.values())
-            # A pass that was broken off tells little; one like the last one tells all, also that
-            # some tensors are never used.
-            whole = len(used) == len(self._order) or used == self._last_pass
-            if used and whole and used != self._order:
-                self._order = used
-                self._restart(0)
-            self._last_pass = used
-            self._pass.clear()
-            self._reader.check()
-        for tensor in tensors:
-            self._pass[tensor.name] = tensor
+        """Learn the order of use."""
+        if not self._is_told and (not self._pass or tensors[0] in self._pass):
+            self._end_pass()
+        self._pass += [tensor for tensor in tensors if tensor not in self._pass[-1:]]
+
+    def _end_pass(self) -> None:
+        """Take over the order of the last pass, if it shows that; check the files."""
+        used, self._pass = self._pass, []
+        # A pass that was broken off tells little; one like the last one tells all, also that
+        # some tensors are never used.
+        whole = set(used) == set(self._order) or used == self._last_pass
+        if used and whole and used != self._order:
+            self._order = used
+            self._restart(0)
+        self._last_pass = used
+        self._reader.check()
 
     def _start_over(self, tensors: Sequence[TensorInfo]) -> None:
         """Read these next: the order was another than thought, or the last pass was ended."""
@@ -114,7 +123,10 @@ class Ring:
         for tensor in others:  # used at the same time, so they must come one after the other
             self._order.remove(tensor)
             self._order.insert(self._order.index(first) + 1, tensor)
-        self._restart(self._order.index(first))
+        # Of several places the next one, as far as this pass has come.
+        places = [index for index, tensor in enumerate(self._order) if tensor == first]
+        come = len(self._pass) - len(tensors)
+        self._restart(next((index for index in places if index >= come), places[0]))
 
     def _restart(self, index: int) -> None:
         self.close()

@@ -31,6 +31,7 @@ _MAX_PARTS = 256  # of a split model
 _ROWS = ("token_embd", "per_layer_token_embd", "position_embd", "token_types")  # looked up
 #: What blocks that look back on the keys and values of others have of their own, and do not use.
 _SHARED = ("attn_k.", "attn_v.", "attn_k_norm.")
+_OF_PICTURES = ("vis_",)  # what blocks compute the parts of a picture with, which none is given
 #: Words in the names of models that only go on with texts, and of those made to chat.
 _BASE = frozenset({"base", "pretrained", "pretrain", "pt"})
 _MADE_TO_CHAT = frozenset({"instruct", "it", "chat", "assistant", "sft", "dpo", "rlhf"})
@@ -94,6 +95,7 @@ class GGUFFile:
             if tensor.block is not None
             and (
                 tensor.block >= computed
+                or tensor.name.split(".", 2)[2].startswith(_OF_PICTURES)
                 or (tensor.block >= cached and tensor.name.split(".", 2)[2].startswith(_SHARED))
             )
         )

@@ -152,16 +152,26 @@ def _compute(file: GGUFFile, n_ctx: int) -> int:
         (4 + experts) * n_embd + 3 * hidden,  # feed-forward
         3 * n_embd + 2 * queries + 2 * keys,  # attention
         n_embd + 2 * convolved + 5 * inner,  # state space
-        19 * n_embd if file.hyperparameter("wkv.head_size") else 0,  # RWKV's time mixing
+        _time_mixing(file),
     )
-    # One more input for each block, there from the first to the last; and as many streams of
-    # activations as the model has.
-    inputs = file.n_blocks * file.hyperparameter("embedding_length_per_layer_input")
+    # One more input for each block, there from the first to the last, with what it is gated by; and
+    # as many streams of activations as the model has.
+    projection = file.tensors.get("per_layer_model_proj.weight")
+    inputs = projection.shape[-1] if projection else 0
     streams = file.hyperparameter("altup.num_inputs") * n_embd
-    widest = max(widest + inputs + streams, 4 * inputs + 2 * n_embd)
+    if inputs:
+        widest = max(widest + inputs + streams + 3 * n_embd, 4 * inputs + 2 * n_embd)
     if indexers := file.hyperparameter("attention.indexer.head_count"):
         # Queries of all indexers, and what each token of the context is worth to each of the batch.
         widest += 2 * indexers * file.hyperparameter("attention.indexer.key_length") + 5 * n_ctx
     logits = _OUTPUTS * n_vocab + _BATCH * 2 * n_embd
-    masks = _BATCH * n_ctx * 2 * (2 if file.sliding_window else 1)  # 2 bytes an element
+    n_masks = (2 if file.sliding_window else 1) if queries else 0
+    masks = _BATCH * n_ctx * 2 * n_masks  # 2 bytes an element
     return max(_BATCH * widest, logits) * _FLOAT + masks + n_vocab * _FLOAT
+
+
+def _time_mixing(file: GGUFFile) -> int:
+    """Elements for one token inside a block of RWKV 6, or of RWKV 7, which has more of them."""
+    if not file.hyperparameter("wkv.head_size"):
+        return 0
+    return (16 if file.architecture.startswith("rwkv6") else 20) * file.n_embd

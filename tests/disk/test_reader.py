@@ -82,6 +82,35 @@ def test_reads_that_come_back_short_are_continued(
 
 
 @pytest.mark.skipif(not hasattr(os, "O_DIRECT"), reason="the system has no O_DIRECT")
+@pytest.mark.parametrize("unit", [512, PAGE])
+def test_direct_reads_begin_at_what_the_disk_takes(
+    file: Path, monkeypatch: pytest.MonkeyPatch, unit: int
+) -> None:
+    real, refused = os.preadv, []
+
+    def in_units(fd: int, buffers: list[memoryview], offset: int) -> int:
+        if offset % unit or len(buffers[0]) % unit:
+            refused.append(offset)
+            raise OSError(errno.EINVAL, "not a multiple of a sector")
+        return real(fd, buffers, offset)
+
+    monkeypatch.setattr(os, "preadv", in_units)
+    reader = Reader([file])
+    if not reader.direct:
+        pytest.skip("the file system of the temporary folder has no direct reads")
+    tried = len(refused)
+    assert reader.unit == unit
+    for offset, n_bytes in RANGES:
+        span = Span.around(0, offset, n_bytes, reader.unit)
+        buffer = Arena(span.n_bytes).view
+        reader.start(span, buffer).wait()
+        got = bytes(buffer[offset - span.offset :][:n_bytes])
+        assert got == file.read_bytes()[offset : offset + n_bytes]
+    assert len(refused) == tried
+    reader.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "O_DIRECT"), reason="the system has no O_DIRECT")
 @pytest.mark.parametrize("least", [1000, 3 * PAGE + 1000])
 def test_direct_reads_that_end_within_a_page_are_continued(
     file: Path, monkeypatch: pytest.MonkeyPatch, least: int

@@ -379,6 +379,26 @@ def test_a_ring_gives_the_right_bytes_in_any_order_of_use(file: GGUFFile) -> Non
     reader.close()
 
 
+def test_a_ring_reads_a_tensor_as_often_as_a_pass_uses_it(file: GGUFFile) -> None:
+    """Some models go through their blocks again and again, in turns."""
+    from ondevice.disk.reader import Reader
+
+    tensors = [t for t in file.tensors.values() if t.block is not None and t.n_bytes > 100_000][:9]
+    first, second, last = tensors[:4], tensors[4:8], tensors[8:]
+    reader = Reader([file.path])
+    ring = Ring(reader, tensors[::-1], 3 * 600_000)
+    for number in range(6):
+        if number == 3:
+            before = reader.bytes_read
+        ring.begin_pass()
+        for tensor in [*first, *first, *second, *first, *second, *last]:
+            ring.use([tensor])
+    uses = sum(t.n_bytes for t in [*first * 3, *second * 2, *last])
+    assert reader.bytes_read - before == pytest.approx(3 * uses, rel=0.02)
+    ring.close()
+    reader.close()
+
+
 def same_bytes(address: int, expected: np.ndarray) -> bool:
     import ctypes
 

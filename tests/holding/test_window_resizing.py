@@ -19,7 +19,7 @@ from ondevice import gguf
 from ondevice.disk import reader, ring
 from ondevice.gguf import GGUFFile
 from ondevice.holding.window import experts
-from ondevice.holding.window.placement import Placements
+from ondevice.holding.window.placement import Placements, expert_bytes
 from ondevice.holding.window.window import Window
 from ondevice.llama import Context, Model
 from ondevice.ram.need import need
@@ -104,6 +104,19 @@ def test_the_experts_that_are_used_most_survive_a_change(mixture: GGUFFile) -> N
                 assert done.experts_found >= 0.8 * done.experts_used
             for _ in range(12):
                 context.decode(token)
+
+
+@pytest.mark.parametrize("name", shapes.SHAPES)
+def test_a_pass_reads_what_it_uses_and_no_more(tmp_path: Path, name: str) -> None:
+    path = shapes.write_random(tmp_path, name, GGMLQuantizationType.Q8_0, np.random.default_rng(1))
+    file = gguf.read(path)
+    with opened(file, budget(file, LEAST)) as (window, context):
+        per_pass = read_for_each(window, context, [10, 11, 12, 13])
+        placement, done = window.placement, window.statistics()
+    experts = sum(expert_bytes(t) for block in placement.experts for t in block.tensors)
+    share = file.n_experts_used if placement.experts else 0
+    assert per_pass <= 1.02 * (placement.streamed_bytes + share * experts)
+    assert done.experts_found == 0
 
 
 @pytest.mark.parametrize("name", ["drafting block", "shared keys"])

@@ -87,8 +87,9 @@ def test_keys_for_choosing_what_to_look_back_on_count() -> None:
 
 def test_an_input_for_each_block_counts() -> None:
     plain = dense()
-    metadata = {**plain.metadata, "test.embedding_length_per_layer_input": 256}
-    more = need(replace(plain, metadata=metadata)).compute - need(plain).compute
+    projection = model({"per_layer_model_proj.weight": (512, 4 * 256)}).tensors
+    more = need(replace(plain, tensors={**plain.tensors, **projection})).compute
+    more -= need(plain).compute
     assert more >= 4 * 256 * 512 * 4
 
 

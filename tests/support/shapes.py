@@ -16,8 +16,21 @@ import numpy as np
 import numpy.typing as npt
 
 _EMBD, _HEAD, _VOCAB = 512, 64, 32_000
+_INPUT = 256  # elements of the input that llama.cpp expects for a block of Gemma 3n
 _COMPUTED = 4  # blocks of a model with others that llama.cpp leaves out
-_FLOAT32 = ("conv1d.weight", "conv.weight", "ssm_a", "ssm_d", "inp.weight", "ssm_norm.weight")
+_FLOAT32 = (
+    "lerp_fused.weight",
+    "mix_first.weight",
+    "_lerp_x.weight",
+    "_lerp_k.weight",
+    "_lerp_r.weight",
+    "conv1d.weight",
+    "conv.weight",
+    "ssm_a",
+    "ssm_d",
+    "inp.weight",
+    "ssm_norm.weight",
+)
 Tensors = dict[str, tuple[int, ...]]  # name → shape in ggml's order
 
 
@@ -105,6 +118,18 @@ def _tensors(
     tensors["token_embd_norm.weight" if architecture == "lfm2" else "output_norm.weight"] = (_EMBD,)
     if architecture == "gemma4":
         tensors["rope_freqs.weight"] = (_HEAD // 2,)
+    if architecture == "rwkv6":
+        norms = ("output_norm.bias", "token_embd_norm.weight", "token_embd_norm.bias")
+        tensors |= dict.fromkeys(norms, (_EMBD,)) | {"output.weight": (_EMBD, n_vocab)}
+    if architecture == "gemma3n":
+        inputs = n_blocks * _INPUT
+        tensors |= {
+            "altup_proj.weight": (_EMBD, _EMBD, 3),
+            "altup_unembd_proj.weight": (_EMBD, _EMBD, 3),
+            "per_layer_model_proj.weight": (_EMBD, inputs),
+            "per_layer_proj_norm.weight": (_INPUT,),
+            "per_layer_token_embd.weight": (inputs, n_vocab),
+        }
     for number in range(n_blocks):
         tensors |= {f"blk.{number}.{key}": shape for key, shape in block(number).items()}
     return tensors
@@ -225,6 +250,53 @@ def _sharing(_number: int) -> Tensors:
     )
 
 
+def _with_inputs(_number: int) -> Tensors:
+    """A block with an input of its own for each token, and four streams of activations."""
+    return (
+        _attention(8, 2)
+        | _feed_forward(1024)
+        | {
+            "altup_correct_coef.weight": (4, 4),
+            "altup_correct_scale.weight": (_EMBD,),
+            "altup_predict_coef.weight": (4, 16),
+            "altup_router.weight": (_EMBD, 4),
+            "altup_router_norm.weight": (_EMBD,),
+            "inp_gate.weight": (_EMBD, _INPUT),
+            "laurel_l.weight": (_EMBD, 64),
+            "laurel_r.weight": (64, _EMBD),
+            "laurel_post_norm.weight": (_EMBD,),
+            "post_attention_norm.weight": (_EMBD,),
+            "post_ffw_norm.weight": (_EMBD,),
+            "post_norm.weight": (_EMBD,),
+            "proj.weight": (_INPUT, _EMBD),
+        }
+    )
+
+
+def _time_mixing(_number: int) -> Tensors:
+    """A block that shows its matrix ``time_mix_w2`` in another shape before it uses it."""
+    vectors = ("attn_norm", "attn_norm_2", "time_mix_ln")
+    lerps = ("channel_mix_lerp_k", "channel_mix_lerp_r", "time_mix_lerp_x")
+    square = ("gate", "key", "output", "receptance", "value")
+    return (
+        {f"{name}.{kind}": (_EMBD,) for name in vectors for kind in ("weight", "bias")}
+        | {f"{name}.weight": (_EMBD, 1, 1) for name in lerps}
+        | {f"time_mix_{name}.weight": (_EMBD, _EMBD) for name in square}
+        | {
+            "time_mix_lerp_fused.weight": (_EMBD, 1, 1, 5),
+            "time_mix_decay.weight": (_EMBD,),
+            "time_mix_decay_w1.weight": (_EMBD, 64),
+            "time_mix_decay_w2.weight": (64, _EMBD),
+            "time_mix_first.weight": (_HEAD, _EMBD // _HEAD),
+            "time_mix_w1.weight": (_EMBD, 5 * 128),
+            "time_mix_w2.weight": (128, _EMBD, 5),
+            "channel_mix_key.weight": (_EMBD, 1792),
+            "channel_mix_receptance.weight": (_EMBD, _EMBD),
+            "channel_mix_value.weight": (1792, _EMBD),
+        }
+    )
+
+
 def _heads(heads: int, kv_heads: int | list[int]) -> dict[str, object]:
     return {
         "attention.head_count": heads,
@@ -312,5 +384,34 @@ SHAPES: dict[str, tuple[str, int, dict[str, object], Callable[[int], Tensors]]] 
         }
         | _heads(8, 2),
         _sharing,
+    ),
+    "inputs for each block": (
+        "gemma3n",
+        25,  # with fewer, llama.cpp finds no keys to share
+        {
+            "feed_forward_length": 1024,
+            "embedding_length_per_layer_input": _INPUT,
+            "altup.num_inputs": 4,
+            "altup.active_idx": 0,
+            "activation_sparsity_scale": [0.0] * 25,
+            "attention.shared_kv_layers": 5,
+            "attention.sliding_window": 512,
+            "attention.sliding_window_pattern": [True, True, True, True, False] * 5,
+        }
+        | _heads(8, 2),
+        _with_inputs,
+    ),
+    "time mixing": (
+        "rwkv6",
+        4,
+        {
+            "feed_forward_length": 1792,
+            "attention.head_count": 0,
+            "attention.layer_norm_epsilon": 1e-5,
+            "wkv.head_size": _HEAD,
+            "time_mix_extra_dim": 128,
+            "time_decay_extra_dim": 64,
+        },
+        _time_mixing,
     ),
 }

@@ -51,8 +51,9 @@ class _StandIn:
 class _Matrices:
     """One tensor of experts."""
 
-    def __init__(self, tensor: TensorInfo) -> None:
+    def __init__(self, tensor: TensorInfo, unit: int) -> None:
         self.tensor = tensor
+        self._unit = unit  # bytes of which the ends of a read are multiples
         self.n_bytes = expert_bytes(tensor)
         self.start = 0  # of the first slot, bytes from the start of the arena
         self.stride = slot_bytes(tensor)  # from slot to slot
@@ -63,15 +64,23 @@ class _Matrices:
 
     def span(self, expert: int) -> Span:
         offset = self.tensor.offset + expert * self.n_bytes
-        return Span.around(self.tensor.part, offset, self.n_bytes)
+        return Span.around(self.tensor.part, offset, self.n_bytes, self._unit)
 
     def in_span(self, expert: int) -> int:
         """Bytes from the start of the expert's span to the expert."""
-        return (self.tensor.offset + expert * self.n_bytes) % PAGE
+        return (self.tensor.offset + expert * self.n_bytes) % self._unit
 
     def in_slot(self, slot: int) -> int:
         """Bytes from the start of the arena to the expert in a slot."""
         return self.start + slot * self.stride + self.shift
+
+    def arrives_in_slot(self, expert: int, slot: int) -> int:
+        """Bytes from the start of the arena to where the expert's span is read.
+
+        That is where the expert ends up in its place at once, if that is possible.
+        """
+        start = self.in_slot(slot) - self.in_span(expert)
+        return start if start % self._unit == 0 else self.in_slot(slot) - self.shift
 
     def in_stage(self, expert: int) -> int:
         """Bytes from the start of a stage to the expert's place."""
@@ -111,7 +120,7 @@ class Experts:
         self._tensors: dict[str, tuple[_BlockOfExperts, _Matrices]] = {}
         self._blocks: list[_BlockOfExperts] = []
         for index, placed in enumerate(blocks):
-            matrices = [_Matrices(tensor) for tensor in placed.tensors]
+            matrices = [_Matrices(tensor, reader.unit) for tensor in placed.tensors]
             block = _BlockOfExperts(index, ExpertCache(placed.tensors[0].shape[2], 0), matrices)
             self._blocks.append(block)
             self._tensors |= {each.tensor.name: (block, each) for each in matrices}
@@ -281,16 +290,17 @@ class Experts:
             if step.staged:
                 start = matrices.in_stage(expert) - matrices.in_span(expert)
             else:
-                start = matrices.in_slot(step.admitted[expert]) - matrices.shift
+                start = matrices.arrives_in_slot(expert, step.admitted[expert])
             span = matrices.span(expert)
             readings.append(self._reader.start(span, view[start : start + span.n_bytes]))
 
     def _finish_slots(self, step: _Step, matrices: _Matrices) -> None:
-        """Move to its place what does not begin where a page begins."""
+        """Move to its place what could not be read into it."""
         view, n_bytes = self._slots.view, matrices.n_bytes
         for expert in step.missing:
-            place = matrices.in_slot(step.admitted[expert])
-            arrived = place - matrices.shift + matrices.in_span(expert)
+            slot = step.admitted[expert]
+            place = matrices.in_slot(slot)
+            arrived = matrices.arrives_in_slot(expert, slot) + matrices.in_span(expert)
             if arrived != place:
                 view[place : place + n_bytes] = view[arrived : arrived + n_bytes]
 

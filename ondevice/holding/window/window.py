@@ -35,6 +35,7 @@ from ondevice.messages import Sizing, Streaming
 
 #: Between so many of them, a change of the budget is taken up.
 _BLOCKS_PER_CHECK = 4
+_VIEWS = ("RESHAPE", "VIEW", "PERMUTE", "TRANSPOSE")
 _PORTION = 32 << 20  # bytes between two reports of progress
 
 
@@ -185,6 +186,8 @@ class Window:
 
     def inspect(self, node: Tensor) -> Actions | None:
         """Point the weights that ``node`` reads at their bytes; part of the eval hook."""
+        if node.op_name in _VIEWS:  # they compute nothing, so what they show is not read yet
+            return None
         operands = []
         for operand in node.operands():
             root = Tensor.from_address(operand.view_src) if operand.view_src else operand
@@ -207,6 +210,8 @@ class Window:
             return Actions(
                 before=partial(self._adapt_and_multiply, node, operands, self._generation)
             )
+        if node.op_name == "GET_ROWS" and operands[0].weight.name == "token_embd.weight":
+            return Actions(before=partial(self._begin_pass, operands, self._generation))
         if block is None or (block != before and block % _BLOCKS_PER_CHECK == 0):
             return Actions(before=partial(self._adapt_and_fetch, operands, self._generation))
         if any(operand.weight.name in self._streamed for operand in operands):
@@ -220,6 +225,12 @@ class Window:
             and weight is self._file.output_layer
             and node.op in (OP_MUL_MAT, OP_NONE)
         )
+
+    def _begin_pass(self, operands: list[_Operand], generation: int) -> bool:
+        """Tokens come in."""
+        if self._ring is not None:
+            self._ring.begin_pass()
+        return self._adapt_and_fetch(operands, generation)
 
     def _adapt_and_multiply(self, node: Tensor, operands: list[_Operand], generation: int) -> bool:
         stale = self._adapt_and_fetch(operands, generation)
