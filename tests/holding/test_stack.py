@@ -62,7 +62,8 @@ _native = _planes._library
 @cache
 def library(way: str) -> object:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_planes, "_FLAGS", (*_planes._FLAGS, *WAYS[way]))
+        source = replace(_planes._SOURCE, flags=(*_planes._SOURCE.flags, *WAYS[way]))
+        patch.setattr(_planes, "_SOURCE", source)
         return _native.__wrapped__()
 
 

@@ -11,7 +11,8 @@ ROOT = Path(__file__).parents[2]
 FLOORS = (
     {"errors", "paths", "text", "markup", "network"},
     {"messages", "checking", "json_schema", "system", "gguf", "store"},
-    {"ram", "disk", "llama", "memory", "testing"},
+    {"ram", "disk", "llama", "memory", "native", "testing"},
+    {"products"},
     {"holding", "config"},
     {"models"},
     {"planning"},

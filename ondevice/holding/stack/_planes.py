@@ -1,41 +1,37 @@
 """Matrices in bit planes: the binding of ``_planes.c``, which is compiled when first wanted.
 
-It is compiled for this very processor, like llama.cpp was when it was installed, and kept in the
-cache folder. Nobody who uses no stack needs it.
+Nobody who uses no stack needs it.
 """
 
 from __future__ import annotations
 
 import ctypes
-import hashlib
-import os
-import platform
-import shutil
-import subprocess
-import sys
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
-from importlib import resources
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from ondevice import paths
-from ondevice.errors import NativeError
+from ondevice import native
 from ondevice.holding.stack._layout import FIRST_PLANE, PLANES, PlanesShape
 from ondevice.llama._ggml import Tensor
-from ondevice.system import children
+from ondevice.native import address_of
 
 _LINE = 64  # bytes of a cache line
 
-_SOURCES = ("_planes.c", "_planes_avx512.h", "_planes_avx2.h", "_planes_plain.h")
-_FLAGS = (
-    *("-O3", "-march=native", "-std=c11", "-shared", "-fPIC", "-fno-math-errno"),
-    *("-ffinite-math-only", "-fno-signed-zeros", "-fno-trapping-math", "-fassociative-math"),
+_SOURCE = native.Source(
+    name="planes",
+    package="ondevice.holding.stack",
+    files=("_planes.c", "_planes_avx512.h", "_planes_avx2.h", "_planes_plain.h"),
+    flags=(
+        *("-O3", "-march=native", "-std=c11", "-shared", "-fPIC", "-fno-math-errno"),
+        *("-ffinite-math-only", "-fno-signed-zeros", "-fno-trapping-math"),
+        "-fassociative-math",
+    ),
+    user="A stack",
+    instead="use a model file that is not a stack",
 )
 
 Floats = npt.NDArray[np.float32]
@@ -89,11 +85,11 @@ class Planes:
 
         The matrix must stay until ggml is done; what it holds may change in between.
         """
-        node.compute_with(_address_of(_library().planes_multiply_node), self._address)
+        node.compute_with(address_of(_library().planes_multiply_node), self._address)
 
     def look_up_node(self, node: Tensor) -> None:
         """The same for GET_ROWS."""
-        node.compute_with(_address_of(_library().planes_rows_node), self._address)
+        node.compute_with(address_of(_library().planes_rows_node), self._address)
 
     def multiply_rows(self, node: Tensor, rows: range, pool: ThreadPoolExecutor) -> None:
         """Compute these rows of such a node.
@@ -217,21 +213,7 @@ def check_compiled() -> None:
 
 @cache
 def _library() -> Any:
-    folder = resources.files("ondevice.holding.stack")
-    sources = {name: folder.joinpath(name).read_bytes() for name in _SOURCES}
-    machine = f"{sys.platform} {platform.machine()} {_processor()}"
-    told = b"".join(sources.values()) + machine.encode() + " ".join(_FLAGS).encode()
-    path = paths.cache_dir() / f"planes-{hashlib.sha256(told).hexdigest()[:16]}.so"
-    with tempfile.TemporaryDirectory() as instead:
-        if not path.exists():
-            try:
-                paths.ensure_private(path.parent)
-                if not os.access(path.parent, os.W_OK):
-                    raise PermissionError
-            except OSError:  # a home that may not be written to: it is compiled each time
-                path = Path(instead, path.name)
-            _compile(sources, path)
-        library = ctypes.CDLL(str(path))
+    library: Any = native.library(_SOURCE)
     address, int64, int32 = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32
     library.planes_scratch.argtypes = (int64,)
     library.planes_scratch.restype = int64
@@ -249,51 +231,3 @@ def _library() -> Any:
     offsets = [field.offset for field in fields]
     library.planes_start((ctypes.c_int64 * len(offsets))(*offsets))
     return library
-
-
-def _address_of(function: Any) -> int:
-    return int(ctypes.cast(function, ctypes.c_void_p).value or 0)
-
-
-def _processor() -> str:
-    """What tells processors apart that ``-march=native`` treats differently."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith(("flags", "Features")):
-                return line
-    return platform.processor()
-
-
-def _compile(sources: Mapping[str, bytes], path: Path) -> None:
-    compiler = os.environ.get("CC") or next(
-        (name for name in ("cc", "gcc", "clang") if shutil.which(name)), None
-    )
-    if compiler is None:
-        raise NativeError(
-            "A stack needs a C compiler once, and there is none. "
-            "Install gcc or clang, or use a model file that is not a stack."
-        )
-    try:
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            for name, source in sources.items():
-                Path(folder, name).write_bytes(source)
-            done = subprocess.run(
-                [compiler, *_FLAGS, _SOURCES[0], "-o", path.name, "-lm"],
-                cwd=folder,
-                stdin=subprocess.DEVNULL,
-                env=children.environment(),
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            if done.returncode == 0:
-                Path(folder, path.name).replace(path)
-                return
-            reason = done.stderr.strip()[:300]
-    except OSError as error:
-        reason = str(error)
-    raise NativeError(
-        f"{compiler} could not compile what a stack needs: {reason}. "
-        "Repair the compiler, or use a model file that is not a stack."
-    )

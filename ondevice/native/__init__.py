@@ -1,0 +1,5 @@
+"""Code in C, compiled for this very processor when it is first wanted, and kept in the cache."""
+
+from ondevice.native._compiling import Source, address_of, library
+
+__all__ = ["Source", "address_of", "library"]

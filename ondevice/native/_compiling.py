@@ -1,0 +1,102 @@
+"""Compiles what is written in C, as llama.cpp was when it was installed."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from ondevice import paths
+from ondevice.errors import NativeError
+from ondevice.system import children
+
+
+@dataclass(frozen=True)
+class Source:
+    """Files of a package, of which the first one is compiled and includes the others."""
+
+    name: str  # of the library that it becomes
+    package: str
+    files: tuple[str, ...]
+    flags: tuple[str, ...]
+    #: What to say where it cannot be compiled: "A stack needs", "use a file that is not a stack".
+    user: str
+    instead: str
+
+
+def library(source: Source) -> ctypes.CDLL:
+    """What ``source`` becomes. Raises :class:`NativeError` if it cannot be compiled here."""
+    folder = resources.files(source.package)
+    texts = {name: folder.joinpath(name).read_bytes() for name in source.files}
+    machine = f"{sys.platform} {platform.machine()} {_processor()}"
+    told = b"".join(texts.values()) + machine.encode() + " ".join(source.flags).encode()
+    path = paths.cache_dir() / f"{source.name}-{hashlib.sha256(told).hexdigest()[:16]}.so"
+    with tempfile.TemporaryDirectory() as instead:
+        if not path.exists():
+            try:
+                paths.ensure_private(path.parent)
+                if not os.access(path.parent, os.W_OK):
+                    raise PermissionError
+            except OSError:  # a home that may not be written to: it is compiled each time
+                path = Path(instead, path.name)
+            _compile(source, texts, path)
+        return ctypes.CDLL(str(path))
+
+
+def address_of(function: Any) -> int:
+    """Where a function of such a library lies."""
+    return int(ctypes.cast(function, ctypes.c_void_p).value or 0)
+
+
+def _processor() -> str:
+    """What tells processors apart that ``-march=native`` treats differently."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith(("flags", "Features")):
+                return line
+    return platform.processor()
+
+
+def _compile(source: Source, texts: Mapping[str, bytes], path: Path) -> None:
+    compiler = os.environ.get("CC") or next(
+        (name for name in ("cc", "gcc", "clang") if shutil.which(name)), None
+    )
+    if compiler is None:
+        raise NativeError(
+            f"{source.user} needs a C compiler once, and there is none. "
+            f"Install gcc or clang, or {source.instead}."
+        )
+    try:
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            for name, text in texts.items():
+                Path(folder, name).write_bytes(text)
+            done = subprocess.run(
+                [compiler, *source.flags, source.files[0], "-o", path.name, "-lm"],
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                env=children.environment(),
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            if done.returncode == 0:
+                Path(folder, path.name).replace(path)
+                return
+            reason = done.stderr.strip()[:300]
+    except OSError as error:
+        reason = str(error)
+    raise NativeError(
+        f"{compiler} could not compile what {source.user[0].lower()}{source.user[1:]} needs: "
+        f"{reason}. Repair the compiler, or {source.instead}."
+    )
