@@ -60,6 +60,7 @@ typedef struct {
     int32_t scales[STRETCH / 16][TILE]; /* of groups, as scale_of makes them */
     int32_t lows[STRETCH / 32][TILE];   /* of two groups: what is taken off, two halves */
     float d[STRETCH / BLOCK][TILE], m[STRETCH / BLOCK][TILE];
+    const uint8_t *next; /* of the tile after it, what is to be fetched next */
 } Tile;
 
 /* Columns that are rounded; `side` has what a type needs of the sums of a block. */
@@ -92,12 +93,20 @@ INLINE Words fifth_bits(Words bits, const int at) {
 
 /* ---------------------------------------------------------------------------- unpacking */
 
+/* Has some of the next tile fetched, a line after the other: of rows that are read side by side,
+   the processor does not see by itself what comes. */
+INLINE void fetch_ahead(const int bytes, Tile *t) {
+    UNROLLED for (int i = 0; i < bytes; i += 64) __builtin_prefetch(t->next + i, 0, 2);
+    t->next += bytes;
+}
+
 /* Of types with blocks of 32: `bytes` of one, where the nibbles start, and its fields. */
 INLINE void unpack_nibbles(const int bytes, const int start, const int fifth, const int has_m,
                            const uint8_t *const *rows, int64_t block, int64_t n, Tile *t) {
     for (int v = 0; v < VECTORS; v++)
         for (int64_t b = 0; b < n; b++) {
             const int64_t at = (block + b) * bytes;
+            fetch_ahead(LANES * bytes, t);
             Words head[4], q[4], bits = (Words)ints(0);
             quads(rows + v * LANES, at, head);
             quads(rows + v * LANES, at + start, q);
@@ -137,6 +146,7 @@ static void unpack_q8_0(const uint8_t *const *rows, int64_t block, int64_t n, Ti
             quads(rows + v * LANES, at, head);
             KEEP(t->d[b], v, halves(head[0] & 0xffffu));
             EACH(half, 2) {
+                fetch_ahead(LANES * 34 / 2, t);
                 quads(rows + v * LANES, at + 2 + 16 * half, q);
                 EACH(j, 4)
                     PUT(b * 8 + 4 * half + j, v, UNSIGNED_BYTES ? q[j] ^ 0x80808080u : q[j]);
@@ -169,6 +179,7 @@ INLINE void unpack_k(const int fifth, const uint8_t *const *rows, int64_t block,
             if (fifth) EACH(h, 2) quads(rows + v * LANES, at + 16 + 16 * h, bits[h]);
             EACH(p, 4) EACH(h, 2) {
                 Words q[4];
+                fetch_ahead(LANES * (fifth ? 176 : 144) / 8, t);
                 quads(rows + v * LANES, at + (fifth ? 48 : 16) + 32 * p + 16 * h, q);
                 EACH(j, 4) {
                     Words low = low_nibbles(q[j]), high = high_nibbles(q[j]);
@@ -214,12 +225,13 @@ static void unpack_q6_k(const uint8_t *const *rows, int64_t block, int64_t n, Ti
                 Words high[4], q[4];
                 quads(rows + v * LANES, at + 128 + 32 * half + 16 * h, high);
                 EACH(p, 2) {
+                    fetch_ahead(LANES * 210 / 8, t);
                     quads(rows + v * LANES, at + 64 * half + 32 * p + 16 * h, q);
                     EACH(j, 4) {
                         PUT(b * 64 + 32 * half + 8 * p + 4 * h + j, v,
-                            low_nibbles(q[j]) | (high[j] >> 2 * p & 0x03030303u) << 4);
+                            low_nibbles(q[j]) | (high[j] << (4 - 2 * p) & 0x30303030u));
                         PUT(b * 64 + 32 * half + 16 + 8 * p + 4 * h + j, v,
-                            high_nibbles(q[j]) | (high[j] >> (4 + 2 * p) & 0x03030303u) << 4);
+                            high_nibbles(q[j]) | (high[j] >> 2 * p & 0x30303030u));
                     }
                 }
             }
@@ -554,6 +566,7 @@ static void multiply_rows(const Matrix *m, const Scratch *s, int64_t begin, int6
         const int64_t some = least(end - row, TILE);
         for (int r = 0; r < TILE; r++)
             rows[r] = m->data + least(row + r, end - 1) * m->row_bytes;
+        s->tile->next = m->data + (row + TILE) * m->row_bytes;
         memset(s->sums, 0, (size_t)n * TILE * 4);
         for (int64_t at = 0; at < blocks; at += stretch) {
             const int64_t n_blocks = least(blocks - at, stretch);

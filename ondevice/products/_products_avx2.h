@@ -61,6 +61,11 @@ INLINE void dots(const int limit, const int chunks, const int n, const uint8_t *
                     parts[c][v] = i ? _mm256_add_epi16(parts[c][v], some) : some;
                 }
             }
+            /* One chunk after the other: the compiler would spill products of later ones. */
+            if (limit > 1)
+                UNROLLED for (int c = 0; c < n; c++)
+                    UNROLLED for (int v = 0; v < VECTORS; v++)
+                        __asm__ volatile("" : "+x"(parts[c][v]));
         }
         UNROLLED for (int c = 0; c < n; c++)
             UNROLLED for (int v = 0; v < VECTORS; v++)
