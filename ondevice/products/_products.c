@@ -36,6 +36,8 @@
                                          adds, for each column, scales * (sums over 4 bytes); a lane
                                          of `scales` is what scale_of makes; weights are below
                                          128 >> (limit / 2), or with limit 1 signed
+     Words spread(Words, byte)           the upper half of that byte of each lane, a bit to each of
+                                         four bytes, there as 16
      Ints scale_of(Ints), Ints pairs(Ints a, Ints b)      products of the two halves, summed
      Floats halves(Words)                float16 in the lower half of each lane
      Floats to_floats(Ints), Floats fused(a, b, c)        a * b + c */
@@ -45,6 +47,7 @@ enum {
     CHUNK = 4 * TILE,            /* bytes: 4 weights of each row */
     SPAN = 256, BLOCK = 32,      /* weights */
     STRETCH = 1024,              /* columns of weights that are unpacked at once */
+    FEW = 8,                     /* columns of activations, beside which unpacking counts */
     SOME = 4,                    /* columns of activations whose sums are in registers */
     PASS = 128,                  /* columns of activations that are rounded at once */
     LEAST_APART = 32,            /* columns for each thread, to share out these and not rows */
@@ -84,12 +87,13 @@ typedef struct {
         memcpy((array) + (v) * LANES, &kept, sizeof kept); \
     } while (0)
 
+/* Where the block of each row of a vector begins; kept in registers. */
+#define BLOCKS(at) \
+    const uint8_t *from[LANES]; \
+    EACH(r, LANES) from[r] = rows[v * LANES + r] + (at)
+
 INLINE Words low_nibbles(Words x) { return x & 0x0f0f0f0fu; }
 INLINE Words high_nibbles(Words x) { return x >> 4 & 0x0f0f0f0fu; }
-/* The four bits from `at` on, each as bit 4 of a byte. */
-INLINE Words fifth_bits(Words bits, const int at) {
-    return ((bits >> at & 15u) * 0x204081u & 0x01010101u) << 4;
-}
 
 /* ---------------------------------------------------------------------------- unpacking */
 
@@ -105,19 +109,19 @@ INLINE void unpack_nibbles(const int bytes, const int start, const int fifth, co
                            const uint8_t *const *rows, int64_t block, int64_t n, Tile *t) {
     for (int v = 0; v < VECTORS; v++)
         for (int64_t b = 0; b < n; b++) {
-            const int64_t at = (block + b) * bytes;
-            fetch_ahead(LANES * bytes, t);
+            BLOCKS((block + b) * bytes);
             Words head[4], q[4], bits = (Words)ints(0);
-            quads(rows + v * LANES, at, head);
-            quads(rows + v * LANES, at + start, q);
+            fetch_ahead(LANES * bytes, t);
+            quads(from, 0, head);
+            quads(from, start, q);
             if (fifth) bits = has_m ? head[1] : head[0] >> 16 | head[1] << 16;
             KEEP(t->d[b], v, halves(head[0] & 0xffffu));
             if (has_m) KEEP(t->m[b], v, halves(head[0] >> 16));
             EACH(j, 4) {
                 Words low = low_nibbles(q[j]), high = high_nibbles(q[j]);
-                if (fifth) {
-                    low |= fifth_bits(bits, 4 * j);
-                    high |= fifth_bits(bits, 16 + 4 * j);
+                if (fifth) { /* one of four bits to each of four bytes */
+                    low |= spread(j % 2 ? bits : bits << 4, j / 2);
+                    high |= spread(j % 2 ? bits : bits << 4, 2 + j / 2);
                 }
                 PUT(b * 8 + j, v, low);
                 PUT(b * 8 + 4 + j, v, high);
@@ -141,13 +145,13 @@ static void unpack_q5_1(const uint8_t *const *rows, int64_t block, int64_t n, Ti
 static void unpack_q8_0(const uint8_t *const *rows, int64_t block, int64_t n, Tile *t) {
     for (int v = 0; v < VECTORS; v++)
         for (int64_t b = 0; b < n; b++) {
-            const int64_t at = (block + b) * 34;
+            BLOCKS((block + b) * 34);
             Words head[4], q[4];
-            quads(rows + v * LANES, at, head);
+            quads(from, 0, head);
             KEEP(t->d[b], v, halves(head[0] & 0xffffu));
             EACH(half, 2) {
                 fetch_ahead(LANES * 34 / 2, t);
-                quads(rows + v * LANES, at + 2 + 16 * half, q);
+                quads(from, 2 + 16 * half, q);
                 EACH(j, 4)
                     PUT(b * 8 + 4 * half + j, v, UNSIGNED_BYTES ? q[j] ^ 0x80808080u : q[j]);
             }
@@ -159,9 +163,9 @@ INLINE void unpack_k(const int fifth, const uint8_t *const *rows, int64_t block,
                      Tile *t) {
     for (int v = 0; v < VECTORS; v++)
         for (int64_t b = 0; b < n; b++) {
-            const int64_t at = (block + b) * (fifth ? 176 : 144);
+            BLOCKS((block + b) * (fifth ? 176 : 144));
             Words head[4], bits[2][4], scales[2], lows[2];
-            quads(rows + v * LANES, at, head);
+            quads(from, 0, head);
             KEEP(t->d[b], v, halves(head[0] & 0xffffu));
             KEEP(t->m[b], v, -halves(head[0] >> 16));
             scales[0] = head[1] & 0x3f3f3f3fu;
@@ -176,11 +180,11 @@ INLINE void unpack_k(const int fifth, const uint8_t *const *rows, int64_t block,
                 KEEP(t->lows[b * 4 + 2 * h + 1], v,
                      (lows[h] >> 16 & 0xffu) | (lows[h] >> 8 & 0xff0000u));
             }
-            if (fifth) EACH(h, 2) quads(rows + v * LANES, at + 16 + 16 * h, bits[h]);
+            if (fifth) EACH(h, 2) quads(from, 16 + 16 * h, bits[h]);
             EACH(p, 4) EACH(h, 2) {
                 Words q[4];
                 fetch_ahead(LANES * (fifth ? 176 : 144) / 8, t);
-                quads(rows + v * LANES, at + (fifth ? 48 : 16) + 32 * p + 16 * h, q);
+                quads(from, (fifth ? 48 : 16) + 32 * p + 16 * h, q);
                 EACH(j, 4) {
                     Words low = low_nibbles(q[j]), high = high_nibbles(q[j]);
                     if (fifth) {
@@ -205,11 +209,11 @@ static void unpack_q5_k(const uint8_t *const *rows, int64_t block, int64_t n, Ti
 static void unpack_q6_k(const uint8_t *const *rows, int64_t block, int64_t n, Tile *t) {
     for (int v = 0; v < VECTORS; v++)
         for (int64_t b = 0; b < n; b++) {
-            const int64_t at = (block + b) * 210;
+            BLOCKS((block + b) * 210);
             Words words[4];
-            quads(rows + v * LANES, at + 194, words);
+            quads(from, 194, words);
             KEEP(t->d[b], v, halves(words[3] >> 16));
-            quads(rows + v * LANES, at + 192, words);
+            quads(from, 192, words);
             EACH(j, 4) {
                 EACH(i, 4)
                     KEEP(t->scales[b * 16 + 4 * j + i], v,
@@ -223,10 +227,10 @@ static void unpack_q6_k(const uint8_t *const *rows, int64_t block, int64_t n, Ti
             }
             EACH(half, 2) EACH(h, 2) {
                 Words high[4], q[4];
-                quads(rows + v * LANES, at + 128 + 32 * half + 16 * h, high);
+                quads(from, 128 + 32 * half + 16 * h, high);
                 EACH(p, 2) {
                     fetch_ahead(LANES * 210 / 8, t);
-                    quads(rows + v * LANES, at + 64 * half + 32 * p + 16 * h, q);
+                    quads(from, 64 * half + 32 * p + 16 * h, q);
                     EACH(j, 4) {
                         PUT(b * 64 + 32 * half + 8 * p + 4 * h + j, v,
                             low_nibbles(q[j]) | (high[j] << (4 - 2 * p) & 0x30303030u));
@@ -560,7 +564,10 @@ static void multiply_rows(const Matrix *m, const Scratch *s, int64_t begin, int6
     const Kind *kind = m->kind;
     const Columns x = {s->q, s->scales, s->side, s->x, m->columns, m->columns / BLOCK};
     const int64_t blocks = m->columns / kind->block;
-    const int64_t stretch = (kind->side == RAW ? STRETCH / 4 : STRETCH) / kind->block;
+    /* Of few columns, weights must come fast: less is unpacked at once, so that it overlaps with
+       the fetching. Floats are summed in stretches of one length. */
+    const int few = kind->side == RAW || n <= FEW;
+    const int64_t stretch = (few ? SPAN : STRETCH) / kind->block;
     for (int64_t row = begin; row < end; row += TILE) {
         const uint8_t *rows[TILE];
         const int64_t some = least(end - row, TILE);

@@ -21,6 +21,15 @@ INLINE Floats halves(Words x) {
         _mm_packus_epi32(_mm256_castsi256_si128(all), _mm256_extracti128_si256(all, 1)));
 }
 
+INLINE Words spread(Words x, const int byte) {
+    const __m256i order = _mm256_add_epi8(
+        _mm256_setr_epi32(0, 0x04040404, 0x08080808, 0x0c0c0c0c, 0, 0x04040404, 0x08080808,
+                          0x0c0c0c0c), _mm256_set1_epi8((char)byte));
+    const __m256i bits = _mm256_and_si256(_mm256_shuffle_epi8((__m256i)x, order),
+                                          _mm256_set1_epi32((int)0x80402010u));
+    return (Words)_mm256_min_epu8(bits, _mm256_set1_epi8(16));
+}
+
 INLINE void quads(const uint8_t *const *rows, int64_t at, Words *out) {
     __m256i t[4];
     UNROLLED for (int k = 0; k < 4; k++)

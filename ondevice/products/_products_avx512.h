@@ -19,6 +19,15 @@ INLINE Floats halves(Words x) {
     return (Floats)_mm512_cvtph_ps(_mm512_cvtepi32_epi16((__m512i)x));
 }
 
+INLINE Words spread(Words x, const int byte) {
+    const __m512i order = _mm512_add_epi8(
+        _mm512_broadcast_i32x4(_mm_setr_epi32(0, 0x04040404, 0x08080808, 0x0c0c0c0c)),
+        _mm512_set1_epi8((char)byte));
+    const __m512i bits = _mm512_and_si512(_mm512_shuffle_epi8((__m512i)x, order),
+                                          _mm512_set1_epi32((int)0x80402010u));
+    return (Words)_mm512_min_epu8(bits, _mm512_set1_epi8(16));
+}
+
 INLINE void quads(const uint8_t *const *rows, int64_t at, Words *out) {
     __m512i t[4];
     UNROLLED for (int k = 0; k < 4; k++) {

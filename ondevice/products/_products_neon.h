@@ -21,6 +21,10 @@ INLINE Floats halves(Words x) {
     return (Floats)vcvt_f32_f16(vreinterpret_f16_u16(vmovn_u32((uint32x4_t)x)));
 }
 
+INLINE Words spread(Words x, const int byte) {
+    return ((x >> (8 * byte + 4) & 15u) * 0x204081u & 0x01010101u) << 4;
+}
+
 INLINE void quads(const uint8_t *const *rows, int64_t at, Words *out) {
     uint32x4_t t[4];
     UNROLLED for (int k = 0; k < 4; k++) t[k] = vreinterpretq_u32_u8(vld1q_u8(rows[k] + at));

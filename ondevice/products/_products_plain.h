@@ -35,6 +35,10 @@ INLINE Floats halves(Words x) {
     return (Floats){half(x[0]), half(x[1]), half(x[2]), half(x[3])};
 }
 
+INLINE Words spread(Words x, const int byte) {
+    return ((x >> (8 * byte + 4) & 15u) * 0x204081u & 0x01010101u) << 4;
+}
+
 INLINE void quads(const uint8_t *const *rows, int64_t at, Words *out) {
     for (int k = 0; k < 4; k++)
         for (int j = 0; j < 4; j++) {
