@@ -38,7 +38,9 @@
                                          128 >> (limit / 2), or with limit 1 signed
      Words spread(Words, byte)           the upper half of that byte of each lane, a bit to each of
                                          four bytes, there as 16
-     Ints scale_of(Ints), Ints pairs(Ints a, Ints b)      products of the two halves, summed
+     Ints scale_of(Words, byte)          that signed byte of each lane, as `dots` wants it
+     Ints pair_of(Words, byte, up)       that signed byte and the next one, as halves, moved up
+     Ints pairs(Ints a, Ints b)          products of the two halves, summed
      Floats halves(Words)                float16 in the lower half of each lane
      Floats to_floats(Ints), Floats fused(a, b, c)        a * b + c */
 
@@ -173,12 +175,8 @@ INLINE void unpack_k(const int fifth, const uint8_t *const *rows, int64_t block,
             scales[1] = low_nibbles(head[3]) | (head[1] >> 6 & 0x03030303u) << 4;
             lows[1] = high_nibbles(head[3]) | (head[2] >> 6 & 0x03030303u) << 4;
             EACH(h, 2) {
-                EACH(i, 4)
-                    KEEP(t->scales[b * 8 + 4 * h + i], v,
-                         scale_of((Ints)(scales[h] >> 8 * i & 0xffu)));
-                KEEP(t->lows[b * 4 + 2 * h], v, (lows[h] & 0xffu) | (lows[h] & 0xff00u) << 8);
-                KEEP(t->lows[b * 4 + 2 * h + 1], v,
-                     (lows[h] >> 16 & 0xffu) | (lows[h] >> 8 & 0xff0000u));
+                EACH(i, 4) KEEP(t->scales[b * 8 + 4 * h + i], v, scale_of(scales[h], i));
+                EACH(i, 2) KEEP(t->lows[b * 4 + 2 * h + i], v, pair_of(lows[h], 2 * i, 0));
             }
             if (fifth) EACH(h, 2) quads(from, 16 + 16 * h, bits[h]);
             EACH(p, 4) EACH(h, 2) {
@@ -215,15 +213,8 @@ static void unpack_q6_k(const uint8_t *const *rows, int64_t block, int64_t n, Ti
             KEEP(t->d[b], v, halves(words[3] >> 16));
             quads(from, 192, words);
             EACH(j, 4) {
-                EACH(i, 4)
-                    KEEP(t->scales[b * 16 + 4 * j + i], v,
-                         scale_of((Ints)(words[j] << (24 - 8 * i)) >> 24));
-                EACH(i, 2) {
-                    const Ints first = (Ints)(words[j] << (24 - 16 * i)) >> 24,
-                               second = (Ints)(words[j] << (16 - 16 * i)) >> 24;
-                    KEEP(t->lows[b * 8 + 2 * j + i], v,
-                         ((Words)(first << 5) & 0xffffu) | (Words)(second << 21));
-                }
+                EACH(i, 4) KEEP(t->scales[b * 16 + 4 * j + i], v, scale_of(words[j], i));
+                EACH(i, 2) KEEP(t->lows[b * 8 + 2 * j + i], v, pair_of(words[j], 2 * i, 5));
             }
             EACH(half, 2) EACH(h, 2) {
                 Words high[4], q[4];

@@ -13,7 +13,22 @@ INLINE Floats to_floats(Ints x) { return (Floats)_mm256_cvtepi32_ps((__m256i)x);
 INLINE Floats fused(Floats a, Floats b, Floats c) {
     return (Floats)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
 }
-INLINE Ints scale_of(Ints x) { return (x & 0xffff) | x << 16; } /* as _mm256_madd_epi16 wants it */
+/* Bytes `first` and `second` of each lane become the upper ones of halves. */
+INLINE __m256i raised(Words x, const int first, const int second) {
+    const int32_t order = second << 24 | first << 8;
+    const __m256i lanes = _mm256_setr_epi32(0, 0x04000400, 0x08000800, 0x0c000c00, 0, 0x04000400,
+                                            0x08000800, 0x0c000c00);
+    const __m256i low = _mm256_set1_epi16(0x80);
+    return _mm256_shuffle_epi8(
+        (__m256i)x,
+        _mm256_or_si256(low, _mm256_add_epi8(lanes, _mm256_set1_epi32(order))));
+}
+INLINE Ints scale_of(Words x, const int byte) {
+    return (Ints)_mm256_srai_epi16(raised(x, byte, byte), 8);
+}
+INLINE Ints pair_of(Words x, const int byte, const int up) {
+    return (Ints)_mm256_srai_epi16(raised(x, byte, byte + 1), 8 - up);
+}
 INLINE Ints pairs(Ints a, Ints b) { return (Ints)_mm256_madd_epi16((__m256i)a, (__m256i)b); }
 INLINE Floats halves(Words x) {
     const __m256i all = (__m256i)x;

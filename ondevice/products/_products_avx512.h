@@ -13,7 +13,11 @@ INLINE Floats to_floats(Ints x) { return (Floats)_mm512_cvtepi32_ps((__m512i)x);
 INLINE Floats fused(Floats a, Floats b, Floats c) {
     return (Floats)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
 }
-INLINE Ints scale_of(Ints x) { return x; }
+INLINE Ints scale_of(Words x, const int byte) { return (Ints)(x << (24 - 8 * byte)) >> 24; }
+INLINE Ints pair_of(Words x, const int byte, const int up) {
+    const Ints first = scale_of(x, byte) << up, second = scale_of(x, byte + 1) << up;
+    return (first & 0xffff) | second << 16;
+}
 INLINE Ints pairs(Ints a, Ints b) { return (Ints)_mm512_madd_epi16((__m512i)a, (__m512i)b); }
 INLINE Floats halves(Words x) {
     return (Floats)_mm512_cvtph_ps(_mm512_cvtepi32_epi16((__m512i)x));

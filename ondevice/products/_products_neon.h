@@ -13,7 +13,11 @@ INLINE Floats to_floats(Ints x) { return (Floats)vcvtq_f32_s32((int32x4_t)x); }
 INLINE Floats fused(Floats a, Floats b, Floats c) {
     return (Floats)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
 }
-INLINE Ints scale_of(Ints x) { return x; }
+INLINE Ints scale_of(Words x, const int byte) { return (Ints)(x << (24 - 8 * byte)) >> 24; }
+INLINE Ints pair_of(Words x, const int byte, const int up) {
+    const Ints first = scale_of(x, byte) << up, second = scale_of(x, byte + 1) << up;
+    return (first & 0xffff) | second << 16;
+}
 INLINE Ints pairs(Ints a, Ints b) {
     return (a << 16 >> 16) * (b << 16 >> 16) + (a >> 16) * (b >> 16);
 }
