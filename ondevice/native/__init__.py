@@ -1,4 +1,4 @@
-"""Code in C, compiled for this very processor when it is first wanted, and kept in the cache."""
+"""Code in C, compiled for this very processor when it is first wanted, and kept."""
 
 from ondevice.native._compiling import Source, address_of, library
 

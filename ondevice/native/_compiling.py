@@ -40,17 +40,25 @@ def library(source: Source) -> ctypes.CDLL:
     texts = {name: folder.joinpath(name).read_bytes() for name in source.files}
     machine = f"{sys.platform} {platform.machine()} {_processor()}"
     told = b"".join(texts.values()) + machine.encode() + " ".join(source.flags).encode()
-    path = paths.cache_dir() / f"{source.name}-{hashlib.sha256(told).hexdigest()[:16]}.so"
+    name = f"{source.name}-{hashlib.sha256(told).hexdigest()[:16]}.so"
+    # Beside what Python compiles, for all homes; else in the cache, or for this time only.
+    places = [Path(str(folder), "__pycache__"), paths.cache_dir()]
     with tempfile.TemporaryDirectory() as instead:
-        if not path.exists():
-            try:
-                paths.ensure_private(path.parent)
-                if not os.access(path.parent, os.W_OK):
-                    raise PermissionError
-            except OSError:  # a home that may not be written to: it is compiled each time
-                path = Path(instead, path.name)
-            _compile(source, texts, path)
+        for place in places:
+            if (place / name).exists():
+                return ctypes.CDLL(str(place / name))
+        path = Path(next((each for each in places if _is_writable(each)), instead), name)
+        _compile(source, texts, path)
         return ctypes.CDLL(str(path))
+
+
+def _is_writable(place: Path) -> bool:
+    try:
+        if place == paths.cache_dir():
+            paths.ensure_private(place)
+        return os.access(place, os.W_OK)
+    except OSError:
+        return False
 
 
 def address_of(function: Any) -> int:

@@ -23,7 +23,7 @@ from ondevice.holding.window.window import Window
 from ondevice.llama import Context, EvalHook, Model, Tensor, dequantize
 from ondevice.llama._product import Product
 from ondevice.products import Kernels, block, handlers
-from ondevice.products._kernels import _SOURCE, prepared
+from ondevice.products._kernels import _SOURCE, _loaded, prepared
 
 KINDS = {k.name: k for k in gguf_py.GGMLQuantizationType}
 TYPES = ("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K")
@@ -37,9 +37,11 @@ TEXT = "the cat and the dog sat on the mat, and the cat said to the dog what it 
 
 @cache
 def library(way: str) -> Any:
+    if way == "native":
+        return _loaded()
     # Compiled without optimizing: quickly, and to the same bits.
-    fast = ("-O1",) if WAYS[way] else ()
-    return prepared(native.library(replace(_SOURCE, flags=(*_SOURCE.flags, *WAYS[way], *fast))))
+    flags = (*_SOURCE.flags, *WAYS[way], "-O1")
+    return prepared(native.library(replace(_SOURCE, flags=flags)))
 
 
 def weights_of(kind: str, rows: int, columns: int) -> np.ndarray:
