@@ -22,7 +22,7 @@ from ondevice.system import children
 
 
 @dataclass(frozen=True)
-class Source:
+class CSource:
     """Files of a package, of which the first one is compiled and includes the others."""
 
     name: str  # of the library that it becomes
@@ -34,7 +34,7 @@ class Source:
     instead: str
 
 
-def library(source: Source) -> ctypes.CDLL:
+def library(source: CSource) -> ctypes.CDLL:
     """What ``source`` becomes. Raises :class:`NativeError` if it cannot be compiled here."""
     folder = resources.files(source.package)
     texts = {name: folder.joinpath(name).read_bytes() for name in source.files}
@@ -76,7 +76,7 @@ def _processor() -> str:
     return platform.processor()
 
 
-def _compile(source: Source, texts: Mapping[str, bytes], path: Path) -> None:
+def _compile(source: CSource, texts: Mapping[str, bytes], path: Path) -> None:
     compiler = os.environ.get("CC") or next(
         (name for name in ("cc", "gcc", "clang") if shutil.which(name)), None
     )

@@ -10,7 +10,7 @@ from ondevice.system.cores import default_threads
 _F32 = 0  # ggml's number of that type
 
 
-class Products:
+class ProductHandler:
     """After those handlers that say where weights are."""
 
     def __init__(self, n_threads: int) -> None:
@@ -26,7 +26,7 @@ class Products:
 def handlers(n_threads: int | None) -> list[NodeHandler]:
     """What an eval hook needs, with so many threads; nothing where it cannot be compiled."""
     try:
-        return [Products(n_threads or default_threads())]
+        return [ProductHandler(n_threads or default_threads())]
     except NativeError:
         return []
 

@@ -14,7 +14,7 @@ from ondevice.native import address_of
 
 _LINE = 64  # bytes of a cache line
 
-_SOURCE = native.Source(
+_SOURCE = native.CSource(
     name="products",
     package="ondevice.products",
     files=(

@@ -21,7 +21,7 @@ from ondevice.native import address_of
 
 _LINE = 64  # bytes of a cache line
 
-_SOURCE = native.Source(
+_SOURCE = native.CSource(
     name="planes",
     package="ondevice.holding.stack",
     files=("_planes.c", "_planes_avx512.h", "_planes_avx2.h", "_planes_plain.h"),
