@@ -8,6 +8,7 @@ from ondevice.products._kernels import Kernels, block
 from ondevice.system.cores import default_threads
 
 _F32 = 0  # ggml's number of that type
+_INPUT = 1  # GGML_TENSOR_FLAG_INPUT: no weight, and of another shape in each batch
 
 
 class ProductHandler:
@@ -37,6 +38,7 @@ def is_known(node: Tensor) -> bool:
     size = block(weight.type)
     return bool(
         weight.op == OP_NONE
+        and not weight.flags & _INPUT
         and not weight.view_src
         and size
         and weight.ne[0] % size == 0
