@@ -1,4 +1,8 @@
-"""Repacked: llama.cpp holds all weights itself, arranged for its fastest kernels, for good."""
+"""With plenty of RAM, llama.cpp holds all weights itself, for good.
+
+They are pages of the file, and products are ours. Where these cannot be compiled, llama.cpp repacks
+weights for its fastest kernels.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Repacked:
-    """For a model that fits twice: llama.cpp copies the weights out of the file's pages."""
+    """For a model that fits twice, as it has to where llama.cpp copies the weights."""
 
     name = "repacked"
     drafts_itself = False
@@ -69,7 +73,8 @@ class RepackedWeights:
             on_progress=self._on_progress,
         )
         n_bytes = model.size_bytes
-        self.least_bytes = self.most_bytes = self.resident_bytes = self.own_bytes = n_bytes
+        self.least_bytes = self.most_bytes = self.resident_bytes = n_bytes
+        self.own_bytes = 0 if self._handlers else n_bytes
         return model
 
     def hook(self) -> EvalHook | None:
