@@ -1,4 +1,8 @@
-"""Repacked: llama.cpp holds all weights itself, arranged for its fastest kernels, for good."""
+"""With plenty of RAM, llama.cpp holds all weights itself, for good.
+
+They are pages of the file, and products are ours. Where these cannot be compiled, llama.cpp repacks
+weights for its fastest kernels.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +17,11 @@ from ondevice.messages import KVType, Load, Sizing, Streaming
 from ondevice.ram.need import need
 
 if TYPE_CHECKING:
-    from ondevice.llama import EvalHook, Model
+    from ondevice.llama import EvalHook, Model, NodeHandler
 
 
 class Repacked:
-    """For a model that fits twice: llama.cpp copies the weights out of the file's pages."""
+    """For a model that fits twice, as it has to where llama.cpp copies the weights."""
 
     name = "repacked"
     drafts_itself = False
@@ -40,7 +44,7 @@ class Repacked:
         return cells_in_ram(self._file)
 
     def open(self, plan: Plan, load: Load, on_progress: Callable[[float], bool]) -> RepackedWeights:
-        return RepackedWeights(self._file, on_progress)
+        return RepackedWeights(self._file, load.n_threads, on_progress)
 
 
 class RepackedWeights:
@@ -49,21 +53,34 @@ class RepackedWeights:
     absent_bytes = streamed_bytes = 0
     may_draft = False
 
-    def __init__(self, file: GGUFFile, on_progress: Callable[[float], bool]) -> None:
+    def __init__(
+        self, file: GGUFFile, n_threads: int | None, on_progress: Callable[[float], bool]
+    ) -> None:
         self._file = file
+        self._n_threads = n_threads
         self._on_progress = on_progress
+        self._handlers: list[NodeHandler] = []
         self.least_bytes = self.most_bytes = self.resident_bytes = self.own_bytes = 0
 
     def load_model(self) -> Model:
         from ondevice.llama import Model  # noqa: PLC0415 - native code, for the engine alone
+        from ondevice.products import handlers  # noqa: PLC0415
 
-        model = Model(self._file.path, on_progress=self._on_progress)
+        self._handlers = handlers(self._n_threads)
+        model = Model(
+            self._file.path,
+            use_extra_bufts=not self._handlers,
+            on_progress=self._on_progress,
+        )
         n_bytes = model.size_bytes
-        self.least_bytes = self.most_bytes = self.resident_bytes = self.own_bytes = n_bytes
+        self.least_bytes = self.most_bytes = self.resident_bytes = n_bytes
+        self.own_bytes = 0 if self._handlers else n_bytes
         return model
 
     def hook(self) -> EvalHook | None:
-        return None
+        from ondevice.llama import EvalHook  # noqa: PLC0415
+
+        return EvalHook(*self._handlers) if self._handlers else None
 
     def drafting_hook(self) -> EvalHook | None:
         return None

@@ -3,7 +3,7 @@
 from ondevice.llama._constraint import Constraint, Grammar, SchemaVocabulary
 from ondevice.llama._context import Context, Interrupted, interrupt
 from ondevice.llama._eval_hook import Actions, EvalHook, NodeHandler
-from ondevice.llama._ggml import OP_CUSTOM, OP_MUL_MAT, OP_NONE, Tensor
+from ondevice.llama._ggml import OP_CUSTOM, OP_MUL_MAT, OP_MUL_MAT_ID, OP_NONE, Tensor
 from ondevice.llama._log import start
 from ondevice.llama._model import Model
 from ondevice.llama._product import MOST_COLUMNS, multiply_rows
@@ -16,6 +16,7 @@ __all__ = [
     "MOST_COLUMNS",
     "OP_CUSTOM",
     "OP_MUL_MAT",
+    "OP_MUL_MAT_ID",
     "OP_NONE",
     "Actions",
     "ChatTemplate",

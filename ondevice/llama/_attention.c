@@ -553,12 +553,6 @@ bool attention_take(void *node, void *state) {
     return true;
 }
 
-/* What llama.cpp calls at each node of a graph that nobody else has anything to do with. */
-bool attention_on_node(void *node, bool ask, void *state) {
-    if (ask) attention_take(node, state);
-    return !ask;
-}
-
 void attention_start(const Layout *of_tensors, int32_t attention, int32_t custom) {
     layout = *of_tensors;
     op_attention = attention;

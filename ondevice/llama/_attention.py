@@ -11,7 +11,6 @@ import ctypes
 from functools import cache
 from typing import Any
 
-import llama_cpp
 import numpy as np
 
 from ondevice.errors import NativeError
@@ -20,7 +19,7 @@ from ondevice.llama._ggml import OP_CUSTOM, Tensor, op_number
 from ondevice.system import compiled
 
 _LINE = 64  # bytes of a cache line
-_SOURCE = compiled.NativeSource(
+_SOURCE = compiled.CSource(
     name="attention",
     package="ondevice.llama",
     files=("_attention.c",),
@@ -50,12 +49,6 @@ class Attention:
         scratch = self._state + sizes[0]
         library.attention_init(self._state, n_threads, scratch, scratch + sizes[1])
         self._take = library.attention_take
-        #: For a context with no other handlers: a ``ggml_backend_sched_eval_callback``, and its
-        #: argument.
-        self.callback = llama_cpp.ggml_backend_sched_eval_callback(
-            compiled.address_of(library.attention_on_node)
-        )
-        self.state = ctypes.c_void_p(self._state)
 
     def inspect(self, node: Tensor) -> Actions | None:
         self._take(node.address, self._state)

@@ -10,12 +10,12 @@ from __future__ import annotations
 from functools import partial
 
 from ondevice.llama._eval_hook import Actions
-from ondevice.llama._ggml import OP_CUSTOM, OP_MUL_MAT, OP_NONE, Tensor, op_number
+from ondevice.llama._ggml import OP_CUSTOM, OP_MUL_MAT, OP_MUL_MAT_ID, OP_NONE, Tensor, op_number
 from ondevice.llama._product import MOST_COLUMNS, columns_agree, compute_nodes
 
 _ATTENTION = op_number("FLASH_ATTN_EXT")
 #: With so few rows, ggml multiplies each row of an expert by itself.
-_EXPERTS = op_number("MUL_MAT_ID")
+_EXPERTS = OP_MUL_MAT_ID
 _F32 = 0  # ggml's number of that type
 
 #: What is computed for each column by itself, however many there are.

@@ -99,16 +99,14 @@ class Context:
             params.n_seq_max, params.kv_unified = 2, True
         self._intact_from = 0  # tokens, at least, that a sliding window has all it needs to end at
         self._columns: Columns | None = None
-        self._attention = attention_for(self.n_threads)
-        if self._hook.callback is not None:
-            params.cb_eval = self._hook.callback
+        if (attention := attention_for(self.n_threads)) is not None:
+            self._hook.add(attention)
+        if eval_hook is not None:
             self._columns = Columns()
-            for handler in (self._attention, self._columns):
-                if handler is not None:
-                    self._hook.add(handler)
-        elif self._attention is not None:
-            params.cb_eval = self._attention.callback
-            params.cb_eval_user_data = self._attention.state
+            self._hook.add(self._columns)
+        if self._hook.handlers:
+            params.cb_eval = self._hook.callback
+            params.cb_eval_user_data = self._hook.data
         self._params = params
         self._open(n_ctx)
 

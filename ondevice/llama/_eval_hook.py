@@ -12,12 +12,14 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Protocol
 
 import llama_cpp
 
 from ondevice.errors import NativeError
 from ondevice.llama._ggml import OP_NONE, TAG_OFFSET, Tensor
+from ondevice.system import compiled
 
 _tag_at = ctypes.c_uint64.from_address
 
@@ -44,6 +46,36 @@ class NodeHandler(Protocol):
         """
 
 
+class _Native(ctypes.Structure):
+    """``Hook`` of ``_eval_hook.c``."""
+
+    plain: int
+    slow: int
+    _fields_ = (
+        ("tag_offset", ctypes.c_int64),
+        ("plain", ctypes.c_uint64),
+        ("slow", ctypes.c_void_p),
+    )
+
+
+@cache
+def _fast() -> Any:
+    """A callback that asks Python only where something may be to do; None: it is not compiled."""
+    source = compiled.CSource(
+        name="eval_hook",
+        package="ondevice.llama",
+        files=("_eval_hook.c",),
+        flags=(),
+        user="A faster callback",
+        instead="do without it",
+    )
+    try:
+        function = compiled.library(source).hook_on_node
+    except NativeError:
+        return None
+    return llama_cpp.ggml_backend_sched_eval_callback(compiled.address_of(function))
+
+
 @dataclass(eq=False, slots=True)
 class _Stop:
     """A node at which something happens."""
@@ -57,28 +89,29 @@ class _Stop:
 class EvalHook:
     """Runs the actions of its handlers, in the order of the handlers.
 
-    A hook belongs to one context, which calls :meth:`finish` after each ``llama_decode``. Without
-    handlers :attr:`callback` is None, and the context computes as if there were no hook.
+    A hook belongs to one context, which calls :meth:`finish` after each ``llama_decode``.
     """
 
     def __init__(self, *handlers: NodeHandler) -> None:
-        self._handlers = handlers
+        self.handlers = handlers
         self._error: BaseException | None = None
         self._stops: dict[int, _Stop] = {}  # tag → what happens there
-        self._plain = 1  # the tag of nodes where nothing happens; lower tags mean nothing
+        #: Lower tags than that of nodes where nothing happens mean nothing.
+        self._native = _Native(tag_offset=TAG_OFFSET, plain=1)
         self._next_tag = 2
         self._learnt: tuple[Tensor, _Stop] | None = None  # the last node, if it was inspected now
         self._entered: _Stop | None = None  # the node whose ``before`` has been run
         self._begun: _Stop | None = None  # that made its own verdict stale; ``after`` is to come
         self._skipped_op = OP_NONE
-        #: What llama.cpp calls at each node: a ``ggml_backend_sched_eval_callback``, or None.
-        self.callback: Any = (
-            llama_cpp.ggml_backend_sched_eval_callback(self._on_node) if handlers else None
-        )
+        self._slow = llama_cpp.ggml_backend_sched_eval_callback(self._on_node)
+        self._native.slow = compiled.address_of(self._slow)
+        #: What llama.cpp calls at each node, a ``ggml_backend_sched_eval_callback``, and its data.
+        self.callback: Any = _fast() or self._slow
+        self.data = ctypes.c_void_p(ctypes.addressof(self._native))
 
     def add(self, handler: NodeHandler) -> None:
         """Run the actions of one more handler, after those of the others."""
-        self._handlers = *self._handlers, handler
+        self.handlers = *self.handlers, handler
 
     def finish(self, *, complete: bool) -> None:
         """Take note that ``llama_decode`` has returned, ``complete`` if it says that all is well.
@@ -97,13 +130,13 @@ class EvalHook:
     def _forget(self) -> None:
         """Make all tags stale: every node is inspected again."""
         self._stops.clear()
-        self._plain = self._next_tag
+        self._native.plain = self._next_tag
         self._next_tag += 1
 
     def _on_node(self, address: int, ask: bool, _user_data: int | None) -> bool:
         """True if asked: end the range with this node. True after it: go on with the graph."""
         tag = _tag_at(address + TAG_OFFSET).value
-        if tag == self._plain:
+        if tag == self._native.plain:
             return not ask
         if self._error is not None:
             return self._skip(address, ask)
@@ -122,14 +155,14 @@ class EvalHook:
         if self._learnt is None:
             self._forget()
         stop = _Stop(first=self._learnt is None)
-        for handler in self._handlers:
+        for handler in self.handlers:
             if actions := handler.inspect(node):
                 stop.before += [actions.before] if actions.before else []
                 stop.after += [actions.after] if actions.after else []
         if stop.first or stop.before or stop.after:
             self._mark(node, stop)
         else:
-            node.tag = self._plain
+            node.tag = self._native.plain
         if stop.before and self._learnt is not None:
             previous, previous_stop = self._learnt
             self._mark(previous, previous_stop)
@@ -140,7 +173,7 @@ class EvalHook:
         return True
 
     def _mark(self, node: Tensor, stop: _Stop) -> None:
-        if node.tag <= self._plain:
+        if node.tag <= self._native.plain:
             node.tag = self._next_tag
             self._stops[self._next_tag] = stop
             self._next_tag += 1

@@ -87,6 +87,11 @@ class Tensor(ctypes.Structure):
         self._op_params[: len(params)] = params
         self.op = OP_CUSTOM
 
+    def compute_custom(self) -> None:
+        """Compute a node that :meth:`compute_with` has changed, on this thread alone."""
+        function, _, data = struct.unpack_from("@PiP", self._op_params)
+        _CUSTOM(function)(self.address, 0, 1, data)
+
     def integers(self) -> list[int]:
         """The elements of a two-dimensional int32 tensor on the CPU, row after row."""
         assert self.data is not None
@@ -99,6 +104,7 @@ class Tensor(ctypes.Structure):
         ]
 
 
+_CUSTOM = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int, ctypes.c_int, ctypes.c_void_p)
 _ALL_THREADS = -1  # GGML_N_TASKS_MAX
 OP_NONE = 0  #: The operation of a tensor that is not computed.
 
@@ -142,6 +148,7 @@ def op_number(name: str) -> int:
 #: The operation of a tensor that is computed by a function in its ``op_params``.
 OP_CUSTOM = op_number("CUSTOM")
 OP_MUL_MAT = op_number("MUL_MAT")  #: A product of a matrix with columns.
+OP_MUL_MAT_ID = op_number("MUL_MAT_ID")  #: Of several, each column wants its own.
 
 
 def _check_layout() -> None:

@@ -13,7 +13,7 @@ from llama_cpp._ctypes_extensions import load_shared_library
 from llama_cpp._ggml import libggml_base_path
 
 from ondevice.errors import NativeError
-from ondevice.llama._ggml import OP_NONE, InitParams, Tensor, function
+from ondevice.llama._ggml import OP_CUSTOM, OP_MUL_MAT, OP_NONE, InitParams, Tensor, function
 from ondevice.text import size
 
 _F32, _F16, _BF16 = 0, 1, 30  # ggml's numbers of these types
@@ -111,14 +111,23 @@ class Product:
             raise NativeError("llama.cpp cannot multiply matrices on this machine.")
 
 
-def multiply_rows(node: Tensor, address: int, first: int, n_rows: int) -> None:
+def multiply_rows(
+    node: Tensor, address: int, first: int, n_rows: int, op: int = OP_MUL_MAT
+) -> None:
     """Compute some rows of ``node``, a product of a matrix whose rows from ``first`` on are at
-    ``address``.
+    ``address``. ``op`` is its operation, also if it is skipped now.
 
     With one thread: for a few megabytes, several would rather wait for each other than compute.
     """
     weight, x = node.operands()
     assert node.data is not None and x.data is not None
+    if op == OP_CUSTOM:
+        some, rows = node.copy(), weight.copy()
+        rows.data, rows.ne[1] = address, n_rows
+        some.data, some.ne[0] = node.data + first * node.nb[0], n_rows
+        some.src[0] = rows.address
+        some.compute_custom()
+        return
     n_columns = x.ne[1]
     at_once = n_columns if columns_agree(weight.type, weight.ne[0], n_rows, 1) else 1
     for column in range(0, n_columns, at_once):

@@ -27,7 +27,7 @@ _FLAGS = (
 
 
 @dataclass(frozen=True)
-class NativeSource:
+class CSource:
     """Files of a package, of which the first one is compiled and includes the others."""
 
     name: str  # of the library that it becomes
@@ -39,7 +39,7 @@ class NativeSource:
     instead: str
 
 
-def library(source: NativeSource) -> ctypes.CDLL:
+def library(source: CSource) -> ctypes.CDLL:
     """What ``source`` becomes. Raises :class:`NativeError` if it cannot be compiled here."""
     folder = resources.files(source.package)
     texts = {name: folder.joinpath(name).read_bytes() for name in source.files}
@@ -81,7 +81,7 @@ def _processor() -> str:
     return platform.processor()
 
 
-def _compile(source: NativeSource, texts: Mapping[str, bytes], path: Path) -> None:
+def _compile(source: CSource, texts: Mapping[str, bytes], path: Path) -> None:
     compiler = os.environ.get("CC") or next(
         (name for name in ("cc", "gcc", "clang") if shutil.which(name)), None
     )

@@ -10,7 +10,16 @@ from typing import Any
 import pytest
 
 from ondevice.errors import NativeError
-from ondevice.llama import Actions, Context, EvalHook, Model, NodeHandler, Tensor, _ggml
+from ondevice.llama import (
+    Actions,
+    Context,
+    EvalHook,
+    Model,
+    NodeHandler,
+    Tensor,
+    _eval_hook,
+    _ggml,
+)
 
 TEXT = "The quick brown fox jumps over the lazy dog, and then it sleeps for a while."
 
@@ -116,8 +125,26 @@ def test_an_error_in_an_action_comes_out_and_the_context_lives_on(
     assert [again] == logits(model, lengths=(len(tokens),))
 
 
-def test_a_context_without_handlers_has_no_callback() -> None:
-    assert EvalHook().callback is None
+@pytest.mark.parametrize("compiled", [True, False])
+def test_python_is_asked_only_where_something_happens(
+    model: Model, compiled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not compiled:
+        monkeypatch.setattr(_eval_hook, "_fast", lambda: None)
+    asked: list[bool] = []
+    on_node = EvalHook._on_node
+
+    def count(hook: EvalHook, address: int, ask: bool, data: int | None) -> bool:
+        asked.append(ask)
+        return on_node(hook, address, ask, data)
+
+    monkeypatch.setattr(EvalHook, "_on_node", count)
+    context = Context(model, n_ctx=512, n_threads=1, eval_hook=EvalHook(Recorder("never")))
+    for token in model.tokenize(TEXT)[:6]:
+        asked.clear()
+        context.decode([token])
+    context.close()
+    assert len(asked) < 3 if compiled and _eval_hook._fast() else len(asked) > 100
 
 
 def test_a_handler_reads_the_numbers_that_were_computed(model: Model) -> None:

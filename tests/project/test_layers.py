@@ -12,6 +12,7 @@ FLOORS = (
     {"errors", "paths", "text", "markup", "network"},
     {"messages", "checking", "json_schema", "system", "gguf", "store"},
     {"ram", "disk", "llama", "memory", "testing"},
+    {"products"},
     {"holding", "config"},
     {"models"},
     {"planning"},

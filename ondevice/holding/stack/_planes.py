@@ -20,7 +20,7 @@ from ondevice.system import compiled
 
 _LINE = 64  # bytes of a cache line
 
-_SOURCE = compiled.NativeSource(
+_SOURCE = compiled.CSource(
     name="planes",
     package="ondevice.holding.stack",
     files=("_planes.c", "_planes_avx512.h", "_planes_avx2.h", "_planes_plain.h"),

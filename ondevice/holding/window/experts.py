@@ -28,7 +28,7 @@ from ondevice.holding.window.placement import (
     slot_bytes,
     stage_bytes,
 )
-from ondevice.llama import Actions, Tensor
+from ondevice.llama import OP_CUSTOM, OP_MUL_MAT_ID, Actions, Tensor
 
 
 class _StandIn:
@@ -190,7 +190,7 @@ class Experts:
 
     def inspect(self, node: Tensor, tensor: TensorInfo) -> Actions:
         """What to do at ``node``, which reads ``tensor``. Raises :class:`NativeError`."""
-        if node.op_name != "MUL_MAT_ID":
+        if node.op not in (OP_MUL_MAT_ID, OP_CUSTOM):
             raise NativeError(
                 f"{tensor.name} is used by {node.op_name}, which needs all experts in RAM: "
                 "ondevice cannot stream this model. Choose a smaller one."

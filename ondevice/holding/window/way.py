@@ -96,11 +96,14 @@ class Windowed:
 
     def open(self, plan: Plan, load: Load, on_progress: Callable[[float], bool]) -> Window:
         from ondevice.holding.window.window import Window  # noqa: PLC0415 - needs native code
+        from ondevice.products import handlers  # noqa: PLC0415
 
         # All of it takes a page more here and there than the sum of its tensors.
         whole_bytes = 0 if plan.streamed_bytes else self._placements.most_bytes
         budget = max(plan.weights_budget, whole_bytes)
-        return Window(self._file, budget, on_progress=on_progress)
+        return Window(
+            self._file, budget, handlers=handlers(load.n_threads), on_progress=on_progress
+        )
 
     def _seconds(self, placed: Placement, drafter: GGUFFile | None, speeds: Speeds) -> float:
         """For one token. What is streamed is read, and experts without a slot that it needs."""

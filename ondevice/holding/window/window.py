@@ -8,7 +8,7 @@ experts, only those are read that a pass needs and that no pass has needed just 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
@@ -23,11 +23,13 @@ from ondevice.gguf import GGUFFile, TensorInfo
 from ondevice.holding.window.experts import Experts
 from ondevice.holding.window.placement import Placement, Placements, spans
 from ondevice.llama import (
+    OP_CUSTOM,
     OP_MUL_MAT,
     OP_NONE,
     Actions,
     EvalHook,
     Model,
+    NodeHandler,
     Tensor,
     multiply_rows,
 )
@@ -61,6 +63,7 @@ class Window:
     A pass through the model reads what is streamed once, for one token or for a whole batch: so
     process prompts in large batches.
 
+    ``handlers`` see each node after the window has.
     ``on_progress`` gets fractions 0 … 1 while the pinned weights are read and returns False to
     cancel. Raises :class:`LoadCancelled` then, :class:`MemoryShortError` if the budget is too
     small and :class:`ModelFileError` if reading fails, later also out of ``Context.decode``.
@@ -73,9 +76,12 @@ class Window:
         file: GGUFFile,
         budget_bytes: int,
         *,
+        handlers: Sequence[NodeHandler] = (),
         on_progress: Callable[[float], bool] = lambda _: True,
     ) -> None:
         self._file = file
+        self._handlers = handlers
+        self._output_op = OP_MUL_MAT  # of the node that computes the logits
         self._placements = Placements(file)
         self.least_bytes = self._placements.least_bytes  # the smallest budget
         self.most_bytes = self._placements.most_bytes  # the one that holds all weights
@@ -160,7 +166,7 @@ class Window:
 
     def hook(self) -> EvalHook:
         """What feeds a context of the model."""
-        return EvalHook(self)
+        return EvalHook(self, *self._handlers)
 
     def drafting_hook(self) -> None:
         """What is in RAM makes no model of its own."""
@@ -223,7 +229,7 @@ class Window:
         return (
             bool(self._placements.output_slices)
             and weight is self._file.output_layer
-            and node.op in (OP_MUL_MAT, OP_NONE)
+            and node.op in (OP_MUL_MAT, OP_CUSTOM, OP_NONE)
         )
 
     def _begin_pass(self, operands: list[_Operand], generation: int) -> bool:
@@ -235,8 +241,10 @@ class Window:
     def _adapt_and_multiply(self, node: Tensor, operands: list[_Operand], generation: int) -> bool:
         stale = self._adapt_and_fetch(operands, generation)
         slices = self._placements.output_slices
+        if node.op != OP_NONE:
+            self._output_op = node.op
         if slices[-1].name not in self._streamed:  # the first one to be given up
-            node.op = OP_MUL_MAT
+            node.op = self._output_op
             return stale
         node.op = OP_NONE  # llama.cpp skips it: what it reads is there already, so we compute it
         first = 0
@@ -246,7 +254,7 @@ class Window:
                 (address,) = self._ring.use([rows])
             else:
                 address = self._mapped.address(rows)
-            multiply_rows(node, address, first, rows.shape[1])
+            multiply_rows(node, address, first, rows.shape[1], self._output_op)
             first += rows.shape[1]
         return stale
 

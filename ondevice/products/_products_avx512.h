@@ -1,0 +1,76 @@
+/* Vectors of AVX-512, whose products of bytes are summed in 32 bits (VNNI). */
+
+#include <immintrin.h>
+
+enum { LANES = 16, VECTORS = 2, UNSIGNED_BYTES = 1 };
+typedef uint32_t Words __attribute__((vector_size(64)));
+typedef int32_t Ints __attribute__((vector_size(64)));
+typedef float Floats __attribute__((vector_size(64)));
+
+INLINE Ints ints(int32_t x) { return (Ints)_mm512_set1_epi32(x); }
+INLINE Floats floats(float x) { return (Floats)_mm512_set1_ps(x); }
+INLINE Floats to_floats(Ints x) { return (Floats)_mm512_cvtepi32_ps((__m512i)x); }
+INLINE Floats fused(Floats a, Floats b, Floats c) {
+    return (Floats)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+}
+INLINE Ints scale_of(Words x, const int byte) { return (Ints)(x << (24 - 8 * byte)) >> 24; }
+INLINE Ints pair_of(Words x, const int byte, const int up) {
+    const Ints first = scale_of(x, byte) << up, second = scale_of(x, byte + 1) << up;
+    return (first & 0xffff) | second << 16;
+}
+INLINE Ints pairs(Ints a, Ints b) { return (Ints)_mm512_madd_epi16((__m512i)a, (__m512i)b); }
+INLINE Floats halves(Words x) {
+    return (Floats)_mm512_cvtph_ps(_mm512_cvtepi32_epi16((__m512i)x));
+}
+
+INLINE Words spread(Words x, const int byte) {
+    const __m512i order = _mm512_add_epi8(
+        _mm512_broadcast_i32x4(_mm_setr_epi32(0, 0x04040404, 0x08080808, 0x0c0c0c0c)),
+        _mm512_set1_epi8((char)byte));
+    const __m512i bits = _mm512_and_si512(_mm512_shuffle_epi8((__m512i)x, order),
+                                          _mm512_set1_epi32((int)0x80402010u));
+    return (Words)_mm512_min_epu8(bits, _mm512_set1_epi8(16));
+}
+
+INLINE void quads(const uint8_t *const *rows, int64_t at, Words *out) {
+    __m512i t[4];
+    UNROLLED for (int k = 0; k < 4; k++) {
+        t[k] = _mm512_castsi128_si512(_mm_loadu_si128((const void *)(rows[k] + at)));
+        t[k] = _mm512_inserti32x4(t[k], _mm_loadu_si128((const void *)(rows[k + 4] + at)), 1);
+        t[k] = _mm512_inserti32x4(t[k], _mm_loadu_si128((const void *)(rows[k + 8] + at)), 2);
+        t[k] = _mm512_inserti32x4(t[k], _mm_loadu_si128((const void *)(rows[k + 12] + at)), 3);
+    }
+    const __m512i a = _mm512_unpacklo_epi32(t[0], t[1]), b = _mm512_unpackhi_epi32(t[0], t[1]),
+                  c = _mm512_unpacklo_epi32(t[2], t[3]), d = _mm512_unpackhi_epi32(t[2], t[3]);
+    out[0] = (Words)_mm512_unpacklo_epi64(a, c);
+    out[1] = (Words)_mm512_unpackhi_epi64(a, c);
+    out[2] = (Words)_mm512_unpacklo_epi64(b, d);
+    out[3] = (Words)_mm512_unpackhi_epi64(b, d);
+}
+
+INLINE void dots(const int limit, const int chunks, const int n, const uint8_t *w,
+                 const int8_t *x, int64_t x_stride, const int32_t *scales,
+                 Ints sums[][VECTORS]) {
+    (void)limit;
+    __m512i parts[4][VECTORS];
+    UNROLLED for (int c = 0; c < n; c++)
+        UNROLLED for (int v = 0; v < VECTORS; v++)
+            parts[c][v] = scales ? _mm512_setzero_si512() : (__m512i)sums[c][v];
+    UNROLLED for (int i = 0; i < chunks; i++) {
+        __m512i a[VECTORS];
+        UNROLLED for (int v = 0; v < VECTORS; v++)
+            a[v] = _mm512_loadu_si512(w + (i * VECTORS + v) * 64);
+        UNROLLED for (int c = 0; c < n; c++) {
+            int32_t four;
+            memcpy(&four, x + c * x_stride + i * 4, 4);
+            const __m512i b = _mm512_set1_epi32(four);
+            UNROLLED for (int v = 0; v < VECTORS; v++)
+                parts[c][v] = _mm512_dpbusd_epi32(parts[c][v], a[v], b);
+        }
+    }
+    UNROLLED for (int v = 0; v < VECTORS; v++) {
+        const Ints factor = scales ? (Ints)_mm512_loadu_si512(scales + v * LANES) : ints(1);
+        UNROLLED for (int c = 0; c < n; c++)
+            sums[c][v] = scales ? sums[c][v] + (Ints)parts[c][v] * factor : (Ints)parts[c][v];
+    }
+}

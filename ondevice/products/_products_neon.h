@@ -1,0 +1,70 @@
+/* Vectors of ARM's NEON, whose products of bytes are summed in 32 bits (dotprod). */
+
+#include <arm_neon.h>
+
+enum { LANES = 4, VECTORS = 4, UNSIGNED_BYTES = 0 };
+typedef uint32_t Words __attribute__((vector_size(16)));
+typedef int32_t Ints __attribute__((vector_size(16)));
+typedef float Floats __attribute__((vector_size(16)));
+
+INLINE Ints ints(int32_t x) { return (Ints)vdupq_n_s32(x); }
+INLINE Floats floats(float x) { return (Floats)vdupq_n_f32(x); }
+INLINE Floats to_floats(Ints x) { return (Floats)vcvtq_f32_s32((int32x4_t)x); }
+INLINE Floats fused(Floats a, Floats b, Floats c) {
+    return (Floats)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+}
+INLINE Ints scale_of(Words x, const int byte) { return (Ints)(x << (24 - 8 * byte)) >> 24; }
+INLINE Ints pair_of(Words x, const int byte, const int up) {
+    const Ints first = scale_of(x, byte) << up, second = scale_of(x, byte + 1) << up;
+    return (first & 0xffff) | second << 16;
+}
+INLINE Ints pairs(Ints a, Ints b) {
+    return (a << 16 >> 16) * (b << 16 >> 16) + (a >> 16) * (b >> 16);
+}
+INLINE Floats halves(Words x) {
+    return (Floats)vcvt_f32_f16(vreinterpret_f16_u16(vmovn_u32((uint32x4_t)x)));
+}
+
+INLINE Words spread(Words x, const int byte) {
+    return ((x >> (8 * byte + 4) & 15u) * 0x204081u & 0x01010101u) << 4;
+}
+
+INLINE void quads(const uint8_t *const *rows, int64_t at, Words *out) {
+    uint32x4_t t[4];
+    UNROLLED for (int k = 0; k < 4; k++) t[k] = vreinterpretq_u32_u8(vld1q_u8(rows[k] + at));
+    const uint64x2_t a = vreinterpretq_u64_u32(vtrn1q_u32(t[0], t[1])),
+                     b = vreinterpretq_u64_u32(vtrn2q_u32(t[0], t[1])),
+                     c = vreinterpretq_u64_u32(vtrn1q_u32(t[2], t[3])),
+                     d = vreinterpretq_u64_u32(vtrn2q_u32(t[2], t[3]));
+    out[0] = (Words)vtrn1q_u64(a, c);
+    out[1] = (Words)vtrn1q_u64(b, d);
+    out[2] = (Words)vtrn2q_u64(a, c);
+    out[3] = (Words)vtrn2q_u64(b, d);
+}
+
+INLINE void dots(const int limit, const int chunks, const int n, const uint8_t *w,
+                 const int8_t *x, int64_t x_stride, const int32_t *scales,
+                 Ints sums[][VECTORS]) {
+    (void)limit;
+    int32x4_t parts[4][VECTORS];
+    UNROLLED for (int c = 0; c < n; c++)
+        UNROLLED for (int v = 0; v < VECTORS; v++)
+            parts[c][v] = scales ? vdupq_n_s32(0) : (int32x4_t)sums[c][v];
+    UNROLLED for (int i = 0; i < chunks; i++) {
+        int8x16_t a[VECTORS];
+        UNROLLED for (int v = 0; v < VECTORS; v++)
+            a[v] = vreinterpretq_s8_u8(vld1q_u8(w + (i * VECTORS + v) * 16));
+        UNROLLED for (int c = 0; c < n; c++) {
+            int32_t four;
+            memcpy(&four, x + c * x_stride + i * 4, 4);
+            const int8x16_t b = vreinterpretq_s8_s32(vdupq_n_s32(four));
+            UNROLLED for (int v = 0; v < VECTORS; v++)
+                parts[c][v] = vdotq_s32(parts[c][v], a[v], b);
+        }
+    }
+    UNROLLED for (int v = 0; v < VECTORS; v++) {
+        const Ints factor = scales ? (Ints)vld1q_s32(scales + v * LANES) : ints(1);
+        UNROLLED for (int c = 0; c < n; c++)
+            sums[c][v] = scales ? sums[c][v] + (Ints)parts[c][v] * factor : (Ints)parts[c][v];
+    }
+}

@@ -1,0 +1,70 @@
+/* Without instructions of any one processor: vectors that compilers know how to take apart. */
+
+enum { LANES = 4, VECTORS = 2, UNSIGNED_BYTES = 0 };
+typedef uint32_t Words __attribute__((vector_size(16)));
+typedef int32_t Ints __attribute__((vector_size(16)));
+typedef float Floats __attribute__((vector_size(16)));
+
+INLINE Ints ints(int32_t x) { return (Ints){x, x, x, x}; }
+INLINE Floats floats(float x) { return (Floats){x, x, x, x}; }
+INLINE Floats to_floats(Ints x) {
+    return (Floats){(float)x[0], (float)x[1], (float)x[2], (float)x[3]};
+}
+INLINE Floats fused(Floats a, Floats b, Floats c) {
+    for (int i = 0; i < LANES; i++) c[i] = fmaf(a[i], b[i], c[i]);
+    return c;
+}
+INLINE Ints scale_of(Words x, const int byte) { return (Ints)(x << (24 - 8 * byte)) >> 24; }
+INLINE Ints pair_of(Words x, const int byte, const int up) {
+    const Ints first = scale_of(x, byte) << up, second = scale_of(x, byte + 1) << up;
+    return (first & 0xffff) | second << 16;
+}
+INLINE Ints pairs(Ints a, Ints b) {
+    return (a << 16 >> 16) * (b << 16 >> 16) + (a >> 16) * (b >> 16);
+}
+
+INLINE float half(uint32_t bits) {
+    const uint32_t exponent = bits >> 10 & 31, mantissa = bits & 1023;
+    uint32_t wide = (bits & 0x8000) << 16;
+    float value;
+    if (exponent == 0) { /* below the normal ones */
+        value = (float)mantissa * 0x1p-24f;
+        return bits & 0x8000 ? -value : value;
+    }
+    wide |= (exponent == 31 ? 255 : exponent + 112) << 23 | mantissa << 13;
+    memcpy(&value, &wide, 4);
+    return value;
+}
+INLINE Floats halves(Words x) {
+    return (Floats){half(x[0]), half(x[1]), half(x[2]), half(x[3])};
+}
+
+INLINE Words spread(Words x, const int byte) {
+    return ((x >> (8 * byte + 4) & 15u) * 0x204081u & 0x01010101u) << 4;
+}
+
+INLINE void quads(const uint8_t *const *rows, int64_t at, Words *out) {
+    for (int k = 0; k < 4; k++)
+        for (int j = 0; j < 4; j++) {
+            uint32_t word;
+            memcpy(&word, rows[k] + at + 4 * j, 4);
+            out[j][k] = word;
+        }
+}
+
+INLINE void dots(const int limit, const int chunks, const int n, const uint8_t *w,
+                 const int8_t *x, int64_t x_stride, const int32_t *scales,
+                 Ints sums[][VECTORS]) {
+    (void)limit; /* weights are below 128, or signed */
+    for (int c = 0; c < n; c++)
+        for (int v = 0; v < VECTORS; v++) {
+            Ints part = ints(0), factor = ints(1);
+            for (int i = 0; i < chunks; i++)
+                for (int lane = 0; lane < LANES; lane++)
+                    for (int k = 0; k < 4; k++)
+                        part[lane] += (int8_t)w[((i * VECTORS + v) * LANES + lane) * 4 + k] *
+                                      x[c * x_stride + i * 4 + k];
+            if (scales) memcpy(&factor, scales + v * LANES, sizeof factor);
+            sums[c][v] += part * factor;
+        }
+}

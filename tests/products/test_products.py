@@ -1,0 +1,220 @@
+"""Products of our own: right, and the same bits in any company and on any processor."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import gguf as gguf_py
+import numpy as np
+import pytest
+import shapes
+
+from ondevice import gguf
+from ondevice.gguf.tensor_types import TENSOR_TYPES
+from ondevice.holding.window.placement import least_bytes
+from ondevice.holding.window.window import Window
+from ondevice.llama import Context, EvalHook, Model, Tensor, dequantize
+from ondevice.llama._product import Product
+from ondevice.products import Kernels, _kernels, block, handlers
+from ondevice.products._kernels import _SOURCE, _loaded, prepared
+from ondevice.system import compiled
+
+KINDS = {k.name: k for k in gguf_py.GGMLQuantizationType}
+TYPES = ("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K")
+PLACES = {"Q4_K": ((0, 2), (2, 4)), "Q5_K": ((0, 2), (2, 4)), "Q6_K": ((208, 210),)}  # of halves
+#: Instructions that the code is to do without.
+WAYS = {"native": (), "AVX2": ("-mno-avx512vnni",), "plain": ("-DPRODUCTS_PLAIN",)}
+if platform.machine() not in ("x86_64", "AMD64"):
+    del WAYS["AVX2"]
+TEXT = "the cat and the dog sat on the mat, and the cat said to the dog what it had said before. "
+
+
+@cache
+def library(way: str) -> Any:
+    if way == "native":
+        return _loaded()
+    # Compiled without optimizing: quickly, and to the same bits.
+    flags = (*_SOURCE.flags, *WAYS[way], "-O1")
+    return prepared(compiled.library(replace(_SOURCE, flags=flags)))
+
+
+def weights_of(kind: str, rows: int, columns: int) -> np.ndarray:
+    """Some weights of this type; shape (rows, bytes)."""
+    random = np.random.default_rng(rows)
+    if kind not in PLACES:
+        numbers = random.standard_normal((rows, columns), np.float32)
+        return np.ascontiguousarray(gguf_py.quants.quantize(numbers, KINDS[kind])).view(np.uint8)
+    n_blocks = rows * columns // 256
+    n_bytes = TENSOR_TYPES[int(KINDS[kind])].block_bytes
+    data = random.integers(0, 256, (n_blocks, n_bytes), np.uint8)
+    for start, end in PLACES[kind]:
+        scales = random.random(n_blocks).astype(np.float16)
+        data[:, start:end] = scales.view(np.uint8).reshape(-1, 2)
+    return data.reshape(rows, -1)
+
+
+def some_x(n: int, columns: int) -> np.ndarray:
+    random = np.random.default_rng(n)
+    sizes = np.exp(random.standard_normal((n, 1))).astype(np.float32)
+    return random.standard_normal((n, columns), np.float32) * sizes
+
+
+def tensor_of(array: np.ndarray, kind: int = 0, ne: tuple[int, ...] = ()) -> Tensor:
+    tensor, shape = Tensor(), ne or array.shape[::-1]
+    tensor.type, tensor.data, tensor.kept = kind, array.ctypes.data, array
+    tensor.ne[:] = [*shape, *[1] * (4 - len(shape))]
+    strides = array.strides[::-1]
+    tensor.nb[:] = [*strides, *[strides[-1] * array.shape[0]] * (4 - len(strides))]
+    return tensor
+
+
+def node_of(kind: str, weights: np.ndarray, x: np.ndarray, y: np.ndarray, *ids: Any) -> Tensor:
+    node = tensor_of(y)
+    columns = x.shape[-1]
+    ne = (columns, *weights.shape[-2::-1])
+    operands = [tensor_of(weights, int(KINDS[kind]), ne), tensor_of(x), *map(tensor_of, ids)]
+    node.src[: len(operands)] = [operand.address for operand in operands]
+    node.kept = y, operands
+    return node
+
+
+def product(way: str, kind: str, weights: np.ndarray, x: np.ndarray, threads: int) -> np.ndarray:
+    y = np.full((len(x), len(weights)), np.nan, np.float32)
+    compute(Kernels(threads, library(way)), node_of(kind, weights, x, y), threads)
+    return y
+
+
+def compute(kernels: Kernels, node: Tensor, threads: int) -> None:
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(lambda me: kernels.compute(node, me, threads), range(threads)))
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_a_product_is_as_exact_as_ggmls(kind: str) -> None:
+    rows, columns, n = 37, 1280, 5
+    weights, x = weights_of(kind, rows, columns), some_x(n, columns)
+    exact = x.astype(np.float64) @ dequantize(weights.tobytes(), int(KINDS[kind]), columns).T
+    theirs = np.empty((n, rows), np.float32)
+    with Product(int(KINDS[kind]), (columns, rows), n, 1) as node:
+        node.weight.data, node.x.data = weights.ctypes.data, x.ctypes.data
+        node.result.data = theirs.ctypes.data
+        node.compute()
+    ours = product("native", kind, weights, x, 1)
+    ours_off, theirs_off = (
+        float(np.linalg.norm(y - exact) / np.linalg.norm(exact)) for y in (ours, theirs)
+    )
+    assert ours_off <= max(1.02 * theirs_off, 1e-6)  # of floats, both are sums in another order
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_a_column_is_the_same_in_any_company(kind: str) -> None:
+    rows, columns = 53, 1280
+    weights, x = weights_of(kind, rows, columns), some_x(150, columns)
+    together = product("native", kind, weights, x, 1)
+    for n in (1, 2, 3, 9):
+        assert (product("native", kind, weights, x[:n].copy(), 1) == together[:n]).all()
+    for threads in (2, 3):
+        assert (product("native", kind, weights, x, threads) == together).all()
+        assert (product("native", kind, weights, x[:7].copy(), threads) == together[:7]).all()
+    some = product("native", kind, weights[19:40], x[:2].copy(), 1)
+    assert (some == together[:2, 19:40]).all()
+
+
+@pytest.mark.parametrize("way", [way for way in WAYS if way != "native"])
+def test_other_instructions_give_the_same_bits(way: str) -> None:
+    for kind in TYPES:
+        weights, x = weights_of(kind, 21, 512), some_x(6, 512)
+        ours = product(way, kind, weights, x, 1)
+        assert (ours == product("native", kind, weights, x, 1)).all(), kind
+
+
+def test_arm_gives_the_same_bits(tmp_path: Path) -> None:
+    compiler, runner = shutil.which("aarch64-linux-gnu-gcc"), shutil.which("qemu-aarch64")
+    if not compiler or not runner:
+        pytest.skip("needs aarch64-linux-gnu-gcc and qemu-aarch64")
+    main, program = Path(__file__).parents[1] / "support/products_main.c", tmp_path / "program"
+    source = Path(_kernels.__file__).parent
+    flags = ("-march=armv8.2-a+dotprod+fp16", "-static", "-O1", f"-I{source}")
+    ours = [
+        flag for flag in _SOURCE.flags if flag[:2] in ("-f", "-s", "-w") and "shared" not in flag
+    ]
+    subprocess.run([compiler, *ours, *flags, main, "-o", program, "-lm"], check=True)
+    for kind in TYPES:
+        weights, x = weights_of(kind, 21, 512), some_x(6, 512)
+        numbers = [int(KINDS[kind]), 21, 512, 6, weights.shape[1]]
+        done = subprocess.run(
+            [runner, program, *map(str, numbers)],
+            input=weights.tobytes() + x.tobytes(),
+            stdout=subprocess.PIPE,
+            check=True,
+        )
+        assert done.stdout == product("native", kind, weights, x, 1).tobytes(), kind
+
+
+@pytest.mark.parametrize("x_slots", [1, 2])
+def test_experts_are_products_of_their_own(x_slots: int) -> None:
+    n_experts, rows, columns, n_tokens, n_slots = 5, 24, 256, 9, 2
+    weights = weights_of("Q4_K", n_experts * rows, columns)
+    matrices = weights.reshape(n_experts, rows, -1)
+    x = some_x(n_tokens * x_slots, columns).reshape(n_tokens, x_slots, columns)
+    random = np.random.default_rng(1)
+    ids = np.array([random.permutation(n_experts)[:n_slots] for _ in range(n_tokens)], np.int32)
+    y = np.full((n_tokens, n_slots, rows), np.nan, np.float32)
+    compute(Kernels(2), node_of("Q4_K", matrices, x, y, ids), 2)
+    for token in range(n_tokens):
+        for slot in range(n_slots):
+            one = x[token, slot % x_slots][None].copy()
+            alone = product("native", "Q4_K", matrices[ids[token, slot]], one, 1)
+            assert (y[token, slot] == alone).all()
+
+
+def test_matrices_beside_each_other_are_shared_by_columns() -> None:
+    weights = weights_of("Q8_0", 2 * 16, 64).reshape(2, 16, -1)
+    x = some_x(4 * 3, 64).reshape(4, 3, 64)
+    y = np.full((4, 3, 16), np.nan, np.float32)
+    compute(Kernels(2), node_of("Q8_0", weights, x, y), 2)
+    for n in range(4):
+        assert (y[n] == product("native", "Q8_0", weights[n // 2], x[n], 1)).all()
+
+
+def test_types_that_are_not_known_are_left_to_ggml() -> None:
+    assert [block(int(KINDS[kind])) for kind in ("Q4_K", "Q8_0", "IQ4_NL", "MXFP4")] == [
+        256,
+        32,
+        0,
+        0,
+    ]
+
+
+@pytest.mark.parametrize("shape", ["dense", "experts", "delta net"])
+def test_a_model_says_the_same_in_any_company(tmp_path: Path, shape: str) -> None:
+    path = shapes.write_random(tmp_path, shape, KINDS["Q4_0"], np.random.default_rng(1))
+    file = gguf.read(path)
+
+    def logits(streamed: bool, threads: int, batches: list[int]) -> np.ndarray:
+        window = None
+        if streamed:
+            window = Window(file, least_bytes(file), handlers=handlers(threads))
+        model = window.load_model() if window else Model(path, use_extra_bufts=False)
+        hook = window.hook() if window else EvalHook(*handlers(threads))
+        context = Context(model, n_ctx=256, n_threads=threads, eval_hook=hook)
+        tokens = model.tokenize(TEXT)[: sum(batches)]
+        for n in batches:
+            context.decode(tokens[len(context.tokens) :][:n])
+        found = context.logits().copy()
+        context.close()
+        model.close()
+        if window:
+            window.close()
+        return found
+
+    first = logits(False, 1, [40])
+    for others in ((False, 2, [40]), (False, 1, [1, 3, 36]), (True, 2, [32, 8])):
+        assert (logits(*others) == first).all(), others
