@@ -1,1 +1,1 @@
-"""The ways of holding a model: repacked by llama.cpp, through the window, or as a stack."""
+"""The ways of holding a model: by llama.cpp in RAM, through the window, or as a stack."""

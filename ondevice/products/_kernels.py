@@ -22,7 +22,7 @@ _SOURCE = compiled.CSource(
     ),
     flags=("-ffp-contract=off", "-w"),
     user="A faster way of computing",
-    instead="set it off",
+    instead="do without it",
 )
 
 

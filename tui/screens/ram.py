@@ -245,7 +245,7 @@ class _Counter:
 def _why(sizing: Sizing, wish: int | None) -> str:
     """Why it has the size that it has, and whether more would help."""
     if sizing.most_bytes <= sizing.least_bytes:
-        return "The whole model is in RAM, repacked for speed, so its RAM use is fixed."
+        return "The whole model is in RAM, so its RAM use is fixed."
     if not sizing.absent_bytes:
         return "The whole model is in RAM: more RAM would not make it faster."
     room = min(sizing.room_bytes, sizing.most_bytes)
