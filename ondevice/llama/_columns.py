@@ -40,6 +40,7 @@ class Columns:
     def __init__(self) -> None:
         self._n_threads = self._n_tokens = 0
         self._wanted = False  # that the pass under way is one by one
+        self._has_looked = False  # at the graph of a single token
         self._by_column: dict[str, bool] = {}  # name of a product → it has a column for each token
         self._puzzles: set[str] = set()
         self._taken: dict[int, int] = {}  # address of a node that is skipped now → its operation
@@ -47,7 +48,7 @@ class Columns:
     @property
     def are_known(self) -> bool:
         """Whether a pass of 2 to ``MOST_COLUMNS`` tokens will be, or has been, as one by one."""
-        return bool(self._by_column) and not self._puzzles
+        return self._has_looked and not self._puzzles
 
     def begin(self, n_tokens: int, n_outputs: int, n_threads: int) -> None:
         """A pass is to come. It is to be as one by one if all its tokens have logits."""
@@ -57,6 +58,7 @@ class Columns:
     def inspect(self, node: Tensor) -> Actions | None:
         if node.op == OP_NONE and node.address in self._taken:
             node.op = self._taken.pop(node.address)  # it is inspected again, or there was an error
+        self._has_looked |= self._n_tokens == 1
         op = node.op
         if op in _ALIKE or not (self._n_tokens == 1 or self._wanted):
             return None
@@ -73,7 +75,7 @@ class Columns:
             by_column = n_columns == 1
             if self._by_column.setdefault(node.name, by_column) != by_column:
                 self._puzzles.add(node.name)
-        elif self._by_column:
+        elif self._has_looked:
             known = self._by_column.get(node.name)
             if known is None or known != (n_columns == self._n_tokens):
                 self._puzzles.add(node.name)

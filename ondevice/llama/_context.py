@@ -245,7 +245,8 @@ class Context:
         try:
             yield
             if not cancel.is_set():
-                self._n_nodes = asked
+                self._n_nodes = asked  # a few less when a graph is used again
+                on_progress(1.0)
         finally:
             llama_cpp.llama_set_abort_callback(self.handle, _strlen, _interrupted)
 

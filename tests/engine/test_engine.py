@@ -200,7 +200,7 @@ def test_progress_is_told_for_a_long_prompt(engine: Engine) -> None:
 def test_a_json_schema_is_obeyed(engine: Engine) -> None:
     schema = {
         "type": "object",
-        "properties": {"city": {"type": "string"}, "people": {"type": "integer"}},
+        "properties": {"city": {"type": "string"}, "people": {"enum": [1, 20, 300]}},
         "required": ["city", "people"],
         "additionalProperties": False,
     }
