@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from functools import cache
 
 from ondevice.memory._language import Language, any_of, languages
@@ -33,10 +32,8 @@ def words_of(text: str) -> tuple[str, ...]:
     The stop words are those of the language that the text has most of them from. Where words are
     not spaced, each pair of neighbouring letters counts as one (as Lucene's CJK analyzer has it).
     """
-    all_words = [
-        part for word in _WORD.findall(ends(text).lower()) for part in _runs().findall(word)
-    ]
-    stop_words = _stop_words()[_language_of(all_words)[0]]
+    all_words, number, _ = _read_words(text)
+    stop_words = _stop_words()[number]
     words = tuple(
         dict.fromkeys(
             piece
@@ -50,14 +47,16 @@ def words_of(text: str) -> tuple[str, ...]:
 
 def language_of(text: str) -> Language | None:
     """The one that ``text`` has most stop words of; None if it has none."""
-    number, count = _language_of(_WORD.findall(ends(text).lower()))
+    _, number, count = _read_words(text)
     return languages()[number] if count else None
 
 
-def _language_of(words: Sequence[str]) -> tuple[int, int]:
-    """Which language has most of these for stop words, the first of equals, and how many."""
+def _read_words(text: str) -> tuple[list[str], int, int]:
+    """All words, which language has most of them for stop words, the first of equals, how many."""
+    words = [part for word in _WORD.findall(ends(text).lower()) for part in _runs().findall(word)]
     counts = [sum(word in stop for word in words) for stop in _stop_words()]
-    return max(enumerate(counts), key=lambda at: at[1])
+    count = max(counts)
+    return words, counts.index(count), count
 
 
 def _pairs(run: str) -> list[str]:
