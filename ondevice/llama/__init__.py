@@ -3,7 +3,15 @@
 from ondevice.llama._constraint import Constraint, Grammar, SchemaVocabulary
 from ondevice.llama._context import Context, Interrupted, interrupt
 from ondevice.llama._eval_hook import Actions, EvalHook, NodeHandler
-from ondevice.llama._ggml import OP_CUSTOM, OP_MUL_MAT, OP_MUL_MAT_ID, OP_NONE, Tensor
+from ondevice.llama._ggml import (
+    OP_CUSTOM,
+    OP_MUL_MAT,
+    OP_MUL_MAT_ID,
+    OP_NONE,
+    TENSOR_HEADER,
+    Tensor,
+    tell_layout,
+)
 from ondevice.llama._log import start
 from ondevice.llama._model import Model
 from ondevice.llama._product import MOST_COLUMNS, multiply_rows
@@ -18,6 +26,7 @@ __all__ = [
     "OP_MUL_MAT",
     "OP_MUL_MAT_ID",
     "OP_NONE",
+    "TENSOR_HEADER",
     "Actions",
     "ChatTemplate",
     "Constraint",
@@ -36,4 +45,5 @@ __all__ = [
     "interrupt",
     "multiply_rows",
     "start",
+    "tell_layout",
 ]

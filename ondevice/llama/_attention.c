@@ -15,6 +15,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "_tensor.h"
+
 #ifdef __F16C__
 #include <immintrin.h>
 #endif
@@ -60,24 +62,11 @@ typedef struct {
 
 /* ----------------------------------------------------------------------------- tensors of ggml */
 
-/* Where the fields of its struct are. */
-typedef struct {
-    int64_t type, ne, nb, op, params, src, data;
-} Layout;
-
-static Layout layout;
 static int32_t op_attention, op_custom;
 
 enum { PARAMS = 64 }; /* bytes of a node's parameters */
 enum { Q, K, V, MASK, SINKS };
 enum { F32 = 0, F16 = 1, Q4_0 = 2, Q8_0 = 8, BF16 = 30 }; /* ggml's numbers of these types */
-
-#define FIELD(tensor, field, kind) ((kind *)((char *)(tensor) + layout.field))
-static int64_t length(const void *t, int i) { return FIELD(t, ne, const int64_t)[i]; }
-static int64_t stride(const void *t, int i) { return FIELD(t, nb, const int64_t)[i]; }
-static const char *data_of(const void *t) { return *FIELD(t, data, const char *const); }
-static int32_t type_of(const void *t) { return *FIELD(t, type, const int32_t); }
-static const void *operand(const void *t, int i) { return FIELD(t, src, const void *const)[i]; }
 
 typedef struct {
     float scale, max_bias, softcap;
@@ -280,12 +269,12 @@ typedef struct {
 } Block;
 
 static Task task_of(const void *node) {
-    Task t = {.node = node, .q = operand(node, Q), .k = operand(node, K), .v = operand(node, V)};
-    t.mask = operand(node, MASK), t.sinks = operand(node, SINKS);
-    memcpy(&t.params, FIELD(node, params, const char) + PARAMS - sizeof t.params, sizeof t.params);
-    t.head = length(t.k, 0), t.out = length(t.v, 0), t.keys = length(t.k, 1);
-    t.group = length(t.q, 2) / length(t.k, 2);
-    t.rows = length(t.q, 1) * t.group;
+    Task t = {.node = node, .q = operand_of(node, Q), .k = operand_of(node, K), .v = operand_of(node, V)};
+    t.mask = operand_of(node, MASK), t.sinks = operand_of(node, SINKS);
+    memcpy(&t.params, params_of(node) + PARAMS - sizeof t.params, sizeof t.params);
+    t.head = n_of(t.k, 0), t.out = n_of(t.v, 0), t.keys = n_of(t.k, 1);
+    t.group = n_of(t.q, 2) / n_of(t.k, 2);
+    t.rows = n_of(t.q, 1) * t.group;
     t.blocks = (t.rows + ROWS - 1) / ROWS;
     t.chunks = (t.keys + CHUNK - 1) / CHUNK;
     return t;
@@ -295,8 +284,8 @@ static Block block_of(const Task *t, int64_t number) {
     Block b = {.first = number % t->blocks * ROWS};
     number /= t->blocks;
     b.n = least(ROWS, t->rows - b.first);
-    b.head = number % length(t->k, 2);
-    b.sequence = number / length(t->k, 2);
+    b.head = number % n_of(t->k, 2);
+    b.sequence = number / n_of(t->k, 2);
     return b;
 }
 
@@ -311,17 +300,23 @@ static void take_queries(const Task *t, const Block *b, float *out) {
     if (t->params.softcap != 0) scale /= t->params.softcap;
     for (int64_t r = 0; r < b->n; r++) {
         const int64_t row = b->first + r;
-        const float *x = (const float *)(data_of(t->q) + token_of(t, row) * stride(t->q, 1) +
-                                         head_of(t, b, row) * stride(t->q, 2) +
-                                         b->sequence * stride(t->q, 3));
+        const float *x = (const float *)(data_of(t->q) + token_of(t, row) * bytes_of(t->q, 1) +
+                                         head_of(t, b, row) * bytes_of(t->q, 2) +
+                                         b->sequence * bytes_of(t->q, 3));
         for (int64_t i = 0; i < t->head; i++) out[r * t->head + i] = x[i] * scale;
     }
 }
 
 static const uint16_t *mask_of(const Task *t, const Block *b, int64_t row, int64_t key) {
-    return (const uint16_t *)(data_of(t->mask) + token_of(t, row) * stride(t->mask, 1) +
-                              head_of(t, b, row) % length(t->mask, 2) * stride(t->mask, 2) +
-                              b->sequence % length(t->mask, 3) * stride(t->mask, 3)) + key;
+    return (const uint16_t *)(data_of(t->mask) + token_of(t, row) * bytes_of(t->mask, 1) +
+                              head_of(t, b, row) % n_of(t->mask, 2) * bytes_of(t->mask, 2) +
+                              b->sequence % n_of(t->mask, 3) * bytes_of(t->mask, 3)) + key;
+}
+
+/* Whether a query has the mask of the one before it: that of the same token. */
+static bool has_same_mask(const Task *t, const Block *b, int64_t r) {
+    return r && n_of(t->mask, 2) == 1 &&
+           token_of(t, b->first + r) == token_of(t, b->first + r - 1);
 }
 
 /* Whether any query of the block sees any of these keys. */
@@ -329,9 +324,8 @@ static bool is_seen(const Task *t, const Block *b, int64_t key) {
     enum { NONE = 0xfc00 }; /* -infinity */
     if (t->mask == NULL) return true;
     const int64_t n = least(TILE, t->keys - key);
-    const bool alike = length(t->mask, 2) == 1; /* for all heads */
     for (int64_t r = 0; r < b->n; r++) {
-        if (r && alike && token_of(t, b->first + r) == token_of(t, b->first + r - 1)) continue;
+        if (has_same_mask(t, b, r)) continue;
         const uint16_t *mask = mask_of(t, b, b->first + r, key);
         for (int64_t i = 0; i < n; i++)
             if (mask[i] != NONE) return true;
@@ -341,12 +335,12 @@ static bool is_seen(const Task *t, const Block *b, int64_t key) {
 
 static void unpack_tile(const void *tensor, const Block *b, int64_t key, int64_t n, int64_t width,
                         float *out) {
-    const int64_t shared = length(tensor, 3);
-    const char *from = data_of(tensor) + key * stride(tensor, 1) + b->head * stride(tensor, 2) +
-                       b->sequence % shared * stride(tensor, 3);
+    const int64_t shared = n_of(tensor, 3);
+    const char *from = data_of(tensor) + key * bytes_of(tensor, 1) + b->head * bytes_of(tensor, 2) +
+                       b->sequence % shared * bytes_of(tensor, 3);
     const int64_t all = padded(width);
     for (int64_t i = 0; i < n; i++) {
-        unpack(type_of(tensor), from + i * stride(tensor, 1), width, out + i * all);
+        unpack(type_of(tensor), from + i * bytes_of(tensor, 1), width, out + i * all);
         for (int64_t j = width; j < all; j++) out[i * all + j] = 0;
     }
     memset(out + n * all, 0, (TILE - n) * all * 4);
@@ -356,7 +350,6 @@ static void unpack_tile(const void *tensor, const Block *b, int64_t key, int64_t
 static void finish_scores(const Task *t, const Block *b, int64_t key, int64_t at, Scratch *s) {
     const int64_t n = least(TILE, t->keys - key);
     const float cap = t->params.softcap;
-    const bool alike = t->mask && length(t->mask, 2) == 1;
     for (int64_t r = 0; r < b->n; r++) {
         float *scores = s->scores + r * CHUNK + at;
         if (cap != 0)
@@ -367,8 +360,8 @@ static void finish_scores(const Task *t, const Block *b, int64_t key, int64_t at
                 *x = (Lanes)((Ints)value | ((Ints)*x & (int32_t)0x80000000));
             }
         if (t->mask) {
-            const bool same = alike && r && token_of(t, b->first + r) == token_of(t, b->first + r - 1);
-            if (!same) unpack(F16, (const char *)mask_of(t, b, b->first + r, key), n, s->mask);
+            if (!has_same_mask(t, b, r))
+                unpack(F16, (const char *)mask_of(t, b, b->first + r, key), n, s->mask);
             for (int64_t i = 0; i < n; i++) scores[i] += s->mask[i];
         }
         for (int64_t i = n; i < TILE; i++) scores[i] = -INFINITY;
@@ -460,8 +453,8 @@ static void end(const Task *t, const Block *b, Scratch *s) {
             total = total * scale + power_of(sink - highest);
         }
         scale = total > 0 ? scale / total : 0;
-        float *y = (float *)((char *)data_of(t->node) + head * stride(t->node, 1) +
-                             token_of(t, row) * stride(t->node, 2) + b->sequence * stride(t->node, 3));
+        float *y = (float *)((char *)data_of(t->node) + head * bytes_of(t->node, 1) +
+                             token_of(t, row) * bytes_of(t->node, 2) + b->sequence * bytes_of(t->node, 3));
         for (int64_t i = 0; i < t->out; i++) y[i] = s->sum[r * padded(t->out) + i] * scale;
     }
 }
@@ -504,7 +497,7 @@ void attention_compute(void *node, int me, int threads, void *state) {
     Attention *a = state;
     if (me < a->threads) {
         const Task t = task_of(node);
-        const int64_t blocks = t.blocks * length(t.k, 2) * length(t.q, 3);
+        const int64_t blocks = t.blocks * n_of(t.k, 2) * n_of(t.q, 3);
         const int64_t size = least(ROWS, t.rows) * (padded(t.out) + 2);
         const bool shares = blocks < 4 * threads && blocks <= PARTS && t.chunks > 1 &&
                             blocks * t.chunks * size <= SHARED;
@@ -527,16 +520,16 @@ void attention_compute(void *node, int me, int threads, void *state) {
 
 /* Have a node computed so, if it is attention of a kind that is known. */
 bool attention_take(void *node, void *state) {
-    if (*FIELD(node, op, int32_t) != op_attention) return false;
-    const void *q = operand(node, Q), *k = operand(node, K), *v = operand(node, V);
-    const void *mask = operand(node, MASK), *sinks = operand(node, SINKS);
-    const Params params = *FIELD(node, params, const Params);
+    if (*op_of(node) != op_attention) return false;
+    const void *q = operand_of(node, Q), *k = operand_of(node, K), *v = operand_of(node, V);
+    const void *mask = operand_of(node, MASK), *sinks = operand_of(node, SINKS);
+    const Params params = *(const Params *)params_of(node);
     const bool known =
         params.max_bias == 0 && type_of(q) == F32 && type_of(node) == F32 &&
-        is_known(type_of(k), length(k, 0)) && is_known(type_of(v), length(v, 0)) &&
-        length(k, 0) <= HEAD && length(v, 0) <= HEAD && length(k, 2) == length(v, 2) &&
-        length(q, 2) % length(k, 2) == 0 && length(k, 3) == length(q, 3) &&
-        length(v, 3) == length(q, 3) && (mask == NULL || type_of(mask) == F16) &&
+        is_known(type_of(k), n_of(k, 0)) && is_known(type_of(v), n_of(v, 0)) &&
+        n_of(k, 0) <= HEAD && n_of(v, 0) <= HEAD && n_of(k, 2) == n_of(v, 2) &&
+        n_of(q, 2) % n_of(k, 2) == 0 && n_of(k, 3) == n_of(q, 3) &&
+        n_of(v, 3) == n_of(q, 3) && (mask == NULL || type_of(mask) == F16) &&
         (sinks == NULL || type_of(sinks) == F32);
     if (!known) return false;
     /* as ggml_map_custom has it: function, tasks, user's data */
@@ -546,15 +539,14 @@ bool attention_take(void *node, void *state) {
         void *state;
     } custom = {attention_compute, -1, state};
     /* What ggml wanted stays, behind it. */
-    char *at = FIELD(node, params, char);
+    char *at = params_of(node);
     memcpy(at + PARAMS - sizeof params, &params, sizeof params);
     memcpy(at, &custom, sizeof custom);
-    *FIELD(node, op, int32_t) = op_custom;
+    *op_of(node) = op_custom;
     return true;
 }
 
-void attention_start(const Layout *of_tensors, int32_t attention, int32_t custom) {
-    layout = *of_tensors;
+void attention_start(int32_t attention, int32_t custom) {
     op_attention = attention;
     op_custom = custom;
 }

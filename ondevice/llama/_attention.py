@@ -11,21 +11,16 @@ import ctypes
 from functools import cache
 from typing import Any
 
-import numpy as np
-
 from ondevice.errors import NativeError
 from ondevice.llama._eval_hook import Actions
-from ondevice.llama._ggml import OP_CUSTOM, Tensor, op_number
+from ondevice.llama._ggml import OP_CUSTOM, TENSOR_HEADER, Tensor, op_number, tell_layout
 from ondevice.system import compiled
 
-_LINE = 64  # bytes of a cache line
 _SOURCE = compiled.CSource(
     name="attention",
     package="ondevice.llama",
     files=("_attention.c",),
-    flags=(),
-    user="Attention of our own",
-    instead="do without it",
+    headers=(TENSOR_HEADER,),
 )
 
 
@@ -43,9 +38,8 @@ class Attention:
             n_threads * library.attention_scratch(),
             4 * library.attention_shared(),
         )
-        # Zeros take no RAM until they are written to, and most are there for the largest heads.
-        self._room = np.zeros(sum(sizes) + _LINE, np.uint8)
-        self._state = self._room.ctypes.data + -self._room.ctypes.data % _LINE
+        self._room = compiled.room(sum(sizes))  # most of it for the largest heads
+        self._state = self._room.ctypes.data
         scratch = self._state + sizes[0]
         library.attention_init(self._state, n_threads, scratch, scratch + sizes[1])
         self._take = library.attention_take
@@ -66,14 +60,8 @@ def _library() -> Any:
     library.attention_init.restype = None
     library.attention_take.argtypes = (address, address)
     library.attention_take.restype = ctypes.c_bool
-    fields: list[Any] = [  # descriptors of ctypes
-        *(Tensor.type, Tensor.ne, Tensor.nb, Tensor.op),
-        *(Tensor._op_params, Tensor.src, Tensor.data),
-    ]
-    offsets = [field.offset for field in fields]
-    library.attention_start(
-        (int64 * len(offsets))(*offsets), int32(op_number("FLASH_ATTN_EXT")), int32(OP_CUSTOM)
-    )
+    tell_layout(library)
+    library.attention_start(int32(op_number("FLASH_ATTN_EXT")), int32(OP_CUSTOM))
     return library
 
 

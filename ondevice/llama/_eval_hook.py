@@ -61,14 +61,7 @@ class _Native(ctypes.Structure):
 @cache
 def _fast() -> Any:
     """A callback that asks Python only where something may be to do; None: it is not compiled."""
-    source = compiled.CSource(
-        name="eval_hook",
-        package="ondevice.llama",
-        files=("_eval_hook.c",),
-        flags=(),
-        user="A faster callback",
-        instead="do without it",
-    )
+    source = compiled.CSource("eval_hook", "ondevice.llama", ("_eval_hook.c",))
     try:
         function = compiled.library(source).hook_on_node
     except NativeError:

@@ -14,6 +14,7 @@ from functools import cache
 from typing import Any
 
 import llama_cpp
+import numpy.typing as npt
 from llama_cpp._ctypes_extensions import load_shared_library
 from llama_cpp._ggml import libggml_base_path
 
@@ -39,6 +40,7 @@ class Tensor(ctypes.Structure):
     view_offs: int  # bytes from the start of that data
     data: int | None  # address
     tag: int  # padding in ggml: zero in every new tensor, and nobody else's
+    kept: object  # what lives as long as this view
 
     _fields_ = (
         ("type", ctypes.c_int),
@@ -74,6 +76,21 @@ class Tensor(ctypes.Structure):
         """A tensor of its own that looks at the same data."""
         return Tensor.from_buffer_copy(self)
 
+    @classmethod
+    def of(cls, array: npt.NDArray[Any], kind: int = 0, columns: int | None = None) -> Tensor:
+        """ggml's view of an array, which it keeps: float32, or of another ``kind``.
+
+        Of a type in blocks, the array has their bytes, and a row has so many ``columns``.
+        """
+        tensor = cls()
+        tensor.type, tensor.data = kind, array.ctypes.data
+        more = _MAX_DIMS - array.ndim
+        shape = (*array.shape[:-1], columns or array.shape[-1])
+        tensor.ne[:] = [*reversed(shape), *[1] * more]
+        tensor.nb[:] = [*reversed(array.strides), *[array.nbytes] * more]
+        tensor.kept = array
+        return tensor
+
     def operands(self) -> Iterator[Tensor]:
         """The tensors that this node reads."""
         return (Tensor.from_address(address) for address in self.src if address)
@@ -102,6 +119,19 @@ class Tensor(ctypes.Structure):
             for row in range(rows)
             for element in row_type.from_address(self.data + row * self.nb[1])
         ]
+
+
+#: For C that works with tensors: package and name of the header that it includes.
+TENSOR_HEADER = ("ondevice.llama", "_tensor.h")
+
+
+def tell_layout(library: Any) -> None:
+    """Let a library with that header know where the fields of a tensor are."""
+    fields: list[Any] = [  # descriptors of ctypes
+        *(Tensor.type, Tensor.ne, Tensor.nb, Tensor.op),
+        *(Tensor._op_params, Tensor.src, Tensor.data),
+    ]
+    library.tensor_start((ctypes.c_int64 * len(fields))(*(field.offset for field in fields)))
 
 
 _CUSTOM = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int, ctypes.c_int, ctypes.c_void_p)

@@ -6,23 +6,18 @@ import ctypes
 from functools import cache
 from typing import Any
 
-import numpy as np
-
-from ondevice.llama import Tensor
+from ondevice.llama import TENSOR_HEADER, Tensor, tell_layout
 from ondevice.system import compiled
-
-_LINE = 64  # bytes of a cache line
 
 _SOURCE = compiled.CSource(
     name="products",
     package="ondevice.products",
     files=(
         *("_products.c", "_products_avx512.h", "_products_avx2.h", "_products_neon.h"),
-        "_products_plain.h",
+        *("_products_plain.h", "_products_narrow.h"),
     ),
+    headers=(TENSOR_HEADER,),
     flags=("-ffp-contract=off", "-w"),
-    user="A faster way of computing",
-    instead="do without it",
 )
 
 
@@ -45,7 +40,6 @@ class Kernels:
         self._library = library or _loaded()
         self._function = compiled.address_of(self._library.products_node)
         self._shared = _Shared(threads=threads)
-        self._scratch = np.empty(0, np.uint8)
 
     def multiply_node(self, node: Tensor) -> None:
         """Have ggml compute a MUL_MAT or MUL_MAT_ID with these.
@@ -64,10 +58,10 @@ class Kernels:
         weight, *_ = node.operands()
         if (columns := weight.ne[0]) <= self._shared.columns:
             return
-        size = self._shared.threads * self._library.products_scratch(columns)
-        self._scratch = np.empty(size + _LINE, np.uint8)
-        start = self._scratch.ctypes.data
-        self._shared.scratch, self._shared.columns = start + -start % _LINE, columns
+        self._scratch = compiled.room(
+            self._shared.threads * self._library.products_scratch(columns)
+        )
+        self._shared.scratch, self._shared.columns = self._scratch.ctypes.data, columns
 
 
 def block(tensor_type: int) -> int:
@@ -90,7 +84,5 @@ def prepared(library: Any) -> Any:
     library.products_block.argtypes, library.products_block.restype = (int32,), int32
     library.products_node.argtypes = (address, int32, int32, address)
     library.products_node.restype = None
-    fields: list[Any] = [Tensor.type, Tensor.ne, Tensor.nb, Tensor.src, Tensor.data]
-    offsets = [field.offset for field in fields]
-    library.products_start((int64 * len(offsets))(*offsets))
+    tell_layout(library)
     return library

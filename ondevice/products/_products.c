@@ -11,6 +11,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "_tensor.h"
+
 #define INLINE static inline __attribute__((always_inline))
 #define UNROLLED _Pragma("GCC unroll 16") /* so that what they index stays in registers */
 
@@ -603,25 +605,8 @@ static void take_rows(Products *p, const Matrix *m, Scratch *s, int64_t n, Place
 
 /* --------------------------------------------------------------------- nodes of a graph */
 
-/* Of a tensor of ggml. */
-typedef struct {
-    int64_t type, ne, nb, src, data; /* bytes from its start */
-} Layout;
-static Layout layout;
-
-void products_start(const Layout *of_tensors) { layout = *of_tensors; }
-
-static void *field(const void *tensor, int64_t offset) { return (char *)tensor + offset; }
-static uint8_t *data_of(const void *tensor) { return *(uint8_t **)field(tensor, layout.data); }
-static const void *operand_of(const void *node, int i) {
-    return ((void **)field(node, layout.src))[i];
-}
-static int64_t n_of(const void *tensor, int i) { return ((int64_t *)field(tensor, layout.ne))[i]; }
-static int64_t bytes_of(const void *tensor, int i) { /* from one to the next along a dimension */
-    return (int64_t)((size_t *)field(tensor, layout.nb))[i];
-}
 static Matrix matrix_of(const void *tensor) {
-    const Matrix m = {kind_of(*(int *)field(tensor, layout.type)), data_of(tensor),
+    const Matrix m = {kind_of(type_of(tensor)), data_of(tensor),
                       n_of(tensor, 1), n_of(tensor, 0), bytes_of(tensor, 1)};
     return m;
 }

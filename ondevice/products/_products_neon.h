@@ -2,10 +2,9 @@
 
 #include <arm_neon.h>
 
-enum { LANES = 4, VECTORS = 4, UNSIGNED_BYTES = 0 };
-typedef uint32_t Words __attribute__((vector_size(16)));
-typedef int32_t Ints __attribute__((vector_size(16)));
-typedef float Floats __attribute__((vector_size(16)));
+#include "_products_narrow.h"
+
+enum { VECTORS = 4 };
 
 INLINE Ints ints(int32_t x) { return (Ints)vdupq_n_s32(x); }
 INLINE Floats floats(float x) { return (Floats)vdupq_n_f32(x); }
@@ -13,20 +12,8 @@ INLINE Floats to_floats(Ints x) { return (Floats)vcvtq_f32_s32((int32x4_t)x); }
 INLINE Floats fused(Floats a, Floats b, Floats c) {
     return (Floats)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
 }
-INLINE Ints scale_of(Words x, const int byte) { return (Ints)(x << (24 - 8 * byte)) >> 24; }
-INLINE Ints pair_of(Words x, const int byte, const int up) {
-    const Ints first = scale_of(x, byte) << up, second = scale_of(x, byte + 1) << up;
-    return (first & 0xffff) | second << 16;
-}
-INLINE Ints pairs(Ints a, Ints b) {
-    return (a << 16 >> 16) * (b << 16 >> 16) + (a >> 16) * (b >> 16);
-}
 INLINE Floats halves(Words x) {
     return (Floats)vcvt_f32_f16(vreinterpret_f16_u16(vmovn_u32((uint32x4_t)x)));
-}
-
-INLINE Words spread(Words x, const int byte) {
-    return ((x >> (8 * byte + 4) & 15u) * 0x204081u & 0x01010101u) << 4;
 }
 
 INLINE void quads(const uint8_t *const *rows, int64_t at, Words *out) {

@@ -1,9 +1,8 @@
 /* Without instructions of any one processor: vectors that compilers know how to take apart. */
 
-enum { LANES = 4, VECTORS = 2, UNSIGNED_BYTES = 0 };
-typedef uint32_t Words __attribute__((vector_size(16)));
-typedef int32_t Ints __attribute__((vector_size(16)));
-typedef float Floats __attribute__((vector_size(16)));
+#include "_products_narrow.h"
+
+enum { VECTORS = 2 };
 
 INLINE Ints ints(int32_t x) { return (Ints){x, x, x, x}; }
 INLINE Floats floats(float x) { return (Floats){x, x, x, x}; }
@@ -13,14 +12,6 @@ INLINE Floats to_floats(Ints x) {
 INLINE Floats fused(Floats a, Floats b, Floats c) {
     for (int i = 0; i < LANES; i++) c[i] = fmaf(a[i], b[i], c[i]);
     return c;
-}
-INLINE Ints scale_of(Words x, const int byte) { return (Ints)(x << (24 - 8 * byte)) >> 24; }
-INLINE Ints pair_of(Words x, const int byte, const int up) {
-    const Ints first = scale_of(x, byte) << up, second = scale_of(x, byte + 1) << up;
-    return (first & 0xffff) | second << 16;
-}
-INLINE Ints pairs(Ints a, Ints b) {
-    return (a << 16 >> 16) * (b << 16 >> 16) + (a >> 16) * (b >> 16);
 }
 
 INLINE float half(uint32_t bits) {
@@ -37,10 +28,6 @@ INLINE float half(uint32_t bits) {
 }
 INLINE Floats halves(Words x) {
     return (Floats){half(x[0]), half(x[1]), half(x[2]), half(x[3])};
-}
-
-INLINE Words spread(Words x, const int byte) {
-    return ((x >> (8 * byte + 4) & 15u) * 0x204081u & 0x01010101u) << 4;
 }
 
 INLINE void quads(const uint8_t *const *rows, int64_t at, Words *out) {

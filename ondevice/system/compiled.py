@@ -16,10 +16,14 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from ondevice import paths
 from ondevice.errors import NativeError
 from ondevice.system import children
 
+_LINE = 64  # bytes of a cache line
 _FLAGS = (
     *("-O3", "-march=native", "-std=gnu11", "-shared", "-fPIC"),
     *("-fno-math-errno", "-fno-trapping-math"),
@@ -33,16 +37,18 @@ class CSource:
     name: str  # of the library that it becomes
     package: str
     files: tuple[str, ...]
-    flags: tuple[str, ...]  # besides those that all have
+    headers: tuple[tuple[str, str], ...] = ()  # that they share with others: package and file
+    flags: tuple[str, ...] = ()  # besides those that all have
     #: What to say where it cannot be compiled: "A stack needs", "use a file that is not a stack".
-    user: str
-    instead: str
+    user: str = "Faster computing"
+    instead: str = "do without it"
 
 
 def library(source: CSource) -> ctypes.CDLL:
     """What ``source`` becomes. Raises :class:`NativeError` if it cannot be compiled here."""
     folder = resources.files(source.package)
-    texts = {name: folder.joinpath(name).read_bytes() for name in source.files}
+    files = [(source.package, name) for name in source.files] + list(source.headers)
+    texts = {name: resources.files(at).joinpath(name).read_bytes() for at, name in files}
     machine = f"{sys.platform} {platform.machine()} {_processor()}"
     told = b"".join(texts.values()) + machine.encode() + repr((_FLAGS, source.flags)).encode()
     name = f"{source.name}-{hashlib.sha256(told).hexdigest()[:16]}.so"
@@ -69,6 +75,13 @@ def _is_writable(place: Path) -> bool:
 def address_of(function: Any) -> int:
     """Where a function of such a library lies."""
     return int(ctypes.cast(function, ctypes.c_void_p).value or 0)
+
+
+def room(n_bytes: int) -> npt.NDArray[np.uint8]:
+    """Zeros for C to work in, from a cache line on. They take no RAM until they are written to."""
+    zeros = np.zeros(n_bytes + _LINE, np.uint8)
+    start = -zeros.ctypes.data % _LINE
+    return zeros[start : start + n_bytes]
 
 
 def _processor() -> str:

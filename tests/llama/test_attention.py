@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import struct
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -106,9 +105,9 @@ class Node:
         case = self.case
         q, mask = self.q[:, :, tokens], self.mask[:, :, tokens]
         result = np.full((case.sequences, q.shape[2], case.heads, case.out), np.nan, np.float32)
-        node = _tensor(result, "F32")
-        operands = [_tensor(q, "F32"), *self._keys_and_values(), _tensor(mask, "F16")]
-        operands += [_tensor(self.sinks, "F32")] if self.sinks is not None else []
+        node = Tensor.of(result)
+        operands = [Tensor.of(q), *self._keys_and_values(), Tensor.of(mask, _TYPES["F16"])]
+        operands += [Tensor.of(self.sinks)] if self.sinks is not None else []
         for place, operand in enumerate(operands):
             node.src[place] = operand.address
         params = struct.pack("@fff", 1 / np.sqrt(case.size), 0.0, case.cap)
@@ -130,7 +129,7 @@ class Node:
 
     def _keys_and_values(self) -> list[Tensor]:
         return [
-            _tensor(self._bytes[place], self.case.kind, columns)
+            Tensor.of(self._bytes[place], _TYPES[self.case.kind], columns)
             for place, columns in ((1, self.case.size), (2, self.case.out))
         ]
 
@@ -144,16 +143,6 @@ def _stored(x: Array, case: Case) -> tuple[Array, Array]:
     kind = gguf.GGMLQuantizationType[case.kind]
     packed = gguf.quants.quantize(x, kind)
     return gguf.quants.dequantize(packed, kind).reshape(x.shape), packed
-
-
-def _tensor(array: Array, kind: str, columns: int | None = None) -> Tensor:
-    tensor = Tensor()
-    tensor.type, tensor.data = _TYPES[kind], array.ctypes.data
-    shape: Sequence[int] = (*array.shape[:-1], columns or array.shape[-1])
-    tensor.ne[:] = [*reversed(shape), *[1] * (4 - len(shape))]
-    tensor.nb[:] = list(array.strides[::-1]) + [array.nbytes] * (4 - len(shape))  # type: ignore[assignment]
-    tensor.kept = array  # as long as the tensor
-    return tensor
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

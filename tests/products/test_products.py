@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import shapes
 
-from ondevice import gguf
+from ondevice import gguf, llama
 from ondevice.gguf.tensor_types import TENSOR_TYPES
 from ondevice.holding.window.placement import least_bytes
 from ondevice.holding.window.window import Window
@@ -66,20 +66,9 @@ def some_x(n: int, columns: int) -> np.ndarray:
     return random.standard_normal((n, columns), np.float32) * sizes
 
 
-def tensor_of(array: np.ndarray, kind: int = 0, ne: tuple[int, ...] = ()) -> Tensor:
-    tensor, shape = Tensor(), ne or array.shape[::-1]
-    tensor.type, tensor.data, tensor.kept = kind, array.ctypes.data, array
-    tensor.ne[:] = [*shape, *[1] * (4 - len(shape))]
-    strides = array.strides[::-1]
-    tensor.nb[:] = [*strides, *[strides[-1] * array.shape[0]] * (4 - len(strides))]
-    return tensor
-
-
 def node_of(kind: str, weights: np.ndarray, x: np.ndarray, y: np.ndarray, *ids: Any) -> Tensor:
-    node = tensor_of(y)
-    columns = x.shape[-1]
-    ne = (columns, *weights.shape[-2::-1])
-    operands = [tensor_of(weights, int(KINDS[kind]), ne), tensor_of(x), *map(tensor_of, ids)]
+    node, matrix = Tensor.of(y), Tensor.of(weights, int(KINDS[kind]), x.shape[-1])
+    operands = [matrix, Tensor.of(x), *map(Tensor.of, ids)]
     node.src[: len(operands)] = [operand.address for operand in operands]
     node.kept = y, operands
     return node
@@ -141,11 +130,9 @@ def test_arm_gives_the_same_bits(tmp_path: Path) -> None:
         pytest.skip("needs aarch64-linux-gnu-gcc and qemu-aarch64")
     main, program = Path(__file__).parents[1] / "support/products_main.c", tmp_path / "program"
     source = Path(_kernels.__file__).parent
-    flags = ("-march=armv8.2-a+dotprod+fp16", "-static", "-O1", f"-I{source}")
-    ours = [
-        flag for flag in _SOURCE.flags if flag[:2] in ("-f", "-s", "-w") and "shared" not in flag
-    ]
-    subprocess.run([compiler, *ours, *flags, main, "-o", program, "-lm"], check=True)
+    includes = f"-I{source}", f"-I{Path(llama.__file__).parent}"
+    flags = (*_SOURCE.flags, "-march=armv8.2-a+dotprod+fp16", "-static", "-O1", *includes)
+    subprocess.run([compiler, *flags, main, "-o", program, "-lm"], check=True)
     for kind in TYPES:
         weights, x = weights_of(kind, 21, 512), some_x(6, 512)
         numbers = [int(KINDS[kind]), 21, 512, 6, weights.shape[1]]

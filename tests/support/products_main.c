@@ -11,7 +11,7 @@ typedef struct {
     int64_t ne[4];
     size_t nb[4];
     void *src[3], *data;
-} Tensor;
+} Tensor; /* without what products do not look at */
 
 static void *read_bytes(size_t n) {
     void *bytes = malloc(n);
@@ -23,9 +23,10 @@ int main(int argc, char **argv) { /* type, rows, columns, n, bytes of a row */
     (void)argc;
     const int64_t rows = atoi(argv[2]), columns = atoi(argv[3]), n = atoi(argv[4]);
     const size_t row = (size_t)atoi(argv[5]);
-    const Layout where = {offsetof(Tensor, type), offsetof(Tensor, ne), offsetof(Tensor, nb),
-                          offsetof(Tensor, src), offsetof(Tensor, data)};
-    products_start(&where);
+    const TensorLayout where = {.type = offsetof(Tensor, type), .ne = offsetof(Tensor, ne),
+                                .nb = offsetof(Tensor, nb), .src = offsetof(Tensor, src),
+                                .data = offsetof(Tensor, data)};
+    tensor_start(&where);
     Tensor w = {atoi(argv[1]), {columns, rows, 1, 1}, {1, row, row * rows, row * rows}, {0}, 0};
     Tensor x = {0, {columns, n, 1, 1}, {4, 4 * columns, 0, 0}, {0}, 0};
     Tensor y = {0, {rows, n, 1, 1}, {4, 4 * rows, 0, 0}, {&w, &x}, 0};

@@ -13,6 +13,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "_tensor.h"
+
 #define INLINE static inline __attribute__((always_inline))
 #define UNROLLED _Pragma("GCC unroll 16") /* so that what they index stays in registers */
 
@@ -295,21 +297,8 @@ static void take_rows(const Matrix *m, const int32_t *numbers, int64_t n, float 
 
 /* --------------------------------------------------------------------- nodes of a graph */
 
-/* Of a tensor of ggml. */
-typedef struct {
-    int64_t ne, nb, src, data; /* bytes from its start */
-} Layout;
-static Layout layout;
-
-static void *field(const void *tensor, int64_t offset) { return (char *)tensor + offset; }
-static void *data_of(const void *tensor) { return *(void **)field(tensor, layout.data); }
-static const void *operand_of(const void *node, int i) {
-    return ((void **)field(node, layout.src))[i];
-}
-static int64_t n_of(const void *tensor, int i) { return ((int64_t *)field(tensor, layout.ne))[i]; }
-static int64_t stride_of(const void *tensor, int i) { /* elements of 4 bytes along a dimension */
-    return (int64_t)(((size_t *)field(tensor, layout.nb))[i] / 4);
-}
+/* Elements of 4 bytes along a dimension. */
+static int64_t stride_of(const void *tensor, int i) { return bytes_of(tensor, i) / 4; }
 
 /* Some rows of what a MUL_MAT node comes to, or one of MUL_MAT_ID, which has a third operand. */
 void planes_multiply(void *node, int me, int threads, void *matrix, int64_t begin, int64_t end) {
@@ -353,8 +342,7 @@ void planes_rows_node(void *node, int me, int threads, void *matrix) {
 enum { LEAST_WELL = 3 }; /* planes from which on every number of them should do well */
 static float value[PLANES + 1][CODES]; /* U / 128 with so many planes of a code that has all */
 
-void planes_start(const Layout *of_tensors) {
-    layout = *of_tensors;
+void planes_start(void) {
     for (int level = 1; level <= PLANES; level++)
         for (int code = 0; code < CODES; code++)
             value[level][code] = (float)moved(code >> (PLANES - level), level) / CODES;

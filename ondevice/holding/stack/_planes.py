@@ -15,15 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ondevice.holding.stack._layout import FIRST_PLANE, PLANES, PlanesShape
-from ondevice.llama._ggml import Tensor
+from ondevice.llama import TENSOR_HEADER, Tensor, tell_layout
 from ondevice.system import compiled
-
-_LINE = 64  # bytes of a cache line
 
 _SOURCE = compiled.CSource(
     name="planes",
     package="ondevice.holding.stack",
     files=("_planes.c", "_planes_avx512.h", "_planes_avx2.h", "_planes_plain.h"),
+    headers=(TENSOR_HEADER,),
     flags=("-ffinite-math-only", "-fno-signed-zeros", "-fassociative-math"),
     user="A stack",
     instead="use a model file that is not a stack",
@@ -116,7 +115,7 @@ class Planes:
         those of an expert.
         """
         y = np.empty((*ids.shape, n_rows), np.float32)
-        node, wanted = _node_of(np.ascontiguousarray(x, np.float32), y), _tensor_of(ids)
+        node, wanted = _node_of(np.ascontiguousarray(x, np.float32), y), Tensor.of(ids)
         node.src[2] = wanted.address
         with ThreadPoolExecutor(len(self._scratch)) as pool:
             self.multiply_rows(node, range(self.shape.rows), pool)
@@ -132,19 +131,10 @@ class Planes:
 
 def _node_of(operand: npt.NDArray[Any], result: Floats) -> Tensor:
     """A node of a graph that has the matrix as its first operand, and these arrays."""
-    node, second = _tensor_of(result), _tensor_of(operand)
+    node, second = Tensor.of(result), Tensor.of(operand)
     node.src[1] = second.address
-    node.kept = second  # as long as the node
+    node.kept = result, second
     return node
-
-
-def _tensor_of(array: npt.NDArray[Any]) -> Tensor:
-    """ggml's view of an array of one to three dimensions."""
-    tensor = Tensor()
-    tensor.data = array.ctypes.data
-    tensor.ne[:] = [*reversed(array.shape), *[1] * (len(tensor.ne) - array.ndim)]
-    tensor.nb[: array.ndim] = list(array.strides[::-1])
-    return tensor
 
 
 class Encoded(NamedTuple):
@@ -191,9 +181,7 @@ def encode(weights: Floats, importance: Floats, threads: int = 1) -> Encoded:
 def scratch(columns: int, threads: int) -> Bytes:
     """What computing with matrices of at most so many columns takes, on so many threads."""
     size = threads * _library().planes_scratch(columns)
-    room = np.zeros(size + _LINE, np.uint8)
-    start = -room.ctypes.data % _LINE
-    return room[start : start + size].reshape(threads, -1)
+    return compiled.room(size).reshape(threads, -1)
 
 
 def checksum(address: int, n_bytes: int) -> int:
@@ -222,7 +210,6 @@ def _library() -> Any:
         function.restype = None
     library.planes_multiply.argtypes = (address, int32, int32, address, int64, int64)
     library.planes_multiply.restype = None
-    fields: list[Any] = [Tensor.ne, Tensor.nb, Tensor.src, Tensor.data]  # descriptors of ctypes
-    offsets = [field.offset for field in fields]
-    library.planes_start((ctypes.c_int64 * len(offsets))(*offsets))
+    tell_layout(library)
+    library.planes_start()
     return library

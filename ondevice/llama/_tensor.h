@@ -1,0 +1,32 @@
+/* ggml's tensors. Where the fields of its struct are, Python has proved and tells: see _ggml.py. */
+
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct {
+    int64_t type, ne, nb, op, params, src, data; /* bytes from the start of a tensor */
+} TensorLayout;
+
+static TensorLayout tensor_layout;
+
+void tensor_start(const TensorLayout *of_ggml) { tensor_layout = *of_ggml; }
+
+static inline void *field(const void *tensor, int64_t offset) { return (char *)tensor + offset; }
+static inline int32_t type_of(const void *tensor) {
+    return *(int32_t *)field(tensor, tensor_layout.type);
+}
+static inline int32_t *op_of(void *node) { return field(node, tensor_layout.op); }
+static inline char *params_of(const void *node) { return field(node, tensor_layout.params); }
+static inline void *data_of(const void *tensor) {
+    return *(void **)field(tensor, tensor_layout.data);
+}
+static inline const void *operand_of(const void *node, int i) {
+    return ((void **)field(node, tensor_layout.src))[i];
+}
+static inline int64_t n_of(const void *tensor, int i) {
+    return ((int64_t *)field(tensor, tensor_layout.ne))[i];
+}
+/* From one element to the next along a dimension. */
+static inline int64_t bytes_of(const void *tensor, int i) {
+    return (int64_t)((size_t *)field(tensor, tensor_layout.nb))[i];
+}

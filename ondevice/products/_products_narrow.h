@@ -1,0 +1,18 @@
+/* What vectors of 16 bytes compute alike on any processor. */
+
+enum { LANES = 4, UNSIGNED_BYTES = 0 };
+typedef uint32_t Words __attribute__((vector_size(16)));
+typedef int32_t Ints __attribute__((vector_size(16)));
+typedef float Floats __attribute__((vector_size(16)));
+
+INLINE Ints scale_of(Words x, const int byte) { return (Ints)(x << (24 - 8 * byte)) >> 24; }
+INLINE Ints pair_of(Words x, const int byte, const int up) {
+    const Ints first = scale_of(x, byte) << up, second = scale_of(x, byte + 1) << up;
+    return (first & 0xffff) | second << 16;
+}
+INLINE Ints pairs(Ints a, Ints b) {
+    return (a << 16 >> 16) * (b << 16 >> 16) + (a >> 16) * (b >> 16);
+}
+INLINE Words spread(Words x, const int byte) {
+    return ((x >> (8 * byte + 4) & 15u) * 0x204081u & 0x01010101u) << 4;
+}
