@@ -173,12 +173,26 @@ def test_keys_that_nobody_sees_change_nothing() -> None:
     assert np.array_equal(more.computed(), node.computed())
 
 
+class Watched:
+    """Attention, and the operations that nodes have after it has seen them."""
+
+    def __init__(self, attention: _attention.Attention | None) -> None:
+        self._attention = attention
+        self.operations: set[str] = set()
+
+    def inspect(self, node: Tensor) -> None:
+        if self._attention is not None:
+            self._attention.inspect(node)
+        self.operations.add(node.op_name)
+
+
 def test_a_context_computes_with_it(short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And what ggml's own attention gives is near."""
     model = Model(short)
     tokens = [int(token) for token in np.random.default_rng(2).integers(100, 5000, 100)]
 
-    def logits() -> Array:
+    def logits(watched: Watched) -> Array:
+        monkeypatch.setattr(_context, "attention_for", lambda n_threads: watched)
         context = Context(model, n_ctx=512, n_threads=2)
         context.decode(tokens)
         try:
@@ -186,8 +200,9 @@ def test_a_context_computes_with_it(short: Path, monkeypatch: pytest.MonkeyPatch
         finally:
             context.close()
 
-    ours = logits()
-    monkeypatch.setattr(_context, "attention_for", lambda n_threads: None)
-    ggmls = logits()
+    ours = Watched(_attention.attention_for(2))
+    difference = np.abs(logits(ours) - logits(ggmls := Watched(None)))
     model.close()
-    assert 0 < np.abs(ours - ggmls).max() < ggmls.std()
+    assert "CUSTOM" in ours.operations and "FLASH_ATTN_EXT" not in ours.operations
+    assert "FLASH_ATTN_EXT" in ggmls.operations
+    assert difference.max() < 1
