@@ -1,11 +1,11 @@
-"""Several tokens for one pass over the disk: a drafter proposes, the model verifies.
+"""Several tokens for one pass over the weights: a drafter proposes, the model verifies.
 
-A pass reads the streamed weights once, for one token or for several. So what is likely to come is
-proposed by something cheap, and one pass computes the logits after each proposed token. The tokens
-of the reply are drawn from those logits by the ordinary sampler, one after the other, as long as
-each is the one that was proposed. The logits are those of one token after the other, to the last
-bit (``Context.decode``). So a reply is what it would be without drafts, whatever the sampler: the
-same tokens with the same seed, not merely the same distribution. (With a proposal
+A pass reads the weights once, from the disk or from RAM, for one token or for several. So what is
+likely to come is proposed by something cheap, and one pass computes the logits after each proposed
+token. The tokens of the reply are drawn from those logits by the ordinary sampler, one after the
+other, as long as each is the one that was proposed. The logits are those of one token after the
+other, to the last bit (``Context.decode``). So a reply is what it would be without drafts, whatever
+the sampler: the same tokens with the same seed, not merely the same distribution. (With a proposal
 that is certain of its tokens, this is the rejection sampling of "Fast inference from transformers
 via speculative decoding", section 2.3.)
 """
@@ -14,44 +14,82 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from ondevice.engine._states import common_prefix
 from ondevice.errors import NativeError
 from ondevice.gguf import GGUFFile
-from ondevice.llama import MOST_COLUMNS, Context, Model, Sampler
+from ondevice.llama import Context, Model, Sampler
 
-MOST_VERIFIED = MOST_COLUMNS  #: Tokens of a pass.
-_LOOKED_UP = (
-    4,
-    3,
-    2,
-    1,
-)  # tokens at the end of the text that must have occurred before, best first
 _MEMORY = 0.9  # what is known from earlier passes counts this much of what one more shows
+_MOST_OCCURRENCES = 64  # of two tokens that are compared with the end of the text
+_LONGEST_MATCH = 16  # tokens
+#: The share of proposed tokens that are right, to begin with: of a model, and by the tokens before
+#: that have occurred before: 1, 2, 4, 8 and 16 at least.
+_ACCEPTED = (0.7, 0.2, 0.4, 0.6, 0.75, 0.85)
+_MORE = 1 / 7  # seconds for one more token of a pass, of those of one alone, to begin with
+_TRUST = 0.5  # passes that this counts for
+
+
+class Draft(NamedTuple):
+    """Tokens that may follow; those of one ``kind`` are right about equally often."""
+
+    tokens: Sequence[int]
+    kind: int = 0
 
 
 class Drafter(Protocol):
     """Proposes how a text goes on."""
 
-    def propose(self, tokens: Sequence[int], count: int) -> list[int]:
+    is_free: bool  #: A proposal takes next to no time.
+
+    def propose(self, tokens: Sequence[int], count: int) -> Draft:
         """At most ``count`` tokens that may follow ``tokens``."""
 
 
 class PromptLookup:
-    """Proposes what followed when the last few tokens occurred before: needs no RAM.
+    """Proposes what followed when the end of the text occurred before: needs next to no RAM.
 
-    Good where a reply repeats its prompt: edits of code, summaries, quotations.
+    The occurrence with most of the same tokens before it is taken, and the latest of these. Good
+    where a reply repeats its prompt: edits of code, summaries, quotations.
     """
 
-    def propose(self, tokens: Sequence[int], count: int) -> list[int]:
-        tokens = list(tokens)
-        for length in _LOOKED_UP:
-            end = tokens[-length:]
-            for start in range(len(tokens) - length - 1, -1, -1):
-                if tokens[start : start + length] == end:
-                    return tokens[start + length : start + length + count]
-        return []
+    is_free = True
+
+    def __init__(self) -> None:
+        self._tokens: list[int] = []  # whose pairs are known, but for the last one
+        self._ends: dict[tuple[int, ...], int] = {}  # of one token or two → behind the last such
+        self._earlier: list[int] = []  # at an end: the one of the same two tokens before it; or 0
+
+    def propose(self, tokens: Sequence[int], count: int) -> Draft:
+        self._learn(tokens)
+        best, length = self._ends.get(tuple(tokens[-1:]), 0), 1
+        end = self._ends.get(tuple(tokens[-2:]), 0)
+        for _ in range(_MOST_OCCURRENCES):
+            if not end:
+                break
+            if (same := _same_before(tokens, end)) > length:
+                best, length = end, same
+            end = self._earlier[end]
+        return Draft(tokens[best : best + count], length.bit_length()) if best else Draft(())
+
+    def _learn(self, tokens: Sequence[int]) -> None:
+        known = common_prefix(self._tokens, tokens)
+        if known < len(self._tokens):
+            self._tokens, self._ends, self._earlier = [], {}, []
+        for end in range(len(self._tokens), len(tokens)):  # what follows is known
+            pair = tuple(tokens[max(0, end - 2) : end])
+            self._earlier.append(self._ends.get(pair, 0))
+            self._ends[pair] = self._ends[pair[1:]] = end
+        self._tokens = list(tokens)
+
+
+def _same_before(tokens: Sequence[int], end: int) -> int:
+    """Of the last tokens, how many are also before ``end``."""
+    for n in range(min(_LONGEST_MATCH, end)):
+        if tokens[end - 1 - n] != tokens[-1 - n]:
+            return n
+    return min(_LONGEST_MATCH, end)
 
 
 class ModelDrafter:
@@ -61,6 +99,8 @@ class ModelDrafter:
     the two agree is for :func:`share_vocabulary` to say, before anything is loaded. While
     ``is_ready`` is False, nothing is proposed, and never by a model that cannot go back.
     """
+
+    is_free = False
 
     @classmethod
     def open(
@@ -85,11 +125,11 @@ class ModelDrafter:
         self._n_vocab = n_vocab
         self._is_ready = is_ready
 
-    def propose(self, tokens: Sequence[int], count: int) -> list[int]:
+    def propose(self, tokens: Sequence[int], count: int) -> Draft:
         context = self._context
         count = min(count, context.n_ctx - len(tokens))
         if count <= 0 or not context.can_go_back or not self._is_ready():
-            return []
+            return Draft(())
         known = common_prefix(context.tokens, tokens)
         context.truncate(min(known, len(tokens) - 1))
         new = list(tokens[len(context.tokens) :])
@@ -99,7 +139,7 @@ class ModelDrafter:
         while len(proposed) < count:
             context.decode(proposed[-1:])
             proposed.append(self._most_likely())
-        return proposed
+        return Draft(proposed)
 
     def close(self) -> None:
         """Free the smaller model."""
@@ -111,36 +151,40 @@ class ModelDrafter:
 
 
 class Speculation:
-    """Decodes tokens into ``context`` together with what ``drafter`` thinks will follow."""
+    """Decodes tokens into ``context`` together with what ``drafter`` thinks will follow.
+
+    As many as promise most tokens a second, by what passes took and how often drafts of a kind
+    were right. What costs nothing to propose is judged even where it is not worth computing.
+    """
 
     def __init__(self, context: Context, drafter: Drafter) -> None:
         self._context = context
         self._drafter = drafter
-        self._accepting = 0.7  # the chance that a proposed token is accepted, as measured so far
-        self._pass_seconds = 0.0
+        self._accepted = list(_ACCEPTED)
+        self._costs = _PassCosts()
         self._propose_seconds = 0.0  # for each proposed token
         self.proposed = 0
         self.accepted = 0
 
-    def decode(self, token: int, sampler: Sampler, most: int = MOST_VERIFIED) -> list[int]:
+    def decode(self, token: int, sampler: Sampler, most: int | None = None) -> list[int]:
         """Decode ``token`` and draw what follows: at least one token, at most ``most``.
 
         All but the last of them are then decoded too, as if one by one. Raises what
         ``Context.decode`` raises.
         """
         context = self._context
-        most = min(most, context.n_ctx - len(context.tokens))
+        room = min(context.most_verified, context.n_ctx - len(context.tokens), most or 1 << 30) - 1
+        foreseen = self._propose(token, room) if context.may_verify and room > 0 else Draft(())
+        draft = foreseen.tokens
+        if self._drafter.is_free:
+            draft = draft[: self._worthwhile(foreseen.kind, len(draft))]
         started = time.perf_counter()
-        draft = []
-        if context.may_verify and (count := min(self._worthwhile(), most - 1)):
-            draft = self._drafter.propose([*context.tokens, token], count)
-        proposed_at = time.perf_counter()
         context.decode([token, *draft], n_outputs=1 + len(draft))
         if draft and not context.may_verify:  # it was found out in this pass
             self.take_back(1 + len(draft))
-            draft = []
+            foreseen, draft = Draft(()), ()
             context.decode([token])
-        self._learn_costs(proposed_at - started, time.perf_counter() - proposed_at, len(draft))
+        self._costs.learn(1 + len(draft), time.perf_counter() - started)
         drawn: list[int] = []
         for back in range(1 + len(draft), 0, -1):
             drawn.append(sampler.sample_from(context.logits(back)))
@@ -148,7 +192,9 @@ class Speculation:
                 break
         right = len(drawn) - 1
         self.take_back(len(draft) - right)
-        self._learn_accepting(right, len(draft))
+        self.proposed += len(draft)
+        self.accepted += right
+        self._learn_accepting(foreseen, drawn)
         return drawn
 
     def take_back(self, n_tokens: int) -> None:
@@ -157,26 +203,67 @@ class Speculation:
         if n_tokens and self._context.truncate(kept) != kept:
             raise NativeError("llama.cpp lost track of the conversation. Send the message again.")
 
-    def _worthwhile(self) -> int:
+    def _propose(self, token: int, room: int) -> Draft:
+        """What may follow ``token``. What costs time is proposed only as far as it is worth it."""
+        tokens = [*self._context.tokens, token]
+        if self._drafter.is_free:
+            return self._drafter.propose(tokens, room)
+        count = max(1, self._worthwhile(0, room))
+        started = time.perf_counter()
+        draft = self._drafter.propose(tokens, count)
+        if n := len(draft.tokens):
+            seconds = (time.perf_counter() - started) / n
+            fresh = 1 - _MEMORY if self._propose_seconds else 1
+            self._propose_seconds += (seconds - self._propose_seconds) * fresh
+        return draft
+
+    def _worthwhile(self, kind: int, most: int) -> int:
         """How many tokens to propose, so that the most tokens a second are to be expected."""
-        if not self._pass_seconds:
-            return MOST_VERIFIED - 1
+        if not self._costs.are_known:
+            return most
+        best, best_rate, expected, chance = 0, 0.0, 0.0, 1.0
+        for count in range(most + 1):
+            expected += chance
+            chance *= self._accepted[kind]
+            seconds = self._costs.seconds(1 + count) + count * self._propose_seconds
+            if (rate := expected / seconds) > best_rate:
+                best, best_rate = count, rate
+        return best
 
-        def per_second(count: int) -> float:
-            expected = sum(self._accepting**n for n in range(count + 1))
-            return expected / (self._pass_seconds + count * self._propose_seconds)
+    def _learn_accepting(self, foreseen: Draft, drawn: Sequence[int]) -> None:
+        for proposed, token in zip(foreseen.tokens, drawn, strict=False):
+            is_right = float(proposed == token)
+            self._accepted[foreseen.kind] += (is_right - self._accepted[foreseen.kind]) * (
+                1 - _MEMORY
+            )
 
-        return max(range(1, MOST_VERIFIED), key=per_second)
 
-    def _learn_costs(self, proposing: float, passing: float, count: int) -> None:
-        fresh = 1 - _MEMORY if self._pass_seconds else 1
-        self._pass_seconds += (passing - self._pass_seconds) * fresh
-        if count:
-            self._propose_seconds += (proposing / count - self._propose_seconds) * fresh
+class _PassCosts:
+    """Seconds of a pass by its tokens: a line through the passes so far, of which the latest count
+    most, by least squares. Where there was little to learn from, one more token costs ``_MORE``."""
 
-    def _learn_accepting(self, right: int, count: int) -> None:
-        """Of ``count`` proposed tokens, the first ``right`` were accepted."""
-        self.proposed += count
-        self.accepted += right
-        for accepted in [1.0] * right + [0.0] * (right < count):
-            self._accepting += (accepted - self._accepting) * (1 - _MEMORY)
+    def __init__(self) -> None:
+        self._passes = self._more = self._more_squared = 0.0  # weights, and of them: tokens − 1
+        self._seconds = self._seconds_more = 0.0
+        self._first = self._slope = 0.0
+
+    @property
+    def are_known(self) -> bool:
+        return self._first > 0
+
+    def learn(self, n_tokens: int, seconds: float) -> None:
+        more = n_tokens - 1
+        self._passes = _MEMORY * self._passes + 1
+        self._more = _MEMORY * self._more + more
+        self._more_squared = _MEMORY * self._more_squared + more * more
+        self._seconds = _MEMORY * self._seconds + seconds
+        self._seconds_more = _MEMORY * self._seconds_more + seconds * more
+        # Least squares, with _TRUST * (slope - _MORE * first)² added.
+        a = self._passes + _TRUST * _MORE * _MORE
+        b = self._more - _TRUST * _MORE
+        c = self._more_squared + _TRUST
+        self._first = (self._seconds * c - self._seconds_more * b) / (a * c - b * b)
+        self._slope = max(0.0, (self._seconds_more * a - self._seconds * b) / (a * c - b * b))
+
+    def seconds(self, n_tokens: int) -> float:
+        return self._first + (n_tokens - 1) * self._slope

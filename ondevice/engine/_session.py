@@ -13,7 +13,7 @@ import llama_cpp
 import msgspec
 
 from ondevice.engine._cache import ConversationCache
-from ondevice.engine._drafting import MOST_VERIFIED, PromptLookup, Speculation
+from ondevice.engine._drafting import PromptLookup, Speculation
 from ondevice.engine._loading import HeldModel
 from ondevice.engine._prompt import Prompt, Prompter
 from ondevice.engine._repetition import Repetition
@@ -85,8 +85,9 @@ class _Wanted(threading.Event):
 class Session:
     """Answers conversations with the model of ``held``, whose KV cache it keeps warm.
 
-    While some weights are streamed, a drafter proposes tokens, or else what the conversation has
-    said before. ``room`` is looked at between two passes, and asked for a larger context.
+    What the conversation has said before is proposed as what comes next, or what a drafter thinks
+    while some weights are streamed. ``room`` is looked at between two passes, and asked for a
+    larger context.
     """
 
     def __init__(self, held: HeldModel, room: Room) -> None:
@@ -94,7 +95,8 @@ class Session:
         self._model, self._context, self._weights = model, context, held.weights
         self._room = room
         self._check_files = held.files.check
-        self._speculation = Speculation(context, held.drafter or PromptLookup())
+        self._lookup = Speculation(context, PromptLookup())
+        self._drafted = Speculation(context, held.drafter) if held.drafter else self._lookup
         self._files = tuple(map(str, held.files.identities()))
         self._kv_type = held.plan.kv_type
         self._cache = ConversationCache(context, States(room.may_hold), self._identity)
@@ -431,9 +433,8 @@ class Session:
         """
         self._room.between_passes()
         try:
-            # A pass of a model in RAM costs too little for drafts to pay.
-            if self._is_streaming and len(tokens) == 1:
-                return self._speculation.decode(tokens[0], sampler, most or MOST_VERIFIED)
+            if len(tokens) == 1:
+                return self._speculation.decode(tokens[0], sampler, most)
             self._context.decode(tokens)
         except Interrupted:
             return []
@@ -490,14 +491,18 @@ class Session:
     def _is_streaming(self) -> bool:
         return self._weights.streamed_bytes > 0
 
+    @property
+    def _speculation(self) -> Speculation:
+        return self._drafted if self._is_streaming else self._lookup
+
     def _streamed(self) -> Streaming | None:
         """What was streamed since the model was loaded; None: nothing is."""
         if not self._is_streaming:
             return None
         return msgspec.structs.replace(
             self._weights.statistics(),
-            drafted_tokens=self._speculation.proposed,
-            accepted_tokens=self._speculation.accepted,
+            drafted_tokens=self._drafted.proposed,
+            accepted_tokens=self._drafted.accepted,
         )
 
     def _nothing_done(self, seed: int) -> Statistics:

@@ -2,7 +2,7 @@
 
 from ondevice.llama._constraint import Constraint, Grammar, SchemaVocabulary
 from ondevice.llama._context import Context, Interrupted, interrupt
-from ondevice.llama._eval_hook import Actions, EvalHook, NodeHandler
+from ondevice.llama._eval_hook import Actions, EvalHook, NativeHandler, NodeHandler
 from ondevice.llama._ggml import (
     OP_CUSTOM,
     OP_MUL_MAT,
@@ -35,6 +35,7 @@ __all__ = [
     "Grammar",
     "Interrupted",
     "Model",
+    "NativeHandler",
     "NodeHandler",
     "Sampler",
     "SchemaVocabulary",

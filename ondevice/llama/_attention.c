@@ -13,7 +13,6 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
-#include <string.h>
 
 #include "_tensor.h"
 
@@ -62,7 +61,7 @@ typedef struct {
 
 /* ----------------------------------------------------------------------------- tensors of ggml */
 
-static int32_t op_attention, op_custom;
+static int32_t op_attention;
 
 enum { PARAMS = 64 }; /* bytes of a node's parameters */
 enum { Q, K, V, MASK, SINKS };
@@ -519,8 +518,8 @@ void attention_compute(void *node, int me, int threads, void *state) {
 }
 
 /* Have a node computed so, if it is attention of a kind that is known. */
-bool attention_take(void *node, void *state) {
-    if (*op_of(node) != op_attention) return false;
+void attention_take(void *node, void *state) {
+    if (*op_of(node) != op_attention) return;
     const void *q = operand_of(node, Q), *k = operand_of(node, K), *v = operand_of(node, V);
     const void *mask = operand_of(node, MASK), *sinks = operand_of(node, SINKS);
     const Params params = *(const Params *)params_of(node);
@@ -531,25 +530,13 @@ bool attention_take(void *node, void *state) {
         n_of(q, 2) % n_of(k, 2) == 0 && n_of(k, 3) == n_of(q, 3) &&
         n_of(v, 3) == n_of(q, 3) && (mask == NULL || type_of(mask) == F16) &&
         (sinks == NULL || type_of(sinks) == F32);
-    if (!known) return false;
-    /* as ggml_map_custom has it: function, tasks, user's data */
-    struct {
-        void (*function)(void *, int, int, void *);
-        int32_t tasks;
-        void *state;
-    } custom = {attention_compute, -1, state};
-    /* What ggml wanted stays, behind it. */
-    char *at = params_of(node);
-    memcpy(at + PARAMS - sizeof params, &params, sizeof params);
-    memcpy(at, &custom, sizeof custom);
-    *op_of(node) = op_custom;
-    return true;
+    if (!known) return;
+    /* What ggml wanted stays, behind what is ours. */
+    memcpy(params_of(node) + PARAMS - sizeof params, &params, sizeof params);
+    compute_with(node, attention_compute, state);
 }
 
-void attention_start(int32_t attention, int32_t custom) {
-    op_attention = attention;
-    op_custom = custom;
-}
+void attention_start(int32_t attention) { op_attention = attention; }
 
 /* Bytes of what threads share, and of what each of them needs. */
 int64_t attention_size(void) { return (sizeof(Attention) + 63) / 64 * 64; }

@@ -12,8 +12,8 @@ from functools import cache
 from typing import Any
 
 from ondevice.errors import NativeError
-from ondevice.llama._eval_hook import Actions
-from ondevice.llama._ggml import OP_CUSTOM, TENSOR_HEADER, Tensor, op_number, tell_layout
+from ondevice.llama._eval_hook import NativeHandler
+from ondevice.llama._ggml import TENSOR_HEADER, op_number, tell_layout
 from ondevice.system import compiled
 
 _SOURCE = compiled.CSource(
@@ -24,7 +24,7 @@ _SOURCE = compiled.CSource(
 )
 
 
-class Attention:
+class Attention(NativeHandler):
     """A handler of the eval hook: has ggml compute attention with our code, on ``n_threads``.
 
     One context computes with it at a time.
@@ -39,14 +39,9 @@ class Attention:
             4 * library.attention_shared(),
         )
         self._room = compiled.room(sum(sizes))  # most of it for the largest heads
-        self._state = self._room.ctypes.data
-        scratch = self._state + sizes[0]
-        library.attention_init(self._state, n_threads, scratch, scratch + sizes[1])
-        self._take = library.attention_take
-
-    def inspect(self, node: Tensor) -> Actions | None:
-        self._take(node.address, self._state)
-        return None
+        super().__init__(library.attention_take, self._room.ctypes.data)
+        scratch = self.state + sizes[0]
+        library.attention_init(self.state, n_threads, scratch, scratch + sizes[1])
 
 
 @cache
@@ -58,10 +53,8 @@ def _library() -> Any:
         function.argtypes, function.restype = (), int64
     library.attention_init.argtypes = (address, int64, address, address)
     library.attention_init.restype = None
-    library.attention_take.argtypes = (address, address)
-    library.attention_take.restype = ctypes.c_bool
     tell_layout(library)
-    library.attention_start(int32(op_number("FLASH_ATTN_EXT")), int32(OP_CUSTOM))
+    library.attention_start(int32(op_number("FLASH_ATTN_EXT")))
     return library
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from ondevice.llama._eval_hook import Actions
+from ondevice.llama._eval_hook import Actions, OperationCounter, operation_counter
 from ondevice.llama._ggml import OP_CUSTOM, OP_MUL_MAT, OP_MUL_MAT_ID, OP_NONE, Tensor, op_number
 from ondevice.llama._product import MOST_COLUMNS, columns_agree, compute_nodes
 
@@ -34,26 +34,48 @@ class Columns:
     """A handler of the eval hook, after those that say where weights are.
 
     Which of its dimensions counts the tokens is told from the graph of a single one, so such a
-    pass must come first: see :attr:`are_known`.
+    pass must come first: see :attr:`are_known`. Where that has nothing to be computed by column,
+    no graph is looked at any more, but for operations that are not known.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
+        """``most`` tokens of a pass have logits."""
+        self._most = most
         self._n_threads = self._n_tokens = 0
         self._wanted = False  # that the pass under way is one by one
         self._has_looked = False  # at the graph of a single token
         self._by_column: dict[str, bool] = {}  # name of a product → it has a column for each token
         self._puzzles: set[str] = set()
         self._taken: dict[int, int] = {}  # address of a node that is skipped now → its operation
+        self._counter = operation_counter(_ALIKE)
 
     @property
     def are_known(self) -> bool:
-        """Whether a pass of 2 to ``MOST_COLUMNS`` tokens will be, or has been, as one by one."""
+        """Whether a pass of 2 to :attr:`most` tokens will be, or has been, as one by one."""
         return self._has_looked and not self._puzzles
+
+    @property
+    def most(self) -> int:
+        """Tokens of a pass that can be as one by one."""
+        return MOST_COLUMNS if self._by_column else self._most
+
+    @property
+    def in_c(self) -> OperationCounter | None:
+        """What may inspect the nodes of this pass instead."""
+        is_watched = self._n_tokens == 1 or self._wanted
+        if is_watched and (not self._has_looked or self._by_column or self._puzzles):
+            return None
+        return self._counter
 
     def begin(self, n_tokens: int, n_outputs: int, n_threads: int) -> None:
         """A pass is to come. It is to be as one by one if all its tokens have logits."""
         self._n_tokens, self._n_threads = n_tokens, n_threads
-        self._wanted = 1 < n_tokens == n_outputs <= MOST_COLUMNS
+        self._wanted = 1 < n_tokens == n_outputs <= self.most
+
+    def finish(self) -> None:
+        """It has been computed."""
+        if self._counter is not None and self._counter.take_count() and self._wanted:
+            self._puzzles.add("an operation that no single token had")
 
     def inspect(self, node: Tensor) -> Actions | None:
         if node.op == OP_NONE and node.address in self._taken:
@@ -65,7 +87,7 @@ class Columns:
         if op == OP_NONE:
             # Other handlers compute it, always or while its weights come in slices.
             op = OP_MUL_MAT
-            if node.src[2]:  # those of experts
+            if node.src[2] or node.has_function:  # those of experts, or of ours
                 return None
         if op not in (OP_MUL_MAT, _ATTENTION):
             self._puzzles.add(node.op_name)

@@ -16,8 +16,9 @@ from ondevice.errors import MemoryShortError, NativeError
 from ondevice.llama import _log
 from ondevice.llama._attention import attention_for
 from ondevice.llama._columns import Columns
-from ondevice.llama._eval_hook import EvalHook
+from ondevice.llama._eval_hook import EvalHook, NativeHandler, NodeHandler
 from ondevice.llama._model import Model
+from ondevice.llama._product import MOST_COLUMNS
 from ondevice.system.cores import default_threads
 
 _GGML_TYPES = {"f16": 1, "q8_0": 8, "q4_0": 2}  # enum ggml_type
@@ -102,7 +103,7 @@ class Context:
         if (attention := attention_for(self.n_threads)) is not None:
             self._hook.add(attention)
         if eval_hook is not None:
-            self._columns = Columns()
+            self._columns = Columns(max_outputs)
             self._hook.add(self._columns)
         if self._hook.handlers:
             params.cb_eval = self._hook.callback
@@ -172,8 +173,8 @@ class Context:
         """Append ``batch`` to the sequence and compute the logits that follow its last tokens.
 
         A batch has at most ``batch_tokens``, and ``n_outputs`` is at most ``max_outputs``. While
-        the context :attr:`may_verify`, a batch of at most ``MOST_COLUMNS`` tokens that all have
-        logits gives each of them what it would give alone, to the last bit.
+        the context :attr:`may_verify`, a batch of at most :attr:`most_verified` tokens that all
+        have logits gives each of them what it would give alone, to the last bit.
         ``cancel`` ends a batch of more than one token between two nodes of the graph; the answer
         is then False and the sequence as it was, or empty. With one, ``on_progress`` is called
         again and again while such a batch is computed, with the fraction that is done, about.
@@ -186,12 +187,18 @@ class Context:
         wanted = (ctypes.c_int8 * len(batch))(*[0] * (len(batch) - n_outputs), *[1] * n_outputs)
         native = llama_cpp.llama_batch_get_one(ids, len(batch))
         native.logits = wanted
+        instead: dict[NodeHandler, NativeHandler] = {}
         if self._columns is not None:
             self._columns.begin(len(batch), n_outputs, self.n_threads)
+            if (counter := self._columns.in_c) is not None:
+                instead[self._columns] = counter
+        self._hook.begin(instead)
         with self._abort_on(cancel if len(batch) > 1 else None, on_progress):
             status = llama_cpp.llama_decode(self.handle, native)
         try:
             self._hook.finish(complete=status == 0)
+            if self._columns is not None:
+                self._columns.finish()
         except BaseException:
             self.truncate(len(self.tokens))
             raise
@@ -270,6 +277,12 @@ class Context:
         llama.cpp alone: whether they come to the same is then not known, and not looked at.
         """
         return self.can_go_back and (self._columns is None or self._columns.are_known)
+
+    @property
+    def most_verified(self) -> int:
+        """Tokens that may be decoded together so, the one that was drawn last among them."""
+        most = MOST_COLUMNS if self._columns is None else self._columns.most
+        return min(most, self.max_outputs)
 
     def truncate(self, length: int) -> int:
         """Forget the positions from ``length`` on; returns how many remain.

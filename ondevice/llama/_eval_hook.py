@@ -10,15 +10,16 @@ ggml zeroes the padding, so no tag outlives its node, even where the address is 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import llama_cpp
 
 from ondevice.errors import NativeError
-from ondevice.llama._ggml import OP_NONE, TAG_OFFSET, Tensor
+from ondevice.llama._ggml import OP_NONE, OP_OFFSET, TAG_OFFSET, Tensor
 from ondevice.system import compiled
 
 _tag_at = ctypes.c_uint64.from_address
@@ -46,27 +47,86 @@ class NodeHandler(Protocol):
         """
 
 
+class NativeHandler:
+    """A handler in C, ``void take(node, state)``, that has nothing to do once a node is inspected.
+
+    Python is not asked at a new node if all handlers are such ones.
+    """
+
+    def __init__(self, take: Any, state: int) -> None:
+        take.argtypes, take.restype = (ctypes.c_void_p, ctypes.c_void_p), None
+        self.take, self.state = take, state
+
+    def inspect(self, node: Tensor) -> Actions | None:
+        self.take(node.address, self.state)
+        return None
+
+
+class _Handler(ctypes.Structure):
+    """``Handler`` of ``_eval_hook.c``."""
+
+    _fields_ = (("take", ctypes.c_void_p), ("state", ctypes.c_void_p))
+
+
+_MOST_HANDLERS = 4  # that are in C
+
+
 class _Native(ctypes.Structure):
     """``Hook`` of ``_eval_hook.c``."""
 
     plain: int
     slow: int
+    n_handlers: int
+    handlers: ctypes.Array[_Handler]
     _fields_ = (
         ("tag_offset", ctypes.c_int64),
         ("plain", ctypes.c_uint64),
         ("slow", ctypes.c_void_p),
+        ("n_handlers", ctypes.c_int64),
+        ("handlers", _Handler * _MOST_HANDLERS),
     )
 
 
 @cache
-def _fast() -> Any:
-    """A callback that asks Python only where something may be to do; None: it is not compiled."""
-    source = compiled.CSource("eval_hook", "ondevice.llama", ("_eval_hook.c",))
+def _library() -> Any:
+    """What asks Python only where something may be to do; None: it cannot be compiled."""
     try:
-        function = compiled.library(source).hook_on_node
+        return compiled.library(compiled.CSource("eval_hook", "ondevice.llama", ("_eval_hook.c",)))
     except NativeError:
         return None
-    return llama_cpp.ggml_backend_sched_eval_callback(compiled.address_of(function))
+
+
+class _Counter(ctypes.Structure):
+    """``Counter`` of ``_eval_hook.c``."""
+
+    unknown: int
+    known: ctypes.Array[ctypes.c_uint8]
+    _fields_ = (
+        ("op_offset", ctypes.c_int64),
+        ("unknown", ctypes.c_int64),
+        ("known", ctypes.c_uint8 * 256),
+    )
+
+
+class OperationCounter(NativeHandler):
+    """Counts nodes of other operations than ``known``, in new graphs."""
+
+    def __init__(self, known: Iterable[int], library: Any) -> None:
+        self._counter = _Counter(op_offset=OP_OFFSET)
+        for op in known:
+            self._counter.known[op] = 1
+        super().__init__(library.hook_count, ctypes.addressof(self._counter))
+
+    def take_count(self) -> int:
+        """The nodes that were counted since this was last asked."""
+        count, self._counter.unknown = self._counter.unknown, 0
+        return count
+
+
+def operation_counter(known: Iterable[int]) -> OperationCounter | None:
+    """None where it cannot be compiled."""
+    library = _library()
+    return OperationCounter(known, library) if library is not None else None
 
 
 @dataclass(eq=False, slots=True)
@@ -99,12 +159,29 @@ class EvalHook:
         self._slow = llama_cpp.ggml_backend_sched_eval_callback(self._on_node)
         self._native.slow = compiled.address_of(self._slow)
         #: What llama.cpp calls at each node, a ``ggml_backend_sched_eval_callback``, and its data.
-        self.callback: Any = _fast() or self._slow
+        self.callback: Any = self._slow
         self.data = ctypes.c_void_p(ctypes.addressof(self._native))
+        if (library := _library()) is not None:
+            function = compiled.address_of(library.hook_on_node)
+            self.callback = llama_cpp.ggml_backend_sched_eval_callback(function)
 
     def add(self, handler: NodeHandler) -> None:
         """Run the actions of one more handler, after those of the others."""
         self.handlers = *self.handlers, handler
+
+    def begin(self, instead: Mapping[NodeHandler, NativeHandler] = MappingProxyType({})) -> None:
+        """Take note that ``llama_decode`` is to come.
+
+        ``instead`` says what inspects the nodes of a new graph in place of a handler this time.
+        """
+        handlers = [instead.get(handler, handler) for handler in self.handlers]
+        native = [handler for handler in handlers if isinstance(handler, NativeHandler)]
+        if len(native) < len(handlers) or len(native) > _MOST_HANDLERS:
+            self._native.n_handlers = -1
+            return
+        self._native.n_handlers = len(native)
+        for place, handler in zip(self._native.handlers, native, strict=False):
+            place.take, place.state = compiled.address_of(handler.take), handler.state
 
     def finish(self, *, complete: bool) -> None:
         """Take note that ``llama_decode`` has returned, ``complete`` if it says that all is well.

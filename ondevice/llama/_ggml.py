@@ -104,10 +104,15 @@ class Tensor(ctypes.Structure):
         self._op_params[: len(params)] = params
         self.op = OP_CUSTOM
 
-    def compute_custom(self) -> None:
-        """Compute a node that :meth:`compute_with` has changed, on this thread alone."""
+    @property
+    def has_function(self) -> bool:
+        """Whether :meth:`compute_with` has been called, also if the node is skipped now."""
+        return int(struct.unpack_from("@PiP", self._op_params)[1]) == _ALL_THREADS
+
+    def compute_custom(self, thread: int = 0, n_threads: int = 1) -> None:
+        """A thread's part of a node that :meth:`compute_with` has changed."""
         function, _, data = struct.unpack_from("@PiP", self._op_params)
-        _CUSTOM(function)(self.address, 0, 1, data)
+        _CUSTOM(function)(self.address, thread, n_threads, data)
 
     def integers(self) -> list[int]:
         """The elements of a two-dimensional int32 tensor on the CPU, row after row."""
@@ -128,18 +133,20 @@ TENSOR_HEADER = ("ondevice.llama", "_tensor.h")
 def tell_layout(library: Any) -> None:
     """Let a library with that header know where the fields of a tensor are."""
     fields: list[Any] = [  # descriptors of ctypes
-        *(Tensor.type, Tensor.ne, Tensor.nb, Tensor.op),
-        *(Tensor._op_params, Tensor.src, Tensor.data),
+        *(Tensor.type, Tensor.ne, Tensor.nb, Tensor.op, Tensor._op_params),
+        *(Tensor.flags, Tensor.src, Tensor.view_src, Tensor.data),
     ]
-    library.tensor_start((ctypes.c_int64 * len(fields))(*(field.offset for field in fields)))
+    told = *(field.offset for field in fields), OP_CUSTOM
+    library.tensor_start((ctypes.c_int64 * len(told))(*told))
 
 
 _CUSTOM = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int, ctypes.c_int, ctypes.c_void_p)
 _ALL_THREADS = -1  # GGML_N_TASKS_MAX
 OP_NONE = 0  #: The operation of a tensor that is not computed.
 
-#: Where a tensor's tag lies, bytes from its address.
+#: Where a tensor's tag and its operation lie, bytes from its address.
 TAG_OFFSET: int = Tensor.tag.offset  # type: ignore[attr-defined]  # on the class, a descriptor
+OP_OFFSET: int = Tensor.op.offset  # type: ignore[attr-defined]
 
 
 class InitParams(ctypes.Structure):

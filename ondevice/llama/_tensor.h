@@ -2,9 +2,11 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 typedef struct {
-    int64_t type, ne, nb, op, params, src, data; /* bytes from the start of a tensor */
+    int64_t type, ne, nb, op, params, flags, src, view_src, data; /* bytes from its start */
+    int64_t custom; /* the operation that is computed by a function of ours */
 } TensorLayout;
 
 static TensorLayout tensor_layout;
@@ -14,6 +16,12 @@ void tensor_start(const TensorLayout *of_ggml) { tensor_layout = *of_ggml; }
 static inline void *field(const void *tensor, int64_t offset) { return (char *)tensor + offset; }
 static inline int32_t type_of(const void *tensor) {
     return *(int32_t *)field(tensor, tensor_layout.type);
+}
+static inline int32_t flags_of(const void *tensor) {
+    return *(int32_t *)field(tensor, tensor_layout.flags);
+}
+static inline const void *view_of(const void *tensor) {
+    return *(void **)field(tensor, tensor_layout.view_src);
 }
 static inline int32_t *op_of(void *node) { return field(node, tensor_layout.op); }
 static inline char *params_of(const void *node) { return field(node, tensor_layout.params); }
@@ -29,4 +37,16 @@ static inline int64_t n_of(const void *tensor, int i) {
 /* From one element to the next along a dimension. */
 static inline int64_t bytes_of(const void *tensor, int i) {
     return (int64_t)((size_t *)field(tensor, tensor_layout.nb))[i];
+}
+
+/* Has all threads of ggml call this for a node, as ggml_map_custom does. */
+static inline void compute_with(void *node, void (*function)(void *, int, int, void *),
+                                void *state) {
+    struct {
+        void (*function)(void *, int, int, void *);
+        int32_t tasks;
+        void *state;
+    } custom = {function, -1, state};
+    memcpy(params_of(node), &custom, sizeof custom);
+    *op_of(node) = (int32_t)tensor_layout.custom;
 }

@@ -1,6 +1,5 @@
 """Products of weights, as they lie in a file, with activations: the same bits in any company."""
 
-from ondevice.products._handler import ProductHandler, handlers
-from ondevice.products._kernels import Kernels, block
+from ondevice.products._kernels import ProductHandler, handlers, is_known
 
-__all__ = ["Kernels", "ProductHandler", "block", "handlers"]
+__all__ = ["ProductHandler", "handlers", "is_known"]

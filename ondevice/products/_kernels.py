@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import ctypes
+import weakref
 from functools import cache
 from typing import Any
 
-from ondevice.llama import TENSOR_HEADER, Tensor, tell_layout
+from ondevice.errors import NativeError
+from ondevice.llama import (
+    OP_MUL_MAT,
+    OP_MUL_MAT_ID,
+    TENSOR_HEADER,
+    NativeHandler,
+    NodeHandler,
+    tell_layout,
+)
 from ondevice.system import compiled
+from ondevice.system.cores import default_threads
 
 _SOURCE = compiled.CSource(
     name="products",
@@ -21,55 +31,36 @@ _SOURCE = compiled.CSource(
 )
 
 
-class _Shared(ctypes.Structure):
-    """``Products`` of ``_products.c``."""
+class ProductHandler(NativeHandler):
+    """A handler of the eval hook: products with weights of known types are computed by our kernels.
 
-    _fields_ = (
-        ("scratch", ctypes.c_void_p),
-        ("columns", ctypes.c_int64),
-        ("threads", ctypes.c_int64),
-        ("next", ctypes.c_int64),
-        ("done", ctypes.c_int64),
-    )
-
-
-class Kernels:
-    """What so many threads compute with, one graph at a time."""
-
-    def __init__(self, threads: int, library: Any = None) -> None:
-        self._library = library or _loaded()
-        self._function = compiled.address_of(self._library.products_node)
-        self._shared = _Shared(threads=threads)
-
-    def multiply_node(self, node: Tensor) -> None:
-        """Have ggml compute a MUL_MAT or MUL_MAT_ID with these.
-
-        The weights may lie elsewhere each time that it is computed.
-        """
-        self._make_room(node)
-        node.compute_with(self._function, ctypes.addressof(self._shared))
-
-    def compute(self, node: Tensor, me: int = 0, threads: int = 1) -> None:
-        """The part of a thread in such a node."""
-        self._make_room(node)
-        self._library.products_node(node.address, me, threads, ctypes.addressof(self._shared))
-
-    def _make_room(self, node: Tensor) -> None:
-        weight, *_ = node.operands()
-        if (columns := weight.ne[0]) <= self._shared.columns:
-            return
-        self._scratch = compiled.room(
-            self._shared.threads * self._library.products_scratch(columns)
-        )
-        self._shared.scratch, self._shared.columns = self._scratch.ctypes.data, columns
-
-
-def block(tensor_type: int) -> int:
-    """Weights of a block of ggml's ``tensor_type``, or 0 if it is not known.
-
-    Rows must be whole blocks. Raises :class:`NativeError` if it cannot be compiled here.
+    After those handlers that say where weights are. One context computes with it at a time.
     """
-    return int(_loaded().products_block(tensor_type))
+
+    def __init__(self, n_threads: int, library: Any = None) -> None:
+        """Raises :class:`NativeError` if the kernels cannot be compiled."""
+        library = library or _loaded()
+        state = library.products_new(n_threads)
+        if not state:
+            raise NativeError("There is no memory for products.")
+        weakref.finalize(self, library.products_free, state)
+        super().__init__(library.products_take, state)
+
+
+def handlers(n_threads: int | None) -> list[NodeHandler]:
+    """What an eval hook needs, with so many threads; nothing where it cannot be compiled."""
+    try:
+        return [ProductHandler(n_threads or default_threads())]
+    except NativeError:
+        return []
+
+
+def is_known(tensor_type: int, columns: int) -> bool:
+    """Whether weights are of a type that our kernels know, in rows of whole blocks.
+
+    Raises :class:`NativeError` if they cannot be compiled here.
+    """
+    return bool(_loaded().products_know(tensor_type, columns))
 
 
 @cache
@@ -80,9 +71,10 @@ def _loaded() -> Any:
 def prepared(library: Any) -> Any:
     """A library of ``_products.c`` that knows ggml's tensors."""
     address, int64, int32 = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32
-    library.products_scratch.argtypes, library.products_scratch.restype = (int64,), int64
-    library.products_block.argtypes, library.products_block.restype = (int32,), int32
-    library.products_node.argtypes = (address, int32, int32, address)
-    library.products_node.restype = None
+    library.products_new.argtypes, library.products_new.restype = (int64,), address
+    library.products_free.argtypes, library.products_free.restype = (address,), None
+    library.products_know.argtypes = (int32, int64)
+    library.products_know.restype = ctypes.c_bool
     tell_layout(library)
+    library.products_start(int32(OP_MUL_MAT), int32(OP_MUL_MAT_ID))
     return library

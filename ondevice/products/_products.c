@@ -8,7 +8,9 @@
 
 #include <math.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "_tensor.h"
@@ -448,12 +450,6 @@ static const Kind *kind_of(int type) {
     return 0;
 }
 
-/* Weights of a block of this type, whose rows must be whole blocks; 0: it is not known here. */
-int32_t products_block(int32_t type) {
-    const Kind *kind = kind_of(type);
-    return kind ? kind->block : 0;
-}
-
 /* n activations as integers; their scale. */
 static float round_some(const float *x, int n, int8_t *out) {
     uint32_t most = 0;
@@ -503,7 +499,8 @@ static void round_column(const Kind *kind, const float *x, int64_t columns, int8
 
 /* What all threads share. */
 typedef struct {
-    uint8_t *scratch;      /* products_scratch(columns) bytes for each thread */
+    void *room;
+    uint8_t *scratch;      /* in it: scratch_bytes(columns) for each thread */
     int64_t columns;       /* for which there is scratch */
     int64_t threads;       /* that there is scratch for; others do nothing */
     _Atomic int64_t next;  /* the first share that no thread has taken */
@@ -522,14 +519,25 @@ typedef struct {
 
 static int64_t lines(int64_t bytes) { return (bytes + 63) / 64 * 64; }
 
-/* Bytes of a thread, a multiple of 64. */
-int64_t products_scratch(int64_t columns) {
+/* Of a thread, a multiple of 64. */
+static int64_t scratch_bytes(int64_t columns) {
     return lines(sizeof(Tile)) + lines(PASS * TILE * 4) + lines(PASS * columns) +
            2 * lines(PASS * (columns / BLOCK) * 4);
 }
 
+static bool make_room(Products *p, int64_t columns) {
+    if (columns <= p->columns) return true;
+    void *room = malloc(64 + (size_t)(p->threads * scratch_bytes(columns)));
+    if (!room) return false;
+    free(p->room);
+    p->room = room;
+    p->scratch = (uint8_t *)(((uintptr_t)room + 63) & ~(uintptr_t)63);
+    p->columns = columns;
+    return true;
+}
+
 static void scratch_of(const Products *p, int thread, Scratch *s) {
-    uint8_t *at = p->scratch + thread * products_scratch(p->columns);
+    uint8_t *at = p->scratch + thread * scratch_bytes(p->columns);
     s->tile = (Tile *)at;
     s->sums = (float *)(at += lines(sizeof(Tile)));
     s->q = (int8_t *)(at += lines(PASS * TILE * 4));
@@ -663,7 +671,7 @@ static void multiply_experts(Products *p, const void *node, Scratch *s, int thre
     }
 }
 
-/* What ggml calls, on each of its threads, for a MUL_MAT or MUL_MAT_ID that was made a CUSTOM. */
+/* What ggml calls, on each of its threads. */
 void products_node(void *node, int me, int threads, void *products) {
     Products *p = products;
     threads = (int)least(threads, p->threads);
@@ -676,4 +684,46 @@ void products_node(void *node, int me, int threads, void *products) {
         p->next = 0;
         p->done = 0;
     }
+}
+
+static int32_t mul_mat, mul_mat_id; /* ggml's numbers of these operations */
+
+void products_start(int32_t one, int32_t several) {
+    mul_mat = one;
+    mul_mat_id = several;
+}
+
+/* Whether weights are of a type that is known, in rows of whole blocks. */
+bool products_know(int32_t type, int64_t columns) {
+    const Kind *kind = kind_of(type);
+    return kind && columns % kind->block == 0;
+}
+
+/* Whether a tensor holds weights: it is not computed, no view, and no input, which has another
+   shape in each batch. */
+static bool is_weight(const void *tensor) {
+    enum { INPUT = 1 };
+    return *op_of((void *)tensor) == 0 && !(flags_of(tensor) & INPUT) && !view_of(tensor);
+}
+
+/* Has a node computed with these, if it is a product with weights that are known. They may lie
+   elsewhere each time. */
+void products_take(void *node, void *products) {
+    const int32_t op = *op_of(node);
+    if (op != mul_mat && op != mul_mat_id) return;
+    const void *weight = operand_of(node, 0), *x = operand_of(node, 1);
+    if (is_weight(weight) && products_know(type_of(weight), n_of(weight, 0)) &&
+        type_of(x) == 0 && bytes_of(x, 0) == 4 && make_room(products, n_of(weight, 0)))
+        compute_with(node, products_node, products);
+}
+
+Products *products_new(int64_t threads) {
+    Products *p = calloc(1, sizeof *p);
+    if (p) p->threads = threads;
+    return p;
+}
+
+void products_free(Products *p) {
+    free(p->room);
+    free(p);
 }

@@ -159,7 +159,7 @@ def test_a_hybrid_proposes_nothing(tmp_path: Path) -> None:
     model = Model(path)
     context = Context(model, n_ctx=256)
     tokens = model.tokenize(TEXT)
-    assert ModelDrafter(context, model.n_vocab).propose(tokens, 4) == []
+    assert ModelDrafter(context, model.n_vocab).propose(tokens, 4).tokens == ()
     context.decode(tokens)
     assert not context.may_verify
     assert context.truncate(len(tokens) - 1) == 0

@@ -11,7 +11,7 @@ import pytest
 
 from ondevice import gguf
 from ondevice.engine._drafting import (
-    MOST_VERIFIED,
+    Draft,
     Drafter,
     ModelDrafter,
     PromptLookup,
@@ -23,6 +23,7 @@ from ondevice.holding.window.placement import least_bytes
 from ondevice.holding.window.window import Window
 from ondevice.llama import Context, EvalHook, Grammar, Model, Sampler
 from ondevice.messages import Sampling
+from ondevice.products import handlers
 
 PROMPT = "def add(a, b):\n    return a + b\n\n\ndef subtract(a, b):\n    return a - b\n\n\ndef "
 
@@ -45,18 +46,22 @@ class Knowing:
     """Knows the text and how it goes on, and needs no time: a model's draft is shorter when it is
     slow, on a busy machine too."""
 
+    is_free = False
+
     def __init__(self, text: Sequence[int]) -> None:
         self._text = list(text)
 
-    def propose(self, tokens: Sequence[int], count: int) -> list[int]:
-        return self._text[len(tokens) :][:count]
+    def propose(self, tokens: Sequence[int], count: int) -> Draft:
+        return Draft(self._text[len(tokens) :][:count])
 
 
 class Stubborn:
     """Proposes a control token that is never drawn, over and over."""
 
-    def propose(self, tokens: Sequence[int], count: int) -> list[int]:
-        return [1] * count
+    is_free = False
+
+    def propose(self, tokens: Sequence[int], count: int) -> Draft:
+        return Draft([1] * count)
 
 
 def reply(
@@ -153,7 +158,7 @@ def test_the_draft_gets_shorter_when_nothing_is_accepted(model: Model) -> None:
     class Costly(Stubborn):
         """As slow as the model itself, and wrong."""
 
-        def propose(self, tokens: Sequence[int], count: int) -> list[int]:
+        def propose(self, tokens: Sequence[int], count: int) -> Draft:
             counts.append(count)
             ModelDrafter(own, model.n_vocab).propose(tokens, count)
             return super().propose(tokens, count)
@@ -162,7 +167,7 @@ def test_the_draft_gets_shorter_when_nothing_is_accepted(model: Model) -> None:
     token = sampler.sample_from(context.logits())
     for _ in range(30):
         (token,) = speculation.decode(token, sampler)
-    assert counts[0] == MOST_VERIFIED - 1
+    assert counts[0] == context.most_verified - 1
     assert counts[-1] == 1
     assert (speculation.accepted, speculation.proposed) == (0, sum(counts))
     for used in (sampler, context, own):
@@ -170,17 +175,68 @@ def test_the_draft_gets_shorter_when_nothing_is_accepted(model: Model) -> None:
 
 
 def test_the_logits_of_a_pass_do_not_depend_on_its_length(model: Model) -> None:
-    """What ``MOST_VERIFIED`` rests on."""
+    """What :attr:`Context.most_verified` rests on, without products of ours and with them."""
     tokens = model.tokenize(PROMPT)
-    alone, together = (Context(model, n_ctx=256, n_threads=1) for _ in range(2))
-    for context in (alone, together):
-        context.decode(tokens[:9])
-    together.decode(tokens[9 : 9 + MOST_VERIFIED], n_outputs=MOST_VERIFIED)
-    for i in range(MOST_VERIFIED):
-        alone.decode(tokens[9 + i : 10 + i])
-        assert (alone.logits() == together.logits(MOST_VERIFIED - i)).all()
-    alone.close()
-    together.close()
+    for hooks in ((None, None), (EvalHook(*handlers(1)), EvalHook(*handlers(1)))):
+        alone, together = (Context(model, n_ctx=256, n_threads=1, eval_hook=hook) for hook in hooks)
+        for context in (alone, together):
+            context.decode(tokens[:8])
+            context.decode(tokens[8:9])
+        assert together.may_verify
+        most = together.most_verified
+        assert most == (16 if handlers(1) and hooks[0] else 7)
+        together.decode(tokens[9 : 9 + most], n_outputs=most)
+        for i in range(most):
+            alone.decode(tokens[9 + i : 10 + i])
+            assert (alone.logits() == together.logits(most - i)).all()
+        alone.close()
+        together.close()
+
+
+def test_a_lookup_finds_the_longest_of_the_same_before() -> None:
+    lookup = PromptLookup()
+    text = [1, 2, 3, 4, 5, 9, 3, 4, 6, 7, 2, 3, 4]
+    draft = lookup.propose(text, 3)
+    assert draft == ([5, 9, 3], 2)
+    assert lookup.propose([*text, 6], 2).tokens == [7, 2]
+    assert lookup.propose([*text[:9], 8], 2) == ((), 0)  # another text
+    assert lookup.propose([*text[:9], 9], 2) == ([3, 4], 1)
+    assert lookup.propose([7], 2) == ((), 0)
+    assert lookup.propose([7] * 40, 3) == ([7], 5)
+
+
+def test_drafts_that_are_never_right_are_not_computed(short_model: Model) -> None:
+    """Where a proposal costs nothing; and once they are right, they are computed again."""
+
+    class Moody(Knowing):
+        is_free = True
+        is_right = False
+
+        def propose(self, tokens: Sequence[int], count: int) -> Draft:
+            right = super().propose(tokens, count).tokens
+            return Draft(right if self.is_right else [1] * count)
+
+    tokens, _ = reply(short_model, GREEDY, None, n_tokens=120)
+    context = Context(short_model, n_ctx=256, n_threads=1)
+    prompt = short_model.tokenize(PROMPT)
+    context.decode(prompt)
+    sampler = Sampler(short_model, GREEDY, 0, None)
+    drafter = Moody([*prompt, *tokens])
+    speculation = Speculation(context, drafter)
+    drawn = [sampler.sample_from(context.logits())]
+    proposed = []
+    for wanted, is_right in ((50, False), (100, True)):
+        drafter.is_right = is_right
+        while len(drawn) < wanted:
+            before = speculation.proposed
+            drawn += speculation.decode(drawn[-1], sampler, 120 - len(drawn))
+            proposed.append(speculation.proposed - before)
+        if not is_right:
+            assert not any(proposed[-20:])
+    assert max(proposed[-5:]) > 1
+    assert drawn[:100] == tokens[:100]
+    sampler.close()
+    context.close()
 
 
 def test_drafts_over_the_window(default_model: Path, model: Model) -> None:

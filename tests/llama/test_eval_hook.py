@@ -20,6 +20,8 @@ from ondevice.llama import (
     _eval_hook,
     _ggml,
 )
+from ondevice.llama._attention import attention_for
+from ondevice.products import handlers
 
 TEXT = "The quick brown fox jumps over the lazy dog, and then it sleeps for a while."
 
@@ -130,7 +132,7 @@ def test_python_is_asked_only_where_something_happens(
     model: Model, compiled: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not compiled:
-        monkeypatch.setattr(_eval_hook, "_fast", lambda: None)
+        monkeypatch.setattr(_eval_hook, "_library", lambda: None)
     asked: list[bool] = []
     on_node = EvalHook._on_node
 
@@ -144,7 +146,34 @@ def test_python_is_asked_only_where_something_happens(
         asked.clear()
         context.decode([token])
     context.close()
-    assert len(asked) < 3 if compiled and _eval_hook._fast() else len(asked) > 100
+    assert len(asked) < 3 if compiled and _eval_hook._library() else len(asked) > 100
+
+
+def test_python_is_not_asked_where_all_handlers_are_native(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even at the nodes of a new graph; but at those of the first single token."""
+    if not (native := handlers(1)) or attention_for(1) is None:
+        pytest.skip("nothing can be compiled here")
+    asked: list[bool] = []
+    on_node = EvalHook._on_node
+
+    def count(hook: EvalHook, address: int, ask: bool, data: int | None) -> bool:
+        asked.append(ask)
+        return on_node(hook, address, ask, data)
+
+    monkeypatch.setattr(EvalHook, "_on_node", count)
+    context = Context(model, n_ctx=512, n_threads=1, eval_hook=EvalHook(*native))
+    tokens = model.tokenize(TEXT)
+    counts = []
+    for n, n_outputs in ((9, 1), (1, 1), (4, 4), (1, 1), (7, 1), (5, 5)):
+        asked.clear()
+        context.decode(tokens[:n], n_outputs=n_outputs)
+        counts.append(len(asked))
+    assert context.may_verify and context.most_verified > 7
+    context.close()
+    assert counts[1] > 100
+    assert not any(counts[:1] + counts[2:])
 
 
 def test_a_handler_reads_the_numbers_that_were_computed(model: Model) -> None:

@@ -20,9 +20,17 @@ from ondevice import gguf, llama
 from ondevice.gguf.tensor_types import TENSOR_TYPES
 from ondevice.holding.window.placement import least_bytes
 from ondevice.holding.window.window import Window
-from ondevice.llama import Context, EvalHook, Model, Tensor, dequantize
+from ondevice.llama import (
+    OP_MUL_MAT,
+    OP_MUL_MAT_ID,
+    Context,
+    EvalHook,
+    Model,
+    Tensor,
+    dequantize,
+)
 from ondevice.llama._product import Product
-from ondevice.products import Kernels, _kernels, block, handlers
+from ondevice.products import ProductHandler, _kernels, handlers, is_known
 from ondevice.products._kernels import _SOURCE, _loaded, prepared
 from ondevice.system import compiled
 
@@ -69,6 +77,7 @@ def some_x(n: int, columns: int) -> np.ndarray:
 def node_of(kind: str, weights: np.ndarray, x: np.ndarray, y: np.ndarray, *ids: Any) -> Tensor:
     node, matrix = Tensor.of(y), Tensor.of(weights, int(KINDS[kind]), x.shape[-1])
     operands = [matrix, Tensor.of(x), *map(Tensor.of, ids)]
+    node.op = OP_MUL_MAT_ID if ids else OP_MUL_MAT
     node.src[: len(operands)] = [operand.address for operand in operands]
     node.kept = y, operands
     return node
@@ -76,13 +85,14 @@ def node_of(kind: str, weights: np.ndarray, x: np.ndarray, y: np.ndarray, *ids: 
 
 def product(way: str, kind: str, weights: np.ndarray, x: np.ndarray, threads: int) -> np.ndarray:
     y = np.full((len(x), len(weights)), np.nan, np.float32)
-    compute(Kernels(threads, library(way)), node_of(kind, weights, x, y), threads)
+    compute(ProductHandler(threads, library(way)), node_of(kind, weights, x, y), threads)
     return y
 
 
-def compute(kernels: Kernels, node: Tensor, threads: int) -> None:
+def compute(handler: ProductHandler, node: Tensor, threads: int) -> None:
+    handler.inspect(node)
     with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(lambda me: kernels.compute(node, me, threads), range(threads)))
+        list(pool.map(lambda me: node.compute_custom(me, threads), range(threads)))
 
 
 @pytest.mark.parametrize("kind", TYPES)
@@ -154,7 +164,7 @@ def test_experts_are_products_of_their_own(x_slots: int) -> None:
     random = np.random.default_rng(1)
     ids = np.array([random.permutation(n_experts)[:n_slots] for _ in range(n_tokens)], np.int32)
     y = np.full((n_tokens, n_slots, rows), np.nan, np.float32)
-    compute(Kernels(2), node_of("Q4_K", matrices, x, y, ids), 2)
+    compute(ProductHandler(2), node_of("Q4_K", matrices, x, y, ids), 2)
     for token in range(n_tokens):
         for slot in range(n_slots):
             one = x[token, slot % x_slots][None].copy()
@@ -166,18 +176,16 @@ def test_matrices_beside_each_other_are_shared_by_columns() -> None:
     weights = weights_of("Q8_0", 2 * 16, 64).reshape(2, 16, -1)
     x = some_x(4 * 3, 64).reshape(4, 3, 64)
     y = np.full((4, 3, 16), np.nan, np.float32)
-    compute(Kernels(2), node_of("Q8_0", weights, x, y), 2)
+    compute(ProductHandler(2), node_of("Q8_0", weights, x, y), 2)
     for n in range(4):
         assert (y[n] == product("native", "Q8_0", weights[n // 2], x[n], 1)).all()
 
 
 def test_types_that_are_not_known_are_left_to_ggml() -> None:
-    assert [block(int(KINDS[kind])) for kind in ("Q4_K", "Q8_0", "IQ4_NL", "MXFP4")] == [
-        256,
-        32,
-        0,
-        0,
-    ]
+    for kind, columns in (("Q4_K", 512), ("Q8_0", 96), ("F16", 64)):
+        assert is_known(int(KINDS[kind]), columns)
+    for kind, columns in (("Q4_K", 96), ("IQ4_NL", 256), ("MXFP4", 256)):
+        assert not is_known(int(KINDS[kind]), columns)
 
 
 @pytest.mark.parametrize("shape", ["dense", "experts", "delta net"])
