@@ -3,6 +3,10 @@
 Both sides hold the same model, use the same threads, process the same prompt of about 500 tokens
 and generate greedily. Runs alternate; a ratio is the median of ours to theirs run by run, so that
 a machine that gets slower meanwhile does not show in it.
+
+``drafted_…`` compares tokens a second of ours with drafts and without, reply by reply, which are
+the same words: of ``edit``, a function in a file of code is renamed and the file written again; of
+``chat``, questions are answered with the usual sampling.
 """
 
 from __future__ import annotations
@@ -10,7 +14,7 @@ from __future__ import annotations
 import io
 import multiprocessing
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -19,10 +23,56 @@ import frame
 
 from ondevice import llama
 from ondevice.engine import Engine
-from ondevice.llama import ChatTemplate, Model
+from ondevice.engine._drafting import Proposal, Drafter, PromptLookup, Speculation
+from ondevice.llama import ChatTemplate, Context, EvalHook, Model, Sampler
 from ondevice.messages import Finished, Generate, Load, Sampling, Turn
+from ondevice.products import handlers
 from ondevice.system.cores import default_threads
 
+EDITS = ("insert", "find", "remove")  # functions of the file
+QUESTIONS = (
+    "Why is the sky blue?",
+    "Explain to a child how a bicycle stays upright.",
+    "What should I see on two days in Lisbon?",
+    "Give me three reasons to learn a musical instrument.",
+    "Write a short letter that declines an invitation.",
+    "How do I make a simple tomato soup?",
+)
+CODE = """class Tree:
+    def __init__(self):
+        self.root = None
+        self.size = 0
+
+    def insert(self, key, value):
+        parent, node = None, self.root
+        while node is not None:
+            parent = node
+            if key == node.key:
+                node.value = value
+                return
+            node = node.left if key < node.key else node.right
+        node = Node(key, value)
+        if parent is None:
+            self.root = node
+        elif key < parent.key:
+            parent.left = node
+        else:
+            parent.right = node
+        self.size += 1
+
+    def find(self, key):
+        node = self.root
+        while node is not None and node.key != key:
+            node = node.left if key < node.key else node.right
+        return None if node is None else node.value
+
+    def remove(self, key):
+        if self.find(key) is None:
+            return False
+        self.root = without(self.root, key)
+        self.size -= 1
+        return True
+"""
 MODELS = {
     "135m": "smollm2-135m-instruct-q4_1.gguf",
     "05b": "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf",
@@ -56,7 +106,72 @@ def measure(quick: bool) -> tuple[frame.Figures, frame.Runs]:
             pairs = [(r["ours"][kind], r["theirs"][kind]) for r in runs if r["model"] == label]
             figures[f"{kind}_ratio_{label}"] = frame.median(a / b for a, b in pairs)
             figures[f"{kind}_per_second_{label}"] = frame.median(ours for ours, _ in pairs)
+        for kind, asked in drafted_requests(quick).items():
+            ratios = []
+            for request in asked:
+                frame.say(f"{name}: {request.turns[-1].content[:60]!r}")
+                speeds = reply_speeds(found[name], request)
+                runs.append({"model": label, "kind": kind, **speeds})
+                ratios.append(speeds["drafted"] / speeds["plain"])
+            figures[f"drafted_{kind}_{label}"] = frame.median(ratios)
     return figures, runs
+
+
+def drafted_requests(quick: bool) -> dict[str, list[Generate]]:
+    """The kind of a request → some of it."""
+    greedy = Sampling(temperature=0)
+    edits = [
+        f"Rename the method {name} to {name}_item and write the whole class again.\n\n{CODE}"
+        for name in EDITS
+    ]
+    few = slice(0, 2) if quick else slice(None)
+    return {
+        "edit": [
+            Generate(turns=(Turn("user", text),), sampling=greedy, max_tokens=300)
+            for text in edits[few]
+        ],
+        "chat": [
+            Generate(turns=(Turn("user", text),), sampling=Sampling(seed=1), max_tokens=150)
+            for text in QUESTIONS[few]
+        ],
+    }
+
+
+def reply_speeds(path: Path, request: Generate) -> dict[str, float]:
+    """Tokens a second of a reply with drafts and without: the median of three each, in turn."""
+    sides: dict[str, Drafter] = {"plain": Nothing(), "drafted": PromptLookup()}
+    model = Model(path, use_extra_bufts=False)
+    prompt = ChatTemplate(model)
+    tokens = prompt.tokenize(prompt.render(request.turns))
+    said: dict[str, list[int]] = {}
+    speeds: dict[str, list[float]] = {side: [] for side in sides}
+    for _ in range(3):
+        for side, drafter in sides.items():
+            hook = EvalHook(*handlers(None))
+            context = Context(model, n_ctx=N_CTX, eval_hook=hook)
+            sampler = Sampler(model, request.sampling, request.sampling.seed or 0, None)
+            context.decode(tokens)
+            drawn = [sampler.sample_from(context.logits())]
+            speculation = Speculation(context, drafter)
+            started = time.perf_counter()
+            while len(drawn) < (request.max_tokens or 0) and not model.is_end(drawn[-1]):
+                drawn += speculation.decode(drawn[-1], sampler)
+            speeds[side].append(len(drawn) / (time.perf_counter() - started))
+            said[side] = drawn[: request.max_tokens]
+            sampler.close()
+            context.close()
+    model.close()
+    assert said["plain"] == said["drafted"]
+    return {side: frame.median(each) for side, each in speeds.items()}
+
+
+class Nothing:
+    """Proposes nothing."""
+
+    is_free = True
+
+    def propose(self, tokens: Sequence[int], count: int) -> Proposal:
+        return Proposal(())
 
 
 @contextmanager

@@ -1,14 +1,15 @@
 """How threads wait, against the best that one can choose by hand: quiet, busy, and with a quota.
 
-Every side holds the same model and computes a prompt and a reply, one after the other. The busy
-machine has a busy loop for each core, the quota is half of the cores' time (of two cores, one). By
-hand means: each number of threads, spinning or sleeping, chosen at the start of the process.
+Every side holds the same model and computes a prompt and a reply, one after the other, with our
+products. The busy machine has a busy loop for each core, the half busy one for every other core;
+the quota is half of the cores' time (of two cores, one). By hand means: each number of threads,
+spinning or sleeping, chosen at the start of the process.
 
 ``quiet_ratio``: our speed against as many spinning threads as there are cores, which is what
-llama.cpp does by itself, on a quiet machine. ``busy_ratio`` and ``quota_ratio``: our speed against
-the fastest of those chosen by hand. ``spinning_busy_ratio`` and ``spinning_quota_ratio``: against
-the spinning threads. All are medians of ratios round by round, of the model that does worst. A
-quota needs root and a cgroup; without them it is left out.
+llama.cpp does by itself, on a quiet machine. ``busy_ratio``, ``half_busy_ratio`` and
+``quota_ratio``: our speed against the fastest of those chosen by hand. ``spinning_…_ratio``:
+against the spinning threads. All are medians of ratios round by round, of the model that does
+worst. A quota needs root and a cgroup; without them it is left out.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from typing import NamedTuple
 import frame
 
 from ondevice import llama
+from ondevice.products import handlers
 from ondevice.system import cgroups, cores
 
 MODELS = ("smollm2-135m-instruct-q4_1.gguf", "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf")
@@ -59,7 +61,13 @@ def measure(quick: bool) -> tuple[frame.Figures, frame.Runs]:
     runs: frame.Runs = []
     default = Side(cores.default_threads(), SPIN)
     for path in frame.models(*MODELS):
-        for condition, place in (("quiet", nullcontext()), ("busy", busy()), ("quota", quota())):
+        n_cores = cores.usable_cpus()
+        for condition, place in (
+            ("quiet", nullcontext()),
+            ("half_busy", busy(n_cores // 2)),
+            ("busy", busy(n_cores)),
+            ("quota", quota()),
+        ):
             others = [default] if condition == "quiet" else by_hand()
             with place as group:
                 if condition == "quota" and group is None:
@@ -114,9 +122,10 @@ def side_process(pipe: Connection, path: Path, side: Side, group: Path | None) -
     if group is not None:
         (group / "cgroup.procs").write_text(str(os.getpid()))
     llama.start(io.StringIO())
-    model = llama.Model(path)
+    model = llama.Model(path, use_extra_bufts=False)
     waiting = nullcontext() if side.threads else llama.Waiting()
-    context = llama.Context(model, n_ctx=512, n_threads=side.threads)
+    hook = llama.EvalHook(*handlers(side.threads))
+    context = llama.Context(model, n_ctx=512, n_threads=side.threads, eval_hook=hook)
     while pipe.recv():
         started = time.perf_counter()
         with waiting:
@@ -128,8 +137,8 @@ def side_process(pipe: Connection, path: Path, side: Side, group: Path | None) -
 
 
 @contextmanager
-def busy() -> Iterator[None]:
-    loops = [SPAWN.Process(target=loop, daemon=True) for _ in range(cores.usable_cpus())]
+def busy(n_loops: int) -> Iterator[None]:
+    loops = [SPAWN.Process(target=loop, daemon=True) for _ in range(n_loops)]
     for each in loops:
         each.start()
     yield

@@ -29,9 +29,10 @@ _LONGEST_MATCH = 16  # tokens
 _ACCEPTED = (0.7, 0.2, 0.4, 0.6, 0.75, 0.85)
 _MORE = 1 / 7  # seconds for one more token of a pass, of those of one alone, to begin with
 _TRUST = 0.5  # passes that this counts for
+_GAIN = 1.05  # that tokens a second must promise to grow by, for drafts to be computed
 
 
-class Draft(NamedTuple):
+class Proposal(NamedTuple):
     """Tokens that may follow; those of one ``kind`` are right about equally often."""
 
     tokens: Sequence[int]
@@ -43,7 +44,7 @@ class Drafter(Protocol):
 
     is_free: bool  #: A proposal takes next to no time.
 
-    def propose(self, tokens: Sequence[int], count: int) -> Draft:
+    def propose(self, tokens: Sequence[int], count: int) -> Proposal:
         """At most ``count`` tokens that may follow ``tokens``."""
 
 
@@ -61,7 +62,7 @@ class PromptLookup:
         self._ends: dict[tuple[int, ...], int] = {}  # of one token or two → behind the last such
         self._earlier: list[int] = []  # at an end: the one of the same two tokens before it; or 0
 
-    def propose(self, tokens: Sequence[int], count: int) -> Draft:
+    def propose(self, tokens: Sequence[int], count: int) -> Proposal:
         self._learn(tokens)
         best, length = self._ends.get(tuple(tokens[-1:]), 0), 1
         end = self._ends.get(tuple(tokens[-2:]), 0)
@@ -71,17 +72,17 @@ class PromptLookup:
             if (same := _same_before(tokens, end)) > length:
                 best, length = end, same
             end = self._earlier[end]
-        return Draft(tokens[best : best + count], length.bit_length()) if best else Draft(())
+        return Proposal(tokens[best : best + count], length.bit_length()) if best else Proposal(())
 
     def _learn(self, tokens: Sequence[int]) -> None:
-        known = common_prefix(self._tokens, tokens)
-        if known < len(self._tokens):
-            self._tokens, self._ends, self._earlier = [], {}, []
-        for end in range(len(self._tokens), len(tokens)):  # what follows is known
+        known = len(self._tokens)
+        if tokens[:known] != self._tokens:
+            known, self._tokens, self._ends, self._earlier = 0, [], {}, []
+        for end in range(known, len(tokens)):  # what follows is known
             pair = tuple(tokens[max(0, end - 2) : end])
             self._earlier.append(self._ends.get(pair, 0))
             self._ends[pair] = self._ends[pair[1:]] = end
-        self._tokens = list(tokens)
+        self._tokens += tokens[known:]
 
 
 def _same_before(tokens: Sequence[int], end: int) -> int:
@@ -125,11 +126,11 @@ class ModelDrafter:
         self._n_vocab = n_vocab
         self._is_ready = is_ready
 
-    def propose(self, tokens: Sequence[int], count: int) -> Draft:
+    def propose(self, tokens: Sequence[int], count: int) -> Proposal:
         context = self._context
         count = min(count, context.n_ctx - len(tokens))
         if count <= 0 or not context.can_go_back or not self._is_ready():
-            return Draft(())
+            return Proposal(())
         known = common_prefix(context.tokens, tokens)
         context.truncate(min(known, len(tokens) - 1))
         new = list(tokens[len(context.tokens) :])
@@ -139,7 +140,7 @@ class ModelDrafter:
         while len(proposed) < count:
             context.decode(proposed[-1:])
             proposed.append(self._most_likely())
-        return Draft(proposed)
+        return Proposal(proposed)
 
     def close(self) -> None:
         """Free the smaller model."""
@@ -174,7 +175,7 @@ class Speculation:
         """
         context = self._context
         room = min(context.most_verified, context.n_ctx - len(context.tokens), most or 1 << 30) - 1
-        foreseen = self._propose(token, room) if context.may_verify and room > 0 else Draft(())
+        foreseen = self._propose(token, room) if context.may_verify and room > 0 else Proposal(())
         draft = foreseen.tokens
         if self._drafter.is_free:
             draft = draft[: self._worthwhile(foreseen.kind, len(draft))]
@@ -182,7 +183,7 @@ class Speculation:
         context.decode([token, *draft], n_outputs=1 + len(draft))
         if draft and not context.may_verify:  # it was found out in this pass
             self.take_back(1 + len(draft))
-            foreseen, draft = Draft(()), ()
+            foreseen, draft = Proposal(()), ()
             context.decode([token])
         self._costs.learn(1 + len(draft), time.perf_counter() - started)
         drawn: list[int] = []
@@ -203,7 +204,7 @@ class Speculation:
         if n_tokens and self._context.truncate(kept) != kept:
             raise NativeError("llama.cpp lost track of the conversation. Send the message again.")
 
-    def _propose(self, token: int, room: int) -> Draft:
+    def _propose(self, token: int, room: int) -> Proposal:
         """What may follow ``token``. What costs time is proposed only as far as it is worth it."""
         tokens = [*self._context.tokens, token]
         if self._drafter.is_free:
@@ -221,16 +222,17 @@ class Speculation:
         """How many tokens to propose, so that the most tokens a second are to be expected."""
         if not self._costs.are_known:
             return most
-        best, best_rate, expected, chance = 0, 0.0, 0.0, 1.0
-        for count in range(most + 1):
-            expected += chance
+        best, best_rate = 0, _GAIN / self._costs.seconds(1)
+        expected = chance = 1.0
+        for count in range(1, most + 1):
             chance *= self._accepted[kind]
+            expected += chance
             seconds = self._costs.seconds(1 + count) + count * self._propose_seconds
             if (rate := expected / seconds) > best_rate:
                 best, best_rate = count, rate
         return best
 
-    def _learn_accepting(self, foreseen: Draft, drawn: Sequence[int]) -> None:
+    def _learn_accepting(self, foreseen: Proposal, drawn: Sequence[int]) -> None:
         for proposed, token in zip(foreseen.tokens, drawn, strict=False):
             is_right = float(proposed == token)
             self._accepted[foreseen.kind] += (is_right - self._accepted[foreseen.kind]) * (

@@ -440,6 +440,27 @@ class Session:
             return []
         return [sampler.sample(self._context)]
 
+    def prepare(self, is_wanted: Callable[[], bool]) -> None:
+        """What the first reply needs, while nobody waits, until the engine ``is_wanted``.
+
+        The template is compiled, the vocabulary looked through, and weights in RAM are read once,
+        so that their pages are at hand.
+        """
+        try:
+            turns = (Turn("user", "?"),)
+            prompt = self._prompter.prompt(
+                turns, [], room=0, grow=False, keep=False, stop=is_wanted
+            )
+            if not (is_wanted() or self._is_streaming or self._context.tokens):
+                self._context.decode(prompt.tokens[-1:])
+                self._context.truncate(0)
+        except (
+            OndeviceError,
+            Stopped,
+            Interrupted,
+        ):  # if it is an error, the first reply will tell
+            return
+
     def rest(self, is_wanted: Callable[[], bool]) -> None:
         """What can be done after a reply, while nobody waits, until the engine ``is_wanted``.
 

@@ -90,6 +90,8 @@ class Worker:
                 match job.request:
                     case Load():
                         self._send(self._load(job), job.number)
+                        with self._waiting:
+                            self._loaded_session.prepare(lambda: not self._jobs.empty())
                     case Generate():
                         with self._waiting:
                             for event in self._loaded_session.reply(

@@ -55,6 +55,11 @@ class Columns:
         return self._has_looked and not self._puzzles
 
     @property
+    def are_ours(self) -> bool:
+        """Whether no product and no attention is llama.cpp's: nothing depends on threads either."""
+        return self.are_known and not self._by_column
+
+    @property
     def most(self) -> int:
         """Tokens of a pass that can be as one by one."""
         return MOST_COLUMNS if self._by_column else self._most
@@ -63,9 +68,7 @@ class Columns:
     def in_c(self) -> OperationCounter | None:
         """What may inspect the nodes of this pass instead."""
         is_watched = self._n_tokens == 1 or self._wanted
-        if is_watched and (not self._has_looked or self._by_column or self._puzzles):
-            return None
-        return self._counter
+        return None if is_watched and not self.are_ours else self._counter
 
     def begin(self, n_tokens: int, n_outputs: int, n_threads: int) -> None:
         """A pass is to come. It is to be as one by one if all its tokens have logits."""

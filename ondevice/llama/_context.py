@@ -19,6 +19,7 @@ from ondevice.llama._columns import Columns
 from ondevice.llama._eval_hook import EvalHook, NativeHandler, NodeHandler
 from ondevice.llama._model import Model
 from ondevice.llama._product import MOST_COLUMNS
+from ondevice.llama._waiting import threads_now
 from ondevice.system.cores import default_threads
 
 _GGML_TYPES = {"f16": 1, "q8_0": 8, "q4_0": 2}  # enum ggml_type
@@ -122,6 +123,7 @@ class Context:
                 "smaller one with --ctx."
             )
         llama_cpp.llama_set_abort_callback(self._handle, _strlen, _interrupted)
+        self._computing = self.n_threads
         self._memory = llama_cpp.llama_get_memory(self._handle)
         self.n_ctx: int = llama_cpp.llama_n_ctx(self._handle)
         self.kv_bytes = _log.buffer_bytes("KV", "RS")
@@ -193,6 +195,7 @@ class Context:
             if (counter := self._columns.in_c) is not None:
                 instead[self._columns] = counter
         self._hook.begin(instead)
+        self._set_threads()
         with self._abort_on(cancel if len(batch) > 1 else None, on_progress):
             status = llama_cpp.llama_decode(self.handle, native)
         try:
@@ -214,6 +217,14 @@ class Context:
             f"llama.cpp could not process {len(batch)} tokens (status {status}): "
             f"{_log.last_error() or 'no reason given'}."
         )
+
+    def _set_threads(self) -> None:
+        """Where that changes no bit, as many as get a core."""
+        varies = self._columns is not None and self._columns.are_ours
+        n = threads_now(self.n_threads) if varies else self.n_threads
+        if n != self._computing:
+            llama_cpp.llama_set_n_threads(self.handle, n, n)
+            self._computing = n
 
     def embed(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
         """A vector of the text, of length 1; shape (n_embd,).

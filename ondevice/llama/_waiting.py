@@ -1,24 +1,21 @@
-"""How threads that compute wait for each other: spinning, or asleep while others want the cores.
+"""How many threads compute, and how they wait for each other, while others want the cores.
 
 Threads meet at hundreds of barriers a token. On a quiet machine they meet at once, and to spin is
 fastest: 88 tokens a second of the 135M on two cores, and 40 with threads that sleep. Where another
 program has a core, a thread waits for one that is not running, and by spinning it takes the core
 that the other one needs: 1 to 20 tokens a second, and 35 to 45 with threads that sleep.
 
+So where what is computed does not depend on how many threads there are, there are only as many as
+get a core: with a program on one of two cores, one thread writes 76 tokens a second. Other threads
+sleep while they wait.
+
 libgomp (GNU's OpenMP, with which llama.cpp is built on Linux) reads once, at start, how it is to
 wait. But it hardly spins while it has more threads than there are cores (``do_spin`` in its
 ``config/linux/wait.h``): a team of threads that do nothing has all others sleep, until it ends.
 
-While others want every core, threads that sleep share fewer cores: as many as they get the time of
-anyway. Beside two programs that want both of two cores, the 0.5B then writes 14 to 16 tokens a
-second, always. Spread over both cores it writes 8 to 16, as the system happens to place its threads
-(fast where it puts both on one core and the other programs on the other one), and with a core for
-each thread 9: each waits for the one whose core another program has.
-
-Tried as well: ``OMP_WAIT_POLICY`` and ``GOMP_SPINCOUNT`` (for good, not for a while); and one
-thread while others compute, which gives 45 with a program on each core and 76 with a program on one
-of two, but attention is summed up in as many parts as there are threads, so a reply would depend on
-what else the machine does.
+Tried as well: ``OMP_WAIT_POLICY`` and ``GOMP_SPINCOUNT`` (for good, not for a while); and to move
+threads that sleep to as many cores as they get the time of (beside two programs that want both of
+two cores, the 0.5B wrote 14 to 16 tokens a second so, and 8 to 16 spread over both).
 """
 
 from __future__ import annotations
@@ -27,8 +24,6 @@ import ctypes
 import os
 import threading
 import time
-from collections.abc import Iterable
-from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from types import TracebackType
@@ -36,22 +31,28 @@ from typing import Literal
 
 from ondevice.system.cores import ThreadTimes, idle_seconds
 
-_LOOK_S = {"spinning": 0.1, "asleep": 0.5, "together": 0.5}  # between two looks
+_LOOK_S = {"spinning": 0.1, "asleep": 0.5}  # between two looks
 # Of the time in which threads want a core, what they wait for one. Measured with programs that
 # compute a part of the time: up to a quarter, spinning is the faster of the two.
 _SLEEP_SHARE, _SPIN_SHARE = 0.25, 0.15
-_IDLE_SHARE = 0.1  # of the cores' time: with more of it idle, nobody else wants all of them
-_APART_S = 5.0  # after cores were found idle, before fewer of them are used again
+_FREE = 0.75  # of a core: with more of it idle, one more thread gets one
 
-#: How threads wait: asleep on any core, or asleep "together" on fewer cores than there are.
-WaitPolicy = Literal["spinning", "asleep", "together"]
+WaitPolicy = Literal["spinning", "asleep"]  #: How threads wait.
+
+_most = 0  # threads that should compute; 0: as many as are wanted
+
+
+def threads_now(wanted: int) -> int:
+    """How many threads should compute, of so many."""
+    return min(wanted, _most or wanted)
 
 
 class Waiting:
-    """Chooses how threads wait, by how long they had to wait for a core: ``with waiting: …``.
+    """Chooses how many threads compute and how they wait, by how long they waited for a core.
 
-    Looks only within the block. Where the threads are not libgomp's, or the system does not tell
-    how long they waited, nothing changes. There should be one of these in a process.
+    ``with waiting: …`` looks only within the block. Where the threads are not libgomp's, or the
+    system does not tell how long they waited, nothing changes. There should be one of these in a
+    process.
     """
 
     def __init__(self) -> None:
@@ -59,7 +60,6 @@ class Waiting:
         self._done = threading.Event()
         self._looking: threading.Thread | None = None
         self._idle_team: _IdleTeam | None = None
-        self._turn = 0  # of the cores, the first that threads share next time
 
     def __enter__(self) -> None:
         if _libgomp() is None:
@@ -80,57 +80,44 @@ class Waiting:
             self._looking = None
 
     def _look(self) -> None:
-        every = sorted(os.sched_getaffinity(0))  # of this thread, which is never moved
-        apart_until = 0.0
+        global _most  # noqa: PLW0603 - of the process, as its threads are
+        every = sorted(os.sched_getaffinity(0))
         times, idle, at = ThreadTimes.now(), idle_seconds(every), time.monotonic()
         while not self._done.wait(_LOOK_S[self.policy]):
             before = times, idle, at
             times, idle, at = ThreadTimes.now(), idle_seconds(every), time.monotonic()
             waited = times.waited_share(before[0])
-            policy = best_policy(
-                self.policy, waited, (idle - before[1]) / (at - before[2]) / len(every)
+            _most = best_count(
+                _most or len(every), waited, (idle - before[1]) / (at - before[2]), len(every)
             )
-            if self.policy == "together" and policy == "asleep":
-                _move_threads(every)
-                apart_until = at + _APART_S
-            elif policy == "together" and self.policy == "asleep":
-                n_cores = max(1, int(len(every) * (1 - waited)))
-                if at < apart_until or n_cores == len(every):
-                    continue
-                _move_threads([every[(self._turn + n) % len(every)] for n in range(n_cores)])
-                self._turn += n_cores
-            self.policy = policy
-            if policy != "spinning" and self._idle_team is None:
+            self.policy = best_policy(self.policy, waited)
+            if self.policy == "asleep" and self._idle_team is None:
                 self._idle_team = _IdleTeam()
-            elif policy == "spinning" and self._idle_team is not None:
+            elif self.policy == "spinning" and self._idle_team is not None:
                 self._idle_team.end()
                 self._idle_team = None
-        if self.policy == "together":
-            _move_threads(every)
-            self.policy = "asleep"
 
 
-def best_policy(policy: WaitPolicy, waited_share: float, idle_share: float) -> WaitPolicy:
+def best_policy(policy: WaitPolicy, waited_share: float) -> WaitPolicy:
     """How threads had better wait, given how they do.
 
-    ``waited_share`` is what they waited for a core, of the time in which they wanted one, and
-    ``idle_share`` what nobody used, of all cores' time.
+    ``waited_share`` is what they waited for a core, of the time in which they wanted one.
     """
-    match policy:
-        case "spinning":
-            return "asleep" if waited_share > _SLEEP_SHARE else "spinning"
-        case "asleep" if waited_share <= _SPIN_SHARE:
-            return "spinning"
-        case _:  # together, they wait for each other, which says nothing about other programs
-            return "asleep" if idle_share > _IDLE_SHARE else "together"
+    return (
+        "asleep"
+        if waited_share > (_SLEEP_SHARE if policy == "spinning" else _SPIN_SHARE)
+        else ("spinning")
+    )
 
 
-def _move_threads(cpus: Iterable[int]) -> None:
-    """Have all threads of this process run on ``cpus``, but for the one that calls."""
-    for task in Path("/proc/self/task").iterdir():
-        if int(task.name) != threading.get_native_id():
-            with suppress(OSError):  # a thread that has ended
-                os.sched_setaffinity(int(task.name), cpus)
+def best_count(count: int, waited_share: float, idle_cores: float, n_cores: int) -> int:
+    """How many threads had better compute, given how many do.
+
+    ``idle_cores`` is what nobody used of the cores, such as 0.5 of one.
+    """
+    if waited_share > _SLEEP_SHARE:
+        return max(1, int(count * (1 - waited_share)))
+    return min(n_cores, count + int(idle_cores + 1 - _FREE))
 
 
 class _IdleTeam:

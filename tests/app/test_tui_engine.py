@@ -43,7 +43,7 @@ def saved(chats: Chats) -> tuple[Message, ...]:
 async def test_a_question_is_answered(chats: Chats, default_model: Path) -> None:
     engine = Engine()
     async with at_the_terminal(engine, chats, default_model, sampling=GREEDY) as user:
-        await user.says("What is the capital of France?")
+        await user.says("Name the capital of France.")
         await user.sees("Paris")
         await user.is_idle()
         await user.sees("· RAM ")  # of the engine
@@ -144,7 +144,7 @@ def test_a_whole_session_by_keys_in_a_real_terminal(
 ) -> None:
     """Type, stream, stop, edit, branch, search, quit and resume."""
     terminal.chat(default_model, "--temperature", "0")
-    terminal.types("What is the capital of France?", "Enter")
+    terminal.types("Name the capital of France.", "Enter")
     terminal.sees("Paris")
     terminal.misses("answering")
     terminal.types("Write a very long story about a fox.", "Enter")

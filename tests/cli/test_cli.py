@@ -35,7 +35,7 @@ def ondevice(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str
 
 
 def test_the_answer_goes_to_stdout_and_nothing_else(default_model: Path) -> None:
-    done = ondevice("ask", "-m", str(default_model), *ASK, "What is the capital of France?")
+    done = ondevice("ask", "-m", str(default_model), *ASK, "Name the capital of France.")
     assert done.returncode == 0
     assert "Paris" in done.stdout
     assert "\x1b" not in done.stdout
@@ -43,7 +43,7 @@ def test_the_answer_goes_to_stdout_and_nothing_else(default_model: Path) -> None
 
 
 def test_a_question_may_come_through_a_pipe(default_model: Path) -> None:
-    done = ondevice("ask", "-m", str(default_model), *ASK, input="What is the capital of France?")
+    done = ondevice("ask", "-m", str(default_model), *ASK, input="Name the capital of France.")
     assert "Paris" in done.stdout
     both = ondevice("ask", "-m", str(default_model), *ASK, "Where is it?", input="Paris\n")
     alone = ondevice("ask", "-m", str(default_model), *ASK, "Where is it?\n\nParis")

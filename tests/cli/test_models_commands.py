@@ -140,7 +140,7 @@ def test_a_model_is_used_by_the_name_it_has_in_another_app(default_model: Path, 
     (repo / "Smol-Q4_1.gguf").symlink_to(default_model)
     command = ["ask", "-m", "smol-q4_1", "--ctx", "512", "--temperature", "0", "--max-tokens", "9"]
     done = subprocess.run(
-        [sys.executable, "-m", "ondevice", *command, "The capital of France?"],
+        [sys.executable, "-m", "ondevice", *command, "Name the capital of France."],
         capture_output=True,
         text=True,
         stdin=subprocess.DEVNULL,

@@ -53,7 +53,7 @@ engine.load(Load(path=sys.argv[1], n_ctx=256))
 print(engine.pid, flush=True)
 time.sleep(60)
 """
-HELLO = (SYSTEM, Turn("user", "What is the capital of France?"))
+HELLO = (SYSTEM, Turn("user", "Name the capital of France."))
 
 
 @pytest.fixture(scope="module")

@@ -617,7 +617,7 @@ def test_pack_and_show_commands(
 
 
 def test_the_engine_holds_as_much_of_a_stack_as_fits(packed: Path, tmp_path: Path) -> None:
-    question = Turn("user", "What is the capital of France?")
+    question = Turn("user", "Name the capital of France.")
     with opened(packed) as (_, context):
         template = ChatTemplate(context.model)
         context.decode(template.tokenize(template.render([question])))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-QUESTION = "What is the capital of France?"
+QUESTION = "Name the capital of France."
 #: Example → its arguments after the model, and what it prints with that model.
 RUNS = {
     "ask": ([QUESTION], ["Paris"]),

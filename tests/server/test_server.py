@@ -17,7 +17,7 @@ from ondevice.cli import run
 
 ASK: list[ChatCompletionMessageParam] = [
     {"role": "system", "content": "You are a helpful assistant."},
-    {"role": "user", "content": "What is the capital of France?"},
+    {"role": "user", "content": "Name the capital of France."},
 ]
 
 

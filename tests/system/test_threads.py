@@ -7,11 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import llama_cpp
+import numpy as np
 import psutil
 import pytest
 from cgroup_files import V2_MOUNT, tree
 
-from ondevice.llama._waiting import best_policy
+from ondevice.llama import Context, EvalHook, Model, _waiting
+from ondevice.llama._waiting import best_count, best_policy
+from ondevice.products import handlers
 from ondevice.system import cores
 
 V1_MOUNTS = "\n".join(
@@ -25,7 +29,8 @@ COMPUTE = """
 import io, os, resource, sys
 from ondevice import llama
 from ondevice.llama._product import Product
-from ondevice.llama._waiting import Waiting, _IdleTeam, _libgomp, _move_threads
+from ondevice.llama import _waiting
+from ondevice.llama._waiting import Waiting, _IdleTeam, _libgomp, threads_now
 
 llama.start(io.StringIO())
 waiting = Waiting()
@@ -92,17 +97,20 @@ def test_unknown_cores_are_the_usable_ones(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_threads_sleep_once_they_often_wait_for_a_core_and_not_at_each_change() -> None:
-    assert best_policy("spinning", 0.2, 0) == "spinning"
-    assert best_policy("spinning", 0.3, 0) == "asleep"
-    assert best_policy("asleep", 0.2, 0.5) == "asleep"
-    assert best_policy("asleep", 0.1, 0.5) == "spinning"
+    assert best_policy("spinning", 0.2) == "spinning"
+    assert best_policy("spinning", 0.3) == "asleep"
+    assert best_policy("asleep", 0.2) == "asleep"
+    assert best_policy("asleep", 0.1) == "spinning"
 
 
-def test_threads_share_fewer_cores_while_others_want_all() -> None:
-    assert best_policy("asleep", 0.5, 0.02) == "together"
-    assert best_policy("together", 0.6, 0.02) == "together"
-    assert best_policy("together", 0.6, 0.5) == "asleep"
-    assert best_policy("asleep", 0.5, 0.5) == "asleep"  # as with a quota
+def test_as_many_threads_compute_as_get_a_core() -> None:
+    assert best_count(2, 0.3, 0.0, 2) == 1
+    assert best_count(8, 0.5, 0.0, 8) == 4
+    assert best_count(1, 0.6, 0.0, 2) == 1
+    assert best_count(2, 0.1, 0.1, 2) == 2
+    assert best_count(1, 0.0, 0.5, 2) == 1
+    assert best_count(1, 0.0, 0.9, 2) == 2
+    assert best_count(4, 0.0, 9.0, 8) == 8
 
 
 @needs_libgomp
@@ -121,7 +129,7 @@ def test_idle_threads_have_the_others_sleep_until_they_end() -> None:
 
 
 @needs_libgomp
-def test_threads_that_sleep_share_fewer_cores_beside_programs_that_compute() -> None:
+def test_fewer_threads_compute_beside_programs_that_do() -> None:
     n_cores = cores.usable_cpus()
     if n_cores == 1:
         pytest.skip("needs two cores")
@@ -133,32 +141,55 @@ def test_threads_that_sleep_share_fewer_cores_beside_programs_that_compute() -> 
             "    with waiting:\n"
             "        for _ in range(3000):\n"
             "            sleeps()\n"
-            "            if waiting.policy == 'together': break\n"
-            "        print(waiting.policy, len(os.sched_getaffinity(0)))\n"
-            "    print(waiting.policy, len(os.sched_getaffinity(0)))\n"
+            f"            if threads_now({n_cores}) < {n_cores}: break\n"
+            f"        print(threads_now({n_cores}), waiting.policy)\n"
         )
     finally:
         for each in loops:
             each.kill()
             each.wait()
-    within, after = out.splitlines()
-    assert within.startswith("together ")
-    assert int(within.split()[1]) < n_cores
-    assert after == f"asleep {n_cores}"
+    count, policy = out.split()
+    assert int(count) < n_cores
+    assert policy == "asleep"
 
 
 @needs_libgomp
 @pytest.mark.alone
 def test_threads_take_all_cores_again_and_spin_once_nobody_else_wants_them() -> None:
-    if cores.usable_cpus() == 1:
+    n_cores = cores.usable_cpus()
+    if n_cores == 1:
         pytest.skip("needs two cores")
     out = compute(
-        "    waiting._idle_team, waiting.policy = _IdleTeam(), 'together'\n"
-        "    _move_threads([0])\n"
+        "    waiting._idle_team, waiting.policy, _waiting._most = _IdleTeam(), 'asleep', 1\n"
         "    with waiting:\n"
         "        for _ in range(3000):\n"
         "            sleeps()\n"
-        "            if waiting.policy == 'spinning': break\n"
-        "        print(waiting.policy, len(os.sched_getaffinity(0)))\n",
+        f"            if (waiting.policy, threads_now({n_cores})) == ('spinning', {n_cores}): break\n"
+        f"        print(waiting.policy, threads_now({n_cores}))\n",
     )
-    assert out == f"spinning {cores.usable_cpus()}\n"
+    assert out == f"spinning {n_cores}\n"
+
+
+def test_a_context_computes_with_so_many_where_that_changes_no_bit(
+    default_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = Model(default_model, use_extra_bufts=False)
+    tokens = model.tokenize("The quick brown fox jumps over the lazy dog.")
+
+    def logits(limits: list[int], hook: EvalHook | None) -> tuple[list[np.ndarray], int]:
+        context = Context(model, n_ctx=256, n_threads=2, eval_hook=hook)
+        found = []
+        for limit, token in zip(limits, tokens, strict=False):
+            monkeypatch.setattr(_waiting, "_most", limit)
+            context.decode([token])
+            found.append(context.logits())
+        used = llama_cpp.llama_n_threads(context.handle)
+        context.close()
+        return found, used
+
+    varied, used = logits([0, 0, 1, 2, 1], EvalHook(*handlers(2)))
+    steady, _ = logits([0] * 5, EvalHook(*handlers(2)))
+    assert all((a == b).all() for a, b in zip(varied, steady, strict=True))
+    assert used == (1 if handlers(2) else 2)
+    assert logits([0, 0, 1], EvalHook())[1] == 2  # llama.cpp's products
+    model.close()
