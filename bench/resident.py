@@ -23,7 +23,7 @@ import frame
 
 from ondevice import llama
 from ondevice.engine import Engine
-from ondevice.engine._drafting import Proposal, Drafter, PromptLookup, Speculation
+from ondevice.engine._drafting import Drafter, PromptLookup, Proposal, Speculation
 from ondevice.llama import ChatTemplate, Context, EvalHook, Model, Sampler
 from ondevice.messages import Finished, Generate, Load, Sampling, Turn
 from ondevice.products import handlers

@@ -11,10 +11,10 @@ import pytest
 
 from ondevice import gguf
 from ondevice.engine._drafting import (
-    Proposal,
     Drafter,
     ModelDrafter,
     PromptLookup,
+    Proposal,
     Speculation,
 )
 from ondevice.errors import UsageError

@@ -162,10 +162,11 @@ def test_threads_take_all_cores_again_and_spin_once_nobody_else_wants_them() -> 
     out = compute(
         "    waiting._idle_team, waiting.policy, _waiting._most = _IdleTeam(), 'asleep', 1\n"
         "    with waiting:\n"
+        f"        wanted = ('spinning', {n_cores})\n"
         "        for _ in range(3000):\n"
         "            sleeps()\n"
-        f"            if (waiting.policy, threads_now({n_cores})) == ('spinning', {n_cores}): break\n"
-        f"        print(waiting.policy, threads_now({n_cores}))\n",
+        f"            if (found := (waiting.policy, threads_now({n_cores}))) == wanted: break\n"
+        "        print(*found)\n",
     )
     assert out == f"spinning {n_cores}\n"
 
