@@ -66,7 +66,7 @@ class Columns:
 
     @property
     def in_c(self) -> OperationCounter | None:
-        """What may inspect the nodes of this pass instead."""
+        """A counter, of what would be a puzzle, where nothing is to be computed by column."""
         is_watched = self._n_tokens == 1 or self._wanted
         return None if is_watched and not self.are_ours else self._counter
 

@@ -16,7 +16,7 @@ from ondevice.errors import MemoryShortError, NativeError
 from ondevice.llama import _log
 from ondevice.llama._attention import attention_for
 from ondevice.llama._columns import Columns
-from ondevice.llama._eval_hook import EvalHook, NativeHandler, NodeHandler
+from ondevice.llama._eval_hook import EvalHook
 from ondevice.llama._model import Model
 from ondevice.llama._product import MOST_COLUMNS
 from ondevice.llama._waiting import threads_now
@@ -189,12 +189,9 @@ class Context:
         wanted = (ctypes.c_int8 * len(batch))(*[0] * (len(batch) - n_outputs), *[1] * n_outputs)
         native = llama_cpp.llama_batch_get_one(ids, len(batch))
         native.logits = wanted
-        instead: dict[NodeHandler, NativeHandler] = {}
         if self._columns is not None:
             self._columns.begin(len(batch), n_outputs, self.n_threads)
-            if (counter := self._columns.in_c) is not None:
-                instead[self._columns] = counter
-        self._hook.begin(instead)
+        self._hook.begin()
         self._set_threads()
         with self._abort_on(cancel if len(batch) > 1 else None, on_progress):
             status = llama_cpp.llama_decode(self.handle, native)

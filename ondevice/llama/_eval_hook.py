@@ -10,10 +10,9 @@ ggml zeroes the padding, so no tag outlives its node, even where the address is 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cache
-from types import MappingProxyType
 from typing import Any, Protocol
 
 import llama_cpp
@@ -37,7 +36,11 @@ class Actions:
 
 
 class NodeHandler(Protocol):
-    """Decides what happens at the nodes of a graph."""
+    """Decides what happens at the nodes of a graph.
+
+    It may have ``in_c``, a :class:`NativeHandler` or None for now: what inspects the nodes of new
+    graphs in the next pass instead, if all handlers of the hook have one.
+    """
 
     def inspect(self, node: Tensor) -> Actions | None:
         """What to do at ``node``; None: nothing.
@@ -56,6 +59,10 @@ class NativeHandler:
     def __init__(self, take: Any, state: int) -> None:
         take.argtypes, take.restype = (ctypes.c_void_p, ctypes.c_void_p), None
         self.take, self.state = take, state
+
+    @property
+    def in_c(self) -> NativeHandler:
+        return self
 
     def inspect(self, node: Tensor) -> Actions | None:
         self.take(node.address, self.state)
@@ -169,18 +176,15 @@ class EvalHook:
         """Run the actions of one more handler, after those of the others."""
         self.handlers = *self.handlers, handler
 
-    def begin(self, instead: Mapping[NodeHandler, NativeHandler] = MappingProxyType({})) -> None:
-        """Take note that ``llama_decode`` is to come.
-
-        ``instead`` says what inspects the nodes of a new graph in place of a handler this time.
-        """
-        handlers = [instead.get(handler, handler) for handler in self.handlers]
-        native = [handler for handler in handlers if isinstance(handler, NativeHandler)]
-        if len(native) < len(handlers) or len(native) > _MOST_HANDLERS:
+    def begin(self) -> None:
+        """Take note that ``llama_decode`` is to come."""
+        native = [getattr(handler, "in_c", None) for handler in self.handlers]
+        known = [handler for handler in native if handler is not None]
+        if len(known) < len(native) or len(known) > _MOST_HANDLERS:
             self._native.n_handlers = -1
             return
-        self._native.n_handlers = len(native)
-        for place, handler in zip(self._native.handlers, native, strict=False):
+        self._native.n_handlers = len(known)
+        for place, handler in zip(self._native.handlers, known, strict=False):
             place.take, place.state = compiled.address_of(handler.take), handler.state
 
     def finish(self, *, complete: bool) -> None:
