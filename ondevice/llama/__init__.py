@@ -2,7 +2,13 @@
 
 from ondevice.llama._constraint import Constraint, Grammar, SchemaVocabulary
 from ondevice.llama._context import Context, Interrupted, interrupt
-from ondevice.llama._eval_hook import Actions, EvalHook, NativeHandler, NodeHandler
+from ondevice.llama._eval_hook import (
+    Actions,
+    EvalHook,
+    NativeHandler,
+    NodeHandler,
+    idle_handler,
+)
 from ondevice.llama._ggml import (
     OP_CUSTOM,
     OP_MUL_MAT,
@@ -43,6 +49,7 @@ __all__ = [
     "Tensor",
     "Waiting",
     "dequantize",
+    "idle_handler",
     "interrupt",
     "multiply_rows",
     "start",

@@ -64,8 +64,7 @@ class Columns:
         """Tokens of a pass that can be as one by one."""
         return MOST_COLUMNS if self._by_column else self._most
 
-    @property
-    def in_c(self) -> OperationCounter | None:
+    def in_c(self, _n_tokens: int) -> OperationCounter | None:
         """A counter, of what would be a puzzle, where nothing is to be computed by column."""
         is_watched = self._n_tokens == 1 or self._wanted
         return None if is_watched and not self.are_ours else self._counter

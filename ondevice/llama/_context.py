@@ -191,7 +191,7 @@ class Context:
         native.logits = wanted
         if self._columns is not None:
             self._columns.begin(len(batch), n_outputs, self.n_threads)
-        self._hook.begin()
+        self._hook.begin(len(batch))
         self._set_threads()
         with self._abort_on(cancel if len(batch) > 1 else None, on_progress):
             status = llama_cpp.llama_decode(self.handle, native)

@@ -28,6 +28,12 @@ bool hook_on_node(void *node, bool ask, void *state) {
     return *tag == hook->plain ? !ask : hook->slow(node, ask, 0);
 }
 
+/* A handler that does nothing. */
+void hook_pass(void *node, void *state) {
+    (void)node;
+    (void)state;
+}
+
 /* A handler that counts the operations that it does not know. */
 typedef struct {
     int64_t op_offset, unknown;

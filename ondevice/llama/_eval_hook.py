@@ -38,8 +38,9 @@ class Actions:
 class NodeHandler(Protocol):
     """Decides what happens at the nodes of a graph.
 
-    It may have ``in_c``, a :class:`NativeHandler` or None for now: what inspects the nodes of new
-    graphs in the next pass instead, if all handlers of the hook have one.
+    It may have ``in_c(n_tokens)``, which gives a :class:`NativeHandler`, or None for now: what
+    inspects the nodes of a new graph in a pass over so many tokens instead, if all handlers of the
+    hook have one.
     """
 
     def inspect(self, node: Tensor) -> Actions | None:
@@ -60,13 +61,18 @@ class NativeHandler:
         take.argtypes, take.restype = (ctypes.c_void_p, ctypes.c_void_p), None
         self.take, self.state = take, state
 
-    @property
-    def in_c(self) -> NativeHandler:
+    def in_c(self, _n_tokens: int) -> NativeHandler:
         return self
 
     def inspect(self, node: Tensor) -> Actions | None:
         self.take(node.address, self.state)
         return None
+
+
+def idle_handler() -> NativeHandler | None:
+    """One that does nothing; None where it cannot be compiled."""
+    library = _library()
+    return NativeHandler(library.hook_pass, 0) if library is not None else None
 
 
 class _Handler(ctypes.Structure):
@@ -157,7 +163,7 @@ class EvalHook:
         self._error: BaseException | None = None
         self._stops: dict[int, _Stop] = {}  # tag → what happens there
         #: Lower tags than that of nodes where nothing happens mean nothing.
-        self._native = _Native(tag_offset=TAG_OFFSET, plain=1)
+        self._native = _Native(tag_offset=TAG_OFFSET, plain=1, n_handlers=-1)
         self._next_tag = 2
         self._learnt: tuple[Tensor, _Stop] | None = None  # the last node, if it was inspected now
         self._entered: _Stop | None = None  # the node whose ``before`` has been run
@@ -176,11 +182,16 @@ class EvalHook:
         """Run the actions of one more handler, after those of the others."""
         self.handlers = *self.handlers, handler
 
-    def begin(self) -> None:
-        """Take note that ``llama_decode`` is to come."""
-        native = [getattr(handler, "in_c", None) for handler in self.handlers]
+    def begin(self, n_tokens: int) -> None:
+        """Take note that ``llama_decode`` is to come, with so many tokens."""
+        native = [
+            handler.in_c(n_tokens) if hasattr(handler, "in_c") else None
+            for handler in self.handlers
+        ]
         known = [handler for handler in native if handler is not None]
         if len(known) < len(native) or len(known) > _MOST_HANDLERS:
+            if self._native.n_handlers >= 0:
+                self._forget()
             self._native.n_handlers = -1
             return
         self._native.n_handlers = len(known)

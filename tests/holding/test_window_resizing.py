@@ -21,7 +21,8 @@ from ondevice.gguf import GGUFFile
 from ondevice.holding.window import experts
 from ondevice.holding.window.placement import Placements, expert_bytes
 from ondevice.holding.window.window import Window
-from ondevice.llama import Context, Model
+from ondevice.llama import Context, EvalHook, Model
+from ondevice.products import handlers
 from ondevice.ram.need import need
 
 LEAST, HALF, ALL = 0.0, 0.5, 1.0
@@ -182,3 +183,50 @@ def test_the_logits_stay_the_same_while_the_budget_changes(
                 context.decode(batch)
                 assert context.logits().tobytes() == logits, (name, kind.name)
         path.unlink()
+
+
+def test_all_in_ram_costs_nothing_at_nodes_and_can_still_shrink(
+    short: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not handlers(1):
+        pytest.skip("nothing can be compiled here")
+    asked: list[bool] = []
+    on_node = EvalHook._on_node
+
+    def count(hook: EvalHook, address: int, ask: bool, data: int | None) -> bool:
+        asked.append(ask)
+        return on_node(hook, address, ask, data)
+
+    monkeypatch.setattr(EvalHook, "_on_node", count)
+    file = gguf.read(short)
+    window = Window(file, budget(file, ALL), handlers=handlers(1))
+    model = window.load_model()
+    context = Context(model, n_ctx=512, n_threads=1, eval_hook=window.hook())
+    tokens = model.tokenize("The quick brown fox jumps over the lazy dog, and then it sleeps.")
+
+    def logits(n: int) -> list[np.ndarray]:
+        context.decode(tokens[:n], n_outputs=n)
+        found = [context.logits(back) for back in range(n, 0, -1)]
+        context.truncate(len(context.tokens) - n)
+        return found
+
+    context.decode(tokens)
+    alone, few = logits(1), logits(5)
+    for again in (logits(3), logits(5)):
+        assert all((a == b).all() for a, b in zip(again, few, strict=False))
+    asked.clear()
+    assert (logits(1)[0] == alone[0]).all()
+    assert not any(asked)
+    for share, is_read in ((LEAST, True), (ALL, False)):
+        window.resize(budget(file, share))
+        logits(1)
+        before = window.statistics().bytes_read
+        assert all((a == b).all() for a, b in zip(logits(5), few, strict=True))
+        assert (logits(1)[0] == alone[0]).all()
+        assert (window.statistics().bytes_read > before) == is_read
+    asked.clear()
+    logits(4)
+    assert not any(asked)
+    context.close()
+    model.close()
+    window.close()

@@ -29,8 +29,10 @@ from ondevice.llama import (
     Actions,
     EvalHook,
     Model,
+    NativeHandler,
     NodeHandler,
     Tensor,
+    idle_handler,
     multiply_rows,
 )
 from ondevice.messages import Sizing, Streaming
@@ -39,6 +41,7 @@ from ondevice.messages import Sizing, Streaming
 _BLOCKS_PER_CHECK = 4
 _VIEWS = ("RESHAPE", "VIEW", "PERMUTE", "TRANSPOSE")
 _PORTION = 32 << 20  # bytes between two reports of progress
+_FEW = 16  # tokens, over which a pass is short: a change of the budget can wait for the next one
 
 
 class _Operand(NamedTuple):
@@ -95,6 +98,8 @@ class Window:
         self._growing: tuple[Placement, list[Reading]] | None = None
         self._generation = 0  # of the placement: what was inspected under another is out of date
         self._inspected_block: int | None = -1  # of the last weight that was inspected
+        self._placed = -1  # the generation in which llama.cpp last found all weights
+        self._idle = idle_handler()
         try:
             self._mapped.expect_rows(self.placement.on_file)
             self._pin(on_progress)
@@ -190,6 +195,13 @@ class Window:
             experts_found=self._experts.found if self._experts else 0,
         )
 
+    def in_c(self, n_tokens: int) -> NativeHandler | None:
+        """Nothing is to be done while all weights are in RAM, where llama.cpp found them."""
+        here = self.placement
+        if here.streamed or here.experts or here is not self._wanted or n_tokens > _FEW:
+            return None
+        return self._idle if self._placed == self._generation else None
+
     def inspect(self, node: Tensor) -> Actions | None:
         """Point the weights that ``node`` reads at their bytes; part of the eval hook."""
         if node.op_name in _VIEWS:  # they compute nothing, so what they show is not read yet
@@ -210,6 +222,8 @@ class Window:
             operands.append(_Operand(operand, operand.view_offs, weight))
         if not operands:
             return None
+        if operands[0].weight is self._file.output_layer and node.op_name != "GET_ROWS":
+            self._placed = self._generation  # it comes last
         block, before = operands[0].weight.block, self._inspected_block
         self._inspected_block = block
         if self._is_sliced(node, operands[0].weight):
