@@ -19,7 +19,8 @@ from typing import NamedTuple, Protocol
 from ondevice.engine._states import common_prefix
 from ondevice.errors import NativeError
 from ondevice.gguf import GGUFFile
-from ondevice.llama import Context, Model, Sampler
+from ondevice.llama import Context, EvalHook, Model, Sampler
+from ondevice.products import handlers
 
 _MEMORY = 0.9  # what is known from earlier passes counts this much of what one more shows
 _MOST_OCCURRENCES = 64  # of two tokens that are compared with the end of the text
@@ -113,7 +114,13 @@ class ModelDrafter:
         """
         model = Model(file.path, use_extra_bufts=False, without_vocabulary=file)
         try:
-            context = Context(model, n_ctx=n_ctx, kv_type=kv_type, n_threads=n_threads)
+            context = Context(
+                model,
+                n_ctx=n_ctx,
+                kv_type=kv_type,
+                n_threads=n_threads,
+                eval_hook=EvalHook(*handlers(n_threads)),
+            )
         except BaseException:
             model.close()
             raise

@@ -76,8 +76,8 @@ class Weights(Protocol):
     def load_model(self) -> Model:
         """The model, for contexts that have this hook and for no others."""
 
-    def hook(self) -> EvalHook | None:
-        """What feeds a context of the model; None: llama.cpp does."""
+    def hook(self) -> EvalHook:
+        """What feeds a context of the model."""
 
     def drafting_hook(self) -> EvalHook | None:
         """What feeds a context that computes with what is in RAM alone; None: there is none."""

@@ -38,10 +38,10 @@ void hook_pass(void *node, void *state) {
 typedef struct {
     int64_t op_offset, unknown;
     uint8_t known[256];
-} Counter;
+} OperationCount;
 
 void hook_count(void *node, void *state) {
-    Counter *counter = state;
-    const int32_t op = *(const int32_t *)((const char *)node + counter->op_offset);
-    counter->unknown += op < 0 || op > 255 || !counter->known[op];
+    OperationCount *count = state;
+    const int32_t op = *(const int32_t *)((const char *)node + count->op_offset);
+    count->unknown += op < 0 || op > 255 || !count->known[op];
 }

@@ -109,8 +109,8 @@ def _library() -> Any:
         return None
 
 
-class _Counter(ctypes.Structure):
-    """``Counter`` of ``_eval_hook.c``."""
+class _OperationCount(ctypes.Structure):
+    """``OperationCount`` of ``_eval_hook.c``."""
 
     unknown: int
     known: ctypes.Array[ctypes.c_uint8]
@@ -125,7 +125,7 @@ class OperationCounter(NativeHandler):
     """Counts nodes of other operations than ``known``, in new graphs."""
 
     def __init__(self, known: Iterable[int], library: Any) -> None:
-        self._counter = _Counter(op_offset=OP_OFFSET)
+        self._counter = _OperationCount(op_offset=OP_OFFSET)
         for op in known:
             self._counter.known[op] = 1
         super().__init__(library.hook_count, ctypes.addressof(self._counter))

@@ -20,7 +20,7 @@ from ondevice.gguf.vocabulary import check_vocabulary
 from ondevice.holding.machine import Machine
 from ondevice.holding.plan import Plan
 from ondevice.holding.way import Way
-from ondevice.holding.ways import ways_of
+from ondevice.holding.ways import way_of
 from ondevice.messages import KVType, Load, Preference
 from ondevice.ram.available import AvailableRam
 from ondevice.ram.kv_types import check_kv_type, kv_types
@@ -73,13 +73,13 @@ def best_plan(
             "Choose another file."
         )
     check_kv_type(file, load.kv_type)
-    ram, ways = machine.ram, ways_of(file)
+    ram, way = machine.ram, way_of(file)
     usable = drafter if drafter and can_verify(file) and can_go_back(drafter) else None
-    found = list(_plans(file, ways, load, machine, usable))
+    found = list(_plans(file, way, load, machine, usable))
     if not found:
-        least = _least_ram(file, ways, load.n_ctx or _CONTEXTS[-1], load.kv_type)
+        least = _least_ram(file, way, load.n_ctx or _CONTEXTS[-1], load.kv_type)
         shorter = next(
-            (c for c in _CONTEXTS if _least_ram(file, ways, c, load.kv_type) <= ram.usable), None
+            (c for c in _CONTEXTS if _least_ram(file, way, c, load.kv_type) <= ram.usable), None
         )
         hint = f"A context of {shorter} tokens fits: --ctx {shorter}" if shorter else suggest()
         raise MemoryShortError(
@@ -103,23 +103,21 @@ def best(plans: Sequence[Plan], preference: Preference = "balanced") -> Plan:
 
 def least_ram(file: GGUFFile, n_ctx: int | None = None, kv_type: KVType | None = None) -> int:
     """Bytes without which there is no plan."""
-    return _least_ram(file, ways_of(file), n_ctx or _CONTEXTS[-1], kv_type)
+    return _least_ram(file, way_of(file), n_ctx or _CONTEXTS[-1], kv_type)
 
 
-def _least_ram(file: GGUFFile, ways: Sequence[Way], n_ctx: int, kv_type: KVType | None) -> int:
-    kv = kv_type or kv_types(file)[-1]
-    return min(way.least_bytes(n_ctx, kv) for way in ways)
+def _least_ram(file: GGUFFile, way: Way, n_ctx: int, kv_type: KVType | None) -> int:
+    return way.least_bytes(n_ctx, kv_type or kv_types(file)[-1])
 
 
 def _plans(
-    file: GGUFFile, ways: Sequence[Way], load: Load, machine: Machine, drafter: GGUFFile | None
+    file: GGUFFile, way: Way, load: Load, machine: Machine, drafter: GGUFFile | None
 ) -> Iterator[Plan]:
     trained = file.n_ctx_train or _CONTEXTS[0]
     contexts = {min(c, trained) for c in _CONTEXTS} if load.n_ctx is None else {load.n_ctx}
     for kv_type in (load.kv_type,) if load.kv_type else kv_types(file):
         for n_ctx in sorted(contexts, reverse=True):
-            for way in ways:
-                yield from way.plans(n_ctx, kv_type, drafter, machine)
+            yield from way.plans(n_ctx, kv_type, drafter, machine)
 
 
 def why(chosen: Plan, ram: AvailableRam, n_ctx: int | None = None) -> str:

@@ -32,7 +32,7 @@ class Need:
     """Bytes of RAM with which each token is computed without reading weights from the disk."""
 
     n_ctx: int  # tokens, as llama.cpp will allocate
-    weights: int  # what each token reads, be it mapped from the file or repacked into own memory
+    weights: int  # what each token reads
     kv: int  # KV cache, and the state of recurrent blocks
     compute: int  # buffers for activations and logits
     engine: int  # the process itself and the vocabulary
@@ -40,15 +40,6 @@ class Need:
     @property
     def total(self) -> int:
         return self.weights + self.kv + self.compute + self.engine
-
-    def may_repack(self, available: int) -> bool:
-        """Whether llama.cpp may repack weights for its fastest kernels.
-
-        It then holds them twice, in its own memory and as file cache that nobody reads again. If
-        both do not fit, the cache displaces weights that are needed: measured, 1 token a second
-        instead of 26 where the model just fits.
-        """
-        return self.total + self.weights <= available
 
 
 def need(file: GGUFFile, n_ctx: int | None = None, kv_type: KVType = "f16") -> Need:

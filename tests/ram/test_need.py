@@ -16,7 +16,7 @@ from ondevice.engine import Engine
 from ondevice.gguf import GGUFFile
 from ondevice.messages import KVType, Load
 from ondevice.ram.available import AvailableRam
-from ondevice.ram.need import Need, need
+from ondevice.ram.need import need
 from ondevice.ram.process import of_process
 
 MB = 1_000_000
@@ -47,7 +47,7 @@ def test_the_estimate_is_what_llama_cpp_takes(
         loaded = engine.load(Load(path=str(path), n_ctx=n_ctx, kv_type=kv_type))
     assert expected.n_ctx == loaded.n_ctx
     assert expected.kv == pytest.approx(loaded.kv_bytes, rel=0.002)
-    assert 0.97 * loaded.compute_bytes < expected.compute < 1.08 * loaded.compute_bytes
+    assert 0.95 * loaded.compute_bytes < expected.compute < 1.08 * loaded.compute_bytes
 
 
 @pytest.mark.parametrize("name", shapes.SHAPES)
@@ -170,12 +170,3 @@ def test_latent_attention_keeps_one_key_for_all_heads() -> None:
         attention__value_length=512,
     )
     assert need(file, 1024).kv == 1024 * 576 * 2
-
-
-# ------------------------------------------------------------------ what fits
-
-
-def test_weights_are_repacked_only_if_they_fit_twice() -> None:
-    wanted = Need(n_ctx=512, weights=500, kv=50, compute=20, engine=10)
-    assert wanted.may_repack(1080)
-    assert not wanted.may_repack(1079)

@@ -32,7 +32,7 @@ _LOOKED_UP = 1.1  # tokens that a pass gives with what the conversation itself p
 
 
 class Windowed:
-    """For a model that fits once, or does not fit."""
+    """For any model in GGUF."""
 
     name = "window"
     drafts_itself = False
@@ -53,8 +53,6 @@ class Windowed:
     ) -> Iterator[Plan]:
         file, usable = self._file, machine.ram.usable
         wanted = need(file, n_ctx, kv_type)
-        if wanted.may_repack(usable):
-            return
         whole = Plan.in_ram(self, file, kv_type, wanted, machine.speeds)
         if wanted.total <= usable:
             yield whole
