@@ -60,6 +60,8 @@ class Prompter:
         #: What has left each of the last conversations: how many turns, and the hash of them.
         self._gone: deque[tuple[int, int]] = deque(maxlen=_CONVERSATIONS)
         self._sizes: dict[str, int] = {}  # content of a turn → its tokens
+        self._spelling: list[int] = []  # the last one that was looked at
+        self._texts: list[tuple[int, str]] = []  # of it
 
     def prompt(
         self,
@@ -329,22 +331,31 @@ class Prompter:
         Counted to the last place before a control token, or to the end of ``spelling``.
         """
         known, end = 0, 0
-        spelled = b""
-        for i, token in enumerate(spelling):
-            piece = self._model.piece(token, special=True)
-            if self._model.is_control(token):
-                text = spelled.decode("utf-8", "replace")
-                if not rendered.startswith(text, end):
-                    return known, end
-                known, end = i, end + len(text)
-                # BOS may have been added without standing in the text.
-                spelled = b"" if i == 0 and not rendered.startswith(piece.decode()) else piece
-            else:
-                spelled += piece
-        text = spelled.decode("utf-8", "replace")
-        if rendered.startswith(text, end):
-            known, end = len(spelling), end + len(text)
+        unseen = ""
+        if spelling and self._model.is_control(spelling[0]):
+            # BOS may have been added without standing in the text.
+            bos = self._model.piece(spelling[0], special=True).decode()
+            unseen = "" if rendered.startswith(bos) else bos
+        for stop, text in self._spelled(spelling):
+            seen = text if known else text.removeprefix(unseen)
+            if not rendered.startswith(seen, end):
+                break
+            known, end = stop, end + len(seen)
         return known, end
+
+    def _spelled(self, spelling: Sequence[int]) -> list[tuple[int, str]]:
+        """The texts of the tokens from one control token to the next, and where each ends."""
+        if spelling != self._spelling:
+            found: list[tuple[int, str]] = []
+            spelled = b""
+            for i, token in enumerate(spelling):
+                if i and self._model.is_control(token):
+                    found.append((i, spelled.decode("utf-8", "replace")))
+                    spelled = b""
+                spelled += self._model.piece(token, special=True)
+            found.append((len(spelling), spelled.decode("utf-8", "replace")))
+            self._spelling, self._texts = list(spelling), found
+        return self._texts
 
 
 def _bytes(turns: Sequence[Turn]) -> int:

@@ -62,14 +62,19 @@ class StateFolder:
     def has(self, name: str) -> bool:
         return name in self._known
 
-    def read(self, name: str) -> bytes | None:
-        """The state, None if there is none that is whole. Marks it as used."""
+    def read(self, name: str, room: bytearray) -> bytes | None:
+        """The state, None if there is none that is whole. Marks it as used.
+
+        ``room`` is what the file is read into, and gets as long as it must.
+        """
         path = self._file(name)
         with contextlib.suppress(OSError), path.open("rb") as file:
             if (nonces := self._begin(file)) is not None:
                 _, nonce, length = nonces
-                file.seek(length, os.SEEK_CUR)
-                state = self._decrypt(nonce, file.read(), f"{name} state")
+                n_bytes = os.fstat(file.fileno()).st_size - file.seek(length, os.SEEK_CUR)
+                room.extend(bytes(max(0, n_bytes - len(room))))
+                n_bytes = file.readinto(memoryview(room)[:n_bytes])
+                state = self._decrypt(nonce, memoryview(room)[:n_bytes], f"{name} state")
                 if state is not None:
                     os.utime(path)
                     return state
@@ -115,7 +120,7 @@ class StateFolder:
         first, second, length = _HEAD.unpack(begin[len(_MAGIC) :])
         return first, second, length
 
-    def _decrypt(self, nonce: bytes, encrypted: bytes, what: str) -> bytes | None:
+    def _decrypt(self, nonce: bytes, encrypted: bytes | memoryview, what: str) -> bytes | None:
         from cryptography.exceptions import InvalidTag  # noqa: PLC0415 - see above
 
         try:

@@ -116,10 +116,11 @@ class States:
 
     def load(self, nodes: Iterable[Node]) -> Iterable[tuple[tuple[int, ...], bytes | bytearray]]:
         """Tokens and state of each of ``nodes``, up to one that is not there any more."""
+        room = bytearray()  # that is not new each time: new memory takes longer than the copying
         for node in nodes:
             state = node.state
             if state is None and (folder := self._folder(node)) is not None:
-                state = folder.read(node.name)
+                state = folder.read(node.name, room)
             if state is None:
                 return
             yield node.tokens, state
