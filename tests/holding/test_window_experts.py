@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import threading
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import synthetic_moe as moe
@@ -14,9 +16,11 @@ from hypothesis import strategies as st
 from windows import opened
 
 from ondevice import gguf
+from ondevice.disk import reader
 from ondevice.errors import ModelFileError
 from ondevice.gguf import GGUFFile
 from ondevice.holding.window.expert_cache import ExpertCache
+from ondevice.holding.window.experts import Experts
 from ondevice.holding.window.placement import expert_bytes, least_bytes, place
 from ondevice.llama import Context, EvalHook, Model
 
@@ -102,6 +106,49 @@ def test_a_prompt_reads_each_expert_at_most_once(file: GGUFFile) -> None:
     assert done.experts_found > 0.3 * done.experts_used
     absent = file.n_experts * moe.SMALL.n_blocks - done.experts_found
     assert done.bytes_read <= absent * max(b.bytes_per_slot for b in window.placement.experts)
+
+
+class AtOnce(ThreadPoolExecutor):
+    """Does each job when it gets it."""
+
+    def submit(self, job: Any, /, *args: Any, **more: Any) -> Future[Any]:
+        done: Future[Any] = Future()
+        try:
+            done.set_result(job(*args, **more))
+        except ModelFileError as error:
+            done.set_exception(error)
+        return done
+
+
+@pytest.mark.parametrize("broken", [1, 2, None], ids=["every read", "every other", "none"])
+def test_empty_slots_are_filled_before_a_prompt_comes(
+    file: GGUFFile, resident: list[bytes], monkeypatch: pytest.MonkeyPatch, broken: int | None
+) -> None:
+    real, fill = os.preadv, Experts.fill
+    reads = 0
+
+    def sometimes_broken(fd: int, buffers: list[memoryview], offset: int) -> int:
+        nonlocal reads
+        reads += 1
+        if broken and reads % broken == 0:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(fd, buffers, offset)
+
+    def fill_from_such_a_disk(self: Experts) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "preadv", sometimes_broken)
+            fill(self)
+
+    monkeypatch.setattr(reader, "ThreadPoolExecutor", AtOnce)
+    monkeypatch.setattr(Experts, "fill", fill_from_such_a_disk)
+    with opened(file, budget(file, 0.5)) as (window, context):
+        context.decode(list(range(200)))  # about everything, so that all experts are needed
+        found = window.statistics().experts_found
+        context.truncate(0)
+        assert logits(context) == resident
+    # The last block computes one token only.
+    slots = sum(block.n_slots for block in window.placement.experts[:-1])
+    assert found == 0 if broken else found >= slots
 
 
 @pytest.mark.parametrize("share", [0.05, 0.4])

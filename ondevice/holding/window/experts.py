@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ondevice.disk.reader import PAGE, Arena, Reader, Reading, Span
-from ondevice.errors import NativeError
+from ondevice.errors import ModelFileError, NativeError
 from ondevice.gguf import TensorInfo
 from ondevice.holding.window.expert_cache import ExpertCache
 from ondevice.holding.window.placement import (
@@ -94,19 +94,45 @@ class _BlockOfExperts:
     matrices: list[_Matrices]  # in the order of use, once that is known
 
 
-@dataclass(eq=False)
-class _Step:
-    """What one block does for one batch."""
+@dataclass(eq=False, kw_only=True)
+class _Fetch:
+    """Experts of one block that are being read."""
 
     block: _BlockOfExperts
+    missing: list[int]  # experts to read
+    admitted: dict[int, int]  # expert → slot; those that get one
+    readings: dict[_Matrices, list[Reading]] = field(default_factory=dict)
+
+    @property
+    def has_arrived(self) -> bool:
+        """Whether all that was asked for is there, and whole."""
+        readings = [reading for each in self.readings.values() for reading in each]
+        if not all(reading.done for reading in readings):
+            return False
+        try:
+            for reading in readings:
+                reading.wait()
+        except ModelFileError:
+            return False
+        return True
+
+    def cancel(self) -> None:
+        """Nobody gets what is being read."""
+        for readings in self.readings.values():
+            for reading in readings:
+                reading.cancel()
+        self.block.cache.remove(self.admitted)
+
+
+@dataclass(eq=False, kw_only=True)
+class _Step(_Fetch):
+    """What one block does for one batch."""
+
     ids: Tensor  # the experts' numbers
     staged: bool
     numbers: npt.NDArray[np.int32]  # what the graph is to see of them
-    missing: list[int]  # experts to read
     present: dict[int, int]  # expert → slot; the others that are needed
-    admitted: dict[int, int]  # expert → slot; those that get one
     pending: list[_Matrices]  # not computed with yet, in the order of use
-    readings: dict[_Matrices, list[Reading]] = field(default_factory=dict)
 
 
 class Experts:
@@ -129,6 +155,7 @@ class Experts:
         self._largest = max(stage_bytes(tensor) for p in blocks for tensor in p.tensors)
         self._ids: dict[int, Tensor] = {}  # address of a node → its experts' numbers
         self._step: _Step | None = None
+        self._filling: list[_Fetch] = []
         self._last_block = 0
         self.used = 0  # experts that were needed, each once for a batch and block
         self.found = 0  # of these, in RAM already
@@ -174,6 +201,21 @@ class Experts:
                     before.release(old, n_before * stride)
                 matrices.start = start
                 start += count * stride
+
+    def fill(self) -> None:
+        """Begin to read experts into the slots that are empty, until a node needs experts.
+
+        What is there then, a prompt need not read. Which ones are read matters little: a prompt
+        needs most of them, and chooses anew which ones to keep.
+        """
+        for block in self._blocks:
+            cache = block.cache
+            absent = [e for e in range(cache.n_experts) if e not in cache.slots]
+            experts = absent[: cache.n_slots - len(cache.slots)]
+            fetch = _Fetch(block=block, missing=experts, admitted=cache.admit(experts, keep=()))
+            for matrices in block.matrices:
+                self._read_into_slots(fetch, matrices)
+            self._filling.append(fetch)
 
     def restore(self, node: Tensor, tensor: TensorInfo) -> Tensor:
         """Have ``node`` read all of ``tensor`` again, which is returned."""
@@ -245,8 +287,16 @@ class Experts:
         else:
             admitted = cache.admit(missing, keep=needed)
         numbers = np.array(experts if staged else [cache.slots[e] for e in experts], np.int32)
-        step = _Step(block, ids, staged, numbers, missing, present, admitted, list(block.matrices))
-        self._step = step
+        self._step = step = _Step(
+            block=block,
+            missing=missing,
+            admitted=admitted,
+            ids=ids,
+            staged=staged,
+            numbers=numbers,
+            present=present,
+            pending=list(block.matrices),
+        )
         for matrices in step.pending[:1] if staged else step.pending:
             self._read(step, matrices)
         return step
@@ -265,10 +315,14 @@ class Experts:
         """Forget the last step; if it was broken off, also what it has not read to the end."""
         step, self._step = self._step, None
         if step is not None and step.pending:
-            for readings in step.readings.values():
-                for reading in readings:
-                    reading.cancel()
-            step.block.cache.remove(step.admitted)
+            step.cancel()
+        while self._filling:
+            fetch = self._filling.pop()  # the last one first, so that no other one begins meanwhile
+            if not fetch.has_arrived:
+                fetch.cancel()
+                continue
+            for matrices in fetch.block.matrices:
+                self._finish_slots(fetch, matrices)
 
     def _put_first(self, step: _Step, matrices: _Matrices) -> None:
         """Learn that these are used next."""
@@ -284,21 +338,32 @@ class Experts:
 
     def _read(self, step: _Step, matrices: _Matrices) -> None:
         """Start to read the missing experts."""
-        readings = step.readings[matrices] = []
-        view = self._stage_for(step, matrices).view if step.staged else self._slots.view
-        for expert in step.missing:
-            if step.staged:
-                start = matrices.in_stage(expert) - matrices.in_span(expert)
-            else:
-                start = matrices.arrives_in_slot(expert, step.admitted[expert])
+        if not step.staged:
+            self._read_into_slots(step, matrices)
+            return
+        view = self._stage_for(step, matrices).view
+        starts = [matrices.in_stage(e) - matrices.in_span(e) for e in step.missing]
+        self._start(step, matrices, view, starts)
+
+    def _read_into_slots(self, fetch: _Fetch, matrices: _Matrices) -> None:
+        admitted = fetch.admitted
+        starts = [matrices.arrives_in_slot(e, admitted[e]) for e in fetch.missing]
+        self._start(fetch, matrices, self._slots.view, starts)
+
+    def _start(
+        self, fetch: _Fetch, matrices: _Matrices, view: memoryview, starts: list[int]
+    ) -> None:
+        """Start to read the missing experts to these places in ``view``."""
+        readings = fetch.readings[matrices] = []
+        for expert, start in zip(fetch.missing, starts, strict=True):
             span = matrices.span(expert)
             readings.append(self._reader.start(span, view[start : start + span.n_bytes]))
 
-    def _finish_slots(self, step: _Step, matrices: _Matrices) -> None:
+    def _finish_slots(self, fetch: _Fetch, matrices: _Matrices) -> None:
         """Move to its place what could not be read into it."""
         view, n_bytes = self._slots.view, matrices.n_bytes
-        for expert in step.missing:
-            slot = step.admitted[expert]
+        for expert in fetch.missing:
+            slot = fetch.admitted[expert]
             place = matrices.in_slot(slot)
             arrived = matrices.arrives_in_slot(expert, slot) + matrices.in_span(expert)
             if arrived != place:
