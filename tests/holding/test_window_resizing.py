@@ -13,7 +13,7 @@ import pytest
 import shapes
 import synthetic_moe as moe
 from gguf import GGMLQuantizationType
-from windows import opened
+from windows import opened, read_by_a_pass
 
 from ondevice import gguf
 from ondevice.disk import reader, ring
@@ -118,6 +118,12 @@ def test_a_pass_reads_what_it_uses_and_no_more(tmp_path: Path, name: str) -> Non
     share = file.n_experts_used if placement.experts else 0
     assert per_pass <= 1.02 * (placement.streamed_bytes + share * experts)
     assert done.experts_found == 0
+
+
+@pytest.mark.parametrize("name", shapes.SHAPES)
+def test_what_counts_as_unread_is_what_no_node_reads(tmp_path: Path, name: str) -> None:
+    file = gguf.read(shapes.write(tmp_path, name))
+    assert file.unread == file.tensors.keys() - read_by_a_pass(file)
 
 
 @pytest.mark.parametrize("name", ["drafting block", "shared keys"])
