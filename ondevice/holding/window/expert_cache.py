@@ -61,3 +61,7 @@ class ExpertCache:
         """Free the slots of these experts."""
         for expert in experts:
             self.slots.pop(expert, None)
+
+    def clear(self) -> None:
+        """Free all slots; what was counted is kept."""
+        self.slots.clear()
