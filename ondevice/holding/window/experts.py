@@ -28,7 +28,6 @@ from ondevice.holding.window.placement import (
     expert_bytes,
     slot_bytes,
     slots_bytes,
-    stage_bytes,
 )
 from ondevice.llama import OP_CUSTOM, OP_MUL_MAT_ID, Actions, Tensor
 
@@ -90,6 +89,7 @@ class _BlockOfExperts:
     index: int
     cache: ExpertCache
     matrices: list[_Matrices]  # in the order of use, once that is known
+    start: int = 0  # of its slots, bytes from the start of the arena
 
 
 @dataclass(eq=False, kw_only=True)
@@ -150,8 +150,7 @@ class Experts:
             self._blocks.append(block)
             self._tensors |= {each.tensor.name: (block, each) for each in matrices}
         self._slots = Arena(0)
-        self._stage_bytes = max(stage_bytes(tensor) for p in blocks for tensor in p.tensors)
-        self._lenders: list[_BlockOfExperts] = []  # whose slots a stage takes
+        self._stride = max(slot_bytes(tensor) for p in blocks for tensor in p.tensors)
         self._ids: dict[int, Tensor] = {}  # address of a node → its experts' numbers
         self._step: _Step | None = None
         self._filling: list[_Fetch] = []
@@ -175,13 +174,11 @@ class Experts:
         if n_bytes == self._slots.n_bytes and counts == [b.cache.n_slots for b in self._blocks]:
             return
         before, self._slots = self._slots, Arena(n_bytes)
-        self._lenders = []
         start = 0
         for block, count in zip(self._blocks, counts, strict=True):
             n_before = block.cache.n_slots
             moved = block.cache.resize(count)
-            if count and start < N_STAGES * self._stage_bytes:
-                self._lenders.append(block)
+            block.start = start
             for matrices in block.matrices:
                 stride, old = matrices.stride, matrices.start
                 for source, target in moved.items():
@@ -199,9 +196,9 @@ class Experts:
         needs most of them, and chooses anew which ones to keep. Not what it takes for its stage.
         """
         for block in self._blocks:
-            if block in self._lenders:
-                continue
             cache = block.cache
+            if self._lends(block, cache.n_experts):
+                continue
             absent = [e for e in range(cache.n_experts) if e not in cache.slots]
             admitted = cache.admit(absent[: cache.n_slots - len(cache.slots)], keep=())
             fetch = _Fetch(block=block, missing=list(admitted), places=admitted, admitted=admitted)
@@ -270,8 +267,9 @@ class Experts:
         needed = set(experts)
         staged = len(needed) > cache.n_slots
         if staged:
-            for lender in self._lenders:
-                lender.cache.clear()
+            for each in self._blocks:
+                if self._lends(each, len(needed)):
+                    each.cache.clear()
         present = {expert: slot for expert, slot in cache.slots.items() if expert in needed}
         missing = sorted(needed - present.keys())
         self.used += len(needed)
@@ -282,7 +280,7 @@ class Experts:
             places = present | admitted
         else:
             places = {expert: place for place, expert in enumerate(sorted(needed))}
-            if block not in self._lenders:
+            if not self._lends(block, len(needed)):
                 kept = cache.most_used(needed | cache.slots.keys())
                 admitted = cache.admit([e for e in kept if e not in cache.slots], keep=kept)
         self._step = step = _Step(
@@ -376,4 +374,12 @@ class Experts:
         """Bytes from the start of the arena to the first slot, or to the stage."""
         if not step.staged:
             return matrices.start
-        return step.block.matrices.index(matrices) % N_STAGES * self._stage_bytes
+        return step.block.matrices.index(matrices) % N_STAGES * self._staged_bytes(len(step.places))
+
+    def _staged_bytes(self, n_experts: int) -> int:
+        """Of a stage for so many."""
+        return n_experts * self._stride
+
+    def _lends(self, block: _BlockOfExperts, n_experts: int) -> bool:
+        """Whether stages for so many take memory of the block's slots."""
+        return block.start < N_STAGES * self._staged_bytes(n_experts)

@@ -80,15 +80,10 @@ class Placement:
 N_STAGES = 2
 
 
-def stage_bytes(tensor: TensorInfo) -> int:
-    """RAM for all experts of a tensor, as in slots."""
-    return tensor.shape[2] * slot_bytes(tensor)
-
-
 def slots_bytes(blocks: Sequence[ExpertBlock]) -> int:
     """RAM for the slots of these blocks. The stages lie in the same memory."""
     tensors = [tensor for block in blocks for tensor in block.tensors]
-    stages = N_STAGES * max(map(stage_bytes, tensors), default=0)
+    stages = N_STAGES * max((t.shape[2] * slot_bytes(t) for t in tensors), default=0)
     return max(sum(block.n_slots * block.bytes_per_slot for block in blocks), stages)
 
 
