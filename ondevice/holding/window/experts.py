@@ -193,7 +193,8 @@ class Experts:
         """Begin to read experts into the slots that are empty, until a node needs experts.
 
         What is there then, a prompt need not read. Which ones are read matters little: a prompt
-        needs most of them, and chooses anew which ones to keep. Not what it takes for its stage.
+        needs most of them, and chooses anew which ones to keep. Slots that it may take for its
+        stage stay empty.
         """
         for block in self._blocks:
             cache = block.cache
@@ -374,12 +375,9 @@ class Experts:
         """Bytes from the start of the arena to the first slot, or to the stage."""
         if not step.staged:
             return matrices.start
-        return step.block.matrices.index(matrices) % N_STAGES * self._staged_bytes(len(step.places))
-
-    def _staged_bytes(self, n_experts: int) -> int:
-        """Of a stage for so many."""
-        return n_experts * self._stride
+        stage = step.block.matrices.index(matrices) % N_STAGES
+        return stage * len(step.places) * self._stride
 
     def _lends(self, block: _BlockOfExperts, n_experts: int) -> bool:
         """Whether stages for so many take memory of the block's slots."""
-        return block.start < N_STAGES * self._staged_bytes(n_experts)
+        return block.start < N_STAGES * n_experts * self._stride
