@@ -5,7 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import synthetic_moe as moe
@@ -14,13 +17,22 @@ from hypothesis import strategies as st
 from windows import opened
 
 from ondevice import gguf
+from ondevice.disk import reader
 from ondevice.errors import ModelFileError
 from ondevice.gguf import GGUFFile
 from ondevice.holding.window.expert_cache import ExpertCache
-from ondevice.holding.window.placement import expert_bytes, least_bytes, place
+from ondevice.holding.window.experts import Experts
+from ondevice.holding.window.placement import (
+    ExpertBlock,
+    expert_bytes,
+    least_bytes,
+    place,
+    slots_bytes,
+)
 from ondevice.llama import Context, EvalHook, Model
 
-TOKENS = moe.text(200, moe.SMALL)
+SHAPE = replace(moe.SMALL, n_blocks=5)
+TOKENS = moe.text(200, SHAPE)
 #: A prompt that needs most experts, single tokens, a draft, and so on.
 LENGTHS = [40, *[1] * 30, 5, 1, 3, *[1] * 30, 60, *[1] * 10]
 
@@ -28,7 +40,7 @@ LENGTHS = [40, *[1] * 30, 5, 1, 3, *[1] * 30, 60, *[1] * 10]
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> GGUFFile:
     path = tmp_path_factory.mktemp("moe") / "moe.gguf"
-    moe.write(path, moe.SMALL)
+    moe.write(path, SHAPE)
     return gguf.read(path)
 
 
@@ -64,6 +76,10 @@ def test_the_logits_are_those_of_the_resident_model(
         assert logits(context) == resident
 
 
+def no_slots(blocks: tuple[ExpertBlock, ...]) -> list[ExpertBlock]:
+    return [replace(block, n_slots=0) for block in blocks]
+
+
 def test_a_split_of_the_budget_between_what_all_tokens_need_and_experts(file: GGUFFile) -> None:
     for share in (0.0, 0.05, 0.2, 0.5, 0.95, 1.2):
         placement = place(file, budget(file, share))
@@ -72,20 +88,20 @@ def test_a_split_of_the_budget_between_what_all_tokens_need_and_experts(file: GG
         placed = [*placement.on_file, *placement.pinned, *placement.streamed, *experts]
         assert sorted(t.name for t in placed) == sorted(file.tensors)
         if placement.streamed:  # what every token needs comes first
-            assert all(block.n_slots == 0 for block in placement.experts)
+            assert slots_bytes(placement.experts) == slots_bytes(no_slots(placement.experts))
     assert not placement.experts
     assert placement.absent_bytes == 0
 
 
 def test_experts_that_recent_tokens_used_are_found_in_ram(file: GGUFFile) -> None:
-    with opened(file, budget(file, 0.5)) as (window, context):
+    with opened(file, budget(file, 0.3)) as (window, context):
         assert 4 <= window.placement.experts[0].n_slots <= 8
         context.decode(TOKENS[:50])
         before = window.statistics()
         for token in TOKENS[50:]:
             context.decode([token])
         done = window.statistics().since(before)
-    assert done.experts_used == 150 * moe.SMALL.n_blocks * moe.SMALL.n_used
+    assert done.experts_used == 150 * SHAPE.n_blocks * SHAPE.n_used
     assert 0.6 < done.experts_found / done.experts_used < 1
     missed = done.experts_used - done.experts_found
     sizes = [sum(map(expert_bytes, block.tensors)) for block in window.placement.experts]
@@ -93,15 +109,58 @@ def test_experts_that_recent_tokens_used_are_found_in_ram(file: GGUFFile) -> Non
 
 
 def test_a_prompt_reads_each_expert_at_most_once(file: GGUFFile) -> None:
-    with opened(file, budget(file, 0.5)) as (window, context):
+    with opened(file, budget(file, 0.6)) as (window, context):
         context.decode(TOKENS[:100])
         context.truncate(0)
         before = window.statistics()
         context.decode(TOKENS[:100])
         done = window.statistics().since(before)
     assert done.experts_found > 0.3 * done.experts_used
-    absent = file.n_experts * moe.SMALL.n_blocks - done.experts_found
+    absent = file.n_experts * SHAPE.n_blocks - done.experts_found
     assert done.bytes_read <= absent * max(b.bytes_per_slot for b in window.placement.experts)
+
+
+class AtOnce(ThreadPoolExecutor):
+    """Does each job when it gets it."""
+
+    def submit(self, job: Any, /, *args: Any, **more: Any) -> Future[Any]:
+        done: Future[Any] = Future()
+        try:
+            done.set_result(job(*args, **more))
+        except ModelFileError as error:
+            done.set_exception(error)
+        return done
+
+
+@pytest.mark.parametrize("broken", [1, 2, None], ids=["every read", "every other", "none"])
+def test_empty_slots_are_filled_before_a_prompt_comes(
+    file: GGUFFile, resident: list[bytes], monkeypatch: pytest.MonkeyPatch, broken: int | None
+) -> None:
+    real, fill = os.preadv, Experts.fill
+    reads = 0
+
+    def sometimes_broken(fd: int, buffers: list[memoryview], offset: int) -> int:
+        nonlocal reads
+        reads += 1
+        if broken and reads % broken == 0:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(fd, buffers, offset)
+
+    def fill_from_such_a_disk(self: Experts) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "preadv", sometimes_broken)
+            fill(self)
+
+    monkeypatch.setattr(reader, "ThreadPoolExecutor", AtOnce)
+    monkeypatch.setattr(Experts, "fill", fill_from_such_a_disk)
+    with opened(file, budget(file, 0.8)) as (window, context):
+        context.decode(list(range(200)))  # about everything, so that all experts are needed
+        found = window.statistics().experts_found
+        context.truncate(0)
+        assert logits(context) == resident
+    # The first blocks lend their slots to the prompt, and the last one computes one token only.
+    slots = window.placement.experts[-2].n_slots
+    assert found == 0 if broken else found >= slots
 
 
 @pytest.mark.parametrize("share", [0.05, 0.4])
@@ -149,7 +208,7 @@ def test_a_prompt_that_is_cancelled_leaves_the_cache_in_order(
             """Set once the second block has asked for its experts."""
 
             def is_set(self) -> bool:
-                return window.statistics().experts_used > moe.SMALL.n_experts
+                return window.statistics().experts_used > SHAPE.n_experts
 
         assert not context.decode(TOKENS[:150], AfterSomeReads())
         assert context.tokens == []

@@ -17,7 +17,7 @@ class ExpertCache:
     """
 
     def __init__(self, n_experts: int, n_slots: int) -> None:
-        self.n_slots = n_slots
+        self.n_experts, self.n_slots = n_experts, n_slots
         #: expert → slot.
         self.slots: dict[int, int] = {}
         # Instead of all counts getting smaller with each token, what a use adds gets larger.
@@ -61,3 +61,7 @@ class ExpertCache:
         """Free the slots of these experts."""
         for expert in experts:
             self.slots.pop(expert, None)
+
+    def clear(self) -> None:
+        """Free all slots; what was counted is kept."""
+        self.slots.clear()

@@ -4,7 +4,8 @@
 another tensor holds. The experts that are kept lie in slots, of which there are fewer than experts.
 So the node is given two stand-ins: the slots in place of the tensor with all experts, and numbers
 of slots in place of numbers of experts. A batch that needs more experts than there are slots, a
-prompt, gets them in a stage, where each expert has its place, one tensor after the other.
+prompt, gets them in a stage, one tensor after the other. The stage is memory of the first blocks'
+slots, which are empty after that.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ondevice.disk.reader import PAGE, Arena, Reader, Reading, Span
-from ondevice.errors import NativeError
+from ondevice.errors import ModelFileError, NativeError
 from ondevice.gguf import TensorInfo
 from ondevice.holding.window.expert_cache import ExpertCache
 from ondevice.holding.window.placement import (
@@ -26,7 +27,7 @@ from ondevice.holding.window.placement import (
     ExpertBlock,
     expert_bytes,
     slot_bytes,
-    stage_bytes,
+    slots_bytes,
 )
 from ondevice.llama import OP_CUSTOM, OP_MUL_MAT_ID, Actions, Tensor
 
@@ -57,8 +58,7 @@ class _Matrices:
         self.n_bytes = expert_bytes(tensor)
         self.start = 0  # of the first slot, bytes from the start of the arena
         self.stride = slot_bytes(tensor)  # from slot to slot
-        #: Bytes from the start of a slot, and of a stage, to what the graph reads.
-        self.shift = tensor.offset % PAGE
+        self.shift = tensor.offset % PAGE  # bytes from the start of a slot to what the graph reads
         self.weights: _StandIn | None = None
         self.numbers: _StandIn | None = None
 
@@ -70,21 +70,18 @@ class _Matrices:
         """Bytes from the start of the expert's span to the expert."""
         return (self.tensor.offset + expert * self.n_bytes) % self._unit
 
-    def in_slot(self, slot: int) -> int:
-        """Bytes from the start of the arena to the expert in a slot."""
-        return self.start + slot * self.stride + self.shift
+    def in_slot(self, start: int, slot: int) -> int:
+        """Bytes from the start of the arena to an expert; the first slot begins at ``start``."""
+        return start + slot * self.stride + self.shift
 
-    def arrives_in_slot(self, expert: int, slot: int) -> int:
-        """Bytes from the start of the arena to where the expert's span is read.
+    def arrives_at(self, start: int, slot: int, expert: int) -> int:
+        """Bytes from the start of the arena to where the span of an expert in a slot is read.
 
         That is where the expert ends up in its place at once, if that is possible.
         """
-        start = self.in_slot(slot) - self.in_span(expert)
-        return start if start % self._unit == 0 else self.in_slot(slot) - self.shift
-
-    def in_stage(self, expert: int) -> int:
-        """Bytes from the start of a stage to the expert's place."""
-        return self.shift + expert * self.n_bytes
+        place = self.in_slot(start, slot)
+        straight = place - self.in_span(expert)
+        return straight if straight % self._unit == 0 else place - self.shift
 
 
 @dataclass(eq=False)
@@ -92,21 +89,49 @@ class _BlockOfExperts:
     index: int
     cache: ExpertCache
     matrices: list[_Matrices]  # in the order of use, once that is known
+    start: int = 0  # of its slots, bytes from the start of the arena
 
 
-@dataclass(eq=False)
-class _Step:
-    """What one block does for one batch."""
+@dataclass(eq=False, kw_only=True)
+class _Fetch:
+    """Experts of one block that are being read."""
 
     block: _BlockOfExperts
+    missing: list[int]  # experts to read
+    places: dict[int, int]  # expert → slot that it is read into, in a stage if it is staged
+    admitted: dict[int, int]  # expert → slot; those that get one
+    readings: dict[_Matrices, list[Reading]] = field(default_factory=dict)
+
+    @property
+    def has_arrived(self) -> bool:
+        """Whether all that was asked for is there, and whole."""
+        readings = [reading for each in self.readings.values() for reading in each]
+        if not all(reading.done for reading in readings):
+            return False
+        try:
+            for reading in readings:
+                reading.wait()
+        except ModelFileError:
+            return False
+        return True
+
+    def cancel(self) -> None:
+        """Nobody gets what is being read."""
+        for readings in self.readings.values():
+            for reading in readings:
+                reading.cancel()
+        self.block.cache.remove(self.admitted)
+
+
+@dataclass(eq=False, kw_only=True)
+class _Step(_Fetch):
+    """What one block does for one batch."""
+
     ids: Tensor  # the experts' numbers
     staged: bool
     numbers: npt.NDArray[np.int32]  # what the graph is to see of them
-    missing: list[int]  # experts to read
     present: dict[int, int]  # expert → slot; the others that are needed
-    admitted: dict[int, int]  # expert → slot; those that get one
     pending: list[_Matrices]  # not computed with yet, in the order of use
-    readings: dict[_Matrices, list[Reading]] = field(default_factory=dict)
 
 
 class Experts:
@@ -125,10 +150,10 @@ class Experts:
             self._blocks.append(block)
             self._tensors |= {each.tensor.name: (block, each) for each in matrices}
         self._slots = Arena(0)
-        self._stages: list[Arena] = []
-        self._largest = max(stage_bytes(tensor) for p in blocks for tensor in p.tensors)
+        self._stride = max(slot_bytes(tensor) for p in blocks for tensor in p.tensors)
         self._ids: dict[int, Tensor] = {}  # address of a node → its experts' numbers
         self._step: _Step | None = None
+        self._filling: list[_Fetch] = []
         self._last_block = 0
         self.used = 0  # experts that were needed, each once for a batch and block
         self.found = 0  # of these, in RAM already
@@ -144,27 +169,16 @@ class Experts:
         computed. Raises :class:`MemoryShortError`.
         """
         self._end_step()
-        if not placed:
-            self._stages = []
-        elif not self._stages:
-            self._stages = [Arena(self._largest) for _ in range(N_STAGES)]
         counts = [each.n_slots for each in placed] or [0] * len(self._blocks)
-        if counts == [block.cache.n_slots for block in self._blocks]:
+        n_bytes = slots_bytes(placed)
+        if n_bytes == self._slots.n_bytes and counts == [b.cache.n_slots for b in self._blocks]:
             return
-        before, self._slots = (
-            self._slots,
-            Arena(
-                sum(
-                    count * matrices.stride
-                    for block, count in zip(self._blocks, counts, strict=True)
-                    for matrices in block.matrices
-                )
-            ),
-        )
+        before, self._slots = self._slots, Arena(n_bytes)
         start = 0
         for block, count in zip(self._blocks, counts, strict=True):
             n_before = block.cache.n_slots
             moved = block.cache.resize(count)
+            block.start = start
             for matrices in block.matrices:
                 stride, old = matrices.stride, matrices.start
                 for source, target in moved.items():
@@ -174,6 +188,24 @@ class Experts:
                     before.release(old, n_before * stride)
                 matrices.start = start
                 start += count * stride
+
+    def fill(self) -> None:
+        """Begin to read experts into the slots that are empty, until a node needs experts.
+
+        What is there then, a prompt need not read. Which ones are read matters little: a prompt
+        needs most of them, and chooses anew which ones to keep. Slots that it may take for its
+        stage stay empty.
+        """
+        for block in self._blocks:
+            cache = block.cache
+            if self._lends(block, cache.n_experts):
+                continue
+            absent = [e for e in range(cache.n_experts) if e not in cache.slots]
+            admitted = cache.admit(absent[: cache.n_slots - len(cache.slots)], keep=())
+            fetch = _Fetch(block=block, missing=list(admitted), places=admitted, admitted=admitted)
+            for matrices in block.matrices:
+                self._read(fetch, matrices, matrices.start)
+            self._filling.append(fetch)
 
     def restore(self, node: Tensor, tensor: TensorInfo) -> Tensor:
         """Have ``node`` read all of ``tensor`` again, which is returned."""
@@ -213,17 +245,17 @@ class Experts:
             self._put_first(step, matrices)
         self._wait(step.readings[matrices])
         assert matrices.weights is not None and matrices.numbers is not None
-        matrices.numbers.show_numbers(step.numbers, ids)
+        start = self._start_of(step, matrices)
+        self._put_in_place(step, matrices, start)
         if step.staged:
-            stage = self._finish_stage(step, matrices)
-            matrices.weights.show_matrices(stage, matrices.n_bytes, matrices.tensor.shape[2])
-        else:
-            self._finish_slots(step, matrices)
-            slots = self._slots.address + matrices.in_slot(0)
-            matrices.weights.show_matrices(slots, matrices.stride, block.cache.n_slots)
+            self._exchange(step, matrices, start)
+        matrices.numbers.show_numbers(step.numbers, ids)
+        count = len(step.places) if step.staged else block.cache.n_slots
+        address = self._slots.address + matrices.in_slot(start, 0)
+        matrices.weights.show_matrices(address, matrices.stride, count)
         del step.pending[0]
         if step.staged and step.pending:
-            self._read(step, step.pending[0])
+            self._read_next(step)
 
     def _begin(self, block: _BlockOfExperts, ids: Tensor) -> _Step:
         """Decide what to read and what to keep, and start to read."""
@@ -234,21 +266,40 @@ class Experts:
         experts, width, cache = ids.integers(), ids.ne[0], block.cache
         cache.note(experts[at : at + width] for at in range(0, len(experts), width))
         needed = set(experts)
+        staged = len(needed) > cache.n_slots
+        if staged:
+            for each in self._blocks:
+                if self._lends(each, len(needed)):
+                    each.cache.clear()
         present = {expert: slot for expert, slot in cache.slots.items() if expert in needed}
         missing = sorted(needed - present.keys())
         self.used += len(needed)
         self.found += len(present)
-        staged = len(needed) > cache.n_slots
-        if staged:
-            kept = cache.most_used(needed | cache.slots.keys())
-            admitted = cache.admit([e for e in kept if e not in cache.slots], keep=kept)
-        else:
+        admitted: dict[int, int] = {}
+        if not staged:
             admitted = cache.admit(missing, keep=needed)
-        numbers = np.array(experts if staged else [cache.slots[e] for e in experts], np.int32)
-        step = _Step(block, ids, staged, numbers, missing, present, admitted, list(block.matrices))
-        self._step = step
-        for matrices in step.pending[:1] if staged else step.pending:
-            self._read(step, matrices)
+            places = present | admitted
+        else:
+            places = {expert: place for place, expert in enumerate(sorted(needed))}
+            if not self._lends(block, len(needed)):
+                kept = cache.most_used(needed | cache.slots.keys())
+                admitted = cache.admit([e for e in kept if e not in cache.slots], keep=kept)
+        self._step = step = _Step(
+            block=block,
+            missing=missing,
+            places=places,
+            admitted=admitted,
+            ids=ids,
+            staged=staged,
+            numbers=np.array([places[expert] for expert in experts], np.int32),
+            present=present,
+            pending=list(block.matrices),
+        )
+        if staged:
+            self._read_next(step)
+        else:
+            for matrices in step.pending:
+                self._read(step, matrices, matrices.start)
         return step
 
     def _wait(self, readings: Sequence[Reading]) -> None:
@@ -265,10 +316,14 @@ class Experts:
         """Forget the last step; if it was broken off, also what it has not read to the end."""
         step, self._step = self._step, None
         if step is not None and step.pending:
-            for readings in step.readings.values():
-                for reading in readings:
-                    reading.cancel()
-            step.block.cache.remove(step.admitted)
+            step.cancel()
+        while self._filling:
+            fetch = self._filling.pop()  # the last one first, so that no other one begins meanwhile
+            if not fetch.has_arrived:
+                fetch.cancel()
+                continue
+            for matrices in fetch.block.matrices:
+                self._put_in_place(fetch, matrices, matrices.start)
 
     def _put_first(self, step: _Step, matrices: _Matrices) -> None:
         """Learn that these are used next."""
@@ -280,40 +335,49 @@ class Experts:
         if step.staged:  # something else is being read into the stage
             for reading in step.readings.pop(step.pending[1]):
                 reading.cancel()
-            self._read(step, matrices)
+            self._read_next(step)
 
-    def _read(self, step: _Step, matrices: _Matrices) -> None:
-        """Start to read the missing experts."""
-        readings = step.readings[matrices] = []
-        view = self._stage_for(step, matrices).view if step.staged else self._slots.view
-        for expert in step.missing:
-            if step.staged:
-                start = matrices.in_stage(expert) - matrices.in_span(expert)
-            else:
-                start = matrices.arrives_in_slot(expert, step.admitted[expert])
+    def _read_next(self, step: _Step) -> None:
+        """Start to read what is computed with next into its stage."""
+        matrices = step.pending[0]
+        self._read(step, matrices, self._start_of(step, matrices))
+
+    def _read(self, fetch: _Fetch, matrices: _Matrices, start: int) -> None:
+        """Start to read the missing experts into slots, of which the first is at ``start``."""
+        readings = fetch.readings[matrices] = []
+        for expert in fetch.missing:
+            at = matrices.arrives_at(start, fetch.places[expert], expert)
             span = matrices.span(expert)
-            readings.append(self._reader.start(span, view[start : start + span.n_bytes]))
+            readings.append(self._reader.start(span, self._slots.view[at : at + span.n_bytes]))
 
-    def _finish_slots(self, step: _Step, matrices: _Matrices) -> None:
+    def _put_in_place(self, fetch: _Fetch, matrices: _Matrices, start: int) -> None:
         """Move to its place what could not be read into it."""
-        view, n_bytes = self._slots.view, matrices.n_bytes
-        for expert in step.missing:
-            slot = step.admitted[expert]
-            place = matrices.in_slot(slot)
-            arrived = matrices.arrives_in_slot(expert, slot) + matrices.in_span(expert)
-            if arrived != place:
-                view[place : place + n_bytes] = view[arrived : arrived + n_bytes]
+        for expert in fetch.missing:
+            slot = fetch.places[expert]
+            arrived = matrices.arrives_at(start, slot, expert) + matrices.in_span(expert)
+            self._copy(matrices, arrived, matrices.in_slot(start, slot))
 
-    def _finish_stage(self, step: _Step, matrices: _Matrices) -> int:
-        """Exchange experts between slots and stage; returns the address of the staged tensor."""
-        stage, n_bytes = self._stage_for(step, matrices), matrices.n_bytes
+    def _exchange(self, step: _Step, matrices: _Matrices, stage: int) -> None:
+        """Copy experts from slots to the stage, and from the stage to slots."""
         for expert, slot in step.present.items():
-            at, place = matrices.in_slot(slot), matrices.in_stage(expert)
-            stage.view[place : place + n_bytes] = self._slots.view[at : at + n_bytes]
+            at = matrices.in_slot(matrices.start, slot)
+            self._copy(matrices, at, matrices.in_slot(stage, step.places[expert]))
         for expert, slot in step.admitted.items():
-            at, place = matrices.in_slot(slot), matrices.in_stage(expert)
-            self._slots.view[at : at + n_bytes] = stage.view[place : place + n_bytes]
-        return stage.address + matrices.shift
+            at = matrices.in_slot(stage, step.places[expert])
+            self._copy(matrices, at, matrices.in_slot(matrices.start, slot))
 
-    def _stage_for(self, step: _Step, matrices: _Matrices) -> Arena:
-        return self._stages[step.block.matrices.index(matrices) % N_STAGES]
+    def _copy(self, matrices: _Matrices, at: int, to: int) -> None:
+        if at != to:
+            view, n_bytes = self._slots.view, matrices.n_bytes
+            view[to : to + n_bytes] = view[at : at + n_bytes]
+
+    def _start_of(self, step: _Step, matrices: _Matrices) -> int:
+        """Bytes from the start of the arena to the first slot, or to the stage."""
+        if not step.staged:
+            return matrices.start
+        stage = step.block.matrices.index(matrices) % N_STAGES
+        return stage * len(step.places) * self._stride
+
+    def _lends(self, block: _BlockOfExperts, n_experts: int) -> bool:
+        """Whether stages for so many take memory of the block's slots."""
+        return block.start < N_STAGES * n_experts * self._stride

@@ -58,12 +58,7 @@ class Placement:
     @cached_property
     def own_bytes(self) -> int:
         """Of these, bytes that are memory of the process, and not pages of files."""
-        tensors = [tensor for block in self.experts for tensor in block.tensors]
-        return (
-            self.ring_bytes
-            + sum(block.n_slots * block.bytes_per_slot for block in self.experts)
-            + N_STAGES * max(map(stage_bytes, tensors), default=0)
-        )
+        return self.ring_bytes + slots_bytes(self.experts)
 
     @cached_property
     def streamed_bytes(self) -> int:
@@ -85,9 +80,11 @@ class Placement:
 N_STAGES = 2
 
 
-def stage_bytes(tensor: TensorInfo) -> int:
-    """RAM for all experts of a tensor."""
-    return Span.around(tensor.part, tensor.offset, tensor.n_bytes).n_bytes
+def slots_bytes(blocks: Sequence[ExpertBlock]) -> int:
+    """RAM for the slots of these blocks. The stages lie in the same memory."""
+    tensors = [tensor for block in blocks for tensor in block.tensors]
+    stages = N_STAGES * max((t.shape[2] * slot_bytes(t) for t in tensors), default=0)
+    return max(sum(block.n_slots * block.bytes_per_slot for block in blocks), stages)
 
 
 def expert_bytes(tensor: TensorInfo) -> int:
@@ -117,9 +114,10 @@ def _pages(tensors: Sequence[TensorInfo]) -> tuple[npt.NDArray[np.int64], npt.ND
 def slot_bytes(tensor: TensorInfo) -> int:
     """RAM for one expert of a tensor: whole pages, wherever the expert begins in the file."""
     size = expert_bytes(tensor)
+    n_places = PAGE // math.gcd(size, PAGE)  # in a page, where experts may begin
     return max(
         Span.around(tensor.part, tensor.offset + size * expert, size).n_bytes
-        for expert in range(tensor.shape[2])
+        for expert in range(min(n_places, tensor.shape[2]))
     )
 
 
@@ -166,7 +164,8 @@ class Placements:
             return self._whole
         resident = self._that_streams(0)
         if resident.resident_bytes <= budget_bytes:
-            return replace(resident, experts=_with_slots(resident, budget_bytes))
+            room = budget_bytes - resident.resident_bytes + slots_bytes(self.experts)
+            return replace(resident, experts=_with_slots(self.experts, room))
         # More of them take less RAM, once the ring has been paid for.
         counts = range(1, len(self._candidates) + 1)
         found = bisect_left(counts, -budget_bytes, key=lambda count: -self._resident_bytes[count])
@@ -207,7 +206,7 @@ class Placements:
                 streamed=tuple(compress(self._candidates, self._candidates_when < count)),
                 ring_bytes=self._ring_bytes[count],
                 pinned_bytes=self._pinned_bytes[count],
-                experts=self.experts,
+                experts=_with_slots(self.experts, slots_bytes(self.experts)),
             )
         return self._streaming[count]
 
@@ -319,17 +318,16 @@ def _holds_experts(tensor: TensorInfo, n_experts: int) -> bool:
     )
 
 
-def _with_slots(placement: Placement, budget_bytes: int) -> tuple[ExpertBlock, ...]:
-    """The blocks of experts with as many slots as fit: the same number for each, or one more."""
-    room = budget_bytes - placement.resident_bytes
-    level = room // max(1, sum(block.bytes_per_slot for block in placement.experts))
-    room -= level * sum(block.bytes_per_slot for block in placement.experts)
-    blocks = []
-    for block in placement.experts:
+def _with_slots(blocks: tuple[ExpertBlock, ...], room: int) -> tuple[ExpertBlock, ...]:
+    """The blocks with as many slots as fit: the same number for each, or one more."""
+    level = room // max(1, sum(block.bytes_per_slot for block in blocks))
+    room -= level * sum(block.bytes_per_slot for block in blocks)
+    with_slots = []
+    for block in blocks:
         more = block.bytes_per_slot <= room
         room -= more * block.bytes_per_slot
-        blocks.append(replace(block, n_slots=min(level + more, block.tensors[0].shape[2])))
-    return tuple(blocks)
+        with_slots.append(replace(block, n_slots=min(level + more, block.tensors[0].shape[2])))
+    return tuple(with_slots)
 
 
 def _order_of_use(tensor: TensorInfo) -> tuple[float, bool, bool, int]:

@@ -106,6 +106,8 @@ class Window:
             if self._placements.experts:
                 self._experts = Experts(self._reader, self._placements.experts)
             self._take(self.placement)
+            if self._experts:
+                self._experts.fill()
         except BaseException:
             self.close()
             raise
