@@ -18,6 +18,7 @@ from ondevice.holding.stack._layout import PlanesShape
 from ondevice.holding.stack._planes import Planes, check_compiled, scratch
 from ondevice.llama._ggml import Tensor, function
 from ondevice.llama._product import Product, row_bytes
+from ondevice.products import handlers
 from ondevice.system.cores import ThreadTimes, default_threads
 
 _COLUMNS = 2048  # of the weight
@@ -39,6 +40,8 @@ def multiply_speed(tensor_type: int, n_tokens: int, n_threads: int) -> float:
     with Product(tensor_type, shape, n_tokens, n_threads, allocated=True) as product:
         _fill(product.weight)
         _fill(product.x)
+        for handler in handlers(n_threads):  # of a type that they know, our product
+            handler.inspect(product.result)
         times: list[float] = []
         while len(times) < _LEAST_PASSES or sum(times) < _LEAST_SECONDS:
             started = time.perf_counter()

@@ -46,6 +46,7 @@
      Ints pair_of(Words, byte, up)       that signed byte and the next one, as halves, moved up
      Ints pairs(Ints a, Ints b)          products of the two halves, summed
      Floats halves(Words)                float16 in the lower half of each lane
+     Words looked_up(Words, const int8_t table[16])       for each byte, what is there
      Floats to_floats(Ints), Floats fused(a, b, c)        a * b + c */
 
 enum {
@@ -161,6 +162,138 @@ static void unpack_q8_0(const uint8_t *const *rows, int64_t block, int64_t n, Ti
                 EACH(j, 4)
                     PUT(b * 8 + 4 * half + j, v, UNSIGNED_BYTES ? q[j] ^ 0x80808080u : q[j]);
             }
+        }
+}
+
+/* Of types whose nibbles stand for other numbers: signed bytes, as those of Q8_0. */
+static const int8_t iq4_table[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
+                                     1,    13,   25,  38,  53,  69,  89,  113};
+static const int8_t mxfp4_table[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+
+INLINE Words coded(Words nibbles, const int8_t *table) {
+    const Words found = looked_up(nibbles, table);
+    return UNSIGNED_BYTES ? found ^ 0x80808080u : found;
+}
+
+/* 2 to the power of each lane less 128: the bits of a float, below the normal ones, too. */
+INLINE Floats powers(Words x) {
+    const Words tiny = (Words)(x < 2u), normal = (x - 1u) << 23;
+    return (Floats)((((Words)ints(0x200000) << (x & 1u)) & tiny) | (normal & ~tiny));
+}
+
+static void unpack_iq4_nl(const uint8_t *const *rows, int64_t block, int64_t n, Tile *t) {
+    for (int v = 0; v < VECTORS; v++)
+        for (int64_t b = 0; b < n; b++) {
+            BLOCKS((block + b) * 18);
+            Words head[4], q[4];
+            fetch_ahead(LANES * 18, t);
+            quads(from, 0, head);
+            quads(from, 2, q);
+            KEEP(t->d[b], v, halves(head[0] & 0xffffu));
+            EACH(j, 4) {
+                PUT(b * 8 + j, v, coded(low_nibbles(q[j]), iq4_table));
+                PUT(b * 8 + 4 + j, v, coded(high_nibbles(q[j]), iq4_table));
+            }
+        }
+}
+static void unpack_mxfp4(const uint8_t *const *rows, int64_t block, int64_t n, Tile *t) {
+    for (int v = 0; v < VECTORS; v++)
+        for (int64_t b = 0; b < n; b++) {
+            BLOCKS((block + b) * 17);
+            Words head[4], q[4];
+            fetch_ahead(LANES * 17, t);
+            quads(from, 0, head);
+            quads(from, 1, q);
+            KEEP(t->d[b], v, powers(head[0] & 0xffu));
+            EACH(j, 4) {
+                PUT(b * 8 + j, v, coded(low_nibbles(q[j]), mxfp4_table));
+                PUT(b * 8 + 4 + j, v, coded(high_nibbles(q[j]), mxfp4_table));
+            }
+        }
+}
+
+/* Scales of six bits, of which 32 are taken off, in each byte. */
+INLINE Words less_32(Words x) { return ((x | 0x80808080u) - 0x20202020u) ^ 0x80808080u; }
+
+static void unpack_iq4_xs(const uint8_t *const *rows, int64_t block, int64_t n, Tile *t) {
+    for (int v = 0; v < VECTORS; v++)
+        for (int64_t b = 0; b < n; b++) {
+            BLOCKS((block + b) * 136);
+            Words head[4];
+            quads(from, 0, head);
+            KEEP(t->d[b], v, halves(head[0] & 0xffffu));
+            EACH(h, 2) { /* a nibble and two more bits for each of eight groups */
+                Words scales = (Words)ints(0);
+                EACH(i, 4)
+                    scales |= ((head[1] >> (16 * h + 4 * i) & 15u) |
+                               (head[0] >> (16 + 8 * h + 2 * i) & 3u) << 4) << 8 * i;
+                scales = less_32(scales);
+                EACH(i, 4) KEEP(t->scales[b * 8 + 4 * h + i], v, scale_of(scales, i));
+                if (UNSIGNED_BYTES)
+                    EACH(i, 2) KEEP(t->lows[b * 4 + 2 * h + i], v, pair_of(scales, 2 * i, 7));
+            }
+            EACH(g, 8) {
+                Words q[4];
+                fetch_ahead(LANES * 136 / 8, t);
+                quads(from, 8 + 16 * g, q);
+                EACH(j, 4) {
+                    PUT(b * 64 + 8 * g + j, v, coded(low_nibbles(q[j]), iq4_table));
+                    PUT(b * 64 + 8 * g + 4 + j, v, coded(high_nibbles(q[j]), iq4_table));
+                }
+            }
+        }
+}
+
+/* Two bits of each weight of a span; `third`: a bit more, from `high`. */
+INLINE void put_twos(const int third, const uint8_t *const *from, const int bytes, const int start,
+                     Words high[2][4], int v, int64_t b, Tile *t) {
+    EACH(half, 2) EACH(h, 2) {
+        Words q[4];
+        fetch_ahead(LANES * bytes / 4, t);
+        quads(from, start + 32 * half + 16 * h, q);
+        EACH(p, 4) EACH(j, 4) {
+            Words two = q[j] >> 2 * p & 0x03030303u;
+            if (third) two |= (high[h][j] >> (4 * half + p) & 0x01010101u) << 2;
+            PUT(b * 64 + 32 * half + 8 * p + 4 * h + j, v, two);
+        }
+    }
+}
+
+static void unpack_q2_k(const uint8_t *const *rows, int64_t block, int64_t n, Tile *t) {
+    for (int v = 0; v < VECTORS; v++)
+        for (int64_t b = 0; b < n; b++) {
+            BLOCKS((block + b) * 84);
+            Words words[4];
+            quads(from, 68, words);
+            KEEP(t->d[b], v, halves(words[3] & 0xffffu));
+            KEEP(t->m[b], v, -halves(words[3] >> 16));
+            quads(from, 0, words);
+            EACH(j, 4) {
+                const Words scales = low_nibbles(words[j]), lows = high_nibbles(words[j]);
+                EACH(i, 4) KEEP(t->scales[b * 16 + 4 * j + i], v, scale_of(scales, i));
+                EACH(i, 2) KEEP(t->lows[b * 8 + 2 * j + i], v, pair_of(lows, 2 * i, 0));
+            }
+            put_twos(0, from, 84, 16, 0, v, b, t);
+        }
+}
+
+/* Weights 0 … 7, of which 4 are taken off. */
+static void unpack_q3_k(const uint8_t *const *rows, int64_t block, int64_t n, Tile *t) {
+    for (int v = 0; v < VECTORS; v++)
+        for (int64_t b = 0; b < n; b++) {
+            BLOCKS((block + b) * 110);
+            Words words[4], packed[3], high[2][4];
+            quads(from, 94, words); /* up to the end of the block */
+            KEEP(t->d[b], v, halves(words[3] >> 16));
+            EACH(i, 3) packed[i] = words[i] >> 16 | words[i + 1] << 16;
+            EACH(j, 4) {
+                const Words low = j < 2 ? low_nibbles(packed[j]) : high_nibbles(packed[j - 2]);
+                const Words scales = less_32(low | (packed[2] >> 2 * j & 0x03030303u) << 4);
+                EACH(i, 4) KEEP(t->scales[b * 16 + 4 * j + i], v, scale_of(scales, i));
+                EACH(i, 2) KEEP(t->lows[b * 8 + 2 * j + i], v, pair_of(scales, 2 * i, 2));
+            }
+            EACH(h, 2) quads(from, 16 * h, high[h]);
+            put_twos(1, from, 110, 32, high, v, b, t);
         }
 }
 
@@ -407,6 +540,15 @@ FOR_SOME(multiply_q5_1, CALL)
 #define CALL(n) multiply_blocks(1, 0, n, t, at, blocks, x, first, to)
 FOR_SOME(multiply_q8_0, CALL)
 #undef CALL
+#define CALL(n) multiply_spans(4, 16, 8, 1, n, t, at, blocks, x, first, to)
+FOR_SOME(multiply_q2_k, CALL)
+#undef CALL
+#define CALL(n) multiply_spans(4, 16, 8, 0, n, t, at, blocks, x, first, to)
+FOR_SOME(multiply_q3_k, CALL)
+#undef CALL
+#define CALL(n) multiply_spans(1, 32, 4 * UNSIGNED_BYTES, 0, n, t, at, blocks, x, first, to)
+FOR_SOME(multiply_iq4_xs, CALL)
+#undef CALL
 #define CALL(n) multiply_spans(8, 32, 4, 1, n, t, at, blocks, x, first, to)
 FOR_SOME(multiply_q4_k, CALL)
 #undef CALL
@@ -439,6 +581,11 @@ static const Kind kinds[] = {
     {6, BLOCK, 22, OFFSET, 16, unpack_q5_0, multiply_q5_0},
     {7, BLOCK, 24, TIMES_SCALE, 0, unpack_q5_1, multiply_q5_1},
     {8, BLOCK, 34, OFFSET, UNSIGNED_BYTES * 128, unpack_q8_0, multiply_q8_0},
+    {20, BLOCK, 18, OFFSET, UNSIGNED_BYTES * 128, unpack_iq4_nl, multiply_q8_0},
+    {39, BLOCK, 17, OFFSET, UNSIGNED_BYTES * 128, unpack_mxfp4, multiply_q8_0},
+    {10, SPAN, 84, GROUPS, 16, unpack_q2_k, multiply_q2_k},
+    {11, SPAN, 110, GROUPS, 16, unpack_q3_k, multiply_q3_k},
+    {23, SPAN, 136, GROUPS, 32, unpack_iq4_xs, multiply_iq4_xs},
     {12, SPAN, 144, GROUPS, 32, unpack_q4_k, multiply_q4_k},
     {13, SPAN, 176, GROUPS, 32, unpack_q5_k, multiply_q5_k},
     {14, SPAN, 210, GROUPS, 16, unpack_q6_k, multiply_q6_k},

@@ -36,6 +36,10 @@ INLINE Floats halves(Words x) {
         _mm_packus_epi32(_mm256_castsi256_si128(all), _mm256_extracti128_si256(all, 1)));
 }
 
+INLINE Words looked_up(Words x, const int8_t *table) {
+    const __m256i all = _mm256_broadcastsi128_si256(_mm_loadu_si128((const void *)table));
+    return (Words)_mm256_shuffle_epi8(all, (__m256i)x);
+}
 INLINE Words spread(Words x, const int byte) {
     const __m256i order = _mm256_add_epi8(
         _mm256_setr_epi32(0, 0x04040404, 0x08080808, 0x0c0c0c0c, 0, 0x04040404, 0x08080808,

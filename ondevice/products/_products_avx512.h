@@ -23,6 +23,10 @@ INLINE Floats halves(Words x) {
     return (Floats)_mm512_cvtph_ps(_mm512_cvtepi32_epi16((__m512i)x));
 }
 
+INLINE Words looked_up(Words x, const int8_t *table) {
+    const __m512i all = _mm512_broadcast_i32x4(_mm_loadu_si128((const void *)table));
+    return (Words)_mm512_shuffle_epi8(all, (__m512i)x);
+}
 INLINE Words spread(Words x, const int byte) {
     const __m512i order = _mm512_add_epi8(
         _mm512_broadcast_i32x4(_mm_setr_epi32(0, 0x04040404, 0x08080808, 0x0c0c0c0c)),

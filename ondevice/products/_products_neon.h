@@ -16,6 +16,10 @@ INLINE Floats halves(Words x) {
     return (Floats)vcvt_f32_f16(vreinterpret_f16_u16(vmovn_u32((uint32x4_t)x)));
 }
 
+INLINE Words looked_up(Words x, const int8_t *table) {
+    return (Words)vqtbl1q_s8(vld1q_s8(table), (uint8x16_t)x);
+}
+
 INLINE void quads(const uint8_t *const *rows, int64_t at, Words *out) {
     uint32x4_t t[4];
     UNROLLED for (int k = 0; k < 4; k++) t[k] = vreinterpretq_u32_u8(vld1q_u8(rows[k] + at));

@@ -30,6 +30,13 @@ INLINE Floats halves(Words x) {
     return (Floats){half(x[0]), half(x[1]), half(x[2]), half(x[3])};
 }
 
+INLINE Words looked_up(Words x, const int8_t *table) {
+    Words found;
+    for (size_t i = 0; i < sizeof x; i++)
+        ((int8_t *)&found)[i] = table[((const uint8_t *)&x)[i]];
+    return found;
+}
+
 INLINE void quads(const uint8_t *const *rows, int64_t at, Words *out) {
     for (int k = 0; k < 4; k++)
         for (int j = 0; j < 4; j++) {

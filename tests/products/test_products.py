@@ -35,8 +35,19 @@ from ondevice.products._kernels import _SOURCE, _loaded, prepared
 from ondevice.system import compiled
 
 KINDS = {k.name: k for k in gguf_py.GGMLQuantizationType}
-TYPES = ("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K")
-PLACES = {"Q4_K": ((0, 2), (2, 4)), "Q5_K": ((0, 2), (2, 4)), "Q6_K": ((208, 210),)}  # of halves
+TYPES = (
+    *("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "IQ4_NL", "MXFP4"),
+    *("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_XS"),
+)
+PLACES = {  # of halves in a block
+    "IQ4_NL": ((0, 2),),
+    "Q2_K": ((80, 82), (82, 84)),
+    "Q3_K": ((108, 110),),
+    "Q4_K": ((0, 2), (2, 4)),
+    "Q5_K": ((0, 2), (2, 4)),
+    "Q6_K": ((208, 210),),
+    "IQ4_XS": ((0, 2),),
+}
 #: Instructions that the code is to do without.
 WAYS = {"native": (), "AVX2": ("-mno-avx512vnni",), "plain": ("-DPRODUCTS_PLAIN",)}
 if platform.machine() not in ("x86_64", "AMD64"):
@@ -59,8 +70,8 @@ def weights_of(kind: str, rows: int, columns: int) -> np.ndarray:
     if kind not in PLACES:
         numbers = random.standard_normal((rows, columns), np.float32)
         return np.ascontiguousarray(gguf_py.quants.quantize(numbers, KINDS[kind])).view(np.uint8)
-    n_blocks = rows * columns // 256
-    n_bytes = TENSOR_TYPES[int(KINDS[kind])].block_bytes
+    known = TENSOR_TYPES[int(KINDS[kind])]
+    n_blocks, n_bytes = rows * columns // known.block, known.block_bytes
     data = random.integers(0, 256, (n_blocks, n_bytes), np.uint8)
     for start, end in PLACES[kind]:
         scales = random.random(n_blocks).astype(np.float16)
@@ -184,7 +195,7 @@ def test_matrices_beside_each_other_are_shared_by_columns() -> None:
 def test_types_that_are_not_known_are_left_to_ggml() -> None:
     for kind, columns in (("Q4_K", 512), ("Q8_0", 96), ("F16", 64)):
         assert is_known(int(KINDS[kind]), columns)
-    for kind, columns in (("Q4_K", 96), ("IQ4_NL", 256), ("MXFP4", 256)):
+    for kind, columns in (("Q4_K", 96), ("IQ2_XS", 256), ("TQ1_0", 256)):
         assert not is_known(int(KINDS[kind]), columns)
 
 

@@ -98,7 +98,8 @@ class Window:
         self._growing: tuple[Placement, list[Reading]] | None = None
         self._generation = 0  # of the placement: what was inspected under another is out of date
         self._inspected_block: int | None = -1  # of the last weight that was inspected
-        self._placed = -1  # the generation in which llama.cpp last found all weights
+        self._begun = self._placed = -1  # generations: in which a graph was last inspected from its
+        # first weight on, and up to its last one
         self._idle = idle_handler()
         try:
             self._mapped.expect_rows(self.placement.on_file)
@@ -202,7 +203,7 @@ class Window:
         here = self.placement
         if here.streamed or here.experts or here is not self._wanted or n_tokens > _FEW:
             return None
-        return self._idle if self._placed == self._generation else None
+        return self._idle if self._begun == self._placed == self._generation else None
 
     def inspect(self, node: Tensor) -> Actions | None:
         """Point the weights that ``node`` reads at their bytes; part of the eval hook."""
@@ -224,8 +225,10 @@ class Window:
             operands.append(_Operand(operand, operand.view_offs, weight))
         if not operands:
             return None
-        if operands[0].weight is self._file.output_layer and node.op_name != "GET_ROWS":
-            self._placed = self._generation  # it comes last
+        if node.op_name == "GET_ROWS" and operands[0].weight.name == "token_embd.weight":
+            self._begun = self._generation
+        elif operands[0].weight is self._file.output_layer:
+            self._placed = self._generation
         block, before = operands[0].weight.block, self._inspected_block
         self._inspected_block = block
         if self._is_sliced(node, operands[0].weight):
