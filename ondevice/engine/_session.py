@@ -454,12 +454,8 @@ class Session:
             if not (is_wanted() or self._is_streaming or self._context.tokens):
                 self._context.decode(prompt.tokens[-1:])
                 self._context.truncate(0)
-        except (
-            OndeviceError,
-            Stopped,
-            Interrupted,
-        ):  # if it is an error, the first reply will tell
-            return
+        except (OndeviceError, Stopped, Interrupted):
+            return  # if it is an error, the first reply will meet it as well
 
     def rest(self, is_wanted: Callable[[], bool]) -> None:
         """What can be done after a reply, while nobody waits, until the engine ``is_wanted``.

@@ -211,7 +211,9 @@ def test_packing_can_be_cancelled() -> None:
     source = tiny_model.write(paths.ensure_private(paths.models_dir() / "tiny") / "tiny.gguf")
     cancel = threading.Event()
     with pytest.raises(PackCancelled):
-        models.pack(str(source), lambda _: cancel.set(), cancel)
+        # With as much to read, it is not done before it hears of that.
+        text = "The museum opens at nine. In the first room there is a clock.\n" * 500
+        models.pack(str(source), lambda _: cancel.set(), cancel, text)
     assert [model.name for model in models.installed()] == ["tiny"]
 
 
