@@ -41,7 +41,7 @@ from ondevice.messages import Sizing, Streaming
 _BLOCKS_PER_CHECK = 4
 _VIEWS = ("RESHAPE", "VIEW", "PERMUTE", "TRANSPOSE")
 _PORTION = 32 << 20  # bytes between two reports of progress
-_FEW = 16  # tokens, over which a pass is short: a change of the budget can wait for the next one
+_FEW = 64  # tokens, over which a pass is short: a change of the budget can wait for the next one
 
 
 class _Operand(NamedTuple):
