@@ -1,8 +1,9 @@
 """Decode and prefill of a model that fits in RAM, against llama-cpp-python's own ``Llama``.
 
 Both sides hold the same model, use the same threads, process the same prompt of about 500 tokens
-and generate greedily. Runs alternate; a ratio is the median of ours to theirs run by run, so that
-a machine that gets slower meanwhile does not show in it.
+and generate greedily. Ours drafts, and the text repeats itself, so ``decode_ratio`` is that of such
+a text; ``bench/products.py`` compares tokens one by one. Runs alternate; a ratio is the median of
+ours to theirs run by run, so that a machine that gets slower meanwhile does not show in it.
 
 ``drafted_…`` compares tokens a second of ours with drafts and without, reply by reply, which are
 the same words: of ``edit``, a function in a file of code is renamed and the file written again; of

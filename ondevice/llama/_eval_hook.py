@@ -189,9 +189,10 @@ class EvalHook:
             for handler in self.handlers
         ]
         known = [handler for handler in native if handler is not None]
-        if len(known) < len(native) or len(known) > _MOST_HANDLERS:
-            if self._native.n_handlers >= 0:
-                self._forget()
+        in_python = len(known) < len(native) or len(known) > _MOST_HANDLERS
+        if in_python != (self._native.n_handlers < 0):
+            self._forget()  # graphs that were inspected otherwise, too
+        if in_python:
             self._native.n_handlers = -1
             return
         self._native.n_handlers = len(known)
