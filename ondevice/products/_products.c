@@ -181,35 +181,28 @@ INLINE Floats powers(Words x) {
     return (Floats)((((Words)ints(0x200000) << (x & 1u)) & tiny) | (normal & ~tiny));
 }
 
-static void unpack_iq4_nl(const uint8_t *const *rows, int64_t block, int64_t n, Tile *t) {
+INLINE void unpack_coded(const int bytes, const int start, const int8_t *table,
+                         const uint8_t *const *rows, int64_t block, int64_t n, Tile *t) {
     for (int v = 0; v < VECTORS; v++)
         for (int64_t b = 0; b < n; b++) {
-            BLOCKS((block + b) * 18);
+            BLOCKS((block + b) * bytes);
             Words head[4], q[4];
-            fetch_ahead(LANES * 18, t);
+            fetch_ahead(LANES * bytes, t);
             quads(from, 0, head);
-            quads(from, 2, q);
-            KEEP(t->d[b], v, halves(head[0] & 0xffffu));
+            quads(from, start, q);
+            KEEP(t->d[b], v, start == 1 ? powers(head[0] & 0xffu) : halves(head[0] & 0xffffu));
             EACH(j, 4) {
-                PUT(b * 8 + j, v, coded(low_nibbles(q[j]), iq4_table));
-                PUT(b * 8 + 4 + j, v, coded(high_nibbles(q[j]), iq4_table));
+                PUT(b * 8 + j, v, coded(low_nibbles(q[j]), table));
+                PUT(b * 8 + 4 + j, v, coded(high_nibbles(q[j]), table));
             }
         }
 }
+
+static void unpack_iq4_nl(const uint8_t *const *rows, int64_t block, int64_t n, Tile *t) {
+    unpack_coded(18, 2, iq4_table, rows, block, n, t);
+}
 static void unpack_mxfp4(const uint8_t *const *rows, int64_t block, int64_t n, Tile *t) {
-    for (int v = 0; v < VECTORS; v++)
-        for (int64_t b = 0; b < n; b++) {
-            BLOCKS((block + b) * 17);
-            Words head[4], q[4];
-            fetch_ahead(LANES * 17, t);
-            quads(from, 0, head);
-            quads(from, 1, q);
-            KEEP(t->d[b], v, powers(head[0] & 0xffu));
-            EACH(j, 4) {
-                PUT(b * 8 + j, v, coded(low_nibbles(q[j]), mxfp4_table));
-                PUT(b * 8 + 4 + j, v, coded(high_nibbles(q[j]), mxfp4_table));
-            }
-        }
+    unpack_coded(17, 1, mxfp4_table, rows, block, n, t);
 }
 
 /* Scales of six bits, of which 32 are taken off, in each byte. */
