@@ -16,6 +16,7 @@ from ondevice.messages import Chunk
 from ondevice.testing import FakeEngine, Gate
 from tui.widgets.reply_text import ReplyBody
 from tui.widgets.thinking import Thinking
+from tui.widgets.transcript import Transcript
 
 LONG = "value = " + " + ".join(f"number_{n}" for n in range(20))
 CODE = f"Look:\n\n```python\nif True:\n\t{LONG}\n```\n\nand\n\n```\nplain\n```\n"
@@ -148,6 +149,20 @@ async def test_thinking_is_drawn_as_it_comes_once_it_is_open(open_app: OpenApp) 
         await user.sees("First weigh it. Then do.")
         await user.sees("Yes.")
         await user.is_idle()
+
+
+async def test_a_reply_has_room_though_the_screen_was_arranged_a_moment_before(
+    open_app: OpenApp,
+) -> None:
+    async with open_app(FakeEngine([""])) as user:
+        body, transcript = ReplyBody(), user.chat.query_one(Transcript)
+        await transcript.mount(body)
+        await user.pilot.pause()
+        body.refresh(layout=True)
+        transcript._clear_arrangement_cache()
+        user.chat._refresh_layout()
+        await body.write("It grows.")
+        await user.sees("It grows.")
 
 
 async def test_where_nothing_is_drawn_code_and_tables_are_text(

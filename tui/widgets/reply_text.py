@@ -109,7 +109,7 @@ class ReplyBody(SingleLayout, Widget):
             await self._read(whole=True)
         self._grows, self._reserved = False, 0
         self._strips.clear()
-        self.refresh(layout=True)
+        self._resize()
 
     async def _read_later(self) -> None:
         await self._read()
@@ -137,7 +137,14 @@ class ReplyBody(SingleLayout, Widget):
             self.refresh(Region(0, first, self.size.width, max(1, self.size.height - first)))
         else:
             self._reserved = self._document.height + _SPARE if self._grows else 0
-            self.refresh(layout=True)
+            self._resize()
+
+    def _resize(self) -> None:
+        """Have the screen ask how high it is."""
+        # Textual keeps the last answer if this was called before and is not yet carried out, though
+        # the screen may have been arranged between the two calls.
+        self._box_model_cache.clear()
+        self.refresh(layout=True)
 
     def _drop_strips(self, first: int, last: int | None = None) -> None:
         for y in [y for y in self._strips if first <= y and (last is None or y < last)]:
@@ -159,7 +166,7 @@ class ReplyBody(SingleLayout, Widget):
     def redraw(self) -> None:
         """The look of code has changed."""
         self._strips.clear()
-        self.refresh(layout=True)
+        self._resize()
 
     def action_copy_at(self, y: int) -> None:
         for block in self.blocks:
