@@ -2,7 +2,7 @@
 
 The chats have about 3,000 tokens and are in a store of their own. Times are from asking to the
 first token of the reply; each is compared within one run. A message comes a second after the reply
-before it, or after the model has been loaded.
+before it, or after the chat was opened, in which the app has the engine measure it.
 
 - ``resume_ratio``: the reply to a message of about 20 tokens after a restart, compared with the
   same where everything is in RAM; ``resume_cold_ratio``: the same with nothing in the page cache.
@@ -81,11 +81,19 @@ class Person:
         self.engine = Brief(folder / "engine.log")
         self.engine.load(self.load)
 
-    def restart(self) -> None:
+    def restart(self, chat: int | None = None) -> None:
+        """With this chat open."""
         self.engine.close()
         self.engine = Brief(self.database.path.parent / "engine.log")
         self.engine.load(self.load)
+        if chat is not None:
+            self.open(chat)
         time.sleep(IDLE_S)
+
+    def open(self, chat: int) -> None:
+        """As the app does when it shows a chat."""
+        turns = self.chats.load(chat).turns()
+        self.engine.measure(Measure(turns=turns, grow=False, keep=self.chats.keep(chat)))
 
     def close(self) -> None:
         self.engine.close()
@@ -202,24 +210,26 @@ def going_on(someone: Person, rounds: int) -> dict[str, float]:
         time.sleep(IDLE_S)
         in_ram.append(turn(chats[0], number + 200))
         time.sleep(IDLE_S)
-        someone.restart()
+        someone.restart(chats[0])
         restarted.append(turn(chats[0], number + 300))
         time.sleep(IDLE_S)
-        someone.restart()
         forget_pages(someone.database.states)
+        someone.restart(chats[0])
         cold.append(turn(chats[0], number + 400))
         time.sleep(IDLE_S)
         if number < 2:
-            someone.restart()
             with someone.without_states():
+                someone.restart(chats[0])
                 read_again.append(turn(chats[0], number + 500))
     one, four = [], []
+    someone.open(chats[1])
     turn(chats[1], 0)
     for number in range(rounds):
         for _ in range(4):
             time.sleep(IDLE_S / 2)
             one.append(turn(chats[1], number, 16))
         for chat in (chats[0], chats[2], chats[3], chats[1]):
+            someone.open(chat)
             time.sleep(IDLE_S / 2)
             four.append(turn(chat, number, 16))
     return {

@@ -176,6 +176,8 @@ class Measure(Record, frozen=True, kw_only=True):
     turns: tuple[Turn, ...] = ()  # a conversation, to be read as :class:`Generate` would have it
     texts: tuple[str, ...] = ()
     grow: bool = True  # the context, if the last message needs it
+    #: Where what was computed of ``turns`` is kept: it is made ready, since they may soon go on.
+    keep: Keep | None = None
 
 
 class Resize(Record, frozen=True, kw_only=True):

@@ -7,7 +7,7 @@ to go on from, as soon as it is there: before the last message, after it, and af
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -62,7 +62,28 @@ class ConversationCache:
             self.settle()
         states.open(keep)
         if keep is None or before is None or keep.own != before.own:
-            self.spelling = states.longest() or self.spelling
+            last = states.longest()
+            self.spelling = last.all_tokens if last else self.spelling
+
+    def visit(self, keep: Keep) -> bool:
+        """Put a conversation that may go on into the KV cache, if it and what is there are kept.
+
+        Returns whether that was done.
+        """
+        context, states = self.context, self._states
+        before, spelling = states.keep, self.spelling
+        unkept = len(context.tokens) - (self._tip.end if self._tip and before else 0)
+        if not context.keeps_state or unkept >= _WORTH or (before and before.own == keep.own):
+            return False
+        self.begin(keep)
+        last = states.longest()
+        if last is None or last.end < common_prefix(last.all_tokens, context.tokens) + _WORTH:
+            states.open(before)
+            self.spelling = spelling
+            return False
+        self._restore(last, last.end)
+        self._begin_after(())
+        return True
 
     def problem(self) -> str:
         """Why nothing can be kept on the disk; empty: it can, or this was told before."""
@@ -86,10 +107,9 @@ class ConversationCache:
         else:
             context.truncate(common)
         self._is_mixed = self._is_mixed and bool(context.tokens)
-        self._tip = self._states.find(context.tokens, within=False)[0]
         # Of a sliding window, what is restored ends with a node: so the prompt does.
         ends = {len(tokens)} if context.model.slides else set()
-        self._marks, self._shared = sorted({*marks, shared, *ends} - {0}), shared
+        self._begin_after({*marks, shared, *ends} - {0}, shared)
         return len(context.tokens)
 
     def stops(self, length: int) -> list[int]:
@@ -183,6 +203,11 @@ class ConversationCache:
             self._is_mixed = bool(self.context.tokens)
             self._tip = None
             self._unwritten.clear()
+
+    def _begin_after(self, marks: Iterable[int], shared: int = 0) -> None:
+        """What is decoded next comes after what the context holds now."""
+        self._tip = self._states.find(self.context.tokens, within=False)[0]
+        self._marks, self._shared = sorted(marks), shared
 
     def _restore(self, node: Node, length: int) -> None:
         self._is_mixed = False

@@ -104,6 +104,7 @@ class Session:
         self._embedder: Context | None = None  # made when it is first wanted
         self._schemas: SchemaVocabulary | None = None  # likewise
         self._answered: tuple[Generate, str] | None = None  # last, and with what
+        self._visited: Measure | None = None  # a conversation that may go on next
         #: What the user is told with the first reply.
         self._notice = "" if (model.chat_template or "").strip() else _NO_TEMPLATE
         #: Control tokens whose text matters, because they mark the thinking.
@@ -125,6 +126,8 @@ class Session:
         """
         n_ctx = self._context.n_ctx
         tokens = 0
+        if request.keep is not None:
+            self._visited = request
         try:
             texts = tuple(self._prompter.count(text, cancel.is_set) for text in request.texts)
             if request.turns:
@@ -244,7 +247,7 @@ class Session:
     ) -> Iterator[Event]:
         context, cache = self._context, self._cache
         self._check_files()
-        self._answered = None
+        self._answered = self._visited = None
         cache.begin(request.keep)
         room = min(request.max_tokens or context.n_ctx, context.n_ctx // _REPLY_SHARE)
 
@@ -446,27 +449,48 @@ class Session:
         The template is compiled, the vocabulary looked through, and weights in RAM are read once,
         so that their pages are at hand.
         """
+        tokens = self._look_at((), is_wanted)
+        if not tokens or is_wanted() or self._is_streaming or self._context.tokens:
+            return
         try:
-            turns = (Turn("user", "?"),)
-            prompt = self._prompter.prompt(
-                turns, [], room=0, grow=False, keep=False, stop=is_wanted
-            )
-            if not (is_wanted() or self._is_streaming or self._context.tokens):
-                self._context.decode(prompt.tokens[-1:])
-                self._context.truncate(0)
-        except (OndeviceError, Stopped, Interrupted):
+            self._context.decode(tokens[-1:])
+            self._context.truncate(0)
+        except (OndeviceError, Interrupted):
             return  # if it is an error, the first reply will meet it as well
+
+    def _look_at(self, turns: Sequence[Turn], is_wanted: Callable[[], bool]) -> list[int]:
+        """The prompt for a message after ``turns``: what of that stays need not be found again."""
+        try:
+            return self._prompter.prompt(
+                (*turns, Turn("user", "?")),
+                self._cache.spelling,
+                room=0,
+                grow=False,
+                keep=False,
+                stop=is_wanted,
+            ).tokens
+        except (OndeviceError, Stopped):
+            return []  # if it is an error, the next message will tell
 
     def rest(self, is_wanted: Callable[[], bool]) -> None:
         """What can be done after a reply, while nobody waits, until the engine ``is_wanted``.
 
         The next prompt may spell the reply otherwise, and leave out its thinking: it is read so
-        now, and not when the next message comes. Then what was computed is kept.
+        now, and not when the next message comes. Then what was computed is kept, and if another
+        conversation has been opened since, what is kept of that is made ready.
         """
         self._read_ahead(is_wanted)
         for _ in self._cache.settling():
             if is_wanted():
-                break
+                return
+        visited, self._visited = self._visited, None
+        if visited is None or visited.keep is None:
+            return
+        try:
+            if self._cache.visit(visited.keep):
+                self._look_at(visited.turns, is_wanted)
+        except OndeviceError:
+            traceback.print_exc()  # into the log; a message there meets it as well
 
     def _read_ahead(self, is_wanted: Callable[[], bool]) -> None:
         if self._answered is None:

@@ -36,6 +36,11 @@ class Node:
     def end(self) -> int:
         return self.start + len(self.tokens)
 
+    @property
+    def all_tokens(self) -> list[int]:
+        """From the first one to the last of these."""
+        return [token for node in self.path() for token in node.tokens]
+
     def path(self) -> list[Node]:
         """From the first tokens to these."""
         nodes: list[Node] = []
@@ -167,12 +172,11 @@ class States:
             self._let_go(node)
         return node
 
-    def longest(self) -> list[int]:
-        """The most tokens of the present conversation that are kept."""
+    def longest(self) -> Node | None:
+        """The node at the end of the most tokens of the present conversation that are kept."""
         own = self._folders.get(self.keep.own) if self.keep else None
         ends = [node for node in self._nodes.values() if own in node.folders]
-        last = max(ends, key=lambda node: node.end, default=None)
-        return [token for node in last.path() for token in node.tokens] if last else []
+        return max(ends, key=lambda node: node.end, default=None)
 
     def tidy(self) -> None:
         """Keep no more on the disk than there may be."""

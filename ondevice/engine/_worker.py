@@ -109,7 +109,8 @@ class Worker:
                     case Measure():
                         with self._waiting:
                             measured = self._loaded_session.measure(job.request, job.cancel)
-                        self._send(measured, job.number)
+                            self._send(measured, job.number)
+                            self._loaded_session.rest(lambda: not self._jobs.empty())
                     case _Wake() if self._room is not None:
                         self._room.between_passes()
             except OndeviceError as error:

@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from terminal_user import OpenApp
 
 from ondevice.chats import Chats
+from ondevice.messages import Keep, Measure, Measured
 from ondevice.testing import FakeEngine, Gate
 from tui.widgets.tab_bar import TabBar
+
+
+class Measuring(FakeEngine):
+    """Notes which conversations are said to be open."""
+
+    def __init__(self, *replies: list[str]) -> None:
+        super().__init__(*replies)
+        self.opened: list[Keep] = []
+
+    def measure(self, request: Measure) -> Measured:
+        if request.keep:
+            self.opened.append(request.keep)
+        return super().measure(request)
 
 
 async def test_a_reply_goes_on_while_another_chat_is_shown(chats: Chats, open_app: OpenApp) -> None:
@@ -93,3 +109,20 @@ async def test_a_deleted_chat_leaves_its_tab(chats: Chats, open_app: OpenApp) ->
         await user.pilot.press("escape")
         await user.until(lambda: "first" not in user.screen, "no other tab")
         await user.sees("Two.")
+
+
+async def test_the_engine_learns_which_chat_is_open(chats: Chats, open_app: OpenApp) -> None:
+    chats.limit_states(10**9)
+    engine = Measuring(["One."], ["Two."])
+    async with open_app(engine) as user:
+        for word in ("first", "second"):
+            await user.says(word)
+            await user.is_idle()
+            await user.pilot.press("ctrl+n")
+        for key, word in (("f6", "first"), ("f6", "second"), ("f6", ""), ("shift+f6", "second")):
+            engine.opened.clear()
+            await user.pilot.press(key)
+            if word:
+                keep = chats.keep(next(h.id for h in chats.headings() if h.title == word))
+                await user.until(partial(lambda keep: keep in engine.opened, keep), word)
+            assert len(engine.opened) == bool(word)

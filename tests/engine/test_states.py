@@ -8,14 +8,19 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
+import gguf
 import msgspec
+import numpy as np
 import pytest
+import shapes
 
 from ondevice.chats import Attachment, Chats, reply
 from ondevice.disk import states as kept
 from ondevice.engine import Engine
+from ondevice.engine._cache import ConversationCache
 from ondevice.engine._state_files import Head, StateFolder
 from ondevice.engine._states import Node, States
+from ondevice.llama import Context, Model
 from ondevice.messages import (
     Chunk,
     Event,
@@ -178,6 +183,46 @@ def test_a_head_of_another_parent_is_left_alone(tmp_path: Path) -> None:
     folder = StateFolder(tmp_path, where.own)
     folder.write(Head("ab" * 16, "cd" * 16, (1, 2)), b"state")
     assert loaded(opened(where), [1, 2]) == (0, [])
+
+
+# ------------------------------------------------------------------ the KV cache
+
+
+@pytest.mark.parametrize(
+    "family", ["dense", "sliding window", "state space", "convolution", "delta net"]
+)
+def test_a_chat_that_is_opened_is_there_before_it_goes_on(family: str, tmp_path: Path) -> None:
+    random = np.random.default_rng(1)
+    path = shapes.write_random(tmp_path, family, gguf.GGMLQuantizationType.Q8_0, random)
+    first, second, private = (random.integers(3, 250, 60).tolist() for _ in range(3))
+    model = Model(path, use_extra_bufts=False)
+    context = Context(model, n_ctx=512, n_threads=1, keeps_state=True)
+    cache = ConversationCache(context, States(lambda _held, _more: True))
+
+    def read(where: Keep | None, tokens: list[int]) -> None:
+        cache.begin(where)
+        assert cache.reuse(tokens) == 0
+        context.decode(tokens)
+        if cache.stops(len(tokens)) or not context.can_go_back:
+            cache.hold()
+        cache.settle()
+
+    one, two = keep(tmp_path, "one"), keep(tmp_path, "two")
+    read(one, first)
+    read(two, second)
+    assert not cache.visit(two), "it is there"
+    assert not cache.visit(keep(tmp_path, "three")), "nothing is kept of it"
+    assert context.tokens == second
+    assert cache.visit(one)
+    for file in tmp_path.glob("*/*.state"):
+        file.unlink()
+    assert context.tokens == cache.spelling == first
+    assert cache.reuse([*first, 9]) == len(first)
+    read(None, private)
+    assert not cache.visit(one), "what is there is kept nowhere"
+    assert context.tokens == private
+    context.close()
+    model.close()
 
 
 # ------------------------------------------------------------------ chats

@@ -17,11 +17,13 @@ from textual.worker import Worker, WorkerError
 
 from ondevice import chats
 from ondevice.chats import Attachment, recalling
+from ondevice.engine import EngineLike
 from ondevice.errors import ContextError, OndeviceError, StoreError, UsageError
 from ondevice.memory import Cube
 from ondevice.messages import (
     Event,
     Measure,
+    Measured,
     Notice,
     PromptProgress,
     Sampling,
@@ -300,6 +302,7 @@ class Conversation(Transcript):
         calm = time.monotonic() - self._changed_at > _CALM and self._looks % _RARELY
         if self.id_in_store is None or not self.display or calm:
             return
+        self.measure()
         changes = self.store.database.changes()
         if changes is not None and changes != self._changes:
             self._changes, self._changed_at = changes, time.monotonic()
@@ -307,6 +310,7 @@ class Conversation(Transcript):
 
     def on_show(self) -> None:
         self._changed_at = time.monotonic()
+        self._measured = 0  # so that the engine learns what may go on
         self._check_store()
 
     @work(group="follow", exclusive=True)
@@ -382,10 +386,14 @@ class Conversation(Transcript):
         lengths = accumulate(len(message.prompt()) for message in reversed(self.messages))
         recent = sum(1 for _ in takewhile(lambda length: length <= room, lengths)) + 1
         turns = chats.Chat(0, "", self._system, False, tuple(self.messages[-recent:])).turns()
+        shown = self.id_in_store if self.display else None
+
+        def measure(engine: EngineLike) -> Measured:
+            keep = None if shown is None else self.store.keep(shown)
+            return engine.measure(Measure(turns=turns, grow=False, keep=keep))
+
         try:
-            found = await self._engine.aside(
-                lambda engine: engine.measure(Measure(turns=turns, grow=False))
-            )
+            found = await self._engine.aside(measure)
         except OndeviceError:
             self.progress.tokens = None
             return
