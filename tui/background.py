@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import TypeVar
+from typing import Any, TypeVar
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -17,6 +17,13 @@ _Result = TypeVar("_Result")
 _LEAST, _MOST = 0.05, 0.25  # seconds between two batches
 _SHARE = 0.04  # of a core's time that the UI may take, as long as that is not above _MOST
 _PAUSE = 2  # times what it took to show the last batch: the rest of the app has its turn as well
+
+
+async def end_of(work: asyncio.Future[Any]) -> None:
+    """Wait for it: a user stops more than once, and so does an app that closes."""
+    while not work.done():
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait([work])
 
 
 async def in_thread(
@@ -61,8 +68,6 @@ async def in_thread(
     finally:
         if not thread.done():
             cancel()
-        while not thread.done():  # an app that closes may cancel more than once
-            with suppress(asyncio.CancelledError):
-                await asyncio.wait([thread])
+        await end_of(thread)
         thread.exception()  # of no interest to whoever has cancelled, but asyncio wants it seen
     return thread.result()

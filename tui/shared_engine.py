@@ -10,7 +10,7 @@ from typing import TypeVar
 from ondevice.chats import recalling
 from ondevice.engine import EngineLike
 from ondevice.messages import Event, Load, Loaded, Sizing
-from tui.background import in_thread
+from tui.background import end_of, in_thread
 
 _Result = TypeVar("_Result")
 
@@ -107,7 +107,7 @@ class SharedEngine:
                 self._aside = None
                 if not task.done():
                     task.cancel()
-                    await asyncio.wait([task])
+                    await end_of(task)
             return None if task.cancelled() else task.result()
 
     async def ask(self, work: Callable[[EngineLike], _Result]) -> _Result:

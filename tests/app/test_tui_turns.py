@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import gc
+import threading
+from typing import Any
 
-from terminal_user import OpenApp, User
+import pytest
+from terminal_user import PATIENCE, OpenApp, User
 from textual import events
 
 from ondevice.chats import Chat, Chats
@@ -204,3 +207,26 @@ async def test_what_is_read_stands_still_while_the_conversation_grows(
         gate.open()
         await user.is_idle()
         assert text(user) == top
+
+
+async def test_a_message_that_is_stopped_twice_while_it_is_stored_is_shown(
+    chats: Chats, open_app: OpenApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped = threading.Event()
+    say = chats.say
+
+    def slowly(*what: Any, **how: Any) -> Any:
+        assert stopped.wait(PATIENCE)
+        return say(*what, **how)
+
+    monkeypatch.setattr(chats, "say", slowly)
+    async with open_app(FakeEngine()) as user:
+        await user.says("Hello there")
+        await user.until(lambda: user.chat.conversation.replying, "begun")
+        for _ in range(3):
+            user.chat.conversation.stop()
+            await user.pilot.pause()
+        stopped.set()
+        await user.is_idle()
+        await user.until(lambda: len(user.chat.conversation.views) == 1, "shown")
+        await user.sees("▌  Hello there")

@@ -31,6 +31,7 @@ from ondevice.messages import (
     server_of,
 )
 from tui import fitting, sharing
+from tui.background import end_of
 from tui.messages import NotKept, ReplyEnded, ReplyProgressed, Submitted
 from tui.progress import Progress
 from tui.shared_engine import SharedEngine
@@ -481,13 +482,13 @@ class Conversation(Transcript):
         return await fitting.fitted(self.app, self._engine, draft, beside=self._recall)
 
     async def _whole(self, say: Callable[..., chats.Said], *what: object) -> chats.Said:
-        """Store a message. A stop does not come between it and our knowing that it is stored."""
+        """Store a message. No stop comes between it and our knowing that it is stored."""
         storing = asyncio.create_task(asyncio.to_thread(say, *what))
         storing.add_done_callback(self._know_stored)
         try:
             return await asyncio.shield(storing)
         except asyncio.CancelledError:
-            await asyncio.wait([storing])
+            await end_of(storing)
             raise
 
     def _know_stored(self, storing: asyncio.Task[chats.Said]) -> None:
