@@ -116,7 +116,8 @@ def state(connection: Connection, conversation_id: int) -> State | None:
             (SELECT max(position) FROM message WHERE conversation_id = conversation.id),
             (SELECT group_concat(message_id || written_at || used) FROM summary
                 JOIN message AS its ON its.id = message_id
-                WHERE its.conversation_id = conversation.id)
+                WHERE its.conversation_id = conversation.id),
+            (SELECT count(*) FROM cube WHERE status = 'deleted')
         FROM conversation LEFT JOIN message ON message.id = end_id WHERE conversation.id = ?
         """,
         (conversation_id,),

@@ -119,6 +119,7 @@ class State:
     finish_reason: FinishReason | None
     position: int | None  # the highest of a message, all branches together
     summaries: str | None  # which there are, when they were written, and whether they are used
+    forgotten: int  # memories, of all chats: they go from messages, too
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,8 @@ class Database:
     when the file cannot be opened, is not a store, or was written by a newer version.
     """
 
+    _writes = 0  # that were carried out here
+
     def __init__(self, path: Path, passphrase: str | None = None) -> None:
         self.path = _target(path)
         self.read_only: str | None = None
@@ -157,6 +159,7 @@ class Database:
                 try:
                     yield self._connection
                     self._connection.execute("COMMIT")
+                    self._writes += 1
                 except BaseException:
                     # SQLite itself has rolled back after some errors, such as a full disk.
                     if self._connection.in_transaction:
@@ -194,17 +197,18 @@ class Database:
             except UnicodeEncodeError as error:
                 raise _no_unicode() from error
 
-    def changes(self) -> int | None:
-        """A number that is another one once another program has written; None: busy, ask later.
+    def changes(self, *, own: bool = True) -> tuple[int, int] | None:
+        """Other numbers once somebody has written; None: busy, ask later.
 
-        Never waits, and costs some millionths of a second.
+        Without ``own``, somebody is another program. Never waits, and costs some millionths of a
+        second.
         """
         if not self._lock.acquire(blocking=False):
             return None
         try:
             with self._patience(0):
                 number: int = self._connection.execute("PRAGMA data_version").fetchone()[0]
-                return number
+                return number, self._writes if own else 0
         except Fault:
             return None
         finally:

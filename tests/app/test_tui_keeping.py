@@ -11,7 +11,7 @@ from typing import Any
 import hostile_chats
 import pytest
 from hostile_chats import chatgpt
-from terminal_user import OpenApp
+from terminal_user import PATIENCE, OpenApp
 from textual.events import Paste
 
 from ondevice import config
@@ -19,6 +19,7 @@ from ondevice.chats import Chats
 from ondevice.messages import Generate
 from ondevice.testing import FakeEngine, Gate
 from tui.app import OndeviceApp
+from tui.screens.chat import ChatScreen
 
 
 async def test_a_chat_is_found_by_a_word_in_it_and_opens_there(
@@ -246,6 +247,31 @@ async def test_a_note_is_remembered_recalled_shown_and_forgotten(
         await user.pilot.press("escape")
         await user.until(lambda: "Used 1 memory" not in user.screen, "forgotten")
     assert not [hit for hit in chats.memory.search("pears").hits if "sister" in hit.cube.content]
+
+
+async def test_what_is_forgotten_after_the_list_was_closed_goes_from_the_chat(
+    chats: Chats, open_app: OpenApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chats.memory.add("My sister likes pears.")
+    forget, closed = chats.memory.forget, threading.Event()
+
+    def slowly(*what: Any) -> None:
+        assert closed.wait(PATIENCE)
+        forget(*what)
+
+    monkeypatch.setattr(chats.memory, "forget", slowly)
+    async with open_app(FakeEngine(["Pears."]), size=(100, 30)) as user:
+        await user.says("What fruit does my sister like?")
+        await user.sees("Used 1 memory")
+        await user.is_idle()
+        await user.says("/forget pears")
+        await user.sees("Memory")
+        await user.pilot.press("f8")
+        await user.sees("Forget for good")
+        await user.pilot.press("down", "enter", "escape")
+        await user.until(lambda: isinstance(user.pilot.app.screen, ChatScreen), "closed")
+        closed.set()
+        await user.until(lambda: "Used 1 memory" not in user.screen, "forgotten")
 
 
 async def test_which_memories_a_reply_used_and_why(chats: Chats, open_app: OpenApp) -> None:

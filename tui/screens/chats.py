@@ -84,7 +84,7 @@ beside the chat: Esc goes back to the prompt, and Ctrl+R in the list closes it.
         self._beside = beside
         self._archived = False
         self._open = tuple(tabs())
-        self._changes = store.database.changes()
+        self._changes = store.database.changes(own=False)
         self._title = Static(id="title")
         self.border_subtitle = (
             "Enter opens · Esc closes"
@@ -134,7 +134,7 @@ beside the chat: Esc goes back to the prompt, and Ctrl+R in the list closes it.
 
     def _check_store(self) -> None:
         """See whether another window or program has written, without waiting for anything."""
-        changes = self._store.database.changes()
+        changes = self._store.database.changes(own=False)
         if changes is not None and changes != self._changes:
             self._changes = changes
             self.update_list()

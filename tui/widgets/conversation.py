@@ -108,7 +108,7 @@ class Conversation(Transcript):
         self._stopped = False
         self._reading = asyncio.Lock()
         """Held from a change in the store until its messages are the list that is shown."""
-        self._changes: int | None = None
+        self._changes: tuple[int, int] | None = None
         self._state: chats.State | None = None
         """Of the conversation in the store, when it was looked at last."""
         self._looks, self._changed_at = 0, time.monotonic()
@@ -298,13 +298,13 @@ class Conversation(Transcript):
     # ------------------------------------------------------------------ what others write
 
     def _check_store(self) -> None:
-        """See whether another window or program has written, without waiting for anything."""
+        """See whether anybody has written but a reply here, without waiting for anything."""
         self._looks += 1
         calm = time.monotonic() - self._changed_at > _CALM and self._looks % _RARELY
         if self.id_in_store is None or not self.display or calm:
             return
         self.measure()
-        changes = self.store.database.changes()
+        changes = self.store.database.changes(own=not self.replying)
         if changes is not None and changes != self._changes:
             self._changes, self._changed_at = changes, time.monotonic()
             self.follow()

@@ -101,6 +101,10 @@ and on; when it is off, Shift+Right and Shift+Left scroll long lines.
             and message.summary == (self.message and self.message.summary)
         )
 
+    def uses(self, memories: Sequence[Cube]) -> bool:
+        """Whether it tells that it had these: fewer once some were forgotten."""
+        return [cube.id for cube in self._recalled] == [cube.id for cube in memories]
+
     async def go_on(self) -> None:
         """More is to come."""
         self._chunks, self._first_chunk_at = 0, 0.0

@@ -17,6 +17,7 @@ from textual.scrollbar import ScrollTo
 from textual.widget import AwaitMount, Widget
 
 from ondevice.chats import Message
+from ondevice.memory import Cube
 from tui.widgets.marks import Marks
 from tui.widgets.message import MessageView
 from tui.widgets.notice import NoticeText
@@ -362,7 +363,7 @@ class Transcript(SingleLayout, VerticalScroll, can_focus=False):
                 views.append(item)
                 continue
             view = mounted.get(item.id)
-            if view is None or not (view in self._live or view.shows(item)):
+            if view is None or not (view in self._live or self._is_shown_by(view, place, item)):
                 view = self._view(place, item)
             elif view.message is not item:
                 view.message = item
@@ -372,8 +373,16 @@ class Transcript(SingleLayout, VerticalScroll, can_focus=False):
     def _view(self, place: int, message: Message) -> MessageView:
         if message.role == "user":
             return UserMessage(message)
+        return Reply(message, self._memories_with(place, message))
+
+    def _is_shown_by(self, view: MessageView, place: int, message: Message) -> bool:
+        uses = not isinstance(view, Reply) or view.uses(self._memories_with(place, message))
+        return uses and view.shows(message)
+
+    def _memories_with(self, place: int, message: Message) -> Sequence[Cube]:
+        """The memories that a reply had."""
         before = self._shown[place - 1] if place else None
-        return Reply(message, message.given(before if isinstance(before, Message) else None))
+        return message.given(before if isinstance(before, Message) else None)
 
     def _in_order(self) -> list[Widget]:
         """The views of the window, each with what the app said after it."""
