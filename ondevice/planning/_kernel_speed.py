@@ -15,7 +15,7 @@ import numpy as np
 from ondevice.errors import NativeError
 from ondevice.gguf.tensor_types import TENSOR_TYPES
 from ondevice.holding.stack._layout import PlanesShape
-from ondevice.holding.stack._planes import Planes, check_compiled, scratch
+from ondevice.holding.stack._planes import Planes, Scratch, check_compiled
 from ondevice.llama._ggml import Tensor, function
 from ondevice.llama._product import Product, row_bytes
 from ondevice.products import handlers
@@ -60,7 +60,7 @@ def planes_speed(n_planes: int, n_tokens: int, n_threads: int) -> float:
     sizes = shape.part_bytes(n_rows)
     scales, nibbles, plane = (np.full(n_bytes, 0x11, np.uint8) for n_bytes in sizes)
     kept = [scales, nibbles, *(plane.copy() for _ in range(n_planes))]
-    planes = Planes(shape, scratch(_COLUMNS, n_threads))
+    planes = Planes(shape, Scratch(_COLUMNS, n_threads))
     planes.parts[0, : len(kept)] = [part.ctypes.data for part in kept]
     planes.levels[:] = n_planes
     x = np.full((n_tokens, _COLUMNS), 0.5, np.float32)

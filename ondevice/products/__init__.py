@@ -1,5 +1,11 @@
 """Products of weights, as they lie in a file, with activations: the same bits in any company."""
 
-from ondevice.products._kernels import ProductHandler, handlers, is_known
+from ondevice.products._kernels import (
+    TILE_FLAGS,
+    TILE_HEADERS,
+    ProductHandler,
+    handlers,
+    is_known,
+)
 
-__all__ = ["ProductHandler", "handlers", "is_known"]
+__all__ = ["TILE_FLAGS", "TILE_HEADERS", "ProductHandler", "handlers", "is_known"]

@@ -19,15 +19,21 @@ from ondevice.llama import (
 from ondevice.system import compiled
 from ondevice.system.cores import default_threads
 
+_VECTORS = ("avx512", "avx2", "neon", "plain", "narrow", "x86")
+#: What kernels include that multiply tiles, and how they are compiled.
+TILE_HEADERS = (
+    *(("ondevice.products", f"_products_{name}.h") for name in _VECTORS),
+    ("ondevice.products", "_tiles.h"),
+    TENSOR_HEADER,
+)
+TILE_FLAGS = ("-ffp-contract=off", "-w")
+
 _SOURCE = compiled.CSource(
     name="products",
     package="ondevice.products",
-    files=(
-        *("_products.c", "_products_avx512.h", "_products_avx2.h", "_products_neon.h"),
-        *("_products_plain.h", "_products_narrow.h"),
-    ),
-    headers=(TENSOR_HEADER,),
-    flags=("-ffp-contract=off", "-w"),
+    files=("_products.c",),
+    headers=TILE_HEADERS,
+    flags=TILE_FLAGS,
 )
 
 

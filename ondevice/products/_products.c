@@ -1,98 +1,6 @@
-/* Products of a matrix of weights, as they lie in a GGUF file, with columns of activations.
+/* Products of a matrix of weights, as they lie in a GGUF file, with columns of activations. */
 
-   A tile of rows is unpacked: four weights of each row after the other, the rows side by side, so
-   that a lane of a vector belongs to a row. Activations are rounded to 8 bits, as ggml does: those
-   of a block of weights share a scale. The integers of a block are multiplied and summed exactly,
-   and its sum is added to the row's in floats, block after block. So what a row and a column come
-   to does not depend on how many there are, on threads, or on the width of vectors. */
-
-#include <math.h>
-#include <stdatomic.h>
-#include <stdbool.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include "_tensor.h"
-
-#define INLINE static inline __attribute__((always_inline))
-#define UNROLLED _Pragma("GCC unroll 16") /* so that what they index stays in registers */
-
-#if defined(PRODUCTS_PLAIN)
-#include "_products_plain.h"
-#elif defined(__AVX512BW__) && defined(__AVX512VNNI__)
-#include "_products_avx512.h"
-#elif defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
-#include "_products_avx2.h"
-#elif defined(__ARM_FEATURE_DOTPROD)
-#include "_products_neon.h"
-#else
-#include "_products_plain.h"
-#endif
-
-/* The header above says, of vectors that have LANES lanes of 32 bits:
-     Words, Ints, Floats                 the same vector as uint32, int32 and float
-     VECTORS                             of a tile of rows
-     UNSIGNED_BYTES                      1: `dots` wants weights of 8 bits moved up by 128
-     Ints ints(int32_t), Floats floats(float)     in all lanes
-     quads(rows, at, out[4])             of LANES rows, the four words that lie there
-     dots(limit, chunks, n, w, x, x_stride, scales, sums[n][VECTORS])
-                                         adds, for each column, scales * (sums over 4 bytes); a lane
-                                         of `scales` is what scale_of makes; weights are below
-                                         128 >> (limit / 2), or with limit 1 signed
-     Words spread(Words, byte)           the upper half of that byte of each lane, a bit to each of
-                                         four bytes, there as 16
-     Ints scale_of(Words, byte)          that signed byte of each lane, as `dots` wants it
-     Ints pair_of(Words, byte, up)       that signed byte and the next one, as halves, moved up
-     Ints pairs(Ints a, Ints b)          products of the two halves, summed
-     Floats halves(Words)                float16 in the lower half of each lane
-     Words looked_up(Words, const int8_t table[16])       for each byte, what is there
-     Floats to_floats(Ints), Floats fused(a, b, c)        a * b + c */
-
-enum {
-    TILE = VECTORS * LANES,      /* rows */
-    CHUNK = 4 * TILE,            /* bytes: 4 weights of each row */
-    SPAN = 256, BLOCK = 32,      /* weights */
-    STRETCH = 1024,              /* columns of weights that are unpacked at once */
-    FEW = 8,                     /* columns of activations, beside which unpacking counts */
-    SOME = 4,                    /* columns of activations whose sums are in registers */
-    PASS = 128,                  /* columns of activations that are rounded at once */
-    LEAST_APART = 32,            /* columns for each thread, to share out these and not rows */
-    SHARES = 4                   /* into which a thread's part is cut, for when one is slower */
-};
-
-static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-
-/* A tile of a stretch. Blocks of 32 have a scale each, and some types a number that is added. A
-   span of 256 has a scale, and integer scales of its groups. */
-typedef struct {
-    uint8_t w[STRETCH * TILE];
-    int32_t scales[STRETCH / 16][TILE]; /* of groups, as scale_of makes them */
-    int32_t lows[STRETCH / 32][TILE];   /* of two groups: what is taken off, two halves */
-    float d[STRETCH / BLOCK][TILE], m[STRETCH / BLOCK][TILE];
-    const uint8_t *next; /* of the tile after it, what is to be fetched next */
-} Tile;
-
-/* Columns that are rounded; `side` has what a type needs of the sums of a block. */
-typedef struct {
-    const int8_t *q;
-    const float *scales;
-    const int32_t *side;
-    const float *const *x; /* as they came */
-    int64_t q_stride, side_stride;
-} Columns;
-
-#define EACH(v, n) UNROLLED for (int v = 0; v < (n); v++)
-#define PUT(chunk, v, value) \
-    do { \
-        const Words put = (Words)(value); \
-        memcpy(t->w + (chunk) * CHUNK + (v) * 4 * LANES, &put, sizeof put); \
-    } while (0)
-#define KEEP(array, v, value) \
-    do { \
-        __typeof__(value) kept = (value); \
-        memcpy((array) + (v) * LANES, &kept, sizeof kept); \
-    } while (0)
+#include "_tiles.h"
 
 /* Where the block of each row of a vector begins; kept in registers. */
 #define BLOCKS(at) \
@@ -103,13 +11,6 @@ INLINE Words low_nibbles(Words x) { return x & 0x0f0f0f0fu; }
 INLINE Words high_nibbles(Words x) { return x >> 4 & 0x0f0f0f0fu; }
 
 /* ---------------------------------------------------------------------------- unpacking */
-
-/* Has some of the next tile fetched, a line after the other: of rows that are read side by side,
-   the processor does not see by itself what comes. */
-INLINE void fetch_ahead(const int bytes, Tile *t) {
-    UNROLLED for (int i = 0; i < bytes; i += 64) __builtin_prefetch(t->next + i, 0, 2);
-    t->next += bytes;
-}
 
 /* Of types with blocks of 32: `bytes` of one, where the nibbles start, and its fields. */
 INLINE void unpack_nibbles(const int bytes, const int start, const int fifth, const int has_m,
@@ -401,30 +302,6 @@ static void unpack_bf16(const uint8_t *const *rows, int64_t block, int64_t n, Ti
 
 /* -------------------------------------------------------------------------- multiplying */
 
-INLINE void get_sums(const int n, const float *from, Floats sums[SOME][VECTORS]) {
-    EACH(c, n) EACH(v, VECTORS)
-        memcpy(&sums[c][v], from + c * TILE + v * LANES, sizeof sums[c][v]);
-}
-INLINE void put_sums(const int n, Floats sums[SOME][VECTORS], float *to) {
-    EACH(c, n) EACH(v, VECTORS)
-        memcpy(to + c * TILE + v * LANES, &sums[c][v], sizeof sums[c][v]);
-}
-INLINE Floats kept_floats(const float *from) {
-    Floats value;
-    memcpy(&value, from, sizeof value);
-    return value;
-}
-INLINE Ints kept_ints(const int32_t *from) {
-    Ints value;
-    memcpy(&value, from, sizeof value);
-    return value;
-}
-INLINE float as_float(int32_t bits) {
-    float value;
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
 /* Blocks with a scale each: to the sums of n columns adds those of a stretch, from block `at` on
    of the activations. */
 INLINE void multiply_blocks(const int limit, const int has_m, const int n, const Tile *t,
@@ -506,18 +383,6 @@ INLINE void multiply_floats(const int n, const Tile *t, int64_t at, int64_t bloc
     put_sums(n, sums, to);
 }
 
-typedef void Multiply(int n, const Tile *t, int64_t at, int64_t blocks, const Columns *x,
-                      int64_t first, float *to);
-#define FOR_SOME(name, call) \
-    static void name(int n, const Tile *t, int64_t at, int64_t blocks, const Columns *x, \
-                     int64_t first, float *to) { \
-        switch (n) { \
-        case 1: call(1); break; \
-        case 2: call(2); break; \
-        case 3: call(3); break; \
-        default: call(4); \
-        } \
-    }
 #define CALL(n) multiply_blocks(8, 0, n, t, at, blocks, x, first, to)
 FOR_SOME(multiply_q4_0, CALL)
 #undef CALL
@@ -530,7 +395,7 @@ FOR_SOME(multiply_q5_0, CALL)
 #define CALL(n) multiply_blocks(4, 1, n, t, at, blocks, x, first, to)
 FOR_SOME(multiply_q5_1, CALL)
 #undef CALL
-#define CALL(n) multiply_blocks(1, 0, n, t, at, blocks, x, first, to)
+#define CALL(n) multiply_blocks(SIGNED, 0, n, t, at, blocks, x, first, to)
 FOR_SOME(multiply_q8_0, CALL)
 #undef CALL
 #define CALL(n) multiply_spans(4, 16, 8, 1, n, t, at, blocks, x, first, to)
@@ -539,7 +404,7 @@ FOR_SOME(multiply_q2_k, CALL)
 #define CALL(n) multiply_spans(4, 16, 8, 0, n, t, at, blocks, x, first, to)
 FOR_SOME(multiply_q3_k, CALL)
 #undef CALL
-#define CALL(n) multiply_spans(1, 32, 4 * UNSIGNED_BYTES, 0, n, t, at, blocks, x, first, to)
+#define CALL(n) multiply_spans(SIGNED, 32, 4 * UNSIGNED_BYTES, 0, n, t, at, blocks, x, first, to)
 FOR_SOME(multiply_iq4_xs, CALL)
 #undef CALL
 #define CALL(n) multiply_spans(8, 32, 4, 1, n, t, at, blocks, x, first, to)
@@ -555,275 +420,73 @@ FOR_SOME(multiply_q6_k, CALL)
 FOR_SOME(multiply_floats_, CALL)
 #undef CALL
 
-/* What is kept of the sums of activations: nothing; -offset times the sum of a block; that sum
-   times the scale; or the sums of groups of a span, two in a word. */
-enum { RAW, OFFSET, TIMES_SCALE, GROUPS };
+/* Rows of a tile in a file. */
+static int64_t find_rows(const Matrix *m, int64_t row, const uint8_t **rows, Tile *t) {
+    const uint8_t *data = m->source;
+    for (int r = 0; r < TILE; r++) rows[r] = data + least(row + r, m->end - 1) * m->stride;
+    t->next = data + (row + TILE) * m->stride;
+    return row + TILE;
+}
 
 typedef struct {
-    int type, block, bytes, side, detail; /* detail: the offset, or a group's weights */
-    void (*unpack)(const uint8_t *const *rows, int64_t block, int64_t n, Tile *t);
-    Multiply *multiply;
-} Kind;
+    int type;
+    Kind kind;
+} Type;
 
-static const Kind kinds[] = {
-    {0, BLOCK, 4 * BLOCK, RAW, 0, unpack_f32, multiply_floats_},
-    {1, BLOCK, 2 * BLOCK, RAW, 0, unpack_f16, multiply_floats_},
-    {30, BLOCK, 2 * BLOCK, RAW, 0, unpack_bf16, multiply_floats_},
-    {2, BLOCK, 18, OFFSET, 8, unpack_q4_0, multiply_q4_0},
-    {3, BLOCK, 20, TIMES_SCALE, 0, unpack_q4_1, multiply_q4_1},
-    {6, BLOCK, 22, OFFSET, 16, unpack_q5_0, multiply_q5_0},
-    {7, BLOCK, 24, TIMES_SCALE, 0, unpack_q5_1, multiply_q5_1},
-    {8, BLOCK, 34, OFFSET, UNSIGNED_BYTES * 128, unpack_q8_0, multiply_q8_0},
-    {20, BLOCK, 18, OFFSET, UNSIGNED_BYTES * 128, unpack_iq4_nl, multiply_q8_0},
-    {39, BLOCK, 17, OFFSET, UNSIGNED_BYTES * 128, unpack_mxfp4, multiply_q8_0},
-    {10, SPAN, 84, GROUPS, 16, unpack_q2_k, multiply_q2_k},
-    {11, SPAN, 110, GROUPS, 16, unpack_q3_k, multiply_q3_k},
-    {23, SPAN, 136, GROUPS, 32, unpack_iq4_xs, multiply_iq4_xs},
-    {12, SPAN, 144, GROUPS, 32, unpack_q4_k, multiply_q4_k},
-    {13, SPAN, 176, GROUPS, 32, unpack_q5_k, multiply_q5_k},
-    {14, SPAN, 210, GROUPS, 16, unpack_q6_k, multiply_q6_k},
+#define TYPE(number, block, side, detail, unpack, multiply) \
+    {number, {block, side, detail, 1, 0, 0, find_rows, unpack, multiply}}
+static const Type types[] = {
+    TYPE(0, BLOCK, RAW, 0, unpack_f32, multiply_floats_),
+    TYPE(1, BLOCK, RAW, 0, unpack_f16, multiply_floats_),
+    TYPE(30, BLOCK, RAW, 0, unpack_bf16, multiply_floats_),
+    TYPE(2, BLOCK, OFFSET, 8, unpack_q4_0, multiply_q4_0),
+    TYPE(3, BLOCK, TIMES_SCALE, 0, unpack_q4_1, multiply_q4_1),
+    TYPE(6, BLOCK, OFFSET, 16, unpack_q5_0, multiply_q5_0),
+    TYPE(7, BLOCK, TIMES_SCALE, 0, unpack_q5_1, multiply_q5_1),
+    TYPE(8, BLOCK, OFFSET, UNSIGNED_BYTES * 128, unpack_q8_0, multiply_q8_0),
+    TYPE(20, BLOCK, OFFSET, UNSIGNED_BYTES * 128, unpack_iq4_nl, multiply_q8_0),
+    TYPE(39, BLOCK, OFFSET, UNSIGNED_BYTES * 128, unpack_mxfp4, multiply_q8_0),
+    TYPE(10, SPAN, GROUPS, 16, unpack_q2_k, multiply_q2_k),
+    TYPE(11, SPAN, GROUPS, 16, unpack_q3_k, multiply_q3_k),
+    TYPE(23, SPAN, GROUPS, 32, unpack_iq4_xs, multiply_iq4_xs),
+    TYPE(12, SPAN, GROUPS, 32, unpack_q4_k, multiply_q4_k),
+    TYPE(13, SPAN, GROUPS, 32, unpack_q5_k, multiply_q5_k),
+    TYPE(14, SPAN, GROUPS, 16, unpack_q6_k, multiply_q6_k),
 };
+#undef TYPE
 
 static const Kind *kind_of(int type) {
-    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
-        if (kinds[i].type == type) return kinds + i;
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++)
+        if (types[i].type == type) return &types[i].kind;
     return 0;
-}
-
-/* n activations as integers; their scale. */
-static float round_some(const float *x, int n, int8_t *out) {
-    uint32_t most = 0;
-    for (int i = 0; i < n; i++) {
-        uint32_t bits;
-        memcpy(&bits, x + i, 4);
-        bits &= 0x7fffffffu;
-        most = bits > most ? bits : most;
-    }
-    float largest;
-    memcpy(&largest, &most, 4);
-    const float inverse = largest > 0 ? 127 / largest : 0;
-    for (int i = 0; i < n; i++) { /* so that the integer is in the lowest bits */
-        const float moved = x[i] * inverse + 12582912.0f;
-        int32_t bits;
-        memcpy(&bits, &moved, 4);
-        out[i] = (int8_t)bits;
-    }
-    return largest / 127;
-}
-
-static int32_t sum_of(const int8_t *q, int n) {
-    int32_t sum = 0;
-    for (int i = 0; i < n; i++) sum += q[i];
-    return sum;
-}
-
-static void round_column(const Kind *kind, const float *x, int64_t columns, int8_t *q,
-                         float *scales, int32_t *side) {
-    for (int64_t i = 0; i < columns; i += kind->block) {
-        const int64_t b = i / BLOCK;
-        scales[b] = round_some(x + i, kind->block == SPAN ? SPAN : BLOCK, q + i);
-        if (kind->side == OFFSET) side[b] = -kind->detail * sum_of(q + i, BLOCK);
-        else if (kind->side == TIMES_SCALE) {
-            const float sum = (float)sum_of(q + i, BLOCK) * scales[b];
-            memcpy(side + b, &sum, 4);
-        } else {
-            int16_t sums[SPAN / 16];
-            for (int g = 0; g < SPAN / kind->detail; g++)
-                sums[g] = (int16_t)sum_of(q + i + g * kind->detail, kind->detail);
-            memcpy(side + b, sums, (size_t)(SPAN / kind->detail) * 2);
-        }
-    }
-}
-
-/* ------------------------------------------------------------------------------ sharing */
-
-/* What all threads share. */
-typedef struct {
-    void *room;
-    uint8_t *scratch;      /* in it: scratch_bytes(columns) for each thread */
-    int64_t columns;       /* for which there is scratch */
-    int64_t threads;       /* that there is scratch for; others do nothing */
-    _Atomic int64_t next;  /* the first share that no thread has taken */
-    _Atomic int64_t done;  /* threads that found none left */
-} Products;
-
-typedef struct {
-    Tile *tile;
-    float *sums; /* [PASS][TILE] */
-    int8_t *q;
-    float *scales;
-    int32_t *side;
-    const float *x[PASS];
-    float *y[PASS];
-} Scratch;
-
-static int64_t lines(int64_t bytes) { return (bytes + 63) / 64 * 64; }
-
-/* Of a thread, a multiple of 64. */
-static int64_t scratch_bytes(int64_t columns) {
-    return lines(sizeof(Tile)) + lines(PASS * TILE * 4) + lines(PASS * columns) +
-           2 * lines(PASS * (columns / BLOCK) * 4);
-}
-
-static bool make_room(Products *p, int64_t columns) {
-    if (columns <= p->columns) return true;
-    void *room = malloc(64 + (size_t)(p->threads * scratch_bytes(columns)));
-    if (!room) return false;
-    free(p->room);
-    p->room = room;
-    p->scratch = (uint8_t *)(((uintptr_t)room + 63) & ~(uintptr_t)63);
-    p->columns = columns;
-    return true;
-}
-
-static void scratch_of(const Products *p, int thread, Scratch *s) {
-    uint8_t *at = p->scratch + thread * scratch_bytes(p->columns);
-    s->tile = (Tile *)at;
-    s->sums = (float *)(at += lines(sizeof(Tile)));
-    s->q = (int8_t *)(at += lines(PASS * TILE * 4));
-    s->scales = (float *)(at += lines(PASS * p->columns));
-    s->side = (int32_t *)(at + lines(PASS * (p->columns / BLOCK) * 4));
-}
-
-/* A matrix in a file. */
-typedef struct {
-    const Kind *kind;
-    const uint8_t *data;
-    int64_t rows, columns, row_bytes;
-} Matrix;
-
-static void round_columns(const Matrix *m, Scratch *s, int64_t n) {
-    if (m->kind->side == RAW) return;
-    for (int64_t c = 0; c < n; c++)
-        round_column(m->kind, s->x[c], m->columns, s->q + c * m->columns,
-                     s->scales + c * (m->columns / BLOCK), s->side + c * (m->columns / BLOCK));
-}
-
-/* These rows times n columns that have been rounded. */
-static void multiply_rows(const Matrix *m, const Scratch *s, int64_t begin, int64_t end,
-                          int64_t n) {
-    const Kind *kind = m->kind;
-    const Columns x = {s->q, s->scales, s->side, s->x, m->columns, m->columns / BLOCK};
-    const int64_t blocks = m->columns / kind->block;
-    /* Of few columns, weights must come fast: less is unpacked at once, so that it overlaps with
-       the fetching. Floats are summed in stretches of one length. */
-    const int few = kind->side == RAW || n <= FEW;
-    const int64_t stretch = (few ? SPAN : STRETCH) / kind->block;
-    for (int64_t row = begin; row < end; row += TILE) {
-        const uint8_t *rows[TILE];
-        const int64_t some = least(end - row, TILE);
-        for (int r = 0; r < TILE; r++)
-            rows[r] = m->data + least(row + r, end - 1) * m->row_bytes;
-        s->tile->next = m->data + (row + TILE) * m->row_bytes;
-        memset(s->sums, 0, (size_t)n * TILE * 4);
-        for (int64_t at = 0; at < blocks; at += stretch) {
-            const int64_t n_blocks = least(blocks - at, stretch);
-            kind->unpack(rows, at, n_blocks, s->tile);
-            for (int64_t c = 0; c < n; c += SOME)
-                kind->multiply((int)least(n - c, SOME), s->tile, at, n_blocks, &x, c,
-                               s->sums + c * TILE);
-        }
-        for (int64_t c = 0; c < n; c++)
-            memcpy(s->y[c] + row, s->sums + c * TILE, (size_t)some * 4);
-    }
-}
-
-/* Rows of which a thread takes so many at a time. */
-static int64_t share_of(int64_t rows, int threads) {
-    return (rows / (threads * SHARES) / TILE + 1) * TILE;
-}
-
-/* The shares of all jobs before this one, and the share that this thread has taken. */
-typedef struct {
-    int64_t before, mine;
-} Place;
-
-/* A thread's part in a matrix times n columns, at most PASS, whose addresses are in `s`. */
-static void take_rows(Products *p, const Matrix *m, Scratch *s, int64_t n, Place *place,
-                      int threads) {
-    const int64_t share = share_of(m->rows, threads), shares = (m->rows + share - 1) / share;
-    int rounded = 0;
-    for (; place->mine < place->before + shares; place->mine = atomic_fetch_add(&p->next, 1)) {
-        if (!rounded++) round_columns(m, s, n);
-        const int64_t row = (place->mine - place->before) * share;
-        multiply_rows(m, s, row, least(row + share, m->rows), n);
-    }
-    place->before += shares;
 }
 
 /* --------------------------------------------------------------------- nodes of a graph */
 
-static Matrix matrix_of(const void *tensor) {
-    const Matrix m = {kind_of(type_of(tensor)), data_of(tensor),
-                      n_of(tensor, 1), n_of(tensor, 0), bytes_of(tensor, 1)};
-    return m;
+static Matrix matrix_of(const void *tensor, int64_t offset) {
+    return (Matrix){.kind = kind_of(type_of(tensor)),
+                    .source = (const uint8_t *)data_of(tensor) + offset,
+                    .columns = n_of(tensor, 0),
+                    .end = n_of(tensor, 1),
+                    .stride = bytes_of(tensor, 1)};
 }
 
-static void multiply(Products *p, const void *node, Scratch *s, int me, int threads) {
-    const void *weight = operand_of(node, 0), *x = operand_of(node, 1);
-    const int64_t n = n_of(x, 1), by_columns = n >= LEAST_APART * threads;
-    const int64_t first = by_columns ? n * me / threads : 0;
-    const int64_t last = by_columns ? n * (me + 1) / threads : n;
-    Place place = {0, by_columns ? 0 : atomic_fetch_add(&p->next, 1)};
-    for (int64_t of = 0; of < n_of(x, 2) * n_of(x, 3); of++) { /* matrices beside each other */
-        const int64_t i2 = of % n_of(x, 2), i3 = of / n_of(x, 2);
-        Matrix m = matrix_of(weight);
-        m.data += i2 / (n_of(x, 2) / n_of(weight, 2)) * bytes_of(weight, 2) +
-                  i3 / (n_of(x, 3) / n_of(weight, 3)) * bytes_of(weight, 3);
-        const uint8_t *from = data_of(x) + i2 * bytes_of(x, 2) + i3 * bytes_of(x, 3);
-        uint8_t *to = data_of(node) + i2 * bytes_of(node, 2) + i3 * bytes_of(node, 3);
-        for (int64_t at = first; at < last; at += PASS) {
-            const int64_t some = least(last - at, PASS);
-            for (int64_t c = 0; c < some; c++) {
-                s->x[c] = (const float *)(from + (at + c) * bytes_of(x, 1));
-                s->y[c] = (float *)(to + (at + c) * bytes_of(node, 1));
-            }
-            if (by_columns) {
-                round_columns(&m, s, some);
-                multiply_rows(&m, s, 0, m.rows, some);
-            } else take_rows(p, &m, s, some, &place, threads);
-        }
-    }
+static Matrix matrix_beside(const void *node, const void *weight, int64_t i2, int64_t i3) {
+    const void *x = operand_of(node, 1);
+    return matrix_of(weight, i2 / (n_of(x, 2) / n_of(weight, 2)) * bytes_of(weight, 2) +
+                                 i3 / (n_of(x, 3) / n_of(weight, 3)) * bytes_of(weight, 3));
 }
 
-/* Each token has slots, which name the experts that it wants. */
-static void multiply_experts(Products *p, const void *node, Scratch *s, int threads) {
-    const void *weight = operand_of(node, 0), *x = operand_of(node, 1), *ids = operand_of(node, 2);
-    const int64_t n_slots = n_of(ids, 0), n_pairs = n_slots * n_of(ids, 1);
-    const int64_t x_slots = n_of(x, 1);
-    Place place = {0, atomic_fetch_add(&p->next, 1)};
-    for (int64_t expert = 0; expert < n_of(weight, 2); expert++) {
-        Matrix m = matrix_of(weight);
-        m.data += expert * bytes_of(weight, 2);
-        for (int64_t pair = 0, n; pair < n_pairs;) {
-            for (n = 0; pair < n_pairs && n < PASS; pair++) {
-                const int64_t token = pair / n_slots, slot = pair % n_slots;
-                if (*(int32_t *)(data_of(ids) + token * bytes_of(ids, 1) +
-                                 slot * bytes_of(ids, 0)) != expert)
-                    continue;
-                s->x[n] = (const float *)(data_of(x) + token * bytes_of(x, 2) +
-                                          slot % x_slots * bytes_of(x, 1));
-                s->y[n++] = (float *)(data_of(node) + token * bytes_of(node, 2) +
-                                      slot * bytes_of(node, 1));
-            }
-            if (n) take_rows(p, &m, s, n, &place, threads);
-        }
-    }
+static Matrix matrix_of_expert(const void *node, const void *weight, int64_t number) {
+    (void)node;
+    return matrix_of(weight, number * bytes_of(weight, 2));
 }
 
 /* What ggml calls, on each of its threads. */
 void products_node(void *node, int me, int threads, void *products) {
-    Products *p = products;
-    threads = (int)least(threads, p->threads);
-    if (me >= threads) return;
-    Scratch s;
-    scratch_of(p, me, &s);
-    if (operand_of(node, 2)) multiply_experts(p, node, &s, threads);
-    else multiply(p, node, &s, me, threads);
-    if (atomic_fetch_add(&p->done, 1) + 1 == threads) { /* all wait for all before the next one */
-        p->next = 0;
-        p->done = 0;
-    }
+    const void *weight = operand_of(node, 0);
+    const Weights weights = {weight, matrix_beside, matrix_of_expert, n_of(weight, 2)};
+    compute(products, node, &weights, me, threads);
 }
 
 static int32_t mul_mat, mul_mat_id; /* ggml's numbers of these operations */
@@ -853,17 +516,7 @@ void products_take(void *node, void *products) {
     if (op != mul_mat && op != mul_mat_id) return;
     const void *weight = operand_of(node, 0), *x = operand_of(node, 1);
     if (is_weight(weight) && products_know(type_of(weight), n_of(weight, 0)) &&
-        type_of(x) == 0 && bytes_of(x, 0) == 4 && make_room(products, n_of(weight, 0)))
+        type_of(x) == 0 && bytes_of(x, 0) == 4 && products_make_room(products, n_of(weight, 0)))
         compute_with(node, products_node, products);
 }
 
-Products *products_new(int64_t threads) {
-    Products *p = calloc(1, sizeof *p);
-    if (p) p->threads = threads;
-    return p;
-}
-
-void products_free(Products *p) {
-    free(p->room);
-    free(p);
-}

@@ -1,8 +1,10 @@
 /* Vectors of AVX2. Products of bytes are summed in 16 bits as long as they fit. */
 
-#include <immintrin.h>
+#include "_products_x86.h"
 
-enum { LANES = 8, VECTORS = 2, UNSIGNED_BYTES = 0 };
+#define WIDE_VECTORS
+
+enum { LANES = 8, VECTORS = 2, UNSIGNED_BYTES = 0, PAIRED = 1 };
 typedef uint32_t Words __attribute__((vector_size(32)));
 typedef int32_t Ints __attribute__((vector_size(32)));
 typedef float Floats __attribute__((vector_size(32)));
@@ -34,6 +36,26 @@ INLINE Floats halves(Words x) {
     const __m256i all = (__m256i)x;
     return (Floats)_mm256_cvtph_ps(
         _mm_packus_epi32(_mm256_castsi256_si128(all), _mm256_extracti128_si256(all, 1)));
+}
+
+INLINE Ints byte_pairs(Words w, Words x) {
+    return (Ints)_mm256_maddubs_epi16((__m256i)w, (__m256i)x);
+}
+INLINE Words from_rows(const uint8_t *from, int64_t stride, int n) {
+    (void)stride;
+    return (Words)some_words(from, n);
+}
+INLINE Words for_rows(const void *from) { return (Words)_mm256_loadu_si256(from); }
+INLINE Floats of_rows(float first, float last) {
+    (void)last;
+    return floats(first);
+}
+INLINE Words nibbles_of(const uint8_t *from, int64_t stride, int n) {
+    (void)stride;
+    const __m128i bytes = _mm_cvtsi64_si128((long long)some_bytes(from, n)),
+                  low = _mm_set1_epi8(15);
+    return (Words)_mm256_cvtepu8_epi16(_mm_unpacklo_epi8(
+        _mm_and_si128(bytes, low), _mm_and_si128(_mm_srli_epi16(bytes, 4), low)));
 }
 
 INLINE Words looked_up(Words x, const int8_t *table) {
@@ -70,9 +92,10 @@ INLINE void dots(const int limit, const int chunks, const int n, const uint8_t *
     UNROLLED for (int v = 0; v < VECTORS; v++)
         factors[v] = scales ? _mm256_loadu_si256((const void *)(scales + v * LANES))
                             : _mm256_set1_epi16(1);
-    UNROLLED for (int first = 0; first < chunks; first += limit) {
+    const int step = limit ? limit : 1;
+    UNROLLED for (int first = 0; first < chunks; first += step) {
         __m256i parts[4][VECTORS];
-        UNROLLED for (int i = 0; i < limit; i++) {
+        UNROLLED for (int i = 0; i < step; i++) {
             const uint8_t *const of_w = w + (first + i) * VECTORS * 32;
             __m256i a[VECTORS];
             UNROLLED for (int v = 0; v < VECTORS; v++)
@@ -83,14 +106,14 @@ INLINE void dots(const int limit, const int chunks, const int n, const uint8_t *
                 const __m256i b = _mm256_set1_epi32(four);
                 UNROLLED for (int v = 0; v < VECTORS; v++) {
                     const __m256i some =
-                        limit == 1 ? _mm256_maddubs_epi16(_mm256_abs_epi8(a[v]),
-                                                          _mm256_sign_epi8(b, a[v]))
-                                   : _mm256_maddubs_epi16(a[v], b);
+                        limit == SIGNED ? _mm256_maddubs_epi16(_mm256_abs_epi8(a[v]),
+                                                               _mm256_sign_epi8(b, a[v]))
+                                        : _mm256_maddubs_epi16(a[v], b);
                     parts[c][v] = i ? _mm256_add_epi16(parts[c][v], some) : some;
                 }
             }
             /* One chunk after the other: the compiler would spill products of later ones. */
-            if (limit > 1)
+            if (step > 1)
                 UNROLLED for (int c = 0; c < n; c++)
                     UNROLLED for (int v = 0; v < VECTORS; v++)
                         __asm__ volatile("" : "+x"(parts[c][v]));

@@ -1,8 +1,10 @@
 /* Vectors of AVX-512, whose products of bytes are summed in 32 bits (VNNI). */
 
-#include <immintrin.h>
+#include "_products_x86.h"
 
-enum { LANES = 16, VECTORS = 2, UNSIGNED_BYTES = 1 };
+#define WIDE_VECTORS
+
+enum { LANES = 16, VECTORS = 2, UNSIGNED_BYTES = 1, PAIRED = 0 };
 typedef uint32_t Words __attribute__((vector_size(64)));
 typedef int32_t Ints __attribute__((vector_size(64)));
 typedef float Floats __attribute__((vector_size(64)));
@@ -21,6 +23,28 @@ INLINE Ints pair_of(Words x, const int byte, const int up) {
 INLINE Ints pairs(Ints a, Ints b) { return (Ints)_mm512_madd_epi16((__m512i)a, (__m512i)b); }
 INLINE Floats halves(Words x) {
     return (Floats)_mm512_cvtph_ps(_mm512_cvtepi32_epi16((__m512i)x));
+}
+
+INLINE Ints byte_pairs(Words w, Words x) {
+    return (Ints)_mm512_maddubs_epi16((__m512i)w, (__m512i)x);
+}
+INLINE Words from_rows(const uint8_t *from, int64_t stride, int n) {
+    return (Words)_mm512_inserti64x4(_mm512_castsi256_si512(some_words(from, n)),
+                                     some_words(from + stride, n), 1);
+}
+INLINE Words for_rows(const void *from) {
+    return (Words)_mm512_broadcast_i64x4(_mm256_loadu_si256(from));
+}
+INLINE Floats of_rows(float first, float last) {
+    return (Floats)_mm512_mask_mov_ps(_mm512_set1_ps(first), 0xff00, _mm512_set1_ps(last));
+}
+INLINE Words nibbles_of(const uint8_t *from, int64_t stride, int n) {
+    const __m128i bytes = _mm_set_epi64x((long long)some_bytes(from + stride, n),
+                                         (long long)some_bytes(from, n));
+    const __m128i mask = _mm_set1_epi8(15), low = _mm_and_si128(bytes, mask),
+                  high = _mm_and_si128(_mm_srli_epi16(bytes, 4), mask);
+    return (Words)_mm512_cvtepu8_epi16(
+        _mm256_set_m128i(_mm_unpackhi_epi8(low, high), _mm_unpacklo_epi8(low, high)));
 }
 
 INLINE Words looked_up(Words x, const int8_t *table) {

@@ -1,6 +1,6 @@
 /* What vectors of 16 bytes compute alike on any processor. */
 
-enum { LANES = 4, UNSIGNED_BYTES = 0 };
+enum { LANES = 4, UNSIGNED_BYTES = 0, PAIRED = 0 };
 typedef uint32_t Words __attribute__((vector_size(16)));
 typedef int32_t Ints __attribute__((vector_size(16)));
 typedef float Floats __attribute__((vector_size(16)));

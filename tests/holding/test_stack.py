@@ -24,21 +24,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from planned import plan
 
-from ondevice import gguf
+from ondevice import gguf, llama, products
 from ondevice.cli import run
 from ondevice.engine import Engine, running
 from ondevice.errors import MemoryShortError, ModelFileError, UsageError
 from ondevice.holding.speeds import USUAL
 from ondevice.holding.stack import StackFile, _planes
 from ondevice.holding.stack._calibrate import divergence, log_probabilities
+from ondevice.holding.stack._encoding import Encoded, encode
 from ondevice.holding.stack._file import RING_BYTES, _numbers
 from ondevice.holding.stack._layout import PLANES, PlanesShape
-from ondevice.holding.stack._planes import Encoded, Planes, encode
+from ondevice.holding.stack._planes import Planes, Scratch
 from ondevice.holding.stack.pack import pack
 from ondevice.holding.stack.stack import Stack, _whole_pages
 from ondevice.llama import ChatTemplate, Context, EvalHook, Model
 from ondevice.messages import Finished, Generate, Load, Preference, Sampling, Turn
 from ondevice.planning.planner import least_ram
+from ondevice.products import TILE_FLAGS
 from ondevice.ram.available import AvailableRam
 from ondevice.ram.need import need
 
@@ -52,7 +54,7 @@ TEXT = "The museum opens at nine. In the first room there is a clock that has no
 # ------------------------------------------------------------------------- arithmetic
 
 #: Instructions that the code is to do without, so that each way of computing is tested.
-WAYS = {"native": (), "without AVX-512": ("-mno-avx512vbmi",), "plain": ("-mno-avx2",)}
+WAYS = {"native": (), "AVX2": ("-mno-avx512vnni",), "plain": ("-DPRODUCTS_PLAIN",)}
 if platform.machine() not in ("x86_64", "AMD64"):
     WAYS = {"native": ()}
 
@@ -79,7 +81,7 @@ def planes_of(
     rows, columns = weights.shape
     shape = PlanesShape(rows, columns, chunk_rows)
     encoded = encode(weights, np.ones(columns, np.float32))
-    planes = Planes(shape, _planes.scratch(columns, threads))
+    planes = Planes(shape, Scratch(columns, threads))
     place(planes, encoded)
     planes.levels[:] = np.resize(levels, len(planes.levels))
     return planes, [encoded]
@@ -147,6 +149,56 @@ def check_products(
     found = planes.multiply(x)
     assert np.abs(found - products).max() <= most
     assert np.array_equal(planes.multiply(x[-1:])[0], found[-1])  # alone it comes to the same
+
+
+def some_planes(
+    rows: int, columns: int, levels: list[int], threads: int = 1
+) -> tuple[Planes, list[Encoded]]:
+    weights = np.random.default_rng(1).standard_normal((rows, columns)).astype(np.float32)
+    return planes_of(weights, 20, levels, threads)
+
+
+def some_x(n: int, columns: int) -> np.ndarray:
+    return np.random.default_rng(2).standard_normal((n, columns)).astype(np.float32)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_column_is_the_same_in_any_company_and_with_any_instructions(
+    way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for columns in (32, 96, 576, 1280):
+        x = some_x(130, columns)
+        for levels in ([1, 2, 3], [4, 5], [6, 7]):
+            planes, _kept = some_planes(53, columns, levels)
+            together = planes.multiply(x)
+            use(way, monkeypatch)
+            for threads in (1, 2):
+                planes, _kept = some_planes(53, columns, levels, threads)
+                for n in (1, 2, 5, 130):
+                    assert np.array_equal(planes.multiply(x[:n]), together[:n])
+            monkeypatch.undo()
+
+
+def test_arm_gives_the_same_bits(tmp_path: Path) -> None:
+    compiler, runner = shutil.which("aarch64-linux-gnu-gcc"), shutil.which("qemu-aarch64")
+    if not compiler or not runner:
+        pytest.skip("needs aarch64-linux-gnu-gcc and qemu-aarch64")
+    main, program = Path(__file__).parents[1] / "support/planes_main.c", tmp_path / "program"
+    folders = [Path(at).parent for at in (_planes.__file__, llama.__file__, products.__file__)]
+    flags = (*TILE_FLAGS, "-march=armv8.2-a+dotprod+fp16", "-static", "-O1")
+    includes = [f"-I{folder}" for folder in folders]
+    subprocess.run([compiler, *flags, *includes, main, "-o", program, "-lm"], check=True)
+    x = some_x(6, 672)
+    for level in range(1, PLANES + 1):
+        planes, (encoded,) = some_planes(20, 672, [level])
+        given = [encoded.scales, encoded.nibbles, *encoded.planes, x]
+        done = subprocess.run(
+            [runner, program, "20", "672", "6", str(level)],
+            input=b"".join(part.tobytes() for part in given),
+            stdout=subprocess.PIPE,
+            check=True,
+        )
+        assert done.stdout == planes.multiply(x).tobytes(), level
 
 
 @pytest.mark.parametrize("way", WAYS)

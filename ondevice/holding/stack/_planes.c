@@ -1,426 +1,410 @@
-/* The arithmetic of residual stacks: matrices in bit planes, multiplied as they lie.
+/* Products with matrices in bit planes, as they lie in a stack, and rows of them.
 
-   docs/design/stack-format.md says what the bytes mean. In short: a weight is scale * nibble * U, where
-   each plane p that is loaded moves U by 64 >> p, up where its bit is 1 and down where it is 0. So
-   one more plane halves the step of every weight, and nothing else changes.
+   docs/design/stack-format.md says what the bytes mean. In short: a weight is scale * nibble * U,
+   where each plane p that is loaded moves U by 64 >> p, up where its bit is 1 and down where it is 0.
+   So one more plane halves the step of every weight, and nothing else changes.
 
-   Weights become integers, a few rows at a time, and are multiplied with activations that are
-   rounded to integers; their sums are exact. What a column comes to does not depend on how many
-   there are. How that is done best depends on the processor's instructions. */
+   Planes become tiles, which are shared out and multiplied as those of all other weights. Bits of 8
+   planes and of 8 weights change places, which leaves weights in another order: activations are put
+   into the same. Of 32 weights, the sum of nibble * U * activation is exact. */
 
-#include <math.h>
-#include <stdatomic.h>
-#include <stdint.h>
-#include <string.h>
-
-#include "_tensor.h"
-
-#define INLINE static inline __attribute__((always_inline))
-#define UNROLLED _Pragma("GCC unroll 16") /* so that what they index stays in registers */
-
-enum { PLANES = 7, CODES = 1 << PLANES, GROUP = 16, WORD = 32, SPAN = 256 };
-enum {
-    ROWS = 4, COLUMNS = 4, /* of a tile: its sums are in registers */
-    GATHERED = 32,         /* rows that are expanded before they meet a second tile of columns */
-    PASS = 96,             /* columns that are rounded at once */
-    SHARES = 4,            /* into which a thread's part is cut, for when one is slower */
-    AHEAD = 1024           /* bytes of a plane that are wanted early: there are many streams */
-};
+#include "_planes.h"
+#include "_tiles.h"
 
 enum { SCALES, NIBBLES, FIRST_PLANE, PARTS = FIRST_PLANE + PLANES }; /* of a chunk */
+enum { BYTE = 8 }; /* bits */
+typedef int16_t Halves __attribute__((vector_size(sizeof(Words))));
 
 /* Where the bytes of a matrix are: some rows after the others are a chunk, which has its scales
    (bfloat16, one for 256 weights of a row), its nibbles (one for 16 weights, the lower one first)
    and its planes (strings of bits, the first weight in the lowest one), each row after row. */
 typedef struct {
     int64_t rows, columns;       /* columns: a multiple of 32 */
-    int64_t chunk_rows;          /* rows of a chunk, a multiple of ROWS; the last may have fewer */
+    int64_t chunk_rows;          /* rows of a chunk; the last may have fewer */
     const uint8_t *const *parts; /* [chunks][PARTS] */
     const int32_t *levels;       /* [chunks]: planes that are loaded */
-    uint8_t *scratch;            /* planes_scratch(columns) bytes for each thread */
-    int64_t threads;             /* that there is scratch for; others do nothing */
-    _Atomic int64_t next;        /* the first row that no thread has taken */
-    _Atomic int64_t done;        /* threads that found no row left */
-} Matrix;
+    Products *products;
+} Planes;
 
 static int64_t spans_of(int64_t columns) { return (columns + SPAN - 1) / SPAN; }
 
-static int64_t padded(int64_t columns) { return spans_of(columns) * SPAN; }
+/* ---------------------------------------------------------------------------- unpacking */
 
-static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-
-static float scale_of(uint16_t bits) {
-    uint32_t wide = (uint32_t)bits << 16;
-    float value;
-    memcpy(&value, &wide, 4);
-    return value;
-}
-
-/* A row: its planes that are loaded, the nibbles of its groups and the scales of its spans. */
+/* A chunk, and the first of its rows that are in a tile. */
 typedef struct {
-    const uint8_t *planes[PLANES], *nibbles;
-    const uint16_t *scales;
-    int level;
-} Row;
+    const uint8_t *const *parts;
+    int64_t n_rows, row, columns;
+} Chunk;
 
-/* U of a code, which has a bit for each plane that is loaded, the first one highest. */
-static int moved(int code, int level) { return (2 * code + 1 - (1 << level)) << (PLANES - level); }
-
-static float largest_of(const float *x, int n) {
-    float most = 0;
-    for (int i = 0; i < n; i++) most = fabsf(x[i]) > most ? fabsf(x[i]) : most;
-    return most;
+static Chunk chunk_of(const Planes *p, int64_t row) {
+    const int64_t number = row / p->chunk_rows, first = number * p->chunk_rows;
+    return (Chunk){p->parts + number * PARTS, least(p->rows - first, p->chunk_rows), row - first,
+                   p->columns};
 }
 
-/* A statement for each number of planes, so that it is compiled for it. */
-#define FOR_LEVEL(level, statement) \
-    switch (level) { \
-    case 1: statement(1); break; \
-    case 2: statement(2); break; \
-    case 3: statement(3); break; \
-    case 4: statement(4); break; \
-    case 5: statement(5); break; \
-    case 6: statement(6); break; \
-    default: statement(7); \
-    }
-
-#if defined(__AVX512BW__) && defined(__AVX512VBMI__) && defined(__AVX512VNNI__) && defined(__GFNI__)
-#include "_planes_avx512.h"
-#elif defined(__AVX2__) && defined(__FMA__)
-#include "_planes_avx2.h"
-#else
-#include "_planes_plain.h"
-#endif
-
-static Row row_of(const Matrix *m, int64_t number) {
-    const int64_t chunk = number / m->chunk_rows, at = number - chunk * m->chunk_rows;
-    const uint8_t *const *parts = m->parts + chunk * PARTS;
-    Row row = {.level = m->levels[chunk]};
-    row.scales = (const uint16_t *)parts[SCALES] + at * spans_of(m->columns);
-    row.nibbles = parts[NIBBLES] + at * (m->columns / WORD);
-    for (int p = 0; p < row.level; p++)
-        row.planes[p] = parts[FIRST_PLANE + p] + at * (m->columns / 8);
-    return row;
+/* Where the rows lie in the first plane. A tile ends with its chunk, and so has one number of
+   planes. */
+static int64_t find_rows(const Matrix *m, int64_t row, const uint8_t **rows, Tile *t) {
+    const Planes *planes = m->source;
+    const Chunk chunk = chunk_of(planes, m->stride + row);
+    const int64_t n_bytes = chunk.columns / BYTE;
+    for (int r = 0; r < TILE; r++)
+        rows[r] = chunk.parts[FIRST_PLANE] + least(chunk.row + r, chunk.n_rows - 1) * n_bytes;
+    t->source = planes;
+    t->row = m->stride + row;
+    t->level = planes->levels[t->row / planes->chunk_rows];
+    t->next = chunk.parts[FIRST_PLANE] + (chunk.row + TILE) * n_bytes;
+    return row + least(chunk.n_rows - chunk.row, TILE);
 }
 
-/* One row as integers, and the scale of each span. */
-static void expand(const Matrix *m, int64_t number, int16_t *out, float *scales) {
-    const Row row = row_of(m, number);
-    for (int64_t s = 0; s < spans_of(m->columns); s++) scales[s] = scale_of(row.scales[s]);
-#define EXPAND(level) expand_level(level, &row, m->columns, out)
-    FOR_LEVEL(row.level, EXPAND)
-#undef EXPAND
-}
-
-/* One column of activations as integers, and their scales; `alone`: it is the only one. */
-static void round_column(const float *x, int64_t columns, int alone, int16_t *out, float *scales) {
-    for (int64_t s = 0; s < spans_of(columns); s++)
-        round_span(x + s * SPAN, (int)least(columns - s * SPAN, SPAN), alone, out + s * SPAN,
-                   scales + s * X_SCALES);
-}
-
-/* ------------------------------------------------------------------------ multiplying */
-
-/* What a thread needs: weights that are expanded, and activations that are rounded. */
-typedef struct {
-    int16_t *weights, *x;
-    float *weight_scales, *x_scales;
-} Scratch;
-
-/* Bytes of a thread, a multiple of 64. */
-int64_t planes_scratch(int64_t columns) {
-    const int64_t spans = (spans_of(columns) + 15) / 16 * 16;
-    return (GATHERED + PASS) * padded(columns) * 2 + (GATHERED + PASS * X_SCALES) * spans * 4;
-}
-
-static Scratch scratch_of(const Matrix *m, int thread) {
-    uint8_t *start = m->scratch + thread * planes_scratch(m->columns);
-    Scratch s;
-    s.weights = (int16_t *)start;
-    s.x = s.weights + GATHERED * padded(m->columns);
-    s.x_scales = (float *)(s.x + PASS * padded(m->columns));
-    s.weight_scales = s.x_scales + PASS * X_SCALES * spans_of(m->columns);
-    return s;
-}
-
-/* These rows times n columns that have been rounded. The columns of the result start where y says,
-   with the row `origin`. */
-static void multiply_rows(const Matrix *m, const Scratch *s, int64_t first, int64_t last,
-                          int64_t origin, int64_t n, float *const *y) {
-    const int64_t spans = spans_of(m->columns), width = padded(m->columns);
-#ifdef ONE_COLUMN
-    if (n == 1) {
-        for (int64_t row = first, next; row < last; row = next) {
-            next = least(last, (row / m->chunk_rows + 1) * m->chunk_rows);
-            const Row start = row_of(m, row);
-            float *const to = y[0] + row - origin;
-#define MULTIPLY(level) \
-    multiply_column(level, start, next - row, m->columns, s->x, s->x_scales, to)
-            FOR_LEVEL(start.level, MULTIPLY)
-#undef MULTIPLY
+/* A third of the transposition of 8 rows of bits: of two rows that are `by` apart, the upper `by`
+   of each 2 * by bits of the one and the lower ones of the other change places. Which rows are zero
+   is known when this is compiled. */
+INLINE void exchange(Words *rows, int *zero, const int by) {
+    const uint32_t mask = by == 1 ? 0x55555555u : by == 2 ? 0x33333333u : 0x0f0f0f0fu;
+    EACH(r, BYTE) {
+        if (r & by || (zero[r] && zero[r + by])) continue;
+        const Words low = rows[r], high = rows[r + by];
+        if (zero[r]) {
+            rows[r] = (high & mask) << by;
+            rows[r + by] = high & ~mask;
+        } else if (zero[r + by]) {
+            rows[r] = low & mask;
+            rows[r + by] = (low >> by) & mask;
+        } else {
+            const Words changed = ((low >> by) ^ high) & mask;
+            rows[r + by] = high ^ changed;
+            rows[r] = low ^ (changed << by);
         }
+        zero[r] = zero[r + by] = 0;
+    }
+}
+
+/* The words of each plane become the chunks of a block. PAIRED: byte j of chunk k is the code of
+   weight 8 * j + k. Else a chunk has weights of one group, which have a bit below those of their
+   code, at the place of the next plane: U and, with UNSIGNED_BYTES, 128. */
+INLINE void put_block(const int level, Words planes[PLANES][4], const int word, int64_t block,
+                      int v, Tile *t) {
+    Words rows[BYTE];
+    int zero[BYTE];
+    EACH(r, BYTE) {
+        const int p = PAIRED ? level - 1 - r : BYTE - 1 - r;
+        zero[r] = p < 0 || p >= level;
+        rows[r] = zero[r] ? (Words)ints(0) : planes[p][word];
+    }
+    if (!PAIRED && !UNSIGNED_BYTES) rows[BYTE - 1] = ~rows[BYTE - 1];
+    exchange(rows, zero, 1);
+    exchange(rows, zero, 2);
+    exchange(rows, zero, 4);
+    if (PAIRED) {
+        EACH(k, BYTE) PUT(block * BYTE + k, v, rows[k]);
         return;
     }
-#endif
-    const int gathered = n > COLUMNS ? GATHERED : ROWS;
-    for (int64_t row = first; row < last; row += gathered) {
-        const int64_t n_rows = least(last - row, gathered);
-        for (int64_t r = 0; r < n_rows; r++)
-            expand(m, row + r, s->weights + r * width, s->weight_scales + r * spans);
-        for (int64_t c = 0; c < n; c += COLUMNS)
-            for (int64_t r = 0; r < n_rows; r += ROWS) {
-                const int16_t *w = s->weights + r * width, *x = s->x + c * width;
-                const float *w_scales = s->weight_scales + r * spans;
-                const float *x_scales = s->x_scales + c * spans * X_SCALES;
-                const int some = (int)least(n_rows - r, ROWS);
-#define TIMES(n) multiply_tile(n, spans, w, w_scales, x, x_scales, y + c, row + r - origin, some)
-                switch (least(n - c, COLUMNS)) {
-                case 1: TIMES(1); break;
-                case 2: TIMES(2); break;
-                case 3: TIMES(3); break;
-                default: TIMES(4);
-                }
-#undef TIMES
-            }
+    const uint32_t below = 0x01010101u * (0x80u >> level);
+    EACH(k, BYTE / 2) {
+        const Words a = rows[2 * k], b = rows[2 * k + 1];
+        PUT(block * BYTE + k, v, (a & 0xffffu) | b << 16 | below);
+        PUT(block * BYTE + 4 + k, v, a >> 16 | (b & 0xffff0000u) | below);
     }
 }
 
-/* Rows of which a thread takes so many at a time. */
-static int64_t share_of(int64_t rows, int threads) {
-    return (rows / (threads * SHARES) / GATHERED + 1) * GATHERED;
-}
-
-/* A thread is done with a node. All of them wait for all before the next one. */
-static void finish(Matrix *m, int threads) {
-    if (atomic_fetch_add(&m->done, 1) + 1 == threads) {
-        m->next = 0;
-        m->done = 0;
+/* The nibbles of a block's two groups: as floats, or as factors of what codes come to, and what is
+   added: U is (2 * code + 1 - 2^level) * 2^(PLANES - level). */
+INLINE void put_nibbles(const int level, Words both, int64_t block, int v, Tile *t) {
+    if (PAIRED) {
+        const Halves pair = (Halves)((both & 15u) | (both & 0xf0u) << 12);
+        KEEP(t->scales[block], v, (Ints)(pair << (PLANES + 1 - level)));
+        KEEP(t->lows[block], v, (Ints)((pair << (PLANES - level)) - (pair << PLANES)));
+        return;
     }
+    KEEP(t->scales[2 * block], v, to_floats((Ints)(both & 15u)));
+    KEEP(t->scales[2 * block + 1], v, to_floats((Ints)(both >> 4 & 15u)));
 }
 
-/* The part of thread `me` of `threads` in y = W x for n columns and the rows from `begin` to `end`;
-   x_stride and y_stride are floats from one column to the next. Many columns are shared out among
-   the threads, otherwise the rows. */
-static void multiply(Matrix *m, int64_t begin, int64_t end, const float *x, int64_t x_stride,
-                     float *y, int64_t y_stride, int64_t n, int me, int threads) {
-    threads = (int)least(threads, m->threads);
-    if (me >= threads) return;
-    const Scratch s = scratch_of(m, me);
-    const int64_t width = padded(m->columns), spans = spans_of(m->columns);
-    const int by_columns = n > PASS;
-    const int64_t first = by_columns ? n * me / threads : 0;
-    const int64_t last = by_columns ? n * (me + 1) / threads : n;
-    for (int64_t at = first; at < last; at += PASS) {
-        const int64_t some = least(last - at, PASS);
-        float *to[PASS];
-        for (int64_t c = 0; c < some; c++) {
-            round_column(x + (at + c) * x_stride, m->columns, some == 1, s.x + c * width,
-                         s.x_scales + c * spans * X_SCALES);
-            to[c] = y + (at + c) * y_stride;
-        }
-        if (by_columns) {
-            multiply_rows(m, &s, begin, end, 0, some, to);
-            continue;
-        }
-        const int64_t share = share_of(end - begin, threads);
-        for (int64_t row; (row = begin + atomic_fetch_add(&m->next, share)) < end;)
-            multiply_rows(m, &s, row, least(row + share, end), 0, some, to);
-    }
-    finish(m, threads);
-}
-
-/* Which experts are wanted: ids[token * ids_stride + slot] is one of them, to be multiplied with
-   x + token * x_token + (slot or 0) * x_slot, into y + token * y_token + slot * y_slot. */
+/* Where the blocks of the rows of a vector lie, from some block on. 16 bytes are read at once. */
 typedef struct {
-    const int32_t *ids;
-    const float *x;
-    float *y;
-    int64_t n_rows, n_slots, n_tokens; /* n_rows: of an expert */
-    int64_t ids_stride, x_slot, x_token, y_slot, y_token;
-} Routing;
+    const uint8_t *rows[LANES], *nibbles[LANES]; /* in the first plane */
+    int64_t planes[PLANES];                      /* how far they are from the first one */
+    const uint8_t *next, *next_nibbles;          /* of the next tile, what is to be fetched next */
+} Source;
 
-/* The pairs of token and slot from the given one on that want this expert, at most PASS of them;
-   where to look next. */
-static int64_t wanting(const Routing *r, int32_t expert, int64_t from, int64_t *pairs, int64_t *n) {
-    int64_t pair = from;
-    for (*n = 0; pair < r->n_tokens * r->n_slots && *n < PASS; pair++)
-        if (r->ids[pair / r->n_slots * r->ids_stride + pair % r->n_slots] == expert)
-            pairs[(*n)++] = pair;
-    return pair;
-}
-
-/* The part of thread `me` in the products of a mixture of experts, whose rows lie one expert after
-   the other; of those from `begin` to `end`. */
-static void multiply_experts(Matrix *m, int64_t begin, int64_t end, const Routing *r, int me,
-                             int threads) {
-    threads = (int)least(threads, m->threads);
-    if (me >= threads) return;
-    const Scratch s = scratch_of(m, me);
-    const int64_t width = padded(m->columns), spans = spans_of(m->columns);
-    const int64_t share = share_of(r->n_rows, threads);
-    int64_t before = 0, mine = atomic_fetch_add(&m->next, 1); /* shares of all threads, and ours */
-    for (int64_t expert = begin / r->n_rows; expert * r->n_rows < end; expert++) {
-        const int64_t origin = expert * r->n_rows;
-        const int64_t first = origin > begin ? origin : begin;
-        const int64_t last = least(origin + r->n_rows, end);
-        int64_t pairs[PASS], n, pair = 0;
-        while (pair = wanting(r, (int32_t)expert, pair, pairs, &n), n > 0) {
-            const int64_t shares = (last - first + share - 1) / share;
-            float *to[PASS];
-            for (int64_t c = 0; c < n && mine < before + shares; c++) {
-                const int64_t token = pairs[c] / r->n_slots, slot = pairs[c] % r->n_slots;
-                round_column(r->x + token * r->x_token + slot * r->x_slot, m->columns, n == 1,
-                             s.x + c * width, s.x_scales + c * spans * X_SCALES);
-                to[c] = r->y + token * r->y_token + slot * r->y_slot;
+INLINE void unpack_blocks(const int level, Source *s, int64_t n, int v, Tile *t) {
+    for (int64_t b = 0; b < n; b += 16) {
+        Words nibbles[4];
+        quads(s->nibbles, b, nibbles);
+        EACH(i, 4) {
+            if (b + 4 * i >= n) break;
+            Words words[PLANES][4];
+            EACH(p, level) {
+                UNROLLED for (int at = 0; at < LANES * 16; at += 64)
+                    __builtin_prefetch(s->next + s->planes[p] + at, 0, 2);
+                quads(s->rows, s->planes[p] + (b + 4 * i) * (WORD / BYTE), words[p]);
             }
-            for (; mine < before + shares; mine = atomic_fetch_add(&m->next, 1)) {
-                const int64_t row = first + (mine - before) * share;
-                multiply_rows(m, &s, row, least(row + share, last), origin, n, to);
+            __builtin_prefetch(s->next_nibbles, 0, 2);
+            s->next += LANES * 16;
+            s->next_nibbles += LANES * 4;
+            EACH(j, 4) {
+                put_block(level, words, j, b + 4 * i + j, v, t);
+                put_nibbles(level, nibbles[i] >> 8 * j & 0xffu, b + 4 * i + j, v, t);
             }
-            before += shares;
         }
     }
-    finish(m, threads);
 }
 
-/* The rows with these numbers as floats. */
-static void take_rows(const Matrix *m, const int32_t *numbers, int64_t n, float *y,
-                      int64_t y_stride) {
-    const Scratch s = scratch_of(m, 0);
-    for (int64_t i = 0; i < n; i++) {
-        expand(m, numbers[i], s.weights, s.weight_scales);
-        for (int64_t c = 0; c < m->columns; c++)
-            y[i * y_stride + c] =
-                s.weights[c / SPAN * SPAN + place(c % SPAN)] * s.weight_scales[c / SPAN];
+INLINE void unpack_level(const int level, const uint8_t *const *rows, int64_t block, int64_t n,
+                         Tile *t) {
+    enum { MOST = STRETCH / BYTE + 16 }; /* bytes of a copy */
+    const Planes *planes = t->source;
+    const Chunk chunk = chunk_of(planes, t->row);
+    const int64_t spans = spans_of(chunk.columns), blocks = chunk.columns / WORD;
+    for (int v = 0; v < VECTORS; v++) {
+        const int64_t first = chunk.row + v * LANES;
+        Source s = {.next = t->next, .next_nibbles = chunk.parts[NIBBLES] +
+                                                     (t->next - chunk.parts[FIRST_PLANE]) / 4};
+        uint8_t copies[LANES][PLANES + 1][MOST];
+        EACH(p, level) s.planes[p] = chunk.parts[FIRST_PLANE + p] - chunk.parts[FIRST_PLANE];
+        for (int r = 0; r < LANES; r++) {
+            const int64_t row = least(first + r, chunk.n_rows - 1);
+            const uint16_t *scales = (const uint16_t *)chunk.parts[SCALES] + row * spans;
+            s.rows[r] = rows[v * LANES + r] + block * (WORD / BYTE);
+            s.nibbles[r] = chunk.parts[NIBBLES] + row * blocks + block;
+            for (int64_t b = 0; b < n; b += BYTE)
+                t->d[b / BYTE][v * LANES + r] = scale_of_bits(scales[(block + b) / BYTE]);
+        }
+        /* Behind the last rows, nothing may be read. */
+        if ((chunk.n_rows - first - LANES) * blocks < 16 && blocks - block < n + 16) {
+            for (int r = 0; r < LANES; r++) {
+                EACH(p, level) memcpy(copies[r][p], s.rows[r] + s.planes[p], (size_t)n * 4);
+                memcpy(copies[r][PLANES], s.nibbles[r], (size_t)n);
+                s.rows[r] = copies[r][0];
+                s.nibbles[r] = copies[r][PLANES];
+            }
+            EACH(p, level) s.planes[p] = p * MOST;
+        }
+        unpack_blocks(level, &s, n, v, t);
+        t->next = s.next;
     }
 }
+
+#define UNPACK(level) \
+    static void unpack_##level(const uint8_t *const *rows, int64_t block, int64_t n, Tile *t) { \
+        unpack_level(level, rows, block, n, t); \
+    }
+UNPACK(1) UNPACK(2) UNPACK(3) UNPACK(4) UNPACK(5) UNPACK(6) UNPACK(7)
+#undef UNPACK
+
+static void unpack_planes(const uint8_t *const *rows, int64_t block, int64_t n, Tile *t) {
+    static void (*const of_levels[])(const uint8_t *const *, int64_t, int64_t, Tile *) = {
+        unpack_1, unpack_2, unpack_3, unpack_4, unpack_5, unpack_6, unpack_7};
+    of_levels[t->level - 1](rows, block, n, t);
+}
+
+/* -------------------------------------------------------------------------- multiplying */
+
+/* What block b of a stretch comes to, up to 2 * 15 * 16 * 127 * 127, which floats hold exactly. `q`
+   and `side` are those of the block. */
+INLINE void multiply_block(const int limit, const int n, const Tile *t, int64_t b,
+                           const Columns *x, const int8_t *q, const int32_t *side,
+                           Floats found[SOME][VECTORS]) {
+    const uint8_t *w = t->w + b * BYTE * CHUNK;
+    Ints parts[SOME][VECTORS];
+    if (PAIRED) {
+        EACH(c, n) EACH(v, VECTORS)
+            parts[c][v] = pairs(kept_ints(t->lows[b] + v * LANES), ints(side[c * x->side_stride]));
+        dots(limit, BYTE, n, w, q, x->q_stride, t->scales[b], parts);
+        EACH(c, n) EACH(v, VECTORS) found[c][v] = to_floats(parts[c][v]);
+        return;
+    }
+    EACH(g, 2) {
+        EACH(c, n) {
+            Ints start = ints(0);
+            if (UNSIGNED_BYTES)
+                start = pairs(ints(g ? -(128 << 16) : 0xff80), ints(side[c * x->side_stride]));
+            EACH(v, VECTORS) parts[c][v] = start;
+        }
+        dots(limit, BYTE / 2, n, w + g * (BYTE / 2) * CHUNK, q + g * GROUP, x->q_stride, 0, parts);
+        EACH(v, VECTORS) {
+            const Floats nibble = kept_floats((const float *)t->scales[2 * b + g] + v * LANES);
+            EACH(c, n)
+                found[c][v] = g ? fused(to_floats(parts[c][v]), nibble, found[c][v])
+                                : to_floats(parts[c][v]) * nibble;
+        }
+    }
+}
+
+/* Blocks of 32 activations have a scale each. The first blocks of all spans have one sum, the
+   second ones another, and so on, as suits a single column. */
+INLINE void multiply_planes(const int limit, const int n, const Tile *t, int64_t at,
+                            int64_t blocks, const Columns *x, int64_t first, float *to) {
+    const int8_t *q = x->q + first * x->q_stride + at * BLOCK;
+    const float *scales = x->scales + first * x->side_stride + at;
+    const int32_t *side = x->side + first * x->side_stride + at;
+    for (int64_t of = 0; of < (at ? least(blocks, SUMS) : SUMS); of++) {
+        float *sum = to + of * TILE;
+        Floats sums[SOME][VECTORS];
+        EACH(c, n) EACH(v, VECTORS)
+            sums[c][v] = at ? kept_floats(sum + c * SUMS * TILE + v * LANES) : floats(0);
+        for (int64_t b = of; b < blocks; b += SUMS) {
+            Floats found[SOME][VECTORS];
+            multiply_block(limit, n, t, b, x, q + b * BLOCK, side + b, found);
+            EACH(v, VECTORS) {
+                const Floats d = kept_floats(t->d[b / SUMS] + v * LANES);
+                EACH(c, n)
+                    sums[c][v] = fused(found[c][v], d * floats(scales[c * x->side_stride + b]),
+                                       sums[c][v]);
+            }
+        }
+        EACH(c, n) EACH(v, VECTORS)
+            memcpy(sum + c * SUMS * TILE + v * LANES, &sums[c][v], sizeof sums[c][v]);
+    }
+}
+
+#define CALL(n) multiply_planes(8, n, t, at, blocks, x, first, to)
+FOR_SOME(multiply_4, CALL)
+#undef CALL
+#define CALL(n) multiply_planes(4, n, t, at, blocks, x, first, to)
+FOR_SOME(multiply_5, CALL)
+#undef CALL
+#define CALL(n) multiply_planes(2, n, t, at, blocks, x, first, to)
+FOR_SOME(multiply_6, CALL)
+#undef CALL
+#define CALL(n) multiply_planes(1, n, t, at, blocks, x, first, to)
+FOR_SOME(multiply_7, CALL)
+#undef CALL
+
+/* Where bytes are summed in 16 bits, it depends on the number of planes for how long. */
+static void multiply_level(int n, const Tile *t, int64_t at, int64_t blocks, const Columns *x,
+                           int64_t first, float *to) {
+    Multiply *const way = !PAIRED || t->level <= 4 ? multiply_4
+                          : t->level == 5          ? multiply_5
+                          : t->level == 6          ? multiply_6
+                                                   : multiply_7;
+    way(n, t, at, blocks, x, first, to);
+}
+
+/* ------------------------------------------------------------------------- one column */
+
+#ifdef WIDE_VECTORS
+#include "_planes_alone.h"
+#else
+static void (*const multiply_alone)(const Matrix *, int64_t, int64_t, const Columns *, float *) = 0;
+#endif
+
+/* Of n bytes, those of the first half and those of the second in turn. */
+INLINE void mix(int8_t *x, const int n) {
+    int8_t from[SPAN];
+    memcpy(from, x, (size_t)n);
+    for (int i = 0; i < n / 2; i++) {
+        x[2 * i] = from[i];
+        x[2 * i + 1] = from[n / 2 + i];
+    }
+}
+/* And back. */
+INLINE void part(int8_t *x, const int n) {
+    int8_t from[SPAN];
+    memcpy(from, x, (size_t)n);
+    for (int i = 0; i < n / 2; i++) {
+        x[i] = from[2 * i];
+        x[n / 2 + i] = from[2 * i + 1];
+    }
+}
+
+/* Puts activations where the weights are with which they are multiplied. */
+static void arrange(int8_t *q, float *scales, int32_t *side, int64_t columns, int64_t n) {
+    const int64_t words = columns / WORD;
+    if (n > 1 || !multiply_alone) {
+        for (int8_t *block = q; block < q + columns; block += WORD)
+            EACH(i, 2) mix(PAIRED ? block : block + i * GROUP, PAIRED ? WORD : GROUP);
+        return;
+    }
+    for (int64_t w = words; w % BYTE; w++) {
+        memset(q + w * WORD, 0, WORD);
+        scales[w] = 0;
+        side[w] = 0;
+    }
+    for (int8_t *span = q; span < q + columns; span += SPAN) EACH(i, 3) part(span, SPAN);
+}
+
+static const Kind in_planes = {
+    .block = BLOCK,
+    .side = GROUPS,
+    .detail = GROUP,
+    .n_sums = SUMS,
+    .arrange = arrange,
+    .multiply_alone = multiply_alone,
+    .find = find_rows,
+    .unpack = unpack_planes,
+    .multiply = multiply_level,
+};
 
 /* --------------------------------------------------------------------- nodes of a graph */
 
-/* Elements of 4 bytes along a dimension. */
-static int64_t stride_of(const void *tensor, int i) { return bytes_of(tensor, i) / 4; }
+/* Rows of a matrix, and those of them that are to be computed. */
+typedef struct {
+    const Planes *planes;
+    int64_t begin, end;
+} Wanted;
+
+static Matrix matrix_beside(const void *node, const void *source, int64_t i2, int64_t i3) {
+    const Wanted *wanted = source;
+    return (Matrix){&in_planes, wanted->planes, wanted->planes->columns, wanted->begin,
+                    wanted->end};
+}
+
+/* The rows of one expert lie after those of the other. */
+static Matrix matrix_of_expert(const void *node, const void *source, int64_t number) {
+    const Wanted *wanted = source;
+    const int64_t rows = n_of(node, 0), origin = number * rows;
+    return (Matrix){.kind = &in_planes,
+                    .source = wanted->planes,
+                    .columns = wanted->planes->columns,
+                    .begin = wanted->begin > origin ? wanted->begin - origin : 0,
+                    .end = least(wanted->end - origin, rows),
+                    .stride = origin};
+}
 
 /* Some rows of what a MUL_MAT node comes to, or one of MUL_MAT_ID, which has a third operand. */
 void planes_multiply(void *node, int me, int threads, void *matrix, int64_t begin, int64_t end) {
-    const void *x = operand_of(node, 1), *ids = operand_of(node, 2);
-    if (!ids) {
-        multiply(matrix, begin, end, data_of(x), stride_of(x, 1), data_of(node),
-                 stride_of(node, 1), n_of(x, 1), me, threads);
-        return;
-    }
-    const Routing routing = {
-        .ids = data_of(ids),
-        .x = data_of(x),
-        .y = data_of(node),
-        .n_rows = n_of(node, 0),
-        .n_slots = n_of(ids, 0),
-        .n_tokens = n_of(ids, 1),
-        .ids_stride = stride_of(ids, 1),
-        .x_slot = n_of(x, 1) > 1 ? stride_of(x, 1) : 0,
-        .x_token = stride_of(x, 2),
-        .y_slot = stride_of(node, 1),
-        .y_token = stride_of(node, 2),
-    };
-    multiply_experts(matrix, begin, end, &routing, me, threads);
+    const Planes *planes = matrix;
+    const Wanted wanted = {planes, begin, end};
+    const Weights weights = {&wanted, matrix_beside, matrix_of_expert,
+                             planes->rows / n_of(node, 0)};
+    compute(planes->products, node, &weights, me, threads);
 }
 
 /* What ggml calls, on each of its threads, for such a node that was made a CUSTOM one. */
 void planes_multiply_node(void *node, int me, int threads, void *matrix) {
-    planes_multiply(node, me, threads, matrix, 0, ((Matrix *)matrix)->rows);
+    planes_multiply(node, me, threads, matrix, 0, ((const Planes *)matrix)->rows);
 }
 
-/* The same for GET_ROWS. */
+/* A row as floats. */
+static void look_up(const Planes *planes, int64_t number, float *y) {
+    const Chunk chunk = chunk_of(planes, number);
+    const int level = planes->levels[number / planes->chunk_rows];
+    const uint16_t *scales =
+        (const uint16_t *)chunk.parts[SCALES] + chunk.row * spans_of(chunk.columns);
+    const uint8_t *nibbles = chunk.parts[NIBBLES] + chunk.row * (chunk.columns / WORD);
+    for (int64_t w = 0; w < chunk.columns / WORD; w++) {
+        const float scale = scale_of_bits(scales[w * WORD / SPAN]);
+        const float low = scale * (nibbles[w] & 15), high = scale * (nibbles[w] >> 4);
+        int32_t codes[WORD] = {0};
+        for (int p = 0; p < level; p++) {
+            uint32_t bits;
+            memcpy(&bits, chunk.parts[FIRST_PLANE + p] + (chunk.row * chunk.columns / WORD + w) * 4,
+                   4);
+            for (int i = 0; i < WORD; i++) codes[i] += codes[i] + (bits >> i & 1);
+        }
+        for (int i = 0; i < WORD; i++)
+            y[w * WORD + i] = (i < GROUP ? low : high) * (float)moved(codes[i], level);
+    }
+}
+
+/* What ggml calls for a GET_ROWS node. */
 void planes_rows_node(void *node, int me, int threads, void *matrix) {
     const void *numbers = operand_of(node, 1);
-    (void)threads;
-    if (me == 0)
-        take_rows(matrix, data_of(numbers), n_of(numbers, 0), data_of(node), stride_of(node, 1));
-}
-
-/* ---------------------------------------------------------------------------- packing */
-
-enum { LEAST_WELL = 3 }; /* planes from which on every number of them should do well */
-static float value[PLANES + 1][CODES]; /* U / 128 with so many planes of a code that has all */
-
-void planes_start(void) {
-    for (int level = 1; level <= PLANES; level++)
-        for (int code = 0; code < CODES; code++)
-            value[level][code] = (float)moved(code >> (PLANES - level), level) / CODES;
-#ifdef FILL_TABLES
-    FILL_TABLES;
-#endif
-}
-
-/* The code, with all planes, of a weight of `ratio` times its group's scale. */
-static int code_of(float ratio) {
-    const int code = CODES / 2 + (int)floorf(ratio * (CODES / 2));
-    return code < 0 ? 0 : code > CODES - 1 ? CODES - 1 : code;
-}
-
-/* Encode rows of floats. `importance` weighs the columns. Adds to errors[level], for each number of
-   planes, the weighted squared error that remains with it; errors[0] is the weighted energy. */
-void planes_encode(const float *w, const float *importance, int64_t rows, int64_t columns,
-                   uint16_t *scales, uint8_t *nibbles, uint8_t *const *planes, double *errors) {
-    const int64_t spans = spans_of(columns);
-    for (int64_t row = 0; row < rows; row++) {
-        for (int64_t s = 0; s < spans; s++) {
-            const int64_t first = s * SPAN;
-            const int groups = (int)((columns - first < SPAN ? columns - first : SPAN) / GROUP);
-            const float *from = w + row * columns + first, *weight = importance + first;
-            float most = 0, largest[SPAN / GROUP];
-            for (int g = 0; g < groups; g++) {
-                largest[g] = 0;
-                for (int i = 0; i < GROUP; i++)
-                    largest[g] = fmaxf(largest[g], fabsf(from[g * GROUP + i]));
-                most = fmaxf(most, largest[g]);
-            }
-            float exact = most * 1.05f / 15; /* groups may be scaled a little beyond their largest */
-            uint32_t bits;
-            memcpy(&bits, &exact, 4);
-            const float unit = scale_of((uint16_t)((bits + 0xffff) >> 16));
-            exact = unit / CODES; /* a power of two: exact */
-            memcpy(&bits, &exact, 4);
-            scales[row * spans + s] = (uint16_t)(bits >> 16);
-            for (int g = 0; g < groups; g++) {
-                const float *x = from + g * GROUP, *h = weight + g * GROUP;
-                const float wanted = unit > 0 ? largest[g] / unit : 0;
-                int low = (int)(wanted * 0.7f), high = (int)ceilf(wanted * 1.3f), best = 0;
-                low = low < 1 ? 1 : low;
-                high = high > 15 ? 15 : high;
-                float least = 3e38f;
-                for (int nibble = low; nibble <= high && wanted > 0; nibble++) {
-                    const float scale = unit * nibble, over = 1 / scale;
-                    float error = 0;
-                    for (int i = 0; i < GROUP; i++) {
-                        const int code = code_of(x[i] * over);
-                        for (int level = LEAST_WELL; level <= PLANES; level++) {
-                            const float off = x[i] - scale * value[level][code];
-                            error += h[i] * (1 << 2 * (level - LEAST_WELL)) * off * off;
-                        }
-                    }
-                    if (error < least) least = error, best = nibble;
-                }
-                const int64_t at = row * columns + first + g * GROUP;
-                uint8_t *nibble = nibbles + at / WORD;
-                *nibble = at % WORD ? (uint8_t)(*nibble | best << 4) : (uint8_t)best;
-                uint16_t word[PLANES] = {0};
-                for (int i = 0; i < GROUP; i++) {
-                    const int code = best ? code_of(x[i] / (unit * best)) : CODES / 2;
-                    for (int p = 0; p < PLANES; p++)
-                        word[p] |= (uint16_t)((code >> (PLANES - 1 - p) & 1) << i);
-                    errors[0] += h[i] * x[i] * x[i];
-                    for (int level = 1; level <= PLANES; level++) {
-                        const float off = x[i] - unit * best * value[level][code];
-                        errors[level] += h[i] * off * off;
-                    }
-                }
-                for (int p = 0; p < PLANES; p++) {
-                    planes[p][at / 8] = (uint8_t)word[p];
-                    planes[p][at / 8 + 1] = (uint8_t)(word[p] >> 8);
-                }
-            }
-        }
-    }
+    for (int64_t i = me; i < n_of(numbers, 0); i += threads)
+        look_up(matrix, ((const int32_t *)data_of(numbers))[i],
+                (float *)((char *)data_of(node) + i * bytes_of(node, 1)));
 }
 
 /* ------------------------------------------------------------------------- checksums */

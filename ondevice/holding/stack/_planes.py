@@ -1,39 +1,38 @@
-"""Matrices in bit planes: the binding of ``_planes.c``, which is compiled when first wanted.
-
-Nobody who uses no stack needs it.
-"""
+"""Matrices in bit planes: the binding of ``_planes.c``."""
 
 from __future__ import annotations
 
 import ctypes
+import weakref
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ondevice.errors import NativeError
 from ondevice.holding.stack._layout import FIRST_PLANE, PLANES, PlanesShape
-from ondevice.llama import TENSOR_HEADER, Tensor, tell_layout
+from ondevice.llama import Tensor, tell_layout
+from ondevice.products import TILE_FLAGS, TILE_HEADERS
 from ondevice.system import compiled
 
 _SOURCE = compiled.CSource(
     name="planes",
     package="ondevice.holding.stack",
-    files=("_planes.c", "_planes_avx512.h", "_planes_avx2.h", "_planes_plain.h"),
-    headers=(TENSOR_HEADER,),
-    flags=("-ffinite-math-only", "-fno-signed-zeros", "-fassociative-math"),
+    files=("_planes.c", "_planes.h", "_planes_alone.h"),
+    headers=TILE_HEADERS,
+    flags=TILE_FLAGS,
     user="A stack",
     instead="use a model file that is not a stack",
 )
 
 Floats = npt.NDArray[np.float32]
-Bytes = npt.NDArray[np.uint8]
 
 
 class _NativeMatrix(ctypes.Structure):
-    """``Matrix`` of ``_planes.c``."""
+    """``Planes`` of ``_planes.c``."""
 
     _fields_ = (
         ("rows", ctypes.c_int64),
@@ -41,19 +40,30 @@ class _NativeMatrix(ctypes.Structure):
         ("chunk_rows", ctypes.c_int64),
         ("parts", ctypes.c_void_p),
         ("levels", ctypes.c_void_p),
-        ("scratch", ctypes.c_void_p),
-        ("threads", ctypes.c_int64),
-        ("next", ctypes.c_int64),
-        ("done", ctypes.c_int64),
+        ("products", ctypes.c_void_p),
     )
+
+
+class Scratch:
+    """What computing with matrices of at most so many columns takes, on so many threads."""
+
+    def __init__(self, columns: int, threads: int) -> None:
+        """Raises :class:`NativeError`."""
+        library = _library()
+        self.threads = threads
+        self.address = library.products_new(threads)
+        if not self.address:
+            raise NativeError("There is no memory for products.")
+        weakref.finalize(self, library.products_free, self.address)
+        if not library.products_make_room(self.address, columns):
+            raise NativeError("There is no memory for products.")
 
 
 class Planes:
     """A matrix whose bytes are somewhere in memory: who says where keeps them there."""
 
-    def __init__(self, shape: PlanesShape, scratch: Bytes) -> None:
-        """``scratch`` is what :func:`scratch` made for this many columns or more; one matrix
-        computes with it at a time."""
+    def __init__(self, shape: PlanesShape, scratch: Scratch) -> None:
+        """``scratch`` is for this many columns or more; one matrix computes with it at a time."""
         n_chunks = len(shape.chunks())
         self.shape = shape
         #: Addresses of scales, nibbles and planes; shape (chunks, 2 + PLANES).
@@ -66,8 +76,7 @@ class Planes:
             shape.chunk_rows,
             self.parts.ctypes.data,
             self.levels.ctypes.data,
-            scratch.ctypes.data,
-            len(scratch),
+            scratch.address,
         )
         self._scratch = scratch
         self._address = ctypes.addressof(self._native)
@@ -90,7 +99,7 @@ class Planes:
 
         ``pool`` has as many threads as there is scratch for.
         """
-        threads = len(self._scratch)
+        threads = self._scratch.threads
         multiply = partial(_library().planes_multiply, node.address)
         calls = [
             pool.submit(multiply, me, threads, self._address, rows.start, rows.stop)
@@ -103,7 +112,7 @@ class Planes:
         """``x`` of shape (n, columns) times the matrix, on all threads; shape (n, rows)."""
         x = np.ascontiguousarray(x, np.float32)
         y = np.empty((len(x), self.shape.rows), np.float32)
-        with ThreadPoolExecutor(len(self._scratch)) as pool:
+        with ThreadPoolExecutor(self._scratch.threads) as pool:
             self.multiply_rows(_node_of(x, y), range(self.shape.rows), pool)
         return y
 
@@ -117,7 +126,7 @@ class Planes:
         y = np.empty((*ids.shape, n_rows), np.float32)
         node, wanted = _node_of(np.ascontiguousarray(x, np.float32), y), Tensor.of(ids)
         node.src[2] = wanted.address
-        with ThreadPoolExecutor(len(self._scratch)) as pool:
+        with ThreadPoolExecutor(self._scratch.threads) as pool:
             self.multiply_rows(node, range(self.shape.rows), pool)
         return y
 
@@ -137,53 +146,6 @@ def _node_of(operand: npt.NDArray[Any], result: Floats) -> Tensor:
     return node
 
 
-class Encoded(NamedTuple):
-    """Rows of a matrix in planes."""
-
-    scales: Bytes
-    nibbles: Bytes
-    planes: list[Bytes]
-    errors: npt.NDArray[np.float64]  # weighted squared error left by 0 … PLANES planes
-
-
-def encode(weights: Floats, importance: Floats, threads: int = 1) -> Encoded:
-    """``weights`` of shape (rows, columns) in planes, errors weighted by ``importance``."""
-    weights = np.ascontiguousarray(weights, np.float32)
-    importance = np.ascontiguousarray(importance, np.float32)
-    rows, columns = weights.shape
-    row_bytes = PlanesShape(rows, columns, rows).part_bytes(1)
-    scales, nibbles = (np.zeros((rows, n_bytes), np.uint8) for n_bytes in row_bytes[:2])
-    planes = [np.zeros((rows, row_bytes[2]), np.uint8) for _ in range(PLANES)]
-    library = _library()
-
-    def encode_rows(part: slice) -> npt.NDArray[np.float64]:
-        errors = np.zeros(PLANES + 1, np.float64)
-        pointers = np.array([plane[part].ctypes.data for plane in planes], np.uint64)
-        library.planes_encode(
-            weights[part].ctypes.data,
-            importance.ctypes.data,
-            len(weights[part]),
-            columns,
-            scales[part].ctypes.data,
-            nibbles[part].ctypes.data,
-            pointers.ctypes.data,
-            errors.ctypes.data,
-        )
-        return errors
-
-    step = -(-rows // threads)
-    with ThreadPoolExecutor(threads) as pool:
-        parts = [slice(at, at + step) for at in range(0, rows, step)]
-        errors = sum(pool.map(encode_rows, parts), np.zeros(PLANES + 1))
-    return Encoded(scales.ravel(), nibbles.ravel(), [plane.ravel() for plane in planes], errors)
-
-
-def scratch(columns: int, threads: int) -> Bytes:
-    """What computing with matrices of at most so many columns takes, on so many threads."""
-    size = threads * _library().planes_scratch(columns)
-    return compiled.room(size).reshape(threads, -1)
-
-
 def checksum(address: int, n_bytes: int) -> int:
     """Of bytes in memory: FNV-1a in 32 lanes."""
     return int(_library().planes_checksum(address, n_bytes))
@@ -198,11 +160,10 @@ def check_compiled() -> None:
 def _library() -> Any:
     library = compiled.library(_SOURCE)
     address, int64, int32 = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32
-    library.planes_scratch.argtypes = (int64,)
-    library.planes_scratch.restype = int64
-    library.planes_encode.argtypes = (
-        *(address, address, int64, int64, address, address, address, address),
-    )
+    library.products_new.argtypes, library.products_new.restype = (int64,), address
+    library.products_free.argtypes, library.products_free.restype = (address,), None
+    library.products_make_room.argtypes = (address, int64)
+    library.products_make_room.restype = ctypes.c_bool
     library.planes_checksum.argtypes = (address, int64)
     library.planes_checksum.restype = ctypes.c_uint32
     for function in (library.planes_multiply_node, library.planes_rows_node):
@@ -211,5 +172,4 @@ def _library() -> Any:
     library.planes_multiply.argtypes = (address, int32, int32, address, int64, int64)
     library.planes_multiply.restype = None
     tell_layout(library)
-    library.planes_start()
     return library

@@ -16,7 +16,7 @@ from ondevice.gguf import TensorInfo
 from ondevice.holding.stack import _layout
 from ondevice.holding.stack._file import Block, StackFile
 from ondevice.holding.stack._layout import BASE_PLANES, FIRST_PLANE
-from ondevice.holding.stack._planes import Planes, scratch
+from ondevice.holding.stack._planes import Planes, Scratch
 from ondevice.llama import OP_CUSTOM, OP_NONE, Actions, Tensor
 
 #: Gives the addresses of these tensors' bytes, which stay there until the next call.
@@ -40,7 +40,7 @@ class Products:
         self._resident = resident
         self._mapped = mapped
         columns = max(matrix.shape.columns for matrix in file.matrices.values())
-        self._scratch = scratch(columns, threads)
+        self._scratch = Scratch(columns, threads)
         self._planes = self._planes_at(resident, file.matrices)
         self._tables = self._planes_at(mapped, file.tables)
 

@@ -22,6 +22,7 @@ from ondevice.gguf import GGUFFile, TensorInfo
 from ondevice.gguf.tensor_types import TENSOR_TYPES
 from ondevice.holding.stack import _layout
 from ondevice.holding.stack._calibrate import Usage, default_text, own_text, usage_of
+from ondevice.holding.stack._encoding import encode
 from ondevice.holding.stack._layout import (
     BASE_PLANES,
     PLANES,
@@ -31,7 +32,7 @@ from ondevice.holding.stack._layout import (
     Quality,
 )
 from ondevice.holding.stack._order import measure
-from ondevice.holding.stack._planes import checksum, encode
+from ondevice.holding.stack._planes import checksum
 from ondevice.holding.stack._writing import Contents, Journal, Writer
 from ondevice.llama import dequantize
 from ondevice.system.cores import default_threads
