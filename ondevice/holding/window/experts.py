@@ -18,7 +18,7 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from ondevice.disk.reader import PAGE, Arena, Reader, Reading, Span
+from ondevice.disk.reader import PAGE, READS_IN_FLIGHT, Arena, Reader, Reading, Span
 from ondevice.errors import ModelFileError, NativeError
 from ondevice.gguf import TensorInfo
 from ondevice.holding.window.expert_cache import ExpertCache
@@ -345,10 +345,13 @@ class Experts:
     def _read(self, fetch: _Fetch, matrices: _Matrices, start: int) -> None:
         """Start to read the missing experts into slots, of which the first is at ``start``."""
         readings = fetch.readings[matrices] = []
+        # What is needed first is there first if all reads at once are of the same tensor.
+        n_pieces = READS_IN_FLIGHT if len(fetch.missing) < READS_IN_FLIGHT else 1
         for expert in fetch.missing:
             at = matrices.arrives_at(start, fetch.places[expert], expert)
             span = matrices.span(expert)
-            readings.append(self._reader.start(span, self._slots.view[at : at + span.n_bytes]))
+            place = self._slots.view[at : at + span.n_bytes]
+            readings.append(self._reader.start(span, place, n_pieces))
 
     def _put_in_place(self, fetch: _Fetch, matrices: _Matrices, start: int) -> None:
         """Move to its place what could not be read into it."""
