@@ -6,8 +6,9 @@ processes under a memory limit that counts the page cache; runs alternate. The h
 experts is compared with the best that any cache of that size can do (Belady: evict what is used
 again last), and with LRU, on the experts that the router picked. The logits are compared with those
 of the model in RAM, token by token, and with those of passes over several tokens, as drafts are
-verified: like any real one, the router is F32, whose products with several columns round otherwise
-than with one. Needs 3 GB of disk, and root or systemd-run.
+verified. Then drafts are measured: a text is written again with a few tokens changed, as edits are,
+and lookup proposes. All but stock computes with our products. Needs 3 GB of disk, and root or
+systemd-run.
 
 What is streamed of small random models of other families is counted as well: bytes read for those
 that a pass uses, and whose logits are those of the model in RAM.
@@ -31,9 +32,11 @@ from gguf import GGMLQuantizationType
 from window import RESERVE, in_process
 
 from ondevice import gguf, llama
+from ondevice.engine._drafting import PromptLookup, Speculation
 from ondevice.holding.window.placement import Placements, expert_bytes
 from ondevice.holding.window.window import Window
-from ondevice.llama import MOST_COLUMNS, Actions, Context, EvalHook, Model, Tensor
+from ondevice.llama import Actions, Context, EvalHook, Model, Tensor
+from ondevice.products import handlers
 from ondevice.ram.need import need
 
 sys.path.append(str(Path(__file__).parent.parent / "tests" / "support"))
@@ -44,7 +47,8 @@ SHAPE = moe.LARGE
 N_CTX = 2048
 N_PROMPT = 512
 N_WARM = 100  # tokens until the cache is filled
-N_VERIFIED = 10 * MOST_COLUMNS  # tokens that are computed several at once as well
+N_VERIFIED = 80  # tokens that are computed several at once as well
+N_COPIED = 200  # tokens of a text that is written again
 
 
 def child(task: dict[str, Any]) -> None:
@@ -60,12 +64,14 @@ def child(task: dict[str, Any]) -> None:
     result: dict[str, Any] = {}
     if task["variant"] == "window":
         wants = need(file, N_CTX)
-        window = Window(file, task["limit"] - RESERVE - (wants.total - wants.weights))
-        context = Context(window.load_model(), n_ctx=N_CTX, eval_hook=EvalHook(window))
+        budget = task["limit"] - RESERVE - (wants.total - wants.weights)
+        window = Window(file, budget, handlers=handlers(None))
+        context = Context(window.load_model(), n_ctx=N_CTX, eval_hook=window.hook())
         result["slots"] = [block.n_slots for block in window.placement.experts]
         result["resident"] = window.placement.resident_bytes
     else:
-        hook = EvalHook(_Routes(routes)) if task["variant"] == "resident" else None
+        is_stock = task["variant"] == "stock"
+        hook = None if is_stock else EvalHook(_Routes(routes), *handlers(None))
         context = Context(Model(path, use_extra_bufts=False), n_ctx=N_CTX, eval_hook=hook)
     text = moe.text(task["n_tokens"], SHAPE, seed=2)
     n_warm = min(N_WARM, len(text) // 2)
@@ -92,6 +98,7 @@ def child(task: dict[str, Any]) -> None:
         result["disk_bytes_per_second"] = done.bytes_read / max(done.read_ms / 1e3, 1e-9)
     if window is not None:
         result["verified"] = _verified(context, text[:N_VERIFIED]) == first_logits
+        result |= _drafted(context, window)
     if task["prompt"]:
         context.truncate(0)
         begun = time.perf_counter()
@@ -106,16 +113,16 @@ def family(path: Path) -> dict[str, Any]:
     placements = Placements(file)
     tokens = list(range(5, 15))
     model = Model(path, use_extra_bufts=False)
-    context = Context(model, n_ctx=256, n_threads=1)
+    context = Context(model, n_ctx=256, n_threads=1, eval_hook=EvalHook(*handlers(1)))
     expected = [_logits(context, token) for token in tokens]
     context.close()
     model.close()
     ratios, same = [0.0], True
     for share in (0.0, 0.5):
         room = placements.most_bytes - placements.least_bytes
-        window = Window(file, placements.least_bytes + int(share * room))
+        window = Window(file, placements.least_bytes + int(share * room), handlers=handlers(1))
         model = window.load_model()
-        context = Context(model, n_ctx=256, n_threads=1, eval_hook=EvalHook(window))
+        context = Context(model, n_ctx=256, n_threads=1, eval_hook=window.hook())
         logits = [_logits(context, token) for token in tokens[:3]]  # shows the order of use
         before = window.statistics()
         logits += [_logits(context, token) for token in tokens[3:]]
@@ -141,12 +148,45 @@ def _verified(context: Context, text: list[int]) -> str:
     """What the logits of ``text`` come to, several tokens at once."""
     context.truncate(0)
     logits = hashlib.sha256()
-    for at in range(0, len(text), MOST_COLUMNS):
-        some = text[at : at + MOST_COLUMNS]
+    for at in range(0, len(text), context.most_verified):
+        some = text[at : at + context.most_verified]
         context.decode(some, n_outputs=len(some))
         for back in range(len(some), 0, -1):
             logits.update(context.logits(back).tobytes())
     return logits.hexdigest()
+
+
+def _drafted(context: Context, window: Window) -> dict[str, float]:
+    """A text is read, and written again as an edit: how fast with drafts."""
+    read, written = moe.text(N_COPIED, SHAPE, seed=4), moe.edited(N_COPIED, SHAPE, seed=4)
+    context.truncate(0)
+    context.decode(read)
+    context.decode(written[:1])  # one token alone must come before drafts
+    speculation = Speculation(context, PromptLookup())
+    sampler: Any = _Script(written[2:])
+    before, begun = window.statistics(), time.perf_counter()
+    token, done, passes = written[1], 2, 0
+    while done < len(written):
+        drawn = speculation.decode(token, sampler, len(written) - done)
+        token, done, passes = drawn[-1], done + len(drawn), passes + 1
+    seconds = time.perf_counter() - begun
+    n_bytes = window.statistics().since(before).bytes_read
+    counted = len(written) - 2
+    return {
+        "drafted_per_second": counted / seconds,
+        "drafted_tokens_per_pass": counted / passes,
+        "drafted_bytes_per_token": n_bytes / counted,
+    }
+
+
+class _Script:
+    """In place of a sampler: the next token is the next one of a text, whatever the logits."""
+
+    def __init__(self, text: list[int]) -> None:
+        self._text = iter(text)
+
+    def sample_from(self, _logits: object) -> int:
+        return next(self._text)
 
 
 class _Routes:
@@ -245,6 +285,11 @@ def figures_of(runs: frame.Runs) -> frame.Figures:
         "moe_vs_stock": median("window", "per_second") / median("stock", "per_second"),
         "moe_prompt_vs_stock": median("stock", "prompt_seconds")
         / median("window", "prompt_seconds"),
+        "moe_drafted_vs_stock": median("window", "drafted_per_second")
+        / median("stock", "per_second"),
+        "moe_drafted_tokens_per_pass": median("window", "drafted_tokens_per_pass"),
+        "moe_drafted_bytes_per_token": median("window", "drafted_bytes_per_token"),
+        "moe_bytes_per_token": median("window", "bytes_per_token"),
         "moe_vs_resident": median("window", "per_second") / resident["per_second"],
         "moe_per_second": median("window", "per_second"),
         "moe_identical": float(all(run["logits"] == resident["logits"] for run in ours)),

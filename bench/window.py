@@ -2,7 +2,8 @@
 
 Every run is a process of its own under a memory limit that counts the page cache, and starts with
 none of the model cached. Stock llama.cpp maps the file; it gets the same context, threads, prompt
-and greedy sampling. Runs alternate; a ratio is one of medians. Needs root or systemd-run.
+and greedy sampling. All else computes with our products: "resident" is that without a window. Runs
+alternate; a ratio is one of medians. Needs root or systemd-run.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from ondevice.holding.window.placement import least_bytes
 from ondevice.holding.window.window import Window
 from ondevice.llama import Context, EvalHook, Model, Sampler
 from ondevice.messages import Sampling
+from ondevice.products import handlers
 from ondevice.ram.limit import limited
 from ondevice.ram.need import need
 
@@ -98,7 +100,8 @@ def opened(
     """The context of a variant, ready to run."""
     file = gguf.read(path)
     if task["variant"] in ("stock", "resident"):
-        yield Context(Model(path, use_extra_bufts=False), n_ctx=N_CTX), None, None
+        hook = EvalHook(*handlers(None)) if task["variant"] == "resident" else None
+        yield Context(Model(path, use_extra_bufts=False), n_ctx=N_CTX, eval_hook=hook), None, None
         return
     wants = need(file, N_CTX)
     budget = task["limit"] - RESERVE - (wants.total - wants.weights)
@@ -111,8 +114,8 @@ def opened(
     elif task["variant"] == "drafted":
         drafter = ModelDrafter.open(small, file, n_ctx=N_CTX, kv_type="f16", n_threads=None)
         budget -= small_total
-    window = Window(file, min(budget, file.weights_bytes))
-    yield Context(window.load_model(), n_ctx=N_CTX, eval_hook=EvalHook(window)), window, drafter
+    window = Window(file, min(budget, file.weights_bytes), handlers=handlers(None))
+    yield Context(window.load_model(), n_ctx=N_CTX, eval_hook=window.hook()), window, drafter
 
 
 def reply(

@@ -234,12 +234,16 @@ class Reader:
         for file in self._files:
             file.close()
 
-    def start(self, span: Span, buffer: memoryview) -> Reading:
-        """Begin to read ``span`` into the start of ``buffer``; both begin at a unit."""
+    def start(self, span: Span, buffer: memoryview, n_pieces: int = 1) -> Reading:
+        """Begin to read ``span`` into the start of ``buffer``; both begin at a unit.
+
+        In ``n_pieces`` at least, of which some are read at the same time.
+        """
         file = self._files[span.part]
         return self._start(
             span,
             lambda at, n_bytes: file.read(span.offset + at, buffer[at : at + n_bytes]),
+            min(PIECE_BYTES, -(-span.n_bytes // (n_pieces * PAGE)) * PAGE),
         )
 
     def start_caching(self, span: Span) -> Reading:
@@ -247,12 +251,14 @@ class Reader:
         file = self._files[span.part]
         return self._start(span, lambda at, n_bytes: file.cache(span.offset + at, n_bytes))
 
-    def _start(self, span: Span, read: Callable[[int, int], None]) -> Reading:
+    def _start(
+        self, span: Span, read: Callable[[int, int], None], piece_bytes: int = PIECE_BYTES
+    ) -> Reading:
         self.bytes_read += span.n_bytes
         return Reading(
             [
-                self._pool.submit(self._read, read, at, min(PIECE_BYTES, span.n_bytes - at))
-                for at in range(0, span.n_bytes, PIECE_BYTES)
+                self._pool.submit(self._read, read, at, min(piece_bytes, span.n_bytes - at))
+                for at in range(0, span.n_bytes, piece_bytes)
             ]
         )
 

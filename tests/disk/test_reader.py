@@ -24,20 +24,22 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def read(reader: Reader, offset: int, n_bytes: int) -> bytes:
+def read(reader: Reader, offset: int, n_bytes: int, n_pieces: int = 1) -> bytes:
     span = Span.around(0, offset, n_bytes)
     arena = Arena(span.n_bytes)
-    reader.start(span, arena.view).wait()
+    reader.start(span, arena.view, n_pieces).wait()
     return bytes(arena.view[offset - span.offset :][:n_bytes])
 
 
 RANGES = [(0, 1), (4095, 2), (0, SIZE), (SIZE - 1, 1), (PIECE_BYTES - 5, PIECE_BYTES + 10)]
 
 
+@pytest.mark.parametrize("n_pieces", [1, 3, 7])
 @pytest.mark.parametrize(("offset", "n_bytes"), RANGES)
-def test_any_range_is_read(file: Path, offset: int, n_bytes: int) -> None:
+def test_any_range_is_read(file: Path, offset: int, n_bytes: int, n_pieces: int) -> None:
     reader = Reader([file])
-    assert read(reader, offset, n_bytes) == file.read_bytes()[offset : offset + n_bytes]
+    expected = file.read_bytes()[offset : offset + n_bytes]
+    assert read(reader, offset, n_bytes, n_pieces) == expected
     reader.close()
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import threading
+from bisect import bisect_left
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from itertools import count, groupby
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +163,50 @@ def test_empty_slots_are_filled_before_a_prompt_comes(
     # The first blocks lend their slots to the prompt, and the last one computes one token only.
     slots = window.placement.experts[-2].n_slots
     assert found == 0 if broken else found >= slots
+
+
+def test_all_reads_at_once_are_of_what_is_needed_first(
+    file: GGUFFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, offsets = os.preadv, list[int]()
+
+    def noted(fd: int, buffers: list[memoryview], offset: int) -> int:
+        offsets.append(offset)
+        return real(fd, buffers, offset)
+
+    monkeypatch.setattr(reader, "ThreadPoolExecutor", AtOnce)
+    with opened(file, budget(file, 0.3)) as (window, context):
+        context.decode(TOKENS[:50])
+        monkeypatch.setattr(os, "preadv", noted)
+        for token in TOKENS[50:80]:
+            context.decode([token])
+    starts = sorted(t.offset for block in window.placement.experts for t in block.tensors)
+    read = [bisect_left(starts, at + 512) for at in offsets]  # a read begins with a whole sector
+    runs = [len(list(same)) for _, same in groupby(read)]
+    assert runs
+    assert min(runs) >= reader.READS_IN_FLIGHT
+
+
+def test_a_draft_with_somewhat_too_many_experts_takes_slots_of_one_block(
+    file: GGUFFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cleared, clear = set[int](), ExpertCache.clear
+
+    def noted(self: ExpertCache) -> None:
+        cleared.add(id(self))
+        clear(self)
+
+    monkeypatch.setattr(ExpertCache, "clear", noted)
+    fits = next(n for n in count(least_bytes(file), 4096) if slots(file, n) == 7)
+    with opened(file, fits) as (_, context):
+        for at in range(0, 160, 4):  # neighbours are of different topics: up to 8 experts
+            context.decode(list(range(at, at + 4)))
+    assert len(cleared) == 1
+
+
+def slots(file: GGUFFile, n_bytes: int) -> int:
+    """Of the block with the fewest."""
+    return min(block.n_slots for block in place(file, n_bytes).experts)
 
 
 @pytest.mark.parametrize("share", [0.05, 0.4])

@@ -22,6 +22,7 @@ N_TOPICS = 64
 N_FIELDS = 8
 _SHARES = (0.15, 0.38, 0.47)  # of field, topic and the token itself in an embedding's variance
 _RUN = 40  # tokens about one topic, on average
+_EDIT = 25  # tokens from one change to the next, on average
 _SAME_FIELD = 0.7  # of the changes of topic
 
 _Q4_K, _Q6_K, _Q8_0, _F32 = (gguf.GGMLQuantizationType[n] for n in ("Q4_K", "Q6_K", "Q8_0", "F32"))
@@ -100,6 +101,15 @@ def text(n_tokens: int, shape: Shape, seed: int = 1) -> list[int]:
         else:
             topic = choose.randrange(N_TOPICS)
     return tokens[:n_tokens]
+
+
+def edited(n_tokens: int, shape: Shape, seed: int = 1) -> list[int]:
+    """:func:`text` with one of about 25 tokens changed."""
+    choose = random.Random(seed)
+    return [
+        choose.randrange(shape.n_vocab) if choose.random() < 1 / _EDIT else token
+        for token in text(n_tokens, shape, seed)
+    ]
 
 
 def _embeddings(shape: Shape, choose: np.random.Generator) -> npt.NDArray[np.float32]:

@@ -18,7 +18,7 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from ondevice.disk.reader import PAGE, Arena, Reader, Reading, Span
+from ondevice.disk.reader import PAGE, READS_IN_FLIGHT, Arena, Reader, Reading, Span
 from ondevice.errors import ModelFileError, NativeError
 from ondevice.gguf import TensorInfo
 from ondevice.holding.window.expert_cache import ExpertCache
@@ -150,7 +150,6 @@ class Experts:
             self._blocks.append(block)
             self._tensors |= {each.tensor.name: (block, each) for each in matrices}
         self._slots = Arena(0)
-        self._stride = max(slot_bytes(tensor) for p in blocks for tensor in p.tensors)
         self._ids: dict[int, Tensor] = {}  # address of a node → its experts' numbers
         self._step: _Step | None = None
         self._filling: list[_Fetch] = []
@@ -196,9 +195,10 @@ class Experts:
         needs most of them, and chooses anew which ones to keep. Slots that it may take for its
         stage stay empty.
         """
+        lent = max(_stages_bytes(block, block.cache.n_experts) for block in self._blocks)
         for block in self._blocks:
             cache = block.cache
-            if self._lends(block, cache.n_experts):
+            if block.start < lent:
                 continue
             absent = [e for e in range(cache.n_experts) if e not in cache.slots]
             admitted = cache.admit(absent[: cache.n_slots - len(cache.slots)], keep=())
@@ -267,10 +267,10 @@ class Experts:
         cache.note(experts[at : at + width] for at in range(0, len(experts), width))
         needed = set(experts)
         staged = len(needed) > cache.n_slots
-        if staged:
-            for each in self._blocks:
-                if self._lends(each, len(needed)):
-                    each.cache.clear()
+        lent = _stages_bytes(block, len(needed)) if staged else 0
+        for each in self._blocks:
+            if each.start < lent:
+                each.cache.clear()
         present = {expert: slot for expert, slot in cache.slots.items() if expert in needed}
         missing = sorted(needed - present.keys())
         self.used += len(needed)
@@ -281,7 +281,7 @@ class Experts:
             places = present | admitted
         else:
             places = {expert: place for place, expert in enumerate(sorted(needed))}
-            if not self._lends(block, len(needed)):
+            if block.start >= lent:
                 kept = cache.most_used(needed | cache.slots.keys())
                 admitted = cache.admit([e for e in kept if e not in cache.slots], keep=kept)
         self._step = step = _Step(
@@ -345,10 +345,13 @@ class Experts:
     def _read(self, fetch: _Fetch, matrices: _Matrices, start: int) -> None:
         """Start to read the missing experts into slots, of which the first is at ``start``."""
         readings = fetch.readings[matrices] = []
+        # What is needed first is there first if all reads at once are of the same tensor.
+        n_pieces = READS_IN_FLIGHT if len(fetch.missing) < READS_IN_FLIGHT else 1
         for expert in fetch.missing:
             at = matrices.arrives_at(start, fetch.places[expert], expert)
             span = matrices.span(expert)
-            readings.append(self._reader.start(span, self._slots.view[at : at + span.n_bytes]))
+            place = self._slots.view[at : at + span.n_bytes]
+            readings.append(self._reader.start(span, place, n_pieces))
 
     def _put_in_place(self, fetch: _Fetch, matrices: _Matrices, start: int) -> None:
         """Move to its place what could not be read into it."""
@@ -375,9 +378,11 @@ class Experts:
         """Bytes from the start of the arena to the first slot, or to the stage."""
         if not step.staged:
             return matrices.start
-        stage = step.block.matrices.index(matrices) % N_STAGES
-        return stage * len(step.places) * self._stride
+        every = step.block.matrices
+        before = [every[n::N_STAGES] for n in range(every.index(matrices) % N_STAGES)]
+        return len(step.places) * sum(max(m.stride for m in stage) for stage in before)
 
-    def _lends(self, block: _BlockOfExperts, n_experts: int) -> bool:
-        """Whether stages for so many take memory of the block's slots."""
-        return block.start < N_STAGES * n_experts * self._stride
+
+def _stages_bytes(block: _BlockOfExperts, n_experts: int) -> int:
+    """What the stages of a block take for so many, at most: its largest tensors, in any order."""
+    return n_experts * sum(sorted(matrices.stride for matrices in block.matrices)[-N_STAGES:])
