@@ -222,16 +222,13 @@ def going_on(someone: Person, rounds: int) -> dict[str, float]:
                 someone.restart(chats[0])
                 read_again.append(turn(chats[0], number + 500))
     one, four = [], []
-    someone.open(chats[1])
-    turn(chats[1], 0)
     for number in range(rounds):
-        for _ in range(4):
-            time.sleep(IDLE_S / 2)
-            one.append(turn(chats[1], number, 16))
-        for chat in (chats[0], chats[2], chats[3], chats[1]):
+        for chat in chats:  # replies differ by chat, and so does what drafts save
             someone.open(chat)
             time.sleep(IDLE_S / 2)
             four.append(turn(chat, number, 16))
+            time.sleep(IDLE_S / 2)
+            one.append(turn(chat, number + 50, 16))
     return {
         "resume_ratio": frame.median(restarted) / frame.median(in_ram),
         "resume_cold_ratio": frame.median(cold) / frame.median(in_ram),

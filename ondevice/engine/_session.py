@@ -54,6 +54,7 @@ from ondevice.system.cores import ThreadTimes
 _EMBEDDED = 512  # tokens of a text to embed at most: it is computed at once
 _REPLY_SHARE = 4  # of the context, one part is kept free for a reply
 _WORTH_READING = 16  # tokens, before they are needed
+_PREPARED = 32  # tokens of a pass, about a message, with which all that it takes is touched
 _TELL_S = 0.5  # between two reports while a batch of the prompt is computed
 
 
@@ -446,14 +447,14 @@ class Session:
     def prepare(self, is_wanted: Callable[[], bool]) -> None:
         """What the first reply needs, while nobody waits, until the engine ``is_wanted``.
 
-        The template is compiled, the vocabulary looked through, and weights in RAM are read once,
-        so that their pages are at hand.
+        The template is compiled, the vocabulary looked through, and a pass like that of a message
+        is made, so that weights in RAM and what it computes in have their pages.
         """
         tokens = self._look_at((), is_wanted)
         if not tokens or is_wanted() or self._is_streaming or self._context.tokens:
             return
         try:
-            self._context.decode(tokens[-1:])
+            self._context.decode(tokens[-_PREPARED:], _Wanted(is_wanted))
             self._context.truncate(0)
         except (OndeviceError, Interrupted):
             return  # if it is an error, the first reply will meet it as well
