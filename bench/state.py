@@ -221,6 +221,7 @@ def going_on(someone: Person, rounds: int) -> dict[str, float]:
             with someone.without_states():
                 someone.restart(chats[0])
                 read_again.append(turn(chats[0], number + 500))
+            someone.restart()  # or it would go on writing there
     one, four = [], []
     for number in range(rounds):
         for chat in chats:  # replies differ by chat, and so does what drafts save
