@@ -243,7 +243,7 @@ class Reader:
         return self._start(
             span,
             lambda at, n_bytes: file.read(span.offset + at, buffer[at : at + n_bytes]),
-            min(PIECE_BYTES, -(-span.n_bytes // (n_pieces * PAGE)) * PAGE),
+            max(PAGE, min(PIECE_BYTES, -(-span.n_bytes // (n_pieces * PAGE)) * PAGE)),
         )
 
     def start_caching(self, span: Span) -> Reading:

@@ -31,7 +31,7 @@ def read(reader: Reader, offset: int, n_bytes: int, n_pieces: int = 1) -> bytes:
     return bytes(arena.view[offset - span.offset :][:n_bytes])
 
 
-RANGES = [(0, 1), (4095, 2), (0, SIZE), (SIZE - 1, 1), (PIECE_BYTES - 5, PIECE_BYTES + 10)]
+RANGES = [(0, 0), (0, 1), (4095, 2), (0, SIZE), (SIZE - 1, 1), (PIECE_BYTES - 5, PIECE_BYTES + 10)]
 
 
 @pytest.mark.parametrize("n_pieces", [1, 3, 7])
