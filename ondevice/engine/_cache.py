@@ -77,7 +77,7 @@ class ConversationCache:
             return False
         self.begin(keep)
         last = states.longest()
-        if last is None or last.end < common_prefix(last.all_tokens, context.tokens) + _WORTH:
+        if last is None or last.end < common_prefix(self.spelling, context.tokens) + _WORTH:
             states.open(before)
             self.spelling = spelling
             return False

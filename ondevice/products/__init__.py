@@ -6,6 +6,16 @@ from ondevice.products._kernels import (
     ProductHandler,
     handlers,
     is_known,
+    new_products,
+    with_tiles,
 )
 
-__all__ = ["TILE_FLAGS", "TILE_HEADERS", "ProductHandler", "handlers", "is_known"]
+__all__ = [
+    "TILE_FLAGS",
+    "TILE_HEADERS",
+    "ProductHandler",
+    "handlers",
+    "is_known",
+    "new_products",
+    "with_tiles",
+]

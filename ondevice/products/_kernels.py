@@ -46,11 +46,7 @@ class ProductHandler(NativeHandler):
     def __init__(self, n_threads: int, library: Any = None) -> None:
         """Raises :class:`NativeError` if the kernels cannot be compiled."""
         library = library or _loaded()
-        state = library.products_new(n_threads)
-        if not state:
-            raise NativeError("There is no memory for products.")
-        weakref.finalize(self, library.products_free, state)
-        super().__init__(library.products_take, state)
+        super().__init__(library.products_take, new_products(library, self, n_threads))
 
 
 def handlers(n_threads: int | None) -> list[NodeHandler]:
@@ -76,11 +72,32 @@ def _loaded() -> Any:
 
 def prepared(library: Any) -> Any:
     """A library of ``_products.c`` that knows ggml's tensors."""
-    address, int64, int32 = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32
-    library.products_new.argtypes, library.products_new.restype = (int64,), address
-    library.products_free.argtypes, library.products_free.restype = (address,), None
+    int64, int32 = ctypes.c_int64, ctypes.c_int32
     library.products_know.argtypes = (int32, int64)
     library.products_know.restype = ctypes.c_bool
-    tell_layout(library)
+    with_tiles(library)
     library.products_start(int32(OP_MUL_MAT), int32(OP_MUL_MAT_ID))
     return library
+
+
+def with_tiles(library: Any) -> Any:
+    """A library that includes ``_tiles.h``, which knows ggml's tensors from now on."""
+    address, int64 = ctypes.c_void_p, ctypes.c_int64
+    library.products_new.argtypes, library.products_new.restype = (int64,), address
+    library.products_free.argtypes, library.products_free.restype = (address,), None
+    library.products_make_room.argtypes = (address, int64)
+    library.products_make_room.restype = ctypes.c_bool
+    tell_layout(library)
+    return library
+
+
+def new_products(library: Any, owner: object, n_threads: int) -> int:
+    """The address of what such a library computes with, which is freed with its owner.
+
+    Raises :class:`NativeError`.
+    """
+    address = library.products_new(n_threads)
+    if not address:
+        raise NativeError("There is no memory for products.")
+    weakref.finalize(owner, library.products_free, address)
+    return int(address)

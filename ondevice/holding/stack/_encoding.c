@@ -85,4 +85,3 @@ void encoding_encode(const float *w, const float *importance, int64_t rows, int6
         }
     }
 }
-

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import weakref
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
@@ -14,8 +13,8 @@ import numpy.typing as npt
 
 from ondevice.errors import NativeError
 from ondevice.holding.stack._layout import FIRST_PLANE, PLANES, PlanesShape
-from ondevice.llama import Tensor, tell_layout
-from ondevice.products import TILE_FLAGS, TILE_HEADERS
+from ondevice.llama import Tensor
+from ondevice.products import TILE_FLAGS, TILE_HEADERS, new_products, with_tiles
 from ondevice.system import compiled
 
 _SOURCE = compiled.CSource(
@@ -51,10 +50,7 @@ class Scratch:
         """Raises :class:`NativeError`."""
         library = _library()
         self.threads = threads
-        self.address = library.products_new(threads)
-        if not self.address:
-            raise NativeError("There is no memory for products.")
-        weakref.finalize(self, library.products_free, self.address)
+        self.address = new_products(library, self, threads)
         if not library.products_make_room(self.address, columns):
             raise NativeError("There is no memory for products.")
 
@@ -158,12 +154,8 @@ def check_compiled() -> None:
 
 @cache
 def _library() -> Any:
-    library = compiled.library(_SOURCE)
+    library = with_tiles(compiled.library(_SOURCE))
     address, int64, int32 = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32
-    library.products_new.argtypes, library.products_new.restype = (int64,), address
-    library.products_free.argtypes, library.products_free.restype = (address,), None
-    library.products_make_room.argtypes = (address, int64)
-    library.products_make_room.restype = ctypes.c_bool
     library.planes_checksum.argtypes = (address, int64)
     library.planes_checksum.restype = ctypes.c_uint32
     for function in (library.planes_multiply_node, library.planes_rows_node):
@@ -171,5 +163,4 @@ def _library() -> Any:
         function.restype = None
     library.planes_multiply.argtypes = (address, int32, int32, address, int64, int64)
     library.planes_multiply.restype = None
-    tell_layout(library)
     return library
