@@ -105,6 +105,7 @@ class Session:
         self._embedder: Context | None = None  # made when it is first wanted
         self._schemas: SchemaVocabulary | None = None  # likewise
         self._answered: tuple[Generate, str] | None = None  # last, and with what
+        self._is_prepared = False
         self._visited: Measure | None = None  # a conversation that may go on next
         #: What the user is told with the first reply.
         self._notice = "" if (model.chat_template or "").strip() else _NO_TEMPLATE
@@ -444,20 +445,23 @@ class Session:
             return []
         return [sampler.sample(self._context)]
 
-    def prepare(self, is_wanted: Callable[[], bool]) -> None:
-        """What the first reply needs, while nobody waits, until the engine ``is_wanted``.
+    def _prepare(self, is_wanted: Callable[[], bool]) -> None:
+        """What the first reply needs: an app has other wishes right after the load, so this may
+        take several tries.
 
         The template is compiled, the vocabulary looked through, and a pass like that of a message
         is made, so that weights in RAM and what it computes in have their pages.
         """
+        context = self._context
         tokens = self._look_at((), is_wanted)
-        if not tokens or is_wanted() or self._is_streaming or self._context.tokens:
-            return
-        try:
-            self._context.decode(tokens[-_PREPARED:], _Wanted(is_wanted))
-            self._context.truncate(0)
-        except (OndeviceError, Interrupted):
-            return  # if it is an error, the first reply will meet it as well
+        if tokens and not (is_wanted() or self._is_streaming or context.tokens):
+            try:
+                if not context.decode(tokens[-_PREPARED:], _Wanted(is_wanted)):
+                    return
+                context.truncate(0)
+            except (OndeviceError, Interrupted):
+                pass  # if it is an error, the first reply will meet it as well
+        self._is_prepared = not is_wanted()
 
     def _look_at(self, turns: Sequence[Turn], is_wanted: Callable[[], bool]) -> list[int]:
         """The prompt for a message after ``turns``: what of that stays need not be found again."""
@@ -474,12 +478,15 @@ class Session:
             return []  # if it is an error, the next message will tell
 
     def rest(self, is_wanted: Callable[[], bool]) -> None:
-        """What can be done after a reply, while nobody waits, until the engine ``is_wanted``.
+        """What can be done while nobody waits, until the engine ``is_wanted``.
 
-        The next prompt may spell the reply otherwise, and leave out its thinking: it is read so
-        now, and not when the next message comes. Then what was computed is kept, and if another
-        conversation has been opened since, what is kept of that is made ready.
+        After a load, the first reply is prepared. After a reply, the next prompt may spell it
+        otherwise, and leave out its thinking: it is read so now, and not when the next message
+        comes. Then what was computed is kept, and if another conversation has been opened since,
+        what is kept of that is made ready.
         """
+        if not self._is_prepared:
+            self._prepare(is_wanted)
         self._read_ahead(is_wanted)
         for _ in self._cache.settling():
             if is_wanted():

@@ -91,7 +91,7 @@ class Worker:
                     case Load():
                         self._send(self._load(job), job.number)
                         with self._waiting:
-                            self._loaded_session.prepare(lambda: not self._jobs.empty())
+                            self._loaded_session.rest(lambda: not self._jobs.empty())
                     case Generate():
                         with self._waiting:
                             for event in self._loaded_session.reply(
