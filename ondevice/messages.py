@@ -93,6 +93,9 @@ class Load(Record, frozen=True, kw_only=True):
     path: str
     n_ctx: ContextTokens | None = None  # None: at most 4096, what fits well
     kv_type: KVType | None = None  # None: f16 unless room is short
+    #: Of what is kept of conversations, which is of no use to another: preferred while room is
+    #: short.
+    kv_type_before: KVType | None = None
     prefer: Preference = "balanced"  # when not everything can be had
     n_threads: Threads | None = None  # None: the physical cores that may be used
     #: Bytes that may be used at most; None: what is available.

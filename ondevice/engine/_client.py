@@ -138,7 +138,7 @@ class Engine:
             with contextlib.closing(self._ask(call, request)) as answers:
                 for answer in answers:
                     if isinstance(answer, Finished):
-                        self._keep_speed(answer.statistics)
+                        self._remember(answer.statistics, is_kept=request.keep is not None)
                     if isinstance(answer, Event):
                         yield answer
 
@@ -203,12 +203,14 @@ class Engine:
             if "now" in self._calls and self._calls["now"] is call:
                 del self._calls["now"]
 
-    def _keep_speed(self, took: Statistics) -> None:
-        """Correct what is expected of the model by what it has done."""
-        from ondevice.planning import replies  # noqa: PLC0415 - the app starts without
+    def _remember(self, took: Statistics, *, is_kept: bool) -> None:
+        """What the next plans need: how fast the model was, and what its KV cache is kept in."""
+        from ondevice.planning import kv_before, replies  # noqa: PLC0415 - the app starts without
 
         if self._load is None:
             return
+        if is_kept and self._loaded and not self._load.is_remote:
+            kv_before.record(self._load.path, self._loaded.kv_type)
         held = replies.held(self._load, self.sizing)
         planned = self._loaded.expected if self._loaded else None
         expected = planned.tokens_per_second if planned else 0.0

@@ -6,9 +6,7 @@ What was measured while other programs computed is only kept for a while.
 
 from __future__ import annotations
 
-import contextlib
 import importlib.metadata
-import os
 import platform
 import time
 from pathlib import Path
@@ -21,6 +19,7 @@ from ondevice.system.cores import default_threads
 #: Bit planes of a stack with which its speed is measured, and what that is called.
 PLANES = 4
 PLANES_TYPE = f"planes-{PLANES}"
+_FILE = "speeds.json"  # in the cache
 _BUSY_KEPT_S = 1800.0  # for which what was measured then will do
 
 
@@ -51,9 +50,10 @@ USUAL = Speeds(
 
 def known() -> Speeds:
     """What has been measured on this machine, else ``USUAL``."""
+    file = paths.cache_dir() / _FILE
     try:
-        speeds = msgspec.json.decode(_file().read_bytes(), type=Speeds)
-        age = time.time() - (speeds.measured_at or _file().stat().st_mtime)
+        speeds = msgspec.json.decode(file.read_bytes(), type=Speeds)
+        age = time.time() - (speeds.measured_at or file.stat().st_mtime)
     except (OSError, msgspec.MsgspecError):
         return USUAL
     is_good = speeds.machine == machine() and not (speeds.busy and age > _BUSY_KEPT_S)
@@ -62,12 +62,7 @@ def known() -> Speeds:
 
 def keep(speeds: Speeds) -> Speeds:
     """Write them down; where that is not possible, they are measured again another time."""
-    file = _file()
-    with contextlib.suppress(OSError):
-        paths.ensure_private(file.parent)
-        fresh = file.with_suffix(f".{os.getpid()}")
-        fresh.write_bytes(msgspec.json.encode(speeds))
-        fresh.replace(file)
+    paths.write_cache(_FILE, msgspec.json.encode(speeds))
     return speeds
 
 
@@ -92,7 +87,3 @@ def processor() -> str:
         lines = []
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return " ".join(filter(None, (next(names, platform.processor()), platform.machine())))
-
-
-def _file() -> Path:
-    return paths.cache_dir() / "speeds.json"

@@ -33,6 +33,7 @@ _PARTS = {
     "mmproj": "the part of a model that reads pictures or sound",
     "clip": "the part of a model that reads pictures or sound",
 }
+_READING_AGAIN = 0.5  # worth: what another type of KV cache must give, since chats are read again
 _CONTEXTS = (4096, 3072, 2048, 1536, 1024)  # tokens that are tried if no length is asked for
 
 
@@ -93,6 +94,11 @@ def best_plan(
         if not each.streamed_bytes or each.way.drafts_itself or each.drafter is usable
     ]
     chosen = best(wanted or found, load.prefer)
+    if chosen.resident_bytes < chosen.need.weights:
+        same = [each for each in wanted or found if each.kv_type == load.kv_type_before]
+        again = best(same, load.prefer) if same else chosen
+        if again.worth(load.prefer) > chosen.worth(load.prefer) - _READING_AGAIN:
+            chosen = again
     return chosen if chosen.drafter is drafter else replace(chosen, idle_drafter=drafter)
 
 

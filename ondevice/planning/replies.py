@@ -7,7 +7,6 @@ written while other programs had the cores is left out.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 import statistics
@@ -23,6 +22,7 @@ from ondevice.holding import speeds
 from ondevice.messages import Load, Sizing
 from ondevice.system.cores import default_threads
 
+_FILE = "replies.json"  # in the cache
 _KEPT = 9  # figures
 _MOST = 200  # ways of holding files, the oldest of which are forgotten first
 _LEAST_TOKENS = 24  # of a reply whose speed means something
@@ -107,12 +107,8 @@ def record(
         before = seen.pop(name).figures if name in seen else ()
         seen[name] = Seen((*before, per_second)[-_KEPT:], time.time())
         newest = sorted(seen.items(), key=lambda item: item[1].at)[-_MOST:]
-        file = _file()
-        with contextlib.suppress(OSError):  # where it cannot be kept, estimates stay what they are
-            paths.ensure_private(file.parent)
-            fresh = file.with_suffix(f".{os.getpid()}")
-            fresh.write_bytes(msgspec.json.encode(_Kept(speeds.machine(), dict(newest))))
-            fresh.replace(file)
+        kept = _Kept(speeds.machine(), dict(newest))
+        paths.write_cache(_FILE, msgspec.json.encode(kept))
 
 
 def _name(key: str, step: int) -> str:
@@ -121,12 +117,8 @@ def _name(key: str, step: int) -> str:
 
 def _read() -> dict[str, Seen]:
     try:
-        kept = msgspec.json.decode(_file().read_bytes(), type=_Kept)
+        kept = msgspec.json.decode((paths.cache_dir() / _FILE).read_bytes(), type=_Kept)
     except (OSError, msgspec.MsgspecError):
         return {}
     sound = {name: one for name, one in kept.seen.items() if one.figures}
     return sound if kept.machine == speeds.machine() else {}
-
-
-def _file() -> Path:
-    return paths.cache_dir() / "replies.json"

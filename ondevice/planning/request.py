@@ -6,6 +6,7 @@ from ondevice import models
 from ondevice.config import Settings
 from ondevice.messages import Load
 from ondevice.models import InstalledModel
+from ondevice.planning import kv_before
 
 
 def load_request(settings: Settings, model: InstalledModel) -> Load:
@@ -18,6 +19,7 @@ def load_request(settings: Settings, model: InstalledModel) -> Load:
         path=model.location,
         n_ctx=settings.ctx,
         kv_type=settings.kv_type,
+        kv_type_before=kv_before.of(model.location),
         prefer=settings.prefer,
         n_threads=settings.threads,
         ram=settings.ram_limit,

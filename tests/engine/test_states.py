@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 import shapes
 
+from ondevice import models
 from ondevice.chats import Attachment, Chats, reply
+from ondevice.config import Settings
 from ondevice.disk import states as kept
 from ondevice.engine import Engine
 from ondevice.engine._cache import ConversationCache
@@ -33,6 +35,7 @@ from ondevice.messages import (
     Statistics,
     Turn,
 )
+from ondevice.planning.request import load_request
 from ondevice.store import Database
 
 GREEDY = Sampling(temperature=0, seed=0)
@@ -279,7 +282,7 @@ def computed(statistics: Statistics) -> int:
     return statistics.prompt_tokens - statistics.reused_tokens
 
 
-def test_a_chat_goes_on_after_a_restart_and_beside_others(talk: Talk) -> None:
+def test_a_chat_goes_on_after_a_restart_and_beside_others(talk: Talk, default_model: Path) -> None:
     one, two = talk.chats.create(), talk.chats.create()
     talk.ask(one, LONG)
     talk.ask(two, LONG[::-1])
@@ -293,6 +296,8 @@ def test_a_chat_goes_on_after_a_restart_and_beside_others(talk: Talk) -> None:
     talk.restart()
     restored, statistics = talk.ask(one, after=question)
     assert restored == expected
+    asked = load_request(Settings(), models.find(str(default_model)))
+    assert asked.kv_type_before == "f16"
     assert computed(statistics) < 60
 
 

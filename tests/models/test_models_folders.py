@@ -13,7 +13,7 @@ import tiny_model
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ondevice import config, gguf, models
+from ondevice import config, gguf, models, paths
 from ondevice.cli import run
 from ondevice.config import Settings
 from ondevice.errors import ModelNotFound
@@ -199,5 +199,5 @@ def test_speeds_are_corrected_by_what_replies_give(tmp_path: Path) -> None:
     assert speed()[0] == 12.0
     model.path.write_bytes(model.path.read_bytes() + b"\0")  # another file
     assert speed()[1] == "estimated"
-    replies._file().write_bytes(b"{broken")
+    (paths.cache_dir() / "replies.json").write_bytes(b"{broken")
     assert replies.of(held) is None

@@ -144,6 +144,23 @@ def test_exact_gives_up_length_and_speed_before_precision(file: GGUFFile) -> Non
     assert plan(file, tight, SLOW_DISK, preference="speed").kind == "resident"
 
 
+def test_a_little_more_or_less_ram_changes_no_type_of_kv_cache(file: GGUFFile) -> None:
+    """For chats that are kept would have to be read again."""
+    room = plan(file, ram(ROOMY), USUAL).peak_bytes
+    less = range(room - 90 * MB, room, 3 * MB)
+    for usable in less:
+        near = ram(usable - MB)
+        before = plan(file, ram(usable), USUAL).kv_type
+        again = plan(file, near, USUAL, kv_type_before=before)
+        assert again.kv_type == before or not again.streamed_bytes
+    assert len({plan(file, ram(usable), USUAL).kv_type for usable in less}) > 1
+    with_room = plan(file, ram(ROOMY), USUAL, kv_type_before="q8_0")
+    assert with_room.kv_type == "f16", "with room, nothing is given up"
+    tight = ram(least_ram(file, 4096) + MB)
+    squeezed = plan(file, tight, USUAL, n_ctx=4096, kv_type_before="f16")
+    assert squeezed.kv_type != "f16", "there is no other way"
+
+
 def test_a_drafter_is_used_where_weights_are_streamed(file: GGUFFile) -> None:
     small = dense(n_blocks=1)
     usable = ram(170 * MB)

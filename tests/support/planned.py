@@ -18,8 +18,15 @@ def plan(
     *,
     n_ctx: int | None = None,
     kv_type: KVType | None = None,
+    kv_type_before: KVType | None = None,
     drafter: GGUFFile | None = None,
     preference: Preference = "balanced",
 ) -> Plan:
-    load = Load(path=str(file.path), n_ctx=n_ctx, kv_type=kv_type, prefer=preference)
+    load = Load(
+        path=str(file.path),
+        n_ctx=n_ctx,
+        kv_type=kv_type,
+        kv_type_before=kv_type_before,
+        prefer=preference,
+    )
     return best_plan(file, load, Machine(ram, speeds), drafter)
