@@ -114,14 +114,14 @@ class Tensor(ctypes.Structure):
         function, _, data = struct.unpack_from("@PiP", self._op_params)
         _CUSTOM(function)(self.address, thread, n_threads, data)
 
-    def integers(self) -> list[int]:
+    def integers(self, first_row: int = 0) -> list[int]:
         """The elements of a two-dimensional int32 tensor on the CPU, row after row."""
         assert self.data is not None
         columns, rows = self.ne[0], self.ne[1]
         row_type = ctypes.c_int32 * columns
         return [
             element
-            for row in range(rows)
+            for row in range(first_row, rows)
             for element in row_type.from_address(self.data + row * self.nb[1])
         ]
 

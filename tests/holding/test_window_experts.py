@@ -300,7 +300,32 @@ def test_the_expert_that_recent_tokens_used_least_is_evicted() -> None:
     cache.note([[3]])
     cache.admit([3], keep=[3])
     assert cache.slots.keys() == {0, 1, 3}
-    for _ in range(5000):  # long after, a new favourite matters and the counts are still finite
+    for _ in range(5000):  # long after, a new favourite matters
         cache.note([[3], [4]])
     cache.admit([4], keep=[4])
     assert cache.slots.keys() >= {3, 4}
+
+
+def test_of_experts_that_were_used_alike_the_one_that_was_nearly_used_stays() -> None:
+    cache = ExpertCache(4, 2)
+    cache.note([[0, 1, 2, 3], [1, 0, 2, 3], [2, 1, 3, 0]])
+    cache.admit([0, 1], keep=[0, 1])
+    cache.admit([2], keep=[2])
+    assert cache.slots.keys() == {1, 2}
+
+
+def test_a_window_knows_how_the_router_ranks_all_experts(
+    file: GGUFFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[list[int]] = []
+    note = ExpertCache.note
+
+    def noted(cache: ExpertCache, rankings: list[list[int]]) -> None:
+        seen.extend(rankings)
+        note(cache, rankings)
+
+    monkeypatch.setattr(ExpertCache, "note", noted)
+    with opened(file, budget(file, 0.4)) as (_, context):
+        context.decode(TOKENS[:3])
+    assert len(seen) > SHAPE.n_blocks
+    assert all(sorted(experts) == list(range(SHAPE.n_experts)) for experts in seen)

@@ -31,6 +31,8 @@ from ondevice.holding.window.placement import (
 )
 from ondevice.llama import OP_CUSTOM, OP_MUL_MAT_ID, Actions, Tensor
 
+_RECENT = 32  # tokens, before which ranks count for next to nothing
+
 
 class _StandIn:
     """What takes the place of an operand in the graph; where it points changes, it does not."""
@@ -162,7 +164,7 @@ class Experts:
         return tensor_name in self._tensors
 
     def place(self, placed: Sequence[ExpertBlock]) -> None:
-        """Have as many slots as these say, with the experts that were used most.
+        """Have as many slots as these say, with the experts that are worth most.
 
         Empty: all experts are in RAM, so that there is nothing to keep. Not while a node is being
         computed. Raises :class:`MemoryShortError`.
@@ -263,8 +265,8 @@ class Experts:
         if block.index <= self._last_block:
             self._reader.check()
         self._last_block = block.index
-        experts, width, cache = ids.integers(), ids.ne[0], block.cache
-        cache.note(experts[at : at + width] for at in range(0, len(experts), width))
+        experts, cache = ids.integers(), block.cache
+        cache.note(_rankings(ids))
         needed = set(experts)
         staged = len(needed) > cache.n_slots
         lent = _stages_bytes(block, len(needed)) if staged else 0
@@ -282,7 +284,7 @@ class Experts:
         else:
             places = {expert: place for place, expert in enumerate(sorted(needed))}
             if block.start >= lent:
-                kept = cache.most_used(needed | cache.slots.keys())
+                kept = cache.most_worth(needed | cache.slots.keys())
                 admitted = cache.admit([e for e in kept if e not in cache.slots], keep=kept)
         self._step = step = _Step(
             block=block,
@@ -381,6 +383,19 @@ class Experts:
         every = step.block.matrices
         before = [every[n::N_STAGES] for n in range(every.index(matrices) % N_STAGES)]
         return len(step.places) * sum(max(m.stride for m in stage) for stage in before)
+
+
+def _rankings(ids: Tensor) -> list[list[int]]:
+    """For each of the last tokens, experts in the order in which the router prefers them.
+
+    All of them if ``ids``, those to be used, is the beginning of such an order, as it usually is.
+    """
+    if ids.view_src and not ids.view_offs:
+        order = Tensor.from_address(ids.view_src)
+        if order.op_name == "ARGSORT" and order.ne[1:] == ids.ne[1:]:
+            ids = order
+    numbers, width = ids.integers(max(0, ids.ne[1] - _RECENT)), ids.ne[0]
+    return [numbers[at : at + width] for at in range(0, len(numbers), width)]
 
 
 def _stages_bytes(block: _BlockOfExperts, n_experts: int) -> int:
