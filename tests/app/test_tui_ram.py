@@ -64,6 +64,7 @@ async def test_the_dial_changes_the_budget_while_a_reply_runs(
         await user.sees("automatic")
         await user.sees("·" * (size[0] // 8))  # the bar: what is beyond the room for weights
         await user.sees("disk")
+        await user.sees("●")
         await user.pilot.press("left")
         (wish,) = engine.resizes
         assert wish is not None
