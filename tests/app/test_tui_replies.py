@@ -88,6 +88,18 @@ async def test_copying_under_tmux_goes_to_tmux_or_says_that_it_did_not(
     assert taken.read_text(encoding="utf-8") == "Täxt"
 
 
+async def test_what_writes_a_reply_is_told_at_its_end(open_app: OpenApp) -> None:
+    gate = Gate()
+    async with open_app(FakeEngine(["One, ", gate, "two."])) as user:
+        await user.says("Count")
+        await user.sees("One,")
+        await user.chat.conversation.follow().wait()  # the store knows by now
+        await user.pilot.pause()
+        assert user.screen.count("Tiny-1B") == 1  # in the status line
+        gate.open()
+        await user.until(lambda: user.screen.count("Tiny-1B") == 2, "told")
+
+
 async def test_below_a_reply_stands_what_wrote_it_and_how_fast(
     chats: Chats, open_app: OpenApp
 ) -> None:
