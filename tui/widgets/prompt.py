@@ -9,6 +9,7 @@ from typing import ClassVar
 from textual import events
 from textual.binding import Binding, BindingType
 from textual.geometry import Region
+from textual.messages import Update
 from textual.strip import Strip
 from textual.widgets import TextArea
 
@@ -145,13 +146,15 @@ pasted text is folded.
 
     async def _read_files(self, text: str) -> list[Attachment]:
         def show() -> None:
+            # Neither a timer of this widget nor a new look has its turn while keys wait for this.
             self.border_title = "Reading the attached files"
+            self.screen.post_message(Update(self))
 
-        timer = self.set_timer(_LONG, show)
+        timer = asyncio.get_running_loop().call_later(_LONG, show)
         try:
             return await asyncio.to_thread(attachments.attached, text)
         finally:
-            timer.stop()
+            timer.cancel()
             self._show_title()
 
     def _show_what(self) -> None:

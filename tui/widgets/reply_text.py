@@ -295,9 +295,11 @@ class ReplyBody(SingleLayout, Widget):
         return filtered(self, rows, crop)
 
     def _with_gutter(self, strip: Strip) -> Strip:
-        gutter, style = self.gutter, self._style(())
-        sides = Segment(" " * gutter.left, style), Segment(" " * gutter.right, style)
-        return Strip([sides[0], *strip, sides[1]], strip.cell_length + gutter.width)
+        gutter = self.gutter
+        inner, _ = self._styles_cache.get_inner_outer(*self.background_colors)
+        left = Segment(" " * gutter.left, inner.rich_style)
+        right = Segment(" " * gutter.right, inner.rich_style)
+        return Strip([left, *strip, right], strip.cell_length + gutter.width)
 
     def render_line(self, y: int) -> Strip:
         if self._drawn_for != self.size.width:
