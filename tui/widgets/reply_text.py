@@ -279,7 +279,10 @@ class ReplyBody(SingleLayout, Widget):
         if len(self._strips) > _KEPT + crop.height:
             self._strips = {y: s for y, s in self._strips.items() if y in crop.line_range}
             self._rows.clear()
-        rows: list[Strip] = []
+        gutter, rows = self.gutter, list[Strip]()
+        inner, _ = self._styles_cache.get_inner_outer(*self.background_colors)
+        left = Segment(" " * gutter.left, inner.rich_style)
+        right = Segment(" " * gutter.right, inner.rich_style)
         selection = self.text_selection
         for y in crop.line_range:
             strip = self.render_line(y)
@@ -287,19 +290,12 @@ class ReplyBody(SingleLayout, Widget):
                 strip = self._select(strip, span)
             before, row = self._rows.get(y, (None, strip))
             if before is not strip:
-                row = self._with_gutter(strip)
+                row = Strip([left, *strip, right], strip.cell_length + gutter.width)
                 self._rows[y] = strip, row
             rows.append(row)
         if "@click" in (hover := self.hover_style).meta:
             rows = [row.style_links(hover._link_id, self.link_style_hover) for row in rows]
         return filtered(self, rows, crop)
-
-    def _with_gutter(self, strip: Strip) -> Strip:
-        gutter = self.gutter
-        inner, _ = self._styles_cache.get_inner_outer(*self.background_colors)
-        left = Segment(" " * gutter.left, inner.rich_style)
-        right = Segment(" " * gutter.right, inner.rich_style)
-        return Strip([left, *strip, right], strip.cell_length + gutter.width)
 
     def render_line(self, y: int) -> Strip:
         if self._drawn_for != self.size.width:
