@@ -15,7 +15,6 @@ _LITTLE_LATELY = 8  # where the last one found little, as it does while a reply 
 _TOO_MUCH = 12  # so many do not wait for a better moment
 _LITTLE = 10_000  # objects
 _NEVER = 1_000_000
-_YOUNG = 4_000  # objects: looking through them costs less where most of them are gone
 _WAIT = 0.01  # seconds
 _LATE = 0.002  # seconds by which a loop that is idle may be late
 
@@ -53,7 +52,7 @@ def collected_when_idle(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
             asked = True
             loop.call_soon_threadsafe(ask)
 
-    gc.set_threshold(_YOUNG, usual[1], _NEVER)
+    gc.set_threshold(*usual[:2], _NEVER)
     gc.callbacks.append(see)
     try:
         yield

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import pytest
 from rich.cells import cell_len
 from terminal_user import OpenApp, User
 from textual._compositor import ChopsUpdate, LayoutUpdate
+from textual._styles_cache import StylesCache
+from textual.strip import Strip
 from textual.widget import Widget
 
 from ondevice.testing import FakeEngine, Gate
+from tui.markdown.layout import AnyLine
 from tui.widgets.reply_text import ReplyBody
 
+EARLIER = "\n\n".join("before" for _ in range(20)) + "\n\n"
 WORDS = "The old sailor looked out over the grey sea. "
 CODE = "```python\nfor n in range(10):\n    print(n)  # 你好\n```\n\n- **one**\n- two\n\n"
 
@@ -83,23 +88,30 @@ async def test_the_terminal_shows_what_is_there_after_every_frame(
 async def test_a_line_more_has_a_line_drawn_and_not_the_screen(
     open_app: OpenApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lines, drawn = 20, Counter[int]()
+    lines, drawn = 20, Counter[str]()
     gates = [Gate() for _ in range(lines)]
-    draw = ReplyBody._draw
+    draw, draw_row = ReplyBody._draw, StylesCache.render_line
 
-    def counted(self: ReplyBody, line: object, y: int) -> object:
-        drawn[y] += 1
-        return draw(self, line, y)  # type: ignore[arg-type]
+    def counted(self: ReplyBody, line: AnyLine, y: int) -> Strip:
+        drawn["lines"] += 1
+        return draw(self, line, y)
 
-    monkeypatch.setattr(ReplyBody, "_draw", counted)
+    def counted_row(self: StylesCache, *what: Any) -> Strip:
+        drawn["rows"] += 1
+        return draw_row(self, *what)
+
     steps = [step for number, gate in enumerate(gates) for step in (f"{number} .\n\n", gate)]
-    async with open_app(FakeEngine(steps)) as user:
+    async with open_app(FakeEngine([EARLIER, *steps])) as user:
         await user.says("Count")
         for number, gate in enumerate(gates):
             await user.sees(f"   {number} ")  # in no row alone: there is a scrollbar
+            if not number:  # what was there before fills the view
+                monkeypatch.setattr(ReplyBody, "_draw", counted)
+                monkeypatch.setattr(StylesCache, "render_line", counted_row)
             gate.open()
         await user.is_idle()
-    assert sum(drawn.values()) < 6 * 2 * lines
+    assert drawn["lines"] < 7 * lines
+    assert drawn["rows"] < 10 * lines
 
 
 async def test_a_letter_has_the_prompt_drawn_and_no_message(

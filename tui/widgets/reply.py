@@ -55,7 +55,7 @@ and on; when it is off, Shift+Right and Shift+Left scroll long lines.
     ) -> None:
         self._about, self._ending = Static(classes="about"), Static("…", classes="ending")
         self._text = ReplyBody(message.content if message else "")
-        self._ended = False
+        self._ended = message is not None
         super().__init__(message)
         self.doing = "reading"
         """In a word, while it is under way."""
@@ -149,11 +149,13 @@ and on; when it is off, Shift+Right and Shift+Left scroll long lines.
 
     def end(self, reason: FinishReason | None) -> None:
         """Say how it ended; None: it has not, as far as is known."""
-        self._ended, self._ended_as = True, reason
+        self._ended_as = reason
         self._ending.update(_ENDINGS.get(reason, ""))
         self._ending.display = reason in _ENDINGS
         self._place(self._ending, self._text)
-        self._show_about()
+        if not self._ended:
+            self._ended = True
+            self._show_about()
 
     def message_changed(self) -> None:
         self._show_about()
