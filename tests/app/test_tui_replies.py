@@ -184,5 +184,6 @@ async def test_where_nothing_is_drawn_code_and_tables_are_text(
     async with open_app(FakeEngine([reply]), app=config.App(linear=True)) as user:
         await user.says("Hi")
         await user.sees("| 1 | 2 |")
+        await user.is_idle()
         assert "python:\n" in user.screen.replace(" ", "")
         assert "▎" not in user.screen
