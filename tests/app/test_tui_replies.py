@@ -26,6 +26,7 @@ async def test_code_is_wrapped_cut_and_shifted_by_keys(open_app: OpenApp) -> Non
     async with open_app(FakeEngine([CODE])) as user:
         await user.says("Hi")
         await user.sees("plain")
+        await user.is_idle()
         assert "▎ python" in user.screen
         assert LONG[-9:] in user.screen
         await user.pilot.press("ctrl+up", "w")
