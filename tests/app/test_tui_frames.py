@@ -10,6 +10,7 @@ from rich.cells import cell_len
 from terminal_user import OpenApp, User
 from textual._compositor import ChopsUpdate, LayoutUpdate
 from textual._styles_cache import StylesCache
+from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
 
@@ -135,3 +136,12 @@ async def test_a_letter_has_the_prompt_drawn_and_no_message(
         await user.until(lambda: "ab" in user.prompt.text, "typed")
         assert rows["PromptInput"]
         assert not rows["ReplyBody"] + rows["UserMessage"] + rows["StatusBar"]
+
+
+async def test_what_has_just_been_taken_away_is_drawn_for_a_moment(open_app: OpenApp) -> None:
+    async with open_app(FakeEngine([WORDS])) as user:
+        await user.says("A story")
+        await user.is_idle()
+        body = user.chat.query_one(ReplyBody)
+        await user.chat.conversation.remove()
+        assert len(body.rows(Region(0, 0, 20, 3))) == 3

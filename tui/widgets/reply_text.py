@@ -283,7 +283,8 @@ class ReplyBody(SingleLayout, Widget):
         inner, _ = self._styles_cache.get_inner_outer(*self.background_colors)
         left = Segment(" " * gutter.left, inner.rich_style)
         right = Segment(" " * gutter.right, inner.rich_style)
-        selection = self.text_selection
+        # What has been taken away is drawn for a moment still, on no screen.
+        selection = self.text_selection if self.is_attached else None
         for y in crop.line_range:
             strip = self.render_line(y)
             if selection and (span := selection.get_span(y)):
