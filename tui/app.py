@@ -18,7 +18,7 @@ from textual import constants, events, on, work
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.driver import Driver
-from textual.notifications import SeverityLevel
+from textual.notifications import Notify, SeverityLevel
 from textual.screen import Screen
 from textual.theme import Theme
 from textual.widgets import TextArea
@@ -171,6 +171,11 @@ class OndeviceApp(App[None]):
             timeout=timeout,
             markup=markup,
         )
+
+    @on(Notify)
+    def _show_newest_only(self) -> None:
+        """Several sentences, or one that comes again and again, would cover the chat."""
+        self._notifications.clear()
 
     def action_help(self) -> None:
         """Tell what can be done here."""

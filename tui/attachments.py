@@ -14,7 +14,6 @@ from pathlib import Path
 
 from ondevice.chats import Attachment
 from ondevice.errors import UsageError
-from ondevice.memory import read_file
 from ondevice.text import printable, size
 
 #: What is added to the name of an attachment of which only a part was sent, by what was kept.
@@ -115,6 +114,8 @@ def _read(name: str, path: Path) -> str:
         raise UsageError(
             f"{name} is {kind}. Only text can be attached: text, Markdown and PDF files."
         )
+    from ondevice.memory import read_file  # noqa: PLC0415 - a faster start
+
     return read_file(path)
 
 

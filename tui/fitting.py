@@ -72,11 +72,11 @@ async def fitted(
 ) -> Draft | None:
     """The message as it is to be sent, with ``beside`` tokens of memories; None: it is not.
 
-    What fits is not changed. What does not fit is, as the user chooses. Whether it fits cannot be
-    told without a model, or while another reply is written: then the reply tells.
+    What fits is not changed. What does not fit is, as the user chooses. Whether a long one fits is
+    told once no other reply is written; without a model the reply tells.
     """
     n_bytes = len((draft.system + draft.prompt()).encode("utf-8", "replace")) + _FRAME
-    if engine.is_replying or n_bytes * _SURELY <= (engine.n_ctx or _USUAL):
+    if n_bytes * _SURELY <= (engine.n_ctx or _USUAL):
         return draft
     try:
         size = await engine.ask(partial(_measured, draft=draft))

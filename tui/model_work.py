@@ -6,12 +6,13 @@ import threading
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from ondevice import models
 from ondevice.errors import DownloadCancelled, OndeviceError, PackCancelled
-from ondevice.models import InstalledModel, PackNews, PullProgress
 from tui.background import in_thread
+
+if TYPE_CHECKING:
+    from ondevice.models import InstalledModel, PackNews, PullProgress
 
 Kind = Literal["download", "pack"]
 
@@ -85,6 +86,8 @@ class ModelWork:
         self.jobs[name].cancel.set()
 
     async def _download(self, name: str, job: ModelJob) -> None:
+        from ondevice import models  # noqa: PLC0415 - a faster start
+
         async def show(news: list[PullProgress]) -> None:
             job.done_bytes, job.total_bytes = news[-1].done_bytes, news[-1].total_bytes
             known = job.total_bytes > 0
@@ -93,6 +96,8 @@ class ModelWork:
         await self._do(name, job, lambda put: models.pull(name, put, job.cancel), show)
 
     async def _pack(self, name: str, job: ModelJob) -> None:
+        from ondevice import models  # noqa: PLC0415 - a faster start
+
         async def show(news: list[PackNews]) -> None:
             job.show(news[-1].stage, news[-1].done)
 

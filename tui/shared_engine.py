@@ -29,8 +29,6 @@ class SharedEngine:
         self._engine = engine
         self._free = asyncio.Lock()
         self._aside: asyncio.Task[object] | None = None
-        self.is_replying = False
-        """Whether a reply is being written."""
         self.title = ""
         """What the user knows the model as; empty: none was loaded yet."""
         self.make_ready: Callable[[], Awaitable[bool]] = _ready
@@ -140,11 +138,7 @@ class SharedEngine:
             for event in reply(self._engine):
                 put(event)
 
-        self.is_replying = True
-        try:
-            await in_thread(play, show, self._engine.cancel)
-        finally:
-            self.is_replying = False
+        await in_thread(play, show, self._engine.cancel)
 
     async def close(self) -> None:
         """End what is under way, then the engine."""

@@ -1,21 +1,23 @@
-"""What Textual loses on the way to the app: Alt+Enter, joiners, reverse video, and clicks."""
+"""What Textual loses on the way to the app: Alt+Enter, joiners, reverse video, clicks, and time."""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Literal
 
 from textual import events
+from textual._compositor import Compositor
 from textual._xterm_parser import XTermParser
 from textual.await_complete import AwaitComplete
 from textual.css.query import NoMatches
 from textual.dom import DOMNode
-from textual.geometry import Offset
+from textual.geometry import Offset, Region
 from textual.screen import Screen
+from textual.strip import Strip
 from textual.style import Style
 from textual.widget import MountError, Widget
 from textual.widgets import OptionList, TextArea
@@ -127,6 +129,19 @@ async def _click_if_there(self: OptionList, event: events.Click) -> None:
         await _on_click(self, event)
 
 
+def _renders_of_rows(
+    self: Compositor, crop: Region | None = None
+) -> Iterator[tuple[Region, Region, list[Strip]]]:
+    """Textual draws all rows of all widgets for a frame in which one row has changed."""
+    rows = Region(0, crop.y, self.size.width, crop.height) if crop else self.size.region
+    for widget, (region, clip) in self.visible_widgets.items():
+        shown = clip.intersection(rows)
+        x, y, width, height = region.intersection(shown)
+        if width and height:
+            part = Region(x - region.x, y - region.y, width, height)
+            yield region, shown, widget.render_lines(part)
+
+
 def close() -> None:
     """Have Textual lose none of it, from here on."""
     setattr(XTermParser, "_sequence_to_key_events", _with_enter)  # noqa: B010 - mypy minds it
@@ -138,4 +153,5 @@ def close() -> None:
     setattr(Worker, "cancel", _cancel_begun)  # noqa: B010
     setattr(Worker, "_run_async", _run_while_there)  # noqa: B010
     setattr(OptionList, "_move_page", _move_page_when_drawn)  # noqa: B010
+    setattr(Compositor, "_get_renders", _renders_of_rows)  # noqa: B010
     setattr(OptionList, "_on_click", _click_if_there)  # noqa: B010

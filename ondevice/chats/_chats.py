@@ -8,7 +8,9 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ondevice.chats import _imports, _queries, _times, _transfer
 from ondevice.chats._imports import Import, Imported, Undone
@@ -23,9 +25,12 @@ from ondevice.chats._records import (
 )
 from ondevice.chats.recalling import about
 from ondevice.errors import StoreError, StoreUnwritable, UsageError
-from ondevice.memory import FORGOTTEN, Cube, Memory
+from ondevice.memory import FORGOTTEN, Cube
 from ondevice.messages import Keep, Role, StateKey
 from ondevice.store import Connection, Database, words_leave
+
+if TYPE_CHECKING:
+    from ondevice.memory import Memory
 
 _TYPED = 1500  # characters that a message has at most which was typed
 
@@ -61,8 +66,14 @@ class Chats:
 
     def __init__(self, database: Database) -> None:
         self.database = database
-        self.memory = Memory(database)
         self._state_bytes = 0
+
+    @cached_property
+    def memory(self) -> Memory:
+        """What the user once said."""
+        from ondevice.memory import Memory  # noqa: PLC0415 - a faster start
+
+        return Memory(self.database)
 
     # ------------------------------------------------------------------ finding
 
@@ -120,10 +131,13 @@ class Chats:
         ``until`` is the last of them that is wanted; it may be in another branch.
         """
         with self.database.read() as connection:
-            conversation = _queries.load(connection, self.memory, conversation_id, until)
+            conversation = _queries.load(connection, self._cubes, conversation_id, until)
         if conversation is None:
             raise StoreError("This chat is no longer in the store. Start a new one.")
         return conversation
+
+    def _cubes(self, ids: Sequence[int]) -> Sequence[Cube]:
+        return self.memory.cubes(ids)
 
     # ------------------------------------------------------------------ talking
 

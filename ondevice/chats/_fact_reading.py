@@ -5,7 +5,6 @@ from __future__ import annotations
 from ondevice.chats._asides import answered, is_elsewhere
 from ondevice.chats._chats import Chats
 from ondevice.engine import EngineLike
-from ondevice.memory import read_grammar, read_question
 from ondevice.messages import Aside, Loaded, Sampling, Turn
 
 _LEAST_PARAMETERS = 1_000_000_000  # smaller ones point at wrong words, write poor notes
@@ -27,6 +26,8 @@ def learn(chats: Chats, engine: EngineLike) -> bool:
     Whether it has; False: nothing is left, or it was cancelled, and then the text is read another
     time. Blocks, as :func:`ondevice.chats.reply` does, and raises the same.
     """
+    from ondevice.memory import read_grammar, read_question  # noqa: PLC0415 - a faster start
+
     if is_elsewhere(engine) or (text := chats.memory.unread()) is None:
         return False
     request = Aside(

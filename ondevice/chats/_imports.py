@@ -14,7 +14,7 @@ import msgspec
 
 from ondevice.chats import _times
 from ondevice.chats._transfer import ChatTranscript, TranscriptMessage, beginning
-from ondevice.memory import FORGOTTEN, unlearn
+from ondevice.memory import FORGOTTEN
 from ondevice.store import Connection, Row, words_leave
 
 if TYPE_CHECKING:
@@ -401,6 +401,8 @@ def undo(connection: Connection, run: Import) -> Undone:
             kept += not gone
             going += gone
             _shorten(connection, id_, parents, set(gone))
+    from ondevice.memory import unlearn  # noqa: PLC0415 - a faster start
+
     unlearn(connection, going, whole)
     ids = json.dumps(whole)
     connection.execute(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import msgspec
@@ -21,11 +21,13 @@ from ondevice.chats._records import (
     State,
     Summary,
 )
-from ondevice.memory import Cube, Memory
+from ondevice.memory import Cube
 from ondevice.messages import Statistics
 from ondevice.store import Connection, Row
 
 _FOUND = 100  # at most
+#: Gives the memories with these ids, in this order.
+_Cubes = Callable[[Sequence[int]], Sequence[Cube]]
 
 #: The messages from ``:end`` back to the first one.
 _BRANCH = """
@@ -59,7 +61,7 @@ def heading(connection: Connection, conversation_id: int) -> Heading | None:
 
 
 def load(
-    connection: Connection, memory: Memory, conversation_id: int, until: int | None
+    connection: Connection, cubes: _Cubes, conversation_id: int, until: int | None
 ) -> Chat | None:
     head = connection.execute(
         "SELECT title, system, private, end_id FROM conversation WHERE id = ?", (conversation_id,)
@@ -77,7 +79,7 @@ def load(
         end,
     ):
         attachments[row["message_id"]].append(Attachment(row["name"], row["content"]))
-    recalled = _recalled(connection, memory, end)
+    recalled = _recalled(connection, cubes, end)
     summaries = _summaries(connection, end)
     versions = _versions(connection, conversation_id)
     messages = []
@@ -247,7 +249,7 @@ def search(connection: Connection, text: str, conversation_id: int | None) -> li
     return found
 
 
-def _recalled(connection: Connection, memory: Memory, end: dict[str, Any]) -> dict[int, list[Cube]]:
+def _recalled(connection: Connection, cubes: _Cubes, end: dict[str, Any]) -> dict[int, list[Cube]]:
     """What was recalled with each message; memories that were forgotten since are left out."""
     rows = connection.execute(
         f"{_BRANCH} SELECT recall.* FROM branch "
@@ -256,7 +258,8 @@ def _recalled(connection: Connection, memory: Memory, end: dict[str, Any]) -> di
         end,
     ).fetchall()
     recalled: dict[int, list[Cube]] = defaultdict(list)
-    for row, cube in zip(rows, memory.cubes([row["cube_id"] for row in rows]), strict=True):
+    found = cubes([row["cube_id"] for row in rows]) if rows else ()
+    for row, cube in zip(rows, found, strict=True):
         recalled[row["message_id"]].append(cube)
     return recalled
 

@@ -10,7 +10,7 @@ from typing import Literal
 
 import msgspec
 
-from ondevice.memory import Cube, with_memories
+from ondevice.memory import Cube
 from ondevice.messages import FinishReason, Statistics, Turn
 
 _INTRODUCTION = (
@@ -68,7 +68,10 @@ class Message(msgspec.Struct, frozen=True, gc=False):  # in thousands, they woul
         of the memories only those that may be sent there.
         """
         text = self.content
-        if server is None or server == self.server:
+        given = self.recalled or self.unknown
+        if given and (server is None or server == self.server):
+            from ondevice.memory import with_memories  # noqa: PLC0415 - a faster start
+
             text = with_memories(text, self.recalled, unknown=self.unknown)
         return with_attachments(text, self.attachments)
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ondevice.engine import EngineLike
-from ondevice.memory import beginnings, passages
 from ondevice.messages import Measure, Turn
 
 #: What to keep of texts that are too long.
@@ -68,6 +67,8 @@ def shorten(
 
     One that there is no room for at all is empty. Blocks and raises as :func:`measure` does.
     """
+    from ondevice.memory import beginnings, passages  # noqa: PLC0415 - a faster start
+
     empty = measure(engine, frame, [""] * len(texts))
     budget = empty.n_ctx - empty.n_ctx // _REPLY - empty.tokens - beside
 

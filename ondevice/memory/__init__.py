@@ -1,14 +1,12 @@
 """A private memory of what the user told: found again, corrected, and forgotten for good."""
 
-from ondevice.memory._asking import tells
-from ondevice.memory._documents import find_files, read_file
-from ondevice.memory._measure import measure_search
-from ondevice.memory._memory import Memory
-from ondevice.memory._passages import beginnings, passages
-from ondevice.memory._quotations import FORGOTTEN
-from ondevice.memory._reading import read_grammar, read_question
-from ondevice.memory._recall import GATE, Recalled, with_memories
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from ondevice.memory._records import (
+    FORGOTTEN,
     Blanked,
     Cube,
     Found,
@@ -24,8 +22,17 @@ from ondevice.memory._records import (
     Version,
     parse_label,
 )
-from ondevice.memory._transfer import export_salvaged
-from ondevice.memory._unlearn import unlearn
+
+if TYPE_CHECKING:
+    from ondevice.memory._asking import tells
+    from ondevice.memory._documents import find_files, read_file
+    from ondevice.memory._measure import measure_search
+    from ondevice.memory._memory import Memory
+    from ondevice.memory._passages import beginnings, passages
+    from ondevice.memory._reading import read_grammar, read_question
+    from ondevice.memory._recall import GATE, Recalled, with_memories
+    from ondevice.memory._transfer import export_salvaged
+    from ondevice.memory._unlearn import unlearn
 
 __all__ = [
     "FORGOTTEN",
@@ -58,3 +65,25 @@ __all__ = [
     "unlearn",
     "with_memories",
 ]
+
+#: What reads texts takes 30 ms to import, a tenth of the app's start, which needs the records only.
+_LATER = {
+    "_asking": ("tells",),
+    "_documents": ("find_files", "read_file"),
+    "_measure": ("measure_search",),
+    "_memory": ("Memory",),
+    "_passages": ("beginnings", "passages"),
+    "_reading": ("read_grammar", "read_question"),
+    "_recall": ("GATE", "Recalled", "with_memories"),
+    "_transfer": ("export_salvaged",),
+    "_unlearn": ("unlearn",),
+}
+
+
+def __getattr__(name: str) -> object:
+    for module, names in _LATER.items():
+        if name in names:
+            found: object = getattr(import_module(f"{__name__}.{module}"), name)
+            globals()[name] = found
+            return found
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from ondevice.memory._profile import refresh as refresh_profile
-from ondevice.memory._quotations import FORGOTTEN, Quotations, says_something
-from ondevice.memory._records import Blanked
+from ondevice.memory._quotations import Quotations, says_something
+from ondevice.memory._records import FORGOTTEN, Blanked
 from ondevice.memory._words import words_of
 from ondevice.store import Connection, words_leave
 

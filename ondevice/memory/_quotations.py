@@ -14,9 +14,8 @@ from functools import cache
 
 from ondevice.memory._asking import requests
 from ondevice.memory._language import any_of, languages
+from ondevice.memory._records import FORGOTTEN
 from ondevice.memory._words import is_unspaced
-
-FORGOTTEN = "[forgotten]"  # what stands in a conversation in place of a forgotten message
 
 _LONG = 16  # letters of a text that is not part of another one by chance
 _LEAST = 4  # letters of a code or, where words are not spaced, of a text that is looked for

@@ -9,6 +9,9 @@ import msgspec
 
 from ondevice.errors import UsageError
 
+FORGOTTEN = "[forgotten]"
+"""What stands in a conversation in place of a forgotten message."""
+
 Kind = Literal["turn", "note", "fact", "profile", "lesson", "document"]
 Status = Literal["active", "proposed", "superseded", "archived", "deleted"]
 SourceKind = Literal["conversation", "document", "notes", "facts"]

@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
 from ondevice.errors import UsageError
 from ondevice.system import cgroups
 
@@ -44,6 +42,8 @@ def look(ram: int | None = None, root: Path = Path("/")) -> AvailableRam:
 
     ``root`` is the folder that holds ``proc`` and ``sys``.
     """
+    import psutil  # noqa: PLC0415 - the app starts without
+
     machine = psutil.virtual_memory()
     reserve = min(machine.total // _RESERVED_SHARE, _MOST_RESERVED)
     own = AvailableRam(machine.total, machine.available, "all RAM of this machine", reserve)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
 
 @dataclass(frozen=True, slots=True)
 class ProcessRam:
@@ -41,6 +39,8 @@ def of_process(pid: int) -> ProcessRam | None:
 
 
 def _by_psutil(pid: int) -> ProcessRam | None:
+    import psutil  # noqa: PLC0415 - the app starts without
+
     try:
         memory = psutil.Process(pid).memory_info()
     except psutil.Error:

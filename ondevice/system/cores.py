@@ -8,8 +8,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-import psutil
-
 from ondevice.system import cgroups
 
 
@@ -20,6 +18,8 @@ def default_threads(root: Path = Path("/")) -> int:
     wait for each other (the 0.5B wrote 15 tokens a second with two threads and 19 with one).
     ``root`` is the folder that holds ``proc`` and ``sys``.
     """
+    import psutil  # noqa: PLC0415 - the app starts without
+
     usable = usable_cpus()
     cores = min(psutil.cpu_count(logical=False) or usable, usable)
     limit = quota(root)

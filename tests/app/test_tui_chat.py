@@ -384,3 +384,15 @@ async def test_what_the_app_says_covers_neither_the_prompt_nor_a_new_chat(
         await user.sees("Remembered: I live in Lisbon.")
         await user.sees("Nothing you write leaves it")
         assert user.chat.conversation.max_scroll_y == 0
+
+
+async def test_of_what_the_app_says_the_newest_is_shown_and_repeats_once(open_app: OpenApp) -> None:
+    async with open_app(FakeEngine()) as user:
+        app = user.pilot.app
+        for _ in range(3):
+            await user.says("/pin")
+        await user.sees("This chat is empty")
+        await user.says("/nonsense")
+        await user.sees("There is no command /nonsense.")
+        await user.until(lambda: len(app.screen.query("Toast")) == 1, "one of them")
+        assert "This chat is empty" not in user.screen

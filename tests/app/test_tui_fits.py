@@ -46,10 +46,54 @@ async def test_what_does_not_fit_goes_back_into_the_prompt(chats: Chats, open_ap
         assert not saved(chats)
         await user.pilot.press("escape")
         await user.until(lambda: user.prompt.text == "Summarize @big.txt", "the text again")
+        await user.sees("Nothing you write leaves it.")
         assert not saved(chats)
         await says(user, "never mind, say hello")
         await user.sees("Hello.")
     assert [m.content for m in saved(chats)] == ["never mind, say hello", "Hello."]
+
+
+async def test_a_long_message_waits_for_the_reply_in_another_tab_and_is_measured_then(
+    chats: Chats, open_app: OpenApp
+) -> None:
+    gate = Gate()
+    async with open_app(FakeEngine(["One, ", gate, "two."], ["Yes."])) as user:
+        await says(user, "Count")
+        await user.sees("One,")
+        await user.pilot.press("ctrl+n")
+        await says(user, "Summarize @big.txt")
+        await user.until(lambda: "waiting" in user.status, "waiting")
+        await user.sees("+ big.txt")  # it is shown, though not sent
+        assert [m.content for m in saved(chats)] == ["Count", "One, "]
+        gate.open()
+        await user.sees("too long for the model")
+        await user.pilot.press("escape")
+        await user.until(lambda: user.prompt.text == "Summarize @big.txt", "the text again")
+        await user.pilot.press("enter")
+        await user.sees("too long for the model")
+        await user.pilot.press("enter")
+        await user.sees("Yes.")
+        await user.is_idle()
+    assert saved(chats)[0].attachments[0].name == "big.txt (passages)"
+
+
+async def test_a_long_message_that_waits_is_given_back_when_it_is_stopped(
+    chats: Chats, open_app: OpenApp
+) -> None:
+    gate = Gate()
+    async with open_app(FakeEngine(["One, ", gate, "two."])) as user:
+        await says(user, "Count")
+        await user.sees("One,")
+        await user.pilot.press("ctrl+n")
+        await says(user, "Summarize @big.txt")
+        await user.until(lambda: "waiting" in user.status, "waiting")
+        await user.pilot.press("escape")
+        await user.until(lambda: user.prompt.text == "Summarize @big.txt", "the text again")
+        await user.sees("Nothing you write leaves it.")
+        gate.open()
+        await user.pilot.press("f6")
+        await user.sees("One, two.")
+    assert len(chats.headings()) == 1
 
 
 async def test_of_a_long_file_what_matters_to_the_question_is_sent(

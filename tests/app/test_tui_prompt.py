@@ -120,10 +120,10 @@ async def test_the_app_lives_while_a_long_file_is_read(
     read = threading.Event()
 
     def read_slowly(path: Path) -> str:
-        read.wait(60)
+        assert read.wait(60)
         return path.read_text()
 
-    monkeypatch.setattr("tui.attachments.read_file", read_slowly)
+    monkeypatch.setattr("ondevice.memory.read_file", read_slowly)
     async with open_app(FakeEngine()) as user:
         user.prompt.text = "Read @long.txt"
         user.prompt.post_message(events.Key("enter", None))

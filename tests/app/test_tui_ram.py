@@ -64,11 +64,13 @@ async def test_the_dial_changes_the_budget_while_a_reply_runs(
         await user.sees("automatic")
         await user.sees("·" * (size[0] // 8))  # the bar: what is beyond the room for weights
         await user.sees("disk")
+        await user.sees("●")
         await user.pilot.press("left")
         (wish,) = engine.resizes
         assert wish is not None
         assert least_bytes(file) <= wish < engine.sizing.resident_bytes
         await user.sees("at most")
+        await user.until(lambda: "at most" in user.screen.split("●")[0].split("\n")[-2], "one line")
         engine.sizing = sizing_of(file, most_bytes(file))
         await user.sees("██ " if size[0] < 50 else "2 of 2 blocks")
         await user.pilot.press("a")

@@ -26,6 +26,7 @@ async def test_code_is_wrapped_cut_and_shifted_by_keys(open_app: OpenApp) -> Non
     async with open_app(FakeEngine([CODE])) as user:
         await user.says("Hi")
         await user.sees("plain")
+        await user.is_idle()
         assert "▎ python" in user.screen
         assert LONG[-9:] in user.screen
         await user.pilot.press("ctrl+up", "w")
@@ -86,6 +87,18 @@ async def test_copying_under_tmux_goes_to_tmux_or_says_that_it_did_not(
         said = "The message was copied." if works else "tmux refused"
         await user.sees(said)
     assert taken.read_text(encoding="utf-8") == "Täxt"
+
+
+async def test_what_writes_a_reply_is_told_at_its_end(open_app: OpenApp) -> None:
+    gate = Gate()
+    async with open_app(FakeEngine(["One, ", gate, "two."])) as user:
+        await user.says("Count")
+        await user.sees("One,")
+        await user.chat.conversation.follow().wait()  # the store knows by now
+        await user.pilot.pause()
+        assert user.screen.count("Tiny-1B") == 1  # in the status line
+        gate.open()
+        await user.until(lambda: user.screen.count("Tiny-1B") == 2, "told")
 
 
 async def test_below_a_reply_stands_what_wrote_it_and_how_fast(
@@ -172,5 +185,6 @@ async def test_where_nothing_is_drawn_code_and_tables_are_text(
     async with open_app(FakeEngine([reply]), app=config.App(linear=True)) as user:
         await user.says("Hi")
         await user.sees("| 1 | 2 |")
+        await user.is_idle()
         assert "python:\n" in user.screen.replace(" ", "")
         assert "▎" not in user.screen

@@ -5,47 +5,24 @@ from __future__ import annotations
 import time
 from bisect import bisect_right
 from collections.abc import Iterator
-from functools import cache
-from typing import Any, NamedTuple
-
-from pygments.lexer import ExtendedRegexLexer, LexerContext, RegexLexer
-from pygments.lexers import find_lexer_class, get_all_lexers
-from pygments.token import Token, _TokenType
+from typing import TYPE_CHECKING
 
 from tui.markdown.lines import Piece
 
-_STYLES = {
-    Token.Comment: "code-comment",
-    Token.Comment.Preproc: "code-keyword",
-    Token.Keyword: "code-keyword",
-    Token.Keyword.Constant: "code-number",
-    Token.Operator.Word: "code-keyword",
-    Token.Name.Builtin: "code-builtin",
-    Token.Name.Class: "code-name",
-    Token.Name.Decorator: "code-builtin",
-    Token.Name.Function: "code-name",
-    Token.Name.Tag: "code-keyword",
-    Token.Name.Attribute: "code-name",
-    Token.Name.Variable: "code-name",
-    Token.Literal.Number: "code-number",
-    Token.Literal.String: "code-string",
-    Token.Generic.Deleted: "code-deleted",
-    Token.Generic.Inserted: "code-string",
-    Token.Generic.Heading: "code-name",
-    Token.Generic.Prompt: "code-comment",
-}
-STYLES = frozenset(_STYLES.values())
+if TYPE_CHECKING:
+    from tui.markdown.lexers import CodeReader
+
+#: Names of the styles that parts of code may have.
+STYLES = (
+    "code-comment", "code-keyword", "code-number", "code-builtin", "code-name", "code-string",
+    "code-deleted",
+)  # fmt: skip
 
 _LONGEST = 2000  # characters of a line that is coloured
 _UNSURE = 3  # lines before the end whose colours may change with what comes after them
 TAB = 4  # columns
 
 _State = tuple[str, ...]
-
-
-class _CodeReader(NamedTuple):
-    lexer: Any  # one that resumes takes a context
-    resumes: bool  # it can begin in the middle, where its state is known; else each line is alone
 
 
 class Code:
@@ -114,8 +91,10 @@ class Code:
 
     def prepare(self) -> None:
         """Load what reads its language, which may take a while."""
+        from tui.markdown import lexers  # noqa: PLC0415 - a faster start
+
         if not self.ready:
-            _prepared[self.language.lower()] = _reader(self.language.lower())
+            _prepared[self.language.lower()] = lexers.reader(self.language.lower())
 
     def is_coloured(self, line: int) -> bool:
         return self._read > line or _prepared.get(self.language.lower()) is None
@@ -144,12 +123,14 @@ class Code:
                 self._marks.pop()
             self._read = self._marks[-1][0] if self._marks else 0
 
-    def _read_on(self, reader: _CodeReader) -> Iterator[None]:
+    def _read_on(self, reader: CodeReader) -> Iterator[None]:
+        from pygments.lexer import LexerContext  # noqa: PLC0415 - a faster start
+
         first, state = self._marks[-1] if self._marks else (0, ("root",))
         shown = [line if len(line) <= _LONGEST else "" for line in self.lines[first:]]
         if not reader.resumes:
             for number, line in enumerate(shown, first):
-                self._set(number, list(_spans(reader.lexer.get_tokens_unprocessed(line + "\n"))))
+                self._set(number, list(_spans(reader.read(line + "\n"))))
                 self._read = number + 1
                 self._marks.append((number + 1, ()))
                 yield
@@ -157,10 +138,9 @@ class Code:
         context = LexerContext("\n".join(shown) + "\n", 0, [*state])
         number = begin = 0  # the line, and where in the text it begins
         spans: list[tuple[int, int, str]] = []
-        for place, kind, value in reader.lexer.get_tokens_unprocessed(context=context):
+        for place, style, value in reader.read_on(context):
             if place == begin and number:
                 self._marks.append((first + number, tuple(context.stack)))
-            style = _style(kind)
             start = place
             for part in value.split("\n"):
                 if start > place:  # a line has ended
@@ -179,34 +159,10 @@ class Code:
         self._spans[line] = spans
 
 
-def _spans(tokens: Iterator[tuple[int, _TokenType, str]]) -> Iterator[tuple[int, int, str]]:
-    for place, kind, value in tokens:
-        if style := _style(kind):
+def _spans(parts: Iterator[tuple[int, str, str]]) -> Iterator[tuple[int, int, str]]:
+    for place, style, value in parts:
+        if style:
             yield place, place + len(value.rstrip("\n")), style
 
 
-@cache
-def _style(kind: _TokenType) -> str:
-    while kind not in _STYLES and kind.parent is not None:
-        kind = kind.parent
-    return _STYLES.get(kind, "")
-
-
-_prepared: dict[str, _CodeReader | None] = {"": None}
-
-
-@cache
-def _names() -> dict[str, str]:
-    """Of the lexers by alias: asking for one that is not there would look through packages."""
-    lexers = [(name, aliases) for name, aliases, *_ in get_all_lexers(plugins=False)]
-    return {alias.lower(): name for name, aliases in lexers for alias in aliases}
-
-
-def _reader(language: str) -> _CodeReader | None:
-    kind = find_lexer_class(_names().get(language, "Text only"))
-    if kind is None:
-        return None
-    if issubclass(kind, RegexLexer) and not issubclass(kind, ExtendedRegexLexer):
-        resuming = type(kind.__name__, (ExtendedRegexLexer, kind), {})
-        return _CodeReader(resuming(), True)
-    return _CodeReader(kind(), False)
+_prepared: dict[str, CodeReader | None] = {"": None}

@@ -143,22 +143,24 @@ class Document:
 
     # ------------------------------------------------------------------ the text
 
-    def append(self, text: str) -> None:
-        """More of it. If it belongs to a block of code that is open, it is there at once."""
+    def append(self, text: str) -> bool:
+        """More of it. Whether it is there at once: it belongs to a block of code that is open."""
         if self._closed and text:  # it goes on after all: what was its end may be none
             self._closed = False
             self._stable = self._offset = self._upto = 0
             self._references = {}
         self.text += text
-        if self._open_code:
-            rest = self._open_code.feed(self.text[self._upto :])
-            self._upto = len(self.text)
-            if rest is not None:
-                self._open_code = None
-                self._stable = len(self._sections)
-                self._offset = len(self.text) - len(rest)
-                self._upto = self._offset
-            self._place(self._stable - 1)
+        if not self._open_code:
+            return False
+        rest = self._open_code.feed(self.text[self._upto :])
+        self._upto = len(self.text)
+        if rest is not None:
+            self._open_code = None
+            self._stable = len(self._sections)
+            self._offset = len(self.text) - len(rest)
+            self._upto = self._offset
+        self._place(self._stable - 1)
+        return True
 
     @property
     def to_read(self) -> int:
@@ -209,13 +211,12 @@ class Document:
             whole=whole,
         )
 
-    def adopt(self, reading: ParsedEnd) -> int:
-        """Let the end of the text be what it was read as; the first line that may be another."""
+    def adopt(self, reading: ParsedEnd) -> None:
+        """Let the end of the text be what it was read as."""
         before = [code for section in self._sections[reading.first :] for code in section.codes]
         after = [code for section in reading.sections for code in section.codes]
         for code, earlier in zip(after, before, strict=False):
             code.inherit(earlier)
-        first_line = self._line_of(reading.first)
         self._sections[reading.first :] = reading.sections
         stays = len(self.text[: reading.offset].split("\n")) if reading.references else 0
         self._references = self._references | {
@@ -229,7 +230,6 @@ class Document:
         self._open_code = reading.open_code
         self._closed = reading.whole
         self._place(reading.first)
-        return first_line
 
     def close(self) -> bool:
         """No more text will come. False: it is to be read as a whole once more."""

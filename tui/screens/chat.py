@@ -17,10 +17,9 @@ from textual.screen import Screen
 from textual.widgets import Input
 from textual.worker import Worker, WorkerError
 
-from ondevice import config, models
+from ondevice import config
 from ondevice.config import AUTO, Settings
 from ondevice.errors import ConfigError, EngineDied, LoadCancelled, ModelNotFound, OndeviceError
-from ondevice.models import InstalledModel
 from ondevice.ram import process
 from tui import commands
 from tui.messages import CommandGiven, NotKept, ReplyEnded, ReplyProgressed, Submitted
@@ -36,6 +35,7 @@ from tui.widgets.keys import Keys
 from tui.widgets.welcome import Welcome
 
 if TYPE_CHECKING:
+    from ondevice.models import InstalledModel
     from ondevice.planning.choice import Choice
 
 _LOOK_AT_RAM = 1.0  # seconds
@@ -111,7 +111,11 @@ command palette has all of this and more.
         self.run_worker(self.open_the_rest(), group="open")
         if self.first:
             self.action_guide()
-        else:
+        else:  # it shares the processor's time with what draws the first frame
+            self.call_after_refresh(self._load_first)
+
+    def _load_first(self) -> None:
+        if self._loading is None:  # a message that was sent meanwhile may have begun it
             self.load_model()
 
     # ------------------------------------------------------------------ talking
@@ -347,6 +351,8 @@ command palette has all of this and more.
             try:
                 name = model.location if model else None
                 choice = await asyncio.to_thread(_choose, self.settings, name, self.engine.pid)
+                from ondevice import models  # noqa: PLC0415 - a faster start
+
                 self._model = model.name if model else choice.model.name
                 self.engine.title = self.status.model = models.title_of(self._model)
                 self.status.loaded = 0.0
@@ -369,6 +375,8 @@ command palette has all of this and more.
         self.show_status()  # the engine is free now, to count what the conversation takes
 
     async def _not_found(self, error: ModelNotFound) -> str:
+        from ondevice import models  # noqa: PLC0415 - a faster start
+
         titles = {recipe.name: recipe.title for recipe in models.catalogue()}
         title = titles.get(self.settings.model)
         if self.settings.model == AUTO:

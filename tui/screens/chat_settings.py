@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from textual import work
 
-from ondevice import config, models, paths
+from ondevice import config, paths
 from ondevice.config import AUTO
 from ondevice.errors import ConfigError, OndeviceError
-from ondevice.gguf import runnable
-from ondevice.models import InstalledModel
 from tui import settings_form, theme
 from tui.screens.chat_base import ChatBase
 from tui.screens.dialogs import ChoiceScreen
+
+if TYPE_CHECKING:
+    from ondevice.models import InstalledModel
 
 #: Settings that count from now on.
 _AT_ONCE = ("models_folder", "app", "thinking", "keep_state", "state_mb")
@@ -73,6 +75,9 @@ class ChatSettings(ChatBase):
 
     async def _set_model(self, name: str) -> None:
         """Load the model that is named, by its path as well, now and at the next start."""
+        from ondevice import models  # noqa: PLC0415 - a faster start
+        from ondevice.gguf import runnable  # noqa: PLC0415 - likewise
+
         if name.strip('"') in ("", AUTO):
             self.set("model", "")
             return
@@ -120,6 +125,8 @@ class ChatSettings(ChatBase):
     @work
     async def _warn_about_folders(self) -> None:
         """Say which of the folders of models cannot be read."""
+        from ondevice import models  # noqa: PLC0415 - a faster start
+
         problems: list[str] = []
         await asyncio.to_thread(models.installed, self.settings.folders, problems.append)
         for problem in problems:

@@ -203,7 +203,10 @@ the chat: Esc goes back to the prompt, and Ctrl+G in this panel closes it.
         ends = f"{size(sizing.least_bytes)} … {size(sizing.most_bytes)}"
         if sizing.most_bytes <= sizing.least_bytes:
             ends = "fixed"
-        self._budget.update(Content.assemble("weights   ", (who, "bold"), (f"   {ends}", "dim")))
+        line = Content.assemble("weights   ", (who, "bold"), (f"   {ends}", "dim"))
+        if 0 < self._budget.size.width < line.cell_length:
+            line = line[len("weights   ") :]
+        self._budget.update(line)
         self._dial.value = wish or sizing.resident_bytes
         self._dial.least, self._dial.most = sizing.least_bytes, sizing.most_bytes
         self._dial.useful = max(sizing.least_bytes, min(sizing.most_bytes, sizing.room_bytes))

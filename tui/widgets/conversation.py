@@ -44,7 +44,7 @@ from tui.widgets.user_message import UserMessage
 from tui.widgets.welcome import Welcome
 
 _LOOK_AT_STORE = 1.0  # seconds
-_TELL_EVERY = 1.0  # seconds while a reply is awaited
+_TELL_EVERY = 1.0  # seconds while a reply is awaited, and while it comes
 _MEASURED = 16  # characters for each token of the context: what is older than that has left it
 _CALM = 60.0  # seconds without anything new, after which it is looked at more rarely
 _RARELY = 3  # looks, of which one is made then
@@ -94,6 +94,7 @@ class Conversation(Transcript):
         self._measured: int | None = 0
         """The last message of the branch whose tokens are known; 0: none are."""
         self._ticker: Timer | None = None
+        self._told_at = 0.0
         self._engine = engine
         self.store = store
         """Where it is kept; a private one's is in RAM only."""
@@ -117,9 +118,9 @@ class Conversation(Transcript):
 
     def compose(self) -> ComposeResult:
         if not self.messages:
-            yield self._welcome()
+            yield self.welcome()
 
-    def _welcome(self) -> Welcome:
+    def welcome(self) -> Welcome:
         path = self._engine.loaded.path if self._engine.loaded else ""
         return Welcome(path, None if self.private else self.send_memories)
 
@@ -347,8 +348,6 @@ class Conversation(Transcript):
         self._unsaved.clear()
         self._after = None
         self.follow_list(())
-        if self.is_attached:
-            self.mount(self._welcome(), before=0 if self.children else None)
         self.note("This chat was deleted in another window. Your next message starts a new one.")
 
     async def _read(self) -> None:
@@ -408,7 +407,7 @@ class Conversation(Transcript):
 
     def _tick(self) -> None:
         """While a reply is awaited something moves each second, whatever the model does."""
-        self.post_message(ReplyProgressed(self))
+        self._show_progress(self.doing, self.per_second)
 
     def _begin(self, exchange: Coroutine[Any, Any, None]) -> None:
         assert not self.replying
@@ -440,16 +439,18 @@ class Conversation(Transcript):
         instead_of: int | None,
         pasted: Sequence[str],
     ) -> None:
+        view = self._show_unsaved(text, attachments, instead_of)
         draft = await self._fitted(text, attachments)
         if draft is None:
+            self.release(view)
             self.post_message(NotKept(self))
             self._show_end(None)
             return
         self.progress.begin()  # not counted while the user chooses
-        text, attachments = draft.text, draft.attachments
-        view = UserMessage(text=text, attachments=attachments)
-        before = self._before(instead_of)
-        self.add_unsaved(view, before[-1].id if before else None)
+        if (draft.text, draft.attachments) != (text, tuple(attachments)):
+            self.release(view)
+            text, attachments = draft.text, draft.attachments
+            view = self._show_unsaved(text, attachments, instead_of)
         try:
             async with self._reading, self._engine.counting() as count_tokens:
                 said = await self._whole(
@@ -474,6 +475,14 @@ class Conversation(Transcript):
         if said.left_out:
             self.note(f"Not remembered because it looks like a secret: {', '.join(said.left_out)}.")
         await self._answer(Reply(recalled=said.recalled, server=self._server), said.message_id)
+
+    def _show_unsaved(
+        self, text: str, attachments: Sequence[Attachment], instead_of: int | None
+    ) -> UserMessage:
+        view = UserMessage(text=text, attachments=attachments)
+        before = self._before(instead_of)
+        self.add_unsaved(view, before[-1].id if before else None)
+        return view
 
     async def _fitted(self, text: str, attachments: Sequence[Attachment]) -> fitting.Draft | None:
         """The message as it is to be sent; None: it is not."""
@@ -635,8 +644,11 @@ class Conversation(Transcript):
         self._show_progress(doing, reply.per_second)
 
     def _show_progress(self, doing: str, per_second: float | None = None) -> None:
+        now, news = time.monotonic(), doing != self.doing
         self.doing, self.per_second = doing, per_second
-        self.post_message(ReplyProgressed(self))
+        if news or now - self._told_at > 0.9 * _TELL_EVERY:
+            self._told_at = now
+            self.post_message(ReplyProgressed(self))
 
     def _show_end(self, statistics: Statistics | None) -> None:
         self.doing, self.per_second = "", None

@@ -15,13 +15,14 @@ from textual.widgets import Static
 
 from ondevice.chats import Message
 from ondevice.text import printable
+from tui.widgets.drawing import EvenRows
 from tui.widgets.single_layout import SingleLayout
 from tui.widgets.summary import SummaryView
 
 _SEEN = ("content", "thinking", "finish_reason", "attachments", "recalled", "unanswered", "summary")
 
 
-class MessageView(SingleLayout, Vertical, can_focus=True):
+class MessageView(SingleLayout, EvenRows, Vertical, can_focus=True):
     """A message of the conversation; without ``message`` one that is not in the store yet."""
 
     # A click is for selecting text. Who clicks and types on means the prompt.

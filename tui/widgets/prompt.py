@@ -8,6 +8,9 @@ from typing import ClassVar
 
 from textual import events
 from textual.binding import Binding, BindingType
+from textual.geometry import Region
+from textual.messages import Update
+from textual.strip import Strip
 from textual.widgets import TextArea
 
 from ondevice.chats import Attachment, Message
@@ -62,10 +65,22 @@ pasted text is folded.
         self.on_its_way: list[Submitted] = []
         """What was sent, and the screen has not taken yet."""
         self._pastes = attachments.Pastes()
+        self._coloured: object = None
         self._revised: Message | None = None
         self._beneath = ""
         self._declined: str | None = None
         """The text for which the user wants no completions."""
+
+    def render_lines(self, crop: Region) -> list[Strip]:
+        """Textual works the colours out for each frame, a quarter of the time that most take."""
+        if self._coloured is not self._theme:
+            self._coloured = self._theme
+            return super().render_lines(crop)
+        return super(TextArea, self).render_lines(crop)
+
+    def notify_style_update(self) -> None:
+        super().notify_style_update()
+        self._coloured = None
 
     @property
     def revised(self) -> Message | None:
@@ -131,13 +146,15 @@ pasted text is folded.
 
     async def _read_files(self, text: str) -> list[Attachment]:
         def show() -> None:
+            # Neither a timer of this widget nor a new look has its turn while keys wait for this.
             self.border_title = "Reading the attached files"
+            self.screen.post_message(Update(self))
 
-        timer = self.set_timer(_LONG, show)
+        timer = asyncio.get_running_loop().call_later(_LONG, show)
         try:
             return await asyncio.to_thread(attachments.attached, text)
         finally:
-            timer.stop()
+            timer.cancel()
             self._show_title()
 
     def _show_what(self) -> None:

@@ -55,6 +55,7 @@ and on; when it is off, Shift+Right and Shift+Left scroll long lines.
     ) -> None:
         self._about, self._ending = Static(classes="about"), Static("…", classes="ending")
         self._text = ReplyBody(message.content if message else "")
+        self._ended = message is not None
         super().__init__(message)
         self.doing = "reading"
         """In a word, while it is under way."""
@@ -107,7 +108,8 @@ and on; when it is off, Shift+Right and Shift+Left scroll long lines.
 
     async def go_on(self) -> None:
         """More is to come."""
-        self._chunks, self._first_chunk_at = 0, 0.0
+        self._ended, self._chunks, self._first_chunk_at = False, 0, 0.0
+        self._show_about()
         self._ending.update("…")
         self._ending.display = True
         self._place(self._ending, self._text)
@@ -151,6 +153,9 @@ and on; when it is off, Shift+Right and Shift+Left scroll long lines.
         self._ending.update(_ENDINGS.get(reason, ""))
         self._ending.display = reason in _ENDINGS
         self._place(self._ending, self._text)
+        if not self._ended:
+            self._ended = True
+            self._show_about()
 
     def message_changed(self) -> None:
         self._show_about()
@@ -160,8 +165,9 @@ and on; when it is off, Shift+Right and Shift+Left scroll long lines.
         self._show_about()
 
     def _show_about(self) -> None:
-        """Say which model wrote it and how fast, and to whom points at it, more."""
-        text = about(self.message, in_full=self.has_focus) if self.message else ""
+        """Say at its end which model wrote it and how fast, and to whom points at it, more."""
+        told = self.message if self._ended else None
+        text = about(told, in_full=self.has_focus) if told else ""
         self._about.update(Content(printable(text)))
         self._about.display = bool(text)
         self._place(self._about, self._ending if self._ending.is_attached else self._text)

@@ -13,6 +13,7 @@ from typing import ClassVar
 
 from rich.segment import Segment
 from rich.style import Style
+from textual._styles_cache import StylesCache
 from textual.app import RenderResult
 from textual.geometry import Region, Size
 from textual.message import Message
@@ -26,10 +27,13 @@ from tui.markdown.code import STYLES, Code
 from tui.markdown.document import Document
 from tui.markdown.layout import COPY, AnyLine, CodeLine, Look, MarkdownBlock
 from tui.markdown.lines import Piece, width_of
+from tui.widgets.drawing import filtered
 from tui.widgets.single_layout import SingleLayout
 
-_SPARE = 2  # lines that it takes beyond those it needs, while it grows
+_SPARE, _SPARE_S = 2, 0.4  # lines that it takes beyond those it needs while it grows, and seconds
 _LONG = 3000  # characters that are read in a thread
+_UNSURE = 3  # lines at the end of code whose colours may change with what comes after them
+_KEPT = 300  # lines that stay drawn when they are not in view
 _REST = 4  # times as long as reading has taken, until it is done again
 _COLOURING = 0.005  # seconds at a time
 _COLOUR_EVERY = 0.03  # seconds
@@ -40,6 +44,14 @@ _STYLES = (
 )  # fmt: skip
 
 
+class _DrawnRows(StylesCache):
+    """Textual's draws all rows of a widget anew whenever there is another one."""
+
+    def render_widget(self, widget: Widget, crop: Region) -> list[Strip]:
+        assert isinstance(widget, ReplyBody)
+        return widget.rows(crop)
+
+
 class ReplyBody(SingleLayout, Widget):
     """A whole answer, or one that is still being written."""
 
@@ -47,14 +59,19 @@ class ReplyBody(SingleLayout, Widget):
 
     def __init__(self, text: str = "") -> None:
         super().__init__()
+        self._styles_cache = _DrawnRows()
         self._unread = printable(text)
         """What has come before it is on the screen, where it learns how to look."""
         self._document: Document | None = None
         self._strips: dict[int, Strip] = {}
+        self._rows: dict[int, tuple[Strip, Strip]] = {}
+        """What was drawn last of a line, and the same with what is to its left and right."""
         self._rich: dict[tuple[str, ...], Style] = {}
         self._grows = False
         self._reserved = 0
         """Lines that are kept for it while it grows, or the screen would move with each of them."""
+        self._grown = (0.0, 0)
+        """When room was made for it last, and how many lines it had then."""
         self._reading = asyncio.Lock()
         self._not_before = 0.0
         self._drawn_for = 0  # columns
@@ -62,6 +79,8 @@ class ReplyBody(SingleLayout, Widget):
         self._colouring: Timer | None = None
         self._plain: dict[Code, int] = {}
         """Up to which line blocks of code are to get colours that they do not have yet."""
+        self._pale: set[int] = set()
+        """The lines that were drawn without them."""
         self._coloured_at = 0.0
         self._left = 0.0
         """Seconds for colours, until there is some time again."""
@@ -86,9 +105,9 @@ class ReplyBody(SingleLayout, Widget):
             self._unread += printable(text)
             return
         self._grows = True
-        before = self._document.height
-        self._document.append(printable(text))
-        self._show(max(0, before - 3))
+        drawn, height = self._drawn(), self._document.height
+        if self._document.append(printable(text)):
+            self._show(drawn, height, _UNSURE)
         if self._document.to_read and self._later is None:
             wait = self._not_before - time.monotonic()
             if wait > 0:
@@ -127,17 +146,35 @@ class ReplyBody(SingleLayout, Widget):
                 reading = await asyncio.to_thread(document.read, whole=whole)
             took = time.monotonic() - started
             self._not_before = time.monotonic() + (took * _REST if took > 0.01 else 0)
-            self._show(document.adopt(reading))
+            drawn, height = self._drawn(), document.height
+            document.adopt(reading)
+            self._show(drawn, height)
 
-    def _show(self, first: int) -> None:
-        """Draw the lines from there on anew."""
+    def _drawn(self) -> dict[int, AnyLine]:
+        """What was drawn of the lines there are."""
         assert self._document
-        self._drop_strips(first)
-        if 0 < self._document.height <= self.size.height:
-            self.refresh(Region(0, first, self.size.width, max(1, self.size.height - first)))
-        else:
-            self._reserved = self._document.height + _SPARE if self._grows else 0
+        return {y: self._document.line(y) for y in self._strips}
+
+    def _show(self, drawn: dict[int, AnyLine], height: int, unsure: int = 0) -> None:
+        """Draw the lines that are others than those there were, ``height`` in number, and of these
+        some at the end anyway."""
+        document = self._document
+        assert document
+        changed = {y for y, line in drawn.items() if document.line(y) != line}
+        changed |= {y for y in drawn if y >= height - unsure}
+        self._redraw(changed)
+        if not 0 < document.height <= self.size.height:
+            self._reserve()
             self._resize()
+
+    def _reserve(self) -> None:
+        """Have room for the lines that come next: for each without, the screen is laid out anew."""
+        assert self._document
+        now, height = time.monotonic(), self._document.height
+        before, self._grown = self._grown, (now, height)
+        per_second = (height - before[1]) / max(now - before[0], _SPARE_S)
+        spare = max(_SPARE, min(round(_SPARE_S * per_second), self.screen.size.height // 5))
+        self._reserved = height + spare if self._grows else 0
 
     def _resize(self) -> None:
         """Have the screen ask how high it is."""
@@ -146,9 +183,12 @@ class ReplyBody(SingleLayout, Widget):
         self._box_model_cache.clear()
         self.refresh(layout=True)
 
-    def _drop_strips(self, first: int, last: int | None = None) -> None:
-        for y in [y for y in self._strips if first <= y and (last is None or y < last)]:
-            del self._strips[y]
+    def _redraw(self, lines: set[int]) -> None:
+        for y in lines:
+            self._strips.pop(y, None)
+        if lines:
+            first, last = min(lines), max(lines)
+            self.refresh(Region(0, first, self.size.width, last + 1 - first))
 
     # ------------------------------------------------------------------ blocks of code
 
@@ -173,7 +213,7 @@ class ReplyBody(SingleLayout, Widget):
             if block.first <= y < block.last:
                 self.post_message(self.CopyWanted(block.code))
 
-    def _colour(self, line: CodeLine) -> None:
+    def _colour(self, line: CodeLine, y: int) -> None:
         """Give a line its colours, now if there is time and otherwise soon."""
         code = line.code
         now = time.monotonic()
@@ -187,6 +227,7 @@ class ReplyBody(SingleLayout, Widget):
             waits = not code.is_coloured(line.row)
         if waits:
             self._plain[code] = max(line.row + 1, self._plain.get(code, 0))
+            self._pale.add(y)
             if self._colouring is None:
                 self._colouring = self.set_interval(_COLOUR_EVERY, self._colour_more)
 
@@ -201,8 +242,9 @@ class ReplyBody(SingleLayout, Widget):
             if code not in blocks or not code.colour(until, deadline - time.monotonic()):
                 del self._plain[code]
                 if block := blocks.get(code):
-                    self._drop_strips(block.first, block.last)
-                    self.refresh(Region(0, block.first, self.size.width, block.last - block.first))
+                    self._redraw({y for y in self._pale if block.first <= y < block.last})
+        if not self._plain:
+            self._pale.clear()
         if not self._plain and self._colouring:
             self._colouring.stop()
             self._colouring = None
@@ -232,6 +274,30 @@ class ReplyBody(SingleLayout, Widget):
         self._rich.clear()
         self._strips.clear()
 
+    def rows(self, crop: Region) -> list[Strip]:
+        """Those of a part of it, with what is to the left and right of the text."""
+        if len(self._strips) > _KEPT + crop.height:
+            self._strips = {y: s for y, s in self._strips.items() if y in crop.line_range}
+            self._rows.clear()
+        gutter, rows = self.gutter, list[Strip]()
+        inner, _ = self._styles_cache.get_inner_outer(*self.background_colors)
+        left = Segment(" " * gutter.left, inner.rich_style)
+        right = Segment(" " * gutter.right, inner.rich_style)
+        # What has been taken away is drawn for a moment still, on no screen.
+        selection = self.text_selection if self.is_attached else None
+        for y in crop.line_range:
+            strip = self.render_line(y)
+            if selection and (span := selection.get_span(y)):
+                strip = self._select(strip, span)
+            before, row = self._rows.get(y, (None, strip))
+            if before is not strip:
+                row = Strip([left, *strip, right], strip.cell_length + gutter.width)
+                self._rows[y] = strip, row
+            rows.append(row)
+        if "@click" in (hover := self.hover_style).meta:
+            rows = [row.style_links(hover._link_id, self.link_style_hover) for row in rows]
+        return filtered(self, rows, crop)
+
     def render_line(self, y: int) -> Strip:
         if self._drawn_for != self.size.width:
             self._drawn_for = self.size.width
@@ -241,13 +307,11 @@ class ReplyBody(SingleLayout, Widget):
             if self._document is None:
                 return Strip.blank(self.size.width, self._style(()))
             strip = self._strips[y] = self._draw(self._document.line(y), y)
-        selection = self.text_selection
-        span = selection.get_span(y) if selection else None
-        return strip if span is None else self._select(strip, span)
+        return strip
 
     def _draw(self, line: AnyLine, y: int) -> Strip:
         if isinstance(line, CodeLine):
-            self._colour(line)
+            self._colour(line, y)
         segments = [Segment(piece.text, self._style_of(piece, y)) for piece in line.pieces]
         width = self.size.width
         used = sum(width_of(piece.text) for piece in line.pieces)

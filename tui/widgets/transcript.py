@@ -8,16 +8,18 @@ from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import accumulate, groupby, pairwise
+from math import ceil
 
 from textual import work
 from textual.containers import VerticalScroll
 from textual.geometry import Region, Size
 from textual.layout import DockArrangeResult
-from textual.scrollbar import ScrollTo
+from textual.scrollbar import ScrollBar, ScrollTo
 from textual.widget import AwaitMount, Widget
 
 from ondevice.chats import Message
 from ondevice.memory import Cube
+from tui.widgets.drawing import BareRows, EvenRows
 from tui.widgets.marks import Marks
 from tui.widgets.message import MessageView
 from tui.widgets.notice import NoticeText
@@ -56,7 +58,7 @@ class _Goal:
     focus: bool
 
 
-class Transcript(SingleLayout, VerticalScroll, can_focus=False):
+class Transcript(SingleLayout, EvenRows, VerticalScroll, can_focus=False):
     """Shows ``messages``, at first the last ones.
 
     What is to be shown is only written down: the messages of the store's branch, views of what is
@@ -90,6 +92,7 @@ class Transcript(SingleLayout, VerticalScroll, can_focus=False):
         self._regions: dict[Widget, Region] = {}
         """Of the children, as of the last time they were arranged."""
         self._placing = self._looked = False
+        self._bar_look = (0, 0, 0)
         self._heights: tuple[object, int, list[int]] = (None, 0, [])
         self._hold: _Hold | None = None
         self._goal: _Goal | None = None
@@ -99,6 +102,10 @@ class Transcript(SingleLayout, VerticalScroll, can_focus=False):
 
     def on_resize(self) -> None:
         self._mount_visible()
+
+    def welcome(self) -> Welcome:
+        """What is shown where there is nothing yet."""
+        return Welcome()
 
     @property
     def views(self) -> list[MessageView]:
@@ -310,8 +317,9 @@ class Transcript(SingleLayout, VerticalScroll, can_focus=False):
         before, self._views = self._views, self._views_of_window()
         stays = {*self._views, *self._live}
         gone: list[Widget] = [v for v in self.query_children(MessageView) if v not in stays]
+        welcome = self.query_children(Welcome)
         if self._shown:
-            gone += self.query_children(Welcome)
+            gone += welcome
         order = self._in_order()
         visible = set(order)
         order += [view for view in self._live if view not in visible]
@@ -327,6 +335,8 @@ class Transcript(SingleLayout, VerticalScroll, can_focus=False):
                     self.move_child(right, after=left)
             for child in self.children:
                 child.display = child in visible or not isinstance(child, MessageView | NoticeText)
+            if not self._shown and not welcome:
+                mounting.append(self.mount(self.welcome(), before=0 if self.children else None))
             for mounted in mounting:
                 await mounted
             if focus and focus.is_attached:
@@ -507,19 +517,38 @@ class Transcript(SingleLayout, VerticalScroll, can_focus=False):
         changed = super()._size_updated(size, virtual_size, container_size, layout)
         self._placing = False
         self._draw_bar()
+        if changed and self.show_vertical_scrollbar:  # drawn with all of it, and not once more
+            self.vertical_scrollbar._exchange_repaint_regions()
         if not self._looked:
             self.call_later(self._mount_visible)
         return changed
+
+    def _scroll_update(self, virtual_size: Size) -> None:
+        """As Textual's, but for the bar, which it would have drawn anew each time."""
+        self._refresh_scrollbars()
+        self.scroll_x = self.validate_scroll_x(self.scroll_x)
+        self.scroll_y = self.validate_scroll_y(self.scroll_y)
 
     def _draw_bar(self) -> None:
         """Show the place in the whole conversation, of which the rest is estimated."""
         if self.show_vertical_scrollbar and self.styles.scrollbar_size_vertical:
             above = self._lines()
-            bar = self.vertical_scrollbar
             below = above[-1] - above[self._last]
-            bar.window_virtual_size = above[self._first] + self.virtual_size.height + below
-            bar.window_size = self.container_size.height
-            bar.position = above[self._first] + self.scroll_y
+            whole = above[self._first] + self.virtual_size.height + below
+            seen = self.container_size.height
+            place = above[self._first] + self.scroll_y
+            bar = self.vertical_scrollbar
+            if not isinstance(bar._styles_cache, BareRows):
+                bar._styles_cache = BareRows()
+            bar.set_reactive(ScrollBar.window_virtual_size, whole)
+            bar.set_reactive(ScrollBar.window_size, seen)
+            bar.set_reactive(ScrollBar.position, place)
+            # Its ends, as they are drawn: in eighths of a row.
+            thumb = max(1.0, seen * seen / max(whole, seen, 1))
+            look = seen, ceil(8 * thumb), int(8 * (seen - thumb) * place / max(whole - seen, 1))
+            if look != self._bar_look:
+                self._bar_look = look
+                bar.refresh()
 
     @property
     def _height(self) -> int:

@@ -1,0 +1,147 @@
+"""What is drawn while a reply comes: all that has changed, and little else."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+from rich.cells import cell_len
+from terminal_user import OpenApp, User
+from textual._compositor import ChopsUpdate, LayoutUpdate
+from textual._styles_cache import StylesCache
+from textual.geometry import Region
+from textual.strip import Strip
+from textual.widget import Widget
+
+from ondevice.testing import FakeEngine, Gate
+from tui.markdown.layout import AnyLine
+from tui.widgets.reply_text import ReplyBody
+
+EARLIER = "\n\n".join("before" for _ in range(20)) + "\n\n"
+WORDS = "The old sailor looked out over the grey sea. "
+CODE = "```python\nfor n in range(10):\n    print(n)  # 你好\n```\n\n- **one**\n- two\n\n"
+
+
+class Terminal:
+    """Shows what the app draws, frame upon frame."""
+
+    def __init__(self, user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._app = user.pilot.app
+        self._rows: dict[int, dict[int, str]] = {}
+        monkeypatch.setattr(self._app, "_display", self._draw)
+        self._app.screen._compositor._dirty_regions.add(self._app.size.region)
+        self._app.screen._compositor_refresh()
+
+    @property
+    def text(self) -> str:
+        rows = [self._rows.get(y, {}) for y in range(self._app.size.height)]
+        return "\n".join("".join(row[x] for x in sorted(row)).rstrip() for row in rows)
+
+    def _draw(self, _: object, frame: object) -> None:
+        if isinstance(frame, LayoutUpdate):
+            self._rows.clear()
+            for y, strips in enumerate(frame.strips):
+                self._write(0, y, "".join(strip.text for strip in strips))
+        elif isinstance(frame, ChopsUpdate):
+            for y, first, last in frame.spans:
+                parts = zip(frame.chop_ends[y], frame.chops[y].items(), strict=False)
+                for end, (x, strip) in parts:
+                    if strip is not None and x <= last and end > first:
+                        self._write(x, y, strip.crop(0, min(end, last) - x).text)
+        self._app.post_display_hook()
+
+    def _write(self, x: int, y: int, text: str) -> None:
+        row = self._rows.setdefault(y, {})
+        for letter in text:
+            row[x] = letter
+            for covered in range(x + 1, x + cell_len(letter)):
+                row.pop(covered, None)
+            x += cell_len(letter)
+
+
+@pytest.mark.parametrize("size", [(80, 24), (40, 12)])
+async def test_the_terminal_shows_what_is_there_after_every_frame(
+    open_app: OpenApp, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]
+) -> None:
+    gates = [Gate() for _ in range(9)]
+    steps = [step for gate in gates for step in (WORDS * 3, "\n\n", CODE, gate)]
+    async with open_app(FakeEngine(steps), size=size) as user:
+        terminal = Terminal(user, monkeypatch)
+
+        async def is_true() -> None:
+            await user.until(lambda: terminal.text == user.screen, f"not:\n{terminal.text}")
+
+        await user.says("A story")
+        for number, gate in enumerate(gates):
+            await is_true()
+            if number % 3 == 1:
+                await user.types("word ")
+            elif number % 3 == 2:
+                await user.pilot.press("pageup")
+                await is_true()
+                await user.pilot.press("ctrl+end")
+            gate.open()
+        await user.is_idle()
+        await is_true()
+
+
+async def test_a_line_more_has_a_line_drawn_and_not_the_screen(
+    open_app: OpenApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines, drawn = 20, Counter[str]()
+    gates = [Gate() for _ in range(lines)]
+    draw, draw_row = ReplyBody._draw, StylesCache.render_line
+
+    def counted(self: ReplyBody, line: AnyLine, y: int) -> Strip:
+        drawn["lines"] += 1
+        return draw(self, line, y)
+
+    def counted_row(self: StylesCache, *what: Any) -> Strip:
+        drawn["rows"] += 1
+        return draw_row(self, *what)
+
+    steps = [step for number, gate in enumerate(gates) for step in (f"{number} .\n\n", gate)]
+    async with open_app(FakeEngine([EARLIER, *steps])) as user:
+        await user.says("Count")
+        for number, gate in enumerate(gates):
+            await user.sees(f"   {number} ")  # in no row alone: there is a scrollbar
+            if not number:  # what was there before fills the view
+                monkeypatch.setattr(ReplyBody, "_draw", counted)
+                monkeypatch.setattr(StylesCache, "render_line", counted_row)
+            gate.open()
+        await user.is_idle()
+    assert drawn["lines"] < 7 * lines
+    assert drawn["rows"] < 10 * lines
+
+
+async def test_a_letter_has_the_prompt_drawn_and_no_message(
+    open_app: OpenApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = Counter[str]()
+    render = Widget.render_lines
+
+    async with open_app(FakeEngine([WORDS * 20])) as user:
+        await user.says("A story")
+        await user.is_idle()
+        await user.types("a")
+        await user.pilot.pause(0.2)
+
+        def counted(self: Widget, crop: object) -> object:
+            rows[type(self).__name__] += 1
+            return render(self, crop)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(Widget, "render_lines", counted)
+        await user.types("b")
+        await user.until(lambda: "ab" in user.prompt.text, "typed")
+        assert rows["PromptInput"]
+        assert not rows["ReplyBody"] + rows["UserMessage"] + rows["StatusBar"]
+
+
+async def test_what_has_just_been_taken_away_is_drawn_for_a_moment(open_app: OpenApp) -> None:
+    async with open_app(FakeEngine([WORDS])) as user:
+        await user.says("A story")
+        await user.is_idle()
+        body = user.chat.query_one(ReplyBody)
+        await user.chat.conversation.remove()
+        assert len(body.rows(Region(0, 0, 20, 3))) == 3
