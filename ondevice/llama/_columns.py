@@ -24,7 +24,7 @@ _ALIKE = {
     for name in (
         *("ADD", "ADD_ID", "ADD1", "ARGSORT", "CLAMP", "CONCAT", "CONT", "COS", "CPY", "DIV"),
         *("DUP", "FILL", "GET_ROWS", "GLU", "L2_NORM", "LOG", "MEAN", "MUL", "NORM", "PERMUTE"),
-        *("REPEAT", "RESHAPE", "RMS_NORM", "ROPE", "SCALE", "SET", "SET_ROWS", "SIN", "SOFT_MAX"),
+        *("REPEAT", "RESHAPE", "RMS_NORM", "ROPE", "SCALE", "SET_ROWS", "SIN", "SOFT_MAX"),
         *("SQR", "SQRT", "SUB", "SUM_ROWS", "TOP_K", "TRANSPOSE", "UNARY", "VIEW"),
     )
 } | {_EXPERTS, OP_CUSTOM}
