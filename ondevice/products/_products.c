@@ -511,20 +511,13 @@ bool products_know(int32_t type, int64_t columns) {
     return kind && columns % kind->block == 0;
 }
 
-/* Whether a tensor holds weights: it is not computed, no view, and no input, which has another
-   shape in each batch. */
-static bool is_weight(const void *tensor) {
-    enum { INPUT = 1 };
-    return *op_of((void *)tensor) == 0 && !(flags_of(tensor) & INPUT) && !view_of(tensor);
-}
-
 /* Has a node computed with these, if it is a product with weights that are known. They may lie
    elsewhere each time. */
 void products_take(void *node, void *products) {
     const int32_t op = *op_of(node);
     if (op != mul_mat && op != mul_mat_id) return;
     const void *weight = operand_of(node, 0), *x = operand_of(node, 1);
-    if (is_weight(weight) && products_know(type_of(weight), n_of(weight, 0)) &&
+    if (products_know(type_of(weight), n_of(weight, 0)) &&
         type_of(x) == 0 && bytes_of(x, 0) == 4 && products_make_room(products, n_of(weight, 0)))
         compute_with(node, products_node, products);
 }
