@@ -36,5 +36,4 @@ def main(path: str, threads: str, form: str) -> None:
         native.llama_batch_free(batch)
 
 
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+main(*sys.argv[1:])

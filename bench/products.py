@@ -8,7 +8,7 @@ tokens takes, all with logits, of what one token takes (of the model that does w
 ``--ik`` names a Python that has ik-llama-cpp-python. ``prefill_vs_ik`` then compares with it: with
 its weights repacked or as they are, whichever reads the prompt faster. Its wheels are for AVX2.
 
-``identical`` is that of ``same.py``.
+``identical``: see ``same.py``.
 """
 
 from __future__ import annotations

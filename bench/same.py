@@ -1,4 +1,4 @@
-"""Whether a reply is the same however it is computed: the figure ``identical``.
+"""Whether a reply is the same however it is computed: ``identical``, which ``products.py`` prints.
 
 Chats of two messages, some hundred tokens and a few, are answered with 64 and 32 tokens, greedily
 or with a seed: first with all weights in RAM, one thread, no drafts and each message in one batch.
@@ -225,7 +225,3 @@ def opened(path: Path, way: Way, keep: Keep) -> Iterator[Answerer]:
         )
         stack.callback(context.close)
         yield Answerer(context, way, keep)
-
-
-if __name__ == "__main__":
-    frame.run(__doc__, measure)
