@@ -511,7 +511,7 @@ bool products_know(int32_t type, int64_t columns) {
     return kind && columns % kind->block == 0;
 }
 
-/* Has a node computed with these, if it is a product with weights that are known. They may lie
+/* Has a node computed with these, if it is a product with a matrix of a known type. It may lie
    elsewhere each time. */
 void products_take(void *node, void *products) {
     const int32_t op = *op_of(node);
