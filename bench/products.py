@@ -5,23 +5,26 @@ each core; a ratio is the median of ours to theirs, round by round. ``prefill_vs
 512 tokens, ``decode_vs_llama_cpp`` of one after the other, ``pass4_vs_1`` what a pass of four
 tokens takes, all with logits, of what one token takes (of the model that does worst).
 
-``identical``: of the prompts, those whose greedy replies are the same in RAM and streamed with the
-least RAM, with one thread and two, in one batch and in batches of 64 tokens.
+``--ik`` names a Python that has ik-llama-cpp-python. ``prefill_vs_ik`` then compares with it: with
+its weights repacked or as they are, whichever reads the prompt faster. Its wheels are for AVX2.
+
+``identical``: see ``same.py``.
 """
 
 from __future__ import annotations
 
 import io
+import json
+import subprocess
 import time
-from contextlib import ExitStack
-from itertools import product
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import frame
+import same
 
-from ondevice import gguf, llama
-from ondevice.holding.window.placement import least_bytes
-from ondevice.holding.window.window import Window
+from ondevice import llama
 from ondevice.llama import Context, EvalHook, Model
 from ondevice.products import handlers
 from ondevice.system.cores import default_threads
@@ -35,18 +38,19 @@ N_CTX, PROMPT, SEVERAL = 1024, 512, 4  # tokens
 TEXT = Path(__file__).with_name("products.py").read_text("utf-8")
 
 
-def measure(quick: bool) -> tuple[frame.Figures, frame.Runs]:
+def measure(quick: bool, ik: Path | None) -> tuple[frame.Figures, frame.Runs]:
     llama.start(io.StringIO())
-    rounds, n_decode, n_prompts = (3, 16, 2) if quick else (9, 64, 20)
+    rounds, n_decode = (3, 16) if quick else (9, 64)
+    if ik is None:
+        frame.say("not compared with ik_llama.cpp, for want of --ik")
     figures: frame.Figures = {}
     runs: frame.Runs = []
-    same: list[bool] = []
     found = {path.name: path for path in frame.models(*MODELS.values())}
     for label, name in MODELS.items():
         if name not in found:
             continue
         frame.say(f"{name}: speed")
-        of_model = speeds(found[name], rounds, n_decode)
+        of_model = speeds(found[name], rounds, n_decode, ik)
         runs += [{"model": label, **each} for each in of_model]
         for kind in ("prefill", "decode"):
             figures[f"{kind}_vs_llama_cpp_{label}"] = frame.median(
@@ -55,15 +59,17 @@ def measure(quick: bool) -> tuple[frame.Figures, frame.Runs]:
         figures[f"pass4_vs_1_{label}"] = frame.median(
             each["our_pass"] / each["our_decode"] for each in of_model
         )
-        if label != "15b" or not quick:
-            frame.say(f"{name}: replies")
-            same += identical(found[name], n_prompts)
+        if ik is not None:
+            figures[f"prefill_vs_ik_{label}"] = frame.median(
+                min(each["repacked_prefill"], each["plain_prefill"]) / each["our_prefill"]
+                for each in of_model
+            )
     figures["pass4_vs_1"] = max(figures[name] for name in figures if name.startswith("pass4"))
-    figures["identical"] = frame.mean(same)
-    return figures, runs
+    of_same, chats = same.measure(quick)
+    return figures | of_same, runs + chats
 
 
-def speeds(path: Path, rounds: int, n_decode: int) -> list[dict[str, float]]:
+def speeds(path: Path, rounds: int, n_decode: int, ik: Path | None) -> list[dict[str, float]]:
     """Seconds of each round: of a prompt, a token and a pass of several."""
     threads = default_threads()
     found = []
@@ -75,6 +81,11 @@ def speeds(path: Path, rounds: int, n_decode: int) -> list[dict[str, float]]:
             sides[side] = Context(model, n_ctx=N_CTX, n_threads=threads, eval_hook=hook)
             stack.callback(sides[side].close)
         tokens = sides["our"].model.tokenize(TEXT)[: PROMPT + SEVERAL]
+        others = {
+            form: stack.enter_context(ik_side(python, path, threads, form))
+            for python in filter(None, [ik])
+            for form in ("repacked", "plain")
+        }
         for number in range(rounds + 1):
             times: dict[str, float] = {}
             for side, context in sides.items():
@@ -84,7 +95,9 @@ def speeds(path: Path, rounds: int, n_decode: int) -> list[dict[str, float]]:
                 singles = [tokens[:1]] * n_decode
                 times[f"{side}_decode"] = seconds(context, singles) / n_decode
                 times[f"{side}_pass"] = several(context, tokens[-SEVERAL:], n_decode // SEVERAL)
-            if number:  # round 0 warms both up
+            for form, read in others.items():
+                times[f"{form}_prefill"] = read(tokens[:PROMPT])
+            if number:  # round 0 warms all up
                 found.append(times)
     return found
 
@@ -101,35 +114,29 @@ def seconds(context: Context, batches: list[list[int]], n_outputs: int = 1) -> f
     return time.perf_counter() - started
 
 
-def identical(path: Path, n_prompts: int) -> list[bool]:
-    """For each prompt, whether its reply is the same in all ways."""
-    replies: list[set[tuple[int, ...]]] = [set() for _ in range(n_prompts)]
-    for streamed, threads, batch in product((False, True), (1, 2), (PROMPT, 64)):
-        with ExitStack() as stack:
-            file = gguf.read(path)
-            budget = least_bytes(file) if streamed else 2 * file.weights_bytes
-            window = Window(file, budget, handlers=handlers(threads))
-            stack.callback(window.close)
-            model = window.load_model()
-            stack.callback(model.close)
-            context = Context(model, n_ctx=N_CTX, n_threads=threads, eval_hook=window.hook())
-            stack.callback(context.close)
-            tokens = model.tokenize(TEXT)
-            for number, found in enumerate(replies):
-                found.add(reply(context, tokens[16 * number :][: 96 + 16 * number], batch))
-    return [len(found) == 1 for found in replies]
+@contextmanager
+def ik_side(
+    python: Path, path: Path, threads: int, form: str
+) -> Iterator[Callable[[list[int]], float]]:
+    """Seconds in which ik_llama.cpp reads tokens."""
+    script = Path(__file__).with_name("ik.py")
+    with subprocess.Popen(
+        [python, script, path, str(threads), form],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        questions, answers = process.stdin, process.stdout
+        assert questions and answers
 
+        def read(tokens: list[int]) -> float:
+            print(json.dumps(tokens), file=questions, flush=True)
+            return float(answers.readline())
 
-def reply(context: Context, tokens: list[int], batch: int) -> tuple[int, ...]:
-    context.truncate(0)
-    for at in range(0, len(tokens), batch):
-        context.decode(tokens[at : at + batch])
-    said = [int(context.logits().argmax())]
-    while len(said) < 24:
-        context.decode(said[-1:])
-        said.append(int(context.logits().argmax()))
-    return tuple(said)
+        yield read
+        questions.close()
 
 
 if __name__ == "__main__":
-    frame.run(__doc__, measure)
+    frame.run(__doc__, measure, {"ik": "Python that has ik-llama-cpp-python"})

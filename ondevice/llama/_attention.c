@@ -46,7 +46,7 @@ typedef int32_t Ints __attribute__((vector_size(LANES * 4), aligned(4), may_alia
 typedef struct {
     float queries[ROWS * HEAD], scores[ROWS * CHUNK], tile[TILE * HEAD], rows[TILE * HEAD];
     float part[ROWS * HEAD], sum[ROWS * HEAD], mask[TILE];
-    float part_most[ROWS], part_total[ROWS], most[ROWS], total[ROWS];
+    float part_most[ROWS], part_total[ROWS], most[ROWS], total[ROWS], slopes[ROWS];
 } Scratch;
 
 /* What all of them share. It is as it was when a node has been computed. */
@@ -294,15 +294,26 @@ static int64_t head_of(const Task *t, const Block *b, int64_t row) {
     return b->head * t->group + row % t->group;
 }
 
-static void take_queries(const Task *t, const Block *b, float *out) {
+/* By which a head multiplies its mask (ALiBi, Press et al. 2022). */
+static float slope_of(const Task *t, int64_t head) {
+    const float bias = t->params.max_bias;
+    if (bias <= 0) return 1;
+    int64_t heads = 1; /* the largest power of two of them */
+    while (2 * heads <= n_of(t->q, 2)) heads *= 2;
+    return head < heads ? powf(powf(2, -bias / heads), head + 1)
+                        : powf(powf(2, -bias / 2 / heads), 2 * (head - heads) + 1);
+}
+
+static void take_queries(const Task *t, const Block *b, Scratch *s) {
     float scale = t->params.scale;
     if (t->params.softcap != 0) scale /= t->params.softcap;
     for (int64_t r = 0; r < b->n; r++) {
-        const int64_t row = b->first + r;
+        const int64_t row = b->first + r, head = head_of(t, b, row);
         const float *x = (const float *)(data_of(t->q) + token_of(t, row) * bytes_of(t->q, 1) +
-                                         head_of(t, b, row) * bytes_of(t->q, 2) +
+                                         head * bytes_of(t->q, 2) +
                                          b->sequence * bytes_of(t->q, 3));
-        for (int64_t i = 0; i < t->head; i++) out[r * t->head + i] = x[i] * scale;
+        for (int64_t i = 0; i < t->head; i++) s->queries[r * t->head + i] = x[i] * scale;
+        s->slopes[r] = slope_of(t, head);
     }
 }
 
@@ -361,7 +372,7 @@ static void finish_scores(const Task *t, const Block *b, int64_t key, int64_t at
         if (t->mask) {
             if (!has_same_mask(t, b, r))
                 unpack(F16, (const char *)mask_of(t, b, b->first + r, key), n, s->mask);
-            for (int64_t i = 0; i < n; i++) scores[i] += s->mask[i];
+            for (int64_t i = 0; i < n; i++) scores[i] += s->slopes[r] * s->mask[i];
         }
         for (int64_t i = n; i < TILE; i++) scores[i] = -INFINITY;
     }
@@ -460,7 +471,7 @@ static void end(const Task *t, const Block *b, Scratch *s) {
 
 static void compute_block(const Task *t, int64_t number, Scratch *s) {
     const Block b = block_of(t, number);
-    take_queries(t, &b, s->queries);
+    take_queries(t, &b, s);
     begin(t, &b, s);
     for (int64_t chunk = 0; chunk < t->chunks; chunk++)
         if (compute_chunk(t, &b, chunk, s)) add(t, &b, s->part, s->part_most, s->part_total, s);
@@ -473,7 +484,7 @@ static void share_chunk(const Task *t, int64_t number, int64_t chunk, int64_t si
     const Block b = block_of(t, number);
     const int64_t out = padded(t->out);
     float *parts = a->shared + number * t->chunks * size, *mine = parts + chunk * size;
-    take_queries(t, &b, s->queries);
+    take_queries(t, &b, s);
     if (compute_chunk(t, &b, chunk, s)) {
         memcpy(mine, s->part, b.n * out * 4);
         memcpy(mine + b.n * out, s->part_most, b.n * 4);
@@ -524,7 +535,7 @@ void attention_take(void *node, void *state) {
     const void *mask = operand_of(node, MASK), *sinks = operand_of(node, SINKS);
     const Params params = *(const Params *)params_of(node);
     const bool known =
-        params.max_bias == 0 && type_of(q) == F32 && type_of(node) == F32 &&
+        type_of(q) == F32 && type_of(node) == F32 &&
         is_known(type_of(k), n_of(k, 0)) && is_known(type_of(v), n_of(v, 0)) &&
         n_of(k, 0) <= HEAD && n_of(v, 0) <= HEAD && n_of(k, 2) == n_of(v, 2) &&
         n_of(q, 2) % n_of(k, 2) == 0 && n_of(k, 3) == n_of(q, 3) &&

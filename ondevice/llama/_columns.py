@@ -18,14 +18,16 @@ _ATTENTION = op_number("FLASH_ATTN_EXT")
 _EXPERTS = OP_MUL_MAT_ID
 _F32 = 0  # ggml's number of that type
 
-#: What is computed for each column by itself, however many there are.
+#: What is computed for each column by itself, however many there are; or, in recurrent blocks, for
+#: one after the other.
 _ALIKE = {
     op_number(name)
     for name in (
         *("ADD", "ADD_ID", "ADD1", "ARGSORT", "CLAMP", "CONCAT", "CONT", "COS", "CPY", "DIV"),
         *("DUP", "FILL", "GET_ROWS", "GLU", "L2_NORM", "LOG", "MEAN", "MUL", "NORM", "PERMUTE"),
-        *("REPEAT", "RESHAPE", "RMS_NORM", "ROPE", "SCALE", "SET", "SET_ROWS", "SIN", "SOFT_MAX"),
+        *("REPEAT", "RESHAPE", "RMS_NORM", "ROPE", "SCALE", "SET_ROWS", "SIN", "SOFT_MAX"),
         *("SQR", "SQRT", "SUB", "SUM_ROWS", "TOP_K", "TRANSPOSE", "UNARY", "VIEW"),
+        *("GATED_DELTA_NET", "RWKV_WKV6", "RWKV_WKV7", "SSM_CONV", "SSM_SCAN"),
     )
 } | {_EXPERTS, OP_CUSTOM}
 

@@ -28,6 +28,9 @@ _LIVE, _PART = 0, 1  # sequences: what is decoded, and what is on its way in or 
 #: Architectures whose memory goes in and out only as a whole: their computing state is of all
 #: tokens (DeepSeek 4 compresses them, MiniMax M3 orders them otherwise).
 _WHOLE_STATES = frozenset({"deepseek4", "minimax-m3"})
+#: Architectures of which llama.cpp gives logits after the first tokens of a pass, not the last,
+#: unless all are wanted.
+_FIRST_LOGITS = frozenset({"cogvlm"})
 _ABORTED = 2  # llama_decode's answer after the abort callback said so
 
 #: Text that is empty until :func:`interrupt`. llama.cpp asks at each node of a graph whether to go
@@ -185,6 +188,10 @@ class Context:
         of the eval hook raise; the sequence is then as it was, or empty unless the context
         :attr:`can_go_back`.
         """
+        if 0 < n_outputs < len(batch) and self.model.architecture in _FIRST_LOGITS:
+            return self.decode(
+                batch[:-n_outputs], cancel, n_outputs=0, on_progress=on_progress
+            ) and self.decode(batch[-n_outputs:], n_outputs=n_outputs)
         ids = (ctypes.c_int32 * len(batch))(*batch)
         wanted = (ctypes.c_int8 * len(batch))(*[0] * (len(batch) - n_outputs), *[1] * n_outputs)
         native = llama_cpp.llama_batch_get_one(ids, len(batch))

@@ -31,7 +31,7 @@ TILE_FLAGS = ("-ffp-contract=off", "-w")
 _SOURCE = compiled.CSource(
     name="products",
     package="ondevice.products",
-    files=("_products.c",),
+    files=("_products.c", "_products_alone.h"),
     headers=TILE_HEADERS,
     flags=TILE_FLAGS,
 )

@@ -420,6 +420,12 @@ FOR_SOME(multiply_q6_k, CALL)
 FOR_SOME(multiply_floats_, CALL)
 #undef CALL
 
+#ifdef WIDE_VECTORS
+#include "_products_alone.h"
+#else
+#define alone_q6_k 0
+#endif
+
 /* Rows of a tile in a file. */
 static int64_t find_rows(const Matrix *m, int64_t row, const uint8_t **rows, Tile *t) {
     const uint8_t *data = m->source;
@@ -434,7 +440,9 @@ typedef struct {
 } Type;
 
 #define TYPE(number, block, side, detail, unpack, multiply) \
-    {number, {block, side, detail, 1, 0, 0, find_rows, unpack, multiply}}
+    TYPE_WITH(0, number, block, side, detail, unpack, multiply)
+#define TYPE_WITH(alone, number, block, side, detail, unpack, multiply) \
+    {number, {block, side, detail, 1, 0, alone, find_rows, unpack, multiply}}
 static const Type types[] = {
     TYPE(0, BLOCK, RAW, 0, unpack_f32, multiply_floats_),
     TYPE(1, BLOCK, RAW, 0, unpack_f16, multiply_floats_),
@@ -451,9 +459,10 @@ static const Type types[] = {
     TYPE(23, SPAN, GROUPS, 32, unpack_iq4_xs, multiply_iq4_xs),
     TYPE(12, SPAN, GROUPS, 32, unpack_q4_k, multiply_q4_k),
     TYPE(13, SPAN, GROUPS, 32, unpack_q5_k, multiply_q5_k),
-    TYPE(14, SPAN, GROUPS, 16, unpack_q6_k, multiply_q6_k),
+    TYPE_WITH(alone_q6_k, 14, SPAN, GROUPS, 16, unpack_q6_k, multiply_q6_k),
 };
 #undef TYPE
+#undef TYPE_WITH
 
 static const Kind *kind_of(int type) {
     for (size_t i = 0; i < sizeof types / sizeof *types; i++)
@@ -502,20 +511,13 @@ bool products_know(int32_t type, int64_t columns) {
     return kind && columns % kind->block == 0;
 }
 
-/* Whether a tensor holds weights: it is not computed, no view, and no input, which has another
-   shape in each batch. */
-static bool is_weight(const void *tensor) {
-    enum { INPUT = 1 };
-    return *op_of((void *)tensor) == 0 && !(flags_of(tensor) & INPUT) && !view_of(tensor);
-}
-
-/* Has a node computed with these, if it is a product with weights that are known. They may lie
+/* Has a node computed with these, if it is a product with a matrix of a known type. It may lie
    elsewhere each time. */
 void products_take(void *node, void *products) {
     const int32_t op = *op_of(node);
     if (op != mul_mat && op != mul_mat_id) return;
     const void *weight = operand_of(node, 0), *x = operand_of(node, 1);
-    if (is_weight(weight) && products_know(type_of(weight), n_of(weight, 0)) &&
+    if (products_know(type_of(weight), n_of(weight, 0)) &&
         type_of(x) == 0 && bytes_of(x, 0) == 4 && products_make_room(products, n_of(weight, 0)))
         compute_with(node, products_node, products);
 }

@@ -18,6 +18,8 @@ from ondevice.gguf.recurrence import can_go_back
 from ondevice.holding.window.placement import least_bytes
 from ondevice.holding.window.window import Window
 from ondevice.llama import OP_MUL_MAT, Actions, Context, EvalHook, Model, Sampler, Tensor
+from ondevice.llama._columns import Columns
+from ondevice.llama._ggml import op_number
 from ondevice.llama._product import Product, multiply_rows
 from ondevice.messages import Sampling
 
@@ -151,6 +153,16 @@ def test_a_draft_is_the_same_while_weights_move(tmp_path: Path) -> None:
         assert all((a == b).all() for a, b in zip(alone, together, strict=True))
     context.close()
     model.close()
+
+
+@pytest.mark.parametrize("name", ["ADD", "SET"])
+def test_nothing_is_drafted_where_a_node_sets_a_part_of_a_tensor(name: str) -> None:
+    """As in Chameleon, which rules out pictures after the first token of a pass alone."""
+    columns, node = Columns(16), Tensor.of(np.zeros(1, np.float32))
+    node.op = op_number(name)
+    columns.begin(1, 1, 1)
+    columns.inspect(node)
+    assert columns.are_known == (name == "ADD")
 
 
 def test_a_hybrid_proposes_nothing(tmp_path: Path) -> None:

@@ -42,6 +42,8 @@ class Case:
     """Of keys and values."""
     window: int = 10**6
     cap: float = 0.0
+    bias: float = 0.0
+    """Of ALiBi: the mask is how far a key is, and each head multiplies it."""
     sinks: bool = False
     sequences: int = 1
 
@@ -59,6 +61,7 @@ CASES = [
     Case(window=100, tokens=40, keys=1200),
     Case(cap=30.0),
     Case(sinks=True, tokens=8, keys=600),
+    *(Case(heads=heads, bias=8.0, tokens=8, keys=600) for heads in (8, 12)),
     Case(sequences=3),
 ]
 
@@ -79,7 +82,8 @@ class Node:
         own = np.arange(case.tokens)[:, None] + case.keys - case.tokens
         keys = np.arange(case.keys)[None]
         seen = (keys <= own) & (keys > own - case.window)
-        self.mask = np.where(seen, 0, -np.inf).astype(np.float16)[None, None]
+        far = np.abs(keys - own) if case.bias else 0
+        self.mask = np.where(seen, -far, -np.inf).astype(np.float16)[None, None]
         self.sinks = some(case.heads) if case.sinks else None
         self._bytes = {1: k_bytes, 2: v_bytes}
 
@@ -91,7 +95,7 @@ class Node:
         scores = self.q.astype(np.float64) @ k.swapaxes(2, 3) / np.sqrt(case.size)
         if case.cap:
             scores = case.cap * np.tanh(scores / case.cap)
-        scores = scores + self.mask
+        scores = scores + self.mask * _slopes(case)[:, None, None]
         highest = scores.max(3, keepdims=True)
         weights = np.exp(scores - highest)
         total = weights.sum(3, keepdims=True)
@@ -110,7 +114,7 @@ class Node:
         operands += [Tensor.of(self.sinks)] if self.sinks is not None else []
         for place, operand in enumerate(operands):
             node.src[place] = operand.address
-        params = struct.pack("@fff", 1 / np.sqrt(case.size), 0.0, case.cap)
+        params = struct.pack("@fff", 1 / np.sqrt(case.size), case.bias, case.cap)
         node._op_params[: len(params)] = params
         node.op = op_number("FLASH_ATTN_EXT")
         attention = _attention.Attention(n_threads)
@@ -132,6 +136,16 @@ class Node:
             Tensor.of(self._bytes[place], _TYPES[self.case.kind], columns)
             for place, columns in ((1, self.case.size), (2, self.case.out))
         ]
+
+
+def _slopes(case: Case) -> Array:
+    """Of each head, after "Train Short, Test Long", section 3, and its code."""
+    if not case.bias:
+        return np.ones(case.heads)
+    power = 1 << (case.heads.bit_length() - 1)
+    of_power = 2.0 ** (-case.bias * np.arange(1, power + 1) / power)
+    between = 2.0 ** (-case.bias * np.arange(1, 2 * power, 2) / (2 * power))
+    return np.concatenate([of_power, between])[: case.heads]
 
 
 def _stored(x: Array, case: Case) -> tuple[Array, Array]:

@@ -29,6 +29,7 @@ from ondevice.llama import (
     Tensor,
     dequantize,
 )
+from ondevice.llama._ggml import op_number
 from ondevice.llama._product import Product
 from ondevice.products import ProductHandler, _kernels, handlers, is_known
 from ondevice.products._kernels import _SOURCE, _loaded, prepared
@@ -139,10 +140,13 @@ def test_a_column_is_the_same_in_any_company(kind: str) -> None:
 
 @pytest.mark.parametrize("way", [way for way in WAYS if way != "native"])
 def test_other_instructions_give_the_same_bits(way: str) -> None:
+    columns = 16640  # more blocks than some kernels take at once
     for kind in TYPES:
-        weights, x = weights_of(kind, 21, 512), some_x(6, 512)
-        ours = product(way, kind, weights, x, 1)
-        assert (ours == product("native", kind, weights, x, 1)).all(), kind
+        weights = weights_of(kind, 21, columns)
+        for n in (1, 6):
+            x = some_x(n, columns)
+            ours = product(way, kind, weights, x, 1)
+            assert (ours == product("native", kind, weights, x, 1)).all(), (kind, n)
 
 
 def test_arm_gives_the_same_bits(tmp_path: Path) -> None:
@@ -192,6 +196,19 @@ def test_matrices_beside_each_other_are_shared_by_columns() -> None:
         assert (y[n] == product("native", "Q8_0", weights[n // 2], x[n], 1)).all()
 
 
+def test_a_matrix_that_was_computed_is_multiplied_as_weights_are() -> None:
+    """Such as keys in the cache, where llama.cpp computes attention as products."""
+    rows, columns = 53, 64
+    weights, x = weights_of("F16", rows, 2 * columns), some_x(9, columns)
+    y = np.full((9, rows), np.nan, np.float32)
+    node = node_of("F16", weights, x, y)
+    matrix, _ = node.operands()
+    matrix.op, matrix.view_src = op_number("PERMUTE"), matrix.address  # half of each row
+    compute(ProductHandler(2), node, 2)
+    half = np.ascontiguousarray(weights[:, : 2 * columns])
+    assert (y == product("native", "F16", half, x, 1)).all()
+
+
 def test_types_that_are_not_known_are_left_to_ggml() -> None:
     for kind, columns in (("Q4_K", 512), ("Q8_0", 96), ("F16", 64)):
         assert is_known(int(KINDS[kind]), columns)
@@ -199,7 +216,13 @@ def test_types_that_are_not_known_are_left_to_ggml() -> None:
         assert not is_known(int(KINDS[kind]), columns)
 
 
-@pytest.mark.parametrize("shape", ["dense", "experts", "delta net"])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        *("dense", "experts", "with pictures"),
+        *("delta net", "state space", "convolution", "time mixing"),
+    ],
+)
 def test_a_model_says_the_same_in_any_company(tmp_path: Path, shape: str) -> None:
     path = shapes.write_random(tmp_path, shape, KINDS["Q4_0"], np.random.default_rng(1))
     file = gguf.read(path)
@@ -215,6 +238,10 @@ def test_a_model_says_the_same_in_any_company(tmp_path: Path, shape: str) -> Non
         for n in batches:
             context.decode(tokens[len(context.tokens) :][:n])
         found = context.logits().copy()
+        context.decode(tokens[:1])
+        assert context._columns is not None
+        # So threads may change. A state space has rows of 1365, which are no whole blocks.
+        assert context._columns.are_ours or shape == "state space"
         context.close()
         model.close()
         if window:

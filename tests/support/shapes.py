@@ -273,6 +273,22 @@ def _with_inputs(_number: int) -> Tensors:
     )
 
 
+def _pictured(_number: int) -> Tensors:
+    """A block with other weights for pictures."""
+    feed_forward = _feed_forward(1536)
+    pictures = {
+        name.replace("ffn_", "vis_"): shape
+        for name, shape in feed_forward.items()
+        if name != "ffn_norm.weight"
+    }
+    attention = {
+        f"{kind}attn_{name}.weight": shape
+        for kind in ("", "vis_")
+        for name, shape in {"qkv": (_EMBD, 3 * _EMBD), "output": (_EMBD, _EMBD)}.items()
+    }
+    return {"attn_norm.weight": (_EMBD,)} | attention | feed_forward | pictures
+
+
 def _time_mixing(_number: int) -> Tensors:
     """A block that shows its matrix ``time_mix_w2`` in another shape before it uses it."""
     vectors = ("attn_norm", "attn_norm_2", "time_mix_ln")
@@ -401,6 +417,7 @@ SHAPES: dict[str, tuple[str, int, dict[str, object], Callable[[int], Tensors]]] 
         | _heads(8, 2),
         _with_inputs,
     ),
+    "with pictures": ("cogvlm", 2, {"feed_forward_length": 1536} | _heads(8, 8), _pictured),
     "time mixing": (
         "rwkv6",
         4,
