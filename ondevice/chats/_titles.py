@@ -55,8 +55,9 @@ def think_of_title(chats: Chats, engine: EngineLike, conversation_id: int) -> st
 def clean(answer: str) -> str:
     """The title in a model's answer, without what models put around it; empty: there is none."""
     lines = (" ".join(printable(line).split()) for line in answer.splitlines())
-    line = next((line for line in lines if line.strip(_MARKS)), "")
-    line = re.sub(r"(?i)^[\W_]*(the )?title\b[^:]{0,40}:", "", line).strip(_MARKS)
+    lines = (re.sub(r"(?i)^[^:]{0,40}\btitle\b[^:]{0,40}:", "", line) for line in lines)
+    titles = (line.strip(_MARKS) for line in lines if line.rstrip("*_ ")[-1:] not in ":：")
+    line = next(filter(None, titles), "")
     if len(line.split()) > _MOST_WORDS or len(line) > _MOST_CHARACTERS:
         return ""
     return line
