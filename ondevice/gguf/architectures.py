@@ -1,4 +1,4 @@
-"""Which architectures do not write text one token after the other, by llama.cpp's names."""
+"""Which architectures do not compute as most do, by llama.cpp's names."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import re
 
 _ENCODERS = re.compile(r"clip|t5|t5encoder|.*bert.*|.*embed.*|wavtokenizer.*")
 _DIFFUSION = frozenset({"dream", "llada", "llada-moe", "rnd1"})
+#: llama.cpp computes logits after all tokens of a pass, whichever are wanted, and gives those after
+#: the first ones unless all are wanted.
+LOGITS_OF_ALL = frozenset({"cogvlm"})
 
 
 def is_encoder(architecture: str) -> bool:

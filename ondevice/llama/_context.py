@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ondevice.errors import MemoryShortError, NativeError
+from ondevice.gguf.architectures import LOGITS_OF_ALL
 from ondevice.llama import _log
 from ondevice.llama._attention import attention_for
 from ondevice.llama._columns import Columns
@@ -28,9 +29,6 @@ _LIVE, _PART = 0, 1  # sequences: what is decoded, and what is on its way in or 
 #: Architectures whose memory goes in and out only as a whole: their computing state is of all
 #: tokens (DeepSeek 4 compresses them, MiniMax M3 orders them otherwise).
 _WHOLE_STATES = frozenset({"deepseek4", "minimax-m3"})
-#: Architectures of which llama.cpp gives logits after the first tokens of a pass, not the last,
-#: unless all are wanted.
-_FIRST_LOGITS = frozenset({"cogvlm"})
 _ABORTED = 2  # llama_decode's answer after the abort callback said so
 
 #: Text that is empty until :func:`interrupt`. llama.cpp asks at each node of a graph whether to go
@@ -188,7 +186,7 @@ class Context:
         of the eval hook raise; the sequence is then as it was, or empty unless the context
         :attr:`can_go_back`.
         """
-        if 0 < n_outputs < len(batch) and self.model.architecture in _FIRST_LOGITS:
+        if 0 < n_outputs < len(batch) and self.model.architecture in LOGITS_OF_ALL:
             return self.decode(
                 batch[:-n_outputs], cancel, n_outputs=0, on_progress=on_progress
             ) and self.decode(batch[-n_outputs:], n_outputs=n_outputs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ondevice.gguf import GGUFFile
+from ondevice.gguf.architectures import LOGITS_OF_ALL
 from ondevice.messages import KVType
 
 # What ondevice.llama.Context asks of llama.cpp, in tokens.
@@ -155,7 +156,8 @@ def _compute(file: GGUFFile, n_ctx: int) -> int:
     if indexers := file.hyperparameter("attention.indexer.head_count"):
         # Queries of all indexers, and what each token of the context is worth to each of the batch.
         widest += 2 * indexers * file.hyperparameter("attention.indexer.key_length") + 5 * n_ctx
-    logits = _OUTPUTS * n_vocab + _BATCH * 2 * n_embd
+    outputs = _BATCH if file.architecture in LOGITS_OF_ALL else _OUTPUTS
+    logits = outputs * n_vocab + _BATCH * 2 * n_embd
     n_masks = (2 if file.sliding_window else 1) if queries else 0
     masks = _BATCH * n_ctx * 2 * n_masks  # 2 bytes an element
     return max(_BATCH * widest, logits) * _FLOAT + masks + n_vocab * _FLOAT

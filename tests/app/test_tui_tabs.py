@@ -89,7 +89,7 @@ async def test_an_open_chat_is_shown_and_not_opened_twice(chats: Chats, open_app
             await user.pilot.press("ctrl+r", *"lisbon")
             await user.sees("An old question about Lisbon")
             await user.pilot.press("enter")
-            await user.sees(" Hi  An old question")
+            await user.sees("▌  An old question")
             await user.pilot.press("f6")
             await user.sees("Hello.")
         assert user.screen.splitlines()[0].count("An old question") == 1

@@ -272,9 +272,10 @@ class ChatBase(Screen[None]):
             self.show(there[0])
         else:
             earlier = await asyncio.to_thread(store.load, conversation_id)
-            if not await self.open(earlier, store=store):
-                return
-        await self.conversation.go_to(message_id, words)
+            await self.open(earlier, store=store)
+            there = self._open_of(store, conversation_id)
+        if there:  # the tab that is shown may be another one by now
+            await there[0].go_to(message_id, words)
 
     def is_busy(self) -> bool:
         """Whether a reply is under way, which the user is then told."""
