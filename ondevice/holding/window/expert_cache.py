@@ -31,9 +31,10 @@ class ExpertCache:
         Those that are left out come after the others, one as good as the other.
         """
         for experts in rankings:
-            ranked, others = np.split(self._gains, [len(experts)])
+            ranked = len(experts)
+            others = self._gains[ranked:]
             gains = np.full(self.n_experts, others.mean() if others.size else 0.0)
-            gains[experts] = ranked
+            gains[experts] = self._gains[:ranked]
             self._worth = self._worth * AGEING + gains
 
     def most_worth(self, experts: Iterable[int]) -> list[int]:

@@ -10,13 +10,11 @@ slots, which are empty after that.
 
 from __future__ import annotations
 
+import ctypes
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-
-import numpy as np
-import numpy.typing as npt
 
 from ondevice.disk.reader import PAGE, READS_IN_FLIGHT, Arena, Reader, Reading, Span
 from ondevice.errors import ModelFileError, NativeError
@@ -45,10 +43,11 @@ class _StandIn:
     def show_matrices(self, address: int, stride: int, count: int) -> None:
         self.tensor.data, self.tensor.nb[2], self.tensor.ne[2] = address, stride, count
 
-    def show_numbers(self, numbers: npt.NDArray[np.int32], like: Tensor) -> None:
-        self.tensor.ne[0], self.tensor.ne[1] = like.ne[0], like.ne[1]
-        self.tensor.nb[0], self.tensor.nb[1] = numbers.itemsize, numbers.itemsize * like.ne[0]
-        self.tensor.data = numbers.ctypes.data
+    def show_numbers(self, numbers: ctypes.Array[ctypes.c_int32], like: Tensor) -> None:
+        width, n_bytes = like.ne[0], ctypes.sizeof(ctypes.c_int32)
+        self.tensor.ne[0], self.tensor.ne[1] = width, like.ne[1]
+        self.tensor.nb[0], self.tensor.nb[1] = n_bytes, n_bytes * width
+        self.tensor.data = ctypes.addressof(numbers)
 
 
 class _Matrices:
@@ -131,7 +130,7 @@ class _Step(_Fetch):
 
     ids: Tensor  # the experts' numbers
     staged: bool
-    numbers: npt.NDArray[np.int32]  # what the graph is to see of them
+    numbers: ctypes.Array[ctypes.c_int32]  # what the graph is to see of them
     present: dict[int, int]  # expert → slot; the others that are needed
     pending: list[_Matrices]  # not computed with yet, in the order of use
 
@@ -293,7 +292,7 @@ class Experts:
             admitted=admitted,
             ids=ids,
             staged=staged,
-            numbers=np.array([places[expert] for expert in experts], np.int32),
+            numbers=(ctypes.c_int32 * len(experts))(*map(places.__getitem__, experts)),
             present=present,
             pending=list(block.matrices),
         )
