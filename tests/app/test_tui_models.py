@@ -177,10 +177,10 @@ async def test_the_planner_says_how_each_model_would_run(
 
 @pytest.mark.skipif(not shutil.which("cc"), reason="needs a C compiler")
 async def test_a_model_is_packed_until_the_user_stops_it(
-    chats: Chats, children: Callable[[], list[psutil.Process]]
+    chats: Chats, short: Path, children: Callable[[], list[psutil.Process]]
 ) -> None:
     folder = paths.ensure_private(paths.models_dir() / "tiny")
-    tiny_model.write(folder / "tiny.gguf")
+    shutil.copy(short, folder / "tiny.gguf")  # a tiny one may be packed before anybody sees it
     engine = FakeEngine()
     async with at_the_terminal(engine, chats, "tiny") as user:
         await user.until(lambda: engine.loaded is not None, "loaded")
