@@ -92,10 +92,10 @@ def best_plan(
         each
         for each in found
         if not each.streamed_bytes or each.way.drafts_itself or each.drafter is usable
-    ]
-    chosen = best(wanted or found, load.prefer)
+    ] or found
+    chosen = best(wanted, load.prefer)
     if chosen.resident_bytes < chosen.need.weights:
-        same = [each for each in wanted or found if each.kv_type == load.kv_type_before]
+        same = [each for each in wanted if each.kv_type == load.kv_type_before]
         again = best(same, load.prefer) if same else chosen
         if again.worth(load.prefer) > chosen.worth(load.prefer) - _READING_AGAIN:
             chosen = again

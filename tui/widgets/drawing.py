@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from textual._styles_cache import StylesCache
@@ -21,17 +22,16 @@ class EvenRows(Widget):
         return super().render_lines(Region(crop.x, crop.y, crop.width, 1)) * crop.height
 
 
-class BareRows(StylesCache):
-    """For a widget without padding and border: its rows are its lines."""
+class OwnRows(StylesCache):
+    """For a widget that has its whole rows itself: ``rows`` gives those of a part of it."""
+
+    def __init__(self, rows: Callable[[Region], list[Strip]]) -> None:
+        super().__init__()
+        self._rows_of = rows
 
     def render_widget(self, widget: Widget, crop: Region) -> list[Strip]:
-        rows = [widget.render_line(y) for y in crop.line_range]
-        return filtered(widget, rows, crop)
-
-
-def filtered(widget: Widget, rows: list[Strip], crop: Region) -> list[Strip]:
-    """Rows of a widget as they are drawn, the columns of ``crop``."""
-    _, background = widget.background_colors
-    for line_filter in widget.get_line_filters():
-        rows = [row.apply_filter(line_filter, background) for row in rows]
-    return [row.crop(*crop.column_span) for row in rows]
+        rows = self._rows_of(crop)
+        _, background = widget.background_colors
+        for line_filter in widget.get_line_filters():
+            rows = [row.apply_filter(line_filter, background) for row in rows]
+        return [row.crop(*crop.column_span) for row in rows]

@@ -13,7 +13,6 @@ from typing import ClassVar
 
 from rich.segment import Segment
 from rich.style import Style
-from textual._styles_cache import StylesCache
 from textual.app import RenderResult
 from textual.geometry import Region, Size
 from textual.message import Message
@@ -27,7 +26,7 @@ from tui.markdown.code import STYLES, Code
 from tui.markdown.document import Document
 from tui.markdown.layout import COPY, AnyLine, CodeLine, Look, MarkdownBlock
 from tui.markdown.lines import Piece, width_of
-from tui.widgets.drawing import filtered
+from tui.widgets.drawing import OwnRows
 from tui.widgets.single_layout import SingleLayout
 
 _SPARE, _SPARE_S = 2, 0.4  # lines that it takes beyond those it needs while it grows, and seconds
@@ -44,14 +43,6 @@ _STYLES = (
 )  # fmt: skip
 
 
-class _DrawnRows(StylesCache):
-    """Textual's draws all rows of a widget anew whenever there is another one."""
-
-    def render_widget(self, widget: Widget, crop: Region) -> list[Strip]:
-        assert isinstance(widget, ReplyBody)
-        return widget.rows(crop)
-
-
 class ReplyBody(SingleLayout, Widget):
     """A whole answer, or one that is still being written."""
 
@@ -59,7 +50,7 @@ class ReplyBody(SingleLayout, Widget):
 
     def __init__(self, text: str = "") -> None:
         super().__init__()
-        self._styles_cache = _DrawnRows()
+        self._styles_cache = OwnRows(self.rows)
         self._unread = printable(text)
         """What has come before it is on the screen, where it learns how to look."""
         self._document: Document | None = None
@@ -296,7 +287,7 @@ class ReplyBody(SingleLayout, Widget):
             rows.append(row)
         if "@click" in (hover := self.hover_style).meta:
             rows = [row.style_links(hover._link_id, self.link_style_hover) for row in rows]
-        return filtered(self, rows, crop)
+        return rows
 
     def render_line(self, y: int) -> Strip:
         if self._drawn_for != self.size.width:

@@ -19,7 +19,7 @@ from textual.widget import AwaitMount, Widget
 
 from ondevice.chats import Message
 from ondevice.memory import Cube
-from tui.widgets.drawing import BareRows, EvenRows
+from tui.widgets.drawing import EvenRows, OwnRows
 from tui.widgets.marks import Marks
 from tui.widgets.message import MessageView
 from tui.widgets.notice import NoticeText
@@ -538,8 +538,10 @@ class Transcript(SingleLayout, EvenRows, VerticalScroll, can_focus=False):
             seen = self.container_size.height
             place = above[self._first] + self.scroll_y
             bar = self.vertical_scrollbar
-            if not isinstance(bar._styles_cache, BareRows):
-                bar._styles_cache = BareRows()
+            if not isinstance(bar._styles_cache, OwnRows):  # its rows are its lines: no border
+                bar._styles_cache = OwnRows(
+                    lambda crop: [bar.render_line(y) for y in crop.line_range]
+                )
             bar.set_reactive(ScrollBar.window_virtual_size, whole)
             bar.set_reactive(ScrollBar.window_size, seen)
             bar.set_reactive(ScrollBar.position, place)
