@@ -43,6 +43,12 @@ class TerminalDriver(LinuxDriver):
         self._leaving: int | None = None
         self.exit_event: _End = _End()
 
+    def _get_terminal_size(self) -> tuple[int, int]:
+        """Of the terminal itself: COLUMNS and LINES, if somebody exports them, do not change."""
+        with suppress(OSError):
+            return os.get_terminal_size(self.fileno)
+        return super()._get_terminal_size()
+
     def start_application_mode(self) -> None:
         super().start_application_mode()  # type: ignore[no-untyped-call]
         self.write(textual_gaps.TELL_KEYS_APART)

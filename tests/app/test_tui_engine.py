@@ -96,7 +96,8 @@ class Terminal:
     def chat(self, model: Path, *flags: str, size: tuple[int, int] = (80, 24)) -> None:
         """Open the app and wait until the model is loaded."""
         command = [sys.executable, "-m", "ondevice", "chat", "--model", str(model), *flags]
-        shell = f"{shlex.join(command)}; echo It ended with $?.; cat"
+        # Some shells export the size that the terminal had once.
+        shell = f"COLUMNS=80 LINES=24 {shlex.join(command)}; echo It ended with $?.; cat"
         self._session += 1
         name, (width, height) = f"{self._session}", size
         self._run("new-session", "-s", name, "-d", "-x", f"{width}", "-y", f"{height}", shell)
@@ -188,8 +189,11 @@ def test_a_whole_session_by_keys_in_a_real_terminal(
     terminal.sees("Paris")
     terminal.sees("‹ 1/2 ›")
     terminal.sees("Stopped.")
+    lines = terminal.screen().rstrip().splitlines()
+    assert (len(lines), max(map(len, lines))) == (50, 100)
     terminal.types("What is the capital of Italy?", "Enter")
     terminal.sees("Rome")
+    terminal.misses("answering")
     terminal.types("", "C-c")
     terminal.sees("Press Ctrl+C again")
     terminal.types("", "C-c")
