@@ -22,19 +22,18 @@ from pathlib import Path
 from typing import Any
 
 import frame
-import llama_cpp
+import msgspec
 
-from ondevice import gguf, llama
+from ondevice import llama
 from ondevice.disk.reader import Arena
-from ondevice.engine._drafting import Drafter, ModelDrafter, PromptLookup, Speculation
-from ondevice.errors import NativeError
-from ondevice.holding.window.placement import least_bytes
+from ondevice.engine._drafting import Drafter, PromptLookup, Speculation
+from ondevice.engine._loading import load_model
+from ondevice.holding.stack.pack import pack
 from ondevice.holding.window.window import Window
 from ondevice.llama import Context, EvalHook, Model, Sampler
-from ondevice.messages import Sampling
+from ondevice.messages import Load, Sampling
 from ondevice.products import handlers
 from ondevice.ram.limit import limited
-from ondevice.ram.need import need
 
 MODEL = "qwen2.5-coder-1.5b-instruct-q4_k_m.gguf"
 DRAFTER = "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf"
@@ -98,24 +97,17 @@ def opened(
     task: dict[str, Any], path: Path
 ) -> Iterator[tuple[Context, Window | None, Drafter | None]]:
     """The context of a variant, ready to run."""
-    file = gguf.read(path)
     if task["variant"] in ("stock", "resident"):
         hook = EvalHook(*handlers(None)) if task["variant"] == "resident" else None
         yield Context(Model(path, use_extra_bufts=False), n_ctx=N_CTX, eval_hook=hook), None, None
         return
-    wants = need(file, N_CTX)
-    budget = task["limit"] - RESERVE - (wants.total - wants.weights)
-    drafter: Drafter | None = None
-    small = gguf.read(Path(task["drafter"]))
-    small_wants = need(small, N_CTX)
-    small_total = small_wants.total - small_wants.engine
-    if task["variant"] == "drafted" and budget - small_total < least_bytes(file):
-        drafter = PromptLookup()
-    elif task["variant"] == "drafted":
-        drafter = ModelDrafter.open(small, file, n_ctx=N_CTX, kv_type="f16", n_threads=None)
-        budget -= small_total
-    window = Window(file, min(budget, file.weights_bytes), handlers=handlers(None))
-    yield Context(window.load_model(), n_ctx=N_CTX, eval_hook=window.hook()), window, drafter
+    request = Load(path=str(path), n_ctx=N_CTX, kv_type="f16", ram=task["limit"] - RESERVE)
+    drafts = task["variant"] == "drafted"
+    if drafts:
+        request = msgspec.structs.replace(request, drafter=task["drafter"])
+    held = load_model(request, lambda _: None, threading.Event())
+    assert isinstance(held.weights, Window)
+    yield held.context, held.weights, (held.drafter or PromptLookup()) if drafts else None
 
 
 def reply(
@@ -226,24 +218,14 @@ def _disk_rate(path: Path, n_threads: int, n_bytes: int) -> float:
     return rate
 
 
-@contextmanager
-def requantized(drafter: Path) -> Iterator[Path]:
-    """The drafter with four bits throughout: what it says matters less than the RAM it takes."""
-    with tempfile.TemporaryDirectory(prefix="ondevice-") as folder:
-        small = Path(folder) / "drafter.gguf"
-        params = llama_cpp.llama_model_quantize_default_params()
-        params.ftype, params.pure = llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_0, True
-        params.allow_requantize = True
-        if llama_cpp.llama_model_quantize(bytes(drafter), bytes(small), params):
-            raise NativeError(f"llama.cpp cannot quantize {drafter}.")
-        yield small
-
-
 def measure(quick: bool) -> tuple[frame.Figures, frame.Runs]:
     found = {path.name: path for path in frame.models(MODEL, DRAFTER)}
     if len(found) < 2:
         return {}, []
-    with requantized(found[DRAFTER]) as drafter:
+    with tempfile.TemporaryDirectory(prefix="ondevice-") as folder:
+        drafter = Path(folder) / "drafter.stack.gguf"
+        frame.say("packing the drafter, which takes some minutes")
+        pack(found[DRAFTER], drafter)
         return _measure(quick, found[MODEL], drafter)
 
 

@@ -61,7 +61,7 @@ class PlanReport(msgspec.Struct, frozen=True, kw_only=True):
             why=why(chosen, ram, load.n_ctx),
             n_ctx=chosen.n_ctx,
             kv_type=chosen.kv_type,
-            drafter=chosen.drafter.name if chosen.drafter else None,
+            drafter=chosen.drafter.file.name if chosen.drafter else None,
             peak_bytes=chosen.peak_bytes,
             weights_bytes=chosen.resident_bytes,
             streamed_bytes=chosen.streamed_bytes,

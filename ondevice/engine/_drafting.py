@@ -13,14 +13,15 @@ via speculative decoding", section 2.3.)
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from typing import NamedTuple, Protocol
 
 from ondevice.engine._states import common_prefix
 from ondevice.errors import NativeError
-from ondevice.gguf import GGUFFile
-from ondevice.llama import Context, EvalHook, Model, Sampler
-from ondevice.products import handlers
+from ondevice.holding.plan import Plan
+from ondevice.llama import Context, Sampler
+from ondevice.messages import Load
 
 _MEMORY = 0.9  # what is known from earlier passes counts this much of what one more shows
 _MOST_OCCURRENCES = 64  # of two tokens that are compared with the end of the text
@@ -105,26 +106,28 @@ class ModelDrafter:
     is_free = False
 
     @classmethod
-    def open(
-        cls, file: GGUFFile, target: GGUFFile, *, n_ctx: int, kv_type: str, n_threads: int | None
-    ) -> ModelDrafter:
-        """A drafter for ``target`` that is in RAM, but for the vocabulary that it shares.
+    @contextmanager
+    def opened(
+        cls, plan: Plan, request: Load, n_vocab: int, on_progress: Callable[[float], bool]
+    ) -> Iterator[ModelDrafter]:
+        """The smaller model, held as ``plan`` says, but for the vocabulary that it shares.
 
-        Raises what ``Model`` and ``Context`` raise.
+        Raises what ``Way.open``, ``Model`` and ``Context`` raise.
         """
-        model = Model(file.path, use_extra_bufts=False, without_vocabulary=file)
-        try:
-            context = Context(
-                model,
-                n_ctx=n_ctx,
-                kv_type=kv_type,
-                n_threads=n_threads,
-                eval_hook=EvalHook(*handlers(n_threads)),
-            )
-        except BaseException:
-            model.close()
-            raise
-        return cls(context, target.n_vocab)
+        with (
+            closing(plan.way.open(plan, request, on_progress)) as weights,
+            closing(weights.load_model(with_vocabulary=False)) as model,
+            closing(
+                Context(
+                    model,
+                    n_ctx=plan.n_ctx,
+                    kv_type=plan.kv_type,
+                    n_threads=request.n_threads,
+                    eval_hook=weights.hook(),
+                )
+            ) as context,
+        ):
+            yield cls(context, n_vocab)
 
     def __init__(
         self, context: Context, n_vocab: int, is_ready: Callable[[], bool] = lambda: True
@@ -148,11 +151,6 @@ class ModelDrafter:
             context.decode(proposed[-1:])
             proposed.append(self._most_likely())
         return Proposal(proposed)
-
-    def close(self) -> None:
-        """Free the smaller model."""
-        self._context.close()
-        self._context.model.close()
 
     def _most_likely(self) -> int:
         return int(self._context.logits()[: self._n_vocab].argmax())

@@ -65,14 +65,10 @@ def load_model(
     drafter: ModelDrafter | None = None
     with ExitStack() as stack:
         if chosen.drafter is not None:
-            drafter = ModelDrafter.open(
-                chosen.drafter,
-                file,
-                n_ctx=chosen.n_ctx,
-                kv_type=chosen.kv_type,
-                n_threads=request.n_threads,
+            opened = ModelDrafter.opened(
+                chosen.drafter, request, file.n_vocab, lambda _: not cancel.is_set()
             )
-            stack.callback(drafter.close)
+            drafter = stack.enter_context(opened)
         weights = chosen.way.open(chosen, request, go_on)
         stack.callback(weights.close)
         model = weights.load_model()

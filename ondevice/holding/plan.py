@@ -52,7 +52,7 @@ class Plan:
     weights_budget: int  # bytes of RAM that weights may take
     resident_bytes: int  # weights in RAM, buffers for the streamed ones included
     streamed_bytes: int  # weights that are not in RAM, but read from the disk when needed
-    drafter: GGUFFile | None
+    drafter: Plan | None  # how the model is run that drafts
     drafter_bytes: int  # RAM that it takes
     tokens_per_second: float  # expected
     first_token_s: float  # expected after a prompt of 512 tokens

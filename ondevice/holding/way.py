@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from ondevice.gguf import GGUFFile
 from ondevice.holding.cells import Cell
 from ondevice.messages import KVType, Load, Sizing, Streaming
 
@@ -29,11 +28,11 @@ class Way(Protocol):
         """RAM without which the model does not run in this way, context and engine included."""
 
     def plans(
-        self, n_ctx: int, kv_type: KVType, drafter: GGUFFile | None, machine: Machine
+        self, n_ctx: int, kv_type: KVType, drafters: Sequence[Plan], machine: Machine
     ) -> Iterator[Plan]:
         """What this way offers with such a context on ``machine``: nothing if it does not fit.
 
-        ``drafter`` may propose tokens while weights are streamed, if it fits beside them.
+        One of ``drafters`` may propose tokens while weights are streamed, if it fits beside them.
         """
 
     def cells(self, sizing: Sizing) -> list[Cell]:
@@ -73,7 +72,7 @@ class Weights(Protocol):
     def may_draft(self) -> bool:
         """Whether :meth:`drafting_hook` gives a model of its own now."""
 
-    def load_model(self) -> Model:
+    def load_model(self, *, with_vocabulary: bool = True) -> Model:
         """The model, for contexts that have this hook and for no others."""
 
     def hook(self) -> EvalHook:

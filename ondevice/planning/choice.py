@@ -119,18 +119,19 @@ def _drafter(load: Load, machine: Machine) -> str | None:
             drafted = planner.best_plan(target, load, machine, drafter)
             plans.append(fit.with_shown_speed(drafted, load))
     chosen = planner.best(plans, load.prefer)
-    return str(chosen.drafter.path) if chosen.drafter else None
+    return str(chosen.drafter.file.path) if chosen.drafter else None
 
 
 def drafters_for(target: GGUFFile) -> Iterator[GGUFFile]:
     """The models on disk that could draft for this one."""
     for model in models.installed():
-        if model.missing or model.size_bytes * _SMALLER > target.file_bytes:
+        if model.missing:
             continue
         try:
             file = runnable.read(model.path)
             with runnable.blamed(model.path):
-                fits = not file.is_stack and share_vocabulary(file, target)
+                is_smaller = file.n_params * _SMALLER <= target.n_params
+                fits = is_smaller and share_vocabulary(file, target)
         except ModelFileError:
             continue
         if fits:

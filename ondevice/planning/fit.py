@@ -71,7 +71,7 @@ def speed_of(chosen: Plan, load: Load, speeds: Speeds) -> tuple[SpeedFrom, float
 
 def _held(chosen: Plan, load: Load) -> replies.Held:
     share = chosen.resident_bytes / max(1, chosen.need.weights)
-    small = chosen.drafter.path if chosen.drafter else None
+    small = chosen.drafter.file.path if chosen.drafter else None
     return replies.Held.of(chosen.file.path, share, load.n_threads, small)
 
 

@@ -7,7 +7,7 @@ plans, so that it never makes one worse.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,6 +34,7 @@ _PARTS = {
     "clip": "the part of a model that reads pictures or sound",
 }
 _READING_AGAIN = 0.5  # worth: what another type of KV cache must give, since chats are read again
+_SHARES = 16  # of the RAM: so many sizes of a stack that drafts are looked at
 _CONTEXTS = (4096, 3072, 2048, 1536, 1024)  # tokens that are tried if no length is asked for
 
 
@@ -91,7 +92,9 @@ def best_plan(
     wanted = [
         each
         for each in found
-        if not each.streamed_bytes or each.way.drafts_itself or each.drafter is usable
+        if not each.streamed_bytes
+        or each.way.drafts_itself
+        or (each.drafter is None) == (usable is None)
     ] or found
     chosen = best(wanted, load.prefer)
     if chosen.resident_bytes < chosen.need.weights:
@@ -99,7 +102,7 @@ def best_plan(
         again = best(same, load.prefer) if same else chosen
         if again.worth(load.prefer) > chosen.worth(load.prefer) - _READING_AGAIN:
             chosen = again
-    return chosen if chosen.drafter is drafter else replace(chosen, idle_drafter=drafter)
+    return chosen if chosen.drafter else replace(chosen, idle_drafter=drafter)
 
 
 def best(plans: Sequence[Plan], preference: Preference = "balanced") -> Plan:
@@ -121,9 +124,27 @@ def _plans(
 ) -> Iterator[Plan]:
     trained = file.n_ctx_train or _CONTEXTS[0]
     contexts = {min(c, trained) for c in _CONTEXTS} if load.n_ctx is None else {load.n_ctx}
+    small = way_of(drafter) if drafter else None
     for kv_type in (load.kv_type,) if load.kv_type else kv_types(file):
         for n_ctx in sorted(contexts, reverse=True):
-            yield from way.plans(n_ctx, kv_type, drafter, machine)
+            drafters: list[Plan] = []
+            if drafter and small and kv_type in kv_types(drafter):
+                parts = range(1, _SHARES + 1) if drafter.is_stack else (_SHARES,)
+                drafters = _drafters(small, n_ctx, kv_type, machine, parts)
+            yield from way.plans(n_ctx, kv_type, drafters, machine)
+
+
+def _drafters(
+    way: Way, n_ctx: int, kv_type: KVType, machine: Machine, parts: Iterable[int]
+) -> list[Plan]:
+    """A drafter that takes at most so many of ``_SHARES`` parts of the RAM that is usable."""
+    found: dict[int, Plan] = {}
+    for part in parts:
+        room = machine.ram.usable * part // _SHARES
+        for each in way.plans(n_ctx, kv_type, (), replace(machine, ram=machine.ram.at_most(room))):
+            if not each.streamed_bytes:
+                found[each.resident_bytes] = each
+    return list(found.values())
 
 
 def why(chosen: Plan, ram: AvailableRam, n_ctx: int | None = None) -> str:
@@ -150,10 +171,16 @@ def why(chosen: Plan, ram: AvailableRam, n_ctx: int | None = None) -> str:
             "and grows with the conversation."
         )
     if chosen.drafter:
-        reason += f" {chosen.drafter.name} drafts for it."
+        reason += f" {_drafter_words(chosen.drafter)} drafts for it."
     if chosen.idle_drafter:
         reason += f" {chosen.idle_drafter.name} does not draft: {_why_idle(chosen)}."
     return reason
+
+
+def _drafter_words(drafter: Plan) -> str:
+    left_out = drafter.resident_bytes < drafter.need.weights
+    part = f"{size(drafter.resident_bytes)} of " if left_out else ""
+    return part + drafter.file.name
 
 
 def _why_idle(chosen: Plan) -> str:

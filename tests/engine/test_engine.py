@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import llama_cpp
 import msgspec
 import psutil
 import pytest
 import tiny_model
+import wide_model
 from gguf import TokenType
 
 from ondevice.engine import Engine
@@ -352,10 +352,7 @@ def test_a_model_larger_than_the_ram_is_streamed_and_says_the_same(
 
 
 def test_a_drafter_saves_passes_and_changes_nothing(default_model: Path, tmp_path: Path) -> None:
-    wide = tmp_path / "f16.gguf"  # so large that the window for it and the drafter take less RAM
-    params = llama_cpp.llama_model_quantize_default_params()
-    params.ftype, params.allow_requantize = llama_cpp.LLAMA_FTYPE_MOSTLY_F16, True
-    assert llama_cpp.llama_model_quantize(bytes(default_model), bytes(wide), params) == 0
+    wide = wide_model.write(default_model, tmp_path / "f16.gguf")
     plain = Load(path=str(wide), n_ctx=512, kv_type="f16")
     drafted = msgspec.structs.replace(plain, ram=320_000_000, drafter=str(default_model))
     question = (SYSTEM, Turn("user", "Tell me a story about a fox."))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -16,10 +17,12 @@ from random import Random
 from typing import get_args
 
 import gguf as gguf_py
+import msgspec
 import numpy as np
 import pytest
 import shapes
 import tiny_model
+import wide_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from planned import plan
@@ -39,7 +42,7 @@ from ondevice.holding.stack.pack import pack
 from ondevice.holding.stack.stack import Stack, _whole_pages
 from ondevice.llama import ChatTemplate, Context, EvalHook, Model
 from ondevice.messages import Finished, Generate, Load, Preference, Sampling, Turn
-from ondevice.planning.planner import least_ram
+from ondevice.planning.planner import least_ram, why
 from ondevice.products import TILE_FLAGS
 from ondevice.ram.available import AvailableRam
 from ondevice.ram.need import need
@@ -738,6 +741,40 @@ def test_more_ram_never_plans_a_worse_stack(packed: Path, preference: Preference
     assert 0 < qualities[0] < qualities[-1] <= 1
     with pytest.raises(MemoryShortError, match=r"needs .* more"):
         plan(file, AvailableRam(most, least - 1, "a limit"), USUAL)
+
+
+def test_as_much_of_a_stack_drafts_as_gives_the_most(
+    packed: Path, short: Path, tmp_path: Path
+) -> None:
+    file = gguf.read(wide_model.write(short, tmp_path / "wide.gguf"))
+    stack, least, step = gguf.read(packed), least_ram(file, 512, "f16"), 4_000_000
+    plans = []
+    for usable in range(least, least + 25 * step, step):
+        ram = AvailableRam(10**12, usable, "a limit")
+        plans.append(plan(file, ram, USUAL, n_ctx=512, kv_type="f16", drafter=stack))
+        assert plans[-1].peak_bytes <= usable
+    drafters = {each.drafter.resident_bytes for each in plans if each.drafter}
+    assert len(drafters) > 2
+    assert min(drafters) < StackFile.of(stack).ram_bytes[-1]
+    assert not plans[-1].streamed_bytes
+    assert not plans[-1].drafter
+
+    first = next(each for each in plans if each.drafter)
+    usable = first.peak_bytes
+    assert re.search(r"\d MB of .* drafts for it", why(first, ram))
+    plain = Load(path=str(file.path), n_ctx=512, kv_type="f16", n_threads=1)
+    replies = []
+    for request in (plain, msgspec.structs.replace(plain, ram=usable, drafter=str(packed))):
+        with Engine() as engine:
+            engine.load(request)
+            asked = Generate(turns=(Turn("user", TEXT),), sampling=Sampling(seed=3), max_tokens=24)
+            events = list(engine.generate(asked))
+        assert isinstance(events[-1], Finished)
+        replies.append("".join(getattr(event, "text", "") for event in events))
+        streaming = events[-1].statistics.streaming
+    assert replies[0] == replies[1]
+    assert streaming is not None
+    assert streaming.accepted_tokens > 3
 
 
 # ----------------------------------------------------------------------- experts

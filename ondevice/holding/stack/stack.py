@@ -167,10 +167,15 @@ class Stack:
             resident_bytes=self.resident_bytes,
         )
 
-    def load_model(self) -> Model:
+    def load_model(self, *, with_vocabulary: bool = True) -> Model:
         """The model, for contexts that have this stack in their eval hook and for no others."""
-        path = self.file.gguf.path
-        return Model(path, use_extra_bufts=False, hollow=[self.file.as_llama_sees_it()])
+        file = self.file.gguf
+        return Model(
+            file.path,
+            use_extra_bufts=False,
+            hollow=[self.file.as_llama_sees_it()],
+            without_vocabulary=None if with_vocabulary else file,
+        )
 
     def inspect(self, node: Tensor) -> Actions | None:
         """Compute what reads our matrices; part of the eval hook."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -21,7 +21,6 @@ from ondevice.holding.plan import Plan
 from ondevice.holding.speeds import Speeds
 from ondevice.holding.window.placement import Placement, Placements
 from ondevice.messages import KVType, Load, Sizing
-from ondevice.ram.kv_types import kv_types
 from ondevice.ram.need import need
 
 if TYPE_CHECKING:
@@ -49,7 +48,7 @@ class Windowed:
         return wanted.total - wanted.weights + self._placements.least_bytes
 
     def plans(
-        self, n_ctx: int, kv_type: KVType, drafter: GGUFFile | None, machine: Machine
+        self, n_ctx: int, kv_type: KVType, drafters: Sequence[Plan], machine: Machine
     ) -> Iterator[Plan]:
         file, usable = self._file, machine.ram.usable
         wanted = need(file, n_ctx, kv_type)
@@ -57,9 +56,8 @@ class Windowed:
         if wanted.total <= usable:
             yield whole
             return
-        may_draft = drafter is not None and kv_type in kv_types(drafter)
-        for small in (drafter, None) if may_draft else (None,):
-            taken = _drafter_bytes(small, wanted.n_ctx, kv_type) if small else 0
+        for small in (*drafters, None):
+            taken = small.peak_bytes - small.need.engine if small else 0
             budget = usable - (wanted.total - wanted.weights) - taken
             if budget >= self._placements.least_bytes:
                 placed = self._placements.within(budget)
@@ -103,7 +101,7 @@ class Windowed:
             self._file, budget, handlers=handlers(load.n_threads), on_progress=on_progress
         )
 
-    def _seconds(self, placed: Placement, drafter: GGUFFile | None, speeds: Speeds) -> float:
+    def _seconds(self, placed: Placement, drafter: Plan | None, speeds: Speeds) -> float:
         """For one token. What is streamed is read, and experts without a slot that it needs."""
         file = self._file
         share = file.n_experts_used / file.n_experts if file.n_experts else 0.0
@@ -112,10 +110,6 @@ class Windowed:
         reading = streaming_seconds(n_bytes, len(placed.streamed), speeds)
         computing = decode_seconds(file, speeds)
         if drafter:
-            return drafted_seconds(computing, reading, decode_seconds(drafter, speeds))
+            drafting = 1 / drafter.tokens_per_second
+            return drafted_seconds(computing, reading, drafting, drafter.quality)
         return max(computing, reading) / (_LOOKED_UP if can_verify(file) else 1.0)
-
-
-def _drafter_bytes(drafter: GGUFFile, n_ctx: int, kv_type: KVType) -> int:
-    wanted = need(drafter, n_ctx, kv_type)
-    return wanted.total - wanted.engine

@@ -113,9 +113,15 @@ class Window:
             self.close()
             raise
 
-    def load_model(self) -> Model:
+    def load_model(self, *, with_vocabulary: bool = True) -> Model:
         """The model, for contexts that have this window in their eval hook and for no others."""
-        return Model(self._file.path, use_extra_bufts=False, hollow=self._file.parts)
+        file = self._file
+        return Model(
+            file.path,
+            use_extra_bufts=False,
+            hollow=file.parts,
+            without_vocabulary=None if with_vocabulary else file,
+        )
 
     def close(self) -> None:
         """Stop reading and give the memory back. The model must have been closed before."""
