@@ -87,8 +87,9 @@ def child(task: dict[str, Any]) -> None:
             context.decode(tokens)
             result["first_token_seconds"] = time.perf_counter() - started
             context.truncate(0)
-        for prompt in task["prompts"]:
-            result["replies"].append(reply(context, window, drafter, prompt, task["n_tokens"]))
+        with nullcontext() if task["variant"] == "stock" else llama.Waiting():
+            for prompt in task["prompts"]:
+                result["replies"].append(reply(context, window, drafter, prompt, task["n_tokens"]))
     print(json.dumps(result))
 
 

@@ -22,6 +22,7 @@ from ondevice.errors import NativeError
 from ondevice.holding.plan import Plan
 from ondevice.llama import Context, Sampler
 from ondevice.messages import Load
+from ondevice.ram.need import DRAFT_BATCH
 
 _MEMORY = 0.9  # what is known from earlier passes counts this much of what one more shows
 _MOST_OCCURRENCES = 64  # of two tokens that are compared with the end of the text
@@ -123,6 +124,8 @@ class ModelDrafter:
                     n_ctx=plan.n_ctx,
                     kv_type=plan.kv_type,
                     n_threads=request.n_threads,
+                    batch_tokens=DRAFT_BATCH,
+                    max_outputs=1,
                     eval_hook=weights.hook(),
                 )
             ) as context,

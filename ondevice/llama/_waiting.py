@@ -29,7 +29,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
-from ondevice.system.cores import ThreadTimes, idle_seconds
+from ondevice.system.cores import ThreadTimes, free_seconds
 
 _LOOK_S = {"spinning": 0.1, "asleep": 0.5}  # between two looks
 # Of the time in which threads want a core, what they wait for one. Measured with programs that
@@ -82,10 +82,10 @@ class Waiting:
     def _look(self) -> None:
         global _most  # noqa: PLW0603 - of the process, as its threads are
         every = sorted(os.sched_getaffinity(0))
-        times, idle, at = ThreadTimes.now(), idle_seconds(every), time.monotonic()
+        times, idle, at = ThreadTimes.now(), free_seconds(every), time.monotonic()
         while not self._done.wait(_LOOK_S[self.policy]):
             before = times, idle, at
-            times, idle, at = ThreadTimes.now(), idle_seconds(every), time.monotonic()
+            times, idle, at = ThreadTimes.now(), free_seconds(every), time.monotonic()
             waited = times.waited_share(before[0])
             _most = best_count(
                 _most or len(every), waited, (idle - before[1]) / (at - before[2]), len(every)

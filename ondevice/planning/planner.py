@@ -143,7 +143,8 @@ def _drafters(
         room = machine.ram.usable * part // _SHARES
         for each in way.plans(n_ctx, kv_type, (), replace(machine, ram=machine.ram.at_most(room))):
             if not each.streamed_bytes:
-                found[each.resident_bytes] = each
+                small = each.need.to_draft(each.file.n_vocab)
+                found[each.resident_bytes] = replace(each, need=small)
     return list(found.values())
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ondevice.gguf import GGUFFile
 from ondevice.gguf.architectures import LOGITS_OF_ALL
@@ -11,6 +11,7 @@ from ondevice.messages import KVType
 # What ondevice.llama.Context asks of llama.cpp, in tokens.
 _BATCH = 512
 _OUTPUTS = 16
+DRAFT_BATCH = 128  #: What a drafter asks, with the logits of one.
 _CTX_STEP = 256  # llama.cpp rounds the context up to a multiple of it
 _DEFAULT_CTX = 4096
 
@@ -41,6 +42,11 @@ class Need:
     @property
     def total(self) -> int:
         return self.weights + self.kv + self.compute + self.engine
+
+    def to_draft(self, n_vocab: int) -> Need:
+        """The same for a drafter: smaller batches, beside a model in the same process."""
+        compute = self.compute * DRAFT_BATCH // _BATCH + n_vocab * _FLOAT
+        return replace(self, compute=compute, engine=0)
 
 
 def need(file: GGUFFile, n_ctx: int | None = None, kv_type: KVType = "f16") -> Need:

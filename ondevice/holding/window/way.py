@@ -57,7 +57,7 @@ class Windowed:
             yield whole
             return
         for small in (*drafters, None):
-            taken = small.peak_bytes - small.need.engine if small else 0
+            taken = small.peak_bytes if small else 0
             budget = usable - (wanted.total - wanted.weights) - taken
             if budget >= self._placements.least_bytes:
                 placed = self._placements.within(budget)
