@@ -72,7 +72,8 @@ MODEL = (
         "--draft",
         metavar="NAME|FILE",
         shell_complete=complete_model,
-        help="A small model of the same family that drafts for one larger than RAM; or none.",
+        help="A small model of the same family, or a stack of one, that drafts for one "
+        "larger than RAM; or none.",
     ),
 )
 SYSTEM = (click.option("-s", "--system", metavar="TEXT", help="System prompt; empty for none."),)

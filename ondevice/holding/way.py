@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from typing import TYPE_CHECKING, Protocol
 
 from ondevice.holding.cells import Cell
@@ -28,7 +28,7 @@ class Way(Protocol):
         """RAM without which the model does not run in this way, context and engine included."""
 
     def plans(
-        self, n_ctx: int, kv_type: KVType, drafters: Sequence[Plan], machine: Machine
+        self, n_ctx: int, kv_type: KVType, drafters: Collection[Plan], machine: Machine
     ) -> Iterator[Plan]:
         """What this way offers with such a context on ``machine``: nothing if it does not fit.
 

@@ -7,7 +7,7 @@ plans, so that it never makes one worse.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,7 +34,7 @@ _PARTS = {
     "clip": "the part of a model that reads pictures or sound",
 }
 _READING_AGAIN = 0.5  # worth: what another type of KV cache must give, since chats are read again
-_SHARES = 16  # of the RAM: so many sizes of a stack that drafts are looked at
+_SIZES = 16  # of a stack that drafts
 _CONTEXTS = (4096, 3072, 2048, 1536, 1024)  # tokens that are tried if no length is asked for
 
 
@@ -124,28 +124,27 @@ def _plans(
 ) -> Iterator[Plan]:
     trained = file.n_ctx_train or _CONTEXTS[0]
     contexts = {min(c, trained) for c in _CONTEXTS} if load.n_ctx is None else {load.n_ctx}
-    small = way_of(drafter) if drafter else None
     for kv_type in (load.kv_type,) if load.kv_type else kv_types(file):
         for n_ctx in sorted(contexts, reverse=True):
-            drafters: list[Plan] = []
-            if drafter and small and kv_type in kv_types(drafter):
-                parts = range(1, _SHARES + 1) if drafter.is_stack else (_SHARES,)
-                drafters = _drafters(small, n_ctx, kv_type, machine, parts)
-            yield from way.plans(n_ctx, kv_type, drafters, machine)
+            small = _drafters(drafter, n_ctx, kv_type, machine) if drafter else ()
+            yield from way.plans(n_ctx, kv_type, small, machine)
 
 
-def _drafters(
-    way: Way, n_ctx: int, kv_type: KVType, machine: Machine, parts: Iterable[int]
-) -> list[Plan]:
-    """A drafter that takes at most so many of ``_SHARES`` parts of the RAM that is usable."""
-    found: dict[int, Plan] = {}
-    for part in parts:
-        room = machine.ram.usable * part // _SHARES
-        for each in way.plans(n_ctx, kv_type, (), replace(machine, ram=machine.ram.at_most(room))):
+def _drafters(file: GGUFFile, n_ctx: int, kv_type: KVType, machine: Machine) -> Collection[Plan]:
+    """Ways to have a drafter in RAM: whole, or of a stack any of a few sizes."""
+    if kv_type not in kv_types(file):
+        return ()
+    way, found = way_of(file), {}
+    for n in range(_SIZES + 1):
+        room = way.least_bytes(n_ctx, kv_type) + file.weights_bytes * n // _SIZES
+        if room > machine.ram.usable:
+            break
+        limited = replace(machine, ram=machine.ram.at_most(room))
+        for each in way.plans(n_ctx, kv_type, (), limited):
             if not each.streamed_bytes:
                 small = each.need.to_draft(each.file.n_vocab)
                 found[each.resident_bytes] = replace(each, need=small)
-    return list(found.values())
+    return found.values()
 
 
 def why(chosen: Plan, ram: AvailableRam, n_ctx: int | None = None) -> str:
@@ -195,7 +194,9 @@ def _why_idle(chosen: Plan) -> str:
         return "only a model that is read from the disk needs that"
     if chosen.way.drafts_itself:
         return "what is in RAM of a stack does that itself"
-    return "there is no room for it"
+    if chosen.idle_drafter.is_stack:
+        return "there is no room for it"
+    return "there is no room for it, but there may be for a part of it, packed into a stack"
 
 
 def _called(file: GGUFFile) -> str:

@@ -753,6 +753,8 @@ def test_as_much_of_a_stack_drafts_as_gives_the_most(
         ram = AvailableRam(10**12, usable, "a limit")
         plans.append(plan(file, ram, USUAL, n_ctx=512, kv_type="f16", drafter=stack))
         assert plans[-1].peak_bytes <= usable
+    worths = [each.worth("balanced") for each in plans]
+    assert worths == sorted(worths)
     drafters = {each.drafter.resident_bytes for each in plans if each.drafter}
     assert len(drafters) > 2
     assert min(drafters) < StackFile.of(stack).ram_bytes[-1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -62,7 +62,7 @@ class Stacked:
         return wanted.total - wanted.weights + weights
 
     def plans(
-        self, n_ctx: int, kv_type: KVType, drafters: Sequence[Plan], machine: Machine
+        self, n_ctx: int, kv_type: KVType, drafters: Collection[Plan], machine: Machine
     ) -> Iterator[Plan]:
         stack, speeds = self._stack, machine.speeds
         wanted = self._need(n_ctx, kv_type)

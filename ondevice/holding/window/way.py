@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -48,7 +48,7 @@ class Windowed:
         return wanted.total - wanted.weights + self._placements.least_bytes
 
     def plans(
-        self, n_ctx: int, kv_type: KVType, drafters: Sequence[Plan], machine: Machine
+        self, n_ctx: int, kv_type: KVType, drafters: Collection[Plan], machine: Machine
     ) -> Iterator[Plan]:
         file, usable = self._file, machine.ram.usable
         wanted = need(file, n_ctx, kv_type)
