@@ -13,8 +13,8 @@ via speculative decoding", section 2.3.)
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
 from typing import NamedTuple, Protocol
 
 from ondevice.engine._states import common_prefix
@@ -106,32 +106,6 @@ class ModelDrafter:
 
     is_free = False
 
-    @classmethod
-    @contextmanager
-    def opened(
-        cls, plan: Plan, request: Load, n_vocab: int, on_progress: Callable[[float], bool]
-    ) -> Iterator[ModelDrafter]:
-        """The smaller model, held as ``plan`` says, but for the vocabulary that it shares.
-
-        Raises what ``Way.open``, ``Model`` and ``Context`` raise.
-        """
-        with (
-            closing(plan.way.open(plan, request, on_progress)) as weights,
-            closing(weights.load_model(with_vocabulary=False)) as model,
-            closing(
-                Context(
-                    model,
-                    n_ctx=plan.n_ctx,
-                    kv_type=plan.kv_type,
-                    n_threads=request.n_threads,
-                    batch_tokens=DRAFT_BATCH,
-                    max_outputs=1,
-                    eval_hook=weights.hook(),
-                )
-            ) as context,
-        ):
-            yield cls(context, n_vocab)
-
     def __init__(
         self, context: Context, n_vocab: int, is_ready: Callable[[], bool] = lambda: True
     ) -> None:
@@ -139,10 +113,14 @@ class ModelDrafter:
         self._n_vocab = n_vocab
         self._is_ready = is_ready
 
+    @property
+    def is_ready(self) -> bool:
+        return self._is_ready() and self._context.can_go_back
+
     def propose(self, tokens: Sequence[int], count: int) -> Proposal:
         context = self._context
         count = min(count, context.n_ctx - len(tokens))
-        if count <= 0 or not context.can_go_back or not self._is_ready():
+        if count <= 0 or not self.is_ready:
             return Proposal(())
         known = common_prefix(context.tokens, tokens)
         context.truncate(min(known, len(tokens) - 1))
@@ -157,6 +135,53 @@ class ModelDrafter:
 
     def _most_likely(self) -> int:
         return int(self._context.logits()[: self._n_vocab].argmax())
+
+
+class SmallModel(ModelDrafter):
+    """A smaller model that takes RAM of its own, held as ``plan`` says, without a vocabulary.
+
+    Raises what ``Way.open``, ``Model`` and ``Context`` raise.
+    """
+
+    def __init__(
+        self, plan: Plan, request: Load, n_vocab: int, on_progress: Callable[[float], bool]
+    ) -> None:
+        with ExitStack() as opened:
+            self._weights = opened.enter_context(closing(plan.way.open(plan, request, on_progress)))
+            model = opened.enter_context(closing(self._weights.load_model(with_vocabulary=False)))
+            context = Context(
+                model,
+                n_ctx=plan.n_ctx,
+                kv_type=plan.kv_type,
+                n_threads=request.n_threads,
+                batch_tokens=DRAFT_BATCH,
+                max_outputs=1,
+                eval_hook=self._weights.hook(),
+            )
+            opened.enter_context(closing(context))
+            self._opened = opened.pop_all()
+        self._is_open = True
+        may_shrink = plan.file.is_stack  # of another file, what is left out would be streamed
+        self._least = self._weights.least_bytes if may_shrink else self._weights.resident_bytes
+        super().__init__(context, n_vocab, lambda: self._is_open)
+
+    @property
+    def resident_bytes(self) -> int:
+        """RAM that its weights take; 0 once it is closed."""
+        return self._weights.resident_bytes if self._is_open else 0
+
+    def resize(self, budget_bytes: int) -> None:
+        """Have as much of it in RAM as that allows, between two passes; with too little, close."""
+        if budget_bytes < self._least:
+            self.close()
+        elif self._is_open:
+            self._weights.aim(budget_bytes)
+            self._weights.settle()
+
+    def close(self) -> None:
+        """Give everything back."""
+        self._is_open = False
+        self._opened.close()
 
 
 class Speculation:

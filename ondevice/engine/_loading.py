@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ondevice import gguf
 from ondevice.disk.identity import UnchangedFiles
-from ondevice.engine._drafting import ModelDrafter
+from ondevice.engine._drafting import ModelDrafter, SmallModel
 from ondevice.errors import LoadCancelled, ModelFileError
 from ondevice.gguf.runnable import blamed
 from ondevice.gguf.vocabulary import check_tokens
@@ -65,10 +65,10 @@ def load_model(
     drafter: ModelDrafter | None = None
     with ExitStack() as stack:
         if chosen.drafter is not None:
-            opened = ModelDrafter.opened(
+            drafter = SmallModel(
                 chosen.drafter, request, file.n_vocab, lambda _: not cancel.is_set()
             )
-            drafter = stack.enter_context(opened)
+            stack.callback(drafter.close)
         weights = chosen.way.open(chosen, request, go_on)
         stack.callback(weights.close)
         model = weights.load_model()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ondevice.engine._drafting import SmallModel
 from ondevice.engine._loading import HeldModel
 from ondevice.engine._sizing import Sizer
 from ondevice.errors import MemoryShortError
@@ -29,7 +30,8 @@ class Room:
     ) -> None:
         self._held = held
         beside = held.plan.peak_bytes - held.plan.resident_bytes
-        self._sizer = Sizer(held.weights, limit, beside, report, wake)
+        small = held.drafter if isinstance(held.drafter, SmallModel) else None
+        self._sizer = Sizer(held.weights, limit, beside, report, wake, small)
 
     @property
     def n_ctx(self) -> int:

@@ -97,6 +97,7 @@ class Session:
         self._room = room
         self._check_files = held.files.check
         self._lookup = Speculation(context, PromptLookup())
+        self._drafter = held.drafter
         self._drafted = Speculation(context, held.drafter) if held.drafter else self._lookup
         self._files = tuple(map(str, held.files.identities()))
         self._kv_type = held.plan.kv_type
@@ -542,7 +543,8 @@ class Session:
 
     @property
     def _speculation(self) -> Speculation:
-        return self._drafted if self._is_streaming else self._lookup
+        may_draft = self._is_streaming and self._drafter is not None and self._drafter.is_ready
+        return self._drafted if may_draft else self._lookup
 
     def _streamed(self) -> Streaming | None:
         """What was streamed since the model was loaded; None: nothing is."""

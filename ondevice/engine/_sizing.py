@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from msgspec.structs import replace
 
+from ondevice.engine._drafting import SmallModel
 from ondevice.errors import OndeviceError
 from ondevice.holding.way import Weights
 from ondevice.messages import Sizing
@@ -34,7 +35,8 @@ _GRAIN = 1_000_000  # bytes by which it must have changed for that
 class Sizer:
     """Gives ``weights`` the RAM that there is room for, at most ``limit`` bytes for the process.
 
-    ``beside`` is what everything but weights was planned to take, in bytes. ``tell`` is called when
+    ``beside`` is what everything but weights was planned to take, in bytes, that of ``drafter``
+    included, which makes room when weights have as little as they can. ``tell`` is called when
     something has changed, mostly from a thread of its own. ``wake`` must have the thread that
     decodes call :meth:`settle` once it is idle; between two passes it calls that anyway.
     """
@@ -46,6 +48,7 @@ class Sizer:
         beside: int,
         tell: Callable[[Sizing], None],
         wake: Callable[[], None],
+        drafter: SmallModel | None = None,
     ) -> None:
         self._weights = weights
         self._limit = limit
@@ -58,6 +61,9 @@ class Sizer:
         self._governor = Governor(
             weights.least_bytes, weights.most_bytes, min(weights.resident_bytes, weights.most_bytes)
         )
+        self._drafter = drafter
+        drafted = drafter.resident_bytes if drafter else 0
+        self._drafts = Governor(0, drafted, drafted)
         self._told: Sizing | None = None
         self._told_at = 0.0
         self._looked_at = 0.0
@@ -76,8 +82,10 @@ class Sizer:
         self._called.set()
 
     def has_room(self, n_bytes: int) -> bool:
-        """Whether weights could make room for so many bytes."""
-        return n_bytes <= self._room()[0] - self._weights.least_bytes
+        """Whether weights, and what drafts, could make room for so many bytes."""
+        drafter = self._drafter
+        drafted = drafter.resident_bytes if drafter else 0
+        return n_bytes <= self._room()[0] - self._weights.least_bytes + drafted
 
     def claim(self, n_bytes: int) -> bool:
         """Have weights make room for so many bytes more beside them, or fewer: negative.
@@ -89,7 +97,9 @@ class Sizer:
             return False
         self._beside += n_bytes
         end = time.monotonic() + _PATIENCE_S
-        while weights.resident_bytes > max(self._room()[0], weights.least_bytes) + WAVERING:
+        while weights.resident_bytes > WAVERING + (
+            self._room()[0] if self._drafter else max(self._room()[0], weights.least_bytes)
+        ):
             if time.monotonic() > end:
                 self._beside -= n_bytes
                 return False
@@ -108,6 +118,11 @@ class Sizer:
         if self._settled:
             return
         try:
+            if self._drafter:
+                self._drafter.resize(self._drafts.budget)
+                if not self._drafter.resident_bytes:  # for good
+                    self._beside -= self._drafts.most
+                    self._drafter = None
             self._settled = self._weights.settle()
         except OndeviceError:
             traceback.print_exc()  # into the log; what cannot be read fails the next reply as well
@@ -152,7 +167,12 @@ class Sizer:
         assert used is not None
         own = self._weights.own_bytes
         mapped = self._weights.resident_bytes - own
-        return room_for_weights(used, own, mapped, self._limit, self._beside)
+        return room_for_weights(used, own, mapped, self._limit, self._beside - self._lent())
+
+    def _lent(self) -> int:
+        """Bytes that the drafter has given back, and will have again when there is room."""
+        drafter = self._drafter
+        return self._drafts.most - drafter.resident_bytes if drafter else 0
 
     def _look(self) -> None:
         weights, governor, now = self._weights, self._governor, time.monotonic()
@@ -166,10 +186,18 @@ class Sizer:
             if wish is not None:
                 governor.most = max(weights.least_bytes, min(wish, weights.most_bytes))
                 governor.budget = max(weights.least_bytes, min(wish, room))
+        indifferent = []
+        if drafter := self._drafter:
+            drafts, before_drafts, lent = self._drafts, self._drafts.budget, self._lent()
+            beside_least = drafter.resident_bytes + room - weights.least_bytes
+            self._settled &= drafts.decide(beside_least, now) == before_drafts
+            indifferent.append(drafts.indifferent(beside_least))
+            room -= lent
         if governor.decide(room, now) != before:
             weights.aim(governor.budget)
             self._settled = False
-        self._indifferent = spare + governor.indifferent(room)
+        indifferent.append(governor.indifferent(room))
+        self._indifferent = spare + min(indifferent)
         self._report(room, ram, now)
 
     def _report(self, room: int, ram: AvailableRam, now: float) -> None:

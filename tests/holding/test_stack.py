@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from random import Random
+from threading import Event
 from typing import get_args
 
 import gguf as gguf_py
@@ -30,6 +33,9 @@ from planned import plan
 from ondevice import gguf, llama, products
 from ondevice.cli import run
 from ondevice.engine import Engine, running
+from ondevice.engine._drafting import SmallModel
+from ondevice.engine._loading import load_model
+from ondevice.engine._sizing import Sizer
 from ondevice.errors import MemoryShortError, ModelFileError, UsageError
 from ondevice.holding.speeds import USUAL
 from ondevice.holding.stack import StackFile, _planes
@@ -44,8 +50,10 @@ from ondevice.llama import ChatTemplate, Context, EvalHook, Model
 from ondevice.messages import Finished, Generate, Load, Preference, Sampling, Turn
 from ondevice.planning.planner import least_ram, why
 from ondevice.products import TILE_FLAGS
+from ondevice.ram import pressure
 from ondevice.ram.available import AvailableRam
 from ondevice.ram.need import need
+from ondevice.ram.process import of_process
 
 pytestmark = pytest.mark.skipif(
     not any(shutil.which(name) for name in ("cc", "gcc", "clang")), reason="needs a C compiler"
@@ -777,6 +785,47 @@ def test_as_much_of_a_stack_drafts_as_gives_the_most(
     assert replies[0] == replies[1]
     assert streaming is not None
     assert streaming.accepted_tokens > 3
+
+
+def test_a_stack_that_drafts_makes_room_when_weights_cannot(
+    packed: Path, short: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pressure, "_GRAIN", 100_000)  # of a model so small
+    file = gguf.read(wide_model.write(short, tmp_path / "wide.gguf"))
+    asked = Load(path=str(file.path), n_ctx=512, kv_type="f16", n_threads=1, drafter=str(packed))
+    limit = least_ram(file, 512, "f16") + 45_000_000
+    held = load_model(msgspec.structs.replace(asked, ram=limit), lambda _: None, Event())
+    drafter, weights = held.drafter, held.weights
+    assert isinstance(drafter, SmallModel)
+    called = Event()
+    beside = held.plan.peak_bytes - held.plan.resident_bytes
+    used = of_process(os.getpid())
+    assert used is not None
+    sizer = Sizer(weights, used.peak + 10**9, beside, lambda _: None, called.set, drafter)
+
+    def settle_with(room: int, reached: Callable[[], bool]) -> None:
+        end = time.monotonic() + 60
+        while not reached():
+            assert time.monotonic() < end, (drafter.resident_bytes, weights.resident_bytes)
+            assert sizer._limit is not None
+            sizer._limit += room - sizer._room()[0]
+            called.wait(0.1)
+            sizer.settle()
+            held.context.truncate(0)
+            held.context.decode([1, 2])
+            drafter.propose([1, 2, 3], 3)
+
+    try:
+        most = drafter.resident_bytes
+        settle_with(weights.least_bytes - 5_000_000, lambda: 0 < drafter.resident_bytes < most)
+        assert weights.resident_bytes == weights.least_bytes
+        assert len(drafter.propose([1, 2, 3], 3).tokens) == 3
+        settle_with(weights.most_bytes + most, lambda: drafter.resident_bytes == most)
+        settle_with(weights.least_bytes - most, lambda: not drafter.is_ready)
+        assert drafter.propose([1, 2, 3], 3).tokens == ()
+    finally:
+        sizer.close()
+        held.close()
 
 
 # ----------------------------------------------------------------------- experts
