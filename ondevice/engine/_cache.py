@@ -41,8 +41,7 @@ class ConversationCache:
         self._marks: list[int] = []  # tokens at which it is cut into nodes, ascending
         self._shared = 0  # tokens that other conversations may begin with
         #: Of the last prompt that was answered, the tokens and the logits after it: asked again, it
-        #: needs no computing, and a seed gives the same reply. (Computed in another batch, the
-        #: last tokens have other last bits.)
+        #: needs no computing, and a seed gives the same reply, whoever computes.
         self._prompt: tuple[list[int], npt.NDArray[np.float32]] | None = None
 
     @property

@@ -396,7 +396,8 @@ class Session:
     ) -> Generator[PromptProgress, None, bool]:
         """Decode what the KV cache does not have yet of ``tokens``; False when cancelled.
 
-        In batches of one size, whatever the time they take: other ones would give other last bits.
+        In batches of one size, whatever the time they take: where a product or attention is
+        llama.cpp's, other ones would give other last bits.
         """
         context = self._context
         reused = len(context.tokens)

@@ -82,7 +82,7 @@ class ThreadTimes(NamedTuple):
         return waited / max(1, ran + waited)
 
 
-def free_seconds(cpus: Iterable[int]) -> float:
+def free_seconds(cpus: Iterable[int], root: Path = Path("/")) -> float:
     """For how long, since the machine started, these processors had nothing to do, all together.
 
     What yields to this process is nothing: programs of lower priority. 0 where the system does not
@@ -91,7 +91,7 @@ def free_seconds(cpus: Iterable[int]) -> float:
     wanted = {f"cpu{number}" for number in cpus}
     free = (1, 3, 4) if os.nice(0) <= 0 else (3, 4)  # at low priority, idle, waiting for a disk
     with suppress(OSError):
-        lines = (line.split() for line in Path("/proc/stat").read_text().splitlines())
+        lines = (line.split() for line in (root / "proc/stat").read_text().splitlines())
         ticks = sum(int(times[n]) for name, *times in lines if name in wanted for n in free)
         return ticks / os.sysconf("SC_CLK_TCK")
     return 0.0

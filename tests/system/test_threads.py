@@ -52,6 +52,23 @@ def compute(code: str) -> str:
     return done.stdout
 
 
+@needs_libgomp
+def test_programs_of_low_priority_leave_the_cores_to_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = "cpu 9 9 9 9 9 0\ncpu0 100 20 3 400 50 0\ncpu1 100 1 1 1 1 0\n"
+    proc = tmp_path / "proc"
+    proc.mkdir()
+    (proc / "stat").write_text(lines)
+    second = os.sysconf("SC_CLK_TCK")
+    monkeypatch.setattr(os, "nice", lambda _: 0)
+    assert cores.free_seconds([0], tmp_path) == 470 / second
+    monkeypatch.setattr(os, "nice", lambda _: 5)  # those may be of higher priority
+    assert cores.free_seconds([0], tmp_path) == 450 / second
+    assert cores.free_seconds([0, 1], tmp_path) == 452 / second
+    assert cores.free_seconds([0], tmp_path / "nowhere") == 0
+
+
 def test_without_a_quota_the_cores_compute(tmp_path: Path) -> None:
     assert cores.quota(tmp_path) is None
     usable = cores.usable_cpus()
