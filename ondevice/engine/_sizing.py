@@ -118,12 +118,13 @@ class Sizer:
         if self._settled:
             return
         try:
+            drafted = self._drafts.budget
             if self._drafter:
-                self._drafter.resize(self._drafts.budget)
+                self._drafter.resize(drafted)
                 if not self._drafter.resident_bytes:  # for good
                     self._beside -= self._drafts.most
                     self._drafter = None
-            self._settled = self._weights.settle()
+            self._settled = self._weights.settle() and drafted == self._drafts.budget
         except OndeviceError:
             traceback.print_exc()  # into the log; what cannot be read fails the next reply as well
             self._settled = True
