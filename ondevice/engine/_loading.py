@@ -22,6 +22,7 @@ from ondevice.holding.way import Weights
 from ondevice.llama import Context, Model
 from ondevice.messages import Load
 from ondevice.planning.planner import plan, why
+from ondevice.ram.need import DRAFT_BATCH
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,8 @@ def load_model(
                 n_ctx=chosen.n_ctx,
                 kv_type=chosen.kv_type,
                 n_threads=request.n_threads,
+                batch_tokens=DRAFT_BATCH,
+                max_outputs=1,
                 eval_hook=own,
             )
             stack.callback(drafting.close)

@@ -75,10 +75,11 @@ class Stacked:
             if all_fits:
                 return
         may_draft = base_fits and can_verify(self._model)
-        for drafting in (wanted.kv + wanted.compute, 0) if may_draft else (0,):
+        small = wanted.to_draft(self._model.n_vocab)
+        for drafting in (small.kv + small.compute, 0) if may_draft else (0,):
             budget = room - drafting
-            if budget >= stack.least_whole_bytes:
-                fitting = stack.fitting_whole(budget)
+            fitting = stack.fitting_whole(budget)
+            if fitting >= (stack.n_base if drafting else stack.n_unpacked):
                 yield self._plan(wanted, kv_type, budget, fitting, speeds, drafting)
 
     def cells(self, sizing: Sizing) -> list[Cell]:
