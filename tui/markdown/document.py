@@ -230,6 +230,7 @@ class Document:
         self._open_code = reading.open_code
         self._closed = reading.whole
         self._place(reading.first)
+        self.append("")  # what came while it was read may belong to the code that is open
 
     def close(self) -> bool:
         """No more text will come. False: it is to be read as a whole once more."""

@@ -99,14 +99,7 @@ class ReplyBody(SingleLayout, Widget):
         drawn, height = self._drawn(), self._document.height
         if self._document.append(printable(text)):
             self._show(drawn, height, _UNSURE)
-        if self._document.to_read and self._later is None:
-            wait = self._not_before - time.monotonic()
-            if wait > 0:
-                self._later = self.set_timer(wait, self._read_later)
-            elif self._document.to_read < _LONG:
-                await self._read()
-            else:
-                self._later = self.set_timer(0.001, self._read_later)
+        await self._read_when_due()
 
     async def finish(self) -> None:
         """No more will come: what was cut in two on its way, such as a formula, mends."""
@@ -121,9 +114,22 @@ class ReplyBody(SingleLayout, Widget):
         self._strips.clear()
         self._resize()
 
+    async def _read_when_due(self) -> None:
+        """Read what has come, now if that is soon done and otherwise a little later."""
+        to_read = self._document.to_read if self._document else 0
+        if to_read and self._later is None:
+            wait = self._not_before - time.monotonic()
+            if wait <= 0 and to_read < _LONG:
+                await self._read()
+            else:
+                self._later = self.set_timer(max(wait, 0.001), self._read_later)
+
     async def _read_later(self) -> None:
-        await self._read()
-        self._later = None
+        try:
+            await self._read()
+        finally:
+            self._later = None
+        await self._read_when_due()  # more may have come meanwhile
 
     async def _read(self, *, whole: bool = False) -> None:
         async with self._reading:
