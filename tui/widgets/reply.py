@@ -115,6 +115,11 @@ and on; when it is off, Shift+Right and Shift+Left scroll long lines.
         self._place(self._ending, self._text)
 
     @property
+    def source(self) -> str:
+        """What has come of the answer."""
+        return self._text.source
+
+    @property
     def begun(self) -> bool:
         """Whether anything of it has come."""
         return self._chunks > 0 or self.message is not None
