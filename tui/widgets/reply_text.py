@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass
-from typing import ClassVar
 
 from rich.segment import Segment
 from rich.style import Style
 from textual.app import RenderResult
+from textual.css.styles import RenderStyles
+from textual.dom import DOMNode
 from textual.geometry import Region, Size
 from textual.message import Message
 from textual.selection import Selection
@@ -22,7 +23,7 @@ from textual.timer import Timer
 from textual.widget import Widget
 
 from ondevice.text import printable
-from tui.markdown.code import STYLES, Code
+from tui.markdown.code import Code
 from tui.markdown.document import Document
 from tui.markdown.layout import COPY, AnyLine, CodeLine, Look, MarkdownBlock
 from tui.markdown.lines import Piece, width_of
@@ -37,16 +38,10 @@ _REST = 4  # times as long as reading has taken, until it is done again
 _COLOURING = 0.005  # seconds at a time
 _COLOUR_EVERY = 0.03  # seconds
 _MAY_OPEN = ("http://", "https://", "mailto:")
-_STYLES = (
-    "em", "strong", "s", "code", "link", "formula", "h1", "h2", "h3", "mark", "bullet", "th",
-    "code-block", "code-head",
-)  # fmt: skip
 
 
 class ReplyBody(SingleLayout, Widget):
     """A whole answer, or one that is still being written."""
-
-    COMPONENT_CLASSES: ClassVar[set[str]] = {f"reply--{name}" for name in (*_STYLES, *STYLES)}
 
     def __init__(self, text: str = "") -> None:
         super().__init__()
@@ -265,6 +260,13 @@ class ReplyBody(SingleLayout, Widget):
             return 0
         self._document.lay(width, self._look)
         return max(self._document.height, self._reserved if self._document.height else 0)
+
+    def get_component_styles(self, *names: str) -> RenderStyles:
+        """Textual works out those of all COMPONENT_CLASSES, for each reply whatever is in it."""
+        part = DOMNode(classes=" ".join(names))
+        part._attach(self)
+        self.app.stylesheet.apply(part, animate=False)
+        return part.styles
 
     def notify_style_update(self) -> None:
         super().notify_style_update()
