@@ -6,10 +6,11 @@ import asyncio
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
 from itertools import accumulate, groupby, pairwise
 from math import ceil
 
+import msgspec
+from msgspec.structs import replace
 from textual import work
 from textual.containers import VerticalScroll
 from textual.geometry import Region, Size
@@ -37,8 +38,7 @@ _MOST = 40  # messages that stay mounted when others come between them
 _NARROWER = 8  # columns that a text has less than the view, about
 
 
-@dataclass(frozen=True, slots=True)
-class _Hold:
+class _Hold(msgspec.Struct, frozen=True):
     """What stays where it is in the view, whatever comes above it."""
 
     view: Widget
@@ -48,8 +48,7 @@ class _Hold:
     """That it had then; another width moves the lines within it."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Goal:
+class _Goal(msgspec.Struct, frozen=True):
     """Where the view is to go once the message is mounted."""
 
     message_id: int
