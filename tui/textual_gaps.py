@@ -137,8 +137,10 @@ def _chops_in_sight(
 ) -> list[dict[int, Strip | None]]:
     """Textual draws all rows of all widgets, for one row too, and those that others cover."""
     cuts = self.cuts
-    chops: list[dict[int, Strip | None]] = [dict.fromkeys(row[:-1]) for row in cuts]
     unfilled = {y for y in crop.line_range if is_drawn(y)}
+    chops: list[dict[int, Strip | None]] = [
+        dict.fromkeys(row[:-1]) if y in unfilled else {} for y, row in enumerate(cuts)
+    ]
     for widget, (region, clip) in self.visible_widgets.items():  # from the front to the back
         shown = clip.intersection(region)
         rows = sorted(unfilled.intersection(shown.line_range)) if shown else ()

@@ -30,7 +30,7 @@ from tui.markdown.lines import Piece, width_of
 from tui.widgets.drawing import OwnRows
 from tui.widgets.single_layout import SingleLayout
 
-_SPARE, _SPARE_S = 2, 0.4  # lines that it takes beyond those it needs while it grows, and seconds
+_SPARE, _SPARE_S = 2, 0.8  # lines that it takes beyond those it needs while it grows, and seconds
 _LONG = 3000  # characters that are read in a thread
 _UNSURE = 3  # lines at the end of code whose colours may change with what comes after them
 _KEPT = 300  # lines that stay drawn when they are not in view
