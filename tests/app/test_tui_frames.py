@@ -89,6 +89,16 @@ async def test_the_terminal_shows_what_is_there_after_every_frame(
         await is_true()
 
 
+async def test_a_reply_is_in_view_when_the_terminal_becomes_wider(open_app: OpenApp) -> None:
+    async with open_app(FakeEngine([WORDS * 30, Gate()]), size=(30, 12)) as user:
+        await user.says("A story")
+        await user.sees("grey sea.")
+        await user.pilot.resize_terminal(100, 30)
+        await user.sees("grey sea.")
+        rows = user.screen[: user.screen.index("╭")].rstrip(" ▁▂▃▄▅▆▇█\n").count("\n")
+        assert rows > 16
+
+
 async def test_a_line_more_has_a_line_drawn_and_not_the_screen(
     open_app: OpenApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:

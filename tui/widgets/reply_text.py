@@ -56,6 +56,8 @@ class ReplyBody(SingleLayout, Widget):
         self._grows = False
         self._reserved = 0
         """Lines that are kept for it while it grows, or the screen would move with each of them."""
+        self._reserved_for: tuple[int, Look] | None = None
+        """The width and the look with which there are so many."""
         self._grown = (0.0, 0)
         """When room was made for it last, and how many lines it had then."""
         self._reading = asyncio.Lock()
@@ -258,7 +260,10 @@ class ReplyBody(SingleLayout, Widget):
     def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
         if self._document is None or not width:
             return 0
-        self._document.lay(width, self._look)
+        look = self._look
+        self._document.lay(width, look)
+        if self._reserved_for != (width, look):  # otherwise it would show more than its end
+            self._reserved, self._reserved_for = 0, (width, look)
         return max(self._document.height, self._reserved if self._document.height else 0)
 
     def get_component_styles(self, *names: str) -> RenderStyles:
