@@ -24,7 +24,7 @@ from tui.widgets.thinking import Thinking
 _ENDINGS: dict[FinishReason | None, str] = {
     None: "Unfinished.",  # it was interrupted, or another window is writing it
     "cancelled": "Stopped.",
-    "length": "Cut short: the context is full.",
+    "length": "Cut short: it repeated itself, or the context is full.",
 }
 
 
