@@ -60,7 +60,7 @@ async def clean_runs(count: int) -> int:
 
 
 async def streaming(tokens: int, replies: int) -> dict[str, float]:
-    """Somebody types during a reply; then the same reply over and over, in one app with one engine:
+    """Somebody types during replies; then the same one over and over, in one app with one engine:
     each that is shown comes between two that are only received and saved."""
     engine = Engine()
     plain: dict[str, Any] = {"system": "", "sampling": GREEDY, "memory": False}
@@ -70,12 +70,9 @@ async def streaming(tokens: int, replies: int) -> dict[str, float]:
         async with at_a_terminal(app):
             screen = chat(app)
             await until(lambda: engine.loaded)
-            await ask(screen, QUESTION)
-            await until(lambda: bool(screen.status.estimate))
-            typed = [await type_letter(screen) for _ in range(30)]
+            typed = [await type_in_reply(screen) for _ in range(30)]
             screen.prompt.text = ""
-            screen.conversation.stop()
-            await until(lambda: not screen.conversation.replying)
+            await screen.conversation.end()
             alone = [await received(screen)]
             shown: list[tuple[Statistics, float]] = []
             for _ in range(replies):
@@ -245,6 +242,15 @@ def chat(app: OndeviceApp) -> ChatScreen:
 async def ask(screen: ChatScreen, text: str) -> None:
     screen.prompt.text = text
     await screen.prompt.action_send()
+
+
+async def type_in_reply(screen: ChatScreen) -> float:
+    """As ``type_letter``, in another reply if the one before has ended."""
+    if not (screen.conversation.replying and screen.status.estimate):
+        await screen.close(screen.conversation)
+        await ask(screen, QUESTION)
+        await until(lambda: bool(screen.status.estimate))
+    return await type_letter(screen)
 
 
 async def type_letter(screen: ChatScreen) -> float:
