@@ -145,6 +145,8 @@ def _chops_in_sight(
         shown = clip.intersection(region)
         rows = sorted(unfilled.intersection(shown.line_range)) if shown else ()
         if not rows:
+            if widget is self.root:  # a dialog's knows the screen below only while a frame is drawn
+                widget.render_lines(Region(0, crop.y, self.size.width, 1))
             continue
         left, right = shown.column_span
         top = rows[0]
