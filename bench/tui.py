@@ -9,7 +9,8 @@
   the default model writes; the app's own work, without the terminal's.
 - ``typing_code_p95_ms``: the same while a block of code of 72 KB is written.
 - ``stream_cost_pct``: tokens a second that showing a reply costs the engine, compared with the same
-  reply saved but not shown; ``stream_app_cpu_pct``: of a core, what the app takes meanwhile.
+  reply saved but not shown, before and after it; ``stream_app_cpu_pct``: of a core, what the app
+  takes from the question to the end of the reply. Medians of many replies.
 - ``open_10k_ms``: a conversation of 10,000 messages, from the store to the screen.
 - ``jumps_right``: of the jumps in ``runs`` to random messages of it, those after which the message
   is in view; ``jump_p95_ms``: how long they take. ``delete_10k_ms``: to delete it for good.
@@ -41,7 +42,7 @@ def measure(quick: bool) -> tuple[frame.Figures, frame.Runs]:
         frame.say(f"round {number} of {rounds}")
         run: dict[str, Any] = {"start_s": tui_process.start_s(tui_app.model())}
         run["idle_pct"] = tui_process.idle_pct(tui_app.model(), 10 if quick else 30)
-        run |= tui_app.streaming(300 if quick else 5000)
+        run |= asyncio.run(tui_app.streaming(300 if quick else 1000, 8 if quick else 12))
         run |= asyncio.run(tui_app.writing_code(15 if quick else 60))
         gc.collect()  # the apps before are garbage that a user's does not have
         run |= asyncio.run(tui_app.long_conversation(40 if quick else 200, 10 if quick else 50))

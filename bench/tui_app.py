@@ -7,8 +7,8 @@ import os
 import random
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,13 @@ import frame
 import random_user
 import tui_process
 from textual import events
+from textual.drivers.headless_driver import HeadlessDriver
 
 from ondevice import models
 from ondevice.chats import Chats, reply
 from ondevice.config import FIRST, Settings
-from ondevice.engine import Engine
-from ondevice.messages import Finished, Load, Sampling, Statistics
+from ondevice.engine import Engine, EngineLike
+from ondevice.messages import Finished, Sampling, Statistics
 from ondevice.store import Database
 from ondevice.testing import FakeEngine, Pause
 from tui.app import OndeviceApp
@@ -58,60 +59,64 @@ async def clean_runs(count: int) -> int:
     return clean
 
 
-def streaming(tokens: int) -> dict[str, float]:
-    """A reply that is shown, between two that are only received and saved, for a machine may become
-    faster or slower meanwhile."""
-    before = received(tokens)
-    run, shown = asyncio.run(showing(tokens))
-    after = received(tokens)
-    assert shown.generated_tokens == before.generated_tokens == after.generated_tokens
-    alone = (before.generated_per_second + after.generated_per_second) / 2
-    return run | {
-        "stream_cost_pct": 100 * (1 - shown.generated_per_second / alone),
-        "stream_tokens": shown.generated_tokens,
-        "stream_tokens_per_s": alone,
-    }
-
-
-async def showing(tokens: int) -> tuple[dict[str, float], Statistics]:
-    """A reply during which somebody types, then another one without that, and its statistics."""
+async def streaming(tokens: int, replies: int) -> dict[str, float]:
+    """Somebody types during replies; then the same one over and over, in one app with one engine:
+    each that is shown comes between two that are only received and saved."""
     engine = Engine()
     plain: dict[str, Any] = {"system": "", "sampling": GREEDY, "memory": False}
     settings = Settings(model=str(model()), ctx=tokens + 100, **plain)
     with store() as chats:
         app = OndeviceApp(engine, chats, settings)
-        async with app.run_test(size=SIZE) as pilot:
+        async with at_a_terminal(app):
             screen = chat(app)
-            while not engine.loaded:
-                await pilot.pause(0.05)
-            await ask(screen, QUESTION)
-            await until(lambda: bool(screen.status.estimate))
-            typed = [await type_letter(screen) for _ in range(30)]
+            await until(lambda: engine.loaded)
+            typed = [await type_in_reply(screen) for _ in range(30)]
             screen.prompt.text = ""
-            screen.conversation.stop()
-            await until(lambda: not screen.conversation.replying)
-            await screen.open(None)
-            used = time.process_time()
-            await ask(screen, QUESTION)
-            await until(lambda: screen.conversation.replying)
-            await until(lambda: not screen.conversation.replying)
-            used = time.process_time() - used
-            shown = screen.conversation.statistics
-    assert shown
+            await screen.conversation.end()
+            alone = [await received(screen)]
+            shown: list[tuple[Statistics, float]] = []
+            for _ in range(replies):
+                shown.append(await showing(screen))
+                alone.append(await received(screen))
+    assert len({s.generated_tokens for s in [*alone, *(s for s, _ in shown)]}) == 1
+    rates = [statistics.generated_per_second for statistics in alone]
+    costs = [
+        100 * (1 - 2 * statistics.generated_per_second / (before + after))
+        for (statistics, _), before, after in zip(shown, rates, rates[1:], strict=False)
+    ]
     return {
         "typing_p95_ms": p95(typed) * 1e3,
-        "stream_app_cpu_pct": 100 * used / (shown.generated_ms / 1e3),
-    }, shown
+        "stream_cost_pct": frame.median(costs),
+        "stream_app_cpu_pct": frame.median(1e5 * cpu / s.generated_ms for s, cpu in shown),
+        "stream_tokens": alone[0].generated_tokens,
+        "stream_tokens_per_s": frame.median(rates),
+    }
 
 
-def received(tokens: int) -> Statistics:
-    """Of the same reply, received and saved by nobody but this process."""
-    with store() as chats, Engine() as engine:
-        engine.load(Load(path=str(model()), n_ctx=tokens + 100))
-        conversation = chats.create()
-        chats.say(conversation, QUESTION)
-        events = list(reply(chats, engine, conversation, GREEDY))
-    return next(event.statistics for event in events if isinstance(event, Finished))
+async def showing(screen: ChatScreen) -> tuple[Statistics, float]:
+    """Of a reply in a chat of its own, and the seconds of processor time that the app took from
+    the question to the reply's end."""
+    await screen.close(screen.conversation)
+    used = time.process_time()
+    await ask(screen, QUESTION)
+    await until(lambda: screen.conversation.replying)
+    await screen.conversation.ended()
+    await drawn(screen)
+    used = time.process_time() - used
+    assert screen.conversation.statistics
+    return screen.conversation.statistics, used
+
+
+async def received(screen: ChatScreen) -> Statistics:
+    """Of the same reply, which the app saves and does not show."""
+
+    def receive(engine: EngineLike) -> Statistics:
+        conversation = screen.store.create()
+        screen.store.say(conversation, QUESTION)
+        events = list(reply(screen.store, engine, conversation, GREEDY))
+        return next(event.statistics for event in events if isinstance(event, Finished))
+
+    return await screen.engine.ask(receive)
 
 
 async def writing_code(letters: int) -> dict[str, float]:
@@ -122,8 +127,7 @@ async def writing_code(letters: int) -> dict[str, float]:
     engine = FakeEngine([step for piece in soon for step in (piece, Pause(0.05))] + later)
     with store() as chats:
         app = OndeviceApp(engine, chats, Settings(model=str(model())))
-        async with app.run_test(size=SIZE) as pilot:
-            await pilot.pause()
+        async with at_a_terminal(app):
             screen = chat(app)
             await ask(screen, QUESTION)
             await until(lambda: bool(screen.status.estimate))
@@ -150,14 +154,13 @@ async def long_conversation(pages: int, jumps: int) -> dict[str, float]:
             )
             connection.execute("UPDATE conversation SET end_id = 10000")
         app = OndeviceApp(FakeEngine(), chats, Settings(model=str(model())))
-        async with app.run_test(size=SIZE) as pilot:
-            await pilot.pause()
+        async with at_a_terminal(app):
             screen = chat(app)
             started = time.perf_counter()
             await screen.go_to(conversation, None)
             await drawn(screen)
             opened = time.perf_counter() - started
-            await pilot.pause()
+            await drawn(screen)
             ticks = asyncio.create_task(longest_gap())
             for _ in range(pages):
                 app.post_message(events.Key("pageup", None))
@@ -209,6 +212,20 @@ def model() -> Path:
     return models.find(FIRST).path
 
 
+class _Terminal(HeadlessDriver):
+    """Gets what a terminal would get, unlike that of a test, and shows it to nobody."""
+
+    is_headless = False
+
+
+@asynccontextmanager
+async def at_a_terminal(app: OndeviceApp) -> AsyncIterator[None]:
+    app.driver_class = _Terminal
+    async with app.run_test(headless=False, size=SIZE) as pilot:
+        await pilot.pause()
+        yield
+
+
 @contextmanager
 def store() -> Iterator[Chats]:
     with tempfile.TemporaryDirectory() as folder:
@@ -225,6 +242,15 @@ def chat(app: OndeviceApp) -> ChatScreen:
 async def ask(screen: ChatScreen, text: str) -> None:
     screen.prompt.text = text
     await screen.prompt.action_send()
+
+
+async def type_in_reply(screen: ChatScreen) -> float:
+    """As ``type_letter``, in another reply if the one before has ended."""
+    if not (screen.conversation.replying and screen.status.estimate):
+        await screen.close(screen.conversation)
+        await ask(screen, QUESTION)
+        await until(lambda: bool(screen.status.estimate))
+    return await type_letter(screen)
 
 
 async def type_letter(screen: ChatScreen) -> float:

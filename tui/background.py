@@ -14,7 +14,7 @@ _Result = TypeVar("_Result")
 
 # What comes faster is shown together. An engine on this machine computes on all cores, so that
 # whatever the UI takes of one slows it down as a whole: drawing should take but a small part.
-_LEAST, _MOST = 0.05, 0.125  # seconds between two batches
+_LEAST, _MOST = 0.05, 0.15  # seconds between two batches
 _SHARE = 0.03  # of a core's time that the UI may take, as long as that is not above _MOST
 _PAUSE = 2  # times what it took to show the last batch: the rest of the app has its turn as well
 

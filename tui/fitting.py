@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from functools import partial
 
+import msgspec
+from msgspec.structs import replace
 from textual.app import App
 
 from ondevice.chats import Attachment, fitting, with_attachments
@@ -21,8 +22,7 @@ _USUAL = 4096  # tokens of a context: what is short is kept at once, also while 
 _FRAME = 600  # bytes: more than any template puts around a message
 
 
-@dataclass(frozen=True, slots=True)
-class Draft:
+class Draft(msgspec.Struct, frozen=True):
     """A message that is about to be sent; ``system`` is the conversation's system prompt."""
 
     system: str

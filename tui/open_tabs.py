@@ -6,8 +6,10 @@ import asyncio
 import threading
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
+
+import msgspec
+from msgspec.structs import replace
 
 from ondevice import chats
 from ondevice.chats import Tab
@@ -23,8 +25,7 @@ _KEEP_AFTER = 0.5  # seconds between something being typed and its way to the st
 _KEEP_AGAIN = 5.0  # seconds after it could not be stored
 
 
-@dataclass(frozen=True, slots=True)
-class OpenTab:
+class OpenTab(msgspec.Struct, frozen=True):
     """A conversation that is open, for the list of chats."""
 
     conversation: Conversation

@@ -6,9 +6,9 @@ import difflib
 import unicodedata
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+import msgspec
 from textual.binding import Binding
 from textual.dom import DOMNode
 from textual.keys import KEY_TO_UNICODE_NAME, REPLACED_KEYS, Keys
@@ -27,8 +27,7 @@ Kind = Literal[
 ]
 
 
-@dataclass(frozen=True)
-class Field:
+class Field(msgspec.Struct, frozen=True):
     """A line of the form."""
 
     key: str

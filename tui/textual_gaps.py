@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import inspect
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from textual import events
-from textual._compositor import Compositor
+from textual._compositor import ChopsUpdate, Compositor
 from textual._xterm_parser import XTermParser
 from textual.await_complete import AwaitComplete
 from textual.css.query import NoMatches
@@ -22,6 +22,9 @@ from textual.style import Style
 from textual.widget import MountError, Widget
 from textual.widgets import OptionList, TextArea
 from textual.worker import Worker
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 #: Asks xterm, tmux and others for keys such as Shift+Enter; terminals of the kitty protocol are
 #: asked by Textual. See ``modifyOtherKeys`` in xterm's control sequences.
@@ -129,17 +132,48 @@ async def _click_if_there(self: OptionList, event: events.Click) -> None:
         await _on_click(self, event)
 
 
-def _renders_of_rows(
-    self: Compositor, crop: Region | None = None
-) -> Iterator[tuple[Region, Region, list[Strip]]]:
-    """Textual draws all rows of all widgets for a frame in which one row has changed."""
-    rows = Region(0, crop.y, self.size.width, crop.height) if crop else self.size.region
-    for widget, (region, clip) in self.visible_widgets.items():
-        shown = clip.intersection(rows)
-        x, y, width, height = region.intersection(shown)
-        if width and height:
-            part = Region(x - region.x, y - region.y, width, height)
-            yield region, shown, widget.render_lines(part)
+def _chops_in_sight(
+    self: Compositor, crop: Region, is_drawn: Callable[[int], bool]
+) -> list[dict[int, Strip | None]]:
+    """Textual draws all rows of all widgets, for one row too, and those that others cover."""
+    cuts = self.cuts
+    unfilled = {y for y in crop.line_range if is_drawn(y)}
+    chops: list[dict[int, Strip | None]] = [
+        dict.fromkeys(row[:-1]) if y in unfilled else {} for y, row in enumerate(cuts)
+    ]
+    for widget, (region, clip) in self.visible_widgets.items():  # from the front to the back
+        shown = clip.intersection(region)
+        rows = sorted(unfilled.intersection(shown.line_range)) if shown else ()
+        if not rows:
+            if widget is self.root:  # a dialog's knows the screen below only while a frame is drawn
+                widget.render_lines(Region(0, crop.y, self.size.width, 1))
+            continue
+        left, right = shown.column_span
+        top = rows[0]
+        part = Region(left, top, shown.width, rows[-1] + 1 - top).translate(-region.offset)
+        strips = widget.render_lines(part)
+        for y in rows:
+            row = chops[y]
+            inside = [cut for cut in cuts[y] if left <= cut <= right]
+            parts = strips[y - top].divide([cut - left for cut in inside[1:]])
+            for cut, strip in zip(inside, parts, strict=False):
+                if row[cut] is None:
+                    row[cut] = strip
+            if None not in row.values():
+                unfilled.remove(y)
+    return chops
+
+
+def _written(self: ChopsUpdate, console: Console) -> str:
+    """Textual makes a control of rich's for each place to which the cursor goes."""
+    parts = []
+    for y, first, last in self.spans:
+        for end, (x, strip) in zip(self.chop_ends[y], self.chops[y].items(), strict=False):
+            if strip is not None and x <= last and end > first:
+                whole = first <= x < last and end <= last
+                drawn = strip if whole else strip.crop(0, min(end, last) - x)
+                parts.append(f"\x1b[{y + 1};{x + 1}H{drawn.render(console)}")
+    return "".join(parts)
 
 
 def close() -> None:
@@ -153,5 +187,6 @@ def close() -> None:
     setattr(Worker, "cancel", _cancel_begun)  # noqa: B010
     setattr(Worker, "_run_async", _run_while_there)  # noqa: B010
     setattr(OptionList, "_move_page", _move_page_when_drawn)  # noqa: B010
-    setattr(Compositor, "_get_renders", _renders_of_rows)  # noqa: B010
+    setattr(Compositor, "_render_chops", _chops_in_sight)  # noqa: B010
+    setattr(ChopsUpdate, "render_segments", _written)  # noqa: B010
     setattr(OptionList, "_on_click", _click_if_there)  # noqa: B010

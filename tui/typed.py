@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+import msgspec
 
 from ondevice.chats import Message
 
 
-@dataclass(frozen=True, slots=True)
-class Typed:
+class Typed(msgspec.Struct, frozen=True):
     """While a message is edited, ``text`` is to take the place of ``replaced``."""
 
     text: str = ""
     replaced: Message | None = None
     beneath: str = ""
     """What was typed before, and comes back after the edit."""
-    pastes: Mapping[str, str] = field(default_factory=dict)
+    pastes: Mapping[str, str] = msgspec.field(default_factory=dict)
     """Long texts that were pasted: name in the text → what it stands for."""
 
     def __bool__(self) -> bool:

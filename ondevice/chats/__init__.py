@@ -17,6 +17,7 @@ from ondevice.chats._records import (
 )
 from ondevice.chats._reply import reply
 from ondevice.chats._titles import think_of_title
+from ondevice.chats._warming import warm_up
 from ondevice.chats._windows import AppWindow, Tab
 
 __all__ = [
@@ -41,5 +42,6 @@ __all__ = [
     "reply",
     "restore_cache",
     "think_of_title",
+    "warm_up",
     "with_attachments",
 ]

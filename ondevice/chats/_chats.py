@@ -6,11 +6,13 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec.structs import replace
 
 from ondevice.chats import _imports, _queries, _times, _transfer
 from ondevice.chats._imports import Import, Imported, Undone
@@ -46,8 +48,7 @@ _TOLD_AFTER = 100  # chats that need not be written
 _PAUSE, _LONGEST_PAUSE = 0.3, 0.1  # between two: part of the time of the first, and seconds
 
 
-@dataclass(frozen=True, slots=True)
-class Said:
+class Said(msgspec.Struct, frozen=True):
     """What came of a message of the user."""
 
     message_id: int

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from ondevice.chats._asides import answered, is_elsewhere
 from ondevice.chats._chats import Chats
@@ -49,8 +50,7 @@ _SPEAKERS = {"user": "User", "assistant": "Assistant"}
 _NO_NAMES = frozenset({*_SPEAKERS.values(), "I"})
 
 
-@dataclass(frozen=True, slots=True)
-class _Due:
+class _Due(msgspec.Struct, frozen=True):
     """Messages that are to be summed up together."""
 
     messages: tuple[Message, ...]

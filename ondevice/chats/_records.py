@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
@@ -18,16 +17,14 @@ _INTRODUCTION = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Attachment:
+class Attachment(msgspec.Struct, frozen=True):
     """A text that goes with a message of the user: a file, or something long that was pasted."""
 
     name: str
     content: str
 
 
-@dataclass(frozen=True, slots=True)
-class Summary:
+class Summary(msgspec.Struct, frozen=True):
     """What stands in the prompt for all messages up to a certain one, in the model's own words."""
 
     content: str
@@ -82,8 +79,7 @@ class Message(msgspec.Struct, frozen=True, gc=False):  # in thousands, they woul
         return question.recalled
 
 
-@dataclass(frozen=True, slots=True)
-class Heading:
+class Heading(msgspec.Struct, frozen=True):
     """A conversation in a list."""
 
     id: int
@@ -94,8 +90,7 @@ class Heading:
     archived: bool
 
 
-@dataclass(frozen=True, slots=True)
-class ChatHit:
+class ChatHit(msgspec.Struct, frozen=True):
     """The message of a conversation that matches a search best."""
 
     heading: Heading
@@ -103,16 +98,14 @@ class ChatHit:
     excerpt: tuple[tuple[str, bool], ...]  # pieces of the text, and whether they match
 
 
-@dataclass(frozen=True, slots=True)
-class ChatMatches:
+class ChatMatches(msgspec.Struct, frozen=True):
     """Where the words of a search stand in a conversation."""
 
     message_ids: tuple[int, ...]  # of all branches, oldest first
     words: frozenset[str]  # as they stand there, in lower case: "ran" may be found as "run"
 
 
-@dataclass(frozen=True, slots=True)
-class State:
+class State(msgspec.Struct, frozen=True):
     """What differs once a conversation has changed, without its messages."""
 
     title: str
@@ -125,8 +118,7 @@ class State:
     forgotten: int  # memories, of all chats: they go from messages, too
 
 
-@dataclass(frozen=True, slots=True)
-class Chat:
+class Chat(msgspec.Struct, frozen=True):
     """A conversation with the messages of the branch that is shown, oldest first."""
 
     id: int

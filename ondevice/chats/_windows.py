@@ -7,8 +7,9 @@ import sys
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
+
+import msgspec
 
 from ondevice.paths import ensure_private
 from ondevice.store import Connection, Database
@@ -17,8 +18,7 @@ _PATIENCE_AT_START = 5.0  # seconds for another program that writes
 _PATIENCE = 0.5  # seconds; otherwise what was typed is kept a little later
 
 
-@dataclass(frozen=True, slots=True)
-class Tab:
+class Tab(msgspec.Struct, frozen=True):
     """A conversation that is open in a window, and what is typed there."""
 
     conversation_id: int | None = None  # None: nothing has been said in it
@@ -26,7 +26,7 @@ class Tab:
     draft: str = ""
     edited_id: int | None = None  # the message of the user that the draft is to replace
     beneath: str = ""  # what was typed before that message was taken to be edited
-    pastes: Mapping[str, str] = field(default_factory=dict)  # name → text
+    pastes: Mapping[str, str] = msgspec.field(default_factory=dict)  # name → text
 
 
 class AppWindow:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
 
 from ondevice.engine import EngineLike
 from ondevice.messages import Measure, Turn
@@ -20,8 +21,7 @@ _BYTES_OF_TOKEN = 16  # of nearly all; others are looked at again
 _TRIES = 5
 
 
-@dataclass(frozen=True, slots=True)
-class Size:
+class Size(msgspec.Struct, frozen=True):
     """How much of the context a conversation takes, in tokens."""
 
     tokens: int  # more than these if they do not fit

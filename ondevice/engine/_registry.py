@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from ondevice import paths
+from ondevice.checking import work_out
 from ondevice.messages import Sizing
 
 
@@ -27,6 +28,9 @@ def tell(path: str, sizing: Sizing) -> None:
     new = folder / f"{os.getpid()}.new"
     new.write_bytes(msgspec.json.encode(record))
     new.replace(folder / f"{os.getpid()}.json")
+
+
+work_out(Running)
 
 
 def running() -> list[Running]:

@@ -18,7 +18,7 @@ import httpx2
 import msgspec
 
 from ondevice import network
-from ondevice.checking import check
+from ondevice.checking import check, work_out
 from ondevice.engine._reply_text import ReplyText
 from ondevice.errors import EngineDied, EngineError, ModelNotFound, UsageError
 from ondevice.messages import (
@@ -296,6 +296,9 @@ class RemoteEngine:
                     yield None
                 elif event.data.strip():
                     yield _decoded(event.data)
+
+
+work_out(_RemoteModels, _RemoteEvent)
 
 
 def _decoded(data: bytes | str) -> _RemoteEvent:

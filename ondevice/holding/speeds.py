@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from ondevice import paths
+from ondevice.checking import work_out
 from ondevice.system.cores import default_threads
 
 #: Bit planes of a stack with which its speed is measured, and what that is called.
@@ -46,6 +47,9 @@ USUAL = Speeds(
     {"Q4_K": 60e9, "F16": 40e9, PLANES_TYPE: 50e9},
     1e9,
 )
+
+
+work_out(Speeds)
 
 
 def known() -> Speeds:

@@ -18,6 +18,8 @@ from typing import Literal
 
 import msgspec
 
+from ondevice.checking import work_out
+
 _FOLDER = Path(__file__).with_name("language")
 _LAYOUT = re.compile(r"\n[ \t]*")
 _PART = re.compile(r"\{([a-z_]+)\}")
@@ -274,6 +276,9 @@ def months_of(dates: Dates) -> dict[str, int]:
         for form, number in forms_of(dates.months).items()
         for length in (*dates.abbreviated, len(form))
     }
+
+
+work_out(Language)
 
 
 @cache

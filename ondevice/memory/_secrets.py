@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from ondevice.checking import work_out
 from ondevice.memory._language import Language, Secrets, languages
 
 _FILE = Path(__file__).with_name("secrets.toml")
@@ -144,6 +145,9 @@ def _leave_out(kinds: list[str], kind: str, part: _Part) -> Callable[[re.Match[s
         return f"{found[0][:start]}[{kind} left out]{found[0][end:]}"
 
     return replacement
+
+
+work_out(_Forms)
 
 
 @cache

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from ondevice.checking import work_out
 from ondevice.messages import without_password
 from ondevice.models._records import Recipe
 
@@ -17,6 +18,9 @@ _FOLDERS = (Path(__file__).parent / "data", Path(__file__).parents[2] / "models"
 
 class _Catalogue(msgspec.Struct, frozen=True):
     model: tuple[Recipe, ...]
+
+
+work_out(_Catalogue)
 
 
 @cache

@@ -25,6 +25,7 @@ import msgspec
 import platformdirs
 
 from ondevice import network
+from ondevice.checking import work_out
 from ondevice.errors import DownloadError
 from ondevice.models._meter import Meter
 from ondevice.text import printable, size
@@ -60,6 +61,9 @@ class _IndexedFile(msgspec.Struct, frozen=True):
 
 class _Page(msgspec.Struct, frozen=True):
     files: list[_IndexedFile]
+
+
+work_out(_Page)
 
 
 def settings() -> IndexSettings:

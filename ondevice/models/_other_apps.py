@@ -12,6 +12,7 @@ from types import MappingProxyType
 
 import msgspec
 
+from ondevice.checking import work_out
 from ondevice.models import _scan
 from ondevice.models._records import InstalledModel, Place
 
@@ -145,6 +146,9 @@ def _ollama_blob(layers: tuple[_Layer, ...]) -> str | None:
 
 class _LMStudioSettings(msgspec.Struct):
     folder: str = msgspec.field(name="downloadsFolder", default="")
+
+
+work_out(_Manifest, _LMStudioSettings)
 
 
 def _lm_studio_folders() -> Iterator[Path]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ondevice import paths
+from ondevice.checking import work_out
 from ondevice.errors import DiskSpaceError, ModelError, UsageError
 from ondevice.models import _scan
 from ondevice.models._records import InstalledModel, Provenance
@@ -137,6 +138,9 @@ def leftovers() -> dict[str, int]:
             if n_bytes and folder.name.isprintable():
                 found[folder.name] = n_bytes
     return found
+
+
+work_out(Provenance)
 
 
 def read_provenance(folder: Path) -> Provenance | None:

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import msgspec
 
 from ondevice import paths
+from ondevice.checking import work_out
 from ondevice.holding import speeds
 from ondevice.messages import Load, Sizing
 from ondevice.system.cores import default_threads
@@ -113,6 +114,9 @@ def record(
 
 def _name(key: str, step: int) -> str:
     return f"{key} {step}/{_STEPS}"
+
+
+work_out(_Kept)
 
 
 def _read() -> dict[str, Seen]:

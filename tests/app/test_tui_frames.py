@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 from rich.cells import cell_len
+from rich.segment import Segment
 from terminal_user import OpenApp, User
 from textual._compositor import ChopsUpdate, LayoutUpdate
 from textual._styles_cache import StylesCache
@@ -86,6 +89,16 @@ async def test_the_terminal_shows_what_is_there_after_every_frame(
         await is_true()
 
 
+async def test_a_reply_is_in_view_when_the_terminal_becomes_wider(open_app: OpenApp) -> None:
+    async with open_app(FakeEngine([WORDS * 30, Gate()]), size=(30, 12)) as user:
+        await user.says("A story")
+        await user.sees("grey sea.")
+        await user.pilot.resize_terminal(100, 30)
+        body = user.chat.query_one(ReplyBody)
+        await user.until(lambda: body.size.width > 90, "wider")
+        assert body.size.height < 30
+
+
 async def test_a_line_more_has_a_line_drawn_and_not_the_screen(
     open_app: OpenApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -136,6 +149,31 @@ async def test_a_letter_has_the_prompt_drawn_and_no_message(
         await user.until(lambda: "ab" in user.prompt.text, "typed")
         assert rows["PromptInput"]
         assert not rows["ReplyBody"] + rows["UserMessage"] + rows["StatusBar"]
+
+
+def seen(row: Mapping[int, Strip | None]) -> dict[int, list[Segment]]:
+    return {x: [part for part in strip or () if part.text] for x, strip in row.items()}
+
+
+async def test_rows_are_drawn_as_by_textual_itself(open_app: OpenApp) -> None:
+    spec = importlib.util.find_spec("textual._compositor")
+    assert spec and spec.loader
+    plain = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(plain)
+
+    async with open_app(FakeEngine([CODE + WORDS]), size=(120, 30)) as user:
+        await user.says("A story")
+        await user.is_idle()
+        for keys in ([], ["/"], ["backspace", "ctrl+g"], ["ctrl+p"], ["escape", "f1"]):
+            await user.pilot.press(*keys)
+            await user.pilot.pause()
+            compositor = user.pilot.app.screen._compositor
+            for crop in (compositor.size.region, Region(3, 2, 50, 9), Region(0, 20, 120, 1)):
+                rows = set(crop.line_range) - {5}
+                theirs = plain.Compositor._render_chops(compositor, crop, rows.__contains__)
+                ours = compositor._render_chops(crop, rows.__contains__)
+                for y in rows:
+                    assert seen(ours[y]) == seen(theirs[y])
 
 
 async def test_what_has_just_been_taken_away_is_drawn_for_a_moment(open_app: OpenApp) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import threading
 from pathlib import Path
 
 import pytest
 from terminal_user import OpenApp, at_the_terminal
+from textual import events
 from textual.geometry import Offset
 from textual.selection import Selection
 
@@ -14,6 +17,7 @@ from ondevice import config
 from ondevice.chats import Chats
 from ondevice.messages import Chunk
 from ondevice.testing import FakeEngine, Gate
+from tui.markdown.document import Document, ParsedEnd
 from tui.widgets.reply_text import ReplyBody
 from tui.widgets.thinking import Thinking
 from tui.widgets.transcript import Transcript
@@ -146,6 +150,39 @@ async def test_a_formula_that_is_being_written_is_one_already(open_app: OpenApp)
         gate.open()
         await user.sees("So x² + y₁ and $5.")
         await user.is_idle()
+
+
+@pytest.mark.parametrize("first", ["word " * 1000, "```\n" + "code\n" * 1000])
+async def test_what_comes_while_a_long_block_is_read_is_shown_though_no_more_follows(
+    open_app: OpenApp, monkeypatch: pytest.MonkeyPatch, first: str
+) -> None:
+    read, write = Document.read, ReplyBody.write
+    begun, come, may_end = asyncio.Event(), asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def read_slowly(self: Document, *, whole: bool = False) -> ParsedEnd:
+        reading = read(self, whole=whole)
+        if threading.current_thread() is not threading.main_thread():
+            loop.call_soon_threadsafe(begun.set)
+            assert may_end.wait(60)
+        return reading
+
+    async def write_and_tell(self: ReplyBody, text: str) -> None:
+        await write(self, text)
+        if text == "the last words":
+            come.set()
+
+    monkeypatch.setattr(Document, "read", read_slowly)
+    monkeypatch.setattr(ReplyBody, "write", write_and_tell)
+    gate, never = Gate(), Gate()
+    async with open_app(FakeEngine([first, gate, "the last words", never])) as user:
+        await user.types("Hi")
+        user.pilot.app.post_message(events.Key("enter", None))  # the pilot would wait for the body
+        await begun.wait()
+        gate.open()
+        await come.wait()
+        may_end.set()
+        await user.sees("the last words")
 
 
 async def test_thinking_is_drawn_as_it_comes_once_it_is_open(open_app: OpenApp) -> None:

@@ -202,6 +202,10 @@ async def test_find_goes_to_the_word_marks_it_and_goes_on(chats: Chats, open_app
             await user.until(partial(lambda place: here() == place, place), f"{key} to {place}")
             await rests(user)
         assert "A needle?" in user.screen
+        for key in "nnN":  # as a key that is held sends them
+            user.pilot.app.post_message(events.Key(key, key))
+        await user.until(lambda: here() == places[1], "one match on")
+        await rests(user)
 
         user.chat._letter_at = 0.0  # a second later
         await user.pilot.press(*"regarding the picture".replace(" ", "_").split("_")[0])

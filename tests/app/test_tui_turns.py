@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import threading
 from typing import Any
@@ -14,6 +15,7 @@ from ondevice.chats import Chat, Chats
 from ondevice.chats._chats import append
 from ondevice.errors import EngineDied
 from ondevice.testing import FakeEngine, Gate
+from tui.widgets.conversation import Conversation
 from tui.widgets.message import MessageView
 
 
@@ -131,6 +133,39 @@ async def test_messages_and_code_are_copied_and_quoted(open_app: OpenApp) -> Non
         assert app.clipboard == "x = 1\n"
         await user.pilot.press("up", "q")
         assert user.prompt.text == "> Hi\n\n"
+        assert user.prompt.has_focus
+
+
+async def test_a_reply_is_pointed_at_while_it_is_written_and_when_it_ends(
+    open_app: OpenApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate, read, may_read = Gate(), Conversation._read_whole, asyncio.Event()
+
+    async def read_late(self: Conversation) -> None:
+        if self.doing == "answering":
+            await may_read.wait()
+        await read(self)
+
+    monkeypatch.setattr(Conversation, "_read_whole", read_late)
+    async with open_app(FakeEngine(["One,\x1b ", gate, "two."])) as user:
+        await user.says("Count")
+        await user.sees("One,")
+        conversation, app = user.chat.conversation, user.pilot.app
+        await user.pilot.press("ctrl+up", "c")
+        assert app.clipboard.startswith("One,")
+        gate.open()
+        await user.sees("two.")
+        await user.pilot.press("ctrl+down", "ctrl+up", "c")
+        assert app.clipboard.endswith("two.")
+        await user.pilot.press("up")
+        assert conversation.in_focus and conversation.in_focus.id_in_store == 1
+        await user.pilot.press("down")
+        may_read.set()
+        await user.is_idle()
+        assert conversation.in_focus and conversation.in_focus.id_in_store == 2
+        await user.pilot.press("c")
+        assert app.clipboard == "One,\x1b two."
+        await user.pilot.press("down")
         assert user.prompt.has_focus
 
 

@@ -12,12 +12,6 @@ from tui.markdown.lines import Piece
 if TYPE_CHECKING:
     from tui.markdown.lexers import CodeReader
 
-#: Names of the styles that parts of code may have.
-STYLES = (
-    "code-comment", "code-keyword", "code-number", "code-builtin", "code-name", "code-string",
-    "code-deleted",
-)  # fmt: skip
-
 _LONGEST = 2000  # characters of a line that is coloured
 _UNSURE = 3  # lines before the end whose colours may change with what comes after them
 TAB = 4  # columns

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
+
+import msgspec
+from msgspec.structs import replace
 
 from tui.markdown.code import Code
 from tui.markdown.layout import (
@@ -108,8 +110,7 @@ class _OpenCode(DocumentSection):
             self._laid_for = (width, look)
 
 
-@dataclass(frozen=True, slots=True)
-class ParsedEnd:
+class ParsedEnd(msgspec.Struct, frozen=True):
     """What the end of a text was read as, for :meth:`Document.adopt`."""
 
     first: int  # the section that these take the place of, with all after it
@@ -230,6 +231,7 @@ class Document:
         self._open_code = reading.open_code
         self._closed = reading.whole
         self._place(reading.first)
+        self.append("")  # what came while it was read may belong to the code that is open
 
     def close(self) -> bool:
         """No more text will come. False: it is to be read as a whole once more."""

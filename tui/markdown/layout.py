@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec.structs import replace
 
 from tui.markdown import formulas
 from tui.markdown.code import Code
@@ -24,8 +26,7 @@ _TASK = re.compile(r"\[([ xX])\](?: |$)")
 _STYLE_OF = {"em_open": "em", "strong_open": "strong", "s_open": "s"}
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
+class Look(msgspec.Struct, frozen=True):
     """How it is to look, whatever it says."""
 
     linear: bool = False
@@ -36,8 +37,7 @@ class Look:
     """Of lines that are cut, so many columns are to the left of what is shown."""
 
 
-@dataclass(frozen=True, slots=True)
-class CodeLine:
+class CodeLine(msgspec.Struct, frozen=True):
     """A row of code, which gets its colours later. Stands for a :class:`Line`."""
 
     code: Code
@@ -68,8 +68,7 @@ class CodeLine:
 AnyLine = Line | CodeLine
 
 
-@dataclass(frozen=True, slots=True)
-class MarkdownBlock:
+class MarkdownBlock(msgspec.Struct, frozen=True):
     """Where a block of code stands among the lines, and what it is."""
 
     code: Code

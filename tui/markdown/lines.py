@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import accumulate
 from typing import NamedTuple
 
+import msgspec
 from rich.cells import cell_len, split_graphemes
 
 _NARROW = re.compile(
@@ -26,8 +26,7 @@ class Piece(NamedTuple):
     link: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(msgspec.Struct, frozen=True):
     """One row of the screen."""
 
     pieces: tuple[Piece, ...]

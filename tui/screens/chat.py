@@ -22,6 +22,7 @@ from ondevice.config import AUTO, Settings
 from ondevice.errors import ConfigError, EngineDied, LoadCancelled, ModelNotFound, OndeviceError
 from ondevice.ram import process
 from tui import commands
+from tui.idle_warming import warm_up
 from tui.messages import CommandGiven, NotKept, ReplyEnded, ReplyProgressed, Submitted
 from tui.model_work import Kind, ModelWork
 from tui.screens.chat_library import ChatLibrary
@@ -363,6 +364,8 @@ command palette has all of this and more.
                 self._slowness.load = choice.request
                 await self.engine.load(choice.request, self._show_loading)
                 self._unloaded = False
+                linear = self.app.has_class("-linear")
+                self.run_worker(warm_up(memory=self.settings.memory, linear=linear), group="warm")
             except LoadCancelled:
                 pass
             except ModelNotFound as error:

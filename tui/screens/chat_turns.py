@@ -76,19 +76,16 @@ class ChatTurns(ChatBase):
         """Point at the message before or after; past the last one is the prompt."""
         conversation = self.conversation
         conversation.end_find()
-        pointed_at = conversation.in_focus
-        ids = [message.id for message in conversation.messages]
-        view = pointed_at or conversation.last_in_view
-        if view is None or view.id_in_store not in ids or (not pointed_at and direction > 0):
-            self.set_focus(self.prompt)
-            conversation.to_end()
-            return
-        place = ids.index(view.id_in_store) + (direction if pointed_at else 0)
-        if place == len(ids):
+        found = None
+        if pointed_at := conversation.in_focus:
+            found = conversation.neighbour(pointed_at, direction)
+        elif direction < 0 and (last := conversation.last_in_view):
+            found = last.id_in_store
+        if found is None:
             self.set_focus(self.prompt)
             conversation.to_end()
         else:
-            conversation.point(ids[max(0, place)])
+            conversation.point(found)
 
     def action_edge(self, direction: int) -> None:
         """Go to the beginning (-1) or the end (1) of the chat."""
@@ -238,8 +235,8 @@ class ChatTurns(ChatBase):
         selected = self.get_selected_text()
         if selected:
             self._copy(selected, "The selected text")
-        elif message := self._current_message():
-            self._copy(message.content, "The message")
+        elif text := self._current_text():
+            self._copy(text, "The message")
 
     def action_copy_code(self) -> None:
         """Copy the block of code that is in view; again: the one before."""
@@ -300,16 +297,26 @@ class ChatTurns(ChatBase):
         selected = self.get_selected_text()
         if selected:
             self.prompt.quote(selected)
-        elif message := self._current_message():
-            self.prompt.quote(message.content)
+        elif text := self._current_text():
+            self.prompt.quote(text)
 
     def _copy(self, text: str, what: str) -> None:
         cast("OndeviceApp", self.app).copy_to_clipboard(text, what)
 
+    def _current_text(self) -> str:
+        """Of the message that is pointed at, or else of the last one."""
+        view = self.conversation.in_focus
+        if isinstance(view, Reply) and self.conversation.is_being_written(view):
+            return view.source
+        message = self._current_message()
+        return message.content if message else ""
+
     def _current_message(self, role: str = "") -> Message | None:
         """The message that is pointed at, or else the last one, of that role if one is given."""
         view = self.conversation.in_focus
-        if view and view.message and role in ("", view.message.role):
+        if view and not role:
+            return view.message
+        if view and view.message and role == view.message.role:
             return view.message
         messages = reversed(self.conversation.messages)
         return next((m for m in messages if role in ("", m.role)), None)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 from textual.content import Content
 from textual.widget import Widget
 from textual.widgets import OptionList
@@ -19,8 +19,7 @@ _SHOWN = 50  # files
 _MOST = 10  # lines
 
 
-@dataclass(frozen=True, slots=True)
-class Completion:
+class Completion(msgspec.Struct, frozen=True):
     typed: str
     """What of it stands before the cursor."""
     text: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -115,6 +116,9 @@ class Conversation(Transcript):
         self._looks, self._changed_at = 0, time.monotonic()
         self._finding: tuple[int, ...] = ()
         """The messages that have the words that are looked for; empty: none are."""
+        self._steps = deque[int]()
+        """To the next match (1) or to the one before (-1), as far as they are not made."""
+        self._stepping: Worker[None] | None = None
 
     def compose(self) -> ComposeResult:
         if not self.messages:
@@ -240,11 +244,14 @@ class Conversation(Transcript):
 
     def find_next(self, direction: int) -> None:
         """Go to the next place of the words, or to the one before."""
-        self._find_next(direction)
+        self._steps.append(direction)
+        if self._stepping is None or self._stepping.is_finished:
+            self._stepping = self._make_steps()
 
     def end_find(self) -> None:
         """Mark nothing any more."""
         self.workers.cancel_group(self, "find")
+        self._steps.clear()
         self.leave_focus()
         if self.marks:
             self.marks.remove()
@@ -262,7 +269,12 @@ class Conversation(Transcript):
         await self._go_to_hit(message_id, 0)
 
     @work(group="find", exclusive=True)
-    async def _find_next(self, direction: int) -> None:
+    async def _make_steps(self) -> None:
+        """One after the other, also those that are asked for meanwhile."""
+        while self._steps:
+            await self._step(self._steps.popleft())
+
+    async def _step(self, direction: int) -> None:
         marks = self.marks
         here = self.in_focus
         if marks is None or here is None or here.message is None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from typing import Any
 
+import msgspec
 from rich.segment import Segment
 from rich.style import Style
 from textual.strip import Strip
@@ -21,8 +21,7 @@ _MARK = Style(bold=True, underline=True)
 _HERE = Style(bold=True, underline=True, reverse=True)
 
 
-@dataclass(frozen=True, slots=True)
-class MarkedWord:
+class MarkedWord(msgspec.Struct, frozen=True):
     """One of the words on the screen: the line ``y`` of a widget, from character ``start`` on."""
 
     widget: Widget

@@ -24,7 +24,7 @@ from tui.widgets.thinking import Thinking
 _ENDINGS: dict[FinishReason | None, str] = {
     None: "Unfinished.",  # it was interrupted, or another window is writing it
     "cancelled": "Stopped.",
-    "length": "Cut short: the context is full.",
+    "length": "Cut short: it repeated itself, or the context is full.",
 }
 
 
@@ -113,6 +113,11 @@ and on; when it is off, Shift+Right and Shift+Left scroll long lines.
         self._ending.update("…")
         self._ending.display = True
         self._place(self._ending, self._text)
+
+    @property
+    def source(self) -> str:
+        """What has come of the answer."""
+        return self._text.source
 
     @property
     def begun(self) -> bool:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass
-from typing import ClassVar
 
 from rich.segment import Segment
 from rich.style import Style
 from textual.app import RenderResult
+from textual.css.styles import RenderStyles
+from textual.dom import DOMNode
 from textual.geometry import Region, Size
 from textual.message import Message
 from textual.selection import Selection
@@ -22,14 +23,14 @@ from textual.timer import Timer
 from textual.widget import Widget
 
 from ondevice.text import printable
-from tui.markdown.code import STYLES, Code
+from tui.markdown.code import Code
 from tui.markdown.document import Document
 from tui.markdown.layout import COPY, AnyLine, CodeLine, Look, MarkdownBlock
 from tui.markdown.lines import Piece, width_of
 from tui.widgets.drawing import OwnRows
 from tui.widgets.single_layout import SingleLayout
 
-_SPARE, _SPARE_S = 2, 0.4  # lines that it takes beyond those it needs while it grows, and seconds
+_SPARE, _SPARE_S = 2, 0.8  # lines that it takes beyond those it needs while it grows, and seconds
 _LONG = 3000  # characters that are read in a thread
 _UNSURE = 3  # lines at the end of code whose colours may change with what comes after them
 _KEPT = 300  # lines that stay drawn when they are not in view
@@ -37,16 +38,10 @@ _REST = 4  # times as long as reading has taken, until it is done again
 _COLOURING = 0.005  # seconds at a time
 _COLOUR_EVERY = 0.03  # seconds
 _MAY_OPEN = ("http://", "https://", "mailto:")
-_STYLES = (
-    "em", "strong", "s", "code", "link", "formula", "h1", "h2", "h3", "mark", "bullet", "th",
-    "code-block", "code-head",
-)  # fmt: skip
 
 
 class ReplyBody(SingleLayout, Widget):
     """A whole answer, or one that is still being written."""
-
-    COMPONENT_CLASSES: ClassVar[set[str]] = {f"reply--{name}" for name in (*_STYLES, *STYLES)}
 
     def __init__(self, text: str = "") -> None:
         super().__init__()
@@ -61,6 +56,8 @@ class ReplyBody(SingleLayout, Widget):
         self._grows = False
         self._reserved = 0
         """Lines that are kept for it while it grows, or the screen would move with each of them."""
+        self._reserved_for: tuple[int, Look] | None = None
+        """The width and the look with which there are so many."""
         self._grown = (0.0, 0)
         """When room was made for it last, and how many lines it had then."""
         self._reading = asyncio.Lock()
@@ -99,14 +96,7 @@ class ReplyBody(SingleLayout, Widget):
         drawn, height = self._drawn(), self._document.height
         if self._document.append(printable(text)):
             self._show(drawn, height, _UNSURE)
-        if self._document.to_read and self._later is None:
-            wait = self._not_before - time.monotonic()
-            if wait > 0:
-                self._later = self.set_timer(wait, self._read_later)
-            elif self._document.to_read < _LONG:
-                await self._read()
-            else:
-                self._later = self.set_timer(0.001, self._read_later)
+        await self._read_when_due()
 
     async def finish(self) -> None:
         """No more will come: what was cut in two on its way, such as a formula, mends."""
@@ -121,9 +111,22 @@ class ReplyBody(SingleLayout, Widget):
         self._strips.clear()
         self._resize()
 
+    async def _read_when_due(self) -> None:
+        """Read what has come, now if that is soon done and otherwise a little later."""
+        to_read = self._document.to_read if self._document else 0
+        if to_read and self._later is None:
+            wait = self._not_before - time.monotonic()
+            if wait <= 0 and to_read < _LONG:
+                await self._read()
+            else:
+                self._later = self.set_timer(max(wait, 0.001), self._read_later)
+
     async def _read_later(self) -> None:
-        await self._read()
-        self._later = None
+        try:
+            await self._read()
+        finally:
+            self._later = None
+        await self._read_when_due()  # more may have come meanwhile
 
     async def _read(self, *, whole: bool = False) -> None:
         async with self._reading:
@@ -257,8 +260,18 @@ class ReplyBody(SingleLayout, Widget):
     def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
         if self._document is None or not width:
             return 0
-        self._document.lay(width, self._look)
+        look = self._look
+        self._document.lay(width, look)
+        if self._reserved_for != (width, look):  # otherwise it would show more than its end
+            self._reserved, self._reserved_for = 0, (width, look)
         return max(self._document.height, self._reserved if self._document.height else 0)
+
+    def get_component_styles(self, *names: str) -> RenderStyles:
+        """Textual works out those of all COMPONENT_CLASSES, for each reply whatever is in it."""
+        part = DOMNode(classes=" ".join(names))
+        part._attach(self)
+        self.app.stylesheet.apply(part, animate=False)
+        return part.styles
 
     def notify_style_update(self) -> None:
         super().notify_style_update()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import msgspec
 from rich.cells import cell_len
 from textual import events
 from textual.content import Content
@@ -18,8 +19,7 @@ _ROOMY = 16  # rows of a terminal in which one goes to the title of an only chat
 _TITLE = 60  # characters of the terminal's own title
 
 
-@dataclass(frozen=True, slots=True)
-class TabState:
+class TabState(msgspec.Struct, frozen=True):
     """What a tab tells of its conversation."""
 
     title: str

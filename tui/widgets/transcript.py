@@ -6,10 +6,11 @@ import asyncio
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
 from itertools import accumulate, groupby, pairwise
 from math import ceil
 
+import msgspec
+from msgspec.structs import replace
 from textual import work
 from textual.containers import VerticalScroll
 from textual.geometry import Region, Size
@@ -37,8 +38,7 @@ _MOST = 40  # messages that stay mounted when others come between them
 _NARROWER = 8  # columns that a text has less than the view, about
 
 
-@dataclass(frozen=True, slots=True)
-class _Hold:
+class _Hold(msgspec.Struct, frozen=True):
     """What stays where it is in the view, whatever comes above it."""
 
     view: Widget
@@ -48,8 +48,7 @@ class _Hold:
     """That it had then; another width moves the lines within it."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Goal:
+class _Goal(msgspec.Struct, frozen=True):
     """Where the view is to go once the message is mounted."""
 
     message_id: int
@@ -119,14 +118,28 @@ class Transcript(SingleLayout, EvenRows, VerticalScroll, can_focus=False):
 
     @property
     def in_focus(self) -> MessageView | None:
-        return next((view for view in self.views if view.has_focus_within), None)
+        """It may be the reply that is being written, and has no message yet."""
+        return next((view for view in self._stored if view.has_focus_within), None)
 
     @property
     def last_in_view(self) -> MessageView | None:
-        views = self.views
+        """As ``in_focus``."""
+        views = self._stored
         bottom = round(self.scroll_y) + self.size.height
         seen = [v for v in views if (r := self._regions.get(v)) and r.y < bottom]
         return seen[-1] if seen else views[-1] if views else None
+
+    @property
+    def _stored(self) -> list[MessageView]:
+        """The mounted messages that are in the store, also those that are not read from it yet."""
+        return [view for view in self._views if view.id_in_store is not None]
+
+    def neighbour(self, view: MessageView, direction: int) -> int | None:
+        """The id of the message after this one (1), or before it (-1), which is the first one's for
+        the first one; None: none is after it."""
+        ids = [_id(item) for item in self._shown]
+        place = ids.index(view.id_in_store) + direction if view.id_in_store in ids else len(ids)
+        return ids[max(0, place)] if place < len(ids) else None
 
     # ------------------------------------------------------------------ what is to be shown
 
@@ -151,6 +164,10 @@ class Transcript(SingleLayout, EvenRows, VerticalScroll, can_focus=False):
     def keep(self, view: MessageView) -> None:
         """More is to be written to a view."""
         self._live.append(view)
+
+    def is_being_written(self, view: MessageView) -> bool:
+        """Whether it shows more, or may, than its message has."""
+        return view in self._live
 
     def release(self, view: MessageView) -> None:
         """It is as it stays, or is not to be shown any more unless the store has it."""
