@@ -79,5 +79,4 @@ def test_importing_ondevice_loads_no_model_code() -> None:
 def test_the_app_starts_without_what_only_replies_and_searches_need() -> None:
     heavy = {"llama_cpp", "numpy", "huggingface_hub", "jinja2", "pypdf", "pylatexenc", "psutil"}
     heavy |= {"markdown_it", "pygments", "ondevice.memory._memory", "ondevice.models"}
-    heavy |= {"textual.widgets._tree", "textual.types"}  # the app may still import them
     assert not heavy & loaded_with("tui.app, ondevice.cli.chat")
