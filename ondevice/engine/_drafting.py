@@ -20,7 +20,7 @@ from typing import NamedTuple, Protocol
 from ondevice.engine._states import common_prefix
 from ondevice.errors import NativeError
 from ondevice.holding.plan import Plan
-from ondevice.llama import Context, Sampler
+from ondevice.llama import Context, EvalHook, Model, Sampler
 from ondevice.messages import Load
 from ondevice.ram.need import DRAFT_BATCH
 
@@ -137,6 +137,19 @@ class ModelDrafter:
         return int(self._context.logits()[: self._n_vocab].argmax())
 
 
+def context_to_draft(model: Model, plan: Plan, request: Load, hook: EvalHook) -> Context:
+    """As planned, with what a drafter has less: see :meth:`ondevice.ram.need.Need.to_draft`."""
+    return Context(
+        model,
+        n_ctx=plan.n_ctx,
+        kv_type=plan.kv_type,
+        n_threads=request.n_threads,
+        batch_tokens=DRAFT_BATCH,
+        max_outputs=1,
+        eval_hook=hook,
+    )
+
+
 class SmallModel(ModelDrafter):
     """A smaller model that takes RAM of its own, held as ``plan`` says, without a vocabulary.
 
@@ -149,15 +162,7 @@ class SmallModel(ModelDrafter):
         with ExitStack() as opened:
             self._weights = opened.enter_context(closing(plan.way.open(plan, request, on_progress)))
             model = opened.enter_context(closing(self._weights.load_model(with_vocabulary=False)))
-            context = Context(
-                model,
-                n_ctx=plan.n_ctx,
-                kv_type=plan.kv_type,
-                n_threads=request.n_threads,
-                batch_tokens=DRAFT_BATCH,
-                max_outputs=1,
-                eval_hook=self._weights.hook(),
-            )
+            context = context_to_draft(model, plan, request, self._weights.hook())
             opened.enter_context(closing(context))
             self._opened = opened.pop_all()
         self._is_open = True

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ondevice import gguf
 from ondevice.disk.identity import UnchangedFiles
-from ondevice.engine._drafting import ModelDrafter, SmallModel
+from ondevice.engine._drafting import ModelDrafter, SmallModel, context_to_draft
 from ondevice.errors import LoadCancelled, ModelFileError
 from ondevice.gguf.runnable import blamed
 from ondevice.gguf.vocabulary import check_tokens
@@ -22,7 +22,6 @@ from ondevice.holding.way import Weights
 from ondevice.llama import Context, Model
 from ondevice.messages import Load
 from ondevice.planning.planner import plan, why
-from ondevice.ram.need import DRAFT_BATCH
 
 
 @dataclass(frozen=True)
@@ -88,15 +87,7 @@ def load_model(
         )
         stack.callback(context.close)
         if (own := weights.drafting_hook()) is not None:
-            drafting = Context(
-                model,
-                n_ctx=chosen.n_ctx,
-                kv_type=chosen.kv_type,
-                n_threads=request.n_threads,
-                batch_tokens=DRAFT_BATCH,
-                max_outputs=1,
-                eval_hook=own,
-            )
+            drafting = context_to_draft(model, chosen, request, own)
             stack.callback(drafting.close)
             drafter = ModelDrafter(drafting, model.n_vocab, partial(_may_draft, weights))
         if cancel.is_set():
