@@ -266,6 +266,7 @@ class Sizing(Record, frozen=True, kw_only=True):
     room_bytes: int  # what weights could take without disturbing other programs
     limit_bytes: int  # RAM of the machine, or the lowest limit below it
     limit_source: str  # such as "all RAM of this machine"
+    drafter_bytes: int = 0  # weights in RAM of a smaller model, that drafts
     n_blocks: int = 0  # of a stack, that are in RAM
     total_blocks: int = 0  # of a stack
     experts_used: int = 0  # since the load, each once for a pass and block

@@ -83,9 +83,7 @@ class Sizer:
 
     def has_room(self, n_bytes: int) -> bool:
         """Whether weights, and what drafts, could make room for so many bytes."""
-        drafter = self._drafter
-        drafted = drafter.resident_bytes if drafter else 0
-        return n_bytes <= self._room()[0] - self._weights.least_bytes + drafted
+        return n_bytes <= self._room()[0] - self._weights.least_bytes + self._drafted()
 
     def claim(self, n_bytes: int) -> bool:
         """Have weights make room for so many bytes more beside them, or fewer: negative.
@@ -170,10 +168,14 @@ class Sizer:
         mapped = self._weights.resident_bytes - own
         return room_for_weights(used, own, mapped, self._limit, self._beside - self._lent())
 
+    def _drafted(self) -> int:
+        """Bytes that the drafter's weights take."""
+        drafter = self._drafter
+        return drafter.resident_bytes if drafter else 0
+
     def _lent(self) -> int:
         """Bytes that the drafter has given back, and will have again when there is room."""
-        drafter = self._drafter
-        return self._drafts.most - drafter.resident_bytes if drafter else 0
+        return self._drafts.most - self._drafted() if self._drafter else 0
 
     def _look(self) -> None:
         weights, governor, now = self._weights, self._governor, time.monotonic()
@@ -188,9 +190,9 @@ class Sizer:
                 governor.most = max(weights.least_bytes, min(wish, weights.most_bytes))
                 governor.budget = max(weights.least_bytes, min(wish, room))
         indifferent = []
-        if drafter := self._drafter:
+        if self._drafter:
             drafts, before_drafts, lent = self._drafts, self._drafts.budget, self._lent()
-            beside_least = drafter.resident_bytes + room - weights.least_bytes
+            beside_least = self._drafted() + room - weights.least_bytes
             self._settled &= drafts.decide(beside_least, now) == before_drafts
             indifferent.append(drafts.indifferent(beside_least))
             room -= lent
@@ -214,6 +216,7 @@ class Sizer:
                 room_bytes=max(0, room),
                 limit_bytes=min(ram.total, self._limit or ram.total),
                 limit_source="the limit in your settings" if self._limit else ram.source,
+                drafter_bytes=self._drafted(),
             )
         )
         told = self._told

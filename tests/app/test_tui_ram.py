@@ -145,6 +145,19 @@ async def test_in_linear_mode_words_tell_what_is_drawn_otherwise(
         assert not {unicodedata.name(c) for c in user.screen if unicodedata.category(c) == "So"}
 
 
+async def test_a_model_that_drafts_is_told_of(chats: Chats, tmp_path: Path) -> None:
+    path = shapes.write(tmp_path, next(iter(shapes.SHAPES)))
+    file = gguf.read(path)
+    engine = FakeEngine()
+    sizing = sizing_of(file, (least_bytes(file) + most_bytes(file)) // 2)
+    engine.sizing = replace(sizing, room_bytes=sizing.resident_bytes, drafter_bytes=236_000_000)
+    async with at_the_terminal(engine, chats, path, size=(120, 40)) as user:
+        await user.until(lambda: engine.loaded is not None, "loaded")
+        await user.pilot.press("ctrl+g")
+        await user.sees("Other programs and the drafter")
+        await user.sees("drafts has 236 MB in RAM.")
+
+
 async def test_a_model_on_a_server_has_no_map(chats: Chats) -> None:
     async with at_the_terminal(FakeEngine(), chats, "http://localhost:1/v1#m") as user:
         await user.until(lambda: "ctx" in user.status, "loaded")

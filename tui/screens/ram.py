@@ -255,8 +255,13 @@ def _why(sizing: Sizing, wish: int | None) -> str:
     if wish is not None and wish < room:
         return f"You set a limit of {size(wish)}. More RAM makes it faster, up to {size(room)}."
     if sizing.room_bytes < sizing.most_bytes:
+        others = (
+            "Other programs and the drafter leave"
+            if sizing.drafter_bytes
+            else ("Other programs leave")
+        )
         return (
-            f"Other programs leave room for {size(sizing.room_bytes)} of weights. A "
+            f"{others} room for {size(sizing.room_bytes)} of weights. A "
             "higher limit would change nothing."
         )
     return (
@@ -286,6 +291,8 @@ def _words(sizing: Sizing, cells: Sequence[Cell], pid: int | None) -> Content:
         f"{size(sizing.absent_bytes)}. There is room for {size(sizing.room_bytes)} of "
         f"weights, of {size(sizing.limit_bytes)} ({source})."
     )
+    if sizing.drafter_bytes:
+        parts.append(f" A smaller model that drafts has {size(sizing.drafter_bytes)} in RAM.")
     if pid and (used := process.of_process(pid)) and used.page_cache:
         parts.append(
             f" The engine uses {size(used.resident + used.page_cache)} in total; "
