@@ -267,7 +267,14 @@ class _RandomUser:
         before = self.chat.prompt.text
         self.chat.prompt.move_cursor(self.chat.prompt.document.end)
         self._press("x")
-        await self._until(lambda: "" if self.chat.prompt.text != before else "x does nothing")
+        await self._until(
+            # What was clicked before may open only now, and gets it then.
+            lambda: (
+                "x does nothing"
+                if self.app.screen is self.chat and self.chat.prompt.text == before
+                else ""
+            )
+        )
 
     async def _until(self, why_not: Callable[[], str]) -> None:
         end = time.monotonic() + _PATIENCE
