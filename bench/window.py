@@ -3,7 +3,8 @@
 Every run is a process of its own under a memory limit that counts the page cache, and starts with
 none of the model cached. Stock llama.cpp maps the file; it gets the same context, threads, prompt
 and greedy sampling. All else computes with our products: "resident" is that without a window. Runs
-alternate; a ratio is one of medians. Needs root or systemd-run.
+alternate; a ratio is one of medians. The drafter is packed into a stack first, which takes some
+minutes. Needs root or systemd-run.
 """
 
 from __future__ import annotations

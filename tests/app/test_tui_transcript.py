@@ -57,6 +57,12 @@ def mounted(conversation: Conversation) -> list[int]:
     return [view.id_in_store or 0 for view in views]
 
 
+def offers(user: User, key: str, not_key: str) -> bool:
+    """Whether the line of keys has the one and not the other."""
+    footer = user.screen.splitlines()[-1]
+    return key in footer and not_key not in footer
+
+
 def is_run(part: list[int], whole: list[int]) -> bool:
     return bool(part) and part[0] in whole and whole[whole.index(part[0]) :][: len(part)] == part
 
@@ -90,8 +96,8 @@ async def test_versions_are_switched_in_a_chat_taller_than_the_view(
             message = selected(conversation).message
             assert message
             assert message.content == ("Edited" if key == "right" else "Second")
-            footer = user.screen.splitlines()[-1]
-            assert ("Later" in footer, "Earlier" in footer) == (key == "left", key == "right")
+            there, gone = ("Later", "Earlier") if key == "left" else ("Earlier", "Later")
+            await user.until(partial(offers, user, there, gone), there)
         await user.sees("‹ 1/2 ›")
         await user.pilot.click(selected(conversation)._versions, offset=(4, 0))
         await user.sees("‹ 2/2 ›")
