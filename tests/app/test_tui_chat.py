@@ -290,7 +290,7 @@ async def test_a_message_may_be_sent_while_the_model_loads(chats: Chats, open_ap
     async with open_app(FakeEngine(["Ready."], loads=[[0.25, gate]])) as user:
         await user.says("Hi")
         await user.sees("loading 25%")
-        assert saved(chats)[0].content == "Hi"
+        await user.until(lambda: [m.content for m in saved(chats)][:1] == ["Hi"], "stored")
         gate.open()
         await user.sees("Ready.")
 
