@@ -124,21 +124,25 @@ def _plans(
 ) -> Iterator[Plan]:
     trained = file.n_ctx_train or _CONTEXTS[0]
     contexts = {min(c, trained) for c in _CONTEXTS} if load.n_ctx is None else {load.n_ctx}
+    way_to_draft = way_of(drafter) if drafter else None
     for kv_type in (load.kv_type,) if load.kv_type else kv_types(file):
         for n_ctx in sorted(contexts, reverse=True):
-            small = _drafters(drafter, n_ctx, kv_type, machine) if drafter else ()
+            small: Collection[Plan] = ()
+            if drafter and way_to_draft and kv_type in kv_types(drafter):
+                small = _drafters(drafter, way_to_draft, n_ctx, kv_type, machine)
             yield from way.plans(n_ctx, kv_type, small, machine)
 
 
-def _drafters(file: GGUFFile, n_ctx: int, kv_type: KVType, machine: Machine) -> Collection[Plan]:
+def _drafters(
+    file: GGUFFile, way: Way, n_ctx: int, kv_type: KVType, machine: Machine
+) -> Collection[Plan]:
     """Ways to have a drafter in RAM: whole, or of a stack any of a few sizes."""
-    if kv_type not in kv_types(file):
-        return ()
-    way, found = way_of(file), {}
-    for n in range(_SIZES + 1):
-        room = way.least_bytes(n_ctx, kv_type) + file.weights_bytes * n // _SIZES
-        if room > machine.ram.usable:
-            break
+    usable, rooms = machine.ram.usable, [machine.ram.usable]
+    if file.is_stack:
+        least = way.least_bytes(n_ctx, kv_type)
+        rooms = [least + file.weights_bytes * n // _SIZES for n in range(_SIZES + 1)]
+    found = {}
+    for room in (room for room in rooms if room <= usable):
         limited = replace(machine, ram=machine.ram.at_most(room))
         for each in way.plans(n_ctx, kv_type, (), limited):
             if not each.streamed_bytes:

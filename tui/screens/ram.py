@@ -255,13 +255,9 @@ def _why(sizing: Sizing, wish: int | None) -> str:
     if wish is not None and wish < room:
         return f"You set a limit of {size(wish)}. More RAM makes it faster, up to {size(room)}."
     if sizing.room_bytes < sizing.most_bytes:
-        others = (
-            "Other programs and the drafter leave"
-            if sizing.drafter_bytes
-            else ("Other programs leave")
-        )
+        others = "Other programs and the drafter" if sizing.drafter_bytes else "Other programs"
         return (
-            f"{others} room for {size(sizing.room_bytes)} of weights. A "
+            f"{others} leave room for {size(sizing.room_bytes)} of weights. A "
             "higher limit would change nothing."
         )
     return (
