@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from terminal_user import OpenApp, User
@@ -115,6 +116,27 @@ async def test_the_list_lies_over_the_chat_where_there_is_no_room(
         await user.sees("▌  Where do the bins go?")
         await user.pilot.press("ctrl+r", "escape")
         assert user.prompt.has_focus
+
+
+@pytest.mark.parametrize("closes", [False, True])
+async def test_enter_waits_for_a_slow_search_and_keys_do_not(
+    app: OpenApp, chats: Chats, monkeypatch: pytest.MonkeyPatch, *, closes: bool
+) -> None:
+    gate, search = Gate(), chats.search
+
+    def slowly(*words: Any, **within: Any) -> Any:
+        gate.opened()
+        return search(*words, **within)
+
+    monkeypatch.setattr(chats, "search", slowly)
+    async with app(FakeEngine()) as user:
+        await user.pilot.press("ctrl+r", *"bins", "enter")
+        if closes:
+            await user.pilot.press("escape")
+            await user.until(lambda: user.prompt.has_focus, "closed")
+        gate.open()
+        if not closes:
+            await user.sees("▌  Where do the bins go?")
 
 
 async def test_both_panels_are_open_where_there_is_room_for_both(app: OpenApp) -> None:

@@ -96,12 +96,16 @@ class FinderPanel(Generic[_Item], Widget):
             self._words = event.value
             self._looking = self._update_list(None)
 
-    async def on_input_submitted(self, event: Input.Submitted) -> None:
+    def on_input_submitted(self, event: Input.Submitted) -> None:
         event.stop()
-        while self._looking and not self._looking.is_finished:  # for the words typed last
+        self._choose_found(self._words)
+
+    @work(exclusive=True, group="choose")  # so that keys work while it waits
+    async def _choose_found(self, words: str) -> None:
+        while self._looking and not self._looking.is_finished:
             with suppress(WorkerCancelled):  # for another one
                 await self._looking.wait()
-        if (item := self.pointed_at) is not None:
+        if words == self._words and (item := self.pointed_at) is not None:
             self.choose(item)
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
