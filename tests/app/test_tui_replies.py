@@ -6,7 +6,9 @@ import asyncio
 import os
 import threading
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 from terminal_user import OpenApp, at_the_terminal
 from textual import events
@@ -15,9 +17,10 @@ from textual.selection import Selection
 
 from ondevice import config
 from ondevice.chats import Chats
-from ondevice.messages import Chunk
+from ondevice.messages import Chunk, Finished, Statistics
 from ondevice.testing import FakeEngine, Gate
 from tui.markdown.document import Document, ParsedEnd
+from tui.widgets.reply import Reply
 from tui.widgets.reply_text import ReplyBody
 from tui.widgets.thinking import Thinking
 from tui.widgets.transcript import Transcript
@@ -199,6 +202,27 @@ async def test_thinking_is_drawn_as_it_comes_once_it_is_open(open_app: OpenApp) 
         await user.sees("First weigh it. Then do.")
         await user.sees("Yes.")
         await user.is_idle()
+
+
+@pytest.mark.parametrize("thinks", [False, True])
+async def test_a_reply_that_is_taken_away_takes_what_still_comes(
+    open_app: OpenApp, *, thinks: bool
+) -> None:
+    none: dict[str, Any] = {f.name: 0 for f in msgspec.structs.fields(Statistics) if f.required}
+    thought = Chunk(text="So\n" * 9, part="thinking")
+    async with open_app(FakeEngine()) as user:
+        reply = Reply()
+        await user.chat.query_one(Transcript).mount(reply)
+        if thinks:
+            await reply.show([thought])
+        await reply.remove()
+        for text in ("word " * 1000, "more\n\n" * 99, CODE):
+            await reply.show([thought, Chunk(text=text, part="answer")])
+        await reply.go_on()
+        await reply.show([Finished(reason="stop", statistics=Statistics(**none))])
+        reply.end("cancelled")
+        await reply.finish()
+        assert CODE in reply.source
 
 
 async def test_a_reply_has_room_though_the_screen_was_arranged_a_moment_before(

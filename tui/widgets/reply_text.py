@@ -167,7 +167,7 @@ class ReplyBody(SingleLayout, Widget):
         now, height = time.monotonic(), self._document.height
         before, self._grown = self._grown, (now, height)
         per_second = (height - before[1]) / max(now - before[0], _SPARE_S)
-        spare = max(_SPARE, min(round(_SPARE_S * per_second), self.screen.size.height // 5))
+        spare = max(_SPARE, min(round(_SPARE_S * per_second), self.app.size.height // 5))
         self._reserved = height + spare if self._grows else 0
 
     def _resize(self) -> None:
