@@ -109,14 +109,12 @@ def spread() -> None:
     """Have every part of an app that has a ``net`` go on after an error of its own.
 
     Textual ends the part in which it was raised, and with it the app. What cannot be drawn is left
-    empty: otherwise nothing on the screen would be drawn.
+    empty: otherwise nothing on the screen would be drawn. What is being taken away may fail.
     """
     dispatch = MessagePump._dispatch_message
     render, render_lines = Widget._render, Widget.render_lines
 
     def caught(pump: MessagePump, error: Exception) -> None:
-        if isinstance(error, MISSED) and isinstance(pump, DOMNode) and is_going(pump):
-            return
         app: App[Any] = pump.app
         if not hasattr(app, "net"):
             raise error
@@ -125,6 +123,9 @@ def spread() -> None:
     async def dispatch_safely(self: MessagePump, message: Message) -> None:
         try:
             await dispatch(self, message)
+        except MISSED as error:
+            if not (isinstance(self, DOMNode) and is_going(self)):
+                caught(self, error)
         except Exception as error:
             caught(self, error)
 
@@ -132,14 +133,16 @@ def spread() -> None:
         try:
             return render(self)
         except Exception as error:
-            caught(self, error)
+            if not is_going(self):
+                caught(self, error)
             return visualize(self, "")
 
     def render_lines_safely(self: Widget, crop: Region) -> list[Strip]:
         try:
             return render_lines(self, crop)
         except Exception as error:
-            caught(self, error)
+            if not is_going(self):
+                caught(self, error)
             return [Strip.blank(crop.width)] * crop.height
 
     setattr(MessagePump, "_dispatch_message", dispatch_safely)  # noqa: B010 - there is no hook

@@ -14,7 +14,7 @@ from textual._compositor import ChopsUpdate, Compositor
 from textual._xterm_parser import XTermParser
 from textual.await_complete import AwaitComplete
 from textual.css.query import NoMatches
-from textual.dom import DOMNode
+from textual.dom import DOMNode, NoScreen
 from textual.geometry import Offset, Region
 from textual.screen import Screen
 from textual.strip import Strip
@@ -38,7 +38,7 @@ _ALT = 3  # the number of a modifier in such sequences
 _JOINERS = ("\u200c", "\u200d")
 
 #: Raised by whoever looks for a part of what is being taken away.
-MISSED = (NoMatches, MountError)
+MISSED = (NoMatches, NoScreen, MountError)
 
 _key_events = XTermParser._sequence_to_key_events
 _visual_style = Widget.get_visual_style

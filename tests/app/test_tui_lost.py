@@ -66,14 +66,24 @@ async def test_an_error_that_nobody_foresaw_is_said_and_the_app_goes_on(
     assert log.stat().st_mode & 0o077 == 0
 
 
-async def test_what_is_taken_away_may_miss_its_parts(open_app: OpenApp) -> None:
+@pytest.mark.parametrize("what", ["a part", "the screen", "what it draws"])
+async def test_what_is_taken_away_may_miss_its_parts(open_app: OpenApp, what: str) -> None:
     looked = asyncio.Event()
 
     class Fleeting(Static):
         async def on_mount(self) -> None:
             self.remove()
             looked.set()
-            self.query_one(StatusBar)
+            if what == "a part":
+                self.query_one(StatusBar)
+            elif what == "the screen":
+                assert Static().screen
+            else:
+                self._render()
+
+        def render(self) -> str:
+            assert not looked.is_set()
+            return ""
 
     async with open_app(FakeEngine()) as user:
         app = user.pilot.app
