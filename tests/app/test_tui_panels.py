@@ -11,8 +11,10 @@ from terminal_user import OpenApp, User
 from textual.widgets import OptionList
 
 from ondevice.chats import Chats
+from ondevice.errors import StoreError
 from ondevice.store import Database
 from ondevice.testing import FakeEngine, Gate
+from tui.app import OndeviceApp
 from tui.screens.chat import ChatScreen
 from tui.screens.chats import ChatsPanel
 from tui.screens.ram import RamPanel
@@ -118,25 +120,33 @@ async def test_the_list_lies_over_the_chat_where_there_is_no_room(
         assert user.prompt.has_focus
 
 
-@pytest.mark.parametrize("closes", [False, True])
+@pytest.mark.parametrize("then", ["found", "closed", "failed"])
 async def test_enter_waits_for_a_slow_search_and_keys_do_not(
-    app: OpenApp, chats: Chats, monkeypatch: pytest.MonkeyPatch, *, closes: bool
+    app: OpenApp, chats: Chats, monkeypatch: pytest.MonkeyPatch, then: str
 ) -> None:
     gate, search = Gate(), chats.search
 
     def slowly(*words: Any, **within: Any) -> Any:
         gate.opened()
+        if then == "failed":
+            raise StoreError("The store is damaged.")
         return search(*words, **within)
 
     monkeypatch.setattr(chats, "search", slowly)
     async with app(FakeEngine()) as user:
         await user.pilot.press("ctrl+r", *"bins", "enter")
-        if closes:
+        if then == "closed":
             await user.pilot.press("escape")
             await user.until(lambda: user.prompt.has_focus, "closed")
         gate.open()
-        if not closes:
+        if then == "found":
             await user.sees("▌  Where do the bins go?")
+        elif then == "failed":
+            await user.sees("The store is damaged.")
+            await user.pilot.press("escape")
+            await user.until(lambda: user.prompt.has_focus, "closed")
+    assert isinstance(user.pilot.app, OndeviceApp)
+    assert user.pilot.app.net.unforeseen == 0
 
 
 async def test_both_panels_are_open_where_there_is_room_for_both(app: OpenApp) -> None:

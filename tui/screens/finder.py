@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from abc import abstractmethod
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import ClassVar, Generic, TypeVar
 
 from textual import on, work
@@ -16,7 +15,7 @@ from textual.visual import VisualType
 from textual.widget import Widget
 from textual.widgets import Input, OptionList
 from textual.widgets.option_list import Option
-from textual.worker import Worker, WorkerCancelled
+from textual.worker import Worker, WorkerCancelled, WorkerFailed
 
 from ondevice.text import printable
 from tui.screens.modal import Modal
@@ -103,8 +102,12 @@ class FinderPanel(Generic[_Item], Widget):
     @work(exclusive=True, group="choose")  # so that keys work while it waits
     async def _choose_found(self, words: str) -> None:
         while self._looking and not self._looking.is_finished:
-            with suppress(WorkerCancelled):  # for another one
+            try:
                 await self._looking.wait()
+            except WorkerCancelled:  # for another one
+                continue
+            except WorkerFailed:  # which the user is told by itself
+                return
         if words == self._words and (item := self.pointed_at) is not None:
             self.choose(item)
 
