@@ -331,9 +331,9 @@ class _RandomUser:
 
     def has_lost_nothing(self) -> None:
         """After the end of the app: what was half typed will be there again."""
-        words = (
-            [] if self._may_go else [word for word, private in self._typed.items() if not private]
-        )
+        # Of a tab that is closed, Up brings back what was typed, which an app that ends forgets.
+        gone = self._may_go or any(deed == ("key", "f4") or _erases(deed) for deed in self._done)
+        words = [] if gone else [word for word, private in self._typed.items() if not private]
         self._done, self._typed, self._may_go = [], {}, False
         stored = _texts(self.other.database)
         assert not (lost := [word for word in words if not _has(stored, word)]), f"{lost} is lost"
