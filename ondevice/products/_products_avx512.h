@@ -79,7 +79,6 @@ INLINE void quads(const uint8_t *const *rows, int64_t at, Words *out) {
 INLINE void dots(const int limit, const int chunks, const int n, const uint8_t *w,
                  const int8_t *x, int64_t x_stride, const int32_t *scales,
                  Ints sums[][VECTORS]) {
-    (void)limit;
     __m512i parts[4][VECTORS];
     UNROLLED for (int c = 0; c < n; c++)
         UNROLLED for (int v = 0; v < VECTORS; v++)
@@ -93,7 +92,8 @@ INLINE void dots(const int limit, const int chunks, const int n, const uint8_t *
             memcpy(&four, x + c * x_stride + i * 4, 4);
             const __m512i b = _mm512_set1_epi32(four);
             UNROLLED for (int v = 0; v < VECTORS; v++)
-                parts[c][v] = _mm512_dpbusd_epi32(parts[c][v], a[v], b);
+                parts[c][v] = limit == MOVED ? _mm512_dpbusd_epi32(parts[c][v], b, a[v])
+                                             : _mm512_dpbusd_epi32(parts[c][v], a[v], b);
         }
     }
     UNROLLED for (int v = 0; v < VECTORS; v++) {

@@ -19,7 +19,8 @@
 #define INLINE static inline __attribute__((always_inline))
 #define UNROLLED _Pragma("GCC unroll 16") /* so that what they index stays in registers */
 
-enum { SIGNED = 0 }; /* a limit of `dots` */
+enum { SIGNED = 0, MOVED = -1 }; /* limits of `dots` */
+#define WHOLE 12582912.0f /* 1.5 * 2^23: to add an integer to its bits adds it to the float */
 
 #if defined(PRODUCTS_PLAIN)
 #include "_products_plain.h"
@@ -192,7 +193,7 @@ INLINE float round_some(const float *x, const int n, int8_t *out) {
     memcpy(&largest, &most, 4);
     const float inverse = largest > 0 ? 127 / largest : 0;
     for (int i = 0; i < n; i++) { /* so that the integer is in the lowest bits */
-        const float moved = x[i] * inverse + 12582912.0f;
+        const float moved = x[i] * inverse + WHOLE;
         int32_t bits;
         memcpy(&bits, &moved, 4);
         out[i] = (int8_t)bits;
@@ -300,10 +301,12 @@ static void round_columns(const Matrix *m, Scratch *s, int64_t n) {
 }
 
 /* Adds up the sums of each row of a tile. */
-INLINE void add_up(const int n_sums, float *sums) {
-    for (int apart = 1; apart < n_sums; apart *= 2)
-        for (int i = 0; i < n_sums; i += 2 * apart)
-            for (int r = 0; r < TILE; r++) sums[i * TILE + r] += sums[(i + apart) * TILE + r];
+INLINE void add_up(float *sums) {
+    EACH(v, VECTORS) {
+        Floats of[SUMS];
+        EACH(i, SUMS) of[i] = kept_floats(sums + i * TILE + v * LANES);
+        KEEP(sums, v, ((of[0] + of[1]) + (of[2] + of[3])) + ((of[4] + of[5]) + (of[6] + of[7])));
+    }
 }
 
 /* These rows times n columns that have been rounded. */
@@ -332,7 +335,7 @@ static void multiply_rows(const Matrix *m, const Scratch *s, int64_t begin, int6
                                s->sums + c * size);
         }
         for (int64_t c = 0; c < n; c++) {
-            if (kind->n_sums == SUMS) add_up(SUMS, s->sums + c * size);
+            if (kind->n_sums == SUMS) add_up(s->sums + c * size);
             memcpy(s->y[c] + row, s->sums + c * size, (size_t)(next - row) * 4);
         }
     }

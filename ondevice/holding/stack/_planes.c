@@ -82,7 +82,7 @@ INLINE void exchange(Words *rows, int *zero, const int by) {
 
 /* The words of each plane become the chunks of a block. PAIRED: byte j of chunk k is the code of
    weight 8 * j + k. Else a chunk has weights of one group, which have a bit below those of their
-   code, at the place of the next plane: U and, with UNSIGNED_BYTES, 128. */
+   code, at the place of the next plane: U. */
 INLINE void put_block(const int level, Words planes[PLANES][4], const int word, int64_t block,
                       int v, Tile *t) {
     Words rows[BYTE];
@@ -92,7 +92,7 @@ INLINE void put_block(const int level, Words planes[PLANES][4], const int word, 
         zero[r] = p < 0 || p >= level;
         rows[r] = zero[r] ? (Words)ints(0) : planes[p][word];
     }
-    if (!PAIRED && !UNSIGNED_BYTES) rows[BYTE - 1] = ~rows[BYTE - 1];
+    if (!PAIRED) rows[BYTE - 1] = ~rows[BYTE - 1];
     exchange(rows, zero, 1);
     exchange(rows, zero, 2);
     exchange(rows, zero, 4);
@@ -119,6 +119,28 @@ INLINE void put_nibbles(const int level, Words both, int64_t block, int v, Tile 
     }
     KEEP(t->scales[2 * block], v, to_floats((Ints)(both & 15u)));
     KEEP(t->scales[2 * block + 1], v, to_floats((Ints)(both >> 4 & 15u)));
+}
+
+/* Not PAIRED: what the first sum of a block begins with. With UNSIGNED_BYTES, activations are moved
+   up by 128, and what that adds to both sums is taken off. All of it are multiples of 128, so floats
+   hold it exactly. */
+INLINE void put_begin(int64_t block, Tile *t) {
+    static const int8_t moved_by[GROUP] = {-128, -128, -128, -128, -128, -128, -128, -128,
+                                           -128, -128, -128, -128, -128, -128, -128, -128};
+    Floats less[VECTORS];
+    EACH(g, 2) {
+        Ints sums[1][VECTORS];
+        EACH(v, VECTORS) sums[0][v] = (Ints)floats(WHOLE);
+        if (UNSIGNED_BYTES)
+            dots(MOVED, BYTE / 2, 1, t->w + (2 * block + g) * (BYTE / 2) * CHUNK, moved_by, 0, 0,
+                 sums);
+        EACH(v, VECTORS) {
+            const Floats nibble = kept_floats((const float *)t->scales[2 * block + g] + v * LANES);
+            less[v] = g ? fused((Floats)sums[0][v] - floats(WHOLE), nibble, less[v])
+                        : (Floats)sums[0][v] * nibble;
+        }
+    }
+    EACH(v, VECTORS) KEEP(t->m[block], v, -less[v]);
 }
 
 /* Where the blocks of the rows of a vector lie, from some block on. 16 bytes are read at once. */
@@ -184,6 +206,8 @@ INLINE void unpack_level(const int level, const uint8_t *const *rows, int64_t bl
         unpack_blocks(level, &s, n, v, t);
         t->next = s.next;
     }
+    if (!PAIRED)
+        for (int64_t b = 0; b < n; b++) put_begin(b, t);
 }
 
 #define UNPACK(level) \
@@ -216,18 +240,14 @@ INLINE void multiply_block(const int limit, const int n, const Tile *t, int64_t 
         return;
     }
     EACH(g, 2) {
-        EACH(c, n) {
-            Ints start = ints(0);
-            if (UNSIGNED_BYTES)
-                start = pairs(ints(g ? -(128 << 16) : 0xff80), ints(side[c * x->side_stride]));
-            EACH(v, VECTORS) parts[c][v] = start;
-        }
-        dots(limit, BYTE / 2, n, w + g * (BYTE / 2) * CHUNK, q + g * GROUP, x->q_stride, 0, parts);
+        EACH(c, n) EACH(v, VECTORS) parts[c][v] = (Ints)floats(WHOLE);
+        dots(MOVED, BYTE / 2, n, w + g * (BYTE / 2) * CHUNK, q + g * GROUP, x->q_stride, 0, parts);
         EACH(v, VECTORS) {
             const Floats nibble = kept_floats((const float *)t->scales[2 * b + g] + v * LANES);
+            const Floats less = kept_floats(t->m[b] + v * LANES);
             EACH(c, n)
-                found[c][v] = g ? fused(to_floats(parts[c][v]), nibble, found[c][v])
-                                : to_floats(parts[c][v]) * nibble;
+                found[c][v] = g ? fused((Floats)parts[c][v] - floats(WHOLE), nibble, found[c][v])
+                                : fused((Floats)parts[c][v], nibble, less);
         }
     }
 }
@@ -315,6 +335,8 @@ static void arrange(int8_t *q, float *scales, int32_t *side, int64_t columns, in
     if (n > 1 || !multiply_alone) {
         for (int8_t *block = q; block < q + columns; block += WORD)
             EACH(i, 2) mix(PAIRED ? block : block + i * GROUP, PAIRED ? WORD : GROUP);
+        if (UNSIGNED_BYTES)
+            for (int64_t i = 0; i < columns; i++) q[i] ^= -128;
         return;
     }
     for (int64_t w = words; w % BYTE; w++) {
