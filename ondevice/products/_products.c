@@ -442,7 +442,7 @@ typedef struct {
 #define TYPE(number, block, side, detail, unpack, multiply) \
     TYPE_WITH(0, number, block, side, detail, unpack, multiply)
 #define TYPE_WITH(alone, number, block, side, detail, unpack, multiply) \
-    {number, {block, side, detail, 1, 0, alone, find_rows, unpack, multiply}}
+    {number, {block, side, detail, 0, alone, find_rows, unpack, multiply}}
 static const Type types[] = {
     TYPE(0, BLOCK, RAW, 0, unpack_f32, multiply_floats_),
     TYPE(1, BLOCK, RAW, 0, unpack_f16, multiply_floats_),

@@ -69,7 +69,6 @@ enum {
     FEW = 8,                     /* columns of activations, beside which unpacking counts */
     SOME = 4,                    /* columns of activations whose sums are in registers */
     PASS = 128,                  /* columns of activations that are rounded at once */
-    SUMS = 8,                    /* at most, of a row and a column */
     LEAST_APART = 32,            /* columns for each thread, to share out these and not rows */
     SHARES = 4                   /* into which a thread's part is cut, for when one is slower */
 };
@@ -160,7 +159,6 @@ typedef struct Matrix Matrix;
 
 typedef struct {
     int block, side, detail; /* detail: the offset, or a group's weights */
-    int n_sums;              /* of a row and a column: 1 or SUMS, which `multiply` begins */
     /* Of n columns, puts one that is rounded into the order in which it is multiplied; or 0. */
     void (*arrange)(int8_t *q, float *scales, int32_t *side, int64_t columns, int64_t n);
     /* Rows times a single column, if that is another way to the same sums; or 0. */
@@ -253,7 +251,7 @@ typedef struct {
 
 typedef struct {
     Tile *tile;
-    float *sums; /* [PASS][SUMS][TILE] */
+    float *sums; /* [PASS][TILE] */
     int8_t *q;
     float *scales;
     int32_t *side;
@@ -265,7 +263,7 @@ static int64_t lines(int64_t bytes) { return (bytes + 63) / 64 * 64; }
 
 /* Of a thread, a multiple of 64. */
 static int64_t scratch_bytes(int64_t columns) {
-    return lines(sizeof(Tile)) + lines(PASS * SUMS * TILE * 4) + lines(PASS * columns) +
+    return lines(sizeof(Tile)) + lines(PASS * TILE * 4) + lines(PASS * columns) +
            2 * lines(PASS * (columns / BLOCK) * 4);
 }
 
@@ -284,7 +282,7 @@ static void scratch_of(const Products *p, int thread, Scratch *s) {
     uint8_t *at = p->scratch + thread * scratch_bytes(p->columns);
     s->tile = (Tile *)at;
     s->sums = (float *)(at += lines(sizeof(Tile)));
-    s->q = (int8_t *)(at += lines(PASS * SUMS * TILE * 4));
+    s->q = (int8_t *)(at += lines(PASS * TILE * 4));
     s->scales = (float *)(at += lines(PASS * p->columns));
     s->side = (int32_t *)(at + lines(PASS * (p->columns / BLOCK) * 4));
 }
@@ -300,15 +298,6 @@ static void round_columns(const Matrix *m, Scratch *s, int64_t n) {
     }
 }
 
-/* Adds up the sums of each row of a tile. */
-INLINE void add_up(float *sums) {
-    EACH(v, VECTORS) {
-        Floats of[SUMS];
-        EACH(i, SUMS) of[i] = kept_floats(sums + i * TILE + v * LANES);
-        KEEP(sums, v, ((of[0] + of[1]) + (of[2] + of[3])) + ((of[4] + of[5]) + (of[6] + of[7])));
-    }
-}
-
 /* These rows times n columns that have been rounded. */
 static void multiply_rows(const Matrix *m, const Scratch *s, int64_t begin, int64_t end,
                           int64_t n) {
@@ -318,7 +307,7 @@ static void multiply_rows(const Matrix *m, const Scratch *s, int64_t begin, int6
         kind->multiply_alone(m, begin, end, &x, s->y[0]);
         return;
     }
-    const int64_t blocks = m->columns / kind->block, size = kind->n_sums * TILE;
+    const int64_t blocks = m->columns / kind->block;
     /* Of few columns, weights must come fast: less is unpacked at once, so that it overlaps with
        the fetching. Floats are summed in stretches of one length. */
     const int few = kind->side == RAW || n <= FEW;
@@ -326,18 +315,16 @@ static void multiply_rows(const Matrix *m, const Scratch *s, int64_t begin, int6
     for (int64_t row = begin, next; row < end; row = next) {
         const uint8_t *rows[TILE];
         next = least(kind->find(m, row, rows, s->tile), end);
-        if (kind->n_sums == 1) memset(s->sums, 0, (size_t)n * TILE * 4);
+        memset(s->sums, 0, (size_t)n * TILE * 4);
         for (int64_t at = 0; at < blocks; at += stretch) {
             const int64_t n_blocks = least(blocks - at, stretch);
             kind->unpack(rows, at, n_blocks, s->tile);
             for (int64_t c = 0; c < n; c += SOME)
                 kind->multiply((int)least(n - c, SOME), s->tile, at, n_blocks, &x, c,
-                               s->sums + c * size);
+                               s->sums + c * TILE);
         }
-        for (int64_t c = 0; c < n; c++) {
-            if (kind->n_sums == SUMS) add_up(s->sums + c * size);
-            memcpy(s->y[c] + row, s->sums + c * size, (size_t)(next - row) * 4);
-        }
+        for (int64_t c = 0; c < n; c++)
+            memcpy(s->y[c] + row, s->sums + c * TILE, (size_t)(next - row) * 4);
     }
 }
 

@@ -252,30 +252,29 @@ INLINE void multiply_block(const int limit, const int n, const Tile *t, int64_t 
     }
 }
 
-/* Blocks of 32 activations have a scale each. The first blocks of all spans have one sum, the
-   second ones another, and so on, as suits a single column. */
+/* Blocks of 32 activations have a scale each, which the sum of a span has in it before that of the
+   weights is multiplied. */
 INLINE void multiply_planes(const int limit, const int n, const Tile *t, int64_t at,
                             int64_t blocks, const Columns *x, int64_t first, float *to) {
     const int8_t *q = x->q + first * x->q_stride + at * BLOCK;
     const float *scales = x->scales + first * x->side_stride + at;
     const int32_t *side = x->side + first * x->side_stride + at;
-    for (int64_t of = 0; of < (at ? least(blocks, SUMS) : SUMS); of++) {
-        float *sum = to + of * TILE;
-        Floats sums[SOME][VECTORS];
-        EACH(c, n) EACH(v, VECTORS)
-            sums[c][v] = at ? kept_floats(sum + c * SUMS * TILE + v * LANES) : floats(0);
-        for (int64_t b = of; b < blocks; b += SUMS) {
+    for (int64_t span = 0; span < spans_of(blocks * BLOCK); span++) {
+        Floats parts[SOME][VECTORS], sums[SOME][VECTORS];
+        EACH(c, n) EACH(v, VECTORS) parts[c][v] = floats(0);
+        for (int64_t b = span * BYTE; b < least((span + 1) * BYTE, blocks); b++) {
             Floats found[SOME][VECTORS];
             multiply_block(limit, n, t, b, x, q + b * BLOCK, side + b, found);
-            EACH(v, VECTORS) {
-                const Floats d = kept_floats(t->d[b / SUMS] + v * LANES);
-                EACH(c, n)
-                    sums[c][v] = fused(found[c][v], d * floats(scales[c * x->side_stride + b]),
-                                       sums[c][v]);
-            }
+            EACH(c, n) EACH(v, VECTORS)
+                parts[c][v] =
+                    fused(found[c][v], floats(scales[c * x->side_stride + b]), parts[c][v]);
         }
-        EACH(c, n) EACH(v, VECTORS)
-            memcpy(sum + c * SUMS * TILE + v * LANES, &sums[c][v], sizeof sums[c][v]);
+        get_sums(n, to, sums);
+        EACH(v, VECTORS) {
+            const Floats d = kept_floats(t->d[span] + v * LANES);
+            EACH(c, n) sums[c][v] = fused(parts[c][v], d, sums[c][v]);
+        }
+        put_sums(n, sums, to);
     }
 }
 
@@ -351,7 +350,6 @@ static const Kind in_planes = {
     .block = BLOCK,
     .side = GROUPS,
     .detail = GROUP,
-    .n_sums = SUMS,
     .arrange = arrange,
     .multiply_alone = multiply_alone,
     .find = find_rows,

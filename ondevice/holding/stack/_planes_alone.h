@@ -1,13 +1,14 @@
 /* A single column times rows as they lie; part of _planes.c. Each lane of a vector has four bytes of a
-   plane, which are a block of a span, and its own sum. So nothing is transposed but bits. Vectors of
-   64 bytes have two rows. */
+   plane, which are a block of a span. So nothing is transposed but bits, and what blocks come to:
+   from there on a lane belongs to a row, and floats are added as in a tile. Vectors of 64 bytes have
+   two rows. */
 
-enum { TOGETHER = LANES / BYTE }; /* rows */
+enum { TOGETHER = LANES / BYTE /* rows */, SPANS = 64 /* of which integers are kept */ };
 
-/* To the sums of rows, a lane for each block, adds a span, or so many words of one. */
-INLINE Floats add_span(const int level, int n, const uint8_t *const *planes, int64_t stride,
-                       const uint8_t *nibbles, int64_t nibble_stride, Floats d, const Columns *x,
-                       int64_t span, Floats sums) {
+/* What a span comes to, or so many words of one, a lane for each block. */
+INLINE Ints multiply_span(const int level, int n, const uint8_t *const *planes, int64_t stride,
+                          const uint8_t *nibbles, int64_t nibble_stride, const Columns *x,
+                          int64_t span) {
     Words rows[BYTE];
     int zero[BYTE];
     EACH(r, BYTE) {
@@ -28,44 +29,70 @@ INLINE Floats add_span(const int level, int n, const uint8_t *const *planes, int
             some += (Halves)byte_pairs(rows[i], for_rows(x->q + span * SPAN + i * WORD));
         found += pairs((Ints)some, (Ints)(factors << (PLANES + 1 - level)));
     }
-    const Floats scales = (Floats)for_rows(x->scales + span * BYTE);
-    return fused(to_floats(found), d * scales, sums);
+    return found;
 }
 
+/* To the sums of LANES rows, adds a span, whose blocks lie there. */
+INLINE Floats add_span(const uint8_t *const *rows, int64_t at, Floats d, const float *scales,
+                       Floats sums) {
+    Floats part = floats(0);
+    EACH(half, 2) {
+        Words found[4];
+        quads(rows, at + 16 * half, found);
+        EACH(i, 4) part = fused(to_floats((Ints)found[i]), floats(scales[4 * half + i]), part);
+    }
+    return fused(part, d, sums);
+}
+
+/* At most LANES rows. */
 INLINE void multiply_rows_alone(const int level, const Chunk *chunk, int64_t n_rows,
                                 const Columns *x, float *y) {
-    const int64_t spans = spans_of(chunk->columns), whole = chunk->columns / SPAN;
-    const int64_t words = chunk->columns / WORD, plane_bytes = words * 4;
-    const int rest = (int)(words - whole * BYTE);
-    for (int64_t r = 0; r < n_rows; r += TOGETHER) {
-        const int64_t row = chunk->row + r, another = r + 1 < n_rows ? TOGETHER - 1 : 0;
-        const uint16_t *scales = (const uint16_t *)chunk->parts[SCALES] + row * spans;
-        const uint8_t *nibbles = chunk->parts[NIBBLES] + row * words;
-        const uint8_t *planes[PLANES];
-        EACH(p, level) planes[p] = chunk->parts[FIRST_PLANE + p] + row * plane_bytes;
-        Floats sums = floats(0);
-        for (int64_t s = 0; s < spans; s++) {
-            const Floats d = of_rows(scale_of_bits(scales[s]),
-                                     scale_of_bits(scales[another * spans + s]));
-            sums = s < whole ? add_span(level, BYTE, planes, another * plane_bytes, nibbles,
-                                        another * words, d, x, s, sums)
-                             : add_span(level, rest, planes, another * plane_bytes, nibbles,
-                                        another * words, d, x, s, sums);
-            EACH(p, level) planes[p] += WORD;
-            nibbles += BYTE;
-        }
-        for (int i = 0; i <= another; i++) {
-            float of[SUMS];
-            memcpy(of, (const float *)&sums + i * BYTE, sizeof of);
-            y[r + i] = ((of[0] + of[1]) + (of[2] + of[3])) + ((of[4] + of[5]) + (of[6] + of[7]));
-        }
+    const int64_t spans = spans_of(chunk->columns), words = chunk->columns / WORD;
+    const int64_t plane_bytes = words * 4;
+    const uint16_t *scales = (const uint16_t *)chunk->parts[SCALES] + chunk->row * spans;
+    Ints found[BYTE][SPANS];
+    float d[SPANS][LANES];
+    const uint8_t *rows[LANES];
+    for (int r = 0; r < LANES; r++) {
+        const int64_t row = least(r, n_rows - 1);
+        rows[r] = (const uint8_t *)found[row / TOGETHER] + row % TOGETHER * WORD;
     }
+    if (n_rows < LANES) memset(d, 0, sizeof d);
+    Floats sums = floats(0);
+    for (int64_t first = 0; first < spans; first += SPANS) {
+        const int64_t n = least(spans - first, SPANS), whole = least(words / BYTE - first, n);
+        for (int64_t r = 0; r < n_rows; r += TOGETHER) {
+            const int64_t row = chunk->row + r, another = r + 1 < n_rows ? TOGETHER - 1 : 0;
+            const uint8_t *nibbles = chunk->parts[NIBBLES] + row * words + first * BYTE;
+            const uint8_t *planes[PLANES];
+            EACH(p, level)
+                planes[p] = chunk->parts[FIRST_PLANE + p] + row * plane_bytes + first * WORD;
+            for (int64_t s = 0; s < n; s++) {
+                found[r / TOGETHER][s] =
+                    s < whole ? multiply_span(level, BYTE, planes, another * plane_bytes, nibbles,
+                                              another * words, x, first + s)
+                              : multiply_span(level, (int)(words % BYTE), planes,
+                                              another * plane_bytes, nibbles, another * words, x,
+                                              first + s);
+                for (int64_t i = 0; i <= another; i++)
+                    d[s][r + i] = scale_of_bits(scales[(r + i) * spans + first + s]);
+                EACH(p, level) planes[p] += WORD;
+                nibbles += BYTE;
+            }
+        }
+        for (int64_t s = 0; s < n; s++)
+            sums = add_span(rows, s * (int64_t)sizeof *found[0], kept_floats(d[s]),
+                            x->scales + (first + s) * BYTE, sums);
+    }
+    memcpy(y, &sums, (size_t)n_rows * 4);
 }
 
 #define ALONE(level) \
     static void multiply_alone_##level(const Chunk *chunk, int64_t n_rows, const Columns *x, \
                                        float *y) { \
-        multiply_rows_alone(level, chunk, n_rows, x, y); \
+        Chunk some = *chunk; \
+        for (int64_t r = 0; r < n_rows; r += LANES, some.row += LANES) \
+            multiply_rows_alone(level, &some, least(n_rows - r, LANES), x, y + r); \
     }
 ALONE(1) ALONE(2) ALONE(3) ALONE(4) ALONE(5) ALONE(6) ALONE(7)
 #undef ALONE
