@@ -311,7 +311,7 @@ INLINE void multiply_blocks(const int limit, const int has_m, const int n, const
     const float *scales = x->scales + first * x->side_stride + at;
     const int32_t *side = x->side + first * x->side_stride + at;
     Floats sums[SOME][VECTORS];
-    get_sums(n, to, sums);
+    get_sums(at, n, to, sums);
     for (int64_t b = 0; b < blocks; b++) {
         Ints parts[SOME][VECTORS];
         EACH(c, n) EACH(v, VECTORS)
@@ -354,7 +354,7 @@ INLINE void multiply_spans(const int limit, const int group, const int n_lows, c
                         pairs(low, ints(side[c * x->side_stride + s * (SPAN / BLOCK) + p]));
             }
         Floats sums[SOME][VECTORS];
-        get_sums(n, to, sums);
+        get_sums(at + s, n, to, sums);
         EACH(v, VECTORS) EACH(c, n) {
             const Floats of_x = floats(scales[c * x->side_stride + s * (SPAN / BLOCK)]);
             const Floats d = kept_floats(t->d[s] + v * LANES) * of_x;
@@ -378,7 +378,7 @@ INLINE void multiply_floats(const int n, const Tile *t, int64_t at, int64_t bloc
             EACH(c, n)
                 parts[c][v] = fused(w, floats(x->x[first + c][at * BLOCK + i]), parts[c][v]);
         }
-    get_sums(n, to, sums);
+    get_sums(at, n, to, sums);
     EACH(c, n) EACH(v, VECTORS) sums[c][v] += parts[c][v];
     put_sums(n, sums, to);
 }

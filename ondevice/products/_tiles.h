@@ -115,9 +115,11 @@ INLINE void fetch_ahead(const int bytes, Tile *t) {
     t->next += bytes;
 }
 
-INLINE void get_sums(const int n, const float *from, Floats sums[SOME][VECTORS]) {
+/* What is summed so far: before the first block, nothing. */
+INLINE void get_sums(int64_t before, const int n, const float *from, Floats sums[SOME][VECTORS]) {
     EACH(c, n) EACH(v, VECTORS)
-        memcpy(&sums[c][v], from + c * TILE + v * LANES, sizeof sums[c][v]);
+        if (before) memcpy(&sums[c][v], from + c * TILE + v * LANES, sizeof sums[c][v]);
+        else sums[c][v] = floats(0);
 }
 INLINE void put_sums(const int n, Floats sums[SOME][VECTORS], float *to) {
     EACH(c, n) EACH(v, VECTORS)
@@ -315,13 +317,17 @@ static void multiply_rows(const Matrix *m, const Scratch *s, int64_t begin, int6
     for (int64_t row = begin, next; row < end; row = next) {
         const uint8_t *rows[TILE];
         next = least(kind->find(m, row, rows, s->tile), end);
-        memset(s->sums, 0, (size_t)n * TILE * 4);
         for (int64_t at = 0; at < blocks; at += stretch) {
             const int64_t n_blocks = least(blocks - at, stretch);
             kind->unpack(rows, at, n_blocks, s->tile);
-            for (int64_t c = 0; c < n; c += SOME)
-                kind->multiply((int)least(n - c, SOME), s->tile, at, n_blocks, &x, c,
-                               s->sums + c * TILE);
+            for (int64_t c = 0; c < n; c += SOME) {
+                const int some = (int)least(n - c, SOME);
+                if (!at) /* so that it is there when results are written */
+                    for (int i = 0; i < some; i++)
+                        for (int r = 0; r < TILE; r += 16)
+                            __builtin_prefetch(s->y[c + i] + row + r, 1);
+                kind->multiply(some, s->tile, at, n_blocks, &x, c, s->sums + c * TILE);
+            }
         }
         for (int64_t c = 0; c < n; c++)
             memcpy(s->y[c] + row, s->sums + c * TILE, (size_t)(next - row) * 4);

@@ -269,7 +269,7 @@ INLINE void multiply_planes(const int limit, const int n, const Tile *t, int64_t
                 parts[c][v] =
                     fused(found[c][v], floats(scales[c * x->side_stride + b]), parts[c][v]);
         }
-        get_sums(n, to, sums);
+        get_sums(at + span, n, to, sums);
         EACH(v, VECTORS) {
             const Floats d = kept_floats(t->d[span] + v * LANES);
             EACH(c, n) sums[c][v] = fused(parts[c][v], d, sums[c][v]);
