@@ -309,13 +309,20 @@ static void multiply_level(int n, const Tile *t, int64_t at, int64_t blocks, con
 static void (*const multiply_alone)(const Matrix *, int64_t, int64_t, const Columns *, float *) = 0;
 #endif
 
+/* Each of four bytes in a half of its own. */
+INLINE uint64_t apart(const int8_t *bytes) {
+    uint32_t four;
+    memcpy(&four, bytes, 4);
+    const uint64_t twos = (four | (uint64_t)four << 16) & 0x0000ffff0000ffffu;
+    return (twos | twos << 8) & 0x00ff00ff00ff00ffu;
+}
 /* Of n bytes, those of the first half and those of the second in turn. */
 INLINE void mix(int8_t *x, const int n) {
     int8_t from[SPAN];
     memcpy(from, x, (size_t)n);
-    for (int i = 0; i < n / 2; i++) {
-        x[2 * i] = from[i];
-        x[2 * i + 1] = from[n / 2 + i];
+    for (int i = 0; i < n / 2; i += 4) {
+        const uint64_t both = apart(from + i) | apart(from + n / 2 + i) << 8;
+        memcpy(x + 2 * i, &both, 8);
     }
 }
 /* And back. */
