@@ -350,8 +350,8 @@ INLINE void multiply_spans(const int limit, const int group, const int n_lows, c
             EACH(v, VECTORS) {
                 const Ints low = kept_ints(t->lows[s * n_lows + p] + v * LANES);
                 EACH(c, n)
-                    lows[c][v] +=
-                        pairs(low, ints(side[c * x->side_stride + s * (SPAN / BLOCK) + p]));
+                    lows[c][v] = pairs(lows[c][v], low,
+                                       ints(side[c * x->side_stride + s * (SPAN / BLOCK) + p]));
             }
         Floats sums[SOME][VECTORS];
         get_sums(at + s, n, to, sums);

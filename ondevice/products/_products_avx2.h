@@ -31,7 +31,9 @@ INLINE Ints scale_of(Words x, const int byte) {
 INLINE Ints pair_of(Words x, const int byte, const int up) {
     return (Ints)_mm256_srai_epi16(raised(x, byte, byte + 1), 8 - up);
 }
-INLINE Ints pairs(Ints a, Ints b) { return (Ints)_mm256_madd_epi16((__m256i)a, (__m256i)b); }
+INLINE Ints pairs(Ints sums, Ints a, Ints b) {
+    return sums + (Ints)_mm256_madd_epi16((__m256i)a, (__m256i)b);
+}
 INLINE Floats halves(Words x) {
     const __m256i all = (__m256i)x;
     return (Floats)_mm256_cvtph_ps(

@@ -10,8 +10,8 @@ INLINE Ints pair_of(Words x, const int byte, const int up) {
     const Ints first = scale_of(x, byte) << up, second = scale_of(x, byte + 1) << up;
     return (first & 0xffff) | second << 16;
 }
-INLINE Ints pairs(Ints a, Ints b) {
-    return (a << 16 >> 16) * (b << 16 >> 16) + (a >> 16) * (b >> 16);
+INLINE Ints pairs(Ints sums, Ints a, Ints b) {
+    return sums + (a << 16 >> 16) * (b << 16 >> 16) + (a >> 16) * (b >> 16);
 }
 INLINE Words spread(Words x, const int byte) {
     return ((x >> (8 * byte + 4) & 15u) * 0x204081u & 0x01010101u) << 4;

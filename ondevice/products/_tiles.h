@@ -50,7 +50,7 @@ enum { SIGNED = 0, MOVED = -1 }; /* limits of `dots` */
                                          four bytes, there as 16
      Ints scale_of(Words, byte)          that signed byte of each lane, as `dots` wants it
      Ints pair_of(Words, byte, up)       that signed byte and the next one, as halves, moved up
-     Ints pairs(Ints a, Ints b)          products of the two halves, summed
+     Ints pairs(Ints sums, Ints a, Ints b)    with products of the two halves added
      Floats halves(Words)                float16 in the lower half of each lane
      Words looked_up(Words, const int8_t table[16])       for each byte, what is there
      Floats to_floats(Ints), Floats fused(a, b, c)        a * b + c

@@ -234,7 +234,8 @@ INLINE void multiply_block(const int limit, const int n, const Tile *t, int64_t 
     Ints parts[SOME][VECTORS];
     if (PAIRED) {
         EACH(c, n) EACH(v, VECTORS)
-            parts[c][v] = pairs(kept_ints(t->lows[b] + v * LANES), ints(side[c * x->side_stride]));
+            parts[c][v] = pairs(ints(0), kept_ints(t->lows[b] + v * LANES),
+                                ints(side[c * x->side_stride]));
         dots(limit, BYTE, n, w, q, x->q_stride, t->scales[b], parts);
         EACH(c, n) EACH(v, VECTORS) found[c][v] = to_floats(parts[c][v]);
         return;

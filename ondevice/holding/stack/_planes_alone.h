@@ -22,12 +22,12 @@ INLINE Ints multiply_span(const int level, int n, const uint8_t *const *planes, 
     const Halves factors = (Halves)nibbles_of(nibbles, nibble_stride, n);
     const Halves lows = (factors << (PLANES - level)) - (factors << PLANES);
     const int limit = level <= 4 ? 8 : level == 5 ? 4 : level == 6 ? 2 : 1;
-    Ints found = pairs((Ints)lows, (Ints)for_rows(x->side + span * BYTE));
+    Ints found = pairs(ints(0), (Ints)lows, (Ints)for_rows(x->side + span * BYTE));
     UNROLLED for (int k = 0; k < BYTE; k += limit) {
         Halves some = {0};
         UNROLLED for (int i = k; i < k + limit; i++)
             some += (Halves)byte_pairs(rows[i], for_rows(x->q + span * SPAN + i * WORD));
-        found += pairs((Ints)some, (Ints)(factors << (PLANES + 1 - level)));
+        found = pairs(found, (Ints)some, (Ints)(factors << (PLANES + 1 - level)));
     }
     return found;
 }
