@@ -201,8 +201,13 @@ INLINE float round_some(const float *x, const int n, int8_t *out) {
     return largest / 127;
 }
 
-/* Of n numbers, a multiple of 8: bytes that are moved up by 128, summed in four halves. */
 INLINE int32_t sum_of(const int8_t *q, const int n) {
+    int32_t sum = 0;
+    if (n > 16) {
+        for (int i = 0; i < n; i++) sum += q[i];
+        return sum;
+    }
+    /* Compilers use no vectors for so few: bytes that are moved up by 128, in four halves. */
     const uint64_t bytes = 0x00ff00ff00ff00ffu;
     uint64_t sums = 0;
     for (int i = 0; i < n; i += 8) {
