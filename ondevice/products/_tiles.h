@@ -342,7 +342,8 @@ static void multiply_rows(const Matrix *m, const Scratch *s, int64_t begin, int6
             }
         }
         for (int64_t c = 0; c < n; c++)
-            memcpy(s->y[c] + row, s->sums + c * TILE, (size_t)(next - row) * 4);
+            if (next - row == TILE) memcpy(s->y[c] + row, s->sums + c * TILE, TILE * 4);
+            else memcpy(s->y[c] + row, s->sums + c * TILE, (size_t)(next - row) * 4);
     }
 }
 
