@@ -220,8 +220,9 @@ def test_the_largest_sums_are_right(way: str, monkeypatch: pytest.MonkeyPatch) -
     planes, (encoded,) = planes_of(weights, 8, [PLANES])
     expected = decoded(encoded, 8, 768, PLANES)
     for n in (1, 5):
-        products = planes.multiply(np.full((n, 768), 3.0, np.float32))
-        assert np.allclose(products, 3 * expected.sum(axis=1), rtol=1e-5)
+        for x in (3.0, -3.0):
+            products = planes.multiply(np.full((n, 768), x, np.float32))
+            assert np.allclose(products, x * expected.sum(axis=1), rtol=1e-5)
 
 
 def test_each_plane_makes_weights_twice_as_exact() -> None:

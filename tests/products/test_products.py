@@ -149,6 +149,22 @@ def test_other_instructions_give_the_same_bits(way: str) -> None:
             assert (ours == product("native", kind, weights, x, 1)).all(), (kind, n)
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_the_largest_sums_are_right(way: str) -> None:
+    columns = 768
+    for kind, places in PLACES.items():
+        known = TENSOR_TYPES[int(KINDS[kind])]
+        data = np.full((17 * columns // known.block, known.block_bytes), 255, np.uint8)
+        for start, end in places:
+            data[:, start:end] = np.ones(1, np.float16).view(np.uint8)
+        weights = data.reshape(17, -1)
+        exact = dequantize(weights.tobytes(), int(KINDS[kind]), columns).sum(axis=1)
+        for n in (1, 5):
+            for x in (3.0, -3.0):
+                ours = product(way, kind, weights, np.full((n, columns), x, np.float32), 1)
+                assert np.allclose(ours, x * exact, rtol=1e-5), (kind, n)
+
+
 def test_arm_gives_the_same_bits(tmp_path: Path) -> None:
     compiler, runner = shutil.which("aarch64-linux-gnu-gcc"), shutil.which("qemu-aarch64")
     if not compiler or not runner:
