@@ -48,10 +48,6 @@ INLINE Words from_rows(const uint8_t *from, int64_t stride, int n) {
     return (Words)some_words(from, n);
 }
 INLINE Words for_rows(const void *from) { return (Words)_mm256_loadu_si256(from); }
-INLINE Floats of_rows(float first, float last) {
-    (void)last;
-    return floats(first);
-}
 INLINE Words nibbles_of(const uint8_t *from, int64_t stride, int n) {
     (void)stride;
     const __m128i bytes = _mm_cvtsi64_si128((long long)some_bytes(from, n)),

@@ -37,9 +37,6 @@ INLINE Words from_rows(const uint8_t *from, int64_t stride, int n) {
 INLINE Words for_rows(const void *from) {
     return (Words)_mm512_broadcast_i64x4(_mm256_loadu_si256(from));
 }
-INLINE Floats of_rows(float first, float last) {
-    return (Floats)_mm512_mask_mov_ps(_mm512_set1_ps(first), 0xff00, _mm512_set1_ps(last));
-}
 INLINE Words nibbles_of(const uint8_t *from, int64_t stride, int n) {
     const __m128i bytes = _mm_set_epi64x((long long)some_bytes(from + stride, n),
                                          (long long)some_bytes(from, n));

@@ -37,7 +37,8 @@ enum { SIGNED = 0, MOVED = -1 }; /* limits of `dots` */
 /* The header above says, of vectors that have LANES lanes of 32 bits:
      Words, Ints, Floats                 the same vector as uint32, int32 and float
      VECTORS                             of a tile of rows
-     UNSIGNED_BYTES                      1: `dots` wants weights of 8 bits moved up by 128
+     UNSIGNED_BYTES                      1: `dots` wants weights of 8 bits moved up by 128, or with
+                                         MOVED activations
      PAIRED                              1: `dots` multiplies the sums of the first and of the last
                                          two of 4 bytes with a half each of `scales`
      Ints ints(int32_t), Floats floats(float)     in all lanes
@@ -45,7 +46,8 @@ enum { SIGNED = 0, MOVED = -1 }; /* limits of `dots` */
      dots(limit, chunks, n, w, x, x_stride, scales, sums[n][VECTORS])
                                          adds, for each column, scales * (sums over 4 bytes); a lane
                                          of `scales` is what scale_of makes; weights have
-                                         7, 6, 5, 4 bits with limit 1, 2, 4, 8, or with SIGNED 8
+                                         7, 6, 5, 4 bits with limit 1, 2, 4, 8, or with SIGNED 8;
+                                         without scales and not PAIRED, MOVED are 8, too
      Words spread(Words, byte)           the upper half of that byte of each lane, a bit to each of
                                          four bytes, there as 16
      Ints scale_of(Words, byte)          that signed byte of each lane, as `dots` wants it
@@ -58,7 +60,6 @@ enum { SIGNED = 0, MOVED = -1 }; /* limits of `dots` */
      Words from_rows(from, stride, n)    of each row, n words
      Words nibbles_of(from, stride, n)   of n bytes of each row, the nibbles as halves
      Words for_rows(from)                32 bytes, the same for all rows
-     Floats of_rows(first, last)         a number for each row
      Ints byte_pairs(Words, Words)       products of unsigned and signed bytes, two summed to a half */
 
 enum {
