@@ -49,8 +49,11 @@ from ondevice.messages import (
     Turn,
 )
 from ondevice.ram.process import of_process
+from ondevice.system import compiled
 from ondevice.system.cores import ThreadTimes
 
+#: Packages whose C says what computing comes to, to the last bit.
+_COMPUTING = ("ondevice.llama", "ondevice.products", "ondevice.holding.stack")
 _EMBEDDED = 512  # tokens of a text to embed at most: it is computed at once
 _REPLY_SHARE = 4  # of the context, one part is kept free for a reply
 _WORTH_READING = 16  # tokens, before they are needed
@@ -535,7 +538,8 @@ class Session:
         """Of all that decides what is computed of some tokens."""
         absent = self._weights.absent_bytes - self._weights.streamed_bytes
         size = self._weights.resident_bytes if absent else 0  # of a stack that is not all there
-        parts = (llama_cpp.__version__, self._kv_type, str(size), *self._files)
+        kernels = compiled.digest(*_COMPUTING)
+        parts = (llama_cpp.__version__, kernels, self._kv_type, str(size), *self._files)
         return "\n".join(parts).encode()
 
     @property

@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,18 @@ def library(source: CSource) -> ctypes.CDLL:
         path = Path(next((each for each in places if _is_writable(each)), instead), name)
         _compile(source, texts, path)
         return ctypes.CDLL(str(path))
+
+
+@cache
+def digest(*packages: str) -> str:
+    """Of all that these packages have in C."""
+    files = sorted(
+        (file.name, file.read_bytes())
+        for package in packages
+        for file in resources.files(package).iterdir()
+        if file.name.endswith((".c", ".h"))
+    )
+    return hashlib.sha256(b"".join(text for _, text in files)).hexdigest()
 
 
 def _is_writable(place: Path) -> bool:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
+import threading
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,12 +16,15 @@ import numpy as np
 import pytest
 import shapes
 
-from ondevice import models
+from ondevice import llama, models
 from ondevice.chats import Attachment, Chats, reply
 from ondevice.config import Settings
 from ondevice.disk import states as kept
 from ondevice.engine import Engine
 from ondevice.engine._cache import ConversationCache
+from ondevice.engine._loading import load_model
+from ondevice.engine._room import Room
+from ondevice.engine._session import Session
 from ondevice.engine._state_files import Head, StateFolder
 from ondevice.engine._states import Node, States
 from ondevice.llama import Context, Model
@@ -37,6 +42,7 @@ from ondevice.messages import (
 )
 from ondevice.planning.request import load_request
 from ondevice.store import Database
+from ondevice.system import compiled
 
 GREEDY = Sampling(temperature=0, seed=0)
 LONG = " ".join(f"Word {n} of the story is {n * 7 % 13}." for n in range(26))
@@ -353,3 +359,18 @@ def test_a_key_goes_with_what_its_files_have_seen(chats: Chats, database: Databa
     assert now[1].own == keys[1].own  # type: ignore[union-attr]
     assert now[1].shared != keys[1].shared  # type: ignore[union-attr]
     assert b"secret" not in repr(now[0]).encode()
+
+
+def test_what_other_kernels_have_computed_is_not_gone_on_with(
+    short: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    llama.start(io.StringIO())
+    held = load_model(Load(path=str(short), n_ctx=256), lambda _: None, threading.Event())
+    room = Room(held, None, lambda _: None, lambda: None)
+    session = Session(held, room)
+    identity = session._identity()
+    assert session._identity() == identity
+    monkeypatch.setattr(compiled, "digest", lambda *_: "other kernels")
+    assert session._identity() != identity
+    for opened in (session, room, held):
+        opened.close()
