@@ -10,6 +10,7 @@ import pytest
 from terminal_user import OpenApp
 from textual.widget import Widget
 from textual.widgets import Static
+from textual.worker import WorkerState
 
 from ondevice.chats import Chats
 from ondevice.errors import StoreError
@@ -91,6 +92,29 @@ async def test_what_is_taken_away_may_miss_its_parts(open_app: OpenApp, what: st
         app.screen.mount(Fleeting())
         await looked.wait()
         await user.pilot.pause()
+        assert app.net.unforeseen == 0
+
+
+async def test_what_works_for_what_is_taken_away_may_miss_its_screen(
+    open_app: OpenApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken_away = asyncio.Event()
+
+    async def look(part: Static) -> None:
+        await taken_away.wait()
+        assert part.screen
+
+    async with open_app(FakeEngine()) as user:
+        app = user.pilot.app
+        assert isinstance(app, OndeviceApp)
+        part = Static()
+        await app.screen.mount(part)
+        worker = part.run_worker(look(part))
+        monkeypatch.setattr(app.workers, "cancel_node", lambda _: [])  # so that it goes on
+        await part.remove()
+        taken_away.set()
+        await user.until(lambda: worker.is_finished, "an end")
+        assert worker.state == WorkerState.CANCELLED
         assert app.net.unforeseen == 0
 
 

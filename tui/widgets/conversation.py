@@ -262,8 +262,6 @@ class Conversation(Transcript):
         if self.id_in_store is None:  # deleted by another window meanwhile
             return
         found = await asyncio.to_thread(self.store.matches, words, self.id_in_store)
-        if not self.is_attached:  # closed meanwhile
-            return
         self.marks = Marks(found.words)
         self._finding = found.message_ids
         self.marks.put_on(self.views)
