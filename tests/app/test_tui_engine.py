@@ -81,6 +81,9 @@ async def test_the_engine_may_be_killed_in_mid_reply_again_and_again(
         await user.until(lambda: len(saved(chats)) == 4, "a reply after all")
 
 
+_UNDER_WAY = "waiting", "reading", "answering"
+
+
 class Terminal:
     """A real terminal in tmux, with ``ondevice chat`` in it."""
 
@@ -120,6 +123,14 @@ class Terminal:
         """Wait until it is not on the screen any more."""
         self._until(lambda screen: text not in screen, f"no {text}")
 
+    def rests(self) -> None:
+        """Wait until the line at the bottom tells of no reply under way."""
+
+        def is_over(screen: str) -> bool:
+            return not any(word in screen.splitlines()[-2] for word in _UNDER_WAY)
+
+        self._until(is_over, "the end of the reply")
+
     def _until(self, condition: Callable[[str], bool], what: str) -> None:
         deadline = time.monotonic() + PATIENCE
         while not condition(screen := self.screen()):
@@ -147,12 +158,12 @@ def test_a_whole_session_by_keys_in_a_real_terminal(
     terminal.chat(default_model, "--temperature", "0")
     terminal.types("Name the capital of France.", "Enter")
     terminal.sees("Paris")
-    terminal.misses("answering")
+    terminal.rests()
     terminal.types("Write a very long story about a fox.", "Enter")
     terminal.sees("answering")
     terminal.types("", "Escape")
     terminal.sees("Stopped.")
-    terminal.misses("answering")
+    terminal.rests()
 
     terminal.types("/edit", "Enter")
     terminal.sees("Editing")
@@ -161,7 +172,7 @@ def test_a_whole_session_by_keys_in_a_real_terminal(
     terminal.types("What is the capital of Spain?", "Enter")
     terminal.sees("‹ 2/2 ›")
     terminal.sees("Madrid")
-    terminal.misses("answering")
+    terminal.rests()
     terminal.types("", "C-Up", "Up", "Left")
     terminal.sees("‹ 1/2 ›")
     terminal.sees("Stopped.")
@@ -193,7 +204,7 @@ def test_a_whole_session_by_keys_in_a_real_terminal(
     assert (len(lines), max(map(len, lines))) == (50, 100)
     terminal.types("What is the capital of Italy?", "Enter")
     terminal.sees("Rome")
-    terminal.misses("answering")
+    terminal.rests()
     terminal.types("", "C-c")
     terminal.sees("Press Ctrl+C again")
     terminal.types("", "C-c")

@@ -140,6 +140,37 @@ async def test_a_message_that_met_an_error_is_marked_and_asked_again(
         await user.until(lambda: "No reply yet" not in user.screen, "no mark any more")
 
 
+async def test_a_message_that_is_stopped_before_its_reply_begins_is_marked(
+    chats: Chats, open_app: OpenApp
+) -> None:
+    """It waits for the engine, which another tab has, or for a model."""
+    gate = Gate()
+    async with open_app(FakeEngine(["Long", gate], ["Yes."])) as user:
+        await says(user, "First")
+        await user.sees("Long")
+        await user.pilot.press("ctrl+n")
+        await says(user, "Second")
+        await user.until(lambda: "waiting" in user.status, "waiting")
+        await user.until(lambda: [m.content for m in saved(chats)] == ["Second"], "stored")
+        await user.pilot.press("escape")
+        await user.sees("No reply yet")
+        gate.open()
+        await user.says("/continue")
+        await user.sees("Yes.")
+        await user.until(lambda: "No reply yet" not in user.screen, "no mark any more")
+
+
+async def test_a_message_for_which_no_model_comes_is_marked(
+    chats: Chats, open_app: OpenApp
+) -> None:
+    async with open_app(FakeEngine(loads=[[0.25, Gate()], [1.0]])) as user:
+        await user.says("Hi")
+        await user.sees("loading 25%")
+        await user.until(lambda: [m.content for m in saved(chats)] == ["Hi"], "stored")
+        await user.pilot.press("escape")
+        await user.sees("No reply yet")
+
+
 def progress(done: int, **more: int) -> PromptProgress:
     return PromptProgress(done=done, total=2000, **more)
 

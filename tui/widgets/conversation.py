@@ -80,6 +80,8 @@ class Conversation(Transcript):
         """What was sent while a reply was under way, and waits for its end."""
         self.unsaid: Submitted | None = None
         """What was sent and is not in the store yet."""
+        self._asked: int | None = None
+        """The message that is being answered, once it is in the store."""
         self.unread = False
         """Whether a reply has ended here while another one was shown."""
         self.persona = ""
@@ -423,7 +425,7 @@ class Conversation(Transcript):
 
     def _begin(self, exchange: Coroutine[Any, Any, None]) -> None:
         assert not self.replying
-        self._stopped = False
+        self._stopped, self._asked = False, None
         self.progress.begin()
         self._ticker = self.set_interval(_TELL_EVERY, self._tick)
         self.end_find()
@@ -434,15 +436,24 @@ class Conversation(Transcript):
         """Whatever ends it before its time: nothing is left that seems to be still written."""
         try:
             await exchange
-        except BaseException:
+        except BaseException as error:
             for view in [*self._live]:
                 self.release(view)
             if self.unsaid:
                 self.post_message(NotKept(self))
             self._show_end(None)
+            if isinstance(error, asyncio.CancelledError):
+                await self._leave_unanswered()
             if self.is_attached:
                 self.follow()
             raise
+
+    async def _leave_unanswered(self) -> None:
+        """Have the message that is being answered say so if no reply to it has begun."""
+        if self._asked is not None:
+            leaving = asyncio.to_thread(self.store.leave_unanswered, self._asked)
+            await end_of(task := asyncio.ensure_future(leaving))
+            task.exception()  # what ended the reply is told, and matters more
 
     async def _ask(
         self,
@@ -514,7 +525,7 @@ class Conversation(Transcript):
 
     def _know_stored(self, storing: asyncio.Task[chats.Said]) -> None:
         if not storing.cancelled() and storing.exception() is None:
-            self.unsaid = None
+            self.unsaid, self._asked = None, storing.result().message_id
 
     @property
     def _recall(self) -> int:
@@ -574,6 +585,7 @@ class Conversation(Transcript):
             self._show_end(None)
 
     async def _answer(self, reply: Reply, after: int) -> None:
+        self._asked = after
         self.forget_errors(after)
         self.add_unsaved(reply, after)
         await self.equal()
@@ -592,6 +604,7 @@ class Conversation(Transcript):
             failed = str(error)
             if isinstance(error, ContextError):
                 failed += " To choose which parts are sent, edit it (e) and send it again."
+            await self._leave_unanswered()
         except asyncio.CancelledError:
             reply.end("cancelled")
             raise
