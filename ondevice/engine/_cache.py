@@ -99,7 +99,7 @@ class ConversationCache:
         known = self._prompt is not None and self._prompt[0] == tokens
         most = len(tokens) if known else len(tokens) - 1
         common = min(common_prefix(tokens, context.tokens), most)
-        here = common if context.can_end_at(common) else 0
+        here = context.held_at(common)
         node, there = self._elsewhere(tokens[:most])
         if node is not None and there >= here + _WORTH:
             self._restore(node, there)

@@ -101,7 +101,7 @@ class ModelDrafter:
 
     ``context`` is the smaller model's own; ``n_vocab`` is the size of the other's vocabulary. That
     the two agree is for :func:`share_vocabulary` to say, before anything is loaded. While
-    ``is_ready`` is False, nothing is proposed, and never by a model that cannot go back.
+    ``is_ready`` is False, nothing is proposed.
     """
 
     is_free = False
@@ -115,7 +115,7 @@ class ModelDrafter:
 
     @property
     def is_ready(self) -> bool:
-        return self._is_ready() and self._context.can_go_back
+        return self._is_ready() and (self._context.can_go_back or self._context.keeps_state)
 
     def propose(self, tokens: Sequence[int], count: int) -> Proposal:
         context = self._context
@@ -127,6 +127,7 @@ class ModelDrafter:
         new = list(tokens[len(context.tokens) :])
         for at in range(0, len(new), context.batch_tokens):
             context.decode(new[at : at + context.batch_tokens])
+        context.remember()  # what follows may be wrong
         proposed = [self._most_likely()]
         while len(proposed) < count:
             context.decode(proposed[-1:])
@@ -147,6 +148,7 @@ def context_to_draft(model: Model, plan: Plan, request: Load, hook: EvalHook) ->
         batch_tokens=DRAFT_BATCH,
         max_outputs=1,
         eval_hook=hook,
+        keeps_state=model.is_recurrent,
     )
 
 
@@ -217,13 +219,14 @@ class Speculation:
         draft = foreseen.tokens
         if self._drafter.is_free:
             draft = draft[: self._worthwhile(foreseen.kind, len(draft))]
+        due = context.n_due
         started = time.perf_counter()
         context.decode([token, *draft], n_outputs=1 + len(draft))
         if draft and not context.may_verify:  # it was found out in this pass
             self.take_back(1 + len(draft))
             foreseen, draft = Proposal(()), ()
             context.decode([token])
-        self._costs.learn(1 + len(draft), time.perf_counter() - started)
+        self._costs.learn(due + 1 + len(draft), time.perf_counter() - started)
         drawn: list[int] = []
         for back in range(1 + len(draft), 0, -1):
             drawn.append(sampler.sample_from(context.logits(back)))
@@ -260,12 +263,16 @@ class Speculation:
         """How many tokens to propose, so that the most tokens a second are to be expected."""
         if not self._costs.are_known:
             return most
-        best, best_rate = 0, _GAIN / self._costs.seconds(1)
+        context, costs = self._context, self._costs
+        due, redone = context.n_due, 0.0 if context.can_go_back else costs.seconds_for_one_more
+        best, best_rate = 0, _GAIN / costs.seconds(due + 1)
         expected = chance = 1.0
         for count in range(1, most + 1):
             chance *= self._accepted[kind]
             expected += chance
-            seconds = self._costs.seconds(1 + count) + count * self._propose_seconds
+            seconds = costs.seconds(due + 1 + count) + count * self._propose_seconds
+            # Unless all are right, those that are right are decoded once more.
+            seconds += redone * (expected - chance * (1 + count))
             if (rate := expected / seconds) > best_rate:
                 best, best_rate = count, rate
         return best
@@ -304,6 +311,10 @@ class _PassCosts:
         c = self._more_squared + _TRUST
         self._first = (self._seconds * c - self._seconds_more * b) / (a * c - b * b)
         self._slope = max(0.0, (self._seconds_more * a - self._seconds * b) / (a * c - b * b))
+
+    @property
+    def seconds_for_one_more(self) -> float:
+        return self._slope
 
     def seconds(self, n_tokens: int) -> float:
         return self._first + (n_tokens - 1) * self._slope

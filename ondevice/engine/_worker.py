@@ -160,7 +160,7 @@ class Worker:
         """End what is being computed if it is still for this job.
 
         Between two tokens a cancel costs nothing. In the middle of one, recurrent models lose what
-        they have read, so this comes only when a token takes long.
+        they have computed since their last batch, so this comes only when a token takes long.
         """
         with self._interrupting:
             if self._job is job:

@@ -97,6 +97,8 @@ class Columns:
             self._puzzles.add(node.op_name)
             return None
         n_columns = _columns(node, op)
+        if self._n_tokens == 1 and op == OP_MUL_MAT and next(node.operands()).ne[0] == 1:
+            self._puzzles.add("a product that adds up tokens")  # linear attention of MiniMax-01
         if self._n_tokens == 1:
             by_column = n_columns == 1
             if self._by_column.setdefault(node.name, by_column) != by_column:

@@ -25,7 +25,8 @@ from ondevice.system.cores import default_threads
 
 _GGML_TYPES = {"f16": 1, "q8_0": 8, "q4_0": 2}  # enum ggml_type
 _POOLING_MEAN, _POOLING_CLS, _POOLING_LAST = 1, 2, 3  # enum llama_pooling_type
-_LIVE, _PART = 0, 1  # sequences: what is decoded, and what is on its way in or out
+#: Sequences: what is decoded; what is on its way in or out, or was there before the last pass.
+_LIVE, _OTHER = 0, 1
 #: Architectures whose memory goes in and out only as a whole: their computing state is of all
 #: tokens (DeepSeek 4 compresses them, MiniMax M3 orders them otherwise).
 _WHOLE_STATES = frozenset({"deepseek4", "minimax-m3"})
@@ -98,8 +99,10 @@ class Context:
         params.no_perf = True
         #: Whether :meth:`export` and :meth:`restore` may be used.
         self.keeps_state = keeps_state and model.architecture not in _WHOLE_STATES
-        if self.keeps_state:  # parts of sequence 0 go in and out by way of another
+        if self.keeps_state:
             params.n_seq_max, params.kv_unified = 2, True
+        self._due: list[int] = []  # the last of the tokens, as far as they are to be decoded again
+        self._remembered: int | None = None  # tokens that the other sequence holds
         self._intact_from = 0  # tokens, at least, that a sliding window has all it needs to end at
         self._columns: Columns | None = None
         if (attention := attention_for(self.n_threads)) is not None:
@@ -140,13 +143,14 @@ class Context:
         return int(self._handle)
 
     def grow(self, n_ctx: int) -> None:
-        """Have ``n_ctx`` positions. What the cache holds stays; the logits go.
+        """Have ``n_ctx`` positions. What the cache holds stays, or is decoded again with the next
+        tokens where llama.cpp does not take it back whole; the logits go.
 
         For a moment, what the cache holds is in RAM twice. Raises :class:`MemoryShortError`; the
         context then is as large as before.
         """
         before = self.n_ctx
-        state = self._get(_LIVE)
+        state = self._get(_LIVE) if self.model.architecture not in _WHOLE_STATES else b""
         self.close()
         try:
             self._open(n_ctx)
@@ -155,8 +159,9 @@ class Context:
             raise
         finally:
             self._hook.finish(complete=False)  # what it knows is of graphs that are gone
-            if not self._set(_LIVE, state):
-                self.tokens.clear()
+            self._remembered = None
+            if not (state and self._set(_LIVE, state)):
+                self._due = self.tokens[:]
             self._intact_from = len(self.tokens)
 
     def close(self) -> None:
@@ -183,13 +188,40 @@ class Context:
         again and again while such a batch is computed, with the fraction that is done, about.
 
         Raises :class:`NativeError` when llama.cpp fails, :class:`Interrupted`, and what the actions
-        of the eval hook raise; the sequence is then as it was, or empty unless the context
-        :attr:`can_go_back`.
+        of the eval hook raise; the sequence is then as it was, or empty.
         """
         if 0 < n_outputs < len(batch) and self.model.architecture in LOGITS_OF_ALL:
             return self.decode(
                 batch[:-n_outputs], cancel, n_outputs=0, on_progress=on_progress
             ) and self.decode(batch[-n_outputs:], n_outputs=n_outputs)
+        together = n_outputs == len(batch) and len(self._due) + n_outputs <= self._most_alike
+        if not together and not self._catch_up(cancel):
+            return False
+        if not self._pass([*self._due, *batch], cancel, len(self._due) + n_outputs, on_progress):
+            return False
+        self._due.clear()
+        self.tokens += batch
+        return True
+
+    def _catch_up(self, cancel: threading.Event | None = None) -> bool:
+        """Decode again what is due, alone. Answers and raises what :meth:`decode` does."""
+        while self._due:
+            some = self._due[: self.batch_tokens]
+            if not self._pass(some, cancel, len(some) if len(some) <= self._most_alike else 1):
+                return False
+            del self._due[: len(some)]
+        return True
+
+    def _pass(
+        self,
+        batch: Sequence[int],
+        cancel: threading.Event | None,
+        n_outputs: int,
+        on_progress: Callable[[float], None] = lambda _: None,
+    ) -> bool:
+        """Decode after what llama.cpp holds. Answers and raises what :meth:`decode` does."""
+        if len(batch) > 1:
+            self.remember()
         ids = (ctypes.c_int32 * len(batch))(*batch)
         wanted = (ctypes.c_int8 * len(batch))(*[0] * (len(batch) - n_outputs), *[1] * n_outputs)
         native = llama_cpp.llama_batch_get_one(ids, len(batch))
@@ -205,12 +237,11 @@ class Context:
             if self._columns is not None:
                 self._columns.finish()
         except BaseException:
-            self.truncate(len(self.tokens))
+            self._undo()
             raise
         if status == 0:
-            self.tokens += batch
             return True
-        self.truncate(len(self.tokens))
+        self._undo()
         if status == _ABORTED and cancel is not None and cancel.is_set():
             return False
         if status == _ABORTED and _interrupted.value:
@@ -219,6 +250,38 @@ class Context:
             f"llama.cpp could not process {len(batch)} tokens (status {status}): "
             f"{_log.last_error() or 'no reason given'}."
         )
+
+    @property
+    def _held(self) -> int:
+        """Tokens that llama.cpp has seen, without those that are due."""
+        return len(self.tokens) - len(self._due)
+
+    def remember(self) -> None:
+        """Have :meth:`truncate` come back to here until the next batch, if it can't go back anyway.
+
+        Nothing is copied: the two sequences part when the next pass writes to one of them.
+        """
+        if self.keeps_state and not self.can_go_back:
+            self._forget()
+            llama_cpp.llama_memory_seq_cp(self._memory, _LIVE, _OTHER, -1, -1)
+            self._remembered = self._held
+
+    def _forget(self) -> None:
+        llama_cpp.llama_memory_seq_rm(self._memory, _OTHER, -1, -1)
+        self._remembered = None
+
+    def _come_back(self, remembered: int) -> None:
+        """Have what is remembered; all that comes after it is due."""
+        self._due = self.tokens[remembered:]
+        llama_cpp.llama_memory_seq_rm(self._memory, _LIVE, -1, -1)
+        llama_cpp.llama_memory_seq_cp(self._memory, _OTHER, _LIVE, -1, -1)
+
+    def _undo(self) -> None:
+        """A pass has failed."""
+        if self._remembered is not None:
+            self._come_back(self._remembered)
+        elif not llama_cpp.llama_memory_seq_rm(self._memory, _LIVE, self._held, -1):
+            self._clear()
 
     def _set_threads(self) -> None:
         """Where that changes no bit, as many as get a core."""
@@ -274,50 +337,67 @@ class Context:
     def can_go_back(self) -> bool:
         """Whether :meth:`truncate` keeps what it is asked to keep.
 
-        The state of recurrent models, and of hybrids of these, has no middle to go back to.
+        The state of recurrent models, and of hybrids of these, has no middle to go back to. If the
+        context :attr:`keeps_state`, they can come back to where the last batch began, or to what
+        they :meth:`remember`; what is kept of the tokens after that is decoded once more.
         """
-        handle = self.model.handle
-        return not (
-            llama_cpp.llama_model_is_recurrent(handle) or llama_cpp.llama_model_is_hybrid(handle)
-        )
+        return not self.model.is_recurrent
 
     @property
     def may_verify(self) -> bool:
         """Whether drafted tokens may be decoded together: see :meth:`decode`.
 
-        Only where it :attr:`can_go_back` from those that were wrong, and after a single token has
-        been decoded. In a context without an eval hook, products and attention are computed by
-        llama.cpp alone: whether they come to the same is then not known, and not looked at.
+        Only where it :attr:`can_go_back` from those that were wrong, to the last batch at least,
+        and after a single token has been decoded. In a context without an eval hook, products and
+        attention are computed by llama.cpp alone: whether they come to the same is then not known,
+        and not looked at.
         """
-        return self.can_go_back and (self._columns is None or self._columns.are_known)
+        can_return = self.can_go_back or self.keeps_state
+        return can_return and (self._columns is None or self._columns.are_known)
 
     @property
     def most_verified(self) -> int:
         """Tokens that may be decoded together so, the one that was drawn last among them."""
+        return max(1, self._most_alike - len(self._due))
+
+    @property
+    def _most_alike(self) -> int:
         most = MOST_COLUMNS if self._columns is None else self._columns.most
         return min(most, self.max_outputs)
+
+    @property
+    def n_due(self) -> int:
+        """Tokens that are decoded once more with the next ones."""
+        return len(self._due)
 
     def truncate(self, length: int) -> int:
         """Forget the positions from ``length`` on; returns how many remain.
 
-        Unless :meth:`can_end_at` that, nothing remains: what was there must be decoded again.
+        Unless something is :meth:`held_at` that, nothing remains. What is not held is decoded again
+        with the next tokens.
         """
-        if not (
-            self.can_end_at(length)
-            and llama_cpp.llama_memory_seq_rm(self._memory, _LIVE, length, -1)
+        if (remembered := self._remembered) is not None and remembered <= length < self._held:
+            self._come_back(remembered)
+        if length >= self._held:
+            del self._due[length - self._held :]
+        elif not (
+            self.held_at(length) and llama_cpp.llama_memory_seq_rm(self._memory, _LIVE, length, -1)
         ):
             self._clear()
         del self.tokens[length:]
         return len(self.tokens)
 
-    def can_end_at(self, length: int) -> bool:
-        """Whether :meth:`truncate` to so many tokens keeps them.
+    def held_at(self, length: int) -> int:
+        """Of so many tokens, the first ones that need not be decoded again after :meth:`truncate`.
 
         Sliding windows are whole, but what is restored of one is what its end needs.
         """
-        if length >= len(self.tokens) or length == 0:
-            return True
-        return self.can_go_back and (length >= self._intact_from or not self.model.slides)
+        if length >= self._held:
+            return self._held
+        if self._remembered is not None and self._remembered <= length:
+            return self._remembered
+        is_whole = length >= self._intact_from or not self.model.slides
+        return length if self.can_go_back and is_whole else 0
 
     def export(self, start: int, end: int) -> bytearray:
         """What has been computed of the tokens from ``start`` to ``end``.
@@ -325,13 +405,16 @@ class Context:
         Unless it :attr:`can_go_back`, ``end`` is the end of all tokens.
 
         Together with all before it, for :meth:`restore`. It is of this build of llama.cpp, this
-        model and this type of the cache. Only if it :attr:`keeps_state`.
+        model and this type of the cache. Only if it :attr:`keeps_state`. Raises what :meth:`decode`
+        raises.
         """
+        self._catch_up()
+        self._forget()
         try:
-            llama_cpp.llama_memory_seq_cp(self._memory, _LIVE, _PART, start, end)
-            return self._get(_PART)
+            llama_cpp.llama_memory_seq_cp(self._memory, _LIVE, _OTHER, start, end)
+            return self._get(_OTHER)
         finally:
-            llama_cpp.llama_memory_seq_rm(self._memory, _PART, -1, -1)
+            llama_cpp.llama_memory_seq_rm(self._memory, _OTHER, -1, -1)
 
     def restore(self, parts: Iterable[tuple[Sequence[int], bytes | bytearray]]) -> int:
         """Have the tokens of ``parts``, from the first one on, in place of what there is.
@@ -341,10 +424,10 @@ class Context:
         """
         self._clear()
         for tokens, state in parts:
-            taken = self._set(_PART, state)
+            taken = self._set(_OTHER, state)
             if taken:
-                llama_cpp.llama_memory_seq_cp(self._memory, _PART, _LIVE, -1, -1)
-            llama_cpp.llama_memory_seq_rm(self._memory, _PART, -1, -1)
+                llama_cpp.llama_memory_seq_cp(self._memory, _OTHER, _LIVE, -1, -1)
+            llama_cpp.llama_memory_seq_rm(self._memory, _OTHER, -1, -1)
             if not taken:
                 break
             self.tokens += tokens
@@ -369,6 +452,8 @@ class Context:
     def _clear(self) -> None:
         llama_cpp.llama_memory_clear(self._memory, False)
         self.tokens.clear()
+        self._due.clear()
+        self._remembered = None
         self._intact_from = 0
 
     def logits(self, back: int = 1) -> npt.NDArray[np.float32]:

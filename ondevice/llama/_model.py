@@ -132,6 +132,14 @@ class Model:
         return self.metadata("general.architecture") or ""
 
     @property
+    def is_recurrent(self) -> bool:
+        """Whether blocks of it keep a state in place of keys and values."""
+        handle = self.handle
+        return bool(
+            llama_cpp.llama_model_is_recurrent(handle) or llama_cpp.llama_model_is_hybrid(handle)
+        )
+
+    @property
     def slides(self) -> bool:
         """Whether blocks of it look back on the last tokens only: a sliding window."""
         return bool(llama_cpp.llama_model_n_swa(self.handle) > 0)

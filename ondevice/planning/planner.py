@@ -14,8 +14,8 @@ from pathlib import Path
 from ondevice import gguf
 from ondevice.errors import MemoryShortError, ModelFileError
 from ondevice.gguf import GGUFFile
-from ondevice.gguf.recurrence import can_go_back, can_verify
 from ondevice.gguf.runnable import blamed
+from ondevice.gguf.verifying import can_verify
 from ondevice.gguf.vocabulary import check_vocabulary
 from ondevice.holding.machine import Machine
 from ondevice.holding.plan import Plan
@@ -76,7 +76,7 @@ def best_plan(
         )
     check_kv_type(file, load.kv_type)
     ram, way = machine.ram, way_of(file)
-    usable = drafter if drafter and can_verify(file) and can_go_back(drafter) else None
+    usable = drafter if drafter and can_verify(file) else None
     found = list(_plans(file, way, load, machine, usable))
     if not found:
         least = _least_ram(file, way, load.n_ctx or _CONTEXTS[-1], load.kv_type)
@@ -189,9 +189,6 @@ def _drafter_words(drafter: Plan) -> str:
 
 def _why_idle(chosen: Plan) -> str:
     assert chosen.idle_drafter is not None
-    for model in (chosen.file, chosen.idle_drafter):
-        if not can_go_back(model):
-            return f"{model.name} cannot take back what it has read, which drafts need"
     if not can_verify(chosen.file):
         return f"{chosen.file.name} cannot check several tokens at once"
     if not chosen.streamed_bytes:

@@ -14,7 +14,7 @@ import shapes
 
 from ondevice import gguf
 from ondevice.engine._drafting import ModelDrafter, PromptLookup, Speculation
-from ondevice.gguf.recurrence import can_go_back
+from ondevice.gguf.verifying import can_verify
 from ondevice.holding.window.placement import least_bytes
 from ondevice.holding.window.window import Window
 from ondevice.llama import OP_MUL_MAT, Actions, Context, EvalHook, Model, Sampler, Tensor
@@ -22,10 +22,18 @@ from ondevice.llama._columns import Columns
 from ondevice.llama._ggml import op_number
 from ondevice.llama._product import Product, multiply_rows
 from ondevice.messages import Sampling
+from ondevice.products import handlers
 
 KINDS = {k.name: k for k in gguf_py.GGMLQuantizationType}
 TEXT = "the cat and the dog, the cat and the dog sat on the mat with the cat and the dog. "
 N_TOKENS = 16
+
+
+class Eager(Speculation):
+    """Has all that is proposed computed, whether it is worth it or not."""
+
+    def _worthwhile(self, _kind: int, most: int) -> int:
+        return most
 
 
 class Replies:
@@ -38,8 +46,7 @@ class Replies:
         window = Window(file, least_bytes(file)) if streamed else None
         model = window.load_model() if window else Model(path, use_extra_bufts=False)
         hook = EvalHook(window) if window else None
-        context = Context(model, n_ctx=1024, eval_hook=hook, **options)
-        self.can_go_back = context.can_go_back
+        context = Context(model, n_ctx=1024, eval_hook=hook, keeps_state=True, **options)
         self.proposed = 0
         self.tokens = []
         start = model.tokenize(prompt)
@@ -48,7 +55,7 @@ class Replies:
             sampler = Sampler(model, Sampling(temperature=0.8), seed, None)
             context.decode(start)
             tokens = [sampler.sample(context)]
-            speculation = Speculation(context, PromptLookup())
+            speculation = Eager(context, PromptLookup())
             while len(tokens) < N_TOKENS:
                 if streamed:
                     tokens += speculation.decode(tokens[-1], sampler)
@@ -86,8 +93,8 @@ def test_streamed_with_drafts_is_as_in_ram(
     prompt, seeds = TEXT * repeats, range(2)
     drafted = Replies(path, True, prompt, seeds, n_threads=n_threads)
     assert drafted.tokens == Replies(path, False, prompt, seeds, n_threads=n_threads).tokens
-    assert drafted.can_go_back == can_go_back(gguf.read(path))
-    assert (drafted.proposed > 0) == drafted.can_go_back
+    assert can_verify(gguf.read(path))
+    assert drafted.proposed > 0
 
 
 @pytest.mark.random
@@ -165,7 +172,35 @@ def test_nothing_is_drafted_where_a_node_sets_a_part_of_a_tensor(name: str) -> N
     assert columns.are_known == (name == "ADD")
 
 
-def test_a_hybrid_proposes_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("shape", ["convolution", "state space", "delta net"])
+def test_a_recurrent_model_drafts(tmp_path: Path, shape: str) -> None:
+    """For itself, so all is right, unless it stands for a worse one."""
+    path = shapes.write_random(tmp_path, shape, KINDS["Q8_0"], np.random.default_rng(1))
+    model = Model(path, use_extra_bufts=False)
+    context, own = (
+        Context(model, n_ctx=256, n_threads=1, eval_hook=EvalHook(*handlers(1)), keeps_state=True)
+        for _ in range(2)
+    )
+    sampler = Sampler(model, Sampling(temperature=0), 0, None)
+    drafter = ModelDrafter(own, model.n_vocab)
+    tokens = model.tokenize(TEXT)
+    context.decode(tokens[:-1])
+    context.decode(tokens[-1:])
+    said = [sampler.sample_from(context.logits())]
+    speculation = Eager(context, drafter)
+    while len(said) < 60:
+        said += speculation.decode(said[-1], sampler, 8)
+    n_ends = sum(map(model.is_end, said))  # what was drafted after one is not looked at
+    assert speculation.accepted >= speculation.proposed - 7 * n_ends > 30
+    for wrong in (said[:20], said[:30], [*said[:25], 3, 3], said[:26]):  # what it drafted is not so
+        assert drafter.propose(tokens + wrong, 4).tokens
+        assert own.tokens[: len(tokens + wrong)] == tokens + wrong
+    assert list(drafter.propose(tokens + said[:26], 4).tokens) == said[26:30]
+    for used in (sampler, context, own, model):
+        used.close()
+
+
+def test_a_context_that_cannot_come_back_verifies_and_drafts_nothing(tmp_path: Path) -> None:
     kind = KINDS["Q8_0"]
     path = shapes.write_random(tmp_path, "convolution", kind, np.random.default_rng(1))
     model = Model(path)

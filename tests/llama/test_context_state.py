@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from random import Random
+from threading import Event
 
 import gguf
 import numpy as np
 import pytest
 import shapes
 
-from ondevice.llama import Context, Model
+from ondevice.llama import Context, EvalHook, Interrupted, Model, interrupt
+from ondevice.products import handlers
 
 FAMILIES = ["dense", "experts", "sliding window", "state space", "convolution", "delta net"]
 RANDOM = np.random.default_rng(7)
@@ -29,6 +33,24 @@ def context(
     yield context
     context.close()
     model.close()
+
+
+@pytest.fixture
+def checking(context: Context) -> Iterator[Context]:
+    """The same model in a context that computes several tokens as one by one."""
+    hook = EvalHook(*handlers(1))
+    checking = Context(context.model, n_ctx=512, n_threads=1, eval_hook=hook, keeps_state=True)
+    yield checking
+    checking.close()
+
+
+@contextmanager
+def interrupted() -> Iterator[None]:
+    interrupt(True)
+    try:
+        yield
+    finally:
+        interrupt(False)
 
 
 def goes_on(context: Context) -> list[bytes]:
@@ -66,17 +88,84 @@ def test_what_comes_back_is_what_went_out(context: Context) -> None:
     assert edited == read(context, FIRST, OTHER)
 
 
-def test_it_says_where_it_can_end(context: Context) -> None:
+def test_it_says_what_it_holds_of_a_beginning(context: Context) -> None:
     context.truncate(0)
     context.decode(FIRST)
     context.decode(SECOND)
+    assert context.held_at(100) == (100 if context.can_go_back else 80)
+    assert context.held_at(79) == (79 if context.can_go_back else 0)
     states = [(FIRST + SECOND, context.export(0, 200))]
     expected = context.can_go_back
-    assert context.can_end_at(100) == expected
+    assert context.held_at(100) == (100 if expected else 0)
     context.restore(states)
-    assert context.can_end_at(100) == (expected and not context.model.slides)
+    assert context.held_at(100) == (100 if expected and not context.model.slides else 0)
     assert context.truncate(100) == (100 if expected and not context.model.slides else 0)
     assert len(context.tokens) in (0, 100)
+
+
+def alone(context: Context) -> list[bytes]:
+    """The logits after each token of the second part, one after the other."""
+    context.truncate(0)
+    context.decode(FIRST)
+    logits = []
+    for token in SECOND:
+        context.decode([token])
+        logits.append(context.logits().tobytes())
+    return logits
+
+
+def test_what_was_wrong_in_a_batch_is_taken_back(checking: Context) -> None:
+    """Whatever happens between two batches of which a part is right."""
+    context, expected, random = checking, alone(checking), Random(1)
+    context.truncate(0)
+    context.decode(FIRST)
+    context.decode(SECOND[:1])
+    done = 1
+    while done < 60:
+        n = random.randint(1, context.most_verified)
+        right = random.randint(0, n) if n > 1 else 1
+        wrong = [255 - token for token in SECOND[done + right : done + n]]
+        context.decode([*SECOND[done : done + right], *wrong], n_outputs=n)
+        logits = [context.logits(back).tobytes() for back in range(n, n - right, -1)]
+        assert logits == expected[done : done + right]
+        done += right
+        assert context.truncate(len(FIRST) + done) == len(FIRST) + done
+        match random.randrange(8):
+            case 0:
+                context.grow(512)
+            case 1:
+                context.export(0, len(context.tokens))
+            case 2 if done > 30:
+                context.restore([(context.tokens[:], context.export(0, len(context.tokens)))])
+            case 3:
+                done -= 1 if context.n_due else 0
+                assert context.truncate(len(FIRST) + done) == len(FIRST) + done
+            case 4:
+                with pytest.raises(Interrupted), interrupted():
+                    context.decode(SECOND[done : done + 2], n_outputs=2)
+            case 5:
+                stopped = Event()
+                stopped.set()
+                assert not context.decode(SECOND[done : done + 40], stopped)
+        assert context.tokens == [*FIRST, *SECOND[:done]]
+    context.decode(SECOND[done : done + 1])
+    assert context.logits().tobytes() == expected[done]
+
+
+def test_it_comes_back_to_what_it_remembers(checking: Context) -> None:
+    """As a drafter does, after tokens that it has proposed."""
+    context, expected = checking, alone(checking)
+    context.truncate(0)
+    context.decode(FIRST)
+    for done in range(0, 50, 5):
+        context.decode(SECOND[done : done + 5])
+        context.remember()
+        for token in OTHER[:6]:
+            context.decode([token])
+        assert context.truncate(len(FIRST) + done + 5) == len(FIRST) + done + 5
+        context.decode([SECOND[done + 5]])
+        assert context.logits().tobytes() == expected[done + 5]
+        context.truncate(len(FIRST) + done + 5)
 
 
 def test_a_state_that_is_none_is_not_taken(context: Context) -> None:

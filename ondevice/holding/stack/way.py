@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ondevice.gguf import GGUFFile
 from ondevice.gguf.quality import quality_of
-from ondevice.gguf.recurrence import can_verify
+from ondevice.gguf.verifying import can_verify
 from ondevice.holding.cells import Cell, sum_cells
 from ondevice.holding.costs import PROMPT, drafted_seconds, streaming_seconds
 from ondevice.holding.machine import Machine

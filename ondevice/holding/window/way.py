@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from ondevice.gguf import GGUFFile
-from ondevice.gguf.recurrence import can_verify
+from ondevice.gguf.verifying import can_verify
 from ondevice.holding.cells import Absent, Cell, cells_in_ram, sum_cells
 from ondevice.holding.costs import (
     DISK_FACTOR,
