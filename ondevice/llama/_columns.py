@@ -46,7 +46,7 @@ class Columns:
         self._n_threads = self._n_tokens = 0
         self._wanted = False  # that the pass under way is one by one
         self._has_looked = False  # at the graph of a single token
-        self._by_column: dict[str, bool] = {}  # name of a product → it has a column for each token
+        self._by_column: dict[str, int] = {}  # name of a product → its columns for one token
         self._puzzles: set[str] = set()
         self._taken: dict[int, int] = {}  # address of a node that is skipped now → its operation
         self._counter = operation_counter(_ALIKE)
@@ -100,14 +100,15 @@ class Columns:
         if self._n_tokens == 1 and op == OP_MUL_MAT and next(node.operands()).ne[0] == 1:
             self._puzzles.add("a product that adds up tokens")  # linear attention of MiniMax-01
         if self._n_tokens == 1:
-            by_column = n_columns == 1
-            if self._by_column.setdefault(node.name, by_column) != by_column:
+            if (self._by_column.setdefault(node.name, n_columns) == 1) != (n_columns == 1):
                 self._puzzles.add(node.name)
         elif self._has_looked:
             known = self._by_column.get(node.name)
-            if known is None or known != (n_columns == self._n_tokens):
+            # One has a column for each token, another one what it has for one, or more.
+            fits = n_columns == self._n_tokens if known == 1 else n_columns != self._n_tokens
+            if known is None or not (fits or n_columns == known > 1):
                 self._puzzles.add(node.name)
-            elif known and not self._agree(node, op):
+            elif known == 1 and not self._agree(node, op):
                 return Actions(before=partial(self._skip, node), after=partial(self._compute, node))
         return None
 

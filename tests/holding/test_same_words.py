@@ -162,6 +162,22 @@ def test_a_draft_is_the_same_while_weights_move(tmp_path: Path) -> None:
     model.close()
 
 
+def test_passes_of_any_length_are_known(tmp_path: Path) -> None:
+    """Gemma 3n has four columns for one token in some products, and so does a pass of four."""
+    path = shapes.write_random(
+        tmp_path, "inputs for each block", KINDS["Q8_0"], np.random.default_rng(1)
+    )
+    model = Model(path, use_extra_bufts=False)
+    context = Context(model, n_ctx=256, n_threads=1, eval_hook=EvalHook(*handlers(1)))
+    tokens = model.tokenize(TEXT)
+    context.decode(tokens[:1])
+    for n in range(1, context.most_verified + 1):
+        context.decode(tokens[:n], n_outputs=n)
+        assert context.may_verify, n
+    context.close()
+    model.close()
+
+
 @pytest.mark.parametrize("name", ["ADD", "SET"])
 def test_nothing_is_drafted_where_a_node_sets_a_part_of_a_tensor(name: str) -> None:
     """As in Chameleon, which rules out pictures after the first token of a pass alone."""
