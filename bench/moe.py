@@ -11,7 +11,8 @@ and lookup proposes. All but stock computes with our products. Needs 3 GB of dis
 systemd-run.
 
 What is streamed of small random models of other families is counted as well: bytes read for those
-that a pass uses, and whose logits are those of the model in RAM.
+that a pass uses, and whose logits are those of the model in RAM, one token after the other and
+several at once of which some are taken back.
 """
 
 from __future__ import annotations
@@ -122,7 +123,8 @@ def family(path: Path) -> dict[str, Any]:
         room = placements.most_bytes - placements.least_bytes
         window = Window(file, placements.least_bytes + int(share * room), handlers=handlers(1))
         model = window.load_model()
-        context = Context(model, n_ctx=256, n_threads=1, eval_hook=window.hook())
+        hook = window.hook()
+        context = Context(model, n_ctx=256, n_threads=1, eval_hook=hook, keeps_state=True)
         logits = [_logits(context, token) for token in tokens[:3]]  # shows the order of use
         before = window.statistics()
         logits += [_logits(context, token) for token in tokens[3:]]
@@ -132,11 +134,27 @@ def family(path: Path) -> dict[str, Any]:
         missed = (done.experts_used - done.experts_found) / max(1, len(blocks))
         used = (len(tokens) - 3) * window.placement.streamed_bytes + missed * experts
         ratios += [done.bytes_read / used] if used else []
-        same = same and logits == expected
+        same = same and logits == expected and _taken_back(context, tokens) == expected[-7:]
         context.close()
         model.close()
         window.close()
     return {"read_ratio": max(ratios), "identical": same}
+
+
+def _taken_back(context: Context, tokens: list[int]) -> list[bytes]:
+    """The logits of the last 7 tokens in passes over several, as drafts of which some are wrong."""
+    context.truncate(0)
+    for token in tokens[:-7]:
+        context.decode([token])
+    if not context.may_verify:
+        return [_logits(context, token) for token in tokens[-7:]]
+    logits = []
+    for at, right, n in ((-7, 2, 5), (-5, 1, 2), (-4, 4, 4)):
+        wrong = [1] * (n - right)
+        context.decode([*tokens[at:][:right], *wrong], n_outputs=n)
+        logits += [context.logits(back).tobytes() for back in range(n, n - right, -1)]
+        context.truncate(len(context.tokens) - len(wrong))
+    return logits
 
 
 def _logits(context: Context, token: int) -> bytes:

@@ -271,8 +271,8 @@ class Speculation:
             chance *= self._accepted[kind]
             expected += chance
             seconds = costs.seconds(due + 1 + count) + count * self._propose_seconds
-            # Unless all are right, those that are right are decoded once more.
-            seconds += redone * (expected - chance * (1 + count))
+            # Unless all are right, those that are right are decoded once more, and what is due.
+            seconds += redone * (expected - chance * (1 + count) + (1 - chance) * due)
             if (rate := expected / seconds) > best_rate:
                 best, best_rate = count, rate
         return best
