@@ -104,13 +104,18 @@ class Columns:
                 self._puzzles.add(node.name)
         elif self._has_looked:
             known = self._by_column.get(node.name)
-            # One has a column for each token, another one what it has for one, or more.
-            fits = n_columns == self._n_tokens if known == 1 else n_columns != self._n_tokens
-            if known is None or not (fits or n_columns == known > 1):
+            if known is None or not self._fits(node, op, known):
                 self._puzzles.add(node.name)
-            elif known == 1 and not self._agree(node, op):
+            elif known == 1 < n_columns and not self._agree(node, op):
                 return Actions(before=partial(self._skip, node), after=partial(self._compute, node))
         return None
+
+    def _fits(self, node: Tensor, op: int, known: int) -> bool:
+        """Whether each token has what a single one had: ``known`` columns."""
+        x = Tensor.from_address(_columns_of(node, op))
+        if known == 1:  # or a product of its own, with one column
+            return self._n_tokens in (x.ne[1], x.ne[2] if x.ne[1] == 1 else 0)
+        return x.ne[1] == known or x.ne[1] != self._n_tokens
 
     def _skip(self, node: Tensor) -> None:
         """Have llama.cpp pass over a node; it computes what the node needs."""

@@ -101,6 +101,7 @@ class Context:
         self.keeps_state = keeps_state and model.architecture not in _WHOLE_STATES
         if self.keeps_state:
             params.n_seq_max, params.kv_unified = 2, True
+            params.n_outputs_max = max(params.n_outputs_max, 2)  # one for each, or it aborts
         self._due: list[int] = []  # the last of the tokens, as far as they are to be decoded again
         self._remembered: int | None = None  # tokens that the other sequence holds
         self._intact_from = 0  # tokens, at least, that a sliding window has all it needs to end at

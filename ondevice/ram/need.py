@@ -45,7 +45,7 @@ class Need:
 
     def to_draft(self, n_vocab: int) -> Need:
         """The same for a drafter: smaller batches, beside a model in the same process."""
-        compute = self.compute * DRAFT_BATCH // _BATCH + n_vocab * _FLOAT
+        compute = self.compute * DRAFT_BATCH // _BATCH + _SEQUENCES * n_vocab * _FLOAT
         return replace(self, compute=compute, engine=0)
 
 

@@ -391,6 +391,26 @@ async def test_a_message_that_waits_for_a_load_comes_back_if_that_is_stopped(
     assert [message.content for message in shown] == ["Hi there", "Here."]
 
 
+async def test_a_message_that_waits_for_a_load_waits_for_a_reply_as_well(chats: Chats) -> None:
+    """One that was asked for after it, while the model was loaded."""
+    model, gate = on_disk("slow"), Gate()
+    engine = FakeEngine(["Again."], ["Here."], loads=[[0.1, Gate()], [0.2, gate]])
+    chats.say(id_ := chats.create(), "Earlier")
+    async with at_the_terminal(engine, chats, model.name, chats.load(id_)) as user:
+        await user.sees("loading 10%")
+        await user.pilot.press("escape")
+        await user.until(lambda: "no model" in user.status, "no model")
+        await user.says("Hi there")
+        await user.sees("loading 20%")
+        await user.says("/continue")
+        await user.sees("   …")  # a reply is to come
+        gate.open()
+        await user.sees("Here.")
+        await user.is_idle()
+    said = [message.content for message in chats.load(id_).messages]
+    assert said == ["Earlier", "Again.", "Hi there", "Here."]
+
+
 async def test_where_there_is_no_model_the_message_waits_in_the_prompt(
     chats: Chats, monkeypatch: pytest.MonkeyPatch
 ) -> None:

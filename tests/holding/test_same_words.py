@@ -11,18 +11,21 @@ import gguf as gguf_py
 import numpy as np
 import pytest
 import shapes
+from planned import plan
 
 from ondevice import gguf
-from ondevice.engine._drafting import ModelDrafter, PromptLookup, Speculation
+from ondevice.engine._drafting import ModelDrafter, PromptLookup, Speculation, context_to_draft
 from ondevice.gguf.verifying import can_verify
+from ondevice.holding.speeds import USUAL
 from ondevice.holding.window.placement import least_bytes
 from ondevice.holding.window.window import Window
 from ondevice.llama import OP_MUL_MAT, Actions, Context, EvalHook, Model, Sampler, Tensor
 from ondevice.llama._columns import Columns
 from ondevice.llama._ggml import op_number
 from ondevice.llama._product import Product, multiply_rows
-from ondevice.messages import Sampling
+from ondevice.messages import Load, Sampling
 from ondevice.products import handlers
+from ondevice.ram.available import AvailableRam
 
 KINDS = {k.name: k for k in gguf_py.GGMLQuantizationType}
 TEXT = "the cat and the dog, the cat and the dog sat on the mat with the cat and the dog. "
@@ -193,10 +196,10 @@ def test_a_recurrent_model_drafts(tmp_path: Path, shape: str) -> None:
     """For itself, so all is right, unless it stands for a worse one."""
     path = shapes.write_random(tmp_path, shape, KINDS["Q8_0"], np.random.default_rng(1))
     model = Model(path, use_extra_bufts=False)
-    context, own = (
-        Context(model, n_ctx=256, n_threads=1, eval_hook=EvalHook(*handlers(1)), keeps_state=True)
-        for _ in range(2)
-    )
+    hook, own_hook = EvalHook(*handlers(1)), EvalHook(*handlers(1))
+    context = Context(model, n_ctx=256, n_threads=1, eval_hook=hook, keeps_state=True)
+    roomy = plan(gguf.read(path), AvailableRam(10**12, 10**12, "all RAM"), USUAL, n_ctx=256)
+    own = context_to_draft(model, roomy, Load(path=str(path), n_threads=1), own_hook)
     sampler = Sampler(model, Sampling(temperature=0), 0, None)
     drafter = ModelDrafter(own, model.n_vocab)
     tokens = model.tokenize(TEXT)

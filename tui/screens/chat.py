@@ -145,7 +145,7 @@ command palette has all of this and more.
         if not await self._make_ready():
             queued, conversation.queued = conversation.queued, []
             self.give_back(conversation, queued)
-        elif conversation.queued and conversation.is_attached:
+        elif conversation.queued and conversation.is_attached and not conversation.replying:
             self._ask(conversation, conversation.queued.pop(0))
         self.show_status()
 
