@@ -125,14 +125,14 @@ def drafted_requests(quick: bool) -> dict[str, list[Generate]]:
         f"Rename the method {name} to {name}_item and write the whole class again.\n\n{CODE}"
         for name in EDITS
     ]
-    few = slice(0, 2) if quick else slice(None)
+    few, length = (slice(0, 2), 100) if quick else (slice(None), 300)
     return {
         "edit": [
-            Generate(turns=(Turn("user", text),), sampling=greedy, max_tokens=300)
+            Generate(turns=(Turn("user", text),), sampling=greedy, max_tokens=length)
             for text in edits[few]
         ],
         "chat": [
-            Generate(turns=(Turn("user", text),), sampling=Sampling(seed=1), max_tokens=150)
+            Generate(turns=(Turn("user", text),), sampling=Sampling(seed=1), max_tokens=length // 2)
             for text in QUESTIONS[few]
         ],
     }

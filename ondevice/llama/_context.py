@@ -162,6 +162,7 @@ class Context:
             self._hook.finish(complete=False)  # what it knows is of graphs that are gone
             self._remembered = None
             if not (state and self._set(_LIVE, state)):
+                llama_cpp.llama_memory_clear(self._memory, False)
                 self._due = self.tokens[:]
             self._intact_from = len(self.tokens)
 
