@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from textual import events
 from textual._compositor import ChopsUpdate, Compositor
 from textual._xterm_parser import XTermParser
+from textual.app import App
 from textual.await_complete import AwaitComplete
 from textual.css.query import NoMatches
 from textual.dom import DOMNode, NoScreen
@@ -107,7 +108,8 @@ def _cancel_begun(self: Worker[object]) -> None:
 def is_going(node: DOMNode) -> bool:
     """Whether it is being taken away, so that parts of it may be gone."""
     nodes = node.ancestors_with_self
-    return not node.is_attached or any(one._closing or one._pruning for one in nodes)
+    gone = node._exit if isinstance(node, App) else not node.is_attached
+    return gone or any(one._closing or one._pruning for one in nodes)
 
 
 async def _run_while_there(self: Worker[object]) -> object:

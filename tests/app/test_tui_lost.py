@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from terminal_user import OpenApp
+from textual import events
 from textual.widget import Widget
 from textual.widgets import Static
 from textual.worker import WorkerState
@@ -115,6 +116,17 @@ async def test_what_works_for_what_is_taken_away_may_miss_its_screen(
         taken_away.set()
         await user.until(lambda: worker.is_finished, "an end")
         assert worker.state == WorkerState.CANCELLED
+        assert app.net.unforeseen == 0
+
+
+async def test_a_key_after_the_end_of_the_app_may_miss_it(open_app: OpenApp) -> None:
+    async with open_app(FakeEngine()) as user:
+        app = user.pilot.app
+        assert isinstance(app, OndeviceApp)
+        app.exit()
+        pressed = events.Key("ctrl+n", None)
+        pressed._set_forwarded()  # nothing in the screen had a use for it
+        await app._dispatch_message(pressed)
         assert app.net.unforeseen == 0
 
 
