@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping
 from difflib import SequenceMatcher
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 
 from ondevice.chats import Attachment
@@ -218,13 +218,18 @@ class Pastes:
         self._texts: dict[str, str] = {}
         self._lines: set[str] = set()  # of the short ones
 
-    def fold(self, text: str) -> str:
-        """What to put into the prompt: ``text``, or if it is long what stands for it."""
+    def fold(self, text: str, among: str = "") -> str:
+        """What to put into the prompt: ``text``, or if it is long what stands for it.
+
+        Under a name that nothing has yet, not even in the text ``among`` which it comes.
+        """
         lines = len(text.splitlines())
         if lines <= self._LINES and len(text) <= self._CHARACTERS:
             self._lines.update(filter(None, map(str.strip, text.splitlines())))
             return text
-        name = f"pasted text {len(self._texts) + 1}, {lines} {'line' if lines == 1 else 'lines'}"
+        taken = f"{among} {[*self._texts]}"
+        number = next(n for n in count(1) if f"pasted text {n}," not in taken)
+        name = f"pasted text {number}, {lines} {'line' if lines == 1 else 'lines'}"
         self._texts[name] = text
         return f"[{name}]"
 
@@ -232,7 +237,7 @@ class Pastes:
         """Know ``texts`` that were folded before, under other names if need be; their ``text``."""
         for name, content in texts.items():
             if self._texts.get(name, content) != content:
-                text = text.replace(f"[{name}]", self.fold(content))
+                text = text.replace(f"[{name}]", self.fold(content, text))
             else:
                 self._texts[name] = content
         return text

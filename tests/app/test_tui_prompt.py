@@ -16,7 +16,7 @@ from ondevice.chats import Attachment, Chats, Message
 from ondevice.errors import UsageError
 from ondevice.testing import FakeEngine
 from tui.app import OndeviceApp
-from tui.attachments import attached, files
+from tui.attachments import Pastes, attached, files
 from tui.commands import COMMANDS
 from tui.screens.chat import ChatScreen
 
@@ -234,3 +234,39 @@ async def test_a_long_paste_is_folded_and_goes_with_the_message(
     assert message.content == "[pasted text 1, 100 lines] explain!"
     assert message.attachments == (Attachment("pasted text 1, 100 lines", text),)
     assert "line 99" in message.prompt()
+
+
+def test_no_two_pastes_have_one_name() -> None:
+    """Not even where a prompt came back with the second of two, or came into one with others."""
+    texts = [f"{n}\n" * 40 for n in range(6)]
+    before = Pastes()
+    marks = [before.fold(text) for text in texts[:3]]
+    prompt = f"{marks[1]} {marks[2]}"
+    kept = {paste.name: paste.content for paste in before.mentioned(prompt)}
+    pastes = Pastes()
+    prompt = pastes.bring_back(prompt, kept)
+    prompt += pastes.fold(texts[3], prompt)
+    other = Pastes()
+    folded = other.fold(texts[4]) + other.fold(texts[5])
+    some = {paste.name: paste.content for paste in other.mentioned(folded)}
+    prompt += pastes.bring_back(folded, some)
+    assert [paste.content for paste in pastes.attached(prompt)] == texts[1:]
+    assert pastes.fold(texts[0], "of a message: [pasted text 6, 2 lines]")[:14] == "[pasted text 7"
+
+
+async def test_a_paste_beside_one_that_came_back(chats: Chats, open_app: OpenApp) -> None:
+    texts = ["one\n" * 40, "two\n" * 40, "three\n" * 40]
+    async with open_app(FakeEngine()) as user:
+        for text in texts[:2]:
+            user.pilot.app.post_message(events.Paste(text))
+        await user.sees("[pasted text 2, 40 lines]")
+        user.prompt.text = "[pasted text 2, 40 lines] "
+        await user.pilot.pause(1)
+    async with open_app(FakeEngine()) as user:
+        await user.sees("[pasted text 2, 40 lines]")
+        user.prompt.action_cursor_line_end()
+        user.pilot.app.post_message(events.Paste(texts[2]))
+        await user.sees("[pasted text 1, 40 lines]")
+        await user.pilot.press("enter")
+        await user.sees("Hello.")
+    assert {one.content for one in first(chats).attachments} == {*texts[1:]}

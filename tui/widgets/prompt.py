@@ -306,7 +306,7 @@ pasted text is folded.
     async def _on_paste(self, event: events.Paste) -> None:
         # Terminals paste line ends as carriage returns.
         text = printable(event.text.replace("\r\n", "\n").replace("\r", "\n"))
-        event.text = self._pastes.fold(text)
+        event.text = self._pastes.fold(text, self.text)
 
 
 class _PromptHistory:
