@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 import traceback
@@ -123,6 +124,11 @@ def spread() -> None:
     async def dispatch_safely(self: MessagePump, message: Message) -> None:
         try:
             await dispatch(self, message)
+        except asyncio.CancelledError:
+            # Where only what was waited for was cancelled, such as the closing of a screen that
+            # another one has closed, Textual would take it for the end of this part, or the app.
+            if (task := asyncio.current_task()) is None or task.cancelling():
+                raise
         except MISSED as error:
             if not (isinstance(self, DOMNode) and is_going(self)):
                 caught(self, error)

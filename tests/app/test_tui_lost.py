@@ -119,6 +119,20 @@ async def test_what_works_for_what_is_taken_away_may_miss_its_screen(
         assert app.net.unforeseen == 0
 
 
+async def test_what_waits_for_what_is_cancelled_goes_on(open_app: OpenApp) -> None:
+    async def wait() -> None:
+        never = asyncio.get_running_loop().create_future()
+        never.cancel()
+        await never
+
+    async with open_app(FakeEngine()) as user:
+        for part in (user.pilot.app, user.pilot.app.screen, user.prompt):
+            part.call_later(wait)
+        await user.pilot.press("a")
+        await user.says("b")
+        await user.sees("Hello.")
+
+
 async def test_a_key_after_the_end_of_the_app_may_miss_it(open_app: OpenApp) -> None:
     async with open_app(FakeEngine()) as user:
         app = user.pilot.app
