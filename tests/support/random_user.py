@@ -365,9 +365,10 @@ _WORD = re.compile(r"w\d+w")
 
 
 def _has(text: str, word: str) -> bool:
-    """Also where others were typed in the midst of the word, after a click there, though their
-    first letter may have been a key of what was clicked."""
-    return word in text or re.search(r"(?:w?\d+w\s?)*".join(word), text) is not None
+    """Also where others were typed or pasted in the midst of the word, after a click there, though
+    their first letter may have been a key of what was clicked."""
+    others = r"(?:w?\d+w\s?|\[31mé\s?)*"
+    return word in text or re.search(others.join(word), text) is not None
 
 
 def _erases(deed: Deed) -> bool:
