@@ -33,7 +33,7 @@ import numpy.typing as npt
 
 from ondevice import gguf, llama
 from ondevice.engine._cache import ConversationCache
-from ondevice.engine._drafting import PromptLookup, Speculation
+from ondevice.engine._drafting import PromptLookup
 from ondevice.engine._states import States
 from ondevice.holding.window.placement import least_bytes, most_bytes
 from ondevice.holding.window.window import Window
@@ -43,6 +43,7 @@ from ondevice.products import handlers
 
 sys.path.append(str(Path(__file__).parent.parent / "tests" / "support"))
 
+import eager
 import shapes
 
 MODELS = (
@@ -103,13 +104,6 @@ class Witness(Sampler):
         return token
 
 
-class Eager(Speculation):
-    """Has all that is proposed computed, whether it is worth it or not."""
-
-    def _worthwhile(self, _kind: int, most: int) -> int:
-        return most
-
-
 class Answerer:
     """A model that answers in one way."""
 
@@ -125,7 +119,7 @@ class Answerer:
         new = tokens[len(context.tokens) :]
         for at in range(0, len(new), way.batch):
             context.decode(new[at : at + way.batch])
-        witness, speculation = Witness(context, sampling), Eager(context, PromptLookup())
+        witness, speculation = Witness(context, sampling), eager.Eager(context, PromptLookup())
         said = [witness.sample_from(context.logits())]
         while len(said) < n:
             said += speculation.decode(said[-1], witness, min(way.together, n - len(said)))

@@ -227,7 +227,7 @@ class Pastes:
         if lines <= self._LINES and len(text) <= self._CHARACTERS:
             self._lines.update(filter(None, map(str.strip, text.splitlines())))
             return text
-        taken = f"{among} {[*self._texts]}"
+        taken = " ".join((among, *self._texts))
         number = next(n for n in count(1) if f"pasted text {n}," not in taken)
         name = f"pasted text {number}, {lines} {'line' if lines == 1 else 'lines'}"
         self._texts[name] = text

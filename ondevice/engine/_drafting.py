@@ -115,7 +115,7 @@ class ModelDrafter:
 
     @property
     def is_ready(self) -> bool:
-        return self._is_ready() and (self._context.can_go_back or self._context.keeps_state)
+        return self._is_ready() and self._context.can_come_back
 
     def propose(self, tokens: Sequence[int], count: int) -> Proposal:
         context = self._context

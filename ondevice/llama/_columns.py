@@ -46,7 +46,7 @@ class Columns:
         self._n_threads = self._n_tokens = 0
         self._wanted = False  # that the pass under way is one by one
         self._has_looked = False  # at the graph of a single token
-        self._by_column: dict[str, int] = {}  # name of a product → its columns for one token
+        self._columns_of_one: dict[str, int] = {}  # name of a product → its columns for one token
         self._puzzles: set[str] = set()
         self._taken: dict[int, int] = {}  # address of a node that is skipped now → its operation
         self._counter = operation_counter(_ALIKE)
@@ -59,12 +59,12 @@ class Columns:
     @property
     def are_ours(self) -> bool:
         """Whether no product and no attention is llama.cpp's: nothing depends on threads either."""
-        return self.are_known and not self._by_column
+        return self.are_known and not self._columns_of_one
 
     @property
     def most(self) -> int:
         """Tokens of a pass that can be as one by one."""
-        return MOST_COLUMNS if self._by_column else self._most
+        return MOST_COLUMNS if self._columns_of_one else self._most
 
     def in_c(self, _n_tokens: int) -> OperationCounter | None:
         """A counter, of what would be a puzzle, where nothing is to be computed by column."""
@@ -97,13 +97,13 @@ class Columns:
             self._puzzles.add(node.op_name)
             return None
         n_columns = _columns(node, op)
-        if self._n_tokens == 1 and op == OP_MUL_MAT and next(node.operands()).ne[0] == 1:
-            self._puzzles.add("a product that adds up tokens")  # linear attention of MiniMax-01
         if self._n_tokens == 1:
-            if (self._by_column.setdefault(node.name, n_columns) == 1) != (n_columns == 1):
+            if op == OP_MUL_MAT and next(node.operands()).ne[0] == 1:
+                self._puzzles.add("a product that adds up tokens")  # linear attention of MiniMax-01
+            if (self._columns_of_one.setdefault(node.name, n_columns) == 1) != (n_columns == 1):
                 self._puzzles.add(node.name)
         elif self._has_looked:
-            known = self._by_column.get(node.name)
+            known = self._columns_of_one.get(node.name)
             if known is None or not self._fits(node, op, known):
                 self._puzzles.add(node.name)
             elif known == 1 < n_columns and not self._agree(node, op):

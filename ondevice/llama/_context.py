@@ -339,23 +339,28 @@ class Context:
     def can_go_back(self) -> bool:
         """Whether :meth:`truncate` keeps what it is asked to keep.
 
-        The state of recurrent models, and of hybrids of these, has no middle to go back to. If the
-        context :attr:`keeps_state`, they can come back to where the last batch began, or to what
-        they :meth:`remember`; what is kept of the tokens after that is decoded once more.
+        The state of recurrent models, and of hybrids of these, has no middle to go back to.
         """
         return not self.model.is_recurrent
+
+    @property
+    def can_come_back(self) -> bool:
+        """Whether it can go back to where the last batch began, or to what it was to remember.
+
+        What :meth:`truncate` keeps of the tokens after that may have to be decoded once more.
+        """
+        return self.can_go_back or self.keeps_state
 
     @property
     def may_verify(self) -> bool:
         """Whether drafted tokens may be decoded together: see :meth:`decode`.
 
-        Only where it :attr:`can_go_back` from those that were wrong, to the last batch at least,
-        and after a single token has been decoded. In a context without an eval hook, products and
+        Only where it :attr:`can_come_back` from those that were wrong, and after a single token has
+        been decoded. In a context without an eval hook, products and
         attention are computed by llama.cpp alone: whether they come to the same is then not known,
         and not looked at.
         """
-        can_return = self.can_go_back or self.keeps_state
-        return can_return and (self._columns is None or self._columns.are_known)
+        return self.can_come_back and (self._columns is None or self._columns.are_known)
 
     @property
     def most_verified(self) -> int:

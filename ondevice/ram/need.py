@@ -44,7 +44,10 @@ class Need:
         return self.weights + self.kv + self.compute + self.engine
 
     def to_draft(self, n_vocab: int) -> Need:
-        """The same for a drafter: smaller batches, beside a model in the same process."""
+        """The same for a drafter: smaller batches, beside a model in the same process.
+
+        It has the logits of one token for each sequence: of a second one if it is recurrent.
+        """
         compute = self.compute * DRAFT_BATCH // _BATCH + _SEQUENCES * n_vocab * _FLOAT
         return replace(self, compute=compute, engine=0)
 

@@ -11,10 +11,11 @@ import gguf as gguf_py
 import numpy as np
 import pytest
 import shapes
+from eager import Eager
 from planned import plan
 
 from ondevice import gguf
-from ondevice.engine._drafting import ModelDrafter, PromptLookup, Speculation, context_to_draft
+from ondevice.engine._drafting import ModelDrafter, PromptLookup, context_to_draft
 from ondevice.gguf.verifying import can_verify
 from ondevice.holding.speeds import USUAL
 from ondevice.holding.window.placement import least_bytes
@@ -30,13 +31,6 @@ from ondevice.ram.available import AvailableRam
 KINDS = {k.name: k for k in gguf_py.GGMLQuantizationType}
 TEXT = "the cat and the dog, the cat and the dog sat on the mat with the cat and the dog. "
 N_TOKENS = 16
-
-
-class Eager(Speculation):
-    """Has all that is proposed computed, whether it is worth it or not."""
-
-    def _worthwhile(self, _kind: int, most: int) -> int:
-        return most
 
 
 class Replies:
