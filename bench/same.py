@@ -51,7 +51,7 @@ MODELS = (
     "gemma-3-270m-q4_k_m.gguf",
     "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf",
 )
-#: What llama.cpp quantizes to, by its numbers. The last one is of a type that products leave to it.
+#: What llama.cpp quantizes to, by its numbers.
 FTYPES = {"Q8_0": 7, "Q4_0": 2, "Q4_K_M": 15, "Q5_K_M": 17, "IQ4_XS": 30, "IQ3_S": 26}
 RANDOM = {"dense": tuple(FTYPES), "experts": ("Q4_K_M",), "delta net": ("Q4_K_M",)}
 TEXT = "\n".join(

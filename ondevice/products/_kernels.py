@@ -16,6 +16,7 @@ from ondevice.llama import (
     NodeHandler,
     tell_layout,
 )
+from ondevice.products import _codebooks
 from ondevice.system import compiled
 from ondevice.system.cores import default_threads
 
@@ -31,7 +32,7 @@ TILE_FLAGS = ("-ffp-contract=off", "-w")
 _SOURCE = compiled.CSource(
     name="products",
     package="ondevice.products",
-    files=("_products.c", "_products_alone.h"),
+    files=("_products.c", "_products_codebooks.h", "_products_alone.h"),
     headers=TILE_HEADERS,
     flags=TILE_FLAGS,
 )
@@ -76,6 +77,7 @@ def prepared(library: Any) -> Any:
     library.products_know.argtypes = (int32, int64)
     library.products_know.restype = ctypes.c_bool
     with_tiles(library)
+    _codebooks.put_into(library)
     library.products_start(int32(OP_MUL_MAT), int32(OP_MUL_MAT_ID))
     return library
 

@@ -7,10 +7,23 @@
     const uint8_t *from[LANES]; \
     EACH(r, LANES) from[r] = rows[v * LANES + r] + (at)
 
+/* Four times so many bits of a word, a byte each. */
+INLINE Words fields_of(Words x, const int bits) {
+    const uint32_t mask = (1u << bits) - 1u;
+    Words bytes = x & mask;
+    EACH(i, 3) bytes |= (x & mask << bits * (i + 1)) << (8 - bits) * (i + 1);
+    return bytes;
+}
 INLINE Words low_nibbles(Words x) { return x & 0x0f0f0f0fu; }
 INLINE Words high_nibbles(Words x) { return x >> 4 & 0x0f0f0f0fu; }
 
 /* ---------------------------------------------------------------------------- unpacking */
+
+/* Integer scales of four groups, from `group` on, and what is taken off of each, moved up. */
+INLINE void keep_scales(int64_t group, Words scales, Words lows, const int up, int v, Tile *t) {
+    EACH(i, 4) KEEP(t->scales[group + i], v, scale_of(scales, i));
+    EACH(i, 2) KEEP(t->lows[group / 2 + i], v, pair_of(lows, 2 * i, up));
+}
 
 /* Of types with blocks of 32: `bytes` of one, where the nibbles start, and its fields. */
 INLINE void unpack_nibbles(const int bytes, const int start, const int fifth, const int has_m,
@@ -122,9 +135,7 @@ static void unpack_iq4_xs(const uint8_t *const *rows, int64_t block, int64_t n, 
                     scales |= ((head[1] >> (16 * h + 4 * i) & 15u) |
                                (head[0] >> (16 + 8 * h + 2 * i) & 3u) << 4) << 8 * i;
                 scales = less_32(scales);
-                EACH(i, 4) KEEP(t->scales[b * 8 + 4 * h + i], v, scale_of(scales, i));
-                if (UNSIGNED_BYTES)
-                    EACH(i, 2) KEEP(t->lows[b * 4 + 2 * h + i], v, pair_of(scales, 2 * i, 7));
+                keep_scales(b * 8 + 4 * h, scales, scales, 7, v, t);
             }
             EACH(g, 8) {
                 Words q[4];
@@ -162,11 +173,8 @@ static void unpack_q2_k(const uint8_t *const *rows, int64_t block, int64_t n, Ti
             KEEP(t->d[b], v, halves(words[3] & 0xffffu));
             KEEP(t->m[b], v, -halves(words[3] >> 16));
             quads(from, 0, words);
-            EACH(j, 4) {
-                const Words scales = low_nibbles(words[j]), lows = high_nibbles(words[j]);
-                EACH(i, 4) KEEP(t->scales[b * 16 + 4 * j + i], v, scale_of(scales, i));
-                EACH(i, 2) KEEP(t->lows[b * 8 + 2 * j + i], v, pair_of(lows, 2 * i, 0));
-            }
+            EACH(j, 4)
+                keep_scales(b * 16 + 4 * j, low_nibbles(words[j]), high_nibbles(words[j]), 0, v, t);
             put_twos(0, from, 84, 16, 0, v, b, t);
         }
 }
@@ -183,8 +191,7 @@ static void unpack_q3_k(const uint8_t *const *rows, int64_t block, int64_t n, Ti
             EACH(j, 4) {
                 const Words low = j < 2 ? low_nibbles(packed[j]) : high_nibbles(packed[j - 2]);
                 const Words scales = less_32(low | (packed[2] >> 2 * j & 0x03030303u) << 4);
-                EACH(i, 4) KEEP(t->scales[b * 16 + 4 * j + i], v, scale_of(scales, i));
-                EACH(i, 2) KEEP(t->lows[b * 8 + 2 * j + i], v, pair_of(scales, 2 * i, 2));
+                keep_scales(b * 16 + 4 * j, scales, scales, 2, v, t);
             }
             EACH(h, 2) quads(from, 16 * h, high[h]);
             put_twos(1, from, 110, 32, high, v, b, t);
@@ -205,10 +212,7 @@ INLINE void unpack_k(const int fifth, const uint8_t *const *rows, int64_t block,
             lows[0] = head[2] & 0x3f3f3f3fu;
             scales[1] = low_nibbles(head[3]) | (head[1] >> 6 & 0x03030303u) << 4;
             lows[1] = high_nibbles(head[3]) | (head[2] >> 6 & 0x03030303u) << 4;
-            EACH(h, 2) {
-                EACH(i, 4) KEEP(t->scales[b * 8 + 4 * h + i], v, scale_of(scales[h], i));
-                EACH(i, 2) KEEP(t->lows[b * 4 + 2 * h + i], v, pair_of(lows[h], 2 * i, 0));
-            }
+            EACH(h, 2) keep_scales(b * 8 + 4 * h, scales[h], lows[h], 0, v, t);
             if (fifth) EACH(h, 2) quads(from, 16 + 16 * h, bits[h]);
             EACH(p, 4) EACH(h, 2) {
                 Words q[4];
@@ -243,10 +247,7 @@ static void unpack_q6_k(const uint8_t *const *rows, int64_t block, int64_t n, Ti
             quads(from, 194, words);
             KEEP(t->d[b], v, halves(words[3] >> 16));
             quads(from, 192, words);
-            EACH(j, 4) {
-                EACH(i, 4) KEEP(t->scales[b * 16 + 4 * j + i], v, scale_of(words[j], i));
-                EACH(i, 2) KEEP(t->lows[b * 8 + 2 * j + i], v, pair_of(words[j], 2 * i, 5));
-            }
+            EACH(j, 4) keep_scales(b * 16 + 4 * j, words[j], words[j], 5, v, t);
             EACH(half, 2) EACH(h, 2) {
                 Words high[4], q[4];
                 quads(from, 128 + 32 * half + 16 * h, high);
@@ -264,40 +265,159 @@ static void unpack_q6_k(const uint8_t *const *rows, int64_t block, int64_t n, Ti
         }
 }
 
+/* Blocks of 128 with a bit for each weight, which stands for -1 or 1: for 0 or 2, less 1. */
+static void unpack_q1_0(const uint8_t *const *rows, int64_t block, int64_t n, Tile *t) {
+    for (int v = 0; v < VECTORS; v++)
+        for (int64_t b = 0; b < n; b += 4) {
+            BLOCKS((block + b) / 4 * 18);
+            Words head[4], q[4];
+            fetch_ahead(LANES * 18, t);
+            quads(from, 0, head);
+            quads(from, 2, q);
+            EACH(g, 4) {
+                KEEP(t->d[b + g], v, halves(head[0] & 0xffffu));
+                EACH(j, 8)
+                    PUT((b + g) * 8 + j, v, spread(j % 2 ? q[g] : q[g] << 4, j / 2) >> 3);
+            }
+        }
+}
+
+/* Blocks of 64 with two bits for each weight, of which 1 is taken off. */
+static void unpack_q2_0(const uint8_t *const *rows, int64_t block, int64_t n, Tile *t) {
+    for (int v = 0; v < VECTORS; v++)
+        for (int64_t b = 0; b < n; b += 2) {
+            BLOCKS((block + b) / 2 * 18);
+            Words head[4], q[4];
+            fetch_ahead(LANES * 18, t);
+            quads(from, 0, head);
+            quads(from, 2, q);
+            EACH(g, 2) {
+                KEEP(t->d[b + g], v, halves(head[0] & 0xffffu));
+                EACH(j, 8) PUT((b + g) * 8 + j, v, fields_of(q[2 * g + j / 4] >> 8 * (j % 4), 2));
+            }
+        }
+}
+
+/* Spans without scales of groups, of weights of which 1 is taken off. */
+INLINE void keep_no_scales(int64_t b, int v, Tile *t) {
+    const Words ones = (Words)ints(0x01010101);
+    EACH(h, 2) keep_scales(b * 8 + 4 * h, ones, ones, 0, v, t);
+}
+
+static void unpack_tq2_0(const uint8_t *const *rows, int64_t block, int64_t n, Tile *t) {
+    for (int v = 0; v < VECTORS; v++)
+        for (int64_t b = 0; b < n; b++) {
+            BLOCKS((block + b) * 66);
+            Words words[4];
+            quads(from, 50, words); /* up to the end of the block */
+            KEEP(t->d[b], v, halves(words[3] >> 16));
+            keep_no_scales(b, v, t);
+            put_twos(0, from, 66, 0, 0, v, b, t);
+        }
+}
+
+/* Of bytes that are fractions of 3^5 digits, the digit of that place: 1, 3, 9, … */
+INLINE Words digits(Words x, const uint32_t place) {
+    const uint32_t bytes = 0x00ff00ffu;
+    const Words even = (x & bytes) * place & bytes, odd = (x >> 8 & bytes) * place & bytes;
+    return (even * 3u >> 8 & bytes) | (odd * 3u >> 8 & bytes) << 8;
+}
+
+static void unpack_tq1_0(const uint8_t *const *rows, int64_t block, int64_t n, Tile *t) {
+    static const uint32_t places[] = {1, 3, 9, 27, 81};
+    for (int v = 0; v < VECTORS; v++)
+        for (int64_t b = 0; b < n; b++) {
+            BLOCKS((block + b) * 54);
+            Words words[4], q[4];
+            quads(from, 38, words); /* up to the end of the block */
+            KEEP(t->d[b], v, halves(words[3] >> 16));
+            keep_no_scales(b, v, t);
+            EACH(h, 3) {
+                fetch_ahead(LANES * 54 / 3, t);
+                quads(from, 16 * h, q);
+                EACH(i, 5) EACH(j, 4) /* the last 16 bytes are a row of digits by themselves */
+                    PUT(b * 64 + (h < 2 ? 8 * i + 4 * h : 40 + 4 * i) + j, v,
+                        digits(q[j], places[i]));
+            }
+            EACH(i, 4)
+                PUT(b * 64 + 60 + i, v, digits(words[2] >> 16 | words[3] << 16, places[i]));
+        }
+}
+
+/* Blocks of 64 with a scale of eight bits for each 16 weights: floats with four bits of exponent.
+   Of the halves of 32 weights, the scales are in `d` and in `m`. */
+static const int8_t nvfp4_table[16] = {16, 17, 18, 19, 20, 22, 24, 28,
+                                       16, 15, 14, 13, 12, 10, 8,  4};
+
+INLINE Floats small_floats(Words x) { /* half of it, as the table has twice the weights */
+    const Words bits = x & 0x7fu, tiny = (Words)(bits < 8u), none = (Words)(x == 0x7fu);
+    const Floats least = to_floats((Ints)bits) * floats(0x1p-10f);
+    return (Floats)((((Words)least & tiny) | ((bits + 119u * 8u << 20) & ~tiny)) & ~none);
+}
+
+static void unpack_nvfp4(const uint8_t *const *rows, int64_t block, int64_t n, Tile *t) {
+    for (int v = 0; v < VECTORS; v++)
+        for (int64_t b = 0; b < n; b += 2) {
+            BLOCKS((block + b) / 2 * 36);
+            Words head[4], q[4];
+            quads(from, 0, head);
+            EACH(g, 2) {
+                fetch_ahead(LANES * 36 / 2, t);
+                quads(from, 4 + 16 * g, q);
+                KEEP(t->d[b + g], v, small_floats(head[0] >> 16 * g & 0xffu));
+                KEEP(t->m[b + g], v, small_floats(head[0] >> (16 * g + 8) & 0xffu));
+                EACH(j, 4) {
+                    const int64_t chunk = (b + g) * 8 + 4 * (j / 2) + j % 2;
+                    PUT(chunk, v, looked_up(low_nibbles(q[j]), nvfp4_table));
+                    PUT(chunk + 2, v, looked_up(high_nibbles(q[j]), nvfp4_table));
+                }
+            }
+        }
+}
+
+#include "_products_codebooks.h"
+
 /* Floats: a weight of each row after the other. */
 INLINE void put_float(Tile *t, int64_t column, int v, Floats value) {
     memcpy(t->w + (column * TILE + v * LANES) * 4, &value, sizeof value);
 }
 
-static void unpack_f32(const uint8_t *const *rows, int64_t block, int64_t n, Tile *t) {
-    for (int v = 0; v < VECTORS; v++)
-        for (int64_t c = 0; c < n * BLOCK; c += 4) {
-            Words q[4];
-            quads(rows + v * LANES, (block * BLOCK + c) * 4, q);
-            EACH(j, 4) put_float(t, c + j, v, (Floats)q[j]);
-        }
+INLINE Floats widened(Words x, const int bytes, const int is_brain) {
+    return bytes == 4 ? (Floats)x : is_brain ? (Floats)(x << 16) : halves(x & 0xffffu);
 }
-static void unpack_f16(const uint8_t *const *rows, int64_t block, int64_t n, Tile *t) {
-    for (int v = 0; v < VECTORS; v++)
-        for (int64_t c = 0; c < n * BLOCK; c += 8) {
+/* Floats of so many bytes, n columns from `first` on; 16 bytes of a row at once where there are. */
+INLINE void unpack_floats(const int bytes, const int is_brain, const uint8_t *const *rows,
+                          int64_t first, int64_t n, Tile *t) {
+    const int in_word = 4 / bytes, together = 4 * in_word;
+    for (int v = 0; v < VECTORS; v++) {
+        BLOCKS(first * bytes);
+        int64_t c = 0;
+        for (; c + together <= n; c += together) {
             Words q[4];
-            quads(rows + v * LANES, (block * BLOCK + c) * 2, q);
-            EACH(j, 4) {
-                put_float(t, c + 2 * j, v, halves(q[j] & 0xffffu));
-                put_float(t, c + 2 * j + 1, v, halves(q[j] >> 16));
-            }
+            quads(from, c * bytes, q);
+            EACH(j, 4) EACH(i, in_word)
+                put_float(t, c + j * in_word + i, v, widened(q[j] >> 16 * i, bytes, is_brain));
         }
+        for (; c < n; c++) {
+            Words one = (Words)ints(0);
+            for (int r = 0; r < LANES; r++) {
+                uint32_t word = 0;
+                memcpy(&word, from[r] + c * bytes, (size_t)bytes);
+                one[r] = word;
+            }
+            put_float(t, c, v, widened(one, bytes, is_brain));
+        }
+    }
 }
-static void unpack_bf16(const uint8_t *const *rows, int64_t block, int64_t n, Tile *t) {
-    for (int v = 0; v < VECTORS; v++)
-        for (int64_t c = 0; c < n * BLOCK; c += 8) {
-            Words q[4];
-            quads(rows + v * LANES, (block * BLOCK + c) * 2, q);
-            EACH(j, 4) {
-                put_float(t, c + 2 * j, v, (Floats)(q[j] << 16));
-                put_float(t, c + 2 * j + 1, v, (Floats)(q[j] & 0xffff0000u));
-            }
-        }
+
+static void unpack_f32(const uint8_t *const *rows, int64_t first, int64_t n, Tile *t) {
+    unpack_floats(4, 0, rows, first, n, t);
+}
+static void unpack_f16(const uint8_t *const *rows, int64_t first, int64_t n, Tile *t) {
+    unpack_floats(2, 0, rows, first, n, t);
+}
+static void unpack_bf16(const uint8_t *const *rows, int64_t first, int64_t n, Tile *t) {
+    unpack_floats(2, 1, rows, first, n, t);
 }
 
 /* -------------------------------------------------------------------------- multiplying */
@@ -329,6 +449,31 @@ INLINE void multiply_blocks(const int limit, const int has_m, const int n, const
             }
         }
     }
+    put_sums(n, sums, to);
+}
+
+/* Blocks with a scale for each half, of weights moved up by 16. */
+INLINE void multiply_halves(const int n, const Tile *t, int64_t at, int64_t blocks,
+                            const Columns *x, int64_t first, float *to) {
+    const int8_t *q = x->q + first * x->q_stride + at * BLOCK;
+    const float *scales = x->scales + first * x->side_stride + at;
+    const int32_t *side = x->side + first * x->side_stride + at;
+    Floats sums[SOME][VECTORS];
+    get_sums(at, n, to, sums);
+    for (int64_t b = 0; b < blocks; b++)
+        EACH(half, 2) {
+            Ints parts[SOME][VECTORS];
+            EACH(c, n) EACH(v, VECTORS)
+                parts[c][v] = ints(-16 * (int16_t)(side[c * x->side_stride + b] >> 16 * half));
+            dots(4, BLOCK / 8, n, t->w + (2 * b + half) * (BLOCK / 8) * CHUNK,
+                 q + b * BLOCK + half * (BLOCK / 2), x->q_stride, 0, parts);
+            EACH(v, VECTORS) {
+                const Floats d = kept_floats((half ? t->m : t->d)[b] + v * LANES);
+                EACH(c, n)
+                    sums[c][v] = fused(to_floats(parts[c][v]),
+                                       d * floats(scales[c * x->side_stride + b]), sums[c][v]);
+            }
+        }
     put_sums(n, sums, to);
 }
 
@@ -368,15 +513,15 @@ INLINE void multiply_spans(const int limit, const int group, const int n_lows, c
     }
 }
 
-INLINE void multiply_floats(const int n, const Tile *t, int64_t at, int64_t blocks,
+INLINE void multiply_floats(const int n, const Tile *t, int64_t at, int64_t columns,
                             const Columns *x, int64_t first, float *to) {
     Floats sums[SOME][VECTORS], parts[SOME][VECTORS];
     EACH(c, n) EACH(v, VECTORS) parts[c][v] = floats(0);
-    for (int64_t i = 0; i < blocks * BLOCK; i++)
+    for (int64_t i = 0; i < columns; i++)
         EACH(v, VECTORS) {
             const Floats w = kept_floats((const float *)t->w + i * TILE + v * LANES);
             EACH(c, n)
-                parts[c][v] = fused(w, floats(x->x[first + c][at * BLOCK + i]), parts[c][v]);
+                parts[c][v] = fused(w, floats(x->x[first + c][at + i]), parts[c][v]);
         }
     get_sums(at, n, to, sums);
     EACH(c, n) EACH(v, VECTORS) sums[c][v] += parts[c][v];
@@ -416,6 +561,18 @@ FOR_SOME(multiply_q5_k, CALL)
 #define CALL(n) multiply_spans(2, 16, 8, 0, n, t, at, blocks, x, first, to)
 FOR_SOME(multiply_q6_k, CALL)
 #undef CALL
+#define CALL(n) multiply_halves(n, t, at, blocks, x, first, to)
+FOR_SOME(multiply_nvfp4, CALL)
+#undef CALL
+#define CALL(n) multiply_spans(1, 32, 4, 0, n, t, at, blocks, x, first, to)
+FOR_SOME(multiply_iq3, CALL)
+#undef CALL
+#define CALL(n) multiply_spans(1, 16, 8, 0, n, t, at, blocks, x, first, to)
+FOR_SOME(multiply_iq2, CALL)
+#undef CALL
+#define CALL(n) multiply_spans(4, 32, 4, 0, n, t, at, blocks, x, first, to)
+FOR_SOME(multiply_iq1_s, CALL)
+#undef CALL
 #define CALL(n) multiply_floats(n, t, at, blocks, x, first, to)
 FOR_SOME(multiply_floats_, CALL)
 #undef CALL
@@ -444,9 +601,9 @@ typedef struct {
 #define TYPE_WITH(alone, number, block, side, detail, unpack, multiply) \
     {number, {block, side, detail, 0, alone, find_rows, unpack, multiply}}
 static const Type types[] = {
-    TYPE(0, BLOCK, RAW, 0, unpack_f32, multiply_floats_),
-    TYPE(1, BLOCK, RAW, 0, unpack_f16, multiply_floats_),
-    TYPE(30, BLOCK, RAW, 0, unpack_bf16, multiply_floats_),
+    TYPE(0, 1, RAW, 0, unpack_f32, multiply_floats_),
+    TYPE(1, 1, RAW, 0, unpack_f16, multiply_floats_),
+    TYPE(30, 1, RAW, 0, unpack_bf16, multiply_floats_),
     TYPE(2, BLOCK, OFFSET, 8, unpack_q4_0, multiply_q4_0),
     TYPE(3, BLOCK, TIMES_SCALE, 0, unpack_q4_1, multiply_q4_1),
     TYPE(6, BLOCK, OFFSET, 16, unpack_q5_0, multiply_q5_0),
@@ -454,12 +611,24 @@ static const Type types[] = {
     TYPE(8, BLOCK, OFFSET, UNSIGNED_BYTES * 128, unpack_q8_0, multiply_q8_0),
     TYPE(20, BLOCK, OFFSET, UNSIGNED_BYTES * 128, unpack_iq4_nl, multiply_q8_0),
     TYPE(39, BLOCK, OFFSET, UNSIGNED_BYTES * 128, unpack_mxfp4, multiply_q8_0),
+    TYPE(40, BLOCK, GROUPS, 16, unpack_nvfp4, multiply_nvfp4),
+    TYPE(41, BLOCK, OFFSET, 1, unpack_q1_0, multiply_q4_0),
+    TYPE(42, BLOCK, OFFSET, 1, unpack_q2_0, multiply_q4_0),
     TYPE(10, SPAN, GROUPS, 16, unpack_q2_k, multiply_q2_k),
     TYPE(11, SPAN, GROUPS, 16, unpack_q3_k, multiply_q3_k),
-    TYPE(23, SPAN, GROUPS, 32, unpack_iq4_xs, multiply_iq4_xs),
     TYPE(12, SPAN, GROUPS, 32, unpack_q4_k, multiply_q4_k),
     TYPE(13, SPAN, GROUPS, 32, unpack_q5_k, multiply_q5_k),
     TYPE_WITH(alone_q6_k, 14, SPAN, GROUPS, 16, unpack_q6_k, multiply_q6_k),
+    TYPE(23, SPAN, GROUPS, 32, unpack_iq4_xs, multiply_iq4_xs),
+    TYPE(21, SPAN, GROUPS, 32, unpack_iq3_s, multiply_iq3),
+    TYPE(18, SPAN, GROUPS, 32, unpack_iq3_xxs, multiply_iq3),
+    TYPE(22, SPAN, GROUPS, 16, unpack_iq2_s, multiply_iq2),
+    TYPE(17, SPAN, GROUPS, 16, unpack_iq2_xs, multiply_iq2),
+    TYPE(16, SPAN, GROUPS, 32, unpack_iq2_xxs, multiply_iq3),
+    TYPE(29, SPAN, GROUPS, 16, unpack_iq1_m, multiply_q3_k),
+    TYPE(19, SPAN, GROUPS, 32, unpack_iq1_s, multiply_iq1_s),
+    TYPE(34, SPAN, GROUPS, 32, unpack_tq1_0, multiply_iq1_s),
+    TYPE(35, SPAN, GROUPS, 32, unpack_tq2_0, multiply_iq1_s),
 };
 #undef TYPE
 #undef TYPE_WITH

@@ -60,6 +60,13 @@ INLINE Words looked_up(Words x, const int8_t *table) {
     const __m256i all = _mm256_broadcastsi128_si256(_mm_loadu_si128((const void *)table));
     return (Words)_mm256_shuffle_epi8(all, (__m256i)x);
 }
+INLINE Words gathered(const uint32_t *codebook, Words numbers) {
+    return (Words)_mm256_i32gather_epi32((const int *)codebook, (__m256i)numbers, 4);
+}
+INLINE void gathered_pairs(const uint32_t *codebook, Words numbers, Words *out) {
+    out[0] = (Words)_mm256_i32gather_epi32((const int *)codebook, (__m256i)numbers, 8);
+    out[1] = (Words)_mm256_i32gather_epi32((const int *)codebook + 1, (__m256i)numbers, 8);
+}
 INLINE Words spread(Words x, const int byte) {
     const __m256i order = _mm256_add_epi8(
         _mm256_setr_epi32(0, 0x04040404, 0x08080808, 0x0c0c0c0c, 0, 0x04040404, 0x08080808,

@@ -50,6 +50,17 @@ INLINE Words looked_up(Words x, const int8_t *table) {
     const __m512i all = _mm512_broadcast_i32x4(_mm_loadu_si128((const void *)table));
     return (Words)_mm512_shuffle_epi8(all, (__m512i)x);
 }
+INLINE Words gathered(const uint32_t *codebook, Words numbers) {
+    return (Words)_mm512_i32gather_epi32((__m512i)numbers, codebook, 4);
+}
+INLINE void gathered_pairs(const uint32_t *codebook, Words numbers, Words *out) {
+    const __m512i all = (__m512i)numbers, even = _mm512_setr_epi32(
+        0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    const __m512i a = _mm512_i32gather_epi64(_mm512_castsi512_si256(all), codebook, 8),
+                  b = _mm512_i32gather_epi64(_mm512_extracti64x4_epi64(all, 1), codebook, 8);
+    out[0] = (Words)_mm512_permutex2var_epi32(a, even, b);
+    out[1] = (Words)_mm512_permutex2var_epi32(a, _mm512_or_si512(even, _mm512_set1_epi32(1)), b);
+}
 INLINE Words spread(Words x, const int byte) {
     const __m512i order = _mm512_add_epi8(
         _mm512_broadcast_i32x4(_mm_setr_epi32(0, 0x04040404, 0x08080808, 0x0c0c0c0c)),

@@ -13,6 +13,15 @@ INLINE Ints pair_of(Words x, const int byte, const int up) {
 INLINE Ints pairs(Ints sums, Ints a, Ints b) {
     return sums + (a << 16 >> 16) * (b << 16 >> 16) + (a >> 16) * (b >> 16);
 }
+INLINE Words gathered(const uint32_t *codebook, Words numbers) {
+    Words words;
+    for (int i = 0; i < LANES; i++) words[i] = codebook[numbers[i]];
+    return words;
+}
+INLINE void gathered_pairs(const uint32_t *codebook, Words numbers, Words *out) {
+    out[0] = gathered(codebook, 2 * numbers);
+    out[1] = gathered(codebook + 1, 2 * numbers);
+}
 INLINE Words spread(Words x, const int byte) {
     return ((x >> (8 * byte + 4) & 15u) * 0x204081u & 0x01010101u) << 4;
 }

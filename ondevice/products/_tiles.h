@@ -55,6 +55,8 @@ enum { SIGNED = 0, MOVED = -1 }; /* limits of `dots` */
      Ints pairs(Ints sums, Ints a, Ints b)    with products of the two halves added
      Floats halves(Words)                float16 in the lower half of each lane
      Words looked_up(Words, const int8_t table[16])       for each byte, what is there
+     Words gathered(codebook, numbers)   for each lane, the word of that number
+     gathered_pairs(codebook, numbers, out[2])            both words of an entry
      Floats to_floats(Ints), Floats fused(a, b, c)        a * b + c
    and with WIDE_VECTORS, of which each 32 bytes belong to a row, one `stride` after the other:
      Words from_rows(from, stride, n)    of each row, n words

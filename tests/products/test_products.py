@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import mmap
+import os
 import platform
 import shutil
 import subprocess
@@ -32,14 +35,14 @@ from ondevice.llama import (
 from ondevice.llama._ggml import op_number
 from ondevice.llama._product import Product
 from ondevice.products import ProductHandler, _kernels, handlers, is_known
+from ondevice.products._codebooks import codebooks
 from ondevice.products._kernels import _SOURCE, _loaded, prepared
 from ondevice.system import compiled
 
-KINDS = {k.name: k for k in gguf_py.GGMLQuantizationType}
-TYPES = (
-    *("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "IQ4_NL", "MXFP4"),
-    *("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_XS"),
-)
+KINDS = {known.name: number for number, known in TENSOR_TYPES.items()}
+#: Types of what is computed, not of weights.
+NOT_WEIGHTS = {"Q8_1", "Q8_K", "I8", "I16", "I32", "I64", "F64"}
+TYPES = tuple(name for name in KINDS if name not in NOT_WEIGHTS)
 PLACES = {  # of halves in a block
     "IQ4_NL": ((0, 2),),
     "Q2_K": ((80, 82), (82, 84)),
@@ -48,6 +51,12 @@ PLACES = {  # of halves in a block
     "Q5_K": ((0, 2), (2, 4)),
     "Q6_K": ((208, 210),),
     "IQ4_XS": ((0, 2),),
+    **dict.fromkeys(("Q1_0", "Q2_0", "IQ1_S", "IQ2_XXS", "IQ2_XS", "IQ2_S"), ((0, 2),)),
+    **dict.fromkeys(("IQ3_XXS", "IQ3_S"), ((0, 2),)),
+    "TQ1_0": ((52, 54),),
+    "TQ2_0": ((64, 66),),
+    "NVFP4": (),
+    "IQ1_M": (),  # a nibble of it in every other byte at the end
 }
 #: Instructions that the code is to do without.
 WAYS = {"native": (), "AVX2": ("-mno-avx512vnni",), "plain": ("-DPRODUCTS_PLAIN",)}
@@ -70,14 +79,34 @@ def weights_of(kind: str, rows: int, columns: int) -> np.ndarray:
     random = np.random.default_rng(rows)
     if kind not in PLACES:
         numbers = random.standard_normal((rows, columns), np.float32)
-        return np.ascontiguousarray(gguf_py.quants.quantize(numbers, KINDS[kind])).view(np.uint8)
-    known = TENSOR_TYPES[int(KINDS[kind])]
+        return np.ascontiguousarray(
+            gguf_py.quantize(numbers, gguf_py.GGMLQuantizationType(KINDS[kind]))
+        ).view(np.uint8)
+    known = TENSOR_TYPES[KINDS[kind]]
     n_blocks, n_bytes = rows * columns // known.block, known.block_bytes
     data = random.integers(0, 256, (n_blocks, n_bytes), np.uint8)
     for start, end in PLACES[kind]:
         scales = random.random(n_blocks).astype(np.float16)
         data[:, start:end] = scales.view(np.uint8).reshape(-1, 2)
-    return data.reshape(rows, -1)
+    return _with_a_scale(kind, data).reshape(rows, -1)
+
+
+def _with_a_scale(kind: str, data: np.ndarray) -> np.ndarray:
+    if kind == "IQ1_M":
+        data[:, 55] = data[:, 55] & 15 | 0x30
+    return data
+
+
+def before_a_forbidden_page(data: np.ndarray) -> np.ndarray:
+    n_pages = -(-data.nbytes // mmap.PAGESIZE)
+    pages = np.frombuffer(mmap.mmap(-1, (n_pages + 1) * mmap.PAGESIZE), np.uint8)
+    if os.name == "posix":
+        protect = ctypes.CDLL(None, use_errno=True).mprotect
+        last = ctypes.c_void_p(pages.ctypes.data + n_pages * mmap.PAGESIZE)
+        assert protect(last, ctypes.c_size_t(mmap.PAGESIZE), 0) == 0
+    copy = pages[: n_pages * mmap.PAGESIZE][-data.nbytes :].reshape(data.shape)
+    copy[:] = data
+    return copy
 
 
 def some_x(n: int, columns: int) -> np.ndarray:
@@ -87,7 +116,7 @@ def some_x(n: int, columns: int) -> np.ndarray:
 
 
 def node_of(kind: str, weights: np.ndarray, x: np.ndarray, y: np.ndarray, *ids: Any) -> Tensor:
-    node, matrix = Tensor.of(y), Tensor.of(weights, int(KINDS[kind]), x.shape[-1])
+    node, matrix = Tensor.of(y), Tensor.of(weights, KINDS[kind], x.shape[-1])
     operands = [matrix, Tensor.of(x), *map(Tensor.of, ids)]
     node.op = OP_MUL_MAT_ID if ids else OP_MUL_MAT
     node.src[: len(operands)] = [operand.address for operand in operands]
@@ -111,9 +140,9 @@ def compute(handler: ProductHandler, node: Tensor, threads: int) -> None:
 def test_a_product_is_as_exact_as_ggmls(kind: str) -> None:
     rows, columns, n = 37, 1280, 5
     weights, x = weights_of(kind, rows, columns), some_x(n, columns)
-    exact = x.astype(np.float64) @ dequantize(weights.tobytes(), int(KINDS[kind]), columns).T
+    exact = x.astype(np.float64) @ dequantize(weights.tobytes(), KINDS[kind], columns).T
     theirs = np.empty((n, rows), np.float32)
-    with Product(int(KINDS[kind]), (columns, rows), n, 1) as node:
+    with Product(KINDS[kind], (columns, rows), n, 1) as node:
         node.weight.data, node.x.data = weights.ctypes.data, x.ctypes.data
         node.result.data = theirs.ctypes.data
         node.compute()
@@ -153,12 +182,12 @@ def test_other_instructions_give_the_same_bits(way: str) -> None:
 def test_the_largest_sums_are_right(way: str) -> None:
     columns = 768
     for kind, places in PLACES.items():
-        known = TENSOR_TYPES[int(KINDS[kind])]
+        known = TENSOR_TYPES[KINDS[kind]]
         data = np.full((17 * columns // known.block, known.block_bytes), 255, np.uint8)
         for start, end in places:
             data[:, start:end] = np.ones(1, np.float16).view(np.uint8)
-        weights = data.reshape(17, -1)
-        exact = dequantize(weights.tobytes(), int(KINDS[kind]), columns).sum(axis=1)
+        weights = _with_a_scale(kind, data).reshape(17, -1)
+        exact = dequantize(weights.tobytes(), KINDS[kind], columns).sum(axis=1)
         for n in (1, 5):
             for x in (3.0, -3.0):
                 ours = product(way, kind, weights, np.full((n, columns), x, np.float32), 1)
@@ -176,10 +205,10 @@ def test_arm_gives_the_same_bits(tmp_path: Path) -> None:
     subprocess.run([compiler, *flags, main, "-o", program, "-lm"], check=True)
     for kind in TYPES:
         weights, x = weights_of(kind, 21, 512), some_x(6, 512)
-        numbers = [int(KINDS[kind]), 21, 512, 6, weights.shape[1]]
+        numbers = [KINDS[kind], 21, 512, 6, weights.shape[1]]
         done = subprocess.run(
             [runner, program, *map(str, numbers)],
-            input=weights.tobytes() + x.tobytes(),
+            input=b"".join(part.tobytes() for part in (*codebooks().values(), weights, x)),
             stdout=subprocess.PIPE,
             check=True,
         )
@@ -225,11 +254,29 @@ def test_a_matrix_that_was_computed_is_multiplied_as_weights_are() -> None:
     assert (y == product("native", "F16", half, x, 1)).all()
 
 
-def test_types_that_are_not_known_are_left_to_ggml() -> None:
-    for kind, columns in (("Q4_K", 512), ("Q8_0", 96), ("F16", 64)):
-        assert is_known(int(KINDS[kind]), columns)
-    for kind, columns in (("Q4_K", 96), ("IQ2_XS", 256), ("TQ1_0", 256)):
-        assert not is_known(int(KINDS[kind]), columns)
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("kind", ["F32", "F16", "BF16"])
+def test_rows_of_floats_have_any_length(kind: str, way: str) -> None:
+    for columns in (1, 7, 30, 261):
+        data, x = weights_of(kind, 5, columns), some_x(6, columns)
+        weights = dequantize(data.tobytes(), KINDS[kind], columns).astype(np.float64)
+        at_end = before_a_forbidden_page(data)  # what lies after it is not read
+        assert np.allclose(product(way, kind, at_end, x, 2), x @ weights.T, atol=1e-4)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_nothing_after_the_weights_is_read(way: str) -> None:
+    for kind in TYPES:
+        weights, x = weights_of(kind, 3, 256), some_x(6, 256)
+        at_end = before_a_forbidden_page(weights)
+        for n in (1, 6):
+            product(way, kind, at_end, x[:n].copy(), 1)
+
+
+def test_types_of_weights_are_all_known() -> None:
+    for kind, number in KINDS.items():
+        assert is_known(number, 256) == (kind in TYPES), kind
+    assert not is_known(KINDS["Q4_K"], 96)  # no whole blocks
 
 
 @pytest.mark.parametrize(
@@ -240,7 +287,9 @@ def test_types_that_are_not_known_are_left_to_ggml() -> None:
     ],
 )
 def test_a_model_says_the_same_in_any_company(tmp_path: Path, shape: str) -> None:
-    path = shapes.write_random(tmp_path, shape, KINDS["Q4_0"], np.random.default_rng(1))
+    path = shapes.write_random(
+        tmp_path, shape, gguf_py.GGMLQuantizationType.Q4_0, np.random.default_rng(1)
+    )
     file = gguf.read(path)
 
     def logits(streamed: bool, threads: int, batches: list[int]) -> np.ndarray:
@@ -256,8 +305,7 @@ def test_a_model_says_the_same_in_any_company(tmp_path: Path, shape: str) -> Non
         found = context.logits().copy()
         context.decode(tokens[:1])
         assert context._columns is not None
-        # So threads may change. A state space has rows of 1365, which are no whole blocks.
-        assert context._columns.are_ours or shape == "state space"
+        assert context._columns.are_ours  # so threads may change
         context.close()
         model.close()
         if window:

@@ -1,4 +1,4 @@
-/* A product on another processor: weights and activations from standard input. */
+/* A product on another processor: codebooks, weights and activations from standard input. */
 
 #include "_products.c"
 
@@ -14,9 +14,13 @@ typedef struct {
     void *src[3], *view_src, *data;
 } Tensor; /* without what products do not look at */
 
+static void read_to(void *bytes, size_t n) {
+    if (!bytes || fread(bytes, 1, n, stdin) != n) exit(1);
+}
+
 static void *read_bytes(size_t n) {
     void *bytes = malloc(n);
-    if (!bytes || fread(bytes, 1, n, stdin) != n) exit(1);
+    read_to(bytes, n);
     return bytes;
 }
 
@@ -35,6 +39,12 @@ int main(int argc, char **argv) { /* type, rows, columns, n, bytes of a row */
                 .nb = {1, row, row * rows, row * rows}};
     Tensor x = {.ne = {columns, n, 1, 1}, .nb = {4, 4 * columns, 0, 0}};
     Tensor y = {.op = 1, .ne = {rows, n, 1, 1}, .nb = {4, 4 * rows, 0, 0}, .src = {&w, &x}};
+    read_to(products_iq2_xxs, sizeof products_iq2_xxs);
+    read_to(products_iq2_xs, sizeof products_iq2_xs);
+    read_to(products_iq2_s, sizeof products_iq2_s);
+    read_to(products_iq3_xxs, sizeof products_iq3_xxs);
+    read_to(products_iq3_s, sizeof products_iq3_s);
+    read_to(products_iq1, sizeof products_iq1);
     w.data = read_bytes(row * rows);
     x.data = read_bytes(4 * columns * n);
     y.data = malloc(4 * rows * n);
