@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable
 from functools import partial
+from itertools import permutations
 
 from terminal_user import OpenApp
 
 from ondevice.chats import Chats
 from ondevice.messages import Keep, Measure, Measured
+from ondevice.store import TransientDatabase
 from ondevice.testing import FakeEngine, Gate
+from tui.screens.chat import ChatScreen
+from tui.widgets.conversation import Conversation
 from tui.widgets.tab_bar import TabBar
 
 
@@ -126,3 +132,32 @@ async def test_the_engine_learns_which_chat_is_open(chats: Chats, open_app: Open
                 keep = chats.keep(next(h.id for h in chats.headings() if h.title == word))
                 await user.until(partial(lambda keep: keep in engine.opened, keep), word)
             assert len(engine.opened) == bool(word)
+
+
+#: What changes tabs; in a window, one may begin while another is under way.
+CHANGES: dict[str, Callable[[ChatScreen, Chats], Awaitable[object]]] = {
+    "new": lambda screen, _: screen.open(None),
+    "private": lambda screen, _: screen.open(None, Chats(TransientDatabase())),
+    "go to the first chat": lambda screen, chats: screen.go_to(chats.headings()[-1].id, None),
+    "go to the second chat": lambda screen, chats: screen.go_to(chats.headings()[0].id, None),
+    "close": lambda screen, _: screen.close(screen.conversation),
+    "close the first": lambda screen, _: screen.close(screen.conversations[0]),
+    "reload": lambda screen, _: screen.reload(),
+    "look again": lambda screen, _: screen.refresh_from_store(),
+}
+
+
+async def test_changes_of_tabs_may_overlap(chats: Chats, open_app: OpenApp) -> None:
+    for word in ("first", "second"):
+        chats.say(chats.create(), word)
+    async with open_app(FakeEngine()) as user:
+        screen = user.pilot.app.screen
+        assert isinstance(screen, ChatScreen)
+        for names in permutations(CHANGES, 2):
+            for start in ("go to the first chat", "close"):
+                await CHANGES[start](screen, chats)
+                await asyncio.gather(*(CHANGES[name](screen, chats) for name in names))
+                await user.pilot.pause()
+                shown = [one for one in screen.query(Conversation) if one.display]
+                assert shown == [screen.conversation], (names, start)
+                assert {*screen.query(Conversation)} == {*screen.conversations}, (names, start)

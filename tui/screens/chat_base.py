@@ -95,9 +95,10 @@ class ChatBase(Screen[None]):
         if old is None:
             self.conversations.insert(self._place + 1, fresh)
             await self.mount(fresh, before=self.prompt.completions)
-        else:
-            await self._replace(old, fresh)
-        self.show(fresh)
+        elif not await self._replace(old, fresh):
+            return await self.open(earlier, store)
+        if fresh in self.conversations:  # not closed meanwhile
+            self.show(fresh)
         if expendable is not None:
             await self.close(expendable)
         return True
@@ -209,14 +210,14 @@ class ChatBase(Screen[None]):
         """The tabs of a conversation of a store."""
         return [one for one in self.conversations if (one.store, one.id_in_store) == (store, id_)]
 
-    async def _replace(self, old: Conversation, fresh: Conversation) -> None:
-        """Let a conversation take the tab of another one."""
+    async def _replace(self, old: Conversation, fresh: Conversation) -> bool:
+        """Let a conversation take the tab of another one, if that is still open."""
         with self.app.batch_update():
             fresh.display = False
             await self.mount(fresh, before=self.prompt.completions)
             if old not in self.conversations:  # closed meanwhile
                 await fresh.remove()
-                return
+                return False
             self.conversations[self.conversations.index(old)] = fresh
             fresh.typed = old.typed
             queued = old.not_stored
@@ -230,6 +231,7 @@ class ChatBase(Screen[None]):
         if queued:
             self.give_back(fresh, queued)
         self.show_status()
+        return True
 
     def _expendable_tab(self) -> Conversation | None:
         """The leftmost tab that nobody would miss; None: there is none."""
