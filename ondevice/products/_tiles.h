@@ -71,7 +71,8 @@ enum {
     STRETCH = 1024,              /* columns of weights that are unpacked at once */
     FEW = 8,                     /* columns of activations, beside which unpacking counts */
     SOME = 4,                    /* columns of activations whose sums are in registers */
-    PASS = 256,                  /* columns of activations that are rounded at once */
+    BATCH = 512,                 /* columns of activations, as many as come mostly */
+    PASS = 256,                  /* at most rounded at once, by each thread */
     LEAST_APART = 32,            /* columns for each thread, to share out these and not rows */
     SHARES = 4                   /* into which a thread's part is cut, for when one is slower */
 };
@@ -262,13 +263,14 @@ typedef struct {
     uint8_t *scratch;      /* in it: scratch_bytes(columns) for each thread */
     int64_t columns;       /* for which there is scratch */
     int64_t threads;       /* that there is scratch for; others do nothing */
+    int64_t pass;          /* columns of activations that a thread rounds at once */
     _Atomic int64_t next;  /* the first share that no thread has taken */
     _Atomic int64_t done;  /* threads that found none left */
 } Products;
 
 typedef struct {
     Tile *tile;
-    float *sums; /* [PASS][TILE] */
+    float *sums; /* [pass][TILE] */
     int8_t *q;
     float *scales;
     int32_t *side;
@@ -279,14 +281,14 @@ typedef struct {
 static int64_t lines(int64_t bytes) { return (bytes + 63) / 64 * 64; }
 
 /* Of a thread, a multiple of 64. */
-static int64_t scratch_bytes(int64_t columns) {
-    return lines(sizeof(Tile)) + lines(PASS * TILE * 4) + lines(PASS * columns) +
-           2 * lines(PASS * (columns / BLOCK) * 4);
+static int64_t scratch_bytes(const Products *p, int64_t columns) {
+    return lines(sizeof(Tile)) + lines(p->pass * TILE * 4) + lines(p->pass * columns) +
+           2 * lines(p->pass * (columns / BLOCK) * 4);
 }
 
 bool products_make_room(Products *p, int64_t columns) {
     if (columns <= p->columns) return true;
-    void *room = malloc(64 + (size_t)(p->threads * scratch_bytes(columns)));
+    void *room = malloc(64 + (size_t)(p->threads * scratch_bytes(p, columns)));
     if (!room) return false;
     free(p->room);
     p->room = room;
@@ -296,12 +298,12 @@ bool products_make_room(Products *p, int64_t columns) {
 }
 
 static void scratch_of(const Products *p, int thread, Scratch *s) {
-    uint8_t *at = p->scratch + thread * scratch_bytes(p->columns);
+    uint8_t *at = p->scratch + thread * scratch_bytes(p, p->columns);
     s->tile = (Tile *)at;
     s->sums = (float *)(at += lines(sizeof(Tile)));
-    s->q = (int8_t *)(at += lines(PASS * TILE * 4));
-    s->scales = (float *)(at += lines(PASS * p->columns));
-    s->side = (int32_t *)(at + lines(PASS * (p->columns / BLOCK) * 4));
+    s->q = (int8_t *)(at += lines(p->pass * TILE * 4));
+    s->scales = (float *)(at += lines(p->pass * p->columns));
+    s->side = (int32_t *)(at + lines(p->pass * (p->columns / BLOCK) * 4));
 }
 
 static void round_columns(const Matrix *m, Scratch *s, int64_t n) {
@@ -360,7 +362,7 @@ typedef struct {
     int64_t before, mine;
 } Place;
 
-/* A thread's part in a matrix times n columns, at most PASS, whose addresses are in `s`. */
+/* A thread's part in a matrix times n columns, at most a pass, whose addresses are in `s`. */
 static void take_rows(Products *p, const Matrix *m, Scratch *s, int64_t n, Place *place,
                       int threads) {
     const int64_t rows = m->end > m->begin ? m->end - m->begin : 0;
@@ -396,8 +398,8 @@ static void multiply(Products *p, const void *node, const Weights *weights, Scra
         const Matrix m = weights->beside(node, weights->source, i2, i3);
         const uint8_t *from = data_of(x) + i2 * bytes_of(x, 2) + i3 * bytes_of(x, 3);
         uint8_t *to = data_of(node) + i2 * bytes_of(node, 2) + i3 * bytes_of(node, 3);
-        for (int64_t at = first; at < last; at += PASS) {
-            const int64_t some = least(last - at, PASS);
+        for (int64_t at = first; at < last; at += p->pass) {
+            const int64_t some = least(last - at, p->pass);
             for (int64_t c = 0; c < some; c++) {
                 s->x[c] = (const float *)(from + (at + c) * bytes_of(x, 1));
                 s->y[c] = (float *)(to + (at + c) * bytes_of(node, 1));
@@ -420,7 +422,7 @@ static void multiply_experts(Products *p, const void *node, const Weights *weigh
     for (int64_t expert = 0; expert < weights->n_experts; expert++) {
         const Matrix m = weights->expert(node, weights->source, expert);
         for (int64_t pair = 0, n; pair < n_pairs;) {
-            for (n = 0; pair < n_pairs && n < PASS; pair++) {
+            for (n = 0; pair < n_pairs && n < p->pass; pair++) {
                 const int64_t token = pair / n_slots, slot = pair % n_slots;
                 if (*(int32_t *)(data_of(ids) + token * bytes_of(ids, 1) +
                                  slot * bytes_of(ids, 0)) != expert)
@@ -451,7 +453,11 @@ static void compute(Products *p, const void *node, const Weights *weights, int m
 
 Products *products_new(int64_t threads) {
     Products *p = calloc(1, sizeof *p);
-    if (p) p->threads = threads;
+    if (!p) return 0;
+    p->threads = threads;
+    /* What threads share out by columns is rounded at once; more threads take no more scratch. */
+    const int64_t part = (BATCH + threads - 1) / threads;
+    p->pass = least(PASS, part < LEAST_APART ? LEAST_APART : part);
     return p;
 }
 

@@ -273,6 +273,21 @@ def test_nothing_after_the_weights_is_read(way: str) -> None:
             product(way, kind, at_end, x[:n].copy(), 1)
 
 
+def test_more_threads_take_hardly_more_ram() -> None:
+    status = Path("/proc/self/status")
+    if not status.exists():
+        pytest.skip("the system does not say what a process has allocated")
+
+    def allocated() -> int:
+        lines = status.read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("VmData")).split()[1]) * 1024
+
+    weights, x = weights_of("Q8_0", 32, 8192), some_x(1, 8192)
+    handler, before = ProductHandler(16), allocated()
+    handler.inspect(node_of("Q8_0", weights, x, np.empty((1, 32), np.float32)))
+    assert allocated() - before < 8_000_000  # with as much as two threads have for each, 42 MB
+
+
 def test_types_of_weights_are_all_known() -> None:
     for kind, number in KINDS.items():
         assert is_known(number, 256) == (kind in TYPES), kind
