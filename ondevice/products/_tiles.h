@@ -28,7 +28,7 @@ enum { SIGNED = 0, MOVED = -1 }; /* limits of `dots` */
 #include "_products_avx512.h"
 #elif defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
 #include "_products_avx2.h"
-#elif defined(__ARM_FEATURE_DOTPROD)
+#elif defined(__aarch64__)
 #include "_products_neon.h"
 #else
 #include "_products_plain.h"

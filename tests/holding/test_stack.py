@@ -191,13 +191,14 @@ def test_a_column_is_the_same_in_any_company_and_with_any_instructions(
             monkeypatch.undo()
 
 
-def test_arm_gives_the_same_bits(tmp_path: Path) -> None:
+@pytest.mark.parametrize("processor", ["armv8-a", "armv8.2-a+dotprod+fp16"])
+def test_arm_gives_the_same_bits(tmp_path: Path, processor: str) -> None:
     compiler, runner = shutil.which("aarch64-linux-gnu-gcc"), shutil.which("qemu-aarch64")
     if not compiler or not runner:
         pytest.skip("needs aarch64-linux-gnu-gcc and qemu-aarch64")
     main, program = Path(__file__).parents[1] / "support/planes_main.c", tmp_path / "program"
     folders = [Path(at).parent for at in (_planes.__file__, llama.__file__, products.__file__)]
-    flags = (*TILE_FLAGS, "-march=armv8.2-a+dotprod+fp16", "-static", "-O1")
+    flags = (*TILE_FLAGS, f"-march={processor}", "-static", "-O1")
     includes = [f"-I{folder}" for folder in folders]
     subprocess.run([compiler, *flags, *includes, main, "-o", program, "-lm"], check=True)
     x = some_x(6, 672)

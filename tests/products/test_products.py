@@ -194,14 +194,15 @@ def test_the_largest_sums_are_right(way: str) -> None:
                 assert np.allclose(ours, x * exact, rtol=1e-5), (kind, n)
 
 
-def test_arm_gives_the_same_bits(tmp_path: Path) -> None:
+@pytest.mark.parametrize("processor", ["armv8-a", "armv8.2-a+dotprod+fp16"])
+def test_arm_gives_the_same_bits(tmp_path: Path, processor: str) -> None:
     compiler, runner = shutil.which("aarch64-linux-gnu-gcc"), shutil.which("qemu-aarch64")
     if not compiler or not runner:
         pytest.skip("needs aarch64-linux-gnu-gcc and qemu-aarch64")
     main, program = Path(__file__).parents[1] / "support/products_main.c", tmp_path / "program"
     source = Path(_kernels.__file__).parent
     includes = f"-I{source}", f"-I{Path(llama.__file__).parent}"
-    flags = (*_SOURCE.flags, "-march=armv8.2-a+dotprod+fp16", "-static", "-O1", *includes)
+    flags = (*_SOURCE.flags, f"-march={processor}", "-static", "-O1", *includes)
     subprocess.run([compiler, *flags, main, "-o", program, "-lm"], check=True)
     for kind in TYPES:
         weights, x = weights_of(kind, 21, 512), some_x(6, 512)
