@@ -106,9 +106,7 @@ class ConversationCache:
         else:
             context.truncate(common)
         self._is_mixed = self._is_mixed and bool(context.tokens)
-        # Of a sliding window, what is restored ends with a node: so the prompt does.
-        ends = {len(tokens)} if context.model.slides else set()
-        self._begin_after({*marks, shared, *ends} - {0}, shared)
+        self._begin_after({*marks, shared} - {0}, shared)
         return len(context.tokens)
 
     def stops(self, length: int) -> list[int]:
@@ -193,9 +191,7 @@ class ConversationCache:
         context = self.context
         if not context.keeps_state:
             return None, 0
-        # Of a sliding window, there is only what the end of a node needs.
-        within = context.can_go_back and not context.model.slides
-        return self._states.find(tokens, within=within)
+        return self._states.find(tokens, within=context.can_go_back)
 
     def _look_at_weights(self) -> None:
         if self._states.identify(self._identity()):

@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 
 import llama_cpp
 import numpy as np
@@ -25,8 +26,10 @@ from ondevice.system.cores import default_threads
 
 _GGML_TYPES = {"f16": 1, "q8_0": 8, "q4_0": 2}  # enum ggml_type
 _POOLING_MEAN, _POOLING_CLS, _POOLING_LAST = 1, 2, 3  # enum llama_pooling_type
-#: Sequences: what is decoded; what is on its way in or out, or was there before the last pass.
-_LIVE, _OTHER = 0, 1
+#: Sequences: what is decoded; what is on its way in or out, or was there before the last pass; and
+#: what was restored of a sliding window, whose cells llama.cpp would give to other tokens.
+_LIVE, _OTHER, _GUARD = 0, 1, 2
+_LENGTH = 8  # bytes before each piece of a state
 #: Architectures whose memory goes in and out only as a whole: their computing state is of all
 #: tokens (DeepSeek 4 compresses them, MiniMax M3 orders them otherwise).
 _WHOLE_STATES = frozenset({"deepseek4", "minimax-m3"})
@@ -99,12 +102,13 @@ class Context:
         params.no_perf = True
         #: Whether :meth:`export` and :meth:`restore` may be used.
         self.keeps_state = keeps_state and model.architecture not in _WHOLE_STATES
+        self._is_guarded = bool(self.keeps_state and model.window and not model.is_recurrent)
         if self.keeps_state:
-            params.n_seq_max, params.kv_unified = 2, True
-            params.n_outputs_max = max(params.n_outputs_max, 2)  # one for each, or it aborts
+            params.n_seq_max, params.kv_unified = 3 if self._is_guarded else 2, True
+            # One for each, or it aborts.
+            params.n_outputs_max = max(params.n_outputs_max, params.n_seq_max)
         self._due: list[int] = []  # the last of the tokens, as far as they are to be decoded again
         self._remembered: int | None = None  # tokens that the other sequence holds
-        self._intact_from = 0  # tokens, at least, that a sliding window has all it needs to end at
         self._columns: Columns | None = None
         if (attention := attention_for(self.n_threads)) is not None:
             self._hook.add(attention)
@@ -150,8 +154,8 @@ class Context:
         For a moment, what the cache holds is in RAM twice. Raises :class:`MemoryShortError`; the
         context then is as large as before.
         """
-        before = self.n_ctx
-        state = self._get(_LIVE) if self.model.architecture not in _WHOLE_STATES else b""
+        before, held = self.n_ctx, self._held
+        state = self._export(0, held) if self.keeps_state and held else bytearray()
         self.close()
         try:
             self._open(n_ctx)
@@ -161,10 +165,9 @@ class Context:
         finally:
             self._hook.finish(complete=False)  # what it knows is of graphs that are gone
             self._remembered = None
-            if not (state and self._set(_LIVE, state)):
+            if not self._set(state, 0):
                 llama_cpp.llama_memory_clear(self._memory, False)
                 self._due = self.tokens[:]
-            self._intact_from = len(self.tokens)
 
     def close(self) -> None:
         """Free the KV cache and the buffers."""
@@ -282,8 +285,14 @@ class Context:
         """A pass has failed."""
         if self._remembered is not None:
             self._come_back(self._remembered)
-        elif not llama_cpp.llama_memory_seq_rm(self._memory, _LIVE, self._held, -1):
+        elif not self._cut(self._held):
             self._clear()
+
+    def _cut(self, length: int) -> bool:
+        """Have llama.cpp forget the positions from ``length`` on; whether it can."""
+        if self._is_guarded:
+            llama_cpp.llama_memory_seq_rm(self._memory, _GUARD, length, -1)
+        return bool(llama_cpp.llama_memory_seq_rm(self._memory, _LIVE, length, -1))
 
     def _set_threads(self) -> None:
         """Where that changes no bit, as many as get a core."""
@@ -387,24 +396,18 @@ class Context:
             self._come_back(remembered)
         if length >= self._held:
             del self._due[length - self._held :]
-        elif not (
-            self.held_at(length) and llama_cpp.llama_memory_seq_rm(self._memory, _LIVE, length, -1)
-        ):
+        elif not (self.held_at(length) and self._cut(length)):
             self._clear()
         del self.tokens[length:]
         return len(self.tokens)
 
     def held_at(self, length: int) -> int:
-        """Of so many tokens, the first ones that need not be decoded again after :meth:`truncate`.
-
-        Sliding windows are whole, but what is restored of one is what its end needs.
-        """
+        """Of so many tokens, the first ones that :meth:`truncate` need not have decoded again."""
         if length >= self._held:
             return self._held
         if self._remembered is not None and self._remembered <= length:
             return self._remembered
-        is_whole = length >= self._intact_from or not self.model.slides
-        return length if self.can_go_back and is_whole else 0
+        return length if self.can_go_back else 0
 
     def export(self, start: int, end: int) -> bytearray:
         """What has been computed of the tokens from ``start`` to ``end``.
@@ -416,12 +419,30 @@ class Context:
         raises.
         """
         self._catch_up()
+        return self._export(start, end)
+
+    def _export(self, start: int, end: int) -> bytearray:
         self._forget()
-        try:
-            llama_cpp.llama_memory_seq_cp(self._memory, _LIVE, _OTHER, start, end)
-            return self._get(_OTHER)
-        finally:
-            llama_cpp.llama_memory_seq_rm(self._memory, _OTHER, -1, -1)
+        state = bytearray()
+        for begin, stop in pairwise(self._cuts(start, end)):
+            llama_cpp.llama_memory_seq_cp(self._memory, _LIVE, _OTHER, begin, stop)
+            try:
+                self._append_other(state)
+            finally:
+                self._forget()
+        return state
+
+    def _cuts(self, start: int, end: int) -> list[int]:
+        """Where pieces begin and end: of one, llama.cpp gives only what its end looks back on."""
+        window = self.model.window
+        between = range((start // window + 1) * window, end, window) if self._is_guarded else ()
+        return [start, *between, end]
+
+    def _append_other(self, state: bytearray) -> None:
+        size = llama_cpp.llama_state_seq_get_size(self.handle, _OTHER)
+        state += size.to_bytes(_LENGTH, "little") + bytes(size)
+        native = (ctypes.c_uint8 * size).from_buffer(state, len(state) - size)
+        llama_cpp.llama_state_seq_get_data(self.handle, native, size, _OTHER)
 
     def restore(self, parts: Iterable[tuple[Sequence[int], bytes | bytearray]]) -> int:
         """Have the tokens of ``parts``, from the first one on, in place of what there is.
@@ -431,37 +452,44 @@ class Context:
         """
         self._clear()
         for tokens, state in parts:
-            taken = self._set(_OTHER, state)
-            if taken:
-                llama_cpp.llama_memory_seq_cp(self._memory, _OTHER, _LIVE, -1, -1)
-            llama_cpp.llama_memory_seq_rm(self._memory, _OTHER, -1, -1)
-            if not taken:
+            if not self._set(state, len(self.tokens)):
                 break
             self.tokens += tokens
-        self._intact_from = len(self.tokens)
         return len(self.tokens)
 
-    def _get(self, sequence: int) -> bytearray:
-        state = bytearray(llama_cpp.llama_state_seq_get_size(self.handle, sequence))
-        native = (ctypes.c_uint8 * len(state)).from_buffer(state)
-        llama_cpp.llama_state_seq_get_data(self.handle, native, len(state), sequence)
-        return state
+    def _set(self, state: bytes | bytearray, after: int) -> bool:
+        """Have what :meth:`_export` gave after so many tokens; False: llama.cpp does not take it.
 
-    def _set(self, sequence: int, state: bytes | bytearray) -> bool:
-        pointer = ctypes.cast(
-            ctypes.c_char_p(state)
-            if isinstance(state, bytes)
-            else (ctypes.c_uint8 * len(state)).from_buffer(state),
-            ctypes.POINTER(ctypes.c_uint8),
-        )
-        return bool(llama_cpp.llama_state_seq_set_data(self.handle, pointer, len(state), sequence))
+        What attention comes to depends on where cells are: it is summed in stretches of them. So
+        each token of a sliding window goes where it was, none in place of one that is out of
+        sight, and the next ones come behind.
+        """
+        start = np.frombuffer(state, np.uint8).ctypes.data
+        at = 0
+        while at < len(state):
+            size = int.from_bytes(state[at : at + _LENGTH], "little")
+            at += _LENGTH
+            piece = ctypes.cast(start + at, ctypes.POINTER(ctypes.c_uint8))
+            taken = at + size <= len(state) and llama_cpp.llama_state_seq_set_data(
+                self.handle, piece, size, _OTHER
+            )
+            if taken:
+                llama_cpp.llama_memory_seq_cp(self._memory, _OTHER, _LIVE, -1, -1)
+                if self._is_guarded:
+                    llama_cpp.llama_memory_seq_cp(self._memory, _OTHER, _GUARD, -1, -1)
+            self._forget()
+            if not taken:
+                if at > _LENGTH:  # what was taken before
+                    self._cut(after)
+                return False
+            at += size
+        return at > 0
 
     def _clear(self) -> None:
         llama_cpp.llama_memory_clear(self._memory, False)
         self.tokens.clear()
         self._due.clear()
         self._remembered = None
-        self._intact_from = 0
 
     def logits(self, back: int = 1) -> npt.NDArray[np.float32]:
         """A copy of the logits after the last decoded token, shape (n_vocab,).

@@ -140,9 +140,9 @@ class Model:
         )
 
     @property
-    def slides(self) -> bool:
-        """Whether blocks of it look back on the last tokens only: a sliding window."""
-        return bool(llama_cpp.llama_model_n_swa(self.handle) > 0)
+    def window(self) -> int:
+        """Tokens that some blocks look back on at most, a sliding window; 0: none does."""
+        return int(llama_cpp.llama_model_n_swa(self.handle))
 
     @property
     def size_bytes(self) -> int:

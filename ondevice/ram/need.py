@@ -169,7 +169,8 @@ def _compute(file: GGUFFile, n_ctx: int) -> int:
     logits = outputs * n_vocab + _BATCH * 2 * n_embd
     n_masks = (2 if file.sliding_window else 1) if queries else 0
     masks = _BATCH * n_ctx * 2 * n_masks  # 2 bytes an element
-    return max(_BATCH * widest, logits) * _FLOAT + masks + n_vocab * _FLOAT
+    sequences = _SEQUENCES + bool(file.sliding_window)  # which needs a third one
+    return max(_BATCH * widest, logits) * _FLOAT + masks + (sequences - 1) * n_vocab * _FLOAT
 
 
 def _time_mixing(file: GGUFFile) -> int:

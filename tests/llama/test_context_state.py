@@ -15,7 +15,10 @@ import shapes
 from ondevice.llama import Context, EvalHook, Interrupted, Model, interrupt
 from ondevice.products import handlers
 
-FAMILIES = ["dense", "experts", "sliding window", "state space", "convolution", "delta net"]
+FAMILIES = [
+    *("dense", "experts", "sliding window", "short window"),
+    *("state space", "convolution", "delta net"),
+]
 RANDOM = np.random.default_rng(7)
 FIRST, SECOND, OTHER = (RANDOM.integers(3, 250, n).tolist() for n in (80, 120, 60))
 AFTER = RANDOM.integers(3, 250, 4).tolist()
@@ -98,8 +101,8 @@ def test_it_says_what_it_holds_of_a_beginning(context: Context) -> None:
     expected = context.can_go_back
     assert context.held_at(100) == (100 if expected else 0)
     context.restore(states)
-    assert context.held_at(100) == (100 if expected and not context.model.slides else 0)
-    assert context.truncate(100) == (100 if expected and not context.model.slides else 0)
+    assert context.held_at(100) == (100 if expected else 0)
+    assert context.truncate(100) == (100 if expected else 0)
     assert len(context.tokens) in (0, 100)
 
 
@@ -166,6 +169,51 @@ def test_it_comes_back_to_what_it_remembers(checking: Context) -> None:
         context.decode([SECOND[done + 5]])
         assert context.logits().tobytes() == expected[done + 5]
         context.truncate(len(FIRST) + done + 5)
+
+
+def test_what_comes_back_goes_on_and_goes_out_again(context: Context) -> None:
+    """Pieces of any length, of which some come from a context in which others came back.
+
+    Attention is summed in stretches of 512 cells, so it must not matter where they came back to.
+    """
+    random, tokens = Random(3), RANDOM.integers(3, 250, 1000).tolist()
+
+    def in_any_batches(context: Context, end: int) -> None:
+        while (done := len(context.tokens)) < end:
+            context.decode(tokens[done : min(end, done + random.choice([1, 2, 16, 100, 512]))])
+
+    def opened() -> Context:
+        hook = EvalHook(*handlers(1))
+        return Context(context.model, n_ctx=768, n_threads=1, eval_hook=hook, keeps_state=True)
+
+    one, plain = opened(), opened()
+    for _ in range(6):
+        one.truncate(0)
+        parts: list[tuple[list[int], bytearray]] = []
+        at = 0
+        for _ in range(3):
+            ends = sorted(random.sample(range(at + 1, at + 200), 2))
+            if one.can_go_back:
+                in_any_batches(one, ends[-1] + random.choice([0, 40]))
+            for end in ends:
+                in_any_batches(one, end)
+                parts.append((tokens[at:end], one.export(at, end)))
+                at = end
+            match random.choice(["restore", "restore", "grow", "truncate"]):
+                case "restore":
+                    assert one.restore(parts) == at
+                case "grow":
+                    one.grow(1024)
+                case _:
+                    one.truncate(at)
+        end = at + random.choice([0, 1, 10, 100])
+        in_any_batches(one, end)
+        plain.truncate(0)
+        plain.decode(tokens[: min(end, 512)])
+        in_any_batches(plain, end)
+        assert goes_on(one) == goes_on(plain), [len(part) for part, _ in parts]
+    one.close()
+    plain.close()
 
 
 def test_a_state_that_is_none_is_not_taken(context: Context) -> None:

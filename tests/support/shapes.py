@@ -353,6 +353,12 @@ SHAPES: dict[str, tuple[str, int, dict[str, object], Callable[[int], Tensors]]] 
         {"feed_forward_length": 3072, "attention.sliding_window": 512} | _heads(8, 2),
         _sliding,
     ),
+    "short window": (
+        "gemma3",
+        6,
+        {"feed_forward_length": 3072, "attention.sliding_window": 32} | _heads(8, 2),
+        _sliding,
+    ),
     "convolution": (
         "lfm2",
         6,
