@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import re
 import shutil
 import subprocess
@@ -29,6 +28,7 @@ import wide_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from planned import plan
+from ways import ARMS, WAYS, compiling, for_arm
 
 from ondevice import gguf, llama, products
 from ondevice.cli import run
@@ -65,18 +65,12 @@ TEXT = "The museum opens at nine. In the first room there is a clock that has no
 
 # ------------------------------------------------------------------------- arithmetic
 
-#: Instructions that the code is to do without, so that each way of computing is tested.
-WAYS = {"native": (), "AVX2": ("-mno-avx512vnni",), "plain": ("-DPRODUCTS_PLAIN",)}
-if platform.machine() not in ("x86_64", "AMD64"):
-    WAYS = {"native": ()}
-
 _native = _planes._library
 
 
 @cache
 def library(way: str) -> object:
-    with pytest.MonkeyPatch.context() as patch:
-        source = replace(_planes._SOURCE, flags=(*_planes._SOURCE.flags, *WAYS[way]))
+    with pytest.MonkeyPatch.context() as patch, compiling(way, _planes._SOURCE) as source:
         patch.setattr(_planes, "_SOURCE", source)
         return _native.__wrapped__()
 
@@ -191,22 +185,17 @@ def test_a_column_is_the_same_in_any_company_and_with_any_instructions(
             monkeypatch.undo()
 
 
-@pytest.mark.parametrize("processor", ["armv8-a", "armv8.2-a+dotprod+fp16"])
-def test_arm_gives_the_same_bits(tmp_path: Path, processor: str) -> None:
-    compiler, runner = shutil.which("aarch64-linux-gnu-gcc"), shutil.which("qemu-aarch64")
-    if not compiler or not runner:
-        pytest.skip("needs aarch64-linux-gnu-gcc and qemu-aarch64")
-    main, program = Path(__file__).parents[1] / "support/planes_main.c", tmp_path / "program"
-    folders = [Path(at).parent for at in (_planes.__file__, llama.__file__, products.__file__)]
-    flags = (*TILE_FLAGS, f"-march={processor}", "-static", "-O1")
-    includes = [f"-I{folder}" for folder in folders]
-    subprocess.run([compiler, *flags, *includes, main, "-o", program, "-lm"], check=True)
+@pytest.mark.parametrize("arm", ARMS)
+def test_arm_gives_the_same_bits(tmp_path: Path, arm: str) -> None:
+    folders = [Path(str(module.__file__)).parent for module in (_planes, llama, products)]
+    flags = [*TILE_FLAGS, *(f"-I{folder}" for folder in folders)]
+    program = for_arm(arm, Path(__file__).parents[1] / "support/planes_main.c", tmp_path, flags)
     x = some_x(6, 672)
     for level in range(1, PLANES + 1):
         planes, (encoded,) = some_planes(20, 672, [level])
         given = [encoded.scales, encoded.nibbles, *encoded.planes, x]
         done = subprocess.run(
-            [runner, program, "20", "672", "6", str(level)],
+            [*program, "20", "672", "6", str(level)],
             input=b"".join(part.tobytes() for part in given),
             stdout=subprocess.PIPE,
             check=True,

@@ -5,11 +5,8 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
-import platform
-import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +15,7 @@ import gguf as gguf_py
 import numpy as np
 import pytest
 import shapes
+from ways import ARMS, WAYS, compiling, for_arm
 
 from ondevice import gguf, llama
 from ondevice.gguf.tensor_types import TENSOR_TYPES
@@ -58,10 +56,6 @@ PLACES = {  # of halves in a block
     "NVFP4": (),
     "IQ1_M": (),  # a nibble of it in every other byte at the end
 }
-#: Instructions that the code is to do without.
-WAYS = {"native": (), "AVX2": ("-mno-avx512vnni",), "plain": ("-DPRODUCTS_PLAIN",)}
-if platform.machine() not in ("x86_64", "AMD64"):
-    del WAYS["AVX2"]
 TEXT = "the cat and the dog sat on the mat, and the cat said to the dog what it had said before. "
 
 
@@ -69,9 +63,8 @@ TEXT = "the cat and the dog sat on the mat, and the cat said to the dog what it 
 def library(way: str) -> Any:
     if way == "native":
         return _loaded()
-    # Compiled without optimizing: quickly, and to the same bits.
-    flags = (*_SOURCE.flags, *WAYS[way], "-O1")
-    return prepared(compiled.library(replace(_SOURCE, flags=flags)))
+    with compiling(way, _SOURCE, "-O1") as source:  # not optimized: quickly, and to the same bits
+        return prepared(compiled.library(source))
 
 
 def weights_of(kind: str, rows: int, columns: int) -> np.ndarray:
@@ -194,21 +187,17 @@ def test_the_largest_sums_are_right(way: str) -> None:
                 assert np.allclose(ours, x * exact, rtol=1e-5), (kind, n)
 
 
-@pytest.mark.parametrize("processor", ["armv8-a", "armv8.2-a+dotprod+fp16"])
-def test_arm_gives_the_same_bits(tmp_path: Path, processor: str) -> None:
-    compiler, runner = shutil.which("aarch64-linux-gnu-gcc"), shutil.which("qemu-aarch64")
-    if not compiler or not runner:
-        pytest.skip("needs aarch64-linux-gnu-gcc and qemu-aarch64")
-    main, program = Path(__file__).parents[1] / "support/products_main.c", tmp_path / "program"
-    source = Path(_kernels.__file__).parent
-    includes = f"-I{source}", f"-I{Path(llama.__file__).parent}"
-    flags = (*_SOURCE.flags, f"-march={processor}", "-static", "-O1", *includes)
-    subprocess.run([compiler, *flags, main, "-o", program, "-lm"], check=True)
+@pytest.mark.parametrize("arm", ARMS)
+def test_arm_gives_the_same_bits(tmp_path: Path, arm: str) -> None:
+    folders = [Path(str(module.__file__)).parent for module in (_kernels, llama)]
+    flags = [*_SOURCE.flags, *(f"-I{folder}" for folder in folders)]
+    main = Path(__file__).parents[1] / "support/products_main.c"
+    program = for_arm(arm, main, tmp_path, flags)
     for kind in TYPES:
         weights, x = weights_of(kind, 21, 512), some_x(6, 512)
         numbers = [KINDS[kind], 21, 512, 6, weights.shape[1]]
         done = subprocess.run(
-            [runner, program, *map(str, numbers)],
+            [*program, *map(str, numbers)],
             input=b"".join(part.tobytes() for part in (*codebooks().values(), weights, x)),
             stdout=subprocess.PIPE,
             check=True,

@@ -1,0 +1,53 @@
+"""Ways to compile our C: for less of a processor, for another one, with another compiler."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ondevice.system.compiled import CSource
+
+#: Instructions that the code is to do without, or another compiler.
+WAYS = {
+    "native": (),
+    "AVX2": ("-mno-avx512vnni",),
+    "plain": ("-DPRODUCTS_PLAIN",),
+    "clang": ("-DCLANG",),
+}
+if platform.machine() not in ("x86_64", "AMD64"):
+    del WAYS["AVX2"]
+#: Compilers for ARM, and what it is to have.
+ARMS = {
+    "no dotprod": ("aarch64-linux-gnu-gcc", "-march=armv8-a"),
+    "dotprod": ("aarch64-linux-gnu-gcc", "-march=armv8.2-a+dotprod+fp16"),
+    "clang": ("clang", "--target=aarch64-linux-gnu", "-march=armv8.2-a+dotprod+fp16"),
+}
+
+
+@contextmanager
+def compiling(way: str, source: CSource, *flags: str) -> Iterator[CSource]:
+    """``source`` to be compiled in one of the :data:`WAYS`, or the test is skipped."""
+    with pytest.MonkeyPatch.context() as patch:
+        if way == "clang":
+            if not shutil.which("clang"):
+                pytest.skip("needs clang")
+            patch.setenv("CC", "clang")
+        yield replace(source, flags=(*source.flags, *WAYS[way], *flags))
+
+
+def for_arm(arm: str, main: Path, folder: Path, flags: Sequence[str]) -> list[str]:
+    """The command that runs ``main`` as a program for one of the :data:`ARMS`, or it is skipped."""
+    program, runner = folder / "program", shutil.which("qemu-aarch64")
+    needed = "aarch64-linux-gnu-gcc", ARMS[arm][0]  # clang has no C library of its own
+    if not runner or not all(map(shutil.which, needed)):
+        pytest.skip(f"needs qemu-aarch64 and {' and '.join(sorted({*needed}))}")
+    command = [*ARMS[arm], *flags, "-static", "-O1", str(main), "-o", str(program), "-lm"]
+    subprocess.run(command, check=True)
+    return [runner, str(program)]
