@@ -20,7 +20,7 @@ from ondevice.products import _codebooks
 from ondevice.system import compiled
 from ondevice.system.cores import default_threads
 
-_VECTORS = ("avx512", "avx2", "neon", "plain", "narrow", "x86")
+_VECTORS = ("avx512", "avx2", "ssse3", "neon", "plain", "narrow", "x86", "halves")
 #: What kernels include that multiply tiles, and how they are compiled.
 TILE_HEADERS = (
     *(("ondevice.products", f"_products_{name}.h") for name in _VECTORS),

@@ -90,41 +90,14 @@ INLINE void quads(const uint8_t *const *rows, int64_t at, Words *out) {
     out[3] = (Words)_mm256_unpackhi_epi64(b, d);
 }
 
-INLINE void dots(const int limit, const int chunks, const int n, const uint8_t *w,
-                 const int8_t *x, int64_t x_stride, const int32_t *scales,
-                 Ints sums[][VECTORS]) {
-    __m256i factors[VECTORS];
-    UNROLLED for (int v = 0; v < VECTORS; v++)
-        factors[v] = scales ? _mm256_loadu_si256((const void *)(scales + v * LANES))
-                            : _mm256_set1_epi16(1);
-    const int step = limit ? limit : 1;
-    UNROLLED for (int first = 0; first < chunks; first += step) {
-        __m256i parts[4][VECTORS];
-        UNROLLED for (int i = 0; i < step; i++) {
-            const uint8_t *const of_w = w + (first + i) * VECTORS * 32;
-            __m256i a[VECTORS];
-            UNROLLED for (int v = 0; v < VECTORS; v++)
-                a[v] = _mm256_loadu_si256((const void *)(of_w + v * 32));
-            UNROLLED for (int c = 0; c < n; c++) {
-                int32_t four;
-                memcpy(&four, x + c * x_stride + (first + i) * 4, 4);
-                const __m256i b = _mm256_set1_epi32(four);
-                UNROLLED for (int v = 0; v < VECTORS; v++) {
-                    const __m256i some =
-                        limit == SIGNED ? _mm256_maddubs_epi16(_mm256_abs_epi8(a[v]),
-                                                               _mm256_sign_epi8(b, a[v]))
-                                        : _mm256_maddubs_epi16(a[v], b);
-                    parts[c][v] = i ? _mm256_add_epi16(parts[c][v], some) : some;
-                }
-            }
-            /* One chunk after the other: the compiler would spill products of later ones. */
-            if (step > 1)
-                UNROLLED for (int c = 0; c < n; c++)
-                    UNROLLED for (int v = 0; v < VECTORS; v++)
-                        __asm__ volatile("" : "+x"(parts[c][v]));
-        }
-        UNROLLED for (int c = 0; c < n; c++)
-            UNROLLED for (int v = 0; v < VECTORS; v++)
-                sums[c][v] += (Ints)_mm256_madd_epi16(parts[c][v], factors[v]);
-    }
+typedef __m256i Vector;
+INLINE Vector loaded(const void *from) { return _mm256_loadu_si256(from); }
+INLINE Vector alike(int32_t four) { return _mm256_set1_epi32(four); }
+INLINE Vector plus_halves(Vector a, Vector b) { return _mm256_add_epi16(a, b); }
+INLINE Vector byte_products(Vector w, Vector x) { return _mm256_maddubs_epi16(w, x); }
+INLINE Vector signed_products(Vector w, Vector x) {
+    return _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
 }
+INLINE Ints half_products(Vector a, Vector b) { return (Ints)_mm256_madd_epi16(a, b); }
+
+#include "_products_halves.h"

@@ -1,10 +1,14 @@
 /* What vectors of 16 bytes compute alike on any processor. */
 
-enum { LANES = 4, UNSIGNED_BYTES = 0, PAIRED = 0 };
+#ifndef PAIRS_OF_HALVES
+#define PAIRS_OF_HALVES 0
+#endif
+enum { LANES = 4, UNSIGNED_BYTES = 0, PAIRED = PAIRS_OF_HALVES };
 typedef uint32_t Words __attribute__((vector_size(16)));
 typedef int32_t Ints __attribute__((vector_size(16)));
 typedef float Floats __attribute__((vector_size(16)));
 
+#if !PAIRS_OF_HALVES
 INLINE Ints scale_of(Words x, const int byte) { return (Ints)(x << (24 - 8 * byte)) >> 24; }
 INLINE Ints pair_of(Words x, const int byte, const int up) {
     const Ints first = scale_of(x, byte) << up, second = scale_of(x, byte + 1) << up;
@@ -13,6 +17,7 @@ INLINE Ints pair_of(Words x, const int byte, const int up) {
 INLINE Ints pairs(Ints sums, Ints a, Ints b) {
     return sums + (a << 16 >> 16) * (b << 16 >> 16) + (a >> 16) * (b >> 16);
 }
+#endif
 INLINE Words gathered(const uint32_t *codebook, Words numbers) {
     Words words;
     for (int i = 0; i < LANES; i++) words[i] = codebook[numbers[i]];

@@ -10,8 +10,12 @@ INLINE Floats to_floats(Ints x) {
     return (Floats){(float)x[0], (float)x[1], (float)x[2], (float)x[3]};
 }
 INLINE Floats fused(Floats a, Floats b, Floats c) {
+#ifdef __FP_FAST_FMAF
     for (int i = 0; i < LANES; i++) c[i] = fmaf(a[i], b[i], c[i]);
     return c;
+#else
+    return a * b + c; /* rounded twice, unlike elsewhere */
+#endif
 }
 
 INLINE float half(uint32_t bits) {

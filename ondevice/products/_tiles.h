@@ -28,6 +28,8 @@ enum { SIGNED = 0, MOVED = -1 }; /* limits of `dots` */
 #include "_products_avx512.h"
 #elif defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
 #include "_products_avx2.h"
+#elif defined(__SSSE3__)
+#include "_products_ssse3.h"
 #elif defined(__aarch64__)
 #include "_products_neon.h"
 #else

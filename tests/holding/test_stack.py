@@ -28,7 +28,7 @@ import wide_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from planned import plan
-from ways import ARMS, WAYS, compiling, for_arm
+from ways import ALIKE, ARMS, WAYS, compiling, for_arm
 
 from ondevice import gguf, llama, products
 from ondevice.cli import run
@@ -168,7 +168,7 @@ def some_x(n: int, columns: int) -> np.ndarray:
     return np.random.default_rng(2).standard_normal((n, columns)).astype(np.float32)
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", ALIKE)
 def test_a_column_is_the_same_in_any_company_and_with_any_instructions(
     way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

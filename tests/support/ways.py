@@ -18,11 +18,15 @@ from ondevice.system.compiled import CSource
 WAYS = {
     "native": (),
     "AVX2": ("-mno-avx512vnni",),
+    "SSSE3": ("-march=x86-64-v2", "-mfma"),
+    "without FMA": ("-march=x86-64-v2",),
     "plain": ("-DPRODUCTS_PLAIN",),
     "clang": ("-DCLANG",),
 }
 if platform.machine() not in ("x86_64", "AMD64"):
-    del WAYS["AVX2"]
+    WAYS = {way: WAYS[way] for way in ("native", "plain", "clang")}
+#: Those that come to the same bits: without FMA, floats are rounded twice.
+ALIKE = [way for way in WAYS if way != "without FMA"]
 #: Compilers for ARM, and what it is to have.
 ARMS = {
     "no dotprod": ("aarch64-linux-gnu-gcc", "-march=armv8-a"),
