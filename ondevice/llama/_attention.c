@@ -20,9 +20,6 @@
 #include <immintrin.h>
 #endif
 
-#define INLINE static inline __attribute__((always_inline))
-#define UNROLLED _Pragma("GCC unroll 16") /* so that what they index stays in registers */
-
 #ifdef __AVX512F__
 enum { LANES = 16 };
 #else

@@ -4,6 +4,13 @@
 #include <stdint.h>
 #include <string.h>
 
+#define INLINE static inline __attribute__((always_inline))
+#ifdef __clang__ /* unrolled, so that what loops index stays in registers */
+#define UNROLLED _Pragma("clang loop unroll(full)")
+#else
+#define UNROLLED _Pragma("GCC unroll 16")
+#endif
+
 typedef struct {
     int64_t type, ne, nb, op, params, flags, src, view_src, data; /* bytes from its start */
     int64_t custom; /* the operation that is computed by a function of ours */

@@ -16,9 +16,6 @@
 
 #include "_tensor.h"
 
-#define INLINE static inline __attribute__((always_inline))
-#define UNROLLED _Pragma("GCC unroll 16") /* so that what they index stays in registers */
-
 enum { SIGNED = 0, MOVED = -1 }; /* limits of `dots` */
 #define WHOLE 12582912.0f /* 1.5 * 2^23: to add an integer to its bits adds it to the float */
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -64,6 +65,7 @@ class RandomLife:
         self._chats: list[_Chat] = []
         self._said: set[tuple[tuple[Asked, str], ...]] = set()
         self._engine = Engine(folder / "engine.log")
+        self._is_killed = False
         self._restart()
 
     def live(self, n_steps: int) -> None:
@@ -152,6 +154,10 @@ class RandomLife:
         said = None
         while said is None:
             said, cut = self._answer(chat, asked, cut), None
+        if self._is_killed:  # when it had said all
+            with suppress(EngineDied):
+                list(self._engine.generate(_EMPTY))
+            self._is_killed = False
         chat.replies.append((asked, said))
         self._said.add(tuple(chat.replies))
 
@@ -174,12 +180,14 @@ class RandomLife:
                 if callable(cut) and n >= moments[2]:
                     cut()
         except EngineDied:
-            assert cut
+            assert self._is_killed
+            self._is_killed = False
         return None
 
     def _kill(self) -> None:
         if self._engine.pid is not None:
             os.kill(self._engine.pid, signal.SIGKILL)
+            self._is_killed = True
 
     # ------------------------------------------------------------------ requests
 
