@@ -24,5 +24,5 @@ def test_replies_do_not_depend_on_what_happens(
         folder = tmp_path / str(number)
         folder.mkdir()
         life = RandomLife(path, folder, random, grammar="root ::= [a-z ]+")
-        life.live(10)
+        life.live(6)
         life.check()

@@ -85,6 +85,7 @@ def weights_of(kind: str, rows: int, columns: int) -> np.ndarray:
 
 
 def _with_a_scale(kind: str, data: np.ndarray) -> np.ndarray:
+    """Blocks of bytes, whose scale is a number also where it is not in one place."""
     if kind == "IQ1_M":
         data[:, 55] = data[:, 55] & 15 | 0x30
     return data

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -82,8 +83,8 @@ class RandomLife:
         with Engine(self._folder / "engine.log") as engine:
             engine.load(msgspec.structs.replace(self._load, n_threads=1))
             for replies in self._said:
-                if any(len(more) > len(replies) == _alike(more, replies) for more in self._said):
-                    continue
+                if any(more != replies == more[: len(replies)] for more in self._said):
+                    continue  # it is checked with that one
                 for at, (asked, said) in enumerate(replies):
                     events = engine.generate(self._request([*replies[:at]], asked))
                     plain = "".join(event.text for event in events if isinstance(event, Chunk))
@@ -161,7 +162,7 @@ class RandomLife:
         chat.replies.append((asked, said))
         self._said.add(tuple(chat.replies))
 
-    def _answer(self, chat: _Chat, asked: Asked, cut: object) -> str | None:
+    def _answer(self, chat: _Chat, asked: Asked, cut: Callable[[], None] | None) -> str | None:
         moments = [self._random.randint(0, asked.n_tokens) for _ in range(3)]
         resizes = self._random.choice([0, 0, 1, 2])
         said = ""
@@ -177,7 +178,7 @@ class RandomLife:
                         pass
                 if n in moments[:resizes]:
                     self._resize()
-                if callable(cut) and n >= moments[2]:
+                if cut is not None and n >= moments[2]:
                     cut()
         except EngineDied:
             assert self._is_killed
@@ -214,11 +215,4 @@ def _turns(replies: list[tuple[Asked, str]]) -> tuple[Turn, ...]:
         turn
         for asked, said in replies
         for turn in (Turn("user", asked.text), Turn("assistant", said))
-    )
-
-
-def _alike(one: tuple[object, ...], other: tuple[object, ...]) -> int:
-    return next(
-        (at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b),
-        min(len(one), len(other)),
     )

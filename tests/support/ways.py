@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ondevice.system.compiled import CSource
+from ondevice.system.compiled import CSource, _processor
 
 #: Instructions that the code is to do without, or another compiler.
 WAYS = {
@@ -25,6 +25,8 @@ WAYS = {
 }
 if platform.machine() not in ("x86_64", "AMD64"):
     WAYS = {way: WAYS[way] for way in ("native", "plain", "clang")}
+elif "fma" not in _processor().split():
+    del WAYS["SSSE3"]
 #: Those that come to the same bits: without FMA, floats are rounded twice.
 ALIKE = [way for way in WAYS if way != "without FMA"]
 #: Compilers for ARM, and what it is to have.
