@@ -362,12 +362,13 @@ class _RandomUser:
 
 _DRAFTS = {"draft", "typed", "queued"}
 _WORD = re.compile(r"w\d+w")
+_LETTERS = "".join(key for key in _KEYS if len(key) == 1)
 
 
 def _has(text: str, word: str) -> bool:
     """Also where others were typed or pasted in the midst of the word, after a click there, though
-    their first letter may have been a key of what was clicked."""
-    others = r"(?:w?\d+w\s?|\[31mé\s?)*"
+    their first letter may have been a key of what was clicked; or single keys."""
+    others = rf"(?:w?\d+w\s?|\[31mé\s?|[{_LETTERS}\s])*"
     return word in text or re.search(others.join(word), text) is not None
 
 
