@@ -365,9 +365,8 @@ class Context:
         """Whether drafted tokens may be decoded together: see :meth:`decode`.
 
         Only where it :attr:`can_come_back` from those that were wrong, and after a single token has
-        been decoded. In a context without an eval hook, products and
-        attention are computed by llama.cpp alone: whether they come to the same is then not known,
-        and not looked at.
+        been decoded. In a context without an eval hook, products and attention are computed by
+        llama.cpp alone: whether they come to the same is then not known, and not looked at.
         """
         return self.can_come_back and (self._columns is None or self._columns.are_known)
 

@@ -8,6 +8,14 @@ typedef uint32_t Words __attribute__((vector_size(16)));
 typedef int32_t Ints __attribute__((vector_size(16)));
 typedef float Floats __attribute__((vector_size(16)));
 
+INLINE Ints ints(int32_t x) { return (Ints){x, x, x, x}; }
+INLINE Floats floats(float x) { return (Floats){x, x, x, x}; }
+INLINE Floats halves_by_bits(Words x) { /* where no instruction does it */
+    const Words magnitude = x & 0x7fffu, infinite = (Words)(magnitude > 0x7bffu) & 0x7f800000u;
+    const Floats value = (Floats)(magnitude << 13) * floats(0x1p112f);
+    return (Floats)((Words)value | infinite | (x & 0x8000u) << 16);
+}
+
 #if !PAIRS_OF_HALVES
 INLINE Ints scale_of(Words x, const int byte) { return (Ints)(x << (24 - 8 * byte)) >> 24; }
 INLINE Ints pair_of(Words x, const int byte, const int up) {

@@ -10,8 +10,6 @@ enum { VECTORS = 4 };
 enum { VECTORS = 2 }; /* sums of 16 bits take two registers each */
 #endif
 
-INLINE Ints ints(int32_t x) { return (Ints)vdupq_n_s32(x); }
-INLINE Floats floats(float x) { return (Floats)vdupq_n_f32(x); }
 INLINE Floats to_floats(Ints x) { return (Floats)vcvtq_f32_s32((int32x4_t)x); }
 INLINE Floats fused(Floats a, Floats b, Floats c) {
     return (Floats)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);

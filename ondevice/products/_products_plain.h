@@ -4,8 +4,6 @@
 
 enum { VECTORS = 2 };
 
-INLINE Ints ints(int32_t x) { return (Ints){x, x, x, x}; }
-INLINE Floats floats(float x) { return (Floats){x, x, x, x}; }
 INLINE Floats to_floats(Ints x) {
     return (Floats){(float)x[0], (float)x[1], (float)x[2], (float)x[3]};
 }
@@ -18,21 +16,7 @@ INLINE Floats fused(Floats a, Floats b, Floats c) {
 #endif
 }
 
-INLINE float half(uint32_t bits) {
-    const uint32_t exponent = bits >> 10 & 31, mantissa = bits & 1023;
-    uint32_t wide = (bits & 0x8000) << 16;
-    float value;
-    if (exponent == 0) { /* below the normal ones */
-        value = (float)mantissa * 0x1p-24f;
-        return bits & 0x8000 ? -value : value;
-    }
-    wide |= (exponent == 31 ? 255 : exponent + 112) << 23 | mantissa << 13;
-    memcpy(&value, &wide, 4);
-    return value;
-}
-INLINE Floats halves(Words x) {
-    return (Floats){half(x[0]), half(x[1]), half(x[2]), half(x[3])};
-}
+INLINE Floats halves(Words x) { return halves_by_bits(x); }
 
 INLINE Words looked_up(Words x, const int8_t *table) {
     Words found;

@@ -8,8 +8,6 @@
 
 enum { VECTORS = 2 };
 
-INLINE Ints ints(int32_t x) { return (Ints){x, x, x, x}; }
-INLINE Floats floats(float x) { return (Floats){x, x, x, x}; }
 INLINE Floats to_floats(Ints x) { return (Floats)_mm_cvtepi32_ps((__m128i)x); }
 
 INLINE Floats fused(Floats a, Floats b, Floats c) {
@@ -20,11 +18,7 @@ INLINE Floats fused(Floats a, Floats b, Floats c) {
 #endif
 }
 
-INLINE Floats halves(Words x) {
-    const Words magnitude = x & 0x7fffu, infinite = (Words)(magnitude > 0x7bffu) & 0x7f800000u;
-    const Floats value = (Floats)(magnitude << 13) * floats(0x1p112f);
-    return (Floats)((Words)value | infinite | (x & 0x8000u) << 16);
-}
+INLINE Floats halves(Words x) { return halves_by_bits(x); }
 
 /* Bytes `first` and `second` of each lane become the upper ones of halves. */
 INLINE __m128i raised(Words x, const int first, const int second) {

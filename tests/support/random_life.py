@@ -27,7 +27,6 @@ from ondevice.messages import (
     Keep,
     Load,
     Measure,
-    PromptProgress,
     Sampling,
     StateKey,
     Turn,
@@ -174,8 +173,6 @@ class RandomLife:
                         said += event.text
                     case Finished():
                         return None if event.reason == "cancelled" else said
-                    case PromptProgress():
-                        pass
                 if n in moments[:resizes]:
                     self._resize()
                 if cut is not None and n >= moments[2]:
