@@ -10,7 +10,7 @@ ggml zeroes the padding, so no tag outlives its node, even where the address is 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Protocol
@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import llama_cpp
 
 from ondevice.errors import NativeError
-from ondevice.llama._ggml import OP_NONE, OP_OFFSET, TAG_OFFSET, Tensor
+from ondevice.llama._ggml import OP_NONE, TAG_OFFSET, TENSOR_HEADER, Tensor, tell_layout
 from ondevice.system import compiled
 
 _tag_at = ctypes.c_uint64.from_address
@@ -39,8 +39,9 @@ class NodeHandler(Protocol):
     """Decides what happens at the nodes of a graph.
 
     It may have ``in_c(n_tokens)``, which gives a :class:`NativeHandler`, or None for now: what
-    inspects the nodes of a new graph in a pass over so many tokens instead, if all handlers of the
-    hook have one.
+    inspects the nodes of a new graph in a pass over so many tokens instead. So Python need not be
+    asked at nodes for which all handlers of the hook have one. It may also have a true
+    ``only_at_weights``: it does nothing but at nodes that read weights, directly or as a view.
     """
 
     def inspect(self, node: Tensor) -> Actions | None:
@@ -52,10 +53,7 @@ class NodeHandler(Protocol):
 
 
 class NativeHandler:
-    """A handler in C, ``void take(node, state)``, that has nothing to do once a node is inspected.
-
-    Python is not asked at a new node if all handlers are such ones.
-    """
+    """In C, ``void take(node, state)``; it has nothing to do once a node is inspected."""
 
     def __init__(self, take: Any, state: int) -> None:
         take.argtypes, take.restype = (ctypes.c_void_p, ctypes.c_void_p), None
@@ -90,23 +88,34 @@ class _Native(ctypes.Structure):
     plain: int
     slow: int
     n_handlers: int
+    at_weights: bool
+    last: int | None
     handlers: ctypes.Array[_Handler]
     _fields_ = (
         ("tag_offset", ctypes.c_int64),
         ("plain", ctypes.c_uint64),
         ("slow", ctypes.c_void_p),
         ("n_handlers", ctypes.c_int64),
+        ("at_weights", ctypes.c_int64),
+        ("last", ctypes.c_void_p),
         ("handlers", _Handler * _MOST_HANDLERS),
     )
+
+
+_SOURCE = compiled.CSource(
+    "eval_hook", "ondevice.llama", ("_eval_hook.c",), headers=(TENSOR_HEADER,)
+)
 
 
 @cache
 def _library() -> Any:
     """What asks Python only where something may be to do; None: it cannot be compiled."""
     try:
-        return compiled.library(compiled.CSource("eval_hook", "ondevice.llama", ("_eval_hook.c",)))
+        library = compiled.library(_SOURCE)
     except NativeError:
         return None
+    tell_layout(library)
+    return library
 
 
 class _OperationCount(ctypes.Structure):
@@ -115,7 +124,6 @@ class _OperationCount(ctypes.Structure):
     unknown: int
     known: ctypes.Array[ctypes.c_uint8]
     _fields_ = (
-        ("op_offset", ctypes.c_int64),
         ("unknown", ctypes.c_int64),
         ("known", ctypes.c_uint8 * 256),
     )
@@ -125,7 +133,7 @@ class OperationCounter(NativeHandler):
     """Counts nodes of other operations than ``known``, in new graphs."""
 
     def __init__(self, known: Iterable[int], library: Any) -> None:
-        self._counter = _OperationCount(op_offset=OP_OFFSET)
+        self._counter = _OperationCount()
         for op in known:
             self._counter.known[op] = 1
         super().__init__(library.hook_count, ctypes.addressof(self._counter))
@@ -140,6 +148,10 @@ def operation_counter(known: Iterable[int]) -> OperationCounter | None:
     """None where it cannot be compiled."""
     library = _library()
     return OperationCounter(known, library) if library is not None else None
+
+
+def _only_at_weights(handler: NodeHandler) -> bool:
+    return getattr(handler, "only_at_weights", False)
 
 
 @dataclass(eq=False, slots=True)
@@ -160,12 +172,13 @@ class EvalHook:
 
     def __init__(self, *handlers: NodeHandler) -> None:
         self.handlers = handlers
+        self._inspectors: Sequence[NodeHandler] = handlers  # what inspects nodes in their place
         self._error: BaseException | None = None
         self._stops: dict[int, _Stop] = {}  # tag → what happens there
         #: Lower tags than that of nodes where nothing happens mean nothing.
         self._native = _Native(tag_offset=TAG_OFFSET, plain=1, n_handlers=-1)
         self._next_tag = 2
-        self._learnt: tuple[Tensor, _Stop] | None = None  # the last node, if it was inspected now
+        self._learnt: tuple[Tensor, _Stop] | None = None  # the last node that was inspected here
         self._entered: _Stop | None = None  # the node whose ``before`` has been run
         self._begun: _Stop | None = None  # that made its own verdict stale; ``after`` is to come
         self._skipped_op = OP_NONE
@@ -189,13 +202,15 @@ class EvalHook:
             for handler in self.handlers
         ]
         known = [handler for handler in native if handler is not None]
-        in_python = len(known) < len(native) or len(known) > _MOST_HANDLERS
-        if in_python != (self._native.n_handlers < 0):
+        some = zip(self.handlers, native, strict=True)
+        self._inspectors = [in_c or handler for handler, in_c in some]
+        n_handlers, at_weights = len(known), len(known) < len(native)
+        in_python = set(self._inspectors) - set(known)
+        if n_handlers > _MOST_HANDLERS or not all(map(_only_at_weights, in_python)):
+            n_handlers, at_weights, self._inspectors = -1, False, self.handlers
+        if (n_handlers < 0, at_weights) != (self._native.n_handlers < 0, self._native.at_weights):
             self._forget()  # graphs that were inspected otherwise, too
-        if in_python:
-            self._native.n_handlers = -1
-            return
-        self._native.n_handlers = len(known)
+        self._native.n_handlers, self._native.at_weights = n_handlers, at_weights
         for place, handler in zip(self._native.handlers, known, strict=False):
             place.take, place.state = compiled.address_of(handler.take), handler.state
 
@@ -207,6 +222,7 @@ class EvalHook:
         """
         error, self._error = self._error, None
         self._learnt = self._entered = self._begun = None
+        self._native.last = None
         if error is not None:
             self._forget()
             raise error
@@ -233,15 +249,17 @@ class EvalHook:
             return self._enter(stop) if ask else self._leave(stop)
         except BaseException as error:  # nothing may be raised through llama.cpp
             self._error = error
+            self._native.n_handlers = -1
             self._forget()
             return self._skip(address, ask)
 
     def _learn(self, node: Tensor) -> bool:
         """Inspect a node. Each node of a graph that is new is a range of its own."""
+        last = self._native.last
         if self._learnt is None:
             self._forget()
-        stop = _Stop(first=self._learnt is None)
-        for handler in self.handlers:
+        stop = _Stop(first=last is None)
+        for handler in self._inspectors:
             if actions := handler.inspect(node):
                 stop.before += [actions.before] if actions.before else []
                 stop.after += [actions.after] if actions.after else []
@@ -249,11 +267,13 @@ class EvalHook:
             self._mark(node, stop)
         else:
             node.tag = self._native.plain
-        if stop.before and self._learnt is not None:
-            previous, previous_stop = self._learnt
+        if stop.before and last is not None:
+            previous, previous_stop = self._learnt or (node, stop)
+            if previous.address != last:  # it was inspected in C
+                previous, previous_stop = Tensor.from_address(last), _Stop(first=False)
             self._mark(previous, previous_stop)
             previous_stop.next = stop
-        self._learnt = node, stop
+        self._learnt, self._native.last = (node, stop), node.address
         if self._run(stop.before):
             self._begun = stop
         return True
@@ -266,7 +286,7 @@ class EvalHook:
 
     def _enter(self, stop: _Stop) -> bool:
         """A node that was inspected before is to be computed."""
-        self._learnt = None
+        self._learnt = self._native.last = None
         if stop.before and self._entered is not stop:
             if not stop.first:
                 raise NativeError("llama.cpp computed a graph in another order than before.")

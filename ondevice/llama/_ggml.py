@@ -144,9 +144,8 @@ _CUSTOM = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int, ctypes.c_int, ct
 _ALL_THREADS = -1  # GGML_N_TASKS_MAX
 OP_NONE = 0  #: The operation of a tensor that is not computed.
 
-#: Where a tensor's tag and its operation lie, bytes from its address.
+#: Where a tensor's tag lies, bytes from its address.
 TAG_OFFSET: int = Tensor.tag.offset  # type: ignore[attr-defined]  # on the class, a descriptor
-OP_OFFSET: int = Tensor.op.offset  # type: ignore[attr-defined]
 
 
 class InitParams(ctypes.Structure):

@@ -176,6 +176,51 @@ def test_python_is_not_asked_where_all_handlers_are_native(
     assert not any(counts[:1] + counts[2:])
 
 
+def test_python_is_asked_at_new_nodes_that_read_weights_if_that_is_enough(model: Model) -> None:
+    """What is done there is the same, when all before it is computed, and so are errors."""
+    if not (native := handlers(1)) or attention_for(1) is None:
+        pytest.skip("nothing can be compiled here")
+
+    class AtWeights(Recorder):
+        """Writes down what the products with ``wanted`` read, before each of them."""
+
+        def inspect(self, node: Tensor) -> Actions | None:
+            self.inspected.append(node.name)
+            weight, x, *_ = [*node.operands(), None, None]
+            if weight is None or x is None or self.wanted not in weight.name:
+                return None
+
+            def before() -> None:
+                assert x.data is not None
+                self.run.append(str(ctypes.string_at(x.data, 4 * x.ne[0] * x.ne[1])))
+                if self.fail:
+                    raise OSError("the disk is gone")
+
+            return Actions(before=before)
+
+    everywhere, at_weights = AtWeights("ffn_down"), AtWeights("ffn_down")
+    at_weights.only_at_weights = True  # type: ignore[attr-defined]
+    results = [
+        logits(model, recorder, *native, lengths=LENGTHS) for recorder in (everywhere, at_weights)
+    ]
+    assert results[0] == results[1] == logits(model, *native, lengths=LENGTHS)
+    assert everywhere.run == at_weights.run
+    assert len(at_weights.run) == 30 * len(LENGTHS)
+    assert len(at_weights.inspected) < 0.7 * len(everywhere.inspected)
+
+    at_weights.fail = True
+    context = Context(model, n_ctx=512, n_threads=1, eval_hook=EvalHook(at_weights, *native))
+    tokens = model.tokenize(TEXT)
+    with pytest.raises(OSError, match="the disk is gone"):
+        context.decode(tokens)
+    at_weights.fail = False
+    for token in tokens:
+        context.decode([token])
+    again = context.logits().tobytes()
+    context.close()
+    assert [again] == logits(model, *native, lengths=(1,) * len(tokens))[-1:]
+
+
 def test_a_handler_reads_the_numbers_that_were_computed(model: Model) -> None:
     class Rows:
         tokens: list[list[int]]

@@ -35,6 +35,8 @@ class Products:
     system maps it: rows of tables are looked up there.
     """
 
+    only_at_weights = True
+
     def __init__(self, file: StackFile, resident: int, mapped: int, threads: int) -> None:
         self._file = file
         self._resident = resident

@@ -53,6 +53,8 @@ class Stack:
     and :class:`LoadCancelled` when ``on_progress`` (0 … 1) returns False.
     """
 
+    only_at_weights = True
+
     def __init__(
         self,
         file: GGUFFile,

@@ -73,6 +73,7 @@ class Window:
     """
 
     may_draft = False
+    only_at_weights = True
 
     def __init__(
         self,
