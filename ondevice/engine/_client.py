@@ -89,8 +89,8 @@ class Engine:
     process; the next request starts it again with the same model.
     """
 
-    def __init__(self, log: Path | None = None) -> None:
-        self._log = log or paths.log_dir() / "engine.log"
+    def __init__(self, log: str | os.PathLike[str] | None = None) -> None:
+        self._log = Path(log) if log else paths.log_dir() / "engine.log"
         self._process: EngineProcess | None = None
         self._loaded: Loaded | None = None
         self._load: Load | None = None  # what to load again after a death

@@ -57,7 +57,7 @@ class EngineProcess:
 
     def start(self) -> None:
         """Raises :class:`EngineError`. After :meth:`end` nothing is started."""
-        started: queue.SimpleQueue[OSError | None] = queue.SimpleQueue()
+        started: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
         threading.Thread(target=self._attend, args=(started,), name="engine", daemon=True).start()
         if error := started.get():
             raise EngineError(f"The engine process could not be started: {error}.") from error
@@ -102,7 +102,7 @@ class EngineProcess:
 
     # --------------------------------------------------------------------- its threads
 
-    def _attend(self, started: queue.SimpleQueue[OSError | None]) -> None:
+    def _attend(self, started: queue.SimpleQueue[Exception | None]) -> None:
         """Start the process and listen until it has ended.
 
         Linux ends it when the thread that started it ends, so that thread does nothing else.
@@ -113,7 +113,7 @@ class EngineProcess:
             if not self._ended:
                 try:
                     self._process = process = _open(self._log)
-                except OSError as failure:
+                except Exception as failure:  # who waits for the process must not wait for ever
                     error = failure
         if process is not None and process.stdin is not None:
             threading.Thread(

@@ -6,6 +6,7 @@ A split model (``-00001-of-0000N.gguf``) is one model; any of its parts stands f
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -264,13 +265,14 @@ def _is_count(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and value >= 0
 
 
-def read(path: Path) -> GGUFFile:
+def read(path: str | os.PathLike[str]) -> GGUFFile:
     """What the GGUF file at ``path`` holds; any part of a split one stands for the whole.
 
     Raises :class:`ModelFileError` if it is not a GGUF file that llama.cpp could load: missing,
     unreadable, foreign, damaged, cut short, a part without its siblings, or of numbers that no
     model has.
     """
+    path = Path(path)
     front = read_front(path)
     paths = _all_parts(path, front.metadata)
     fronts = [front if part == path else read_front(part) for part in paths]

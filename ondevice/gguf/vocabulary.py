@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 
 import numpy as np
+import numpy.typing as npt
 
 from ondevice.errors import ModelFileError, UsageError
 from ondevice.gguf._file import GGUFFile
@@ -51,14 +52,14 @@ def check_tokens(file: GGUFFile) -> None:
         raise ModelFileError(f"{file.path} cannot chat: it has no vocabulary. Choose another file.")
     texts = list(_texts(file))
     # Numbers in place of the texts: a set of those would take 30 MB for a large vocabulary.
-    numbers = np.fromiter(map(hash, texts), np.int64, len(texts))
-    if len(np.unique(numbers)) < len(texts):
+    numbers = np.sort(np.fromiter(map(hash, texts), np.int64, len(texts)))
+    if (numbers[1:] == numbers[:-1]).any():
         seen: set[bytes] = set()
         for token, text in enumerate(texts):
             if text in seen:
                 raise damaged(file.path, f"its token {token}, {_shown(text)}, comes twice")
             seen.add(text)
-    of_bytes = [text for text, its in zip(texts, _types(file), strict=False) if its == _BYTE]
+    of_bytes = [texts[n] for n in np.flatnonzero(_types(file)[: len(texts)] == _BYTE)]
     if of_bytes and (kind in _WITHOUT_BYTES or min(map(len, of_bytes)) < _HEX_END):
         raise damaged(file.path, f"its token {_shown(min(of_bytes, key=len))} stands for no byte")
     match kind:
@@ -91,13 +92,13 @@ def _texts(file: GGUFFile) -> Iterator[bytes]:
         yield data[at - length : at] or f"[EMPTY_{token}]".encode()
 
 
-def _types(file: GGUFFile) -> Sequence[int]:
+def _types(file: GGUFFile) -> npt.NDArray[np.int64]:
     """What kind of token each is; empty if the file does not say, or not in the usual way."""
     types = file.metadata.get("tokenizer.ggml.token_type")
     if isinstance(types, ArrayOnDisk) and types.element_type == _INT32:
-        numbers = np.fromfile(file.path, "<i4", types.length, offset=types.offset)
-        return list(map(int, numbers))
-    return [each for each in types if isinstance(each, int)] if isinstance(types, tuple) else []
+        return np.fromfile(file.path, "<i4", types.length, offset=types.offset).astype(np.int64)
+    numbers = [each for each in types if isinstance(each, int)] if isinstance(types, tuple) else []
+    return np.array(numbers, np.int64)
 
 
 def _unescaped(text: bytes) -> bytes:

@@ -33,8 +33,8 @@ class Database:
 
     _writes = 0  # that were carried out here
 
-    def __init__(self, path: Path, passphrase: str | None = None) -> None:
-        self.path = _target(path)
+    def __init__(self, path: str | os.PathLike[str], passphrase: str | None = None) -> None:
+        self.path = _target(Path(path))
         self.read_only: str | None = None
         """Why nothing can be written: the store was opened to be read only. None: it can."""
         #: The folder for what models have computed of conversations: see :meth:`state_key`.

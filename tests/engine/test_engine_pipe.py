@@ -20,7 +20,14 @@ import pytest
 import tiny_model
 
 from ondevice.engine import Engine
-from ondevice.errors import EngineDied, LoadCancelled, ModelFileError, OndeviceError, UsageError
+from ondevice.errors import (
+    EngineDied,
+    EngineError,
+    LoadCancelled,
+    ModelFileError,
+    OndeviceError,
+    UsageError,
+)
 from ondevice.messages import (
     Chunk,
     Embed,
@@ -391,6 +398,18 @@ def test_without_a_place_for_its_log_it_works(tiny: Path, tmp_path: Path) -> Non
     with Engine(log=tmp_path / "file" / "engine.log") as engine:
         engine.load(Load(path=str(tiny)))
         assert reply(engine, "yes") == "yes"
+
+
+@pytest.mark.parametrize("log", ["engine.log", "no\0name"])
+def test_a_log_is_named_as_python_names_files(tiny: Path, tmp_path: Path, log: str) -> None:
+    """And a process that cannot be started keeps nobody waiting, whatever the reason."""
+    with Engine(log=str(tmp_path / log)) as engine:
+        if "\0" in log:
+            with pytest.raises(EngineError, match="could not be started: .*null"):
+                engine.load(Load(path=str(tiny)))
+        else:
+            engine.load(Load(path=str(tiny)))
+            assert (tmp_path / log).exists()
 
 
 @pytest.mark.random
