@@ -271,8 +271,10 @@ def test_too_small_a_budget_says_what_would_do(file: GGUFFile) -> None:
 
 
 def test_opening_can_be_cancelled(file: GGUFFile) -> None:
+    window = Window(file, file.weights_bytes, on_progress=lambda fraction: fraction < 0.5)
     with pytest.raises(LoadCancelled):
-        Window(file, file.weights_bytes, on_progress=lambda fraction: fraction < 0.5)
+        window.load_model()
+    window.close()
 
 
 def fail_to_read(file: GGUFFile, monkeypatch: pytest.MonkeyPatch) -> None:

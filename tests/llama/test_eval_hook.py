@@ -186,9 +186,10 @@ def test_python_is_asked_at_new_nodes_that_read_weights_if_that_is_enough(model:
 
         def inspect(self, node: Tensor) -> Actions | None:
             self.inspected.append(node.name)
-            weight, x, *_ = [*node.operands(), None, None]
-            if weight is None or x is None or self.wanted not in weight.name:
+            operands = [*node.operands()]
+            if len(operands) < 2 or self.wanted not in operands[0].name:
                 return None
+            x = operands[1]
 
             def before() -> None:
                 assert x.data is not None

@@ -67,9 +67,10 @@ class Window:
     process prompts in large batches.
 
     ``handlers`` see each node after the window has.
-    ``on_progress`` gets fractions 0 … 1 while the pinned weights are read and returns False to
-    cancel. Raises :class:`LoadCancelled` then, :class:`MemoryShortError` if the budget is too
-    small and :class:`ModelFileError` if reading fails, later also out of ``Context.decode``.
+    ``on_progress`` gets fractions 0 … 1 in :meth:`load_model`, while the pinned weights are read,
+    and returns False to cancel, which raises :class:`LoadCancelled`. Raises
+    :class:`MemoryShortError` if the budget is too small, and :class:`ModelFileError` if reading
+    fails, later also out of ``Context.decode``.
     """
 
     may_draft = False
@@ -85,6 +86,8 @@ class Window:
     ) -> None:
         self._file = file
         self._handlers = handlers
+        self._on_progress = on_progress
+        self._pinning: list[Reading] = []  # what is pinned, while it is read
         self._output_op = OP_MUL_MAT  # of the node that computes the logits
         self._placements = Placements(file)
         self.least_bytes = self._placements.least_bytes  # the smallest budget
@@ -104,7 +107,7 @@ class Window:
         self._idle = idle_handler()
         try:
             self._mapped.expect_rows(self.placement.on_file)
-            self._pin(on_progress)
+            self._pinning = self._start_pinning()
             if self._placements.experts:
                 self._experts = Experts(self._reader, self._placements.experts)
             self._take(self.placement)
@@ -115,14 +118,23 @@ class Window:
             raise
 
     def load_model(self, *, with_vocabulary: bool = True) -> Model:
-        """The model, for contexts that have this window in their eval hook and for no others."""
+        """The model, for contexts that have this window in their eval hook and for no others.
+
+        Its vocabulary is read while what is pinned is, which takes about as long.
+        """
         file = self._file
-        return Model(
+        model = Model(
             file.path,
             use_extra_bufts=False,
             hollow=file.parts,
             without_vocabulary=None if with_vocabulary else file,
         )
+        try:
+            self._finish_pinning()
+        except BaseException:
+            model.close()
+            raise
+        return model
 
     def close(self) -> None:
         """Stop reading and give the memory back. The model must have been closed before."""
@@ -345,17 +357,20 @@ class Window:
         # The system reads ahead, and where it does, weights are cached that nobody asked for.
         self._mapped.release(_inside(gone.union(placement.streamed)))
 
-    def _pin(self, on_progress: Callable[[float], bool]) -> None:
+    def _start_pinning(self) -> list[Reading]:
         portions = [
             Span(span.part, at, min(_PORTION, span.offset + span.n_bytes - at))
             for span, _ in spans(self.placement.pinned)
             for at in range(span.offset, span.offset + span.n_bytes, _PORTION)
         ]
-        readings = [self._reader.start_caching(portion) for portion in portions]
-        for done, reading in enumerate(readings, 1):
+        return [self._reader.start_caching(portion) for portion in portions]
+
+    def _finish_pinning(self) -> None:
+        for done, reading in enumerate(self._pinning, 1):
             reading.wait()
-            if not on_progress(done / len(readings)):
+            if not self._on_progress(done / len(self._pinning)):
                 raise LoadCancelled
+        self._pinning = []
 
 
 def _without_slots(placement: Placement) -> Placement:
