@@ -405,7 +405,7 @@ def test_a_log_is_named_as_python_names_files(tiny: Path, tmp_path: Path, log: s
     """And a process that cannot be started keeps nobody waiting, whatever the reason."""
     with Engine(log=str(tmp_path / log)) as engine:
         if "\0" in log:
-            with pytest.raises(EngineError, match="could not be started: .*null"):
+            with pytest.raises(EngineError, match=r"could not be started: .*null"):
                 engine.load(Load(path=str(tiny)))
         else:
             engine.load(Load(path=str(tiny)))
