@@ -20,10 +20,16 @@
 #include <immintrin.h>
 #endif
 
-#ifdef __AVX512F__
-enum { LANES = 16 };
+/* Floats of a register, and registers of a row of sums. A vector that is wider than what the
+   processor has would lie in memory. */
+#if defined(__AVX512F__)
+enum { LANES = 16, VECTORS = 2 };
+#elif defined(__AVX__)
+enum { LANES = 8, VECTORS = 2 };
+#elif defined(__aarch64__)
+enum { LANES = 4, VECTORS = 4 };
 #else
-enum { LANES = 8 };
+enum { LANES = 4, VECTORS = 2 };
 #endif
 enum {
     ROWS = 64,      /* queries of a block at most */
@@ -143,12 +149,12 @@ static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
    vectors of columns. */
 INLINE void multiply(int rows, int vectors, int64_t inner, const float *a, int64_t a_row,
                      const float *b, int64_t b_row, float *c, int64_t c_row, bool more) {
-    Lanes sums[AT_ONCE][2];
+    Lanes sums[AT_ONCE][VECTORS];
     UNROLLED for (int r = 0; r < rows; r++)
         UNROLLED for (int v = 0; v < vectors; v++)
             sums[r][v] = more ? *(const Lanes *)(c + r * c_row + v * LANES) : (Lanes){0};
     for (int64_t i = 0; i < inner; i++) {
-        Lanes of_b[2];
+        Lanes of_b[VECTORS];
         UNROLLED for (int v = 0; v < vectors; v++)
             of_b[v] = *(const Lanes *)(b + i * b_row + v * LANES);
         UNROLLED for (int r = 0; r < rows; r++)
@@ -165,17 +171,17 @@ static void product(int64_t rows, int64_t columns, int64_t inner, const float *a
 #define SOME(n, vectors) \
     multiply(n, vectors, inner, a + r * a_row, a_row, b + at, b_row, c + r * c_row + at, c_row, more)
     for (int64_t at = 0; at < columns;) {
-        const int vectors = columns - at >= 2 * LANES ? 2 : 1;
+        const int vectors = columns - at >= VECTORS * LANES ? VECTORS : 1;
         for (int64_t r = 0; r < rows;) {
             const int n = (int)least(rows - r, AT_ONCE);
-            if (vectors == 2)
+            if (vectors == VECTORS)
                 switch (n) {
-                case 6: SOME(6, 2); break;
-                case 5: SOME(5, 2); break;
-                case 4: SOME(4, 2); break;
-                case 3: SOME(3, 2); break;
-                case 2: SOME(2, 2); break;
-                default: SOME(1, 2);
+                case 6: SOME(6, VECTORS); break;
+                case 5: SOME(5, VECTORS); break;
+                case 4: SOME(4, VECTORS); break;
+                case 3: SOME(3, VECTORS); break;
+                case 2: SOME(2, VECTORS); break;
+                default: SOME(1, VECTORS);
                 }
             else
                 switch (n) {
@@ -196,13 +202,14 @@ static void product(int64_t rows, int64_t columns, int64_t inner, const float *a
 #if __has_builtin(__builtin_shufflevector)
 #define PICK __builtin_shufflevector
 #else
-#define PICK(a, b, ...) __builtin_shuffle(a, b, (Ints8){__VA_ARGS__})
-typedef int32_t Ints8 __attribute__((vector_size(32)));
+#define PICK(a, b, ...) __builtin_shuffle(a, b, (Picked){__VA_ARGS__})
 #endif
-typedef float Lanes8 __attribute__((vector_size(32), aligned(4), may_alias));
 
-/* rows (TILE, n) on their side: (n, TILE); n is a multiple of 8. */
+/* rows (TILE, n) on their side: (n, TILE); n is a multiple of LANES. */
 static void turn(const float *rows, int64_t n, float *out) {
+#if defined(__AVX__)
+    typedef int32_t Picked __attribute__((vector_size(32)));
+    typedef float Lanes8 __attribute__((vector_size(32), aligned(4), may_alias));
     for (int64_t i = 0; i < n; i += 8)
         for (int64_t t = 0; t < TILE; t += 8) {
             Lanes8 r[8], a[8], b[8];
@@ -222,6 +229,23 @@ static void turn(const float *rows, int64_t n, float *out) {
                 *(Lanes8 *)(to + 4 * TILE) = PICK(b[k], b[k + 4], 4, 5, 6, 7, 12, 13, 14, 15);
             }
         }
+#else
+    typedef int32_t Picked __attribute__((vector_size(16)));
+    for (int64_t i = 0; i < n; i += 4)
+        for (int64_t t = 0; t < TILE; t += 4) {
+            Lanes r[4], a[4];
+            UNROLLED for (int k = 0; k < 4; k++) r[k] = *(const Lanes *)(rows + (t + k) * n + i);
+            UNROLLED for (int k = 0; k < 4; k += 2) {
+                a[k] = PICK(r[k], r[k + 1], 0, 4, 1, 5);
+                a[k + 1] = PICK(r[k], r[k + 1], 2, 6, 3, 7);
+            }
+            UNROLLED for (int k = 0; k < 2; k++) {
+                float *to = out + (i + 2 * k) * TILE + t;
+                *(Lanes *)to = PICK(a[k], a[k + 2], 0, 1, 4, 5);
+                *(Lanes *)(to + TILE) = PICK(a[k], a[k + 2], 2, 3, 6, 7);
+            }
+        }
+#endif
 }
 
 /* e to the power of x, which is at most 0, to 2 units of the last place. */

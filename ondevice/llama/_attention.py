@@ -46,7 +46,11 @@ class Attention(NativeHandler):
 
 @cache
 def _library() -> Any:
-    library = compiled.library(_SOURCE)
+    return _loaded(_SOURCE)
+
+
+def _loaded(source: compiled.CSource) -> Any:
+    library = compiled.library(source)
     address, int32, int64 = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64
     for name in ("size", "scratch", "shared"):
         function = getattr(library, f"attention_{name}")

@@ -92,7 +92,7 @@ INLINE Words coded(Words nibbles, const int8_t *table) {
 /* 2 to the power of each lane less 128: the bits of a float, below the normal ones, too. */
 INLINE Floats powers(Words x) {
     const Words tiny = (Words)(x < 2u), normal = (x - 1u) << 23;
-    return (Floats)((((Words)ints(0x200000) << (x & 1u)) & tiny) | (normal & ~tiny));
+    return (Floats)((((x + 1u) << 21) & tiny) | (normal & ~tiny));
 }
 
 INLINE void unpack_coded(const int bytes, const int start, const int8_t *table,

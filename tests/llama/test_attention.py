@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import struct
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +13,9 @@ from typing import Any
 import gguf
 import numpy as np
 import pytest
+from ways import ARMS, WAYS, compiling, for_arm
 
+from ondevice import llama
 from ondevice.errors import NativeError
 from ondevice.llama import Context, Model, _attention, _context
 from ondevice.llama._ggml import OP_CUSTOM, Tensor, op_number
@@ -164,6 +167,36 @@ def test_it_is_softmax_of_scores_times_values(case: Case) -> None:
     node = Node(case)
     expected = node.expected()
     np.testing.assert_allclose(node.computed(), expected, rtol=0, atol=3e-6 * case.size**0.5)
+
+
+@pytest.mark.parametrize("way", [way for way in WAYS if way not in ("native", "plain")])
+def test_so_it_is_on_other_processors(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with compiling(way, _attention._SOURCE) as source:
+        library = _attention._loaded(source)
+    monkeypatch.setattr(_attention, "_library", lambda: library)
+    for case in CASES:
+        test_it_is_softmax_of_scores_times_values(case)
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_so_it_is_on_arm(tmp_path: Path, arm: str) -> None:
+    folder = Path(str(llama.__file__)).parent
+    main = Path(__file__).parents[1] / "support/attention_main.c"
+    program = for_arm(arm, main, tmp_path, [f"-I{folder}"])
+    for kind, number in _TYPES.items():
+        case = Case(tokens=7, keys=600, heads=6, size=96, out=64, kind=kind)
+        node = Node(case)
+        k, v = node._bytes[1], node._bytes[2]
+        rows = k.nbytes // (case.shared * case.keys), v.nbytes // (case.shared * case.keys)
+        numbers = case.tokens, case.keys, case.heads, case.shared, case.size, case.out
+        done = subprocess.run(
+            [*program, *map(str, (*numbers, number, *rows))],
+            input=b"".join(part.tobytes() for part in (node.q, k, v, node.mask)),
+            stdout=subprocess.PIPE,
+            check=True,
+        )
+        result = np.frombuffer(done.stdout, np.float32).reshape(1, case.tokens, case.heads, -1)
+        np.testing.assert_allclose(result, node.expected(), rtol=0, atol=3e-5, err_msg=kind)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import platform
+import shutil
+import subprocess
+from importlib import resources
 from pathlib import Path
 
 import pytest
 
+from ondevice.holding.stack import _encoding, _planes
+from ondevice.llama import _attention, _eval_hook
+from ondevice.products import _kernels
 from ondevice.system import compiled
+
+SOURCES = [module._SOURCE for module in (_attention, _encoding, _eval_hook, _kernels, _planes)]
 
 
 def test_a_digest_tells_all_c_of_a_package_apart_and_nothing_else(
@@ -26,3 +35,36 @@ def test_a_digest_tells_all_c_of_a_package_apart_and_nothing_else(
         found[name] = compiled.digest(folder.name)
     assert found["first"] == found["same"]
     assert len(set(found.values())) == 3
+
+
+@pytest.mark.parametrize(
+    ("compiler", "processor"),
+    [
+        ("gcc", "x86-64-v2"),
+        ("gcc", "x86-64-v3"),
+        ("aarch64-linux-gnu-gcc", "armv8-a"),
+        ("aarch64-linux-gnu-gcc", "armv8.2-a+dotprod"),
+    ],
+)
+def test_no_vector_is_wider_than_those_of_the_processor(
+    tmp_path: Path, compiler: str, processor: str
+) -> None:
+    """It would lie in memory, and what computes with it take ten times as long."""
+    if not shutil.which(compiler):
+        pytest.skip(f"needs {compiler}")
+    if "x86" in processor and platform.machine() not in ("x86_64", "AMD64"):
+        pytest.skip("needs a gcc for x86")
+    warn = ("-Wvector-operation-performance", "-Werror=vector-operation-performance")
+    for source in SOURCES:
+        for package, file in [*((source.package, name) for name in source.files), *source.headers]:
+            (tmp_path / file).write_bytes(resources.files(package).joinpath(file).read_bytes())
+        flags = [flag for flag in source.flags if flag != "-w"]
+        command = [compiler, f"-march={processor}", "-std=gnu11", *flags, *warn, source.files[0]]
+        done = subprocess.run(
+            [*command, "-S", "-o", "unread.s"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
