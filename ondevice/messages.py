@@ -261,6 +261,7 @@ class Sizing(Record, frozen=True, kw_only=True):
     budget: int | None  # bytes for weights, as asked for last; None: what there is room for
     resident_bytes: int  # weights in RAM, buffers for the streamed ones included
     absent_bytes: int  # weights that are not: read when they are needed, or left out of a stack
+    streamed_bytes: int = 0  # of these, those that are read
     least_bytes: int  # the smallest budget with which the model runs
     most_bytes: int  # the budget from which on more changes nothing; as above: it is fixed
     room_bytes: int  # what weights could take without disturbing other programs

@@ -17,6 +17,8 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from typing import NamedTuple, Protocol
 
+import msgspec
+
 from ondevice.engine._states import common_prefix
 from ondevice.errors import NativeError
 from ondevice.holding.plan import Plan
@@ -161,6 +163,7 @@ class SmallModel(ModelDrafter):
     def __init__(
         self, plan: Plan, request: Load, n_vocab: int, on_progress: Callable[[float], bool]
     ) -> None:
+        request = msgspec.structs.replace(request, prefer="speed")  # drafts need not be exact
         with ExitStack() as opened:
             self._weights = opened.enter_context(closing(plan.way.open(plan, request, on_progress)))
             model = opened.enter_context(closing(self._weights.load_model(with_vocabulary=False)))

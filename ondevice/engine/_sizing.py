@@ -211,6 +211,7 @@ class Sizer:
                 budget=self._wish,
                 resident_bytes=weights.resident_bytes,
                 absent_bytes=weights.absent_bytes,
+                streamed_bytes=weights.streamed_bytes,
                 least_bytes=weights.least_bytes,
                 most_bytes=weights.most_bytes,
                 room_bytes=max(0, room),

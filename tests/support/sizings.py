@@ -13,6 +13,7 @@ def sizing_of(file: gguf.GGUFFile, budget: int) -> Sizing:
         budget=None,
         resident_bytes=placed.resident_bytes,
         absent_bytes=placed.absent_bytes,
+        streamed_bytes=placed.absent_bytes,
         least_bytes=least_bytes(file),
         most_bytes=most_bytes(file),
         room_bytes=2 * budget,

@@ -251,9 +251,10 @@ def _why(sizing: Sizing, wish: int | None) -> str:
         return "The whole model is in RAM, so its RAM use is fixed."
     if not sizing.absent_bytes:
         return "The whole model is in RAM: more RAM would not make it faster."
+    gain = "faster" if sizing.streamed_bytes else "more exact"
     room = min(sizing.room_bytes, sizing.most_bytes)
     if wish is not None and wish < room:
-        return f"You set a limit of {size(wish)}. More RAM makes it faster, up to {size(room)}."
+        return f"You set a limit of {size(wish)}. More RAM makes it {gain}, up to {size(room)}."
     if sizing.room_bytes < sizing.most_bytes:
         others = "Other programs and the drafter" if sizing.drafter_bytes else "Other programs"
         return (
@@ -261,7 +262,7 @@ def _why(sizing: Sizing, wish: int | None) -> str:
             "higher limit would change nothing."
         )
     return (
-        f"More RAM makes it faster, up to {size(sizing.most_bytes)}, where the whole "
+        f"More RAM makes it {gain}, up to {size(sizing.most_bytes)}, where the whole "
         "model is in RAM."
     )
 

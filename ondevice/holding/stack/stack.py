@@ -129,8 +129,7 @@ class Stack:
     @property
     def streamed_bytes(self) -> int:
         """Weights that are read from the disk for each pass."""
-        needed = self.file.ram_bytes
-        return needed[-1] - needed[self._n_resident - 1] if self._ring else 0
+        return self.absent_bytes if self._ring else 0
 
     @property
     def products(self) -> Products:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ondevice.gguf import GGUFFile
 from ondevice.gguf.quality import quality_of
 from ondevice.gguf.verifying import can_verify
-from ondevice.holding.cells import Cell, sum_cells
+from ondevice.holding.cells import Absent, Cell, sum_cells
 from ondevice.holding.costs import PROMPT, drafted_seconds, streaming_seconds
 from ondevice.holding.machine import Machine
 from ondevice.holding.plan import KV_QUALITY, Plan
@@ -85,8 +85,11 @@ class Stacked:
     def cells(self, sizing: Sizing) -> list[Cell]:
         stack = self._stack
         n_resident = stack.n_base + sizing.n_blocks
+        absent: Absent = "left out"
+        if sizing.streamed_bytes:
+            n_resident, absent = stack.fitting_whole(sizing.resident_bytes), "streamed"
         return sum_cells(
-            (tensor.block, tensor.n_bytes, tensor.n_bytes if place < n_resident else 0, "left out")
+            (tensor.block, tensor.n_bytes, tensor.n_bytes if place < n_resident else 0, absent)
             for place, tensor in enumerate(stack.gguf.tensors.values())
             if tensor.name not in stack.stays_on_disk
         )
@@ -94,10 +97,12 @@ class Stacked:
     def open(self, plan: Plan, load: Load, on_progress: Callable[[float], bool]) -> Stack:
         from ondevice.holding.stack.stack import Stack  # noqa: PLC0415 - needs native code
 
+        # What was to be exact stays so when there is no longer room for all of it.
+        is_all = plan.resident_bytes == self._stack.ram_bytes[-1]
         return Stack(
             self._file,
             plan.weights_budget,
-            whole=plan.streamed_bytes > 0,
+            whole=plan.streamed_bytes > 0 or (is_all and load.prefer == "exact"),
             drafts=plan.drafter_bytes > 0,
             threads=load.n_threads,
             on_progress=on_progress,
