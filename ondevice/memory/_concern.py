@@ -25,6 +25,7 @@ Concern = Literal["user", "perhaps", "anybody", "particular", "world"]
 _MATERIAL = re.compile(r"[:：\n].*", re.DOTALL)
 _CODE = re.compile(r"\w\([^)\s]|\w\(\)|[{}]|[=!<>]=|[a-z]_[a-z]|</?\w+>|\\\w|;\s*$", re.MULTILINE)
 _WORD = re.compile(r"[^\W_]+")
+_GENITIVE = re.compile(r"(?<=\w)['’]s\b")
 _SENTENCE = re.compile(r"[.!?\n]+")
 _WORD_OR_TWO = re.compile(r"\W*\w+(?: \w+)?\s*[?？]+")
 #: A word with a capital within a sentence.
@@ -83,7 +84,7 @@ def names_in(text: str) -> frozenset[str]:
 
 def things_in(text: str) -> frozenset[str]:
     """Words of ``text`` that name things, in lower case: with a capital, or behind an article."""
-    words = _WORD.findall(_own_words(text).lower())
+    words = _WORD.findall(_GENITIVE.sub("", _own_words(text).lower()))
     behind = {
         word
         for at, article in enumerate(words)

@@ -203,8 +203,11 @@ def _things(text: str, words: Iterable[str]) -> list[str]:
 def _is_theirs(text: str, cube: Cube) -> bool:
     """Whether a memory may tell of the user's own what ``text`` asks of it: “my lawyer”."""
     things = _things(text, words_of(text))
-    if cube.kind != "turn" or not things:
+    if not things:
         return True
+    if cube.kind != "turn":
+        said = set(_WORD.findall(cube.content.lower()))
+        return any(_said(thing, said) for thing in things)
     return any(is_personal(cube.content, word) for thing in things for word in forms(thing))
 
 

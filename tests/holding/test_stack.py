@@ -49,7 +49,7 @@ from ondevice.holding.stack.pack import pack
 from ondevice.holding.stack.stack import Stack, _whole_pages
 from ondevice.holding.stack.way import Stacked
 from ondevice.llama import ChatTemplate, Context, EvalHook, Model, Sampler
-from ondevice.messages import Finished, Generate, Load, Preference, Sampling, Turn
+from ondevice.messages import Finished, Generate, Load, Preference, Sampling, Sizing, Turn
 from ondevice.planning.planner import least_ram, why
 from ondevice.products import TILE_FLAGS
 from ondevice.ram import pressure
@@ -729,6 +729,11 @@ def test_what_is_in_ram_drafts_where_the_disk_is_slow(
     assert speculation.accepted > 3
 
 
+def sizing_of(engine: Engine) -> Sizing:
+    assert engine.sizing is not None
+    return engine.sizing
+
+
 def test_the_engine_streams_what_must_be_exact(packed: Path, tmp_path: Path) -> None:
     request = Generate(
         turns=(Turn("user", "Name some colours."),),
@@ -747,19 +752,18 @@ def test_the_engine_streams_what_must_be_exact(packed: Path, tmp_path: Path) -> 
             load = Load(path=str(packed), n_ctx=512, prefer="exact", ram=ram)
             loads.append(engine.load(load))
             for number in range(2):
-                assert (sizing := engine.sizing) is not None
+                sizing = sizing_of(engine)
                 if number:  # a part of it has to go
                     engine.resize(sizing.least_bytes)
                     while sizing.resident_bytes > sizing.least_bytes:
                         time.sleep(0.05)
-                        assert (sizing := engine.sizing) is not None
+                        sizing = sizing_of(engine)
                 *events, end = engine.generate(request)
                 assert isinstance(end, Finished)
                 replies.append("".join(getattr(event, "text", "") for event in events))
                 streaming = end.statistics.streaming
         assert streaming is not None
         assert streaming.bytes_read > 0
-        assert sizing is not None
         assert 0 < sizing.streamed_bytes == sizing.absent_bytes
         cells = Stacked(gguf.read(packed)).cells(sizing)
         assert {cell.absent for cell in cells} == {"streamed"}

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from ondevice.chats import Chats
 from ondevice.memory import Memory, Recalled
 from ondevice.memory._concern import concern_of
 from ondevice.store import Database
@@ -139,3 +140,28 @@ def test_of_a_series_the_newest_counts_unless_the_past_is_asked_for(memory: Memo
         recalled = recall(memory, question)
         assert recalled is not None
         assert recalled.cubes[0].content == texts[0]
+
+
+@pytest.mark.parametrize(
+    ("question", "is_told"),
+    [
+        ("What is my sister called?", True),
+        ("What are my kids called?", False),
+        ("What is the name of my dog?", False),
+        ("What is my sister's husband called?", False),
+        ("Wie heißt meine Tochter?", False),
+    ],
+)
+def test_a_fact_about_somebody_else_tells_nothing_of_ones_own(
+    tmp_path: Path, question: str, is_told: bool
+) -> None:
+    database = Database(tmp_path / "store.db")
+    chats, memory = Chats(database), Memory(database)
+    for text in ("My sister is called Lucia.", "The dog next door is called Bruno."):
+        chats.say(chats.create(), text, recall=300)
+    memory.accept([fact.id for fact in memory.latest(status="proposed")])
+    recalled = recall(memory, question)
+    database.close()
+    assert recalled is not None
+    assert recalled.unknown is not is_told
+    assert not is_told or any("Lucia" in cube.content for cube in recalled.cubes)
