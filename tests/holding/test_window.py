@@ -271,10 +271,17 @@ def test_too_small_a_budget_says_what_would_do(file: GGUFFile) -> None:
 
 
 def test_opening_can_be_cancelled(file: GGUFFile) -> None:
-    window = Window(file, file.weights_bytes, on_progress=lambda fraction: fraction < 0.5)
+    told: list[float] = []
+
+    def on_progress(fraction: float) -> bool:
+        told.append(fraction)
+        return fraction < 0.5
+
+    window = Window(file, file.weights_bytes, on_progress=on_progress)
     with pytest.raises(LoadCancelled):
         window.load_model()
     window.close()
+    assert told[0] == 0 < told[-1]
 
 
 def fail_to_read(file: GGUFFile, monkeypatch: pytest.MonkeyPatch) -> None:

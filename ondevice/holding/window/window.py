@@ -123,6 +123,7 @@ class Window:
         Its vocabulary is read while what is pinned is, which takes about as long.
         """
         file = self._file
+        self._report(0.0)
         model = Model(
             file.path,
             use_extra_bufts=False,
@@ -368,9 +369,12 @@ class Window:
     def _finish_pinning(self) -> None:
         for done, reading in enumerate(self._pinning, 1):
             reading.wait()
-            if not self._on_progress(done / len(self._pinning)):
-                raise LoadCancelled
+            self._report(done / len(self._pinning))
         self._pinning = []
+
+    def _report(self, fraction: float) -> None:
+        if not self._on_progress(fraction):
+            raise LoadCancelled
 
 
 def _without_slots(placement: Placement) -> Placement:
