@@ -197,16 +197,15 @@ class EvalHook:
 
     def begin(self, n_tokens: int) -> None:
         """Take note that ``llama_decode`` is to come, with so many tokens."""
-        native = [
-            handler.in_c(n_tokens) if hasattr(handler, "in_c") else None
+        some = [
+            (handler, handler.in_c(n_tokens) if hasattr(handler, "in_c") else None)
             for handler in self.handlers
         ]
-        known = [handler for handler in native if handler is not None]
-        some = zip(self.handlers, native, strict=True)
-        self._inspectors = [in_c or handler for handler, in_c in some]
-        n_handlers, at_weights = len(known), len(known) < len(native)
-        in_python = set(self._inspectors) - set(known)
-        if n_handlers > _MOST_HANDLERS or not all(map(_only_at_weights, in_python)):
+        known = [native for _, native in some if native]
+        n_handlers, at_weights = len(known), len(known) < len(some)
+        self._inspectors = [native or handler for handler, native in some]
+        suits = all(native or _only_at_weights(handler) for handler, native in some)
+        if n_handlers > _MOST_HANDLERS or not suits:
             n_handlers, at_weights, self._inspectors = -1, False, self.handlers
         if (n_handlers < 0, at_weights) != (self._native.n_handlers < 0, self._native.at_weights):
             self._forget()  # graphs that were inspected otherwise, too
