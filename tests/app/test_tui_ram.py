@@ -158,6 +158,19 @@ async def test_a_model_that_drafts_is_told_of(chats: Chats, tmp_path: Path) -> N
         await user.sees("drafts has 236 MB in RAM.")
 
 
+@pytest.mark.parametrize("gain", ["faster", "more exact"])
+async def test_it_says_what_more_ram_gives(chats: Chats, tmp_path: Path, gain: str) -> None:
+    path = shapes.write(tmp_path, next(iter(shapes.SHAPES)))
+    file = gguf.read(path)
+    sizing = sizing_of(file, (least_bytes(file) + most_bytes(file)) // 2)
+    engine = FakeEngine()
+    engine.sizing = replace(sizing, streamed_bytes=sizing.absent_bytes * (gain == "faster"))
+    async with at_the_terminal(engine, chats, path, size=(120, 40)) as user:
+        await user.until(lambda: engine.loaded is not None, "loaded")
+        await user.pilot.press("ctrl+g")
+        await user.sees(f"More RAM makes it {gain}")
+
+
 async def test_a_model_on_a_server_has_no_map(chats: Chats) -> None:
     async with at_the_terminal(FakeEngine(), chats, "http://localhost:1/v1#m") as user:
         await user.until(lambda: "ctx" in user.status, "loaded")
