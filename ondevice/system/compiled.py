@@ -46,12 +46,16 @@ class CSource:
     user: str = "Faster computing"
     instead: str = "do without it"
 
+    def texts(self) -> dict[str, bytes]:
+        """What is in the files and headers, by their names."""
+        files = [(self.package, name) for name in self.files] + list(self.headers)
+        return {name: resources.files(at).joinpath(name).read_bytes() for at, name in files}
+
 
 def library(source: CSource) -> ctypes.CDLL:
     """What ``source`` becomes. Raises :class:`NativeError` if it cannot be compiled here."""
     folder = resources.files(source.package)
-    files = [(source.package, name) for name in source.files] + list(source.headers)
-    texts = {name: resources.files(at).joinpath(name).read_bytes() for at, name in files}
+    texts = source.texts()
     machine = f"{sys.platform} {platform.machine()} {_processor()}"
     told = b"".join(texts.values()) + machine.encode() + repr((_FLAGS, source.flags)).encode()
     name = f"{source.name}-{hashlib.sha256(told).hexdigest()[:16]}.so"

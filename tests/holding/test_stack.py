@@ -30,7 +30,7 @@ from hypothesis import strategies as st
 from planned import plan
 from ways import ALIKE, ARMS, WAYS, compiling, for_arm
 
-from ondevice import gguf, llama, products
+from ondevice import gguf
 from ondevice.cli import run
 from ondevice.engine import Engine, running
 from ondevice.engine._drafting import SmallModel, Speculation
@@ -51,7 +51,6 @@ from ondevice.holding.stack.way import Stacked
 from ondevice.llama import ChatTemplate, Context, EvalHook, Model, Sampler
 from ondevice.messages import Finished, Generate, Load, Preference, Sampling, Sizing, Turn
 from ondevice.planning.planner import least_ram, why
-from ondevice.products import TILE_FLAGS
 from ondevice.ram import pressure
 from ondevice.ram.available import AvailableRam
 from ondevice.ram.need import need
@@ -188,9 +187,7 @@ def test_a_column_is_the_same_in_any_company_and_with_any_instructions(
 
 @pytest.mark.parametrize("arm", ARMS)
 def test_arm_gives_the_same_bits(tmp_path: Path, arm: str) -> None:
-    folders = [Path(str(module.__file__)).parent for module in (_planes, llama, products)]
-    flags = [*TILE_FLAGS, *(f"-I{folder}" for folder in folders)]
-    program = for_arm(arm, Path(__file__).parents[1] / "support/planes_main.c", tmp_path, flags)
+    program = for_arm(arm, _planes._SOURCE, tmp_path)
     x = some_x(6, 672)
     for level in range(1, PLANES + 1):
         planes, (encoded,) = some_planes(20, 672, [level])

@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 from ways import ARMS, WAYS, compiling, for_arm
 
-from ondevice import llama
 from ondevice.errors import NativeError
 from ondevice.llama import Context, Model, _attention, _context
 from ondevice.llama._ggml import OP_CUSTOM, Tensor, op_number
@@ -180,9 +179,7 @@ def test_so_it_is_on_other_processors(way: str, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize("arm", ARMS)
 def test_so_it_is_on_arm(tmp_path: Path, arm: str) -> None:
-    folder = Path(str(llama.__file__)).parent
-    main = Path(__file__).parents[1] / "support/attention_main.c"
-    program = for_arm(arm, main, tmp_path, [f"-I{folder}"])
+    program = for_arm(arm, _attention._SOURCE, tmp_path)
     for kind, number in _TYPES.items():
         case = Case(tokens=7, keys=600, heads=6, size=96, out=64, kind=kind)
         node = Node(case)

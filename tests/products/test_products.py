@@ -17,7 +17,7 @@ import pytest
 import shapes
 from ways import ALIKE, ARMS, WAYS, compiling, for_arm
 
-from ondevice import gguf, llama
+from ondevice import gguf
 from ondevice.gguf.tensor_types import TENSOR_TYPES
 from ondevice.holding.window.placement import least_bytes
 from ondevice.holding.window.window import Window
@@ -32,7 +32,7 @@ from ondevice.llama import (
 )
 from ondevice.llama._ggml import op_number
 from ondevice.llama._product import Product
-from ondevice.products import ProductHandler, _kernels, handlers, is_known
+from ondevice.products import ProductHandler, handlers, is_known
 from ondevice.products._codebooks import codebooks
 from ondevice.products._kernels import _SOURCE, _loaded, prepared
 from ondevice.system import compiled
@@ -196,10 +196,7 @@ def test_the_largest_sums_are_right(way: str) -> None:
 
 @pytest.mark.parametrize("arm", ARMS)
 def test_arm_gives_the_same_bits(tmp_path: Path, arm: str) -> None:
-    folders = [Path(str(module.__file__)).parent for module in (_kernels, llama)]
-    flags = [*_SOURCE.flags, *(f"-I{folder}" for folder in folders)]
-    main = Path(__file__).parents[1] / "support/products_main.c"
-    program = for_arm(arm, main, tmp_path, flags)
+    program = for_arm(arm, _SOURCE, tmp_path)
     for kind in TYPES:
         weights, x = weights_of(kind, 21, 512), some_x(6, 512)
         numbers = [KINDS[kind], 21, 512, 6, weights.shape[1]]

@@ -2,24 +2,13 @@
 
 #include "_attention.c"
 
-#include <stddef.h>
-#include <stdio.h>
-#include <stdlib.h>
-
-typedef struct {
-    int32_t type, op;
-    int64_t ne[4];
-    size_t nb[4];
-    char params[PARAMS];
-    void *src[5], *view_src, *data;
-} Tensor; /* without what attention does not look at */
+#include "arm_main.h"
 
 /* Of so many heads, each with rows of so many bytes. */
 static Tensor read_tensor(int32_t type, int64_t columns, int64_t rows, int64_t heads, size_t row) {
     Tensor t = {.type = type, .ne = {columns, rows, heads, 1},
                 .nb = {1, row, row * rows, row * rows * heads}};
-    t.data = malloc(t.nb[3]);
-    if (!t.data || fread(t.data, 1, t.nb[3], stdin) != t.nb[3]) exit(1);
+    t.data = read_bytes(t.nb[3]);
     return t;
 }
 
@@ -28,12 +17,7 @@ int main(int argc, char **argv) { /* tokens, keys, heads, shared, size, out, typ
     if (argc != 10) return 1;
     for (int i = 0; i < 9; i++) n[i] = atoi(argv[i + 1]);
     const int64_t tokens = n[0], keys = n[1], heads = n[2], shared = n[3], size = n[4], out = n[5];
-    const TensorLayout where = {.type = offsetof(Tensor, type), .ne = offsetof(Tensor, ne),
-                                .nb = offsetof(Tensor, nb), .op = offsetof(Tensor, op),
-                                .params = offsetof(Tensor, params), .src = offsetof(Tensor, src),
-                                .view_src = offsetof(Tensor, view_src),
-                                .data = offsetof(Tensor, data), .custom = 2};
-    tensor_start(&where);
+    start_tensors(2);
     Tensor q = read_tensor(F32, size, tokens, heads, 4 * size);
     Tensor k = read_tensor(n[6], size, keys, shared, n[7]);
     Tensor v = read_tensor(n[6], out, keys, shared, n[8]);

@@ -2,29 +2,13 @@
 
 #include "_planes.c"
 
-#include <stddef.h>
-#include <stdio.h>
-#include <stdlib.h>
-
-typedef struct {
-    int64_t ne[4];
-    size_t nb[4];
-    void *src[3], *data;
-} Tensor; /* without what products do not look at */
-
-static void *read_bytes(size_t n) {
-    void *bytes = malloc(n);
-    if (!bytes || fread(bytes, 1, n, stdin) != n) exit(1);
-    return bytes;
-}
+#include "arm_main.h"
 
 int main(int argc, char **argv) { /* rows, columns, n, planes */
     (void)argc;
     const int64_t rows = atoi(argv[1]), columns = atoi(argv[2]), n = atoi(argv[3]);
     const int32_t level = atoi(argv[4]);
-    const TensorLayout where = {.ne = offsetof(Tensor, ne), .nb = offsetof(Tensor, nb),
-                                .src = offsetof(Tensor, src), .data = offsetof(Tensor, data)};
-    tensor_start(&where);
+    start_tensors(0);
     const uint8_t *parts[PARTS];
     parts[SCALES] = read_bytes((size_t)(rows * spans_of(columns) * 2));
     parts[NIBBLES] = read_bytes((size_t)(rows * columns / WORD));

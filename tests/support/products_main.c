@@ -2,39 +2,13 @@
 
 #include "_products.c"
 
-#include <stddef.h>
-#include <stdio.h>
-#include <stdlib.h>
-
-typedef struct {
-    int32_t type, op, flags;
-    int64_t ne[4];
-    size_t nb[4];
-    char params[64];
-    void *src[3], *view_src, *data;
-} Tensor; /* without what products do not look at */
-
-static void read_to(void *bytes, size_t n) {
-    if (!bytes || fread(bytes, 1, n, stdin) != n) exit(1);
-}
-
-static void *read_bytes(size_t n) {
-    void *bytes = malloc(n);
-    read_to(bytes, n);
-    return bytes;
-}
+#include "arm_main.h"
 
 int main(int argc, char **argv) { /* type, rows, columns, n, bytes of a row */
     (void)argc;
     const int64_t rows = atoi(argv[2]), columns = atoi(argv[3]), n = atoi(argv[4]);
     const size_t row = (size_t)atoi(argv[5]);
-    const TensorLayout where = {.type = offsetof(Tensor, type), .ne = offsetof(Tensor, ne),
-                                .nb = offsetof(Tensor, nb), .op = offsetof(Tensor, op),
-                                .params = offsetof(Tensor, params),
-                                .flags = offsetof(Tensor, flags), .src = offsetof(Tensor, src),
-                                .view_src = offsetof(Tensor, view_src),
-                                .data = offsetof(Tensor, data)};
-    tensor_start(&where);
+    start_tensors(0);
     Tensor w = {.type = atoi(argv[1]), .ne = {columns, rows, 1, 1},
                 .nb = {1, row, row * rows, row * rows}};
     Tensor x = {.ne = {columns, n, 1, 1}, .nb = {4, 4 * columns, 0, 0}};

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -49,12 +49,18 @@ def compiling(way: str, source: CSource, *flags: str) -> Iterator[CSource]:
         yield replace(source, flags=(*source.flags, *WAYS[way], *quickly, *flags))
 
 
-def for_arm(arm: str, main: Path, folder: Path, flags: Sequence[str]) -> list[str]:
-    """The command that runs ``main`` as a program for one of the :data:`ARMS`, or it is skipped."""
+def for_arm(arm: str, source: CSource, folder: Path) -> list[str]:
+    """The command that runs ``source`` as a program for one of the :data:`ARMS`, or it is skipped.
+
+    Its ``main`` is beside this file, in ``NAME_main.c``; it is made in ``folder``.
+    """
     program, runner = folder / "program", shutil.which("qemu-aarch64")
     needed = "aarch64-linux-gnu-gcc", ARMS[arm][0]  # clang has no C library of its own
     if not runner or not all(map(shutil.which, needed)):
         pytest.skip(f"needs qemu-aarch64 and {' and '.join(sorted({*needed}))}")
-    command = [*ARMS[arm], *flags, "-static", "-O1", str(main), "-o", str(program), "-lm"]
-    subprocess.run(command, check=True)
+    for name, text in source.texts().items():
+        (folder / name).write_bytes(text)
+    main = Path(__file__).with_name(f"{source.name}_main.c")
+    flags = (*source.flags, f"-I{folder}", "-static", "-O1")
+    subprocess.run([*ARMS[arm], *flags, str(main), "-o", str(program), "-lm"], check=True)
     return [runner, str(program)]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 import shutil
 import subprocess
-from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -56,8 +55,8 @@ def test_no_vector_is_wider_than_those_of_the_processor(
         pytest.skip("needs a gcc for x86")
     warn = ("-Wvector-operation-performance", "-Werror=vector-operation-performance")
     for source in SOURCES:
-        for package, file in [*((source.package, name) for name in source.files), *source.headers]:
-            (tmp_path / file).write_bytes(resources.files(package).joinpath(file).read_bytes())
+        for name, text in source.texts().items():
+            (tmp_path / name).write_bytes(text)
         flags = [flag for flag in source.flags if flag != "-w"]
         command = [compiler, f"-march={processor}", "-std=gnu11", *flags, *warn, source.files[0]]
         done = subprocess.run(
