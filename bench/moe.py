@@ -34,7 +34,7 @@ from window import RESERVE, in_process
 
 from ondevice import gguf, llama
 from ondevice.engine._drafting import PromptLookup, Speculation
-from ondevice.holding.window.placement import Placements, expert_bytes
+from ondevice.holding.window.placement import Placements
 from ondevice.holding.window.window import Window
 from ondevice.llama import Actions, Context, EvalHook, Model, Tensor
 from ondevice.products import handlers
@@ -130,7 +130,7 @@ def family(path: Path) -> dict[str, Any]:
         logits += [_logits(context, token) for token in tokens[3:]]
         done = window.statistics().since(before)
         blocks = window.placement.experts
-        experts = sum(expert_bytes(t) for block in blocks for t in block.tensors)
+        experts = sum(each.expert_bytes for block in blocks for each in block.matrices)
         missed = (done.experts_used - done.experts_found) / max(1, len(blocks))
         used = (len(tokens) - 3) * window.placement.streamed_bytes + missed * experts
         ratios += [done.bytes_read / used] if used else []

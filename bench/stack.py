@@ -10,6 +10,8 @@ or on the line in log KL between two sizes of the stack; the worst, with and wit
 matrix. ``kl_vs_bitstack_max``: the same against BitStack, at equal bytes of the linear layers.
 ``decode_ratio`` and ``prefill_ratio``: against the Q4_K_M in RAM, whichever of llama.cpp's two ways
 of holding it is faster. ``check_pct``: what checksums add to the first reading of the blocks.
+``mixture_vs_ram``: tokens a second of a mixture of experts with half of its stack in RAM, against
+all of it; ``mixture_read_share``: what it reads for a token, as a part of what is not in RAM.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -46,9 +49,13 @@ from ondevice.holding.stack._calibrate import (
     log_probabilities,
     usage_of,
 )
+from ondevice.holding.stack.pack import pack
 from ondevice.holding.stack.stack import Stack
 from ondevice.llama import Context, EvalHook, Model, dequantize
 from ondevice.system.cores import default_threads
+
+sys.path.append(str(Path(__file__).parent.parent / "tests" / "support"))
+import synthetic_moe as moe
 
 Floats = npt.NDArray[np.float32]
 
@@ -66,6 +73,7 @@ TEXT_TOKENS = 256  # at once
 CURVE_TEXTS = 4  # on which the curve is measured
 RESIZED = 100_000_000  # bytes
 N_DECODE = 24
+MIXTURE_TOKENS = 200
 WORST: dict[str, Callable[[Iterable[float]], float]] = {
     "kl_vs_kquant_max": max,
     "kl_vs_bitstack_max": max,
@@ -79,6 +87,8 @@ WORST: dict[str, Callable[[Iterable[float]], float]] = {
     "check_pct": max,
     "pack_minutes": max,
     "pack_rss_mb": max,
+    "mixture_vs_ram": min,
+    "mixture_read_share": max,
 }
 
 
@@ -92,6 +102,8 @@ def measure(quick: bool) -> tuple[frame.Figures, frame.Runs]:
             with tempfile.TemporaryDirectory(prefix="ondevice-bench-") as folder:
                 runs.append({"model": label, **one_model(found[name], Path(folder), quick)})
             frame.say(json.dumps(runs[-1]))
+    with tempfile.TemporaryDirectory(prefix="ondevice-bench-") as folder:
+        runs.append({"model": "mixture", **mixture(Path(folder), 2 if quick else 4)})
     figures = {
         figure: worst(values)
         for figure, worst in WORST.items()
@@ -359,6 +371,40 @@ def speed(context: Context) -> tuple[float, float]:
     context.decode(tokens[:1])
     decode = timed(lambda: [context.decode([token]) for token in tokens[:N_DECODE]])
     return 512 / prefill, N_DECODE / decode
+
+
+def mixture(folder: Path, n_blocks: int) -> dict[str, float]:
+    """Of random weights in the shape of a real one, of which only so many blocks are there."""
+    shape = replace(moe.LARGE, n_blocks=n_blocks)
+    source, target = folder / "moe.gguf", folder / "moe.stack.gguf"
+    frame.say("a mixture of experts: packing")
+    moe.write(source, shape, speaks=True)
+    pack(source, target, calibration=default_text()[:200])
+    whole = StackFile.of(gguf.read(target)).ram_bytes[-1]
+    speeds: dict[int, list[float]] = {whole // 2: [], whole: []}
+    read_share = 0.0
+    for budget in [*speeds] * 3:
+        stack = Stack(gguf.read(target), budget, whole=True)
+        model = stack.load_model()
+        context = open_context(model, stack)
+        tokens = moe.text(MIXTURE_TOKENS, shape)
+        context.decode(tokens[: MIXTURE_TOKENS // 2])
+        before, left = stack.statistics(), tokens[MIXTURE_TOKENS // 2 :]
+        seconds = timed(partial(one_by_one, context, left))
+        speeds[budget].append(len(left) / seconds)
+        if stack.absent_bytes:
+            done = stack.statistics().since(before)
+            read_share = done.bytes_read / len(left) / stack.absent_bytes
+        context.close()
+        model.close()
+        stack.close()
+    half, resident = (frame.median(each) for each in speeds.values())
+    return {"mixture_vs_ram": half / resident, "mixture_read_share": read_share}
+
+
+def one_by_one(context: Context, tokens: list[int]) -> None:
+    for token in tokens:
+        context.decode([token])
 
 
 def resizing(stack: Stack) -> dict[str, float]:

@@ -246,6 +246,17 @@ class Reader:
             max(PAGE, min(PIECE_BYTES, -(-span.n_bytes // (n_pieces * PAGE)) * PAGE)),
         )
 
+    def start_all(self, reads: Sequence[tuple[Span, memoryview]]) -> Reading:
+        """Begin to read spans one after the other, each into the start of its buffer."""
+        n_bytes = sum(span.n_bytes for span, _ in reads)
+        self.bytes_read += n_bytes
+
+        def read(_at: int, _n_bytes: int) -> None:
+            for span, buffer in reads:
+                self._files[span.part].read(span.offset, buffer[: span.n_bytes])
+
+        return Reading([self._pool.submit(self._read, read, 0, n_bytes)])
+
     def start_caching(self, span: Span) -> Reading:
         """Begin to read ``span`` into the page cache, for memory that is mapped to the file."""
         file = self._files[span.part]

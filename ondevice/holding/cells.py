@@ -11,6 +11,9 @@ from ondevice.gguf import GGUFFile
 #: their experts are needed, or the block is computed less exactly without them.
 Absent = Literal["streamed", "experts", "left out"]
 
+#: Of a tensor its block, its bytes, those in RAM, and what is done with the others.
+CellPart = tuple[int | None, int, int, Absent]
+
 
 class Cell(NamedTuple):
     """A block of the model, or what comes before and after the blocks."""
@@ -32,8 +35,8 @@ def cells_in_ram(file: GGUFFile) -> list[Cell]:
     return sum_cells((t.block, t.n_bytes, t.n_bytes, "streamed") for t in others)
 
 
-def sum_cells(parts: Iterable[tuple[int | None, int, int, Absent]]) -> list[Cell]:
-    """Cells of tensors: of each its block, its bytes, those in RAM, and what of the others."""
+def sum_cells(parts: Iterable[CellPart]) -> list[Cell]:
+    """The cells of these tensors."""
     found: dict[int | None, Cell] = {}
     for block, n_bytes, resident, absent in parts:
         cell = found.get(block, Cell(block, 0, 0, "streamed"))

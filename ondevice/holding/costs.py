@@ -20,6 +20,7 @@ _DRAFTED = 4  # tokens that a drafter proposes
 # The share of them that is right, and what is left of it where the drafter has lost quality:
 # measured on a stack of 0.5B that drafts for a model of 1.5B, 180 to 450 MB of it.
 _RIGHT, _RIGHT_BY_QUALITY = 0.63, 1 / 6
+_MISSED = 0.5  # of the experts that are needed, those that the cache does not hold, at most
 _READ_SECONDS = 0.35e-3  # of each tensor that is streamed, whatever its size
 
 
@@ -52,6 +53,12 @@ def drafted_seconds(
 def streaming_seconds(n_bytes: float, n_reads: int, speeds: Speeds) -> float:
     """To read so many bytes of weights in so many tensors."""
     return n_bytes / (speeds.disk * DISK_FACTOR) + n_reads * _READ_SECONDS
+
+
+def missed_bytes(file: GGUFFile, absent_bytes: float) -> float:
+    """Of experts that are not in RAM, those to read for a token."""
+    share = file.n_experts_used / file.n_experts if file.n_experts else 0.0
+    return absent_bytes * share * _MISSED
 
 
 def _with_all_else(products: float, n_blocks: float) -> float:

@@ -22,15 +22,10 @@ from ondevice import gguf
 from ondevice.disk import reader
 from ondevice.errors import ModelFileError
 from ondevice.gguf import GGUFFile
-from ondevice.holding.window.expert_cache import ExpertCache
-from ondevice.holding.window.experts import Experts
-from ondevice.holding.window.placement import (
-    ExpertBlock,
-    expert_bytes,
-    least_bytes,
-    place,
-    slots_bytes,
-)
+from ondevice.holding.experts.blocks import ExpertBlock, slots_bytes
+from ondevice.holding.experts.cache import ExpertCache
+from ondevice.holding.experts.experts import Experts
+from ondevice.holding.window.placement import least_bytes, place
 from ondevice.llama import Context, EvalHook, Model
 
 SHAPE = replace(moe.SMALL, n_blocks=5)
@@ -86,9 +81,9 @@ def test_a_split_of_the_budget_between_what_all_tokens_need_and_experts(file: GG
     for share in (0.0, 0.05, 0.2, 0.5, 0.95, 1.2):
         placement = place(file, budget(file, share))
         assert placement.resident_bytes <= budget(file, share)
-        experts = [tensor for block in placement.experts for tensor in block.tensors]
-        placed = [*placement.on_file, *placement.pinned, *placement.streamed, *experts]
-        assert sorted(t.name for t in placed) == sorted(file.tensors)
+        experts = [each.name for block in placement.experts for each in block.matrices]
+        placed = [*placement.on_file, *placement.pinned, *placement.streamed]
+        assert sorted([t.name for t in placed] + experts) == sorted(file.tensors)
         if placement.streamed:  # what every token needs comes first
             assert slots_bytes(placement.experts) == slots_bytes(no_slots(placement.experts))
     assert not placement.experts
@@ -106,7 +101,9 @@ def test_experts_that_recent_tokens_used_are_found_in_ram(file: GGUFFile) -> Non
     assert done.experts_used == 150 * SHAPE.n_blocks * SHAPE.n_used
     assert 0.6 < done.experts_found / done.experts_used < 1
     missed = done.experts_used - done.experts_found
-    sizes = [sum(map(expert_bytes, block.tensors)) for block in window.placement.experts]
+    sizes = [
+        sum(each.expert_bytes for each in block.matrices) for block in window.placement.experts
+    ]
     assert missed * min(sizes) <= done.bytes_read <= missed * max(sizes) * 1.02
 
 
@@ -180,7 +177,11 @@ def test_all_reads_at_once_are_of_what_is_needed_first(
         monkeypatch.setattr(os, "preadv", noted)
         for token in TOKENS[50:80]:
             context.decode([token])
-    starts = sorted(t.offset for block in window.placement.experts for t in block.tensors)
+    starts = sorted(
+        file.tensors[each.name].offset
+        for block in window.placement.experts
+        for each in block.matrices
+    )
     read = [bisect_left(starts, at + 512) for at in offsets]  # a read begins with a whole sector
     runs = [len(list(same)) for _, same in groupby(read)]
     assert runs

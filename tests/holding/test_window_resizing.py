@@ -18,8 +18,8 @@ from windows import opened, read_by_a_pass
 from ondevice import gguf
 from ondevice.disk import reader, ring
 from ondevice.gguf import GGUFFile
-from ondevice.holding.window import experts
-from ondevice.holding.window.placement import Placements, expert_bytes
+from ondevice.holding.experts import experts
+from ondevice.holding.window.placement import Placements
 from ondevice.holding.window.window import Window
 from ondevice.llama import Context, EvalHook, Model
 from ondevice.products import handlers
@@ -120,7 +120,9 @@ def test_a_pass_reads_what_it_uses_and_no_more(tmp_path: Path, name: str) -> Non
         context.decode([13])
         placement, done = window.placement, window.statistics().since(before)
     # Of one that is missing, all its tensors are.
-    expert = sum(map(expert_bytes, placement.experts[0].tensors)) if placement.experts else 0
+    expert = (
+        sum(each.expert_bytes for each in placement.experts[0].matrices) if placement.experts else 0
+    )
     missed = (done.experts_used - done.experts_found) * expert
     assert done.bytes_read <= 1.02 * (placement.streamed_bytes + missed)
 

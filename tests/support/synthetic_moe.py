@@ -51,8 +51,11 @@ SMALL = Shape(
 )
 
 
-def write(path: Path, shape: Shape, seed: int = 1) -> None:
-    """Write the model, without a vocabulary: it takes and gives the numbers of tokens."""
+def write(path: Path, shape: Shape, seed: int = 1, *, speaks: bool = False) -> None:
+    """Write the model, without a vocabulary: it takes and gives the numbers of tokens.
+
+    ``speaks``: with one of bytes, and other tokens that no text has.
+    """
     choose = np.random.default_rng(seed)
     writer = gguf.GGUFWriter(path, "qwen3moe")
     writer.add_block_count(shape.n_blocks)
@@ -69,7 +72,17 @@ def write(path: Path, shape: Shape, seed: int = 1) -> None:
     writer.add_layer_norm_rms_eps(1e-6)
     writer.add_rope_freq_base(1e6)
     writer.add_vocab_size(shape.n_vocab)
-    writer.add_tokenizer_model("no_vocab")
+    if speaks:
+        kinds = gguf.TokenType
+        n_others = shape.n_vocab - 3 - 256
+        tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+        types = [kinds.UNKNOWN, kinds.CONTROL, kinds.CONTROL, *[kinds.BYTE] * 256]
+        writer.add_tokenizer_model("llama")
+        writer.add_token_list([*tokens, *(f"<unused{number}>" for number in range(n_others))])
+        writer.add_token_scores([0.0] * shape.n_vocab)
+        writer.add_token_types([*types, *[kinds.UNUSED] * n_others])
+    else:
+        writer.add_tokenizer_model("no_vocab")
     tensors = list(_tensors(shape))
     for name, size, kind, _ in tensors:
         array = np.empty(0, np.float32 if kind == _F32 else np.uint8)

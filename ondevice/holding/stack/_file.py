@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -17,9 +17,11 @@ from ondevice.disk.reader import PAGE
 from ondevice.errors import ModelFileError
 from ondevice.gguf import ArrayOnDisk, GGUFFile, TensorInfo, writing
 from ondevice.gguf.writing import HollowHeader, TensorEntry
+from ondevice.holding.experts.blocks import ExpertBlock, ExpertMatrix, slots_bytes, with_slots
 from ondevice.holding.stack import _layout
 from ondevice.holding.stack._layout import (
     BASE_PLANES,
+    FIRST_PLANE,
     PLANES,
     PREFIX,
     VERSION,
@@ -27,6 +29,7 @@ from ondevice.holding.stack._layout import (
     PlanesShape,
     Quality,
 )
+from ondevice.holding.window.placement import pages_bytes
 
 RING_BYTES = 16 << 20  # through which pass what is not resident, at least
 RING_ENTRIES = 2  # the largest matrix that many times: one is computed with, one arrives
@@ -78,13 +81,31 @@ class StackFile:
         return self.gguf.read_by_row & self.matrices.keys()
 
     @cached_property
-    def multiplied(self) -> Mapping[str, int]:
-        """How many weights each matrix has that is multiplied with: all but tables."""
+    def n_weights(self) -> int:
+        """Of all matrices but tables."""
+        return sum(m.shape.n_weights for m in self.matrices.values() if m.name not in self.tables)
+
+    @cached_property
+    def multiplied(self) -> Mapping[str, float]:
+        """How many weights a token is multiplied with, of each matrix but tables."""
+        file = self.gguf
+        share = file.n_experts_used / file.n_experts if file.n_experts else 1.0
         return {
-            name: matrix.shape.n_weights
+            name: matrix.shape.n_weights * (share if "_exps" in name else 1.0)
             for name, matrix in self.matrices.items()
             if name not in self.tables
         }
+
+    @cached_property
+    def _blocks_of(self) -> Mapping[str, list[Block]]:
+        found: dict[str, list[Block]] = {name: [] for name in self.matrices}
+        for block in self.blocks:
+            found[block.id.matrix].append(block)
+        return found
+
+    def blocks_of(self, matrix: str) -> Sequence[Block]:
+        """Those of one matrix, in the order in which they are loaded."""
+        return self._blocks_of[matrix]
 
     @property
     def n_unpacked(self) -> int:
@@ -149,7 +170,59 @@ class StackFile:
     @property
     def least_whole_bytes(self) -> int:
         """RAM with which all of it can be computed, however much of it is streamed."""
-        return min(self.whole_bytes[self.n_unpacked :])
+        least = min(self.whole_bytes[self.n_unpacked :])
+        return min(least, self._least_with_experts) if self.expert_blocks else least
+
+    @cached_property
+    def expert_blocks(self) -> tuple[ExpertBlock, ...]:
+        """The blocks of which not all experts need to be in RAM."""
+        found: dict[int, list[ExpertMatrix]] = {}
+        for matrix in self.matrices.values():
+            block = matrix.base.block
+            if block is not None and (experts := self._experts_in(matrix)):
+                found.setdefault(block, []).append(experts)
+        return tuple(ExpertBlock(tuple(matrices)) for _, matrices in sorted(found.items()))
+
+    @cached_property
+    def beside_experts(self) -> list[TensorInfo]:
+        """The tensors that hold nothing of these experts, in the order of the file."""
+        experts = {m.name for block in self.expert_blocks for m in block.matrices}
+        theirs = {b.tensor.name for name in experts for b in self.blocks_of(name)} | experts
+        return [t for t in self.gguf.tensors.values() if t.name not in theirs]
+
+    @cached_property
+    def beside_experts_bytes(self) -> int:
+        """What they take in RAM."""
+        in_ram = [t for t in self.beside_experts if t.name not in self.stays_on_disk]
+        n_tables = len(self.beside_experts) - len(in_ram)
+        return pages_bytes(in_ram) + (1 + 2 * n_tables) * PAGE
+
+    @cached_property
+    def _least_with_experts(self) -> int:
+        return self.beside_experts_bytes + slots_bytes(self.expert_blocks)
+
+    def experts_within(self, budget_bytes: int) -> tuple[ExpertBlock, ...]:
+        """With so much RAM for all weights; none: all of it fits, or not all that is no expert."""
+        if not self._least_with_experts <= budget_bytes < self.ram_bytes[-1]:
+            return ()
+        return with_slots(self.expert_blocks, budget_bytes - self.beside_experts_bytes)
+
+    def _experts_in(self, matrix: Matrix) -> ExpertMatrix | None:
+        """None: it has none, or not all of their planes are there."""
+        n_experts, dimensions = self.gguf.n_experts, matrix.base.shape
+        if "_exps." not in matrix.name or len(dimensions) != 3 or dimensions[2] != n_experts:
+            return None
+        shape, rows = matrix.shape, matrix.shape.rows // n_experts
+        if len(self.blocks_of(matrix.name)) < len(_layout.blocks_of(matrix.name, shape)):
+            return None
+        scales, nibbles, plane = shape.part_bytes(rows)
+        n_bytes = scales + nibbles + PLANES * plane
+        # An expert may begin at the end of a chunk, and a piece of it at the end of a page.
+        in_chunk = math.gcd(rows, shape.chunk_rows)
+        n_chunks = 1 + -(-(rows - in_chunk) // shape.chunk_rows)
+        n_pieces = n_chunks * (FIRST_PLANE + PLANES)
+        in_slot = -(-n_bytes // PAGE) * PAGE + 2 * PAGE * n_pieces
+        return ExpertMatrix(matrix.name, matrix.base.block, n_experts, n_bytes, in_slot)
 
     def fitting(self, budget_bytes: int) -> int:
         """How many tensors, from the first one on, fit into so much RAM."""
@@ -207,7 +280,7 @@ class StackFile:
             dict(zip(file.tensors, map(int, checksums), strict=True)),
             base_quality,
         )
-        if not stack.multiplied:
+        if not stack.n_weights:
             raise _damaged(file, "it has no matrices")
         return stack
 

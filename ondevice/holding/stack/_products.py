@@ -13,6 +13,7 @@ import numpy.typing as npt
 from ondevice.disk.reader import PAGE
 from ondevice.errors import ModelFileError
 from ondevice.gguf import TensorInfo
+from ondevice.holding.experts.experts import Experts
 from ondevice.holding.stack import _layout
 from ondevice.holding.stack._file import Block, StackFile
 from ondevice.holding.stack._layout import BASE_PLANES, FIRST_PLANE
@@ -42,7 +43,7 @@ class Products:
         self._resident = resident
         self._mapped = mapped
         columns = max(matrix.shape.columns for matrix in file.matrices.values())
-        self._scratch = Scratch(columns, threads)
+        self.scratch = Scratch(columns, threads)
         self._planes = self._planes_at(resident, file.matrices)
         self._tables = self._planes_at(mapped, file.tables)
 
@@ -94,7 +95,7 @@ class Products:
         found = {}
         for name in names:
             matrix = self._file.matrices[name]
-            found[name] = Planes(matrix.shape, self._scratch)
+            found[name] = Planes(matrix.shape, self.scratch)
             _place_base(found[name], address + matrix.base.offset)
         for block in self._file.blocks:
             if block.id.matrix in found:
@@ -111,7 +112,10 @@ class _Group:
 
 
 class StreamedProducts(Products):
-    """Computes with all blocks: those that are not resident are fetched for each pass."""
+    """Computes with all blocks: those that are not resident are fetched for each pass.
+
+    Or, if they are of experts, when a pass needs them.
+    """
 
     def __init__(
         self, file: StackFile, resident: int, mapped: int, threads: int, fetch: Fetch
@@ -122,17 +126,21 @@ class StreamedProducts(Products):
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="planes")
         self._absent: dict[str, list[_Place]] = {}  # of a matrix
         self._groups: dict[str, list[_Group]] = {}  # where that is more than can be held at once
+        self._experts: Experts | None = None
         self._generation = 0  # of what is resident: nodes inspected in another are out of date
 
     def close(self) -> None:
         self._threads.shutdown()
 
-    def set_resident(self, names: Collection[str], most_bytes: int) -> list[TensorInfo]:
+    def set_resident(
+        self, names: Collection[str], most_bytes: int, experts: Experts | None = None
+    ) -> list[TensorInfo]:
         """Tell which tensors are resident, and how many bytes can be fetched at once.
 
-        Returns the others in the order of their use.
+        Returns the others in the order of their use, but for those that ``experts`` reads.
         """
         self._generation += 1
+        self._experts = experts
         self._planes = self._planes_at(self._resident, self._file.matrices)
         self.use(self._file.blocks)
         absent: dict[str, list[Block]] = {name: [] for name in self._file.matrices}
@@ -142,7 +150,7 @@ class StreamedProducts(Products):
         self._absent, self._groups = {}, {}
         for name, blocks in absent.items():
             planes, base = self._planes[name], self._file.matrices[name].base
-            if name in self._file.tables:
+            if name in self._file.tables or (experts and name in experts):
                 continue
             places = [_place_of(planes, block) for block in blocks]
             if name not in names:
@@ -169,6 +177,8 @@ class StreamedProducts(Products):
         ]
 
     def _multiply(self, node: Tensor, name: str) -> Actions | None:
+        if self._experts and name in self._experts:
+            return self._experts.inspect(node, name)
         if name in self._groups:
             node.op = OP_NONE  # llama.cpp skips it: we compute it once its operand is there
             return Actions(after=partial(self._multiply_groups, node, name))

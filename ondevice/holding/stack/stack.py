@@ -5,7 +5,7 @@ from __future__ import annotations
 import mmap
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
+from itertools import groupby, islice
 from typing import NamedTuple
 
 import msgspec
@@ -15,6 +15,9 @@ from ondevice.disk.reader import PAGE, Arena, Reader, Reading, Span
 from ondevice.disk.ring import Ring
 from ondevice.errors import LoadCancelled, MemoryShortError, ModelFileError
 from ondevice.gguf import GGUFFile, TensorInfo
+from ondevice.holding.experts.blocks import ExpertBlock, slots_bytes
+from ondevice.holding.experts.experts import Experts
+from ondevice.holding.stack._experts import ExpertPlanes
 from ondevice.holding.stack._file import RING_ENTRIES, StackFile
 from ondevice.holding.stack._planes import checksum
 from ondevice.holding.stack._products import Products, StreamedProducts
@@ -45,7 +48,8 @@ class Stack:
     and shrinking gives the end back.
 
     What does not fit is left out: the model is less exact. With ``whole``, it is read from the
-    disk for each pass instead: the model is what it is in RAM, but slower. With ``drafts``, what is
+    disk for each pass instead, or, where it is of experts, when they are needed: the model is what
+    it is in RAM, but slower. With ``drafts``, what is
     in RAM alone then drafts for it (:meth:`drafting_hook`). ``cached`` lets the system keep what is
     read for it, if there is room.
 
@@ -70,12 +74,17 @@ class Stack:
         self._drafts = drafts
         self._wanted: int | None = None  # bytes
         self._tensors = list(file.tensors.values())
-        self._n_resident = 0  # of the tensors
+        self._held: list[TensorInfo] = []  # tensors that are in RAM, or of which rows are looked up
+        self._n_blocks = 0  # of these
+        self._experts: Experts | None = None
+        self._slots: tuple[ExpertBlock, ...] = ()  # what it is to keep; none: experts are held too
         self._checked: set[str] = set()
         self._reader = Reader([file.path], cached=cached)
         self._ring: Ring | None = None
         self._waited = 0.0  # seconds, for rings that are gone
         self._arena = Arena(-(-file.file_bytes // PAGE) * PAGE)
+        if whole and self.file.expert_blocks:  # what stays in RAM may lie between what does not
+            self._arena.use_small_pages(0, self._arena.n_bytes)
         for tensor in self._tensors:
             if tensor.name in self.file.stays_on_disk and (pages := _whole_pages(tensor, tensor)):
                 self._arena.use_small_pages(pages.start, len(pages))
@@ -96,14 +105,16 @@ class Stack:
 
     @property
     def n_blocks(self) -> int:
-        """Blocks that are in RAM."""
-        return max(0, self._n_resident - self.file.n_base)
+        """Blocks that are in RAM, those of experts in slots left out."""
+        return self._n_blocks
 
     @property
     def resident_bytes(self) -> int:
         """RAM that the weights take."""
+        if self._slots:
+            return self.file.beside_experts_bytes + slots_bytes(self._slots)
         ring = self._ring.n_bytes if self._ring else 0
-        return self.file.ram_bytes[self._n_resident - 1] + ring
+        return self.file.ram_bytes[len(self._held) - 1] + ring
 
     @property
     def least_bytes(self) -> int:
@@ -124,12 +135,14 @@ class Stack:
     @property
     def absent_bytes(self) -> int:
         """Weights that are not in RAM: streamed, or left out."""
+        if self._slots:
+            return sum(block.absent_bytes for block in self._slots)
         return self.most_bytes - self.resident_bytes
 
     @property
     def streamed_bytes(self) -> int:
-        """Weights that are read from the disk for each pass."""
-        return self.absent_bytes if self._ring else 0
+        """Weights that are read from the disk for each pass, or when it needs them."""
+        return self.absent_bytes if self._ring or self._slots else 0
 
     @property
     def products(self) -> Products:
@@ -139,7 +152,7 @@ class Stack:
     @property
     def may_draft(self) -> bool:
         """Whether what is in RAM makes a model of its own, and a smaller one than all of it."""
-        return self._ring is not None and self._n_resident >= self.file.n_base
+        return self._ring is not None and len(self._held) >= self.file.n_base
 
     def hook(self) -> EvalHook:
         """What feeds a context of the model."""
@@ -153,19 +166,26 @@ class Stack:
         return EvalHook(self._resident) if self._drafts and self.may_draft else None
 
     def describe(self, sizing: Sizing) -> Sizing:
-        """Add how many blocks are in RAM."""
+        """Add how many blocks are in RAM, and how many of the experts that were needed were."""
+        done = self.statistics()
         return msgspec.structs.replace(
-            sizing, n_blocks=self.n_blocks, total_blocks=len(self.file.blocks)
+            sizing,
+            n_blocks=self.n_blocks,
+            total_blocks=len(self.file.blocks),
+            experts_used=done.experts_used,
+            experts_found=done.experts_found,
         )
 
     def statistics(self) -> Streaming:
         """What was read from the disk so far, the loading included."""
-        waited = self._waited + (self._ring.wait_seconds if self._ring else 0.0)
+        waiting = [part.wait_seconds for part in (self._ring, self._experts) if part]
         return Streaming(
             bytes_read=self._reader.bytes_read,
             read_ms=self._reader.busy_seconds * 1e3,
-            wait_ms=waited * 1e3,
+            wait_ms=(self._waited + sum(waiting)) * 1e3,
             resident_bytes=self.resident_bytes,
+            experts_used=self._experts.used if self._experts else 0,
+            experts_found=self._experts.found if self._experts else 0,
         )
 
     def load_model(self, *, with_vocabulary: bool = True) -> Model:
@@ -199,6 +219,8 @@ class Stack:
     def close(self) -> None:
         """Give the memory back. The model must have been closed before."""
         self._drop_ring()
+        if self._experts is not None:
+            self._experts.close()
         if self._whole is not None:
             self._whole.close()
         self._reader.close()
@@ -216,16 +238,45 @@ class Stack:
         """
         file = self.file
         budget = file.ram_bytes[-1] if budget_bytes is None else budget_bytes
+        slots = file.experts_within(budget) if self._whole else ()
         fitting = file.fitting_whole(budget) if self._whole else file.fitting(budget)
-        if fitting < (file.n_unpacked if self._whole else file.n_base):
+        if not slots and fitting < (file.n_unpacked if self._whole else file.n_base):
             raise self._short(budget, self.least_bytes)
-        self._hold(fitting, on_progress)
+        held = file.beside_experts if slots else self._tensors[:fitting]
+        before = self._held
+        if self._experts is not None and not slots:
+            self._experts.place(())  # else experts would be in RAM twice
+        try:
+            self._hold(held, on_progress)
+            if slots:
+                self._place(slots)
+        except BaseException:
+            self._hold(before, lambda _: True)
+            if self._experts is not None:
+                self._experts.place(self._slots)
+            raise
+        self._slots = slots
+        if not slots:
+            self._resident.use(file.blocks[: self._n_blocks])
         if self._whole is not None:
             self._drop_ring()
-            names = {tensor.name for tensor in self._tensors[:fitting]}
-            n_bytes = file.whole_bytes[fitting] - file.ram_bytes[fitting - 1]
-            if absent := self._whole.set_resident(names, n_bytes // RING_ENTRIES):
+            names = {tensor.name for tensor in held}
+            n_bytes = 0 if slots else file.whole_bytes[fitting] - file.ram_bytes[fitting - 1]
+            experts = self._experts if slots else None
+            if absent := self._whole.set_resident(names, n_bytes // RING_ENTRIES, experts):
                 self._ring = Ring(self._reader, absent, n_bytes)
+
+    def _place(self, slots: Sequence[ExpertBlock]) -> None:
+        """Keep so many experts of each block."""
+        if self._experts is None:
+            scratch, unit = self.products.scratch, self._reader.unit
+            matrices = (each for block in slots for each in block.matrices)
+            planes = {each.name: ExpertPlanes(each, self.file, scratch, unit) for each in matrices}
+            self._experts = Experts(self._reader, slots, planes)
+            self._experts.place(slots)
+            self._experts.fill()
+        else:
+            self._experts.place(slots)
 
     def _drop_ring(self) -> None:
         if self._ring is not None:
@@ -233,14 +284,17 @@ class Stack:
             self._waited += self._ring.wait_seconds
             self._ring = None
 
-    def _hold(self, n_tensors: int, on_progress: Callable[[float], bool]) -> None:
-        """Have so many tensors in RAM."""
-        if n_tensors > self._n_resident:
-            self._read(self._tensors[self._n_resident : n_tensors], on_progress)
-        self._resident.use(self.file.blocks[: max(0, n_tensors - self.file.n_base)])
-        if n_tensors < self._n_resident:
-            self._release(self._tensors[n_tensors], self._tensors[self._n_resident - 1])
-        self._n_resident = n_tensors
+    def _hold(self, wanted: Sequence[TensorInfo], on_progress: Callable[[float], bool]) -> None:
+        """Have these tensors in RAM and no others."""
+        held, names = {t.name for t in self._held}, {t.name for t in wanted}
+        if absent := [tensor for tensor in wanted if tensor.name not in held]:
+            self._read(absent, on_progress)
+        for are_wanted, tensors in groupby(self._tensors, lambda tensor: tensor.name in names):
+            some = [tensor for tensor in tensors if not are_wanted and tensor.name in held]
+            if some:
+                self._release(some[0], some[-1])
+        blocks = {block.tensor.name for block in self.file.blocks}
+        self._held, self._n_blocks = list(wanted), len(names & blocks)
 
     def _release(self, first: TensorInfo, last: TensorInfo) -> None:
         """Give back what lies from the one to the other."""

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
+from ondevice.disk.reader import PAGE
 from ondevice.gguf import GGUFFile
 from ondevice.gguf.quality import quality_of
 from ondevice.gguf.verifying import can_verify
-from ondevice.holding.cells import Absent, Cell, sum_cells
-from ondevice.holding.costs import PROMPT, drafted_seconds, streaming_seconds
+from ondevice.holding.cells import Absent, Cell, CellPart, sum_cells
+from ondevice.holding.costs import PROMPT, drafted_seconds, missed_bytes, streaming_seconds
+from ondevice.holding.experts.blocks import ExpertBlock, slots_bytes
 from ondevice.holding.machine import Machine
 from ondevice.holding.plan import KV_QUALITY, Plan
 from ondevice.holding.speeds import PLANES, PLANES_TYPE, Speeds
@@ -67,20 +69,26 @@ class Stacked:
         stack, speeds = self._stack, machine.speeds
         wanted = self._need(n_ctx, kv_type)
         room = machine.ram.usable - (wanted.total - wanted.weights)
-        fitting = stack.fitting(room)
-        base_fits = fitting >= stack.n_base
-        all_fits = fitting == len(stack.gguf.tensors)
-        if base_fits:
-            yield self._plan(wanted, kv_type, room, fitting, speeds)
-            if all_fits:
+        fitting, all_bytes = stack.fitting(room), stack.ram_bytes[-1]
+        plan = partial(self._plan, wanted, kv_type, speeds)
+        if base_fits := fitting >= stack.n_base:
+            yield plan(room, stack.ram_bytes[fitting - 1], self._quality(fitting))
+            if fitting == len(stack.gguf.tensors):
                 return
+        if slots := stack.experts_within(room):
+            absent = sum(block.absent_bytes for block in slots)
+            resident = stack.beside_experts_bytes + slots_bytes(slots)
+            yield plan(room, resident, streamed=absent, read=missed_bytes(self._model, absent))
+            return
         may_draft = base_fits and can_verify(self._model)
         small = wanted.to_draft(self._model.n_vocab)
         for drafting in (small.kv + small.compute, 0) if may_draft else (0,):
             budget = room - drafting
             fitting = stack.fitting_whole(budget)
             if fitting >= (stack.n_base if drafting else stack.n_unpacked):
-                yield self._plan(wanted, kv_type, budget, fitting, speeds, drafting)
+                read = all_bytes - (stack.ram_bytes[fitting - 1] if fitting else PAGE)
+                resident = stack.whole_bytes[fitting]
+                yield plan(budget, resident, streamed=read, read=read, drafting=drafting)
 
     def cells(self, sizing: Sizing) -> list[Cell]:
         stack = self._stack
@@ -88,11 +96,22 @@ class Stacked:
         absent: Absent = "left out"
         if sizing.streamed_bytes:
             n_resident, absent = stack.fitting_whole(sizing.resident_bytes), "streamed"
+            if slots := stack.experts_within(sizing.resident_bytes):
+                return self._cells_with_slots(slots)
         return sum_cells(
             (tensor.block, tensor.n_bytes, tensor.n_bytes if place < n_resident else 0, absent)
             for place, tensor in enumerate(stack.gguf.tensors.values())
             if tensor.name not in stack.stays_on_disk
         )
+
+    def _cells_with_slots(self, slots: Sequence[ExpertBlock]) -> list[Cell]:
+        stack = self._stack
+        parts: list[CellPart] = [
+            (tensor.block, tensor.n_bytes, tensor.n_bytes, "streamed")
+            for tensor in stack.beside_experts
+            if tensor.name not in stack.stays_on_disk
+        ]
+        return sum_cells(parts + [cell for block in slots for cell in block.cells()])
 
     def open(self, plan: Plan, load: Load, on_progress: Callable[[float], bool]) -> Stack:
         from ondevice.holding.stack.stack import Stack  # noqa: PLC0415 - needs native code
@@ -118,26 +137,25 @@ class Stacked:
         self,
         wanted: Need,
         kv_type: KVType,
-        budget: int,
-        n_tensors: int,
         speeds: Speeds,
-        drafting: int | None = None,
+        budget: int,
+        resident: int,
+        quality: float = 1.0,
+        *,
+        streamed: int = 0,
+        read: float = 0.0,
+        drafting: int = 0,
     ) -> Plan:
-        """With so many tensors in RAM; ``drafting`` None: the others are left out."""
+        """With so many bytes of weights in RAM; what is not streamed either is left out.
+
+        ``read``: bytes of what is streamed that a token needs; ``drafting``: of RAM.
+        """
         stack, file = self._stack, self._model
-        streamed = 0
-        resident = stack.ram_bytes[n_tensors - 1]
-        quality = 1.0
-        if drafting is None:
-            quality = self._quality(n_tensors)
-        else:
-            streamed = stack.ram_bytes[-1] - resident
-            resident = stack.whole_bytes[n_tensors]
-        reading = streaming_seconds(streamed, len(stack.matrices), speeds) if streamed else 0.0
-        computed = stack.ram_bytes[-1] if drafting is not None else resident
+        reading = streaming_seconds(read, len(stack.matrices), speeds) if read else 0.0
+        computed = stack.ram_bytes[-1] if streamed else resident
         n_weights = sum(stack.multiplied.values())
         measured = n_weights / speeds.decoding(PLANES_TYPE) * _DECODE_FACTOR
-        decode = measured * (1 + computed / (n_weights * _MEASURED_BYTES)) / 2
+        decode = measured * (1 + computed / (stack.n_weights * _MEASURED_BYTES)) / 2
         decode += len(stack.matrices) * _PRODUCT_SECONDS
         seconds = drafted_seconds(decode, reading, decode) if drafting else max(decode, reading)
         output = file.output_layer
@@ -152,7 +170,7 @@ class Stacked:
             resident_bytes=resident,
             streamed_bytes=streamed,
             drafter=None,
-            drafter_bytes=drafting or 0,
+            drafter_bytes=drafting,
             tokens_per_second=1 / seconds,
             first_token_s=max(prefill, reading),
             quality=quality * KV_QUALITY[kv_type],

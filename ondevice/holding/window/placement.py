@@ -16,6 +16,7 @@ import numpy.typing as npt
 from ondevice.disk.reader import PAGE, Span
 from ondevice.errors import MemoryShortError
 from ondevice.gguf import GGUFFile, TensorInfo
+from ondevice.holding.experts.blocks import ExpertBlock, ExpertMatrix, slots_bytes, with_slots
 from ondevice.text import size
 
 _LEAST_STREAMED = 256 << 10  # bytes of a tensor; below that a read costs more than its bytes
@@ -25,18 +26,6 @@ _RING_BYTES = 48 << 20  # at most that, but two entries at least
 _SLICE_ROWS = 64  # a slice of the output layer has a multiple: so many a kernel may take at once
 _PART_BITS = 50  # of an address within a part of a model
 _GOLDEN = (math.sqrt(5) - 1) / 2
-
-
-@dataclass(frozen=True)
-class ExpertBlock:
-    """The experts of one block, of which a token needs a few."""
-
-    tensors: tuple[TensorInfo, ...]  # each holds one matrix of every expert
-    n_slots: int = 0  # experts that stay in RAM; which ones changes
-
-    @cached_property
-    def bytes_per_slot(self) -> int:
-        return sum(slot_bytes(tensor) for tensor in self.tensors)
 
 
 @dataclass(frozen=True)
@@ -68,28 +57,7 @@ class Placement:
     @cached_property
     def absent_bytes(self) -> int:
         """Bytes that are not in RAM: the streamed ones, and the experts without a slot."""
-        return self.streamed_bytes + sum(
-            expert_bytes(tensor) * (tensor.shape[2] - block.n_slots)
-            for block in self.experts
-            for tensor in block.tensors
-        )
-
-
-#: The experts of a long prompt are needed all at once: one tensor is computed with while the next
-#: one is read.
-N_STAGES = 2
-
-
-def slots_bytes(blocks: Sequence[ExpertBlock]) -> int:
-    """RAM for the slots of these blocks. The stages lie in the same memory."""
-    tensors = [tensor for block in blocks for tensor in block.tensors]
-    stages = N_STAGES * max((t.shape[2] * slot_bytes(t) for t in tensors), default=0)
-    return max(sum(block.n_slots * block.bytes_per_slot for block in blocks), stages)
-
-
-def expert_bytes(tensor: TensorInfo) -> int:
-    """Of one expert in this tensor."""
-    return tensor.n_bytes // tensor.shape[2]
+        return self.streamed_bytes + sum(block.absent_bytes for block in self.experts)
 
 
 def pages_bytes(tensors: Iterable[TensorInfo]) -> int:
@@ -111,14 +79,20 @@ def _pages(tensors: Sequence[TensorInfo]) -> tuple[npt.NDArray[np.int64], npt.ND
     return np.array(places, np.int64) // PAGE, np.array(ends, np.int64) // PAGE
 
 
-def slot_bytes(tensor: TensorInfo) -> int:
-    """RAM for one expert of a tensor: whole pages, wherever the expert begins in the file."""
-    size = expert_bytes(tensor)
-    n_places = PAGE // math.gcd(size, PAGE)  # in a page, where experts may begin
-    return max(
-        Span.around(tensor.part, tensor.offset + size * expert, size).n_bytes
-        for expert in range(min(n_places, tensor.shape[2]))
+def _expert_bytes(tensor: TensorInfo) -> int:
+    """Of one expert in this tensor."""
+    return tensor.n_bytes // tensor.shape[2]
+
+
+def _expert_matrix(tensor: TensorInfo) -> ExpertMatrix:
+    """A tensor with the matrices of all experts, one after the other."""
+    of_one, n_experts = _expert_bytes(tensor), tensor.shape[2]
+    n_places = PAGE // math.gcd(of_one, PAGE)  # in a page, where experts may begin
+    in_slot = max(
+        Span.around(tensor.part, tensor.offset + of_one * expert, of_one).n_bytes
+        for expert in range(min(n_places, n_experts))
     )
+    return ExpertMatrix(tensor.name, tensor.block, n_experts, of_one, in_slot)
 
 
 class Placements:
@@ -149,10 +123,12 @@ class Placements:
         #: The same, the first ones to give up first.
         self._to_give_up = [*_to_give_up(candidates), *self.output_slices[::-1]]
         #: The blocks of which not all experts need to be in RAM.
-        self.experts = tuple(ExpertBlock(tuple(tensors)) for tensors in experts.values())
+        self.experts = tuple(
+            ExpertBlock(tuple(map(_expert_matrix, tensors))) for tensors in experts.values()
+        )
         #: When each of them is given up: from how many on; experts are never pinned here.
         when = {t.name: number for number, t in enumerate(self._to_give_up)}
-        when |= {t.name: -1 for block in self.experts for t in block.tensors}
+        when |= {m.name: -1 for block in self.experts for m in block.matrices}
         kept = len(self._to_give_up)
         self._others_when = np.array([when.get(t.name, kept) for t in self._others], np.int64)
         self._candidates_when = np.array([when[t.name] for t in self._candidates], np.int64)
@@ -165,7 +141,7 @@ class Placements:
         resident = self._that_streams(0)
         if resident.resident_bytes <= budget_bytes:
             room = budget_bytes - resident.resident_bytes + slots_bytes(self.experts)
-            return replace(resident, experts=_with_slots(self.experts, room))
+            return replace(resident, experts=with_slots(self.experts, room))
         # More of them take less RAM, once the ring has been paid for.
         counts = range(1, len(self._candidates) + 1)
         found = bisect_left(counts, -budget_bytes, key=lambda count: -self._resident_bytes[count])
@@ -206,7 +182,7 @@ class Placements:
                 streamed=tuple(compress(self._candidates, self._candidates_when < count)),
                 ring_bytes=self._ring_bytes[count],
                 pinned_bytes=self._pinned_bytes[count],
-                experts=_with_slots(self.experts, slots_bytes(self.experts)),
+                experts=with_slots(self.experts, slots_bytes(self.experts)),
             )
         return self._streaming[count]
 
@@ -314,20 +290,8 @@ def _holds_experts(tensor: TensorInfo, n_experts: int) -> bool:
         "_exps." in tensor.name
         and len(tensor.shape) == 3
         and tensor.shape[2] == n_experts
-        and expert_bytes(tensor) >= _LEAST_EXPERT
+        and _expert_bytes(tensor) >= _LEAST_EXPERT
     )
-
-
-def _with_slots(blocks: tuple[ExpertBlock, ...], room: int) -> tuple[ExpertBlock, ...]:
-    """The blocks with as many slots as fit: the same number for each, or one more."""
-    level = room // max(1, sum(block.bytes_per_slot for block in blocks))
-    room -= level * sum(block.bytes_per_slot for block in blocks)
-    with_slots = []
-    for block in blocks:
-        more = block.bytes_per_slot <= room
-        room -= more * block.bytes_per_slot
-        with_slots.append(replace(block, n_slots=min(level + more, block.tensors[0].shape[2])))
-    return tuple(with_slots)
 
 
 def _order_of_use(tensor: TensorInfo) -> tuple[float, bool, bool, int]:

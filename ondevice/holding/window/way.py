@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 from ondevice.gguf import GGUFFile
 from ondevice.gguf.verifying import can_verify
-from ondevice.holding.cells import Absent, Cell, cells_in_ram, sum_cells
+from ondevice.holding.cells import Cell, CellPart, cells_in_ram, sum_cells
 from ondevice.holding.costs import (
     DISK_FACTOR,
     decode_seconds,
     drafted_seconds,
+    missed_bytes,
     streaming_seconds,
 )
 from ondevice.holding.machine import Machine
@@ -26,7 +27,6 @@ from ondevice.ram.need import need
 if TYPE_CHECKING:
     from ondevice.holding.window.window import Window
 
-_MISSED = 0.5  # of the experts that are needed, those that the cache does not hold, at most
 _LOOKED_UP = 1.1  # tokens that a pass gives with what the conversation itself proposes
 
 
@@ -80,15 +80,10 @@ class Windowed:
             return cells_in_ram(self._file)
         # What is pinned depends on the file and the bytes alone.
         placed = self._placements.within(sizing.resident_bytes)
-        parts: list[tuple[int | None, int, int, Absent]] = []
+        parts: list[CellPart] = []
         parts += [(t.block, t.n_bytes, t.n_bytes, "streamed") for t in placed.pinned]
         parts += [(t.block, t.n_bytes, 0, "streamed") for t in placed.streamed]
-        for block in placed.experts:
-            for t in block.tensors:
-                parts.append(
-                    (t.block, t.n_bytes, t.n_bytes * block.n_slots // t.shape[2], "experts")
-                )
-        return sum_cells(parts)
+        return sum_cells(parts + [cell for block in placed.experts for cell in block.cells()])
 
     def open(self, plan: Plan, load: Load, on_progress: Callable[[float], bool]) -> Window:
         from ondevice.holding.window.window import Window  # noqa: PLC0415 - needs native code
@@ -104,9 +99,8 @@ class Windowed:
     def _seconds(self, placed: Placement, drafter: Plan | None, speeds: Speeds) -> float:
         """For one token. What is streamed is read, and experts without a slot that it needs."""
         file = self._file
-        share = file.n_experts_used / file.n_experts if file.n_experts else 0.0
         experts = placed.absent_bytes - placed.streamed_bytes
-        n_bytes = placed.streamed_bytes + experts * share * _MISSED
+        n_bytes = placed.streamed_bytes + missed_bytes(file, experts)
         reading = streaming_seconds(n_bytes, len(placed.streamed), speeds)
         computing = decode_seconds(file, speeds)
         if drafter:

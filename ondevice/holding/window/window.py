@@ -20,7 +20,8 @@ from ondevice.disk.reader import PAGE, Reader, Reading, Span
 from ondevice.disk.ring import Ring
 from ondevice.errors import LoadCancelled
 from ondevice.gguf import GGUFFile, TensorInfo
-from ondevice.holding.window.experts import Experts
+from ondevice.holding.experts.experts import Experts
+from ondevice.holding.window.expert_tensors import ExpertTensor
 from ondevice.holding.window.placement import Placement, Placements, spans
 from ondevice.llama import (
     OP_CUSTOM,
@@ -98,6 +99,7 @@ class Window:
         self._mapped = MappedFiles([part.path for part in file.parts])
         self._ring: Ring | None = None
         self._experts: Experts | None = None
+        self._expert_tensors: dict[str, ExpertTensor] = {}
         self._wanted = self.placement
         self._growing: tuple[Placement, list[Reading]] | None = None
         self._generation = 0  # of the placement: what was inspected under another is out of date
@@ -109,7 +111,14 @@ class Window:
             self._mapped.expect_rows(self.placement.on_file)
             self._pinning = self._start_pinning()
             if self._placements.experts:
-                self._experts = Experts(self._reader, self._placements.experts)
+                self._expert_tensors = {
+                    each.name: ExpertTensor(each, file.tensors[each.name], self._reader.unit)
+                    for block in self._placements.experts
+                    for each in block.matrices
+                }
+                self._experts = Experts(
+                    self._reader, self._placements.experts, self._expert_tensors
+                )
             self._take(self.placement)
             if self._experts:
                 self._experts.fill()
@@ -235,10 +244,10 @@ class Window:
             weight = self._file.tensors.get(root.name) if root.op == OP_NONE else None
             if weight is None:
                 continue
-            if self._experts and weight.name in self._experts:
-                if self.placement.experts:
-                    return self._experts.inspect(node, weight)
-                self._experts.restore(node, weight).data = self._mapped.address(weight)
+            if experts := self._expert_tensors.get(weight.name):
+                if self._experts and self.placement.experts:
+                    return self._experts.inspect(node, weight.name)
+                experts.restore(node).data = self._mapped.address(weight)
                 continue
             root.data = self._mapped.address(weight)
             operand.data = root.data + operand.view_offs

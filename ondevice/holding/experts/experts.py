@@ -1,95 +1,66 @@
 """The experts of a model larger than RAM: read once a router has picked them, kept for a while.
 
-``MUL_MAT_ID`` multiplies with some of a tensor's matrices, one for each expert, whose numbers
-another tensor holds. The experts that are kept lie in slots, of which there are fewer than experts.
-So the node is given two stand-ins: the slots in place of the tensor with all experts, and numbers
-of slots in place of numbers of experts. A batch that needs more experts than there are slots, a
-prompt, gets them in a stage, one tensor after the other. The stage is memory of the first blocks'
-slots, which are empty after that.
+``MUL_MAT_ID`` multiplies with some of a weight's matrices, one for each expert, whose numbers
+another tensor holds. The experts that are kept lie in slots, of which there are fewer than experts,
+and the node is told in which ones. A batch that needs more experts than there are slots, a prompt,
+gets them in a stage, one weight after the other. The stage is memory of the first blocks' slots,
+which are empty after that.
 """
 
 from __future__ import annotations
 
-import ctypes
 import time
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from ondevice.disk.reader import PAGE, READS_IN_FLIGHT, Arena, Reader, Reading, Span
-from ondevice.errors import ModelFileError, NativeError
-from ondevice.gguf import TensorInfo
-from ondevice.holding.window.expert_cache import ExpertCache
-from ondevice.holding.window.placement import (
-    N_STAGES,
-    ExpertBlock,
-    expert_bytes,
-    slot_bytes,
-    slots_bytes,
-)
-from ondevice.llama import OP_CUSTOM, OP_MUL_MAT_ID, Actions, Tensor
+from ondevice.disk.reader import READS_IN_FLIGHT, Arena, Reader, Reading
+from ondevice.errors import ModelFileError
+from ondevice.holding.experts.blocks import N_STAGES, ExpertBlock, ExpertMatrix, slots_bytes
+from ondevice.holding.experts.cache import ExpertCache
+from ondevice.llama import Actions, Tensor
 
 _RECENT = 32  # tokens, before which ranks count for next to nothing
 
 
-class _StandIn:
-    """What takes the place of an operand in the graph; where it points changes, it does not."""
+class Matrices(ABC):
+    """The matrices of a weight with experts: how they are read, and how a node finds them."""
 
-    def __init__(self, original: Tensor) -> None:
-        self.original = original
-        self.tensor = original.copy()
-        self.address = self.tensor.address
-
-    def show_matrices(self, address: int, stride: int, count: int) -> None:
-        self.tensor.data, self.tensor.nb[2], self.tensor.ne[2] = address, stride, count
-
-    def show_numbers(self, numbers: ctypes.Array[ctypes.c_int32], like: Tensor) -> None:
-        width, n_bytes = like.ne[0], ctypes.sizeof(ctypes.c_int32)
-        self.tensor.ne[0], self.tensor.ne[1] = width, like.ne[1]
-        self.tensor.nb[0], self.tensor.nb[1] = n_bytes, n_bytes * width
-        self.tensor.data = ctypes.addressof(numbers)
-
-
-class _Matrices:
-    """One tensor of experts."""
-
-    def __init__(self, tensor: TensorInfo, unit: int) -> None:
-        self.tensor = tensor
-        self._unit = unit  # bytes of which the ends of a read are multiples
-        self.n_bytes = expert_bytes(tensor)
+    def __init__(self, of: ExpertMatrix) -> None:
+        self.of = of
         self.start = 0  # of the first slot, bytes from the start of the arena
-        self.stride = slot_bytes(tensor)  # from slot to slot
-        self.shift = tensor.offset % PAGE  # bytes from the start of a slot to what the graph reads
-        self.weights: _StandIn | None = None
-        self.numbers: _StandIn | None = None
 
-    def span(self, expert: int) -> Span:
-        offset = self.tensor.offset + expert * self.n_bytes
-        return Span.around(self.tensor.part, offset, self.n_bytes, self._unit)
+    @property
+    def stride(self) -> int:
+        """Bytes from slot to slot."""
+        return self.of.slot_bytes
 
-    def in_span(self, expert: int) -> int:
-        """Bytes from the start of the expert's span to the expert."""
-        return (self.tensor.offset + expert * self.n_bytes) % self._unit
+    @abstractmethod
+    def take_over(self, node: Tensor) -> Tensor:
+        """Have ``node`` look where :meth:`show` says; the numbers of the experts it needs."""
 
-    def in_slot(self, start: int, slot: int) -> int:
-        """Bytes from the start of the arena to an expert; the first slot begins at ``start``."""
-        return start + slot * self.stride + self.shift
+    @abstractmethod
+    def read(self, reader: Reader, expert: int, slot: memoryview, n_pieces: int) -> list[Reading]:
+        """Begin to read an expert into a slot, in ``n_pieces`` at least."""
 
-    def arrives_at(self, start: int, slot: int, expert: int) -> int:
-        """Bytes from the start of the arena to where the span of an expert in a slot is read.
+    @abstractmethod
+    def arrange(self, expert: int, slot: memoryview) -> None:
+        """Move to its place in the slot what could not be read into it."""
 
-        That is where the expert ends up in its place at once, if that is possible.
+    @abstractmethod
+    def show(self, ids: Tensor, address: int, places: Mapping[int, int]) -> None:
+        """Have the nodes find the experts that ``ids`` names: expert → slot.
+
+        ``address`` is that of the first slot.
         """
-        place = self.in_slot(start, slot)
-        straight = place - self.in_span(expert)
-        return straight if straight % self._unit == 0 else place - self.shift
 
 
 @dataclass(eq=False)
 class _BlockOfExperts:
     index: int
     cache: ExpertCache
-    matrices: list[_Matrices]  # in the order of use, once that is known
+    matrices: list[Matrices]  # in the order of use, once that is known
     start: int = 0  # of its slots, bytes from the start of the arena
 
 
@@ -101,7 +72,7 @@ class _Fetch:
     missing: list[int]  # experts to read
     places: dict[int, int]  # expert → slot that it is read into, in a stage if it is staged
     admitted: dict[int, int]  # expert → slot; those that get one
-    readings: dict[_Matrices, list[Reading]] = field(default_factory=dict)
+    readings: dict[Matrices, list[Reading]] = field(default_factory=dict)
 
     @property
     def has_arrived(self) -> bool:
@@ -130,28 +101,29 @@ class _Step(_Fetch):
 
     ids: Tensor  # the experts' numbers
     staged: bool
-    numbers: ctypes.Array[ctypes.c_int32]  # what the graph is to see of them
     present: dict[int, int]  # expert → slot; the others that are needed
-    pending: list[_Matrices]  # not computed with yet, in the order of use
+    pending: list[Matrices]  # not computed with yet, in the order of use
 
 
 class Experts:
-    """Sees to it that nodes find the experts they need; part of the window.
+    """Sees to it that nodes find the experts they need.
 
-    ``blocks`` are those of the model; :meth:`place` says how many of their experts to keep.
+    ``blocks`` are those of the model, and ``matrices`` their weights by name; :meth:`place` says
+    how many experts to keep.
     """
 
-    def __init__(self, reader: Reader, blocks: Sequence[ExpertBlock]) -> None:
+    def __init__(
+        self, reader: Reader, blocks: Sequence[ExpertBlock], matrices: Mapping[str, Matrices]
+    ) -> None:
         self._reader = reader
-        self._tensors: dict[str, tuple[_BlockOfExperts, _Matrices]] = {}
+        self._weights: dict[str, tuple[_BlockOfExperts, Matrices]] = {}
         self._blocks: list[_BlockOfExperts] = []
         for index, placed in enumerate(blocks):
-            matrices = [_Matrices(tensor, reader.unit) for tensor in placed.tensors]
-            block = _BlockOfExperts(index, ExpertCache(placed.tensors[0].shape[2], 0), matrices)
+            of_block = [matrices[each.name] for each in placed.matrices]
+            block = _BlockOfExperts(index, ExpertCache(placed.n_experts, 0), of_block)
             self._blocks.append(block)
-            self._tensors |= {each.tensor.name: (block, each) for each in matrices}
+            self._weights |= {each.of.name: (block, each) for each in of_block}
         self._slots = Arena(0)
-        self._ids: dict[int, Tensor] = {}  # address of a node → its experts' numbers
         self._step: _Step | None = None
         self._filling: list[_Fetch] = []
         self._last_block = 0
@@ -159,8 +131,8 @@ class Experts:
         self.found = 0  # of these, in RAM already
         self.wait_seconds = 0.0  # time in which the computing waited for the disk
 
-    def __contains__(self, tensor_name: str) -> bool:
-        return tensor_name in self._tensors
+    def __contains__(self, name: str) -> bool:
+        return name in self._weights
 
     def place(self, placed: Sequence[ExpertBlock]) -> None:
         """Have as many slots as these say, with the experts that are worth most.
@@ -208,36 +180,16 @@ class Experts:
                 self._read(fetch, matrices, matrices.start)
             self._filling.append(fetch)
 
-    def restore(self, node: Tensor, tensor: TensorInfo) -> Tensor:
-        """Have ``node`` read all of ``tensor`` again, which is returned."""
-        _, matrices = self._tensors[tensor.name]
-        weights, numbers = matrices.weights, matrices.numbers
-        if weights is None or numbers is None or node.src[0] != weights.address:
-            return next(iter(node.operands()))
-        node.src[0], node.src[2] = weights.original.address, self._ids[node.address].address
-        return weights.original
-
     def close(self) -> None:
         """Return when nothing is written to the memory any more."""
         self._end_step()
 
-    def inspect(self, node: Tensor, tensor: TensorInfo) -> Actions:
-        """What to do at ``node``, which reads ``tensor``. Raises :class:`NativeError`."""
-        if node.op not in (OP_MUL_MAT_ID, OP_CUSTOM):
-            raise NativeError(
-                f"{tensor.name} is used by {node.op_name}, which needs all experts in RAM: "
-                "ondevice cannot stream this model. Choose a smaller one."
-            )
-        weights, _, ids = node.operands()
-        block, matrices = self._tensors[tensor.name]
-        matrices.weights = matrices.weights or _StandIn(weights)
-        matrices.numbers = matrices.numbers or _StandIn(ids)
-        if ids.address != matrices.numbers.address:  # else the graph was seen before an error
-            self._ids[node.address] = ids
-        node.src[0], node.src[2] = matrices.weights.address, matrices.numbers.address
-        return Actions(before=partial(self._prepare, block, matrices, self._ids[node.address]))
+    def inspect(self, node: Tensor, name: str) -> Actions:
+        """What to do at ``node``, which multiplies with the experts of this weight."""
+        block, matrices = self._weights[name]
+        return Actions(before=partial(self._prepare, block, matrices, matrices.take_over(node)))
 
-    def _prepare(self, block: _BlockOfExperts, matrices: _Matrices, ids: Tensor) -> None:
+    def _prepare(self, block: _BlockOfExperts, matrices: Matrices, ids: Tensor) -> None:
         """Have the experts that ``ids`` names where the node looks for them."""
         step = self._step
         if step is None or step.ids.address != ids.address or matrices not in step.pending:
@@ -245,15 +197,11 @@ class Experts:
         if step.pending[0] is not matrices:
             self._put_first(step, matrices)
         self._wait(step.readings[matrices])
-        assert matrices.weights is not None and matrices.numbers is not None
         start = self._start_of(step, matrices)
-        self._put_in_place(step, matrices, start)
+        self._arrange(step, matrices, start)
         if step.staged:
             self._exchange(step, matrices, start)
-        matrices.numbers.show_numbers(step.numbers, ids)
-        count = len(step.places) if step.staged else block.cache.n_slots
-        address = self._slots.address + matrices.in_slot(start, 0)
-        matrices.weights.show_matrices(address, matrices.stride, count)
+        matrices.show(ids, self._slots.address + start, step.places)
         del step.pending[0]
         if step.staged and step.pending:
             self._read_next(step)
@@ -264,9 +212,9 @@ class Experts:
         if block.index <= self._last_block:
             self._reader.check()
         self._last_block = block.index
-        experts, cache = ids.integers(), block.cache
+        cache = block.cache
         cache.note(_rankings(ids))
-        needed = set(experts)
+        needed = set(ids.integers())
         staged = len(needed) > cache.n_slots
         lent = _stages_bytes(block, len(needed)) if staged else 0
         for each in self._blocks:
@@ -292,7 +240,6 @@ class Experts:
             admitted=admitted,
             ids=ids,
             staged=staged,
-            numbers=(ctypes.c_int32 * len(experts))(*map(places.__getitem__, experts)),
             present=present,
             pending=list(block.matrices),
         )
@@ -324,9 +271,9 @@ class Experts:
                 fetch.cancel()
                 continue
             for matrices in fetch.block.matrices:
-                self._put_in_place(fetch, matrices, matrices.start)
+                self._arrange(fetch, matrices, matrices.start)
 
-    def _put_first(self, step: _Step, matrices: _Matrices) -> None:
+    def _put_first(self, step: _Step, matrices: Matrices) -> None:
         """Learn that these are used next."""
         order = step.block.matrices
         order.remove(matrices)
@@ -343,39 +290,33 @@ class Experts:
         matrices = step.pending[0]
         self._read(step, matrices, self._start_of(step, matrices))
 
-    def _read(self, fetch: _Fetch, matrices: _Matrices, start: int) -> None:
+    def _read(self, fetch: _Fetch, matrices: Matrices, start: int) -> None:
         """Start to read the missing experts into slots, of which the first is at ``start``."""
         readings = fetch.readings[matrices] = []
         # What is needed first is there first if all reads at once are of the same tensor.
         n_pieces = READS_IN_FLIGHT if len(fetch.missing) < READS_IN_FLIGHT else 1
         for expert in fetch.missing:
-            at = matrices.arrives_at(start, fetch.places[expert], expert)
-            span = matrices.span(expert)
-            place = self._slots.view[at : at + span.n_bytes]
-            readings.append(self._reader.start(span, place, n_pieces))
+            slot = self._slot(matrices, start, fetch.places[expert])
+            readings += matrices.read(self._reader, expert, slot, n_pieces)
 
-    def _put_in_place(self, fetch: _Fetch, matrices: _Matrices, start: int) -> None:
-        """Move to its place what could not be read into it."""
+    def _arrange(self, fetch: _Fetch, matrices: Matrices, start: int) -> None:
         for expert in fetch.missing:
-            slot = fetch.places[expert]
-            arrived = matrices.arrives_at(start, slot, expert) + matrices.in_span(expert)
-            self._copy(matrices, arrived, matrices.in_slot(start, slot))
+            matrices.arrange(expert, self._slot(matrices, start, fetch.places[expert]))
 
-    def _exchange(self, step: _Step, matrices: _Matrices, stage: int) -> None:
+    def _exchange(self, step: _Step, matrices: Matrices, stage: int) -> None:
         """Copy experts from slots to the stage, and from the stage to slots."""
-        for expert, slot in step.present.items():
-            at = matrices.in_slot(matrices.start, slot)
-            self._copy(matrices, at, matrices.in_slot(stage, step.places[expert]))
-        for expert, slot in step.admitted.items():
-            at = matrices.in_slot(stage, step.places[expert])
-            self._copy(matrices, at, matrices.in_slot(matrices.start, slot))
+        slot = partial(self._slot, matrices)
+        for expert, number in step.present.items():
+            slot(stage, step.places[expert])[:] = slot(matrices.start, number)
+        for expert, number in step.admitted.items():
+            slot(matrices.start, number)[:] = slot(stage, step.places[expert])
 
-    def _copy(self, matrices: _Matrices, at: int, to: int) -> None:
-        if at != to:
-            view, n_bytes = self._slots.view, matrices.n_bytes
-            view[to : to + n_bytes] = view[at : at + n_bytes]
+    def _slot(self, matrices: Matrices, start: int, number: int) -> memoryview:
+        """A slot; the first one begins at ``start``, bytes from the start of the arena."""
+        at = start + number * matrices.stride
+        return self._slots.view[at : at + matrices.stride]
 
-    def _start_of(self, step: _Step, matrices: _Matrices) -> int:
+    def _start_of(self, step: _Step, matrices: Matrices) -> int:
         """Bytes from the start of the arena to the first slot, or to the stage."""
         if not step.staged:
             return matrices.start

@@ -1,0 +1,240 @@
+"""A stack of a mixture of experts, of which most experts are on the disk."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+from random import Random
+from typing import get_args
+
+import numpy as np
+import pytest
+import synthetic_moe as moe
+from planned import plan
+
+from ondevice import gguf
+from ondevice.disk.reader import PAGE
+from ondevice.errors import LoadCancelled, ModelFileError
+from ondevice.holding.experts.blocks import slots_bytes
+from ondevice.holding.machine import Machine
+from ondevice.holding.speeds import USUAL
+from ondevice.holding.stack._file import StackFile
+from ondevice.holding.stack._layout import FIRST_PLANE, PLANES
+from ondevice.holding.stack.pack import pack
+from ondevice.holding.stack.stack import Stack
+from ondevice.holding.stack.way import Stacked
+from ondevice.llama import Context, EvalHook
+from ondevice.messages import Preference, Sizing
+from ondevice.planning.planner import least_ram
+from ondevice.ram.available import AvailableRam
+
+PAGES = Path("/proc/self/pagemap")
+SHAPE = replace(moe.SMALL, n_blocks=3)
+TOKENS = moe.text(200, SHAPE)
+#: A prompt that needs most experts, single tokens, a draft, and so on.
+LENGTHS = [40, *[1] * 20, 5, 1, 3, *[1] * 10, 60, *[1] * 10]
+
+
+@pytest.fixture(scope="module", params=["in one chunk", "across chunks"])
+def file(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[StackFile]:
+    folder = tmp_path_factory.mktemp("moe")
+    moe.write(folder / "moe.gguf", SHAPE, speaks=True)
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "across chunks":  # of 376 rows, and an expert has 256
+            patch.setattr("ondevice.holding.stack._layout.MOST_COLUMNS", 256 * 384)
+        packed = folder / "moe.stack.gguf"
+        pack(folder / "moe.gguf", packed, calibration="Colours are red and blue. " * 4)
+        yield StackFile.of(gguf.read(packed))
+
+
+def budget(file: StackFile, share: float) -> int:
+    """0: no experts are kept; 1: all but one byte would fit."""
+    least = file.beside_experts_bytes + slots_bytes(file.expert_blocks)
+    return least + int(share * (file.ram_bytes[-1] - 1 - least))
+
+
+@contextmanager
+def opened(file: StackFile, n_bytes: int | None) -> Iterator[tuple[Stack, Context]]:
+    stack = Stack(file.gguf, n_bytes, whole=True, threads=1)
+    model = stack.load_model()
+    context = Context(model, n_ctx=512, n_threads=1, eval_hook=EvalHook(stack))
+    try:
+        yield stack, context
+    finally:
+        context.close()
+        model.close()
+        stack.close()
+
+
+def logits(context: Context, between: Callable[[], object] = lambda: None) -> list[bytes]:
+    tokens = iter(TOKENS)
+    result = []
+    for length in LENGTHS:
+        context.decode([next(tokens) for _ in range(length)])
+        result.append(context.logits().tobytes())
+        between()
+    return result
+
+
+@pytest.fixture(scope="module")
+def resident(file: StackFile) -> list[bytes]:
+    with opened(file, None) as (stack, context):
+        assert stack.streamed_bytes == 0
+        return logits(context)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2, 0.6, 1.0])
+def test_the_logits_are_those_of_the_whole_stack_in_ram(
+    file: StackFile, resident: list[bytes], share: float
+) -> None:
+    with opened(file, budget(file, share)) as (stack, context):
+        assert logits(context) == resident
+        assert stack.resident_bytes <= budget(file, share)
+        assert stack.streamed_bytes == stack.absent_bytes > 0
+        assert 0 < stack.statistics().experts_found < stack.statistics().experts_used
+
+
+def test_only_experts_that_are_needed_and_missing_are_read(file: StackFile) -> None:
+    with opened(file, budget(file, 0.5)) as (stack, context):
+        context.decode(TOKENS[:50])
+        before = stack.statistics()
+        for token in TOKENS[50:150]:
+            context.decode([token])
+        done = stack.statistics().since(before)
+    assert done.experts_used == 100 * SHAPE.n_blocks * SHAPE.n_used
+    missed = done.experts_used - done.experts_found
+    assert 0 < missed < 0.7 * done.experts_used
+    n_bytes = sum(matrix.expert_bytes for matrix in file.expert_blocks[0].matrices)
+    sectors = 3 * 2 * (FIRST_PLANE + PLANES) * 2 * 512  # where the pieces begin and end
+    assert missed * n_bytes <= done.bytes_read <= missed * (n_bytes + sectors)
+
+
+def test_resizing_in_mid_reply_changes_no_bit(file: StackFile, resident: list[bytes]) -> None:
+    random = Random(1)
+    sizes = [budget(file, share) for share in (0.0, 0.1, 0.5, 1.0)]
+    ring = file.whole_bytes[file.n_unpacked]  # all that no expert needs does not fit
+    if ring < sizes[0]:
+        sizes.append(ring)
+    with opened(file, sizes[0]) as (stack, context):
+
+        def resize() -> None:
+            stack.resize(random.choice([*sizes, None]))
+
+        assert logits(context, resize) == resident
+        stack.resize(sizes[1])
+        assert stack.resident_bytes <= sizes[1]
+
+
+@pytest.mark.skipif(not PAGES.exists(), reason="only Linux tells which pages are in RAM")
+@pytest.mark.parametrize("way", [[0.3], [None, 0.3], [1.0, 0.3], [0.0, None, 0.3]])
+def test_it_takes_the_ram_that_it_says(file: StackFile, way: list[float | None]) -> None:
+    first, *others = [None if share is None else budget(file, share) for share in way]
+    with opened(file, first) as (stack, context):
+        for size in [*others, others[-1] if others else first]:
+            logits(context)
+            context.truncate(0)
+            stack.resize(size)
+        logits(context)
+        taken = in_ram(stack._arena.address, stack._arena.n_bytes)
+        assert stack._experts is not None
+        slots = stack._experts._slots
+        taken += in_ram(slots.address, slots.n_bytes)
+        assert 0.5 * stack.resident_bytes < taken <= stack.resident_bytes
+
+
+def in_ram(start: int, n_bytes: int) -> int:
+    """Bytes of these pages that are in RAM."""
+    with PAGES.open("rb") as pages:
+        pages.seek(start // PAGE * 8)
+        entries = np.frombuffer(pages.read(-(-n_bytes // PAGE) * 8), np.uint64)
+    return int(np.count_nonzero(entries >> np.uint64(63))) * PAGE
+
+
+@pytest.mark.parametrize("share", [0.05, 0.5])
+def test_after_a_passing_error_no_expert_is_taken_for_another(
+    file: StackFile, resident: list[bytes], monkeypatch: pytest.MonkeyPatch, share: float
+) -> None:
+    real, reads = os.preadv, count(1)
+
+    def sometimes_broken(fd: int, buffers: list[memoryview], offset: int) -> int:
+        if next(reads) % 50 == 0:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(fd, buffers, offset)
+
+    with opened(file, budget(file, share)) as (_, context):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "preadv", sometimes_broken)
+            for at in range(0, 30, 3):
+                with pytest.raises(ModelFileError):
+                    for _ in range(50):
+                        context.decode(TOKENS[at : at + 3])
+        context.truncate(0)
+        assert logits(context) == resident
+
+
+def test_growing_that_is_cancelled_leaves_what_was_there(
+    file: StackFile, resident: list[bytes]
+) -> None:
+    with opened(file, budget(file, 0.5)) as (stack, context):
+        before = stack.resident_bytes
+        with pytest.raises(LoadCancelled):
+            stack.resize(None, on_progress=lambda _: False)
+        assert stack.resident_bytes == before
+        assert logits(context) == resident
+
+
+@pytest.mark.parametrize("preference", get_args(Preference))
+def test_more_ram_never_plans_a_worse_stack_of_a_mixture(
+    file: StackFile, preference: Preference
+) -> None:
+    roomy = AvailableRam(10**12, 10**12, "all RAM of this machine")
+    least, most = least_ram(file.gguf), plan(file.gguf, roomy, USUAL).peak_bytes
+    worths = []
+    for usable in range(least, most + 200_000, (most - least) // 40):
+        ram = AvailableRam(most, usable, "a limit")
+        chosen = plan(file.gguf, ram, USUAL, preference=preference)
+        assert chosen.peak_bytes <= usable
+        worths.append(chosen.worth(preference))
+    assert worths == sorted(worths)
+
+
+def test_an_exact_plan_is_opened_as_planned(file: StackFile) -> None:
+    whole = plan(file.gguf, AvailableRam(10**12, 10**12, "all RAM"), USUAL, n_ctx=512)
+    usable = whole.peak_bytes - file.ram_bytes[-1] + budget(file, 0.5)
+    machine = Machine(AvailableRam(10**12, usable, "a limit"), USUAL)
+    plans = Stacked(file.gguf).plans(512, "f16", (), machine)
+    (chosen,) = (each for each in plans if each.streamed_bytes)
+    assert chosen.quality == 1
+    with opened(file, chosen.weights_budget) as (stack, _):
+        assert stack.resident_bytes == chosen.resident_bytes
+        assert stack.streamed_bytes == chosen.streamed_bytes
+        held = Sizing(
+            budget=None,
+            resident_bytes=stack.resident_bytes,
+            absent_bytes=stack.absent_bytes,
+            streamed_bytes=stack.streamed_bytes,
+            least_bytes=stack.least_bytes,
+            most_bytes=stack.most_bytes,
+            room_bytes=usable,
+            limit_bytes=usable,
+            limit_source="a limit",
+        )
+        cells = Stacked(file.gguf).cells(stack.describe(held))
+    blocks = [cell for cell in cells if cell.block is not None]
+    assert {cell.absent for cell in blocks} == {"experts"}
+    absent = sum(cell.n_bytes - cell.resident_bytes for cell in cells)
+    assert absent == stack.absent_bytes
+
+
+def test_a_token_of_a_mixture_is_multiplied_with_the_experts_that_it_uses(file: StackFile) -> None:
+    experts = [file.matrices[m.name] for block in file.expert_blocks for m in block.matrices]
+    n_weights = sum(matrix.shape.n_weights for matrix in experts)
+    used = n_weights * SHAPE.n_used // SHAPE.n_experts
+    assert sum(file.multiplied.values()) == file.n_weights - n_weights + used
