@@ -77,7 +77,9 @@ typedef struct {
 /* ----------------------------------------------------------------------------------- unpacking */
 
 static float half(uint16_t bits) {
-#if defined(__F16C__) || defined(__aarch64__)
+#if defined(__F16C__)
+    return _cvtsh_ss(bits); /* Clang 14 knows no _Float16 on x86 */
+#elif defined(__aarch64__)
     _Float16 value;
     memcpy(&value, &bits, 2);
     return (float)value;
