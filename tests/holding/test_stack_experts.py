@@ -35,6 +35,7 @@ from ondevice.ram.available import AvailableRam
 
 PAGES = Path("/proc/self/pagemap")
 SHAPE = replace(moe.SMALL, n_blocks=3)
+CALIBRATION = "Colours are red and blue. " * 4
 TOKENS = moe.text(200, SHAPE)
 #: A prompt that needs most experts, single tokens, a draft, and so on.
 LENGTHS = [40, *[1] * 20, 5, 1, 3, *[1] * 10, 60, *[1] * 10]
@@ -50,7 +51,7 @@ def file(
         if request.param == "across chunks":  # of 376 rows, and an expert has 256
             patch.setattr("ondevice.holding.stack._layout.MOST_COLUMNS", 256 * 384)
         packed = folder / "moe.stack.gguf"
-        pack(folder / "moe.gguf", packed, calibration="Colours are red and blue. " * 4)
+        pack(folder / "moe.gguf", packed, calibration=CALIBRATION)
         yield StackFile.of(gguf.read(packed))
 
 
@@ -238,3 +239,13 @@ def test_a_token_of_a_mixture_is_multiplied_with_the_experts_that_it_uses(file: 
     n_weights = sum(matrix.shape.n_weights for matrix in experts)
     used = n_weights * SHAPE.n_used // SHAPE.n_experts
     assert sum(file.multiplied.values()) == file.n_weights - n_weights + used
+
+
+def test_packing_measures_the_same_in_little_ram(
+    file: StackFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, packed = file.gguf.path.parent / "moe.gguf", tmp_path / "moe.stack.gguf"
+    monkeypatch.setattr("ondevice.holding.stack._order._RAM", budget(file, 0.3))
+    monkeypatch.setattr("ondevice.holding.stack._file.RING_BYTES", 100_000)
+    pack(source, packed, calibration=CALIBRATION)
+    assert packed.read_bytes() == file.gguf.path.read_bytes()

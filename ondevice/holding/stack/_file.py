@@ -169,9 +169,14 @@ class StackFile:
 
     @property
     def least_whole_bytes(self) -> int:
-        """RAM with which all of it can be computed, however much of it is streamed."""
-        least = min(self.whole_bytes[self.n_unpacked :])
+        """RAM with which all of it can be computed, however much of it is on the disk."""
+        least = self.least_streaming_bytes
         return min(least, self._least_with_experts) if self.expert_blocks else least
+
+    @property
+    def least_streaming_bytes(self) -> int:
+        """The same if what is not in RAM is read for each pass."""
+        return min(self.whole_bytes[self.n_unpacked :])
 
     @cached_property
     def expert_blocks(self) -> tuple[ExpertBlock, ...]:

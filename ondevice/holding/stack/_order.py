@@ -46,11 +46,12 @@ def measure(
     The journal has the errors, and takes down what is measured of each matrix.
     """
     file = gguf.read(path)
-    budget = max(_RAM, StackFile.of(file).least_whole_bytes)
+    budget = max(_RAM, StackFile.of(file).least_streaming_bytes)
     with ExitStack() as open_:
         # Every pass reads the same: past the page cache only if there is no room in it.
         cached = file.file_bytes < available.look().usable
-        stack = Stack(file, budget, whole=True, cached=cached, threads=threads)
+        # A pass needs nearly all experts, and of how many planes is said of chunks.
+        stack = Stack(file, budget, whole=True, cached=cached, by_expert=False, threads=threads)
         open_.callback(stack.close)
         model = stack.load_model()
         open_.callback(model.close)

@@ -51,7 +51,7 @@ class Stack:
     disk for each pass instead, or, where it is of experts, when they are needed: the model is what
     it is in RAM, but slower. With ``drafts``, what is
     in RAM alone then drafts for it (:meth:`drafting_hook`). ``cached`` lets the system keep what is
-    read for it, if there is room.
+    read for it, if there is room. ``by_expert`` False: experts are read for each pass, too.
 
     Raises :class:`MemoryShortError` if too little fits, :class:`ModelFileError` for a damaged file
     and :class:`LoadCancelled` when ``on_progress`` (0 … 1) returns False.
@@ -67,6 +67,7 @@ class Stack:
         whole: bool = False,
         drafts: bool = False,
         cached: bool = False,
+        by_expert: bool = True,
         threads: int | None = None,
         on_progress: Callable[[float], bool] = lambda _: True,
     ) -> None:
@@ -83,7 +84,10 @@ class Stack:
         self._ring: Ring | None = None
         self._waited = 0.0  # seconds, for rings that are gone
         self._arena = Arena(-(-file.file_bytes // PAGE) * PAGE)
-        if whole and self.file.expert_blocks:  # what stays in RAM may lie between what does not
+        self._by_expert = whole and by_expert
+        if (
+            self._by_expert and self.file.expert_blocks
+        ):  # what stays in RAM may lie between what does not
             self._arena.use_small_pages(0, self._arena.n_bytes)
         for tensor in self._tensors:
             if tensor.name in self.file.stays_on_disk and (pages := _whole_pages(tensor, tensor)):
@@ -120,7 +124,9 @@ class Stack:
     def least_bytes(self) -> int:
         """The smallest budget."""
         file = self.file
-        return file.least_whole_bytes if self._whole else file.ram_bytes[file.n_base - 1]
+        if self._whole is None:
+            return file.ram_bytes[file.n_base - 1]
+        return file.least_whole_bytes if self._by_expert else file.least_streaming_bytes
 
     @property
     def most_bytes(self) -> int:
@@ -238,7 +244,7 @@ class Stack:
         """
         file = self.file
         budget = file.ram_bytes[-1] if budget_bytes is None else budget_bytes
-        slots = file.experts_within(budget) if self._whole else ()
+        slots = file.experts_within(budget) if self._by_expert else ()
         fitting = file.fitting_whole(budget) if self._whole else file.fitting(budget)
         if not slots and fitting < (file.n_unpacked if self._whole else file.n_base):
             raise self._short(budget, self.least_bytes)
