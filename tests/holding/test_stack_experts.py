@@ -213,6 +213,7 @@ def test_an_exact_plan_is_opened_as_planned(file: StackFile) -> None:
     plans = Stacked(file.gguf).plans(512, "f16", (), machine)
     (chosen,) = (each for each in plans if each.streamed_bytes)
     assert chosen.quality == 1
+    assert chosen.first_token_s > chosen.streamed_bytes / USUAL.disk  # a prompt needs all experts
     with opened(file, chosen.weights_budget) as (stack, _):
         assert stack.resident_bytes == chosen.resident_bytes
         assert stack.streamed_bytes == chosen.streamed_bytes

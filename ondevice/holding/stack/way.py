@@ -172,7 +172,7 @@ class Stacked:
             drafter=None,
             drafter_bytes=drafting,
             tokens_per_second=1 / seconds,
-            first_token_s=max(prefill, reading),
+            first_token_s=max(prefill, streaming_seconds(streamed, 0, speeds)),
             quality=quality * KV_QUALITY[kv_type],
             # A stack is streamed to be exact; else what fits of it is what it is for.
             is_last_resort=streamed > 0,
