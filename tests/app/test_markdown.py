@@ -126,6 +126,17 @@ def test_tables_fit_the_width() -> None:
         assert all(width_of(line) <= width for line in lines(text, width=width))
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["a\tb", "`a\tb`", "# a\tb", "- a\tb", "> **a\tb**", "[a\tb](http://x)", "![a\tb](u)",
+     "| a\tb | `c\td` |\n|---|---|\n| e\tf | `g\th` |", "```\na\tb\n```", "<b>a\tb</b>",
+     "$a\tb$", "$$\na\tb\n$$", "\\frac{a\tb}{"],
+)  # fmt: skip
+def test_no_tab_reaches_the_screen(text: str) -> None:
+    for width in (8, 60):
+        assert not any("\t" in line for line in lines(text, width=width))
+
+
 def test_prose_is_no_wider_than_a_page_and_everything_is_wrapped() -> None:
     words = "word " * 100
     assert max(map(len, lines(words, width=190))) <= 100

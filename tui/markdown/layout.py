@@ -232,16 +232,18 @@ class _Layout:
         for child in children:
             match child.type:
                 case "text" | "text_special" | "html_inline":
-                    pieces.append(Piece(child.content.replace("\t", "    "), tuple(styles), link))
+                    pieces.append(Piece(_without_tabs(child.content), tuple(styles), link))
                 case "softbreak" | "hardbreak":
                     pieces.append(Piece("\n", tuple(styles), link))
                 case "code_inline":
-                    pieces.append(Piece(child.content, (*styles, "code"), link))
+                    text = _without_tabs(child.content)
+                    pieces.append(Piece(text, (*styles, "code"), link))
                 case "formula":
                     text = formulas.inline(child.content)
                     pieces.append(Piece(text, (*styles, "formula"), link))
                 case "image":
-                    what = f"[picture: {child.content}]" if child.content else "[picture]"
+                    text = _without_tabs(child.content)
+                    what = f"[picture: {text}]" if text else "[picture]"
                     href = str(child.attrGet("src") or "")
                     pieces.append(Piece(what, (*styles, "link"), link or href))
                 case "link_open":
@@ -257,6 +259,11 @@ class _Layout:
                 case kind if kind.endswith("_close"):
                     styles.remove(_STYLE_OF[kind.replace("close", "open")])
         return pieces
+
+
+def _without_tabs(text: str) -> str:
+    """A terminal's tab has no width of its own."""
+    return text.replace("\t", "    ")
 
 
 def lay_out_code(code: Code, width: int, look: Look) -> Laid:
