@@ -31,6 +31,21 @@ def argument(text: str, what: str) -> str:
     return text
 
 
+def confirm(question: str) -> None:
+    """Ask before what cannot be undone. A command that does has ``--yes``.
+
+    Raises :class:`click.Abort` for a no, and :class:`UsageError` where nobody answers.
+    """
+    try:
+        agreed = click.confirm(question, err=True)
+    except click.Abort:
+        if sys.stdin is not None and sys.stdin.isatty():
+            raise
+        raise UsageError("Nobody answered. Say yes in a terminal, or add --yes.") from None
+    if not agreed:
+        raise click.Abort
+
+
 def piped() -> str:
     """What standard input holds, unless it is a terminal, /dev/null, or closed.
 

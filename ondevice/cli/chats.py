@@ -14,6 +14,7 @@ import click
 import msgspec
 
 from ondevice.chats import Chats, Heading
+from ondevice.cli._input import confirm
 from ondevice.cli._unlock import unlock
 from ondevice.errors import UsageError
 from ondevice.store import Database
@@ -115,7 +116,7 @@ def undo(yes: bool, as_json: bool) -> None:
             at = f"{run.at.astimezone():%Y-%m-%d %H:%M}"
             what = f"{run.chats} new, {run.grown} grown"
             question = f"Undo the import of {printable(run.name)} of {at} ({what})?"
-            click.confirm(question, abort=True, err=True)
+            confirm(question)
         undone = chats.undo_import(run)
     if as_json:
         click.echo(_json(msgspec.to_builtins(undone)))

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, get_args
 import click
 import msgspec
 
+from ondevice.cli._input import confirm
 from ondevice.cli._unlock import forget_code, new_code, unlock
 from ondevice.errors import OndeviceError, StoreError, UsageError
 from ondevice.memory import (
@@ -259,7 +260,7 @@ def forget(numbers: tuple[str, ...], yes: bool, as_json: bool) -> None:
                 click.echo(f"  {one.where}: {printable(one.text)}", err=as_json)
             if len(blanked) > _NAMED:
                 click.echo(f"  and {len(blanked) - _NAMED} more", err=as_json)
-            click.confirm(f"Forget {_plural(len(going), 'memory')} for good?", abort=True, err=True)
+            confirm(f"Forget {_plural(len(going), 'memory')} for good?")
         count = memory.forget(ids)
     if as_json:
         _print_json({"forgotten": [cube.label for cube in going]})
@@ -380,13 +381,19 @@ def passphrase(keyring: bool, remove: bool) -> None:
                 click.echo(f"Recovery code; write it down: {code}")
                 memory.database.set_passphrase(code)
         else:
-            memory.database.set_passphrase(
-                None
-                if remove
-                else click.prompt("New passphrase", hide_input=True, confirmation_prompt=True)
-            )
+            memory.database.set_passphrase(None if remove else _new_passphrase())
             forget_code()
     click.echo("The store has no passphrase now." if remove else "The store is encrypted.")
+
+
+def _new_passphrase() -> str:
+    """Typed twice in a terminal, or a line of what is piped in."""
+    if sys.stdin.isatty():
+        code: str = click.prompt("New passphrase", hide_input=True, confirmation_prompt=True)
+        return code
+    if code := sys.stdin.readline().rstrip("\r\n"):
+        return code
+    raise UsageError("There is no passphrase. Type it in a terminal, or pipe it in as one line.")
 
 
 @contextmanager

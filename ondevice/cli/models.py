@@ -14,6 +14,7 @@ import msgspec
 from click.shell_completion import CompletionItem
 
 from ondevice import config, gguf, models
+from ondevice.cli._input import confirm
 from ondevice.cli._options import complete_model
 from ondevice.errors import ModelNotFound, UsageError
 from ondevice.gguf.quality import params_words
@@ -257,7 +258,7 @@ def rm(name: str, yes: bool, as_json: bool) -> None:
     n_bytes = models.removable(name)
     if not yes:
         question = f"Remove {printable(name)} ({size(n_bytes)}) from the disk?"
-        click.confirm(question, abort=True, err=True)
+        confirm(question)
     models.remove(name)
     if as_json:
         _print_json({"removed": name, "bytes": n_bytes})

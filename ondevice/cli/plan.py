@@ -97,10 +97,12 @@ def command(settings: Settings, name: str | None, measure: bool, as_json: bool) 
     source = click.get_current_context().get_parameter_source("model")
     if name and source is ParameterSource.COMMANDLINE:
         raise UsageError("Name the model once: as MODEL, or with -m.")
-    machine_speeds(measure)
     choice = choose(settings, name)
     if choice.model.place == "server":
         raise UsageError("A model on a server uses no RAM here.")
+    runnable.read(choice.model.path)  # before measuring, which takes long
+    machine_speeds(measure)
+    choice = choose(settings, name)  # the best one depends on the speeds
     machine = Machine.now(settings.ram_limit)
     chosen = plan_of(runnable.read(choice.model.path), choice.request, machine)
     report = PlanReport.of(chosen, choice.request, machine)

@@ -146,6 +146,19 @@ def test_json_holds_nothing_that_a_terminal_obeys() -> None:
     assert printable(hidden) == "back"
 
 
+def test_a_plan_looks_at_the_model_before_it_measures_the_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def measure() -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("ondevice.cli.plan.measure_speeds", measure)
+    (tmp_path / "notes.gguf").write_text("notes")
+    for name in (str(tmp_path / "notes.gguf"), str(tmp_path / "missing.gguf"), "nobody/knows"):
+        assert run(["plan", "--measure", name]) != 0
+        assert "Measuring" not in capfd.readouterr().err
+
+
 @posix
 def test_without_a_home_to_write_to_it_answers(tiny: list[str], tmp_path: Path) -> None:
     (tmp_path / "file").touch()

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import stat
+import sys
 import unicodedata
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -77,10 +78,15 @@ def test_nothing_is_forgotten_without_a_yes(
     memory: Commands, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     memory("add", "--text", "keep me")
-    for answer in ("n\n", ""):
-        monkeypatch.setattr("sys.stdin", io.StringIO(answer))
-        memory("forget", "1:0", code=130)
+    monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
+    memory("forget", "1:0", code=130)
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    memory("forget", "1:0", code=2)
+    assert "add --yes" in memory.error
     assert memory.json("search", "keep")["hits"]
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
+    memory("forget", "1:0")
+    assert not memory.json("search", "keep")["hits"]
 
 
 def test_facts_and_secrets_are_told(memory: Commands) -> None:
@@ -359,6 +365,20 @@ def test_a_passphrase_is_asked_for_or_taken_from_the_environment(
     assert "walrus" in memory("list")
     memory("passphrase", "--remove")
     monkeypatch.delenv("ONDEVICE_PASSPHRASE")
+    assert "walrus" in memory("list")
+
+
+def test_a_new_passphrase_can_be_piped_in(
+    memory: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory("add", "--text", "a walrus")
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    memory("passphrase", code=2)
+    assert "pipe it in" in memory.error
+    assert "walrus" in memory("list")
+    monkeypatch.setattr(sys, "stdin", io.StringIO("open sesame\nand more\n"))
+    assert "encrypted" in memory("passphrase")
+    monkeypatch.setenv("ONDEVICE_PASSPHRASE", "open sesame")
     assert "walrus" in memory("list")
 
 
