@@ -225,6 +225,12 @@ PARTS = [
 ]  # fmt: skip
 
 
+@pytest.mark.parametrize("end", ["`", "\n", "-|", " x", "-\nx"])
+def test_a_table_may_turn_out_to_be_none(end: str) -> None:
+    text = f"above\n| a\n|-{end}"
+    assert lines(*text) == lines(text)
+
+
 @pytest.mark.random
 def test_a_reply_in_pieces_becomes_what_it_is_as_a_whole(rounds: Rounds) -> None:
     for random in rounds(40):

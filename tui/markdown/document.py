@@ -355,10 +355,12 @@ def _certain(groups: Sequence[Sequence[Token]], lines: Sequence[str]) -> tuple[i
     """How many blocks stay what they are, and the line after them; the last line may go on."""
     if not groups:
         return 0, 0
-    first, after = _lines_of(groups[-1][0])
-    if _is_definite(groups[-1][0], lines):
+    last = groups[-1][0]
+    first, after = _lines_of(last)
+    if _is_definite(last, lines):
         return len(groups), after
-    if first < len(lines) - 1 and groups[-1][0].info != "open":
+    begins = first + (last.type == "table_open")  # the line that makes it one
+    if begins < len(lines) - 1 and last.info != "open":
         return len(groups) - 1, first
     if len(groups) == 1:
         return 0, 0
