@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -28,6 +28,7 @@ import wide_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from planned import plan
+from stacks import opened
 from ways import ALIKE, ARMS, WAYS, compiling, for_arm
 
 from ondevice import gguf
@@ -257,21 +258,6 @@ def tiny_packed(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("tiny-stack") / "tiny.stack.gguf"
     pack(tiny, path, calibration=TEXT, jobs=1)
     return path
-
-
-@contextmanager
-def opened(
-    path: Path, budget: int | None = None, *, whole: bool = False
-) -> Iterator[tuple[Stack, Context]]:
-    stack = Stack(gguf.read(path), budget, whole=whole, threads=1)
-    model = stack.load_model()
-    context = Context(model, n_ctx=256, n_threads=1, eval_hook=EvalHook(stack))
-    try:
-        yield stack, context
-    finally:
-        context.close()
-        model.close()
-        stack.close()
 
 
 def streaming_bytes(file: StackFile) -> int:

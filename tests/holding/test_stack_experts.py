@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import get_args
 
 import numpy as np
 import pytest
+import stacks
 import synthetic_moe as moe
 from planned import plan
 
@@ -28,7 +29,7 @@ from ondevice.holding.stack._layout import FIRST_PLANE, PLANES
 from ondevice.holding.stack.pack import pack
 from ondevice.holding.stack.stack import Stack
 from ondevice.holding.stack.way import Stacked
-from ondevice.llama import Context, EvalHook
+from ondevice.llama import Context
 from ondevice.messages import Preference, Sizing
 from ondevice.planning.planner import least_ram
 from ondevice.ram.available import AvailableRam
@@ -61,17 +62,8 @@ def budget(file: StackFile, share: float) -> int:
     return least + int(share * (file.ram_bytes[-1] - 1 - least))
 
 
-@contextmanager
-def opened(file: StackFile, n_bytes: int | None) -> Iterator[tuple[Stack, Context]]:
-    stack = Stack(file.gguf, n_bytes, whole=True, threads=1)
-    model = stack.load_model()
-    context = Context(model, n_ctx=512, n_threads=1, eval_hook=EvalHook(stack))
-    try:
-        yield stack, context
-    finally:
-        context.close()
-        model.close()
-        stack.close()
+def opened(file: StackFile, n_bytes: int | None) -> AbstractContextManager[tuple[Stack, Context]]:
+    return stacks.opened(file.gguf.path, n_bytes, whole=True, n_ctx=512)
 
 
 def logits(context: Context, between: Callable[[], object] = lambda: None) -> list[bytes]:
