@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import errno
-import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from itertools import count
 from pathlib import Path
 from random import Random
 from typing import get_args
@@ -16,6 +13,7 @@ import numpy as np
 import pytest
 import stacks
 import synthetic_moe as moe
+from broken_disk import failing_reads
 from planned import plan
 
 from ondevice import gguf
@@ -152,18 +150,10 @@ def in_ram(start: int, n_bytes: int) -> int:
 
 @pytest.mark.parametrize("share", [0.05, 0.5])
 def test_after_a_passing_error_no_expert_is_taken_for_another(
-    file: StackFile, resident: list[bytes], monkeypatch: pytest.MonkeyPatch, share: float
+    file: StackFile, resident: list[bytes], share: float
 ) -> None:
-    real, reads = os.preadv, count(1)
-
-    def sometimes_broken(fd: int, buffers: list[memoryview], offset: int) -> int:
-        if next(reads) % 50 == 0:
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
-        return real(fd, buffers, offset)
-
     with opened(file, budget(file, share)) as (_, context):
-        with monkeypatch.context() as patch:
-            patch.setattr(os, "preadv", sometimes_broken)
+        with failing_reads(every=50):
             for at in range(0, 30, 3):
                 with pytest.raises(ModelFileError):
                     for _ in range(50):

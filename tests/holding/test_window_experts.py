@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import threading
 from bisect import bisect_left
@@ -14,6 +13,7 @@ from typing import Any
 
 import pytest
 import synthetic_moe as moe
+from broken_disk import failing_reads
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from windows import opened
@@ -131,23 +131,14 @@ class AtOnce(ThreadPoolExecutor):
         return done
 
 
-@pytest.mark.parametrize("broken", [1, 2, None], ids=["every read", "every other", "none"])
+@pytest.mark.parametrize("broken", [1, 2, 0], ids=["every read", "every other", "none"])
 def test_empty_slots_are_filled_before_a_prompt_comes(
-    file: GGUFFile, resident: list[bytes], monkeypatch: pytest.MonkeyPatch, broken: int | None
+    file: GGUFFile, resident: list[bytes], monkeypatch: pytest.MonkeyPatch, broken: int
 ) -> None:
-    real, fill = os.preadv, Experts.fill
-    reads = 0
-
-    def sometimes_broken(fd: int, buffers: list[memoryview], offset: int) -> int:
-        nonlocal reads
-        reads += 1
-        if broken and reads % broken == 0:
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
-        return real(fd, buffers, offset)
+    fill = Experts.fill
 
     def fill_from_such_a_disk(self: Experts) -> None:
-        with monkeypatch.context() as patch:
-            patch.setattr(os, "preadv", sometimes_broken)
+        with failing_reads(broken):
             fill(self)
 
     monkeypatch.setattr(reader, "ThreadPoolExecutor", AtOnce)
@@ -212,21 +203,10 @@ def slots(file: GGUFFile, n_bytes: int) -> int:
 
 @pytest.mark.parametrize("share", [0.05, 0.4])
 def test_after_a_passing_error_no_expert_is_taken_for_another(
-    file: GGUFFile, resident: list[bytes], monkeypatch: pytest.MonkeyPatch, share: float
+    file: GGUFFile, resident: list[bytes], share: float
 ) -> None:
-    real = os.preadv
-    reads = 0
-
-    def sometimes_broken(fd: int, buffers: list[memoryview], offset: int) -> int:
-        nonlocal reads
-        reads += 1
-        if reads % 7 == 0:
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
-        return real(fd, buffers, offset)
-
     with opened(file, budget(file, share)) as (_, context):
-        with monkeypatch.context() as patch:
-            patch.setattr(os, "preadv", sometimes_broken)
+        with failing_reads(every=7):
             for at in range(0, 60, 3):
                 with pytest.raises(ModelFileError):
                     for _ in range(50):
