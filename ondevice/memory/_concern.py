@@ -42,6 +42,7 @@ class _ConcernRules(NamedTuple):
     mentions: re.Pattern[str]
     impersonal: re.Pattern[str]
     particular: re.Pattern[str]
+    own: re.Pattern[str]
 
 
 @cache
@@ -58,6 +59,7 @@ def _rules() -> _ConcernRules:
         mentions=compiled(lambda questions: questions.mentions),
         impersonal=compiled(lambda questions: questions.impersonal),
         particular=compiled(lambda questions: questions.particular),
+        own=compiled(lambda questions: questions.own),
     )
 
 
@@ -83,15 +85,20 @@ def names_in(text: str) -> frozenset[str]:
 
 
 def things_in(text: str) -> frozenset[str]:
-    """Words of ``text`` that name things, in lower case: with a capital, or behind an article."""
-    words = _WORD.findall(_GENITIVE.sub("", _own_words(text).lower()))
+    """Words of ``text`` that name things, in lower case: with a capital, or behind an article.
+
+    Or with an ending that makes them the user's.
+    """
+    asked = _own_words(text).lower()
+    words = _WORD.findall(_GENITIVE.sub("", asked))
     behind = {
         word
         for at, article in enumerate(words)
         if article in _articles()
         for word in words[at + 1 : at + 3]
     }
-    return names_in(text) | behind
+    owned = {word for found in _rules().own.finditer(asked) for word in _WORD.findall(found[0])}
+    return names_in(text) | behind | owned
 
 
 def is_personal(text: str, word: str) -> bool:

@@ -38,6 +38,8 @@ class Search(_Table, frozen=True, kw_only=True):
 
     #: Name of Snowball's stemmer for it, where the index's own, for English, does not do.
     snowball: str = ""
+    #: What is written before a word as one with it, such as “and” in Arabic; apart by blanks.
+    prefixes: str = ""
     #: Words, apart by blanks, that questions are made of and that say nothing about what is wanted.
     stop: str = ""
     #: The same where words are not spaced: particles, and what questions are made of.
@@ -134,6 +136,12 @@ class FactPatterns(_Table, frozen=True, kw_only=True):
     lists: Pattern = ""  # words between values, or between statements
     after: Pattern = ""  # what may follow a value and takes nothing back
     unsure: Pattern  # a sentence with it tells nothing about the user
+    #: What a statement leaves out that goes on with the user, and it with what was left out: “and
+    #: work in” → “, I work in”.
+    completes: tuple[tuple[Pattern, str], ...] = ()
+    #: What makes a statement one of what is no longer so, or never was, and the statement without:
+    #: “used to” → nothing.
+    undoes: tuple[tuple[Pattern, str], ...] = ()
     doubtful: Pattern  # nor does one with it for certain: no, almost, until, he
     not_values: Pattern = ""  # how no value begins
     values: dict[str, Pattern] = {}  # what is certain to be a value of this sort: a job, a diet
@@ -174,6 +182,7 @@ class Questions(_Table, frozen=True, kw_only=True):
     mentions: Pattern = ""  # speaks of the user at least
     impersonal: Pattern = ""  # though “I” and “we” may be anybody in it
     articles: str = ""  # words before the name of a thing, apart by blanks
+    own: Pattern = ""  # a thing of the user's, where an ending or the word itself says so
     particular: Pattern = ""  # asks about somebody or something that the user may have told of
     profile: Pattern = NEVER  # asks for all that is known about the user
 

@@ -168,7 +168,7 @@ def _with_stem(connection: Connection, word: str, terms: _Term, stem: Stem | Non
     stems = stems_of(stem, word, terms)
     found = {
         term
-        for beginning in beginnings(stems)
+        for beginning in beginnings(stem, (*forms(word), *terms))
         for (term,) in connection.execute(
             "SELECT term FROM temp.memory_term WHERE term >= ? AND term < ? LIMIT ?",
             (beginning, beginning + "\U0010ffff", _LOOKED_AT),

@@ -9,7 +9,7 @@ index of Snowball's stems of the text itself would have 116.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import cache
 
 import Stemmer
@@ -20,19 +20,29 @@ from ondevice.memory._words import forms, language_of
 #: Letters of a stem that all forms of a word have: but so many at its end, and so many at least.
 _ENDING, _LEAST = 2, 3
 
-Stem = Callable[[str], str]
+
+class Stem:
+    """The stems of one language, and what is written before a word as one with it."""
+
+    def __init__(self, algorithm: str, prefixes: tuple[str, ...]) -> None:
+        self._stemmer = Stemmer.Stemmer(algorithm)
+        self.prefixes = ("", *prefixes)
+
+    def __call__(self, word: str) -> str:
+        return fold(self._stemmer.stemWord(word))
 
 
 def stemmer_of(text: str) -> Stem | None:
     """What gives the stem of a word in the language of ``text``; None where the index does it."""
     language = language_of(text)
-    return _stem(language.search.snowball) if language and language.search.snowball else None
+    if language is None or not language.search.snowball:
+        return None
+    return _stem(language.search.snowball, language.search.prefixes)
 
 
 @cache
-def _stem(algorithm: str) -> Stem:
-    stemmer = Stemmer.Stemmer(algorithm)
-    return lambda word: fold(stemmer.stemWord(word))
+def _stem(algorithm: str, prefixes: str) -> Stem:
+    return Stem(algorithm, tuple(prefixes.split()))
 
 
 def stems_of(stem: Stem, word: str, terms: Iterable[str]) -> frozenset[str]:
@@ -40,6 +50,15 @@ def stems_of(stem: Stem, word: str, terms: Iterable[str]) -> frozenset[str]:
     return frozenset(map(stem, (*forms(word), *terms)))
 
 
-def beginnings(stems: Iterable[str]) -> set[str]:
-    """What the terms of the index begin with that may have one of the ``stems``."""
-    return {stem[: max(_LEAST, len(stem) - _ENDING)] for stem in stems if len(stem) >= _LEAST}
+def beginnings(stem: Stem, words: Iterable[str]) -> set[str]:
+    """What the terms of the index begin with that may have the stem of one of the ``words``.
+
+    A stem may begin with another letter than its word: in Arabic, one without hamza.
+    """
+    return {
+        prefix + whole[: max(_LEAST, len(whole) - _ENDING)]
+        for word in words
+        for whole in (word, stem(word))
+        if len(whole) >= _LEAST
+        for prefix in stem.prefixes
+    }

@@ -100,7 +100,8 @@ def _unspaced() -> re.Pattern[str]:
 @cache
 def _stop_words() -> tuple[frozenset[str], ...]:
     """Of each language the words that say nothing about what is looked for."""
-    return tuple(frozenset(language.search.stop.split()) for language in languages())
+    # The vowel signs of some scripts part a word, here as in the index.
+    return tuple(frozenset(_WORD.findall(language.search.stop)) for language in languages())
 
 
 @cache

@@ -43,7 +43,8 @@ def recall(memory: Memory, text: str, budget: int = 90) -> Recalled | None:
             "|Why did I leave the choir?|Do my parents like fish?|What can't I eat?"
             "|Wie heißt mein Hund?|Wo habe ich studiert?|Où est mon passeport ?"
             "|¿Dónde trabajo?|Che macchina ho?|Onde moro?|Waar werk ik?|Где живёт моя сестра?"
-            "|我的车是什么颜色？|私の猫の名前は何ですか？",
+            "|我的车是什么颜色？|私の猫の名前は何ですか？|أين أعيش؟|ما اسم قطتي؟|كم عمري؟"
+            "|मैं कहाँ रहती हूँ?|मेरे कुत्ते का नाम क्या है?",
         ),
         ("perhaps", "Plan a weekend for my sister and me.|When did we get the keys?"),
         (
@@ -67,6 +68,7 @@ def recall(memory: Memory, text: str, budget: int = 90) -> Recalled | None:
             "|Vorrei sapere come volano gli aerei.|Quero saber como funciona um motor."
             "|Ik wil weten hoe een motor werkt.|Я хочу узнать, как работает мотор."
             "|我想知道飞机怎么飞。|エンジンの仕組みを知りたいです。"
+            "|ما هي عاصمة فرنسا؟|اكتب قصيدة عن البحر|फ्रांस की राजधानी क्या है?|चाय कैसे बनाते हैं?"
             "|How old are you?|Why do we yawn?|How many inches are in a foot?"
             "|Summarize what I pasted.",
         ),
@@ -101,6 +103,9 @@ def test_what_anybody_could_ask_is_given_nothing(memory: Memory, text: str) -> N
         ("I'm at 82 kilos now.", "How much do I weigh?"),
         ("Mein Hund Bruno schläft viel.", "What is my dog called?"),
         ("I drive an old Octavia.", "¿Qué coche tengo?"),
+        ("اسمي سارة وأعيش في الرباط.", "أين أعيش؟"),  # what is written as one with “and”
+        ("عندي قطة اسمها لولو.", "ما اسم قطتي؟"),
+        ("मेरा नाम प्रिया है और मैं जयपुर में रहती हूँ।", "मैं कहाँ रहती हूँ?"),
     ],
 )
 def test_what_was_told_in_other_words_is_found(memory: Memory, told: str, asked: str) -> None:
@@ -150,6 +155,7 @@ def test_of_a_series_the_newest_counts_unless_the_past_is_asked_for(memory: Memo
         ("What is the name of my dog?", False),
         ("What is my sister's husband called?", False),
         ("Wie heißt meine Tochter?", False),
+        ("ما اسم كلبي؟", False),
     ],
 )
 def test_a_fact_about_somebody_else_tells_nothing_of_ones_own(
