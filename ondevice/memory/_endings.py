@@ -43,6 +43,7 @@ def over_by(connection: Connection, typed: str, cube_id: int, at: datetime) -> O
 
 def _ended(connection: Connection, ending: Ending, cube_id: int, at: datetime) -> Iterator[Row]:
     wanted = fold(ending.value)
+    before = _stated_by(connection, cube_id - 1) if ending.just_said else frozenset()
     for row in _active(connection, "fact", cube_id):
         topic = row["topic"]
         begins = any(
@@ -52,8 +53,18 @@ def _ended(connection: Connection, ending: Ending, cube_id: int, at: datetime) -
         of_another = " of " in topic and not topic.startswith("name of ")
         if not begins or of_another or _cubes.moment(row["event_at"]) > at:
             continue
+        if ending.just_said and row["id"] not in before:
+            continue
         if not wanted or re.search(rf"(?<!\w){re.escape(_stem(wanted))}", fold(row["content"])):
             yield row
+
+
+def _stated_by(connection: Connection, cube_id: int) -> frozenset[int]:
+    """The facts that the cube states."""
+    rows = connection.execute(
+        "SELECT from_id FROM link WHERE to_id = ? AND kind = 'evidence'", (cube_id,)
+    )
+    return frozenset(row["from_id"] for row in rows)
 
 
 def _stem(value: str) -> str:

@@ -19,6 +19,7 @@ from ondevice.memory._values import Certainty, Text, check
 _LETTER = r"[\w\u0900-\u0903\u093a-\u094f\u064b-\u0652]"
 
 
+_MOST_STATEMENTS = 5  # of a sentence, in which words are left out
 _BESIDE = " \t*_~\"'|#•-–—"  # signs around a value that are no part of it
 
 
@@ -38,6 +39,7 @@ class Ending(NamedTuple):
 
     topics: tuple[str, ...]  # how they begin
     value: str  # empty: any
+    just_said: bool = False  # of whom the message before tells: “she died”
 
 
 class Correction(NamedTuple):
@@ -183,11 +185,19 @@ class FactReader:
 
     def read(self, sentence: str, text: Text) -> Iterator[Fact]:
         """The facts in a sentence, whether they are certain by the sentence alone or not."""
-        plain, _ = self.without_endings(_CONTRAST.sub("", sentence))
-        if self.is_unsure(plain) or (self._parts.denies and self._parts.denies.match(sentence)):
+        if self._parts.denies and self._parts.denies.match(sentence):
             return
+        plain, _ = self.undone(_CONTRAST.sub("", sentence), text)
+        plain, _ = self.without_endings(plain)
         if sentence.endswith(("...", "…")):
             plain += "…"
+        yield from self._stated(plain, text)
+
+    def _stated(self, plain: str, text: Text) -> Iterator[Fact]:
+        """The facts in a sentence of which all is meant to be so."""
+        if self.is_unsure(plain):
+            return
+        plain = self._complete(plain)
         found: list[Fact] = []
         for rule in self._parts.states:
             if rule.kind in _BESIDES and found:
@@ -254,6 +264,38 @@ class FactReader:
             value=value,
         )
 
+    def _complete(self, sentence: str) -> str:
+        """The sentence with what its later statements leave out."""
+        for pattern, full in self._parts.completes:
+            for _ in range(_MOST_STATEMENTS):
+                before = sentence
+                sentence = pattern.sub(full, before, count=1)
+                if sentence == before:
+                    break
+        return sentence
+
+    def undone(self, sentence: str, text: Text) -> tuple[str, list[Ending]]:
+        """The sentence without the clauses that tell what is no longer so, and what that is."""
+        if not self._parts.undoes:
+            return sentence, []
+        kept, ended = "", []
+        for clause, after in self._clauses(sentence):
+            was = clause
+            for pattern, so in self._parts.undoes:
+                was = pattern.sub(so, was, count=1)
+            facts = list(self._stated(was, text)) if was != clause else []
+            ended += [Ending((_before_value(fact),), fact.value) for fact in facts]
+            kept += "" if facts else clause + after
+        return (kept, ended) if ended else (sentence, [])
+
+    def _clauses(self, sentence: str) -> Iterator[tuple[str, str]]:
+        """The clauses of the sentence, each with what parts it from the next."""
+        start = 0
+        for found in self._parts.contrast.finditer(sentence):
+            yield sentence[start : found.start()], found[0]
+            start = found.end()
+        yield sentence[start:], ""
+
     def without_endings(self, sentence: str) -> tuple[str, list[Ending]]:
         """The sentence without what it says is over, and that."""
         if not self.facts.ends:
@@ -264,7 +306,8 @@ class FactReader:
             if match is None or ("who" in match.groups and not self._who(match)):
                 continue
             topics = _ended(rule.kind, self._who(match))
-            found.append(Ending(topics, match.groups.get("value", "")))
+            value = match.groups.get("value", "")
+            found.append(Ending(topics, value, just_said=rule.kind == "they"))
             sentence = f"{sentence[: match.start]} {sentence[match.end :]}"
         return sentence.strip(" ,;.!"), found
 
@@ -312,6 +355,9 @@ class _Compiled(NamedTuple):
     corrects: tuple[re.Pattern[str], ...]
     denies: re.Pattern[str] | None
     allows: re.Pattern[str] | None
+    completes: tuple[tuple[re.Pattern[str], str], ...]
+    undoes: tuple[tuple[re.Pattern[str], str], ...]
+    contrast: re.Pattern[str]  # between clauses
 
 
 @cache
@@ -327,10 +373,12 @@ def _compiled(name: str) -> _Compiled:
         ends = "|".join(language.pattern(part) for part in parts_of_ends if part)
         also = language.pattern(facts.lists)
         stop += rf"| (?:{ends}|{also}){end}(?!-)"
+        others = "|".join(language.pronouns.others.split() if language.pronouns else ["(?!)"])
         # A list goes on after a comma and after “and”, but not with another statement.
         list_stop = (
             r"\s*(?:[!?;:\n()।؛\ufffc]|\.*\s*$)|"
             rf",? (?:{ends}|(?:{also}) (?:{language.pattern(facts.user)}|{_ARTICLES})){end}(?!-)"
+            rf"|, (?:{others})(?!{_LETTER})"
         )
     elif facts.after:
         stop += rf"|{language.pattern(facts.after)}"
@@ -358,13 +406,19 @@ def _compiled(name: str) -> _Compiled:
                 compiled.append(_Rule(kind, re.compile(edge + source, re.IGNORECASE), stops))
         return tuple(compiled)
 
+    def pairs(table: tuple[tuple[str, str], ...]) -> tuple[tuple[re.Pattern[str], str], ...]:
+        words = facts.values | {"opening": rf"(?:(?:{facts.opening}){end}[ ,:!–—-]*)*"}
+        return tuple(
+            (language.compile(rf"{edge}(?:{pattern})", **words), so) for pattern, so in table
+        )
+
     stop_pattern = re.compile(stop, re.IGNORECASE)
     list_stop_pattern = re.compile(list_stop, re.IGNORECASE)
     opening = language.pattern(facts.opening)
     joins = "|".join(language.pattern(part) for part in (facts.joins, facts.lists) if part)
     after = language.pattern(facts.after) or "(?!)"
     if facts.spaced:
-        lead = rf"(?:.*(?:[,;–—] ?| (?:{joins}) ))?(?:(?:{opening}){end}[ ,:!–—-]*)*"
+        lead = rf"(?:.*(?:[,;،–—] ?| (?:{joins}) ))?(?:(?:{opening}){end}[ ,:!–—-]*)*"
         rest = rf"(?:,? (?:{after}){end})*\s*(?:$|[.!।,;،؛]| (?:{joins}){end}).*"
     else:
         lead = rf"(?:.*[，,、；;])?(?:(?:{opening})[，,、： ]*)*"
@@ -393,13 +447,25 @@ def _compiled(name: str) -> _Compiled:
         ),
         denies=language.compile(facts.denies) if facts.denies else None,
         allows=language.compile(facts.allows) if facts.allows else None,
+        completes=pairs(facts.completes),
+        undoes=pairs(facts.undoes),
+        contrast=language.compile(
+            rf"[,;،–—]\s+|\s(?:{facts.joins})\s+" if facts.spaced else "[，,；;、]"
+        ),
     )
+
+
+def _before_value(fact: Fact) -> str:
+    """How the topic of a fact begins, whatever its value."""
+    return fact.topic.removesuffix(fact.value.lower()).rstrip(" :")
 
 
 def _ended(kind: str, who: str) -> tuple[str, ...]:
     """How the topics begin that end with this."""
     if kind == "person":
         return (f"name of {who}",) if who else ("name of",)
+    if kind == "they":
+        return ("name of",)
     if kind == "marriage":
         return tuple(
             f"name of {one}"

@@ -96,15 +96,17 @@ def find_endings(text: str) -> tuple[list[Ending], list[Correction], list[str]]:
                 continue
             if said := reader.allowed(plain):  # which may be a request: “use emojis again”
                 allowed.append(said)
-            if reader.is_unsure(sentence):
-                continue
             text_of = Text(reader.language, has_capitals=True)
+            if not asks(sentence) and (value := reader.correction(plain)):
+                corrections.append(Correction(value, text_of))
+            rest, undone = reader.undone(plain, text_of)
+            endings += undone
+            if reader.is_unsure(rest):
+                continue
             endings += reader.denied(plain, text_of)
             if asks(sentence):
                 continue
             endings += reader.without_endings(plain)[1]
-            if value := reader.correction(plain):
-                corrections.append(Correction(value, text_of))
     return endings, corrections, allowed
 
 

@@ -82,7 +82,9 @@ def check(sort: str, value: str, text: Text) -> Certainty:
         return Certainty.NO
     facts = text.language.facts
     if facts and facts.not_values and _not_values(text.language.name).match(value):
-        return Certainty.NO
+        list_of = _LIST_OF.get(sort, sort)  # “peanuts”: an allergen, and no employer
+        if not _known(text.language.name, list_of).fullmatch(fold_case(value)):
+            return Certainty.NO
     return _CHECKS[sort](value, text)
 
 
@@ -227,6 +229,7 @@ _LIST = re.compile(
     r", (?:and|und|et|y|e|en|и) |(?:,| and| und| et| y| e| en| ed| и| or| oder| ou| o)(?= )"
     r"|[、和と]"
 )
+_LIST_OF = {"avoided": "food"}  # where a list has another name than the sort
 _CHECKS: dict[str, Callable[[str, Text], Certainty]] = {
     "place": _place,
     "named_place": _named_place,

@@ -82,7 +82,7 @@ def test_what_is_not_plainly_about_the_user_takes_no_effect(text: str) -> None:
         ("I no longer live in Bonn, I live in Ulm.", ["Ulm"]),
         ("My daughter Ida starts school on Monday.", ["Ida"]),
         ("I'm allergic to bees, nuts and penicillin.", ["bees, nuts and penicillin"]),
-        ("Ich heiße Jörg und wohne in Köln.", ["Jörg"]),
+        ("Ich heiße Jörg und wohne in Köln.", ["Jörg", "Köln"]),
         ("Mein Geburtstag ist am 3. Mai.", ["3. Mai"]),
         ("Je m'appelle Luc et j'habite à Lille.", ["Luc", "Lille"]),
         ("Soy enfermera y vivo en Valencia.", ["Valencia", "enfermera"]),
@@ -90,10 +90,24 @@ def test_what_is_not_plainly_about_the_user_takes_no_effect(text: str) -> None:
         ("Moro em Lisboa.", ["Lisboa"]),
         ("Mijn vrouw heet Femke.", ["Femke"]),
         ("Меня зовут Иван, я живу в Москве.", ["Иван", "Москве"]),
-        ("我叫李华，住在北京。", ["李华"]),
+        ("我叫李华，住在北京。", ["李华", "北京"]),
         ("私は教師です。", ["教師"]),
         ("मेरा नाम रवि है।", ["रवि"]),
         ("اسمي ليلى", ["ليلى"]),
+        # a statement that leaves out its beginning, which another has
+        ("I'm Ida, 34, living in Turin and allergic to cats.", ["34", "Turin", "cats"]),
+        ("I was born in Rome, but live in Turin.", ["Rome", "Turin"]),
+        ("I'm a nurse at Charité.", ["a nurse", "Charité"]),
+        ("Ich bin Jörg, 52, und wohne in Köln.", ["52", "Köln"]),
+        ("Moi, c'est Luc, je suis infirmier et j'habite à Lille.", ["infirmier", "Lille"]),
+        ("Vivo en Valencia y soy enfermera.", ["Valencia", "enfermera"]),
+        ("Mi chiamo Luca e abito a Pisa.", ["Luca", "Pisa"]),
+        ("Ik heet Femke en woon in Gent.", ["Femke", "Gent"]),
+        ("اسمي ليلى وأعيش في القاهرة", ["ليلى", "القاهرة"]),
+        # a value that is none of another sort
+        ("I'm allergic to peanuts.", ["peanuts"]),
+        # how often
+        ("I take metformin twice a day.", ["metformin"]),
     ],
 )
 def test_plain_statements_take_effect(text: str, values: list[str]) -> None:
@@ -182,6 +196,37 @@ def test_facts_of_others_are_theirs(memory: Memory) -> None:
         ("Я живу в Москве.", "Я больше не живу в Москве.", set()),
         ("我住在北京。", "我不再住在北京了。", set()),
         ("I live in Turin.", "My friend says I don't live in Turin.", {"The user lives in Turin."}),
+        # whatever states a fact ends it when it is said to be no longer so, or never to have been
+        ("I take metformin.", "I stopped taking metformin in May.", set()),
+        ("I take metformin.", "My doctor took me off metformin.", set()),
+        ("I work at Acme.", "I used to work at Acme.", set()),
+        (
+            "I work at Acme.",
+            "If I stopped working at Acme, who would?",
+            {"The user works for Acme."},
+        ),
+        ("I live in Turin.", "I never lived in Turin, that was a joke.", set()),
+        (
+            "I live in Turin.",
+            "I used to live in Turin but now I live in Trieste.",
+            {"The user lives in Trieste."},
+        ),
+        ("I'm allergic to eggs.", "I outgrew my egg allergy.", set()),
+        ("I don't eat pork.", "I eat pork again.", set()),
+        ("Ich nehme Ramipril.", "Ich nehme kein Ramipril mehr.", set()),
+        ("Ich wohne in Ulm.", "Früher habe ich in Ulm gewohnt.", set()),
+        ("J'habite à Lille.", "Avant, j'habitais à Lille.", set()),
+        ("Vivo en Lima.", "Antes vivía en Lima.", set()),
+        ("Lavoro per Enel.", "Non lavoro più per Enel.", set()),
+        ("Trabalho na Acme.", "Eu trabalhava na Acme.", set()),
+        ("Ik woon in Gent.", "Vroeger woonde ik in Gent.", set()),
+        ("Я живу в Москве.", "Раньше я жил в Москве.", set()),
+        ("我住在北京。", "我以前住在北京。", set()),
+        ("أعيش في القاهرة", "كنت أعيش في القاهرة", set()),
+        # of whom the message before tells
+        ("My cat is called Mimi.", "She passed away on Sunday.", set()),
+        ("I live in Turin.", "She passed away on Sunday.", {"The user lives in Turin."}),
+        ("Mein Hund heißt Rex.", "Rex ist gestern gestorben.", set()),
     ],
 )
 def test_what_is_over_is_outdated(chats: Chats, before: str, then: str, left: set[str]) -> None:
