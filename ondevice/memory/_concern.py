@@ -8,12 +8,12 @@ the other is in ``[questions]`` of its file; a message may be of any language.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import cache
 from typing import Literal, NamedTuple
 
 from ondevice.memory._asking import FOREIGN, requests
-from ondevice.memory._language import NEVER, Pattern, Questions, any_of, languages
+from ondevice.memory._language import NEVER, Language, Pattern, Questions, any_of, languages
 
 #: ``user``: a question that only what the user has told can answer. ``perhaps``: the user is
 #: mentioned. ``anybody``: likewise, but “I” and “we” may be anybody. ``particular``: a question
@@ -26,6 +26,11 @@ _MATERIAL = re.compile(r"[:：\n].*", re.DOTALL)
 _CODE = re.compile(r"\w\([^)\s]|\w\(\)|[{}]|[=!<>]=|[a-z]_[a-z]|</?\w+>|\\\w|;\s*$", re.MULTILINE)
 _WORD = re.compile(r"[^\W_]+")
 _GENITIVE = re.compile(r"(?<=\w)['’]s\b")
+#: Of the people and animals of facts those whom a family has in common.
+_AT_HOME = frozenset(
+    {"son", "daughter", "child", "kids", "twins", "grandchild", "dog", "cat", "dogs", "cats"}
+    | {"pet", "horse", "rabbit", "hamster", "bird", "tortoise", "guinea pig"}
+)
 _SENTENCE = re.compile(r"[.!?\n]+")
 _WORD_OR_TWO = re.compile(r"\W*\w+(?: \w+)?\s*[?？]+")
 #: A word with a capital within a sentence.
@@ -43,6 +48,7 @@ class _ConcernRules(NamedTuple):
     impersonal: re.Pattern[str]
     particular: re.Pattern[str]
     own: re.Pattern[str]
+    at_home: re.Pattern[str]
 
 
 @cache
@@ -60,6 +66,30 @@ def _rules() -> _ConcernRules:
         impersonal=compiled(lambda questions: questions.impersonal),
         particular=compiled(lambda questions: questions.particular),
         own=compiled(lambda questions: questions.own),
+        at_home=re.compile(any_of(_at_home), re.IGNORECASE),
+    )
+
+
+def _at_home(language: Language) -> Pattern:
+    """What names family or animals as somebody does at whose home they are: “the twins”."""
+    if not language.questions or not language.facts or language.questions.definite == NEVER:
+        return ""
+    who = "|".join(
+        words for relation, words in language.facts.people.items() if relation in _AT_HOME
+    )
+    if not language.facts.spaced:
+        return f"(?:{who})"
+    article = (
+        rf"(?:{language.questions.definite}) ?(?<=[ '’])" if language.questions.definite else ""
+    )
+    return rf"(?<!\w){article}(?:{who})(?!\w)(?! (?:of|von|de|di|van)\b)"
+
+
+def is_of_their_home(text: str, names: Collection[str]) -> bool:
+    """Whether ``text`` asks about family or animals of the user, or one of these ``names``."""
+    asked = _own_words(text)
+    return not requests(text) and (
+        bool(_rules().at_home.search(asked)) or not names_in(asked).isdisjoint(names)
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 from datetime import datetime
@@ -19,6 +20,7 @@ from ondevice.memory._profile import refresh as refresh_profile
 from ondevice.memory._records import POSITION_BITS, Cube, Found, Hit, Unread
 from ondevice.store import Connection, Row
 
+_NAME = re.compile(r"[^\W\d_]{2,}")
 READ = "read by a model"  # a tag of facts that no rule has found
 
 
@@ -207,6 +209,19 @@ def _supersede_older(connection: Connection, fact_id: int, at: datetime, current
         _cubes.supersede(connection, fact_id, current["id"])
     else:  # an older text that came later
         _cubes.supersede(connection, current["id"], fact_id)
+
+
+def names(connection: Connection) -> frozenset[str]:
+    """The names of the user's people and animals, in lower case."""
+    rows = connection.execute(
+        "SELECT content FROM cube WHERE topic >= 'name of ' AND topic < 'name of!' "
+        "AND kind = 'fact' AND status IN ('active', 'proposed', 'superseded')"
+    )
+    return frozenset(
+        word.lower()
+        for row in rows
+        for word in _NAME.findall(row["content"].partition("called")[2])
+    )
 
 
 def lessons(connection: Connection, without_source: int | None) -> list[Cube]:

@@ -24,6 +24,15 @@ _FOLDER = Path(__file__).with_name("language")
 _LAYOUT = re.compile(r"\n[ \t]*")
 _PART = re.compile(r"\{([a-z_]+)\}")
 
+#: A group or a choice of letters in an alternative, with what stands before and after it there.
+_INNER = re.compile(
+    r"(?<![^|(])([^|()\[\]]*)(?:\((?:\?:)?([^()\[\]]*)\)|\[([^\W\d]+)\])(\?)?([^|()\[\]]*)(?=[|)]|$)"
+)
+#: Letters of a word that :func:`words_in` lists, as shorter ones mean too much else; and where
+#: words are not spaced.
+_SHORTEST, _SHORTEST_UNSPACED = 4, 2
+_UNSPACED = "\u2e80"  # and all beyond it
+
 Pattern = str
 NEVER = "(?!)"  # a pattern that matches nothing
 Period = Literal["day", "week", "weekend", "month", "year"]
@@ -50,7 +59,8 @@ class Search(_Table, frozen=True, kw_only=True):
     unsaid: str = ""
     #: Words that people use for one another, under a name for what they mean that is the same in
     #: every language, and behind a “|” what else is found for them: “manager” finds “boss”, “dog”
-    #: finds “Hund” and “greyhound”, and “greyhound” finds no other dog.
+    #: finds “Hund” and “greyhound”, and “greyhound” finds no other dog. “{job}” stands for the
+    #: single words among the values of that name under ``[facts.values]``.
     like: dict[str, str] = {}
 
 
@@ -182,6 +192,7 @@ class Questions(_Table, frozen=True, kw_only=True):
     mentions: Pattern = ""  # speaks of the user at least
     impersonal: Pattern = ""  # though “I” and “we” may be anybody in it
     articles: str = ""  # words before the name of a thing, apart by blanks
+    definite: Pattern = NEVER  # before whom everybody at home knows: “the” twins
     own: Pattern = ""  # a thing of the user's, where an ending or the word itself says so
     particular: Pattern = ""  # asks about somebody or something that the user may have told of
     profile: Pattern = NEVER  # asks for all that is known about the user
@@ -285,6 +296,30 @@ def months_of(dates: Dates) -> dict[str, int]:
         for form, number in forms_of(dates.months).items()
         for length in (*dates.abbreviated, len(form))
     }
+
+
+def words_in(pattern: Pattern) -> list[str]:
+    """The single words that ``pattern`` matches, as far as it lists them, in lower case.
+
+    Those of an alternative that has any word for a part of it are not listed.
+    """
+    plain = _LAYOUT.sub("", pattern)
+    while plain != (flat := _INNER.sub(_each, plain)):
+        plain = flat
+    words = (re.sub(r"[^\W\d_]\?", "", plain), plain.replace("?", ""))
+    listed = dict.fromkeys(word for some in words for word in some.strip("(:)").split("|"))
+    return [
+        word
+        for word in listed
+        if word.isalpha() and len(word) >= (_SHORTEST if word < _UNSPACED else _SHORTEST_UNSPACED)
+    ]
+
+
+def _each(found: re.Match[str]) -> str:
+    """Each word that a group in the middle of a word makes of it."""
+    before, inner, letters, optional, after = found.groups()
+    ends = list(letters) if letters else inner.split("|")
+    return "|".join(f"{before}{end}{after}" for end in (*ends, *([""] if optional else [])))
 
 
 work_out(Language)

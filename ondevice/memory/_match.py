@@ -31,6 +31,8 @@ _RARE = 200  # cubes that a word is in at most which ties them together
 #: among others, and half when it is to be told whether anything answers.
 _LIKE, _LIKE_SAID = 0.2, 0.5
 
+_TRIGRAM = 3  # letters
+
 _Term = tuple[str, ...]  # stems that count as one word
 _Ids = NDArray[np.int64]
 _Scores = NDArray[np.float64]
@@ -44,6 +46,9 @@ class Matches:
     #: that is only like the one in the question
     coverage: _Scores
     has: NDArray[np.bool_]  # (n, words) which words of the question are in the cube itself
+    #: (n,) whether the cube has a word of what is asked about, or one like it: of “What is my mum
+    #: called?” not “called” alone
+    about: NDArray[np.bool_]
     weights: _Scores  # (words,)
     missing: tuple[str, ...]  # words of the question that no cube has, nor anything like them
 
@@ -77,12 +82,15 @@ def match(
     )
     if not postings:
         none, no_ids, no_words = np.empty(0), np.empty(0, np.int64), np.empty((0, 0), np.bool_)
-        return Matches(no_ids, none, none, no_words, none, ())
+        return Matches(no_ids, none, none, no_words, np.empty(0, np.bool_), none, ())
     every = [*postings.values(), *alike.values()]
     ids = _each_once([at + n for at in every for n in (0, *_NEIGHBOURS)])
     scores = np.zeros(len(ids))
     has = np.zeros((len(ids), len(postings)), np.bool_)
     said = np.zeros(len(ids))
+    naming = {term for term, word in zip(found, words, strict=True) if not is_named(word)}
+    naming = set() if naming.issuperset(terms) else naming
+    about = np.zeros(len(ids), np.bool_)
     asked = np.full(len(ids), math.fsum(weights[t] for t in terms if not terms[t]))
     for n_term, (term, at) in enumerate(postings.items()):
         frequencies = np.zeros(len(ids))
@@ -96,21 +104,25 @@ def match(
         scores += weights[term] * frequencies * (_K1 + 1) / (frequencies + _K1)
         has[np.searchsorted(ids, at), n_term] = True
         said += weights[term] * part
+        about |= (part > 0) & (term not in naming)
         if terms[term]:
             asked[part > 0] += weights[term]
     of_terms = np.array([weights[term] for term in postings])
     coverage = np.divide(said, asked, out=said, where=asked > 0)
-    return Matches(ids, scores, coverage, has, of_terms, missing)
+    return Matches(ids, scores, coverage, has, about, of_terms, missing)
 
 
 def _alike(connection: Connection, words: dict[_Term, str], most: int) -> dict[_Term, _Ids]:
     """For terms whose words have others that are used for them: where those are."""
     found: dict[_Term, _Ids] = {}
     asked = {term: others for term, word in words.items() if (others := like(word))}
-    for term, stems in zip(asked, _stems(connection, asked.values()), strict=True):
-        new = tuple(stem for stem in stems if stem not in term)
-        if new and 0 < (frequency := _frequency(connection, new)) <= most:
-            found[term] = _places(connection, new)
+    spaced = [[other for other in others if not is_unspaced(other)] for others in asked.values()]
+    for (term, others), stems in zip(asked.items(), _stems(connection, spaced), strict=True):
+        new = [tuple(stem for stem in stems if stem not in term)]
+        new += [(other[:_TRIGRAM],) for other in others if is_unspaced(other) and other not in term]
+        frequency = sum(_frequency(connection, alike) for alike in new if alike)
+        if 0 < frequency <= most:
+            found[term] = _each_once([_places(connection, alike) for alike in new if alike])
             most -= frequency
     return found
 

@@ -11,7 +11,14 @@ from itertools import groupby
 
 import msgspec
 
-from ondevice.memory._concern import Concern, concern_of, is_personal, names_in, things_in
+from ondevice.memory._concern import (
+    Concern,
+    concern_of,
+    is_of_their_home,
+    is_personal,
+    names_in,
+    things_in,
+)
 from ondevice.memory._dates import relative_days
 from ondevice.memory._records import Cube, Found
 from ondevice.memory._words import forms, is_named, like, words_of
@@ -34,6 +41,7 @@ _GATES: dict[Concern, float] = {
     "world": 2.0,
 }
 _NAMED = 0.6  # the same for any message, if a name that is in it is in the best memory
+_OF_HOME = 0.5  # the same, if the message asks about family or animals of the user
 _MISSES = 0.4  # the same if no memory at all has one of its words, unless only the user can know it
 _WORTH = 0.25  # a memory is quoted with at least this share of the best one's score
 _MOST = 16  # memories in a reply
@@ -87,21 +95,27 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     unknown: bool  # the model is to be told that nothing, or maybe nothing, tells what is asked
 
 
-def judge(text: str, found: Found) -> Verdict:
-    """Whether what was ``found`` for the message ``text`` helps to answer it."""
+def judge(text: str, found: Found, names: Collection[str] = ()) -> Verdict:
+    """Whether what was ``found`` for the message ``text`` helps to answer it.
+
+    The ``names`` are those of the user's people and animals, in lower case.
+    """
     concern = concern_of(text)
     gate = _GATES[concern]
     if found.hits and names_in(text).intersection(
         _WORD.findall(found.hits[0].cube.content.lower())
     ):
         gate = min(gate, _NAMED)
-    if concern != "user" and found.missing:
+    if concern not in ("user", "perhaps") and is_of_their_home(text, names):
+        gate = min(gate, _OF_HOME)
+    elif concern != "user" and found.missing:
         gate = max(gate, _MISSES)
     return Verdict(
-        helps=bool(found.hits) and found.confidence >= gate,
+        helps=bool(found.hits) and found.is_about_it and found.confidence >= gate,
         unknown=concern == "user"
         and (
             found.confidence < GATE
+            or not found.is_about_it
             or bool(_things(text, found.missing))
             or not any(_is_theirs(text, hit.cube) for hit in found.hits[:_MOST])
         ),

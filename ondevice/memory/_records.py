@@ -88,6 +88,8 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     #: names a speaker, how much more that speaker says of it than others do.
     confidence: float
     missing: tuple[str, ...] = ()  # words of the question that no memory has, in lower case
+    #: Some cube that was found says more of the question than words such as “name” and “called”.
+    is_about_it: bool = True
 
 
 class ReadTurn(msgspec.Struct, frozen=True, kw_only=True):

@@ -84,6 +84,7 @@ def search(
         else (),
         confidence=_confidence(found),
         missing=matches.missing,
+        is_about_it=bool(found.about.any()),
     )
 
 
@@ -96,6 +97,7 @@ class _Candidates:
     plain: NDArray[np.float64]  # (n,) scores without the factor for the speaker
     coverage: NDArray[np.float64]  # (n,)
     has: NDArray[np.bool_]  # (n, words) which words of the question the cube has
+    about: NDArray[np.bool_]  # (n,) it has one that says what is asked about
     by_speaker: NDArray[np.bool_]  # (n,) all true when the question names none
 
 
@@ -162,11 +164,12 @@ def _weigh(
     of_words = at >= 0
     if not len(matches.ids):
         score, coverage = np.full(len(ids), _BY_DAY), np.zeros(len(ids))
-        has = np.zeros((len(ids), 0), np.bool_)
+        has, about = np.zeros((len(ids), 0), np.bool_), ~of_words
     else:
         score = np.where(of_words, matches.scores[at], _BY_DAY)
         coverage = np.where(of_words, matches.coverage[at] * np.minimum(factor, 1.0), 0.0)
         has = matches.has[at] & of_words[:, None]
+        about = matches.about[at] | ~of_words
     if query.by_day:  # and by no word that tells what it is about
         score = np.where(on_days > 0, 1 + _BY_DAY * score, _BY_DAY * score)
         coverage = np.where(on_days > 0, 1.0, _BY_DAY * coverage)
@@ -186,7 +189,13 @@ def _weigh(
     sign = 1 if query.asks_once else -1  # of equal ones the oldest first, or the newest
     order = np.lexsort((sign * ids, sign * said, -scores.round(9)))
     return _Candidates(
-        ids[order], scores[order], plain[order], coverage[order], has[order], by_speaker[order]
+        ids[order],
+        scores[order],
+        plain[order],
+        coverage[order],
+        has[order],
+        about[order],
+        by_speaker[order],
     )
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from functools import cache
 
-from ondevice.memory._language import Language, any_of, languages
+from ondevice.memory._language import Language, any_of, languages, words_in
 
 _WORD = re.compile(r"[^\W_]+")
+_SORT = re.compile(r"\{(\w+)\}")
 
 #: Letters of scripts that put no spaces between words, or, as Korean, endings to them.
 _UNSPACED = "\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
@@ -131,13 +132,19 @@ def _unsaid() -> frozenset[str]:
     )
 
 
+def _with_values(language: Language, words: str) -> str:
+    """``words`` with each value of a kind of fact for its name: the jobs for “{job}”."""
+    values = language.facts.values if language.facts else {}
+    return _SORT.sub(lambda found: " ".join(words_in(values.get(found[1], ""))), words)
+
+
 @cache
 def _like() -> dict[str, list[str]]:
     """Each word that has a meaning in ``[search.like]``, with all words to be found for it."""
     meanings: dict[str, tuple[list[str], list[str]]] = {}
     for language in languages():
         for meaning, words in language.search.like.items():
-            alike, _, kinds = words.partition("|")
+            alike, _, kinds = _with_values(language, words).partition("|")
             known = meanings.setdefault(meaning, ([], []))
             known[0].extend(alike.split())
             known[1].extend(kinds.split())

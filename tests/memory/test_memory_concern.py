@@ -103,6 +103,23 @@ def test_what_anybody_could_ask_is_given_nothing(memory: Memory, text: str) -> N
         ("I'm at 82 kilos now.", "How much do I weigh?"),
         ("Mein Hund Bruno schläft viel.", "What is my dog called?"),
         ("I drive an old Octavia.", "¿Qué coche tengo?"),
+        # what is a kind of what is asked for: the values of facts, and others
+        ("I was a ship's engineer for forty years.", "What was my profession?"),
+        ("Since January I'm on sertraline, 50 mg.", "What meds am I on?"),
+        ("The test said it's dyslexia.", "Which condition do I have?"),
+        ("I'm coeliac, so no bread.", "What can't I eat?"),
+        ("Mon copain Mathis est pompier.", "Comment s'appelle mon petit ami ?"),
+        ("Sono celiaco, purtroppo.", "Cosa non posso mangiare?"),
+        ("我老婆叫小雨。", "我妻子叫什么名字？"),
+        ("毎週テニスをしています。", "私の趣味のスポーツは何ですか？"),
+        # family and animals, as those at home call them, or by their names
+        ("The twins were born on 4 March 2021.", "When is the twins' birthday?"),
+        ("The twins, Ben and Till, were born on 4 March.", "When was my son born?"),
+        ("We named the baby Emil.", "What is my son's name?"),
+        ("The dog is called Zephyr.", "What's the dog's name?"),
+        ("My father-in-law Seamus had a stroke.", "What happened to Seamus?"),
+        ("De tweeling is geboren op 2 juni.", "Wanneer is de tweeling jarig?"),
+        ("双胞胎是3月8日出生的。", "双胞胎的生日是哪天？"),
         ("اسمي سارة وأعيش في الرباط.", "أين أعيش؟"),  # what is written as one with “and”
         ("عندي قطة اسمها لولو.", "ما اسم قطتي؟"),
         ("मेरा नाम प्रिया है और मैं जयपुर में रहती हूँ।", "मैं कहाँ रहती हूँ?"),
@@ -115,6 +132,28 @@ def test_what_was_told_in_other_words_is_found(memory: Memory, told: str, asked:
     assert recalled is not None
     assert told in [cube.content for cube in recalled.cubes]
     assert not any("weather" in cube.content for cube in recalled.cubes)
+
+
+@pytest.mark.parametrize(
+    ("told", "asked"),
+    [
+        ("My sister is called Ida.", "What is my grandfather called?"),
+        ("Mein Hund heißt Rex.", "Wie heißt mein Vermieter?"),
+        ("Mi perro se llama Sol.", "¿Cómo se llama mi dentista?"),
+        ("Mijn hond heet Bas.", "Hoe heet mijn buurman?"),
+        ("Мою собаку зовут Рекс.", "Как зовут моего стоматолога?"),
+        ("我的狗叫旺财。", "我的牙医叫什么名字？"),
+        ("زوجي اسمه يوسف", "ما اسم طبيبي؟"),
+    ],
+)
+def test_that_something_has_a_name_tells_no_other_name(
+    memory: Memory, told: str, asked: str
+) -> None:
+    memory.add(told)
+    recalled = recall(memory, asked)
+    assert recalled is not None
+    assert recalled.unknown
+    assert not recalled.cubes
 
 
 def test_a_word_that_nobody_ever_said_asks_for_a_better_match(memory: Memory) -> None:
