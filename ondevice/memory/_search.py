@@ -84,7 +84,7 @@ def search(
         else (),
         confidence=_confidence(found),
         missing=matches.missing,
-        is_about_it=bool(found.about.any()),
+        is_about_it=bool(found.about.any()) or not best,
     )
 
 

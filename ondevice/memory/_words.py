@@ -52,9 +52,14 @@ def language_of(text: str) -> Language | None:
     return languages()[number] if count else None
 
 
+def _lower(text: str) -> str:
+    """In small letters, of which none is two: “İ” would be an “i” and a dot that parts the word."""
+    return text.replace("İ", "i").lower()
+
+
 def _read_words(text: str) -> tuple[list[str], int, int]:
     """All words, which language has most of them for stop words, the first of equals, how many."""
-    words = [part for word in _WORD.findall(ends(text).lower()) for part in _runs().findall(word)]
+    words = [part for word in _WORD.findall(_lower(ends(text))) for part in _runs().findall(word)]
     counts = [sum(word in stop for word in words) for stop in _stop_words()]
     count = max(counts)
     return words, counts.index(count), count

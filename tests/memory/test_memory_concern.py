@@ -44,7 +44,8 @@ def recall(memory: Memory, text: str, budget: int = 90) -> Recalled | None:
             "|Wie heißt mein Hund?|Wo habe ich studiert?|Où est mon passeport ?"
             "|¿Dónde trabajo?|Che macchina ho?|Onde moro?|Waar werk ik?|Где живёт моя сестра?"
             "|我的车是什么颜色？|私の猫の名前は何ですか？|أين أعيش؟|ما اسم قطتي؟|كم عمري؟"
-            "|मैं कहाँ रहती हूँ?|मेरे कुत्ते का नाम क्या है?",
+            "|मैं कहाँ रहती हूँ?|मेरे कुत्ते का नाम क्या है?|Gdzie mieszkam?|Jak wabi się mój pies?"
+            "|Nerede yaşıyorum?|Köpeğimin adı ne?",
         ),
         ("perhaps", "Plan a weekend for my sister and me.|When did we get the keys?"),
         (
@@ -69,6 +70,7 @@ def recall(memory: Memory, text: str, budget: int = 90) -> Recalled | None:
             "|Ik wil weten hoe een motor werkt.|Я хочу узнать, как работает мотор."
             "|我想知道飞机怎么飞。|エンジンの仕組みを知りたいです。"
             "|ما هي عاصمة فرنسا؟|اكتب قصيدة عن البحر|फ्रांस की राजधानी क्या है?|चाय कैसे बनाते हैं?"
+            "|Jaka jest stolica Francji?|Napisz wiersz o wiośnie.|Fransa'nın başkenti neresi?"
             "|How old are you?|Why do we yawn?|How many inches are in a foot?"
             "|Summarize what I pasted.",
         ),
@@ -122,6 +124,8 @@ def test_what_anybody_could_ask_is_given_nothing(memory: Memory, text: str) -> N
         ("双胞胎是3月8日出生的。", "双胞胎的生日是哪天？"),
         ("اسمي سارة وأعيش في الرباط.", "أين أعيش؟"),  # what is written as one with “and”
         ("عندي قطة اسمها لولو.", "ما اسم قطتي؟"),
+        ("Moja siostra ma na imię Ola.", "Jak ma na imię moja siostra?"),
+        ("İkizler 7 Nisan'da doğdu.", "İkizler ne zaman doğdu?"),
         ("मेरा नाम प्रिया है और मैं जयपुर में रहती हूँ।", "मैं कहाँ रहती हूँ?"),
     ],
 )

@@ -40,6 +40,9 @@ def facts(memory: Memory, status: str = "active") -> set[str]:
         "Dear Mr Cole,\nmy name is Ida Holm and I work at Siemens.",
         "Schreib einen Steckbrief. Ich heiße Jonas und wohne in Ulm.",
         "Переведи. Я живу в Омске.",
+        "Przetłumacz na angielski: mieszkam w Krakowie.",
+        "Gdybym mieszkała w Krakowie, jeździłabym tramwajem.",
+        "Eğer İzmir'de yaşasaydım mutlu olurdum.",
         "次の文を英訳して：私は京都に住んでいます。翻訳して。",
         "Act as a chef. I'm from Naples.",
         # somebody else's words, however they are quoted
@@ -94,6 +97,10 @@ def test_what_is_not_plainly_about_the_user_takes_no_effect(text: str) -> None:
         ("私は教師です。", ["教師"]),
         ("मेरा नाम रवि है।", ["रवि"]),
         ("اسمي ليلى", ["ليلى"]),
+        ("Mam na imię Ola i mieszkam w Krakowie.", ["Ola", "Krakowie"]),
+        ("Jestem uczulona na orzechy.", ["orzechy"]),
+        ("Adım Elif, İzmir'de yaşıyorum.", ["Elif", "İzmir"]),
+        ("Köpeğimin adı Karabaş.", ["Karabaş"]),
         # a statement that leaves out its beginning, which another has
         ("I'm Ida, 34, living in Turin and allergic to cats.", ["34", "Turin", "cats"]),
         ("I was born in Rome, but live in Turin.", ["Rome", "Turin"]),
@@ -221,6 +228,9 @@ def test_facts_of_others_are_theirs(memory: Memory) -> None:
         ("Trabalho na Acme.", "Eu trabalhava na Acme.", set()),
         ("Ik woon in Gent.", "Vroeger woonde ik in Gent.", set()),
         ("Я живу в Москве.", "Раньше я жил в Москве.", set()),
+        ("Mieszkam w Krakowie.", "Już nie mieszkam w Krakowie.", set()),
+        ("Mój pies wabi się Burek.", "Burek zdechł wczoraj.", set()),
+        ("İzmir'de yaşıyorum.", "Artık İzmir'de yaşamıyorum.", set()),
         ("我住在北京。", "我以前住在北京。", set()),
         ("أعيش في القاهرة", "كنت أعيش في القاهرة", set()),
         # of whom the message before tells
