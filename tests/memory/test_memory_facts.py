@@ -59,6 +59,10 @@ def facts(memory: Memory, status: str = "active") -> set[str]:
         *("I don't live in Turin.", "I never lived in Turin.", "If I live in Turin, is it far?"),
         *("I'd love to live in Turin.", "I almost moved to Turin.", "I live in Turin, kidding!"),
         *("I dreamt I live in Turin.", "In my novel I live in Turin.", "Do I live in Turin?"),
+        # others in the same sentence
+        *("I'm waiting for my dad, a doctor.", "I'm visiting my aunt, living in Rome."),
+        *("I'm with Anna, 34, living in Paris.", "I'm a fan of Messi, from Rosario."),
+        *("Ich bin mit Jonas hier, 34.", "J'ai un ami, habite à Lyon.", "我有个朋友，住在上海。"),
         # no values of the kind
         *(
             "I live in hope.",
@@ -113,6 +117,8 @@ def test_what_is_not_plainly_about_the_user_takes_no_effect(text: str) -> None:
         ("اسمي ليلى وأعيش في القاهرة", ["ليلى", "القاهرة"]),
         # a value that is none of another sort
         ("I'm allergic to peanuts.", ["peanuts"]),
+        # no request, though it ends like one in another language
+        ("I have asthma and hay fever", ["asthma"]),
         # how often
         ("I take metformin twice a day.", ["metformin"]),
     ],
@@ -233,6 +239,10 @@ def test_facts_of_others_are_theirs(memory: Memory) -> None:
         ("İzmir'de yaşıyorum.", "Artık İzmir'de yaşamıyorum.", set()),
         ("我住在北京。", "我以前住在北京。", set()),
         ("أعيش في القاهرة", "كنت أعيش في القاهرة", set()),
+        # what is not so now and then
+        ("I take metformin.", "I don't take metformin with food.", {"The user takes metformin."}),
+        ("I work at Acme.", "I don't work at Acme on Mondays.", {"The user works for Acme."}),
+        ("My cat is called Mimi.", "She died in chapter 3.", {"The user's cat is called Mimi."}),
         # of whom the message before tells
         ("My cat is called Mimi.", "She passed away on Sunday.", set()),
         ("I live in Turin.", "She passed away on Sunday.", {"The user lives in Turin."}),

@@ -191,8 +191,12 @@ def patterns(record: object) -> Iterator[str]:
     """Every pattern in a record: what is no plain word."""
     values = [msgspec.to_builtins(record)]
     for value in values:
-        if isinstance(value, dict | list):
-            values += value.values() if isinstance(value, dict) else value
+        if isinstance(value, dict):
+            pairs = [value.pop(key, ()) for key in ("completes", "undoes")]
+            values += [pattern for table in pairs for pattern, _ in table]
+            values += value.values()
+        elif isinstance(value, list | tuple):
+            values += value
         elif isinstance(value, str):
             yield value
 
@@ -205,6 +209,8 @@ def test_every_pattern_of_a_language_is_one(language: Language) -> None:
     ):
         for pattern in patterns(section) if section else ():
             parts = dict.fromkeys(("value", "values", "name", "thing", "who", "called"), "(.)")
+            if language.facts:
+                parts |= {**language.facts.values, "opening": language.facts.opening}
             expanded = language.pattern(pattern, **(parts | language.parts))
             assert not re.search(r"\{[^\d,]*\}|\n", expanded), expanded
             re.compile(expanded)
