@@ -47,6 +47,8 @@ class Search(_Table, frozen=True, kw_only=True):
 
     #: Name of Snowball's stemmer for it, where the index's own, for English, does not do.
     snowball: str = ""
+    #: Letters that no other of the languages has: a word with one counts like a stop word of it.
+    letters: str = ""
     #: What is written before a word as one with it, such as “and” in Arabic; apart by blanks.
     prefixes: str = ""
     #: Words, apart by blanks, that questions are made of and that say nothing about what is wanted.

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ondevice.memory._stems import Stem, beginnings, stemmer_of, stems_of
-from ondevice.memory._words import forms, is_named, is_unspaced, like, words_of
+from ondevice.memory._stems import Stem, beginnings, like_stem, stemmer_of, stems_of
+from ondevice.memory._words import forms, is_named, is_unspaced, words_of
 from ondevice.store import Connection
 
 _K1 = 1.2  # BM25's usual value
@@ -72,7 +72,7 @@ def match(
         if frequency[term] and (not postings or frequency[term] <= left):
             postings[term] = _places(connection, term)
             left -= frequency[term]
-    alike = _alike(connection, dict(zip(found, words, strict=True)), left)
+    alike = _alike(connection, dict(zip(found, words, strict=True)), stem, left)
     for term in alike:
         postings.setdefault(term, np.empty(0, np.int64))
     missing = tuple(
@@ -112,10 +112,12 @@ def match(
     return Matches(ids, scores, coverage, has, about, of_terms, missing)
 
 
-def _alike(connection: Connection, words: dict[_Term, str], most: int) -> dict[_Term, _Ids]:
+def _alike(
+    connection: Connection, words: dict[_Term, str], stem: Stem | None, most: int
+) -> dict[_Term, _Ids]:
     """For terms whose words have others that are used for them: where those are."""
     found: dict[_Term, _Ids] = {}
-    asked = {term: others for term, word in words.items() if (others := like(word))}
+    asked = {term: others for term, word in words.items() if (others := like_stem(stem, word))}
     spaced = [[other for other in others if not is_unspaced(other)] for others in asked.values()]
     for (term, others), stems in zip(asked.items(), _stems(connection, spaced), strict=True):
         new = [tuple(stem for stem in stems if stem not in term)]

@@ -15,7 +15,7 @@ from functools import cache
 import Stemmer
 
 from ondevice.memory._values import fold
-from ondevice.memory._words import forms, language_of
+from ondevice.memory._words import forms, language_of, like, words_alike
 
 #: Letters of a stem that all forms of a word have: but so many at its end, and so many at least.
 _ENDING, _LEAST = 2, 3
@@ -25,6 +25,7 @@ class Stem:
     """The stems of one language, and what is written before a word as one with it."""
 
     def __init__(self, algorithm: str, prefixes: tuple[str, ...]) -> None:
+        self.name = algorithm
         self._stemmer = Stemmer.Stemmer(algorithm)
         self.prefixes = ("", *prefixes)
 
@@ -50,6 +51,16 @@ def stems_of(stem: Stem, word: str, terms: Iterable[str]) -> frozenset[str]:
     return frozenset(map(stem, (*forms(word), *terms)))
 
 
+def like_stem(stem: Stem | None, word: str) -> list[str]:
+    """:func:`like`, also for a form of a word that is in the table: “dzieciom” for “dzieci”."""
+    return like(word) or (_like_stems(stem).get(stem(word), []) if stem else [])
+
+
+@cache
+def _like_stems(stem: Stem) -> dict[str, list[str]]:
+    return {stem(word): others for word, others in words_alike(stem.name).items()}
+
+
 def beginnings(stem: Stem, words: Iterable[str]) -> set[str]:
     """What the terms of the index begin with that may have the stem of one of the ``words``.
 
@@ -58,7 +69,7 @@ def beginnings(stem: Stem, words: Iterable[str]) -> set[str]:
     return {
         prefix + whole[: max(_LEAST, len(whole) - _ENDING)]
         for word in words
-        for whole in (word, stem(word))
+        for whole in (fold(word), stem(word))
         if len(whole) >= _LEAST
         for prefix in stem.prefixes
     }

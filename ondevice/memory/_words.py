@@ -61,6 +61,9 @@ def _read_words(text: str) -> tuple[list[str], int, int]:
     """All words, which language has most of them for stop words, the first of equals, how many."""
     words = [part for word in _WORD.findall(_lower(ends(text))) for part in _runs().findall(word)]
     counts = [sum(word in stop for word in words) for stop in _stop_words()]
+    if not text.isascii():
+        for number, letters in _letters():
+            counts[number] += sum(not letters.isdisjoint(word) for word in words)
     count = max(counts)
     return words, counts.index(count), count
 
@@ -87,6 +90,18 @@ def like(word: str) -> list[str]:
     return next((found[form] for form in (*forms(word), word[:-1]) if form in found), [])
 
 
+def words_alike(snowball: str) -> dict[str, list[str]]:
+    """The words for which others are found, of the language that has this stemmer, and those."""
+    own = {
+        word
+        for language in languages()
+        if language.search.snowball == snowball
+        for words in language.search.like.values()
+        for word in words.partition("|")[0].split()
+    }
+    return {word: _like()[word] for word in own}
+
+
 def is_named(word: str) -> bool:
     """Whether a text that tells what ``word`` asks for would say it: no text calls red a colour."""
     return word not in _unsaid()
@@ -108,6 +123,13 @@ def _stop_words() -> tuple[frozenset[str], ...]:
     """Of each language the words that say nothing about what is looked for."""
     # The vowel signs of some scripts part a word, here as in the index.
     return tuple(frozenset(_WORD.findall(language.search.stop)) for language in languages())
+
+
+@cache
+def _letters() -> tuple[tuple[int, frozenset[str]], ...]:
+    """The letters that only one language has, with its number."""
+    known = ((n, frozenset(one.search.letters)) for n, one in enumerate(languages()))
+    return tuple((number, letters) for number, letters in known if letters)
 
 
 @cache

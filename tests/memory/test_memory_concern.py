@@ -126,6 +126,9 @@ def test_what_anybody_could_ask_is_given_nothing(memory: Memory, text: str) -> N
         ("عندي قطة اسمها لولو.", "ما اسم قطتي؟"),
         ("Moja siostra ma na imię Ola.", "Jak ma na imię moja siostra?"),
         ("İkizler 7 Nisan'da doğdu.", "İkizler ne zaman doğdu?"),
+        # another form of a word that is used for another; “ne” is French as well
+        ("Annem emekli öğretmen.", "Annemin mesleği ne?"),
+        ("Grandad turned 90 on Sunday.", "How old is my grandfather?"),
         ("मेरा नाम प्रिया है और मैं जयपुर में रहती हूँ।", "मैं कहाँ रहती हूँ?"),
     ],
 )
