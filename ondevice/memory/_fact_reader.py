@@ -377,8 +377,10 @@ def _compiled(name: str) -> _Compiled:
         # A list goes on after a comma and after “and”, but not with another statement.
         list_stop = (
             r"\s*(?:[!?;:\n()।؛\ufffc]|\.*\s*$)|"
-            rf",? (?:{ends}|(?:{also}) (?:{language.pattern(facts.user)}|{_ARTICLES})){end}(?!-)"
-            rf"|, (?:{others})(?!{_LETTER})"
+            rf",? (?:(?:{also}) )?(?:{ends}){end}(?!-)"
+            rf"|,? (?:{also}) (?:{language.pattern(facts.user)}|{_ARTICLES}){end}(?!-)"
+            rf"|,(?: (?:{also}))? (?:{language.pattern(facts.user)}){end}"
+            rf"|(?:,| (?:{also})) (?:{others})(?:['’]?s)?(?!{_LETTER})"
         )
     elif facts.after:
         stop += rf"|{language.pattern(facts.after)}"

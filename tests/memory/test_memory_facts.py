@@ -119,6 +119,11 @@ def test_what_is_not_plainly_about_the_user_takes_no_effect(text: str) -> None:
         ("I'm allergic to peanuts.", ["peanuts"]),
         # no request, though it ends like one in another language
         ("I have asthma and hay fever", ["asthma"]),
+        # a list ends where another statement begins
+        ("my daughters name is Imogen and shes 6", ["Imogen"]),
+        ("Meine Frau heißt Birgit, wir haben zwei Kinder.", ["Birgit"]),
+        ("I'm allergic to nuts, eggs and my sister is a vet", ["nuts, eggs"]),
+        ("Bin 19 und wohne in Aachen.", ["19", "Aachen"]),
         # how often
         ("I take metformin twice a day.", ["metformin"]),
     ],
@@ -239,6 +244,9 @@ def test_facts_of_others_are_theirs(memory: Memory) -> None:
         ("İzmir'de yaşıyorum.", "Artık İzmir'de yaşamıyorum.", set()),
         ("我住在北京。", "我以前住在北京。", set()),
         ("أعيش في القاهرة", "كنت أعيش في القاهرة", set()),
+        ("I live in Turin.", "Actually it's Trieste, not Turin.", {"The user lives in Trieste."}),
+        ("I work at Acme.", "I handed in my notice at Acme today.", set()),
+        ("I work at Acme.", "They fired me.", set()),
         # what is not so now and then
         ("I take metformin.", "I don't take metformin with food.", {"The user takes metformin."}),
         ("I work at Acme.", "I don't work at Acme on Mondays.", {"The user works for Acme."}),
