@@ -98,7 +98,7 @@ def _in_archive(path: Path, file: BinaryIO) -> Iterator[Text]:
     except Exception as error:  # of damaged archives it raises whatever its parts do
         raise UsageError(f"{path} cannot be read as a zip archive: it is damaged.") from error
     with archive:
-        files = [info for info in archive.infolist() if not info.is_dir()]
+        files = [info for info in archive.infolist() if not info.filename.endswith("/")]
         jsons = [info for info in files if PurePath(info.filename).suffix.lower() == ".json"]
         named = [info for info in jsons if _is_chats(PurePath(info.filename))]
         found = _in_order(named or jsons, lambda info: info.filename)[:_MOST_TEXTS]

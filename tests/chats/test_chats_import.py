@@ -162,6 +162,27 @@ def test_byte_order_marks_are_no_obstacle(
     assert taken(chats, tmp_path / NAME) == ([GOOD], [])
 
 
+@pytest.mark.parametrize("other", ["", "/", "x.json/", "../", "a\\b"])
+def test_members_with_odd_names_leave_the_others(chats: Chats, tmp_path: Path, other: str) -> None:
+    name = "x" * len(other.encode())  # the module writes no such names
+    data = zipped({NAME: hostile_chats.chats(claude()), name or "?": ""})
+    data = data.replace((name or "?").encode(), other.encode()) if name else _nameless(data)
+    (tmp_path / "a.zip").write_bytes(data)
+    assert taken(chats, tmp_path / "a.zip") == ([GOOD], [])
+
+
+def _nameless(data: bytes) -> bytes:
+    """The archive with the name of its last member taken out of the directory."""
+    at = data.rindex(b"PK\1\2")
+    front, entry = data[:at], bytearray(data[at:])
+    end = entry.index(b"PK\5\6")
+    entry[28:30] = bytes(2)  # the length of the name
+    del entry[46:47]
+    size = end - 1 + at - data.index(b"PK\1\2")
+    entry[end - 1 + 12 : end - 1 + 16] = size.to_bytes(4, "little")
+    return front + bytes(entry)
+
+
 def test_a_damaged_part_leaves_the_others(chats: Chats, tmp_path: Path) -> None:
     data = zipped({"conversations-0.json": hostile_chats.chats(chatgpt())})
     file = io.BytesIO(data)
