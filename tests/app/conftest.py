@@ -5,10 +5,13 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
+import parsed_styles
 import pytest
 from terminal_user import OpenApp, at_the_terminal
 
 from ondevice.chats import Chats
+
+parsed_styles.share()
 
 
 @pytest.fixture
