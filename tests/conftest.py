@@ -32,6 +32,10 @@ DEFAULT_MODEL = "smollm2-135m"
 # Python is started hundreds of times; each start would compile all modules again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+# Where several tests run at once, the threads of each find no core of their own, and those of
+# llama.cpp would spin while they wait for each other.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 def pytest_collection_finish() -> None:
