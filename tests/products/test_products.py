@@ -63,7 +63,7 @@ TEXT = "the cat and the dog sat on the mat, and the cat said to the dog what it 
 def library(way: str) -> Any:
     if way == "native":
         return _loaded()
-    with compiling(way, _SOURCE, "-O1") as source:  # not optimized: quickly, and to the same bits
+    with compiling(way, _SOURCE) as source:
         return prepared(compiled.library(source))
 
 
