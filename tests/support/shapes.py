@@ -72,7 +72,9 @@ def write_random(
     _add(writer, architecture, n_blocks, hyperparameters | {"vocab_size": len(tokens)})
     for key, size in _tensors(architecture, n_blocks, block, len(tokens)).items():
         shape = size[::-1]
-        values: npt.NDArray[Any] = random.standard_normal(shape, np.float32)
+        values: npt.NDArray[Any] = random.random(shape, np.float32)  # 5 times as fast as normal
+        values -= np.float32(0.5)
+        values *= np.float32(math.sqrt(12))  # of variance 1
         if "norm" in key:
             values = 1 + values / 10
         elif "ssm_a" in key:
