@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from random import Random
 
+import hypothesis
 import platformdirs
 import psutil
 import pytest
@@ -33,6 +34,9 @@ DEFAULT_MODEL = "smollm2-135m"
 # Python is started hundreds of times; each start would compile all modules again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+# No test is timed: on a busy machine any example may take long.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 # Where several tests run at once, the threads of each find no core of their own, and those of
 # llama.cpp would spin while they wait for each other.
 if "PYTEST_XDIST_WORKER" in os.environ:

@@ -117,7 +117,7 @@ rooms = st.lists(st.integers(0, 1500 * MB), min_size=1, max_size=80)
 
 
 @given(rooms=rooms)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_the_budget_is_never_more_than_there_is_room_for(rooms: list[int]) -> None:
     governor = Governor(100 * MB, 1000 * MB, 1000 * MB)
     for moment, room in enumerate(rooms):
@@ -143,7 +143,7 @@ def test_room_that_wavers_a_little_changes_nothing() -> None:
 
 
 @given(rooms=rooms, budget=st.integers(100 * MB, 1000 * MB), change=st.floats(-1, 1))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_what_the_budget_is_indifferent_to_changes_nothing(
     rooms: list[int], budget: int, change: float
 ) -> None:

@@ -118,7 +118,7 @@ def decoded(encoded: Encoded, rows: int, columns: int, level: int) -> np.ndarray
 
 
 @pytest.mark.parametrize("way", WAYS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     rows=st.integers(1, 23),
     words=st.integers(1, 20),
@@ -856,7 +856,7 @@ def test_a_stack_that_drafts_makes_room_when_weights_cannot(
 # ----------------------------------------------------------------------- experts
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     rows=st.integers(1, 23),
     n_experts=st.integers(1, 5),

@@ -178,7 +178,7 @@ def split_in_three(file: GGUFFile, folder: Path) -> Path:
     return folder / "model-00001-of-00003.gguf"
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(share=st.floats(0, 1.2))
 def test_a_placement_keeps_to_the_budget_and_places_every_tensor_once(
     file: GGUFFile, share: float
@@ -200,7 +200,7 @@ def test_a_placement_keeps_to_the_budget_and_places_every_tensor_once(
         assert slack < max(tensor.n_bytes for tensor in placement.streamed) + 8192
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(share=st.floats(0, 1.2), more=st.floats(0, 1))
 def test_what_is_pinned_stays_pinned_with_more_room(
     file: GGUFFile, share: float, more: float

@@ -253,7 +253,7 @@ def test_two_contexts_share_the_experts(file: GGUFFile, resident: list[bytes]) -
         other.close()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     n_slots=st.integers(1, 8),
     tokens=st.lists(st.sets(st.integers(0, 11), min_size=1, max_size=4), max_size=60),

@@ -52,7 +52,7 @@ preferences = st.sampled_from(PREFERENCES)
 
 
 @given(usable=st.integers(0, 500 * MB), preference=preferences)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_plan_is_never_over_budget_and_always_the_same(
     file: GGUFFile, usable: int, preference: Preference
 ) -> None:
@@ -69,7 +69,7 @@ def test_a_plan_is_never_over_budget_and_always_the_same(
 @given(
     usable=st.integers(120 * MB, 500 * MB), more=st.integers(0, 200 * MB), preference=preferences
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_more_ram_never_gives_a_worse_plan(
     file: GGUFFile, usable: int, more: int, preference: Preference
 ) -> None:
