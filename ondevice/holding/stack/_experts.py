@@ -69,17 +69,17 @@ class ExpertPlanes(Matrices):
         return ids
 
     def read(self, reader: Reader, expert: int, slot: memoryview, n_pieces: int) -> list[Reading]:
-        reads = [(piece.span, slot[piece.at :]) for piece in self._extents(expert)]
+        reads = [(extent.span, slot[extent.at :]) for extent in self._extents(expert)]
         some = (reads[n::n_pieces] for n in range(n_pieces))
         return [reader.start_all(each) for each in some if each]
 
     def arrange(self, expert: int, slot: memoryview) -> None:
         for _, (first, *others) in self._parts(expert):
             end = first.arrives_at + first.n_bytes
-            for piece in others:
-                at = piece.arrives_at
-                slot[end : end + piece.n_bytes] = slot[at : at + piece.n_bytes]
-                end += piece.n_bytes
+            for extent in others:  # of the same part, in the next chunk
+                at = extent.arrives_at
+                slot[end : end + extent.n_bytes] = slot[at : at + extent.n_bytes]
+                end += extent.n_bytes
 
     def show(self, ids: Tensor, address: int, places: Mapping[int, int]) -> None:
         for expert, place in places.items():
