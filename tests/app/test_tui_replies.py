@@ -19,6 +19,7 @@ from ondevice import config
 from ondevice.chats import Chats
 from ondevice.messages import Chunk, Finished, Statistics
 from ondevice.testing import FakeEngine, Gate
+from tui.markdown.code import Code
 from tui.markdown.document import Document, ParsedEnd
 from tui.widgets.reply import Reply
 from tui.widgets.reply_text import ReplyBody
@@ -249,3 +250,21 @@ async def test_where_nothing_is_drawn_code_and_tables_are_text(
         await user.is_idle()
         assert "python:\n" in user.screen.replace(" ", "")
         assert "▎" not in user.screen
+
+
+async def test_code_may_be_drawn_while_the_colours_of_other_code_are_loaded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tui.markdown.code._prepared", {})
+    prepare, body = Code.prepare, ReplyBody()
+    codes = [Code(language) for language in ("python", "rust", "c", "no language")]
+
+    def prepare_and_draw(code: Code) -> None:
+        prepare(code)
+        body._plain |= dict.fromkeys(codes[: codes.index(code) + 2], 1)
+
+    monkeypatch.setattr(Code, "prepare", prepare_and_draw)
+    body._plain[codes[0]] = 1
+    await body._colour_more()
+    assert all(code.ready for code in codes)
+    assert not body._plain

@@ -227,9 +227,8 @@ class ReplyBody(SingleLayout, Widget):
 
     async def _colour_more(self) -> None:
         """Go on with what was drawn without its colours."""
-        for code in self._plain:
-            if not code.ready:
-                await asyncio.to_thread(code.prepare)
+        while unread := [code for code in self._plain if not code.ready]:  # more may be drawn
+            await asyncio.to_thread(unread[0].prepare)
         deadline = time.monotonic() + _COLOURING
         blocks = {block.code: block for block in self.blocks}
         for code, until in list(self._plain.items()):
