@@ -100,11 +100,13 @@ def command(settings: Settings, name: str | None, measure: bool, as_json: bool) 
     choice = choose(settings, name)
     if choice.model.place == "server":
         raise UsageError("A model on a server uses no RAM here.")
-    runnable.read(choice.model.path)  # before measuring, which takes long
-    machine_speeds(measure)
-    choice = choose(settings, name)  # the best one depends on the speeds
+    file = runnable.read(choice.model.path)  # before measuring, which takes long
+    known = speeds.known()
+    if machine_speeds(measure) != known:  # the best model depends on them
+        choice = choose(settings, name)
+        file = runnable.read(choice.model.path)
     machine = Machine.now(settings.ram_limit)
-    chosen = plan_of(runnable.read(choice.model.path), choice.request, machine)
+    chosen = plan_of(file, choice.request, machine)
     report = PlanReport.of(chosen, choice.request, machine)
     if as_json:
         click.echo(printable_json(msgspec.json.encode(report)))

@@ -118,17 +118,28 @@ class GGUFFile:
         experts = sum(math.prod(t.shape) for t in self.tensors.values() if "_exps" in t.name)
         return self.n_params - experts + experts * self.n_experts_used // self.n_experts
 
+    @property
+    def experts_share(self) -> float:
+        """The part of the experts that a token uses; 1 if there are none."""
+        return self.n_experts_used / self.n_experts if self.n_experts else 1.0
+
+    def holds_experts(self, tensor: TensorInfo) -> bool:
+        """Whether a tensor holds a matrix of each expert, as ``MUL_MAT_ID`` takes it."""
+        shape = tensor.shape
+        return "_exps." in tensor.name and len(shape) == 3 and shape[2] == self.n_experts
+
     @cached_property
     def multiplied(self) -> Mapping[str, float]:
         """Type → elements of it that a token is multiplied with, the output layer left out."""
-        share = self.n_experts_used / self.n_experts if self.n_experts else 1.0
         passed_over = self.read_by_row | self.unread
         elements: dict[str, float] = {}
         for tensor in self.tensors.values():
             if len(tensor.shape) < 2 or tensor.name in passed_over:
                 continue
             if tensor is not self.output_layer:
-                part = math.prod(tensor.shape) * (share if "_exps" in tensor.name else 1.0)
+                part = math.prod(tensor.shape) * (
+                    self.experts_share if "_exps" in tensor.name else 1.0
+                )
                 elements[tensor.type_name] = elements.get(tensor.type_name, 0.0) + part
         return elements
 

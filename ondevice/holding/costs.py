@@ -57,8 +57,7 @@ def streaming_seconds(n_bytes: float, n_reads: int, speeds: Speeds) -> float:
 
 def missed_bytes(file: GGUFFile, absent_bytes: float) -> float:
     """Of experts that are not in RAM, those to read for a token."""
-    share = file.n_experts_used / file.n_experts if file.n_experts else 0.0
-    return absent_bytes * share * _MISSED
+    return absent_bytes * file.experts_share * _MISSED
 
 
 def _with_all_else(products: float, n_blocks: float) -> float:

@@ -49,8 +49,10 @@ class Matrices(ABC):
         """Move to its place in the slot what could not be read into it."""
 
     @abstractmethod
-    def show(self, ids: Tensor, address: int, places: Mapping[int, int]) -> None:
-        """Have the nodes find the experts that ``ids`` names: expert → slot.
+    def show(
+        self, ids: Tensor, experts: Sequence[int], address: int, places: Mapping[int, int]
+    ) -> None:
+        """Have the nodes find ``experts``, the numbers in ``ids``: expert → slot.
 
         ``address`` is that of the first slot.
         """
@@ -100,6 +102,7 @@ class _Step(_Fetch):
     """What one block does for one batch."""
 
     ids: Tensor  # the experts' numbers
+    experts: list[int]  # what is in it
     staged: bool
     present: dict[int, int]  # expert → slot; the others that are needed
     pending: list[Matrices]  # not computed with yet, in the order of use
@@ -201,7 +204,7 @@ class Experts:
         self._arrange(step, matrices, start)
         if step.staged:
             self._exchange(step, matrices, start)
-        matrices.show(ids, self._slots.address + start, step.places)
+        matrices.show(ids, step.experts, self._slots.address + start, step.places)
         del step.pending[0]
         if step.staged and step.pending:
             self._read_next(step)
@@ -214,7 +217,8 @@ class Experts:
         self._last_block = block.index
         cache = block.cache
         cache.note(_rankings(ids))
-        needed = set(ids.integers())
+        experts = ids.integers()
+        needed = set(experts)
         staged = len(needed) > cache.n_slots
         lent = _stages_bytes(block, len(needed)) if staged else 0
         for each in self._blocks:
@@ -239,6 +243,7 @@ class Experts:
             places=places,
             admitted=admitted,
             ids=ids,
+            experts=experts,
             staged=staged,
             present=present,
             pending=list(block.matrices),

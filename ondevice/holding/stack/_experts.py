@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from operator import attrgetter
 from typing import NamedTuple
@@ -54,7 +54,7 @@ class ExpertPlanes(Matrices):
             base = base_parts(matrix.shape, chunk)
             planes = [0] * (PLANES - BASE_PLANES)
             self._starts.append([matrix.base.offset + at for at in base] + planes)
-        for block in file.blocks_of(of.name):
+        for block in file.blocks_of[of.name]:
             self._starts[block.id.chunk][FIRST_PLANE + block.id.plane] = block.tensor.offset
         rows, columns = matrix.shape.rows // of.n_experts, matrix.shape.columns
         scales, nibbles, plane = matrix.shape.part_bytes(1)
@@ -81,7 +81,9 @@ class ExpertPlanes(Matrices):
                 slot[end : end + extent.n_bytes] = slot[at : at + extent.n_bytes]
                 end += extent.n_bytes
 
-    def show(self, ids: Tensor, address: int, places: Mapping[int, int]) -> None:
+    def show(
+        self, ids: Tensor, experts: Sequence[int], address: int, places: Mapping[int, int]
+    ) -> None:
         for expert, place in places.items():
             slot = address + place * self.stride
             if self._shown[expert] != slot:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -88,8 +88,7 @@ class StackFile:
     @cached_property
     def multiplied(self) -> Mapping[str, float]:
         """How many weights a token is multiplied with, of each matrix but tables."""
-        file = self.gguf
-        share = file.n_experts_used / file.n_experts if file.n_experts else 1.0
+        share = self.gguf.experts_share
         return {
             name: matrix.shape.n_weights * (share if "_exps" in name else 1.0)
             for name, matrix in self.matrices.items()
@@ -97,15 +96,12 @@ class StackFile:
         }
 
     @cached_property
-    def _blocks_of(self) -> Mapping[str, list[Block]]:
+    def blocks_of(self) -> Mapping[str, list[Block]]:
+        """The blocks of each matrix, in the order in which they are loaded."""
         found: dict[str, list[Block]] = {name: [] for name in self.matrices}
         for block in self.blocks:
             found[block.id.matrix].append(block)
         return found
-
-    def blocks_of(self, matrix: str) -> Sequence[Block]:
-        """Those of one matrix, in the order in which they are loaded."""
-        return self._blocks_of[matrix]
 
     @property
     def n_unpacked(self) -> int:
@@ -192,7 +188,7 @@ class StackFile:
     def beside_experts(self) -> list[TensorInfo]:
         """The tensors that hold nothing of these experts, in the order of the file."""
         experts = {m.name for block in self.expert_blocks for m in block.matrices}
-        theirs = {b.tensor.name for name in experts for b in self.blocks_of(name)} | experts
+        theirs = {b.tensor.name for name in experts for b in self.blocks_of[name]} | experts
         return [t for t in self.gguf.tensors.values() if t.name not in theirs]
 
     @cached_property
@@ -214,11 +210,11 @@ class StackFile:
 
     def _experts_in(self, matrix: Matrix) -> ExpertMatrix | None:
         """None: it has none, or not all of their planes are there."""
-        n_experts, dimensions = self.gguf.n_experts, matrix.base.shape
-        if "_exps." not in matrix.name or len(dimensions) != 3 or dimensions[2] != n_experts:
+        if not self.gguf.holds_experts(matrix.base):
             return None
-        shape, rows = matrix.shape, matrix.shape.rows // n_experts
-        if len(self.blocks_of(matrix.name)) < len(_layout.blocks_of(matrix.name, shape)):
+        shape, n_experts = matrix.shape, self.gguf.n_experts
+        rows = shape.rows // n_experts
+        if len(self.blocks_of[matrix.name]) < len(shape.chunks()) * (PLANES - BASE_PLANES):
             return None
         scales, nibbles, plane = shape.part_bytes(rows)
         n_bytes = scales + nibbles + PLANES * plane

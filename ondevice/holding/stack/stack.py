@@ -274,15 +274,14 @@ class Stack:
 
     def _place(self, slots: Sequence[ExpertBlock]) -> None:
         """Keep so many experts of each block."""
-        if self._experts is None:
+        if is_new := self._experts is None:
             scratch, unit = self.products.scratch, self._reader.unit
             matrices = (each for block in slots for each in block.matrices)
             planes = {each.name: ExpertPlanes(each, self.file, scratch, unit) for each in matrices}
             self._experts = Experts(self._reader, slots, planes)
-            self._experts.place(slots)
+        self._experts.place(slots)
+        if is_new:
             self._experts.fill()
-        else:
-            self._experts.place(slots)
 
     def _drop_ring(self) -> None:
         if self._ring is not None:

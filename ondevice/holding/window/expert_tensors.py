@@ -7,7 +7,7 @@ numbers of slots in place of numbers of experts.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from ondevice.disk.reader import PAGE, Reader, Reading, Span
 from ondevice.errors import NativeError
@@ -85,9 +85,10 @@ class ExpertTensor(Matrices):
         if at != self._shift:
             slot[self._shift : self._shift + n_bytes] = slot[at : at + n_bytes]
 
-    def show(self, ids: Tensor, address: int, places: Mapping[int, int]) -> None:
+    def show(
+        self, ids: Tensor, experts: Sequence[int], address: int, places: Mapping[int, int]
+    ) -> None:
         assert self._weights is not None and self._numbers is not None
-        experts = ids.integers()
         self._shown = (ctypes.c_int32 * len(experts))(*map(places.__getitem__, experts))
         self._numbers.show_numbers(self._shown, ids)
         self._weights.show_matrices(address + self._shift, self.stride, 1 + max(places.values()))

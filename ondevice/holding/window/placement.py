@@ -105,11 +105,11 @@ class Placements:
         others = [t for t in read if t.name not in file.read_by_row]
         experts: dict[int, list[TensorInfo]] = {}
         candidates = []
-        n_experts = file.n_experts
         for (block, *_), tensor in sorted(
             ((_order_of_use(tensor), tensor) for tensor in others), key=lambda each: each[0]
         ):
-            if block != math.inf and _holds_experts(tensor, n_experts):
+            of_experts = block != math.inf and file.holds_experts(tensor)
+            if of_experts and _expert_bytes(tensor) >= _LEAST_EXPERT:
                 experts.setdefault(int(block), []).append(tensor)
             elif block != math.inf and tensor.n_bytes >= _LEAST_STREAMED:
                 candidates.append(tensor)
@@ -281,16 +281,6 @@ def _slices(file: GGUFFile, most_bytes: int) -> tuple[TensorInfo, ...]:
             n_bytes=min(step, n_rows - first) * row_bytes,
         )
         for first in range(0, n_rows, step)
-    )
-
-
-def _holds_experts(tensor: TensorInfo, n_experts: int) -> bool:
-    """Whether a tensor holds a matrix of each expert, as ``MUL_MAT_ID`` takes it."""
-    return (
-        "_exps." in tensor.name
-        and len(tensor.shape) == 3
-        and tensor.shape[2] == n_experts
-        and _expert_bytes(tensor) >= _LEAST_EXPERT
     )
 
 
