@@ -101,6 +101,7 @@ class Load(Record, frozen=True, kw_only=True):
     #: Bytes that may be used at most; None: what is available.
     ram: Annotated[int, Meta(ge=1, le=2**60)] | None = None
     drafter: str | None = None  # a smaller GGUF file of the same vocabulary, to draft for a window
+    predicts: bool = True  # may draft with a prediction block of its own, if there is no drafter
 
     def __post_init__(self) -> None:
         for name in ("path", "drafter"):
@@ -267,6 +268,7 @@ class Sizing(Record, frozen=True, kw_only=True):
     room_bytes: int  # what weights could take without disturbing other programs
     limit_bytes: int  # RAM of the machine, or the lowest limit below it
     limit_source: str  # such as "all RAM of this machine"
+    predicts: bool = False  # the model's own prediction block is held, and drafts
     drafter_bytes: int = 0  # weights in RAM of a smaller model, that drafts
     n_blocks: int = 0  # of a stack, that are in RAM
     total_blocks: int = 0  # of a stack

@@ -22,7 +22,7 @@ import msgspec
 from ondevice.engine._states import common_prefix
 from ondevice.errors import NativeError
 from ondevice.holding.plan import Plan
-from ondevice.llama import Context, EvalHook, Model, Sampler
+from ondevice.llama import Context, EvalHook, Model, Predictor, Sampler
 from ondevice.messages import Load
 from ondevice.ram.need import DRAFT_BATCH
 
@@ -35,6 +35,8 @@ _ACCEPTED = (0.7, 0.2, 0.4, 0.6, 0.75, 0.85)
 _MORE = 1 / 7  # seconds for one more token of a pass, of those of one alone, to begin with
 _TRUST = 0.5  # passes that this counts for
 _GAIN = 1.05  # that tokens a second must promise to grow by, for drafts to be computed
+_SELDOM = 16  # passes, after which what costs time is tried again though it promises nothing
+_FURTHEST = 8  # tokens that a prediction block foresees; it was trained for one
 
 
 class Proposal(NamedTuple):
@@ -48,6 +50,11 @@ class Drafter(Protocol):
     """Proposes how a text goes on."""
 
     is_free: bool  #: A proposal takes next to no time.
+    helps_in_ram: bool  #: It costs less than a pass even if no weight is read for that.
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it is to be asked now."""
 
     def propose(self, tokens: Sequence[int], count: int) -> Proposal:
         """At most ``count`` tokens that may follow ``tokens``."""
@@ -60,7 +67,7 @@ class PromptLookup:
     where a reply repeats its prompt: edits of code, summaries, quotations.
     """
 
-    is_free = True
+    is_free = helps_in_ram = is_ready = True
 
     def __init__(self) -> None:
         self._tokens: list[int] = []  # whose pairs are known, but for the last one
@@ -106,7 +113,7 @@ class ModelDrafter:
     ``is_ready`` is False, nothing is proposed.
     """
 
-    is_free = False
+    is_free = helps_in_ram = False
 
     def __init__(
         self, context: Context, n_vocab: int, is_ready: Callable[[], bool] = lambda: True
@@ -154,6 +161,23 @@ def context_to_draft(model: Model, plan: Plan, request: Load, hook: EvalHook) ->
     )
 
 
+class PredictionDrafter:
+    """Proposes what the model's own prediction block finds most likely."""
+
+    is_free, helps_in_ram = False, True
+
+    def __init__(self, predictor: Predictor, is_ready: Callable[[], bool]) -> None:
+        self._predictor = predictor
+        self._is_ready = is_ready
+
+    @property
+    def is_ready(self) -> bool:
+        return self._is_ready()
+
+    def propose(self, tokens: Sequence[int], count: int) -> Proposal:
+        return Proposal(self._predictor.predict(tokens, min(count, _FURTHEST)))
+
+
 class SmallModel(ModelDrafter):
     """A smaller model that takes RAM of its own, held as ``plan`` says, without a vocabulary.
 
@@ -195,18 +219,20 @@ class SmallModel(ModelDrafter):
 
 
 class Speculation:
-    """Decodes tokens into ``context`` together with what ``drafter`` thinks will follow.
+    """Decodes tokens into ``context`` together with what ``drafters`` think will follow.
 
     As many as promise most tokens a second, by what passes took and how often drafts of a kind
-    were right. What costs nothing to propose is judged even where it is not worth computing.
+    were right; so of the drafters, too. What costs nothing to propose is judged even where it is
+    not worth computing; what costs time, of one drafter at most, is then tried now and then.
     """
 
-    def __init__(self, context: Context, drafter: Drafter) -> None:
+    def __init__(self, context: Context, *drafters: Drafter) -> None:
         self._context = context
-        self._drafter = drafter
+        self._drafters = sorted(drafters, key=lambda drafter: not drafter.is_free)
         self._accepted = list(_ACCEPTED)
         self._costs = _PassCosts()
-        self._propose_seconds = 0.0  # for each proposed token
+        self._propose_seconds = 0.0  # for each token that costs time
+        self._untried = 0  # passes since that was last proposed
         self.proposed = 0
         self.accepted = 0
 
@@ -218,16 +244,16 @@ class Speculation:
         """
         context = self._context
         room = min(context.most_verified, context.n_ctx - len(context.tokens), most or 1 << 30) - 1
-        foreseen = self._propose(token, room) if context.may_verify and room > 0 else Proposal(())
-        draft = foreseen.tokens
-        if self._drafter.is_free:
-            draft = draft[: self._worthwhile(foreseen.kind, len(draft))]
+        foreseen: list[Proposal] = []
+        draft: Sequence[int] = ()
+        if context.may_verify and room > 0:
+            foreseen, draft = self._propose([*context.tokens, token], room)
         due = context.n_due
         started = time.perf_counter()
         context.decode([token, *draft], n_outputs=1 + len(draft))
         if draft and not context.may_verify:  # it was found out in this pass
             self.take_back(1 + len(draft))
-            foreseen, draft = Proposal(()), ()
+            foreseen, draft = [], ()
             context.decode([token])
         self._costs.learn(due + 1 + len(draft), time.perf_counter() - started)
         drawn: list[int] = []
@@ -239,7 +265,8 @@ class Speculation:
         self.take_back(len(draft) - right)
         self.proposed += len(draft)
         self.accepted += right
-        self._learn_accepting(foreseen, drawn)
+        for each in foreseen:
+            self._learn_accepting(each, drawn)
         return drawn
 
     def take_back(self, n_tokens: int) -> None:
@@ -248,24 +275,42 @@ class Speculation:
         if n_tokens and self._context.truncate(kept) != kept:
             raise NativeError("llama.cpp lost track of the conversation. Send the message again.")
 
-    def _propose(self, token: int, room: int) -> Proposal:
-        """What may follow ``token``. What costs time is proposed only as far as it is worth it."""
-        tokens = [*self._context.tokens, token]
-        if self._drafter.is_free:
-            return self._drafter.propose(tokens, room)
-        count = max(1, self._worthwhile(0, room))
+    def _propose(self, tokens: Sequence[int], room: int) -> tuple[list[Proposal], Sequence[int]]:
+        """What may follow ``tokens``, and which of it is to be computed."""
+        foreseen: list[Proposal] = []
+        draft: Sequence[int] = ()
+        rate = 0.0
+        for drafter in self._drafters:
+            if not drafter.is_ready:
+                continue
+            if drafter.is_free:
+                foreseen.append(drafter.propose(tokens, room))
+                count, promised = self._worthwhile(foreseen[-1].kind, len(foreseen[-1].tokens))
+                if promised > rate:
+                    draft, rate = foreseen[-1].tokens[:count], promised
+                continue
+            count, promised = self._worthwhile(0, room, self._propose_seconds)
+            self._untried += 1
+            if (count and promised > rate) or (not draft and self._untried > _SELDOM):
+                self._untried = 0
+                foreseen.append(self._timed(drafter, tokens, max(1, count)))
+                draft = foreseen[-1].tokens
+        return foreseen, draft
+
+    def _timed(self, drafter: Drafter, tokens: Sequence[int], count: int) -> Proposal:
         started = time.perf_counter()
-        draft = self._drafter.propose(tokens, count)
-        if n := len(draft.tokens):
+        proposal = drafter.propose(tokens, count)
+        if n := len(proposal.tokens):
             seconds = (time.perf_counter() - started) / n
             fresh = 1 - _MEMORY if self._propose_seconds else 1
             self._propose_seconds += (seconds - self._propose_seconds) * fresh
-        return draft
+        return proposal
 
-    def _worthwhile(self, kind: int, most: int) -> int:
-        """How many tokens to propose, so that the most tokens a second are to be expected."""
+    def _worthwhile(self, kind: int, most: int, propose_seconds: float = 0.0) -> tuple[int, float]:
+        """How many tokens to compute, so that the most tokens a second are to be expected; and how
+        many that are."""
         if not self._costs.are_known:
-            return most
+            return most, float(most > 0)
         context, costs = self._context, self._costs
         due, redone = context.n_due, 0.0 if context.can_go_back else costs.seconds_for_one_more
         best, best_rate = 0, _GAIN / costs.seconds(due + 1)
@@ -273,12 +318,12 @@ class Speculation:
         for count in range(1, most + 1):
             chance *= self._accepted[kind]
             expected += chance
-            seconds = costs.seconds(due + 1 + count) + count * self._propose_seconds
+            seconds = costs.seconds(due + 1 + count) + count * propose_seconds
             # Unless all are right, those that are right are decoded once more, and what is due.
             seconds += redone * (expected - chance * (1 + count) + (1 - chance) * due)
             if (rate := expected / seconds) > best_rate:
                 best, best_rate = count, rate
-        return best
+        return best, best_rate
 
     def _learn_accepting(self, foreseen: Proposal, drawn: Sequence[int]) -> None:
         for proposed, token in zip(foreseen.tokens, drawn, strict=False):

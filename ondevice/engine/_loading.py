@@ -12,16 +12,23 @@ from pathlib import Path
 
 from ondevice import gguf
 from ondevice.disk.identity import UnchangedFiles
-from ondevice.engine._drafting import ModelDrafter, SmallModel, context_to_draft
+from ondevice.engine._drafting import (
+    Drafter,
+    ModelDrafter,
+    PredictionDrafter,
+    SmallModel,
+    context_to_draft,
+)
 from ondevice.errors import LoadCancelled, ModelFileError
 from ondevice.gguf.runnable import blamed
 from ondevice.gguf.vocabulary import check_tokens
 from ondevice.holding.machine import Machine
 from ondevice.holding.plan import Plan
 from ondevice.holding.way import Weights
-from ondevice.llama import Context, Model
+from ondevice.llama import Context, Model, Predictor, has_next_states
 from ondevice.messages import Load
 from ondevice.planning.planner import plan, why
+from ondevice.ram.need import DRAFT_BATCH
 
 
 @dataclass(frozen=True)
@@ -33,7 +40,7 @@ class HeldModel:
     model: Model
     context: Context
     weights: Weights
-    drafter: ModelDrafter | None  # None: none was asked for, or nothing is streamed
+    drafter: Drafter | None  # None: none was asked for, or it would be of no use
     may_grow: bool  # whether the context may, with the conversation
     files: UnchangedFiles
     _open: ExitStack
@@ -62,13 +69,13 @@ def load_model(
     chosen = plan(file, request, machine)
     with blamed(file.path):
         check_tokens(file)
-    drafter: ModelDrafter | None = None
+    drafter: Drafter | None = None
     with ExitStack() as stack:
         if chosen.drafter is not None:
-            drafter = SmallModel(
+            drafter = small = SmallModel(
                 chosen.drafter, request, file.n_vocab, lambda _: not cancel.is_set()
             )
-            stack.callback(drafter.close)
+            stack.callback(small.close)
         weights = chosen.way.open(chosen, request, go_on)
         stack.callback(weights.close)
         model = weights.load_model()
@@ -86,7 +93,19 @@ def load_model(
             keeps_state=True,
         )
         stack.callback(context.close)
-        if (own := weights.drafting_hook()) is not None:
+        own = weights.drafting_hook()
+        if own is not None and chosen.predicts:
+            if has_next_states():
+                predictor = Predictor(
+                    context,
+                    own,
+                    n_ctx=chosen.n_ctx,
+                    kv_type=chosen.kv_type,
+                    batch_tokens=DRAFT_BATCH,
+                )
+                stack.callback(predictor.close)
+                drafter = PredictionDrafter(predictor, partial(_may_draft, weights))
+        elif own is not None:
             drafting = context_to_draft(model, chosen, request, own)
             stack.callback(drafting.close)
             drafter = ModelDrafter(drafting, model.n_vocab, partial(_may_draft, weights))

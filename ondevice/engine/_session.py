@@ -89,9 +89,9 @@ class _Wanted(threading.Event):
 class Session:
     """Answers conversations with the model of ``held``, whose KV cache it keeps warm.
 
-    What the conversation has said before is proposed as what comes next, or what a drafter thinks
-    while some weights are streamed. ``room`` is looked at between two passes, and asked for a
-    larger context.
+    What the conversation has said before is proposed as what comes next, or what a drafter thinks:
+    a smaller model while some weights are streamed. ``room`` is looked at between two passes, and
+    asked for a larger context.
     """
 
     def __init__(self, held: HeldModel, room: Room) -> None:
@@ -101,7 +101,9 @@ class Session:
         self._check_files = held.files.check
         self._lookup = Speculation(context, PromptLookup())
         self._drafter = held.drafter
-        self._drafted = Speculation(context, held.drafter) if held.drafter else self._lookup
+        self._drafted = self._lookup
+        if held.drafter is not None:
+            self._drafted = Speculation(context, PromptLookup(), held.drafter)
         self._files = tuple(map(str, held.files.identities()))
         self._kv_type = held.plan.kv_type
         self._cache = ConversationCache(context, States(room.may_hold), self._identity)
@@ -548,8 +550,9 @@ class Session:
 
     @property
     def _speculation(self) -> Speculation:
-        may_draft = self._is_streaming and self._drafter is not None and self._drafter.is_ready
-        return self._drafted if may_draft else self._lookup
+        drafter = self._drafter
+        helps = drafter is not None and (self._is_streaming or drafter.helps_in_ram)
+        return self._drafted if helps else self._lookup
 
     def _streamed(self) -> Streaming | None:
         """What was streamed since the model was loaded; None: nothing is."""

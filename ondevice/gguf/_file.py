@@ -25,11 +25,15 @@ from ondevice.gguf._front import (
     read_front,
 )
 from ondevice.gguf._sense import STACK, faults
+from ondevice.gguf.architectures import PREDICTING
 from ondevice.gguf.tensor_types import FILE_TYPES
 from ondevice.text import printable
 
 _MAX_PARTS = 256  # of a split model
 _ROWS = ("token_embd", "per_layer_token_embd", "position_embd", "token_types")  # looked up
+#: What a prediction block cannot do without; and embeddings of its own, which it may have.
+_PREDICTING = ("nextn.eh_proj.weight", "nextn.enorm.weight", "nextn.hnorm.weight")
+_PREDICTED_ROWS = "nextn.embed_tokens.weight"
 #: What blocks that look back on the keys and values of others have of their own, and do not use.
 _SHARED = ("attn_k.", "attn_v.", "attn_k_norm.")
 _OF_PICTURES = ("vis_",)  # what blocks compute the parts of a picture with, which none is given
@@ -71,6 +75,7 @@ class GGUFFile:
         all of them.
         """
         rows = {f"{name}.weight" for name in _ROWS} & self.tensors.keys()
+        rows |= {name for name in self.prediction if name.endswith(_PREDICTED_ROWS)}
         return frozenset(rows if "output.weight" in self.tensors else rows - {"token_embd.weight"})
 
     @property
@@ -85,9 +90,10 @@ class GGUFFile:
 
     @cached_property
     def unread(self) -> frozenset[str]:
-        """Tensors that llama.cpp never reads: they need no RAM and no room in a plan.
+        """Tensors that no pass reads: they need no RAM and no room in a plan.
 
-        Should it read one after all, it finds it where its file is mapped.
+        Those of the :attr:`prediction` block are among them, which only drafts. Should a pass read
+        one after all, it finds it where its file is mapped.
         """
         computed, cached = self.n_computed_blocks, self.n_cached_blocks
         return frozenset(
@@ -100,6 +106,18 @@ class GGUFFile:
                 or (tensor.block >= cached and tensor.name.split(".", 2)[2].startswith(_SHARED))
             )
         )
+
+    @cached_property
+    def prediction(self) -> frozenset[str]:
+        """Tensors of the block that predicts further tokens, if it can be used to draft."""
+        block = self.n_computed_blocks
+        names = frozenset(t.name for t in self.tensors.values() if t.block == block)
+        can_be_used = (
+            self.architecture in PREDICTING
+            and self.n_blocks == block + 1
+            and all(f"blk.{block}.{name}" in names for name in _PREDICTING)
+        )
+        return names if can_be_used else frozenset()
 
     @property
     def output_layer(self) -> TensorInfo | None:

@@ -9,6 +9,11 @@ _DIFFUSION = frozenset({"dream", "llada", "llada-moe", "rnd1"})
 #: llama.cpp computes logits after all tokens of a pass, whichever are wanted, and gives those after
 #: the first ones unless all are wanted.
 LOGITS_OF_ALL = frozenset({"cogvlm"})
+#: Those whose prediction block llama.cpp computes. It also has code for others: GLM 4.5's ends the
+#: process unless the file has sections of positions, MiMo's where queries are apart from keys.
+PREDICTING = frozenset(
+    {"cohere2moe", "deepseek2", "hy_v3", "nemotron_h_moe", "qwen35", "qwen35moe", "qwen3next"}
+)
 
 
 def is_encoder(architecture: str) -> bool:

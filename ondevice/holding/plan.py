@@ -58,6 +58,7 @@ class Plan:
     first_token_s: float  # expected after a prompt of 512 tokens
     quality: float  # of 1: what is left of the unquantized model's
     idle_drafter: GGUFFile | None = None  # was asked for, and is not used
+    predicts: bool = False  # the model's own prediction block drafts
     is_last_resort: bool = False  # unless exactness is all that counts
 
     @classmethod

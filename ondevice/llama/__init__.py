@@ -20,6 +20,8 @@ from ondevice.llama._ggml import (
 )
 from ondevice.llama._log import start
 from ondevice.llama._model import Model
+from ondevice.llama._next_states import has_next_states
+from ondevice.llama._prediction import Predictor
 from ondevice.llama._product import MOST_COLUMNS, multiply_rows
 from ondevice.llama._quants import dequantize
 from ondevice.llama._sampling import Sampler
@@ -43,12 +45,14 @@ __all__ = [
     "Model",
     "NativeHandler",
     "NodeHandler",
+    "Predictor",
     "Sampler",
     "SchemaVocabulary",
     "Stopped",
     "Tensor",
     "Waiting",
     "dequantize",
+    "has_next_states",
     "idle_handler",
     "interrupt",
     "multiply_rows",

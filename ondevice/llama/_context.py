@@ -20,11 +20,12 @@ from ondevice.llama._attention import attention_for
 from ondevice.llama._columns import Columns
 from ondevice.llama._eval_hook import EvalHook
 from ondevice.llama._model import Model
+from ondevice.llama._next_states import keep_next_states, next_states
 from ondevice.llama._product import MOST_COLUMNS
 from ondevice.llama._waiting import threads_now
 from ondevice.system.cores import default_threads
 
-_GGML_TYPES = {"f16": 1, "q8_0": 8, "q4_0": 2}  # enum ggml_type
+GGML_TYPES = {"f16": 1, "q8_0": 8, "q4_0": 2}  # enum ggml_type
 _POOLING_MEAN, _POOLING_CLS, _POOLING_LAST = 1, 2, 3  # enum llama_pooling_type
 #: Sequences: what is decoded; what is on its way in or out, or was there before the last pass; and
 #: what was restored of a sliding window, whose cells llama.cpp would give to other tokens.
@@ -44,6 +45,11 @@ _strlen = ctypes.cast(
 )
 
 
+def end_when_interrupted(context: int) -> None:
+    """Have what a ``llama_context *`` computes be ended by :func:`interrupt`."""
+    llama_cpp.llama_set_abort_callback(context, _strlen, _interrupted)
+
+
 class Interrupted(Exception):
     """A computation was ended by :func:`interrupt`."""
 
@@ -59,6 +65,10 @@ _COMPUTED = 0.6
 #: Positions of one batch that may have logits. llama.cpp sizes its compute buffer by it, and by
 #: the whole batch if not told: 515 instead of 26 MiB for a vocabulary of 262,144.
 MAX_OUTPUTS = 16
+
+
+#: Of :meth:`Context.follow`.
+Follower = Callable[[Sequence[int], Sequence[int], npt.NDArray[np.float32]], None]
 
 
 class Context:
@@ -98,7 +108,7 @@ class Context:
             params.embeddings = True
             params.pooling_type = model.pooling if own else _POOLING_MEAN
         self.n_threads = params.n_threads = params.n_threads_batch = n_threads or default_threads()
-        params.type_k = params.type_v = _GGML_TYPES[kv_type]
+        params.type_k = params.type_v = GGML_TYPES[kv_type]
         params.no_perf = True
         #: Whether :meth:`export` and :meth:`restore` may be used.
         self.keeps_state = keeps_state and model.architecture not in _WHOLE_STATES
@@ -109,6 +119,7 @@ class Context:
             params.n_outputs_max = max(params.n_outputs_max, params.n_seq_max)
         self._due: list[int] = []  # the last of the tokens, as far as they are to be decoded again
         self._remembered: int | None = None  # tokens that the other sequence holds
+        self._follower: Follower | None = None
         self._columns: Columns | None = None
         if (attention := attention_for(self.n_threads)) is not None:
             self._hook.add(attention)
@@ -131,7 +142,9 @@ class Context:
                 f"{self.model.path.name}: {_log.last_error() or 'no reason given'}. Try a "
                 "smaller one with --ctx."
             )
-        llama_cpp.llama_set_abort_callback(self._handle, _strlen, _interrupted)
+        end_when_interrupted(self._handle)
+        if self._follower is not None:
+            keep_next_states(self._handle, of_all=True)
         self._computing = self.n_threads
         self._memory = llama_cpp.llama_get_memory(self._handle)
         self.n_ctx: int = llama_cpp.llama_n_ctx(self._handle)
@@ -245,6 +258,9 @@ class Context:
             self._undo()
             raise
         if status == 0:
+            if self._follower is not None:
+                states = next_states(self.handle, 0, len(batch), self.model.n_embd_out)
+                self._follower(self.tokens[: self._held], batch, states)
             return True
         self._undo()
         if status == _ABORTED and cancel is not None and cancel.is_set():
@@ -255,6 +271,12 @@ class Context:
             f"llama.cpp could not process {len(batch)} tokens (status {status}): "
             f"{_log.last_error() or 'no reason given'}."
         )
+
+    def follow(self, follower: Follower) -> None:
+        """Call ``follower`` after each pass, with the tokens before, those of the pass, and the
+        states from which a prediction block goes on, shape (n_tokens, n_embd)."""
+        self._follower = follower
+        keep_next_states(self.handle, of_all=True)
 
     @property
     def _held(self) -> int:
@@ -342,7 +364,7 @@ class Context:
                 self._n_nodes = asked  # a few less when a graph is used again
                 on_progress(1.0)
         finally:
-            llama_cpp.llama_set_abort_callback(self.handle, _strlen, _interrupted)
+            end_when_interrupted(self.handle)
 
     @property
     def can_go_back(self) -> bool:

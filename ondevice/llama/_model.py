@@ -45,6 +45,7 @@ class Model:
     of the model, or what to find in them instead: it is then opened without its weights, and each
     must be pointed at its bytes before it is used. ``without_vocabulary`` is the file's own
     description; tokens then have numbers only, and the model takes up to 50 MB less.
+    ``predicts`` loads the prediction block of a model that has one, for a :class:`Predictor`.
 
     ``on_progress`` gets fractions 0 … 1 while loading and returns False to cancel.
 
@@ -58,6 +59,7 @@ class Model:
         use_extra_bufts: bool = True,
         hollow: Sequence[Part | HollowHeader] = (),
         without_vocabulary: GGUFFile | None = None,
+        predicts: bool = False,
         on_progress: Callable[[float], bool] = lambda _: True,
     ) -> None:
         self.path = path
@@ -73,6 +75,7 @@ class Model:
         params.load_mode = _LOAD_MMAP
         params.n_gpu_layers = 0
         params.use_extra_bufts = use_extra_bufts
+        params.load_mtp = predicts
         params.progress_callback = progress
         if without_vocabulary is not None:
             params.kv_overrides = _no_vocabulary(without_vocabulary)
@@ -117,6 +120,11 @@ class Model:
     @property
     def n_layers(self) -> int:
         return int(llama_cpp.llama_model_n_layer(self.handle))
+
+    @property
+    def n_embd_out(self) -> int:
+        """Elements of what is computed of a token, before its logits are."""
+        return int(llama_cpp.llama_model_n_embd_out(self.handle))
 
     @property
     def n_params(self) -> int:

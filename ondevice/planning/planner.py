@@ -77,7 +77,8 @@ def best_plan(
     check_kv_type(file, load.kv_type)
     ram, way = machine.ram, way_of(file)
     usable = drafter if drafter and can_verify(file) else None
-    found = list(_plans(file, way, load, machine, usable))
+    offered = _plans(file, way, load, machine, usable)
+    found = [each for each in offered if load.predicts or not each.predicts]
     if not found:
         least = _least_ram(file, way, load.n_ctx or _CONTEXTS[-1], load.kv_type)
         shorter = next(
@@ -145,7 +146,7 @@ def _drafters(
     for room in (room for room in rooms if room <= usable):
         limited = replace(machine, ram=machine.ram.at_most(room))
         for each in way.plans(n_ctx, kv_type, (), limited):
-            if not each.streamed_bytes:
+            if not (each.streamed_bytes or each.predicts):
                 small = each.need.to_draft(each.file.n_vocab)
                 found[each.resident_bytes] = replace(each, need=small)
     return found.values()
@@ -174,6 +175,8 @@ def why(chosen: Plan, ram: AvailableRam, n_ctx: int | None = None) -> str:
             f" Its context starts at {chosen.n_ctx} tokens, which leaves more room for weights, "
             "and grows with the conversation."
         )
+    if chosen.predicts:
+        reason += " Its own prediction block drafts for it."
     if chosen.drafter:
         reason += f" {_drafter_words(chosen.drafter)} drafts for it."
     if chosen.idle_drafter:

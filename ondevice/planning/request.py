@@ -24,4 +24,5 @@ def load_request(settings: Settings, model: InstalledModel) -> Load:
         n_threads=settings.threads,
         ram=settings.ram_limit,
         drafter=str(models.find(named).path) if named else None,
+        predicts=settings.draft is None,
     )

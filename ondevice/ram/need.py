@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from ondevice.gguf import GGUFFile
@@ -52,28 +53,48 @@ class Need:
         return replace(self, compute=compute, engine=0)
 
 
-def need(file: GGUFFile, n_ctx: int | None = None, kv_type: KVType = "f16") -> Need:
+def need(
+    file: GGUFFile,
+    n_ctx: int | None = None,
+    kv_type: KVType = "f16",
+    *,
+    predicts: bool = False,
+) -> Need:
     """What the model needs with a context of ``n_ctx`` tokens.
 
-    None is as long as it was trained on, at most 4096 tokens.
+    None is as long as it was trained on, at most 4096 tokens. ``predicts``: its prediction block
+    drafts.
     """
     if n_ctx is None:
         n_ctx = min(file.n_ctx_train or _DEFAULT_CTX, _DEFAULT_CTX)
     n_ctx = -(-n_ctx // _CTX_STEP) * _CTX_STEP
-    return Need(
+    alone = Need(
         n_ctx=n_ctx,
         weights=file.weights_bytes
         - sum(file.tensors[name].n_bytes for name in file.read_by_row | file.unread),
-        kv=int(n_ctx * _kv_elements(file) * _KV_BITS[kv_type] / 8) + _states(file),
+        kv=int(n_ctx * _kv_elements(file, range(file.n_cached_blocks)) * _KV_BITS[kv_type] / 8)
+        + _states(file),
         compute=_compute(file, n_ctx),
         engine=_ENGINE
         + file.length("tokenizer.ggml.tokens") * _TOKEN
         + file.length("tokenizer.ggml.merges") * _MERGE,
     )
+    if not predicts:
+        return alone
+    block = file.n_computed_blocks
+    small = alone.to_draft(file.n_vocab)
+    return replace(
+        alone,
+        weights=alone.weights
+        + sum(file.tensors[name].n_bytes for name in file.prediction - file.read_by_row),
+        kv=alone.kv + int(n_ctx * _kv_elements(file, (block,)) * _KV_BITS[kv_type] / 8),
+        # and the states after the tokens of a batch, twice
+        compute=alone.compute + small.compute + 2 * _BATCH * file.n_embd * _FLOAT,
+    )
 
 
-def _kv_elements(file: GGUFFile) -> int:
-    """Elements of keys and values for one token, all blocks.
+def _kv_elements(file: GGUFFile, blocks: Iterable[int]) -> int:
+    """Elements of keys and values for one token, in these blocks.
 
     Blocks with a sliding window count like the others: their cache has full length, so that the
     start of a conversation can be used again.
@@ -83,7 +104,7 @@ def _kv_elements(file: GGUFFile) -> int:
         value_length = 0
     index_length = file.hyperparameter("attention.indexer.key_length")
     elements = 0
-    for block in range(file.n_cached_blocks):
+    for block in blocks:
         if any(f"blk.{block}.{name}.weight" in file.tensors for name in _INDEX_KEYS):
             elements += index_length + value_length
             if f"blk.{block}.indexer_compressor_gate.weight" in file.tensors:

@@ -58,9 +58,17 @@ def write(folder: Path, name: str) -> Path:
 
 
 def write_random(
-    folder: Path, name: str, kind: gguf.GGMLQuantizationType, random: np.random.Generator
+    folder: Path,
+    name: str,
+    kind: gguf.GGMLQuantizationType,
+    random: np.random.Generator,
+    *,
+    has_output_layer: bool = False,
 ) -> Path:
-    """The model ``name`` with random weights, matrices of this type. It babbles in bytes."""
+    """The model ``name`` with random weights, matrices of this type. It babbles in bytes.
+
+    ``has_output_layer``: it has one of its own, and not the token embeddings.
+    """
     architecture, n_blocks, hyperparameters, block = SHAPES[name]
     path = folder / f"{name} {kind.name}.gguf"
     writer = gguf.GGUFWriter(path, architecture)
@@ -70,7 +78,10 @@ def write_random(
     kinds = gguf.TokenType
     writer.add_token_types([kinds.UNKNOWN, kinds.CONTROL, kinds.CONTROL, *[kinds.BYTE] * 256])
     _add(writer, architecture, n_blocks, hyperparameters | {"vocab_size": len(tokens)})
-    for key, size in _tensors(architecture, n_blocks, block, len(tokens)).items():
+    tensors = _tensors(architecture, n_blocks, block, len(tokens))
+    if has_output_layer:
+        tensors["output.weight"] = tensors["token_embd.weight"]
+    for key, size in tensors.items():
         shape = size[::-1]
         values: npt.NDArray[Any] = random.random(shape, np.float32)  # 5 times as fast as normal
         values -= np.float32(0.5)
@@ -79,7 +90,7 @@ def write_random(
             values = 1 + values / 10
         elif "ssm_a" in key:
             values = -np.abs(values) - np.float32(0.1)
-        elif key == "token_embd.weight":
+        elif key in ("token_embd.weight", "output.weight"):
             values *= np.float32(3 * _EMBD**-0.5)  # also the output layer: likely and unlikely ones
         else:
             values *= np.float32(1.6 * shape[-1] ** -0.5 if len(shape) > 1 else 0.1)
@@ -91,6 +102,23 @@ def write_random(
     writer.write_tensors_to_file()
     writer.close()
     return path
+
+
+def make_foreseeable(path: Path) -> None:
+    """Have the prediction block of such a model come to what the model will: the block after it.
+
+    What follows a token depends on that token alone, and the block passes it on.
+    """
+    for tensor in gguf.GGUFReader(path, "r+").tensors:
+        values: Any = None
+        if tensor.name.endswith(("attn_output.weight", "ssm_out.weight", "ffn_down.weight")):
+            values = np.zeros(tensor.shape[::-1], np.float32)
+        elif tensor.name.endswith("nextn.eh_proj.weight"):
+            values = np.eye(_EMBD, 2 * _EMBD, dtype=np.float32)  # of token and state, the token
+        elif tensor.name.endswith("norm.weight") and len(tensor.shape) == 1:
+            values = np.ones(tensor.shape, np.float32)
+        if values is not None:
+            tensor.data[:] = gguf.quants.quantize(values, tensor.tensor_type)
 
 
 def _add(

@@ -98,9 +98,12 @@ def _expert_matrix(tensor: TensorInfo) -> ExpertMatrix:
 class Placements:
     """The placements of one model for every budget; what one took to find helps with the others."""
 
-    def __init__(self, file: GGUFFile) -> None:
+    def __init__(self, file: GGUFFile, *, predicts: bool = False) -> None:
+        """``predicts``: the prediction block drafts, so it is pinned whatever the budget."""
         self._file = file
-        read = [t for t in file.tensors.values() if t.name not in file.unread]
+        drafting = file.prediction if predicts else frozenset[str]()
+        unread = file.unread - drafting
+        read = [t for t in file.tensors.values() if t.name not in unread]
         self._on_file = tuple(t for t in read if t.name in file.read_by_row)
         others = [t for t in read if t.name not in file.read_by_row]
         experts: dict[int, list[TensorInfo]] = {}
@@ -108,6 +111,8 @@ class Placements:
         for (block, *_), tensor in sorted(
             ((_order_of_use(tensor), tensor) for tensor in others), key=lambda each: each[0]
         ):
+            if tensor.name in drafting:
+                continue
             of_experts = block != math.inf and file.holds_experts(tensor)
             if of_experts and _expert_bytes(tensor) >= _LEAST_EXPERT:
                 experts.setdefault(int(block), []).append(tensor)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
-from functools import cached_property
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 from ondevice.gguf import GGUFFile
@@ -15,6 +15,7 @@ from ondevice.holding.costs import (
     decode_seconds,
     drafted_seconds,
     missed_bytes,
+    predicted_seconds,
     streaming_seconds,
 )
 from ondevice.holding.machine import Machine
@@ -39,47 +40,58 @@ class Windowed:
     def __init__(self, file: GGUFFile) -> None:
         self._file = file
 
-    @cached_property
-    def _placements(self) -> Placements:
-        return Placements(self._file)
+        self._placements = cache(partial(Placements, file))
 
     def least_bytes(self, n_ctx: int, kv_type: KVType) -> int:
         wanted = need(self._file, n_ctx, kv_type)
-        return wanted.total - wanted.weights + self._placements.least_bytes
+        return wanted.total - wanted.weights + self._placements().least_bytes
 
     def plans(
         self, n_ctx: int, kv_type: KVType, drafters: Collection[Plan], machine: Machine
     ) -> Iterator[Plan]:
         file, usable = self._file, machine.ram.usable
-        wanted = need(file, n_ctx, kv_type)
-        whole = Plan.in_ram(self, file, kv_type, wanted, machine.speeds)
-        if wanted.total <= usable:
-            yield whole
+        can_predict = bool(file.prediction) and can_verify(file)
+        all_in_ram = [
+            replace(
+                Plan.in_ram(self, file, kv_type, wanted, machine.speeds),
+                predicts=predicts,
+            )
+            for predicts in ((True, False) if can_predict else (False,))
+            for wanted in (need(file, n_ctx, kv_type, predicts=predicts),)
+        ]
+        if fitting := [whole for whole in all_in_ram if whole.need.total <= usable]:
+            yield from fitting
             return
-        for small in (*drafters, None):
-            taken = small.peak_bytes if small else 0
-            budget = usable - (wanted.total - wanted.weights) - taken
-            if budget >= self._placements.least_bytes:
-                placed = self._placements.within(budget)
-                yield replace(
-                    whole,
-                    weights_budget=budget,
-                    resident_bytes=placed.resident_bytes,
-                    streamed_bytes=placed.absent_bytes,
-                    drafter=small,
-                    drafter_bytes=taken,
-                    tokens_per_second=1 / self._seconds(placed, small, machine.speeds),
-                    first_token_s=max(
-                        whole.first_token_s,
-                        placed.absent_bytes / (machine.speeds.disk * DISK_FACTOR),
-                    ),
-                )
+        for whole in all_in_ram:
+            for small in (None,) if whole.predicts else (*drafters, None):
+                yield from self._streaming(whole, small, machine)
+
+    def _streaming(self, whole: Plan, small: Plan | None, machine: Machine) -> Iterator[Plan]:
+        """As a plan with all weights in RAM, but only with those that fit."""
+        taken = small.peak_bytes if small else 0
+        budget = machine.ram.usable - (whole.need.total - whole.need.weights) - taken
+        placements = self._placements(predicts=whole.predicts)
+        if budget >= placements.least_bytes:
+            placed = placements.within(budget)
+            yield replace(
+                whole,
+                weights_budget=budget,
+                resident_bytes=placed.resident_bytes,
+                streamed_bytes=placed.absent_bytes,
+                drafter=small,
+                drafter_bytes=taken,
+                tokens_per_second=1 / self._seconds(placed, whole.predicts, small, machine.speeds),
+                first_token_s=max(
+                    whole.first_token_s,
+                    placed.absent_bytes / (machine.speeds.disk * DISK_FACTOR),
+                ),
+            )
 
     def cells(self, sizing: Sizing) -> list[Cell]:
         if not sizing.absent_bytes:
             return cells_in_ram(self._file)
         # What is pinned depends on the file and the bytes alone.
-        placed = self._placements.within(sizing.resident_bytes)
+        placed = self._placements(predicts=sizing.predicts).within(sizing.resident_bytes)
         parts: list[CellPart] = []
         parts += [(t.block, t.n_bytes, t.n_bytes, "streamed") for t in placed.pinned]
         parts += [(t.block, t.n_bytes, 0, "streamed") for t in placed.streamed]
@@ -90,19 +102,28 @@ class Windowed:
         from ondevice.products import handlers  # noqa: PLC0415
 
         # All of it takes a page more here and there than the sum of its tensors.
-        whole_bytes = 0 if plan.streamed_bytes else self._placements.most_bytes
+        placements = self._placements(predicts=plan.predicts)
+        whole_bytes = 0 if plan.streamed_bytes else placements.most_bytes
         budget = max(plan.weights_budget, whole_bytes)
         return Window(
-            self._file, budget, handlers=handlers(load.n_threads), on_progress=on_progress
+            self._file,
+            budget,
+            handlers=handlers(load.n_threads),
+            predicts=plan.predicts,
+            on_progress=on_progress,
         )
 
-    def _seconds(self, placed: Placement, drafter: Plan | None, speeds: Speeds) -> float:
+    def _seconds(
+        self, placed: Placement, predicts: bool, drafter: Plan | None, speeds: Speeds
+    ) -> float:
         """For one token. What is streamed is read, and experts without a slot that it needs."""
         file = self._file
         experts = placed.absent_bytes - placed.streamed_bytes
         n_bytes = placed.streamed_bytes + missed_bytes(file, experts)
         reading = streaming_seconds(n_bytes, len(placed.streamed), speeds)
         computing = decode_seconds(file, speeds)
+        if predicts:
+            return predicted_seconds(file, computing, reading, speeds)
         if drafter:
             drafting = 1 / drafter.tokens_per_second
             return drafted_seconds(computing, reading, drafting, drafter.quality)

@@ -67,14 +67,14 @@ class Window:
     A pass through the model reads what is streamed once, for one token or for a whole batch: so
     process prompts in large batches.
 
-    ``handlers`` see each node after the window has.
+    ``handlers`` see each node after the window has. ``predicts`` keeps the model's prediction block
+    in RAM, so that it can draft (:meth:`drafting_hook`).
     ``on_progress`` gets fractions 0 … 1 in :meth:`load_model`, while the pinned weights are read,
     and returns False to cancel, which raises :class:`LoadCancelled`. Raises
     :class:`MemoryShortError` if the budget is too small, and :class:`ModelFileError` if reading
     fails, later also out of ``Context.decode``.
     """
 
-    may_draft = False
     only_at_weights = True
 
     def __init__(
@@ -83,14 +83,16 @@ class Window:
         budget_bytes: int,
         *,
         handlers: Sequence[NodeHandler] = (),
+        predicts: bool = False,
         on_progress: Callable[[float], bool] = lambda _: True,
     ) -> None:
         self._file = file
         self._handlers = handlers
+        self._predicts = predicts
         self._on_progress = on_progress
         self._pinning: list[Reading] = []  # what is pinned, while it is read
         self._output_op = OP_MUL_MAT  # of the node that computes the logits
-        self._placements = Placements(file)
+        self._placements = Placements(file, predicts=predicts)
         self.least_bytes = self._placements.least_bytes  # the smallest budget
         self.most_bytes = self._placements.most_bytes  # the one that holds all weights
         #: Where each tensor is.
@@ -138,6 +140,7 @@ class Window:
             use_extra_bufts=False,
             hollow=file.parts,
             without_vocabulary=None if with_vocabulary else file,
+            predicts=self._predicts,
         )
         try:
             self._finish_pinning()
@@ -205,14 +208,25 @@ class Window:
         """What feeds a context of the model."""
         return EvalHook(self, *self._handlers)
 
-    def drafting_hook(self) -> None:
-        """What is in RAM makes no model of its own."""
+    @property
+    def may_draft(self) -> bool:
+        """Whether all that the prediction block computes with is in RAM: the output layer, too."""
+        slices = self._placements.output_slices
+        return self._predicts and not (slices and slices[-1].name in self._streamed)
+
+    def drafting_hook(self) -> EvalHook | None:
+        """What feeds the context of the prediction block. None: no such context was asked for."""
+        in_ram = _InRam(self._file, self._mapped)
+        return EvalHook(in_ram, *self._handlers) if self._predicts else None
 
     def describe(self, sizing: Sizing) -> Sizing:
         """Add how many of the experts that were needed were in RAM."""
         done = self.statistics()
         return msgspec.structs.replace(
-            sizing, experts_used=done.experts_used, experts_found=done.experts_found
+            sizing,
+            experts_used=done.experts_used,
+            experts_found=done.experts_found,
+            predicts=self._predicts,
         )
 
     def statistics(self) -> Streaming:
@@ -239,11 +253,7 @@ class Window:
         if node.op_name in _VIEWS:  # they compute nothing, so what they show is not read yet
             return None
         operands = []
-        for operand in node.operands():
-            root = Tensor.from_address(operand.view_src) if operand.view_src else operand
-            weight = self._file.tensors.get(root.name) if root.op == OP_NONE else None
-            if weight is None:
-                continue
+        for operand, root, weight in _weights_of(node, self._file):
             if experts := self._expert_tensors.get(weight.name):
                 if self._experts and self.placement.experts:
                     return self._experts.inspect(node, weight.name)
@@ -384,6 +394,30 @@ class Window:
     def _report(self, fraction: float) -> None:
         if not self._on_progress(fraction):
             raise LoadCancelled
+
+
+def _weights_of(node: Tensor, file: GGUFFile) -> Iterator[tuple[Tensor, Tensor, TensorInfo]]:
+    """What ``node`` reads of weights, or of views on them: that, the tensor, and which it is."""
+    for operand in node.operands():
+        root = Tensor.from_address(operand.view_src) if operand.view_src else operand
+        weight = file.tensors.get(root.name) if root.op == OP_NONE else None
+        if weight is not None:
+            yield operand, root, weight
+
+
+class _InRam:
+    """A handler of the eval hook: points all weights at their bytes in the mapped files."""
+
+    only_at_weights = True
+
+    def __init__(self, file: GGUFFile, mapped: MappedFiles) -> None:
+        self._file, self._mapped = file, mapped
+
+    def inspect(self, node: Tensor) -> None:
+        if node.op_name not in _VIEWS:
+            for operand, root, weight in _weights_of(node, self._file):
+                root.data = self._mapped.address(weight)
+                operand.data = root.data + operand.view_offs
 
 
 def _without_slots(placement: Placement) -> Placement:
