@@ -96,7 +96,7 @@ def write(path: Path, shape: Shape, seed: int = 1, *, speaks: bool = False) -> N
         if name == "token_embd.weight":
             weights = gguf.quantize(_embeddings(shape, choose), kind)
         else:
-            weights = _random(size, kind, scale, choose)
+            weights = random_weights(size, kind, scale, choose)
         writer.write_tensor_data(weights)
     writer.close()
 
@@ -168,13 +168,16 @@ def _tensors(shape: Shape) -> Iterator[_Tensor]:
             yield f"blk.{block}.{name}.weight", size, kind, scale
 
 
-def _random(
+def random_weights(
     size: tuple[int, ...],
     kind: gguf.GGMLQuantizationType,
     scale: float,
     choose: np.random.Generator,
 ) -> npt.NDArray[np.generic]:
-    """Weights of mean 0: quantized ones as random bytes but for the scales of their blocks."""
+    """Weights of mean 0: quantized ones as random bytes but for the scales of their blocks.
+
+    Without a scale, floats are 1 and quantized ones 0.
+    """
     if kind == _F32:
         weights = choose.standard_normal(size, np.float32) * np.float32(scale)
         return weights if scale else np.ones(size, np.float32)
