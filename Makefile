@@ -3,8 +3,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-BENCHES := attention footprint memory memory_chat memory_torture memory_use moe neurons products \
-	resident schemas sizing stack state threads tui window
+BENCHES := attention footprint memory memory_chat memory_torture memory_use moe neurons prediction \
+	products resident schemas sizing stack state threads tui window
 export Q
 
 .PHONY: chat ask test lint bench clean

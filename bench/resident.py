@@ -169,7 +169,7 @@ def reply_speeds(path: Path, request: Generate) -> dict[str, float]:
 class Nothing:
     """Proposes nothing."""
 
-    is_free = True
+    is_free = helps_in_ram = is_ready = True
 
     def propose(self, tokens: Sequence[int], count: int) -> Proposal:
         return Proposal(())

@@ -17,7 +17,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -77,8 +77,9 @@ def child(task: dict[str, Any]) -> None:
     """Do one run and print its figures as JSON."""
     llama.start(open(os.devnull, "w"))  # noqa: SIM115, PTH123 - for the life of the process
     path = Path(task["model"])
-    with opened(task, path) as (context, window, drafter):
-        result: dict[str, Any] = {"replies": [], "drafter": type(drafter).__name__}
+    with opened(task, path) as (context, window, drafters):
+        names = [type(drafter).__name__ for drafter in drafters]
+        result: dict[str, Any] = {"replies": [], "drafters": names}
         if window is not None:
             result["resident"] = window.placement.resident_bytes
             result["streamed"] = window.placement.streamed_bytes
@@ -90,18 +91,19 @@ def child(task: dict[str, Any]) -> None:
             context.truncate(0)
         with nullcontext() if task["variant"] == "stock" else llama.Waiting():
             for prompt in task["prompts"]:
-                result["replies"].append(reply(context, window, drafter, prompt, task["n_tokens"]))
+                said = reply(context, window, drafters, prompt, task["n_tokens"])
+                result["replies"].append(said)
     print(json.dumps(result))
 
 
 @contextmanager
 def opened(
     task: dict[str, Any], path: Path
-) -> Iterator[tuple[Context, Window | None, Drafter | None]]:
-    """The context of a variant, ready to run."""
+) -> Iterator[tuple[Context, Window | None, list[Drafter]]]:
+    """The context of a variant, ready to run, and what drafts in the app."""
     if task["variant"] in ("stock", "resident"):
         hook = EvalHook(*handlers(None)) if task["variant"] == "resident" else None
-        yield Context(Model(path, use_extra_bufts=False), n_ctx=N_CTX, eval_hook=hook), None, None
+        yield Context(Model(path, use_extra_bufts=False), n_ctx=N_CTX, eval_hook=hook), None, []
         return
     request = Load(path=str(path), n_ctx=N_CTX, kv_type="f16", ram=task["limit"] - RESERVE)
     drafts = task["variant"] == "drafted"
@@ -109,11 +111,16 @@ def opened(
         request = msgspec.structs.replace(request, drafter=task["drafter"])
     held = load_model(request, lambda _: None, threading.Event())
     assert isinstance(held.weights, Window)
-    yield held.context, held.weights, (held.drafter or PromptLookup()) if drafts else None
+    found = [PromptLookup(), held.drafter] if drafts else []
+    yield held.context, held.weights, [drafter for drafter in found if drafter is not None]
 
 
 def reply(
-    context: Context, window: Window | None, drafter: Drafter | None, prompt: str, n_tokens: int
+    context: Context,
+    window: Window | None,
+    drafters: Sequence[Drafter],
+    prompt: str,
+    n_tokens: int,
 ) -> dict[str, Any]:
     model = context.model
     sampler = Sampler(model, Sampling(temperature=0), 0, None)
@@ -123,7 +130,7 @@ def reply(
     tokens = [sampler.sample_from(context.logits())]
     first = time.perf_counter()
     warm_up = 2  # passes until graphs and order of use are known
-    speculation = Speculation(context, drafter) if drafter else None
+    speculation = Speculation(context, *drafters) if drafters else None
     before = window.statistics() if window else None
     counted = passes = 0
     begun = first

@@ -25,7 +25,7 @@ from ondevice.gguf._front import (
     read_front,
 )
 from ondevice.gguf._sense import STACK, faults
-from ondevice.gguf.architectures import PREDICTING
+from ondevice.gguf.architectures import KEYS_OF_ALL, PREDICTING
 from ondevice.gguf.tensor_types import FILE_TYPES
 from ondevice.text import printable
 
@@ -86,7 +86,8 @@ class GGUFFile:
     @property
     def n_cached_blocks(self) -> int:
         """Blocks with keys and values of their own; those behind them look back on these."""
-        return max(0, self.n_computed_blocks - self.hyperparameter("attention.shared_kv_layers"))
+        n_blocks = self.n_blocks if self.architecture in KEYS_OF_ALL else self.n_computed_blocks
+        return max(0, n_blocks - self.hyperparameter("attention.shared_kv_layers"))
 
     @cached_property
     def unread(self) -> frozenset[str]:

@@ -9,6 +9,8 @@ _DIFFUSION = frozenset({"dream", "llada", "llada-moe", "rnd1"})
 #: llama.cpp computes logits after all tokens of a pass, whichever are wanted, and gives those after
 #: the first ones unless all are wanted.
 LOGITS_OF_ALL = frozenset({"cogvlm"})
+#: llama.cpp keeps keys and values of the prediction block as well, which no pass computes.
+KEYS_OF_ALL = frozenset({"nemotron_h_moe"})
 #: Those whose prediction block llama.cpp computes. It also has code for others: GLM 4.5's ends the
 #: process unless the file has sections of positions, MiMo's where queries are apart from keys.
 PREDICTING = frozenset(

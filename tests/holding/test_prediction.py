@@ -153,7 +153,7 @@ def test_drafts_change_no_token(unsure: GGUFFile) -> None:
     assert replies[0] == replies[1] == replies[2]
 
 
-def answer(file: GGUFFile, log: Path, load: Load) -> tuple[list[str], Statistics, bool]:
+def answer(log: Path, load: Load) -> tuple[list[str], Statistics, bool]:
     with Engine(log=log) as engine:
         engine.load(load)
         texts = []
@@ -181,7 +181,7 @@ def test_the_engine_answers_the_same_with_it_and_without_streamed_or_not(
     for predicts in (True, False):
         for ram in (None, whole.total - whole.weights // 3):
             request = msgspec.structs.replace(load, predicts=predicts, ram=ram)
-            texts, done, has_predicted = answer(unsure, tmp_path / "engine.log", request)
+            texts, done, has_predicted = answer(tmp_path / "engine.log", request)
             replies.append(texts)
             assert has_predicted == predicts
             if ram is not None and predicts:

@@ -288,6 +288,8 @@ def _words(sizing: Sizing, cells: Sequence[Cell], pid: int | None) -> Content:
         f"{size(sizing.absent_bytes)}. There is room for {size(sizing.room_bytes)} of "
         f"weights, of {size(sizing.limit_bytes)} ({source})."
     )
+    if sizing.predicts:
+        parts.append(" A block of the model that predicts further tokens drafts for it.")
     if sizing.drafter_bytes:
         parts.append(f" A smaller model that drafts has {size(sizing.drafter_bytes)} in RAM.")
     if pid and (used := process.of_process(pid)) and used.page_cache:
