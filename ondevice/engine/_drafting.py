@@ -32,6 +32,7 @@ _LONGEST_MATCH = 16  # tokens
 #: The share of proposed tokens that are right, to begin with: of a model, and by the tokens before
 #: that have occurred before: 1, 2, 4, 8 and 16 at least.
 _ACCEPTED = (0.7, 0.2, 0.4, 0.6, 0.75, 0.85)
+_PRIOR = 3  # tokens that this counts for
 _MORE = 1 / 7  # seconds for one more token of a pass, of those of one alone, to begin with
 _TRUST = 0.5  # passes that this counts for
 _GAIN = 1.05  # that tokens a second must promise to grow by, for drafts to be computed
@@ -230,6 +231,7 @@ class Speculation:
         self._context = context
         self._drafters = sorted(drafters, key=lambda drafter: not drafter.is_free)
         self._accepted = list(_ACCEPTED)
+        self._judged = [_PRIOR] * len(_ACCEPTED)
         self._costs = _PassCosts()
         self._propose_seconds = 0.0  # for each token that costs time
         self._untried = 0  # passes since that was last proposed
@@ -326,11 +328,11 @@ class Speculation:
         return best, best_rate
 
     def _learn_accepting(self, foreseen: Proposal, drawn: Sequence[int]) -> None:
+        kind = foreseen.kind
         for proposed, token in zip(foreseen.tokens, drawn, strict=False):
-            is_right = float(proposed == token)
-            self._accepted[foreseen.kind] += (is_right - self._accepted[foreseen.kind]) * (
-                1 - _MEMORY
-            )
+            self._judged[kind] += 1
+            fresh = max(1 - _MEMORY, 1 / self._judged[kind])
+            self._accepted[kind] += (float(proposed == token) - self._accepted[kind]) * fresh
 
 
 class _PassCosts:
