@@ -34,6 +34,7 @@ class PlanReport(msgspec.Struct, frozen=True, kw_only=True):
     why: str
     n_ctx: int  # tokens
     kv_type: str
+    predicts: bool  # a block of the model itself drafts
     drafter: str | None
     peak_bytes: int
     weights_bytes: int  # in RAM
@@ -61,6 +62,7 @@ class PlanReport(msgspec.Struct, frozen=True, kw_only=True):
             why=why(chosen, ram, load.n_ctx),
             n_ctx=chosen.n_ctx,
             kv_type=chosen.kv_type,
+            predicts=chosen.predicts,
             drafter=chosen.drafter.file.name if chosen.drafter else None,
             peak_bytes=chosen.peak_bytes,
             weights_bytes=chosen.resident_bytes,

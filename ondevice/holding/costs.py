@@ -22,7 +22,7 @@ _DRAFTED = 4  # tokens that a drafter proposes
 _RIGHT, _RIGHT_BY_QUALITY = 0.63, 1 / 6
 # Of a model's own prediction block, by what others report of trained ones: 2 tokens, of which 0.7
 # are right; and what a pass takes that checks them, of one without them, to compute.
-_PREDICTED, _PREDICTED_RIGHT, _CHECKING = 2, 0.7, 1.4
+PREDICTED, _PREDICTED_RIGHT, _CHECKING = 2, 0.7, 1.4
 _MISSED = 0.5  # of the experts that are needed, those that the cache does not hold, at most
 _READ_SECONDS = 0.35e-3  # of each tensor that is streamed, whatever its size
 
@@ -66,8 +66,8 @@ def predicted_seconds(file: GGUFFile, computing: float, reading: float, speeds: 
         for tensor in own
         if len(tensor.shape) > 1
     )
-    given: float = sum(_PREDICTED_RIGHT**n for n in range(_PREDICTED + 1))
-    return (max(computing * _CHECKING, reading) + drafting * _PREDICTED) / given
+    given: float = sum(_PREDICTED_RIGHT**n for n in range(PREDICTED + 1))
+    return (max(computing * _CHECKING, reading) + drafting * PREDICTED) / given
 
 
 def streaming_seconds(n_bytes: float, n_reads: int, speeds: Speeds) -> float:

@@ -176,7 +176,7 @@ def why(chosen: Plan, ram: AvailableRam, n_ctx: int | None = None) -> str:
             "and grows with the conversation."
         )
     if chosen.predicts:
-        reason += " Its own prediction block drafts for it."
+        reason += " The model's own prediction block drafts."
     if chosen.drafter:
         reason += f" {_drafter_words(chosen.drafter)} drafts for it."
     if chosen.idle_drafter:

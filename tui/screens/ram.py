@@ -289,7 +289,7 @@ def _words(sizing: Sizing, cells: Sequence[Cell], pid: int | None) -> Content:
         f"weights, of {size(sizing.limit_bytes)} ({source})."
     )
     if sizing.predicts:
-        parts.append(" A block of the model that predicts further tokens drafts for it.")
+        parts.append(" The model's own prediction block drafts.")
     if sizing.drafter_bytes:
         parts.append(f" A smaller model that drafts has {size(sizing.drafter_bytes)} in RAM.")
     if pid and (used := process.of_process(pid)) and used.page_cache:

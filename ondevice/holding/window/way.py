@@ -12,6 +12,7 @@ from ondevice.gguf.verifying import can_verify
 from ondevice.holding.cells import Cell, CellPart, cells_in_ram, sum_cells
 from ondevice.holding.costs import (
     DISK_FACTOR,
+    PREDICTED,
     decode_seconds,
     drafted_seconds,
     missed_bytes,
@@ -119,7 +120,10 @@ class Windowed:
         """For one token. What is streamed is read, and experts without a slot that it needs."""
         file = self._file
         experts = placed.absent_bytes - placed.streamed_bytes
-        n_bytes = placed.streamed_bytes + missed_bytes(file, experts)
+        missed = missed_bytes(file, experts)
+        if predicts:  # each token that is checked needs experts of its own
+            missed *= 1 + PREDICTED
+        n_bytes = placed.streamed_bytes + missed
         reading = streaming_seconds(n_bytes, len(placed.streamed), speeds)
         computing = decode_seconds(file, speeds)
         if predicts:
