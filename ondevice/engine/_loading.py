@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import msgspec
+
 from ondevice import gguf
 from ondevice.disk.identity import UnchangedFiles
 from ondevice.engine._drafting import (
@@ -69,6 +71,25 @@ def load_model(
     chosen = plan(file, request, machine)
     with blamed(file.path):
         check_tokens(file)
+    try:
+        return _load(chosen, request, machine, files, go_on, cancel)
+    except ModelFileError:
+        if not chosen.predicts:
+            raise
+        # It may be the prediction block that is not whole.
+        request = msgspec.structs.replace(request, predicts=False)
+        return _load(plan(file, request, machine), request, machine, files, go_on, cancel)
+
+
+def _load(
+    chosen: Plan,
+    request: Load,
+    machine: Machine,
+    files: UnchangedFiles,
+    go_on: Callable[[float], bool],
+    cancel: threading.Event,
+) -> HeldModel:
+    file = chosen.file
     drafter: Drafter | None = None
     with ExitStack() as stack:
         if chosen.drafter is not None:

@@ -190,6 +190,15 @@ def test_the_engine_answers_the_same_with_it_and_without_streamed_or_not(
     assert all(texts == replies[0] for texts in replies)
 
 
+def test_a_model_whose_block_is_not_whole_answers_without_it(tmp_path: Path) -> None:
+    path = tmp_path / "part.gguf"
+    mtp.write(path, mtp.SMALL, without="attn_q.weight")
+    assert gguf.read(path).prediction
+    texts, _, predicts = answer(tmp_path / "engine.log", Load(path=str(path), n_ctx=512))
+    assert all(texts)
+    assert not predicts
+
+
 def test_a_plan_has_it_where_it_fits_and_is_wanted(larger: GGUFFile) -> None:
     def of(usable: int) -> tuple[bool, int]:
         ram = AvailableRam(1 << 40, usable, "all RAM of this machine", 0)

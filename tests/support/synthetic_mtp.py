@@ -41,10 +41,13 @@ LARGE = Shape(n_blocks=24, n_embd=2048, n_ff=6144, n_heads=8, n_states=16, n_voc
 SMALL = Shape(n_blocks=4, n_embd=256, n_ff=512, n_heads=2, n_states=2, n_vocab=512)
 
 
-def write(path: Path, shape: Shape, right: float = 0.7, seed: int = 1) -> None:
+def write(
+    path: Path, shape: Shape, right: float = 0.7, seed: int = 1, *, without: str = ""
+) -> None:
     """Write the model, with a vocabulary of bytes and of others that no text has.
 
-    ``right`` is the share of tokens whose follower the prediction block foresees.
+    ``right`` is the share of tokens whose follower the prediction block foresees. ``without`` is a
+    tensor that this block lacks.
     """
     choose = np.random.default_rng(seed)
     writer = gguf.GGUFWriter(path, "qwen35")
@@ -90,6 +93,8 @@ def write(path: Path, shape: Shape, right: float = 0.7, seed: int = 1) -> None:
         ),
     }
     for name, size, kind, scale in _tensors(shape):
+        if name == f"blk.{shape.n_blocks}.{without}":
+            continue
         if name in known:
             weights = gguf.quantize(known[name], kind)
         else:
