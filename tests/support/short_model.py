@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
-import gguf
+from ondevice import gguf
+from ondevice.gguf import block_of, writing
 
 N_BLOCKS = 5
-_OWN = ("GGUF.", "general.architecture")  # keys that the writer adds itself
+_UINT32 = 4  # as GGUF numbers its types of values
 
 
 def write(source: Path, target: Path) -> Path:
     """Write the first blocks of the model ``source`` to ``target``."""
-    reader = gguf.GGUFReader(source)
-    architecture = reader.fields["general.architecture"].contents()
-    writer = gguf.GGUFWriter(target, architecture)
-    for name, field in reader.fields.items():
-        if not name.startswith(_OWN):
-            value = N_BLOCKS if name.endswith(".block_count") else field.contents()
-            sub_type = field.types[-1] if len(field.types) > 1 else None
-            writer.add_key_value(name, value, field.types[0], sub_type)
-    for tensor in reader.tensors:
-        if not tensor.name.startswith("blk.") or int(tensor.name.split(".")[1]) < N_BLOCKS:
-            writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    file = gguf.read(source)
+    (part,) = file.parts
+    n_keys, keys = writing.raw_keys(file)
+    key = f"{file.architecture}.block_count"
+    whole, first = (
+        writing.packed_string(key) + struct.pack("<II", _UINT32, n)
+        for n in (file.metadata[key], N_BLOCKS)
+    )
+    assert keys.count(whole) == 1
+    kept = [tensor for name, tensor in file.tensors.items() if (block_of(name) or 0) < N_BLOCKS]
+    entries = [writing.TensorEntry(t.name, t.shape, t.type, t.n_bytes) for t in kept]
+    infos, _ = writing.tensor_infos(entries, part.alignment)
+    front = writing.header(len(kept), n_keys, keys.replace(whole, first), infos, part.alignment)
+    with source.open("rb") as weights, target.open("wb") as out:
+        out.write(front)
+        for tensor in kept:
+            weights.seek(tensor.offset)
+            out.write(weights.read(tensor.n_bytes))
+            out.write(bytes(writing.padded(tensor.n_bytes, part.alignment) - tensor.n_bytes))
     return target
