@@ -271,7 +271,9 @@ class OndeviceApp(App[None]):
         self.theme = theme.shown(self, self._settings.app.theme)
         asyncio.get_running_loop().set_exception_handler(self._on_loop_error)
         self.theme_changed_signal.subscribe(self, self._keep_theme)
-        self._at_end.enter_context(idle_gc.collected_when_idle(asyncio.get_running_loop()))
+        # Without a terminal, as in tests, one app may come after the other in a process.
+        loop, stays = asyncio.get_running_loop(), not self.is_headless
+        self._at_end.enter_context(idle_gc.collected_when_idle(loop, stays=stays))
         self.set_interval(_LEARN_EVERY, self._learn)
         self.set_interval(STILL_AFTER, self._cursor.rest)
 

@@ -20,12 +20,14 @@ _LATE = 0.002  # seconds by which a loop that is idle may be late
 
 
 @contextmanager
-def collected_when_idle(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+def collected_when_idle(loop: asyncio.AbstractEventLoop, *, stays: bool) -> Iterator[None]:
     """Within this, full collections are small, and do not come in the middle of something.
 
     A message that was taken away is a thousand objects in cycles, at a microsecond each. Python by
     itself would wait for as many as a quarter of what lives, or with higher thresholds for millions
     of them, and then collect them while something is being drawn.
+
+    ``stays``: the app is there for as long as the process, so it is not looked through again.
     """
     usual = gc.get_threshold()
     asked = frozen = False
@@ -42,7 +44,7 @@ def collected_when_idle(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
         asked = False
         _forget_drawn()
         much = _MUCH if gc.collect() > _LITTLE else _LITTLE_LATELY
-        if not frozen:  # the app itself, which stays
+        if stays and not frozen:
             frozen = True
             gc.freeze()
 
