@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from short_model import N_BLOCKS
 
 from ondevice.errors import NativeError
 from ondevice.llama import (
@@ -27,8 +28,8 @@ TEXT = "The quick brown fox jumps over the lazy dog, and then it sleeps for a wh
 
 
 @pytest.fixture(scope="module")
-def model(default_model: Path) -> Iterator[Model]:
-    model = Model(default_model, use_extra_bufts=False)
+def model(short: Path) -> Iterator[Model]:
+    model = Model(short, use_extra_bufts=False)
     yield model
     model.close()
 
@@ -81,11 +82,10 @@ def test_watching_every_node_changes_no_logit(model: Model) -> None:
 def test_a_reused_graph_is_inspected_once_and_acted_on_each_time(model: Model) -> None:
     recorder = Recorder("l_out")
     logits(model, recorder, lengths=(1, 1, 1, 1))
-    n_layers = 30
-    per_token = recorder.run[: 2 * n_layers]
+    per_token = recorder.run[: 2 * N_BLOCKS]
     assert per_token[:3] == ["before l_out-0", "after l_out-0", "before l_out-1"]
     assert recorder.run == per_token * 4
-    graphs = recorder.inspected.count("l_out-7")
+    graphs = recorder.inspected.count("l_out-4")
     assert graphs < 4  # llama.cpp builds the first graphs anew, then reuses
 
 
@@ -93,7 +93,7 @@ def test_a_graph_in_place_of_another_is_inspected_anew(model: Model) -> None:
     """Node addresses repeat from graph to graph; what was decided for one must not linger."""
     recorder = Recorder("l_out")
     logits(model, recorder, lengths=LENGTHS)
-    assert len(recorder.run) == 2 * 30 * len(LENGTHS)
+    assert len(recorder.run) == 2 * N_BLOCKS * len(LENGTHS)
 
 
 def test_the_first_node_can_be_acted_on(model: Model) -> None:
@@ -206,7 +206,7 @@ def test_python_is_asked_at_new_nodes_that_read_weights_if_that_is_enough(model:
     ]
     assert results[0] == results[1] == logits(model, *native, lengths=LENGTHS)
     assert everywhere.run == at_weights.run
-    assert len(at_weights.run) == 30 * len(LENGTHS)
+    assert len(at_weights.run) == N_BLOCKS * len(LENGTHS)
     assert len(at_weights.inspected) < 0.7 * len(everywhere.inspected)
 
     at_weights.fail = True
