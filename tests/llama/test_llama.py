@@ -65,14 +65,20 @@ HOSTILE = (
 )
 
 
-@pytest.mark.parametrize("name", ["", GEMMA, QWEN])
-@pytest.mark.parametrize("text", HOSTILE)
-def test_what_people_write_never_becomes_a_control_token(
-    default_model: Path, big_model: Callable[[str], Path], name: str, text: str
-) -> None:
+@pytest.fixture(scope="module", params=["", GEMMA, QWEN])
+def talker(
+    request: pytest.FixtureRequest, default_model: Path, big_model: Callable[[str], Path]
+) -> Iterator[Model]:
+    """Models with other templates and tokens."""
     llama.start(io.StringIO())
-    model = Model(big_model(name) if name else default_model)
-    template = ChatTemplate(model)
+    model = Model(big_model(request.param) if request.param else default_model)
+    yield model
+    model.close()
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_what_people_write_never_becomes_a_control_token(talker: Model, text: str) -> None:
+    model, template = talker, ChatTemplate(talker)
 
     def controls(content: str) -> list[int]:
         turns = [Turn("system", "Be kind."), Turn("user", content), Turn("assistant", content)]
@@ -82,7 +88,6 @@ def test_what_people_write_never_becomes_a_control_token(
     assert controls(text) == controls("plain")
     tokens = template.tokenize(template.render([Turn("user", text)]))
     assert text.replace("\ufdd0", "") in model.text(tokens, special=True)
-    model.close()
 
 
 def test_a_system_prompt_reaches_models_whose_template_has_no_place_for_it(
