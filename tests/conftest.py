@@ -41,6 +41,8 @@ hypothesis.settings.load_profile("untimed")
 # llama.cpp would spin while they wait for each other.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# As in processes of ours, of which tests start many by other ways.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def pytest_collection_finish() -> None:

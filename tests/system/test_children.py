@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 
 import pytest
 from source_tree import ROOT
@@ -20,6 +22,13 @@ def test_no_child_gets_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     environment = children.environment(MORE="1")
     assert "a secret" not in environment.values()
     assert (environment["ONDEVICE_HOME"], environment["MORE"]) == ("/home", "1")
+
+
+def test_numpy_starts_no_threads_in_a_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    code = "import numpy, psutil; print(psutil.Process().num_threads())"
+    command = [sys.executable, "-c", code]
+    assert subprocess.check_output(command, env=children.environment()) == b"1\n"
 
 
 def test_each_program_is_started_with_that_environment() -> None:
