@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -10,8 +12,21 @@ import pytest
 from terminal_user import OpenApp, at_the_terminal
 
 from ondevice.chats import Chats
+from tui.idle_gc import _forget_drawn
 
 parsed_styles.share()
+
+_MANY = 30_000  # objects: several times as many as an app has
+
+
+@pytest.fixture(autouse=True)
+def garbage() -> Iterator[None]:
+    """What was loaded for one app is not looked through again whenever another one is idle."""
+    yield
+    if len(gc.get_objects(generation=2)) > _MANY:
+        _forget_drawn()
+        gc.collect()
+        gc.freeze()
 
 
 @pytest.fixture
