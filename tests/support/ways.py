@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import platform
 import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -55,16 +58,32 @@ def compiling(way: str, source: CSource) -> Iterator[CSource]:
 def for_arm(arm: str, source: CSource, folder: Path) -> list[str]:
     """The command that runs ``source`` as a program for one of the :data:`ARMS`, or it is skipped.
 
-    Its ``main`` is beside this file, in ``NAME_main.c``; it is made in ``folder``.
+    Its ``main`` is beside this file, in ``NAME_main.c``; it is made in ``folder`` and then kept
+    where libraries are that are made of ``source``.
     """
-    program, runner = folder / "program", shutil.which("qemu-aarch64")
+    runner = shutil.which("qemu-aarch64")
     needed = "aarch64-linux-gnu-gcc", ARMS[arm][0]  # clang has no C library of its own
     if not runner or not all(map(shutil.which, needed)):
         pytest.skip(f"needs qemu-aarch64 and {' and '.join(sorted({*needed}))}")
-    for name, text in source.texts().items():
-        (folder / name).write_bytes(text)
     main = Path(__file__).with_name(f"{source.name}_main.c")
     quickly = _QUICKLY["clang" if arm == "clang" else "gcc"]
-    flags = (*source.flags, f"-I{folder}", "-static", quickly)
-    subprocess.run([*ARMS[arm], *flags, str(main), "-o", str(program), "-lm"], check=True)
-    return [runner, str(program)]
+    command = [*ARMS[arm], *source.flags, "-static", quickly]
+    texts = [*source.texts().values(), *(each.read_bytes() for each in _mains())]
+    told = b"".join(texts) + repr(command).encode()
+    kept = Path(str(resources.files(source.package)), "__pycache__")
+    kept /= f"{source.name}-arm-{hashlib.sha256(told).hexdigest()[:16]}"
+    if not kept.exists():
+        for name, text in source.texts().items():
+            (folder / name).write_bytes(text)
+        program = folder / "program"
+        command += [f"-I{folder}", str(main), "-o", str(program), "-lm"]
+        subprocess.run(command, check=True)
+        made = kept.with_suffix(f".{os.getpid()}")
+        shutil.copy(program, made)
+        made.replace(kept)
+    return [runner, str(kept)]
+
+
+def _mains() -> list[Path]:
+    """What is written for ARM only."""
+    return sorted(file for kind in ("c", "h") for file in Path(__file__).parent.glob(f"*.{kind}"))
