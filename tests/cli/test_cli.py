@@ -60,12 +60,12 @@ def test_json_carries_the_answer_and_its_statistics(default_model: Path) -> None
     assert answer["model"]["architecture"] == "llama"
 
 
-def test_a_schema_may_be_text_or_a_file(default_model: Path, tmp_path: Path) -> None:
+def test_a_schema_may_be_text_or_a_file(short: Path, tmp_path: Path) -> None:
     schema = '{"type": "object", "properties": {"n": {"enum": [7]}}, "required": ["n"]}'
     file = tmp_path / "schema.json"
     file.write_text(schema)
     for given in (schema, str(file)):
-        done = ondevice("ask", "-m", str(default_model), *ASK, "--schema", given, "A number?")
+        done = ondevice("ask", "-m", str(short), *ASK, "--schema", given, "A number?")
         assert json.loads(done.stdout) == {"n": 7}
 
 
@@ -112,10 +112,10 @@ def test_ctrl_c_ends_with_130_and_leaves_no_engine(default_model: Path) -> None:
 
 
 def test_flag_before_environment_before_file_before_default(
-    home: Path, monkeypatch: pytest.MonkeyPatch, default_model: Path
+    home: Path, monkeypatch: pytest.MonkeyPatch, short: Path
 ) -> None:
     def seed(*flags: str) -> int:
-        done = ondevice("ask", "-m", str(default_model), *ASK, "--json", *flags, "Hi")
+        done = ondevice("ask", "-m", str(short), *ASK, "--json", *flags, "Hi")
         return int(json.loads(done.stdout)["statistics"]["seed"])
 
     file = home / "config" / "config.toml"

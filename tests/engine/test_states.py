@@ -278,8 +278,8 @@ class Talk:
 
 
 @pytest.fixture
-def talk(chats: Chats, default_model: Path, tmp_path: Path) -> Iterator[Talk]:
-    talk = Talk(chats, default_model, tmp_path)
+def talk(chats: Chats, short: Path, tmp_path: Path) -> Iterator[Talk]:
+    talk = Talk(chats, short, tmp_path)
     yield talk
     talk.engine.close()
 
@@ -288,7 +288,7 @@ def computed(statistics: Statistics) -> int:
     return statistics.prompt_tokens - statistics.reused_tokens
 
 
-def test_a_chat_goes_on_after_a_restart_and_beside_others(talk: Talk, default_model: Path) -> None:
+def test_a_chat_goes_on_after_a_restart_and_beside_others(talk: Talk, short: Path) -> None:
     one, two = talk.chats.create(), talk.chats.create()
     talk.ask(one, LONG)
     talk.ask(two, LONG[::-1])
@@ -302,7 +302,7 @@ def test_a_chat_goes_on_after_a_restart_and_beside_others(talk: Talk, default_mo
     talk.restart()
     restored, statistics = talk.ask(one, after=question)
     assert restored == expected
-    asked = load_request(Settings(), models.find(str(default_model)))
+    asked = load_request(Settings(), models.find(str(short)))
     assert asked.kv_type_before == "f16"
     assert computed(statistics) < 60
 

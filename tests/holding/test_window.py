@@ -64,13 +64,13 @@ def window_logits(
 
 
 @pytest.fixture(scope="module")
-def file(default_model: Path) -> GGUFFile:
-    return gguf.read(default_model)
+def file(short: Path) -> GGUFFile:
+    return gguf.read(short)
 
 
 @pytest.fixture(scope="module")
-def resident(default_model: Path) -> list[bytes]:
-    return resident_logits(default_model)
+def resident(short: Path) -> list[bytes]:
+    return resident_logits(short)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 2.0])
@@ -253,7 +253,7 @@ def test_a_window_that_shrinks_gives_ram_back_at_once(file: GGUFFile) -> None:
 
 
 def test_what_is_streamed_is_read_once_for_each_pass(file: GGUFFile) -> None:
-    window = Window(file, least_bytes(file) + 10_000_000)
+    window = Window(file, least_bytes(file) + 3_000_000)
     model = window.load_model()
     context = Context(model, n_ctx=512, n_threads=1, eval_hook=EvalHook(window))
     tokens = model.tokenize(TEXT)
@@ -316,7 +316,7 @@ def test_a_disk_that_fails_is_an_error_and_not_a_token(
     copy = tmp_path / "copy.gguf"
     copy.write_bytes(file.path.read_bytes())
     file = gguf.read(copy)
-    window = Window(file, least_bytes(file) + 10_000_000)
+    window = Window(file, least_bytes(file) + 3_000_000)
     model = window.load_model()
     context = Context(model, n_ctx=512, n_threads=1, eval_hook=EvalHook(window))
     context.decode(model.tokenize(TEXT))
@@ -335,7 +335,7 @@ def test_a_disk_that_fails_is_an_error_and_not_a_token(
 def test_after_a_passing_error_the_window_goes_on(
     file: GGUFFile, resident: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    window = Window(file, least_bytes(file) + 10_000_000)
+    window = Window(file, least_bytes(file) + 3_000_000)
     model = window.load_model()
     hook = EvalHook(window)
     context = Context(model, n_ctx=512, n_threads=1, eval_hook=hook)

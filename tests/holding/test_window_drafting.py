@@ -133,12 +133,12 @@ def test_sampled_replies_are_the_same_for_each_seed(
         assert drafted == undrafted(WARM, seed=seed, n_tokens=30)
 
 
-def test_repetition_penalty_and_grammar_see_one_token_after_the_other(model: Model) -> None:
+def test_repetition_penalty_and_grammar_see_one_token_after_the_other(short_model: Model) -> None:
     penalised = Sampling(temperature=0, repeat_penalty=1.3)
-    assert reply(model, penalised, "itself")[0] == reply(model, penalised, None)[0]
+    assert reply(short_model, penalised, "itself")[0] == reply(short_model, penalised, None)[0]
     grammar = 'root ::= "multiply(a, b):" [a-z *\\n]*'
-    drafted = reply(model, GREEDY, "itself", grammar=grammar)
-    assert drafted[0] == reply(model, GREEDY, None, grammar=grammar)[0]
+    drafted = reply(short_model, GREEDY, "itself", grammar=grammar)
+    assert drafted[0] == reply(short_model, GREEDY, None, grammar=grammar)[0]
 
 
 def test_a_good_drafter_saves_passes(model: Model) -> None:
@@ -151,10 +151,10 @@ def test_a_good_drafter_saves_passes(model: Model) -> None:
     assert known < 0.2 * plain
 
 
-def test_the_draft_gets_shorter_when_nothing_is_accepted(model: Model) -> None:
-    context, own = (Context(model, n_ctx=256, n_threads=1) for _ in range(2))
-    context.decode(model.tokenize(PROMPT))
-    sampler = Sampler(model, GREEDY, 0, None)
+def test_the_draft_gets_shorter_when_nothing_is_accepted(short_model: Model) -> None:
+    context, own = (Context(short_model, n_ctx=256, n_threads=1) for _ in range(2))
+    context.decode(short_model.tokenize(PROMPT))
+    sampler = Sampler(short_model, GREEDY, 0, None)
     counts: list[int] = []
 
     class Costly(Stubborn):
@@ -162,7 +162,7 @@ def test_the_draft_gets_shorter_when_nothing_is_accepted(model: Model) -> None:
 
         def propose(self, tokens: Sequence[int], count: int) -> Proposal:
             counts.append(count)
-            ModelDrafter(own, model.n_vocab).propose(tokens, count)
+            ModelDrafter(own, short_model.n_vocab).propose(tokens, count)
             return super().propose(tokens, count)
 
     speculation = Speculation(context, Costly())
@@ -177,11 +177,13 @@ def test_the_draft_gets_shorter_when_nothing_is_accepted(model: Model) -> None:
         used.close()
 
 
-def test_the_logits_of_a_pass_do_not_depend_on_its_length(model: Model) -> None:
+def test_the_logits_of_a_pass_do_not_depend_on_its_length(short_model: Model) -> None:
     """What :attr:`Context.most_verified` rests on, without products of ours and with them."""
-    tokens = model.tokenize(PROMPT)
+    tokens = short_model.tokenize(PROMPT)
     for hooks in ((None, None), (EvalHook(*handlers(1)), EvalHook(*handlers(1)))):
-        alone, together = (Context(model, n_ctx=256, n_threads=1, eval_hook=hook) for hook in hooks)
+        alone, together = (
+            Context(short_model, n_ctx=256, n_threads=1, eval_hook=hook) for hook in hooks
+        )
         for context in (alone, together):
             context.decode(tokens[:8])
             context.decode(tokens[8:9])
@@ -242,19 +244,19 @@ def test_drafts_that_are_never_right_are_not_computed(short_model: Model) -> Non
     context.close()
 
 
-def test_drafts_over_the_window(default_model: Path, model: Model) -> None:
-    file = gguf.read(default_model)
-    window = Window(file, least_bytes(file) + 10_000_000)
+def test_drafts_over_the_window(short: Path, short_model: Model) -> None:
+    file = gguf.read(short)
+    window = Window(file, least_bytes(file) + 3_000_000)
     streamed = window.load_model()
     context = Context(streamed, n_ctx=256, n_threads=1, eval_hook=EvalHook(window))
-    context.decode(model.tokenize(PROMPT))
-    sampler = Sampler(model, GREEDY, 0, None)
-    own = Context(model, n_ctx=256, n_threads=1)
-    speculation = Speculation(context, ModelDrafter(own, model.n_vocab))
+    context.decode(short_model.tokenize(PROMPT))
+    sampler = Sampler(short_model, GREEDY, 0, None)
+    own = Context(short_model, n_ctx=256, n_threads=1)
+    speculation = Speculation(context, ModelDrafter(own, short_model.n_vocab))
     tokens = [sampler.sample_from(context.logits())]
     while len(tokens) < 40:
         tokens += speculation.decode(tokens[-1], sampler)
-    assert tokens[:40] == reply(model, GREEDY, None)[0][:40]
+    assert tokens[:40] == reply(short_model, GREEDY, None)[0][:40]
     sampler.close()
     for used in (context, own, streamed, window):
         used.close()
