@@ -15,6 +15,7 @@ import click
 
 from ondevice import __version__
 from ondevice.errors import OndeviceError
+from ondevice.system import children
 from ondevice.text import printable
 
 #: Command → its line in ``ondevice --help``. A module is imported only when its command runs.
@@ -78,6 +79,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the console script and exit with 0, 1, 2 or 130."""
     if sys.stderr is None:  # it is closed, and what would be said there goes nowhere
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
+    for name, value in children.NO_THREADS_OF_NUMPY.items():
+        os.environ.setdefault(name, value)
     sys.exit(run(arguments))
 
 
