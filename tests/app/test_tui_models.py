@@ -382,13 +382,27 @@ async def test_a_message_that_waits_for_a_load_comes_back_if_that_is_stopped(
     async with at_the_terminal(engine, chats, on_disk("slow").name) as user:
         await user.sees("loading 10%")
         await user.says("Hi there")
-        await user.until(lambda: not user.prompt.text, "sent")
+        await user.sees("▌  Hi there")  # it waits
         await user.pilot.press("escape")
         await user.until(lambda: user.prompt.text == "Hi there", "the message")
         await user.pilot.press("enter")
         await user.sees("Here.")
     shown = chats.load(chats.headings()[0].id).messages
     assert [message.content for message in shown] == ["Hi there", "Here."]
+
+
+async def test_escape_right_behind_a_message_stops_the_load_and_keeps_the_message(
+    chats: Chats,
+) -> None:
+    """Where the one has not been taken up yet, it does not begin another load."""
+    engine = FakeEngine(["Here."], loads=[[0.1, Gate()], [1.0]])
+    async with at_the_terminal(engine, chats, on_disk("slow").name) as user:
+        await user.sees("loading 10%")
+        await user.types("Hi there\r\x1b")
+        await user.until(lambda: "no model" in user.status, "no model")
+        await user.is_idle()
+        assert "no model" in user.status
+        assert "Hi there" in user.screen  # in the prompt or, without a reply, in the chat
 
 
 async def test_a_message_that_waits_for_a_load_waits_for_a_reply_as_well(chats: Chats) -> None:

@@ -28,6 +28,8 @@ PATIENCE = float(os.environ.get("ONDEVICE_TESTPATIENCE", "120"))  # seconds, on 
 # shows as well whether it computes, and keys are most of what these tests wait for.
 _wait.SLEEP_GRANULARITY, _wait.SLEEP_IDLE = 1 / 100, 1 / 200
 
+_NAMES = {"\r": "enter", "\x1b": "escape"}  # of keys
+
 
 class User:
     """Types and reads, through the app's own screen."""
@@ -70,11 +72,16 @@ class User:
         await self.pilot.press("enter")
 
     async def types(self, text: str) -> None:
-        """Key after key as a terminal gives them, without waiting for what each of them does."""
+        """Key after key as a terminal gives them, without waiting for what each of them does.
+
+        ``\r`` is Enter and ``\x1b`` is Escape.
+        """
         driver = self.pilot.app._driver
         assert driver is not None
         for character in text:
-            name = character if character.isalnum() else _character_to_key(character)
+            name = _NAMES.get(character) or (
+                character if character.isalnum() else _character_to_key(character)
+            )
             event = events.Key(name, character)
             event.set_sender(self.pilot.app)
             driver.send_message(event)

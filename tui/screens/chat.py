@@ -152,7 +152,7 @@ command palette has all of this and more.
     @work
     async def _edit_unless_loaded(self, conversation: Conversation, message: Submitted) -> None:
         """Put a message that met no model into the prompt again, to be sent in its own place."""
-        if await self._make_ready():
+        if await self._load_is_over():
             return
         await conversation.ended()
         last = conversation.messages[-1] if conversation.messages else None
@@ -165,10 +165,13 @@ command palette has all of this and more.
 
     async def _make_ready(self) -> bool:
         """Wait for the load under way; without one, load the model of the settings."""
-        if self._unloaded:
-            if self._loading is None or self._loading.is_finished:
-                self.load_model()
-            assert self._loading is not None
+        if self._unloaded and not self._is_loading:
+            self.load_model()
+        return await self._load_is_over()
+
+    async def _load_is_over(self) -> bool:
+        """Wait for the load under way, if any; whether there is a model then."""
+        while self._loading is not None and not self._loading.is_finished:
             with suppress(WorkerError):
                 await self._loading.wait()
         return not self._unloaded
@@ -233,7 +236,9 @@ command palette has all of this and more.
         self.status.usual = self._slowness.after(self.status.statistics)
 
     def action_stop(self) -> None:
-        if self.conversation.finding:
+        if self.prompt.on_its_way:  # what was sent before Escape comes here after it
+            self.call_later(self.action_stop)
+        elif self.conversation.finding:
             self.conversation.end_find()
             self.set_focus(self.prompt)
         elif self.conversation.replying and not self._is_loading:
@@ -242,6 +247,7 @@ command palette has all of this and more.
             if self.status.loaded is not None:
                 self.notify("Loading was cancelled with Esc. Press Ctrl+L to load a model.")
             self.workers.cancel_group(self, "load")
+            self.conversation.stop()  # what waits for that would begin another one
             self.workers.cancel_group(self, "import")
             self.workers.cancel_group(self, "compact")
         else:
