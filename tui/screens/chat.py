@@ -155,6 +155,9 @@ command palette has all of this and more.
         if await self._load_is_over():
             return
         await conversation.ended()
+        if conversation.is_attached:  # it may have been stopped before it showed what is stored
+            with suppress(WorkerError):
+                await conversation.follow().wait()
         last = conversation.messages[-1] if conversation.messages else None
         if conversation.is_attached and last and last.role == "user":
             self.give_back(conversation, [replace(message, replaced=last)])
