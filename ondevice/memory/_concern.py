@@ -31,6 +31,8 @@ _AT_HOME = frozenset(
     {"son", "daughter", "child", "kids", "twins", "grandchild", "dog", "cat", "dogs", "cats"}
     | {"pet", "horse", "rabbit", "hamster", "bird", "tortoise", "guinea pig"}
 )
+#: Behind them if they are not the user's: “the dog next door”.
+_OF_OTHERS = "of|von|de|del|di|van|du|des|der|next|across|opposite|upstairs|nebenan|gegenüber"
 _SENTENCE = re.compile(r"[.!?\n]+")
 _WORD_OR_TWO = re.compile(r"\W*\w+(?: \w+)?\s*[?？]+")
 #: A word with a capital within a sentence.
@@ -82,7 +84,7 @@ def _at_home(language: Language) -> Pattern:
     article = (
         rf"(?:{language.questions.definite}) ?(?<=[ '’])" if language.questions.definite else ""
     )
-    return rf"(?<!\w){article}(?:{who})(?!\w)(?! (?:of|von|de|di|van)\b)"
+    return rf"(?<!\w){article}(?:{who})(?!\w)(?! (?:{_OF_OTHERS})\b)"
 
 
 def is_of_their_home(text: str, names: Collection[str]) -> bool:
@@ -127,15 +129,22 @@ def things_in(text: str) -> frozenset[str]:
         if article in _articles()
         for word in words[at + 1 : at + 3]
     }
-    owned = {word for found in _rules().own.finditer(asked) for word in _WORD.findall(found[0])}
-    return names_in(text) | behind | owned
+    return names_in(text) | behind | owned_in(text)
+
+
+def owned_in(text: str) -> frozenset[str]:
+    """Words of ``text`` with an ending that makes them the user's, in lower case."""
+    owned = _rules().own.finditer(_own_words(text).lower())
+    return frozenset(word for found in owned for word in _WORD.findall(found[0]))
 
 
 def is_personal(text: str, word: str) -> bool:
-    """Whether a sentence of ``text`` with ``word`` in it mentions who says it."""
-    mentions = _rules().mentions
+    """Whether a sentence of ``text`` with ``word`` in it mentions who says it, or their family."""
+    rules = _rules()
     return any(
-        mentions.search(sentence) for sentence in _SENTENCE.split(text) if word in sentence.lower()
+        rules.mentions.search(sentence) or rules.at_home.search(sentence)
+        for sentence in _SENTENCE.split(text)
+        if word in sentence.lower()
     )
 
 

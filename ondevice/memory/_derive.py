@@ -254,10 +254,14 @@ def with_evidence(
     ):
         evidence.setdefault(row["from_id"], []).append(row["to_id"])
     scores: dict[int, float] = {}
+    lacks: dict[int, tuple[str, ...]] = {}
     for hit in found.hits:
         for cube_id in evidence.get(hit.cube.id, [hit.cube.id]):
             if cube_id >> POSITION_BITS != without_source or cube_id in but:
                 scores.setdefault(cube_id, hit.score)
+                lacks[cube_id] = tuple(
+                    word for word in lacks.get(cube_id, hit.lacks) if word in hit.lacks
+                )
     cubes = _cubes.get_many(connection, list(scores))
-    hits = tuple(Hit(cube=cube, score=scores[cube.id]) for cube in cubes)
+    hits = tuple(Hit(cube=cube, score=scores[cube.id], lacks=lacks[cube.id]) for cube in cubes)
     return msgspec.structs.replace(found, hits=hits)

@@ -198,6 +198,10 @@ class Questions(_Table, frozen=True, kw_only=True):
     own: Pattern = ""  # a thing of the user's, where an ending or the word itself says so
     particular: Pattern = ""  # asks about somebody or something that the user may have told of
     profile: Pattern = NEVER  # asks for all that is known about the user
+    implied: str = ""  # words of a question that an answer seldom repeats, apart by blanks: “pay”
+    #: What a question asks for, by kind (see ``_answers.py``), and what a text has that tells it.
+    asks: dict[str, Pattern] = {}
+    tells: dict[str, Pattern] = {}
 
 
 class Forgetting(_Table, frozen=True, kw_only=True):

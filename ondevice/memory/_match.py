@@ -46,6 +46,8 @@ class Matches:
     #: that is only like the one in the question
     coverage: _Scores
     has: NDArray[np.bool_]  # (n, words) which words of the question are in the cube itself
+    like: NDArray[np.bool_]  # (n, words) the same, or words that are used for them
+    words: tuple[tuple[str, ...], ...]  # those that each column stands for
     #: (n,) whether the cube has a word of what is asked about, or one like it: of “What is my mum
     #: called?” not “called” alone
     about: NDArray[np.bool_]
@@ -82,11 +84,12 @@ def match(
     )
     if not postings:
         none, no_ids, no_words = np.empty(0), np.empty(0, np.int64), np.empty((0, 0), np.bool_)
-        return Matches(no_ids, none, none, no_words, np.empty(0, np.bool_), none, ())
+        return Matches(no_ids, none, none, no_words, no_words, (), np.empty(0, np.bool_), none, ())
     every = [*postings.values(), *alike.values()]
     ids = _each_once([at + n for at in every for n in (0, *_NEIGHBOURS)])
     scores = np.zeros(len(ids))
     has = np.zeros((len(ids), len(postings)), np.bool_)
+    like = has.copy()
     said = np.zeros(len(ids))
     naming = {term for term, word in zip(found, words, strict=True) if not is_named(word)}
     naming = set() if naming.issuperset(terms) else naming
@@ -103,13 +106,18 @@ def match(
                 frequencies[np.searchsorted(ids, places_of + n)] += worth * weight
         scores += weights[term] * frequencies * (_K1 + 1) / (frequencies + _K1)
         has[np.searchsorted(ids, at), n_term] = True
+        like[:, n_term] = part > 0
         said += weights[term] * part
         about |= (part > 0) & (term not in naming)
         if terms[term]:
             asked[part > 0] += weights[term]
     of_terms = np.array([weights[term] for term in postings])
     coverage = np.divide(said, asked, out=said, where=asked > 0)
-    return Matches(ids, scores, coverage, has, about, of_terms, missing)
+    columns = tuple(
+        tuple(word for other, word in zip(found, words, strict=True) if other == term)
+        for term in postings
+    )
+    return Matches(ids, scores, coverage, has, like, columns, about, of_terms, missing)
 
 
 def _alike(

@@ -77,6 +77,8 @@ class Hit(msgspec.Struct, frozen=True, kw_only=True):
 
     cube: Cube
     score: float  # higher is better; to be compared within one search only
+    #: Words of the question, in lower case, that it does not say, nor others used for them.
+    lacks: tuple[str, ...] = ()
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):

@@ -72,10 +72,13 @@ def search(
         ),
     )
     best = [int(cube_id) for cube_id in found.ids[:limit]]
+    lacking = (_lacks(matches, like, query.names_of_days) for like in found.like)
     return Found(
         hits=tuple(
-            Hit(cube=cube, score=float(score))
-            for cube, score in zip(_cubes.get_many(connection, best), found.scores, strict=False)
+            Hit(cube=cube, score=float(score), lacks=lacks)
+            for cube, score, lacks in zip(
+                _cubes.get_many(connection, best), found.scores, lacking, strict=False
+            )
         ),
         sources=_rank_sources(
             found, matches.weights, _sources_naming(connection, list(speakers), without_source)
@@ -97,6 +100,7 @@ class _Candidates:
     plain: NDArray[np.float64]  # (n,) scores without the factor for the speaker
     coverage: NDArray[np.float64]  # (n,)
     has: NDArray[np.bool_]  # (n, words) which words of the question the cube has
+    like: NDArray[np.bool_]  # (n, words) the same, or others that are used for them
     about: NDArray[np.bool_]  # (n,) it has one that says what is asked about
     by_speaker: NDArray[np.bool_]  # (n,) all true when the question names none
 
@@ -164,11 +168,12 @@ def _weigh(
     of_words = at >= 0
     if not len(matches.ids):
         score, coverage = np.full(len(ids), _BY_DAY), np.zeros(len(ids))
-        has, about = np.zeros((len(ids), 0), np.bool_), ~of_words
+        has = like = np.zeros((len(ids), 0), np.bool_)
+        about = ~of_words
     else:
         score = np.where(of_words, matches.scores[at], _BY_DAY)
         coverage = np.where(of_words, matches.coverage[at] * np.minimum(factor, 1.0), 0.0)
-        has = matches.has[at] & of_words[:, None]
+        has, like = (found[at] & of_words[:, None] for found in (matches.has, matches.like))
         about = matches.about[at] | ~of_words
     if query.by_day:  # and by no word that tells what it is about
         score = np.where(on_days > 0, 1 + _BY_DAY * score, _BY_DAY * score)
@@ -194,9 +199,17 @@ def _weigh(
         plain[order],
         coverage[order],
         has[order],
+        like[order],
         about[order],
         by_speaker[order],
     )
+
+
+def _lacks(matches: Matches, like: NDArray[np.bool_], but: Collection[str]) -> tuple[str, ...]:
+    """The words of the question, ``but`` these, that a cube has not, nor others used for them."""
+    lacking = [words for words, said in zip(matches.words, like, strict=False) if not said]
+    every = (*matches.missing, *(word for words in lacking for word in words))
+    return tuple(word for word in every if word not in but)
 
 
 def _best(scores: NDArray[np.float64]) -> NDArray[np.intp]:

@@ -337,14 +337,18 @@ def _weekdays_and_months() -> frozenset[str]:
 
 def _is_other_name(value: str) -> bool:
     """Whether it is a name, but of a thing or a people: “Linux”, “German”."""
-    if fold(value.split(maxsplit=1)[0]) in _THINGS:
-        return True
-    return any(
-        language.facts
-        and "tongue" in language.facts.values
-        and re.fullmatch(language.pattern(language.facts.values["tongue"]), value.lower())
-        for language in languages()
-    )
+    return fold(value.split(maxsplit=1)[0]) in _THINGS or bool(_tongues().fullmatch(value.lower()))
+
+
+def is_no_person(word: str) -> bool:
+    """Whether a word with a capital is one for a day, a month, a people, a language, a program."""
+    return fold(word) in _weekdays_and_months() or _is_other_name(word)
+
+
+@cache
+def _tongues() -> re.Pattern[str]:
+    """Languages and peoples."""
+    return re.compile(any_of(lambda one: one.facts.values.get("tongue", "") if one.facts else ""))
 
 
 def _is_name(value: str) -> bool:

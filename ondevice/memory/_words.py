@@ -102,6 +102,11 @@ def words_alike(snowball: str) -> dict[str, list[str]]:
     return {word: _like()[word] for word in own}
 
 
+def is_stop_word(word: str) -> bool:
+    """Whether ``word`` says nothing about what is looked for, in any language."""
+    return any(word.lower() in stop for stop in _stop_words())
+
+
 def is_named(word: str) -> bool:
     """Whether a text that tells what ``word`` asks for would say it: no text calls red a colour."""
     return word not in _unsaid()
