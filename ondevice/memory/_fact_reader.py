@@ -104,7 +104,7 @@ _KINDS = {
     "partner": _Kind("name of partner", "The user's partner is called {value}.", "person"),
     "children": _Kind("family children", "The user has {value} children (family).", "age", False),
 }
-_BESIDES = ("intro", "called")  # they are looked for last, and only if nothing else is there
+_BESIDES = ("intro", "called")  # they are looked for last, and only where nothing else is
 #: The same of a person, who is ``{who}``: always proposed, since nobody else can confirm it.
 _OTHERS = {
     "home": ("home of {who}", "{Who} lives in {value} (home, city, address)."),
@@ -161,6 +161,10 @@ class _Match(NamedTuple):
     end: int
     groups: dict[str, str]
 
+    def overlaps(self, other: _Match) -> bool:
+        """Whether a part of the sentence is in both."""
+        return self.start < other.end and other.start < self.end
+
 
 class FactReader:
     """What tells a fact in one language, compiled when a text first has a word about its user."""
@@ -198,13 +202,14 @@ class FactReader:
         if self.is_unsure(plain):
             return
         plain = self._complete(plain)
-        found: list[Fact] = []
+        found: list[_Match] = []
         for rule in self._parts.states:
-            if rule.kind in _BESIDES and found:
-                continue  # “I'm vegan” is no name
             for match in rule.find(plain):
-                found += self._fact(rule.kind, match, plain, text)
-        yield from found
+                if rule.kind in _BESIDES and any(map(match.overlaps, found)):
+                    continue  # “I'm vegan” is no name
+                facts = list(self._fact(rule.kind, match, plain, text))
+                found += [match] if facts else []
+                yield from facts
         for rule in self._parts.others:
             for about in rule.find(plain):
                 if self._parts.lead.fullmatch(plain, 0, about.start):
