@@ -14,7 +14,7 @@ from functools import cache
 
 from ondevice.memory._concern import is_personal, names_in, owned_in, things_in
 from ondevice.memory._dates import says_when
-from ondevice.memory._language import NEVER, Language, languages
+from ondevice.memory._language import NEVER, Language, languages, words_in
 from ondevice.memory._records import POSITION_BITS, Cube, Hit
 from ondevice.memory._stems import like_stem, stemmer_of
 from ondevice.memory._values import is_known_place, is_no_person
@@ -87,7 +87,7 @@ def needed_words(text: str) -> list[frozenset[str]]:
     """
     stem = stemmer_of(text)
     words = [word for word in words_of(text) if is_named(word) and word not in _implied()]
-    sure = names_in(text) | owned_in(text)
+    sure = names_in(text) | owned_in(text) | _people()
     alone = {word for word in words if word in sure or like_stem(stem, word)}
     groups = [frozenset(phrase).intersection(words) for phrase in _phrases(text)]
     return [frozenset([word]) for word in words if word in alone] + [
@@ -227,6 +227,18 @@ def _articles(name: str) -> frozenset[str]:
     which = language.compile("{question_word}")
     return frozenset(
         word for word in language.questions.articles.split() if not which.fullmatch(word)
+    )
+
+
+@cache
+def _people() -> frozenset[str]:
+    """Words for the user's people and animals where no article tells that they are things."""
+    return frozenset(
+        word
+        for language in languages()
+        if language.facts and not language.facts.spaced
+        for pattern in language.facts.people.values()
+        for word in words_in(pattern)
     )
 
 

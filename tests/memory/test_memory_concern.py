@@ -163,6 +163,67 @@ def test_that_something_has_a_name_tells_no_other_name(
     assert not recalled.cubes
 
 
+#: What is said of others and has words that questions about the user's own have, too.
+ELSEWHERE = (
+    "The birthday of a colleague costs 40 euros, and the teacher got a new job in May.",
+    "Der Beruf und der Geburtstag von Karl Meier: 40 Euro, am 3. Mai in Bonn.",
+    "Le métier et l'anniversaire de Paul Roux : 40 euros, le 3 mai à Lyon.",
+    "La profesión y el cumpleaños de Ana Ruiz: 40 euros, el 3 de mayo en Vigo.",
+    "Профессия и день рождения Ивана Котова: 40 рублей, 3 мая в Омске.",
+    "他的工作和生日：五月三日，四十元。",
+)
+
+
+@pytest.mark.parametrize(
+    ("told", "answered", "unanswered"),
+    [
+        # what the question names
+        ("My sister moved to Lyon.", "Where does my sister live?", "What is my sister's job?"),
+        (
+            "Meine Schwester wohnt in Ulm.",
+            "Wo wohnt meine Schwester?",
+            "Welchen Beruf hat meine Schwester?",
+        ),
+        ("Dad retired in March.", "When did my dad retire?", "When is my dad's birthday?"),
+        (
+            "Mira starts school in August.",
+            "When does Mira start school?",
+            "What is the name of Mira's teacher?",
+        ),
+        ("Mon frère vit à Nantes.", "Où vit mon frère ?", "Quel est le métier de mon frère ?"),
+        ("我姐姐住在成都。", "我姐姐住在哪里？", "我姐姐做什么工作？"),
+        # a name
+        ("My dentist Dr Shah is rough.", "What is my dentist called?", "Who is my hairdresser?"),
+        ("My dog ate a whole loaf.", "What did my dog eat?", "What is my dog called?"),
+        ("My landlord raised the rent.", "Did my landlord raise the rent?", "Who is my landlord?"),
+        ("Mein Chef ist im Urlaub.", "Wo ist mein Chef?", "Wie heißt mein Chef?"),
+        ("Mi jefa vive en Vigo.", "¿Dónde vive mi jefa?", "¿Cómo se llama mi jefa?"),
+        ("Мой кот спит на кухне.", "Где спит мой кот?", "Как зовут моего кота?"),
+        # a number
+        ("The sofa is green.", "What colour is my sofa?", "How much did I pay for my sofa?"),
+        ("My dog is called Rex.", "What is my dog called?", "How old is my dog?"),
+        ("Unsere Küche ist weiß.", "Welche Farbe hat unsere Küche?", "Wie alt ist unsere Küche?"),
+        ("Mon vélo est rouge.", "De quelle couleur est mon vélo ?", "Combien a coûté mon vélo ?"),
+        ("Mi perro se llama Sol.", "¿Cómo se llama mi perro?", "¿Cuántos años tiene mi perro?"),
+        # a day, a place, a colour
+        ("My exam went badly.", "How did my exam go?", "When is my exam?"),
+        ("I sold my old bike.", "Did I sell my bike?", "Where is my bike?"),
+        ("I drive an old Volvo.", "What car do I drive?", "What colour is my Volvo?"),
+    ],
+)
+def test_a_note_about_the_same_that_does_not_answer_comes_with_a_warning(
+    memory: Memory, told: str, answered: str, unanswered: str
+) -> None:
+    for text in (*ELSEWHERE, told):
+        memory.add(text)
+    asked = recall(memory, answered, 300)
+    assert asked is not None
+    assert told in [cube.content for cube in asked.cubes]
+    assert not asked.unknown
+    not_told = recall(memory, unanswered, 300)
+    assert not_told is None or not_told.unknown or not not_told.cubes
+
+
 def test_a_word_that_nobody_ever_said_asks_for_a_better_match(memory: Memory) -> None:
     memory.add("I still buy good flour at the mill.")
     assert recall(memory, "Can my eggs still be good after four weeks?") is None

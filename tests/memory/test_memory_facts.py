@@ -133,6 +133,56 @@ def test_plain_statements_take_effect(text: str, values: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "stated"),
+    [
+        # a name, and beside it what leaves out its beginning
+        ("I'm Kim, 29", {"name": "Kim", "birth age": "29"}),
+        ("I'm Kim, 29 and I live in Leeds", {"name": "Kim", "birth age": "29", "home": "Leeds"}),
+        ("I'm Kim, a nurse from Leeds", {"name": "Kim", "work": "a nurse", "origin": "Leeds"}),
+        ("I'm Kim, vegan, from Leeds", {"name": "Kim", "diet": "vegan"}),
+        ("Ich bin Jana, 27, aus Köln.", {"name": "Jana", "birth age": "27", "origin": "Köln"}),
+        ("Ich bin Mara, Lehrerin aus Ulm.", {"name": "Mara", "work": "Lehrerin"}),
+        (
+            "Je suis Léa, 26 ans, infirmière.",
+            {"name": "Léa", "birth age": "26", "work": "infirmière"},
+        ),
+        (
+            "Soy Marta, 35 años, de Sevilla.",
+            {"name": "Marta", "birth age": "35", "origin": "Sevilla"},
+        ),
+        ("Me llamo Diego, enfermero.", {"name": "Diego", "work": "enfermero"}),
+        ("Sono Giulia, 30 anni, di Verona.", {"name": "Giulia", "birth age": "30"}),
+        ("Sou a Inês, 24 anos, enfermeira.", {"name": "Inês", "birth age": "24"}),
+        ("Ik ben Sanne, 28, leraar uit Utrecht.", {"name": "Sanne", "birth age": "28"}),
+        ("Я Игорь, 40 лет, из Томска.", {"name": "Игорь", "birth age": "40", "origin": "Томска"}),
+        ("Jestem Kasia, 25 lat, nauczycielka.", {"name": "Kasia", "work": "nauczycielka"}),
+        ("Ben Ayşe, 27 yaşındayım.", {"name": "Ayşe", "birth age": "27"}),
+        ("我是王芳，35岁，住在西安。", {"name": "王芳", "birth age": "35", "home": "西安"}),
+        ("私は田中です、30歳です。", {"name": "田中", "birth age": "30"}),
+        ("मैं राहुल हूँ, 30 साल का, इंजीनियर हूँ।", {"name": "राहुल", "birth age": "30"}),
+        ("أنا سامي، عمري 40 سنة.", {"name": "سامي", "birth age": "40"}),
+        # what follows “and” before its verb
+        ("Öğretmenim ve Ankara'da yaşıyorum.", {"work": "Öğretmen", "home": "Ankara"}),
+        ("Adım Elif ve Ankara'da yaşıyorum.", {"name": "Elif", "home": "Ankara"}),
+        ("Annem ve ben Ankara'da yaşıyoruz.", {"home": "Ankara"}),
+        ("मेरा नाम सीमा है और दिल्ली में रहती हूँ।", {"name": "सीमा", "home": "दिल्ली"}),
+        # no names
+        *((f"I'm {word}, 29", {"birth age": "29"}) for word in ("Irish", "tired", "Mike's sister")),
+        ("I'm late, 29 emails to go", {}),
+        ("Ich bin Koch, 29", {"work": "Koch", "birth age": "29"}),
+        *((f"Ich bin {word}, und müde", {}) for word in ("Vater", "Raucher")),
+        ("Ik ben Docent, 30", {"work": "Docent", "birth age": "30"}),
+        ("Ben Nevis, which I like", {}),
+        ("Jestem Polakiem, 30 lat", {"birth age": "30"}),
+    ],
+)
+def test_a_statement_beside_another_is_read(text: str, stated: dict[str, str]) -> None:
+    found = {fact.topic: fact.value for fact in find_facts(text)}
+    assert stated.items() <= found.items()
+    assert ("name" in found) is ("name" in stated)
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "Always lock the door.",
