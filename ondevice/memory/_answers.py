@@ -18,9 +18,17 @@ from ondevice.memory._language import NEVER, Language, languages, words_in
 from ondevice.memory._records import POSITION_BITS, Cube, Hit
 from ondevice.memory._stems import like_stem, stemmer_of
 from ondevice.memory._values import is_known_place, is_no_person
-from ondevice.memory._words import ends, forms, is_named, is_stop_word, language_of, like, words_of
+from ondevice.memory._words import (
+    WORD,
+    ends,
+    forms,
+    is_named,
+    is_stop_word,
+    language_of,
+    like,
+    words_of,
+)
 
-_WORD = re.compile(r"[^\W_]+")
 _MANY = 3  # of so many groups of words of a question an answer may leave one out
 _GENITIVE = re.compile(r"(?<=\w)['’]s\b")
 _OWNER = " ownerof "  # stands for it
@@ -46,7 +54,7 @@ def may_answer(text: str, hits: Sequence[Hit]) -> bool:
         texts = [ends(other.cube.content) for other in near]
         lacking = asked.intersection(*(other.lacks for other in near))
         if lacking:
-            said = {word for content in texts for word in _WORD.findall(content.lower())}
+            said = {word for content in texts for word in WORD.findall(content.lower())}
             lacking = frozenset(word for word in lacking if not is_said(word, said))
         if (
             sum(map(lacking.issuperset, needed)) <= len(needed) // _MANY
@@ -73,7 +81,7 @@ def _is_theirs(things: Collection[str], cube: Cube) -> bool:
     content = ends(cube.content)
     lower = content.lower()
     if cube.kind != "turn":
-        said = set(_WORD.findall(lower))
+        said = set(WORD.findall(lower))
         return any(is_said(thing, said) for thing in things)
     words = dict.fromkeys(word for thing in things for word in (*forms(thing), *like(thing)))
     return any(word in lower and is_personal(content, word) for word in words)
@@ -99,7 +107,7 @@ def _phrases(text: str) -> Iterator[Sequence[str]]:
     """The two words behind each article or owner, in lower case."""
     language = language_of(text)
     articles = _articles(language.name) if language else ()
-    words = _WORD.findall(_GENITIVE.sub(_OWNER, text.lower()))
+    words = WORD.findall(_GENITIVE.sub(_OWNER, text.lower()))
     for at, word in enumerate(words[:-1]):
         if word == _OWNER.strip() or (word in articles and words[at + 1] not in articles):
             yield words[at + 1 : at + 3]
@@ -174,7 +182,7 @@ def _has_name(text: str, language: Language, needed: Collection[str]) -> bool:
 
 def _behind_preposition(text: str, at: int, language: Language) -> bool:
     pattern = _told(language.name).get("place")
-    before = _WORD.findall(text[:at])
+    before = WORD.findall(text[:at])
     return bool(pattern and before and pattern.fullmatch(before[-1]))
 
 
@@ -184,7 +192,7 @@ def _nouns_have_capitals(language: Language) -> bool:
 
 def _is_beside(name: str, text: str, needed: Iterable[str], language: Language) -> bool:
     """Whether ``name`` stands beside a word of the question, maybe with an article between."""
-    words = [word.lower() for word in _WORD.findall(text)]
+    words = [word.lower() for word in WORD.findall(text)]
     bare = [word for word in words if word not in _articles(language.name)]
     asked = {form for word in needed for form in (*forms(word), *like(word))}
     at = [n for n, word in enumerate(bare) if word == name.lower()]

@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 
 from ondevice.memory._asking import FOREIGN, requests
 from ondevice.memory._language import NEVER, Language, Pattern, Questions, any_of, languages
+from ondevice.memory._words import WORD
 
 #: ``user``: a question that only what the user has told can answer. ``perhaps``: the user is
 #: mentioned. ``anybody``: likewise, but “I” and “we” may be anybody. ``particular``: a question
@@ -24,7 +25,6 @@ Concern = Literal["user", "perhaps", "anybody", "particular", "world"]
 #: What a task is about stands behind a colon or on the next lines: it is not what the user asks.
 _MATERIAL = re.compile(r"[:：\n].*", re.DOTALL)
 _CODE = re.compile(r"\w\([^)\s]|\w\(\)|[{}]|[=!<>]=|[a-z]_[a-z]|</?\w+>|\\\w|;\s*$", re.MULTILINE)
-_WORD = re.compile(r"[^\W_]+")
 _GENITIVE = re.compile(r"(?<=\w)['’]s\b")
 #: Of the people and animals of facts those whom a family has in common.
 _AT_HOME = frozenset(
@@ -122,7 +122,7 @@ def things_in(text: str) -> frozenset[str]:
     Or with an ending that makes them the user's.
     """
     asked = _own_words(text).lower()
-    words = _WORD.findall(_GENITIVE.sub("", asked))
+    words = WORD.findall(_GENITIVE.sub("", asked))
     behind = {
         word
         for at, article in enumerate(words)
@@ -135,7 +135,7 @@ def things_in(text: str) -> frozenset[str]:
 def owned_in(text: str) -> frozenset[str]:
     """Words of ``text`` with an ending that makes them the user's, in lower case."""
     owned = _rules().own.finditer(_own_words(text).lower())
-    return frozenset(word for found in owned for word in _WORD.findall(found[0]))
+    return frozenset(word for found in owned for word in WORD.findall(found[0]))
 
 
 def is_personal(text: str, word: str) -> bool:

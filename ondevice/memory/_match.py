@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ondevice.memory._stems import Stem, beginnings, like_stem, stemmer_of, stems_of
 from ondevice.memory._words import forms, is_named, is_unspaced, words_of
-from ondevice.store import Connection
+from ondevice.store import TOKENIZER, VOWEL_SIGNS, Connection
 
 _K1 = 1.2  # BM25's usual value
 #: Weight of a word in a cube that is so many places after the one that has it. Half as much
@@ -32,6 +32,7 @@ _RARE = 200  # cubes that a word is in at most which ties them together
 _LIKE, _LIKE_SAID = 0.2, 0.5
 
 _TRIGRAM = 3  # letters
+_WITHOUT_SIGNS = dict.fromkeys(map(ord, VOWEL_SIGNS))  # which are no letters to str.isalpha
 
 _Term = tuple[str, ...]  # stems that count as one word
 _Ids = NDArray[np.int64]
@@ -184,7 +185,7 @@ def _terms(connection: Connection, words: Sequence[str], stem: Stem | None = Non
 
 def _with_stem(connection: Connection, word: str, terms: _Term, stem: Stem | None) -> _Term:
     """``terms`` with all of the index that are forms of the same word."""
-    if stem is None or not word.isalpha():
+    if stem is None or not word.translate(_WITHOUT_SIGNS).isalpha():
         return terms
     _open_vocabulary(connection)
     stems = stems_of(stem, word, terms)
@@ -204,7 +205,7 @@ def _stems(connection: Connection, groups: Iterable[Iterable[str]]) -> list[_Ter
     """What the index makes of each group of words, found out by its own tokenizer."""
     connection.execute(
         "CREATE VIRTUAL TABLE IF NOT EXISTS temp.memory_words "
-        "USING fts5(content, tokenize='porter unicode61 remove_diacritics 2')"
+        f'USING fts5(content, tokenize="{TOKENIZER}")'
     )
     connection.execute(
         "CREATE VIRTUAL TABLE IF NOT EXISTS temp.memory_stem "

@@ -12,7 +12,7 @@ from contextlib import closing
 from itertools import accumulate
 
 from ondevice.memory._words import is_unspaced, words_of
-from ondevice.store import Connection
+from ondevice.store import TOKENIZER, Connection
 from ondevice.store._sqlite import connect
 
 GAP = "\n…\n"  # between passages that do not follow each other
@@ -145,12 +145,12 @@ def _index(connection: Connection, numbered: Iterable[tuple[int, str]]) -> None:
     """What :func:`match` looks up, as the store has it."""
     connection.execute("CREATE TABLE cube_count (number INTEGER)")
     for index, tokenizer in (
-        ("memory_index", "porter unicode61 remove_diacritics 2"),
+        ("memory_index", TOKENIZER),
         ("memory_trigram", "trigram"),
     ):
         connection.execute(
             f"CREATE VIRTUAL TABLE {index} USING fts5("
-            f"content, content='', detail='none', tokenize='{tokenizer}')"
+            f"content, content='', detail='none', tokenize=\"{tokenizer}\")"
         )
     with connection:
         count = 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from datetime import date
@@ -21,13 +20,12 @@ from ondevice.memory._concern import (
 )
 from ondevice.memory._dates import relative_days
 from ondevice.memory._records import Cube, Found
-from ondevice.memory._words import is_named, words_of
+from ondevice.memory._words import WORD, is_named, words_of
 
 _MONTHS = (
     *("January", "February", "March", "April", "May", "June", "July"),
     *("August", "September", "October", "November", "December"),
 )
-_WORD = re.compile(r"\w+")
 
 #: Of what is asked, the share that the best memory itself must say for a search to have found it.
 GATE = 0.3
@@ -101,9 +99,7 @@ def judge(text: str, found: Found, names: Collection[str] = ()) -> Verdict:
     """
     concern = concern_of(text)
     gate = _GATES[concern]
-    if found.hits and names_in(text).intersection(
-        _WORD.findall(found.hits[0].cube.content.lower())
-    ):
+    if found.hits and names_in(text).intersection(WORD.findall(found.hits[0].cube.content.lower())):
         gate = min(gate, _NAMED)
     if concern not in ("user", "perhaps") and is_of_their_home(text, names):
         gate = min(gate, _OF_HOME)
@@ -200,7 +196,7 @@ def with_memories(text: str, cubes: Iterable[Cube], *, unknown: bool = False) ->
 
 def _doubt(text: str, cubes: Sequence[Cube]) -> str:
     """What to do with notes that may not tell what ``text`` asks."""
-    said = {word for cube in cubes for word in _WORD.findall(cube.content.lower())}
+    said = {word for cube in cubes for word in WORD.findall(cube.content.lower())}
     missing = _things(text, (word for word in words_of(text) if not is_said(word, said)))
     if not 0 < len(missing) <= _MOST_MISSING:
         return _MAYBE

@@ -6,8 +6,10 @@ import re
 from functools import cache
 
 from ondevice.memory._language import Language, any_of, languages, words_in
+from ondevice.store import VOWEL_SIGNS
 
-_WORD = re.compile(r"[^\W_]+")
+#: A word, as the index has it: vowel signs of some scripts are no letters to a regular expression.
+WORD = re.compile(rf"(?:[^\W_]|[{VOWEL_SIGNS}])+")
 _SORT = re.compile(r"\{(\w+)\}")
 
 #: Letters of scripts that put no spaces between words, or, as Korean, endings to them.
@@ -59,7 +61,7 @@ def _lower(text: str) -> str:
 
 def _read_words(text: str) -> tuple[list[str], int, int]:
     """All words, which language has most of them for stop words, the first of equals, how many."""
-    words = [part for word in _WORD.findall(_lower(ends(text))) for part in _runs().findall(word)]
+    words = [part for word in WORD.findall(_lower(ends(text))) for part in _runs().findall(word)]
     counts = [sum(word in stop for word in words) for stop in _stop_words()]
     if not text.isascii():
         for number, letters in _letters():
@@ -126,8 +128,7 @@ def _unspaced() -> re.Pattern[str]:
 @cache
 def _stop_words() -> tuple[frozenset[str], ...]:
     """Of each language the words that say nothing about what is looked for."""
-    # The vowel signs of some scripts part a word, here as in the index.
-    return tuple(frozenset(_WORD.findall(language.search.stop)) for language in languages())
+    return tuple(frozenset(WORD.findall(language.search.stop)) for language in languages())
 
 
 @cache

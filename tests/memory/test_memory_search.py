@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 
 from ondevice.errors import UsageError
-from ondevice.memory import _cubes
+from ondevice.memory import Memory, _cubes
 from ondevice.memory._bench import _day, run
 from ondevice.memory._dates import Days, find_days
 from ondevice.memory._recall import GATE
 from ondevice.memory._records import Found
 from ondevice.memory._search import search
-from ondevice.store import Database
+from ondevice.store import Database, migrations
+from ondevice.store.migrations import m013_vowel_signs
 
 TODAY = date(2024, 5, 15)  # a Wednesday
 
@@ -74,6 +75,7 @@ def test_other_forms_of_a_word_are_found(talks: Talks) -> None:
         ("De boeken liggen op zolder.", "Waar is mijn boek?"),
         ("Наши собаки живут на даче.", "Где моя собака?"),
         ("Я купила книгу о птицах.", "Какая у меня книга?"),
+        ("हमारे कुत्ते बाहर सोते हैं।", "मेरा कुत्ता कहाँ है?"),
     ],
 )
 def test_other_forms_of_a_word_are_found_in_its_language(
@@ -82,6 +84,47 @@ def test_other_forms_of_a_word_are_found_in_its_language(
     talks.tell("2024-02-01", told)
     talks.tell("2024-02-02", "The deli, the caballo and the katrol are closed.")
     assert talks.find(asked)[:1] == [told]
+
+
+#: Words of scripts with vowel signs, and others with the same letters.
+SIGNS = [
+    ("मेरे कुत्ते को गाजर पसंद है।", "कुत्ता", "कातना"),
+    ("हम कल पुस्तकालय गए।", "पुस्तकालय", "पसीना"),
+    ("আমার কুকুরের নাম ভুলু।", "কুকুরের", "কাকার"),
+    ("என் நாய் பெயர் மணி.", "நாய்", "நீயா"),
+]
+
+
+@pytest.mark.parametrize(("told", "word", "other"), SIGNS)
+def test_vowel_signs_are_part_of_a_word(talks: Talks, told: str, word: str, other: str) -> None:
+    talks.tell("2024-02-01", told)
+    assert talks.find(word) == [told]
+    assert talks.find(other) == []
+
+
+@pytest.mark.parametrize("passphrase", [None, "a passphrase"])
+def test_an_older_store_gets_an_index_with_vowel_signs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, passphrase: str | None
+) -> None:
+    before = migrations.MIGRATIONS[: migrations.MIGRATIONS.index(m013_vowel_signs.migrate)]
+    with monkeypatch.context() as patch:
+        patch.setattr("ondevice.store._database.MIGRATIONS", before)
+        old = Database(tmp_path / "store.db", passphrase)
+        with old.write() as connection:
+            source = _cubes.open_source(connection, "notes", uid="notes")
+            for text in (*(told for told, _, _ in SIGNS), "The zebra ate a shoe."):
+                at = datetime(2024, 2, 1, tzinfo=UTC)
+                _cubes.insert(connection, source, "note", text, event_at=at, written_at=at)
+        old.close()
+    memory = Memory(Database(tmp_path / "store.db", passphrase))
+    for told, word, other in (*SIGNS, ("The zebra ate a shoe.", "shoes", "horse")):
+        assert [hit.cube.content for hit in memory.search(word).hits][:1] == [told]
+        assert told not in [hit.cube.content for hit in memory.search(other).hits]
+    (zebra,) = (hit.cube for hit in memory.search("zebra").hits[:1])
+    memory.forget([zebra.id])
+    assert memory.search("zebra").hits == ()
+    assert memory.check() == []
+    memory.database.close()
 
 
 def test_an_answer_is_found_beside_its_question(talks: Talks) -> None:

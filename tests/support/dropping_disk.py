@@ -114,13 +114,16 @@ class _Vfs(apsw.VFS):
 
     def xOpen(self, name: Any, flags: list[int]) -> Any:
         flags[1] = flags[0]
-        return _File(self._disk, name if isinstance(name, str) else name.filename())
+        if name is None:  # a temporary file, which is gone once it is closed
+            return _File(self._disk, _Contents())
+        named = name if isinstance(name, str) else name.filename()
+        return _File(self._disk, self._disk.contents(named))
 
 
 class _File:
-    def __init__(self, disk: Disk, name: str) -> None:
+    def __init__(self, disk: Disk, contents: _Contents) -> None:
         self._disk = disk
-        self._contents = disk.contents(name)
+        self._contents = contents
 
     def xRead(self, amount: int, offset: int) -> bytes:
         return bytes(self._contents.now[offset : offset + amount])

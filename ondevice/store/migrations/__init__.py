@@ -18,6 +18,7 @@ from ondevice.store.migrations import (
     m010_memory_index,
     m011_summaries,
     m012_state_keys,
+    m013_vowel_signs,
 )
 
 #: Applied in order; ``PRAGMA user_version`` is how many have been.
@@ -34,4 +35,5 @@ MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     m010_memory_index.migrate,
     m011_summaries.migrate,
     m012_state_keys.migrate,
+    m013_vowel_signs.migrate,
 )
