@@ -173,7 +173,7 @@ def _has_name(text: str, language: Language, needed: Collection[str]) -> bool:
     return any(
         name[0].isupper()
         and name.lower() not in needed
-        and not is_no_person(name)
+        and not is_no_person(name, language)
         and not is_stop_word(name)
         and (not _nouns_have_capitals(language) or _is_beside(name, text, needed, language))
         for name in names

@@ -47,6 +47,7 @@ class _ConcernRules(NamedTuple):
     advice: re.Pattern[str]
     general: re.Pattern[str]
     mentions: re.Pattern[str]
+    first_person: re.Pattern[str]
     impersonal: re.Pattern[str]
     particular: re.Pattern[str]
     own: re.Pattern[str]
@@ -65,6 +66,7 @@ def _rules() -> _ConcernRules:
         advice=compiled(lambda questions: questions.advice),
         general=compiled(lambda questions: questions.general),
         mentions=compiled(lambda questions: questions.mentions),
+        first_person=compiled(lambda questions: questions.first_person),
         impersonal=compiled(lambda questions: questions.impersonal),
         particular=compiled(lambda questions: questions.particular),
         own=compiled(lambda questions: questions.own),
@@ -142,7 +144,9 @@ def is_personal(text: str, word: str) -> bool:
     """Whether a sentence of ``text`` with ``word`` in it mentions who says it, or their family."""
     rules = _rules()
     return any(
-        rules.mentions.search(sentence) or rules.at_home.search(sentence)
+        rules.mentions.search(sentence)
+        or rules.first_person.search(sentence)
+        or rules.at_home.search(sentence)
         for sentence in _SENTENCE.split(text)
         if word in sentence.lower()
     )

@@ -192,6 +192,7 @@ class Questions(_Table, frozen=True, kw_only=True):
     advice: Pattern = ""  # though it asks for advice
     general: Pattern = ""  # though anybody could ask it
     mentions: Pattern = ""  # speaks of the user at least
+    first_person: Pattern = ""  # what a statement of the user's has, besides: forms of verbs
     impersonal: Pattern = ""  # though “I” and “we” may be anybody in it
     articles: str = ""  # words before the name of a thing, apart by blanks
     definite: Pattern = NEVER  # before whom everybody at home knows: “the” twins

@@ -115,7 +115,9 @@ def _name(value: str, text: Text) -> Certainty:
     words = value.split()
     if any(map(str.isdigit, value)) or len(words) > _MOST_WORDS:
         return Certainty.NO
-    if _is_other_name(value) or fold(words[0]).rstrip("s") in _weekdays_and_months():
+    if _is_other_name(value) or fold(words[0]).rstrip("s") in _weekdays_and_months(
+        text.language.name
+    ):
         return Certainty.NO
     facts = text.language.facts
     if _unspaced().search(value):
@@ -146,7 +148,7 @@ def _org(value: str, text: Text) -> Certainty:
     if (
         not bare
         or len(bare.split()) > _MOST_WORDS
-        or fold(bare).split()[0] in _weekdays_and_months()
+        or fold(bare).split()[0] in _weekdays_and_months(text.language.name)
     ):
         return Certainty.NO
     if not text.language.facts or not text.language.facts.spaced:
@@ -325,10 +327,12 @@ def _has_month(value: str) -> bool:
 
 
 @cache
-def _weekdays_and_months() -> frozenset[str]:
+def _weekdays_and_months(name: str) -> frozenset[str]:
+    """Those of the language, or of all if it has none: Marco is a month in Portuguese."""
+    known = [one for one in languages() if one.dates]
     return frozenset(
         fold(form)
-        for language in languages()
+        for language in [one for one in known if one.name == name] or known
         if language.dates
         for names in (*language.dates.weekdays, *language.dates.months)
         for form in names.split()
@@ -340,9 +344,9 @@ def _is_other_name(value: str) -> bool:
     return fold(value.split(maxsplit=1)[0]) in _THINGS or bool(_tongues().fullmatch(value.lower()))
 
 
-def is_no_person(word: str) -> bool:
+def is_no_person(word: str, language: Language) -> bool:
     """Whether a word with a capital is one for a day, a month, a people, a language, a program."""
-    return fold(word) in _weekdays_and_months() or _is_other_name(word)
+    return fold(word) in _weekdays_and_months(language.name) or _is_other_name(word)
 
 
 @cache

@@ -152,6 +152,7 @@ def test_plain_statements_take_effect(text: str, values: list[str]) -> None:
         ),
         ("Me llamo Diego, enfermero.", {"name": "Diego", "work": "enfermero"}),
         ("Sono Giulia, 30 anni, di Verona.", {"name": "Giulia", "birth age": "30"}),
+        ("Sono Marco, medico di Pisa.", {"name": "Marco", "work": "medico", "origin": "Pisa"}),
         ("Sou a Inês, 24 anos, enfermeira.", {"name": "Inês", "birth age": "24"}),
         ("Ik ben Sanne, 28, leraar uit Utrecht.", {"name": "Sanne", "birth age": "28"}),
         ("Я Игорь, 40 лет, из Томска.", {"name": "Игорь", "birth age": "40", "origin": "Томска"}),
@@ -159,6 +160,7 @@ def test_plain_statements_take_effect(text: str, values: list[str]) -> None:
         ("Ben Ayşe, 27 yaşındayım.", {"name": "Ayşe", "birth age": "27"}),
         ("我是王芳，35岁，住在西安。", {"name": "王芳", "birth age": "35", "home": "西安"}),
         ("私は田中です、30歳です。", {"name": "田中", "birth age": "30"}),
+        ("佐藤と申します、25歳、京都に住んでいます。", {"name": "佐藤", "birth age": "25"}),
         ("मैं राहुल हूँ, 30 साल का, इंजीनियर हूँ।", {"name": "राहुल", "birth age": "30"}),
         ("أنا سامي، عمري 40 سنة.", {"name": "سامي", "birth age": "40"}),
         # what follows “and” before its verb
