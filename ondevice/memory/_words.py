@@ -9,7 +9,7 @@ from ondevice.memory._language import Language, any_of, languages, words_in
 from ondevice.store import VOWEL_SIGNS
 
 #: A word, as the index has it: vowel signs of some scripts are no letters to a regular expression.
-WORD = re.compile(rf"(?:[^\W_]|[{VOWEL_SIGNS}])+")
+WORD = re.compile(rf"[^\W_]+(?:[{VOWEL_SIGNS}]+[^\W_]*)*")
 _SORT = re.compile(r"\{(\w+)\}")
 
 #: Letters of scripts that put no spaces between words, or, as Korean, endings to them.
