@@ -254,13 +254,13 @@ class Context:
             self._hook.finish(complete=status == 0)
             if self._columns is not None:
                 self._columns.finish()
+            if status == 0 and self._follower is not None:
+                states = next_states(self.handle, 0, len(batch), self.model.n_embd_out)
+                self._follower(self.tokens[: self._held], batch, states)
         except BaseException:
             self._undo()
             raise
         if status == 0:
-            if self._follower is not None:
-                states = next_states(self.handle, 0, len(batch), self.model.n_embd_out)
-                self._follower(self.tokens[: self._held], batch, states)
             return True
         self._undo()
         if status == _ABORTED and cancel is not None and cancel.is_set():
