@@ -36,7 +36,7 @@ _PRIOR = 3  # tokens that this counts for
 _MORE = 1 / 7  # seconds for one more token of a pass, of those of one alone, to begin with
 _TRUST = 0.5  # passes that this counts for
 _GAIN = 1.05  # that tokens a second must promise to grow by, for drafts to be computed
-_SELDOM = 16  # passes, after which what costs time is tried again though it promises nothing
+_SELDOM = 16  # passes after which a prediction block is tried again though it promises nothing
 _FURTHEST = 8  # tokens that a prediction block foresees; it was trained for one
 
 
@@ -224,7 +224,8 @@ class Speculation:
 
     As many as promise most tokens a second, by what passes took and how often drafts of a kind
     were right; so of the drafters, too. What costs nothing to propose is judged even where it is
-    not worth computing; what costs time, of one drafter at most, is then tried now and then.
+    not worth computing; what costs time, of one drafter at most, is then tried now and then, or
+    in each pass if it only helps while weights are read from the disk.
     """
 
     def __init__(self, context: Context, *drafters: Drafter) -> None:
@@ -293,7 +294,8 @@ class Speculation:
                 continue
             count, promised = self._worthwhile(0, room, self._propose_seconds)
             self._untried += 1
-            if (count and promised > rate) or (not draft and self._untried > _SELDOM):
+            is_due = self._untried > (_SELDOM if drafter.helps_in_ram else 0)
+            if (count and promised > rate) or (not draft and is_due):
                 self._untried = 0
                 foreseen.append(self._timed(drafter, tokens, max(1, count)))
                 draft = foreseen[-1].tokens

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import shapes
 import synthetic_mtp as mtp
+from eager import Eager
 from gguf import GGMLQuantizationType
 from planned import plan
 
@@ -59,7 +60,7 @@ def unsure(model_folder: Path) -> GGUFFile:
 def larger(model_folder: Path) -> GGUFFile:
     """Such a one whose weights matter in a plan."""
     path = model_folder / "larger.gguf"
-    mtp.write(path, replace(mtp.SMALL, n_blocks=12, n_embd=512, n_ff=2048, n_vocab=2048), right=0.5)
+    mtp.write(path, replace(mtp.SMALL, n_blocks=12, n_embd=512, n_ff=2048, n_vocab=2048), right=0.9)
     return gguf.read(path)
 
 
@@ -142,7 +143,7 @@ def test_drafts_change_no_token(unsure: GGUFFile) -> None:
             context.decode(prompt)
             sampler = Sampler(context.model, Sampling(temperature=0.2), 7, None)
             tokens = [sampler.sample_from(context.logits())]
-            speculation = Speculation(context, *drafters)
+            speculation = Eager(context, *drafters)
             while len(tokens) < 120:
                 tokens += speculation.decode(tokens[-1], sampler, 120 - len(tokens))
             sampler.close()

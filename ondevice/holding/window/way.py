@@ -45,7 +45,7 @@ class Windowed:
 
     def least_bytes(self, n_ctx: int, kv_type: KVType) -> int:
         wanted = need(self._file, n_ctx, kv_type)
-        return wanted.total - wanted.weights + self._placements().least_bytes
+        return wanted.total - wanted.weights + self._placements(predicts=False).least_bytes
 
     def plans(
         self, n_ctx: int, kv_type: KVType, drafters: Collection[Plan], machine: Machine
@@ -53,10 +53,7 @@ class Windowed:
         file, usable = self._file, machine.ram.usable
         can_predict = bool(file.prediction) and can_verify(file)
         all_in_ram = [
-            replace(
-                Plan.in_ram(self, file, kv_type, wanted, machine.speeds),
-                predicts=predicts,
-            )
+            replace(Plan.in_ram(self, file, kv_type, wanted, machine.speeds), predicts=predicts)
             for predicts in ((True, False) if can_predict else (False,))
             for wanted in (need(file, n_ctx, kv_type, predicts=predicts),)
         ]
