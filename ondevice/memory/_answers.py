@@ -14,7 +14,7 @@ from functools import cache
 
 from ondevice.memory._concern import is_personal, names_in, owned_in, things_in
 from ondevice.memory._dates import says_when
-from ondevice.memory._language import NEVER, Language, languages, words_in
+from ondevice.memory._language import NEVER, Language, languages, words_for_questions, words_in
 from ondevice.memory._records import POSITION_BITS, Cube, Hit
 from ondevice.memory._stems import like_stem, stemmer_of
 from ondevice.memory._values import is_known_place, is_no_person
@@ -44,7 +44,7 @@ _CASELESS = re.compile(r"[^\W\d_]")
 
 def may_answer(text: str, hits: Sequence[Hit]) -> bool:
     """Whether one of the ``hits``, with those around it, may answer the question ``text``."""
-    needed = needed_words(text)
+    needed = _needed_words(text)
     asked = frozenset(word for words in needed for word in words)
     named = things_in(text)
     things = [word for word in words_of(text) if word in named and is_named(word)]
@@ -87,7 +87,7 @@ def _is_theirs(things: Collection[str], cube: Cube) -> bool:
     return any(word in lower and is_personal(content, word) for word in words)
 
 
-def needed_words(text: str) -> list[frozenset[str]]:
+def _needed_words(text: str) -> list[frozenset[str]]:
     """Groups of words of the question ``text``: an answer says one of each, or another for it.
 
     Names, whatever the language lists other words for, and things: of the two words behind an
@@ -139,9 +139,9 @@ def _tells(kind: str, text: str, needed: Collection[str]) -> bool:
         return True
     match kind:
         case "number":
-            return has_number(text)
+            return _has_number(text)
         case "day" | "span":
-            return has_number(text) or says_when(text)
+            return _has_number(text) or says_when(text)
         case "name" | "who":
             return _has_name(text, language, needed)
         case "place":
@@ -149,7 +149,7 @@ def _tells(kind: str, text: str, needed: Collection[str]) -> bool:
     return False
 
 
-def has_number(text: str) -> bool:
+def _has_number(text: str) -> bool:
     """Whether a number is in ``text``, in figures or words."""
     return bool(_numbers().search(text))
 
@@ -197,7 +197,7 @@ def _is_beside(name: str, text: str, needed: Iterable[str], language: Language) 
     asked = {form for word in needed for form in (*forms(word), *like(word))}
     at = [n for n, word in enumerate(bare) if word == name.lower()]
     return any(
-        is_said(other, asked) or other in asked
+        is_said(other, asked)
         for n in at
         for other in bare[max(0, n - 1) : n + 2]
         if other != name.lower()
@@ -252,12 +252,7 @@ def _people() -> frozenset[str]:
 
 @cache
 def _implied() -> frozenset[str]:
-    return frozenset(
-        word
-        for language in languages()
-        if language.questions
-        for word in language.questions.implied.split()
-    )
+    return words_for_questions(lambda questions: questions.implied)
 
 
 def _named(name: str) -> Language:

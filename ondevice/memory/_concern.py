@@ -13,7 +13,14 @@ from functools import cache
 from typing import Literal, NamedTuple
 
 from ondevice.memory._asking import FOREIGN, requests
-from ondevice.memory._language import NEVER, Language, Pattern, Questions, any_of, languages
+from ondevice.memory._language import (
+    NEVER,
+    Language,
+    Pattern,
+    Questions,
+    any_of,
+    words_for_questions,
+)
 from ondevice.memory._words import WORD
 
 #: ``user``: a question that only what the user has told can answer. ``perhaps``: the user is
@@ -154,12 +161,7 @@ def is_personal(text: str, word: str) -> bool:
 
 @cache
 def _articles() -> frozenset[str]:
-    return frozenset(
-        word
-        for language in languages()
-        if language.questions
-        for word in language.questions.articles.split()
-    )
+    return words_for_questions(lambda questions: questions.articles)
 
 
 def _own_words(text: str) -> str:

@@ -344,6 +344,16 @@ def _read(file: Path) -> Language:
     return msgspec.structs.replace(language, parts=language.parts | names)
 
 
+def words_for_questions(words_of: Callable[[Questions], str]) -> frozenset[str]:
+    """Words that stand apart by blanks in a table of questions, those of all languages."""
+    return frozenset(
+        word
+        for language in languages()
+        if language.questions
+        for word in words_of(language.questions).split()
+    )
+
+
 def any_of(pattern_of: Callable[[Language], Pattern]) -> str:
     """What matches a pattern of any language: one expression, without those that have none."""
     return "|".join(

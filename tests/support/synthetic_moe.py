@@ -73,14 +73,7 @@ def write(path: Path, shape: Shape, seed: int = 1, *, speaks: bool = False) -> N
     writer.add_rope_freq_base(1e6)
     writer.add_vocab_size(shape.n_vocab)
     if speaks:
-        kinds = gguf.TokenType
-        n_others = shape.n_vocab - 3 - 256
-        tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
-        types = [kinds.UNKNOWN, kinds.CONTROL, kinds.CONTROL, *[kinds.BYTE] * 256]
-        writer.add_tokenizer_model("llama")
-        writer.add_token_list([*tokens, *(f"<unused{number}>" for number in range(n_others))])
-        writer.add_token_scores([0.0] * shape.n_vocab)
-        writer.add_token_types([*types, *[kinds.UNUSED] * n_others])
+        add_vocabulary(writer, shape.n_vocab)
     else:
         writer.add_tokenizer_model("no_vocab")
     tensors = list(_tensors(shape))
@@ -99,6 +92,18 @@ def write(path: Path, shape: Shape, seed: int = 1, *, speaks: bool = False) -> N
             weights = random_weights(size, kind, scale, choose)
         writer.write_tensor_data(weights)
     writer.close()
+
+
+def add_vocabulary(writer: gguf.GGUFWriter, n_vocab: int) -> None:
+    """Tokens for bytes, and others that no text has."""
+    kinds = gguf.TokenType
+    n_others = n_vocab - 3 - 256
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    types = [kinds.UNKNOWN, kinds.CONTROL, kinds.CONTROL, *[kinds.BYTE] * 256]
+    writer.add_tokenizer_model("llama")
+    writer.add_token_list([*tokens, *(f"<unused{number}>" for number in range(n_others))])
+    writer.add_token_scores([0.0] * n_vocab)
+    writer.add_token_types([*types, *[kinds.UNUSED] * n_others])
 
 
 def text(n_tokens: int, shape: Shape, seed: int = 1) -> list[int]:

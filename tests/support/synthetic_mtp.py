@@ -15,7 +15,7 @@ from pathlib import Path
 
 import gguf
 import numpy as np
-from synthetic_moe import random_weights
+from synthetic_moe import add_vocabulary, random_weights
 
 _Q4_K, _Q6_K, _Q8_0, _F32 = (gguf.GGMLQuantizationType[n] for n in ("Q4_K", "Q6_K", "Q8_0", "F32"))
 _HEAD = 256  # elements, of attention
@@ -68,21 +68,7 @@ def write(
     writer.add_ssm_state_size(_STATE)
     writer.add_ssm_time_step_rank(shape.n_states)
     writer.add_ssm_group_count(shape.n_states)
-    kinds = gguf.TokenType
-    n_others = shape.n_vocab - 3 - 256
-    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
-    writer.add_tokenizer_model("llama")
-    writer.add_token_list([*tokens, *(f"<unused{number}>" for number in range(n_others))])
-    writer.add_token_scores([0.0] * shape.n_vocab)
-    writer.add_token_types(
-        [
-            kinds.UNKNOWN,
-            kinds.CONTROL,
-            kinds.CONTROL,
-            *[kinds.BYTE] * 256,
-            *[kinds.UNUSED] * n_others,
-        ]
-    )
+    add_vocabulary(writer, shape.n_vocab)
     embeddings = choose.standard_normal((shape.n_vocab, shape.n_embd), np.float32)
     own = np.where(choose.random((shape.n_vocab, 1)) < right, embeddings, embeddings[::-1])
     known = {

@@ -174,7 +174,7 @@ command palette has all of this and more.
 
     async def _load_is_over(self) -> bool:
         """Wait for the load under way, if any; whether there is a model then."""
-        while self._loading is not None and not self._loading.is_finished:
+        if self._unloaded and self._loading is not None:
             with suppress(WorkerError):
                 await self._loading.wait()
         return not self._unloaded
