@@ -183,7 +183,7 @@ class RandomLife:
         return None
 
     def _kill(self) -> None:
-        if self._engine.pid is not None:
+        if self._engine.pid is not None and not self._is_killed:
             os.kill(self._engine.pid, signal.SIGKILL)
             self._is_killed = True
 
