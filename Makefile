@@ -18,8 +18,8 @@ ask: $(VENV)/.installed
 	@$(BIN)/ondevice ask "$$Q"
 
 test: $(VENV)/.installed-dev lint
-	@echo "==> Running the tests: about 10 minutes on 2 cores"
-	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not alone"
+	@echo "==> Running the tests: about 8 minutes on 2 cores"
+	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not alone"
 	@$(BIN)/python -m pytest -m alone
 
 lint: $(VENV)/.installed-dev
