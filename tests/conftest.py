@@ -25,6 +25,7 @@ import short_model
 from server_process import SERVER_KEY
 
 from ondevice.chats import Chats
+from ondevice.cli._kernels import compile_once
 from ondevice.engine import Engine
 from ondevice.messages import Load
 from ondevice.store import Database
@@ -43,6 +44,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 # As in processes of ours, of which tests start many by other ways.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+
+def pytest_sessionstart() -> None:
+    """What is written in C is compiled once, not by each worker for itself."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        compile_once()
 
 
 def pytest_collection_finish() -> None:

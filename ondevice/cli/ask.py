@@ -11,6 +11,7 @@ import click
 import msgspec
 
 from ondevice.cli._input import argument, piped, small_file
+from ondevice.cli._kernels import compile_once
 from ondevice.cli._options import limits, settings_flags
 from ondevice.config import Settings
 from ondevice.engine import AnyEngine, EngineLike
@@ -97,6 +98,7 @@ def command(
         thinking=settings.thinks,
         thinking_tokens=settings.thinking_tokens,
     )
+    compile_once()
     with closing(AnyEngine()) as engine:
         choice = choose(settings)
         wanted = choice.request

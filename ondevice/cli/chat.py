@@ -9,6 +9,7 @@ from contextlib import closing
 import click
 
 from ondevice.chats import Chats
+from ondevice.cli._kernels import compile_once
 from ondevice.cli._options import chat_flags
 from ondevice.cli._unlock import unlock
 from ondevice.config import Settings
@@ -24,6 +25,7 @@ def command(settings: Settings, problems: list[str], resume: bool) -> int:
     """Open the terminal app with the tabs that were open when it last ended."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UsageError("“ondevice chat” needs a terminal. In a pipe, use “ondevice ask”.")
+    compile_once()
     gc.disable()  # nothing of what is made until the app runs is garbage
     # Only now: with Textual it takes a third of a second.
     from tui.app import OndeviceApp  # noqa: PLC0415

@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from ondevice import gguf, llama
+from ondevice.cli._kernels import compile_once
 from ondevice.errors import UsageError
 from ondevice.holding.stack import StackFile
 from ondevice.holding.stack.pack import PackProgress, pack
@@ -77,6 +78,7 @@ def command(
     if target.exists() and target.samefile(model):
         raise UsageError("A model cannot be packed into its own file. Name another file with -o.")
     text = calibration.read_text("utf-8", "replace") if calibration else None
+    compile_once()
     started = time.monotonic()
     line = _ProgressLine(shown=sys.stderr.isatty() and not as_json)
     llama.start(io.StringIO())  # llama.cpp's own lines would tear ours

@@ -8,6 +8,7 @@ import click
 import msgspec
 from click.core import ParameterSource
 
+from ondevice.cli._kernels import compile_once
 from ondevice.cli._options import LOAD, MODEL, complete_model, flags
 from ondevice.config import Settings
 from ondevice.errors import UsageError
@@ -160,6 +161,7 @@ def machine_speeds(again: bool) -> speeds.Speeds:
     known = speeds.known()
     if not again and known is not speeds.USUAL:
         return known
+    compile_once()
     click.echo("Measuring the processor and the disk (about 15 seconds) …", err=True)
     measured = measure_speeds()
     if measured.busy:

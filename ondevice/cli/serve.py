@@ -8,6 +8,7 @@ from ipaddress import ip_address
 
 import click
 
+from ondevice.cli._kernels import compile_once
 from ondevice.cli._options import LOAD, MODEL, SAMPLING, THINKING, flags
 from ondevice.config import Settings
 from ondevice.engine import Engine
@@ -59,6 +60,7 @@ def command(
         raise UsageError(
             "Others on the network could use the server. Set an API key with --api-key."
         )
+    compile_once()
     # Only now: they take a fifth of a second.
     from ondevice import server  # noqa: PLC0415
 

@@ -22,6 +22,7 @@ from ondevice.engine._room import Room
 from ondevice.engine._states import States, common_prefix
 from ondevice.engine._thinking import ThinkingLimit
 from ondevice.errors import ContextError, ModelFileError, OndeviceError, UsageError
+from ondevice.holding import kernels
 from ondevice.json_schema import compile_schema
 from ondevice.llama import (
     Constraint,
@@ -53,7 +54,6 @@ from ondevice.system import compiled
 from ondevice.system.cores import ThreadTimes
 
 #: Packages whose C says what computing comes to, to the last bit.
-_COMPUTING = ("ondevice.llama", "ondevice.products", "ondevice.holding.stack")
 _EMBEDDED = 512  # tokens of a text to embed at most: it is computed at once
 _REPLY_SHARE = 4  # of the context, one part is kept free for a reply
 _WORTH_READING = 16  # tokens, before they are needed
@@ -540,8 +540,8 @@ class Session:
         """Of all that decides what is computed of some tokens."""
         absent = self._weights.absent_bytes - self._weights.streamed_bytes
         size = self._weights.resident_bytes if absent else 0  # of a stack that is not all there
-        kernels = compiled.digest(*_COMPUTING)
-        parts = (llama_cpp.__version__, kernels, self._kv_type, str(size), *self._files)
+        computing = compiled.digest(*kernels.PACKAGES)
+        parts = (llama_cpp.__version__, computing, self._kv_type, str(size), *self._files)
         return "\n".join(parts).encode()
 
     @property

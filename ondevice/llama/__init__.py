@@ -1,5 +1,6 @@
 """A thin layer on llama.cpp: model, context, sampling, chat template. ctypes stays in here."""
 
+from ondevice.llama import _attention, _eval_hook
 from ondevice.llama._constraint import Constraint, Grammar, SchemaVocabulary
 from ondevice.llama._context import Context, Interrupted, interrupt
 from ondevice.llama._eval_hook import (
@@ -34,6 +35,7 @@ __all__ = [
     "OP_MUL_MAT",
     "OP_MUL_MAT_ID",
     "OP_NONE",
+    "SOURCES",
     "TENSOR_HEADER",
     "Actions",
     "ChatTemplate",
@@ -59,3 +61,6 @@ __all__ = [
     "start",
     "tell_layout",
 ]
+
+#: What is written in C here.
+SOURCES = (_attention.SOURCE, _eval_hook.SOURCE)

@@ -11,17 +11,21 @@ import ctypes
 from functools import cache
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from ondevice.errors import NativeError
 from ondevice.llama._eval_hook import NativeHandler
 from ondevice.llama._ggml import TENSOR_HEADER, op_number, tell_layout
 from ondevice.system import compiled
 
-_SOURCE = compiled.CSource(
+SOURCE = compiled.CSource(
     name="attention",
     package="ondevice.llama",
     files=("_attention.c",),
     headers=(TENSOR_HEADER,),
 )
+_LINE = 64  # bytes of a cache line
 
 
 class Attention(NativeHandler):
@@ -38,7 +42,7 @@ class Attention(NativeHandler):
             n_threads * library.attention_scratch(),
             4 * library.attention_shared(),
         )
-        self._room = compiled.room(sum(sizes))  # most of it for the largest heads
+        self._room = _room(sum(sizes))  # most of it for the largest heads
         super().__init__(library.attention_take, self._room.ctypes.data)
         scratch = self.state + sizes[0]
         library.attention_init(self.state, n_threads, scratch, scratch + sizes[1])
@@ -46,7 +50,7 @@ class Attention(NativeHandler):
 
 @cache
 def _library() -> Any:
-    return _loaded(_SOURCE)
+    return _loaded(SOURCE)
 
 
 def _loaded(source: compiled.CSource) -> Any:
@@ -60,6 +64,13 @@ def _loaded(source: compiled.CSource) -> Any:
     tell_layout(library)
     library.attention_start(int32(op_number("FLASH_ATTN_EXT")))
     return library
+
+
+def _room(n_bytes: int) -> npt.NDArray[np.uint8]:
+    """Zeros for C to work in, from a cache line on. They take no RAM until they are written to."""
+    zeros = np.zeros(n_bytes + _LINE, np.uint8)
+    start = -zeros.ctypes.data % _LINE
+    return zeros[start : start + n_bytes]
 
 
 def attention_for(n_threads: int) -> Attention | None:

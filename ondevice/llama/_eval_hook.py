@@ -102,7 +102,7 @@ class _Native(ctypes.Structure):
     )
 
 
-_SOURCE = compiled.CSource(
+SOURCE = compiled.CSource(
     "eval_hook", "ondevice.llama", ("_eval_hook.c",), headers=(TENSOR_HEADER,)
 )
 
@@ -111,7 +111,7 @@ _SOURCE = compiled.CSource(
 def _library() -> Any:
     """What asks Python only where something may be to do; None: it cannot be compiled."""
     try:
-        library = compiled.library(_SOURCE)
+        library = compiled.library(SOURCE)
     except NativeError:
         return None
     tell_layout(library)

@@ -1,6 +1,7 @@
 """Products of weights, as they lie in a file, with activations: the same bits in any company."""
 
 from ondevice.products._kernels import (
+    SOURCE,
     TILE_FLAGS,
     TILE_HEADERS,
     ProductHandler,
@@ -11,6 +12,7 @@ from ondevice.products._kernels import (
 )
 
 __all__ = [
+    "SOURCE",
     "TILE_FLAGS",
     "TILE_HEADERS",
     "ProductHandler",

@@ -29,7 +29,7 @@ TILE_HEADERS = (
 )
 TILE_FLAGS = ("-ffp-contract=off", "-w")
 
-_SOURCE = compiled.CSource(
+SOURCE = compiled.CSource(
     name="products",
     package="ondevice.products",
     files=("_products.c", "_products_codebooks.h", "_products_alone.h"),
@@ -68,7 +68,7 @@ def is_known(tensor_type: int, columns: int) -> bool:
 
 @cache
 def _loaded() -> Any:
-    return prepared(compiled.library(_SOURCE))
+    return prepared(compiled.library(SOURCE))
 
 
 def prepared(library: Any) -> Any:

@@ -13,18 +13,14 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 
 from ondevice import paths
 from ondevice.errors import NativeError
 from ondevice.system import children
 
-_LINE = 64  # bytes of a cache line
 #: For this processor, as compilers know it: clang has no ``-march=native`` for ARM.
 _NATIVE = "-mcpu=native" if platform.machine() in ("aarch64", "arm64") else "-march=native"
 _FLAGS = (
@@ -49,25 +45,48 @@ class CSource:
     def texts(self) -> dict[str, bytes]:
         """What is in the files and headers, by their names."""
         files = [(self.package, name) for name in self.files] + list(self.headers)
-        return {name: resources.files(at).joinpath(name).read_bytes() for at, name in files}
+        return {name: (_folder(at) / name).read_bytes() for at, name in files}
 
 
 def library(source: CSource) -> ctypes.CDLL:
     """What ``source`` becomes. Raises :class:`NativeError` if it cannot be compiled here."""
-    folder = resources.files(source.package)
     texts = source.texts()
-    machine = f"{sys.platform} {platform.machine()} {_processor()}"
-    told = b"".join(texts.values()) + machine.encode() + repr((_FLAGS, source.flags)).encode()
-    name = f"{source.name}-{hashlib.sha256(told).hexdigest()[:16]}.so"
-    # Beside what Python compiles, for all homes; else in the cache, or for this time only.
-    places = [Path(str(folder), "__pycache__"), paths.cache_dir()]
+    told = b"".join(texts.values()) + repr((_FLAGS, source.flags)).encode()
+    name = for_this_machine(source.name, told) + ".so"
+    if (path := kept(source.package, name)) is not None:
+        return ctypes.CDLL(str(path))
     with tempfile.TemporaryDirectory() as instead:
-        for place in places:
-            if (place / name).exists():
-                return ctypes.CDLL(str(place / name))
-        path = Path(next((each for each in places if _is_writable(each)), instead), name)
+        path = Path(place_to_keep(source.package) or instead, name)
         _compile(source, texts, path)
         return ctypes.CDLL(str(path))
+
+
+def for_this_machine(name: str, told: bytes) -> str:
+    """The name of what is made of ``told`` on this machine."""
+    machine = f"{sys.platform} {platform.machine()} {_processor()}"
+    return f"{name}-{hashlib.sha256(told + machine.encode()).hexdigest()[:16]}"
+
+
+def kept(package: str, name: str) -> Path | None:
+    """The file of this name that was kept for a package; None: there is none."""
+    return next((at / name for at in _places(package) if (at / name).exists()), None)
+
+
+def place_to_keep(package: str) -> Path | None:
+    """Where files for a package may be kept; None: nowhere."""
+    return next((at for at in _places(package) if _is_writable(at)), None)
+
+
+def _places(package: str) -> tuple[Path, ...]:
+    """Beside what Python compiles, for all homes; else in the cache."""
+    return _folder(package) / "__pycache__", paths.cache_dir()
+
+
+def _folder(package: str) -> Path:
+    """Where a package is, which is not imported: that of llama.cpp takes long."""
+    spec = find_spec(package)
+    assert spec is not None and spec.submodule_search_locations
+    return Path(spec.submodule_search_locations[0])
 
 
 @cache
@@ -76,8 +95,8 @@ def digest(*packages: str) -> str:
     files = sorted(
         (file.name, file.read_bytes())
         for package in packages
-        for file in resources.files(package).iterdir()
-        if file.name.endswith((".c", ".h"))
+        for file in _folder(package).iterdir()
+        if file.suffix in (".c", ".h")
     )
     return hashlib.sha256(b"".join(text for _, text in files)).hexdigest()
 
@@ -96,11 +115,10 @@ def address_of(function: Any) -> int:
     return int(ctypes.cast(function, ctypes.c_void_p).value or 0)
 
 
-def room(n_bytes: int) -> npt.NDArray[np.uint8]:
-    """Zeros for C to work in, from a cache line on. They take no RAM until they are written to."""
-    zeros = np.zeros(n_bytes + _LINE, np.uint8)
-    start = -zeros.ctypes.data % _LINE
-    return zeros[start : start + n_bytes]
+def find_compiler() -> str | None:
+    """The C compiler of this machine; None: there is none."""
+    found = (name for name in ("cc", "gcc", "clang") if shutil.which(name))
+    return os.environ.get("CC") or next(found, None)
 
 
 def _processor() -> str:
@@ -114,10 +132,7 @@ def _processor() -> str:
 
 
 def _compile(source: CSource, texts: Mapping[str, bytes], path: Path) -> None:
-    compiler = os.environ.get("CC") or next(
-        (name for name in ("cc", "gcc", "clang") if shutil.which(name)), None
-    )
-    if compiler is None:
+    if (compiler := find_compiler()) is None:
         raise NativeError(
             f"{source.user} needs a C compiler once, and there is none. "
             f"Install gcc or clang, or {source.instead}."

@@ -72,8 +72,8 @@ _native = _planes._library
 
 @cache
 def library(way: str) -> object:
-    with pytest.MonkeyPatch.context() as patch, compiling(way, _planes._SOURCE) as source:
-        patch.setattr(_planes, "_SOURCE", source)
+    with pytest.MonkeyPatch.context() as patch, compiling(way, _planes.SOURCE) as source:
+        patch.setattr(_planes, "SOURCE", source)
         return _native.__wrapped__()
 
 
@@ -189,7 +189,7 @@ def test_a_column_is_the_same_in_any_company_and_with_any_instructions(
 
 @pytest.mark.parametrize("arm", ARMS)
 def test_arm_gives_the_same_bits(tmp_path: Path, arm: str) -> None:
-    program = for_arm(arm, _planes._SOURCE, tmp_path)
+    program = for_arm(arm, _planes.SOURCE, tmp_path)
     x = some_x(6, 672)
     for level in range(1, PLANES + 1):
         planes, (encoded,) = some_planes(20, 672, [level])

@@ -170,7 +170,7 @@ def test_it_is_softmax_of_scores_times_values(case: Case) -> None:
 
 @pytest.mark.parametrize("way", [way for way in WAYS if way not in ("native", "plain")])
 def test_so_it_is_on_other_processors(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with compiling(way, _attention._SOURCE) as source:
+    with compiling(way, _attention.SOURCE) as source:
         library = _attention._loaded(source)
     monkeypatch.setattr(_attention, "_library", lambda: library)
     for case in CASES:
@@ -179,7 +179,7 @@ def test_so_it_is_on_other_processors(way: str, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize("arm", ARMS)
 def test_so_it_is_on_arm(tmp_path: Path, arm: str) -> None:
-    program = for_arm(arm, _attention._SOURCE, tmp_path)
+    program = for_arm(arm, _attention.SOURCE, tmp_path)
     for kind, number in _TYPES.items():
         case = Case(tokens=7, keys=600, heads=6, size=96, out=64, kind=kind)
         node = Node(case)

@@ -34,7 +34,7 @@ from ondevice.llama._ggml import op_number
 from ondevice.llama._product import Product
 from ondevice.products import ProductHandler, handlers, is_known
 from ondevice.products._codebooks import codebooks
-from ondevice.products._kernels import _SOURCE, _loaded, prepared
+from ondevice.products._kernels import SOURCE, _loaded, prepared
 from ondevice.system import compiled
 
 KINDS = {known.name: number for number, known in TENSOR_TYPES.items()}
@@ -63,7 +63,7 @@ TEXT = "the cat and the dog sat on the mat, and the cat said to the dog what it 
 def library(way: str) -> Any:
     if way == "native":
         return _loaded()
-    with compiling(way, _SOURCE) as source:
+    with compiling(way, SOURCE) as source:
         return prepared(compiled.library(source))
 
 
@@ -196,7 +196,7 @@ def test_the_largest_sums_are_right(way: str) -> None:
 
 @pytest.mark.parametrize("arm", ARMS)
 def test_arm_gives_the_same_bits(tmp_path: Path, arm: str) -> None:
-    program = for_arm(arm, _SOURCE, tmp_path)
+    program = for_arm(arm, SOURCE, tmp_path)
     for kind in TYPES:
         weights, x = weights_of(kind, 21, 512), some_x(6, 512)
         numbers = [KINDS[kind], 21, 512, 6, weights.shape[1]]

@@ -14,7 +14,7 @@ from ondevice.llama import _attention, _eval_hook
 from ondevice.products import _kernels
 from ondevice.system import compiled
 
-SOURCES = [module._SOURCE for module in (_attention, _encoding, _eval_hook, _kernels, _planes)]
+SOURCES = [module.SOURCE for module in (_attention, _encoding, _eval_hook, _kernels, _planes)]
 
 
 def test_a_digest_tells_all_c_of_a_package_apart_and_nothing_else(

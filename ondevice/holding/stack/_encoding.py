@@ -13,7 +13,7 @@ import numpy.typing as npt
 from ondevice.holding.stack._layout import PLANES, PlanesShape
 from ondevice.system import compiled
 
-_SOURCE = compiled.CSource(
+SOURCE = compiled.CSource(
     name="encoding",
     package="ondevice.holding.stack",
     files=("_encoding.c", "_planes.h"),
@@ -69,7 +69,7 @@ def encode(weights: Floats, importance: Floats, threads: int = 1) -> Encoded:
 
 @cache
 def _library() -> Any:
-    library = compiled.library(_SOURCE)
+    library = compiled.library(SOURCE)
     address, int64 = ctypes.c_void_p, ctypes.c_int64
     library.encoding_encode.argtypes = (
         *(address, address, int64, int64, address, address, address, address),

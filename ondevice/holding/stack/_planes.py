@@ -17,7 +17,7 @@ from ondevice.llama import Tensor
 from ondevice.products import TILE_FLAGS, TILE_HEADERS, new_products, with_tiles
 from ondevice.system import compiled
 
-_SOURCE = compiled.CSource(
+SOURCE = compiled.CSource(
     name="planes",
     package="ondevice.holding.stack",
     files=("_planes.c", "_planes.h", "_planes_alone.h"),
@@ -154,7 +154,7 @@ def check_compiled() -> None:
 
 @cache
 def _library() -> Any:
-    library = with_tiles(compiled.library(_SOURCE))
+    library = with_tiles(compiled.library(SOURCE))
     address, int64, int32 = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32
     library.planes_checksum.argtypes = (address, int64)
     library.planes_checksum.restype = ctypes.c_uint32

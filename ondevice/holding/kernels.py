@@ -1,0 +1,47 @@
+"""All that is written in C, compiled at once: it takes long on a small machine."""
+
+from __future__ import annotations
+
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+from ondevice.errors import NativeError
+from ondevice.system import compiled
+
+PACKAGES = ("ondevice.llama", "ondevice.products", "ondevice.holding.stack")
+_TOGETHER = 2  # a compiler takes up to 300 MB
+_HOME = "ondevice"  # the package for which is kept that all of it has been compiled
+
+
+def may_compile() -> bool:
+    """Whether this was not done yet, and can be done here."""
+    if compiled.kept(_HOME, _mark()) is not None:
+        return False
+    return compiled.find_compiler() is not None and compiled.place_to_keep(_HOME) is not None
+
+
+def compile_all() -> None:
+    """Compile and keep it.
+
+    Raises :class:`NativeError` if some of it cannot be compiled here.
+    """
+    # Only now, since it brings llama.cpp along.
+    from ondevice import llama, products  # noqa: PLC0415
+    from ondevice.holding.stack import _encoding, _planes  # noqa: PLC0415
+
+    sources = (products.SOURCE, _planes.SOURCE, *llama.SOURCES, _encoding.SOURCE)
+    with ThreadPoolExecutor(_TOGETHER) as pool:
+        list(pool.map(compiled.library, sources))
+    if (place := compiled.place_to_keep(_HOME)) is not None:
+        (place / _mark()).touch()
+
+
+def _mark() -> str:
+    return compiled.for_this_machine("compiled", compiled.digest(*PACKAGES).encode())
+
+
+if __name__ == "__main__":
+    try:
+        compile_all()
+    except NativeError as error:
+        sys.exit(str(error))
