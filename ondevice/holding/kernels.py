@@ -6,10 +6,12 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 from ondevice.errors import NativeError
+from ondevice.ram import available
 from ondevice.system import compiled
 
 PACKAGES = ("ondevice.llama", "ondevice.products", "ondevice.holding.stack")
-_TOGETHER = 2  # a compiler takes up to 300 MB
+_COMPILER = 300 << 20  # bytes of RAM that a compiler takes at most
+_TOGETHER = 2
 _HOME = "ondevice"  # the package for which is kept that all of it has been compiled
 
 
@@ -30,7 +32,8 @@ def compile_all() -> None:
     from ondevice.holding.stack import _encoding, _planes  # noqa: PLC0415
 
     sources = (products.SOURCE, _planes.SOURCE, *llama.SOURCES, _encoding.SOURCE)
-    with ThreadPoolExecutor(_TOGETHER) as pool:
+    fit = available.look().usable // _COMPILER
+    with ThreadPoolExecutor(max(1, min(_TOGETHER, fit))) as pool:
         list(pool.map(compiled.library, sources))
     if (place := compiled.place_to_keep(_HOME)) is not None:
         (place / _mark()).touch()
