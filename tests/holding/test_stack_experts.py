@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -28,7 +28,7 @@ from ondevice.holding.stack.pack import pack
 from ondevice.holding.stack.stack import Stack
 from ondevice.holding.stack.way import Stacked
 from ondevice.llama import Context
-from ondevice.messages import Preference, Sizing
+from ondevice.messages import Load, Preference, Sizing
 from ondevice.planning.planner import least_ram
 from ondevice.ram.available import AvailableRam
 
@@ -215,6 +215,24 @@ def test_an_exact_plan_is_opened_as_planned(file: StackFile) -> None:
     assert {cell.absent for cell in blocks} == {"experts"}
     absent = sum(cell.n_bytes - cell.resident_bytes for cell in cells)
     assert absent == stack.absent_bytes
+
+
+def test_the_logits_do_not_depend_on_how_a_prompt_is_cut(file: StackFile) -> None:
+    """Nor those of products with what is not in planes, such as the weights of a router."""
+    chosen = plan(file.gguf, AvailableRam(10**12, 10**12, "all RAM"), USUAL, n_ctx=512)
+    load = Load(path=str(file.gguf.path), n_threads=1)
+    with closing(chosen.way.open(chosen, load, lambda _: True)) as weights:
+        model = weights.load_model()
+        found = set()
+        for cut in (0, 1, 2, 4, 7, 8, 40):
+            context = Context(model, n_ctx=512, n_threads=1, eval_hook=weights.hook())
+            for part in TOKENS[: len(TOKENS) - cut], TOKENS[len(TOKENS) - cut :]:
+                if part:
+                    context.decode(part)
+            found.add(context.logits().tobytes())
+            context.close()
+        model.close()
+    assert len(found) == 1
 
 
 def test_a_token_of_a_mixture_is_multiplied_with_the_experts_that_it_uses(file: StackFile) -> None:

@@ -22,7 +22,7 @@ from ondevice.holding.stack._file import RING_ENTRIES, StackFile
 from ondevice.holding.stack._planes import checksum
 from ondevice.holding.stack._products import Products, StreamedProducts
 from ondevice.holding.window.placement import spans
-from ondevice.llama import Actions, EvalHook, Model, Tensor
+from ondevice.llama import Actions, EvalHook, Model, NodeHandler, Tensor
 from ondevice.messages import Sizing, Streaming
 from ondevice.system.cores import default_threads
 from ondevice.text import size
@@ -52,6 +52,7 @@ class Stack:
     it is in RAM, but slower. With ``drafts``, what is
     in RAM alone then drafts for it (:meth:`drafting_hook`). ``cached`` lets the system keep what is
     read for it, if there is room. ``by_expert`` False: experts are read for each pass, too.
+    ``handlers`` see each node after the stack has: they compute with what is not in planes.
 
     Raises :class:`MemoryShortError` if too little fits, :class:`ModelFileError` for a damaged file
     and :class:`LoadCancelled` when ``on_progress`` (0 … 1) returns False.
@@ -69,10 +70,12 @@ class Stack:
         cached: bool = False,
         by_expert: bool = True,
         threads: int | None = None,
+        handlers: Sequence[NodeHandler] = (),
         on_progress: Callable[[float], bool] = lambda _: True,
     ) -> None:
         self.file = StackFile.of(file)
         self._drafts = drafts
+        self._handlers = handlers
         self._wanted: int | None = None  # bytes
         self._tensors = list(file.tensors.values())
         self._held: list[TensorInfo] = []  # tensors that are in RAM, or of which rows are looked up
@@ -162,14 +165,15 @@ class Stack:
 
     def hook(self) -> EvalHook:
         """What feeds a context of the model."""
-        return EvalHook(self)
+        return EvalHook(self, *self._handlers)
 
     def drafting_hook(self) -> EvalHook | None:
         """What feeds a context that computes with the blocks that are in RAM alone.
 
         Only to be used while :attr:`may_draft`. None: no such context was asked for.
         """
-        return EvalHook(self._resident) if self._drafts and self.may_draft else None
+        drafts = self._drafts and self.may_draft
+        return EvalHook(self._resident, *self._handlers) if drafts else None
 
     def describe(self, sizing: Sizing) -> Sizing:
         """Add how many blocks are in RAM, and how many of the experts that were needed were."""

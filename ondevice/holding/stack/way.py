@@ -115,6 +115,7 @@ class Stacked:
 
     def open(self, plan: Plan, load: Load, on_progress: Callable[[float], bool]) -> Stack:
         from ondevice.holding.stack.stack import Stack  # noqa: PLC0415 - needs native code
+        from ondevice.products import handlers  # noqa: PLC0415
 
         # What was to be exact stays so when there is no longer room for all of it.
         is_all = plan.resident_bytes == self._stack.ram_bytes[-1]
@@ -124,6 +125,7 @@ class Stacked:
             whole=plan.streamed_bytes > 0 or (is_all and load.prefer == "exact"),
             drafts=plan.drafter_bytes > 0,
             threads=load.n_threads,
+            handlers=handlers(load.n_threads),
             on_progress=on_progress,
         )
 
