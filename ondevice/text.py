@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+#: Letters of scripts that put no spaces between words, or, as Korean, endings to them.
+UNSPACED = "\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
 #: What changes the direction of the text around it, and the letters of tags, which nobody sees.
 _HIDDEN = "\u202a-\u202e\u2066-\u2069\U000e0000-\U000e007f"
 #: Control characters but newline and tab: ESC and the C1 set begin escape sequences. And

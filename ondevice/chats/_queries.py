@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -23,9 +24,18 @@ from ondevice.chats._records import (
 )
 from ondevice.memory import Cube
 from ondevice.messages import Statistics
-from ondevice.store import Connection, Row
+from ondevice.store import VOWEL_SIGNS, Connection, Row
+from ondevice.text import UNSPACED
 
+_SOUTH_EAST = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"  # Thai, Lao, Burmese, Khmer
 _FOUND = 100  # at most
+_LOOKED_FOR = 1000  # characters of what is typed
+_EXCERPT, _BEFORE = 60, 15  # characters of a text without spaces, and those before what was found
+#: A word as the index has it, and what is spaced of one and what is not, one after another. Those
+#: of South East Asia are here as well.
+_WORD = re.compile(rf"[\w{VOWEL_SIGNS}{_SOUTH_EAST}]+")
+_UNSPACED = re.compile(f"[{UNSPACED}{_SOUTH_EAST}]")
+_RUN = re.compile(f"{_UNSPACED.pattern}+|[^{UNSPACED}{_SOUTH_EAST}]+")
 #: Gives the memories with these ids, in this order.
 _Cubes = Callable[[Sequence[int]], Sequence[Cube]]
 
@@ -189,47 +199,73 @@ def attaches(connection: Connection, message_id: int | None) -> bool:
     return row.fetchone() is not None
 
 
+class _Asked(NamedTuple):
+    """What a search looks for."""
+
+    query: str  # for the index: all the words, the last one may be the beginning of one
+    parts: str  # a list in JSON, of what stands within words of scripts that do not space them
+
+    @classmethod
+    def of(cls, text: str) -> _Asked:
+        words = _WORD.findall(unicodedata.normalize("NFC", text)[:_LOOKED_FOR])
+        pieces = [piece for word in words for piece in _RUN.findall(word)]
+        parts = [piece for piece in pieces if _UNSPACED.match(piece)]
+        query = " ".join(f'"{piece}"' for piece in pieces if piece not in parts)
+        if query and pieces[-1] not in parts:
+            query += "*"
+        return cls(query, json.dumps(parts))
+
+    def rows(
+        self, connection: Connection, conversation_id: int | None, *, columns: str, order: str
+    ) -> list[Row]:
+        """These columns of the messages that have it all, of one conversation or of all.
+
+        Parts of words are in no index. To look through all texts takes less than to keep one.
+        """
+        of_index = "message_index JOIN message ON message.id = message_index.rowid"
+        return connection.execute(
+            f"SELECT {columns} FROM {of_index if self.query else 'message'} "
+            f"WHERE {'message_index MATCH ?1' if self.query else '?1 IS NOT NULL'} "
+            "AND (?2 IS NULL OR conversation_id = ?2) AND NOT EXISTS "
+            "(SELECT 1 FROM json_each(?3) WHERE NOT instr(message.content, value)) "
+            f"ORDER BY {order}",
+            (self.query, conversation_id, self.parts),
+        ).fetchall()
+
+    def __bool__(self) -> bool:
+        return bool(self.query or self.parts != "[]")
+
+
 def matches(connection: Connection, text: str, conversation_id: int) -> ChatMatches:
-    if not (query := _query(text)):
+    if not (asked := _Asked.of(text)):
         return ChatMatches((), frozenset())
-    rows = connection.execute(
-        "SELECT message.id, highlight(message_index, 0, char(2), char(3)) FROM message_index "
-        "JOIN message ON message.id = message_index.rowid "
-        "WHERE message_index MATCH ? AND conversation_id = ? ORDER BY position",
-        (query, conversation_id),
-    ).fetchall()
+    marked = "highlight(message_index, 0, char(2), char(3))" if asked.query else "''"
+    rows = asked.rows(
+        connection, conversation_id, columns=f"message.id, {marked}", order="position"
+    )
     words = (word for _, marked in rows for word in re.findall("\x02([^\x03]*)\x03", marked))
-    return ChatMatches(tuple(id_ for id_, _ in rows), frozenset(map(str.lower, words)))
-
-
-def _query(text: str) -> str:
-    """That for the index: all the words, the last one may be the beginning of one; empty: none."""
-    words = " ".join(f'"{word}"' for word in re.findall(r"\w+", text))
-    return f"{words}*" if words else ""
+    return ChatMatches(
+        tuple(id_ for id_, _ in rows),
+        frozenset(map(str.lower, words)),
+        frozenset(json.loads(asked.parts)),
+    )
 
 
 def search(connection: Connection, text: str, conversation_id: int | None) -> list[ChatHit]:
-    if not (query := _query(text)):
+    if not (asked := _Asked.of(text)):
         return []
-    rows = connection.execute(
-        "SELECT message.id, conversation_id FROM message_index "
-        "JOIN message ON message.id = message_index.rowid "
-        "WHERE message_index MATCH ?1 AND (?2 IS NULL OR conversation_id = ?2) "
-        "ORDER BY CASE WHEN ?2 IS NULL THEN rank ELSE message.id END",
-        (query, conversation_id),
-    ).fetchall()
+    best_first = "rank" if asked.query else "message.id DESC"
+    rows = asked.rows(
+        connection,
+        conversation_id,
+        columns="message.id, conversation_id",
+        order=best_first if conversation_id is None else "message.id",
+    )
     best: dict[int, int] = {}  # conversation → message, or a message → itself
     for row in rows:
         best.setdefault(row["id"] if conversation_id else row["conversation_id"], row["id"])
     wanted = list(best.values())[:_FOUND]
-    excerpts = dict(
-        connection.execute(
-            "SELECT rowid, snippet(message_index, 0, char(2), char(3), '…', 12) "
-            "FROM message_index WHERE message_index MATCH ? "
-            "AND rowid IN (SELECT value FROM json_each(?))",
-            (query, json.dumps(wanted)),
-        ).fetchall()
-    )
+    excerpts = _excerpts(connection, asked, wanted)
     headings = {
         row["message_id"]: _heading(row)
         for row in connection.execute(
@@ -241,12 +277,38 @@ def search(connection: Connection, text: str, conversation_id: int | None) -> li
     }
     found = [ChatHit(headings[id_], id_, _pieces(excerpts[id_])) for id_ in wanted]
     if conversation_id is None:
+        title = text.strip().casefold()  # SQLite knows capitals of English only
+        ids = connection.execute("SELECT id, title FROM conversation").fetchall()
         titled = connection.execute(
-            f"{_HEADING} WHERE instr(lower(title), lower(?)) ORDER BY updated_at DESC LIMIT ?",
-            (text.strip(), _FOUND),
+            f"{_HEADING} WHERE id IN (SELECT value FROM json_each(?)) "
+            "ORDER BY updated_at DESC LIMIT ?",
+            (json.dumps([id_ for id_, called in ids if title in called.casefold()]), _FOUND),
         )
         found += [ChatHit(_heading(row), None, ()) for row in titled if row["id"] not in best]
     return found
+
+
+def _excerpts(connection: Connection, asked: _Asked, ids: Sequence[int]) -> dict[int, str]:
+    """Of each of these messages the place that was found, as :func:`_pieces` takes it."""
+    among = "IN (SELECT value FROM json_each(?))"
+    if asked.query:
+        rows = connection.execute(
+            "SELECT rowid, snippet(message_index, 0, char(2), char(3), '…', 12) "
+            f"FROM message_index WHERE message_index MATCH ? AND rowid {among}",
+            (asked.query, json.dumps(ids)),
+        )
+        return dict(rows.fetchall())
+    pattern = re.compile("|".join(map(re.escape, json.loads(asked.parts))))
+    excerpts: dict[int, str] = {}
+    for id_, content in connection.execute(
+        f"SELECT id, content FROM message WHERE id {among}", (json.dumps(ids),)
+    ):
+        found = pattern.search(content)
+        start = max(0, found.start() - _BEFORE) if found else 0
+        marked = pattern.sub("\x02\\g<0>\x03", content[start : start + _EXCERPT])
+        rest = "…" if start + _EXCERPT < len(content) else ""
+        excerpts[id_] = f"{'…' if start else ''}{marked}{rest}"
+    return excerpts
 
 
 def _recalled(connection: Connection, cubes: _Cubes, end: dict[str, Any]) -> dict[int, list[Cube]]:

@@ -103,6 +103,7 @@ class ChatMatches(msgspec.Struct, frozen=True):
 
     message_ids: tuple[int, ...]  # of all branches, oldest first
     words: frozenset[str]  # as they stand there, in lower case: "ran" may be found as "run"
+    parts: frozenset[str] = frozenset()  # of a text whose words have no spaces between them
 
 
 class State(msgspec.Struct, frozen=True):

@@ -7,13 +7,12 @@ from functools import cache
 
 from ondevice.memory._language import Language, any_of, languages, words_in
 from ondevice.store import VOWEL_SIGNS
+from ondevice.text import UNSPACED
 
 #: A word, as the index has it: vowel signs of some scripts are no letters to a regular expression.
 WORD = re.compile(rf"[^\W_]+(?:[{VOWEL_SIGNS}]+[^\W_]*)*")
 _SORT = re.compile(r"\{(\w+)\}")
 
-#: Letters of scripts that put no spaces between words, or, as Korean, endings to them.
-_UNSPACED = "\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
 #: Of a text with more words, as many from its beginning and from its end: that is where a message
 #: with something pasted into it says what is wanted.
 _ENDS = 32
@@ -117,12 +116,12 @@ def is_named(word: str) -> bool:
 @cache  # and not while starting: they take some milliseconds
 def _runs() -> re.Pattern[str]:
     """What is spaced and what is not, in one word after another."""
-    return re.compile(rf"[{_UNSPACED}]+|[^{_UNSPACED}]+")
+    return re.compile(rf"[{UNSPACED}]+|[^{UNSPACED}]+")
 
 
 @cache
 def _unspaced() -> re.Pattern[str]:
-    return re.compile(f"[{_UNSPACED}]")
+    return re.compile(f"[{UNSPACED}]")
 
 
 @cache

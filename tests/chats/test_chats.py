@@ -7,22 +7,24 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from ondevice.chats import Attachment, Chats, reply
+from ondevice.chats import Attachment, ChatHit, Chats, reply
 from ondevice.errors import (
     ContextError,
     EngineDied,
     OndeviceError,
     StoreError,
     StoreUnwritable,
+    UsageError,
 )
 from ondevice.messages import Chunk, Event, Finished, Generate, Load, Sampling, Turn
-from ondevice.store import Database
+from ondevice.store import Connection, Database, migrations
 from ondevice.store._sqlite import connect
-from ondevice.store.migrations import m001_conversations, m002_memory
+from ondevice.store.migrations import m001_conversations, m002_memory, m014_words_of_chats
 from ondevice.testing import FakeEngine, Gate, Step
 
 
@@ -187,12 +189,12 @@ def test_what_was_stopped_before_a_word_came_goes_on_in_the_next_message(chats: 
 APP = """
 import sys
 from pathlib import Path
-from ondevice.chats import Attachment, Chats, reply
+from ondevice.chats import Attachment, ChatHit, Chats, reply
 from ondevice.testing import FakeEngine, Gate
 from ondevice.messages import Load, Sampling
-from ondevice.store import Database
+from ondevice.store import Connection, Database, migrations
 from ondevice.store._sqlite import connect
-from ondevice.store.migrations import m001_conversations, m002_memory
+from ondevice.store.migrations import m001_conversations, m002_memory, m014_words_of_chats
 
 chats = Chats(Database(Path(sys.argv[1])))
 engine = FakeEngine(["One, ", "two, ", Gate()])
@@ -343,6 +345,83 @@ def test_all_conversations_are_searched(chats: Chats) -> None:
     assert len(chats.search("fence OR fox", conversation_id=fox)) == 0
     (hit,) = chats.search("jump", conversation_id=fox)
     assert hit.message_id == chats.load(fox).messages[1].id
+
+
+#: A text of some script, words to find it by, and words that are not in it.
+SCRIPTS = [
+    ("मेरे कुत्ते को गाजर पसंद है।", "कुत्ते", "कातना"),
+    ("என் நாய் பெயர் மணி.", "நாய்", "நீயா"),
+    ("昨天我们去了北京动物园看熊猫。", "动物园", "植物园"),
+    ("昨天我们去了北京动物园看熊猫。", "熊猫 北", "熊猫 南"),
+    ("東京タワーに行きました", "タワー", "スカイ"),
+    ("내일 학교에서 만나자", "학교", "병원"),
+    ("เมื่อวานฉันกินข้าวผัด", "ข้าว", "ก๋วย"),
+    ("ខ្ញុំចង់ញ៉ាំបាយ", "បាយ", "ទឹក"),
+    ("My laptop 充电 slowly", "laptop 充", "laptop 电充"),
+    ("Une crêpe au cafe\u0301 noir", "café", "thé"),
+]
+
+
+@pytest.mark.parametrize(("said", "words", "others"), SCRIPTS)
+def test_a_chat_is_found_by_words_of_any_script(
+    chats: Chats, said: str, words: str, others: str
+) -> None:
+    chat = chats.create()
+    chats.say(chat, "Hi")
+    message = chats.say(chat, f"{said} " + "…" * 100).message_id
+    for within in (None, chat):
+        (hit,) = chats.search(words, conversation_id=within)
+        assert hit.message_id == message
+        assert any(matches for _, matches in hit.excerpt)
+        assert chats.search(others, conversation_id=within) == []
+    found = chats.matches(words, chat)
+    assert found.message_ids == (message,)
+    assert found.words or found.parts
+    chats.rename(chat, "МОЙ ЧАТ")
+    assert [hit.heading.id for hit in chats.search("мой")] == [chat]
+
+
+@pytest.mark.parametrize("word", ["word ", "字 ", "字", "ก", "\ud800", '"', "_ "])
+def test_a_very_long_search_is_a_search(chats: Chats, word: str) -> None:
+    chats.say(chats.create(), "A word")
+    with suppress(UsageError):
+        chats.search(word * 100_000)
+
+
+def test_an_older_store_is_searched_by_words_of_any_script(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = m014_words_of_chats.migrate
+    with monkeypatch.context() as patch:
+        before = migrations.MIGRATIONS[: migrations.MIGRATIONS.index(step)]
+        patch.setattr("ondevice.store._database.MIGRATIONS", before)
+        old = Chats(Database(tmp_path / "store.db"))
+        chat = old.create()
+        for said, *_ in SCRIPTS:
+            old.say(chat, said)
+        old.database.close()
+
+    class Stop(BaseException):
+        """As Ctrl+C raises."""
+
+    def stopped(connection: Connection) -> None:
+        step(connection)
+        raise Stop
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ondevice.store._database.MIGRATIONS", (*before, stopped))
+        with pytest.raises(Stop):
+            Database(tmp_path / "store.db")
+    chats = Chats(Database(tmp_path / "store.db"))
+    for said, words, _ in SCRIPTS:
+        assert said in [_text(hit) for hit in chats.search(words, conversation_id=chat)]
+    chats.delete(chat)
+    assert chats.memory.check() == []
+    chats.database.close()
+
+
+def _text(hit: ChatHit) -> str:
+    return "".join(text for text, _ in hit.excerpt)
 
 
 def test_what_the_user_said_is_remembered_and_recalled_once_in_another_conversation(

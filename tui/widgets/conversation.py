@@ -264,7 +264,7 @@ class Conversation(Transcript):
         if self.id_in_store is None:  # deleted by another window meanwhile
             return
         found = await asyncio.to_thread(self.store.matches, words, self.id_in_store)
-        self.marks = Marks(found.words)
+        self.marks = Marks(found.words, found.parts)
         self._finding = found.message_ids
         self.marks.put_on(self.views)
         self.screen.refresh_bindings()
@@ -604,7 +604,6 @@ class Conversation(Transcript):
             failed = str(error)
             if isinstance(error, ContextError):
                 failed += " To choose which parts are sent, edit it (e) and send it again."
-            await self._leave_unanswered()
         except asyncio.CancelledError:
             reply.end("cancelled")
             raise
@@ -629,6 +628,7 @@ class Conversation(Transcript):
             raise StoreError("This chat was deleted. Start a new one.")
         self._show_progress("waiting")
         if not await self._engine.make_ready():
+            await self._leave_unanswered()
             raise UsageError("No model is loaded. Press Ctrl+L to choose one.")
         async with self._engine.turn():
             self._streaming = True

@@ -14,6 +14,7 @@ from rich.style import Style
 from textual.strip import Strip
 from textual.widget import Widget
 
+from ondevice.store import VOWEL_SIGNS
 from tui.widgets.message import MessageView
 
 # Attributes only, so that they are seen with NO_COLOR and in every theme.
@@ -32,13 +33,16 @@ class MarkedWord(msgspec.Struct, frozen=True):
 
 
 class Marks:
-    """Marks ``words``, in any case, in the lines that widgets draw, whatever kind these are."""
+    """Marks ``words``, in any case, in the lines that widgets draw, whatever kind these are.
 
-    def __init__(self, words: Iterable[str]) -> None:
-        longest_first = sorted(map(re.escape, words), key=len, reverse=True)
+    ``parts`` are marked within words, too.
+    """
+
+    def __init__(self, words: Iterable[str], parts: Iterable[str] = ()) -> None:
         # The index of the store takes _ for a space.
         self._pattern = re.compile(
-            rf"(?<![^\W_])(?:{'|'.join(longest_first) or '(?!)'})(?![^\W_])", re.IGNORECASE
+            rf"(?<![^\W_])(?:{_any_of(words)})(?![^\W_{VOWEL_SIGNS}])|{_any_of(parts)}",
+            re.IGNORECASE,
         )
         self._marked: set[Widget] = set()
         self._here: MarkedWord | None = None
@@ -100,6 +104,11 @@ class Marks:
             mark = _HERE if here and here.start == start else _MARK
             styles[start:end] = [mark] * (end - start)
         return Strip(_styled(strip, styles), strip.cell_length)
+
+
+def _any_of(words: Iterable[str]) -> str:
+    """A pattern for the longest one that stands at a place."""
+    return "|".join(sorted(map(re.escape, words), key=len, reverse=True)) or "(?!)"
 
 
 def _styled(strip: Strip, styles: list[Style | None]) -> Iterator[Segment]:

@@ -19,6 +19,7 @@ from ondevice.store.migrations import (
     m011_summaries,
     m012_state_keys,
     m013_vowel_signs,
+    m014_words_of_chats,
 )
 
 #: Applied in order; ``PRAGMA user_version`` is how many have been.
@@ -36,4 +37,5 @@ MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     m011_summaries.migrate,
     m012_state_keys.migrate,
     m013_vowel_signs.migrate,
+    m014_words_of_chats.migrate,
 )
