@@ -15,7 +15,7 @@ from terminal_user import PATIENCE, OpenApp
 from textual.events import Paste
 
 from ondevice import config
-from ondevice.chats import Chats
+from ondevice.chats import Chats, Heading
 from ondevice.messages import Generate
 from ondevice.testing import FakeEngine, Gate
 from tui.app import OndeviceApp
@@ -350,6 +350,36 @@ async def test_from_a_memory_to_the_message_it_was_read_from(
         await user.sees("Lisbon")
         await user.pilot.press(*"city", "enter")
         await user.sees("▌  By the way")
+
+
+async def test_no_other_chat_is_deleted_that_is_shown_meanwhile(
+    chats: Chats, open_app: OpenApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, gate, heading = threading.Event(), threading.Event(), Chats.heading
+
+    def slow(self: Chats, conversation_id: int) -> Heading | None:
+        begun.set()
+        assert gate.wait(PATIENCE)
+        return heading(self, conversation_id)
+
+    async with open_app(FakeEngine()) as user:
+        await user.says("For the disk")
+        await user.is_idle()
+        await user.says("/private")
+        await user.until(lambda: "private" in user.status, "private")
+        await user.says("For nobody")  # in its store it has the number of the other one
+        await user.is_idle()
+        monkeypatch.setattr(Chats, "heading", slow)
+        chat = user.chat
+        await user.says("/delete")
+        await user.until(begun.is_set, "begun")
+        chat.action_tab(-1)
+        assert not chat.in_private
+        gate.set()
+        await user.sees("Delete it and forget")
+        await user.pilot.press("down", "enter")
+        await user.until(lambda: len(chat.conversations) == 1, "closed")
+    assert [heading.title for heading in chats.headings()] == ["For the disk"]
 
 
 async def test_a_private_chat_is_written_nowhere(

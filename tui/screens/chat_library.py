@@ -95,37 +95,35 @@ class ChatLibrary(ChatPanels):
 
     async def action_rename(self, title: str) -> None:
         if (id_ := self.id_in_store) is not None:
-            await self._do(lambda: self.conversation.store.rename(id_, title), "Chat renamed.")
+            store = self.conversation.store
+            await self._do(lambda: store.rename(id_, title), "Chat renamed.")
             await self.refresh_from_store()
 
     async def action_pin(self) -> None:
-        if heading := await self._heading():
+        store = self.conversation.store  # another chat may be shown before this is done
+        if heading := await self._heading(store):
             pinned = not heading.pinned
             done = "pinned" if pinned else "unpinned"
-            await self._do(lambda: self.conversation.store.pin(heading.id, pinned), f"Chat {done}.")
+            await self._do(lambda: store.pin(heading.id, pinned), f"Chat {done}.")
 
     async def action_archive(self) -> None:
-        if heading := await self._heading():
+        store = self.conversation.store
+        if heading := await self._heading(store):
             archived = not heading.archived
             done = "archived" if archived else "restored"
-            await self._do(
-                lambda: self.conversation.store.archive(heading.id, archived),
-                f"Chat {done}.",
-            )
+            await self._do(lambda: store.archive(heading.id, archived), f"Chat {done}.")
 
     @work
     async def action_delete(self) -> None:
         from tui.screens.chats import delete  # noqa: PLC0415 - a faster start
 
-        heading = await self._heading()
-        if heading and await delete(self, self.conversation.store, heading):
+        store = self.conversation.store
+        if (heading := await self._heading(store)) and await delete(self, store, heading):
             await self.refresh_from_store()
 
-    async def _heading(self) -> Heading | None:
+    async def _heading(self, store: Chats) -> Heading | None:
         id_ = self.id_in_store
-        return (
-            None if id_ is None else await asyncio.to_thread(self.conversation.store.heading, id_)
-        )
+        return None if id_ is None else await asyncio.to_thread(store.heading, id_)
 
     # ------------------------------------------------------------------ files
 
