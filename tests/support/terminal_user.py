@@ -58,8 +58,9 @@ class User:
         return self.pilot.app.screen.query_one(PromptInput)
 
     async def sees(self, text: str) -> None:
-        """Wait until it is on the screen."""
-        await self.until(lambda: text in self.screen, text)
+        """Wait until it is on the screen, wherever its lines are broken: a path may be long."""
+        words = " ".join(text.split())
+        await self.until(lambda: words in " ".join(self.screen.split()), text)
 
     async def until(self, condition: Callable[[], object], what: str) -> None:
         deadline = asyncio.get_running_loop().time() + PATIENCE
