@@ -29,6 +29,7 @@ from ondevice.text import UNSPACED
 
 _SOUTH_EAST = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"  # Thai, Lao, Burmese, Khmer
 _FOUND = 100  # at most
+_UNDER_WAY = 20  # messages written last, among which are the replies that others may be writing
 _LOOKED_FOR = 1000  # characters of what is typed
 _EXCERPT, _BEFORE = 60, 15  # characters of a text without spaces, and those before what was found
 #: A word as the index has it, and what is spaced of one and what is not, one after another. Those
@@ -125,14 +126,16 @@ def state(connection: Connection, conversation_id: int) -> State | None:
     row = connection.execute(
         """
         SELECT title, private, end_id, length(content) + length(thinking), finish_reason,
-            (SELECT max(position) FROM message WHERE conversation_id = conversation.id),
+            (SELECT group_concat(position || ' ' || (length(content) + length(thinking)) || ' '
+                || coalesce(finish_reason, '')) FROM (SELECT * FROM message
+                WHERE conversation_id = ?1 ORDER BY position DESC LIMIT ?2)),
             (SELECT group_concat(message_id || written_at || used) FROM summary
                 JOIN message AS its ON its.id = message_id
                 WHERE its.conversation_id = conversation.id),
             (SELECT count(*) FROM cube WHERE status = 'deleted')
-        FROM conversation LEFT JOIN message ON message.id = end_id WHERE conversation.id = ?
+        FROM conversation LEFT JOIN message ON message.id = end_id WHERE conversation.id = ?1
         """,
-        (conversation_id,),
+        (conversation_id, _UNDER_WAY),
     ).fetchone()
     return State(row[0], bool(row[1]), *row[2:]) if row else None
 

@@ -114,7 +114,7 @@ class State(msgspec.Struct, frozen=True):
     end_id: int | None  # the last message of the branch that is shown
     length: int | None  # of that one, in characters
     finish_reason: FinishReason | None
-    position: int | None  # the highest of a message, all branches together
+    latest: str | None  # positions and lengths of the last ones, all branches together
     summaries: str | None  # which there are, when they were written, and whether they are used
     forgotten: int  # memories, of all chats: they go from messages, too
 

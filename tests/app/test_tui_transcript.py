@@ -13,8 +13,9 @@ import pytest
 from terminal_user import OpenApp, User, at_the_terminal
 from textual import events
 
-from ondevice.chats import Chats
+from ondevice.chats import Chats, reply
 from ondevice.errors import EngineDied
+from ondevice.messages import Load, Sampling
 from ondevice.store import Database
 from ondevice.testing import FakeEngine, Gate
 from tui.widgets.conversation import Conversation
@@ -166,6 +167,23 @@ async def test_another_window_in_the_same_chat(
         await user.says(" new one")
         await user.is_idle()
         assert chats.load(chats.headings()[0].id).messages[0].content == "my new one"
+
+
+async def test_a_reply_that_another_window_writes_is_shown_to_its_end_whatever_is_said_after_it(
+    chats: Chats, elsewhere: Chats, open_app: OpenApp
+) -> None:
+    chat = long_chats.write(chats, texts(3))
+    engine = FakeEngine(["It begins, ", "and it ends."])
+    engine.load(Load(path="other.gguf"))
+    async with open_app(FakeEngine(["Mine."]), earlier=chats.load(chat)) as user:
+        events = reply(elsewhere, engine, chat, Sampling())
+        next(events)
+        await user.until(lambda: len(user.chat.conversation.messages) == 4, "a reply")
+        await user.says("Meanwhile")
+        await user.sees("Mine.")
+        await user.is_idle()
+        list(events)
+        await user.sees("and it ends.")
 
 
 async def test_a_chat_deleted_elsewhere_while_it_replies_keeps_what_is_typed(
