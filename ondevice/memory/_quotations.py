@@ -11,11 +11,12 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
+from unicodedata import category
 
 from ondevice.memory._asking import requests
 from ondevice.memory._language import any_of, languages
 from ondevice.memory._records import FORGOTTEN
-from ondevice.memory._words import is_unspaced
+from ondevice.memory._words import WORD, is_unspaced
 
 _LONG = 16  # letters of a text that is not part of another one by chance
 _LEAST = 4  # letters of a code or, where words are not spaced, of a text that is looked for
@@ -23,7 +24,6 @@ _NAME = 3  # letters
 _EXACT = 2_000  # letters from which a text is found only as it was written: patterns take long
 _FEW = 8  # texts that are each looked for by themselves
 
-_WORD = re.compile(r"[^\W_]+")
 _YEAR = re.compile(r"(?:19|20)\d\d")
 _PUNCTUATION = " \t\r\n.,;:!?…。！？、，\"'“”„‘’«»()[]*_>"
 _BETWEEN = r"[\s>]+"  # a quotation in Markdown is broken anew, with a “>” before each line
@@ -90,13 +90,13 @@ class Quotations:
     def _candidates(self, content: str) -> Iterable[_ForgottenText]:
         if len(self._texts) <= _FEW:
             return self._texts
-        words = self._by_word.keys() & set(_WORD.findall(content.lower()))
+        words = self._by_word.keys() & set(WORD.findall(content.lower()))
         return [*self._anywhere, *(text for word in words for text in self._by_word[word])]
 
 
 def says_something(content: str) -> bool:
     """Whether anything is left of a text apart from what was taken out of it."""
-    return _WORD.search(content.replace(FORGOTTEN, "")) is not None
+    return WORD.search(content.replace(FORGOTTEN, "")) is not None
 
 
 def _read(whole: str) -> _ForgottenText | None:
@@ -118,7 +118,7 @@ def _read(whole: str) -> _ForgottenText | None:
         pattern = before + pattern + after
     if end := re.escape(whole.strip()[-1:].strip(text[-1])):
         pattern += f"(?:{end})?"
-    is_name = _WORD.fullmatch(text) is not None and not is_long
+    is_name = WORD.fullmatch(text) is not None and not is_long
     if is_name:
         pattern = pattern.replace(text, f"(?:{text}|{text.upper()})", 1)
     compiled = re.compile(pattern, re.NOFLAG if is_name else re.IGNORECASE)
@@ -129,8 +129,18 @@ _NEVER = re.compile(r"(?!)")
 
 
 def _words(text: str) -> list[str]:
-    """The words that are words in an index as well: those of scripts with spaces."""
-    return [word for word in _WORD.findall(text.lower()) if not any(map(is_unspaced, word))]
+    """The words that are words in an index as well: those of scripts with spaces.
+
+    Of marks beside a word, such as accents that are characters of their own, an index may have made
+    a part of it, or left them out.
+    """
+    text = f" {text.lower()} "
+    return [
+        found[0]
+        for found in WORD.finditer(text)
+        if not any(map(is_unspaced, found[0]))
+        and not any(category(text[at]).startswith("M") for at in (found.start() - 1, found.end()))
+    ]
 
 
 def _longest_first(words: Iterable[str]) -> tuple[str, ...]:
@@ -145,7 +155,7 @@ def _probe(text: str) -> str:
 
 def _is_telling(text: str) -> bool:
     """Whether a short text says enough not to be found where somebody else says the same."""
-    words = _WORD.findall(text)
+    words = WORD.findall(text)
     if any(map(is_unspaced, words)):
         rest = _ordinary_unspaced().sub("", text)
         return sum(map(is_unspaced, text)) >= _LEAST and sum(map(is_unspaced, rest)) > 1

@@ -66,7 +66,14 @@ def fill(chats: Chats) -> None:
             connection.execute(f"INSERT OR IGNORE INTO {table}")
 
 
-@pytest.mark.parametrize("text", ["My dog is called Zebulon", "Zebulon is 9", "我住在柏林"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *["My dog is called Zebulon", "Zebulon is 9", "我住在柏林"],
+        *["मेरे कुत्ते का नाम ज़ेबू है", "என் நாய் பெயர் மணி", "เมื่อวานฉันกินข้าวผัดกุ้ง"],
+        *["My dog is called Ze\u0301bulon now", "كَلْبِي اسْمُهُ زَيْتُون"],
+    ],
+)
 def test_forgetting_takes_a_text_out_of_every_column(chats: Chats, text: str) -> None:
     fill(chats)
     with chats.database.write() as connection:
