@@ -83,9 +83,13 @@ def read(
         yield from failures
         return
     raise UsageError(
-        f"{path} has no chats in a known format. Name a JSON export from ondevice, "
-        "conversations.json from ChatGPT or Claude, or the archive or folder it came in."
-        + " ".join(map(str, failures[:3]))
+        " ".join(
+            [
+                f"{path} has no chats in a known format. Name a JSON export from ondevice, "
+                "conversations.json from ChatGPT or Claude, or the archive or folder it came in.",
+                *map(str, failures[:3]),
+            ]
+        )
     )
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import uuid
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
@@ -12,9 +10,9 @@ import msgspec
 
 from ondevice.chats import _times
 from ondevice.chats._records import Attachment, Chat
-from ondevice.errors import UsageError
 from ondevice.messages import FinishReason, Statistics
 from ondevice.store import Connection
+from ondevice.system.whole_file import written
 
 _TITLE_LENGTH = 60  # characters
 
@@ -127,38 +125,8 @@ def write(path: Path, data: bytes, *, replace: bool) -> None:
 
     Raises :class:`UsageError` when it cannot be written, or is there and is not to be replaced.
     """
-    fresh = path.with_name(f".{path.name[:100]}.{uuid.uuid4().hex[:8]}")
-    try:
-        if not replace and os.path.lexists(path):
-            raise UsageError(f"{path} cannot be written: it already exists.")
-        handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            if replace:
-                fresh.replace(path)
-            else:
-                _put(fresh, path)
-        finally:
-            fresh.unlink(missing_ok=True)
-    except FileExistsError:
-        raise UsageError(f"{path} cannot be written: it already exists.") from None
-    except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise UsageError(f"{path} cannot be written: {why}.") from error
-
-
-def _put(fresh: Path, path: Path) -> None:
-    """Give a file its name, unless that is taken meanwhile."""
-    try:
-        os.link(fresh, path)
-    except FileExistsError:
-        raise
-    except OSError:  # a file system without links
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-        fresh.replace(path)
+    with written(path, replace=replace) as file:
+        file.write(data)
 
 
 def beginning(text: str) -> str:

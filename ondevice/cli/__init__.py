@@ -77,11 +77,26 @@ def cli() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the console script and exit with 0, 1, 2 or 130."""
-    if sys.stderr is None:  # it is closed, and what would be said there goes nowhere
-        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
+    _open_closed()
     for name, value in children.NO_THREADS_OF_NUMPY.items():
         os.environ.setdefault(name, value)
     sys.exit(run(arguments))
+
+
+def _open_closed() -> None:
+    """Of what is closed nothing can be read, and what is said there goes nowhere.
+
+    No other file gets its number: native code that writes there would write into the store.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # it gets the lowest number that is free
+    if sys.stdin is None:
+        sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: PTH123, SIM115
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
 
 
 def run(arguments: list[str] | None = None) -> int:

@@ -11,6 +11,7 @@ import click
 import msgspec
 
 from ondevice.cli._input import argument, piped, small_file
+from ondevice.cli._json import print_json
 from ondevice.cli._kernels import compile_once
 from ondevice.cli._options import limits, settings_flags
 from ondevice.config import Settings
@@ -29,7 +30,7 @@ from ondevice.messages import (
     Turn,
 )
 from ondevice.planning.choice import choose
-from ondevice.text import printable, printable_json
+from ondevice.text import printable
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,7 +120,7 @@ def command(
             hint = "" if fit else " Add --fit to send only the relevant parts that fit."
             raise ContextError(f"{error} Set the size of the context with --ctx.{hint}") from error
     if as_json:
-        click.echo(printable_json(msgspec.json.format(msgspec.json.encode(answer))))
+        print_json(answer)
     return 0
 
 

@@ -23,7 +23,7 @@ from ondevice.store import Database
 @click.option("--resume", is_flag=True, help="Show the latest chat.")
 def command(settings: Settings, problems: list[str], resume: bool) -> int:
     """Open the terminal app with the tabs that were open when it last ended."""
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+    if sys.stdout is None or not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UsageError("“ondevice chat” needs a terminal. In a pipe, use “ondevice ask”.")
     compile_once()
     gc.disable()  # nothing of what is made until the app runs is garbage

@@ -15,10 +15,11 @@ import msgspec
 
 from ondevice.chats import Chats, Heading
 from ondevice.cli._input import confirm
+from ondevice.cli._json import print_json
 from ondevice.cli._unlock import unlock
 from ondevice.errors import UsageError
 from ondevice.store import Database
-from ondevice.text import printable, printable_json
+from ondevice.text import printable
 
 _NAMED = 10  # of each kind
 
@@ -42,7 +43,7 @@ def list_(archived: bool, as_json: bool) -> None:
     with _chats() as chats:
         headings = chats.headings(archived=archived)
     if as_json:
-        click.echo(_json([msgspec.to_builtins(heading) for heading in headings]))
+        print_json([msgspec.to_builtins(heading) for heading in headings])
         return
     for heading in headings:
         day = f"{heading.updated_at.astimezone():%Y-%m-%d}"
@@ -70,19 +71,17 @@ def import_(file: Path, deleted: bool, remember: bool, as_json: bool) -> None:
         if remember and result and not cancel.is_set():
             remembered = chats.remember(result, None, cancel, run=result.run)
     if as_json:
-        click.echo(
-            _json(
-                {
-                    "new": result.new,
-                    "grown": result.grown,
-                    "unchanged": result.unchanged,
-                    "deleted": result.deleted,
-                    "left_out": result.left_out,
-                    "chats": list(result),
-                    "remembered": remembered,
-                    "stopped": cancel.is_set(),
-                }
-            )
+        print_json(
+            {
+                "new": result.new,
+                "grown": result.grown,
+                "unchanged": result.unchanged,
+                "deleted": result.deleted,
+                "left_out": result.left_out,
+                "chats": list(result),
+                "remembered": remembered,
+                "stopped": cancel.is_set(),
+            }
         )
     else:
         for what, names in (("Left out", result.left_out), ("Deleted here", result.deleted)):
@@ -119,7 +118,7 @@ def undo(yes: bool, as_json: bool) -> None:
             confirm(question)
         undone = chats.undo_import(run)
     if as_json:
-        click.echo(_json(msgspec.to_builtins(undone)))
+        print_json(msgspec.to_builtins(undone))
     else:
         kept = f", {undone.kept} kept" if undone.kept else ""
         click.echo(
@@ -141,6 +140,10 @@ def export(file: Path, numbers: tuple[int, ...], force: bool, as_json: bool) -> 
     with _chats() as chats:
         if numbers:
             wanted = list(numbers)
+            if missing := [number for number in wanted if chats.heading(number) is None]:
+                raise UsageError(
+                    f"There is no chat {missing[0]}. “ondevice chats list” shows the numbers."
+                )
         else:
             found: list[Heading] = [*chats.headings(), *chats.headings(archived=True)]
             wanted = [heading.id for heading in found]
@@ -156,7 +159,7 @@ def export(file: Path, numbers: tuple[int, ...], force: bool, as_json: bool) -> 
             )
     where = printable(str(file.absolute()))
     if as_json:
-        click.echo(_json({"file": where, "chats": len(wanted)}))
+        print_json({"file": where, "chats": len(wanted)})
     else:
         click.echo(f"{len(wanted)} chat{'s' * (len(wanted) != 1)} in {where}")
 
@@ -187,7 +190,3 @@ def _stopped_by_ctrl_c() -> Iterator[threading.Event]:
 
 def _show(count: int) -> None:
     click.echo(f"\r{f'Importing: {count} chats':<40}\r", nl=False, err=True)
-
-
-def _json(value: object) -> str:
-    return printable_json(msgspec.json.format(msgspec.json.encode(value), indent=2))

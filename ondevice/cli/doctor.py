@@ -19,6 +19,7 @@ import msgspec
 import psutil
 
 from ondevice import __version__, config, paths
+from ondevice.cli._json import print_json
 from ondevice.config import Settings
 from ondevice.disk import speed as disk_speed
 from ondevice.disk import states
@@ -37,7 +38,7 @@ from ondevice.planning.choice import choose
 from ondevice.planning.planner import why
 from ondevice.ram import available
 from ondevice.system import children, cores
-from ondevice.text import printable, printable_json, size
+from ondevice.text import printable, size
 
 _MARKS = {"fine": "✓", "note": "!", "broken": "✗"}
 _LITTLE_RAM = 500_000_000  # bytes; the smallest models need about 300 MB
@@ -75,7 +76,7 @@ def command(as_json: bool) -> int:
                 click.echo(printable(f"{'':12} → {finding.mend}"))
     fine = all(finding.level != "broken" for finding in findings)
     if as_json:
-        click.echo(printable_json(msgspec.json.encode({"fine": fine, "findings": findings})))
+        print_json({"fine": fine, "findings": findings})
     return 0 if fine else 1
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import click
-import msgspec
 
 from ondevice import models
+from ondevice.cli._json import print_json
 from ondevice.cli._options import LOAD, flags
 from ondevice.cli.plan import machine_speeds
 from ondevice.config import Settings
@@ -16,7 +16,7 @@ from ondevice.holding.machine import Machine
 from ondevice.holding.speeds import USUAL, Speeds
 from ondevice.planning import fit
 from ondevice.planning.fit import Fit
-from ondevice.text import printable, printable_json, size
+from ondevice.text import printable, size
 
 
 @click.command()
@@ -37,7 +37,7 @@ def command(settings: Settings, measure: bool, as_json: bool) -> None:
     )
     if as_json:
         report = {"usable_bytes": ram.usable, "measured": speeds is not USUAL, "models": found}
-        click.echo(printable_json(msgspec.json.encode(report)))
+        print_json(report)
         return
     click.echo(f"{size(ram.usable)} of RAM is available ({ram.source}).\n")
     best = fit.recommended(found)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,8 +14,9 @@ import click
 import msgspec
 
 from ondevice.cli._input import confirm
+from ondevice.cli._json import print_json
 from ondevice.cli._unlock import forget_code, new_code, unlock
-from ondevice.errors import OndeviceError, StoreError, UsageError
+from ondevice.errors import StoreError, UsageError
 from ondevice.memory import (
     GATE,
     Cube,
@@ -31,7 +31,8 @@ from ondevice.memory import (
     parse_label,
 )
 from ondevice.store import Database, Salvage
-from ondevice.text import printable, printable_json
+from ondevice.system.whole_file import written
+from ondevice.text import printable
 
 _OTHER_KIND = "In a folder, only text, Markdown and PDF files are read. Name the file to add it."
 _NAMED = 20  # files that are left out, texts that are blanked
@@ -110,7 +111,7 @@ def add(
     if len(others) > _NAMED:
         click.echo(f"Left out: {len(others) - _NAMED} more such files; --json lists all.", err=True)
     if as_json:
-        _print_json({"added": done, "left_out": others})
+        print_json({"added": done, "left_out": others})
 
 
 @command.command()
@@ -127,7 +128,7 @@ def search(query: tuple[str, ...], limit: int, as_json: bool) -> None:
         found = memory.search(" ".join(query), limit=limit)
     if as_json:
         hits = [{"score": hit.score, **_cube(hit.cube)} for hit in found.hits]
-        _print_json({"confidence": found.confidence, "hits": hits})
+        print_json({"confidence": found.confidence, "hits": hits})
     elif not found.hits:
         click.echo("No memories match.")
     elif found.confidence < GATE:
@@ -154,7 +155,7 @@ def list_(
         cubes = memory.latest(kind=kind, status=status, tag=tag, limit=limit)
         stated = memory.stated_in(cube for cube in cubes if cube.status == "proposed")
     if as_json:
-        _print_json(
+        print_json(
             [
                 _cube(cube) | ({"sentence": stated[cube.id]} if cube.id in stated else {})
                 for cube in cubes
@@ -192,7 +193,7 @@ def show(number: str, as_json: bool) -> None:
     with _memory() as memory:
         known = memory.history(parse_label(number))
     if as_json:
-        _print_json({**_cube(known.cube), "tags": known.tags, "links": known.links})
+        print_json({**_cube(known.cube), "tags": known.tags, "links": known.links})
         return
     cube = known.cube
     for name, value in (
@@ -225,7 +226,7 @@ def history(number: str, as_json: bool) -> None:
         *known.later,
     ]
     if as_json:
-        _print_json(
+        print_json(
             [_cube(then) if isinstance(then, Cube) else msgspec.to_builtins(then) for then in story]
         )
         return
@@ -263,7 +264,7 @@ def forget(numbers: tuple[str, ...], yes: bool, as_json: bool) -> None:
             confirm(f"Forget {_plural(len(going), 'memory')} for good?")
         count = memory.forget(ids)
     if as_json:
-        _print_json({"forgotten": [cube.label for cube in going]})
+        print_json({"forgotten": [cube.label for cube in going]})
     else:
         click.echo(f"Forgot {_plural(count, 'memory')}.")
 
@@ -274,8 +275,9 @@ def forget(numbers: tuple[str, ...], yes: bool, as_json: bool) -> None:
     "--markdown", is_flag=True, help=("Write readable text, which cannot be imported again.")
 )
 @click.option("--salvage", is_flag=True, help="Write what can be read from a damaged store.")
+@click.option("--force", is_flag=True, help="Replace the file if it exists.")
 @_as_json
-def export(file: Path, markdown: bool, salvage: bool, as_json: bool) -> None:
+def export(file: Path, markdown: bool, salvage: bool, force: bool, as_json: bool) -> None:
     """Write the whole memory to FILE, or to the terminal with “-”.
 
     The default is JSON Lines, including versions and links. The file is not encrypted.
@@ -283,7 +285,7 @@ def export(file: Path, markdown: bool, salvage: bool, as_json: bool) -> None:
     if salvage and markdown:
         raise UsageError("--salvage writes JSON Lines. Leave out --markdown.")
     failures = 0
-    with _target(file) as target:
+    with _target(file, replace=force) as target:
         if salvage:
             store = unlock(Salvage)
             with contextlib.closing(store):
@@ -293,7 +295,7 @@ def export(file: Path, markdown: bool, salvage: bool, as_json: bool) -> None:
             with _memory() as memory:
                 memory.export(target, markdown=markdown)
     if as_json and str(file) != "-":
-        _print_json({"file": printable(str(file)), "failed_reads": failures})
+        print_json({"file": printable(str(file)), "failed_reads": failures})
     elif failures:
         click.echo("Part of the store could not be read; the rest is in the file.", err=True)
 
@@ -309,7 +311,7 @@ def import_(file: BinaryIO, as_json: bool) -> None:
     with _memory() as memory:
         count = memory.import_(_lines(file))
     if as_json:
-        _print_json({"imported": count})
+        print_json({"imported": count})
     else:
         click.echo(f"Imported {_plural(count, 'memory')}.")
 
@@ -321,7 +323,7 @@ def stats(as_json: bool) -> None:
     with _memory() as memory:
         statistics = memory.statistics()
     if as_json:
-        _print_json(statistics)
+        print_json(statistics)
         return
     for name, value in msgspec.structs.asdict(statistics).items():
         shown = (
@@ -337,7 +339,7 @@ def check(as_json: bool) -> None:
     with _memory() as memory:
         problems = memory.check()
     if as_json:
-        _print_json({"sound": not problems, "problems": problems})
+        print_json({"sound": not problems, "problems": problems})
     if problems:
         raise StoreError(
             "\n".join(problems) + "\nRescue what can be read: ondevice memory export --salvage FILE"
@@ -357,7 +359,7 @@ def bench(file: Path, as_json: bool) -> None:
     """
     report = measure_search(file, lambda line: click.echo(line, err=True))
     if as_json:
-        _print_json(report)
+        print_json(report)
         return
     for name, value in report.figures.items():
         click.echo(f"{name:18} {value:8.3f}")
@@ -405,25 +407,16 @@ def _memory() -> Iterator[Memory]:
         database.close()
 
 
-@contextmanager
-def _target(file: Path) -> Iterator[BinaryIO]:
+@contextlib.contextmanager
+def _target(file: Path, *, replace: bool) -> Iterator[BinaryIO]:
     """A file for the user only, which takes its name once it is complete; “-” is the terminal."""
     if str(file) == "-":
+        if sys.stdout is None:
+            raise UsageError("The export cannot be written: standard output is closed.")
         yield sys.stdout.buffer
         return
-    fresh = file.with_name(f"{file.name}.new")
-    try:
-        fresh.unlink(missing_ok=True)
-        handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with open(handle, "wb") as target:  # noqa: PTH123  a descriptor, for the mode
-            yield target
-            target.flush()
-            os.fsync(handle)
-        fresh.replace(file)
-    except OSError as error:
-        raise OndeviceError(f"{file} could not be written: {error}.") from error
-    finally:
-        fresh.unlink(missing_ok=True)
+    with written(file, replace=replace) as target:
+        yield target
 
 
 def _lines(file: BinaryIO) -> Iterator[bytes]:
@@ -455,7 +448,7 @@ def _cube(cube: Cube) -> dict[str, Any]:
 
 def _print_decided(cubes: list[Cube], done: str, as_json: bool) -> None:
     if as_json:
-        _print_json([_cube(cube) for cube in cubes])
+        print_json([_cube(cube) for cube in cubes])
     for cube in () if as_json else cubes:
         click.echo(f"{done}: {printable(cube.content)}")
 
@@ -475,7 +468,3 @@ def _print_remembered(remembered: Remembered) -> None:
 def _plural(count: int, what: str) -> str:
     plural = what if count == 1 else f"{what[:-1]}ies" if what.endswith("y") else f"{what}s"
     return f"{count} {plural}"
-
-
-def _print_json(value: object) -> None:
-    click.echo(printable_json(msgspec.json.format(msgspec.json.encode(value), indent=2)))

@@ -15,11 +15,12 @@ from click.shell_completion import CompletionItem
 
 from ondevice import config, gguf, models
 from ondevice.cli._input import confirm
+from ondevice.cli._json import print_json
 from ondevice.cli._options import complete_model
 from ondevice.errors import ModelNotFound, UsageError
 from ondevice.gguf.quality import params_words
 from ondevice.models import Facts, InstalledModel, PullProgress, Recipe
-from ondevice.text import printable, printable_json, size
+from ondevice.text import printable, size
 
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _model = click.argument("name", shell_complete=complete_model)
@@ -68,7 +69,7 @@ def list_(as_json: bool) -> None:
     known = {each.name for each in listed}
     listed += [_interrupted(*each) for each in leftovers.items() if each[0] not in known]
     if as_json:
-        _print_json(listed)
+        print_json(listed)
         return
     rows = [
         (
@@ -205,7 +206,7 @@ def show(name: str, as_json: bool) -> None:
     """Show a model's licence, size, context and the RAM it needs."""
     facts = models.facts(name)
     if as_json:
-        _print_json(facts)
+        print_json(facts)
         return
     for row in _aligned(list(_rows(facts))):
         click.echo(printable(row))
@@ -261,7 +262,7 @@ def rm(name: str, yes: bool, as_json: bool) -> None:
         confirm(question)
     models.remove(name)
     if as_json:
-        _print_json({"removed": name, "bytes": n_bytes})
+        print_json({"removed": name, "bytes": n_bytes})
     else:
         click.echo(f"Removed {printable(name)}.", err=True)
 
@@ -277,8 +278,8 @@ def where(name: str, as_json: bool) -> None:
     model = models.find_file(name)
     if as_json:
         parts = [str(model.path.with_name(part)) for part in gguf.part_names(model.path.name)]
-        _print_json({"path": str(model.path), "parts": parts})
-    elif sys.stdout.isatty():
+        print_json({"path": str(model.path), "parts": parts})
+    elif sys.stdout is None or sys.stdout.isatty():
         click.echo(printable(str(model.path)))
     else:
         click.echo(os.fsencode(model.path))
@@ -304,7 +305,7 @@ def _progress(label: str) -> Iterator[Callable[[PullProgress], None]]:
 
 def _print_model(model: InstalledModel, as_json: bool) -> None:
     if as_json:
-        _print_json(_on_disk(model))
+        print_json(_on_disk(model))
     else:
         click.echo(f"{model.name} is already there: {printable(str(model.path))}", err=True)
 
@@ -314,7 +315,3 @@ def _aligned(rows: Sequence[tuple[str, ...]]) -> Iterable[str]:
     for row in rows:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         yield "  ".join(cells).rstrip()
-
-
-def _print_json(value: object) -> None:
-    click.echo(printable_json(msgspec.json.format(msgspec.json.encode(value), indent=2)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import sys
 import time
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import click
 
 from ondevice import gguf, llama
+from ondevice.cli._json import print_json
 from ondevice.cli._kernels import compile_once
 from ondevice.errors import UsageError
 from ondevice.holding.stack import StackFile
@@ -102,7 +102,7 @@ def command(
             "blocks": len(stack.blocks),
             "seconds": round(time.monotonic() - started, 1),
         }
-        click.echo(json.dumps(figures))
+        print_json(figures)
         return
     click.echo(
         f"{printable(str(target))}: {size(stack.base_end)} to "

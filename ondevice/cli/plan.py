@@ -8,6 +8,7 @@ import click
 import msgspec
 from click.core import ParameterSource
 
+from ondevice.cli._json import print_json
 from ondevice.cli._kernels import compile_once
 from ondevice.cli._options import LOAD, MODEL, complete_model, flags
 from ondevice.config import Settings
@@ -22,7 +23,7 @@ from ondevice.planning.choice import choose
 from ondevice.planning.fit import SpeedFrom, loss_words, plan_of, speed_of, speed_words
 from ondevice.planning.measuring import measure as measure_speeds
 from ondevice.planning.planner import why
-from ondevice.text import printable, printable_json, size
+from ondevice.text import printable, size
 
 _BAR = 60  # cells
 
@@ -112,7 +113,7 @@ def command(settings: Settings, name: str | None, measure: bool, as_json: bool) 
     chosen = plan_of(file, choice.request, machine)
     report = PlanReport.of(chosen, choice.request, machine)
     if as_json:
-        click.echo(printable_json(msgspec.json.encode(report)))
+        print_json(report)
         return
     for line in _lines(report):
         click.echo(printable(line))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from html import escape
 from itertools import pairwise
@@ -12,6 +11,7 @@ import click
 import numpy as np
 
 from ondevice import gguf
+from ondevice.cli._json import print_json
 from ondevice.engine import running
 from ondevice.errors import UsageError
 from ondevice.holding.stack import StackFile
@@ -64,7 +64,7 @@ def show(file: Path, as_json: bool, svg: Path | None) -> None:
             for r in loaded
         ]
         told = {"path": str(file), "largest_step": largest, "steps": steps, "loaded": now}
-        click.echo(json.dumps(told))
+        print_json(told)
         return
     click.echo(
         f"{printable(read.name)}: {size(sizes[0])} to {size(sizes[-1])}, "

@@ -49,7 +49,9 @@ def test_chats_come_in_and_go_out(capfd: pytest.CaptureFixture[str], tmp_path: P
     assert "already exists" in said("export", tmp_path / "a.md", numbers["Birds"], code=2)[1]
     said("export", tmp_path / "a.md", numbers["Birds"], "--force")
     said("export", tmp_path / "b.md", code=2)
-    said("export", tmp_path / "b.md", 99, code=1)
+    assert "There is no chat 99." in said("export", tmp_path / "b.md", 99, code=2)[1]
+    (tmp_path / "no.txt").write_text("No chats")
+    assert "it came in. no.txt: it does not" in said("import", tmp_path / "no.txt", code=2)[1]
     assert found("import", tmp_path / "all.json")["unchanged"] == 2
 
     database = Database(paths.store_file())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -91,6 +92,23 @@ def test_what_fails_says_why_and_what_to_do(
     assert words in captured.err
     assert captured.out == ""
     assert "Traceback" not in captured.err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell of POSIX")
+@pytest.mark.parametrize(
+    "command",
+    [
+        *["chat", "memory export -", "memory import -", "memory passphrase", "models list"],
+    ],
+)
+def test_a_stream_that_is_closed_is_no_traceback(command: str) -> None:
+    python = shlex.join([sys.executable, "-m", "ondevice"])
+    for closed in ("<&-", ">&- </dev/null", ">&- <&- 2>&-"):
+        done = subprocess.run(
+            f"{python} {command} {closed}", shell=True, capture_output=True, text=True, check=False
+        )
+        assert done.returncode in (0, 1, 2), closed
+        assert "Traceback" not in done.stderr, closed
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")

@@ -221,6 +221,15 @@ def test_an_export_is_complete_private_and_can_be_imported(
     if os.name == "posix":
         assert stat.S_IMODE((tmp_path / "all.jsonl").stat().st_mode) == 0o600
     exported = (tmp_path / "all.jsonl").read_bytes()
+    (tmp_path / "all.jsonl.new").write_text("mine")
+    memory("export", tmp_path / "all.jsonl", code=2)
+    assert "already exists" in memory.error
+    memory("export", tmp_path / "all.jsonl", "--force")
+    assert (tmp_path / "all.jsonl").read_bytes() == exported
+    assert (tmp_path / "all.jsonl.new").read_text() == "mine"
+    for none in (tmp_path, "/dev/full"):  # what a file would take the place of
+        memory("export", none, "--force", code=2)
+        assert "cannot be written" in memory.error
     assert memory.json("import", tmp_path / "all.jsonl") == {"imported": 0}
     statistics = memory.json("stats")
 
