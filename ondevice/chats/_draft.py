@@ -11,8 +11,9 @@ import msgspec
 from ondevice.chats._chats import append, check
 from ondevice.chats._records import Message
 from ondevice.errors import StoreUnwritable
+from ondevice.memory import FORGOTTEN
 from ondevice.messages import Chunk, Finished
-from ondevice.store import Database
+from ondevice.store import Connection, Database
 
 _WRITE_EVERY = 0.5  # seconds between two writes
 _PATIENCE = 0.1  # seconds that the reply waits for another program; it is tried again soon
@@ -28,6 +29,8 @@ class ReplyDraft:
     is killed. A reply of which nothing ever came is not kept. A message that is ``continued``
     grows on itself; any other one has an id from its first write on, which ``on_begun`` gets
     before anybody can read it. The model is on a ``server``, or on this device.
+
+    What is forgotten of it meanwhile stays so.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class ReplyDraft:
             "answer": [continued.content] if continued else [],
             "thinking": [continued.thinking] if continued else [],
         }
+        self._stored = {part: "".join(pieces) for part, pieces in self._parts.items()}
         self._written_at = -_WRITE_EVERY
         self._unsaved = False
         self._finished: Finished | None = None
@@ -87,9 +91,11 @@ class ReplyDraft:
         if not self._unsaved:
             return
         finished = self._finished
-        answer, thinking = ("".join(self._parts[part]) for part in ("answer", "thinking"))
         message_id = self._message_id
         with self._database.write(patience=patience) as connection:
+            if message_id is not None:
+                self._leave_forgotten(connection, message_id)
+            answer, thinking = ("".join(self._parts[part]) for part in ("answer", "thinking"))
             if message_id is None:
                 message_id = append(
                     connection,
@@ -121,4 +127,15 @@ class ReplyDraft:
                     (message_id,),
                 )
         self._message_id = message_id
+        self._stored = {"answer": answer, "thinking": thinking}
         self._unsaved = False
+
+    def _leave_forgotten(self, connection: Connection, message_id: int) -> None:
+        """Go on from what the store has where something was taken out of it."""
+        row = connection.execute(
+            "SELECT content, thinking FROM message WHERE id = ?", (message_id,)
+        ).fetchone()
+        for part, now in zip(("answer", "thinking"), row or (), strict=False):
+            if now != (before := self._stored[part]) and FORGOTTEN in now:
+                self._parts[part] = [now, "".join(self._parts[part])[len(before) :]]
+                self._stored[part] = now

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from ondevice.chats import Attachment, Chats
+from ondevice.chats import Attachment, Chats, reply
 from ondevice.memory._forget import _NO_TEXTS
+from ondevice.messages import Load, Sampling
 from ondevice.store import Connection, Database
+from ondevice.testing import FakeEngine
 
 
 @pytest.fixture
@@ -85,6 +87,22 @@ def test_forgetting_takes_a_text_out_of_every_column(chats: Chats, text: str) ->
     chats.memory.forget([told.id])
     assert files_with(chats, text) == []
     assert chats.memory.check() == []
+
+
+def test_what_is_forgotten_does_not_come_back_with_a_reply_that_is_being_written(
+    chats: Chats,
+) -> None:
+    text = "My therapist is Dr. Quagmire"
+    chat = chats.create()
+    chats.say(chat, text)
+    engine = FakeEngine([f"You said: {text}. ", "And ", "more."])
+    engine.load(Load(path="any.gguf"))
+    events = reply(chats, engine, chat, Sampling())
+    next(events)  # and what has come is in the store
+    chats.memory.forget([cube.id for cube in chats.memory.latest()])
+    list(events)
+    assert contents(chats, chat) == ["[forgotten]", "You said: [forgotten]. And more."]
+    assert files_with(chats, text) == []
 
 
 def contents(chats: Chats, chat: int) -> list[str]:
