@@ -56,11 +56,17 @@ class Keeping:
         self._one_at_a_time = threading.Lock()
         self._is_due = self._has_failed = False
         self._kept: list[Tab] | None = None
+        self._put_away: list[str] = []
         self._ended = False
 
     def change(self) -> None:
         """Something is open or typed that the store may not have yet."""
         self._keep_in(_KEEP_AFTER)
+
+    def put_away(self, texts: list[str]) -> None:
+        """Have the next window know what was typed in a tab that is closed."""
+        self._put_away += texts
+        self.change()
 
     def end(self) -> None:
         """Store it at once, and nothing after that: the app ends, and takes apart what is open."""
@@ -68,7 +74,7 @@ class Keeping:
             return
         self._ended = True
         with self._one_at_a_time, suppress(OndeviceError):  # most was stored as it was typed
-            self._window.keep(self._tabs(), surely=True)
+            self._window.keep(self._tabs(), self._put_away, surely=True)
 
     def close(self) -> None:
         """What is open stays for the next window."""
@@ -82,7 +88,7 @@ class Keeping:
 
     def _begin(self) -> None:
         self._is_due = False
-        if (tabs := self._tabs()) != self._kept:
+        if (tabs := self._tabs()) != self._kept or self._put_away:
             self._run(self._keep(tabs))
 
     async def _keep(self, tabs: list[Tab]) -> None:
@@ -100,7 +106,9 @@ class Keeping:
     def _store(self, tabs: list[Tab]) -> None:
         with self._one_at_a_time:
             if not self._ended:
-                self._window.keep(tabs)
+                texts = [*self._put_away]
+                self._window.keep(tabs, texts)
+                del self._put_away[: len(texts)]
 
 
 def named(texts: Mapping[str, str], text: str) -> dict[str, str]:

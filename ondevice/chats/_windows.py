@@ -16,6 +16,7 @@ from ondevice.store import Connection, Database
 
 _PATIENCE_AT_START = 5.0  # seconds for another program that writes
 _PATIENCE = 0.5  # seconds; otherwise what was typed is kept a little later
+_NO_WINDOW = ""  # has what was typed in tabs that were closed
 
 
 class Tab(msgspec.Struct, frozen=True):
@@ -45,6 +46,8 @@ class AppWindow:
         self._folder = database.path.parent / "windows"
         self._kept: tuple[Tab, ...] = ()
         self._handle = -1
+        self.put_away: list[str] = []
+        """What was typed in tabs that earlier windows closed, oldest first; not kept any longer."""
 
     def open(self) -> list[Tab]:
         """What earlier windows had open, from left to right, which is this one's from now on."""
@@ -61,22 +64,31 @@ class AppWindow:
             names = [name for (name,) in connection.execute("SELECT DISTINCT window FROM open_tab")]
             if others:
                 return []
-            tabs = [tab for name in names for tab in _read(connection, name)]
+            self.put_away = [tab.draft for tab in _read(connection, _NO_WINDOW)]
+            tabs = [t for name in names if name != _NO_WINDOW for t in _read(connection, name)]
             connection.execute("DELETE FROM open_tab")
             self._write(connection, tabs)
         return tabs
 
-    def keep(self, tabs: Sequence[Tab], *, surely: bool = False) -> None:
+    def keep(
+        self, tabs: Sequence[Tab], put_away: Sequence[str] = (), *, surely: bool = False
+    ) -> None:
         """Remember what is open now. Raises :class:`StoreUnwritable` where that is not possible.
 
+        ``put_away`` was typed in tabs that are closed now, and the next window has it once more.
         What belongs to a conversation that is no longer there becomes a new one's. ``surely``: also
         if it is what was kept last, for another window may have deleted it with a conversation.
         """
-        if self._handle < 0 or (tuple(tabs) == self._kept and not surely):
+        if self._handle < 0 or (tuple(tabs) == self._kept and not surely and not put_away):
             return
         with self._database.write(patience=_PATIENCE) as connection:
             connection.execute("DELETE FROM open_tab WHERE window = ?", (self._name,))
             self._write(connection, tabs)
+            connection.executemany(
+                "INSERT INTO open_tab SELECT ?1, coalesce(max(place) + 1, 0), NULL, 0, ?2, NULL, "
+                "'' FROM open_tab WHERE window = ?1",
+                [(_NO_WINDOW, text) for text in put_away],
+            )
 
     def close(self) -> None:
         """The window ends; what it has open stays for the next one."""

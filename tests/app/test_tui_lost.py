@@ -249,6 +249,27 @@ async def test_a_draft_is_stored_as_it_is_typed_and_goes_when_it_is_sent(
         assert sorted(drafts()) == ["", "other"]
 
 
+async def test_up_brings_back_what_was_typed_in_a_closed_tab_after_a_restart_too(
+    chats: Chats, open_app: OpenApp
+) -> None:
+    async with open_app(FakeEngine()) as user:
+        await user.says("Hi")
+        await user.is_idle()
+        for text in ("other", "quick"):
+            await user.pilot.press("ctrl+n")
+            await user.until(lambda: len(user.chat.conversations) == 2, "two")
+            await user.pilot.press(*text, "f4")
+            await user.until(lambda: len(user.chat.conversations) == 1, "one")
+        await user.pilot.press("ctrl+q")  # before that is stored in its time
+    async with open_app(FakeEngine()) as user:
+        for text in ("quick", "other", "Hi"):
+            await user.pilot.press("up")
+            assert user.prompt.text == text
+    async with open_app(FakeEngine()) as user:  # once
+        await user.pilot.press("up")
+        assert user.prompt.text == "Hi"
+
+
 async def test_what_is_typed_between_lines_of_the_history_stays(
     chats: Chats, open_app: OpenApp
 ) -> None:

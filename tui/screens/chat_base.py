@@ -48,10 +48,10 @@ class ChatBase(Screen[None]):
         self.settings = settings
         self._model = to_fetch(settings.model)
         self.tab_bar = TabBar()
-        self.prompt = PromptInput(store.said, self._edit_queued)
+        self.prompt = PromptInput(self._typed_before, self._edit_queued)
         self.queue = Queue()
         self.status = StatusBar()
-        window = chats.AppWindow(store.database)
+        self._app_window = window = chats.AppWindow(store.database)
         self.keeping = Keeping(window, self._tabs, self.set_timer, self.run_worker)
         self._offers_answer = False
         """Whether the keys show that the answer may begin now."""
@@ -62,6 +62,11 @@ class ChatBase(Screen[None]):
         """The one that is shown."""
         self.conversations = [self.conversation]
         """All that are open, from left to right."""
+
+    def _typed_before(self) -> list[str]:
+        """What Up brings back."""
+        put_away = self._app_window.put_away
+        return [*(text for text in self.store.said() if text not in put_away), *put_away]
 
     @property
     def id_in_store(self) -> int | None:
@@ -129,8 +134,9 @@ class ChatBase(Screen[None]):
         else:
             typed = self.typed_in(conversation)
             waiting = [sent.text for sent in conversation.not_stored]
-            for text in [*waiting, typed.beneath, typed.text]:
-                self.prompt.remember(text)
+            texts = [text for text in (*waiting, typed.beneath, typed.text) if text.strip()]
+            self.prompt.remember(texts)
+            self.keeping.put_away(texts)
         if len(self.conversations) == 1:
             self.prompt.show_typed(Typed())
             await self._replace(conversation, self._conversation(None, self.store))

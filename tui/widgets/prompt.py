@@ -135,9 +135,9 @@ pasted text is folded.
         self.clear()
         self.insert(rest)
 
-    def remember(self, text: str) -> None:
-        """Have Up bring back a text that was typed and not sent."""
-        if text.strip():
+    def remember(self, texts: Sequence[str]) -> None:
+        """Have Up bring back what was typed and not sent."""
+        for text in texts:
             self._history.add(text)
 
     def forget(self, whose: object) -> None:
