@@ -295,9 +295,10 @@ def _excerpts(connection: Connection, asked: _Asked, ids: Sequence[int]) -> dict
     """Of each of these messages the place that was found, as :func:`_pieces` takes it."""
     among = "IN (SELECT value FROM json_each(?))"
     if asked.query:
+        # With the +, SQLite looks for the words once, and not for each of the messages.
         rows = connection.execute(
             "SELECT rowid, snippet(message_index, 0, char(2), char(3), '…', 12) "
-            f"FROM message_index WHERE message_index MATCH ? AND rowid {among}",
+            f"FROM message_index WHERE message_index MATCH ? AND +rowid {among}",
             (asked.query, json.dumps(ids)),
         )
         return dict(rows.fetchall())
