@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, chdir, suppress
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -20,11 +21,13 @@ from textual.geometry import Size
 from textual.message_pump import MessagePump
 from textual.worker import WorkerFailed
 
-from ondevice.chats import Chats
+from ondevice.chats import Chats, reply
 from ondevice.config import Settings
 from ondevice.errors import EngineDied, EngineError, OndeviceError
+from ondevice.messages import Load, Sampling
 from ondevice.store import Database
 from ondevice.testing import FakeEngine, Pause, Step
+from ondevice.text import printable
 from tui.app import OndeviceApp
 from tui.screens.chat import ChatScreen
 from tui.screens.dialogs import ChoiceScreen, TextScreen
@@ -45,11 +48,66 @@ _COMMANDS = [
     *["new", "close", "chats", "find", "rename x", "pin", "archive", "delete", "edit", "again"],
     *["continue", "copy", "code", "quote", "stop", "remember this", "forget", "memory", "used"],
     *["pause", "private", "private", "models", "ram", "persona", "settings", "set", "help"],
+    *["compact", "compact undo", "compact edit", "answer", "export chat.md", "export chat.json"],
+    *["export .", "import chat.json", "import undo", "import nothing", "set app.linear true"],
+    *["set app.linear false", "set memory false", "set memory true", "guide", "quot", "nonsense"],
+    *["chats w", "find words", "find w", "memory w", "forget w", "compact what", "chats 好的"],
+]
+#: What is written in other scripts, from right to left, with joined, wide and broken characters.
+_SCRIPTS = [
+    *[
+        "שלום עולם, 12:30 ",
+        "مرحبا ١٢٣ (test) ",
+        "नमस्ते दुनिया ",
+        "สวัสดีครับ ข้าวผัด ",
+        "你好，世界。",
+        "こんにちは",
+    ],
+    *[
+        "👩‍👩‍👧‍👦 🇩🇪 👍🏽 ",
+        "e\u0301\u0301\u0301 ",
+        "\u202eabc\u202c ",
+        "\u200b\u200d\ufeff ",
+        "𝔘𝔫𝔦 ",
+        "Z͑ͫ̓ͪ̂ͫ̽͏̴̙̤̞͉͚̯̞̠͍A̴̵̜̰͔ͫ͗͢ ",
+    ],
+    *["I live in Lisbon. ", "My sister is called Ana. ", "Always answer briefly. ", "a" * 3000],
+]
+_FILES = {
+    "notes.md": b"# Notes\n\nSome words.\n" * 40,
+    "with space.txt": "Grüße, 好的\n".encode(),
+    "picture.png": b"\x89PNG\r\n\x1a\n" + bytes(range(256)),
+    "empty.txt": b"",
+    "latin.txt": b"caf\xe9\n",
+    "binary.dat": bytes(range(256)) * 9,
+}
+_MENTIONS = ["@notes.md", '@"with space.txt"', "@picture.png", "@empty.txt", "@latin.txt"]
+_MENTIONS += ["@binary.dat", "@gone.txt", "@.", "@user", "@notes.md @notes.md @latin.txt"]
+#: What is done one key after the other, so that it leads somewhere.
+_WAYS = [
+    *[["ctrl+up", "ctrl+up", key] for key in "ergcbqmawsu"],
+    *[["ctrl+up", key] for key in ("e", "r", "g", "left", "right", "enter", "w", "shift+right")],
+    *[
+        ["ctrl+r", *"word", "down", "enter", "n", "n", "N"],
+        ["ctrl+f", *"some", "enter", "n", "enter"],
+    ],
+    *[["ctrl+r", key] for key in ("f2", "f3", "f4", "f5", "f8")],
+    *[["ctrl+r", "f8", "down", "enter"], ["ctrl+r", "down", "f8", "down", "down", "enter"]],
+    *[["ctrl+o", key] for key in ("f2", "f3", "f4", "f5", "f6", "f7", "enter", "down")],
+    *[["ctrl+o", "f8", "down", "enter"], ["ctrl+o", "f2", *"more", "enter"]],
+    *[["f4", "down", "enter"], ["ctrl+l", "f2"], ["ctrl+l", "f3"], ["ctrl+l", "f8"]],
+    *[["ctrl+g", "right", "left", "a"], ["f2", *"theme", "enter", "down", "enter"], ["f2", "f8"]],
+    *[["ctrl+p", *"delete", "enter"], ["up", "up", "down"], ["ctrl+n", "ctrl+n", "f6", "f4"]],
+]
+#: What another window does to one of the chats.
+_ELSEWHERE = [
+    *["say", "say", "say", "rename", "delete", "edit", "reply", "show", "pause", "archive", "pin"],
+    *["summarise", "forget", "import", "cut"],
 ]
 # What takes away what was typed because the user wants it to: no draft is lost by these.
 _ERASING = {
     *["backspace", "delete", "ctrl+w", "ctrl+u", "ctrl+k", "ctrl+z", "ctrl+y", "ctrl+x"],
-    *["ctrl+c", "ctrl+d"],
+    *["ctrl+c", "ctrl+d", "f8", "ctrl+p"],  # f8 deletes a chat, and so may the palette
 }
 _SELECTING = {"shift+left", "ctrl+a"}
 _CODE = "```python\n" + "".join(f"value_{n} = {n} * 'x'  # more\n" for n in range(300)) + "```\n"
@@ -74,6 +132,9 @@ def deeds(random: Random, count: int) -> list[Deed]:
     for number in range(count):
         word = f"w{number}w "
         at = (random.random(), random.random())
+        if random.random() < 0.04:
+            done += [("key", key) for key in random.choice(_WAYS)]
+            continue
         kinds: list[tuple[int, Deed]] = [
             (30, ("key", random.choice(_KEYS))),
             (14, ("type", word)),
@@ -81,11 +142,16 @@ def deeds(random: Random, count: int) -> list[Deed]:
             (8, ("command", random.choice(_COMMANDS))),
             (6, ("key", "escape")),
             (3, ("paste", word + random.choice(("", "line\n" * 40, "\x1b[31mé\udcff\r\n")))),
+            (1, ("paste", word + "A line of many words. \n" * random.choice((100, 45_000)))),
+            (3, ("say", word + random.choice(_SCRIPTS))),
+            (2, ("type", word + random.choice(_SCRIPTS))),
+            (2, (random.choice(("say", "type")), word + random.choice(_MENTIONS) + " ")),
             (6, ("click", at)),
             (5, ("wheel", (*at, random.choice((-1, 1)) * random.choice((1, 5, 40))))),
             (2, ("drag", (*at, random.random(), random.random()))),
             (3, ("resize", random.choice(_SIZES))),
-            (4, ("elsewhere", (random.choice(("say", "say", "rename", "delete")), number))),
+            (6, ("elsewhere", (random.choice(_ELSEWHERE), number))),
+            (1, ("disk", random.choice(("full", "room", "room", "no model", "model")))),
             (3, ("rest", random.random() / 5)),
             (1, ("check", None)),
             (1, ("quit", None)),
@@ -99,6 +165,14 @@ async def play(todo: Sequence[Deed], folder: Path, seed: str) -> None:
     """Do it all to the app with a new store; raises whatever goes wrong."""
     (folder / "Tiny-1B.gguf").touch()
     path = folder / "store.db"
+    for name, content in _FILES.items():
+        (folder / name).write_bytes(content)
+    with chdir(folder):
+        await _play(todo, path, seed)
+
+
+async def _play(todo: Sequence[Deed], path: Path, seed: str) -> None:
+    folder = path.parent
     user, place = _RandomUser(Random(seed), Chats(Database(path))), 0
     while place < len(todo):
         database = Database(path)
@@ -120,17 +194,23 @@ class _RandomUser:
         self.other = other
         """The same store, as another process has it."""
         self.app: OndeviceApp
+        self._model: Path
         self._errors: list[Exception] = []
         self._random = random
         self._typed: dict[str, bool] = {}
         """Words that are in a prompt and not in the store, and whether they are private."""
         self._done: list[Deed] = []
         """Since the app was last looked at."""
+        self._latest = deque[Deed](maxlen=12)
+        """To be told where something is wrong."""
+        self._is_full = False
+        """Whether the store cannot grow."""
         self._may_go = False
         """Whether what is in the prompt may be gone with the next key, for it is selected, say."""
 
     @asynccontextmanager
     async def at(self, chats: Chats, model: Path) -> AsyncIterator[None]:
+        self._model, self._is_full = model, False
         engine = FakeEngine(*(script(self._random) for _ in range(99)), loads=[[0.1, 1.0]])
         headings = chats.headings()
         earlier = chats.load(headings[0].id) if headings else None
@@ -167,6 +247,7 @@ class _RandomUser:
             raise self._errors[0]
         what, how = deed
         self._done.append(deed)
+        self._latest.append((what, how[:60] if isinstance(how, str) else how))
         match what:
             case "key":
                 self._press(how)
@@ -191,6 +272,8 @@ class _RandomUser:
                 self._send(events.Resize(Size(*how), Size(*how)))
             case "elsewhere":
                 await asyncio.to_thread(self._elsewhere, *how)
+            case "disk":
+                self._disk(how)
             case "rest":
                 await asyncio.sleep(how)
             case "check":
@@ -217,17 +300,63 @@ class _RandomUser:
         if not self.app._exit:
             self._driver.process_message(event)
 
+    def _disk(self, what: str) -> None:
+        """It is full, or not any more; the model is moved away, or back."""
+        model = self._model
+        if what == "no model":
+            model.unlink(missing_ok=True)
+        elif what == "model":
+            model.touch()
+        else:
+            self._is_full = what == "full"
+            with suppress(OndeviceError), self.chat.store.database.read() as connection:
+                most = 1 if self._is_full else 1 << 30  # not below what it has
+                connection.execute(f"PRAGMA max_page_count={most}").fetchall()
+
     def _elsewhere(self, what: str, number: int) -> None:
         headings = self.other.headings()
         if headings:
             id_ = headings[number % min(3, len(headings))].id
             with suppress(OndeviceError):
-                if what == "say":
-                    self.other.say(id_, f"Said elsewhere, {number}.")
-                elif what == "rename":
-                    self.other.rename(id_, f"Called so elsewhere, {number}")
-                else:
-                    self.other.delete(id_)
+                self._changes(what, number, id_)
+
+    def _changes(self, what: str, number: int, id_: int) -> None:
+        chats, messages = self.other, self.other.load(id_).messages
+        one = messages[number % len(messages)] if messages else None
+        match what:
+            case "say":
+                chats.say(id_, f"Said elsewhere, {number}.")
+            case "rename":
+                chats.rename(id_, f"Called so elsewhere, {number}")
+            case "delete":
+                chats.delete(id_, forget=number % 2 == 0)
+            case "edit" if one and one.role == "user":
+                chats.say(id_, f"Edited elsewhere, {number}.", instead_of=one.id)
+            case "reply" | "cut" if messages:
+                engine = FakeEngine(["Replied elsewhere, ", Pause(0.2), f"{number}."])
+                engine.load(Load(path="other.gguf"))
+                events = reply(chats, engine, id_, Sampling())
+                for _ in events:
+                    if what == "cut":
+                        break
+                events.close()  # type: ignore[attr-defined]
+            case "show" if one and len(one.versions) > 1:
+                chats.show(one.versions[number % len(one.versions)])
+            case "pause":
+                chats.pause(id_, number % 2 == 0)
+            case "archive":
+                chats.archive(id_, number % 2 == 0)
+            case "pin":
+                chats.pin(id_, number % 2 == 0)
+            case "summarise" if one:
+                chats.summarise(one.id, f"Notes, {number}.", of=[one])
+                chats.use_summary(one.id, number % 3 > 0)
+            case "forget":
+                chats.memory.forget([cube.id for cube in chats.memory.latest(limit=1)])
+            case "import":
+                file = chats.database.path.with_name("elsewhere.json")
+                chats.export_all([id_], file, replace=True)
+                chats.import_(file)
 
     # ------------------------------------------------------------------ looking
 
@@ -250,6 +379,8 @@ class _RandomUser:
 
     async def looks_at_all(self) -> None:
         """Once nothing goes on: the app answers, drafts are there, transcripts are the store's."""
+        self._disk("room")
+        self._disk("model")
         await self._drawn()
         for _ in range(12):
             if self.app.screen is self.chat:
@@ -291,8 +422,8 @@ class _RandomUser:
 
     def _why_not_as_stored(self) -> str:
         for one in self.chat.conversations:
-            if one.id_in_store is None:
-                continue
+            if one.id_in_store is None or not one.display:
+                continue  # what is not shown is looked at when it is
             try:
                 stored = one.store.load(one.id_in_store)
             except OndeviceError:
@@ -302,11 +433,11 @@ class _RandomUser:
             shown = [view.message for view in one.views if view.message]
             mounted = [message.id for message in shown]
             start = ids.index(mounted[0]) if mounted and mounted[0] in ids else 0
-            missing = ids and not mounted and one.display
-            if missing or mounted != ids[start : start + len(mounted)]:
-                return f"of the messages {ids} are shown {mounted}"
+            if (ids and not mounted) or mounted != ids[start : start + len(mounted)]:
+                return f"of the messages {ids} are shown {mounted} after {[*self._latest]}"
             if wrong := [m.id for m in shown if m.content != texts[m.id]]:
-                return f"messages {wrong} have other texts than those in the store"
+                pairs = [(m.content[:99], texts[m.id][:99]) for m in shown if m.id in wrong]
+                return f"messages {wrong} have other texts: {pairs} after {[*self._latest]}"
         return ""
 
     # ------------------------------------------------------------------ drafts
@@ -331,12 +462,13 @@ class _RandomUser:
 
     def has_lost_nothing(self) -> None:
         """After the end of the app: what was half typed will be there again."""
-        # Of a tab that is closed, Up brings back what was typed, which an app that ends forgets.
-        gone = self._may_go or any(deed == ("key", "f4") or _erases(deed) for deed in self._done)
+        gone = self._may_go or self._is_full or any(map(_erases, self._done))
         words = [] if gone else [word for word, private in self._typed.items() if not private]
         self._done, self._typed, self._may_go = [], {}, False
         stored = _texts(self.other.database)
-        assert not (lost := [word for word in words if not _has(stored, word)]), f"{lost} is lost"
+        assert not (lost := [word for word in words if not _has(stored, word)]), (
+            f"{lost} is lost after {[*self._latest]}"
+        )
 
     def _unsent(self) -> tuple[str, str]:
         """All that was typed and not sent: what the store may have, and what it may not."""
@@ -357,7 +489,8 @@ class _RandomUser:
         stored = [_texts(store.database) for store in stores]
         everywhere = "\n".join([*self._unsent(), recalled, *stored])
         lost = [word for word in words if not _has(everywhere, word)]
-        return f"{lost} is lost; the prompt has {prompt.text!r}" if lost else ""
+        text = f"{prompt.text[:200]!r} on {self.app.screen}"
+        return f"{lost} is lost; the prompt has {text} after {[*self._latest]}" if lost else ""
 
 
 _DRAFTS = {"draft", "typed", "queued"}
@@ -368,8 +501,11 @@ _LETTERS = "".join(key for key in _KEYS if len(key) == 1)
 def _has(text: str, word: str) -> bool:
     """Also where others were typed or pasted in the midst of the word, after a click there, though
     their first letter may have been a key of what was clicked; or single keys."""
-    others = rf"(?:w?\d+w\s?|\[31mé\s?|[{_LETTERS}\s])*"
-    return word in text or re.search(others.join(word), text) is not None
+    return word in text or re.search(_OTHERS.join(word), text) is not None
+
+
+_TYPED = "|".join(re.escape(printable(text.strip())) for text in (*_SCRIPTS, *_MENTIONS))
+_OTHERS = rf"(?:w?\d+w\s?|\[31mé\s?|{_TYPED}|[{_LETTERS}\s])*"
 
 
 def _erases(deed: Deed) -> bool:
