@@ -14,16 +14,33 @@ from functools import cache
 
 from ondevice.memory._concern import is_personal, names_in, owned_in, things_in
 from ondevice.memory._dates import says_when
-from ondevice.memory._language import NEVER, Language, languages, words_for_questions, words_in
+from ondevice.memory._language import (
+    NEVER,
+    Language,
+    any_of,
+    languages,
+    words_for_questions,
+    words_in,
+)
 from ondevice.memory._records import POSITION_BITS, Cube, Hit
 from ondevice.memory._stems import like_stem, stemmer_of
 from ondevice.memory._values import is_known_place, is_no_person
+from ondevice.memory._whose import (
+    Whom,
+    denies,
+    is_of_others,
+    is_same,
+    mentions_user,
+    people_in,
+    sentences_of,
+)
 from ondevice.memory._words import (
     WORD,
     ends,
     forms,
     is_named,
     is_stop_word,
+    kinds_of,
     language_of,
     like,
     words_of,
@@ -32,13 +49,16 @@ from ondevice.memory._words import (
 _MANY = 3  # of so many groups of words of a question an answer may leave one out
 _GENITIVE = re.compile(r"(?<=\w)['’]s\b")
 _OWNER = " ownerof "  # stands for it
-_NEAR = 3  # places in a conversation between memories that are read together
+_NEAR = 1  # places in a conversation between memories that are read together
 _BEGINNING = 5  # letters that words have in common which are forms of one
 _OF_NUMBER = 2  # words for less are articles in many languages
 #: A word with a capital within a sentence, or at its beginning and set apart: “Rex, my dog”.
 _CAPITAL = re.compile(r"(?<=[^\W_][,;] )[^\W\d_][\w’'-]+|(?<=[^\W_] )[^\W\d_][\w’'-]+")
 _FIRST = re.compile(r"(?:^|(?<=[.!?] ))([^\W\d_]\w+)(?:,| \w+ (?=(\w+)))")
 _POSSESSIVE = re.compile(r"['’]s?$")
+#: A name of a thing that is no word: “BMW”, “ThinkPad”, “X20”.
+_MARK = re.compile(r"\b(?=\w*[^\W\d_])(?:\w*[A-Z]\w*[A-Z]|\w+\d|\d+[^\W\d_])\w*")
+_STEM = 4  # letters of a word at least that forms of it begin with
 _CASELESS = re.compile(r"[^\W\d_]")
 
 
@@ -47,8 +67,10 @@ def may_answer(text: str, hits: Sequence[Hit]) -> bool:
     needed = _needed_words(text)
     asked = frozenset(word for words in needed for word in words)
     named = things_in(text)
-    things = [word for word in words_of(text) if word in named and is_named(word)]
+    words = [word for word in words_of(text) if is_named(word)]
+    things = [word for word in words if word in named]
     kinds = _asked(text)
+    whom = [mention.whom for mention in people_in(text)]
     for hit in hits:
         near = [other for other in hits if _belongs(other.cube, hit.cube)]
         texts = [ends(other.cube.content) for other in near]
@@ -58,8 +80,10 @@ def may_answer(text: str, hits: Sequence[Hit]) -> bool:
             lacking = frozenset(word for word in lacking if not is_said(word, said))
         if (
             sum(map(lacking.issuperset, needed)) <= len(needed) // _MANY
-            and all(any(_tells(kind, content, asked) for content in texts) for kind in kinds)
-            and any(_is_theirs(things, other.cube) for other in near)
+            and all(any(_tells(kind, content, words, whom) for content in texts) for kind in kinds)
+            and (whom or any(_is_theirs(things, other.cube) for other in near))
+            and _speaks_of(whom, words, near)
+            and _is_so(text, words, texts)
         ):
             return True
     return False
@@ -74,6 +98,68 @@ def _belongs(other: Cube, cube: Cube) -> bool:
     )
 
 
+def _speaks_of(whom: Sequence[Whom], words: Collection[str], near: Sequence[Hit]) -> bool:
+    """Whether the cubes speak of the people who are asked for, or if none are, not of others."""
+    texts = [ends(other.cube.content) for other in near]
+    if whom and any(map(people_in, texts)):
+        return all(any(_tells_of(one, other.cube) for other in near) for one in whom)
+    about = _sentences_with(words, texts)
+    if whom and all(other.cube.kind == "turn" for other in near):
+        return any(mentions_user(sentence) and not is_of_others(sentence) for sentence in about)
+    return not about or not all(map(is_of_others, about))
+
+
+def _tells_of(whom: Whom, cube: Cube) -> bool:
+    """Whether a memory tells of these people of the user's: “my dog”, “the dog”, “Mum”."""
+    return any(
+        cube.kind != "turn" or mention.start == 0 or is_personal(sentence)
+        for sentence in sentences_of(ends(cube.content))
+        for mention in people_in(sentence)
+        if is_same(whom, mention.whom)
+    )
+
+
+def _is_so(text: str, asked: Collection[str], texts: Sequence[str]) -> bool:
+    """Whether the ``texts`` say what the question takes for granted, and not that it is not so."""
+    language = language_of(text)
+    if language is None or not _question_word(language.name).search(text):
+        return True
+    about = _sentences_with(asked, texts)
+    for number, (begun, over) in enumerate(_opposites(language.name)):
+        asks_begun, asks_over = bool(begun.search(text)), bool(over.search(text))
+        if asks_over and not asks_begun and not any(_says(content, number)[1] for content in texts):
+            return False
+        said = [_says(sentence, number) for sentence in about]
+        if asks_begun and not asks_over and said and max(said) == (False, True):
+            return False
+    words = {form for word in asked for form in (*forms(word), *like(word))}
+    return not about or denies(text) or not all(denies(sentence, words) for sentence in about)
+
+
+def _says(text: str, number: int) -> tuple[bool, bool]:
+    """Whether ``text`` says the one and the other of two opposites; both, if that is not known."""
+    language = language_of(text)
+    pairs = _opposites(language.name) if language else ()
+    if number >= len(pairs):
+        return True, True
+    begun, over = pairs[number]
+    return bool(begun.search(text)), bool(over.search(text))
+
+
+def _sentences_with(words: Collection[str], texts: Sequence[str]) -> list[str]:
+    """The sentences of the ``texts`` that have one of the ``words``, or another for it."""
+    known = {form for word in words for form in (*forms(word), *like(word))}
+    beginnings = tuple(word for word in known if len(word) >= _STEM)
+    return [
+        sentence
+        for text in texts
+        for sentence in sentences_of(text)
+        if any(
+            word in known or word.startswith(beginnings) for word in WORD.findall(sentence.lower())
+        )
+    ]
+
+
 def _is_theirs(things: Collection[str], cube: Cube) -> bool:
     """Whether a memory may tell of the user's own what is asked of these: “my lawyer”."""
     if not things:
@@ -84,7 +170,11 @@ def _is_theirs(things: Collection[str], cube: Cube) -> bool:
         said = set(WORD.findall(lower))
         return any(is_said(thing, said) for thing in things)
     words = dict.fromkeys(word for thing in things for word in (*forms(thing), *like(thing)))
-    return any(word in lower and is_personal(content, word) for word in words)
+    return any(
+        is_personal(sentence)
+        for sentence in sentences_of(content)
+        if any(word in sentence.lower() for word in words)
+    )
 
 
 def _needed_words(text: str) -> list[frozenset[str]]:
@@ -126,10 +216,11 @@ def _asked(text: str) -> tuple[str, ...]:
     language = language_of(text)
     if language is None:
         return ()
-    return tuple(kind for kind, pattern in _asks(language.name).items() if pattern.search(text))
+    kinds = [kind for kind, pattern in _asks(language.name).items() if pattern.search(text)]
+    return tuple(kind for kind in kinds if kind != "who" or "name" not in kinds)
 
 
-def _tells(kind: str, text: str, needed: Collection[str]) -> bool:
+def _tells(kind: str, text: str, needed: Collection[str], whom: Collection[Whom]) -> bool:
     """Whether ``text`` has something of this kind, as far as its language is known."""
     language = language_of(text)
     patterns = _told(language.name) if language else {}
@@ -139,11 +230,23 @@ def _tells(kind: str, text: str, needed: Collection[str]) -> bool:
         return True
     match kind:
         case "number":
-            return _has_number(text)
+            return _has_number(_dates().sub(" ", text))
         case "day" | "span":
             return _has_number(text) or says_when(text)
         case "name" | "who":
-            return _has_name(text, language, needed)
+            return _has_name(text, language, needed, beside=bool(whom))
+        case "sort":
+            about = _sentences_with(needed, [text])
+            kinds = {kind for word in needed for kind in kinds_of(word)}
+            return any(
+                not kinds.isdisjoint(WORD.findall(sentence.lower()))
+                or bool(_MARK.search(sentence))
+                or (
+                    not _nouns_have_capitals(language)
+                    and _has_name(sentence, language, needed, beside=False)
+                )
+                for sentence in about
+            )
         case "place":
             return any(map(is_known_place, _CAPITAL.findall(text)))
     return False
@@ -154,11 +257,11 @@ def _has_number(text: str) -> bool:
     return bool(_numbers().search(text))
 
 
-def _has_name(text: str, language: Language, needed: Collection[str]) -> bool:
-    """Whether a name is in ``text`` besides the words of the question."""
+def _has_name(text: str, language: Language, needed: Collection[str], *, beside: bool) -> bool:
+    """Whether a name is in ``text`` besides the words of the question; ``beside`` one of them."""
     letters = _CASELESS.findall(text)
     if not any(map(str.isupper, letters)):  # of a script without capitals, or not written with them
-        return True
+        return not beside or any(_name_may_follow(text, mention.end) for mention in people_in(text))
     first = [
         found[1]
         for found in _FIRST.finditer(text)
@@ -175,9 +278,21 @@ def _has_name(text: str, language: Language, needed: Collection[str]) -> bool:
         and name.lower() not in needed
         and not is_no_person(name, language)
         and not is_stop_word(name)
-        and (not _nouns_have_capitals(language) or _is_beside(name, text, needed, language))
+        and (
+            not (beside or _nouns_have_capitals(language))
+            or _is_beside(name, text, needed, language)
+        )
         for name in names
     )
+
+
+def _name_may_follow(text: str, at: int) -> bool:
+    """Whether the word that stands there may be a name, where names have no capital."""
+    language = language_of(text)
+    word, *behind = WORD.findall(text[at:])[:2] or [""]
+    place = _told(language.name).get("place") if language else None
+    is_place = place and any(map(place.fullmatch, behind))
+    return not (is_stop_word(word) or is_place) and bool(word)
 
 
 def _behind_preposition(text: str, at: int, language: Language) -> bool:
@@ -193,7 +308,17 @@ def _nouns_have_capitals(language: Language) -> bool:
 def _is_beside(name: str, text: str, needed: Iterable[str], language: Language) -> bool:
     """Whether ``name`` stands beside a word of the question, maybe with an article between."""
     words = [word.lower() for word in WORD.findall(text)]
-    bare = [word for word in words if word not in _articles(language.name)]
+    place = _told(language.name).get("place")
+    bare = [
+        word
+        for word in words
+        if word not in _articles(language.name)
+        and (
+            _nouns_have_capitals(language)
+            or not is_stop_word(word)
+            or (place and place.fullmatch(word))
+        )
+    ]
     asked = {form for word in needed for form in (*forms(word), *like(word))}
     at = [n for n, word in enumerate(bare) if word == name.lower()]
     return any(
@@ -201,6 +326,21 @@ def _is_beside(name: str, text: str, needed: Iterable[str], language: Language) 
         for n in at
         for other in bare[max(0, n - 1) : n + 2]
         if other != name.lower()
+    )
+
+
+@cache
+def _opposites(name: str) -> tuple[tuple[re.Pattern[str], re.Pattern[str]], ...]:
+    language = _named(name)
+    pairs = language.questions.opposites if language.questions else ()
+    return tuple((language.compile(one), language.compile(other)) for one, other in pairs)
+
+
+@cache
+def _question_word(name: str) -> re.Pattern[str]:
+    language = _named(name)
+    return language.compile(
+        r"(?<!\w)(?:{question_word})(?!\w)" if "question_word" in language.parts else NEVER
     )
 
 
@@ -257,6 +397,17 @@ def _implied() -> frozenset[str]:
 
 def _named(name: str) -> Language:
     return next(language for language in languages() if language.name == name)
+
+
+@cache
+def _dates() -> re.Pattern[str]:
+    """A day of a month, whose number tells no other; its year may: how old somebody is."""
+    months = any_of(lambda language: "{months}" if language.dates else "")
+    return re.compile(
+        rf"\b\d{{1,2}}(?:[.º]|\w\w)?(?: (?:of|de|di))? (?:{months})\b"
+        rf"|\b(?:{months}) (?:the )?\d{{1,2}}(?!\d)",
+        re.IGNORECASE,
+    )
 
 
 @cache

@@ -40,7 +40,6 @@ _AT_HOME = frozenset(
 )
 #: Behind them if they are not the user's: “the dog next door”.
 _OF_OTHERS = "of|von|de|del|di|van|du|des|der|next|across|opposite|upstairs|nebenan|gegenüber"
-_SENTENCE = re.compile(r"[.!?\n]+")
 _WORD_OR_TWO = re.compile(r"\W*\w+(?: \w+)?\s*[?？]+")
 #: A word with a capital within a sentence.
 _NAME = re.compile(r"(?<=[^\W_][,;]\s)[^\W\d_]\w+|(?<=[^\W_]\s)[^\W\d_]\w+")
@@ -147,15 +146,11 @@ def owned_in(text: str) -> frozenset[str]:
     return frozenset(word for found in owned for word in WORD.findall(found[0]))
 
 
-def is_personal(text: str, word: str) -> bool:
-    """Whether a sentence of ``text`` with ``word`` in it mentions who says it, or their family."""
+def is_personal(sentence: str) -> bool:
+    """Whether the ``sentence`` mentions who says it, or their family."""
     rules = _rules()
     return any(
-        rules.mentions.search(sentence)
-        or rules.first_person.search(sentence)
-        or rules.at_home.search(sentence)
-        for sentence in _SENTENCE.split(text)
-        if word in sentence.lower()
+        pattern.search(sentence) for pattern in (rules.mentions, rules.first_person, rules.at_home)
     )
 
 

@@ -11,6 +11,7 @@ the file's ``[parts]``, or the names in a table of ``[dates]``, such as ``{month
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
@@ -60,9 +61,10 @@ class Search(_Table, frozen=True, kw_only=True):
     #: Words for what a text may tell without naming it, such as a colour.
     unsaid: str = ""
     #: Words that people use for one another, under a name for what they mean that is the same in
-    #: every language, and behind a “|” what else is found for them: “manager” finds “boss”, “dog”
-    #: finds “Hund” and “greyhound”, and “greyhound” finds no other dog. “{job}” stands for the
-    #: single words among the values of that name under ``[facts.values]``.
+    #: every language, behind a “|” what else is found for them, and behind another one what is a
+    #: kind of it: “manager” finds “boss”, “dog” finds “Hund” and “greyhound”, and “greyhound” finds
+    #: no other dog. “{job}” stands for the single words among the values of that name under
+    #: ``[facts.values]``.
     like: dict[str, str] = {}
 
 
@@ -200,6 +202,9 @@ class Questions(_Table, frozen=True, kw_only=True):
     particular: Pattern = ""  # asks about somebody or something that the user may have told of
     profile: Pattern = NEVER  # asks for all that is known about the user
     implied: str = ""  # words of a question that an answer seldom repeats, apart by blanks: “pay”
+    #: What begins and what ends it: “buy” and “sell”, “born” and “dead”; in every language the same
+    #: in the same order. A text with one of them does not tell of the other.
+    opposites: tuple[tuple[Pattern, Pattern], ...] = ()
     #: What a question asks for, by kind (see ``_answers.py``), and what a text has that tells it.
     asks: dict[str, Pattern] = {}
     tells: dict[str, Pattern] = {}
@@ -225,6 +230,18 @@ class Secrets(_Table, frozen=True, kw_only=True):
     ordinary: Pattern = ""  # words that are said of a password and are none
 
 
+class Whose(_Table, frozen=True, kw_only=True):
+    """How a language says whose somebody or something is."""
+
+    mine: Pattern = ""  # a word for what is the user's: “my”
+    theirs: Pattern = ""  # and for what is somebody else's: “her”
+    owns: Pattern = ""  # stands behind an owner, before who is theirs: “my boss's dog”
+    owned: Pattern = ""  # stands before an owner, behind who is theirs: “the dog of my boss”
+    others: Pattern = ""  # stands behind who is not the user's: “the dog next door”
+    ours: Pattern = ""  # stands behind who is: “a friend of mine”
+    never: Pattern = ""  # stands before what is not so
+
+
 class Pronouns(_Table, frozen=True, kw_only=True):
     """Words for persons, apart by blanks."""
 
@@ -247,6 +264,7 @@ class Language(_Table, frozen=True, kw_only=True):
     forgetting: Forgetting = Forgetting()
     secrets: Secrets | None = None
     pronouns: Pronouns | None = None
+    whose: Whose | None = None
 
     def pattern(self, template: Pattern, **parts: str) -> str:
         """A regular expression: ``template`` with its parts, and these, put in.
@@ -318,7 +336,8 @@ def words_in(pattern: Pattern) -> list[str]:
     return [
         word
         for word in listed
-        if word.isalpha() and len(word) >= (_SHORTEST if word < _UNSPACED else _SHORTEST_UNSPACED)
+        if all(unicodedata.category(char)[0] in "LM" for char in word)
+        and len(word) >= (_SHORTEST if word < _UNSPACED else _SHORTEST_UNSPACED)
     ]
 
 

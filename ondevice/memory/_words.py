@@ -16,6 +16,7 @@ _SORT = re.compile(r"\{(\w+)\}")
 #: Of a text with more words, as many from its beginning and from its end: that is where a message
 #: with something pasted into it says what is wanted.
 _ENDS = 32
+_NONE: frozenset[str] = frozenset()
 #: Of a longer text, as many letters from its beginning and its end are looked at.
 _READ = 10_000
 
@@ -89,6 +90,11 @@ def like(word: str) -> list[str]:
     """Other words, of any language, that are used for what ``word`` means: “boss” for “manager”."""
     found = _like()
     return next((found[form] for form in (*forms(word), word[:-1]) if form in found), [])
+
+
+def kinds_of(word: str) -> frozenset[str]:
+    """Words, of any language, for what is a ``word``: “greyhound” for “dog”."""
+    return next((_kinds()[form] for form in (*forms(word), word[:-1]) if form in _kinds()), _NONE)
 
 
 def words_alike(snowball: str) -> dict[str, list[str]]:
@@ -176,12 +182,25 @@ def _like() -> dict[str, list[str]]:
     meanings: dict[str, tuple[list[str], list[str]]] = {}
     for language in languages():
         for meaning, words in language.search.like.items():
-            alike, _, kinds = _with_values(language, words).partition("|")
+            alike, _, others = _with_values(language, words).partition("|")
             known = meanings.setdefault(meaning, ([], []))
             known[0].extend(alike.split())
-            known[1].extend(kinds.split())
+            known[1].extend(others.replace("|", " ").split())
     found: dict[str, list[str]] = {}
-    for alike_words, kinds_of in meanings.values():
+    for alike_words, other_words in meanings.values():
         for word in alike_words:
-            found.setdefault(word, []).extend([*alike_words, *kinds_of])
+            found.setdefault(word, []).extend([*alike_words, *other_words])
+    return found
+
+
+@cache
+def _kinds() -> dict[str, frozenset[str]]:
+    """Each word that has a meaning in ``[search.like]``, with all words for a kind of it."""
+    found: dict[str, frozenset[str]] = {}
+    for meaning in {meaning for language in languages() for meaning in language.search.like}:
+        parts = [
+            one.search.like[meaning].split("|") for one in languages() if meaning in one.search.like
+        ]
+        kinds = frozenset(word for part in parts for words in part[2:] for word in words.split())
+        found |= {word: kinds for part in parts for word in part[0].split() if kinds}
     return found

@@ -1,0 +1,238 @@
+"""Tells of whom a text speaks: of the user, or of somebody else, and whose they are.
+
+“My sister Paula got married” and “the neighbour's dog” have words of “What is my wife called?” and
+“What is my dog called?”, and answer neither. Whom a text speaks of are the people and animals of
+``[facts.people]``, behind their owners: (neighbour, dog). How a language says whose they are is in
+``[whose]`` of its file.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator
+from functools import cache
+from typing import NamedTuple
+
+from ondevice.memory._dates import without_times
+from ondevice.memory._language import NEVER, Language, languages, words_in
+from ondevice.memory._stems import Stem, stemmer_of
+from ondevice.memory._words import WORD, is_stop_word, language_of
+
+Whom = tuple[str, ...]  # relations, owners first: (“boss”, “dog”) is the boss's dog
+
+_SOMEBODY = "somebody"  # an owner who is not said: “her husband”, “the dog next door”
+_ROLE = "role"  # somebody by their job, for which every language has its own words
+#: What people may mean by a relation that is not that of one person.
+_WIDE = {
+    "partner": {"wife", "husband", "girlfriend", "boyfriend", "fiancé"},
+    "parents": {"mother", "father"},
+    "siblings": {"brother", "sister", "twins"},
+    "child": {"kids", "twins", "son", "daughter"},
+    "kids": {"twins", "son", "daughter"},
+    "twins": {"son", "daughter"},
+    "pet": {"dog", "cat", "dogs", "cats", "horse", "rabbit", "hamster", "bird", "tortoise", "fish"},
+    "dogs": {"dog"},
+    "cats": {"cat"},
+    "friend": {"best friend", "girlfriend", "boyfriend"},
+    "boss": {"manager"},
+}
+#: A relation that is also one of two.
+_IN_LAW = "-in-law"
+_SENTENCE = re.compile(r"[.!?]+(?=\s|$)|[。！？।\n]+")
+_NAME = r"(?:,? (?-i:[^\W\d_a-zß-ÿа-яё])[\w-]+)?"
+_NEAR = 2  # words between “my” or “never” and what is meant
+
+
+class Mention(NamedTuple):
+    """Where a text speaks of somebody."""
+
+    start: int
+    end: int
+    whom: Whom
+
+
+def sentences_of(text: str) -> list[str]:
+    """The sentences of ``text``, roughly."""
+    return [stripped for sentence in _SENTENCE.split(text) if (stripped := sentence.strip())]
+
+
+def people_in(text: str) -> list[Mention]:
+    """Whom ``text`` speaks of, in order."""
+    rules = _rules_for(text)
+    if rules is None:
+        return []
+    found: list[Mention] = []
+    for at, end, relation in _words_for_people(text, rules):
+        start = at
+        whom: Whom = (relation,)
+        between = text[found[-1].end : start] if found else text
+        if found and rules.owns.fullmatch(between):
+            first, _, owner = found.pop()
+            whom, start = (*owner, relation), first
+        elif found and rules.owned.fullmatch(between):
+            first, _, has = found.pop()
+            whom, start = (relation, *has), first
+        elif rules.theirs.fullmatch(" ".join(WORD.findall(text[:start])[-1:])):
+            whom = (*(found[-1].whom if found else (_SOMEBODY,)), relation)
+        elif rules.others.match(text, end) and not _mine_before(rules, text, start):
+            whom = (_SOMEBODY, relation)
+        found.append(Mention(start, end, whom))
+    return [mention for mention in found if mention.whom != (_ROLE,)]
+
+
+def is_same(one: Whom, other: Whom) -> bool:
+    """Whether both may be the same people."""
+    if len(one) == len(other):
+        return all(map(_is_alike, one, other))
+    return any(len(whom) == 1 and whom[0].endswith(_IN_LAW) for whom in (one, other))
+
+
+def mentions_user(sentence: str) -> bool:
+    """Whether who says the ``sentence`` is in it, as far as its language is known."""
+    rules = _rules_for(sentence)
+    return rules is None or bool(rules.user.search(sentence))
+
+
+def is_of_others(sentence: str) -> bool:
+    """Whether the ``sentence`` tells of others alone, be they of the user's: “my sister has …”."""
+    rules = _rules_for(sentence)
+    if rules is None:
+        return False
+    people = people_in(sentence)
+    rest = sentence
+    for mention in reversed(people):
+        start = min((mention.start, *_mine_before(rules, rest, mention.start)))
+        ours = rules.ours.match(rest, mention.end)
+        rest = f"{rest[:start]} {rest[ours.end() if ours else mention.end :]}"
+    if rules.user.search(rest):
+        return False
+    if any(map(rules.theirs.fullmatch, WORD.findall(rest))):
+        return True
+    before = without_times(sentence[: people[0].start]) if people else ""
+    return bool(people) and all(map(is_stop_word, WORD.findall(before)))
+
+
+def denies(sentence: str, words: Collection[str] | None = None) -> bool:
+    """Whether a word like “never” is in it; before one of the ``words``, or close to it."""
+    rules = _rules_for(sentence)
+    return rules is not None and any(
+        words is None
+        or not set(words).isdisjoint(WORD.findall(sentence[found.end() :].lower())[: _NEAR + 1])
+        for found in rules.never.finditer(sentence)
+    )
+
+
+def _mine_before(rules: _Rules, text: str, start: int) -> list[int]:
+    """Where words like “my” stand right before a place in ``text``."""
+    before = [*WORD.finditer(text, 0, start)][-_NEAR:]
+    return [word.start() for word in before if rules.mine.fullmatch(word[0])]
+
+
+def _is_alike(one: str, other: str) -> bool:
+    return (
+        one == other
+        or _ROLE in (one, other)
+        or other in _WIDE.get(one, ())
+        or one in _WIDE.get(other, ())
+    )
+
+
+def _words_for_people(text: str, rules: _Rules) -> Iterator[tuple[int, int, str]]:
+    """Start, end and relation of each word for somebody, in order."""
+    stem = stemmer_of(text)
+    spans = [
+        (found.start(), found.end(), rules.relations[(found.lastindex or 1) - 1])
+        for found in rules.people.finditer(text)
+    ]
+    taken = {at for start, end, _ in spans for at in range(start, end)}
+    for word in WORD.finditer(text) if rules.spaced else ():
+        if word.start() in taken:
+            continue
+        lower = word[0].lower()
+        relation = rules.words.get(lower)
+        if relation is None and stem:
+            relation = _of_stems(rules.name, stem).get(stem(lower))
+        if relation:
+            spans.append((word.start(), word.end(), relation))
+    yield from sorted(spans)
+
+
+class _Rules(NamedTuple):
+    """How a language speaks of people, compiled."""
+
+    name: str
+    spaced: bool
+    people: re.Pattern[str]
+    relations: tuple[str, ...]  # of each group of ``people``
+    words: dict[str, str]  # more words for people, with the relation of each
+    user: re.Pattern[str]  # “I”, “my”
+    mine: re.Pattern[str]  # “my”
+    theirs: re.Pattern[str]
+    owns: re.Pattern[str]
+    owned: re.Pattern[str]
+    others: re.Pattern[str]
+    ours: re.Pattern[str]
+    never: re.Pattern[str]
+
+
+def _rules_for(text: str) -> _Rules | None:
+    language = language_of(text)
+    return _rules(language.name) if language and language.facts and language.whose else None
+
+
+@cache
+def _rules(name: str) -> _Rules:
+    language = next(language for language in languages() if language.name == name)
+    facts, whose, questions, dates = (
+        language.facts,
+        language.whose,
+        language.questions,
+        language.dates,
+    )
+    assert facts
+    assert whose
+    # Of words that begin alike the longer ones first: “mother-in-law”.
+    people = sorted(facts.people.items(), key=lambda item: not re.search("[- ]", item[0]))
+    whole = r"(?<!\w)(?:{})(?![\w-])" if facts.spaced else "{}"
+    user = (
+        dates.mine if dates else "",
+        questions.mentions if questions else "",
+        questions.first_person if questions else "",
+    )
+
+    def compiled(pattern: str, form: str = "{}") -> re.Pattern[str]:
+        return language.compile(form.replace("{}", pattern) if pattern else NEVER)
+
+    return _Rules(
+        name=name,
+        spaced=facts.spaced,
+        people=compiled("|".join(f"({words})" for _, words in people), whole),
+        relations=tuple(relation for relation, _ in people),
+        words=_more_words(language),
+        user=compiled("|".join(filter(None, user))),
+        mine=compiled(whose.mine),
+        theirs=compiled(whose.theirs),
+        owns=compiled(whose.owns, f"{_NAME}(?:{{}})"),
+        owned=compiled(whose.owned, f"{_NAME}(?:{{}})"),
+        others=compiled(whose.others, "[ ](?:{})"),
+        ours=compiled(whose.ours, "[ ](?:{})"),
+        never=compiled(whose.never),
+    )
+
+
+def _more_words(language: Language) -> dict[str, str]:
+    """Words that are used for people, and for jobs, which are somebody's: “teacher”."""
+    facts = language.facts
+    assert facts
+    words = dict.fromkeys(words_in(facts.values.get("job", "")), _ROLE)
+    relations = {relation for one in languages() if one.facts for relation in one.facts.people}
+    for relation, alike in language.search.like.items():
+        if relation in relations:
+            words |= dict.fromkeys(alike.partition("|")[0].split(), relation)
+    words |= {word: key for key, pattern in facts.people.items() for word in words_in(pattern)}
+    return words | {f"{word}s": relation for word, relation in words.items() if language.rank == 1}
+
+
+@cache
+def _of_stems(name: str, stem: Stem) -> dict[str, str]:
+    return {stem(word): relation for word, relation in _rules(name).words.items()}
