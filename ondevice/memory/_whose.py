@@ -40,6 +40,8 @@ _WIDE = {
 _IN_LAW = "-in-law"
 _SENTENCE = re.compile(r"[.!?]+(?=\s|$)|[。！？।\n]+")
 _NAME = r"(?:,? (?-i:[^\W\d_a-zß-ÿа-яё])[\w-]+)?"
+_ROOT = 3  # letters of a stem at least
+_ENDING = 3  # letters of an ending at most: “женится” is no form of “жена”
 _NEAR = 2  # words between “my” or “never” and what is meant
 
 
@@ -62,20 +64,22 @@ def people_in(text: str) -> list[Mention]:
     if rules is None:
         return []
     found: list[Mention] = []
+    speaks_of_user = bool(rules.user.search(text))
     for at, end, relation in _words_for_people(text, rules):
         start = at
         whom: Whom = (relation,)
-        between = text[found[-1].end : start] if found else text
-        if found and rules.owns.fullmatch(between):
-            first, _, owner = found.pop()
-            whom, start = (*owner, relation), first
-        elif found and rules.owned.fullmatch(between):
-            first, _, has = found.pop()
-            whom, start = (relation, *has), first
-        elif rules.theirs.fullmatch(" ".join(WORD.findall(text[:start])[-1:])):
-            whom = (*(found[-1].whom if found else (_SOMEBODY,)), relation)
-        elif rules.others.match(text, end) and not _mine_before(rules, text, start):
+        before = found[-1] if found else None
+        is_mine = bool(_mine_before(rules, text, at))
+        if before and rules.owns.fullmatch(text, before.end, at):
+            start, whom = found.pop().start, (*before.whom, relation)
+        elif before and rules.owned.fullmatch(text, before.end, at):
+            start, whom = found.pop().start, (relation, *before.whom)
+        elif rules.theirs.fullmatch(" ".join(WORD.findall(text[:at])[-1:])):
+            whom = (*(before.whom if before else (_SOMEBODY,)), relation)
+        elif rules.others.match(text, end) and not is_mine:
             whom = (_SOMEBODY, relation)
+        elif before and not (is_mine or speaks_of_user or rules.lists.search(text, before.end, at)):
+            whom = (*before.whom, relation)
         found.append(Mention(start, end, whom))
     return [mention for mention in found if mention.whom != (_ROLE,)]
 
@@ -150,8 +154,9 @@ def _words_for_people(text: str, rules: _Rules) -> Iterator[tuple[int, int, str]
             continue
         lower = word[0].lower()
         relation = rules.words.get(lower)
-        if relation is None and stem:
-            relation = _of_stems(rules.name, stem).get(stem(lower))
+        root = stem(lower) if stem and relation is None else ""
+        if stem and len(root) >= _ROOT and len(lower) - len(root) <= _ENDING:
+            relation = _of_stems(rules.name, stem).get(root)
         if relation:
             spans.append((word.start(), word.end(), relation))
     yield from sorted(spans)
@@ -173,6 +178,7 @@ class _Rules(NamedTuple):
     others: re.Pattern[str]
     ours: re.Pattern[str]
     never: re.Pattern[str]
+    lists: re.Pattern[str]  # “and”, a comma, and other ends of a statement
 
 
 def _rules_for(text: str) -> _Rules | None:
@@ -217,6 +223,7 @@ def _rules(name: str) -> _Rules:
         others=compiled(whose.others, "[ ](?:{})"),
         ours=compiled(whose.ours, "[ ](?:{})"),
         never=compiled(whose.never),
+        lists=compiled(facts.lists or NEVER, r"[,;:.!?]|(?<!\w)(?:{})(?!\w)"),
     )
 
 
