@@ -396,10 +396,10 @@ def _quoting(
         return []
     index = {"cube": "memory_index", "message": "message_index"}.get(table)
     select = f"SELECT {', '.join(keys)}, {column} FROM {table} WHERE {column} <> ''"
-    if index and column == "content" and all(texts.words):
+    if index and column == "content" and all(texts.indexed):
         asked = f"SELECT rowid FROM {index} WHERE {index} MATCH ?"
         ids: set[int] = set()
-        for words in texts.words:
+        for words in texts.indexed:
             wanted = " AND ".join(f'"{word}"' for word in words[:_LOOKED_UP])
             ids.update(row[0] for row in connection.execute(asked, (wanted,)))
         rows = connection.execute(

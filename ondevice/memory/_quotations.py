@@ -11,12 +11,12 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
-from unicodedata import category
 
 from ondevice.memory._asking import requests
 from ondevice.memory._language import any_of, languages
 from ondevice.memory._records import FORGOTTEN
-from ondevice.memory._words import WORD, is_unspaced
+from ondevice.memory._words import is_unspaced
+from ondevice.store import VOWEL_SIGNS
 
 _LONG = 16  # letters of a text that is not part of another one by chance
 _LEAST = 4  # letters of a code or, where words are not spaced, of a text that is looked for
@@ -24,6 +24,9 @@ _NAME = 3  # letters
 _EXACT = 2_000  # letters from which a text is found only as it was written: patterns take long
 _FEW = 8  # texts that are each looked for by themselves
 
+_WORD = re.compile(r"[^\W_]+")
+#: Letters, digits and accents, but no apostrophe that is a letter to an index.
+_INDEXED = re.compile("(?:(?!ʼ)[^\\W_]|[\u0300-\u036f])+")
 _YEAR = re.compile(r"(?:19|20)\d\d")
 _PUNCTUATION = " \t\r\n.,;:!?…。！？、，\"'“”„‘’«»()[]*_>"
 _BETWEEN = r"[\s>]+"  # a quotation in Markdown is broken anew, with a “>” before each line
@@ -35,6 +38,7 @@ class _ForgottenText:
     pattern: re.Pattern[str]
     probe: str  # the longest run of letters that has only one form, in lower case
     words: tuple[str, ...]  # that stand as such in whatever quotes it, the longest first
+    indexed: tuple[str, ...]  # the same, as an index has them
 
     def quoted_in(self, content: str) -> bool:
         if self.exact:
@@ -66,9 +70,9 @@ class Quotations:
         return bool(self._texts)
 
     @property
-    def words(self) -> list[tuple[str, ...]]:
-        """Of each text words that stand in whatever quotes it; none where that is not sure."""
-        return [text.words for text in self._texts]
+    def indexed(self) -> list[tuple[str, ...]]:
+        """Of each text what an index has of whatever quotes it; none where that is not sure."""
+        return [text.indexed for text in self._texts]
 
     @property
     def probes(self) -> list[str]:
@@ -90,13 +94,13 @@ class Quotations:
     def _candidates(self, content: str) -> Iterable[_ForgottenText]:
         if len(self._texts) <= _FEW:
             return self._texts
-        words = self._by_word.keys() & set(WORD.findall(content.lower()))
+        words = self._by_word.keys() & set(_WORD.findall(content.lower()))
         return [*self._anywhere, *(text for word in words for text in self._by_word[word])]
 
 
 def says_something(content: str) -> bool:
     """Whether anything is left of a text apart from what was taken out of it."""
-    return WORD.search(content.replace(FORGOTTEN, "")) is not None
+    return _WORD.search(content.replace(FORGOTTEN, "")) is not None
 
 
 def _read(whole: str) -> _ForgottenText | None:
@@ -107,40 +111,44 @@ def _read(whole: str) -> _ForgottenText | None:
         return None
     probe = _probe(text[:_EXACT])
     if len(text) > _EXACT:
-        return _ForgottenText(text, _NEVER, probe, _longest_first(_words(text[:_EXACT])[1:-1]))
+        beginning = text[:_EXACT]
+        return _ForgottenText(
+            text,
+            _NEVER,
+            probe,
+            _longest_first(_words(beginning)[1:-1]),
+            _longest_first(_indexed(beginning)[1:-1]),
+        )
     pattern = _BETWEEN.join(re.sub("['’ʼ]", "['’ʼ]", re.escape(part)) for part in text.split())
-    words = _words(text)
+    words, indexed = _words(text), _indexed(text)
     if is_long:  # it is found in a longer word, too, so that nothing is overlooked
         words = [word for word in words if word not in (words[0], words[-1])]
+        indexed = [word for word in indexed if word not in (indexed[0], indexed[-1])]
     else:
         before = "" if is_unspaced(text[0]) else r"(?<![^\W_])"
-        after = "" if is_unspaced(text[-1]) else r"(?![^\W_])"
+        after = "" if is_unspaced(text[-1]) else rf"(?![^\W_]|[{VOWEL_SIGNS}])"
         pattern = before + pattern + after
     if end := re.escape(whole.strip()[-1:].strip(text[-1])):
         pattern += f"(?:{end})?"
-    is_name = WORD.fullmatch(text) is not None and not is_long
+    is_name = _WORD.fullmatch(text) is not None and not is_long
     if is_name:
         pattern = pattern.replace(text, f"(?:{text}|{text.upper()})", 1)
     compiled = re.compile(pattern, re.NOFLAG if is_name else re.IGNORECASE)
-    return _ForgottenText("", compiled, probe, _longest_first(words))
+    return _ForgottenText("", compiled, probe, _longest_first(words), _longest_first(indexed))
 
 
 _NEVER = re.compile(r"(?!)")
 
 
 def _words(text: str) -> list[str]:
-    """The words that are words in an index as well: those of scripts with spaces.
+    """The words that are words in an index as well: those of scripts with spaces."""
+    return [word for word in _WORD.findall(text.lower()) if not any(map(is_unspaced, word))]
 
-    Of marks beside a word, such as accents that are characters of their own, an index may have made
-    a part of it, or left them out.
-    """
-    text = f" {text.lower()} "
-    return [
-        found[0]
-        for found in WORD.finditer(text)
-        if not any(map(is_unspaced, found[0]))
-        and not any(category(text[at]).startswith("M") for at in (found.start() - 1, found.end()))
-    ]
+
+def _indexed(text: str) -> list[str]:
+    """The words that are one word each to any index, which has them without accents."""
+    parts = (part.strip(_PUNCTUATION) for part in text.split())
+    return [part for part in parts if _INDEXED.fullmatch(part) and not any(map(is_unspaced, part))]
 
 
 def _longest_first(words: Iterable[str]) -> tuple[str, ...]:
@@ -155,7 +163,7 @@ def _probe(text: str) -> str:
 
 def _is_telling(text: str) -> bool:
     """Whether a short text says enough not to be found where somebody else says the same."""
-    words = WORD.findall(text)
+    words = _WORD.findall(text)
     if any(map(is_unspaced, words)):
         rest = _ordinary_unspaced().sub("", text)
         return sum(map(is_unspaced, text)) >= _LEAST and sum(map(is_unspaced, rest)) > 1

@@ -224,6 +224,107 @@ def test_a_note_about_the_same_that_does_not_answer_comes_with_a_warning(
     assert not_told is None or not_told.unknown or not not_told.cubes
 
 
+#: What is told of one, a question that it answers, and one about somebody or something else.
+ABOUT_OTHERS = [
+    # whom the note is about
+    ("My sister Paula is getting married in June.", "What is my sister called?", "my wife's name"),
+    ("My boss's dog Caesar bit me.", "What is my boss's dog called?", "my dog's name"),
+    ("My boss's dog Caesar bit me.", "What is my boss's dog called?", "my boss's name"),
+    ("My brother's wife Hannah teaches.", "Who is my brother's wife?", "my wife's name"),
+    (
+        "My cousin's husband is called Ed.",
+        "What is my cousin's husband called?",
+        "my husband's name",
+    ),
+    (
+        "The dog of my neighbour is called Bo.",
+        "What is my neighbour's dog called?",
+        "my dog's name",
+    ),
+    (
+        "My mother-in-law is allergic to shellfish.",
+        "What is my mother-in-law allergic to?",
+        "What am I allergic to?",
+    ),
+    (
+        "My colleague Imran runs marathons.",
+        "What does my colleague run?",
+        "When did I run a marathon?",
+    ),
+    (
+        "Der Sohn meiner Chefin heißt Jan.",
+        "Wie heißt der Sohn meiner Chefin?",
+        "Wie heißt mein Sohn?",
+    ),
+    (
+        "Der Hund vom Nachbarn heißt Rex.",
+        "Wie heißt der Hund vom Nachbarn?",
+        "Wie heißt mein Hund?",
+    ),
+    (
+        "Le chien de ma voisine s'appelle Rocky.",
+        "Comment s'appelle le chien de ma voisine ?",
+        "Comment s'appelle mon chien ?",
+    ),
+    (
+        "El hijo de mi jefe se llama Leo.",
+        "¿Cómo se llama el hijo de mi jefe?",
+        "¿Cómo se llama mi hijo?",
+    ),
+    ("Дочь моего коллеги зовут Вера.", "Как зовут дочь моего коллеги?", "Как зовут мою дочь?"),
+    ("Komşumun köpeğinin adı Karabaş.", "Komşumun köpeğinin adı ne?", "Köpeğimin adı ne?"),
+    (
+        "मेरे पड़ोसी के कुत्ते का नाम शेरू है।",
+        "मेरे पड़ोसी के कुत्ते का नाम क्या है?",
+        "मेरे कुत्ते का नाम क्या है?",
+    ),
+    # which one, and of what size
+    ("My new bike is a Trek.", "Which brand is my bike?", "What size is my bike?"),
+    ("Our beagle is asleep, the dog.", "What breed is my dog?", "How old is my dog?"),
+    ("My shoes are size 43.", "What is my shoe size?", "What brand are my shoes?"),
+    ("My shoes are wet.", "Are my shoes wet?", "What is my shoe size?"),
+    (
+        "My washing machine broke.",
+        "Did my washing machine break?",
+        "What brand is my washing machine?",
+    ),
+    ("Mein Fahrrad ist von Canyon.", "Welche Marke ist mein Fahrrad?", "Wie alt ist mein Fahrrad?"),
+    (
+        "Mi bicicleta es una Orbea.",
+        "¿De qué marca es mi bicicleta?",
+        "¿De qué color es mi bicicleta?",
+    ),
+    # what ended, and what never was
+    ("I bought my boat in May.", "When did I buy my boat?", "When did I sell my boat?"),
+    ("I never learned to swim.", "Did I learn to swim?", "When did I learn to swim?"),
+    (
+        "Ich habe mein Auto im Mai gekauft.",
+        "Wann habe ich mein Auto gekauft?",
+        "Wann habe ich mein Auto verkauft?",
+    ),
+    (
+        "J'ai acheté mon canapé en mai.",
+        "Quand ai-je acheté mon canapé ?",
+        "Quand ai-je vendu mon canapé ?",
+    ),
+    ("Vendí mi moto en mayo.", "¿Cuándo vendí mi moto?", "¿Cuándo compré mi moto?"),
+]
+
+
+@pytest.mark.parametrize(("told", "answered", "unanswered"), ABOUT_OTHERS)
+def test_a_note_about_somebody_or_something_else_comes_with_a_warning(
+    memory: Memory, told: str, answered: str, unanswered: str
+) -> None:
+    memory.add(told)
+    asked = recall(memory, answered, 300)
+    assert asked is not None
+    assert told in [cube.content for cube in asked.cubes]
+    assert not asked.unknown
+    question = f"What is {unanswered}?" if unanswered.startswith("my ") else unanswered
+    not_told = recall(memory, question, 300)
+    assert not_told is None or not_told.unknown or not not_told.cubes
+
+
 def test_a_word_that_nobody_ever_said_asks_for_a_better_match(memory: Memory) -> None:
     memory.add("I still buy good flour at the mill.")
     assert recall(memory, "Can my eggs still be good after four weeks?") is None
