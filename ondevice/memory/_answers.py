@@ -82,7 +82,7 @@ def may_answer(text: str, hits: Sequence[Hit]) -> bool:
             sum(map(lacking.issuperset, needed)) <= len(needed) // _MANY
             and all(any(_tells(kind, content, words, whom) for content in texts) for kind in kinds)
             and (whom or any(_is_theirs(things, other.cube) for other in near))
-            and _speaks_of(whom, words, near)
+            and (("who" in kinds and not whom) or _speaks_of(whom, words, near))
             and _is_so(text, words, texts)
         ):
             return True

@@ -73,7 +73,8 @@ def people_in(text: str) -> list[Mention]:
         if before and rules.owns.fullmatch(text, before.end, at):
             start, whom = found.pop().start, (*before.whom, relation)
         elif before and rules.owned.fullmatch(text, before.end, at):
-            start, whom = found.pop().start, (relation, *before.whom)
+            start, has = found.pop().start, before.whom[before.whom[0] == _SOMEBODY :]
+            whom = (relation, *has)
         elif rules.theirs.fullmatch(" ".join(WORD.findall(text[:at])[-1:])):
             whom = (*(before.whom if before else (_SOMEBODY,)), relation)
         elif rules.others.match(text, end) and not is_mine:

@@ -278,6 +278,7 @@ ABOUT_OTHERS = [
         "मेरे पड़ोसी के कुत्ते का नाम क्या है?",
         "मेरे कुत्ते का नाम क्या है?",
     ),
+    ("My landlord's son Milo fixes bikes.", "Who fixes bikes?", "What is my son's name?"),
     # which one, and of what size
     ("My new bike is a Trek.", "Which brand is my bike?", "What size is my bike?"),
     ("Our beagle is asleep, the dog.", "What breed is my dog?", "How old is my dog?"),
@@ -296,7 +297,7 @@ ABOUT_OTHERS = [
     ),
     # what ended, and what never was
     ("I bought my boat in May.", "When did I buy my boat?", "When did I sell my boat?"),
-    ("I never learned to swim.", "Did I learn to swim?", "When did I learn to swim?"),
+    ("I never learned to swim.", "Have I ever learned to swim?", "When did I learn to swim?"),
     (
         "Ich habe mein Auto im Mai gekauft.",
         "Wann habe ich mein Auto gekauft?",
