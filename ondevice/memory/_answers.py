@@ -71,6 +71,11 @@ def may_answer(text: str, hits: Sequence[Hit]) -> bool:
     things = [word for word in words if word in named]
     kinds = _asked(text)
     whom = [mention.whom for mention in people_in(text)]
+
+    @cache  # several hits have the same ones beside them
+    def tells(kind: str, content: str) -> bool:
+        return _tells(kind, content, words, whom)
+
     for hit in hits:
         near = [other for other in hits if _belongs(other.cube, hit.cube)]
         texts = [ends(other.cube.content) for other in near]
@@ -80,7 +85,7 @@ def may_answer(text: str, hits: Sequence[Hit]) -> bool:
             lacking = frozenset(word for word in lacking if not is_said(word, said))
         if (
             sum(map(lacking.issuperset, needed)) <= len(needed) // _MANY
-            and all(any(_tells(kind, content, words, whom) for content in texts) for kind in kinds)
+            and all(any(tells(kind, content) for content in texts) for kind in kinds)
             and (whom or any(_is_theirs(things, other.cube) for other in near))
             and (("who" in kinds and not whom) or _speaks_of(whom, words, near))
             and _is_so(text, words, texts)
