@@ -46,7 +46,8 @@ class Prompter:
 
     When a conversation needs more, its oldest exchanges (a user's message and what followed) leave
     whole; the system prompt and the last exchange stay. More leave than must, so that the next
-    turns find the KV cache as it was; those that left stay out.
+    turns find the KV cache as it was; those that left stay out, but of a conversation that became
+    much shorter, since an earlier message goes on otherwise.
 
     A larger context is asked for where the last exchange needs one, and where nothing has to be
     read for it that the KV cache does not hold already: not for a long conversation that is taken
@@ -150,12 +151,17 @@ class Prompter:
                 self._room.want_context(n_tokens + beside)
 
         start = gone = self._left(body, starts)
-        if whole:
-            start = 0
         most = 2 * max(self._n_ctx, len(spelling))
         sizes = [0] * len(body)
-        if _bytes([*system, *body[start:]]) + beside > self._n_ctx:  # else it fits, most likely
+        # What has so few bytes fits, most likely.
+        if start or _bytes([*system, *body]) + beside > self._n_ctx:
             sizes = self._tail_sizes(system, body, most, stop)
+        if start and sizes[0] + beside <= self._filled:  # an earlier message goes on otherwise now
+            if keep:
+                self._gone.remove((start, hash(tuple(body[:start]))))
+            start = gone = 0
+        if whole:
+            start = 0
         if sizes[last] * _SURE + beside > self._n_ctx:
             make_room(len(build(last)[1]))
         if sizes[start] <= max(self._n_ctx, len(spelling)) * _SURE or start == last:

@@ -43,6 +43,22 @@ def test_what_stays_is_there_when_the_oldest_exchanges_have_left(
     assert "user\n0. I see" not in made.rendered
 
 
+def test_what_left_comes_back_when_an_early_message_goes_on_otherwise(
+    prompt: Callable[..., Prompt],
+) -> None:
+    turns = [Turn("user", "The cat is Zebulon."), Turn("assistant", "Yes.")]
+    for number in range(20):
+        turns += [Turn("user", f"{number}. {LONG * 5}"), Turn("assistant", "Yes.")]
+    last = Turn("user", "Go on.")
+    assert "Zebulon" not in prompt(*turns, last).rendered
+    assert "Zebulon" not in prompt(*turns[:-2], last).rendered  # nearly all is read already
+    for _ in range(2):
+        assert "Zebulon" in prompt(*turns[:6], last).rendered
+    made = prompt(*turns[:26], last)
+    assert "Zebulon" not in made.rendered
+    assert made.left_out
+
+
 def test_what_stays_goes_where_there_is_no_room_for_the_last_message(
     prompt: Callable[..., Prompt],
 ) -> None:
