@@ -150,7 +150,7 @@ def divergences(
         return divergence_of(log_probabilities(context, tokens) for tokens in texts[:n_texts])
 
     sizes = [file.base_end, *(block.end for block in file.blocks)]
-    run = {"step_mb_max": float(np.diff(sizes).max()) / 1e6}
+    run = {"step_mb_max": float(np.max(np.diff(sizes))) / 1e6}
     counts = np.linspace(0, len(file.blocks), n_points).astype(int)
     curve = [diverges(file.blocks[:count], CURVE_TEXTS) for count in counts]
     run["kl_rise_max"] = max(b / a for a, b in pairwise(curve))

@@ -18,6 +18,7 @@ from contextlib import ExitStack, closing
 from typing import NamedTuple, Protocol
 
 import msgspec
+import numpy as np
 
 from ondevice.engine._states import common_prefix
 from ondevice.errors import NativeError
@@ -145,7 +146,7 @@ class ModelDrafter:
         return Proposal(proposed)
 
     def _most_likely(self) -> int:
-        return int(self._context.logits()[: self._n_vocab].argmax())
+        return int(np.argmax(self._context.logits()[: self._n_vocab]))
 
 
 def context_to_draft(model: Model, plan: Plan, request: Load, hook: EvalHook) -> Context:

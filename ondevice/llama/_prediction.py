@@ -183,4 +183,4 @@ class Predictor:
 
     def _most_likely(self) -> int:
         logits = llama_cpp.llama_get_logits_ith(self._handle, -1)
-        return int(np.ctypeslib.as_array(logits, (self._n_vocab,)).argmax())
+        return int(np.argmax(np.ctypeslib.as_array(logits, (self._n_vocab,))))

@@ -179,7 +179,7 @@ def _weigh(
         score = np.where(on_days > 0, 1 + _BY_DAY * score, _BY_DAY * score)
         coverage = np.where(on_days > 0, 1.0, _BY_DAY * coverage)
     # Of a series, that is of all that have as much of the question, one end is meant.
-    series = of_words & (coverage > 0) & (coverage >= _SERIES * coverage.max(initial=0.0))
+    series = of_words & (coverage > 0) & (coverage >= _SERIES * np.max(coverage, initial=0.0))
     newness = _newness(said, series)
     if query.asks_now or query.asks_once:
         score = np.where(series, score.max(where=series, initial=0.0), score)
@@ -187,7 +187,7 @@ def _weigh(
     elif query.asks_present and series.any():
         factor = factor * np.where(series, 1 + _PRESENT * newness, 1.0)
         newest = series & (newness == 1)
-        least = _NEWEST * (score * factor)[series].max() / factor
+        least = _NEWEST * np.max((score * factor)[series]) / factor
         score = np.where(newest, np.maximum(score, least), score)
     plain = score * factor
     scores = plain * np.where(by_speaker & bool(speakers), _SPEAKER, 1.0)
@@ -304,7 +304,7 @@ def _rank_sources(
 
 
 def _confidence(found: _Candidates) -> float:
-    coverage = found.coverage.max(where=found.by_speaker, initial=0.0)
-    said = found.plain.max(where=found.by_speaker, initial=0.0)
-    others = found.plain.max(where=~found.by_speaker, initial=0.0)
+    coverage = np.max(found.coverage, where=found.by_speaker, initial=0.0)
+    said = np.max(found.plain, where=found.by_speaker, initial=0.0)
+    others = np.max(found.plain, where=~found.by_speaker, initial=0.0)
     return float(coverage * said / (said + others)) if said else 0.0

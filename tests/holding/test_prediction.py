@@ -82,7 +82,7 @@ def opened(
 
 
 def most_likely(context: Context) -> int:
-    return int(context.logits().argmax())
+    return int(np.argmax(context.logits()))
 
 
 def foreseen(context: Context, predictor: Predictor, count: int = 3) -> list[int]:

@@ -270,7 +270,7 @@ def greedy(context: Context, n: int) -> list[int]:
     """The next ``n`` tokens."""
     tokens = []
     for _ in range(n):
-        tokens.append(int(context.logits().argmax()))
+        tokens.append(int(np.argmax(context.logits())))
         context.decode(tokens[-1:])
     return tokens
 

@@ -50,6 +50,20 @@ def test_the_estimate_is_what_llama_cpp_takes(
     assert 0.95 * loaded.compute_bytes < expected.compute < 1.08 * loaded.compute_bytes
 
 
+@pytest.mark.parametrize(("trained", "n_ctx"), [(1024, 1024), (1000, 768), (100, 256)])
+def test_a_context_is_no_longer_than_a_table_of_positions(
+    tmp_path: Path, trained: int, n_ctx: int
+) -> None:
+    file = gguf.read(shapes.write(tmp_path, "dense"))
+    known = f"{file.architecture}.context_length"
+    file = replace(file, metadata={**file.metadata, known: trained})
+    assert need(file, 8192).n_ctx == 8192
+    positions = replace(file.tensors["token_embd.weight"], name="position_embd.weight")
+    file = replace(file, tensors={**file.tensors, positions.name: positions})
+    assert need(file, 8192).n_ctx == n_ctx
+    assert need(file).n_ctx == n_ctx
+
+
 @pytest.mark.parametrize("name", shapes.SHAPES)
 @pytest.mark.parametrize(("n_ctx", "kv_type"), [(1024, "f16"), (4096, "q8_0"), (8192, "f16")])
 def test_the_estimate_holds_for_every_kind_of_block(

@@ -188,8 +188,8 @@ def random_weights(
         return weights if scale else np.ones(size, np.float32)
     per_block, block_bytes = gguf.GGML_QUANT_SIZES[kind]
     n_blocks = int(np.prod(size)) // per_block
-    blocks = np.frombuffer(choose.bytes(n_blocks * block_bytes), np.uint8)
-    blocks = blocks.reshape(n_blocks, block_bytes).copy()
+    bits = np.frombuffer(choose.bytes(n_blocks * block_bytes), np.uint8)
+    blocks = bits.reshape(n_blocks, block_bytes).copy()
     halves = blocks.view(np.float16)
     if kind == _Q4_K:  # d, dmin, then 6-bit scales and minima, then 4-bit weights
         halves[:, 0], halves[:, 1] = scale / 260, 7.5 * scale / 260

@@ -224,7 +224,7 @@ def log_probabilities(context: Context, tokens: Sequence[int]) -> Floats:
         context.decode(batch, n_outputs=len(batch))
         for i in range(len(batch)):
             logits = context.logits(len(batch) - i)
-            logits -= logits.max()
+            logits -= np.max(logits)
             found[at + i] = logits - np.log(np.exp(logits).sum())
     return found
 
