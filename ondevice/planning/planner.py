@@ -175,6 +175,8 @@ def why(chosen: Plan, ram: AvailableRam, n_ctx: int | None = None) -> str:
             f" Its context starts at {chosen.n_ctx} tokens, which leaves more room for weights, "
             "and grows with the conversation."
         )
+    if n_ctx is not None and chosen.n_ctx < n_ctx:
+        reason += f" Its context has {chosen.n_ctx} tokens: the model takes no more."
     if chosen.predicts:
         reason += " The model's own prediction block drafts."
     if chosen.drafter:

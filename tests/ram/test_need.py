@@ -10,11 +10,14 @@ from pathlib import Path
 import pytest
 import shapes
 from headers import dense, model
+from planned import plan
 
 from ondevice import gguf, llama
 from ondevice.engine import Engine
 from ondevice.gguf import GGUFFile
+from ondevice.holding.speeds import USUAL
 from ondevice.messages import KVType, Load
+from ondevice.planning.planner import why
 from ondevice.ram.available import AvailableRam
 from ondevice.ram.need import need
 from ondevice.ram.process import of_process
@@ -62,6 +65,10 @@ def test_a_context_is_no_longer_than_a_table_of_positions(
     file = replace(file, tensors={**file.tensors, positions.name: positions})
     assert need(file, 8192).n_ctx == n_ctx
     assert need(file).n_ctx == n_ctx
+    available = ram(10**10)
+    assert f"{n_ctx} tokens: the model takes no more" in why(
+        plan(file, available, USUAL, n_ctx=8192), available, 8192
+    )
 
 
 @pytest.mark.parametrize("name", shapes.SHAPES)
