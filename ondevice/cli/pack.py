@@ -49,6 +49,7 @@ _DOING = {
     is_flag=True,
     help="Let the model write the calibration text; slow for a model larger than RAM.",
 )
+@click.option("--force", is_flag=True, help="Replace the stack's file if it exists.")
 @click.option("--jobs", type=click.IntRange(min=1), help="Threads; default: physical cores.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
@@ -56,6 +57,7 @@ def command(
     output: Path | None,
     calibration: Path | None,
     own_calibration: bool,
+    force: bool,
     jobs: int | None,
     as_json: bool,
 ) -> None:
@@ -77,6 +79,8 @@ def command(
     target = output or model.with_name(f"{model.stem}.stack.gguf")
     if target.exists() and target.samefile(model):
         raise UsageError("A model cannot be packed into its own file. Name another file with -o.")
+    if target.exists() and not (force and target.is_file()):  # said before hours of work
+        raise UsageError(f"{target} exists. Replace it with --force, or name another file with -o.")
     text = calibration.read_text("utf-8", "replace") if calibration else None
     compile_once()
     started = time.monotonic()

@@ -651,6 +651,10 @@ def test_pack_and_show_commands(
     assert steps[0]["name"] == "base"
     assert steps == sorted(steps, key=lambda step: step["bytes"])
     assert run(["stack", "show", str(tiny)]) == 2
+    before = target.stat().st_mtime_ns
+    assert run(["pack", str(tiny), "-o", str(target), *options]) == 2
+    assert "--force" in capfd.readouterr().err
+    assert target.stat().st_mtime_ns == before
 
 
 # ----------------------------------------------------------------------------- engine
