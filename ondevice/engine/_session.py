@@ -53,7 +53,6 @@ from ondevice.ram.process import of_process
 from ondevice.system import compiled
 from ondevice.system.cores import ThreadTimes
 
-#: Packages whose C says what computing comes to, to the last bit.
 _EMBEDDED = 512  # tokens of a text to embed at most: it is computed at once
 _REPLY_SHARE = 4  # of the context, one part is kept free for a reply
 _WORTH_READING = 16  # tokens, before they are needed

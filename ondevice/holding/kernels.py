@@ -9,6 +9,7 @@ from ondevice.errors import NativeError
 from ondevice.ram import available
 from ondevice.system import compiled
 
+#: Whose C says what computing comes to, to the last bit.
 PACKAGES = ("ondevice.llama", "ondevice.products", "ondevice.holding.stack")
 _COMPILER = 300 << 20  # bytes of RAM that a compiler takes at most
 _TOGETHER = 2
