@@ -34,7 +34,7 @@ def make(tmp_path: Path, tools: dict[str, str]) -> subprocess.CompletedProcess[s
         program.chmod(0o755)
     found = shutil.which("make")
     assert found is not None
-    of_a_make_around = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")
+    of_a_make_around = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "MAKEOVERRIDES", "PYTHON", "VENV")
     unwanted = ("CC", "CXX", *of_a_make_around)
     clean = {name: value for name, value in os.environ.items() if name not in unwanted}
     done = subprocess.run(
