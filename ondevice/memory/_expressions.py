@@ -322,12 +322,15 @@ def _rules() -> tuple[DateReader, ...]:
 
 
 @cache
-def _triggers() -> dict[str, tuple[DateReader, ...]]:
-    """The languages that each word for days is of."""
-    found: dict[str, tuple[DateReader, ...]] = {}
-    for rules in _rules():
+def _triggers() -> dict[str, tuple[int, ...]]:
+    """The languages that each word for days is of: their places in :func:`_rules`.
+
+    Two threads that ask for the rules at once may get two sets of them, of which one stays.
+    """
+    found: dict[str, tuple[int, ...]] = {}
+    for place, rules in enumerate(_rules()):
         for word in rules.triggers if rules.spaced else ():
-            found[word] = (*found.get(word, ()), rules)
+            found[word] = (*found.get(word, ()), place)
     return found
 
 
@@ -341,19 +344,21 @@ def _able(text: str, words: frozenset[str]) -> list[DateReader]:
 
     A word for a day in one language is another word in another: “hier” is “yesterday” or “here”.
     """
+    every = _rules()
     unspaced = [
         rules
-        for rules in (_rules() if _unspaced().search(text) else ())
+        for rules in (every if _unspaced().search(text) else ())
         if not rules.spaced and rules.letters.search(text)
     ][:1]
     triggers = _triggers()
     if _DIGIT.search(text):
-        able = [rules for rules in _rules() if rules.spaced]
+        able = [rules for rules in every if rules.spaced]
     else:
-        able = list({rules: None for word in words for rules in triggers.get(word, ())})
+        places = dict.fromkeys(place for word in words for place in triggers.get(word, ()))
+        able = [every[place] for place in places]
     if not able:
         return unspaced
-    fits = {rules: rules.fits(words) for rules in _rules() if rules.spaced}
+    fits = {rules: rules.fits(words) for rules in every if rules.spaced}
     most = max(fits.values())
     # Languages that are close share words: “dos” is Spanish for “two” and Portuguese for “of the”.
     return unspaced + [rules for rules in able if fits[rules] >= max(most - 1, min(most, 1))]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ondevice.errors import UsageError
-from ondevice.memory import Memory, _cubes
+from ondevice.memory import Memory, _cubes, _expressions
 from ondevice.memory._bench import _day, run
 from ondevice.memory._dates import Days, find_days
 from ondevice.memory._recall import GATE
@@ -277,6 +277,12 @@ def test_days_may_be_told_by_an_event_of_the_users_life(talks: Talks) -> None:
 def test_words_for_days(text: str, first: str, last: str) -> None:
     days, _ = find_days(f"What happened {text}?", TODAY)
     assert days.period == (date.fromisoformat(first), date.fromisoformat(last))
+
+
+def test_days_are_read_where_threads_read_the_rules_at_once() -> None:
+    expected = find_days("What happened yesterday?", TODAY)
+    _expressions._rules.cache_clear()  # as if another thread had read them, too
+    assert find_days("What happened yesterday?", TODAY) == expected
 
 
 def test_the_very_day_counts_for_more() -> None:
