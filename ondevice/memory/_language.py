@@ -15,7 +15,7 @@ import unicodedata
 from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -179,6 +179,19 @@ class Lessons(_Table, frozen=True, kw_only=True):
     alone: tuple[Pattern, ...]  # lessons if nothing else is said
     #: Of each of these there is one lesson at a time. The first one whose words are in it counts.
     topics: dict[str, Pattern]
+
+
+class Alike(NamedTuple):
+    """The words of a meaning in :attr:`Search.like`."""
+
+    words: list[str]  # that are used for one another
+    others: list[str]  # that are found for them
+    kinds: list[str]  # the same, for a kind of it
+
+    @classmethod
+    def of(cls, listed: str) -> Alike:
+        words, others, kinds = (part.split() for part in f"{listed}||".split("|")[:3])
+        return cls(words, others, kinds)
 
 
 class Questions(_Table, frozen=True, kw_only=True):

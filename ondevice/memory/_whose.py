@@ -14,7 +14,7 @@ from functools import cache
 from typing import NamedTuple
 
 from ondevice.memory._dates import without_times
-from ondevice.memory._language import NEVER, Language, languages, words_in
+from ondevice.memory._language import NEVER, Alike, Language, languages, words_in
 from ondevice.memory._stems import Stem, stemmer_of
 from ondevice.memory._words import WORD, is_stop_word, language_of
 
@@ -234,9 +234,9 @@ def _more_words(language: Language) -> dict[str, str]:
     assert facts
     words = dict.fromkeys(words_in(facts.values.get("job", "")), _ROLE)
     relations = {relation for one in languages() if one.facts for relation in one.facts.people}
-    for relation, alike in language.search.like.items():
+    for relation, listed in language.search.like.items():
         if relation in relations:
-            words |= dict.fromkeys(alike.partition("|")[0].split(), relation)
+            words |= dict.fromkeys(Alike.of(listed).words, relation)
     words |= {word: key for key, pattern in facts.people.items() for word in words_in(pattern)}
     return words | {f"{word}s": relation for word, relation in words.items() if language.rank == 1}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from functools import cache
 
-from ondevice.memory._language import Language, any_of, languages, words_in
+from ondevice.memory._language import Alike, Language, any_of, languages, words_in
 from ondevice.store import VOWEL_SIGNS
 from ondevice.text import UNSPACED
 
@@ -104,7 +104,7 @@ def words_alike(snowball: str) -> dict[str, list[str]]:
         for language in languages()
         if language.search.snowball == snowball
         for words in language.search.like.values()
-        for word in words.partition("|")[0].split()
+        for word in Alike.of(words).words
     }
     return {word: _like()[word] for word in own}
 
@@ -177,19 +177,24 @@ def _with_values(language: Language, words: str) -> str:
 
 
 @cache
-def _like() -> dict[str, list[str]]:
-    """Each word that has a meaning in ``[search.like]``, with all words to be found for it."""
-    meanings: dict[str, tuple[list[str], list[str]]] = {}
+def _meanings() -> dict[str, list[Alike]]:
+    """What is in ``[search.like]`` under each name, of one language after the other."""
+    found: dict[str, list[Alike]] = {}
     for language in languages():
         for meaning, words in language.search.like.items():
-            alike, _, others = _with_values(language, words).partition("|")
-            known = meanings.setdefault(meaning, ([], []))
-            known[0].extend(alike.split())
-            known[1].extend(others.replace("|", " ").split())
+            found.setdefault(meaning, []).append(Alike.of(_with_values(language, words)))
+    return found
+
+
+@cache
+def _like() -> dict[str, list[str]]:
+    """Each word that has a meaning in ``[search.like]``, with all words to be found for it."""
     found: dict[str, list[str]] = {}
-    for alike_words, other_words in meanings.values():
-        for word in alike_words:
-            found.setdefault(word, []).extend([*alike_words, *other_words])
+    for listed in _meanings().values():
+        words = [word for one in listed for word in one.words]
+        others = [word for one in listed for word in (*one.others, *one.kinds)]
+        for word in words:
+            found.setdefault(word, []).extend([*words, *others])
     return found
 
 
@@ -197,10 +202,7 @@ def _like() -> dict[str, list[str]]:
 def _kinds() -> dict[str, frozenset[str]]:
     """Each word that has a meaning in ``[search.like]``, with all words for a kind of it."""
     found: dict[str, frozenset[str]] = {}
-    for meaning in {meaning for language in languages() for meaning in language.search.like}:
-        parts = [
-            one.search.like[meaning].split("|") for one in languages() if meaning in one.search.like
-        ]
-        kinds = frozenset(word for part in parts for words in part[2:] for word in words.split())
-        found |= {word: kinds for part in parts for word in part[0].split() if kinds}
+    for listed in _meanings().values():
+        if kinds := frozenset(word for one in listed for word in one.kinds):
+            found |= {word: kinds for one in listed for word in one.words}
     return found
