@@ -206,7 +206,7 @@ class _Asked(NamedTuple):
     """What a search looks for."""
 
     query: str  # for the index: all the words, the last one may be the beginning of one
-    parts: str  # a list in JSON, of what stands within words of scripts that do not space them
+    parts: list[str]  # that stand within words, in scripts that do not space them
 
     @classmethod
     def of(cls, text: str) -> _Asked:
@@ -216,7 +216,7 @@ class _Asked(NamedTuple):
         query = " ".join(f'"{piece}"' for piece in pieces if piece not in parts)
         if query and pieces[-1] not in parts:
             query += "*"
-        return cls(query, json.dumps(parts))
+        return cls(query, parts)
 
     def rows(
         self, connection: Connection, conversation_id: int | None, *, columns: str, order: str
@@ -232,11 +232,11 @@ class _Asked(NamedTuple):
             "AND (?2 IS NULL OR conversation_id = ?2) AND NOT EXISTS "
             "(SELECT 1 FROM json_each(?3) WHERE NOT instr(message.content, value)) "
             f"ORDER BY {order}",
-            (self.query, conversation_id, self.parts),
+            (self.query, conversation_id, json.dumps(self.parts)),
         ).fetchall()
 
     def __bool__(self) -> bool:
-        return bool(self.query or self.parts != "[]")
+        return bool(self.query or self.parts)
 
 
 def matches(connection: Connection, text: str, conversation_id: int) -> ChatMatches:
@@ -250,7 +250,7 @@ def matches(connection: Connection, text: str, conversation_id: int) -> ChatMatc
     return ChatMatches(
         tuple(id_ for id_, _ in rows),
         frozenset(map(str.lower, words)),
-        frozenset(json.loads(asked.parts)),
+        frozenset(asked.parts),
     )
 
 
@@ -302,7 +302,7 @@ def _excerpts(connection: Connection, asked: _Asked, ids: Sequence[int]) -> dict
             (asked.query, json.dumps(ids)),
         )
         return dict(rows.fetchall())
-    pattern = re.compile("|".join(map(re.escape, json.loads(asked.parts))))
+    pattern = re.compile("|".join(map(re.escape, asked.parts)))
     excerpts: dict[int, str] = {}
     for id_, content in connection.execute(
         f"SELECT id, content FROM message WHERE id {among}", (json.dumps(ids),)

@@ -158,7 +158,7 @@ class Prompter:
             sizes = self._tail_sizes(system, body, most, stop)
         if start and sizes[0] + beside <= self._filled:  # an earlier message goes on otherwise now
             if keep:
-                self._gone.remove((start, hash(tuple(body[:start]))))
+                self._gone.remove(_beginning(body, start))
             start = gone = 0
         if whole:
             start = 0
@@ -191,7 +191,7 @@ class Prompter:
                 "conversation. Look for a newer file of this model."
             )
         if keep and start > 0 and not whole:
-            left = start, hash(tuple(body[:start]))
+            left = _beginning(body, start)
             if left in self._gone:
                 self._gone.remove(left)
             self._gone.append(left)
@@ -251,8 +251,9 @@ class Prompter:
 
     def _left(self, body: Sequence[Turn], starts: Sequence[int]) -> int:
         """How many turns have left this conversation already."""
-        for number, gone in reversed(self._gone):
-            if number in starts and hash(tuple(body[:number])) == gone:
+        for left in reversed(self._gone):
+            number, _ = left
+            if number in starts and _beginning(body, number) == left:
                 return number
         return 0
 
@@ -362,6 +363,11 @@ class Prompter:
             found.append((len(spelling), spelled.decode("utf-8", "replace")))
             self._spelling, self._texts = list(spelling), found
         return self._texts
+
+
+def _beginning(body: Sequence[Turn], count: int) -> tuple[int, int]:
+    """By which the first ``count`` turns of a conversation are known again."""
+    return count, hash(tuple(body[:count]))
 
 
 def _bytes(turns: Sequence[Turn]) -> int:
