@@ -537,10 +537,9 @@ class Session:
 
     def _identity(self) -> bytes:
         """Of all that decides what is computed of some tokens."""
-        absent = self._weights.absent_bytes - self._weights.streamed_bytes
-        size = self._weights.resident_bytes if absent else 0  # of a stack that is not all there
+        left_out = self._weights.absent_bytes - self._weights.streamed_bytes  # of a stack
         computing = compiled.digest(*kernels.PACKAGES)
-        parts = (llama_cpp.__version__, computing, self._kv_type, str(size), *self._files)
+        parts = (llama_cpp.__version__, computing, self._kv_type, str(left_out), *self._files)
         return "\n".join(parts).encode()
 
     @property

@@ -57,6 +57,7 @@ class Plan:
     tokens_per_second: float  # expected
     first_token_s: float  # expected after a prompt of 512 tokens
     quality: float  # of 1: what is left of the unquantized model's
+    left_out_bytes: int = 0  # weights that it does without
     idle_drafter: GGUFFile | None = None  # was asked for, and is not used
     predicts: bool = False  # the model's own prediction block drafts
     is_last_resort: bool = False  # unless exactness is all that counts
@@ -107,20 +108,20 @@ class Plan:
 
         A disk that is read all the time counts like half the speed, and what is slower than one
         reads counts twice. What leaves weights out has the speed of all of them, so that less of a
-        model is never worth more.
+        model is never worth more. Nor is it ever exact.
         """
         per_second = self.tokens_per_second
         if self.is_last_resort and preference != "exact":
             return math.log2(per_second) - _LAST
-        if not self.streamed_bytes:
-            per_second *= self.resident_bytes / self.need.weights
+        per_second *= 1 - self.left_out_bytes / self.need.weights
         waiting = math.log2(max(1.0, READING / per_second))
         speed = math.log2(min(per_second, _ENOUGH)) - waiting - (self.streamed_bytes > 0)
         quality = math.log2(self.quality)
         taste = TASTES[preference]
-        return (
+        worth = (
             taste.speed * speed
             + taste.context * math.log2(self.n_ctx)
             + taste.quality * quality
             + taste.size * (math.log2(self.effective_params) - quality)
         )
+        return worth - _LAST if self.left_out_bytes and preference == "exact" else worth

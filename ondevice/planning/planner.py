@@ -155,7 +155,13 @@ def _drafters(
 def why(chosen: Plan, ram: AvailableRam, n_ctx: int | None = None) -> str:
     """A plain sentence or a few; ``n_ctx`` is the length of context that was asked for, if any."""
     whole = chosen.need
-    if chosen.streamed_bytes:
+    if chosen.streamed_bytes and chosen.left_out_bytes:
+        reason = (
+            f"All of it would take {size(whole.total)} and {size(ram.usable)} is available, so "
+            f"{size(chosen.left_out_bytes)} of its weights, which refine it, are left out, and "
+            f"{size(chosen.streamed_bytes)} are read from the disk when they are needed."
+        )
+    elif chosen.streamed_bytes:
         reason = (
             f"All of it would take {size(whole.total)} and {size(ram.usable)} is available, so "
             f"{size(chosen.streamed_bytes)} of its weights are read from the disk when they are "

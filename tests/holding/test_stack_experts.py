@@ -92,6 +92,27 @@ def test_the_logits_are_those_of_the_whole_stack_in_ram(
         assert 0 < stack.statistics().experts_found < stack.statistics().experts_used
 
 
+@pytest.mark.parametrize("blocks", [0.0, 0.3, 0.7, 0.9])
+def test_the_logits_of_a_cut_are_those_of_its_blocks_in_ram(file: StackFile, blocks: float) -> None:
+    cut = file.cut(file.n_base + int(blocks * len(file.blocks)))
+    if cut.least_with_experts >= cut.ram_bytes[-1]:
+        pytest.skip("all of it takes less than the slots of experts as small as these")
+    with opened(file, None) as (stack, context):
+        stack.products.use(cut.blocks)
+        wanted = logits(context)
+    random = Random(1)
+    sizes = [budget(cut, share) for share in (0.0, 0.3, 1.0)]
+    with stacks.opened(file.gguf.path, sizes[1], cut=cut, n_ctx=512) as (stack, context):
+        assert logits(context, lambda: stack.resize(random.choice(sizes))) == wanted
+        assert stack.resident_bytes <= sizes[2]
+        assert 0 < stack.streamed_bytes < stack.absent_bytes
+        stack.resize(None)
+        assert stack.absent_bytes == 0
+        stack.resize(sizes[0])
+        context.truncate(0)
+        assert logits(context) == wanted
+
+
 def test_only_experts_that_are_needed_and_missing_are_read(file: StackFile) -> None:
     with opened(file, budget(file, 0.5)) as (stack, context):
         context.decode(TOKENS[:50])
@@ -193,7 +214,7 @@ def test_an_exact_plan_is_opened_as_planned(file: StackFile) -> None:
     usable = whole.peak_bytes - file.ram_bytes[-1] + budget(file, 0.5)
     machine = Machine(AvailableRam(10**12, usable, "a limit"), USUAL)
     plans = Stacked(file.gguf).plans(512, "f16", (), machine)
-    (chosen,) = (each for each in plans if each.streamed_bytes)
+    (chosen,) = (each for each in plans if each.streamed_bytes and not each.left_out_bytes)
     assert chosen.quality == 1
     assert chosen.first_token_s > chosen.streamed_bytes / USUAL.disk  # a prompt needs all experts
     with opened(file, chosen.weights_budget) as (stack, _):

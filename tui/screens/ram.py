@@ -251,7 +251,10 @@ def _why(sizing: Sizing, wish: int | None) -> str:
         return "The whole model is in RAM, so its RAM use is fixed."
     if not sizing.absent_bytes:
         return "The whole model is in RAM: more RAM would not make it faster."
-    gain = "faster" if sizing.streamed_bytes else "more exact"
+    gains = ["faster"] if sizing.streamed_bytes else []
+    if sizing.absent_bytes > sizing.streamed_bytes:
+        gains.append("more exact")
+    gain = ", then ".join(gains)
     room = min(sizing.room_bytes, sizing.most_bytes)
     if wish is not None and wish < room:
         return f"You set a limit of {size(wish)}. More RAM makes it {gain}, up to {size(room)}."

@@ -1,4 +1,4 @@
-"""Experts of a stack of which only some are in RAM: each is read by itself, in all its planes."""
+"""Experts of a stack of which only some are in RAM: each is read by itself."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from ondevice.holding.stack._file import StackFile
 from ondevice.holding.stack._layout import (
     BASE_PLANES,
     FIRST_PLANE,
-    PLANES,
     PlanesShape,
     base_parts,
 )
@@ -38,7 +37,7 @@ class _Extent(NamedTuple):
 
 
 class ExpertPlanes(Matrices):
-    """A matrix with the rows of all experts, one after the other.
+    """A matrix with the rows of all experts, one after the other, in the planes that ``file`` has.
 
     ``unit``: bytes of which the ends of a read are multiples.
     """
@@ -50,17 +49,19 @@ class ExpertPlanes(Matrices):
         self._chunk_rows = matrix.shape.chunk_rows  # in the file
         #: Of each chunk there, where its scales, nibbles and planes begin; bytes from the start.
         self._starts: list[list[int]] = []
-        for chunk in matrix.shape.chunks():
+        blocks, chunks = file.blocks_of[of.name], matrix.shape.chunks()
+        n_refining = len(blocks) // len(chunks)
+        for chunk in chunks:
             base = base_parts(matrix.shape, chunk)
-            planes = [0] * (PLANES - BASE_PLANES)
-            self._starts.append([matrix.base.offset + at for at in base] + planes)
-        for block in file.blocks_of[of.name]:
+            self._starts.append([matrix.base.offset + at for at in base] + [0] * n_refining)
+        for block in blocks:
             self._starts[block.id.chunk][FIRST_PLANE + block.id.plane] = block.tensor.offset
         rows, columns = matrix.shape.rows // of.n_experts, matrix.shape.columns
         scales, nibbles, plane = matrix.shape.part_bytes(1)
-        self._row_bytes = [scales, nibbles, *[plane] * PLANES]  # of each part
+        n_planes = BASE_PLANES + n_refining
+        self._row_bytes = [scales, nibbles, *[plane] * n_planes]  # of each part
         self._planes = Planes(PlanesShape(matrix.shape.rows, columns, rows), scratch)
-        self._planes.levels[:] = PLANES
+        self._planes.levels[:] = n_planes
         self._shown = [0] * of.n_experts  # addresses of slots
 
     def take_over(self, node: Tensor) -> Tensor:

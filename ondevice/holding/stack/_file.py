@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -167,7 +168,7 @@ class StackFile:
     def least_whole_bytes(self) -> int:
         """RAM with which all of it can be computed, however much of it is on the disk."""
         least = self.least_streaming_bytes
-        return min(least, self._least_with_experts) if self.expert_blocks else least
+        return min(least, self.least_with_experts) if self.expert_blocks else least
 
     @property
     def least_streaming_bytes(self) -> int:
@@ -199,31 +200,54 @@ class StackFile:
         return pages_bytes(in_ram) + (1 + 2 * n_tables) * PAGE
 
     @cached_property
-    def _least_with_experts(self) -> int:
+    def least_with_experts(self) -> int:
+        """The same if experts are read when they are needed."""
         return self.beside_experts_bytes + slots_bytes(self.expert_blocks)
 
     def experts_within(self, budget_bytes: int) -> tuple[ExpertBlock, ...]:
         """With so much RAM for all weights; none: all of it fits, or not all that is no expert."""
-        if not self._least_with_experts <= budget_bytes < self.ram_bytes[-1]:
+        if not self.least_with_experts <= budget_bytes < self.ram_bytes[-1]:
             return ()
         return with_slots(self.expert_blocks, budget_bytes - self.beside_experts_bytes)
 
     def _experts_in(self, matrix: Matrix) -> ExpertMatrix | None:
-        """None: it has none, or not all of their planes are there."""
+        """None: it has none, or some with more planes than others."""
         if not self.gguf.holds_experts(matrix.base):
             return None
         shape, n_experts = matrix.shape, self.gguf.n_experts
         rows = shape.rows // n_experts
-        if len(self.blocks_of[matrix.name]) < len(shape.chunks()) * (PLANES - BASE_PLANES):
+        n_planes, others = divmod(len(self.blocks_of[matrix.name]), len(shape.chunks()))
+        if others:
             return None
+        n_planes += BASE_PLANES
         scales, nibbles, plane = shape.part_bytes(rows)
-        n_bytes = scales + nibbles + PLANES * plane
+        n_bytes = scales + nibbles + n_planes * plane
         # An expert may begin at the end of a chunk, and a piece of it at the end of a page.
         in_chunk = math.gcd(rows, shape.chunk_rows)
         n_chunks = 1 + -(-(rows - in_chunk) // shape.chunk_rows)
-        n_pieces = n_chunks * (FIRST_PLANE + PLANES)
+        n_pieces = n_chunks * (FIRST_PLANE + n_planes)
         in_slot = -(-n_bytes // PAGE) * PAGE + 2 * PAGE * n_pieces
         return ExpertMatrix(matrix.name, matrix.base.block, n_experts, n_bytes, in_slot)
+
+    def cut(self, n_tensors: int) -> StackFile:
+        """The smaller stack of the first ``n_tensors`` of this one, bases included.
+
+        Of experts, it leaves out what not all rows of a matrix have, so that each can be read by
+        itself.
+        """
+        blocks = self.blocks[: max(0, n_tensors - self.n_base)]
+        experts = {m.name for block in self.expert_blocks for m in block.matrices}
+        counts = Counter((block.id.matrix, block.id.plane) for block in blocks)
+        kept = tuple(
+            block
+            for block in blocks
+            if block.id.matrix not in experts
+            or counts[block.id.matrix, block.id.plane]
+            == len(self.matrices[block.id.matrix].shape.chunks())
+        )
+        left_out = {b.tensor.name for b in self.blocks} - {b.tensor.name for b in kept}
+        tensors = {n: t for n, t in self.gguf.tensors.items() if n not in left_out}
+        return replace(self, gguf=replace(self.gguf, tensors=tensors), blocks=kept)
 
     def fitting(self, budget_bytes: int) -> int:
         """How many tensors, from the first one on, fit into so much RAM."""

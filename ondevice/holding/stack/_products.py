@@ -112,7 +112,7 @@ class _Group:
 
 
 class StreamedProducts(Products):
-    """Computes with all blocks: those that are not resident are fetched for each pass.
+    """Computes with more blocks than are resident: others are fetched for each pass.
 
     Or, if they are of experts, when a pass needs them.
     """
@@ -133,30 +133,35 @@ class StreamedProducts(Products):
         self._threads.shutdown()
 
     def set_resident(
-        self, names: Collection[str], most_bytes: int, experts: Experts | None = None
+        self,
+        blocks: Sequence[Block],
+        names: Collection[str],
+        most_bytes: int,
+        experts: Experts | None = None,
     ) -> list[TensorInfo]:
-        """Tell which tensors are resident, and how many bytes can be fetched at once.
+        """Tell what to compute with, which tensors are resident, and how much may be fetched.
 
-        Returns the others in the order of their use, but for those that ``experts`` reads.
+        That is ``most_bytes`` at once. Returns what is not resident of ``blocks`` and of what is no
+        block, in the order of use, but for what ``experts`` reads.
         """
         self._generation += 1
         self._experts = experts
         self._planes = self._planes_at(self._resident, self._file.matrices)
-        self.use(self._file.blocks)
+        self.use(blocks)
         absent: dict[str, list[Block]] = {name: [] for name in self._file.matrices}
-        for block in self._file.blocks:
+        for block in blocks:
             if block.tensor.name not in names:
                 absent[block.id.matrix].append(block)
         self._absent, self._groups = {}, {}
-        for name, blocks in absent.items():
+        for name, of_matrix in absent.items():
             planes, base = self._planes[name], self._file.matrices[name].base
             if name in self._file.tables or (experts and name in experts):
                 continue
-            places = [_place_of(planes, block) for block in blocks]
+            places = [_place_of(planes, block) for block in of_matrix]
             if name not in names:
                 places.insert(0, (base, partial(_place_base, planes)))
             elif sum(tensor.n_bytes + 2 * PAGE for tensor, _ in places) > most_bytes:
-                self._groups[name] = self._groups_of(planes, blocks)
+                self._groups[name] = self._groups_of(planes, of_matrix)
             self._absent[name] = places
         return [tensor for places in self._absent.values() for tensor, _ in places]
 

@@ -49,7 +49,8 @@ class Stack:
 
     What does not fit is left out: the model is less exact. With ``whole``, it is read from the
     disk for each pass instead, or, where it is of experts, when they are needed: the model is what
-    it is in RAM, but slower. With ``drafts``, what is
+    it is in RAM, but slower. With ``cut`` (:meth:`StackFile.cut`), only that part of the file is
+    never left out, and experts of it are read when they are needed. With ``drafts``, what is
     in RAM alone then drafts for it (:meth:`drafting_hook`). ``cached`` lets the system keep what is
     read for it, if there is room. ``by_expert`` False: experts are read for each pass, too.
     ``handlers`` see each node after the stack has: they compute with what is not in planes.
@@ -66,6 +67,7 @@ class Stack:
         budget_bytes: int | None = None,
         *,
         whole: bool = False,
+        cut: StackFile | None = None,
         drafts: bool = False,
         cached: bool = False,
         by_expert: bool = True,
@@ -87,10 +89,11 @@ class Stack:
         self._ring: Ring | None = None
         self._waited = 0.0  # seconds, for rings that are gone
         self._arena = Arena(-(-file.file_bytes // PAGE) * PAGE)
-        self._by_expert = whole and by_expert
-        if (
-            self._by_expert and self.file.expert_blocks
-        ):  # what stays in RAM may lie between what does not
+        self._is_whole = whole
+        # What is computed with at least, its experts read when they are needed.
+        self._kept = (self.file if whole else cut) if by_expert else None
+        # What stays in RAM may lie between what does not.
+        if self._kept and self._kept.expert_blocks:
             self._arena.use_small_pages(0, self._arena.n_bytes)
         for tensor in self._tensors:
             if tensor.name in self.file.stays_on_disk and (pages := _whole_pages(tensor, tensor)):
@@ -99,10 +102,10 @@ class Stack:
         mapped = np.frombuffer(self._mapped, np.uint8).ctypes.data
         threads = threads or default_threads()
         self._resident = Products(self.file, self._arena.address, mapped, threads)
-        self._whole: StreamedProducts | None = None
+        self._streamed: StreamedProducts | None = None
         try:
-            if whole:
-                self._whole = StreamedProducts(
+            if whole or cut:
+                self._streamed = StreamedProducts(
                     self.file, self._arena.address, mapped, threads, self._fetch
                 )
             self.resize(budget_bytes, on_progress=on_progress)
@@ -118,18 +121,19 @@ class Stack:
     @property
     def resident_bytes(self) -> int:
         """RAM that the weights take."""
-        if self._slots:
-            return self.file.beside_experts_bytes + slots_bytes(self._slots)
+        if self._kept and self._slots:
+            return self._kept.beside_experts_bytes + slots_bytes(self._slots)
         ring = self._ring.n_bytes if self._ring else 0
         return self.file.ram_bytes[len(self._held) - 1] + ring
 
     @property
     def least_bytes(self) -> int:
         """The smallest budget."""
-        file = self.file
-        if self._whole is None:
-            return file.ram_bytes[file.n_base - 1]
-        return file.least_whole_bytes if self._by_expert else file.least_streaming_bytes
+        file, kept = self.file, self._kept
+        if self._is_whole:
+            return file.least_whole_bytes if kept else file.least_streaming_bytes
+        part = file.ram_bytes[file.n_base - 1]
+        return min(part, kept.least_with_experts) if kept else part
 
     @property
     def most_bytes(self) -> int:
@@ -144,19 +148,22 @@ class Stack:
     @property
     def absent_bytes(self) -> int:
         """Weights that are not in RAM: streamed, or left out."""
-        if self._slots:
-            return sum(block.absent_bytes for block in self._slots)
+        if self._kept and self._slots:
+            left_out = self.most_bytes - self._kept.ram_bytes[-1]
+            return left_out + self.streamed_bytes
         return self.most_bytes - self.resident_bytes
 
     @property
     def streamed_bytes(self) -> int:
         """Weights that are read from the disk for each pass, or when it needs them."""
-        return self.absent_bytes if self._ring or self._slots else 0
+        if self._slots:
+            return sum(block.absent_bytes for block in self._slots)
+        return self.absent_bytes if self._ring else 0
 
     @property
     def products(self) -> Products:
         """What computes with the stack."""
-        return self._whole or self._resident
+        return self._streamed or self._resident
 
     @property
     def may_draft(self) -> bool:
@@ -231,8 +238,8 @@ class Stack:
         self._drop_ring()
         if self._experts is not None:
             self._experts.close()
-        if self._whole is not None:
-            self._whole.close()
+        if self._streamed is not None:
+            self._streamed.close()
         self._reader.close()
 
     def resize(
@@ -248,18 +255,19 @@ class Stack:
         """
         file = self.file
         budget = file.ram_bytes[-1] if budget_bytes is None else budget_bytes
-        slots = file.experts_within(budget) if self._by_expert else ()
-        fitting = file.fitting_whole(budget) if self._whole else file.fitting(budget)
-        if not slots and fitting < (file.n_unpacked if self._whole else file.n_base):
+        kept = self._kept
+        slots = kept.experts_within(budget) if kept else ()
+        fitting = file.fitting_whole(budget) if self._is_whole else file.fitting(budget)
+        if not slots and fitting < (file.n_unpacked if self._is_whole else file.n_base):
             raise self._short(budget, self.least_bytes)
-        held = file.beside_experts if slots else self._tensors[:fitting]
+        held = kept.beside_experts if kept and slots else self._tensors[:fitting]
         before = self._held
         if self._experts is not None and not slots:
             self._experts.place(())  # else experts would be in RAM twice
         try:
             self._hold(held, on_progress)
-            if slots:
-                self._place(slots)
+            if kept and slots:
+                self._place(kept, slots)
         except BaseException:
             self._hold(before, lambda _: True)
             if self._experts is not None:
@@ -268,20 +276,25 @@ class Stack:
         self._slots = slots
         if not slots:
             self._resident.use(file.blocks[: self._n_blocks])
-        if self._whole is not None:
-            self._drop_ring()
-            names = {tensor.name for tensor in held}
-            n_bytes = 0 if slots else file.whole_bytes[fitting] - file.ram_bytes[fitting - 1]
-            experts = self._experts if slots else None
-            if absent := self._whole.set_resident(names, n_bytes // RING_ENTRIES, experts):
+        if self._streamed is None:
+            return
+        self._drop_ring()
+        names = {tensor.name for tensor in held}
+        if kept and slots:
+            self._streamed.set_resident(kept.blocks, names, 0, self._experts)
+        elif not self._is_whole:
+            self._streamed.set_resident(file.blocks[: self._n_blocks], names, 0)
+        else:
+            n_bytes = file.whole_bytes[fitting] - file.ram_bytes[fitting - 1]
+            if absent := self._streamed.set_resident(file.blocks, names, n_bytes // RING_ENTRIES):
                 self._ring = Ring(self._reader, absent, n_bytes)
 
-    def _place(self, slots: Sequence[ExpertBlock]) -> None:
+    def _place(self, of: StackFile, slots: Sequence[ExpertBlock]) -> None:
         """Keep so many experts of each block."""
         if is_new := self._experts is None:
             scratch, unit = self.products.scratch, self._reader.unit
             matrices = (each for block in slots for each in block.matrices)
-            planes = {each.name: ExpertPlanes(each, self.file, scratch, unit) for each in matrices}
+            planes = {each.name: ExpertPlanes(each, of, scratch, unit) for each in matrices}
             self._experts = Experts(self._reader, slots, planes)
         self._experts.place(slots)
         if is_new:

@@ -38,6 +38,7 @@ _MEASURED_BYTES = (PLANES + 5 / 16) / 8
 _DECODE_FACTOR, _PREFILL_FACTOR = 1.1, 1.3
 _PRODUCT_SECONDS = 5e-6
 
+_CUTS = 8  # of a mixture of experts, at which some of these may be on the disk
 _EXPANDED = 5_000_000  # bytes: rows that are being computed with, and pages of the file
 
 
@@ -58,9 +59,20 @@ class Stacked:
     def _model(self) -> GGUFFile:
         return self._stack.as_a_model()
 
+    @cached_property
+    def _of_experts(self) -> Sequence[StackFile]:
+        """The stacks of which experts may be read when they are needed: parts of it, then all."""
+        stack = self._stack
+        if not stack.expert_blocks:
+            return ()
+        least, most = stack.ram_bytes[stack.n_base - 1], stack.ram_bytes[-1]
+        sizes = (least + (most - least) * n // _CUTS for n in range(_CUTS))
+        return [*(stack.cut(stack.fitting(size)) for size in sizes), stack]
+
     def least_bytes(self, n_ctx: int, kv_type: KVType) -> int:
         stack, wanted = self._stack, self._need(n_ctx, kv_type)
-        weights = min(stack.least_whole_bytes, stack.ram_bytes[stack.n_base - 1])
+        by_expert = (some.least_with_experts for some in self._of_experts)
+        weights = min(stack.least_whole_bytes, stack.ram_bytes[stack.n_base - 1], *by_expert)
         return wanted.total - wanted.weights + weights
 
     def plans(
@@ -72,13 +84,25 @@ class Stacked:
         fitting, all_bytes = stack.fitting(room), stack.ram_bytes[-1]
         plan = partial(self._plan, wanted, kv_type, speeds)
         if base_fits := fitting >= stack.n_base:
-            yield plan(room, stack.ram_bytes[fitting - 1], self._quality(fitting))
+            resident = stack.ram_bytes[fitting - 1]
+            yield plan(room, resident, resident, quality=self._quality(resident))
             if fitting == len(stack.gguf.tensors):
                 return
-        if slots := stack.experts_within(room):
-            absent = sum(block.absent_bytes for block in slots)
-            resident = stack.beside_experts_bytes + slots_bytes(slots)
-            yield plan(room, resident, streamed=absent, read=missed_bytes(self._model, absent))
+        slots: Sequence[ExpertBlock] = ()
+        for some in self._of_experts:
+            if slots := some.experts_within(room):
+                absent, used = sum(block.absent_bytes for block in slots), some.ram_bytes[-1]
+                resident = some.beside_experts_bytes + slots_bytes(slots)
+                yield plan(
+                    room,
+                    resident,
+                    used,
+                    quality=self._quality(used),
+                    streamed=absent,
+                    read=missed_bytes(self._model, absent),
+                    by_expert=True,
+                )
+        if slots:  # those of all of it
             return
         may_draft = base_fits and can_verify(self._model)
         small = wanted.to_draft(self._model.n_vocab)
@@ -88,7 +112,7 @@ class Stacked:
             if fitting >= (stack.n_base if drafting else stack.n_unpacked):
                 read = all_bytes - (stack.ram_bytes[fitting - 1] if fitting else PAGE)
                 resident = stack.whole_bytes[fitting]
-                yield plan(budget, resident, streamed=read, read=read, drafting=drafting)
+                yield plan(budget, resident, all_bytes, streamed=read, read=read, drafting=drafting)
 
     def cells(self, sizing: Sizing) -> list[Cell]:
         stack = self._stack
@@ -96,20 +120,25 @@ class Stacked:
         absent: Absent = "left out"
         if sizing.streamed_bytes:
             n_resident, absent = stack.fitting_whole(sizing.resident_bytes), "streamed"
-            if slots := stack.experts_within(sizing.resident_bytes):
-                return self._cells_with_slots(slots)
+            used = self._leaving_out(sizing.absent_bytes - sizing.streamed_bytes)
+            if slots := used and used.experts_within(sizing.resident_bytes):
+                return self._cells_with_slots(used, slots)
         return sum_cells(
             (tensor.block, tensor.n_bytes, tensor.n_bytes if place < n_resident else 0, absent)
             for place, tensor in enumerate(stack.gguf.tensors.values())
             if tensor.name not in stack.stays_on_disk
         )
 
-    def _cells_with_slots(self, slots: Sequence[ExpertBlock]) -> list[Cell]:
-        stack = self._stack
+    def _leaving_out(self, n_bytes: int) -> StackFile | None:
+        """That of which experts may be on the disk, and which so much more does not fit into."""
+        most = self._stack.ram_bytes[-1]
+        return next((s for s in self._of_experts if most - s.ram_bytes[-1] == n_bytes), None)
+
+    def _cells_with_slots(self, used: StackFile, slots: Sequence[ExpertBlock]) -> list[Cell]:
         parts: list[CellPart] = [
             (tensor.block, tensor.n_bytes, tensor.n_bytes, "streamed")
-            for tensor in stack.beside_experts
-            if tensor.name not in stack.stays_on_disk
+            for tensor in used.beside_experts
+            if tensor.name not in used.stays_on_disk
         ]
         return sum_cells(parts + [cell for block in slots for cell in block.cells()])
 
@@ -118,11 +147,12 @@ class Stacked:
         from ondevice.products import handlers  # noqa: PLC0415
 
         # What was to be exact stays so when there is no longer room for all of it.
-        is_all = plan.resident_bytes == self._stack.ram_bytes[-1]
+        is_whole = plan.streamed_bytes > 0 or load.prefer == "exact"
         return Stack(
             self._file,
             plan.weights_budget,
-            whole=plan.streamed_bytes > 0 or (is_all and load.prefer == "exact"),
+            whole=is_whole and not plan.left_out_bytes,
+            cut=self._leaving_out(plan.left_out_bytes) if plan.streamed_bytes else None,
             drafts=plan.drafter_bytes > 0,
             threads=load.n_threads,
             handlers=handlers(load.n_threads),
@@ -142,24 +172,29 @@ class Stacked:
         speeds: Speeds,
         budget: int,
         resident: int,
-        quality: float = 1.0,
+        used: int,
         *,
+        quality: float = 1.0,
         streamed: int = 0,
         read: float = 0.0,
+        by_expert: bool = False,
         drafting: int = 0,
     ) -> Plan:
-        """With so many bytes of weights in RAM; what is not streamed either is left out.
+        """With so many bytes of weights in RAM, and so many ``used``; the others are left out.
 
-        ``read``: bytes of what is streamed that a token needs; ``drafting``: of RAM.
+        ``read``: bytes of what is streamed that a token needs; ``by_expert``: only once a router
+        has picked them; ``drafting``: of RAM.
         """
         stack, file = self._stack, self._model
         reading = streaming_seconds(read, len(stack.matrices), speeds) if read else 0.0
-        computed = stack.ram_bytes[-1] if streamed else resident
         n_weights = sum(stack.multiplied.values())
         measured = n_weights / speeds.decoding(PLANES_TYPE) * _DECODE_FACTOR
-        decode = measured * (1 + computed / (stack.n_weights * _MEASURED_BYTES)) / 2
+        decode = measured * (1 + used / (stack.n_weights * _MEASURED_BYTES)) / 2
         decode += len(stack.matrices) * _PRODUCT_SECONDS
-        seconds = drafted_seconds(decode, reading, decode) if drafting else max(decode, reading)
+        if drafting:
+            seconds = drafted_seconds(decode, reading, decode)
+        else:
+            seconds = decode + reading if by_expert else max(decode, reading)
         output = file.output_layer
         in_blocks = n_weights - (stack.multiplied.get(output.name, 0) if output else 0)
         prefill = PROMPT * in_blocks / speeds.prefilling(PLANES_TYPE) * _PREFILL_FACTOR
@@ -176,13 +211,17 @@ class Stacked:
             tokens_per_second=1 / seconds,
             first_token_s=max(prefill, streaming_seconds(streamed, 0, speeds)),
             quality=quality * KV_QUALITY[kv_type],
-            # A stack is streamed to be exact; else what fits of it is what it is for.
-            is_last_resort=streamed > 0,
+            left_out_bytes=stack.ram_bytes[-1] - used,
+            # What is read for each pass is slow: that is for exactness alone.
+            is_last_resort=streamed > 0 and not by_expert,
         )
 
-    def _quality(self, n_tensors: int) -> float:
+    def _quality(self, n_bytes: int) -> float:
         """Of 1, of the whole stack's; where packing did not measure it, going by bits."""
-        kl = self._stack.quality_with(n_tensors).kl
+        stack = self._stack
+        if n_bytes == stack.ram_bytes[-1]:
+            return 1.0
+        kl = stack.quality_with(stack.fitting(n_bytes)).kl
         if math.isnan(kl):
-            return quality_of(self._stack.ram_bytes[n_tensors - 1], self._model.n_params)
+            return quality_of(n_bytes, self._model.n_params)
         return math.exp(-_LOSS * min(max(0.0, kl), _MOST_KL))
