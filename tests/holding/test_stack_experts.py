@@ -209,33 +209,51 @@ def test_more_ram_never_plans_a_worse_stack_of_a_mixture(
     assert worths == sorted(worths)
 
 
-def test_an_exact_plan_is_opened_as_planned(file: StackFile) -> None:
+def test_plans_that_stream_experts_are_opened_as_planned(file: StackFile) -> None:
     whole = plan(file.gguf, AvailableRam(10**12, 10**12, "all RAM"), USUAL, n_ctx=512)
     usable = whole.peak_bytes - file.ram_bytes[-1] + budget(file, 0.5)
     machine = Machine(AvailableRam(10**12, usable, "a limit"), USUAL)
     plans = Stacked(file.gguf).plans(512, "f16", (), machine)
-    (chosen,) = (each for each in plans if each.streamed_bytes and not each.left_out_bytes)
-    assert chosen.quality == 1
-    assert chosen.first_token_s > chosen.streamed_bytes / USUAL.disk  # a prompt needs all experts
-    with opened(file, chosen.weights_budget) as (stack, _):
-        assert stack.resident_bytes == chosen.resident_bytes
-        assert stack.streamed_bytes == chosen.streamed_bytes
-        held = Sizing(
-            budget=None,
-            resident_bytes=stack.resident_bytes,
-            absent_bytes=stack.absent_bytes,
-            streamed_bytes=stack.streamed_bytes,
-            least_bytes=stack.least_bytes,
-            most_bytes=stack.most_bytes,
-            room_bytes=usable,
-            limit_bytes=usable,
-            limit_source="a limit",
-        )
-        cells = Stacked(file.gguf).cells(stack.describe(held))
-    blocks = [cell for cell in cells if cell.block is not None]
-    assert {cell.absent for cell in blocks} == {"experts"}
-    absent = sum(cell.n_bytes - cell.resident_bytes for cell in cells)
-    assert absent == stack.absent_bytes
+    streaming = [each for each in plans if each.streamed_bytes]
+    assert [each.left_out_bytes for each in streaming] == sorted(
+        (each.left_out_bytes for each in streaming), reverse=True
+    )
+    assert streaming[-1].left_out_bytes == 0
+    assert streaming[-1].quality == 1
+    if len(file.matrices["blk.0.ffn_up_exps.weight"].shape.chunks()) == 1:
+        assert len(streaming) > 2
+    for chosen in streaming:
+        assert chosen.first_token_s > chosen.streamed_bytes / USUAL.disk  # a prompt needs all
+        load = Load(path=str(file.gguf.path), n_threads=1)
+        with closing(Stacked(file.gguf).open(chosen, load, lambda _: True)) as stack:
+            assert stack.resident_bytes == chosen.resident_bytes
+            assert stack.streamed_bytes == chosen.streamed_bytes
+            assert stack.absent_bytes == chosen.streamed_bytes + chosen.left_out_bytes
+            held = Sizing(
+                budget=None,
+                resident_bytes=stack.resident_bytes,
+                absent_bytes=stack.absent_bytes,
+                streamed_bytes=stack.streamed_bytes,
+                least_bytes=stack.least_bytes,
+                most_bytes=stack.most_bytes,
+                room_bytes=usable,
+                limit_bytes=usable,
+                limit_source="a limit",
+            )
+            cells = Stacked(file.gguf).cells(stack.describe(held))
+        blocks = [cell for cell in cells if cell.block is not None]
+        assert {cell.absent for cell in blocks} == {"experts"}
+        absent = sum(cell.n_bytes - cell.resident_bytes for cell in cells)
+        assert absent == chosen.streamed_bytes
+
+
+def test_an_exact_plan_leaves_nothing_out(file: StackFile) -> None:
+    least, most = file.least_whole_bytes, file.ram_bytes[-1]
+    whole = plan(file.gguf, AvailableRam(10**12, 10**12, "all RAM"), USUAL, n_ctx=512)
+    for weights in range(least, most, (most - least) // 20):
+        usable = whole.peak_bytes - most + weights
+        ram = AvailableRam(10**12, usable, "a limit")
+        assert not plan(file.gguf, ram, USUAL, n_ctx=512, preference="exact").left_out_bytes
 
 
 def test_the_logits_do_not_depend_on_how_a_prompt_is_cut(file: StackFile) -> None:

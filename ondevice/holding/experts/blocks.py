@@ -39,11 +39,15 @@ class ExpertBlock:
     def bytes_per_slot(self) -> int:
         return sum(matrix.slot_bytes for matrix in self.matrices)
 
+    @cached_property
+    def expert_bytes(self) -> int:
+        """Of all its experts."""
+        return self.n_experts * sum(matrix.expert_bytes for matrix in self.matrices)
+
     @property
     def absent_bytes(self) -> int:
         """Of the experts without a slot."""
-        of_one = sum(matrix.expert_bytes for matrix in self.matrices)
-        return of_one * (self.n_experts - self.n_slots)
+        return self.expert_bytes // self.n_experts * (self.n_experts - self.n_slots)
 
     def cells(self) -> list[CellPart]:
         """What of each weight is in RAM."""

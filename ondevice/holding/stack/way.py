@@ -99,7 +99,7 @@ class Stacked:
                     used,
                     quality=self._quality(used),
                     streamed=absent,
-                    read=missed_bytes(self._model, absent),
+                    read=missed_bytes(self._model, slots),
                     by_expert=True,
                 )
         if slots:  # those of all of it
@@ -186,15 +186,15 @@ class Stacked:
         has picked them; ``drafting``: of RAM.
         """
         stack, file = self._stack, self._model
-        reading = streaming_seconds(read, len(stack.matrices), speeds) if read else 0.0
         n_weights = sum(stack.multiplied.values())
         measured = n_weights / speeds.decoding(PLANES_TYPE) * _DECODE_FACTOR
         decode = measured * (1 + used / (stack.n_weights * _MEASURED_BYTES)) / 2
         decode += len(stack.matrices) * _PRODUCT_SECONDS
-        if drafting:
-            seconds = drafted_seconds(decode, reading, decode)
-        else:
-            seconds = decode + reading if by_expert else max(decode, reading)
+        n_reads = 0 if by_expert else len(stack.matrices)
+        reading = streaming_seconds(read, n_reads, speeds) if streamed else 0.0
+        if by_expert:  # the disk waits for routers
+            reading += decode
+        seconds = drafted_seconds(decode, reading, decode) if drafting else max(decode, reading)
         output = file.output_layer
         in_blocks = n_weights - (stack.multiplied.get(output.name, 0) if output else 0)
         prefill = PROMPT * in_blocks / speeds.prefilling(PLANES_TYPE) * _PREFILL_FACTOR

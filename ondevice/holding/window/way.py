@@ -116,13 +116,14 @@ class Windowed:
     ) -> float:
         """For one token. What is streamed is read, and experts without a slot that it needs."""
         file = self._file
-        experts = placed.absent_bytes - placed.streamed_bytes
-        missed = missed_bytes(file, experts)
+        missed = missed_bytes(file, placed.experts)
         if predicts:  # each token that is checked needs experts of its own
             missed *= 1 + PREDICTED
+        computing = decode_seconds(file, speeds)
         n_bytes = placed.streamed_bytes + missed
         reading = streaming_seconds(n_bytes, len(placed.streamed), speeds)
-        computing = decode_seconds(file, speeds)
+        if missed:  # the disk waits for routers
+            reading += computing
         if predicts:
             return predicted_seconds(file, computing, reading, speeds)
         if drafter:
