@@ -1,9 +1,10 @@
 """How threads wait, against the best that one can choose by hand: quiet, busy, and with a quota.
 
 Every side holds the same model and computes a prompt and a reply, one after the other, with our
-products. The busy machine has a busy loop for each core, the half busy one for every other core;
-the quota is half of the cores' time (of two cores, one). By hand means: each number of threads,
-spinning or sleeping, chosen at the start of the process.
+products. The busy machine has a busy loop for each core, the half busy one for every other core,
+each in a session of its own, as other programs are; the quota is half of the cores' time (of two
+cores, one). By hand means: each number of threads, spinning or sleeping, chosen at the start of the
+process.
 
 ``quiet_ratio``: our speed against as many spinning threads as there are cores, which is what
 llama.cpp does by itself, on a quiet machine. ``busy_ratio``, ``half_busy_ratio`` and
@@ -149,6 +150,8 @@ def busy(n_loops: int) -> Iterator[None]:
 
 def loop() -> None:
     parent = os.getppid()
+    if hasattr(os, "setsid"):  # Linux divides the cores' time among sessions before processes
+        os.setsid()
     while os.getppid() == parent:
         for _ in range(1_000_000):
             pass
