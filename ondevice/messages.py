@@ -270,7 +270,7 @@ class Sizing(Record, frozen=True, kw_only=True):
     limit_source: str  # such as "all RAM of this machine"
     predicts: bool = False  # the model's own prediction block is held, and drafts
     drafter_bytes: int = 0  # weights in RAM of a smaller model, that drafts
-    n_blocks: int = 0  # of a stack, that are in RAM
+    n_blocks: int = 0  # of a stack, that it computes with
     total_blocks: int = 0  # of a stack
     experts_used: int = 0  # since the load, each once for a pass and block
     experts_found: int = 0  # of these, in RAM already

@@ -80,7 +80,8 @@ def show(file: Path, as_json: bool, svg: Path | None) -> None:
         blocks = engine.sizing.n_blocks
         click.echo(
             f"\nProcess {engine.pid} has {size(engine.sizing.resident_bytes)} of it in "
-            f"RAM: {blocks} steps, divergence {curve[blocks]:.3g}."
+            f"RAM and computes with {blocks} of the {len(stack.blocks)} steps: divergence "
+            f"{curve[blocks]:.3g}."
         )
     if not loaded:
         click.echo("\nNo engine has it in RAM now.")

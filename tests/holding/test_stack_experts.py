@@ -240,7 +240,9 @@ def test_plans_that_stream_experts_are_opened_as_planned(file: StackFile) -> Non
                 limit_bytes=usable,
                 limit_source="a limit",
             )
-            cells = Stacked(file.gguf).cells(stack.describe(held))
+            told = stack.describe(held)
+            cells = Stacked(file.gguf).cells(told)
+        assert (told.n_blocks == told.total_blocks) == (chosen.left_out_bytes == 0)
         blocks = [cell for cell in cells if cell.block is not None]
         assert {cell.absent for cell in blocks} == {"experts"}
         absent = sum(cell.n_bytes - cell.resident_bytes for cell in cells)

@@ -183,11 +183,13 @@ class Stack:
         return EvalHook(self._resident, *self._handlers) if drafts else None
 
     def describe(self, sizing: Sizing) -> Sizing:
-        """Add how many blocks are in RAM, and how many of the experts that were needed were."""
-        done = self.statistics()
+        """Add how many blocks it computes with, and how many of the needed experts were in RAM."""
+        done, n_blocks = self.statistics(), self.n_blocks
+        if self.streamed_bytes:
+            n_blocks = len((self._kept or self.file).blocks)
         return msgspec.structs.replace(
             sizing,
-            n_blocks=self.n_blocks,
+            n_blocks=n_blocks,
             total_blocks=len(self.file.blocks),
             experts_used=done.experts_used,
             experts_found=done.experts_found,
