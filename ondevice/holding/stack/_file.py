@@ -235,16 +235,15 @@ class StackFile:
         Of experts, it leaves out what not all rows of a matrix have, so that each can be read by
         itself.
         """
+        n_chunks = {
+            matrix.name: len(self.matrices[matrix.name].shape.chunks())
+            for block in self.expert_blocks
+            for matrix in block.matrices
+        }
         blocks = self.blocks[: max(0, n_tensors - self.n_base)]
-        experts = {m.name for block in self.expert_blocks for m in block.matrices}
         counts = Counter((block.id.matrix, block.id.plane) for block in blocks)
-        kept = tuple(
-            block
-            for block in blocks
-            if block.id.matrix not in experts
-            or counts[block.id.matrix, block.id.plane]
-            == len(self.matrices[block.id.matrix].shape.chunks())
-        )
+        complete = {plane for plane, n in counts.items() if n == n_chunks.get(plane[0], n)}
+        kept = tuple(b for b in blocks if (b.id.matrix, b.id.plane) in complete)
         left_out = {b.tensor.name for b in self.blocks} - {b.tensor.name for b in kept}
         tensors = {n: t for n, t in self.gguf.tensors.items() if n not in left_out}
         return replace(self, gguf=replace(self.gguf, tensors=tensors), blocks=kept)
