@@ -296,6 +296,7 @@ class Chunk(Record, frozen=True, kw_only=True):
 
     text: str
     part: Literal["answer", "thinking"] = "answer"
+    tokens: int = 1  # that it took, with those before it that made no text; of a server: about 1
 
 
 class Streaming(msgspec.Struct, frozen=True, kw_only=True):

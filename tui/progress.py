@@ -26,7 +26,7 @@ class Progress:
             case Chunk():
                 self._asked_at = None
                 if self.tokens is not None:
-                    self.tokens += 1
+                    self.tokens += event.tokens
             case Finished() if event.statistics.prompt_tokens:
                 self.tokens = event.statistics.context_tokens
 

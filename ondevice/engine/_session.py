@@ -289,6 +289,7 @@ class Session:
         repetition = Repetition()
         generated: list[int] = []
         said: list[Chunk] = []
+        told = 0  # tokens of which the chunks are
         given = 0  # tokens of the drawn ones that come from the limit
         reason: FinishReason | None = None
         before = self._streamed()
@@ -318,7 +319,8 @@ class Session:
             generated.append(token)
             for chunk in text.feed(self._tags.get(token) or self._model.piece(token)):
                 said.append(chunk)
-                yield chunk
+                yield msgspec.structs.replace(chunk, tokens=len(generated) - told)
+                told = len(generated)
             if text.stopped:
                 reason = "stop"
             elif len(generated) == request.max_tokens:

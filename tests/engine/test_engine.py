@@ -87,6 +87,16 @@ def test_a_reply_streams_and_carries_its_statistics(engine: Engine) -> None:
     assert statistics.peak_ram_bytes > 50_000_000
 
 
+def test_chunks_tell_how_many_tokens_they_took(engine: Engine) -> None:
+    said = "\U0001f9ff\u0e2a\u0e27\u0e31\u0e2a\u0e14\u0e35"  # of which a character takes several
+    text, finished, events = ask(engine, *HELLO, grammar=f'root ::= "{said * 3}"', max_tokens=200)
+    chunks = [e for e in events if isinstance(e, Chunk)]
+    assert text == said * 3
+    assert finished.statistics.generated_tokens > 1.5 * len(chunks)
+    took = sum(chunk.tokens for chunk in chunks)
+    assert took in {finished.statistics.generated_tokens, finished.statistics.generated_tokens - 1}
+
+
 def test_only_new_tokens_are_processed_in_the_next_turn(engine: Engine) -> None:
     first, done, _ = ask(engine, *HELLO, max_tokens=40)
     _, then, _ = ask(engine, *HELLO, Turn("assistant", first), Turn("user", "And of Spain?"))

@@ -330,8 +330,11 @@ def test_a_file_that_the_engine_dies_of_is_named_and_not_tried_again(
     tiny: Path, tmp_path: Path
 ) -> None:
     with Engine(log=tmp_path / "engine.log") as engine:
+        engine.load(Load(path=str(tiny)))
+        assert engine.pid is not None
+        os.kill(engine.pid, signal.SIGSEGV)  # it gets no further
         with pytest.raises(EngineDied, match=r"while it loaded tiny\.gguf.*native code"):
-            engine.load(Load(path=str(tiny)), lambda _: os.kill(engine.pid or 0, signal.SIGSEGV))
+            engine.load(Load(path=str(tiny)))
         with pytest.raises(UsageError, match=r"tiny\.gguf"):
             reply(engine, "x")
         engine.load(Load(path=str(tiny)))

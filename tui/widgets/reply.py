@@ -65,8 +65,8 @@ and on; when it is off, Shift+Right and Shift+Left scroll long lines.
         self._server = message.server if message else server
         self._thinking: Thinking | None = None
         self._ended_as: FinishReason | None = None
-        self._chunks = 0
         self._first_chunk_at = 0.0
+        self._tokens = 0  # of all chunks but the first
         if message:
             self.end(message.finish_reason)
 
@@ -108,7 +108,7 @@ and on; when it is off, Shift+Right and Shift+Left scroll long lines.
 
     async def go_on(self) -> None:
         """More is to come."""
-        self._ended, self._chunks, self._first_chunk_at = False, 0, 0.0
+        self._ended, self._tokens, self._first_chunk_at = False, 0, 0.0
         self._show_about()
         self._ending.update("…")
         self._ending.display = True
@@ -122,23 +122,26 @@ and on; when it is off, Shift+Right and Shift+Left scroll long lines.
     @property
     def begun(self) -> bool:
         """Whether anything of it has come."""
-        return self._chunks > 0 or self.message is not None
+        return self._first_chunk_at > 0 or self.message is not None
 
     @property
     def per_second(self) -> float | None:
-        """Pieces of text that come in a second, about as many as tokens."""
+        """Tokens that come in a second."""
         seconds = time.monotonic() - self._first_chunk_at
-        return (self._chunks - 1) / seconds if self._chunks > 1 and seconds > 0.2 else None
+        return self._tokens / seconds if self._tokens > 0 and seconds > 0.2 else None
 
     async def show(self, events: Sequence[Event]) -> None:
         """Draw what has come."""
         for part in ("thinking", "answer"):
-            chunks = [e.text for e in events if isinstance(e, Chunk) and e.part == part]
+            chunks = [e for e in events if isinstance(e, Chunk) and e.part == part]
             if chunks:
                 self._ending.display = False
-                self._first_chunk_at = self._first_chunk_at or time.monotonic()
-                self._chunks += len(chunks)
-                await (self._think if part == "thinking" else self._answer)("".join(chunks))
+                self._tokens += sum(chunk.tokens for chunk in chunks)
+                if not self._first_chunk_at:
+                    self._first_chunk_at = time.monotonic()
+                    self._tokens = sum(chunk.tokens for chunk in chunks[1:])
+                text = "".join(chunk.text for chunk in chunks)
+                await (self._think if part == "thinking" else self._answer)(text)
         for event in events:
             if isinstance(event, Finished):
                 self.statistics = event.statistics
