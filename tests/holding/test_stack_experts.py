@@ -145,10 +145,23 @@ def test_resizing_in_mid_reply_changes_no_bit(file: StackFile, resident: list[by
 
 
 @pytest.mark.skipif(not PAGES.exists(), reason="only Linux tells which pages are in RAM")
-@pytest.mark.parametrize("way", [[0.3], [None, 0.3], [1.0, 0.3], [0.0, None, 0.3]])
-def test_it_takes_the_ram_that_it_says(file: StackFile, way: list[float | None]) -> None:
-    first, *others = [None if share is None else budget(file, share) for share in way]
-    with opened(file, first) as (stack, context):
+@pytest.mark.parametrize(
+    ("way", "is_cut"),
+    [
+        ([0.3], False),
+        ([None, 0.3], False),
+        ([1.0, 0.3], False),
+        ([0.0, None, 0.3], False),
+        ([0.0, None, 0.3], True),
+    ],
+)
+def test_it_takes_the_ram_that_it_says(
+    file: StackFile, way: list[float | None], is_cut: bool
+) -> None:
+    used = file.cut(file.n_base + int(0.7 * len(file.blocks))) if is_cut else file
+    first, *others = [None if share is None else budget(used, share) for share in way]
+    how = {"cut": used} if is_cut else {"whole": True}
+    with stacks.opened(file.gguf.path, first, n_ctx=512, **how) as (stack, context):
         for size in [*others, others[-1] if others else first]:
             logits(context)
             context.truncate(0)
