@@ -70,9 +70,14 @@ def speed_of(chosen: Plan, load: Load, speeds: Speeds) -> tuple[SpeedFrom, float
 
 
 def _held(chosen: Plan, load: Load) -> replies.Held:
-    share = chosen.resident_bytes / max(1, chosen.need.weights)
-    small = chosen.drafter.file.path if chosen.drafter else None
-    return replies.Held.of(chosen.file.path, share, load.n_threads, small)
+    return replies.Held.of(
+        chosen.file.path,
+        load.n_threads,
+        chosen.drafter.file.path if chosen.drafter else None,
+        resident=chosen.resident_bytes,
+        streamed=chosen.streamed_bytes,
+        left_out=chosen.left_out_bytes,
+    )
 
 
 def speed_words(source: SpeedFrom, at: float) -> str:

@@ -12,6 +12,7 @@ import os
 import statistics
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,24 +41,45 @@ class Held(NamedTuple):
     step: int  # of its weights in RAM, in twentieths
 
     @classmethod
-    def of(cls, path: Path, share: float, n_threads: int | None, drafter: Path | None) -> Held:
-        """``share`` of the weights is in RAM; ``n_threads`` None: the usual number."""
+    def of(
+        cls,
+        path: Path,
+        n_threads: int | None = None,
+        drafter: Path | None = None,
+        *,
+        resident: int = 1,
+        streamed: int = 0,
+        left_out: int = 0,
+    ) -> Held:
+        """With so many bytes of its weights in RAM, read when they are needed, and left out.
+
+        ``n_threads`` None: the usual number.
+        """
         try:
             status = path.stat()
             file = f"{os.path.realpath(path)} {status.st_size} {status.st_mtime_ns}"
         except (OSError, ValueError):  # nothing is known of it then
             file = f"{path}"
         small = f" {os.path.realpath(drafter)}" if drafter else ""
-        return cls(f"{file} {n_threads or default_threads()}{small}", round(min(share, 1) * _STEPS))
+        total = resident + streamed + left_out
+        part = ""  # of a stack
+        if left_out:
+            used = round((resident + streamed) / total * _STEPS)
+            part = f" cut {used}/{_STEPS}" if streamed else " part"
+        threads = n_threads or default_threads()
+        return cls(f"{file} {threads}{small}{part}", round(resident / total * _STEPS))
 
 
 def held(load: Load, sizing: Sizing | None) -> Held:
     """How the engine holds a model that was loaded so."""
-    share = 1.0
-    if sizing and sizing.resident_bytes:
-        share = sizing.resident_bytes / (sizing.resident_bytes + sizing.absent_bytes)
-    return Held.of(
-        Path(load.path), share, load.n_threads, Path(load.drafter) if load.drafter else None
+    drafter = Path(load.drafter) if load.drafter else None
+    hold = partial(Held.of, Path(load.path), load.n_threads, drafter)
+    if sizing is None or not sizing.resident_bytes:
+        return hold()
+    return hold(
+        resident=sizing.resident_bytes,
+        streamed=sizing.streamed_bytes,
+        left_out=sizing.absent_bytes - sizing.streamed_bytes,
     )
 
 

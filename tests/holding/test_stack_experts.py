@@ -29,6 +29,7 @@ from ondevice.holding.stack.stack import Stack
 from ondevice.holding.stack.way import Stacked
 from ondevice.llama import Context
 from ondevice.messages import Load, Preference, Sizing
+from ondevice.planning import fit, replies
 from ondevice.planning.planner import least_ram
 from ondevice.ram.available import AvailableRam
 
@@ -235,6 +236,7 @@ def test_plans_that_stream_experts_are_opened_as_planned(file: StackFile) -> Non
     assert streaming[-1].quality == 1
     if len(file.matrices["blk.0.ffn_up_exps.weight"].shape.chunks()) == 1:
         assert len(streaming) > 2
+    ways = set()  # of which the speeds are kept apart
     for chosen in streaming:
         assert chosen.first_token_s > chosen.streamed_bytes / USUAL.disk  # a prompt needs all
         load = Load(path=str(file.gguf.path), n_threads=1)
@@ -260,6 +262,9 @@ def test_plans_that_stream_experts_are_opened_as_planned(file: StackFile) -> Non
         assert {cell.absent for cell in blocks} == {"experts"}
         absent = sum(cell.n_bytes - cell.resident_bytes for cell in cells)
         assert absent == chosen.streamed_bytes
+        ways.add(replies.held(load, told))
+        assert fit._held(chosen, load) in ways
+    assert len(ways) == len(streaming)
 
 
 def test_an_exact_plan_leaves_nothing_out(file: StackFile) -> None:

@@ -184,7 +184,7 @@ def test_speeds_are_corrected_by_what_replies_give(tmp_path: Path) -> None:
         return round(seen.tokens_per_second, 1), words
 
     assert speed()[1] == "estimated"
-    held = replies.Held.of(model.path, 1.0, None, None)
+    held = replies.Held.of(model.path)
     for per_second, n_tokens, waited in [
         (12.0, 100, 0.0),
         (11.0, 100, 0.05),
