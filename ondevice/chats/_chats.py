@@ -161,6 +161,7 @@ class Chats:
         *,
         pasted: Sequence[str] = (),
         instead_of: int | None = None,
+        after: int | None = None,
         recall: int = 0,
         count_tokens: Callable[[str], int] = about,
         n_ctx: int = 0,
@@ -173,6 +174,8 @@ class Chats:
         them.
 
         ``instead_of`` names an earlier message: this one then begins a new branch at its place.
+        ``after`` is the last one that the user sees: if another window has gone on in another
+        branch meanwhile, this one follows what was seen.
         ``recall`` is how many tokens the memories that help may take, as ``count_tokens`` counts
         them; they go to a model on this device, or on the ``server`` only, and are but named if it
         is to ``withhold`` them. What the model has seen in its context of ``n_ctx`` tokens (0: of
@@ -182,7 +185,7 @@ class Chats:
         unknown = False
         if recall:
             recalled, unknown = self._recall(
-                conversation_id, text, recall, count_tokens, n_ctx, instead_of, server
+                conversation_id, text, recall, count_tokens, n_ctx, (instead_of, after), server
             )
         unknown = unknown and not attachments  # they may tell
         withheld, recalled = (recalled, ()) if withhold else ((), recalled)
@@ -195,7 +198,7 @@ class Chats:
                 conversation_id,
                 "user",
                 text,
-                parent_id=_parent(connection, conversation_id, instead_of),
+                parent_id=_parent(connection, conversation_id, instead_of, after),
                 title=_transfer.beginning(text or " ".join(a.name for a in attachments)),
             )
             connection.executemany(
@@ -571,7 +574,7 @@ class Chats:
         budget: int,
         count_tokens: Callable[[str], int],
         n_ctx: int,
-        instead_of: int | None,
+        place: tuple[int | None, int | None],  # instead_of and after
         server: str | None,
     ) -> tuple[tuple[Cube, ...], bool]:
         """Memories that help to answer ``text``, but those that the model has seen already.
@@ -581,7 +584,7 @@ class Chats:
         with self.database.read() as connection:
             if _is_private(connection, conversation_id):
                 return (), False
-            parent = _parent(connection, conversation_id, instead_of)
+            parent = _parent(connection, conversation_id, *place)
             left = _left(
                 _queries.lengths(connection, parent),
                 n_ctx,
@@ -646,8 +649,13 @@ def remove(connection: Connection, conversation_id: int) -> None:
     connection.execute("INSERT OR IGNORE INTO scrub VALUES (1)")
 
 
-def _parent(connection: Connection, conversation_id: int, instead_of: int | None) -> int | None:
-    """What the next message follows: the end of the branch, or what ``instead_of`` follows."""
+def _parent(
+    connection: Connection, conversation_id: int, instead_of: int | None, after: int | None
+) -> int | None:
+    """What the next message follows: what ``instead_of`` follows, or the end of the branch.
+
+    The branch is the one that is shown or, where that has not ``after``, the one that ends there.
+    """
     row = connection.execute(
         "SELECT parent_id FROM message WHERE conversation_id = ? AND id = ?"
         if instead_of
@@ -656,7 +664,14 @@ def _parent(connection: Connection, conversation_id: int, instead_of: int | None
     ).fetchone()
     check(row is not None)
     parent: int | None = row[0]
-    return parent
+    if instead_of or after is None or parent in (None, after):
+        return parent
+    if after in _queries.branch(connection, parent):
+        return parent
+    seen = connection.execute(
+        "SELECT id FROM message WHERE conversation_id = ? AND id = ?", (conversation_id, after)
+    ).fetchone()
+    return int(seen["id"]) if seen else parent
 
 
 def _is_private(connection: Connection, conversation_id: int) -> bool:

@@ -13,7 +13,7 @@ from ondevice.chats._records import Message
 from ondevice.errors import StoreUnwritable
 from ondevice.memory import FORGOTTEN
 from ondevice.messages import Chunk, Finished
-from ondevice.store import Connection, Database
+from ondevice.store import Connection, Database, Row
 
 _WRITE_EVERY = 0.5  # seconds between two writes
 _PATIENCE = 0.1  # seconds that the reply waits for another program; it is tried again soon
@@ -30,7 +30,9 @@ class ReplyDraft:
     grows on itself; any other one has an id from its first write on, which ``on_begun`` gets
     before anybody can read it. The model is on a ``server``, or on this device.
 
-    What is forgotten of it meanwhile stays so.
+    Where somebody else has written to the message meanwhile, theirs stays as it is, and this one
+    becomes a version of its own beside it, whose id ``on_begun`` gets. What is forgotten of it
+    meanwhile stays so.
     """
 
     def __init__(
@@ -93,16 +95,21 @@ class ReplyDraft:
         finished = self._finished
         message_id = self._message_id
         with self._database.write(patience=patience) as connection:
-            if message_id is not None:
-                self._leave_forgotten(connection, message_id)
-            answer, thinking = ("".join(self._parts[part]) for part in ("answer", "thinking"))
+            parent_id = self._parent_id
+            if message_id is not None and (row := _row(connection, message_id)):
+                parent_id = row["parent_id"]
+                if self._is_changed(row):
+                    if not self._has_grown:
+                        return
+                    message_id = None
+            answer, thinking = self._texts
             if message_id is None:
                 message_id = append(
                     connection,
                     self._conversation_id,
                     "assistant",
                     "",
-                    parent_id=self._parent_id,
+                    parent_id=parent_id,
                     model=self._model,
                 )
                 if self._on_begun:
@@ -130,12 +137,52 @@ class ReplyDraft:
         self._stored = {"answer": answer, "thinking": thinking}
         self._unsaved = False
 
-    def _leave_forgotten(self, connection: Connection, message_id: int) -> None:
-        """Go on from what the store has where something was taken out of it."""
-        row = connection.execute(
-            "SELECT content, thinking FROM message WHERE id = ?", (message_id,)
-        ).fetchone()
-        for part, now in zip(("answer", "thinking"), row or (), strict=False):
-            if now != (before := self._stored[part]) and FORGOTTEN in now:
-                self._parts[part] = [now, "".join(self._parts[part])[len(before) :]]
-                self._stored[part] = now
+    @property
+    def _texts(self) -> tuple[str, str]:
+        return "".join(self._parts["answer"]), "".join(self._parts["thinking"])
+
+    @property
+    def _has_grown(self) -> bool:
+        return self._texts != (self._stored["answer"], self._stored["thinking"])
+
+    def _is_changed(self, row: Row) -> bool:
+        """Whether somebody else has written to it; what was forgotten of it goes from here, too."""
+        changed = False
+        for part, now in (("answer", row["content"]), ("thinking", row["thinking"])):
+            before = self._stored[part]
+            kept, more = _without_forgotten(before, now)
+            changed = changed or bool(more)
+            if kept != before:
+                self._parts[part] = [kept, "".join(self._parts[part])[len(before) :]]
+                self._stored[part] = kept
+        return changed
+
+
+def _row(connection: Connection, message_id: int) -> Row | None:
+    row: Row | None = connection.execute(
+        "SELECT parent_id, content, thinking FROM message WHERE id = ?", (message_id,)
+    ).fetchone()
+    return row
+
+
+def _without_forgotten(before: str, now: str) -> tuple[str, str]:
+    """A text without what was forgotten of it, and what somebody wrote after it.
+
+    ``now`` is what has become of it. Where the two cannot be compared any more, nothing is left.
+    """
+    if now.startswith(before):
+        return before, now[len(before) :]
+    if FORGOTTEN not in now:
+        return before, now
+    first, *parts, end = now.split(FORGOTTEN)
+    place = len(first) if before.startswith(first) else -1
+    for part in parts:
+        if place >= 0 and (place := before.find(part, place)) >= 0:
+            place += len(part)
+    if place < 0:
+        return FORGOTTEN, now
+    at = max(place, len(before) - len(end))
+    while not end.startswith(before[at:]):
+        at += 1
+    rest = before[at:]  # as much of its end as is there still
+    return now[: len(now) - len(end)] + rest, end[len(rest) :]

@@ -405,6 +405,8 @@ async def follows(user: User, elsewhere: Chats, chat: int) -> None:
 
     def as_in_store() -> bool:
         shown = [message.id for message in elsewhere.load(chat).messages]
+        if (here := conversation._under_way) and here not in shown:
+            shown = [message.id for message in elsewhere.load(chat, until=here).messages]
         ids = mounted(conversation)
         if conversation.replying and ids and ids[-1] not in shown:
             ids = ids[:-1]  # the reply, of which nothing is kept yet; there may be another one

@@ -110,6 +110,10 @@ class Conversation(Transcript):
         self._exchange: Worker[None] | None = None
         self._streaming = False
         self._stopped = False
+        self._is_aside = False
+        """Whether another window goes on in another version than the one under way here."""
+        self._is_apart = False
+        """Whether the reply under way has become a version of its own beside that of a window."""
         self._reading = asyncio.Lock()
         """Held from a change in the store until its messages are the list that is shown."""
         self._changes: tuple[int, int] | None = None
@@ -371,10 +375,25 @@ class Conversation(Transcript):
         begun = [view for view in self._unsaved if view.id_in_store is not None]
         state = await asyncio.to_thread(self.store.state, id_)
         conversation = await asyncio.to_thread(self.store.load, id_)
+        messages = conversation.messages
+        # What is being written here stays in view, in whatever version another window goes on.
+        here = self._under_way
+        self._is_aside = here is not None and here not in {message.id for message in messages}
+        if self._is_aside:
+            own = await asyncio.to_thread(partial(self.store.load, id_, until=here))
+            messages = own.messages or messages  # none: it is not in the store quite yet
         self._state = state  # only now: a stop may have come in between
         self.title, self.private = conversation.title, conversation.private
         self._unsaved = [view for view in self._unsaved if view not in begun]
-        self.follow_list(conversation.messages)
+        self.follow_list(messages)
+
+    @property
+    def _under_way(self) -> int | None:
+        """The last message in the store of the exchange under way."""
+        if not self.replying:
+            return None
+        ids = [view.id_in_store for view in self._live if view.id_in_store is not None]
+        return ids[-1] if ids else self._asked
 
     # ------------------------------------------------------------------ how it goes
 
@@ -426,6 +445,7 @@ class Conversation(Transcript):
     def _begin(self, exchange: Coroutine[Any, Any, None]) -> None:
         assert not self.replying
         self._stopped, self._asked = False, None
+        self._is_aside = self._is_apart = False
         self.progress.begin()
         self._ticker = self.set_interval(_TELL_EVERY, self._tick)
         self.end_find()
@@ -553,6 +573,7 @@ class Conversation(Transcript):
             attachments,
             pasted=pasted,
             instead_of=instead_of,
+            after=self._end,
             recall=0 if agreed is False else most,
             count_tokens=count_tokens,
             n_ctx=self._engine.n_ctx or 0,
@@ -609,10 +630,32 @@ class Conversation(Transcript):
             raise
         await reply.finish()
         await self._read_whole()
+        is_aside = self._is_aside
         self.release(reply)
         if failed and self.id_in_store is not None:
             self.note(failed, error=True)
+        if is_aside:
+            await self._leave_version(reply)
+        elif self._is_apart:
+            self.note("Another window continued this reply as well. Both versions are kept.")
         self._show_end(reply.statistics)
+
+    async def _leave_version(self, reply: Reply) -> None:
+        """The chat went on in another version: show that, unless more is to be said in this one."""
+        if self.queued and reply.id_in_store is not None:
+            with suppress(OndeviceError):  # otherwise it is said there all the same
+                await self._show_branch(reply.id_in_store)
+            return
+        own = {message.id for message in self.messages}
+        self._asked = None
+        await self._read_whole()
+        other = next((message for message in self.messages if message.id not in own), None)
+        if other:
+            where = f"‹ {other.versions.index(other.id) + 1}/{len(other.versions)} ›"
+            self.note(
+                "Another window went on in another version of this chat, which is shown now. "
+                f"What was written here is kept: the arrows {where} lead to it."
+            )
 
     async def _read_whole(self) -> None:
         """Learn from the store what it has become there."""
@@ -648,12 +691,20 @@ class Conversation(Transcript):
                         after=after,
                         memories_to=[one for one, yes in self.send_memories.items() if yes],
                         called=self._engine.title,
-                        on_begun=partial(setattr, reply, "id_in_store"),
+                        on_begun=partial(self._begun, reply),
                     ),
                     lambda events: self._show(reply, events),
                 )
             finally:
                 self._streaming = False
+
+    def _begun(self, reply: Reply, message_id: int) -> None:
+        """A message in the store has the reply; a second one if another window writes to the first.
+
+        Comes from the thread that writes it.
+        """
+        self._is_apart = reply.id_in_store is not None
+        reply.id_in_store = message_id
 
     async def _show(self, reply: Reply, events: list[Event]) -> None:
         if self._stopped:  # again, in case the reply had not begun the first time
