@@ -13,7 +13,7 @@ import re
 import ssl
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from html.parser import HTMLParser
 from pathlib import Path
@@ -34,6 +34,7 @@ _DEFAULT = "https://pypi.org/simple/"
 _ACCEPT = "application/vnd.pypi.simple.v1+json, text/html;q=0.5"
 _MAX_PAGE = 50_000_000  # bytes of a list of files
 _TIMEOUT_S = 30.0
+_PARTIAL_CONTENT, _NOT_SATISFIABLE = 206, 416
 _ATTEMPTS = 3  # in a row that bring nothing
 _PAUSE_S = 0.5  # between the first two; then more
 
@@ -83,12 +84,18 @@ def settings() -> IndexSettings:
 
 
 def fetch(
-    package: str, version: str, sha256: str | None, path: Path, most: int, meter: Meter
-) -> None:
-    """Put the wheel for any machine into ``path``, from the first index that has it.
+    package: str,
+    version: str,
+    sha256: str | None,
+    place: Callable[[str], Path],
+    most: int,
+    meter: Meter,
+) -> Path:
+    """Fetch the wheel for any machine from the first index that has it, and return where it is.
 
-    ``sha256`` is what it should have; None: what the index says. ``most`` is how many bytes are
-    taken at most.
+    ``sha256`` is what it should have; None: what the index says. ``place`` gives the path for a
+    wheel with that sha256, or without one for the empty string. What is there of an earlier
+    attempt is not fetched again. ``most`` is how many bytes are taken at most.
 
     Raises :class:`DownloadError` if no index gives it, which says what each said.
     """
@@ -104,12 +111,15 @@ def fetch(
                 if wheel is None:
                     said.append(f"{host} does not have it")
                     continue
+                expected = sha256 or wheel.sha256
+                path = place(expected)
                 digest = _download(client, wheel, path, most, meter)
         except DownloadError as error:
             said.append(str(error))
             continue
-        if digest == (expected := sha256 or wheel.sha256 or digest):
-            return
+        if digest == (expected or digest):
+            return path
+        path.unlink()
         said.append(
             f"{host} sends another file than it should: its sha256 is {digest} instead of "
             f"{expected}"
@@ -125,20 +135,24 @@ def fetch(
 def _download(client: httpx2.Client, wheel: Wheel, path: Path, most: int, meter: Meter) -> str:
     """Put the wheel into ``path``; return its sha256. Goes on when the connection breaks."""
     failures = 0
-    with path.open("w+b") as file:
-        while True:
-            start = file.tell()
-            try:
-                with _failures():
-                    _receive(client, wheel.url, file, most, meter)
-                break
-            except _Broken:
-                failures = failures + 1 if file.tell() <= start else 0
-                if failures == _ATTEMPTS:
-                    raise
-                time.sleep(_PAUSE_S * (failures + 1))
-        file.seek(0)
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with path.open("a+b") as file:  # with what is there of an earlier attempt
+            while True:
+                start = file.tell()
+                try:
+                    with _failures():
+                        _receive(client, wheel.url, file, most, meter)
+                    break
+                except _Broken:
+                    failures = failures + 1 if file.tell() <= start else 0
+                    if failures == _ATTEMPTS:
+                        raise
+                    time.sleep(_PAUSE_S * (failures + 1))
+            file.seek(0)
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    finally:
+        if not path.stat().st_size:
+            path.unlink()
 
 
 class _Broken(DownloadError):
@@ -229,15 +243,20 @@ def _receive(client: httpx2.Client, url: str, file: BinaryIO, most: int, meter: 
     """Ask once for what is missing of ``file``."""
     start = file.tell()
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
+    meter.done = min(start, meter.total)
     with client.stream("GET", url, headers=headers) as response:
+        if start and response.status_code == _NOT_SATISFIABLE:  # nothing is missing
+            return
         response.raise_for_status()
-        if response.status_code != 206:  # it sends all of it
+        if response.status_code != _PARTIAL_CONTENT:  # it sends all of it
             file.seek(0)
             file.truncate()
         for piece in response.iter_raw():
             file.write(piece)
+            file.flush()
             meter.done = min(file.tell(), meter.total)
             if file.tell() > most:
+                file.truncate(0)  # another time it begins anew
                 raise DownloadError(f"it sends more than {size(most)}")
 
 

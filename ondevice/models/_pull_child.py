@@ -1,7 +1,6 @@
 """The process that fetches one model: a request on standard input, news on standard output.
 
-It ends when nobody reads its news any more. What a hub sent is kept for the next time; of what an
-index of packages sent nothing is left.
+It ends when nobody reads its news any more. What has come so far is kept for the next time.
 """
 
 from __future__ import annotations
@@ -64,6 +63,8 @@ def _fetch(request: PullRequest, folder: Path, scratch: Path, meter: Meter) -> N
             _own_folder.write_provenance(
                 folder, Provenance(origin=source.origin, sha256=tuple(sha256))
             )
+            for part in folder.glob("*.part"):  # of another source that failed
+                part.unlink()
             return
     raise DownloadError("\n".join(failures))
 

