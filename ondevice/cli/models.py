@@ -166,8 +166,12 @@ def pull(wanted: str | None, name: str | None, if_missing: bool, as_json: bool) 
     wanted = config.to_fetch(wanted or config.load().model)
     if if_missing and _is_there(wanted):
         return
-    with _progress(f"Downloading {printable(wanted)}") as show:
-        model = models.pull(wanted, show, name=name)
+    try:
+        with _progress(f"Downloading {printable(wanted)}") as show:
+            model = models.pull(wanted, show, name=name)
+    except KeyboardInterrupt:
+        click.echo("What has come is kept. The same command goes on from there.", err=True)
+        raise
     _print_model(model, as_json)
 
 
@@ -307,7 +311,7 @@ def _print_model(model: InstalledModel, as_json: bool) -> None:
     if as_json:
         print_json(_on_disk(model))
     else:
-        click.echo(f"{model.name} is already there: {printable(str(model.path))}", err=True)
+        click.echo(f"{model.name} is on disk: {printable(str(model.path))}", err=True)
 
 
 def _aligned(rows: Sequence[tuple[str, ...]]) -> Iterable[str]:

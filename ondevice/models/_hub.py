@@ -32,7 +32,7 @@ from ondevice import gguf
 from ondevice.errors import DownloadError, ModelFileError
 from ondevice.models import _own_folder, _scan
 from ondevice.models._meter import Meter
-from ondevice.models._records import HubSource
+from ondevice.models._records import HubSource, Provenance
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _PIECE = 1 << 20  # bytes
@@ -62,8 +62,8 @@ class _Remote(NamedTuple):
         return self.path.with_name(f"{self.path.name}.{self.sha256[:16]}.part")
 
 
-def fetch(source: HubSource, folder: Path, meter: Meter) -> list[str]:
-    """Put the file, of a split model all, into ``folder``, whole and checked; return their sha256.
+def fetch(source: HubSource, folder: Path, meter: Meter) -> None:
+    """Put the file, of a split model all, into ``folder``, whole and checked.
 
     Raises :class:`DownloadError`, :class:`ModelFileError` and :class:`DiskSpaceError`. What has
     come so far is kept for the next time.
@@ -76,16 +76,20 @@ def fetch(source: HubSource, folder: Path, meter: Meter) -> list[str]:
         for old in set(folder.glob("*.part")) - {file.part for file in files}:
             old.unlink()
         meter.total = sum(file.size_bytes for file in files)
+        for file in files:  # those of another version, or of another repository
+            if file.path.exists() and not _is_whole(file, meter):
+                file.path.unlink()
         there = sum(_size(file.path) + _size(file.part) for file in files)
         _own_folder.check_disk(folder, meter.total - there)
+        known = Provenance(origin=source.origin, sha256=tuple(file.sha256 for file in files))
         for file in files:
-            _fetch(file, meter)
+            _fetch(file, known, meter)
     nature = _scan.nature(files[0].path)
     if nature is None or not nature.can_chat:
+        _own_folder.remove_provenance(folder)
         for file in files:
             file.path.unlink()
         raise ModelFileError(f"{source.origin} is not a chat model. Choose another file.")
-    return [file.sha256 for file in files]
 
 
 def file_in(repo: str, tag: str) -> str:
@@ -134,20 +138,35 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _fetch(remote: _Remote, meter: Meter) -> None:
-    if remote.path.exists():  # a part of a split model that was fetched before
-        meter.done += remote.size_bytes
+def _is_whole(remote: _Remote, meter: Meter) -> bool:
+    """Whether the file is there, such as a part of a split model that was fetched before."""
+    with remote.path.open("rb") as file:
+        there = _PartialFile(file, meter)
+    if there.sha256 != remote.sha256:
+        meter.done -= there.size_bytes
+        return False
+    return True
+
+
+def _fetch(remote: _Remote, provenance: Provenance, meter: Meter) -> None:
+    if remote.path.exists():
         return
-    with remote.part.open("a+b") as file:
-        part = _PartialFile(file, meter)
-        _receive(remote, part)
-        os.fsync(file.fileno())
+    try:
+        with remote.part.open("a+b") as file:
+            part = _PartialFile(file, meter)
+            _receive(remote, part)
+            os.fsync(file.fileno())
+    finally:
+        if not _size(remote.part):
+            remote.part.unlink(missing_ok=True)
     if part.sha256 != remote.sha256:
         remote.part.unlink()
         raise DownloadError(
             f"{remote.path.name} arrived damaged: its sha256 is {part.sha256} instead of "
             f"{remote.sha256}. Nothing was kept. Try again."
         )
+    # First: whatever ends this process, no model is there of which nobody knows where it is from.
+    _own_folder.write_provenance(remote.path.parent, provenance)
     remote.part.replace(remote.path)
 
 
@@ -237,7 +256,7 @@ def _stream(remote: _Remote, part: _PartialFile) -> None:
         if response.status_code != _PARTIAL_CONTENT:  # it sends all of it
             part.clear()
         for piece in response.iter_bytes():
-            part.append(piece)
+            part.append(piece[: remote.size_bytes - part.size_bytes])
             if part.size_bytes >= remote.size_bytes:
                 break
 

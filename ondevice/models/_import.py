@@ -50,11 +50,11 @@ def import_file(
             _place(part, place, how, meter, on_progress)
             for part, place in zip(parts, places, strict=True)
         )
-        for place in places:
-            place.replace(folder / place.name)
         _own_folder.write_provenance(
             folder, Provenance(origin=_scan.plain(str(path.absolute())), sha256=sha256)
         )
+        for place in places:
+            place.replace(folder / place.name)
         if how == "move":
             for part in parts:
                 part.unlink()

@@ -158,6 +158,11 @@ def write_provenance(folder: Path, provenance: Provenance) -> None:
     fresh.replace(folder / _PROVENANCE)
 
 
+def remove_provenance(folder: Path) -> None:
+    """There is no model in this folder."""
+    (folder / _PROVENANCE).unlink(missing_ok=True)
+
+
 def check_disk(folder: Path, n_bytes: int) -> None:
     """Raise :class:`DiskSpaceError` unless ``n_bytes`` more fit the disk of ``folder``."""
     free = shutil.disk_usage(folder).free

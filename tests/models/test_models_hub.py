@@ -30,7 +30,9 @@ from ondevice.errors import (
     ModelNotFound,
     UsageError,
 )
-from ondevice.models import PullProgress
+from ondevice.models import PullProgress, _hub
+from ondevice.models._meter import Meter
+from ondevice.models._records import Provenance
 
 FILE = "someone/Tiny-GGUF/tiny-Q8_0.gguf"
 NAME = "tiny-Q8_0"
@@ -309,12 +311,79 @@ def test_a_split_model_is_fetched_whole(hub: Hub, tmp_path: Path) -> None:
     assert models.find("big").size_bytes == model.size_bytes
 
 
-def split_part(path: Path, number: int) -> Path:
+@pytest.mark.parametrize("with_provenance", [True, False])
+def test_parts_of_two_versions_of_a_split_model_are_not_mixed(
+    hub: Hub, tmp_path: Path, with_provenance: bool
+) -> None:
+    names = [f"someone/Big/big-{number:05}-of-00002.gguf" for number in (1, 2)]
+    old, new = (
+        [split_part(tmp_path / str(number), number, value).read_bytes() for number in (0, 1)]
+        for value in (1.0, 2.0)
+    )
+    hub.files |= dict(zip(names, old, strict=True))
+    first = models.pull(names[0]).path
+    first.with_name("big-00002-of-00002.gguf").unlink()  # it never came
+    if not with_provenance:
+        (first.parent / "provenance.json").unlink()
+    hub.files |= dict(zip(names, new, strict=True))
+    news: list[PullProgress] = []
+    models.pull(names[0], news.append)
+    parts = [first.with_name(Path(name).name).read_bytes() for name in names]
+    assert parts == new
+    assert news[-1] == PullProgress(sum(map(len, new)), sum(map(len, new)))
+    first.unlink()
+    hub.asked.clear()
+    models.pull(names[0])
+    assert len(hub.asked) == 1  # what is there and right is not fetched again
+
+
+@pytest.mark.parametrize("way", ["hub", "import"])
+def test_whatever_ends_it_no_model_is_there_whose_origin_is_not_known(
+    hub: Hub, weights: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    replace = Path.replace
+
+    def dies_behind(path: Path, target: Path) -> None:
+        replace(path, target)
+        if target.suffix == ".gguf":
+            raise Killed
+
+    monkeypatch.setattr(Path, "replace", dies_behind)
+    file = tmp_path / f"{NAME}.gguf"
+    file.write_bytes(weights)
+    there = paths.ensure_private(paths.models_dir() / NAME) / f"{NAME}.gguf"
+    digest = hashlib.sha256(weights).hexdigest()
+    remote = _hub._Remote(f"{hub.endpoint}/weights/{FILE}", len(weights), digest, there)
+    with pytest.raises(Killed):
+        if way == "hub":
+            _hub._fetch(remote, Provenance(origin=FILE, sha256=(digest,)), Meter(0))
+        else:
+            models.import_file(file)
+    assert models.find(NAME).origin == (FILE if way == "hub" else str(file))
+
+
+def test_what_a_server_sends_behind_the_end_is_left(hub: Hub, weights: bytes) -> None:
+    hub.changes = lambda content: content + b"more" * 1000
+    assert models.pull(FILE).path.read_bytes() == weights
+
+
+@pytest.mark.parametrize("status", [403, 404, 416, 429])
+def test_of_a_download_of_which_nothing_came_nothing_is_left(hub: Hub, status: int) -> None:
+    hub.statuses = [status]
+    with pytest.raises(DownloadError):
+        models.pull(FILE)
+    assert list(paths.models_dir().glob("*")) == [paths.models_dir() / ".locks"]
+
+
+def split_part(path: Path, number: int, value: float = 1.0) -> Path:
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_uint16("split.no", number)
     writer.add_uint16("split.count", 2)
     writer.add_int32("split.tensors.count", 2)
-    writer.add_tensor(f"blk.{number}.ffn_up.weight", np.ones((3, 64), np.float32))
+    writer.add_tensor(f"blk.{number}.ffn_up.weight", np.full((3, 64), value, np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
