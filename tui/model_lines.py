@@ -158,7 +158,7 @@ def about(entry: Entry, marks: ModelMarks, *, with_title: bool = True) -> Conten
 
 def _about(entry: Entry, marks: ModelMarks) -> Iterator[str]:
     if marks.job and marks.job.error:
-        yield f"Failed: {' '.join(marks.job.error.split())} Press Enter to resume."
+        yield f"Failed: {' '.join(marks.job.error.split())}"
     special = [
         words
         for words, holds in (

@@ -59,17 +59,22 @@ class ModelJob:
 
 
 class ModelWork:
-    """``run`` starts a coroutine; ``on_done`` gets each model that has become ready."""
+    """``run`` starts a coroutine; ``on_done`` gets each model that has become ready.
+
+    ``on_failed`` gets the name of each that has not, what was done to it, and why.
+    """
 
     def __init__(
         self,
         run: Callable[[Coroutine[Any, Any, None]], object],
         on_done: Callable[[InstalledModel, Kind], None],
+        on_failed: Callable[[str, Kind, str], None],
     ) -> None:
         self.jobs: dict[str, ModelJob] = {}
         """Name of the model → what is done to it; a job that has failed stays until the next."""
         self._run = run
         self._on_done = on_done
+        self._on_failed = on_failed
 
     def begin(self, name: str, kind: Kind) -> None:
         """Download or pack a model, unless that is under way; go on with what was stopped."""
@@ -116,6 +121,7 @@ class ModelWork:
             del self.jobs[name]
         except OndeviceError as error:
             job.error = str(error)
+            self._on_failed(name, job.kind, job.error)
         else:
             del self.jobs[name]
             self._on_done(model, job.kind)

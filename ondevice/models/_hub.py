@@ -223,8 +223,8 @@ def _receive(remote: _Remote, part: _PartialFile) -> None:
             continue
         if failures == _ATTEMPTS:
             raise DownloadError(
-                f"The hub did not send the rest of {remote.path.name}. Try again later; "
-                "the next pull resumes from here."
+                f"The hub did not send the rest of {remote.path.name}. What has come is kept. "
+                "Try again later."
             )
         failures += 1
         time.sleep(wait)
@@ -251,7 +251,7 @@ def _stream(remote: _Remote, part: _PartialFile) -> None:
         if "text/html" in response.headers.get("content-type", ""):
             raise DownloadError(
                 f"A web page arrived instead of {remote.path.name}: this network probably "
-                "wants you to log in first. Open any page in a browser, then pull again."
+                "wants you to log in first. Open any page in a browser, then try again."
             )
         if response.status_code != _PARTIAL_CONTENT:  # it sends all of it
             part.clear()
@@ -282,8 +282,7 @@ def _hub_errors_of(source: HubSource) -> Generator[None]:
     except _HTTPError as error:
         raise DownloadError(
             f"The hub at {constants.ENDPOINT} cannot be reached, or stopped answering: "
-            f"{error}. Check the network, the proxy and HF_ENDPOINT. The next pull "
-            "resumes from here."
+            f"{error}. Check the network, the proxy and HF_ENDPOINT, then try again."
         ) from error
 
 

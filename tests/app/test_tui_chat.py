@@ -372,6 +372,19 @@ def test_every_key_can_be_remapped() -> None:
             assert binding.id, f"{cls.__name__}: {binding.key}"
 
 
+async def test_a_notice_is_seen_to_its_last_word(open_app: OpenApp) -> None:
+    async with open_app(FakeEngine()) as user:
+        app = user.pilot.app
+        for width in (40, 47, 60, 80, 81, 120):
+            await user.pilot.resize_terminal(width, 24)
+            for length in range(1, 20):
+                app.notify("x " * length + "END")
+                await user.until(lambda: len(app._notifications) == 1, "it")
+                await user.sees("END")
+                app.clear_notifications()
+                await user.until(lambda: "END" not in user.screen, "gone")
+
+
 async def test_what_the_app_says_covers_neither_the_prompt_nor_a_new_chat(
     open_app: OpenApp,
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from ondevice.messages import Generate
 from ondevice.testing import FakeEngine, Gate
 from tui.app import OndeviceApp
 from tui.screens.chat import ChatScreen
+from tui.screens.memory import MemoryScreen
 
 
 async def test_a_chat_is_found_by_a_word_in_it_and_opens_there(
@@ -339,6 +341,27 @@ async def test_the_memory_is_paused_and_goes_on(chats: Chats, open_app: OpenApp)
         await user.says("My dog is called Rex.")
         await user.is_idle()
     assert chats.memory.search("dog").hits
+
+
+async def test_the_list_of_memories_may_close_while_a_key_pressed_in_it_is_at_work(
+    chats: Chats, open_app: OpenApp
+) -> None:
+    async with open_app(FakeEngine()) as user:
+        await user.pilot.press("ctrl+o")
+        await user.sees("Memory")
+        screen = user.pilot.app.screen
+        assert isinstance(screen, MemoryScreen)
+        pause = screen._pause
+
+        async def closes() -> None:
+            await pause()
+            screen.action_close()
+            await user.until(lambda: not screen.is_attached, "gone")
+
+        screen._pause = closes
+        await asyncio.wait_for(screen.action_pause(), 60)
+        await screen._do(lambda: None)
+        await user.until(lambda: "memory paused" in user.status, "paused")
 
 
 async def test_from_a_memory_to_the_message_it_was_read_from(

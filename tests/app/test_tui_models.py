@@ -227,15 +227,39 @@ async def test_where_there_is_nothing_to_pause_it_says_what_can_be_done(chats: C
         await user.sees("Press F3 to pack")
 
 
-async def test_a_download_that_fails_says_why(
-    chats: Chats, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("size", [(40, 12), (60, 20), (80, 24)])
+async def test_a_download_that_fails_says_why_and_what_to_do(
+    chats: Chats, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]
 ) -> None:
-    Download(monkeypatch, DownloadError("The network is down. Try again.")).gate.open()
-    async with at_the_terminal(FakeEngine(), chats, DEFAULT) as user:
-        await user.sees("is not downloaded yet")
+    why = (
+        "The hub at https://huggingface.co cannot be reached, or stopped answering: [Errno -2] "
+        "Name or service not known. Check the network, the proxy and HF_ENDPOINT, then try again."
+    )
+    Download(monkeypatch, DownloadError(why)).gate.open()
+    async with at_the_terminal(FakeEngine(), chats, DEFAULT, size=size) as user:
         await user.sees("Enter downloads it")  # the list is there
         await user.pilot.press("enter")
-        await user.sees("The network is down.")
+        words = "".join(why[-30:].split())  # wherever its lines are broken
+        await user.until(lambda: words in "".join(user.screen.replace("│", "").split()), "its end")
+
+
+async def test_a_download_that_fails_unseen_says_so(
+    chats: Chats, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = on_disk("first")
+    download = Download(monkeypatch, DownloadError("The network is down. Try again."))
+    async with at_the_terminal(FakeEngine(), chats, first.name) as user:
+        await user.pilot.press("ctrl+l")
+        await user.sees("not downloaded")
+        await user.pilot.press(*DEFAULT)
+        await user.until(lambda: "│ first" not in user.screen, "one model")
+        await user.pilot.press("enter")
+        await user.sees("50%")
+        await user.pilot.press("escape")
+        download.gate.open()
+        told = "The download of smollm2-135m stopped: The network is down. Try again."
+        words = "".join(told.split())  # wherever its lines are broken
+        await user.until(lambda: words in "".join(user.screen.replace("▌", "").split()), told)
 
 
 async def test_another_model_is_loaded_in_mid_conversation(chats: Chats) -> None:

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 _LOOK_AT_RAM = 1.0  # seconds
 _NONE = "No model is downloaded yet."
+_READ_WHY = 20.0  # seconds that it is shown why something failed
 
 
 class ChatScreen(ChatTurns, ChatTabs, ChatLibrary, ChatMemory):
@@ -100,7 +101,7 @@ command palette has all of this and more.
     """Whether a model is to be loaded before anything else. One whose engine died loads itself."""
 
     def on_mount(self) -> None:
-        self.model_work = ModelWork(self.run_worker, self._model_ready)
+        self.model_work = ModelWork(self.run_worker, self._model_ready, self._model_failed)
         self.engine.make_ready = self._make_ready
         self._slowness = Slowness(self.engine)
         self._choosing: Screen[InstalledModel | None] | None = None
@@ -315,6 +316,15 @@ command palette has all of this and more.
                 self._keep_model(model)
         else:
             self.notify(f"{model.name} is ready. Load it with /models.")
+
+    def _model_failed(self, name: str, kind: Kind, why: str) -> None:
+        """Told at once, unless the user looks at it in the list of models."""
+        from tui.screens.models import ModelsScreen  # noqa: PLC0415 - a faster start
+
+        screen = self.app.screen
+        if not (isinstance(screen, ModelsScreen) and screen.points_at(name)):
+            what = "The download" if kind == "download" else "Packing"
+            self.notify(f"{what} of {name} stopped: {why}", severity="error", timeout=_READ_WHY)
 
     def _keep_model(self, model: InstalledModel) -> None:
         """Load it next time, too."""

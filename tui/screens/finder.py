@@ -87,6 +87,8 @@ class FinderPanel(Generic[_Item], Widget):
 
     def update_list(self, point_at: _Item | None = None) -> None:
         """Find anew, and point at this item, None: at the same one, or else at the same place."""
+        if not self.is_attached:  # it was closed meanwhile
+            return
         self._looking = self._update_list(self.pointed_at if point_at is None else point_at)
 
     def on_input_changed(self, event: Input.Changed) -> None:
@@ -163,12 +165,12 @@ class Finder(Modal[_Result], FinderPanel[_Item], Generic[_Item, _Result]):
 
     def __init__(self, title: str, keys: str, words: str) -> None:
         super().__init__()
-        self._title = title
-        self._keys = keys
+        self.dialog = Vertical(classes="dialog")
+        """Also while this screen comes and when it has gone: what a key began may end then."""
+        self.dialog.border_title = title
+        self.dialog.border_subtitle = keys
         self._words = words
 
     def compose(self) -> ComposeResult:
-        with Vertical(classes="dialog") as dialog:
-            dialog.border_title = self._title
-            dialog.border_subtitle = self._keys
+        with self.dialog:
             yield from self.line_and_list()

@@ -222,7 +222,7 @@ nothing in this chat or new ones is remembered.
     def _show_keys(self) -> None:
         """Name the keys for what is highlighted."""
         proposed = self._cube is not None and self._cube.status == "proposed"
-        dialog = self.query_one(".dialog")
+        dialog = self.dialog
         dialog.border_subtitle = _KEYS_OF_PROPOSAL if proposed else _KEYS
 
     @property
@@ -237,7 +237,7 @@ nothing in this chat or new ones is remembered.
     def _entitle(self) -> None:
         paused = " (paused)" if self._paused() else ""
         shown = "" if self._filter == "Everything" else f": {self._filter.lower()}"
-        self.query_one(".dialog").border_title = f"Memory{shown}{paused}"
+        self.dialog.border_title = f"Memory{shown}{paused}"
 
     @work
     async def action_filter(self) -> None:

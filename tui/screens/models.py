@@ -97,7 +97,7 @@ make the prediction better.
 
     def on_mount(self) -> None:
         super().on_mount()
-        dialog = self.query_one(".dialog")
+        dialog = self.dialog
         self.query_one("Input").placeholder = "Search, or type a path"  # type: ignore[attr-defined]
         dialog.mount(self._hint, before=0)
         dialog.mount(self._columns, before=self.query_one(OptionList))
@@ -217,8 +217,14 @@ make the prediction better.
             self._about.update("")
         else:
             short = self.has_class("-short")
-            self._about.update(about(item, self._marks(item), with_title=not short))
-        self.query_one(".dialog").border_subtitle = " · ".join(self._keys_for(item))
+            marks = self._marks(item)
+            self._about.update(about(item, marks, with_title=not short))
+            self._about.set_class(bool(marks.job and marks.job.error), "-failed")
+        self.dialog.border_subtitle = " · ".join(self._keys_for(item))
+
+    def points_at(self, name: str) -> bool:
+        """Whether the user sees what became of this model."""
+        return self.pointed_at is not None and self.pointed_at.name == name
 
     def _keys_for(self, item: Entry | None) -> list[str]:
         if item is None or item.is_heading:
