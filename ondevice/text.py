@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import re
 
+#: Letters and signs of Thai, Lao, Burmese and Khmer.
+SOUTH_EAST = (
+    "\u0e00-\u0e3a\u0e40-\u0e4e\u0e80-\u0ecf\u0edc-\u0edf\u1000-\u103f\u1050-\u108f\u1780-\u17d3"
+)
 #: Letters of scripts that put no spaces between words, or, as Korean, endings to them.
-UNSPACED = "\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
+UNSPACED = f"\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff{SOUTH_EAST}"
 #: What changes the direction of the text around it, and the letters of tags, which nobody sees.
 _HIDDEN = "\u202a-\u202e\u2066-\u2069\U000e0000-\U000e007f"
 #: Control characters but newline and tab: ESC and the C1 set begin escape sequences. And

@@ -20,6 +20,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from ondevice.checking import work_out
+from ondevice.text import UNSPACED
 
 _FOLDER = Path(__file__).with_name("language")
 _LAYOUT = re.compile(r"\n[ \t]*")
@@ -32,7 +33,7 @@ _INNER = re.compile(
 #: Letters of a word that :func:`words_in` lists, as shorter ones mean too much else; and where
 #: words are not spaced.
 _SHORTEST, _SHORTEST_UNSPACED = 4, 2
-_UNSPACED = "\u2e80"  # and all beyond it
+_UNSPACED = re.compile(f"[{UNSPACED}]")
 
 Pattern = str
 NEVER = "(?!)"  # a pattern that matches nothing
@@ -48,7 +49,9 @@ class Search(_Table, frozen=True, kw_only=True):
 
     #: Name of Snowball's stemmer for it, where the index's own, for English, does not do.
     snowball: str = ""
-    #: Letters that no other of the languages has: a word with one counts like a stop word of it.
+    #: Letters that no other of the languages has, as in a regular expression between brackets: a
+    #: word with one counts like a stop word of it. Where two languages have them, the one of lower
+    #: rank counts: Japanese, if some are its own.
     letters: str = ""
     #: What is written before a word as one with it, such as “and” in Arabic; apart by blanks.
     prefixes: str = ""
@@ -267,6 +270,8 @@ class Language(_Table, frozen=True, kw_only=True):
 
     name: str
     rank: int  # of two languages that fit a text equally well, the one with the lower is meant
+    #: What stands before a person's name, apart by blanks and without a dot: “mrs”.
+    titles: str = ""
     parts: dict[str, Pattern] = {}
     search: Search = Search()
     dates: Dates | None = None
@@ -293,6 +298,18 @@ class Language(_Table, frozen=True, kw_only=True):
     def compile(self, template: Pattern, **parts: str) -> re.Pattern[str]:
         """:meth:`pattern` without regard to case."""
         return re.compile(self.pattern(template, **parts), re.IGNORECASE)
+
+
+@cache
+def titles() -> frozenset[str]:
+    """Words before the name of a person, in any language."""
+    return frozenset(title for language in languages() for title in language.titles.split())
+
+
+@cache
+def dots_of_titles() -> Pattern:
+    """A dot behind a title: it ends no sentence, nor a name."""
+    return "|".join(rf"(?<=\b{re.escape(title)})\." for title in sorted(titles()))
 
 
 def _names(dates: Dates) -> dict[str, str]:
@@ -350,7 +367,7 @@ def words_in(pattern: Pattern) -> list[str]:
         word
         for word in listed
         if all(unicodedata.category(char)[0] in "LM" for char in word)
-        and len(word) >= (_SHORTEST if word < _UNSPACED else _SHORTEST_UNSPACED)
+        and len(word) >= (_SHORTEST_UNSPACED if _UNSPACED.match(word) else _SHORTEST)
     ]
 
 

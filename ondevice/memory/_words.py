@@ -7,10 +7,10 @@ from functools import cache
 
 from ondevice.memory._language import Alike, Language, any_of, languages, words_in
 from ondevice.store import VOWEL_SIGNS
-from ondevice.text import UNSPACED
+from ondevice.text import SOUTH_EAST, UNSPACED
 
 #: A word, as the index has it: vowel signs of some scripts are no letters to a regular expression.
-WORD = re.compile(rf"[^\W_]+(?:[{VOWEL_SIGNS}]+[^\W_]*)*")
+WORD = re.compile(rf"[{SOUTH_EAST}]+|(?:(?![{SOUTH_EAST}])[^\W_])+(?:[{VOWEL_SIGNS}]+[^\W_]*)*")
 _SORT = re.compile(r"\{(\w+)\}")
 
 #: Of a text with more words, as many from its beginning and from its end: that is where a message
@@ -33,7 +33,8 @@ def words_of(text: str) -> tuple[str, ...]:
     """What ``text`` is about: its words, lower case, in order, each once, without stop words.
 
     The stop words are those of the language that the text has most of them from. Where words are
-    not spaced, each pair of neighbouring letters counts as one (as Lucene's CJK analyzer has it).
+    not spaced, each pair of neighbouring letters counts as one (as Lucene's CJK analyzer has it),
+    and each three of them in scripts that write vowels.
     """
     all_words, number, _ = _read_words(text)
     stop_words = _stop_words()[number]
@@ -65,15 +66,16 @@ def _read_words(text: str) -> tuple[list[str], int, int]:
     counts = [sum(word in stop for word in words) for stop in _stop_words()]
     if not text.isascii():
         for number, letters in _letters():
-            counts[number] += sum(not letters.isdisjoint(word) for word in words)
+            counts[number] += sum(bool(letters.search(word)) for word in words)
     count = max(counts)
     return words, counts.index(count), count
 
 
 def _pairs(run: str) -> list[str]:
-    """``run`` without what it has for stop words, as overlapping pairs of letters."""
+    """``run`` without what it has for stop words, as overlapping pairs of letters, or threes."""
     parts = [part for part in _between().split(run) if part]
-    return [part[n : n + 2] for part in parts for n in range(max(1, len(part) - 1))]
+    size = 3 if _south_east().match(run) else 2
+    return [part[n : n + size] for part in parts for n in range(max(1, len(part) - size + 1))]
 
 
 def is_unspaced(word: str) -> bool:
@@ -131,16 +133,24 @@ def _unspaced() -> re.Pattern[str]:
 
 
 @cache
+def _south_east() -> re.Pattern[str]:
+    return re.compile(f"[{SOUTH_EAST}]")
+
+
+@cache
 def _stop_words() -> tuple[frozenset[str], ...]:
     """Of each language the words that say nothing about what is looked for."""
     return tuple(frozenset(WORD.findall(language.search.stop)) for language in languages())
 
 
 @cache
-def _letters() -> tuple[tuple[int, frozenset[str]], ...]:
+def _letters() -> tuple[tuple[int, re.Pattern[str]], ...]:
     """The letters that only one language has, with its number."""
-    known = ((n, frozenset(one.search.letters)) for n, one in enumerate(languages()))
-    return tuple((number, letters) for number, letters in known if letters)
+    return tuple(
+        (number, re.compile(f"[{language.search.letters}]"))
+        for number, language in enumerate(languages())
+        if language.search.letters
+    )
 
 
 @cache

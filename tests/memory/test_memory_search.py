@@ -16,7 +16,7 @@ from ondevice.memory._recall import GATE
 from ondevice.memory._records import Found
 from ondevice.memory._search import search
 from ondevice.store import Database, migrations
-from ondevice.store.migrations import m013_vowel_signs
+from ondevice.store.migrations import m013_vowel_signs, m015_south_east
 
 TODAY = date(2024, 5, 15)  # a Wednesday
 
@@ -123,6 +123,32 @@ def test_an_older_store_gets_an_index_with_vowel_signs(
     (zebra,) = (hit.cube for hit in memory.search("zebra").hits[:1])
     memory.forget([zebra.id])
     assert memory.search("zebra").hits == ()
+    assert memory.check() == []
+    memory.database.close()
+
+
+def test_an_older_store_finds_words_of_south_east_asia_and_forgets_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = migrations.MIGRATIONS[: migrations.MIGRATIONS.index(m015_south_east.migrate)]
+    texts = ("แมวของน้องสาวชื่อถุงเงิน", "ຂ້ອຍຢູ່ວຽງຈັນ ແລະ 我住在青岛", "I met a cat.")
+    with monkeypatch.context() as patch:
+        patch.setattr("ondevice.store._database.MIGRATIONS", before)
+        old = Database(tmp_path / "store.db")
+        with old.write() as connection:
+            source = _cubes.open_source(connection, "notes", uid="notes")
+            for text in texts:
+                at = datetime(2024, 2, 1, tzinfo=UTC)
+                _cubes.insert(connection, source, "note", text, event_at=at, written_at=at)
+        old.close()
+    memory = Memory(Database(tmp_path / "store.db"))
+    memory.add("ฉันแพ้กุ้ง")
+    for word, told in (("แมวสีอะไร", texts[0]), ("ວຽງຈັນ", texts[1]), ("แพ้กุ้งไหม", "ฉันแพ้กุ้ง")):
+        assert [hit.cube.content for hit in memory.search(word).hits][:1] == [told]
+    memory.edit(memory.search("แมว").hits[0].cube.id, "หมาของน้องสาว")
+    assert [hit.cube.content for hit in memory.search("แมว").hits] == [texts[2]]  # “cat”
+    memory.forget([cube.id for cube in memory.latest()])
+    assert memory.search("น้องสาว").hits == ()
     assert memory.check() == []
     memory.database.close()
 

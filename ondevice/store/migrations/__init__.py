@@ -20,6 +20,7 @@ from ondevice.store.migrations import (
     m012_state_keys,
     m013_vowel_signs,
     m014_words_of_chats,
+    m015_south_east,
 )
 
 #: Applied in order; ``PRAGMA user_version`` is how many have been.
@@ -38,4 +39,5 @@ MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     m012_state_keys.migrate,
     m013_vowel_signs.migrate,
     m014_words_of_chats.migrate,
+    m015_south_east.migrate,
 )
