@@ -12,7 +12,7 @@ import re
 from functools import cache
 from typing import NamedTuple
 
-from ondevice.memory._language import any_of
+from ondevice.memory._language import any_of, dots_of_titles
 
 #: What is not the user's own statement: code, and quotations in any style.
 FOREIGN = re.compile(
@@ -24,8 +24,8 @@ FOREIGN = re.compile(
 #: What stands after it on the line is somebody's words, a text, a title; or a value.
 _COLON = re.compile(r"[:：](?=\s|[^\x00-\x7f]|$)")
 _SENTENCE = (
-    r"(?:[^.!?。！？؟।…\n]|\.(?=[^\W\d_]?[\w/])|(?<=\b[DMS]r)\.|(?<=\bM[rs]s)\.|(?<=\b[DS]ra)\."
-    r"|(?<=\bSt)\.|(?<=\bProf)\.|(?<=\b\d)\.(?= [^\W\d_])|(?<=\b\d\d)\.(?= (?:{months})))+"
+    r"(?:[^.!?。！？؟।…\n]|\.(?=[^\W\d_]?[\w/])|{titles}"
+    r"|(?<=\bSt)\.|(?<=\b\d)\.(?= [^\W\d_])|(?<=\b\d\d)\.(?= (?:{months})))+"
     r"[.!?。！？؟।…]*"
 )
 _QUESTION_MARKS = ("?", "？", "؟", ";")  # the last one is Greek
@@ -69,7 +69,8 @@ def _rules() -> _AskingRules:
 @cache
 def _sentence() -> re.Pattern[str]:
     names = any_of(lambda language: "{months}" if language.dates else "")
-    return re.compile(_SENTENCE.replace("{months}", names), re.IGNORECASE)
+    sentence = _SENTENCE.replace("{months}", names).replace("{titles}", dots_of_titles())
+    return re.compile(sentence, re.IGNORECASE)
 
 
 def statements(text: str) -> list[str]:

@@ -12,7 +12,13 @@ from functools import cache
 from typing import Literal, NamedTuple
 
 from ondevice.memory._asking import QUOTED
-from ondevice.memory._language import FactPatterns, Language, languages
+from ondevice.memory._language import (
+    FactPatterns,
+    Language,
+    dots_of_titles,
+    languages,
+    titles,
+)
 from ondevice.memory._values import Certainty, Text, check
 
 #: What goes on with a word: the vowel signs of some scripts are no letters to a regular expression.
@@ -64,7 +70,7 @@ _KINDS = {
         "name called", "The user is called {value} (name, nickname).", "capital_name", False
     ),
     "home": _Kind("home", "The user lives in {value} (home, city, address).", "named_place"),
-    "moved": _Kind("home", "The user lives in {value} (home, city, address).", "place"),
+    "moved": _Kind("home", "The user lives in {value} (home, city, address).", "place", open=True),
     "nearby": _Kind("home", "The user lives near {value} (home, city).", "named_place", False),
     "origin": _Kind("origin", "The user is from {value} (origin).", "place"),
     "birthplace": _Kind("birth place", "The user was born in {value} (birth).", "place"),
@@ -122,7 +128,7 @@ _SEVERAL = frozenset(
     | {"cousin", "nephew", "niece", "grandchild", "colleague", "neighbour", "flatmate"}
 )
 _ARTICLES = "an?|the|eine?n?|une?|una?|um|uma|een"  # with one begins more than a name
-_DOT = r"(?<=\d)\.(?= ?\w)|\.(?=\w)|(?<=[DM]r)\.|(?<=\bSt)\."  # that ends no sentence
+_DOT = r"(?<=\d)\.(?= ?\w)|\.(?=\w)|{titles}|(?<=\bSt)\."  # that ends no sentence
 _VALUE = rf"(?P<value>(?:[^.!?;,:\n()。、，！？；।]|{_DOT}){{1,60}}?)"
 _VALUES = rf"(?P<value>(?:[^.!?;:\n()。！？；।]|{_DOT}){{1,80}}?)"
 _SIGN = rf"(?:{_LETTER}|['’-])"
@@ -135,7 +141,10 @@ _CONTRAST = re.compile(
 _PICTURES = re.compile(r"\s*[\u2600-\u27bf\U0001f000-\U0001faff\ufe0f]+$")
 _POSSESSIVE = re.compile(r"['’]s$")  # “my daughter Sara's birthday”
 _WHO_UNSPACED = r"(?P<who>[^\W\d_]{1,5}?)"
-_NAME = r"(?P<value>(?-i:[^\W\d_a-zà-ÿ])[\w'’-]+(?: (?-i:[^\W\d_a-zà-ÿ])[\w'’-]+)?)"
+_NAME = (
+    r"(?P<value>(?:(?:{title_words})\.? )*(?-i:[^\W\d_a-zà-ÿ])[\w'’-]+"
+    r"(?: (?-i:[^\W\d_a-zà-ÿ])[\w'’-]+)?)"
+)
 _THING = r"(?P<thing>[^.!?;,:\n()。、，]{1,30}?)"
 
 
@@ -396,7 +405,13 @@ def _compiled(name: str) -> _Compiled:
         "thing": _THING,
         "who": _WHO if facts.spaced else _WHO_UNSPACED,
         "called": r"(?P<called>(?-i:[^\W\d_a-zà-ÿ][\w'’-]+))",
+        "titles": dots_of_titles(),
+        "title_words": "|".join(map(re.escape, sorted(titles()))),
     }
+    values = (
+        (language.pattern("{value}", **parts), re.compile(stop, re.IGNORECASE)),
+        (language.pattern("{values}", **parts), re.compile(list_stop, re.IGNORECASE)),
+    )
 
     def rules(table: dict[str, tuple[str, ...]]) -> tuple[_Rule, ...]:
         compiled = []
@@ -404,7 +419,7 @@ def _compiled(name: str) -> _Compiled:
             for pattern in patterns:
                 source = language.pattern(pattern, **parts)
                 stops = None
-                for value, ending in ((_VALUE, stop_pattern), (_VALUES, list_stop_pattern)):
+                for value, ending in values:
                     if source.endswith(value):
                         source, stops = source.removesuffix(value), ending
                 if stops is None and not (kind in _KINDS and _KINDS[kind].open):
@@ -419,8 +434,6 @@ def _compiled(name: str) -> _Compiled:
             (language.compile(rf"{edge}(?:{pattern})", **words), so) for pattern, so in table
         )
 
-    stop_pattern = re.compile(stop, re.IGNORECASE)
-    list_stop_pattern = re.compile(list_stop, re.IGNORECASE)
     opening = language.pattern(facts.opening)
     joins = "|".join(language.pattern(part) for part in (facts.joins, facts.lists) if part)
     after = language.pattern(facts.after) or "(?!)"

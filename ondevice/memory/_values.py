@@ -14,7 +14,14 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from ondevice.memory._language import FactPatterns, Language, any_of, languages, months_of
+from ondevice.memory._language import (
+    FactPatterns,
+    Language,
+    any_of,
+    languages,
+    months_of,
+    titles,
+)
 
 _PLACES = Path(__file__).with_name("language") / "places.txt"
 _MOST_WORDS = 4
@@ -114,6 +121,8 @@ def _named_place(value: str, text: Text) -> Certainty:
 def _name(value: str, text: Text) -> Certainty:
     words = value.split()
     if any(map(str.isdigit, value)) or len(words) > _MOST_WORDS:
+        return Certainty.NO
+    if all(word.lower().rstrip(".") in titles() for word in words):  # “Mrs.”
         return Certainty.NO
     if _is_other_name(value) or fold(words[0]).rstrip("s") in _weekdays_and_months(
         text.language.name

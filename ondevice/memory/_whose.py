@@ -14,7 +14,15 @@ from functools import cache
 from typing import NamedTuple
 
 from ondevice.memory._dates import without_times
-from ondevice.memory._language import NEVER, Alike, Language, languages, words_in
+from ondevice.memory._language import (
+    NEVER,
+    Alike,
+    Language,
+    dots_of_titles,
+    languages,
+    titles,
+    words_in,
+)
 from ondevice.memory._stems import Stem, stemmer_of
 from ondevice.memory._words import WORD, is_stop_word, language_of
 
@@ -38,8 +46,9 @@ _WIDE = {
 }
 #: A relation that is also one of two.
 _IN_LAW = "-in-law"
-_SENTENCE = re.compile(r"[.!?]+(?=\s|$)|[。！？।\n]+")
+_SENTENCE = r"(?!{titles})[.!?]+(?=\s|$)|[。！？।\n]+"
 _NAME = r"(?:,? (?-i:[^\W\d_a-zß-ÿа-яё])[\w-]+)?"
+_BEFORE_NAME = re.compile(r"\.? [^\W\d_a-zß-ÿа-яё]")
 _ROOT = 3  # letters of a stem at least
 _ENDING = 3  # letters of an ending at most: “женится” is no form of “жена”
 _NEAR = 2  # words between “my” or “never” and what is meant
@@ -55,7 +64,12 @@ class Mention(NamedTuple):
 
 def sentences_of(text: str) -> list[str]:
     """The sentences of ``text``, roughly."""
-    return [stripped for sentence in _SENTENCE.split(text) if (stripped := sentence.strip())]
+    return [stripped for sentence in _sentence_end().split(text) if (stripped := sentence.strip())]
+
+
+@cache
+def _sentence_end() -> re.Pattern[str]:
+    return re.compile(_SENTENCE.replace("{titles}", dots_of_titles()), re.IGNORECASE)
 
 
 def people_in(text: str) -> list[Mention]:
@@ -156,11 +170,21 @@ def _words_for_people(text: str, rules: _Rules) -> Iterator[tuple[int, int, str]
         lower = word[0].lower()
         relation = rules.words.get(lower)
         root = stem(lower) if stem and relation is None else ""
-        if stem and len(root) >= _ROOT and len(lower) - len(root) <= _ENDING:
+        is_form = len(root) >= _ROOT and len(lower) - len(root) <= _ENDING
+        if stem and is_form and not is_stop_word(lower):  # “nicht” is no form of “Nichte”
             relation = _of_stems(rules.name, stem).get(root)
         if relation:
             spans.append((word.start(), word.end(), relation))
-    yield from sorted(spans)
+    yield from sorted(span for span in spans if not _is_title(text, span[0], span[1], rules))
+
+
+def _is_title(text: str, start: int, end: int, rules: _Rules) -> bool:
+    """Whether a word stands before a name and is none for somebody: not “meine Frau Eva”."""
+    return (
+        text[start:end].lower() in titles()
+        and _BEFORE_NAME.match(text, end) is not None
+        and not any(rules.mine.fullmatch(word) for word in WORD.findall(text[:start])[-1:])
+    )
 
 
 class _Rules(NamedTuple):

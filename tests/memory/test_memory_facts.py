@@ -13,6 +13,7 @@ from ondevice.errors import UsageError
 from ondevice.memory import Memory
 from ondevice.memory._facts import find_facts
 from ondevice.memory._lessons import find_lessons
+from ondevice.memory._whose import people_in
 from ondevice.store import Database, migrations
 
 MAY, JUNE = (datetime(2024, month, 3, 12, tzinfo=UTC) for month in (5, 6))
@@ -359,3 +360,25 @@ def test_a_store_of_before_takes_proposals(
     with pytest.raises(Exception, match="CHECK"), database.write() as connection:
         connection.execute("UPDATE cube SET status = 'guessed'")
     database.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("My landlady Mrs. Petrov raised the rent.", "Mrs. Petrov"),
+        ("My dentist Dr. Ann Lee is nice.", "Dr. Ann Lee"),
+        ("My landlady is called Mrs. Petrov.", "Mrs. Petrov"),
+        ("Mein Chef Herr Dr. Vogt ist krank.", "Herr Dr. Vogt"),
+        ("Ma voisine Mme Lefèvre garde les clés.", "Mme Lefèvre"),
+        ("Mi jefa Sra. Ibarra llama mucho.", "Sra. Ibarra"),
+        ("My sister Ms. rocks.", ""),
+    ],
+)
+def test_a_title_is_part_of_a_name_and_none_alone(text: str, name: str) -> None:
+    assert [fact.value for fact in find_facts(text)] == ([name] if name else [])
+
+
+def test_a_title_is_nobody() -> None:
+    text = "Meine Vermieterin Frau Dr. Kaminski hat die Heizung nicht repariert."
+    assert [mention.whom for mention in people_in(text)] == [("landlord",)]
+    assert [mention.whom for mention in people_in("Meine Frau Anna kocht.")] == [("wife",)]
