@@ -19,6 +19,7 @@ from ondevice.memory._language import (
     Language,
     any_of,
     languages,
+    titles,
     words_for_questions,
     words_in,
 )
@@ -46,6 +47,8 @@ from ondevice.memory._words import (
     words_of,
 )
 
+#: A kind of answer that is one of another kind too: who has a name, and whose home has a place.
+_COVERS = {"name": "who", "home": "place"}
 _MANY = 3  # of so many groups of words of a question an answer may leave one out
 _GENITIVE = re.compile(r"(?<=\w)['’]s\b")
 _OWNER = " ownerof "  # stands for it
@@ -55,6 +58,7 @@ _OF_NUMBER = 2  # words for less are articles in many languages
 #: A word with a capital within a sentence, or at its beginning and set apart: “Rex, my dog”.
 _CAPITAL = re.compile(r"(?<=[^\W_][,;] )[^\W\d_][\w’'-]+|(?<=[^\W_] )[^\W\d_][\w’'-]+")
 _FIRST = re.compile(r"(?:^|(?<=[.!?] ))([^\W\d_]\w+)(?:,| \w+ (?=(\w+)))")
+_SUFFIX = re.compile(r"['’]\w*$")  # “Bursa'ya”
 _POSSESSIVE = re.compile(r"['’]s?$")
 #: A name of a thing that is no word: “BMW”, “ThinkPad”, “X20”.
 _MARK = re.compile(r"\b(?=\w*[^\W\d_])(?:\w*[A-Z]\w*[A-Z]|\w+\d|\d+[^\W\d_])\w*")
@@ -222,15 +226,20 @@ def _asked(text: str) -> tuple[str, ...]:
     if language is None:
         return ()
     kinds = [kind for kind, pattern in _asks(language.name).items() if pattern.search(text)]
-    return tuple(kind for kind in kinds if kind != "who" or "name" not in kinds)
+    covered = {_COVERS[kind] for kind in kinds if kind in _COVERS}
+    return tuple(kind for kind in kinds if kind not in covered)
 
 
 def _tells(kind: str, text: str, needed: Collection[str], whom: Collection[Whom]) -> bool:
     """Whether ``text`` has something of this kind, as far as its language is known."""
     language = language_of(text)
     patterns = _told(language.name) if language else {}
-    if language is None or kind not in patterns:
+    if language is None or ("place" if kind == "home" else kind) not in patterns:
         return True
+    if kind in ("place", "home", "job"):  # where it tells of what is asked about
+        text = "\n".join(_sentences_with(needed, [text])) or text
+    if kind == "home":
+        return _has_home(text, language)
     if any(found[0].lower() not in needed for found in patterns[kind].finditer(text)):
         return True
     match kind:
@@ -253,8 +262,25 @@ def _tells(kind: str, text: str, needed: Collection[str], whom: Collection[Whom]
                 for sentence in about
             )
         case "place":
-            return any(map(is_known_place, _CAPITAL.findall(text)))
+            return any(
+                word[0].isupper() and is_known_place(word) for word in _CAPITAL.findall(text)
+            )
     return False
+
+
+def _has_home(text: str, language: Language) -> bool:
+    """Whether ``text`` names where somebody may live."""
+    if not any(map(str.isupper, text)) or not any(map(str.islower, text)):
+        return bool(_told(language.name)["place"].search(text))
+    return any(
+        is_known_place(_SUFFIX.sub("", found[0]))
+        or (
+            not _nouns_have_capitals(language)
+            and _behind_preposition(text, found.start(), language)
+        )
+        for found in _CAPITAL.finditer(text)
+        if found[0][0].isupper()
+    )
 
 
 def _has_number(text: str) -> bool:
@@ -281,6 +307,7 @@ def _has_name(text: str, language: Language, needed: Collection[str], *, beside:
     return any(
         name[0].isupper()
         and name.lower() not in needed
+        and name.lower().rstrip(".") not in titles()
         and not is_no_person(name, language)
         and not is_stop_word(name)
         and (
@@ -318,6 +345,7 @@ def _is_beside(name: str, text: str, needed: Iterable[str], language: Language) 
         word
         for word in words
         if word not in _articles(language.name)
+        and word not in titles()
         and (
             _nouns_have_capitals(language)
             or not is_stop_word(word)
@@ -362,11 +390,10 @@ def _told(name: str) -> dict[str, re.Pattern[str]]:
     facts = language.facts
     tells = language.questions.tells if language.questions else {}
     whole = r"(?<!\w)(?:{})(?!\w)" if facts is None or facts.spaced else "{}"
-    people = (*facts.people.values(), facts.values.get("job", NEVER)) if facts else ()
+    jobs = (facts.values.get("job", NEVER),) if facts else ()
+    others = {"who": (*facts.people.values(), *jobs) if facts else (), "job": jobs}
     return {
-        kind: language.compile(
-            whole.replace("{}", "|".join((pattern, *(people if kind == "who" else ()))))
-        )
+        kind: language.compile(whole.replace("{}", "|".join((pattern, *others.get(kind, ())))))
         for kind, pattern in tells.items()
     }
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ondevice.memory._stems import Stem, beginnings, like_stem, stemmer_of, stems_of
-from ondevice.memory._words import forms, is_named, is_unspaced, words_of
+from ondevice.memory._words import forms, is_named, is_stop_word, is_unspaced, words_of
 from ondevice.store import TOKENIZER, VOWEL_SIGNS, Connection
 
 _K1 = 1.2  # BM25's usual value
@@ -196,7 +196,7 @@ def _with_stem(connection: Connection, word: str, terms: _Term, stem: Stem | Non
             "SELECT term FROM temp.memory_term WHERE term >= ? AND term < ? LIMIT ?",
             (beginning, beginning + "\U0010ffff", _LOOKED_AT),
         )
-        if stem(term) in stems
+        if stem(term) in stems and not is_stop_word(term)  # “more” is no form of “moro”
     }
     return tuple(sorted(found.union(terms)))
 

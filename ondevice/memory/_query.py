@@ -9,13 +9,14 @@ from functools import cache
 from ondevice.memory._dates import Days, asks_by_day, days_of
 from ondevice.memory._expressions import read
 from ondevice.memory._language import Language, Questions, languages
-from ondevice.memory._words import words_of
+from ondevice.memory._words import language_of, words_of
 
 
 class _PastQuestions:
     """What questions for the past look like in one language, compiled."""
 
     def __init__(self, language: Language, questions: Questions) -> None:
+        self.language = language.name
         self.when = questions.when
         self.anchor = language.compile(questions.anchor)
         self.once = language.compile(questions.once)
@@ -32,18 +33,26 @@ def _rules() -> tuple[_PastQuestions, ...]:
     )
 
 
+def _rules_for(text: str) -> tuple[_PastQuestions, ...]:
+    """Those of the language of ``text``, or of all: “son” is “last” in Turkish."""
+    language = language_of(text)
+    own = (rules for rules in _rules() if language and rules.language == language.name)
+    return tuple(own) or _rules()
+
+
 @dataclass(frozen=True)
 class Query:
     """A question, taken apart."""
 
     text: str
     words: tuple[str, ...]  # lower case, in order, each once, without stop words
-    names_of_days: frozenset[str]  # those of the words that only say when it was
+    names_of_days: frozenset[str]  # those of the words that only say when it was: “originally”
     days: Days
     by_day: bool  # asks for nothing but what was or will be on the days
     asks_told: bool  # and for what was said on them
     asks_when: bool
     asks_once: bool  # what was so and is no longer
+    asks_last: bool  # the last that was so before an event
     asks_now: bool  # expressly what is so now
     asks_present: bool  # in the present
 
@@ -58,18 +67,28 @@ def read_query(text: str, today: date) -> Query:
     if by_day and days.spans:  # and not the rest of the month or the year
         days = Days(spans=days.spans)
     beginning = text.lstrip().lower()
-    asks_once = any(rules.once.search(text) for rules in _rules())
+    own_rules = _rules_for(text)
+    asks_once = any(rules.once.search(text) for rules in own_rules)
+    of_times = frozenset(
+        word
+        for rules in own_rules
+        for pattern in (rules.once, rules.now)
+        for found in pattern.finditer(text)
+        for word in words_of(found[0])
+    )
+    names_of_days = of_times | frozenset(words).difference(words_of(rest) if days else words)
     return Query(
         text=text,
         words=words,
-        names_of_days=frozenset(words).difference(words_of(rest) if days else words),
+        names_of_days=names_of_days.intersection(words),
         days=days,
         by_day=by_day,
         asks_told=told,
         asks_when=any(beginning.startswith(rules.when) for rules in _rules()),
         asks_once=asks_once,
-        asks_now=not asks_once and any(rules.now.search(text) for rules in _rules()),
-        asks_present=not asks_once and any(rules.present.search(text) for rules in _rules()),
+        asks_last=False,
+        asks_now=not asks_once and any(rules.now.search(text) for rules in own_rules),
+        asks_present=not asks_once and any(rules.present.search(text) for rules in own_rules),
     )
 
 
@@ -80,7 +99,7 @@ def anchor(text: str) -> tuple[str, bool, str] | None:
     question that names no event of the user's own life.
     """
     # The days are those before or after the turn that tells of the event.
-    found = next(filter(None, (rules.anchor.search(text) for rules in _rules())), None)
+    found = next(filter(None, (rules.anchor.search(text) for rules in _rules_for(text))), None)
     if found is None:
         return None
     asked = f"{text[: found.start()]} {text[found.end() :]}".strip(" ?.!,")

@@ -92,6 +92,9 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     missing: tuple[str, ...] = ()  # words of the question that no memory has, in lower case
     #: Some cube that was found says more of the question than words such as “name” and “called”.
     is_about_it: bool = True
+    #: The question without an event that is remembered: of “Where did I live before I moved to
+    #: Ghent?” the first part. Empty if it names none.
+    asked: str = ""
 
 
 class ReadTurn(msgspec.Struct, frozen=True, kw_only=True):

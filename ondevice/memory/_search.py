@@ -19,6 +19,8 @@ from ondevice.memory._match import Matches, match, places
 from ondevice.memory._query import Query, anchor, read_query
 from ondevice.memory._records import POSITION_BITS, Found, Hit, Kind, Status
 from ondevice.memory._stems import stemmer_of
+from ondevice.memory._values import is_known_place
+from ondevice.memory._words import WORD, is_unspaced
 from ondevice.store import Connection
 
 _SPEAKER = 2.0  # factor for a cube of the one speaker whom the question names
@@ -32,6 +34,8 @@ _SUPERSEDED = 0.5  # factor for a cube that is no longer so; its inverse if that
 _BY_DAY = 0.01  # score of a cube that has no word of the question, but is of the day it asks for
 _FAR = date.max - timedelta(days=1)  # in the future
 _TOLD = 0.5  # confidence with which an event counts as remembered
+_TOLD_OF_PLACE = 0.3  # the same if it is at a place: who lives in Ghent has moved there
+_LONGEST_PLACE = 6  # letters, where words are not spaced
 _CANDIDATES = 600  # cubes whose rows are looked at
 _SESSION_CUBES = 5  # best cubes that count for their source, the r-th one by 1/r
 _MENTION = 0.5  # added to the score of a source in which a speaker whom the question names is named
@@ -48,18 +52,21 @@ def search(
     without_source: int | None = None,
     but: Collection[int] = (),
     rank_sources: bool = True,
+    part_of: str = "",
 ) -> Found:
     """The cubes that answer ``text`` best; the same store and text give the same answer.
 
     Of equal ones the newest comes first, or the oldest if that is asked for. Empty ``kinds`` are
     all kinds; ``without_source`` is the id of a source to leave out, ``but`` these cubes of it.
+    The language of a ``text`` of few words is told by the one that it is ``part_of``.
     """
-    query = _anchored(connection, text, today, without_source) or read_query(text, today)
+    anchored = _anchored(connection, text, today, without_source)
+    query = anchored or read_query(text, today)
     speakers = {word: names for word in query.words if (names := _speakers(connection, word))}
     words = [word for word in query.words if word not in speakers]
     if not words:  # nothing is asked but a name
         words, speakers = list(query.words), {}
-    matches = match(connection, words, query.names_of_days, stemmer_of(query.text))
+    matches = match(connection, words, query.names_of_days, stemmer_of(part_of or text))
     found = _weigh(
         connection,
         matches,
@@ -88,6 +95,7 @@ def search(
         confidence=_confidence(found),
         missing=matches.missing,
         is_about_it=bool(found.about.any()) or not best,
+        asked=anchored.text if anchored else "",
     )
 
 
@@ -112,12 +120,30 @@ def _anchored(
     if (parts := anchor(text)) is None:
         return None
     asked, before, event = parts
-    told = search(connection, event, today=today, limit=1, without_source=without_source)
-    if told.confidence < _TOLD:
+    told = search(
+        connection, event, today=today, limit=1, without_source=without_source, part_of=text
+    )
+    named = bool(told.hits) and _shares_place(event, told.hits[0].cube.content)
+    if told.confidence < (_TOLD_OF_PLACE if named else _TOLD):
         return None
     day = told.hits[0].cube.event_at.date()
     span = (date.min, day - timedelta(days=1)) if before else (day, _FAR)
-    return replace(read_query(asked, today), days=Days(spans=(span,)), asks_once=before)
+    query = read_query(asked, today)
+    return replace(query, days=Days(spans=(span,)), asks_once=before, asks_last=before)
+
+
+def _shares_place(event: str, content: str) -> bool:
+    """Whether the name of a city or country in ``event`` is in ``content`` too."""
+    said = content.lower()
+    return any(
+        len(name) > 1 and name in said and is_known_place(name)
+        for word in WORD.findall(event.lower())
+        for name in (
+            (word[a:b] for a in range(len(word)) for b in range(a + 2, a + _LONGEST_PLACE))
+            if is_unspaced(word)
+            else (word,)
+        )
+    )
 
 
 def _speakers(connection: Connection, word: str) -> frozenset[str]:
@@ -180,10 +206,12 @@ def _weigh(
         coverage = np.where(on_days > 0, 1.0, _BY_DAY * coverage)
     # Of a series, that is of all that have as much of the question, one end is meant.
     series = of_words & (coverage > 0) & (coverage >= _SERIES * np.max(coverage, initial=0.0))
+    series &= (on_days > 0) | (not query.asks_last)
     newness = _newness(said, series)
     if query.asks_now or query.asks_once:
+        newest = query.asks_now or query.asks_last
         score = np.where(series, score.max(where=series, initial=0.0), score)
-        factor = factor * np.where(series, 1 + (newness if query.asks_now else 1 - newness), 1.0)
+        factor = factor * np.where(series, 1 + (newness if newest else 1 - newness), 1.0)
     elif query.asks_present and series.any():
         factor = factor * np.where(series, 1 + _PRESENT * newness, 1.0)
         newest = series & (newness == 1)
@@ -191,7 +219,9 @@ def _weigh(
         score = np.where(newest, np.maximum(score, least), score)
     plain = score * factor
     scores = plain * np.where(by_speaker & bool(speakers), _SPEAKER, 1.0)
-    sign = 1 if query.asks_once else -1  # of equal ones the oldest first, or the newest
+    sign = (
+        1 if query.asks_once and not query.asks_last else -1
+    )  # of equal ones the oldest first, or the newest
     order = np.lexsort((sign * ids, sign * said, -scores.round(9)))
     return _Candidates(
         ids[order],
