@@ -213,10 +213,13 @@ def _phrases(text: str) -> Iterator[Sequence[str]]:
 
 
 def is_said(word: str, said: Collection[str]) -> bool:
-    """Whether a word, or one that means the same or has the same beginning, is among these."""
+    """Whether a word is among these, or one that means the same, begins alike or ends with it."""
     known = {word, *forms(word), *like(word)}
     return not known.isdisjoint(said) or any(
-        len(word) > _BEGINNING and other.startswith(word[:_BEGINNING]) for other in said
+        (len(word) > _BEGINNING and other.startswith(word[:_BEGINNING]))
+        or (len(word) >= _BEGINNING and other.endswith(word))
+        or (len(other) >= _BEGINNING and word.endswith(other))
+        for other in said
     )
 
 
@@ -236,7 +239,7 @@ def _tells(kind: str, text: str, needed: Collection[str], whom: Collection[Whom]
     patterns = _told(language.name) if language else {}
     if language is None or ("place" if kind == "home" else kind) not in patterns:
         return True
-    if kind in ("place", "home", "job"):  # where it tells of what is asked about
+    if kind in ("home", "job"):  # where it tells of what is asked about
         text = "\n".join(_sentences_with(needed, [text])) or text
     if kind == "home":
         return _has_home(text, language)

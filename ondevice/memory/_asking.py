@@ -28,7 +28,7 @@ _SENTENCE = (
     r"|(?<=\bSt)\.|(?<=\b\d)\.(?= [^\W\d_])|(?<=\b\d\d)\.(?= (?:{months})))+"
     r"[.!?。！？؟।…]*"
 )
-_QUESTION_MARKS = ("?", "？", "؟", ";")  # the last one is Greek
+QUESTION_MARKS = ("?", "？", "؟", ";")  # the last one is Greek
 _LABEL = 4  # words before a colon that say no more than whose words follow
 QUOTED = "\ufffc"  # stands where a quotation stood
 _WORD = re.compile(r"[^\W\d_]+")
@@ -76,7 +76,7 @@ def _sentence() -> re.Pattern[str]:
 def statements(text: str) -> list[str]:
     """The sentences of ``text`` that are the user's own and no questions."""
     sentences = (found[0].strip() for found in _sentence().finditer(FOREIGN.sub(" ", text)))
-    return [s for s in sentences if s and not s.endswith(_QUESTION_MARKS)]
+    return [s for s in sentences if s and not s.endswith(QUESTION_MARKS)]
 
 
 def own_sentences(text: str) -> list[str]:
@@ -106,7 +106,7 @@ def own_sentences(text: str) -> list[str]:
 def asks(sentence: str) -> bool:
     """Whether the sentence is a question or a request."""
     return (
-        sentence.endswith(_QUESTION_MARKS)
+        sentence.endswith(QUESTION_MARKS)
         or bool(_rules().question.match(sentence))
         or requests(sentence)
     )

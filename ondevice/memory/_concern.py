@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection
 from functools import cache
 from typing import Literal, NamedTuple
 
-from ondevice.memory._asking import FOREIGN, requests
+from ondevice.memory._asking import FOREIGN, QUESTION_MARKS, requests
 from ondevice.memory._language import (
     NEVER,
     Language,
@@ -21,7 +21,7 @@ from ondevice.memory._language import (
     any_of,
     words_for_questions,
 )
-from ondevice.memory._words import WORD
+from ondevice.memory._words import WORD, is_foreign
 
 #: ``user``: a question that only what the user has told can answer. ``perhaps``: the user is
 #: mentioned. ``anybody``: likewise, but “I” and “we” may be anybody. ``particular``: a question
@@ -116,6 +116,8 @@ def concern_of(text: str) -> Concern:
         return "anybody" if advice or rules.impersonal.search(asked) else "perhaps"
     if rules.particular.search(asked) or _WORD_OR_TWO.fullmatch(asked):
         return "particular"
+    if asked.rstrip().endswith(QUESTION_MARKS) and is_foreign(asked):
+        return "anybody"  # nobody can tell whom it asks about
     return "world"
 
 

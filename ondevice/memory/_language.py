@@ -49,6 +49,8 @@ class Search(_Table, frozen=True, kw_only=True):
 
     #: Name of Snowball's stemmer for it, where the index's own, for English, does not do.
     snowball: str = ""
+    #: Words are written as one: a part of a word is looked for if the word itself is nowhere.
+    compounds: bool = False
     #: Letters that no other of the languages has, as in a regular expression between brackets: a
     #: word with one counts like a stop word of it. Where two languages have them, the one of lower
     #: rank counts: Japanese, if some are its own.

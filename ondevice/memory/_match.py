@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ondevice.memory._stems import Stem, beginnings, like_stem, stemmer_of, stems_of
+from ondevice.memory._values import fold
 from ondevice.memory._words import forms, is_named, is_stop_word, is_unspaced, words_of
 from ondevice.store import TOKENIZER, VOWEL_SIGNS, Connection
 
@@ -25,6 +26,7 @@ _NEIGHBOURS = {n: 1 / (1 + n) for n in (1, 2, 3)} | {-n: 0.5 / (1 + n) for n in 
 _POSTINGS = 12_000  # how many are read, rarest words first: bounds the time of a search
 _FEW = 100  # cubes that there are as if at least, or in a new store every word would be frequent
 _LOOKED_AT = 2000  # terms of the index that begin like a word
+_PART = 4  # letters of a part of a word
 _RARE = 200  # cubes that a word is in at most which ties them together
 
 #: What a word counts that is used for the one in the question, such as “boss” for “manager”: little
@@ -126,16 +128,49 @@ def _alike(
 ) -> dict[_Term, _Ids]:
     """For terms whose words have others that are used for them: where those are."""
     found: dict[_Term, _Ids] = {}
-    asked = {term: others for term, word in words.items() if (others := like_stem(stem, word))}
+    asked = {term: like_stem(stem, word) for term, word in words.items()}
+    parts = {
+        term: _compounds(connection, word)
+        for term, word in words.items()
+        if stem and stem.compounds and not is_unspaced(word) and not _frequency(connection, term)
+    }
+    asked = {term: others for term, others in asked.items() if others or parts.get(term)}
     spaced = [[other for other in others if not is_unspaced(other)] for others in asked.values()]
     for (term, others), stems in zip(asked.items(), _stems(connection, spaced), strict=True):
-        new = [tuple(stem for stem in stems if stem not in term)]
+        new = [tuple(stem for stem in (*stems, *parts.get(term, ())) if stem not in term)]
         new += [(other[:_TRIGRAM],) for other in others if is_unspaced(other) and other not in term]
         frequency = sum(_frequency(connection, alike) for alike in new if alike)
         if 0 < frequency <= most:
             found[term] = _each_once([_places(connection, alike) for alike in new if alike])
             most -= frequency
     return found
+
+
+def _compounds(connection: Connection, word: str) -> list[str]:
+    """Terms of the index that the word is a part of, or that it is made of: “Rad” and “Schloss”."""
+    whole = fold(word)
+    if len(whole) < _PART or not whole.isalpha():
+        return []
+    _open_vocabulary(connection)
+    longer = connection.execute(
+        "SELECT term FROM temp.memory_term WHERE term LIKE ?1 OR term LIKE ?2 LIMIT ?3",
+        (f"%{whole}", f"{whole}_%", _FEW),
+    )
+    halves = [
+        (whole[:at].removesuffix(joint), whole[at:])
+        for at in range(_PART, len(whole) - _PART + 1)
+        for joint in ("", "s", "n")
+        if joint == "" or whole[:at].endswith(joint)
+    ]
+    known = {
+        term
+        for (term,) in connection.execute(
+            "SELECT term FROM json_each(?) CROSS JOIN temp.memory_term ON term = value",
+            (json.dumps(sorted({half for pair in halves for half in pair})),),
+        )
+    }
+    made_of = [half for pair in halves if known.issuperset(pair) for half in pair]
+    return [*made_of, *(term for (term,) in longer)]
 
 
 def _weight(count: int, frequency: int) -> float:

@@ -19,7 +19,7 @@ from ondevice.memory._documents import chunks, read_file
 from ondevice.memory._profile import asks_for_profile
 from ondevice.memory._profile import refresh as refresh_profile
 from ondevice.memory._reading import read_answer
-from ondevice.memory._recall import GATE, Recalled, answers_first, judge, quote
+from ondevice.memory._recall import GATE, Recalled, judge, quote
 from ondevice.memory._records import (
     Blanked,
     Cube,
@@ -332,7 +332,6 @@ class Memory:
                 rank_sources=False,
             )
             found = _derive.with_evidence(connection, found, source, again)
-            found = answers_first(text, found)
             verdict = judge(text, found, _derive.names(connection))
             if verdict.unknown and source is not None:
                 here = search(connection, text, today=today, limit=1, rank_sources=False)

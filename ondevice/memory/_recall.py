@@ -9,7 +9,6 @@ from datetime import date
 from itertools import groupby
 
 import msgspec
-from msgspec.structs import replace
 
 from ondevice.memory._answers import is_said, may_answer
 from ondevice.memory._concern import (
@@ -43,7 +42,6 @@ _NAMED = 0.6  # the same for any message, if a name that is in it is in the best
 _OF_HOME = 0.5  # the same, if the message asks about family or animals of the user
 _MISSES = 0.4  # the same if no memory at all has one of its words, unless only the user can know it
 _WORTH = 0.25  # a memory is quoted with at least this share of the best one's score
-_ANSWERS = 1.5  # factor for what has the kind of answer that is asked for
 _MOST = 16  # memories in a reply
 _MOST_DOUBTFUL = 8  # if they may not tell what is asked: a small model takes one for the answer
 
@@ -120,16 +118,6 @@ def judge(text: str, found: Found, names: Collection[str] = ()) -> Verdict:
             or not may_answer(text, found.hits[:_MOST])
         ),
     )
-
-
-def answers_first(text: str, found: Found) -> Found:
-    """``found`` with what may answer ``text`` before what is only about the same."""
-    asked = found.asked or text
-    hits = [
-        replace(hit, score=hit.score * _ANSWERS) if may_answer(asked, [hit]) else hit
-        for hit in found.hits
-    ]
-    return replace(found, hits=tuple(sorted(hits, key=lambda hit: -hit.score)))
 
 
 def quote(

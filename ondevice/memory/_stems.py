@@ -24,8 +24,9 @@ _ENDING, _LEAST = 2, 3
 class Stem:
     """The stems of one language, and what is written before a word as one with it."""
 
-    def __init__(self, algorithm: str, prefixes: tuple[str, ...]) -> None:
+    def __init__(self, algorithm: str, prefixes: tuple[str, ...], compounds: bool) -> None:
         self.name = algorithm
+        self.compounds = compounds
         self._stemmer = Stemmer.Stemmer(algorithm)
         self.prefixes = ("", *prefixes)
 
@@ -38,12 +39,13 @@ def stemmer_of(text: str) -> Stem | None:
     language = language_of(text)
     if language is None or not language.search.snowball:
         return None
-    return _stem(language.search.snowball, language.search.prefixes)
+    search = language.search
+    return _stem(search.snowball, search.prefixes, search.compounds)
 
 
 @cache
-def _stem(algorithm: str, prefixes: str) -> Stem:
-    return Stem(algorithm, tuple(prefixes.split()))
+def _stem(algorithm: str, prefixes: str, compounds: bool) -> Stem:
+    return Stem(algorithm, tuple(prefixes.split()), compounds)
 
 
 def stems_of(stem: Stem, word: str, terms: Iterable[str]) -> frozenset[str]:

@@ -16,6 +16,7 @@ _SORT = re.compile(r"\{(\w+)\}")
 #: Of a text with more words, as many from its beginning and from its end: that is where a message
 #: with something pasted into it says what is wanted.
 _ENDS = 32
+_KNOWN = 4  # of so many words of a text one is a stop word, or its language is not known
 _NONE: frozenset[str] = frozenset()
 #: Of a longer text, as many letters from its beginning and its end are looked at.
 _READ = 10_000
@@ -53,6 +54,12 @@ def language_of(text: str) -> Language | None:
     """The one that ``text`` has most stop words of; None if it has none."""
     _, number, count = _read_words(text)
     return languages()[number] if count else None
+
+
+def is_foreign(text: str) -> bool:
+    """Whether ``text`` is of a language of which nothing is known, as far as it can be told."""
+    words, _, count = _read_words(text)
+    return _KNOWN * count < len(words)
 
 
 def _lower(text: str) -> str:

@@ -160,3 +160,35 @@ def test_languages_of_the_north_and_the_east_are_understood(
     memory.add(told)
     memory.add("The weather was awful.")
     assert told in [cube.content for cube in recall(memory, question).cubes]
+
+
+@pytest.mark.parametrize(
+    ("told", "question"),
+    [
+        ("Mein Fahrradschloss hat die Nummer 2291.", "Welche Nummer hat mein Schloss?"),
+        ("Der Zahnarzttermin ist am 17. März.", "Wann ist mein Termin beim Zahnarzt?"),
+        ("Mein Termin beim Zahnarzt ist am 17. März.", "Wann ist mein Zahnarzttermin?"),
+        ("Cykelhjelmen lå i kælderen.", "Hvor lå min cykelhjelm?"),
+    ],
+)
+def test_parts_of_words_that_are_written_as_one_are_found(
+    memory: Memory, told: str, question: str
+) -> None:
+    memory.add(told)
+    memory.add("The weather was awful.")
+    assert told in [cube.content for cube in recall(memory, question).cubes]
+
+
+@pytest.mark.parametrize(
+    ("told", "question"),
+    [
+        ("Můj pes se jmenuje Rex.", "Jak se jmenuje můj pes?"),
+        ("Minun koirani nimi on Musti.", "Mikä on minun koirani nimi?"),
+    ],
+)
+def test_a_question_in_a_language_that_is_not_known_finds_what_says_most_of_it(
+    memory: Memory, told: str, question: str
+) -> None:
+    memory.add(told)
+    memory.add("The weather was awful.")
+    assert told in [cube.content for cube in recall(memory, question).cubes]
