@@ -27,6 +27,7 @@ _POSTINGS = 12_000  # how many are read, rarest words first: bounds the time of 
 _FEW = 100  # cubes that there are as if at least, or in a new store every word would be frequent
 _LOOKED_AT = 2000  # terms of the index that begin like a word
 _PART = 4  # letters of a part of a word
+_SCANNED = 20_000  # cubes: all terms of their index are read in 40 ms
 _RARE = 200  # cubes that a word is in at most which ties them together
 
 #: What a word counts that is used for the one in the question, such as “boss” for “manager”: little
@@ -77,7 +78,7 @@ def match(
         if frequency[term] and (not postings or frequency[term] <= left):
             postings[term] = _places(connection, term)
             left -= frequency[term]
-    alike = _alike(connection, dict(zip(found, words, strict=True)), stem, left)
+    alike = _alike(connection, dict(zip(found, words, strict=True)), stem, left, count)
     for term in alike:
         postings.setdefault(term, np.empty(0, np.int64))
     missing = tuple(
@@ -124,20 +125,19 @@ def match(
 
 
 def _alike(
-    connection: Connection, words: dict[_Term, str], stem: Stem | None, most: int
+    connection: Connection, words: dict[_Term, str], stem: Stem | None, most: int, count: int
 ) -> dict[_Term, _Ids]:
     """For terms whose words have others that are used for them: where those are."""
     found: dict[_Term, _Ids] = {}
     asked = {term: like_stem(stem, word) for term, word in words.items()}
-    parts = {
-        term: _compounds(connection, word)
-        for term, word in words.items()
-        if stem and stem.compounds and not is_unspaced(word) and not _frequency(connection, term)
-    }
-    asked = {term: others for term, others in asked.items() if others or parts.get(term)}
+    parts: dict[str, list[str]] = {}
+    if stem and stem.compounds:
+        unknown = (w for t, w in words.items() if not (is_unspaced(w) or _frequency(connection, t)))
+        parts = _compounds(connection, unknown, count)
+    asked = {term: others for term, others in asked.items() if others or parts.get(words[term])}
     spaced = [[other for other in others if not is_unspaced(other)] for others in asked.values()]
     for (term, others), stems in zip(asked.items(), _stems(connection, spaced), strict=True):
-        new = [tuple(stem for stem in (*stems, *parts.get(term, ())) if stem not in term)]
+        new = [tuple(stem for stem in (*stems, *parts.get(words[term], ())) if stem not in term)]
         new += [(other[:_TRIGRAM],) for other in others if is_unspaced(other) and other not in term]
         frequency = sum(_frequency(connection, alike) for alike in new if alike)
         if 0 < frequency <= most:
@@ -146,31 +146,52 @@ def _alike(
     return found
 
 
-def _compounds(connection: Connection, word: str) -> list[str]:
-    """Terms of the index that the word is a part of, or that it is made of: “Rad” and “Schloss”."""
-    whole = fold(word)
-    if len(whole) < _PART or not whole.isalpha():
-        return []
-    _open_vocabulary(connection)
-    longer = connection.execute(
-        "SELECT term FROM temp.memory_term WHERE term LIKE ?1 OR term LIKE ?2 LIMIT ?3",
-        (f"%{whole}", f"{whole}_%", _FEW),
-    )
-    halves = [
-        (whole[:at].removesuffix(joint), whole[at:])
-        for at in range(_PART, len(whole) - _PART + 1)
+def _parts(word: str) -> list[tuple[str, str]]:
+    """Words that it may be made of: “Rad” and “Schloss”."""
+    return [
+        (word[:at].removesuffix(joint), word[at:])
+        for at in range(_PART, len(word) - _PART + 1)
         for joint in ("", "s", "n")
-        if joint == "" or whole[:at].endswith(joint)
+        if word[:at].endswith(joint)
     ]
+
+
+def _compounds(connection: Connection, words: Iterable[str], count: int) -> dict[str, list[str]]:
+    """For each word terms of the index that it is made of, or is a part of.
+
+    Those of which it is a part are looked for among all, so only in an index of few cubes.
+    """
+    whole = {word: folded for word in words if (folded := fold(word)).isalpha()}
+    whole = {word: folded for word, folded in whole.items() if len(folded) >= _PART}
+    if not whole:
+        return {}
+    _open_vocabulary(connection)
+    halves = {half for word in whole.values() for pair in _parts(word) for half in pair}
     known = {
         term
         for (term,) in connection.execute(
             "SELECT term FROM json_each(?) CROSS JOIN temp.memory_term ON term = value",
-            (json.dumps(sorted({half for pair in halves for half in pair})),),
+            (json.dumps(sorted(halves)),),
         )
     }
-    made_of = [half for pair in halves if known.issuperset(pair) for half in pair]
-    return [*made_of, *(term for (term,) in longer)]
+    longer: list[str] = []
+    if count <= _SCANNED:
+        patterns = [pattern for word in whole.values() for pattern in (f"%{word}", f"{word}_%")]
+        longer = [
+            term
+            for (term,) in connection.execute(
+                "SELECT term FROM temp.memory_term WHERE "
+                + " OR ".join(["term LIKE ?"] * len(patterns)),
+                patterns,
+            )
+        ]
+    return {
+        word: [
+            *(half for pair in _parts(folded) if known.issuperset(pair) for half in pair),
+            *[term for term in longer if term.endswith(folded) or term.startswith(folded)][:_FEW],
+        ]
+        for word, folded in whole.items()
+    }
 
 
 def _weight(count: int, frequency: int) -> float:
