@@ -40,7 +40,8 @@ class PlanReport(msgspec.Struct, frozen=True, kw_only=True):
     drafter: str | None
     peak_bytes: int
     weights_bytes: int  # in RAM
-    streamed_bytes: int  # read for each token
+    streamed_bytes: int  # read when they are needed
+    left_out_bytes: int  # of a stack
     kv_bytes: int
     compute_bytes: int
     engine_bytes: int
@@ -69,6 +70,7 @@ class PlanReport(msgspec.Struct, frozen=True, kw_only=True):
             peak_bytes=chosen.peak_bytes,
             weights_bytes=chosen.resident_bytes,
             streamed_bytes=chosen.streamed_bytes,
+            left_out_bytes=chosen.left_out_bytes,
             kv_bytes=chosen.need.kv,
             compute_bytes=chosen.need.compute,
             engine_bytes=chosen.need.engine,
