@@ -343,9 +343,9 @@ make the prediction better.
         elif not self._work.busy(item.name):
             question = (
                 f"Make a stack of {item.title}? A stack is one file that fits any amount "
-                "of RAM. Packing takes several minutes and about twice the model's size "
-                "in free disk space; F2 pauses it. F16, BF16 and Q8_0 models make the "
-                "best stacks."
+                "of RAM. Packing takes minutes, or hours for a model of 20 GB, and about "
+                "twice the model's size in free disk space; F2 pauses it. F16, BF16 and Q8_0 "
+                "models make the best stacks."
             )
             if await self.app.push_screen_wait(ChoiceScreen(question, "No", "Pack it")):
                 self._work.begin(item.name, "pack")
