@@ -146,6 +146,35 @@ def test_a_note_on_a_home_or_a_job_that_names_none_is_no_answer(
 @pytest.mark.parametrize(
     ("told", "question"),
     [
+        ("I lost my job, the company went under.", "What happened to my job?"),
+        ("I left my job, it made me ill.", "Why did I leave my job?"),
+        ("My home insurance is in the blue folder.", "Where is my home insurance?"),
+        ("I moved my desk under the window.", "Where did I move my desk?"),
+        (
+            "Ich habe meinen Job gekündigt, er machte mich krank.",
+            "Warum habe ich meinen Job gekündigt?",
+        ),
+        ("Dejé mi empleo, me ponía enferma.", "¿Por qué dejé mi empleo?"),
+        ("J'ai quitté mon emploi, il me rendait malade.", "Pourquoi ai-je quitté mon emploi ?"),
+        ("Ho lasciato il mio lavoro, ero malata.", "Perché ho lasciato il mio lavoro?"),
+        ("Ik heb mijn baan opgezegd, ik werd ziek.", "Waarom heb ik mijn baan opgezegd?"),
+        ("Deixei o meu emprego, ficava doente.", "Porque deixei o meu emprego?"),
+        ("Я сменила профессию, я болела.", "Почему я сменила профессию?"),
+        ("Mesleğimi bıraktım, hastaydım.", "Mesleğimi neden bıraktım?"),
+    ],
+)
+def test_what_happened_to_a_job_or_a_home_is_told_without_naming_it(
+    memory: Memory, told: str, question: str
+) -> None:
+    memory.add(told)
+    recalled = recall(memory, question)
+    assert told in [cube.content for cube in recalled.cubes]
+    assert not recalled.unknown
+
+
+@pytest.mark.parametrize(
+    ("told", "question"),
+    [
         ("เจ้าของบ้านชื่อคุณสมศรี", "เจ้าของบ้านของฉันชื่ออะไร"),
         ("ฉันแพ้กุ้ง กินทีไรผื่นขึ้นทุกที", "ฉันแพ้อะไร"),
         ("Min hyresvärd heter Lindqvist.", "Vad heter min hyresvärd?"),
