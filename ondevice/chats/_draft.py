@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from ondevice.chats._chats import append, check
+from ondevice.chats._given import Given
 from ondevice.chats._records import Message
-from ondevice.errors import StoreUnwritable
+from ondevice.errors import StoreError, StoreUnwritable
 from ondevice.memory import FORGOTTEN
 from ondevice.messages import Chunk, Finished
 from ondevice.store import Connection, Database, Row
+
+if TYPE_CHECKING:
+    from ondevice.memory import Quotations
 
 _WRITE_EVERY = 0.5  # seconds between two writes
 _PATIENCE = 0.1  # seconds that the reply waits for another program; it is tried again soon
@@ -32,7 +37,8 @@ class ReplyDraft:
 
     Where somebody else has written to the message meanwhile, theirs stays as it is, and this one
     becomes a version of its own beside it, whose id ``on_begun`` gets. What is forgotten of it
-    meanwhile stays so.
+    meanwhile stays so, and what is forgotten of what it was ``given`` comes into it no more: what
+    may become a quotation of that is written only once it is known to be none.
     """
 
     def __init__(
@@ -44,6 +50,7 @@ class ReplyDraft:
         continued: Message | None = None,
         server: str | None = None,
         on_begun: Callable[[int], None] | None = None,
+        given: Iterable[Message] = (),
     ) -> None:
         self._database = database
         self._conversation_id = conversation_id
@@ -60,6 +67,8 @@ class ReplyDraft:
         self._written_at = -_WRITE_EVERY
         self._unsaved = False
         self._finished: Finished | None = None
+        self._given = Given(given)
+        self._forgotten: Quotations | None = None  # of that
 
     def add(self, chunk: Chunk) -> None:
         """Append a piece of the reply."""
@@ -82,19 +91,20 @@ class ReplyDraft:
         Raises :class:`StoreUnwritable` when it cannot be: the end of the reply is not kept.
         """
         try:
-            self._save()
+            self._save(ended=True)
         except StoreUnwritable as error:
             raise StoreUnwritable(
                 "The reply, or the end of it, could not be saved: "
                 f"{error.__cause__ or error}. Copy it if you need it."
             ) from error
 
-    def _save(self, *, patience: float | None = None) -> None:
-        if not self._unsaved:
+    def _save(self, *, patience: float | None = None, ended: bool = False) -> None:
+        if not self._unsaved and not (ended and self._is_forgotten_of()):
             return
         finished = self._finished
         message_id = self._message_id
         with self._database.write(patience=patience) as connection:
+            self._forgotten = self._given.forgotten(connection)
             parent_id = self._parent_id
             if message_id is not None and (row := _row(connection, message_id)):
                 parent_id = row["parent_id"]
@@ -102,7 +112,8 @@ class ReplyDraft:
                     if not self._has_grown:
                         return
                     message_id = None
-            answer, thinking = self._texts
+            texts = {part: self._without_quotations(part, ended) for part in self._parts}
+            answer, thinking = texts["answer"][0], texts["thinking"][0]
             if message_id is None:
                 message_id = append(
                     connection,
@@ -133,9 +144,36 @@ class ReplyDraft:
                     "(SELECT parent_id FROM message WHERE id = ?)",
                     (message_id,),
                 )
+            goes = not all(texts[part][0].startswith(self._stored[part]) for part in texts)
+            if goes:
+                connection.execute("INSERT OR IGNORE INTO scrub VALUES (1)")
         self._message_id = message_id
-        self._stored = {"answer": answer, "thinking": thinking}
-        self._unsaved = False
+        self._stored = {part: text for part, (text, _) in texts.items()}
+        self._parts = {part: list(pieces) for part, pieces in texts.items()}
+        self._unsaved = any(held for _, held in texts.values())
+        if goes:
+            with suppress(StoreError):  # whoever opens the store next does it
+                self._database.scrub()
+
+    def _is_forgotten_of(self) -> bool:
+        """Whether something of what is in the store has been forgotten since it was written."""
+        if self._message_id is None:
+            return False
+        with suppress(StoreError), self._database.read() as connection:  # it may be closed already
+            self._forgotten = self._given.forgotten(connection)
+        return any(
+            self._without_quotations(part, ended=True)[0] != stored
+            for part, stored in self._stored.items()
+        )
+
+    def _without_quotations(self, part: str, ended: bool) -> tuple[str, str]:
+        """What is to be written of a part, and its end that is not, as it may become one."""
+        text = "".join(self._parts[part])
+        if self._forgotten is None:
+            return text, ""
+        if ended:
+            return self._forgotten.taken_out_of_ended(text), ""
+        return self._forgotten.taken_out_of_growing(text)
 
     @property
     def _texts(self) -> tuple[str, str]:

@@ -67,7 +67,14 @@ def reply(
                 model = called or (engine.loaded.name if engine.loaded else "")
                 parent = last.id if last else None
                 draft = ReplyDraft(
-                    chats.database, conversation_id, parent, model, continued, server, on_begun
+                    chats.database,
+                    conversation_id,
+                    parent,
+                    model,
+                    continued,
+                    server,
+                    on_begun,
+                    conversation.messages,
                 )
             if isinstance(event, Chunk):
                 draft.add(event)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ondevice.memory._measure import measure_search
     from ondevice.memory._memory import Memory
     from ondevice.memory._passages import beginnings, passages
+    from ondevice.memory._quotations import Quotations
     from ondevice.memory._reading import read_grammar, read_question
     from ondevice.memory._recall import GATE, Recalled, with_memories
     from ondevice.memory._transfer import export_salvaged
@@ -46,6 +47,7 @@ __all__ = [
     "Link",
     "Memory",
     "MemoryStatistics",
+    "Quotations",
     "Recalled",
     "Remembered",
     "Source",
@@ -73,6 +75,7 @@ _LATER = {
     "_measure": ("measure_search",),
     "_memory": ("Memory",),
     "_passages": ("beginnings", "passages"),
+    "_quotations": ("Quotations",),
     "_reading": ("read_grammar", "read_question"),
     "_recall": ("GATE", "Recalled", "with_memories"),
     "_transfer": ("export_salvaged",),

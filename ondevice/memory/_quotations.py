@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 
 from ondevice.memory._asking import requests
 from ondevice.memory._language import any_of, languages
@@ -30,6 +30,7 @@ _INDEXED = re.compile("(?:(?!ʼ)[^\\W_]|[\u0300-\u036f])+")
 _YEAR = re.compile(r"(?:19|20)\d\d")
 _PUNCTUATION = " \t\r\n.,;:!?…。！？、，\"'“”„‘’«»()[]*_>"
 _BETWEEN = r"[\s>]+"  # a quotation in Markdown is broken anew, with a “>” before each line
+_PIECE = re.compile(rf"({_BETWEEN})|(['’ʼ])|.", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,12 @@ class _ForgottenText:
     probe: str  # the longest run of letters that has only one form, in lower case
     words: tuple[str, ...]  # that stand as such in whatever quotes it, the longest first
     indexed: tuple[str, ...]  # the same, as an index has them
+    whole: str
+
+    @cached_property
+    def plain(self) -> str:
+        """See :func:`_plain`."""
+        return _plain(self.whole)[0]
 
     def quoted_in(self, content: str) -> bool:
         if self.exact:
@@ -49,6 +56,11 @@ class _ForgottenText:
         if self.exact:
             return content.replace(self.exact, FORGOTTEN)
         return self.pattern.sub(FORGOTTEN, content)
+
+    def places_in(self, content: str) -> list[tuple[int, int]]:
+        """Where it begins and ends in ``content``."""
+        pattern = re.compile(re.escape(self.exact)) if self.exact else self.pattern
+        return [found.span() for found in pattern.finditer(content)]
 
     @property
     def length(self) -> int:
@@ -91,11 +103,50 @@ class Quotations:
             content = text.taken_out_of(content)
         return content
 
+    def taken_out_of_growing(self, content: str) -> tuple[str, str]:
+        """The same of a text that is being written, and apart the end of it that may become one."""
+        at = self._begun_at(content)
+        places = [place for text in self._texts for place in text.places_in(content)]
+        for start, end in sorted(places, reverse=True):  # one of them is in whole or not at all
+            if start < at < end:
+                at = start
+        return self.taken_out_of(content[:at]), content[at:]
+
+    def taken_out_of_ended(self, content: str) -> str:
+        """The same of a text that may end within one of them."""
+        content = self.taken_out_of(content)
+        at = self._begun_at(content)
+        begun = len(content) - at >= _LEAST and says_something(content[at:])
+        return content[:at] + FORGOTTEN if begun else content
+
+    def _begun_at(self, content: str) -> int:
+        """Where the end of ``content`` begins that is the beginning of one of the texts."""
+        plain, places = _plain(content)
+        wholes = {text.plain for text in self._texts}
+        longest = max(map(len, wholes), default=0)
+        for at in range(max(0, len(plain) - longest), len(plain)):
+            if not (plain[at - 1 : at].isalnum() and not is_unspaced(plain[at])) and any(
+                whole.startswith(plain[at : at + _LONG]) and whole.startswith(plain[at:])
+                for whole in wholes
+            ):
+                return places[at]
+        return len(content)
+
     def _candidates(self, content: str) -> Iterable[_ForgottenText]:
         if len(self._texts) <= _FEW:
             return self._texts
         words = self._by_word.keys() & set(_WORD.findall(content.lower()))
         return [*self._anywhere, *(text for word in words for text in self._by_word[word])]
+
+
+def _plain(text: str) -> tuple[str, list[int]]:
+    """``text`` as it is however it is quoted, and of each of its letters the place in ``text``."""
+    plain, places = [], []
+    for piece in _PIECE.finditer(text):
+        letters = " " if piece[1] else "'" if piece[2] else piece[0].lower()
+        plain.append(letters)
+        places += [piece.start()] * len(letters)
+    return "".join(plain), places
 
 
 def says_something(content: str) -> bool:
@@ -118,6 +169,7 @@ def _read(whole: str) -> _ForgottenText | None:
             probe,
             _longest_first(_words(beginning)[1:-1]),
             _longest_first(_indexed(beginning)[1:-1]),
+            text,
         )
     pattern = _BETWEEN.join(re.sub("['’ʼ]", "['’ʼ]", re.escape(part)) for part in text.split())
     words, indexed = _words(text), _indexed(text)
@@ -134,7 +186,7 @@ def _read(whole: str) -> _ForgottenText | None:
     if is_name:
         pattern = pattern.replace(text, f"(?:{text}|{text.upper()})", 1)
     compiled = re.compile(pattern, re.NOFLAG if is_name else re.IGNORECASE)
-    return _ForgottenText("", compiled, probe, _longest_first(words), _longest_first(indexed))
+    return _ForgottenText("", compiled, probe, _longest_first(words), _longest_first(indexed), text)
 
 
 _NEVER = re.compile(r"(?!)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -142,6 +143,88 @@ def test_what_was_forgotten_comes_back_in_no_version(
     assert texts[-1] == "You said: [forgotten]. And more."
     assert "You said: [forgotten]. B one, B two, B three." in texts
     assert not any("Quagmire" in text for text in texts)
+
+
+SAID = "My therapist's name is Dr. Quagmire, and I see her on Tuesdays"
+
+
+@pytest.fixture(params=["written at once", "written when it ends"])
+def pace(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = 0.0 if request.param == "written at once" else 1e9
+    monkeypatch.setattr("ondevice.chats._draft._WRITE_EVERY", seconds)
+
+
+def recalled_elsewhere(chats: Chats) -> int:
+    """A chat that is given what was said in another one."""
+    other = chats.create()
+    chats.say(other, SAID)
+    chat = chats.create()
+    chats.say(chat, "What is my therapist's name, and when do I see her?", recall=300)
+    assert chats.load(chat).messages[-1].recalled
+    return chat
+
+
+def said_here(chats: Chats) -> int:
+    chat = chats.create()
+    chats.say(chat, SAID)
+    return chat
+
+
+def files_hold(chats: Chats, text: str) -> bool:
+    folder = Path(chats.database.path).parent
+    return any(text.encode() in f.read_bytes() for f in folder.rglob("*") if f.is_file())
+
+
+@pytest.mark.usefixtures("pace")
+@pytest.mark.parametrize("given", [recalled_elsewhere, said_here])
+def test_a_quotation_that_is_being_written_is_forgotten_whole(
+    chats: Chats, elsewhere: Chats, given: Callable[[Chats], int]
+) -> None:
+    quoted = SAID.replace("'", "’").replace("Dr. ", "Dr.\n> ")
+    for cut in range(1, len(quoted)):
+        chat = given(chats)
+        engine = FakeEngine(["You said: ", quoted[:cut], quoted[cut:], ". And ", "more."])
+        engine.load(Load(path="any.gguf"))
+        events = reply(chats, engine, chat, Sampling())
+        next(events)
+        next(events)
+        elsewhere.memory.forget([cube.id for cube in elsewhere.memory.latest()])
+        for _ in events:
+            text = whole_texts(chats, chat)[-1]
+            assert text in ("You said: [forgotten]. And more."[: len(text)], "You said: ") or (
+                text == f"You said: {quoted[:cut]}"  # nothing was written since it was forgotten
+            )
+        assert whole_texts(chats, chat)[-1] == "You said: [forgotten]. And more.", cut
+    assert not files_hold(chats, "Quagmire")
+    assert not files_hold(chats, "therapist’s")
+
+
+@pytest.mark.usefixtures("pace")
+def test_the_beginning_of_a_quotation_goes_where_the_reply_ends_within_it(
+    chats: Chats, elsewhere: Chats
+) -> None:
+    for cut in range(10, len(SAID)):
+        chat = said_here(chats)
+        engine = FakeEngine(["You said: ", SAID[:cut], "never said"])
+        engine.load(Load(path="any.gguf"))
+        events = reply(chats, engine, chat, Sampling())
+        next(events)
+        next(events)
+        elsewhere.memory.forget([cube.id for cube in elsewhere.memory.latest()])
+        del events
+        assert whole_texts(chats, chat)[-1] == "You said: [forgotten]", cut
+    assert not files_hold(chats, "Quag")
+
+
+def test_what_only_begins_like_something_forgotten_is_kept(chats: Chats, elsewhere: Chats) -> None:
+    chat = said_here(chats)
+    engine = FakeEngine(["One. ", "My ", "therapist", " can help.", " My", " pleasure"])
+    engine.load(Load(path="any.gguf"))
+    events = reply(chats, engine, chat, Sampling())
+    next(events)
+    elsewhere.memory.forget([cube.id for cube in elsewhere.memory.latest()])
+    list(events)
+    assert whole_texts(chats, chat)[-1] == "One. My therapist can help. My pleasure"
 
 
 def test_a_message_follows_what_its_window_shows(chats: Chats, elsewhere: Chats, chat: int) -> None:
