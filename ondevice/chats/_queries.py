@@ -25,18 +25,16 @@ from ondevice.chats._records import (
 from ondevice.memory import Cube
 from ondevice.messages import Statistics
 from ondevice.store import VOWEL_SIGNS, Connection, Row
-from ondevice.text import UNSPACED
+from ondevice.text import SOUTH_EAST, UNSPACED
 
-_SOUTH_EAST = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"  # Thai, Lao, Burmese, Khmer
 _FOUND = 100  # at most
 _UNDER_WAY = 20  # messages written last, among which are the replies that others may be writing
 _LOOKED_FOR = 1000  # characters of what is typed
 _EXCERPT, _BEFORE = 60, 15  # characters of a text without spaces, and those before what was found
-#: A word as the index has it, and what is spaced of one and what is not, one after another. Those
-#: of South East Asia are here as well.
-_WORD = re.compile(rf"[\w{VOWEL_SIGNS}{_SOUTH_EAST}]+")
-_UNSPACED = re.compile(f"[{UNSPACED}{_SOUTH_EAST}]")
-_RUN = re.compile(f"{_UNSPACED.pattern}+|[^{UNSPACED}{_SOUTH_EAST}]+")
+#: A word as the index has it, and what is spaced of one and what is not, one after another.
+_WORD = re.compile(rf"[\w{VOWEL_SIGNS}{SOUTH_EAST}]+")
+_UNSPACED = re.compile(f"[{UNSPACED}]")
+_RUN = re.compile(f"{_UNSPACED.pattern}+|[^{UNSPACED}]+")
 #: Gives the memories with these ids, in this order.
 _Cubes = Callable[[Sequence[int]], Sequence[Cube]]
 
