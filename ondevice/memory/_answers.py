@@ -75,10 +75,12 @@ def may_answer(text: str, hits: Sequence[Hit]) -> bool:
     things = [word for word in words if word in named]
     kinds = _asked(text)
     whom = [mention.whom for mention in people_in(text)]
+    language = language_of(text)
+    of = language.name if language else ""
 
     @cache  # several hits have the same ones beside them
     def tells(kind: str, content: str) -> bool:
-        return _tells(kind, content, words, whom)
+        return _tells(kind, content, words, whom, of)
 
     for hit in hits:
         near = [other for other in hits if _belongs(other.cube, hit.cube)]
@@ -86,12 +88,12 @@ def may_answer(text: str, hits: Sequence[Hit]) -> bool:
         lacking = asked.intersection(*(other.lacks for other in near))
         if lacking:
             said = {word for content in texts for word in WORD.findall(content.lower())}
-            lacking = frozenset(word for word in lacking if not is_said(word, said))
+            lacking = frozenset(word for word in lacking if not is_said(word, said, of))
         if (
             sum(map(lacking.issuperset, needed)) <= len(needed) // _MANY
             and all(any(tells(kind, content) for content in texts) for kind in kinds)
-            and (whom or any(_is_theirs(things, other.cube) for other in near))
-            and (("who" in kinds and not whom) or _speaks_of(whom, words, near))
+            and (whom or any(_is_theirs(things, other.cube, of) for other in near))
+            and (("who" in kinds and not whom) or _speaks_of(whom, words, near, of))
             and _is_so(text, words, texts)
         ):
             return True
@@ -107,12 +109,12 @@ def _belongs(other: Cube, cube: Cube) -> bool:
     )
 
 
-def _speaks_of(whom: Sequence[Whom], words: Collection[str], near: Sequence[Hit]) -> bool:
+def _speaks_of(whom: Sequence[Whom], words: Collection[str], near: Sequence[Hit], of: str) -> bool:
     """Whether the cubes speak of the people who are asked for, or if none are, not of others."""
     texts = [ends(other.cube.content) for other in near]
     if whom and any(map(people_in, texts)):
         return all(any(_tells_of(one, other.cube) for other in near) for one in whom)
-    about = _sentences_with(words, texts)
+    about = _sentences_with(words, texts, of)
     if whom and all(other.cube.kind == "turn" for other in near):
         return any(mentions_user(sentence) and not is_of_others(sentence) for sentence in about)
     return not about or not all(map(is_of_others, about))
@@ -133,7 +135,7 @@ def _is_so(text: str, asked: Collection[str], texts: Sequence[str]) -> bool:
     language = language_of(text)
     if language is None or not _question_word(language.name).search(text):
         return True
-    about = _sentences_with(asked, texts)
+    about = _sentences_with(asked, texts, language.name)
     for number, (begun, over) in enumerate(_opposites(language.name)):
         asks_begun, asks_over = bool(begun.search(text)), bool(over.search(text))
         if asks_over and not asks_begun and not any(_says(content, number)[1] for content in texts):
@@ -141,7 +143,7 @@ def _is_so(text: str, asked: Collection[str], texts: Sequence[str]) -> bool:
         said = [_says(sentence, number) for sentence in about]
         if asks_begun and not asks_over and said and max(said) == (False, True):
             return False
-    words = {form for word in asked for form in (*forms(word), *like(word))}
+    words = {form for word in asked for form in (*forms(word), *like(word, language.name))}
     return not about or denies(text) or not all(denies(sentence, words) for sentence in about)
 
 
@@ -155,9 +157,9 @@ def _says(text: str, number: int) -> tuple[bool, bool]:
     return bool(begun.search(text)), bool(over.search(text))
 
 
-def _sentences_with(words: Collection[str], texts: Sequence[str]) -> list[str]:
+def _sentences_with(words: Collection[str], texts: Sequence[str], of: str) -> list[str]:
     """The sentences of the ``texts`` that have one of the ``words``, or another for it."""
-    known = {form for word in words for form in (*forms(word), *like(word))}
+    known = {form for word in words for form in (*forms(word), *like(word, of))}
     beginnings = tuple(word for word in known if len(word) >= _STEM)
     return [
         sentence
@@ -169,7 +171,7 @@ def _sentences_with(words: Collection[str], texts: Sequence[str]) -> list[str]:
     ]
 
 
-def _is_theirs(things: Collection[str], cube: Cube) -> bool:
+def _is_theirs(things: Collection[str], cube: Cube, of: str) -> bool:
     """Whether a memory may tell of the user's own what is asked of these: “my lawyer”."""
     if not things:
         return True
@@ -177,8 +179,8 @@ def _is_theirs(things: Collection[str], cube: Cube) -> bool:
     lower = content.lower()
     if cube.kind != "turn":
         said = set(WORD.findall(lower))
-        return any(is_said(thing, said) for thing in things)
-    words = dict.fromkeys(word for thing in things for word in (*forms(thing), *like(thing)))
+        return any(is_said(thing, said, of) for thing in things)
+    words = dict.fromkeys(word for thing in things for word in (*forms(thing), *like(thing, of)))
     return any(
         is_personal(sentence)
         for sentence in sentences_of(content)
@@ -192,10 +194,11 @@ def _needed_words(text: str) -> list[frozenset[str]]:
     Names, whatever the language lists other words for, and things: of the two words behind an
     article or an owner the first may be an adjective, the second a verb.
     """
-    stem = stemmer_of(text)
+    stem, language = stemmer_of(text), language_of(text)
+    of = language.name if language else ""
     words = [word for word in words_of(text) if is_named(word) and word not in _implied()]
     sure = names_in(text) | owned_in(text) | _people()
-    alone = {word for word in words if word in sure or like_stem(stem, word)}
+    alone = {word for word in words if word in sure or like_stem(stem, word, of)}
     groups = [frozenset(phrase).intersection(words) for phrase in _phrases(text)]
     return [frozenset([word]) for word in words if word in alone] + [
         group for group in groups if group and alone.isdisjoint(group)
@@ -212,9 +215,12 @@ def _phrases(text: str) -> Iterator[Sequence[str]]:
             yield words[at + 1 : at + 3]
 
 
-def is_said(word: str, said: Collection[str]) -> bool:
-    """Whether a word is among these, or one that means the same, begins alike or ends with it."""
-    known = {word, *forms(word), *like(word)}
+def is_said(word: str, said: Collection[str], of: str = "") -> bool:
+    """Whether a word is among these, or one that means the same, begins alike or ends with it.
+
+    ``of``: see :func:`like`.
+    """
+    known = {word, *forms(word), *like(word, of)}
     return not known.isdisjoint(said) or any(
         (len(word) > _BEGINNING and other.startswith(word[:_BEGINNING]))
         or (len(word) >= _BEGINNING and other.endswith(word))
@@ -233,14 +239,14 @@ def _asked(text: str) -> tuple[str, ...]:
     return tuple(kind for kind in kinds if kind not in covered)
 
 
-def _tells(kind: str, text: str, needed: Collection[str], whom: Collection[Whom]) -> bool:
+def _tells(kind: str, text: str, needed: Collection[str], whom: Collection[Whom], of: str) -> bool:
     """Whether ``text`` has something of this kind, as far as its language is known."""
     language = language_of(text)
     patterns = _told(language.name) if language else {}
     if language is None or ("place" if kind == "home" else kind) not in patterns:
         return True
     if kind in ("home", "job"):  # where it tells of what is asked about
-        text = "\n".join(_sentences_with(needed, [text])) or text
+        text = "\n".join(_sentences_with(needed, [text], of)) or text
     if kind == "home":
         return _has_home(text, language)
     if any(found[0].lower() not in needed for found in patterns[kind].finditer(text)):
@@ -251,16 +257,16 @@ def _tells(kind: str, text: str, needed: Collection[str], whom: Collection[Whom]
         case "day" | "span":
             return _has_number(text) or says_when(text)
         case "name" | "who":
-            return _has_name(text, language, needed, beside=bool(whom))
+            return _has_name(text, language, needed, of, beside=bool(whom))
         case "sort":
-            about = _sentences_with(needed, [text])
+            about = _sentences_with(needed, [text], of)
             kinds = {kind for word in needed for kind in kinds_of(word)}
             return any(
                 not kinds.isdisjoint(WORD.findall(sentence.lower()))
                 or bool(_MARK.search(sentence))
                 or (
                     not _nouns_have_capitals(language)
-                    and _has_name(sentence, language, needed, beside=False)
+                    and _has_name(sentence, language, needed, of, beside=False)
                 )
                 for sentence in about
             )
@@ -291,7 +297,9 @@ def _has_number(text: str) -> bool:
     return bool(_numbers().search(text))
 
 
-def _has_name(text: str, language: Language, needed: Collection[str], *, beside: bool) -> bool:
+def _has_name(
+    text: str, language: Language, needed: Collection[str], of: str, *, beside: bool
+) -> bool:
     """Whether a name is in ``text`` besides the words of the question; ``beside`` one of them."""
     letters = _CASELESS.findall(text)
     if not any(map(str.isupper, letters)):  # of a script without capitals, or not written with them
@@ -315,7 +323,7 @@ def _has_name(text: str, language: Language, needed: Collection[str], *, beside:
         and not is_stop_word(name)
         and (
             not (beside or _nouns_have_capitals(language))
-            or _is_beside(name, text, needed, language)
+            or _is_beside(name, text, needed, language, of)
         )
         for name in names
     )
@@ -340,7 +348,7 @@ def _nouns_have_capitals(language: Language) -> bool:
     return bool(language.facts and not language.facts.capitals)
 
 
-def _is_beside(name: str, text: str, needed: Iterable[str], language: Language) -> bool:
+def _is_beside(name: str, text: str, needed: Iterable[str], language: Language, of: str) -> bool:
     """Whether ``name`` stands beside a word of the question, maybe with an article between."""
     words = [word.lower() for word in WORD.findall(text)]
     place = _told(language.name).get("place")
@@ -355,7 +363,7 @@ def _is_beside(name: str, text: str, needed: Iterable[str], language: Language) 
             or (place and place.fullmatch(word))
         )
     ]
-    asked = {form for word in needed for form in (*forms(word), *like(word))}
+    asked = {form for word in needed for form in (*forms(word), *like(word, of))}
     at = [n for n, word in enumerate(bare) if word == name.lower()]
     return any(
         is_said(other, asked)

@@ -55,6 +55,9 @@ class Search(_Table, frozen=True, kw_only=True):
     #: word with one counts like a stop word of it. Where two languages have them, the one of lower
     #: rank counts: Japanese, if some are its own.
     letters: str = ""
+    #: Words, apart by blanks, that another language lists in :attr:`like` for something else than
+    #: they mean here. Stop words are known without.
+    differs: str = ""
     #: What is written before a word as one with it, such as “and” in Arabic; apart by blanks.
     prefixes: str = ""
     #: Words, apart by blanks, that questions are made of and that say nothing about what is wanted.

@@ -60,12 +60,16 @@ class Matches:
 
 
 def match(
-    connection: Connection, words: Sequence[str], optional: Collection[str], stem: Stem | None
+    connection: Connection,
+    words: Sequence[str],
+    optional: Collection[str],
+    stem: Stem | None,
+    of: str = "",
 ) -> Matches:
     """BM25 (Robertson and Zaragoza 2009, section 3.4) with one binary field per cube.
 
     Words that are ``optional`` count for coverage only in a cube that has them. What has the same
-    ``stem`` is one word.
+    ``stem`` is one word. ``of`` is the name of the language of the words, if it is known.
     """
     (count,) = connection.execute("SELECT number FROM cube_count").fetchone()
     found = _terms(connection, words, stem)
@@ -78,7 +82,7 @@ def match(
         if frequency[term] and (not postings or frequency[term] <= left):
             postings[term] = _places(connection, term)
             left -= frequency[term]
-    alike = _alike(connection, dict(zip(found, words, strict=True)), stem, left, count)
+    alike = _alike(connection, dict(zip(found, words, strict=True)), stem, left, count, of)
     for term in alike:
         postings.setdefault(term, np.empty(0, np.int64))
     missing = tuple(
@@ -125,11 +129,16 @@ def match(
 
 
 def _alike(
-    connection: Connection, words: dict[_Term, str], stem: Stem | None, most: int, count: int
+    connection: Connection,
+    words: dict[_Term, str],
+    stem: Stem | None,
+    most: int,
+    count: int,
+    of: str,
 ) -> dict[_Term, _Ids]:
     """For terms whose words have others that are used for them: where those are."""
     found: dict[_Term, _Ids] = {}
-    asked = {term: like_stem(stem, word) for term, word in words.items()}
+    asked = {term: like_stem(stem, word, of) for term, word in words.items()}
     parts: dict[str, list[str]] = {}
     if stem and stem.compounds:
         unknown = (w for t, w in words.items() if not (is_unspaced(w) or _frequency(connection, t)))

@@ -20,7 +20,7 @@ from ondevice.memory._query import Query, anchor, read_query
 from ondevice.memory._records import POSITION_BITS, Found, Hit, Kind, Status
 from ondevice.memory._stems import stemmer_of
 from ondevice.memory._values import is_known_place
-from ondevice.memory._words import WORD, is_unspaced
+from ondevice.memory._words import WORD, is_unspaced, language_of
 from ondevice.store import Connection
 
 _SPEAKER = 2.0  # factor for a cube of the one speaker whom the question names
@@ -66,7 +66,15 @@ def search(
     words = [word for word in query.words if word not in speakers]
     if not words:  # nothing is asked but a name
         words, speakers = list(query.words), {}
-    matches = match(connection, words, query.names_of_days, stemmer_of(part_of or text))
+    whole = part_of or text
+    language = language_of(whole)
+    matches = match(
+        connection,
+        words,
+        query.names_of_days,
+        stemmer_of(whole),
+        language.name if language else "",
+    )
     found = _weigh(
         connection,
         matches,

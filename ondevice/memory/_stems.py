@@ -53,9 +53,9 @@ def stems_of(stem: Stem, word: str, terms: Iterable[str]) -> frozenset[str]:
     return frozenset(map(stem, (*forms(word), *terms)))
 
 
-def like_stem(stem: Stem | None, word: str) -> list[str]:
+def like_stem(stem: Stem | None, word: str, of: str = "") -> list[str]:
     """:func:`like`, also for a form of a word that is in the table: “dzieciom” for “dzieci”."""
-    return like(word) or (_like_stems(stem).get(stem(word), []) if stem else [])
+    return like(word, of) or (_like_stems(stem).get(stem(word), []) if stem else [])
 
 
 @cache

@@ -95,10 +95,16 @@ def forms(word: str) -> list[str]:
     return _forms().get(word, [word])
 
 
-def like(word: str) -> list[str]:
-    """Other words, of any language, that are used for what ``word`` means: “boss” for “manager”."""
-    found = _like()
-    return next((found[form] for form in (*forms(word), word[:-1]) if form in found), [])
+def like(word: str, of: str = "") -> list[str]:
+    """Other words, of any language, that are used for what ``word`` means: “boss” for “manager”.
+
+    ``of`` is the name of the language of the question that has it: what means something else in
+    that one is left out, such as “make”, a husband in Swedish.
+    """
+    found, other = _like(), _false_friends(of)
+    meant = (form for form in (*forms(word), word[:-1]) if form in found and form not in other)
+    alike = found.get(next(meant, ""), [])
+    return alike if other.isdisjoint(alike) else [each for each in alike if each not in other]
 
 
 def kinds_of(word: str) -> frozenset[str]:
@@ -213,6 +219,21 @@ def _like() -> dict[str, list[str]]:
         for word in words:
             found.setdefault(word, []).extend([*words, *others])
     return found
+
+
+@cache
+def _false_friends(name: str) -> frozenset[str]:
+    """The words that mean something else in this language than in another that lists them."""
+    for language, stop_words in zip(languages(), _stop_words(), strict=True):
+        if language.name == name:
+            own = {
+                word
+                for listed in language.search.like.values()
+                for words in Alike.of(_with_values(language, listed))
+                for word in words
+            }
+            return stop_words.union(language.search.differs.split()) - own
+    return _NONE
 
 
 @cache

@@ -221,3 +221,20 @@ def test_a_question_in_a_language_that_is_not_known_finds_what_says_most_of_it(
     memory.add(told)
     memory.add("The weather was awful.")
     assert told in [cube.content for cube in recall(memory, question).cubes]
+
+
+@pytest.mark.parametrize(
+    ("told", "question"),
+    [
+        ("We have come so far with the garden, it was hard.", "What is my dad's name?"),
+        ("I try to be kind to everybody in the office.", "What is my child's name?"),
+        ("I like to chat with my neighbours.", "What is my cat's name?"),
+        ("My husband left.", "What decision did I make?"),
+    ],
+)
+def test_a_word_is_not_taken_for_what_it_means_in_another_language(
+    memory: Memory, told: str, question: str
+) -> None:
+    memory.add(told)
+    memory.add("The weather was awful.")
+    assert told not in [cube.content for cube in recall(memory, question).cubes]
