@@ -108,7 +108,7 @@ class Plan:
 
         A disk that is read all the time counts like half the speed, and what is slower than one
         reads counts twice. What leaves weights out has the speed of all of them, so that less of a
-        model is never worth more. Nor is it ever exact.
+        model is never worth more.
         """
         per_second = self.tokens_per_second
         if self.is_last_resort and preference != "exact":
@@ -118,10 +118,9 @@ class Plan:
         speed = math.log2(min(per_second, _ENOUGH)) - waiting - (self.streamed_bytes > 0)
         quality = math.log2(self.quality)
         taste = TASTES[preference]
-        worth = (
+        return (
             taste.speed * speed
             + taste.context * math.log2(self.n_ctx)
             + taste.quality * quality
             + taste.size * (math.log2(self.effective_params) - quality)
         )
-        return worth - _LAST if self.left_out_bytes and preference == "exact" else worth

@@ -24,8 +24,11 @@ class Way(Protocol):
     def drafts_itself(self) -> bool:
         """Whether what is in RAM drafts for all of it, so that another drafter is of no use."""
 
-    def least_bytes(self, n_ctx: int, kv_type: KVType) -> int:
-        """RAM without which the model does not run in this way, context and engine included."""
+    def least_bytes(self, n_ctx: int, kv_type: KVType, *, exact: bool = False) -> int:
+        """RAM without which the model does not run in this way, context and engine included.
+
+        ``exact``: with no weight left out.
+        """
 
     def plans(
         self, n_ctx: int, kv_type: KVType, drafters: Collection[Plan], machine: Machine

@@ -74,7 +74,8 @@ def _best(settings: Settings, machine: Machine) -> tuple[InstalledModel, str]:
                 continue
             load = load_request(settings, model)
             with runnable.blamed(model.path):
-                least[planner.least_ram(file, settings.ctx, settings.kv_type)] = file, load
+                needed = planner.least_ram(file, settings.ctx, settings.kv_type, settings.prefer)
+                least[needed] = file, load
             with suppress(MemoryShortError):
                 plans[model.path] = fit.plan_of(file, load, machine)
         except ModelFileError as error:

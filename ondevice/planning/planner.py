@@ -78,13 +78,24 @@ def best_plan(
     ram, way = machine.ram, way_of(file)
     usable = drafter if drafter and can_verify(file) else None
     offered = _plans(file, way, load, machine, usable)
-    found = [each for each in offered if load.predicts or not each.predicts]
+    exact = load.prefer == "exact"
+    found = [
+        each
+        for each in offered
+        if (load.predicts or not each.predicts) and not (exact and each.left_out_bytes)
+    ]
     if not found:
-        least = _least_ram(file, way, load.n_ctx or _CONTEXTS[-1], load.kv_type)
+        least = _least_ram(file, way, load.n_ctx or _CONTEXTS[-1], load.kv_type, exact)
         shorter = next(
-            (c for c in _CONTEXTS if _least_ram(file, way, c, load.kv_type) <= ram.usable), None
+            (c for c in _CONTEXTS if _least_ram(file, way, c, load.kv_type, exact) <= ram.usable),
+            None,
         )
-        hint = f"A context of {shorter} tokens fits: --ctx {shorter}" if shorter else suggest()
+        if shorter:
+            hint = f"A context of {shorter} tokens fits: --ctx {shorter}"
+        elif exact and _least_ram(file, way, _CONTEXTS[-1], load.kv_type, False) <= ram.usable:
+            hint = "A part of it fits: --prefer balanced"
+        else:
+            hint = suggest()
         raise MemoryShortError(
             f"{_called(file)} needs at least {size(least)} of RAM, even with most of its weights "
             f"read from the disk for each token, and only {size(ram.usable)} is available "
@@ -111,13 +122,19 @@ def best(plans: Sequence[Plan], preference: Preference = "balanced") -> Plan:
     return max(plans, key=lambda each: each.worth(preference))
 
 
-def least_ram(file: GGUFFile, n_ctx: int | None = None, kv_type: KVType | None = None) -> int:
+def least_ram(
+    file: GGUFFile,
+    n_ctx: int | None = None,
+    kv_type: KVType | None = None,
+    preference: Preference = "balanced",
+) -> int:
     """Bytes without which there is no plan."""
-    return _least_ram(file, way_of(file), n_ctx or _CONTEXTS[-1], kv_type)
+    n_ctx = n_ctx or _CONTEXTS[-1]
+    return _least_ram(file, way_of(file), n_ctx, kv_type, preference == "exact")
 
 
-def _least_ram(file: GGUFFile, way: Way, n_ctx: int, kv_type: KVType | None) -> int:
-    return way.least_bytes(n_ctx, kv_type or kv_types(file)[-1])
+def _least_ram(file: GGUFFile, way: Way, n_ctx: int, kv_type: KVType | None, exact: bool) -> int:
+    return way.least_bytes(n_ctx, kv_type or kv_types(file)[-1], exact=exact)
 
 
 def _plans(

@@ -695,7 +695,7 @@ def test_what_is_in_ram_drafts_where_the_disk_is_slow(
         chosen = plan(file, usable, slow, n_ctx=512, kv_type="f16", preference="exact")
         return chosen.drafter_bytes > 0
 
-    least = least_ram(file, 512, "f16")
+    least = least_ram(file, 512, "f16", "exact")
     ram = next(ram for ram in range(least, 2 * least, 1_000_000) if drafts(ram))
     asked = Load(path=str(packed), n_ctx=512, kv_type="f16", prefer="exact", n_threads=1, ram=ram)
     held = load_model(asked, lambda _: None, Event())
@@ -764,7 +764,8 @@ def test_the_engine_streams_what_must_be_exact(packed: Path, tmp_path: Path) -> 
 def test_more_ram_never_plans_a_worse_stack(packed: Path, preference: Preference) -> None:
     file = gguf.read(packed)
     roomy = AvailableRam(10**12, 10**12, "all RAM of this machine")
-    least, most = least_ram(file), plan(file, roomy, USUAL).peak_bytes
+    least = least_ram(file, preference=preference)
+    most = plan(file, roomy, USUAL).peak_bytes
     worths, qualities = [], []
     for usable in range(least, most + 2_000_000, (most - least) // 40):
         ram = AvailableRam(most, usable, "a limit")
@@ -776,7 +777,7 @@ def test_more_ram_never_plans_a_worse_stack(packed: Path, preference: Preference
     assert worths == sorted(worths)
     assert 0 < qualities[0] < qualities[-1] <= 1
     with pytest.raises(MemoryShortError, match=r"needs .* more"):
-        plan(file, AvailableRam(most, least - 1, "a limit"), USUAL)
+        plan(file, AvailableRam(most, least - 1, "a limit"), USUAL, preference=preference)
 
 
 def test_as_much_of_a_stack_drafts_as_gives_the_most(

@@ -18,9 +18,10 @@ from planned import plan
 
 from ondevice import gguf
 from ondevice.disk.reader import PAGE
-from ondevice.errors import LoadCancelled, ModelFileError
+from ondevice.errors import LoadCancelled, MemoryShortError, ModelFileError
 from ondevice.holding.experts.blocks import slots_bytes
 from ondevice.holding.machine import Machine
+from ondevice.holding.plan import Plan
 from ondevice.holding.speeds import USUAL
 from ondevice.holding.stack._file import StackFile
 from ondevice.holding.stack._layout import FIRST_PLANE, PLANES
@@ -213,7 +214,8 @@ def test_more_ram_never_plans_a_worse_stack_of_a_mixture(
     file: StackFile, preference: Preference
 ) -> None:
     roomy = AvailableRam(10**12, 10**12, "all RAM of this machine")
-    least, most = least_ram(file.gguf), plan(file.gguf, roomy, USUAL).peak_bytes
+    least = least_ram(file.gguf, preference=preference)
+    most = plan(file.gguf, roomy, USUAL).peak_bytes
     worths = []
     for usable in range(least, most + 200_000, (most - least) // 40):
         ram = AvailableRam(most, usable, "a limit")
@@ -268,12 +270,19 @@ def test_plans_that_stream_experts_are_opened_as_planned(file: StackFile) -> Non
 
 
 def test_an_exact_plan_leaves_nothing_out(file: StackFile) -> None:
-    least, most = file.least_whole_bytes, file.ram_bytes[-1]
-    whole = plan(file.gguf, AvailableRam(10**12, 10**12, "all RAM"), USUAL, n_ctx=512)
-    for weights in range(least, most, (most - least) // 20):
-        usable = whole.peak_bytes - most + weights
+    roomy = AvailableRam(10**12, 10**12, "all RAM of this machine")
+    most = plan(file.gguf, roomy, USUAL, n_ctx=512).peak_bytes
+    least = {each: least_ram(file.gguf, 512, "f16", each) for each in get_args(Preference)}
+
+    def planned(usable: int) -> Plan:
         ram = AvailableRam(10**12, usable, "a limit")
-        assert not plan(file.gguf, ram, USUAL, n_ctx=512, preference="exact").left_out_bytes
+        return plan(file.gguf, ram, USUAL, n_ctx=512, kv_type="f16", preference="exact")
+
+    for usable in range(least["exact"], most, (most - least["exact"]) // 20):
+        assert not planned(usable).left_out_bytes
+    assert least["balanced"] < least["exact"]
+    with pytest.raises(MemoryShortError, match="A part of it fits: --prefer balanced"):
+        planned(least["exact"] - 1)
 
 
 def test_the_logits_do_not_depend_on_how_a_prompt_is_cut(file: StackFile) -> None:

@@ -69,10 +69,12 @@ class Stacked:
         sizes = (least + (most - least) * n // _CUTS for n in range(_CUTS))
         return [*(stack.cut(stack.fitting(size)) for size in sizes), stack]
 
-    def least_bytes(self, n_ctx: int, kv_type: KVType) -> int:
+    def least_bytes(self, n_ctx: int, kv_type: KVType, *, exact: bool = False) -> int:
         stack, wanted = self._stack, self._need(n_ctx, kv_type)
-        by_expert = (some.least_with_experts for some in self._of_experts)
-        weights = min(stack.least_whole_bytes, stack.ram_bytes[stack.n_base - 1], *by_expert)
+        weights = stack.least_whole_bytes
+        if not exact:
+            by_expert = (some.least_with_experts for some in self._of_experts)
+            weights = min(weights, stack.ram_bytes[stack.n_base - 1], *by_expert)
         return wanted.total - wanted.weights + weights
 
     def plans(

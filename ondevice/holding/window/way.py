@@ -43,7 +43,8 @@ class Windowed:
 
         self._placements = cache(partial(Placements, file))
 
-    def least_bytes(self, n_ctx: int, kv_type: KVType) -> int:
+    def least_bytes(self, n_ctx: int, kv_type: KVType, *, exact: bool = False) -> int:
+        del exact  # it always is
         wanted = need(self._file, n_ctx, kv_type)
         return wanted.total - wanted.weights + self._placements(predicts=False).least_bytes
 
