@@ -1,4 +1,4 @@
-"""Downloads and packings under way; they go on when the screen that began them is closed."""
+"""Downloads, packings and measurements; they go on when the screen that began them is closed."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from ondevice.errors import DownloadCancelled, OndeviceError, PackCancelled
 from tui.background import in_thread
 
 if TYPE_CHECKING:
+    from ondevice.holding.speeds import Speeds
     from ondevice.models import InstalledModel, PackNews, PullProgress
 
 Kind = Literal["download", "pack"]
@@ -61,7 +62,8 @@ class ModelJob:
 class ModelWork:
     """``run`` starts a coroutine; ``on_done`` gets each model that has become ready.
 
-    ``on_failed`` gets the name of each that has not, what was done to it, and why.
+    ``on_failed`` gets the name of each that has not, what was done to it, and why. ``on_measured``
+    gets the machine's speeds, or why they could not be measured.
     """
 
     def __init__(
@@ -69,12 +71,16 @@ class ModelWork:
         run: Callable[[Coroutine[Any, Any, None]], object],
         on_done: Callable[[InstalledModel, Kind], None],
         on_failed: Callable[[str, Kind, str], None],
+        on_measured: Callable[[Speeds | str], None],
     ) -> None:
         self.jobs: dict[str, ModelJob] = {}
         """Name of the model → what is done to it; a job that has failed stays until the next."""
         self._run = run
         self._on_done = on_done
         self._on_failed = on_failed
+        self._on_measured = on_measured
+        self.measuring = False
+        """Whether the machine's speeds are being measured."""
 
     def begin(self, name: str, kind: Kind) -> None:
         """Download or pack a model, unless that is under way; go on with what was stopped."""
@@ -85,6 +91,31 @@ class ModelWork:
     def busy(self, name: str) -> bool:
         """Whether anything is done to this model."""
         return name in self.jobs and not self.jobs[name].ended
+
+    def measure(self) -> bool:
+        """Measure the machine's speeds; whether that was not under way already."""
+        if self.measuring:
+            return False
+        self.measuring = True
+        self._run(self._measure())
+        return True
+
+    async def _measure(self) -> None:
+        from ondevice.planning import measuring  # noqa: PLC0415 - a faster start
+
+        cancel = threading.Event()
+
+        async def show(_: list[object]) -> None:
+            """There is nothing to show on the way."""
+
+        try:
+            measured = await in_thread(lambda _: measuring.measure(cancel), show, cancel.set)
+        except OndeviceError as error:
+            self._on_measured(str(error))
+        else:
+            self._on_measured(measured)
+        finally:
+            self.measuring = False
 
     def stop(self, name: str) -> None:
         """End it; what is done is kept."""

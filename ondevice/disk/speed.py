@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,13 +30,15 @@ class DiskSpeed:
     direct: bool  # False: the page cache could not be avoided, so the figure may be too high
 
 
-def measure(place: Path, seconds: float = 1.5) -> DiskSpeed:
+def measure(
+    place: Path, seconds: float = 1.5, cancelled: Callable[[], bool] = lambda: False
+) -> DiskSpeed:
     """Read from ``place``, a large file, for ``seconds`` at most; in a folder, write one first.
 
-    Raises :class:`OSError` if that is not possible.
+    Raises :class:`OSError` if that is not possible, and soon when ``cancelled``.
     """
     if place.is_file():
-        return _measure(place, seconds)
+        return _measure(place, seconds, cancelled)
     if shutil.disk_usage(place).free < 4 * _SAMPLE:
         raise OSError(errno.ENOSPC, "There is too little room to write a test file")
     with tempfile.TemporaryDirectory(prefix="ondevice-", dir=place) as folder:
@@ -43,25 +46,31 @@ def measure(place: Path, seconds: float = 1.5) -> DiskSpeed:
         noise = os.urandom(_CHUNK)  # which no file system can store as less
         with file.open("wb") as sample:
             for _ in range(_SAMPLE // _CHUNK):
+                _go_on(cancelled)
                 sample.write(noise)
-            sample.flush()
-            os.fsync(sample.fileno())
-        return _measure(file, seconds)
+                sample.flush()
+                os.fsync(sample.fileno())  # at the end, all of it would take long
+        return _measure(file, seconds, cancelled)
 
 
-def _measure(file: Path, seconds: float) -> DiskSpeed:
+def _go_on(cancelled: Callable[[], bool]) -> None:
+    if cancelled():
+        raise OSError(errno.ECANCELED, "The measurement was cancelled")
+
+
+def _measure(file: Path, seconds: float, cancelled: Callable[[], bool]) -> DiskSpeed:
     """As the window reads: a few reads at once, into memory that is there."""
     try:
         reader = Reader([file])
         try:
-            return _read(reader, file.stat().st_size, seconds)
+            return _read(reader, file.stat().st_size, seconds, cancelled)
         finally:
             reader.close()
     except OndeviceError as error:
         raise OSError(errno.EIO, str(error)) from error
 
 
-def _read(reader: Reader, size: int, seconds: float) -> DiskSpeed:
+def _read(reader: Reader, size: int, seconds: float, cancelled: Callable[[], bool]) -> DiskSpeed:
     arena = Arena(_BUFFERS * PIECE_BYTES)
     arena.view[:] = bytes(arena.n_bytes)
     whole = min(size, _SAMPLE) // PIECE_BYTES
@@ -72,6 +81,7 @@ def _read(reader: Reader, size: int, seconds: float) -> DiskSpeed:
     for index, span in enumerate(spans or [Span.around(0, 0, size)]):
         if time.perf_counter() - started > seconds:
             break
+        _go_on(cancelled)
         if len(under_way) == _BUFFERS:
             under_way.popleft().wait()
         at = index % _BUFFERS * PIECE_BYTES

@@ -19,6 +19,7 @@ from ondevice.holding.stack._planes import Planes, Scratch, check_compiled
 from ondevice.llama._ggml import Tensor, function
 from ondevice.llama._product import Product, row_bytes
 from ondevice.products import handlers
+from ondevice.system import children
 from ondevice.system.cores import ThreadTimes, default_threads
 
 _COLUMNS = 2048  # of the weight
@@ -87,6 +88,7 @@ def main() -> None:
     A type is one of ggml's or ``planes-N``, which is left out where it cannot be compiled. A
     process of its own, since native code may abort.
     """
+    children.end_with_parent()
     n_tokens, rounds, *names = sys.argv[1:]
     numbers = {each.name: number for number, each in TENSOR_TYPES.items()}
     measures: dict[str, Callable[[int, int], float]] = {}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable
 
 import msgspec
 
@@ -42,28 +44,26 @@ _BUSY_SHARE = 0.1  # of the time, in which other programs had the cores: too muc
 _Measured = tuple[dict[str, float], dict[str, float], float]
 
 
-def measure() -> Speeds:
+def measure(cancel: threading.Event | None = None) -> Speeds:
     """Measure and keep it: a quarter of a minute, in which nothing else should run.
 
-    Raises :class:`NativeError` if llama.cpp fails; a disk that cannot be measured counts as usual.
+    Raises :class:`NativeError` if llama.cpp fails, and within a moment when ``cancel`` is set: then
+    nothing is kept. A disk that cannot be measured counts as usual.
     """
+    cancel = cancel or threading.Event()
     command = [sys.executable, "-m", "ondevice.planning._kernel_speed", str(_PROMPT), str(_ROUNDS)]
     try:
-        done = subprocess.run(
-            [*command, *TYPES, PLANES_TYPE],
-            stdin=subprocess.DEVNULL,
-            env=children.environment(),
-            capture_output=True,
-            check=True,
-            timeout=_PATIENCE_S,
-        )
-        decode, prefill, waited_share = msgspec.json.decode(done.stdout, type=_Measured)
+        written = children.output([*command, *TYPES, PLANES_TYPE], _PATIENCE_S, cancel.is_set)
+        decode, prefill, waited_share = msgspec.json.decode(written, type=_Measured)
     except (OSError, subprocess.SubprocessError, ValueError) as error:
         raise NativeError(
             f"The processor's speed cannot be measured: {error}. See: ondevice doctor"
         ) from error
     busy = waited_share > _BUSY_SHARE
-    new = Speeds(speeds.machine(), decode, prefill, _disk(), busy, time.time())
+    disk = _disk(cancel.is_set)
+    if cancel.is_set():
+        raise NativeError("Measuring was cancelled.")
+    new = Speeds(speeds.machine(), decode, prefill, disk, busy, time.time())
     return speeds.keep(_faster(new, speeds.known()))
 
 
@@ -81,11 +81,11 @@ def _faster(new: Speeds, old: Speeds) -> Speeds:
     )
 
 
-def _disk() -> float:
+def _disk(cancelled: Callable[[], bool]) -> float:
     files = [file for file in paths.models_dir().rglob("*.gguf") if file.is_file()]
     largest = max(files, key=lambda file: file.stat().st_size, default=None)
     place = largest or next(p for p in paths.models_dir().parents if p.is_dir())
     try:
-        return disk_speed.measure(place).bytes_per_second
+        return disk_speed.measure(place, cancelled=cancelled).bytes_per_second
     except OSError:
         return USUAL.disk

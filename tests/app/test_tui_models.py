@@ -16,10 +16,11 @@ from textual import events
 
 from ondevice import config, gguf, models, paths
 from ondevice.chats import Chats
-from ondevice.errors import DownloadCancelled, DownloadError, PackCancelled
+from ondevice.errors import DownloadCancelled, DownloadError, OndeviceError, PackCancelled
+from ondevice.holding import speeds
 from ondevice.messages import Load
 from ondevice.models import InstalledModel, PullProgress
-from ondevice.planning import replies
+from ondevice.planning import measuring, replies
 from ondevice.planning.choice import choose
 from ondevice.ram import available
 from ondevice.ram.available import AvailableRam
@@ -447,6 +448,72 @@ async def test_a_message_that_waits_for_a_load_waits_for_a_reply_as_well(chats: 
         await user.is_idle()
     said = [message.content for message in chats.load(id_).messages]
     assert said == ["Earlier", "Again.", "Hi there", "Here."]
+
+
+class Endless:
+    """Stands in for work that goes on until it is cancelled."""
+
+    def __init__(self) -> None:
+        self.begun = 0
+        self.cancelled = 0
+
+    def __call__(self, *given: object) -> None:
+        self.begun += 1
+        cancel = next(each for each in given if isinstance(each, threading.Event))
+        assert cancel.wait(60)
+        self.cancelled += 1
+        raise OndeviceError("It was cancelled.")
+
+
+@pytest.mark.parametrize("what", ["pull", "pack", "measure"])
+async def test_quitting_ends_what_is_under_way_with_models(
+    chats: Chats, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    work = Endless()
+    monkeypatch.setattr(measuring if what == "measure" else models, what, work)
+    async with at_the_terminal(FakeEngine(), chats, on_disk("first").name) as user:
+        await user.pilot.press("ctrl+l")
+        await user.sees("Enter loads it")
+        if what == "measure":
+            await user.pilot.press("f5")
+        elif what == "pack":
+            await user.pilot.press("f3")
+            await user.sees("Pack it")
+            await user.pilot.press("down", "enter")
+        else:
+            await user.pilot.press(*"135m")
+            await user.sees("Enter downloads it")
+            await user.pilot.press("enter")
+        await user.until(lambda: work.begun > 0, "a beginning")
+        await user.pilot.press("ctrl+q")
+    assert (work.begun, work.cancelled) == (1, 1)
+
+
+async def test_a_machine_is_measured_once_also_where_the_list_is_closed_and_opened_again(
+    chats: Chats, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate, begun = Gate(), []
+
+    def measure(_: threading.Event) -> speeds.Speeds:
+        begun.append(True)
+        assert gate.opened(60)
+        return speeds.USUAL
+
+    monkeypatch.setattr(measuring, "measure", measure)
+    async with at_the_terminal(FakeEngine(), chats, on_disk("first").name) as user:
+        await user.pilot.press("ctrl+l")
+        await user.sees("Enter loads it")
+        await user.pilot.press("f5")
+        await user.sees("about 15 seconds")
+        await user.pilot.press("escape")
+        await user.until(lambda: "Enter loads it" not in user.screen, "the chat")
+        await user.pilot.press("ctrl+l")
+        await user.sees("Enter loads it")
+        await user.pilot.press("f5")
+        await user.sees("is already being")
+        gate.open()
+        await user.sees("This machine is measured.")
+    assert begun == [True]
 
 
 async def test_where_there_is_no_model_the_message_waits_in_the_prompt(

@@ -36,6 +36,7 @@ from tui.widgets.keys import Keys
 from tui.widgets.welcome import Welcome
 
 if TYPE_CHECKING:
+    from ondevice.holding.speeds import Speeds
     from ondevice.models import InstalledModel
     from ondevice.planning.choice import Choice
 
@@ -101,7 +102,9 @@ command palette has all of this and more.
     """Whether a model is to be loaded before anything else. One whose engine died loads itself."""
 
     def on_mount(self) -> None:
-        self.model_work = ModelWork(self.run_worker, self._model_ready, self._model_failed)
+        self.model_work = ModelWork(
+            self.run_worker, self._model_ready, self._model_failed, self._measured
+        )
         self.engine.make_ready = self._make_ready
         self._slowness = Slowness(self.engine)
         self._choosing: Screen[InstalledModel | None] | None = None
@@ -325,6 +328,14 @@ command palette has all of this and more.
         if not (isinstance(screen, ModelsScreen) and screen.points_at(name)):
             what = "The download" if kind == "download" else "Packing"
             self.notify(f"{what} of {name} stopped: {why}", severity="error", timeout=_READ_WHY)
+
+    def _measured(self, speeds: Speeds | str) -> None:
+        if isinstance(speeds, str):
+            self.notify(speeds, severity="error")
+        elif speeds.busy:
+            self.notify("This machine is busy. Its speed will be measured again later.")
+        else:
+            self.notify("This machine is measured. /models shows the new predictions.")
 
     def _keep_model(self, model: InstalledModel) -> None:
         """Load it next time, too."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -23,7 +24,6 @@ from ondevice.holding.machine import Machine
 from ondevice.models import InstalledModel
 from ondevice.planning import fit
 from ondevice.planning.fit import Fit
-from ondevice.planning.measuring import measure
 from ondevice.system.typed_paths import looks_like_path
 from ondevice.text import printable, size
 from tui.background import in_thread
@@ -51,8 +51,8 @@ class ModelsScreen(Finder[Entry, InstalledModel | None]):
 ## Models
 
 Type to search, or enter the path of a GGUF file or a folder. Enter loads the model, or downloads it
-first. Downloads and packing continue when you close this screen. Packing makes a stack: one file
-that fits any amount of RAM.
+first. Downloads, packing and measuring continue when you close this screen. Packing makes a stack:
+one file that fits any amount of RAM.
 
 Quality ≈7B means about as good as an unquantized model of 7 billion parameters. ● is in use, ★ is
 recommended for this machine. A speed with ~ is predicted; F5 measures this machine, and replies
@@ -89,6 +89,7 @@ make the prediction better.
         self._entries: list[Entry] = []
         self._nothing = "Looking …"
         self._busy: set[str] = set()
+        self._measuring = False
         self._best: str | None = None
         """Key of the recommended model."""
         self._chosen = False
@@ -190,12 +191,12 @@ make the prediction better.
         return next((n for n, item in enumerate(self._items) if not item.is_heading), 0)
 
     def _show_work(self) -> None:
-        """Draw the progress of what is under way anew, and look again once something has ended."""
+        """Draw the progress of what is under way anew, and look again once any of it has ended."""
         busy = {name for name in self._work.jobs if self._work.busy(name)}
         self._redraw(lambda item: item.name in busy | self._busy)
-        if self._busy - busy:
+        if self._busy - busy or (self._measuring and not self._work.measuring):
             self._gather()
-        self._busy = busy
+        self._busy, self._measuring = busy, self._work.measuring
 
     def _redraw(self, which: Callable[[Entry], bool]) -> None:
         options = self.query_one(OptionList)
@@ -255,7 +256,8 @@ make the prediction better.
             self._redraw(lambda item: item.key in new)
             self._show_about()
 
-        await in_thread(lambda put: self._work_out(shown, put), show, lambda: None)
+        ended = threading.Event()
+        await in_thread(lambda put: self._work_out(shown, put, ended), show, ended.set)
         self._recommend(whole=True)
         if not looks_like_path(self._words):
             self._list(self.find(self._words), self.pointed_at if self._chosen else None)
@@ -296,9 +298,16 @@ make the prediction better.
         self._hint.display = bool(said)
         self._hint.update(Content(printable("\n".join(said))))
 
-    def _work_out(self, entries: list[Entry], put: Callable[[tuple[str, Fit]], None]) -> None:
+    def _work_out(
+        self,
+        entries: list[Entry],
+        put: Callable[[tuple[str, Fit]], None],
+        ended: threading.Event,
+    ) -> None:
         assert self._machine is not None
         for entry in entries:
+            if ended.is_set():
+                return
             if how := predicted(entry, self._settings, self._machine):
                 put((entry.key, how))
 
@@ -370,14 +379,9 @@ make the prediction better.
             self.notify(str(error), severity="error")
         self._gather()
 
-    @work(exclusive=True, group="measure")
-    async def action_measure(self) -> None:
+    def action_measure(self) -> None:
         """Measure the speeds that the predictions are made from."""
-        self.notify("Measuring the processor and the disk (about 15 seconds) …")
-        try:
-            measured = await asyncio.to_thread(measure)
-            if measured.busy:
-                self.notify("This machine is busy. Its speed will be measured again later.")
-        except OndeviceError as error:
-            self.notify(str(error), severity="error")
-        self._gather()
+        if self._work.measure():
+            self.notify("Measuring the processor and the disk (about 15 seconds) …")
+        else:
+            self.notify("This machine is already being measured.")
