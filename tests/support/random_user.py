@@ -362,9 +362,14 @@ class _RandomUser:
 
     async def _drawn(self) -> None:
         """Wait until what was done has been taken, however busy the machine is, and drawn."""
+        # What had the focus hands keys on to the prompt, and waits while that reads files.
+        had_focus = self.app.focused if self.app.screen_stack else None
         await self._taken(self.app)
         if not self.app._exit and self.app.screen_stack:
-            await self._taken(self.app.focused or self.app.screen)
+            has_focus = self.app.focused or self.app.screen
+            for part in (had_focus or has_focus).ancestors_with_self:
+                await self._taken(part)
+            await self._taken(has_focus)
         drawn = asyncio.Event()
         if not self.app._exit and self.app.screen.call_after_refresh(drawn.set):
             with suppress(TimeoutError):
