@@ -28,6 +28,7 @@ from ondevice.messages import (
 )
 from ondevice.ram.available import parse_size
 from ondevice.system.typed_paths import looks_like_path, typed_path
+from ondevice.text import reason
 
 AUTO = "auto"  # as the name of a model: the one that suits this machine best
 FIRST = "smollm2-135m"  # what is fetched where there is no model yet: the smallest
@@ -183,11 +184,13 @@ def salvage(path: Path | None = None) -> tuple[Settings, list[str]]:
     """As :func:`load`, but what is wrong has its default, and a sentence says so."""
     path = path or paths.config_file()
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (FileNotFoundError, NotADirectoryError):
         text = ""
     except (OSError, UnicodeDecodeError) as error:
-        return _with_environment({}, [f"{path}: {error}. Fix the file or move it out of the way."])
+        return _with_environment(
+            {}, [f"{path}: {reason(error)}. Fix the file or move it out of the way."]
+        )
     values, problems = _tables(text, path)
     wrong = [
         f"{path}: {f'line {line}: ' if (line := _line(text, key)) else ''}{what}"
@@ -323,7 +326,7 @@ def change(settings: Settings, key: str, text: str, path: Path | None = None) ->
         raise ConfigError(str(error).replace(f', not "{text}"', f", not {text}")) from error
     try:
         try:
-            document = tomlkit.parse(path.read_text(encoding="utf-8"))
+            document = tomlkit.parse(path.read_text(encoding="utf-8-sig"))
         except FileNotFoundError:
             document = tomlkit.document()
         value = msgspec.to_builtins(changed) if text else None
@@ -336,7 +339,9 @@ def change(settings: Settings, key: str, text: str, path: Path | None = None) ->
         fresh.write_text(tomlkit.dumps(document), encoding="utf-8")
         fresh.replace(path)
     except (OSError, UnicodeDecodeError, TOMLKitError) as error:
-        raise ConfigError(f"{path}: {error}. Fix the file or move it out of the way.") from error
+        raise ConfigError(
+            f"{path}: {reason(error)}. Fix the file or move it out of the way."
+        ) from error
     return changed
 
 

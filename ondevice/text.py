@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 
 #: Letters and signs of Thai, Lao, Burmese and Khmer.
 SOUTH_EAST = (
@@ -23,6 +24,20 @@ def size(n_bytes: float) -> str:
     if 0 < n_bytes < 999.5e3:
         return f"{n_bytes / 1e3:.0f} KB"
     return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 999.5e6 else f"{n_bytes / 1e6:.0f} MB"
+
+
+def reason(error: BaseException) -> str:
+    """Why something failed, in words: of an error of the system without its number and path."""
+    match error:
+        case OSError() if error.strerror:
+            return error.strerror.partition(" (while")[0]  # Python names the address as well
+        case UnicodeDecodeError():
+            return "it is not UTF-8 text"
+        case subprocess.CalledProcessError():
+            return f"the process ended unexpectedly ({error.returncode})"
+        case subprocess.TimeoutExpired():
+            return "it took too long"
+    return str(error)
 
 
 def printable(text: str) -> str:

@@ -16,6 +16,7 @@ from ondevice.models import InstalledModel, Recipe
 from ondevice.planning import fit
 from ondevice.planning.fit import Fit
 from ondevice.system.typed_paths import looks_like_path, typed_path
+from ondevice.text import reason
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def at_path(text: str, folders: Sequence[Path]) -> tuple[list[Entry], str]:
             return [], f"There is no model in {path}: it has no GGUF file."
         return [_of_model(models.find(text.strip()))], ""
     except (OSError, ValueError) as error:
-        return [], f"{path} cannot be read: {error}."
+        return [], f"{path} cannot be read: {reason(error)}."
     except OndeviceError as error:
         return [], str(error)
 

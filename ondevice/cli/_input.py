@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 from ondevice.errors import UsageError
-from ondevice.text import size
+from ondevice.text import reason, size
 
 _MOST_PIPED = 32_000_000  # bytes; a context of a million tokens holds about 5 MB
 _MOST_OF_FILE = 1_000_000  # bytes of a schema or a grammar
@@ -74,7 +74,7 @@ def piped() -> str:
                 return _decoded(bytes(content), "Standard input").strip()
             content += piece
     except OSError as error:
-        raise UsageError(f"Standard input cannot be read: {error}.") from error
+        raise UsageError(f"Standard input cannot be read: {reason(error)}.") from error
     raise UsageError(
         f"Standard input holds more than {size(_MOST_PIPED)}, which is more than any "
         "model can read."
@@ -94,7 +94,7 @@ def small_file(path: Path) -> str:
             os.close(number)
         return content.decode("utf-8-sig")
     except (OSError, ValueError) as error:
-        raise UsageError(f"{path} cannot be read: {error}.") from error
+        raise UsageError(f"{path} cannot be read: {reason(error)}.") from error
 
 
 def _read(path: Path, number: int) -> bytes:

@@ -38,7 +38,7 @@ from ondevice.planning.choice import choose
 from ondevice.planning.planner import why
 from ondevice.ram import available
 from ondevice.system import children, cores
-from ondevice.text import printable, size
+from ondevice.text import printable, reason, size
 
 _MARKS = {"fine": "✓", "note": "!", "broken": "✗"}
 _LITTLE_RAM = 500_000_000  # bytes; the smallest models need about 300 MB
@@ -233,7 +233,7 @@ def _versions() -> Iterator[Finding]:
     except Exception as error:
         yield Finding(
             topic="SQLite",
-            text=f"cannot be used: {error}",
+            text=f"cannot be used: {reason(error)}",
             level="broken",
             mend=_reinstall("sqlcipher3"),
         )
@@ -270,7 +270,7 @@ def _llama() -> Finding:
     except subprocess.CalledProcessError as error:
         why = (error.stderr.strip() or f"it crashed ({error.returncode})").splitlines()[-1]
     except (OSError, subprocess.TimeoutExpired) as error:
-        why = str(error)
+        why = reason(error)
     else:
         pairs = (pair.split("=") for pair in done.stdout.rpartition(":")[2].split("|"))
         features = [name.strip() for name, *value in pairs if value and value[0].strip() == "1"]
@@ -295,7 +295,8 @@ def _disk_space() -> Finding:
         topic="disk",
         text=f"{size(free)} free for models in {folder}",
         level="note" if little else "fine",
-        mend="Free some space, or move the models with ONDEVICE_HOME: most need 1 to 5 GB."
+        mend="Free some space: most models need 1 to 5 GB. A file on another disk can be used "
+        "where it is: ondevice models import FILE --link"
         if little
         else "",
         figures={"free_bytes": free},
@@ -333,7 +334,7 @@ def _disk_speed() -> Finding:
     except OSError as error:
         return Finding(
             topic="disk speed",
-            text=f"could not be measured: {error}",
+            text=f"could not be measured: {reason(error)}",
             level="note",
             mend="Nothing, if the lines above are fine: models that fit in RAM do not need it.",
         )

@@ -13,6 +13,7 @@ from ondevice.cli._options import LOAD, MODEL, SAMPLING, THINKING, flags
 from ondevice.config import Settings
 from ondevice.engine import Engine
 from ondevice.errors import UsageError
+from ondevice.text import reason
 
 _LOCAL = ("127.0.0.1", "::1")  # localhost
 
@@ -87,7 +88,7 @@ def _listen(host: str, port: int) -> list[socket.socket]:
         except OSError as error:
             if not listening:
                 raise UsageError(
-                    f"{host}:{port} cannot be used: {error}. Try another --port."
+                    f"{host}:{port} cannot be used: {reason(error)}. Try another --port."
                 ) from error
         else:
             port = listening[0].getsockname()[1]

@@ -25,6 +25,7 @@ from ondevice.memory import _cubes
 from ondevice.memory._dates import find_days
 from ondevice.memory._search import search
 from ondevice.store import Database
+from ondevice.text import reason
 
 _LIMIT = 20  # turns that a search gives
 _TIME = re.compile(r"(?:T|\b)\d{1,2}:\d\d(?::\d\d)?\S*", re.IGNORECASE)
@@ -70,9 +71,9 @@ def run(file: Path, progress: Callable[[str], None] = lambda line: None) -> Repo
     try:
         conversations = msgspec.json.decode(file.read_bytes(), type=tuple[BenchConversation, ...])
     except (OSError, msgspec.DecodeError) as error:
-        raise UsageError(f"{file} cannot be read as conversations with questions: {error}.") from (
-            error
-        )
+        raise UsageError(
+            f"{file} cannot be read as conversations with questions: {reason(error)}."
+        ) from (error)
     outcomes: list[_Outcome] = []
     for conversation in conversations:
         progress(f"{conversation.id}: {len(conversation.questions)} questions")

@@ -14,7 +14,7 @@ from ondevice.errors import UsageError
 from ondevice.memory import _pdf_text
 from ondevice.system import children
 from ondevice.system.regular import open_regular
-from ondevice.text import size
+from ondevice.text import reason, size
 
 _LONGEST = 1000  # characters of a chunk: about 250 tokens, four of which fit a small context
 _LARGEST, _LARGEST_PDF = 20_000_000, 100_000_000  # bytes of a file
@@ -76,7 +76,7 @@ def read_file(file: Path) -> str:
         with open_regular(file) as opened:
             content = opened.read(largest + 1)
     except OSError as error:
-        raise UsageError(f"{file} cannot be read: {error}.") from error
+        raise UsageError(f"{file} cannot be read: {reason(error)}.") from error
     if len(content) > largest:
         raise UsageError(
             f"{file} is larger than {size(largest)}, the most that can be read. Split it, "

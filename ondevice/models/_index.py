@@ -28,7 +28,7 @@ from ondevice import network
 from ondevice.checking import work_out
 from ondevice.errors import DownloadError
 from ondevice.models._meter import Meter
-from ondevice.text import printable, size
+from ondevice.text import printable, reason, size
 
 _DEFAULT = "https://pypi.org/simple/"
 _ACCEPT = "application/vnd.pypi.simple.v1+json, text/html;q=0.5"
@@ -185,7 +185,9 @@ def _client(use: IndexSettings, host: str) -> httpx2.Client:
             mounts=network.mounts(host),
         )
     except (OSError, ValueError, ImportError) as error:
-        raise DownloadError(f"the proxy or the certificates cannot be used: {error}") from error
+        raise DownloadError(
+            f"the proxy or the certificates cannot be used: {reason(error)}"
+        ) from error
 
 
 def _listed(client: httpx2.Client, page: str, package: str, version: str) -> Wheel | None:

@@ -16,6 +16,7 @@ from ondevice.models import _folders, _other_apps, _own_folder, _scan
 from ondevice.models._catalogue import catalogue
 from ondevice.models._records import InstalledModel
 from ondevice.system.typed_paths import looks_like_path, typed_path
+from ondevice.text import reason
 
 _SHOWN = 5  # models of a folder, in a sentence
 
@@ -197,5 +198,5 @@ def remove(name: str) -> None:
         raise ModelError(f"{name} is being downloaded. Stop the download first.") from error
     except OSError as error:
         raise ModelError(
-            f"{name} could not be removed: {error}. Close any program that is using it."
+            f"{name} could not be removed: {reason(error)}. Close any program that is using it."
         ) from error

@@ -17,7 +17,7 @@ from ondevice.checking import work_out
 from ondevice.errors import DiskSpaceError, ModelError, UsageError
 from ondevice.models import _scan
 from ondevice.models._records import InstalledModel, Provenance
-from ondevice.text import size
+from ondevice.text import reason, size
 
 if TYPE_CHECKING:
     from filelock import FileLock
@@ -82,7 +82,7 @@ def changing(name: str) -> Generator[tuple[Path, Path]]:
             raise _no_room(
                 folder, f"the disk became full while {name} was being written"
             ) from error
-        raise ModelError(f"{name} cannot be written: {error}. Check {folder}.") from error
+        raise ModelError(f"{name} cannot be written: {reason(error)}. Check {folder}.") from error
 
 
 def scratch_in(folder: Path) -> Path:
@@ -173,6 +173,6 @@ def check_disk(folder: Path, n_bytes: int) -> None:
 
 def _no_room(folder: Path, figures: str) -> DiskSpaceError:
     return DiskSpaceError(
-        f"There is not enough space on the disk of {folder}: {figures}. Free some space, "
-        "or set ONDEVICE_HOME to a folder on another disk."
+        f"There is not enough space on the disk of {folder}: {figures}. Free some space. A "
+        "model's file on another disk can be used where it is: ondevice models import FILE --link"
     )

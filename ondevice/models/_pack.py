@@ -10,6 +10,7 @@ from ondevice.errors import ModelError, PackCancelled
 from ondevice.models import _child as apart
 from ondevice.models import _library, _own_folder
 from ondevice.models._records import InstalledModel, PackNews, PackRequest
+from ondevice.text import reason
 
 _MODULE = "ondevice.models._pack_child"
 
@@ -41,7 +42,8 @@ def pack(
         code = apart.run(_MODULE, request, PackNews, on_progress, cancel.is_set)
     except OSError as error:
         raise ModelError(
-            f"{log} cannot be written: {error}. Set ONDEVICE_HOME to another folder."
+            f"{log} cannot be written: {reason(error)}. Check its folder, the space on that disk, "
+            "and ONDEVICE_HOME if you have set it."
         ) from error
     if cancel.is_set():
         raise PackCancelled

@@ -21,6 +21,7 @@ from ondevice.models import _child as apart
 from ondevice.models import _own_folder
 from ondevice.models._records import PackNews, PackRequest, Provenance
 from ondevice.system.cores import default_threads
+from ondevice.text import reason
 
 _NICE = 10
 
@@ -66,7 +67,7 @@ def _pack(request: PackRequest, on_progress: Callable[[PackProgress], None]) -> 
             f"{request.name} is already being packed. Wait until that is done."
         ) from error
     except OSError as error:
-        raise ModelError(f"{request.name} cannot be written: {error}.") from error
+        raise ModelError(f"{request.name} cannot be written: {reason(error)}.") from error
 
 
 if __name__ == "__main__":

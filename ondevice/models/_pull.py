@@ -22,6 +22,7 @@ from ondevice.models._records import (
     PullProgress,
     PullRequest,
 )
+from ondevice.text import reason
 
 _MODULE = "ondevice.models._pull_child"
 _HUB_FILE = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)/(?P<file>(?:[^/\s]+/)*[^/\s]+\.gguf)", re.ASCII)
@@ -113,7 +114,8 @@ def _fetch(request: PullRequest, on_progress: OnProgress, cancel: threading.Even
         code = apart.run(_MODULE, request, PullProgress, on_progress, cancel.is_set)
     except OSError as error:
         raise ModelError(
-            f"{log} cannot be written: {error}. Set ONDEVICE_HOME to another folder."
+            f"{log} cannot be written: {reason(error)}. Check its folder, the space on that disk, "
+            "and ONDEVICE_HOME if you have set it."
         ) from error
     if cancel.is_set():
         raise DownloadCancelled

@@ -16,6 +16,7 @@ from ondevice.errors import NativeError
 from ondevice.holding import speeds
 from ondevice.holding.speeds import PLANES_TYPE, USUAL, Speeds
 from ondevice.system import children
+from ondevice.text import reason
 
 #: Types that models are made of. What is not among them is taken for the slowest of these.
 TYPES = (
@@ -57,7 +58,7 @@ def measure(cancel: threading.Event | None = None) -> Speeds:
         decode, prefill, waited_share = msgspec.json.decode(written, type=_Measured)
     except (OSError, subprocess.SubprocessError, ValueError) as error:
         raise NativeError(
-            f"The processor's speed cannot be measured: {error}. See: ondevice doctor"
+            f"The processor's speed cannot be measured: {reason(error)}. See: ondevice doctor"
         ) from error
     busy = waited_share > _BUSY_SHARE
     disk = _disk(cancel.is_set)

@@ -14,6 +14,7 @@ from ondevice.store import _copies, _state_keys
 from ondevice.store._readonly import connect_to_read, why_unwritable
 from ondevice.store._sqlite import Connection, DatabaseError, Fault, OperationalError, Row, connect
 from ondevice.store.migrations import MIGRATIONS
+from ondevice.text import reason
 
 _PATIENCE = 20.0  # seconds that a change waits for those of other programs
 _SHORT_PATIENCE = 1.0  # where the answer is that another program has the store open
@@ -49,9 +50,9 @@ class Database:
         except (OSError, *Fault) as error:
             if (why := why_unwritable(error, self.path)) is None:
                 raise StoreError(
-                    f"The store {self.path} cannot be opened: {error}. If the file is damaged, "
-                    "rescue what can be read with “ondevice memory export --salvage FILE”, then "
-                    "move the store aside; or set ONDEVICE_HOME to another folder."
+                    f"The store {self.path} cannot be opened: {reason(error)}. If the file is "
+                    "damaged, rescue what can be read with “ondevice memory export --salvage "
+                    "FILE”, then move the store aside; or set ONDEVICE_HOME to another folder."
                 ) from error
             self._open_to_read(passphrase, why, error)
 
@@ -339,7 +340,7 @@ class Database:
                 yield
         except (OSError, *Fault) as error:
             raise StoreError(
-                f"The store {self.path} could not be rewritten: {error}. It is unchanged; "
+                f"The store {self.path} could not be rewritten: {reason(error)}. It is unchanged; "
                 "if another program has it open, close that program and try again."
             ) from error
 

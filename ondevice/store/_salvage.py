@@ -8,6 +8,7 @@ from pathlib import Path
 from ondevice.errors import StoreError
 from ondevice.store._database import open_connection
 from ondevice.store._sqlite import Fault, Row
+from ondevice.text import reason
 
 _MOST_FAILURES = 5_000  # reads that fail before what is left of a table is given up
 _LAST = (1 << 63) - 1  # rowid
@@ -29,7 +30,7 @@ class Salvage:
             self._connection.execute("SELECT * FROM sqlite_schema").fetchall()
         except (OSError, *Fault) as error:
             raise StoreError(
-                f"Nothing in the store {path} can be read: {error}. If there is a backup "
+                f"Nothing in the store {path} can be read: {reason(error)}. If there is a backup "
                 "next to it, put that in its place."
             ) from error
 

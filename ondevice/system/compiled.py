@@ -155,7 +155,7 @@ def _compile(source: CSource, texts: Mapping[str, bytes], path: Path) -> None:
                 return
             reason = done.stderr.strip()[:300]
     except OSError as error:
-        reason = str(error)
+        reason = error.strerror or str(error)
     raise NativeError(
         f"{compiler} could not compile what {source.user[0].lower()}{source.user[1:]} needs: "
         f"{reason}. Repair the compiler, or {source.instead}."

@@ -254,8 +254,12 @@ def test_a_network_that_is_down_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_disk_that_is_too_small_is_found_before(hub: Hub) -> None:
     hub.claims = {"X-Linked-Size": str(10**18)}
-    with pytest.raises(DiskSpaceError, match=r"1000000000\.\d GB is needed and .* is free"):
+    with pytest.raises(
+        DiskSpaceError, match=r"1000000000\.\d GB is needed and .* is free"
+    ) as short:
         models.pull(FILE)
+    assert "--link" in str(short.value)
+    assert "ONDEVICE_HOME" not in str(short.value)  # which would move the chats as well
     assert hub.asked == []
 
 

@@ -15,6 +15,7 @@ from textual import on, work
 
 from ondevice.chats import Chats, Heading, Import, Imported
 from ondevice.errors import OndeviceError
+from ondevice.text import reason
 from tui.background import in_thread
 from tui.messages import ChatChosen, ChatsChanged
 from tui.open_tabs import OpenTab
@@ -147,7 +148,7 @@ class ChatLibrary(ChatPanels):
                 replace = True
             others = await asyncio.to_thread(lambda: store.export(id_, path, replace=replace))
         except (OndeviceError, OSError, ValueError) as error:
-            self.notify(str(error), severity="error")
+            self.notify(reason(error), severity="error")
             return
         more = ""
         if others:
