@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import codecs
 import contextlib
 import struct
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
@@ -154,7 +155,7 @@ class _Service:
         finally:
             self._reading -= len(body)
         try:
-            return msgspec.json.decode(body, type=kind)
+            return msgspec.json.decode(body.removeprefix(codecs.BOM_UTF8), type=kind)
         except RecursionError as error:
             raise UsageError("The request is invalid: it is nested too deeply.") from error
         except (msgspec.DecodeError, UnicodeDecodeError) as error:

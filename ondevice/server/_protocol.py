@@ -261,16 +261,18 @@ class Envelope:
 
     def chunks(self, event: Event, *, usage: bool) -> Iterator[dict[str, Any]]:
         """A piece of a streamed reply, for what there is to say about ``event``."""
+        # As OpenAI documents it: where the usage is asked for, each piece before the last has none.
+        none_yet = {"usage": None} if usage else {}
         if not self._begun:
             self._begun = True
-            yield self._chunk({"role": "assistant", "content": ""})
+            yield self._chunk({"role": "assistant", "content": ""}) | none_yet
         if isinstance(event, Chunk):
             name = "content" if event.part == "answer" else "reasoning_content"
-            yield self._chunk({name: event.text})
+            yield self._chunk({name: event.text}) | none_yet
         elif isinstance(event, Finished):
-            yield self._chunk({}, _finish_reason(event))
+            yield self._chunk({}, _finish_reason(event)) | none_yet
             if usage:
-                yield {**self._chunk({}), "choices": [], "usage": _usage(event)}
+                yield self._chunk({}) | {"choices": [], "usage": _usage(event)}
 
     def _chunk(self, delta: dict[str, str], reason: str | None = None) -> dict[str, Any]:
         choice = {"index": 0, "delta": delta, "finish_reason": reason}

@@ -48,12 +48,23 @@ def test_a_reply_whole_and_streamed(client: openai.OpenAI) -> None:
         )
     )
     assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices).strip() == text
+    assert all("usage" in chunk.model_fields_set for chunk in chunks)
+    assert [chunk.usage for chunk in chunks[:-1]] == [None] * (len(chunks) - 1)
     usage = chunks[-1].usage
     assert usage
     assert whole.usage
     assert usage.completion_tokens == whole.usage.completion_tokens
     assert usage.prompt_tokens_details
     assert usage.prompt_tokens_details.cached_tokens
+
+
+def test_a_body_may_begin_with_a_byte_order_mark(server_url: str) -> None:
+    body = json.dumps({"model": "smollm2-135m", "messages": ASK, "max_tokens": 1}).encode()
+    key = {"Authorization": f"Bearer {SERVER_KEY}"}
+    reply = httpx2.post(
+        f"{server_url}/chat/completions", content=b"\xef\xbb\xbf" + body, headers=key, timeout=60
+    )
+    assert reply.status_code == 200, reply.text
 
 
 def test_options_are_obeyed(client: openai.OpenAI) -> None:
