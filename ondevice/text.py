@@ -16,6 +16,7 @@ _HIDDEN = "\u202a-\u202e\u2066-\u2069\U000e0000-\U000e007f"
 #: Control characters but newline and tab: ESC and the C1 set begin escape sequences. And
 #: surrogates: what Python makes of names that are not UTF-8 cannot be printed.
 _CONTROLS = re.compile(rf"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff{_HIDDEN}]")
+_NUMBER = re.compile(r"^\[Errno -?\d+\] ")
 _ESCAPED = re.compile(rf"[\x7f-\x9f{_HIDDEN}]")
 
 
@@ -37,7 +38,7 @@ def reason(error: BaseException) -> str:
             return f"the process ended unexpectedly ({error.returncode})"
         case subprocess.TimeoutExpired():
             return "it took too long"
-    return str(error)
+    return _NUMBER.sub("", str(error))
 
 
 def printable(text: str) -> str:

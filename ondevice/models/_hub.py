@@ -33,6 +33,7 @@ from ondevice.errors import DownloadError, ModelFileError
 from ondevice.models import _own_folder, _scan
 from ondevice.models._meter import Meter
 from ondevice.models._records import HubSource, Provenance
+from ondevice.text import reason
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _PIECE = 1 << 20  # bytes
@@ -282,7 +283,7 @@ def _hub_errors_of(source: HubSource) -> Generator[None]:
     except _HTTPError as error:
         raise DownloadError(
             f"The hub at {constants.ENDPOINT} cannot be reached, or stopped answering: "
-            f"{error}. Check the network, the proxy and HF_ENDPOINT, then try again."
+            f"{reason(error)}. Check the network, the proxy and HF_ENDPOINT, then try again."
         ) from error
 
 

@@ -516,6 +516,21 @@ async def test_a_machine_is_measured_once_also_where_the_list_is_closed_and_open
     assert begun == [True]
 
 
+async def test_a_failed_download_stays_in_view_where_its_error_takes_room(
+    chats: Chats, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    download = Download(monkeypatch, DownloadError("It failed. " + "There is a reason. " * 6))
+    model = on_disk("first").name
+    async with at_the_terminal(FakeEngine(), chats, model, size=(40, 12)) as user:
+        await user.pilot.press("ctrl+l")
+        await user.sees("Gemma 3 270M")
+        await user.pilot.press("down", "down", "down", "enter")
+        await user.sees("F2 pauses")
+        download.gate.open()
+        await user.sees("Failed: It failed.")
+        await user.sees("Gemma 3 270M")
+
+
 async def test_where_there_is_no_model_the_message_waits_in_the_prompt(
     chats: Chats, monkeypatch: pytest.MonkeyPatch
 ) -> None:

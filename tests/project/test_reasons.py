@@ -22,6 +22,7 @@ def test_a_reason_is_words() -> None:
     failed = subprocess.CalledProcessError(-9, ["a", "long", "command"])
     assert reason(failed) == "the process ended unexpectedly (-9)"
     assert reason(ValueError("it is odd")) == "it is odd"
+    assert reason(ValueError("[Errno 111] Connection refused")) == "Connection refused"
 
 
 def test_no_message_quotes_an_error_of_the_system_as_python_writes_it() -> None:

@@ -24,6 +24,13 @@ _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 
+class _List(OptionList):
+    """What is highlighted stays in view when there is less room, as with an error below it."""
+
+    def on_resize(self) -> None:
+        self.call_after_refresh(self.scroll_to_highlight)
+
+
 class FinderPanel(Generic[_Item], Widget):
     """The keys go to the line, those that move up and down to the list."""
 
@@ -44,7 +51,7 @@ class FinderPanel(Generic[_Item], Widget):
     def line_and_list(self) -> ComposeResult:
         """What it is made of."""
         yield Input(printable(self._words), placeholder="Search", select_on_focus=False)
-        yield OptionList()
+        yield _List()
 
     def on_mount(self) -> None:
         self.query_one(OptionList).can_focus = False
