@@ -18,7 +18,7 @@ from ondevice.chats import Chats, Message
 from ondevice.config import App
 from ondevice.engine import Engine
 from ondevice.holding.cells import Cell
-from ondevice.holding.ways import cells
+from ondevice.holding.ways import way_of
 from ondevice.holding.window.placement import least_bytes, most_bytes
 from ondevice.testing import FakeEngine, Gate
 
@@ -27,11 +27,11 @@ SIZES = [(40, 12), (80, 24), (300, 80)]
 
 def test_cells_tell_for_each_block_what_of_it_is_in_ram() -> None:
     file = dense()
-    whole = cells(file, sizing_of(file, most_bytes(file)))
+    whole = way_of(file).cells(sizing_of(file, most_bytes(file)))
     assert [cell.block for cell in whole][: file.n_blocks] == list(range(file.n_blocks))
     assert {cell.share for cell in whole} == {1.0}
     half = sizing_of(file, (least_bytes(file) + most_bytes(file)) // 2)
-    found = cells(file, half)
+    found = way_of(file).cells(half)
     assert sum(cell.n_bytes for cell in found) == sum(cell.n_bytes for cell in whole)
     assert sum(cell.n_bytes - cell.resident_bytes for cell in found) == half.absent_bytes
     assert {cell.absent for cell in found} == {"streamed"}
@@ -41,7 +41,7 @@ def test_cells_of_experts_tell_how_many_have_a_place(tmp_path: Path) -> None:
     name = next(name for name in shapes.SHAPES if "expert" in name)
     file = gguf.read(shapes.write(tmp_path, name))
     sizing = sizing_of(file, (least_bytes(file) + most_bytes(file)) // 2)
-    experts = [cell for cell in cells(file, sizing) if cell.absent == "experts"]
+    experts = [cell for cell in way_of(file).cells(sizing) if cell.absent == "experts"]
     assert experts
     assert all(0 < cell.share < 1 for cell in experts)
     assert Cell(None, 0, 0, "streamed").share == 1

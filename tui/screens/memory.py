@@ -222,8 +222,7 @@ nothing in this chat or new ones is remembered.
     def _show_keys(self) -> None:
         """Name the keys for what is highlighted."""
         proposed = self._cube is not None and self._cube.status == "proposed"
-        dialog = self.dialog
-        dialog.border_subtitle = _KEYS_OF_PROPOSAL if proposed else _KEYS
+        self.dialog.border_subtitle = _KEYS_OF_PROPOSAL if proposed else _KEYS
 
     @property
     def _cube(self) -> Cube | None:

@@ -98,11 +98,10 @@ make the prediction better.
 
     def on_mount(self) -> None:
         super().on_mount()
-        dialog = self.dialog
         self.query_one("Input").placeholder = "Search, or type a path"  # type: ignore[attr-defined]
-        dialog.mount(self._hint, before=0)
-        dialog.mount(self._columns, before=self.query_one(OptionList))
-        dialog.mount(self._about)
+        self.dialog.mount(self._hint, before=0)
+        self.dialog.mount(self._columns, before=self.query_one(OptionList))
+        self.dialog.mount(self._about)
         self.set_interval(_LOOK, self._show_work)
         self._gather()
 

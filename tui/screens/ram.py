@@ -18,9 +18,10 @@ from textual.widgets import Static
 
 from ondevice import gguf
 from ondevice.errors import OndeviceError
-from ondevice.gguf import GGUFFile, runnable
+from ondevice.gguf import runnable
 from ondevice.holding.cells import Cell
-from ondevice.holding.ways import cells
+from ondevice.holding.way import Way
+from ondevice.holding.ways import way_of
 from ondevice.messages import Sizing, Statistics
 from ondevice.ram import process
 from ondevice.text import size
@@ -87,7 +88,8 @@ the chat: Esc goes back to the prompt, and Ctrl+G in this panel closes it.
         self._rate = rate
         self._last = last
         self._beside = beside
-        self._file: GGUFFile | None = None
+        self._held: tuple[Path, Way] | None = None
+        """The file that was shown last, and how it can be held: to read it takes long."""
         self._shown: Sizing | None = None
         self._cells: list[Cell] = []
         self._reading = False
@@ -179,18 +181,18 @@ the chat: Esc goes back to the prompt, and Ctrl+G in this panel closes it.
 
     @work(exclusive=True)
     async def _show_map(self, path: Path, sizing: Sizing) -> None:
-        def find() -> tuple[GGUFFile, list[Cell]]:
-            same = self._file and self._file.path == path
-            file = self._file if self._file and same else gguf.read(path)
+        def find() -> tuple[Way, list[Cell]]:
+            held = self._held
             with runnable.blamed(path):
-                return file, cells(file, sizing)
+                way = held[1] if held and held[0] == path else way_of(gguf.read(path))
+                return way, way.cells(sizing)
 
         try:
-            self._file, found = await asyncio.to_thread(find)
+            way, found = await asyncio.to_thread(find)
         except OndeviceError as error:
             self._map.update(Content(str(error)))
         else:
-            self._cells = found
+            self._held, self._cells = (path, way), found
             self._map.show(found, reading=self._reading)
             self._legend.update(legend(found, in_two_lines=self._beside))
             short = self.app.size.height < _SHORT
