@@ -7,7 +7,35 @@ from ondevice.store._sqlite import Connection
 #: Texts with letters of scripts that put no spaces between words.
 _UNSPACED = "GLOB '*[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]*'"
 #: So that the last two letters of a text begin a trigram, as all other pairs do.
-_END = "'  '"
+END = "'  '"
+
+
+def triggers(condition: str) -> tuple[str, ...]:
+    """What keeps ``memory_trigram`` up to date with the texts that meet ``condition``."""
+    return (
+        f"""
+        CREATE TRIGGER cube_inserted_unspaced AFTER INSERT ON cube
+        WHEN new.content {condition} BEGIN
+            INSERT INTO memory_trigram(rowid, content) VALUES (new.id, new.content || {END});
+        END
+        """,
+        f"""
+        CREATE TRIGGER cube_deleted_unspaced AFTER DELETE ON cube
+        WHEN old.content {condition} BEGIN
+            INSERT INTO memory_trigram(memory_trigram, rowid, content)
+            VALUES ('delete', old.id, old.content || {END});
+        END
+        """,
+        f"""
+        CREATE TRIGGER cube_changed_unspaced AFTER UPDATE OF content ON cube BEGIN
+            INSERT INTO memory_trigram(memory_trigram, rowid, content)
+            SELECT 'delete', old.id, old.content || {END} WHERE old.content {condition};
+            INSERT INTO memory_trigram(rowid, content)
+            SELECT new.id, new.content || {END} WHERE new.content {condition};
+        END
+        """,
+    )
+
 
 _STATEMENTS = (
     "CREATE INDEX cube_latest ON cube(kind, status, written_at)",
@@ -33,29 +61,9 @@ _STATEMENTS = (
     "INSERT INTO memory_trigram(memory_trigram, rank) VALUES ('secure-delete', 1)",
     f"""
     INSERT INTO memory_trigram(rowid, content)
-    SELECT id, content || {_END} FROM cube WHERE content {_UNSPACED}
+    SELECT id, content || {END} FROM cube WHERE content {_UNSPACED}
     """,
-    f"""
-    CREATE TRIGGER cube_inserted_unspaced AFTER INSERT ON cube
-    WHEN new.content {_UNSPACED} BEGIN
-        INSERT INTO memory_trigram(rowid, content) VALUES (new.id, new.content || {_END});
-    END
-    """,
-    f"""
-    CREATE TRIGGER cube_deleted_unspaced AFTER DELETE ON cube
-    WHEN old.content {_UNSPACED} BEGIN
-        INSERT INTO memory_trigram(memory_trigram, rowid, content)
-        VALUES ('delete', old.id, old.content || {_END});
-    END
-    """,
-    f"""
-    CREATE TRIGGER cube_changed_unspaced AFTER UPDATE OF content ON cube BEGIN
-        INSERT INTO memory_trigram(memory_trigram, rowid, content)
-        SELECT 'delete', old.id, old.content || {_END} WHERE old.content {_UNSPACED};
-        INSERT INTO memory_trigram(rowid, content)
-        SELECT new.id, new.content || {_END} WHERE new.content {_UNSPACED};
-    END
-    """,
+    *triggers(_UNSPACED),
 )
 
 

@@ -6,13 +6,13 @@ The other index has whole clauses of them, as of Chinese; see :mod:`m010_memory_
 from __future__ import annotations
 
 from ondevice.store._sqlite import Connection
+from ondevice.store.migrations.m010_memory_index import END, triggers
 
 _SOUTH_EAST = (
     "\u0e00-\u0e3a\u0e40-\u0e4e\u0e80-\u0ecf\u0edc-\u0edf\u1000-\u103f\u1050-\u108f\u1780-\u17d3"
 )
 _BEFORE = "GLOB '*[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]*'"
 _UNSPACED = _BEFORE.replace("[", f"[{_SOUTH_EAST}")
-_END = "'  '"  # as in m010_memory_index
 
 _STATEMENTS = (
     "DROP TRIGGER cube_inserted_unspaced",
@@ -20,30 +20,10 @@ _STATEMENTS = (
     "DROP TRIGGER cube_changed_unspaced",
     f"""
     INSERT INTO memory_trigram(rowid, content)
-    SELECT id, content || {_END} FROM cube
+    SELECT id, content || {END} FROM cube
     WHERE content {_UNSPACED} AND NOT content {_BEFORE}
     """,
-    f"""
-    CREATE TRIGGER cube_inserted_unspaced AFTER INSERT ON cube
-    WHEN new.content {_UNSPACED} BEGIN
-        INSERT INTO memory_trigram(rowid, content) VALUES (new.id, new.content || {_END});
-    END
-    """,
-    f"""
-    CREATE TRIGGER cube_deleted_unspaced AFTER DELETE ON cube
-    WHEN old.content {_UNSPACED} BEGIN
-        INSERT INTO memory_trigram(memory_trigram, rowid, content)
-        VALUES ('delete', old.id, old.content || {_END});
-    END
-    """,
-    f"""
-    CREATE TRIGGER cube_changed_unspaced AFTER UPDATE OF content ON cube BEGIN
-        INSERT INTO memory_trigram(memory_trigram, rowid, content)
-        SELECT 'delete', old.id, old.content || {_END} WHERE old.content {_UNSPACED};
-        INSERT INTO memory_trigram(rowid, content)
-        SELECT new.id, new.content || {_END} WHERE new.content {_UNSPACED};
-    END
-    """,
+    *triggers(_UNSPACED),
 )
 
 
