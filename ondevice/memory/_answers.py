@@ -42,6 +42,7 @@ from ondevice.memory._words import (
     is_named,
     is_stop_word,
     kinds_of,
+    language_name,
     language_of,
     like,
     words_of,
@@ -75,8 +76,7 @@ def may_answer(text: str, hits: Sequence[Hit]) -> bool:
     things = [word for word in words if word in named]
     kinds = _asked(text)
     whom = [mention.whom for mention in people_in(text)]
-    language = language_of(text)
-    of = language.name if language else ""
+    of = language_name(text)
 
     @cache  # several hits have the same ones beside them
     def tells(kind: str, content: str) -> bool:
@@ -194,8 +194,7 @@ def _needed_words(text: str) -> list[frozenset[str]]:
     Names, whatever the language lists other words for, and things: of the two words behind an
     article or an owner the first may be an adjective, the second a verb.
     """
-    stem, language = stemmer_of(text), language_of(text)
-    of = language.name if language else ""
+    stem, of = stemmer_of(text), language_name(text)
     words = [word for word in words_of(text) if is_named(word) and word not in _implied()]
     sure = names_in(text) | owned_in(text) | _people()
     alone = {word for word in words if word in sure or like_stem(stem, word, of)}

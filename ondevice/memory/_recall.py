@@ -20,7 +20,7 @@ from ondevice.memory._concern import (
 )
 from ondevice.memory._dates import relative_days
 from ondevice.memory._records import Cube, Found
-from ondevice.memory._words import WORD, is_named, language_of, words_of
+from ondevice.memory._words import WORD, is_named, language_name, words_of
 
 _MONTHS = (
     *("January", "February", "March", "April", "May", "June", "July"),
@@ -200,8 +200,7 @@ def with_memories(text: str, cubes: Iterable[Cube], *, unknown: bool = False) ->
 def _doubt(text: str, cubes: Sequence[Cube]) -> str:
     """What to do with notes that may not tell what ``text`` asks."""
     said = {word for cube in cubes for word in WORD.findall(cube.content.lower())}
-    language = language_of(text)
-    of = language.name if language else ""
+    of = language_name(text)
     missing = _things(text, (word for word in words_of(text) if not is_said(word, said, of)))
     if not 0 < len(missing) <= _MOST_MISSING:
         return _MAYBE

@@ -20,7 +20,7 @@ from ondevice.memory._query import Query, anchor, read_query
 from ondevice.memory._records import POSITION_BITS, Found, Hit, Kind, Status
 from ondevice.memory._stems import stemmer_of
 from ondevice.memory._values import is_known_place
-from ondevice.memory._words import WORD, is_unspaced, language_of
+from ondevice.memory._words import WORD, is_unspaced, language_name
 from ondevice.store import Connection
 
 _SPEAKER = 2.0  # factor for a cube of the one speaker whom the question names
@@ -67,14 +67,7 @@ def search(
     if not words:  # nothing is asked but a name
         words, speakers = list(query.words), {}
     whole = part_of or text
-    language = language_of(whole)
-    matches = match(
-        connection,
-        words,
-        query.names_of_days,
-        stemmer_of(whole),
-        language.name if language else "",
-    )
+    matches = match(connection, words, query.names_of_days, stemmer_of(whole), language_name(whole))
     found = _weigh(
         connection,
         matches,
@@ -216,10 +209,10 @@ def _weigh(
     series = of_words & (coverage > 0) & (coverage >= _SERIES * np.max(coverage, initial=0.0))
     series &= (on_days > 0) | (not query.asks_last)
     newness = _newness(said, series)
+    asks_oldest = query.asks_once and not query.asks_last
     if query.asks_now or query.asks_once:
-        newest = query.asks_now or query.asks_last
         score = np.where(series, score.max(where=series, initial=0.0), score)
-        factor = factor * np.where(series, 1 + (newness if newest else 1 - newness), 1.0)
+        factor = factor * np.where(series, 1 + (1 - newness if asks_oldest else newness), 1.0)
     elif query.asks_present and series.any():
         factor = factor * np.where(series, 1 + _PRESENT * newness, 1.0)
         newest = series & (newness == 1)
@@ -227,9 +220,7 @@ def _weigh(
         score = np.where(newest, np.maximum(score, least), score)
     plain = score * factor
     scores = plain * np.where(by_speaker & bool(speakers), _SPEAKER, 1.0)
-    sign = (
-        1 if query.asks_once and not query.asks_last else -1
-    )  # of equal ones the oldest first, or the newest
+    sign = 1 if asks_oldest else -1  # of equal ones the oldest first, or the newest
     order = np.lexsort((sign * ids, sign * said, -scores.round(9)))
     return _Candidates(
         ids[order],

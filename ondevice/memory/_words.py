@@ -56,6 +56,12 @@ def language_of(text: str) -> Language | None:
     return languages()[number] if count else None
 
 
+def language_name(text: str) -> str:
+    """The name of :func:`language_of`; empty if it cannot be told."""
+    language = language_of(text)
+    return language.name if language else ""
+
+
 def is_foreign(text: str) -> bool:
     """Whether ``text`` is of a language of which nothing is known, as far as it can be told."""
     words, _, count = _read_words(text)
