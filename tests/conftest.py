@@ -113,6 +113,14 @@ def chats(database: Database) -> Chats:
 
 
 @pytest.fixture
+def elsewhere(chats: Chats) -> Iterator[Chats]:
+    """The same store in another window."""
+    database = Database(chats.database.path)
+    yield Chats(database)
+    database.close()
+
+
+@pytest.fixture
 def children() -> Callable[[], list[psutil.Process]]:
     """Gives the processes that the test has started and that still run, and theirs."""
     before = psutil.Process().children(recursive=True)

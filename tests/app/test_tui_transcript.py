@@ -25,14 +25,6 @@ from tui.widgets.prompt import PromptInput
 from tui.widgets.user_message import UserMessage
 
 
-@pytest.fixture
-def elsewhere(chats: Chats) -> Iterator[Chats]:
-    """The same store in another window."""
-    database = Database(chats.database.path)
-    yield Chats(database)
-    database.close()
-
-
 def texts(count: int, lines: Callable[[int], int] = lambda _: 2) -> list[str]:
     return ["\n\n".join(f"Line {n}.{i} of it" for i in range(lines(n))) for n in range(count)]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import long_chats
@@ -10,16 +10,7 @@ import pytest
 from terminal_user import User, at_the_terminal
 
 from ondevice.chats import Chats
-from ondevice.store import Database
 from ondevice.testing import FakeEngine, Gate, Step
-
-
-@pytest.fixture
-def elsewhere(chats: Chats) -> Iterator[Chats]:
-    """The same store in another window."""
-    database = Database(chats.database.path)
-    yield Chats(database)
-    database.close()
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import pytest
 
 from ondevice.chats import Chat, Chats, reply
 from ondevice.messages import Event, Load, Notice, Sampling
-from ondevice.store import Database
 from ondevice.testing import FakeEngine
 
 Deed = Callable[[Chats, Chat, str], Iterator[Event]]
@@ -38,13 +37,6 @@ def edits(chats: Chats, seen: Chat, who: str) -> Iterator[Event]:
 def says_more(chats: Chats, seen: Chat, who: str) -> Iterator[Event]:
     said = chats.say(seen.id, f"{who} asks", after=seen.messages[-1].id)
     return _replies(chats, seen.id, who, said.message_id)
-
-
-@pytest.fixture
-def elsewhere(chats: Chats) -> Iterator[Chats]:
-    database = Database(chats.database.path)
-    yield Chats(database)
-    database.close()
 
 
 @pytest.fixture

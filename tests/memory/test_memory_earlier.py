@@ -45,6 +45,13 @@ def recall(memory: Memory, text: str) -> Recalled:
     return recalled
 
 
+def is_found(memory: Memory, told: str, question: str) -> bool:
+    """Whether the question is given what was told, beside something else."""
+    memory.add(told)
+    memory.add("The weather was awful.")
+    return told in [cube.content for cube in recall(memory, question).cubes]
+
+
 @pytest.mark.parametrize(
     ("before", "after", "question"),
     [
@@ -186,9 +193,7 @@ def test_what_happened_to_a_job_or_a_home_is_told_without_naming_it(
 def test_languages_of_the_north_and_the_east_are_understood(
     memory: Memory, told: str, question: str
 ) -> None:
-    memory.add(told)
-    memory.add("The weather was awful.")
-    assert told in [cube.content for cube in recall(memory, question).cubes]
+    assert is_found(memory, told, question)
 
 
 @pytest.mark.parametrize(
@@ -203,9 +208,7 @@ def test_languages_of_the_north_and_the_east_are_understood(
 def test_parts_of_words_that_are_written_as_one_are_found(
     memory: Memory, told: str, question: str
 ) -> None:
-    memory.add(told)
-    memory.add("The weather was awful.")
-    assert told in [cube.content for cube in recall(memory, question).cubes]
+    assert is_found(memory, told, question)
 
 
 @pytest.mark.parametrize(
@@ -218,9 +221,7 @@ def test_parts_of_words_that_are_written_as_one_are_found(
 def test_a_question_in_a_language_that_is_not_known_finds_what_says_most_of_it(
     memory: Memory, told: str, question: str
 ) -> None:
-    memory.add(told)
-    memory.add("The weather was awful.")
-    assert told in [cube.content for cube in recall(memory, question).cubes]
+    assert is_found(memory, told, question)
 
 
 @pytest.mark.parametrize(
@@ -235,6 +236,4 @@ def test_a_question_in_a_language_that_is_not_known_finds_what_says_most_of_it(
 def test_a_word_is_not_taken_for_what_it_means_in_another_language(
     memory: Memory, told: str, question: str
 ) -> None:
-    memory.add(told)
-    memory.add("The weather was awful.")
-    assert told not in [cube.content for cube in recall(memory, question).cubes]
+    assert not is_found(memory, told, question)
