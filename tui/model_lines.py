@@ -9,7 +9,7 @@ from rich.cells import cell_len, set_cell_size
 from textual.content import Content
 
 from ondevice.gguf.quality import params_words
-from ondevice.planning.fit import loss_words, speed_words
+from ondevice.planning.fit import loss_words, speed_figure, speed_words
 from ondevice.text import printable, size
 from tui.model_entries import Entry
 from tui.model_work import ModelJob
@@ -121,11 +121,7 @@ def _figures(entry: Entry, marks: ModelMarks) -> Iterator[tuple[str, str]]:
 
 def speed(entry: Entry) -> str:
     """In tokens a second; with a ``~`` if it is estimated."""
-    if entry.fit is None or not entry.fit.tokens_per_second:
-        return ""
-    figure = entry.fit.tokens_per_second
-    about = "" if entry.fit.speed_from == "replies" else "~"
-    return f"{about}{figure:.{1 if figure < 10 else 0}f} tok/s"
+    return speed_figure(entry.fit) if entry.fit else ""
 
 
 def state(entry: Entry, marks: ModelMarks) -> str:

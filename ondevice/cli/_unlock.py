@@ -113,6 +113,8 @@ def _make_private(folder: Path) -> None:
         mode = folder.stat().st_mode
         if os.name == "posix" and mode & 0o077:
             folder.chmod(mode & 0o700)
+            if folder.stat().st_mode & 0o077:  # a disk without permissions: `doctor` tells
+                return
             click.echo(f"Other users could open {folder}; now only you can.", err=True)
 
 

@@ -160,8 +160,16 @@ def _folders() -> Iterator[Finding]:
                 topic="privacy",
                 text=f"other users of this machine can read {path}",
                 level="note",
-                mend=f"chmod go-rwx '{path}'",
+                mend=f"chmod go-rwx '{path}'"
+                if _keeps_permissions(path.parent)
+                else "Its disk keeps no permissions. Set ONDEVICE_HOME to a folder on another.",
             )
+
+
+def _keeps_permissions(folder: Path) -> bool:
+    """Whether a file that only its user should read is such there: FAT and exFAT have no modes."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        return not os.fstat(file.fileno()).st_mode & 0o077
 
 
 def _takes_files(folder: Path) -> bool:

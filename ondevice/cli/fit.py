@@ -44,8 +44,7 @@ def command(settings: Settings, measure: bool, as_json: bool) -> None:
     width = max(5, *(len(each.name) for each in found))
     click.echo(f"{'model':<{width}}  {'size':>8}  {'quality':>7}  {'speed':>12}  how it runs")
     for each in found:
-        about = "" if each.speed_from == "replies" else "~"
-        speed = f"{about}{each.tokens_per_second:.1f} tok/s" if each.tokens_per_second else "-"
+        speed = fit.speed_figure(each) or "-"
         good = f"≈{params_words(each.effective_params)}" if each.effective_params else "-"
         place = "on disk" if each.on_disk else "not downloaded"
         marks = [place, *(["recommended"] if each is best else []), *_base(each)]

@@ -136,6 +136,7 @@ def _lines(report: PlanReport) -> Sequence[str]:
         for mark, (_, n_bytes) in zip("█▓▒░▪·", parts, strict=True)
     )
     source = speed_words(report.speed_from, report.speed_at)
+    digits = f"{report.tokens_per_second:.{1 if report.tokens_per_second >= 1 else 2}f}"
     guess = source if report.measured else f"{source}; --measure measures this machine"
     return [
         f"{report.model}: {report.why}",
@@ -151,7 +152,7 @@ def _lines(report: PlanReport) -> Sequence[str]:
         f"  context      {report.n_ctx} tokens, {report.kv_type} KV cache",
         f"  RAM          {size(report.peak_bytes)} at most, of "
         f"{size(report.usable_bytes)} available",
-        f"  speed        {report.tokens_per_second:.1f} tokens/s; {report.first_token_s:.1f} s to "
+        f"  speed        {digits} tokens/s; {report.first_token_s:.1f} s to "
         f"the first token of a reply to 512 tokens",
         f"               {guess}",
         f"  quality      about as good as an unquantized {params_words(report.effective_params)} "

@@ -12,6 +12,7 @@ from ondevice.errors import ModelError, ModelFileError, UsageError
 from ondevice.models import _own_folder, _scan
 from ondevice.models._meter import Meter
 from ondevice.models._records import InstalledModel, OnProgress, Provenance
+from ondevice.text import reason
 
 #: "share" is a hard link, which takes no room; on another disk it is a copy. "move" is the same,
 #: and the file is gone from where it was. "link" is a symbolic link.
@@ -73,7 +74,13 @@ def _place(part: Path, target: Path, how: How, meter: Meter, on_progress: OnProg
     """Put the file at ``target`` and return its sha256."""
     source = part.resolve()
     if how == "link":
-        target.symlink_to(source)
+        try:
+            target.symlink_to(source)
+        except OSError as error:  # FAT and exFAT; Windows, which lets only developers make links
+            raise ModelError(
+                f"No link can be made in {target.parent.parent}: {reason(error)}. "
+                "Import the file without a link; it is copied if need be."
+            ) from error
     else:
         try:
             os.link(source, target)

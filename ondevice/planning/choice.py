@@ -115,6 +115,7 @@ def _drafter(load: Load, machine: Machine) -> str | None:
     if not alone.streamed_bytes or alone.way.drafts_itself:
         return None
     plans = [alone]
+    machine = machine.reading(target)
     for drafter in drafters_for(target):
         with suppress(ModelFileError), runnable.blamed(target.path):
             drafted = planner.best_plan(target, load, machine, drafter)

@@ -80,6 +80,16 @@ def _held(chosen: Plan, load: Load) -> replies.Held:
     )
 
 
+def speed_figure(fit: Fit) -> str:
+    """In tokens a second, with a ``~`` if it is estimated; empty if it does not run."""
+    figure = fit.tokens_per_second
+    if not figure:
+        return ""
+    about = "" if fit.speed_from == "replies" else "~"
+    digits = f"{figure:.1g}" if figure < 1 else f"{figure:.{1 if figure < 10 else 0}f}"
+    return f"{about}{digits} tok/s"
+
+
 def speed_words(source: SpeedFrom, at: float) -> str:
     """How far a speed is to be trusted, in words that follow it."""
     match source:

@@ -49,6 +49,7 @@ def plan(file: GGUFFile, load: Load, machine: Machine) -> Plan:
         drafter = gguf.read(Path(load.drafter))
         check_vocabulary(drafter, file)
     with blamed(file.path):
+        machine = machine.reading(file)
         return best_plan(file, load, machine, drafter, lambda: _suggestion(machine.ram))
 
 
@@ -191,6 +192,8 @@ def why(chosen: Plan, ram: AvailableRam, n_ctx: int | None = None) -> str:
         )
     else:
         reason = f"All of it fits in the {size(ram.usable)} that is available."
+    if (seconds := round(1 / chosen.tokens_per_second)) > 1:
+        reason += f" Expect a token every {seconds} seconds."
     if chosen.kv_type != "f16":
         reason += f" The KV cache is {chosen.kv_type} to save RAM."
     if n_ctx is None and chosen.n_ctx < min(_CONTEXTS[0], chosen.file.n_ctx_train):

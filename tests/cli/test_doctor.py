@@ -123,6 +123,23 @@ def test_a_store_that_others_may_read_is_found(
     assert f"→ chmod go-rwx '{home / 'data'}'" in out
 
 
+@pytest.mark.skipif(os.name != "posix", reason="modes are POSIX")
+def test_on_a_disk_without_permissions_none_are_promised(
+    capsys: pytest.CaptureFixture[str], home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FAT and exFAT: a change of mode does nothing there."""
+    (home / "data").chmod(0o777)
+    monkeypatch.setattr(Path, "chmod", lambda *_: None)
+    fstat = os.fstat
+    monkeypatch.setattr(os, "fstat", lambda file: os.stat_result((0o100777, *fstat(file)[1:])))
+    assert cli.run(["chats", "list"]) == 0
+    assert "only you can" not in capsys.readouterr().err
+    code, out = doctor(capsys)
+    assert code == 0
+    assert "→ Its disk keeps no permissions" in out
+    assert "chmod" not in out
+
+
 def test_a_library_that_does_not_load_is_found(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -315,6 +315,19 @@ def test_on_another_disk_an_imported_file_is_copied(
     assert model.path.read_bytes() == path.read_bytes()
 
 
+def test_where_no_link_can_be_made_a_copy_is_offered(
+    user: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_link(*_: object, **__: object) -> None:
+        raise OSError(38, "Function not implemented")  # as on exFAT
+
+    monkeypatch.setattr(Path, "symlink_to", no_link)
+    path = gguf_files.write(user / "a.gguf")
+    with pytest.raises(ModelError, match=r"No link can be made in .* Import the file without"):
+        models.import_file(path, how="link")
+    assert models.installed() == []
+
+
 def test_an_imported_file_can_be_moved(user: Path) -> None:
     parts = gguf_files.write_split(user, "Big", 2)
     model = models.import_file(parts[1], how="move")

@@ -20,17 +20,19 @@ from planned import plan
 
 from ondevice import gguf
 from ondevice.cli import run
+from ondevice.disk import speed as disk_speed
+from ondevice.disk.reader import Reader, Reading, Span
 from ondevice.engine import Engine
 from ondevice.errors import MemoryShortError, ModelFileError
 from ondevice.gguf import GGUFFile
-from ondevice.holding import speeds
+from ondevice.holding import machine, speeds
 from ondevice.holding.machine import Machine
 from ondevice.holding.plan import Plan
 from ondevice.holding.speeds import USUAL
 from ondevice.messages import Load, Preference
 from ondevice.models import catalogue
-from ondevice.planning import fit, measuring
-from ondevice.planning.planner import best, least_ram, why
+from ondevice.planning import fit, measuring, planner
+from ondevice.planning.planner import best, best_plan, least_ram, why
 from ondevice.ram.available import AvailableRam
 
 MB = 1_000_000
@@ -142,6 +144,43 @@ def test_exact_gives_up_length_and_speed_before_precision(file: GGUFFile) -> Non
     tight = ram(plan(file, ram(ROOMY), USUAL, n_ctx=1024).peak_bytes - 15 * MB)
     assert plan(file, tight, SLOW_DISK, preference="exact").kv_type == "f16"
     assert plan(file, tight, SLOW_DISK, preference="speed").kind == "resident"
+
+
+@pytest.mark.parametrize("per_second", [90e6, 20e6, 2e6])
+def test_a_slow_disk_is_seen_before_a_model_is_streamed_from_it(
+    file: GGUFFile, monkeypatch: pytest.MonkeyPatch, per_second: float
+) -> None:
+    monkeypatch.setattr(machine, "_seen", {})
+    monkeypatch.setattr(disk_speed, "glance", lambda *_: per_second)
+    load, tight = Load(path=str(file.path), prefer="exact"), Machine(ram(200 * MB), USUAL)
+    usual, slow = best_plan(file, load, tight), planner.plan(file, load, tight)
+    assert usual.streamed_bytes > 0
+    assert slow.tokens_per_second < usual.tokens_per_second / 3
+    seconds = slow.streamed_bytes / per_second
+    assert 0.6 * seconds < 1 / slow.tokens_per_second < 2 * seconds + 0.1
+    assert ("Expect a token every" in why(slow, tight.ram)) == (slow.tokens_per_second < 0.6)
+    with_room = Machine(ram(ROOMY), USUAL)
+    assert with_room.reading(file) is with_room
+
+
+def test_one_read_tells_that_a_disk_is_fast_enough(
+    file: GGUFFile, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    offsets = []
+    start = Reader.start
+
+    def seen(reader: Reader, span: Span, buffer: memoryview) -> Reading:
+        offsets.append(span.offset)
+        return start(reader, span, buffer)
+
+    monkeypatch.setattr(Reader, "start", seen)
+    assert disk_speed.glance(file.path, enough=1.0) > 1
+    assert len(offsets) == 1
+    assert disk_speed.glance(file.path, enough=1e15) < 1e15
+    assert len(set(offsets)) > 3
+    (tmp_path / "small").write_bytes(bytes(1000))
+    with pytest.raises(OSError, match="too small"):
+        disk_speed.glance(tmp_path / "small", enough=1.0)
 
 
 def test_a_little_more_or_less_ram_changes_no_type_of_kv_cache(file: GGUFFile) -> None:
