@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -50,7 +51,7 @@ def make(tmp_path: Path, tools: dict[str, str]) -> subprocess.CompletedProcess[s
     return done
 
 
-GOOD = f'exec {sys.executable} "$@"'
+GOOD = f'exec {shlex.quote(sys.executable)} "$@"'
 
 
 def python(version: str) -> str:
@@ -58,7 +59,7 @@ def python(version: str) -> str:
     given = version.replace(".", ", ")
     code = f"import sys; sys.version_info = ({given}); exec(sys.argv[1])"
     return f"""case "$1" in --version) echo Python {version};; esac
-exec {sys.executable} -c "{code}" "$2"
+exec {shlex.quote(sys.executable)} -c "{code}" "$2"
 """
 
 
