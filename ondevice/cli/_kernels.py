@@ -12,17 +12,22 @@ from ondevice.system import children
 
 
 def compile_once() -> None:
-    """Compile it, if that was not done on this machine, and say so. Ctrl+C stops it.
+    """Compile it, if that was not done on this machine and can be. Ctrl+C stops it.
 
     Where it fails, its user does without it or says what to do.
     """
-    if not kernels.may_compile():
-        return
-    click.echo(
-        "Compiling ondevice for this processor, once. It takes about 10 seconds, on small machines "
-        "a minute …",
-        err=True,
-    )
+    if kernels.may_compile() and (problem := compile_now()):
+        click.echo(f"ondevice: {problem}", err=True)
+
+
+def compile_now() -> str:
+    """Compile it, and say so; why that failed, or nothing."""
+    if kernels.may_compile():
+        click.echo(
+            "Compiling ondevice for this processor, once. It takes about 10 seconds, on small "
+            "machines a minute …",
+            err=True,
+        )
     # By a process of its own: what it loads is not needed here afterwards.
     done = subprocess.run(
         [sys.executable, "-m", kernels.__name__],
@@ -32,5 +37,4 @@ def compile_once() -> None:
         text=True,
         check=False,
     )
-    if done.returncode:
-        click.echo(f"ondevice: {done.stderr.strip()}", err=True)
+    return done.stderr.strip() if done.returncode else ""

@@ -20,6 +20,7 @@ import psutil
 
 from ondevice import __version__, config, paths
 from ondevice.cli._json import print_json
+from ondevice.cli._kernels import compile_now
 from ondevice.config import Settings
 from ondevice.disk import speed as disk_speed
 from ondevice.disk import states
@@ -31,6 +32,7 @@ from ondevice.errors import (
     UsageError,
 )
 from ondevice.gguf import runnable
+from ondevice.holding import kernels
 from ondevice.holding.machine import Machine
 from ondevice.holding.speeds import processor
 from ondevice.planning import fit
@@ -88,6 +90,7 @@ def _examine() -> Iterator[Finding]:
     yield _model(settings)
     yield from _versions()
     yield _llama()
+    yield _kernels()
     yield _disk_space()
     yield _states(settings)
     yield _disk_speed()  # the slowest last: the other lines are there at once
@@ -285,6 +288,16 @@ def _llama() -> Finding:
         return Finding(topic="llama.cpp", text=f"loads; built for {', '.join(features)}")
     return Finding(
         topic="llama.cpp", text=f"does not load: {why}", level="broken", mend=_reinstall(needed)
+    )
+
+
+def _kernels() -> Finding:
+    """Without what is written in C, the engine computes with llama.cpp's own."""
+    problem = "" if kernels.are_compiled() else compile_now()
+    return Finding(
+        topic="kernels",
+        text=problem or "compiled for this processor",
+        level="note" if problem else "fine",
     )
 
 

@@ -16,9 +16,14 @@ _TOGETHER = 2
 _HOME = "ondevice"  # the package for which is kept that all of it has been compiled
 
 
+def are_compiled() -> bool:
+    """Whether this was done here, and kept."""
+    return compiled.kept(_HOME, _mark()) is not None
+
+
 def may_compile() -> bool:
-    """Whether this was not done yet, and can be done here."""
-    if compiled.kept(_HOME, _mark()) is not None:
+    """Whether it was not, and can be."""
+    if are_compiled():
         return False
     return compiled.find_compiler() is not None and compiled.place_to_keep(_HOME) is not None
 

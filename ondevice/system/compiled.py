@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -49,16 +50,33 @@ class CSource:
 
 
 def library(source: CSource) -> ctypes.CDLL:
-    """What ``source`` becomes. Raises :class:`NativeError` if it cannot be compiled here."""
+    """What ``source`` becomes. Raises :class:`NativeError` if it cannot be had here."""
     texts = source.texts()
     told = b"".join(texts.values()) + repr((_FLAGS, source.flags)).encode()
     name = for_this_machine(source.name, told) + ".so"
     if (path := kept(source.package, name)) is not None:
-        return ctypes.CDLL(str(path))
+        with suppress(OSError):  # damaged: it is compiled again
+            return _load(path)
     with tempfile.TemporaryDirectory() as instead:
         path = Path(place_to_keep(source.package) or instead, name)
         _compile(source, texts, path)
+        try:
+            return _load(path)
+        except OSError as error:
+            raise NativeError(
+                f"{source.user} needs code that is compiled here, and this system does not load "
+                f"it: {error}. Set TMPDIR to a folder from which programs may be run, or "
+                f"{source.instead}."
+            ) from error
+
+
+def _load(path: Path) -> ctypes.CDLL:
+    """From a copy where its own folder is on a file system from which nothing may be run."""
+    try:
         return ctypes.CDLL(str(path))
+    except OSError:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as elsewhere:
+            return ctypes.CDLL(shutil.copy(path, elsewhere))
 
 
 def for_this_machine(name: str, told: bytes) -> str:

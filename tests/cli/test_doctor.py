@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 from ondevice import cli
 from ondevice.disk import speed as disk_speed
+from ondevice.holding import kernels
 
 
 @pytest.fixture(autouse=True)
@@ -138,6 +140,24 @@ def test_on_a_disk_without_permissions_none_are_promised(
     assert code == 0
     assert "→ Its disk keeps no permissions" in out
     assert "chmod" not in out
+
+
+def test_kernels_that_cannot_be_compiled_are_found(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    code, out = doctor(capsys)
+    assert "✓ kernels    compiled for this processor" in out
+    monkeypatch.setattr(kernels, "are_compiled", lambda: False)
+    (broken := tmp_path / "cc").write_text("#!/bin/sh\nexit 1\n")
+    broken.chmod(0o755)
+    monkeypatch.setenv("CC", str(broken))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    (tmp_path / "sitecustomize.py").write_text(
+        "from ondevice.system import compiled\ncompiled.kept = lambda *_: None\n"
+    )
+    code, out = doctor(capsys)
+    assert code == 0
+    assert re.search(r"! kernels    .*could not compile what .* Repair the compiler, or", out)
 
 
 def test_a_library_that_does_not_load_is_found(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import platform
 import shutil
 import subprocess
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from ondevice import paths
+from ondevice.errors import NativeError
 from ondevice.holding.stack import _encoding, _planes
 from ondevice.llama import _attention, _eval_hook
 from ondevice.products import _kernels
@@ -34,6 +37,54 @@ def test_a_digest_tells_all_c_of_a_package_apart_and_nothing_else(
         found[name] = compiled.digest(folder.name)
     assert found["first"] == found["same"]
     assert len(set(found.values())) == 3
+
+
+@pytest.fixture
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> compiled.CSource:
+    """Something that is compiled at once, kept in a folder of its own."""
+    if compiled.find_compiler() is None:
+        pytest.skip("needs a C compiler")
+    package = f"small_{tmp_path.name}"
+    (tmp_path / package).mkdir()
+    (tmp_path / package / "__init__.py").touch()
+    (tmp_path / package / "_a.c").write_text("int answer(void) { return 42; }")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return compiled.CSource("small", package, ("_a.c",))
+
+
+def kept(source: compiled.CSource) -> Path:
+    (file,) = paths.cache_dir().glob(f"{source.name}-*.so")
+    return file
+
+
+def test_a_damaged_library_is_compiled_again(small: compiled.CSource) -> None:
+    """The power may fail while it is written."""
+    assert compiled.library(small).answer() == 42
+    for damage in (b"", b"\x7fELF, and no more"):
+        (file := kept(small)).unlink()  # what is loaded must not change
+        file.write_bytes(damage)
+        assert compiled.library(small).answer() == 42
+
+
+def test_where_nothing_may_be_run_from_the_cache_a_copy_is_loaded(
+    small: compiled.CSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load, loaded = ctypes.CDLL, []
+
+    def no_exec(path: str) -> ctypes.CDLL:
+        loaded.append(path)
+        if Path(path).is_relative_to(paths.cache_dir()):
+            raise OSError(f"{path}: failed to map segment from shared object")
+        return load(path)
+
+    monkeypatch.setattr(ctypes, "CDLL", no_exec)
+    for _ in range(2):
+        assert compiled.library(small).answer() == 42
+        monkeypatch.setattr(compiled, "_compile", lambda *_: pytest.fail("compiled again"))
+    monkeypatch.setattr(compiled, "_compile", lambda _source, _texts, path: path.touch())
+    kept(small).unlink()
+    with pytest.raises(NativeError, match=r"this system does not load it.* TMPDIR"):
+        compiled.library(small)
 
 
 @pytest.mark.parametrize(
