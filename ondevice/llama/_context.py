@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
@@ -22,7 +23,7 @@ from ondevice.llama._eval_hook import EvalHook
 from ondevice.llama._model import Model
 from ondevice.llama._next_states import keep_next_states, next_states
 from ondevice.llama._product import MOST_COLUMNS
-from ondevice.llama._waiting import threads_now
+from ondevice.llama._thread_trials import ThreadTrials
 from ondevice.system.cores import default_threads
 
 GGML_TYPES = {"f16": 1, "q8_0": 8, "q4_0": 2}  # enum ggml_type
@@ -146,6 +147,7 @@ class Context:
         if self._follower is not None:
             keep_next_states(self._handle, of_all=True)
         self._computing = self.n_threads
+        self._trials = ThreadTrials()
         self._memory = llama_cpp.llama_get_memory(self._handle)
         self.n_ctx: int = llama_cpp.llama_n_ctx(self._handle)
         self.kv_bytes = _log.buffer_bytes("KV", "RS")
@@ -248,8 +250,11 @@ class Context:
             self._columns.begin(len(batch), n_outputs, self.n_threads)
         self._hook.begin(len(batch))
         self._set_threads()
+        started = time.perf_counter()
         with self._abort_on(cancel if len(batch) > 1 else None, on_progress):
             status = llama_cpp.llama_decode(self.handle, native)
+        if len(batch) == 1 and status == 0:
+            self._trials.took(time.perf_counter() - started)
         try:
             self._hook.finish(complete=status == 0)
             if self._columns is not None:
@@ -319,7 +324,7 @@ class Context:
     def _set_threads(self) -> None:
         """Where that changes no bit, as many as get a core."""
         varies = self._columns is not None and self._columns.are_ours
-        n = threads_now(self.n_threads) if varies else self.n_threads
+        n = self._trials.threads_now(self.n_threads) if varies else self.n_threads
         if n != self._computing:
             llama_cpp.llama_set_n_threads(self.handle, n, n)
             self._computing = n

@@ -15,9 +15,7 @@ wait. But it hardly spins while it has more threads than there are cores (``do_s
 
 Tried as well: ``OMP_WAIT_POLICY`` and ``GOMP_SPINCOUNT`` (for good, not for a while); and to move
 threads that sleep to as many cores as they get the time of (beside two programs that want both of
-two cores, the 0.5B wrote 14 to 16 tokens a second so, and 8 to 16 spread over both); and to have
-all threads compute 6 of 46 passes, and go on with what was faster: beside two programs 0.89 of the
-speed of two threads that sleep for the 1.5B, and 0.87 without. Passes take too different times.
+two cores, the 0.5B wrote 14 to 16 tokens a second so, and 8 to 16 spread over both).
 """
 
 from __future__ import annotations
@@ -42,11 +40,17 @@ _FREE = 0.75  # of a core: with more of it idle, one more thread gets one
 WaitPolicy = Literal["spinning", "asleep"]  #: How threads wait.
 
 _most = 0  # threads that should compute; 0: as many as are wanted
+_asleep = False  # whether threads that wait sleep
 
 
 def threads_now(wanted: int) -> int:
     """How many threads should compute, of so many."""
     return min(wanted, _most or wanted)
+
+
+def are_asleep() -> bool:
+    """Whether threads that wait sleep now."""
+    return _asleep
 
 
 class Waiting:
@@ -82,7 +86,7 @@ class Waiting:
             self._looking = None
 
     def _look(self) -> None:
-        global _most  # noqa: PLW0603 - of the process, as its threads are
+        global _asleep, _most  # noqa: PLW0603 - of the process, as its threads are
         every = sorted(os.sched_getaffinity(0))
         times, idle, at = ThreadTimes.now(), free_seconds(every), time.monotonic()
         while not self._done.wait(_LOOK_S[self.policy]):
@@ -98,6 +102,7 @@ class Waiting:
             elif self.policy == "spinning" and self._idle_team is not None:
                 self._idle_team.end()
                 self._idle_team = None
+            _asleep = self._idle_team is not None
 
 
 def best_policy(policy: WaitPolicy, waited_share: float) -> WaitPolicy:

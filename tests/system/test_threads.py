@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from cgroup_files import V2_MOUNT, tree
 
 from ondevice.llama import Context, EvalHook, Model, _waiting
+from ondevice.llama._thread_trials import ThreadTrials
 from ondevice.llama._waiting import best_count, best_policy
 from ondevice.products import handlers
 from ondevice.system import cores
@@ -129,6 +131,36 @@ def test_as_many_threads_compute_as_get_a_core() -> None:
     assert best_count(1, 0.0, 0.5, 2) == 1
     assert best_count(1, 0.0, 0.9, 2) == 2
     assert best_count(4, 0.0, 9.0, 8) == 8
+
+
+@pytest.mark.parametrize("seconds", [0.02, 0.3])
+@pytest.mark.parametrize("ratio", [0.7, 1.4])
+def test_the_number_of_threads_that_is_faster_is_found_and_seldom_left(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, ratio: float
+) -> None:
+    """Two threads take ``ratio`` of the time of one, here and there more or less."""
+    monkeypatch.setattr(_waiting, "_most", 1)
+    monkeypatch.setattr(_waiting, "_asleep", True)
+    trials, noise = ThreadTrials(), random.Random(5)
+    took = {1: 0.0, 2: 0.0}
+    while sum(took.values()) < 60:
+        n_threads = trials.threads_now(2)
+        pass_s = seconds * (ratio if n_threads == 2 else 1) * noise.uniform(0.6, 1.4)
+        trials.took(pass_s)
+        took[n_threads] += pass_s
+    assert took[2 if ratio > 0.9 else 1] < 0.25 * sum(took.values())
+
+
+def test_nothing_is_tried_while_threads_spin_or_all_get_a_core(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for most, asleep, expected in ((1, False, 1), (0, True, 2), (0, False, 2)):
+        monkeypatch.setattr(_waiting, "_most", most)
+        monkeypatch.setattr(_waiting, "_asleep", asleep)
+        trials = ThreadTrials()
+        for _ in range(300):
+            assert trials.threads_now(2) == expected
+            trials.took(0.1)
 
 
 @needs_libgomp
