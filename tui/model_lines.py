@@ -179,6 +179,8 @@ def _about(entry: Entry, marks: ModelMarks) -> Iterator[str]:
         yield f"{speed(entry)}, {speed_words(how.speed_from, how.speed_at)}; {how.how}."
     elif how:
         yield f"Cannot run: {how.how}"
+    if entry.recipe:
+        yield entry.recipe.about()
     if entry.model:
         yield str(entry.model.path)
         if entry.model.aliases:

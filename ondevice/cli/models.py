@@ -19,7 +19,7 @@ from ondevice.cli._json import print_json
 from ondevice.cli._options import complete_model
 from ondevice.errors import ModelNotFound, UsageError
 from ondevice.gguf.quality import params_words
-from ondevice.models import Facts, InstalledModel, PullProgress, Recipe
+from ondevice.models import Ability, Facts, InstalledModel, PullProgress, Recipe
 from ondevice.text import printable, size
 
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -50,6 +50,8 @@ class Listed(msgspec.Struct, frozen=True, kw_only=True):
     effective_params: float = 0.0  # of an unquantized model that is about as good; 0: not known
     is_base: bool = False  # goes on with a text, and was not made to chat
     context: int | None = None  # tokens
+    about: str = ""  # what it is good at, as the catalogue says
+    abilities: tuple[Ability, ...] = ()  # likewise
     fetched_bytes: int = 0  # of a download that was interrupted
     missing: tuple[str, ...] = ()  # parts
     lacks: str = ""  # what is missing, in a few words
@@ -115,6 +117,8 @@ def _to_download(recipe: Recipe, leftovers: dict[str, int]) -> Listed:
         quantization=recipe.quantization,
         effective_params=models.good_as(recipe)[0],
         context=recipe.context,
+        about=recipe.about(),
+        abilities=recipe.abilities,
         fetched_bytes=leftovers.get(recipe.name, 0),
     )
 
@@ -219,6 +223,8 @@ def show(name: str, as_json: bool) -> None:
 def _rows(facts: Facts) -> Iterator[tuple[str, str]]:
     yield "name", facts.name
     yield "title", facts.title
+    if facts.about:
+        yield "about", facts.about
     yield "on disk", facts.place or f"no; download it: ondevice models pull {facts.name}"
     yield from (("path", path) for path in facts.paths)
     yield from (("origin", origin) for origin in facts.origins)

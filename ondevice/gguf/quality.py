@@ -15,10 +15,18 @@ from itertools import pairwise
 #: billion parameters; between them, straight lines.
 _BITS_LEFT = ((1.5, 0.2), (2.6, 0.6), (3.4, 0.82), (4.0, 0.92), (4.8, 0.97), (5.7, 0.99), (8, 1))
 
+#: Quantizations that a model is trained with → the same of these, at the least: others report that
+#: ternary weights cost about a quarter and binary ones half.
+_TRAINED_LEFT = {"MXFP4": 1.0, "Q2_0": 0.75, "TQ2_0": 0.75, "TQ1_0": 0.75, "Q1_0": 0.5}
 
-def quality_of(weights_bytes: int, n_params: float) -> float:
-    """Of 1: what is left of a model's quality at this size, going by the bits a weight."""
-    return _between(weights_bytes * 8 / max(1, n_params), _BITS_LEFT)
+
+def quality_of(weights_bytes: int, n_params: float, quantization: str = "") -> float:
+    """Of 1: what is left of a model's quality at this size, going by the bits a weight.
+
+    ``quantization`` such as "Q4_K_M": with some of them, models are trained.
+    """
+    by_bits = _between(weights_bytes * 8 / max(1, n_params), _BITS_LEFT)
+    return max(by_bits, _TRAINED_LEFT.get(quantization.removesuffix("_MOE"), 0.0))
 
 
 def effective_params(n_params: float, n_active_params: float, left: float) -> float:

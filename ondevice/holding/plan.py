@@ -79,7 +79,8 @@ class Plan:
             drafter_bytes=0,
             tokens_per_second=1 / decode_seconds(file, speeds),
             first_token_s=prefill_seconds(file, speeds),
-            quality=quality_of(file.weights_bytes, file.n_params) * KV_QUALITY[kv_type],
+            quality=quality_of(file.weights_bytes, file.n_params, file.quantization)
+            * KV_QUALITY[kv_type],
         )
 
     @property

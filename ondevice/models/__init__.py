@@ -9,9 +9,10 @@ from ondevice.models._own_folder import leftovers
 from ondevice.models._pack import pack, stack_name
 from ondevice.models._pull import pull
 from ondevice.models._quality import good_as, params_of
-from ondevice.models._records import InstalledModel, PackNews, PullProgress, Recipe
+from ondevice.models._records import Ability, InstalledModel, PackNews, PullProgress, Recipe
 
 __all__ = [
+    "Ability",
     "Facts",
     "How",
     "InstalledModel",

@@ -10,7 +10,7 @@ from ondevice.gguf import GGUFFile, runnable
 from ondevice.gguf.quality import effective_params, quality_of
 from ondevice.models import _library, _own_folder
 from ondevice.models._catalogue import catalogue
-from ondevice.models._records import InstalledModel, Place, Recipe
+from ondevice.models._records import Ability, InstalledModel, Place, Recipe
 from ondevice.ram.need import Need, need
 
 
@@ -27,6 +27,8 @@ class Facts:
     parameters: str
     quantization: str
     context: int  # tokens it was trained on
+    about: str = ""  # what it is good at, as the catalogue says
+    abilities: tuple[Ability, ...] = ()  # likewise
     effective_params: float = 0.0  # of a dense, unquantized model that is about as good
     is_base: bool | None = None  # goes on with a text, and was not made to chat
     aliases: tuple[str, ...] = ()  # other names of the same file
@@ -67,6 +69,8 @@ def _of_recipe(recipe: Recipe) -> Facts:
         parameters=recipe.parameters,
         quantization=recipe.quantization,
         context=recipe.context,
+        about=recipe.about(),
+        abilities=recipe.abilities,
     )
 
 
@@ -90,7 +94,9 @@ def _of_file(model: InstalledModel, file: GGUFFile) -> Facts:
         quantization=file.quantization,
         context=file.n_ctx_train,
         effective_params=effective_params(
-            file.n_params, file.n_active_params, quality_of(file.weights_bytes, file.n_params)
+            file.n_params,
+            file.n_active_params,
+            quality_of(file.weights_bytes, file.n_params, file.quantization),
         ),
         is_base=file.is_base,
         aliases=model.aliases,

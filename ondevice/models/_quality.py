@@ -14,11 +14,12 @@ def good_as(model: InstalledModel | Recipe) -> tuple[float, bool]:
     """What it is about as good as, in parameters (0: not known), and whether it is a base model."""
     if isinstance(model, Recipe):
         total, active = params_of(model)
-        return effective_params(total, active, quality_of(model.size_bytes, total)), False
+        left = quality_of(model.size_bytes, total, model.quantization)
+        return effective_params(total, active, left), False
     try:
         with runnable.blamed(model.path):
             file = runnable.read(model.path)
-            left = quality_of(file.weights_bytes, file.n_params)
+            left = quality_of(file.weights_bytes, file.n_params, file.quantization)
             return effective_params(file.n_params, file.n_active_params, left), file.is_base
     except ModelFileError:
         return 0.0, False

