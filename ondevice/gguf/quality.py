@@ -15,9 +15,9 @@ from itertools import pairwise
 #: billion parameters; between them, straight lines.
 _BITS_LEFT = ((1.5, 0.2), (2.6, 0.6), (3.4, 0.82), (4.0, 0.92), (4.8, 0.97), (5.7, 0.99), (8, 1))
 
-#: Quantizations that a model is trained with → the same of these, at the least: others report that
-#: ternary weights cost about a quarter and binary ones half.
-_TRAINED_LEFT = {"MXFP4": 1.0, "Q2_0": 0.75, "TQ2_0": 0.75, "TQ1_0": 0.75, "Q1_0": 0.5}
+#: Quantizations that a model is trained with → the same of these, at the least: by others'
+#: reports, ternary weights cost about a quarter, and binary ones more than half.
+_TRAINED_LEFT = {"MXFP4": 1.0, "Q2_0": 0.75, "TQ2_0": 0.75, "TQ1_0": 0.75, "Q1_0": 0.3}
 
 
 def quality_of(weights_bytes: int, n_params: float, quantization: str = "") -> float:

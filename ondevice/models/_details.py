@@ -34,7 +34,7 @@ class Facts:
     aliases: tuple[str, ...] = ()  # other names of the same file
     not_used: tuple[str, ...] = ()  # what the app adds to the model, and ondevice does not
     paths: tuple[str, ...] = ()
-    sha256: tuple[str, ...] = ()  # of each path, if it was checked
+    sha256: tuple[str, ...] = ()  # of each path, if it was checked; else what is known of it
     architecture: str | None = None
     n_blocks: int | None = None
     n_experts: int | None = None
@@ -70,6 +70,7 @@ def _of_recipe(recipe: Recipe) -> Facts:
         quantization=recipe.quantization,
         context=recipe.context,
         about=recipe.about(),
+        sha256=tuple(source.sha256 for source in recipe.sources[:1] if source.sha256),
         abilities=recipe.abilities,
     )
 

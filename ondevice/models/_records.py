@@ -63,7 +63,7 @@ class HubSource(msgspec.Struct, frozen=True, kw_only=True, tag="hub", forbid_unk
 _CAN: dict[Ability, str] = {
     "tools": "calls tools",
     "thinking": "can think before it answers",
-    "pictures": "reads pictures, but ondevice gives it text only",
+    "pictures": "reads pictures (ondevice gives it text only)",
 }
 
 
@@ -77,14 +77,14 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     size_bytes: int  # all parts
     context: int  # tokens
     license: str
-    good_at: str  # and what not, in a few words
+    good_at: str  # and what it is not, in words that follow "good at"
     abilities: tuple[Ability, ...] = ()
     sources: tuple[WheelSource | HubSource, ...]  # tried in order
 
     def about(self) -> str:
-        """What it is good at and trained for, in a sentence or a few."""
+        """What it is good at and was trained for, in a sentence or two."""
         can = [_CAN[ability] for ability in self.abilities]
-        return " ".join([f"{self.good_at}.", *(f"It {words}." for words in can)])
+        return f"Good at {self.good_at}." + (f" It {', '.join(can)}." if can else "")
 
 
 class Provenance(msgspec.Struct, frozen=True, kw_only=True):

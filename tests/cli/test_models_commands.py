@@ -95,7 +95,10 @@ def test_import_and_remove(
 
 
 def test_without_a_name_the_smallest_model_is_fetched_unless_it_is_there(
-    tiny: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tiny: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     fetched = []
 
@@ -104,9 +107,16 @@ def test_without_a_name_the_smallest_model_is_fetched_unless_it_is_there(
         return models.import_file(tiny, wanted)
 
     monkeypatch.setattr(models, "pull", pull)
+    models.import_file(tiny_model.write(tmp_path / "base.gguf", template=""), "base")
     for _ in range(2):
         printed(capfd, "pull", "--if-missing")
-    assert fetched == ["smollm2-135m"]
+    assert fetched == ["smollm2-135m"], "a base model does not chat"
+    models.remove("smollm2-135m")
+    models.import_file(tiny, "mine")
+    printed(capfd, "pull", "--if-missing")
+    assert fetched == ["smollm2-135m"], "a user who has a model may be offline"
+    printed(capfd, "pull", "--if-missing", "qwen3-0.6b")
+    assert fetched == ["smollm2-135m", "qwen3-0.6b"]
 
 
 @pytest.mark.parametrize(

@@ -161,6 +161,8 @@ def test_more_parameters_and_more_bits_are_never_worse(
 
 def test_the_catalogue_is_rated_on_one_scale() -> None:
     good = {recipe.name: models.good_as(recipe)[0] for recipe in models.catalogue()}
+    assert good["qwen3-1.7b"] < good["bonsai-8b"] < good["qwen3-4b"], "trained at one bit"
+    assert quality_of(12, 22, "MXFP4_MOE") == 1 > quality_of(12, 22, "Q4_K_M")
     assert good["smollm2-135m"] < good["qwen3-0.6b"] < good["qwen3-4b"] < good["qwen3-30b-a3b"]
     assert [params_words(n) for n in (9.24e9, 14.2e9, 134e6, 999.7e6)] == [
         "9.2B",

@@ -68,6 +68,7 @@ def offer(
         size_bytes=size_bytes,
         context=256,
         license="MIT",
+        good_at="tests",
         sources=sources,
     )
     for module in ("_pull", "_library"):
