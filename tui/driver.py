@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import codecs
+import io
 import os
 import select
 import signal
+import sys
 import threading
 from collections.abc import Iterable
 from contextlib import suppress
@@ -38,7 +40,7 @@ class TerminalDriver(LinuxDriver):
 
     def __init__(self, app: App[Any], **options: Any) -> None:
         super().__init__(app, **options)
-        self._file: Any = _Output(self._file)
+        self._file: Any = _Output(_terminal(self._file))
         self._suspended = False
         self._leaving: int | None = None
         self.exit_event: _End = _End()
@@ -118,6 +120,15 @@ class TerminalDriver(LinuxDriver):
             last.daemon = True
             last.start()
         self._app.exit(return_code=128 + number)
+
+
+def _terminal(file: IO[str]) -> IO[str]:
+    """Textual draws on standard error; where that goes to a file, standard output is drawn on."""
+    if file.isatty() or sys.__stdout__ is None:
+        return file
+    if isinstance(sys.__stdout__, io.TextIOWrapper):
+        sys.__stdout__.reconfigure(errors="backslashreplace")  # as standard error has it
+    return sys.__stdout__
 
 
 class _End(threading.Event):

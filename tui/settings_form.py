@@ -60,8 +60,8 @@ FIELDS = (
     Field("keep_state", "Quick resume", "Save what models have read of your chats", "switch"),
     Field(
         "state_mb",
-        "Disk for it",
-        "Megabytes that quick resume may take",
+        "Disk for quick resume",
+        "Megabytes that it may take",
         default="5 % of the free space",
     ),
     Field(

@@ -1,4 +1,4 @@
-"""What Textual loses on the way to the app: Alt+Enter, joiners, reverse video, clicks, and time."""
+"""What Textual loses on the way to the app: keys, brackets, reverse video, clicks, and time."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ from textual._compositor import ChopsUpdate, Compositor
 from textual._xterm_parser import XTermParser
 from textual.app import App
 from textual.await_complete import AwaitComplete
+from textual.command import DiscoveryHit
+from textual.content import Content
 from textual.css.query import NoMatches
 from textual.dom import DOMNode, NoScreen
+from textual.fuzzy import Matcher
 from textual.geometry import Offset, Region
 from textual.screen import Screen
 from textual.strip import Strip
@@ -70,6 +73,20 @@ def _with_reverse(self: Widget, *component_classes: str, partial: bool = False) 
     style = _visual_style(self, *component_classes, partial=partial)
     parts = [self.styles, *map(self.get_component_styles, component_classes)]
     return style + Style(reverse=True) if any(p.text_style.reverse for p in parts) else style
+
+
+def _listed_as_written(self: DiscoveryHit) -> Content:
+    """The palette takes “[WORDS]” in the name of a command for markup, and shows nothing of it."""
+    return Content(str(self.display))
+
+
+def _found_as_written(self: Matcher, candidate: str) -> Content:
+    score, offsets = self.fuzzy_search.match(self.query, candidate)
+    content = Content(candidate)
+    for offset in offsets if score else ():
+        if not candidate[offset].isspace():
+            content = content.stylize(self.match_style, offset, offset + 1)
+    return content
 
 
 def _still_there(self: Screen[object], x: int, y: int) -> tuple[Widget | None, Offset | None]:
@@ -183,6 +200,8 @@ def close() -> None:
     setattr(XTermParser, "_sequence_to_key_events", _with_enter)  # noqa: B010 - mypy minds it
     setattr(events.Key, "is_printable", property(_is_printable))  # noqa: B010
     setattr(Widget, "get_visual_style", _with_reverse)  # noqa: B010
+    setattr(DiscoveryHit, "prompt", property(_listed_as_written))  # noqa: B010
+    setattr(Matcher, "highlight", _found_as_written)  # noqa: B010
     setattr(Screen, "get_widget_and_offset_at", _still_there)  # noqa: B010
     setattr(Screen, "dismiss", _dismiss_once)  # noqa: B010
     setattr(TextArea, "_recompute_cursor_offset", _recompute_cursor_inside)  # noqa: B010

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 from terminal_user import OpenApp, User
+from textual.widgets import OptionList
 
 from ondevice import config, paths
 from ondevice.chats import Chats
@@ -17,6 +18,7 @@ from ondevice.messages import Chunk, Generate, Turn
 from ondevice.testing import FakeEngine
 from tui import settings_form
 from tui.app import OndeviceApp
+from tui.commands import COMMANDS
 
 
 def test_a_change_leaves_comments_and_layout_as_they_are(tmp_path: Path) -> None:
@@ -254,22 +256,22 @@ async def test_a_persona_is_made_and_answers(open_app: OpenApp) -> None:
         await user.sees("New persona")
         await user.pilot.press("enter")
         await user.sees("Name the persona")
-        await user.pilot.press(*"Dr.Who", "enter")
-        await user.sees("Ctrl+S saves")
+        await user.pilot.press(*"Dr.Who", "space", *"[/x]", "enter")
+        await user.sees("╭─ Dr.Who [/x] ─")
         await user.pilot.press(*"No", "escape")
         await user.sees("This text is not saved.")
         await user.pilot.press("enter", "backspace", "backspace")
         await user.pilot.press(*"Answer.in.riddles", "ctrl+s")
         await user.sees("Saved personas.Dr.Who")
         await user.pilot.press("escape")
-        await user.says("/persona Dr.Who")
+        await user.says("/persona Dr.Who [/x]")
         await user.sees("Answer.in.riddles")
         await user.says("Hi")
         await user.sees("Hello.")
     request = engine.requests[-1]
     assert isinstance(request, Generate)
     assert request.turns[0] == Turn("system", "Answer.in.riddles")
-    assert config.load().personas == {"Dr.Who": "Answer.in.riddles"}
+    assert config.load().personas == {"Dr.Who [/x]": "Answer.in.riddles"}
 
 
 async def test_keys_are_remapped_in_the_form(open_app: OpenApp) -> None:
@@ -308,9 +310,33 @@ async def test_the_palette_has_what_the_keys_do(open_app: OpenApp) -> None:
         await user.pilot.press("enter")
         await user.sees("No archived chats.")
         await user.pilot.press("escape", "ctrl+p", *"settings,")
-        await user.sees("/settings")
+        await user.sees("/settings [WORDS] Settings, personas")
         await user.pilot.press("enter")
         await user.sees("System prompt")
+        await user.pilot.press("escape", "ctrl+p")
+        spelled = [f"/{command.name} {command.argument}".strip() for command in COMMANDS]
+        options = user.pilot.app.screen.query_one(OptionList)
+
+        def listed() -> str:
+            return "\n".join(str(option.prompt) for option in options.options)
+
+        await user.until(lambda: all(f"{each}  " in listed() for each in spelled), "all")
+
+
+async def test_what_keys_do_is_told_where_there_is_something(open_app: OpenApp) -> None:
+    keys = {"ctrl+r": "F8 delete", "ctrl+o": "F8 forget", "f2": "F8 resets"}
+    async with open_app(FakeEngine(["Hello."])) as user:
+        for key, told in keys.items():
+            await user.pilot.press(key, *"zz")
+            await user.sees("Esc closes")
+            assert told not in user.screen
+            await user.pilot.press("escape")
+        await user.says("I moved to Oslo")
+        await user.sees("Hello.")
+        for key, told in keys.items():
+            await user.pilot.press(key)
+            await user.sees(told)
+            await user.pilot.press("escape")
 
 
 DRAWN = {chr(code) for code in range(0x2500, 0x25A0)}

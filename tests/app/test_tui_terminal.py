@@ -11,6 +11,7 @@ import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,7 @@ from source_tree import FAKE_CHAT, ROOT
 
 
 def open_chat(
-    home: Path, *replies: list[str | None], controlling: bool = True, shell: bool = False
+    home: Path, *replies: list[str | None], shell: bool = False, **options: Any
 ) -> PtyTerminal:
     """The app in a terminal; or a ``shell``, which runs it with ``eval "$CHAT"``."""
     home.mkdir(exist_ok=True, parents=True)
@@ -33,7 +34,7 @@ def open_chat(
     if shell:
         env |= {"PS1": "$ ", "HISTFILE": "", "CHAT": shlex.join(command)}
         command = ["bash", "--norc", "--noprofile", "-i"]
-    return PtyTerminal(command, env=env, cwd=home, controlling=controlling)
+    return PtyTerminal(command, env=env, cwd=home, **options)
 
 
 @pytest.mark.parametrize("controlling", [True, False], ids=["told", "not told"])
@@ -58,6 +59,14 @@ def test_when_it_is_told_to_end_it_leaves_the_terminal_as_it_was(home: Path) -> 
         assert terminal.until_the_end() == 128 + signal.SIGTERM
         assert terminal.written.rindex(b"\x1b[?1049l") > terminal.written.rindex(b"two,")
     assert said(home) == ["Count", "One, two, "]
+
+
+def test_errors_that_go_to_a_file_leave_the_screen_where_it_is(home: Path) -> None:
+    with open_chat(home, ["Fine."], errors=home / "errors.txt") as terminal:
+        terminal.sees("anything")
+        terminal.types("\x11")
+        assert terminal.until_the_end() == 0
+    assert (home / "errors.txt").read_bytes() == b""
 
 
 def test_no_process_stays_behind_whenever_the_terminal_vanishes(home: Path) -> None:

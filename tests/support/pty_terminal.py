@@ -11,7 +11,7 @@ import subprocess
 import termios
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -23,6 +23,7 @@ class PtyTerminal:
     """Runs ``command`` in a terminal of columns and rows; ``written`` is what it has written.
 
     ``controlling``: as in a window, where the program is told that the terminal vanishes.
+    ``errors``: where standard error goes, if not to the terminal.
     """
 
     def __init__(
@@ -33,6 +34,7 @@ class PtyTerminal:
         cwd: Path | None = None,
         size: tuple[int, int] = (80, 24),
         controlling: bool = True,
+        errors: Path | None = None,
     ) -> None:
         self._ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", size[1], size[0], 0, 0))
@@ -40,16 +42,17 @@ class PtyTerminal:
         def control() -> None:
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
-        self.process = subprocess.Popen(
-            command,
-            stdin=theirs,
-            stdout=theirs,
-            stderr=theirs,
-            env={**env, "TERM": "xterm-256color"},
-            cwd=cwd,
-            start_new_session=True,
-            preexec_fn=control if controlling else None,  # noqa: PLW1509 - only one thread
-        )
+        with errors.open("wb") if errors else nullcontext(theirs) as stderr:
+            self.process = subprocess.Popen(
+                command,
+                stdin=theirs,
+                stdout=theirs,
+                stderr=stderr,
+                env={**env, "TERM": "xterm-256color"},
+                cwd=cwd,
+                start_new_session=True,
+                preexec_fn=control if controlling else None,  # noqa: PLW1509 - only one thread
+            )
         os.close(theirs)
         self.written = b""
 

@@ -55,7 +55,7 @@ Esc stops a reply; messages you send meanwhile wait until it ends. While a model
 the thinking and the answer begins. Everything you write and every
 reply is saved at once and is there at the next start. Ctrl+C stops a reply; without one it clears
 the prompt, and pressed twice it quits. Ctrl+Z goes back to the shell until you type `fg`. The
-command palette has all of this and more.
+command palette, Ctrl+P, has all of this and more.
 """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "stop", "Stop", id="chat.stop"),

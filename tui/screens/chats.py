@@ -86,11 +86,17 @@ beside the chat: Esc goes back to the prompt, and Ctrl+R in the list closes it.
         self._open = tuple(tabs())
         self._changes = store.database.changes(own=False)
         self._title = Static(id="title")
-        self.border_subtitle = (
-            "Enter opens · Esc closes"
-            if within
-            else "F2 rename · F3 pin · F4 archive · F5 archived · F8 delete"
-        )
+
+    @property
+    def frame(self) -> ChatsPanel:
+        return self
+
+    def keys_for(self, item: Item | None) -> str:
+        if self._within:
+            return "Enter opens · Esc closes" if item else "Esc closes"
+        if not isinstance(item, ChatHit):  # a private chat, or nothing
+            return "F5 archived · Esc closes"
+        return "F2 rename · F3 pin · F4 archive · F5 archived · F8 delete"
 
     def compose(self) -> ComposeResult:
         if self._beside:

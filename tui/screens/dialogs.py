@@ -34,18 +34,19 @@ class ChoiceScreen(Modal[int | None]):
 
 
 class LineScreen(Modal[str | None]):
-    """Dismissed with a line of text, or None."""
+    """Dismissed with a line of text, or None. ``empty`` is what an empty one stands for."""
 
-    def __init__(self, title: str, value: str) -> None:
+    def __init__(self, title: str, value: str, empty: str = "") -> None:
         super().__init__()
         self._title = title
         self._value = value
+        self._empty = empty
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog") as dialog:
-            dialog.border_title = self._title
+            dialog.border_title = Content(printable(self._title))
             dialog.border_subtitle = "Enter saves · Esc closes"
-            yield Input(printable(self._value), select_on_focus=False)
+            yield Input(printable(self._value), placeholder=self._empty, select_on_focus=False)
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         self.dismiss(event.value)
@@ -66,7 +67,7 @@ class TextScreen(Modal[str | None]):
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog") as dialog:
-            dialog.border_title = printable(self._title)
+            dialog.border_title = Content(printable(self._title))
             dialog.border_subtitle = "Ctrl+S saves · Esc closes"
             yield TextArea(printable(self._text), compact=True, highlight_cursor_line=False)
 

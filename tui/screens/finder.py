@@ -77,6 +77,15 @@ class FinderPanel(Generic[_Item], Widget):
     def choose(self, item: _Item) -> object:
         """The user has pressed Enter on it."""
 
+    @property
+    @abstractmethod
+    def frame(self) -> Widget:
+        """What has the border in which the keys are named."""
+
+    @abstractmethod
+    def keys_for(self, item: _Item | None) -> str:
+        """What keys do to what is pointed at, or where there is nothing."""
+
     def is_heading(self, item: _Item) -> bool:
         """Whether it is only the name of those below it."""
         return False
@@ -126,6 +135,11 @@ class FinderPanel(Generic[_Item], Widget):
             self.choose(self._items[event.option_index])
 
     @on(OptionList.OptionHighlighted)
+    def show_keys(self) -> None:
+        """Name those that do something now."""
+        self.frame.border_subtitle = self.keys_for(self.pointed_at)
+
+    @on(OptionList.OptionHighlighted)
     def _show_heading(self, event: OptionList.OptionHighlighted) -> None:
         if all(map(self.is_heading, self._items[: event.option_index])):
             event.option_list.scroll_home(animate=False)  # the heading is to be seen with it
@@ -165,18 +179,22 @@ class FinderPanel(Generic[_Item], Widget):
             options.highlighted = next((n for n in there if not self.is_heading(items[n])), None)
         else:
             options.add_option(Option(self.nothing(self._words), disabled=True))
+        self.show_keys()
 
 
 class Finder(Modal[_Result], FinderPanel[_Item], Generic[_Item, _Result]):
     """The line and the list in a dialog."""
 
-    def __init__(self, title: str, keys: str, words: str) -> None:
+    def __init__(self, title: str, words: str) -> None:
         super().__init__()
         self.dialog = Vertical(classes="dialog")
         """Also while this screen comes and when it has gone: what a key began may end then."""
         self.dialog.border_title = title
-        self.dialog.border_subtitle = keys
         self._words = words
+
+    @property
+    def frame(self) -> Widget:
+        return self.dialog
 
     def compose(self) -> ComposeResult:
         with self.dialog:

@@ -9,11 +9,10 @@ from pathlib import PurePath
 from typing import ClassVar
 
 from rich.cells import cell_len
-from textual import on, work
+from textual import work
 from textual.binding import Binding, BindingType
 from textual.content import Content
 from textual.visual import VisualType
-from textual.widgets import OptionList
 
 from ondevice.chats import Message
 from ondevice.errors import OndeviceError
@@ -49,6 +48,7 @@ _BLANKED = 5  # texts that are named before a memory is forgotten
 _NARROW = 30  # cells of a memory beside its date
 _READ = "read by a model"  # the tag of facts that no rule has found
 _KEYS = "F2 correct · F3 history · F4 filter · F5 pause · F6 archive · F8 forget"
+_KEYS_OF_NOTHING = "F4 filter · F5 pause · Esc closes"
 _KEYS_OF_PROPOSAL = "F7 accept · F6 reject · F2 correct · F3 history · F8 forget"
 _GROUPS = {
     "fact": "Facts",
@@ -97,7 +97,7 @@ nothing in this chat or new ones is remembered.
         pause: Callable[[], Awaitable[None]],
         asked: Message | None = None,
     ) -> None:
-        super().__init__("Memory", _KEYS, words)
+        super().__init__("Memory", words)
         self._memory = memory
         self._paused = paused
         self._pause = pause
@@ -218,11 +218,10 @@ nothing in this chat or new ones is remembered.
         if isinstance(item, Cube):
             self._go_to_origin(item)
 
-    @on(OptionList.OptionHighlighted)
-    def _show_keys(self) -> None:
-        """Name the keys for what is highlighted."""
-        proposed = self._cube is not None and self._cube.status == "proposed"
-        self.dialog.border_subtitle = _KEYS_OF_PROPOSAL if proposed else _KEYS
+    def keys_for(self, item: Cube | str | None) -> str:
+        if not isinstance(item, Cube):
+            return _KEYS_OF_NOTHING
+        return _KEYS_OF_PROPOSAL if item.status == "proposed" else _KEYS
 
     @property
     def _cube(self) -> Cube | None:

@@ -75,7 +75,7 @@ make the prediction better.
         keep_folder: Callable[[Path], object],
         hint: str = "",
     ) -> None:
-        super().__init__("Models", "Esc closes", "")
+        super().__init__("Models", "")
         self._engine = engine
         self._work = model_work
         self._settings = settings
@@ -220,23 +220,23 @@ make the prediction better.
             marks = self._marks(item)
             self._about.update(about(item, marks, with_title=not short))
             self._about.set_class(bool(marks.job and marks.job.error), "-failed")
-        self.dialog.border_subtitle = " · ".join(self._keys_for(item))
+        self.show_keys()
 
     def points_at(self, name: str) -> bool:
         """Whether the user sees what became of this model."""
         return self.pointed_at is not None and self.pointed_at.name == name
 
-    def _keys_for(self, item: Entry | None) -> list[str]:
+    def keys_for(self, item: Entry | None) -> str:
         if item is None or item.is_heading:
-            return ["Esc closes"]
+            return "Esc closes"
         if item.folder:
-            return ["Enter adds the folder", "Esc closes"]
+            return "Enter adds the folder · Esc closes"
         if self._work.busy(item.name):
-            return ["F2 pauses", "F8 removes", "Esc closes"]
+            return "F2 pauses · F8 removes · Esc closes"
         if item.model:
-            return ["Enter loads it", "F3 packs", "F5 measures", "F8 removes"]
+            return "Enter loads it · F3 packs · F5 measures · F8 removes"
         begin = "resumes the download" if item.kept_bytes else "downloads it"
-        return [f"Enter {begin}", "F5 measures", "Esc closes"]
+        return f"Enter {begin} · F5 measures · Esc closes"
 
     @work(exclusive=True, group="gather")
     async def _gather(self) -> None:

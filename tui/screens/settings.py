@@ -44,7 +44,7 @@ which you can also edit by hand; your comments are kept.
         change: Callable[[str, str], object],
         words: str = "",
     ) -> None:
-        super().__init__("Settings", "Enter changes · F8 resets · Esc closes", words)
+        super().__init__("Settings", words)
         self._settings = settings
         self._change = change
 
@@ -58,6 +58,9 @@ which you can also edit by hand; your comments are kept.
 
     def nothing(self, words: str) -> str:
         return "No matching settings."
+
+    def keys_for(self, item: Field | None) -> str:
+        return "Enter changes · F8 resets · Esc closes" if item else "Esc closes"
 
     def key(self, item: Field) -> str:
         return item.key
@@ -96,7 +99,8 @@ which you can also edit by hand; your comments are kept.
                 await self._write(item.key, item.title, now)
             case "text":
                 unset = now == item.default
-                text = await self.app.push_screen_wait(LineScreen(item.title, "" if unset else now))
+                line = LineScreen(item.title, "" if unset else now, item.default)
+                text = await self.app.push_screen_wait(line)
                 if text is not None:
                     self._set(item.key, text.strip())
 
@@ -131,7 +135,7 @@ class KeyScreen(Modal[str | None]):
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog") as dialog:
-            dialog.border_title = printable(self._title)
+            dialog.border_title = Content(printable(self._title))
             dialog.border_subtitle = "Esc cancels"
             yield Label("Press the new key.")
 
