@@ -163,13 +163,16 @@ class OndeviceApp(App[None]):
         timeout: float | None = None,
         markup: bool = False,
     ) -> None:
-        """Show a sentence for a while: plain text, whatever file names and models put into it."""
+        """Show a sentence for a while: plain text, whatever file names and models put into it.
+
+        ``markup`` counts for nothing: widgets and screens say that it is.
+        """
         super().notify(
             printable(message),
             title=printable(title),
             severity=severity,
             timeout=timeout,
-            markup=markup,
+            markup=False,
         )
 
     @on(Notify)

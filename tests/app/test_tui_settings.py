@@ -262,7 +262,7 @@ async def test_a_persona_is_made_and_answers(open_app: OpenApp) -> None:
         await user.sees("This text is not saved.")
         await user.pilot.press("enter", "backspace", "backspace")
         await user.pilot.press(*"Answer.in.riddles", "ctrl+s")
-        await user.sees("Saved personas.Dr.Who")
+        await user.sees("Saved personas.Dr.Who [/x].")
         await user.pilot.press("escape")
         await user.says("/persona Dr.Who [/x]")
         await user.sees("Answer.in.riddles")
