@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from typing import Any, ClassVar
 
@@ -26,7 +26,7 @@ from textual.widgets import TextArea
 from ondevice import chats
 from ondevice.config import Settings
 from ondevice.engine import EngineLike
-from ondevice.errors import OndeviceError
+from ondevice.errors import OndeviceError, StoreError
 from ondevice.messages import URL_SCHEMES
 from ondevice.text import printable
 from tui import clipboard, idle_gc, textual_gaps, theme
@@ -214,7 +214,7 @@ class OndeviceApp(App[None]):
 
     async def action_quit(self) -> None:
         """Leave; ask first if something would be lost."""
-        if self.chat.would_be_lost:
+        if self.chat.loss_on_quit:
             if not isinstance(self.screen, ChoiceScreen):
                 self._ask_to_leave()
         else:
@@ -340,5 +340,7 @@ class OndeviceApp(App[None]):
     async def on_unmount(self) -> None:
         self._at_end.close()
         await self._engine.close()
+        with suppress(StoreError):
+            await asyncio.to_thread(self._store.unsaved.save)
         if self._chat:
             self._chat.keeping.close()

@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +26,7 @@ from ondevice.chats._records import (
     Message,
     State,
 )
+from ondevice.chats._unsaved import UnsavedReplies
 from ondevice.chats.recalling import about
 from ondevice.errors import StoreError, StoreUnwritable, UsageError
 from ondevice.memory import FORGOTTEN, Cube
@@ -67,6 +69,7 @@ class Chats:
 
     def __init__(self, database: Database) -> None:
         self.database = database
+        self.unsaved = UnsavedReplies()
         self._state_bytes = 0
 
     @cached_property
@@ -180,7 +183,12 @@ class Chats:
         them; they go to a model on this device, or on the ``server`` only, and are but named if it
         is to ``withhold`` them. What the model has seen in its context of ``n_ctx`` tokens (0: of
         any size) is not recalled again. The first message gives the conversation its title.
+
+        A reply that could not be saved is saved first, if it can be now.
         """
+        with suppress(StoreUnwritable):
+            begun = self.unsaved.save()
+            after = begun.get(after, after) if after is not None else None
         recalled: tuple[Cube, ...] = ()
         unknown = False
         if recall:

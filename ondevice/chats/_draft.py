@@ -70,6 +70,16 @@ class ReplyDraft:
         self._given = Given(given)
         self._forgotten: Quotations | None = None  # of that
 
+    @property
+    def parent_id(self) -> int | None:
+        """The message that it answers."""
+        return self._parent_id
+
+    @property
+    def message_id(self) -> int | None:
+        """Its own, once it is in the store."""
+        return self._message_id
+
     def add(self, chunk: Chunk) -> None:
         """Append a piece of the reply."""
         self._parts[chunk.part].append(chunk.text)
@@ -88,14 +98,14 @@ class ReplyDraft:
     def close(self) -> None:
         """Write what is not written yet.
 
-        Raises :class:`StoreUnwritable` when it cannot be: the end of the reply is not kept.
+        Raises :class:`StoreUnwritable` when it cannot be. It may be called again then.
         """
         try:
             self._save(ended=True)
         except StoreUnwritable as error:
             raise StoreUnwritable(
-                "The reply, or the end of it, could not be saved: "
-                f"{error.__cause__ or error}. Copy it if you need it."
+                f"The reply, or the end of it, could not be saved: {error.__cause__ or error}. "
+                "Saving it is tried again until you quit."
             ) from error
 
     def _save(self, *, patience: float | None = None, ended: bool = False) -> None:

@@ -45,8 +45,10 @@ def reply(
     word of an answer came before an error, the message counts as unanswered.
 
     Raises what :meth:`EngineLike.generate` raises, and :class:`StoreError`; that of a reply which
-    could not be saved comes after its last event.
+    could not be saved comes after its last event, and ``chats.unsaved`` has the reply then.
     """
+    with suppress(StoreUnwritable):  # it is continued, perhaps
+        chats.unsaved.save()
     conversation = chats.load(conversation_id, until=after)
     last = conversation.messages[-1] if conversation.messages else None
     continued = last if last and last.role == "assistant" else None
@@ -61,6 +63,17 @@ def reply(
     )
     draft: ReplyDraft | None = None
     unsaved: StoreUnwritable | None = None
+
+    def end(draft: ReplyDraft, finished: Finished | None = None) -> None:
+        try:
+            if finished:
+                draft.finish(finished)
+            else:
+                draft.close()
+        except StoreUnwritable:
+            chats.unsaved.add(draft)
+            raise
+
     try:
         for event in engine.generate(request):
             if draft is None:  # only now is it certain that a model is loaded
@@ -80,20 +93,22 @@ def reply(
                 draft.add(event)
             elif isinstance(event, Finished):
                 try:
-                    draft.finish(event)
+                    end(draft, event)
                 except StoreUnwritable as error:
                     unsaved = error
             yield event
     except OndeviceError:
+        if draft is not None:
+            with suppress(StoreError):  # the error itself is what matters
+                end(draft)
+            draft = None
         question = next((m for m in reversed(conversation.messages) if m.role == "user"), None)
         if question:
-            with suppress(StoreError):  # the error itself is what matters
-                if draft is not None:
-                    draft.close()
+            with suppress(StoreError):  # as above
                 chats.leave_unanswered(question.id)
         raise
     finally:
         if draft is not None and not unsaved:
-            draft.close()
+            end(draft)
     if unsaved:
         raise unsaved

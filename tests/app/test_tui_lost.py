@@ -68,6 +68,30 @@ async def test_an_error_that_nobody_foresaw_is_said_and_the_app_goes_on(
     assert log.stat().st_mode & 0o077 == 0
 
 
+async def test_a_reply_that_finds_no_room_is_saved_once_there_is_some(
+    open_app: OpenApp, chats: Chats
+) -> None:
+    gate, rest = Gate(), "and on " * 3000
+
+    def limit(pages: int) -> None:
+        with chats.database.read() as connection:
+            connection.execute(f"PRAGMA max_page_count={pages}").fetchall()
+
+    async with open_app(FakeEngine(["On ", gate, rest])) as user:
+        await user.says("Go on")
+        await user.sees("On")
+        limit(1)  # not below what it has
+        gate.open()
+        await user.sees("tried again until you quit.")
+        await user.pilot.press("ctrl+q")
+        await user.sees("could not be saved yet. Quit anyway?")
+        await user.pilot.press("escape")
+        limit(1 << 30)
+        await user.sees("The reply is saved now.")
+        await user.pilot.press("ctrl+q")
+    assert chats.load(chats.headings()[0].id).messages[-1].content == f"On {rest}"
+
+
 @pytest.mark.parametrize("what", ["a part", "the screen", "what it draws"])
 async def test_what_is_taken_away_may_miss_its_parts(open_app: OpenApp, what: str) -> None:
     looked = asyncio.Event()

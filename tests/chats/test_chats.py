@@ -126,8 +126,33 @@ def test_a_reply_goes_on_while_another_program_keeps_the_store_to_itself(
         with pytest.raises(StoreUnwritable, match="could not be saved"):
             listen()
         assert chats.load(chat).messages[-1].content == "One, "
+        other.execute("COMMIT")
+        chats.say(chat, "Go on.")
+        assert [m.content for m in chats.load(chat).messages[1:]] == [
+            "One, two, three.",
+            "Go on.",
+        ]
     assert "".join(e.text for e in events if isinstance(e, Chunk)) == "One, two, three."
     assert isinstance(events[-1], Finished)
+    other.close()
+
+
+def test_a_reply_of_which_nothing_could_be_saved_comes_before_what_is_said_next(
+    chats: Chats, tmp_path: Path
+) -> None:
+    chat = chats.create()
+    question = chats.say(chat, "Count.").message_id
+    other = connect(tmp_path / "store.db", isolation_level=None)
+    with chats.database.read() as connection:
+        connection.execute("PRAGMA busy_timeout=50")
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreUnwritable, match="tried again"):
+        list(reply(chats, engine_that_says("One."), chat, Sampling()))
+    assert chats.load(chat).messages[-1].id == question
+    other.execute("COMMIT")
+    chats.say(chat, "Go on.", after=question)
+    assert [m.content for m in chats.load(chat).messages] == ["Count.", "One.", "Go on."]
+    assert not chats.unsaved
     other.close()
 
 

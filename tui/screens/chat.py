@@ -19,7 +19,14 @@ from textual.worker import Worker, WorkerError
 
 from ondevice import config
 from ondevice.config import AUTO, Settings
-from ondevice.errors import ConfigError, EngineDied, LoadCancelled, ModelNotFound, OndeviceError
+from ondevice.errors import (
+    ConfigError,
+    EngineDied,
+    LoadCancelled,
+    ModelNotFound,
+    OndeviceError,
+    StoreError,
+)
 from ondevice.ram import process
 from tui import commands
 from tui.idle_warming import warm_up
@@ -41,6 +48,7 @@ if TYPE_CHECKING:
     from ondevice.planning.choice import Choice
 
 _LOOK_AT_RAM = 1.0  # seconds
+_TRY_AGAIN = 2.0  # seconds after which it is tried again to save a reply
 _NONE = "No model is downloaded yet."
 _READ_WHY = 20.0  # seconds that it is shown why something failed
 
@@ -109,6 +117,7 @@ command palette, Ctrl+P, has all of this and more.
         self._slowness = Slowness(self.engine)
         self._choosing: Screen[InstalledModel | None] | None = None
         self.set_interval(_LOOK_AT_RAM, self._update_ram)
+        self.set_interval(_TRY_AGAIN, self._save_rest)
         self.prompt.show_typed(self.conversation.typed)
         self.conversation.typed = Typed()
         self.show_status()
@@ -429,6 +438,15 @@ command palette, Ctrl+P, has all of this and more.
 
     def _show_loading(self, fraction: float) -> None:
         self.status.loaded = fraction
+
+    def _save_rest(self) -> None:
+        if self.store.unsaved:
+            self.run_worker(self._save_unsaved(), group="save", exclusive=True)
+
+    async def _save_unsaved(self) -> None:
+        with suppress(StoreError):  # there is no room yet
+            await asyncio.to_thread(self.store.unsaved.save)
+            self.notify("The reply is saved now.")
 
     def _update_ram(self) -> None:
         pid = self.engine.pid

@@ -32,11 +32,14 @@ class ChatTabs(ChatBase):
 
     @property
     def loss_on_quit(self) -> str:
-        """What leaving would lose, in a sentence."""
-        count = len(self.would_be_lost)
-        if count == 1:
-            return "A private chat is open and will be gone for good."
-        return f"{count} private chats are open and will be gone for good."
+        """What leaving would lose, in sentences; empty: nothing."""
+        said = []
+        if count := len(self.would_be_lost):
+            chats = "A private chat is" if count == 1 else f"{count} private chats are"
+            said.append(f"{chats} open and will be gone for good.")
+        if self.store.unsaved:
+            said.append("The end of a reply could not be saved yet.")
+        return " ".join(said)
 
     @on(TabBar.Chosen)
     def _show_chosen(self, message: TabBar.Chosen) -> None:

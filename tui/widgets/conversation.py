@@ -703,7 +703,7 @@ class Conversation(Transcript):
 
         Comes from the thread that writes it.
         """
-        self._is_apart = reply.id_in_store is not None
+        self._is_apart = reply.id_in_store not in (None, message_id)
         reply.id_in_store = message_id
 
     async def _show(self, reply: Reply, events: list[Event]) -> None:
