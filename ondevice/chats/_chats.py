@@ -309,10 +309,26 @@ class Chats:
             )
         return True
 
-    def edit_summary(self, message_id: int, content: str) -> None:
-        """Correct the summary that ends with a message; an empty one changes nothing."""
-        if content.strip():
-            self._set_summaries([message_id], "content", content.strip())
+    def edit_summary(self, message_id: int, content: str, *, instead_of: str) -> str:
+        """Correct the summary that ends with a message; an empty one changes nothing.
+
+        ``instead_of`` is what it said when the user began: where another window has changed it
+        meanwhile, it stays so. Returns what it says now.
+        """
+        content = content.strip()
+        with self.database.write() as connection:
+            row = connection.execute(
+                "SELECT content FROM summary WHERE message_id = ?", (message_id,)
+            ).fetchone()
+            if row is None:
+                raise StoreError("This summary is no longer there.")
+            if not content or row["content"] != instead_of:
+                return str(row["content"])
+            connection.execute(
+                "UPDATE summary SET content = ?, written_at = ? WHERE message_id = ?",
+                (content, _now(), message_id),
+            )
+        return content
 
     def use_summary(self, message_id: int, used: bool) -> None:
         """Have the summary that ends with a message stand for the messages again, or undo it.
@@ -321,14 +337,11 @@ class Chats:
         """
         with self.database.read() as connection:
             ids = [message_id] if used else _queries.branch(connection, message_id)
-        self._set_summaries(ids, "used", used)
-
-    def _set_summaries(self, message_ids: Sequence[int], column: str, value: str | bool) -> None:
         with self.database.write() as connection:
             changed = connection.execute(
-                f"UPDATE summary SET {column} = ?, written_at = ? "
+                "UPDATE summary SET used = ?, written_at = ? "
                 "WHERE message_id IN (SELECT value FROM json_each(?))",
-                (value, _now(), json.dumps(list(message_ids))),
+                (used, _now(), json.dumps(ids)),
             )
             if not changed.rowcount:
                 raise StoreError("This summary is no longer there.")

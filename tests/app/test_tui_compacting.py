@@ -105,11 +105,21 @@ async def test_by_hand_it_is_written_shown_edited_and_undone(
     async with open_app(engine, earlier=long_chat(chats), size=size) as user:
         await compacts(user)
         assert summarised(chats) == 6
+        conversation = user.chat.conversation
         await user.says("/compact edit")
         await user.sees("- They counted.")
         await user.pilot.press("end")
         await user.types(" In Porto.")
+        chats.edit_summary(
+            conversation.messages[5].id,
+            "- Another window wrote this.",
+            instead_of="- They counted.",
+        )
         await user.pilot.press("ctrl+s")
+        await user.sees("- Another window wrote this.")
+        await user.pilot.press("enter", "escape")
+        await user.sees("This text is not saved.")
+        await user.pilot.press("enter", "ctrl+s")
         await user.until(lambda: folded(user) == FOLDED, "the folded line")
         await user.says("Then?")
         await user.is_idle()

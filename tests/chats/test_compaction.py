@@ -171,8 +171,12 @@ def test_a_summary_is_edited_and_undone_and_then_left_alone(chats: Chats) -> Non
     n_left = summarised(chats, chat)
     last = ids(chats, chat)[n_left - 1]
     state = chats.state(chat)
-    chats.edit_summary(last, "- They sang.\n")
-    chats.edit_summary(last, "  ")
+    before = chats.load(chat).messages[n_left - 1].summary
+    assert before
+    assert chats.edit_summary(last, "- They sang.\n", instead_of=before.content) == "- They sang."
+    assert chats.edit_summary(last, "  ", instead_of="- They sang.") == "- They sang."
+    # Another window has changed it meanwhile.
+    assert chats.edit_summary(last, "- Other.", instead_of=before.content) == "- They sang."
     assert prompt_of(chats, chat)[1].endswith("\n- They sang.")
     assert chats.state(chat) != state
     chats.use_summary(last, False)

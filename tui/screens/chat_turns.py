@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from textual import on, work
@@ -19,7 +19,7 @@ from tui.markdown.code import Code
 from tui.markdown.layout import MarkdownBlock
 from tui.messages import ReplyEnded
 from tui.screens.chat_base import ChatBase
-from tui.screens.dialogs import TextScreen
+from tui.screens.dialogs import ChoiceScreen, TextScreen
 from tui.widgets.conversation import Conversation
 from tui.widgets.message import MessageView
 from tui.widgets.reply import Reply
@@ -178,9 +178,29 @@ class ChatTurns(ChatBase):
         message, store = self._with_summary(), self.conversation.store
         if message is None or message.summary is None:
             return
-        screen = TextScreen("What the model sees of earlier messages", message.summary.content)
-        if (text := await self.app.push_screen_wait(screen)) is not None:
-            await self._change_summary(lambda: store.edit_summary(message.id, text))
+        text = kept = message.summary.content
+        while True:
+            screen = TextScreen("What the model sees of earlier messages", text, kept)
+            written = await self.app.push_screen_wait(screen)
+            if written is None or not (text := written.strip()):
+                return
+            edit = partial(store.edit_summary, message.id, text, instead_of=kept)
+            try:
+                kept = await asyncio.to_thread(edit)
+            except OndeviceError as error:
+                self.conversation.note(str(error), error=True)
+                self._copy(text, "What you wrote")
+                return
+            self._show_summary()
+            if kept == text:
+                return
+            theirs = ChoiceScreen(
+                f"Another window has changed this summary meanwhile. It says now:\n\n{kept}",
+                "Go on with what you wrote; saving that replaces it",
+                "Keep what it says now",
+            )
+            if await self.app.push_screen_wait(theirs):
+                return
 
     async def action_undo_summary(self) -> None:
         """Have the model see the messages themselves, or the summary again."""
@@ -188,7 +208,11 @@ class ChatTurns(ChatBase):
         if message is None or message.summary is None or self.is_busy():
             return
         used = not message.summary.used
-        await self._change_summary(lambda: store.use_summary(message.id, used))
+        try:
+            await asyncio.to_thread(store.use_summary, message.id, used)
+        except OndeviceError as error:
+            self.notify(str(error), severity="error")
+        self._show_summary()
 
     def _with_summary(self) -> Message | None:
         view = self.conversation.in_focus
@@ -199,14 +223,9 @@ class ChatTurns(ChatBase):
             self.notify("No messages of this chat are summarised.")
         return found
 
-    async def _change_summary(self, change: Callable[[], None]) -> None:
-        conversation = self.conversation
-        try:
-            await asyncio.to_thread(change)
-        except OndeviceError as error:
-            self.notify(str(error), severity="error")
-        conversation.follow()
-        conversation.measure(anew=True)
+    def _show_summary(self) -> None:
+        self.conversation.follow()
+        self.conversation.measure(anew=True)
 
     # ------------------------------------------------------------------ versions, copies
 

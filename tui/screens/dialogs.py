@@ -53,17 +53,18 @@ class LineScreen(Modal[str | None]):
 
 
 class TextScreen(Modal[str | None]):
-    """Dismissed with a text of several lines, or None."""
+    """Dismissed with a text of several lines, or None. ``kept``: what is not lost, if not all."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+s", "take", "Save", id="text.take", priority=True),
         Binding("alt+enter,ctrl+j,shift+enter", "newline", show=False),
     ]
 
-    def __init__(self, title: str, text: str) -> None:
+    def __init__(self, title: str, text: str, kept: str | None = None) -> None:
         super().__init__()
         self._title = title
         self._text = text
+        self._kept = text if kept is None else kept
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog") as dialog:
@@ -80,7 +81,7 @@ class TextScreen(Modal[str | None]):
 
     @work
     async def _close(self) -> None:
-        if self.query_one(TextArea).text != printable(self._text):
+        if self.query_one(TextArea).text != printable(self._kept):
             question = ChoiceScreen(
                 "This text is not saved.", "Keep writing", "Save it", "Discard it"
             )
