@@ -18,6 +18,7 @@ from textual.widgets import OptionList
 
 from ondevice.chats import Chats
 from ondevice.testing import FakeEngine
+from tui.screens.dialogs import ChoiceScreen
 from tui.textual_gaps import NO_LONGER, TELL_KEYS_APART
 from tui.widgets.queue import Queue
 from tui.widgets.status_bar import StatusBar
@@ -110,6 +111,21 @@ async def test_lists_have_pages_and_ends(chats: Chats, tmp_path: Path, open_list
             await user.pilot.press(key)
             at = options.highlighted
             assert at in places, (key, at)
+
+
+@pytest.mark.parametrize("size", [(40, 12), (80, 24)])
+async def test_answers_are_in_view_below_any_question(
+    chats: Chats, tmp_path: Path, size: tuple[int, int]
+) -> None:
+    question = "\n".join(["Forget?", *(f"{number}: {'words ' * 20}" for number in range(20))])
+    async with app(chats, tmp_path, size=size) as user:
+        user.pilot.app.push_screen(ChoiceScreen(question, "Keep", "Forget it"))
+        await user.sees("Forget it ")
+        await user.sees("PgDn reads on")
+        for _ in range(20):
+            await user.pilot.press("pagedown")
+        await user.sees("19: words")
+        await user.sees("Forget it ")
 
 
 async def test_the_exact_word_of_a_command_wins(chats: Chats, tmp_path: Path) -> None:

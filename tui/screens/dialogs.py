@@ -7,7 +7,7 @@ from typing import ClassVar
 from textual import work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Vertical
+from textual.containers import Vertical, VerticalScroll
 from textual.content import Content
 from textual.widgets import Input, Label, OptionList, TextArea
 
@@ -16,7 +16,15 @@ from tui.screens.modal import Modal
 
 
 class ChoiceScreen(Modal[int | None]):
-    """Dismissed with the place of the chosen answer, or None."""
+    """Dismissed with the place of the chosen answer, or None.
+
+    The answers are in view however long the question is, which is scrolled then.
+    """
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("pagedown", "read(1)", show=False, id="choice.down", priority=True),
+        Binding("pageup", "read(-1)", show=False, id="choice.up", priority=True),
+    ]
 
     def __init__(self, question: str, *answers: str) -> None:
         super().__init__()
@@ -24,10 +32,24 @@ class ChoiceScreen(Modal[int | None]):
         self._answers = answers
 
     def compose(self) -> ComposeResult:
-        with Vertical(classes="dialog") as dialog:
-            dialog.border_subtitle = "Enter chooses · Esc closes"
-            yield Label(Content(printable(self._question)), id="hint")
+        with Vertical(classes="dialog"):
+            with VerticalScroll(id="question", can_focus=False):
+                yield Label(Content(printable(self._question)))
             yield OptionList(*(Content(printable(answer)) for answer in self._answers))
+
+    def on_resize(self) -> None:
+        self.call_after_refresh(self._show_keys)
+
+    def _show_keys(self) -> None:
+        read = ["PgDn reads on"] if self.query_one("#question").max_scroll_y else []
+        keys = " · ".join([*read, "Enter chooses", "Esc closes"])
+        self.query_one(".dialog").border_subtitle = keys
+
+    def action_read(self, direction: int) -> None:
+        """Turn a page of the question, or of the answers if all of that is in view."""
+        question = self.query_one("#question")
+        pages = question if question.max_scroll_y else self.query_one(OptionList)
+        getattr(pages, "action_page_down" if direction > 0 else "action_page_up")()
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
         self.dismiss(event.option_index)
