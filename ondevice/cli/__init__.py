@@ -100,7 +100,13 @@ def _open_closed() -> None:
 
 
 def run(arguments: list[str] | None = None) -> int:
-    """Run the command in ``arguments`` (or ``sys.argv``) and return its exit code."""
+    """Run the command in ``arguments`` (or ``sys.argv``) and return its exit code.
+
+    “help chats export” is “chats export --help”.
+    """
+    given = sys.argv[1:] if arguments is None else arguments
+    if given[:1] == ["help"]:
+        arguments = [*given[1:], "--help"]
     try:
         result: Any = cli.main(arguments, prog_name="ondevice", standalone_mode=False)
         if sys.stdout is not None:

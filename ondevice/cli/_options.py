@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
 import click
@@ -16,6 +18,7 @@ from ondevice.checking import check
 from ondevice.config import Settings
 from ondevice.errors import UsageError
 from ondevice.messages import KVType, Preference, Sampling
+from ondevice.system.typed_paths import looks_like_path
 
 _Command = Callable[..., Any]
 _Flag = Callable[[_Command], _Command]
@@ -43,6 +46,23 @@ def limits(record: type[msgspec.Struct], name: str) -> click.IntRange | click.Fl
         return click.IntRange(known.ge, known.le)
     is_open = known.gt is not None
     return click.FloatRange(known.gt if is_open else known.ge, known.le, is_open)
+
+
+def check_is_new(file: Path, force: bool) -> None:
+    """Raise :class:`UsageError` if a file is there that is not to be replaced."""
+    if file.is_file() and not force:
+        raise UsageError(f"{file} already exists. Replace it with --force, or name another file.")
+
+
+def model_file(model: str) -> Path:
+    """The GGUF file that is named, or that of the model of this name.
+
+    Raises :class:`ModelNotFound` and :class:`ModelFileError`.
+    """
+    from ondevice.models import find_file  # noqa: PLC0415 - only to look for it
+
+    file = Path(model)
+    return file if os.path.lexists(file) or looks_like_path(model) else find_file(model).path
 
 
 #: Which model runs, and in how much of this machine.

@@ -16,6 +16,7 @@ import msgspec
 from ondevice.chats import Chats, Heading
 from ondevice.cli._input import confirm
 from ondevice.cli._json import print_json
+from ondevice.cli._options import check_is_new
 from ondevice.cli._unlock import unlock
 from ondevice.errors import UsageError
 from ondevice.store import Database
@@ -137,6 +138,7 @@ def export(file: Path, numbers: tuple[int, ...], force: bool, as_json: bool) -> 
     If the name of FILE ends in .json, it gets JSON with all branches, which can be imported again;
     otherwise it gets one chat as Markdown. Neither is encrypted.
     """
+    check_is_new(file, force)
     with _chats() as chats:
         if numbers:
             wanted = list(numbers)

@@ -15,6 +15,7 @@ import msgspec
 
 from ondevice.cli._input import confirm
 from ondevice.cli._json import print_json
+from ondevice.cli._options import check_is_new
 from ondevice.cli._unlock import forget_code, new_code, unlock
 from ondevice.errors import StoreError, UsageError
 from ondevice.memory import (
@@ -284,6 +285,7 @@ def export(file: Path, markdown: bool, salvage: bool, force: bool, as_json: bool
     """
     if salvage and markdown:
         raise UsageError("--salvage writes JSON Lines. Leave out --markdown.")
+    check_is_new(file, force)
     failures = 0
     with _target(file, replace=force) as target:
         if salvage:

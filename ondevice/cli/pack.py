@@ -12,6 +12,7 @@ import click
 from ondevice import gguf, llama
 from ondevice.cli._json import print_json
 from ondevice.cli._kernels import compile_once
+from ondevice.cli._options import complete_model, model_file
 from ondevice.errors import UsageError
 from ondevice.holding.stack import StackFile
 from ondevice.holding.stack.pack import PackProgress, pack
@@ -28,12 +29,12 @@ _DOING = {
 
 
 @click.command(name="pack")
-@click.argument("model", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("model", metavar="NAME|FILE", shell_complete=complete_model)
 @click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path),
-    help="File to write; default: MODEL.stack.gguf.",
+    help="File to write; default: FILE.stack.gguf, or NAME.stack.gguf here.",
 )
 @click.option(
     "--calibration",
@@ -53,7 +54,7 @@ _DOING = {
 @click.option("--jobs", type=click.IntRange(min=1), help="Threads; default: physical cores.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
-    model: Path,
+    model: str,
     output: Path | None,
     calibration: Path | None,
     own_calibration: bool,
@@ -61,23 +62,25 @@ def command(
     jobs: int | None,
     as_json: bool,
 ) -> None:
-    """Pack MODEL, a GGUF file, into a stack: a file of which any prefix is a working model.
+    """Pack a model into a stack: a file of which any prefix is a working model.
 
     F16, BF16 and Q8_0 models are the best sources. If packing is interrupted, run the command again
     to resume it.
     """
-    file = gguf.read(model)
+    path = model_file(model)
+    file = gguf.read(path)
     if not file.quantization.startswith(_FINE):
         click.echo(
-            f"{printable(model.name)} is {file.quantization}: it is already quantized, "
+            f"{printable(path.name)} is {file.quantization}: it is already quantized, "
             "and that loss cannot be undone. F16, BF16 and Q8_0 models make better "
             "stacks.",
             err=True,
         )
     if calibration and own_calibration:
         raise UsageError("Give either --calibration or --own-calibration, not both.")
-    target = output or model.with_name(f"{model.stem}.stack.gguf")
-    if target.exists() and target.samefile(model):
+    beside = path.with_name(f"{path.stem}.stack.gguf")
+    target = output or (beside if path == Path(model) else Path(f"{model}.stack.gguf"))
+    if target.exists() and target.samefile(path):
         raise UsageError("A model cannot be packed into its own file. Name another file with -o.")
     if target.exists() and not (force and target.is_file()):  # said before hours of work
         raise UsageError(f"{target} exists. Replace it with --force, or name another file with -o.")
@@ -88,7 +91,7 @@ def command(
     llama.start(io.StringIO())  # llama.cpp's own lines would tear ours
     try:
         pack(
-            model,
+            path,
             target,
             calibration=text,
             own_calibration=own_calibration,

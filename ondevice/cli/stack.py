@@ -12,6 +12,7 @@ import numpy as np
 
 from ondevice import gguf
 from ondevice.cli._json import print_json
+from ondevice.cli._options import complete_model, model_file
 from ondevice.engine import running
 from ondevice.errors import UsageError
 from ondevice.holding.stack import StackFile
@@ -27,29 +28,30 @@ def command() -> None:
 
 
 @command.command(name="show")
-@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("stack", metavar="NAME|FILE", shell_complete=complete_model)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--svg", type=click.Path(path_type=Path), help="Write the curve to this file.")
-def show(file: Path, as_json: bool, svg: Path | None) -> None:
+def show(stack: str, as_json: bool, svg: Path | None) -> None:
     """Show how good a stack is at each size, and how much is in RAM.
 
     The divergence says how far the answers are from those of the whole stack, as measured when it
     was packed: 0.01 is hardly noticeable, 1 is a different model. The perplexity is measured on the
     calibration text.
     """
+    file = model_file(stack)
     read = gguf.read(file)
     if not read.is_stack:
-        raise UsageError(f"{file} is not a stack. Create one with: ondevice pack {file}")
-    stack = StackFile.of(read)
-    sizes = [stack.base_end, *(block.end for block in stack.blocks)]
-    qualities = [stack.base_quality, *(block.quality for block in stack.blocks)]
+        raise UsageError(f"{stack} is not a stack. Create one with: ondevice pack {stack}")
+    found = StackFile.of(read)
+    sizes = [found.base_end, *(block.end for block in found.blocks)]
+    qualities = [found.base_quality, *(block.quality for block in found.blocks)]
     curve = [quality.kl for quality in qualities]
     largest = max((b - a for a, b in pairwise(sizes)), default=0)
     loaded = [r for r in running() if Path(r.path) == read.path.resolve()]
     if svg is not None:
         svg.write_text(_svg(sizes, curve, read.name), "utf-8")
     if as_json:
-        names = ["base", *(block.tensor.name for block in stack.blocks)]
+        names = ["base", *(block.tensor.name for block in found.blocks)]
         steps = [
             {
                 "name": name,
@@ -68,19 +70,19 @@ def show(file: Path, as_json: bool, svg: Path | None) -> None:
         return
     click.echo(
         f"{printable(read.name)}: {size(sizes[0])} to {size(sizes[-1])}, "
-        f"{len(stack.blocks)} steps of at most {size(largest)}"
+        f"{len(found.blocks)} steps of at most {size(largest)}"
     )
     for line in _drawn(sizes, curve):
         click.echo(line)
     click.echo("\n    size  divergence  perplexity")
-    for number in np.linspace(0, len(stack.blocks), _TABLE).astype(int):
+    for number in np.linspace(0, len(found.blocks), _TABLE).astype(int):
         kl, perplexity = qualities[number]
         click.echo(f"{size(sizes[number]):>8}  {kl:10.3g}  {perplexity:10.4g}")
     for engine in loaded:
         blocks = engine.sizing.n_blocks
         click.echo(
             f"\nProcess {engine.pid} has {size(engine.sizing.resident_bytes)} of it in "
-            f"RAM and computes with {blocks} of the {len(stack.blocks)} steps: divergence "
+            f"RAM and computes with {blocks} of the {len(found.blocks)} steps: divergence "
             f"{curve[blocks]:.3g}."
         )
     if not loaded:

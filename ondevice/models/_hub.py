@@ -99,7 +99,9 @@ def file_in(repo: str, tag: str) -> str:
     Without a tag the usual quantization, or the only file. Raises :class:`DownloadError`.
     """
     with _hub_errors_of(HubSource(repo=repo, file="")):
-        there = HfApi(os.environ.get("HF_ENDPOINT") or None).list_repo_files(repo)
+        # Asked for its files alone, the hub's library tries for half a minute, and says so.
+        about = HfApi(os.environ.get("HF_ENDPOINT") or None).model_info(repo)
+    there = [sibling.rfilename for sibling in about.siblings or ()]
     files = [file for file in there if file.lower().endswith(".gguf") and "mmproj" not in file]
     files = [file for file in files if gguf.part_names(Path(file).name)[0] == Path(file).name]
     wanted = [tag] if tag and tag.lower() != "latest" else list(_USUAL)

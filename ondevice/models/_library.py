@@ -19,6 +19,7 @@ from ondevice.system.typed_paths import looks_like_path, typed_path
 from ondevice.text import reason
 
 _SHOWN = 5  # models of a folder, in a sentence
+_MEANT = 3  # names that may have been meant
 
 
 def installed(
@@ -156,8 +157,9 @@ def _names(model: InstalledModel) -> set[str]:
 
 def unknown(name: str, on_disk: set[str]) -> ModelNotFound:
     """That there is no model of this name, and which one may have been meant."""
-    known = on_disk | {recipe.name for recipe in catalogue()}
-    close = difflib.get_close_matches(name, sorted(known))
+    known = dict.fromkeys([*sorted(on_disk), *sorted(recipe.name for recipe in catalogue())])
+    named = [one for one in known if name and name.casefold() in one.casefold()]
+    close = [*dict.fromkeys([*named, *difflib.get_close_matches(name, known)])][:_MEANT]
     hint = f"Did you mean {' or '.join(close)}?" if close else "See: ondevice models list"
     return ModelNotFound(f"There is no model named {name}. {hint}")
 

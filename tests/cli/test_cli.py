@@ -70,6 +70,14 @@ def test_a_schema_may_be_text_or_a_file(short: Path, tmp_path: Path) -> None:
         assert json.loads(done.stdout) == {"n": 7}
 
 
+@pytest.mark.parametrize("of", [[], ["chats"], ["chats", "export"]])
+def test_help_is_a_command_as_well(of: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(["help", *of]) == run([*of, "--help"]) == 0
+    said, again = capfd.readouterr().out.split("Usage: ")[1:]
+    assert said == again
+    assert said.startswith(" ".join(["ondevice", *of]))
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
@@ -82,6 +90,11 @@ def test_a_schema_may_be_text_or_a_file(short: Path, tmp_path: Path) -> None:
         (["ask", "-m", "smollm2-135", "x"], 1, "Did you mean smollm2-135m"),
         (["ask", "-m", "smollm2-135m", "x"], 1, "ondevice models pull smollm2-135m"),
         (["ask", "-m", "nowhere.gguf", "x"], 1, "nowhere.gguf"),
+        (["pack", "smollm2-135"], 1, "Did you mean smollm2-135m"),
+        (["stack", "show", "smollm2-135m"], 1, "ondevice models pull smollm2-135m"),
+        (["chats", "export", __file__], 2, "already exists. Replace it with --force"),
+        (["memory", "export", __file__], 2, "already exists. Replace it with --force"),
+        (["help", "nonsense"], 2, "No such command"),
     ],
 )
 def test_what_fails_says_why_and_what_to_do(
