@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from terminal_user import OpenApp, User
 from textual.widgets import OptionList
+from textual.worker import Worker
 
 from ondevice.chats import Chats
 from ondevice.errors import StoreError
@@ -147,6 +148,26 @@ async def test_enter_waits_for_a_slow_search_and_keys_do_not(
             await user.until(lambda: user.prompt.has_focus, "closed")
     assert isinstance(user.pilot.app, OndeviceApp)
     assert user.pilot.app.net.unforeseen == 0
+
+
+async def test_a_text_pasted_key_by_key_is_searched_for_at_once(
+    app: OpenApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[object] = []
+    start = Worker._start
+
+    def note(worker: Worker[object], *options: Any) -> None:
+        begun.append(worker)
+        start(worker, *options)
+
+    async with app(FakeEngine()) as user:
+        await user.pilot.press("ctrl+r")
+        await user.sees("A trip to Lisbon")
+        monkeypatch.setattr(Worker, "_start", note)
+        await user.types("bins " * 40)
+        await user.until(lambda: "A trip to Lisbon" not in user.screen, "what was found")
+        await user.sees("Where do the bins go?")
+        assert len(begun) < 50
 
 
 async def test_both_panels_are_open_where_there_is_room_for_both(app: OpenApp) -> None:

@@ -17,6 +17,7 @@ from textual.widgets import Input, OptionList
 from textual.widgets.option_list import Option
 from textual.worker import Worker, WorkerCancelled, WorkerFailed
 
+from ondevice.errors import OndeviceError
 from ondevice.text import printable
 from tui.screens.modal import Modal
 
@@ -47,6 +48,8 @@ class FinderPanel(Generic[_Item], Widget):
     _words = ""
     _items: Sequence[_Item] = ()
     _looking: Worker[None] | None = None
+    _point_at: _Item | None = None
+    _is_due = False
 
     def line_and_list(self) -> ComposeResult:
         """What it is made of."""
@@ -105,13 +108,13 @@ class FinderPanel(Generic[_Item], Widget):
         """Find anew, and point at this item, None: at the same one, or else at the same place."""
         if not self.is_attached:  # it was closed meanwhile
             return
-        self._looking = self._update_list(self.pointed_at if point_at is None else point_at)
+        self._look(self.pointed_at if point_at is None else point_at)
 
     def on_input_changed(self, event: Input.Changed) -> None:
         event.stop()
         if event.value != self._words:
             self._words = event.value
-            self._looking = self._update_list(None)
+            self._look(None)
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         event.stop()
@@ -122,8 +125,8 @@ class FinderPanel(Generic[_Item], Widget):
         while self._looking and not self._looking.is_finished:
             try:
                 await self._looking.wait()
-            except WorkerCancelled:  # for another one
-                continue
+            except WorkerCancelled:  # it is being closed
+                return
             except WorkerFailed:  # which the user is told by itself
                 return
         if words == self._words and (item := self.pointed_at) is not None:
@@ -155,9 +158,24 @@ class FinderPanel(Generic[_Item], Widget):
         """Move in the list as it does when it has the focus."""
         getattr(self.query_one(OptionList), f"action_{movement}")()
 
-    @work(exclusive=True, group="look")
-    async def _update_list(self, pointed_at: _Item | None) -> None:
-        self._list(await asyncio.to_thread(self.find, self._words), pointed_at)
+    def _look(self, point_at: _Item | None) -> None:
+        """Find anew. Whatever is typed while that goes on is looked for after it, all at once."""
+        self._point_at, self._is_due = point_at, True
+        if self._looking is None or self._looking.is_finished:
+            self._looking = self._find_due()
+
+    @work(group="look")
+    async def _find_due(self) -> None:
+        while self._is_due:
+            self._is_due = False
+            try:
+                items = await asyncio.to_thread(self.find, self._words)
+            except OndeviceError:
+                if not self._is_due:
+                    raise
+            else:
+                if not self._is_due:
+                    self._list(items, self._point_at)
 
     def _list(self, items: Sequence[_Item], pointed_at: _Item | None = None) -> None:
         options = self.query_one(OptionList)
