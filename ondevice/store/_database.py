@@ -150,7 +150,7 @@ class Database:
         """
         if self.read_only:
             raise StoreUnwritable(
-                f"The store {self.path} is read-only: {self.read_only}, and start again. "
+                f"The store {self.path} can only be read: {self.read_only}, and start again. "
                 "Nothing of this change was saved; everything before it is safe."
             )
         with self._lock:

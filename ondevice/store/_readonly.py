@@ -11,9 +11,9 @@ from urllib.parse import quote
 
 from ondevice.store._sqlite import Connection, Fault, connect
 
-_FULL = "the disk is full: free some space"
-_NO_DISK = "the disk is read-only: move the folder to another one"
-_FORBIDDEN = "its folder cannot be written: make it writable"
+_FULL = "the disk is full. Free some space"
+_NO_DISK = "the disk is read-only. Move the folder to another one"
+_FORBIDDEN = "its folder cannot be written. Make it writable"
 _LITTLE = 1_000_000  # bytes free: SQLite only says “disk I/O error” when there is no room
 
 #: Error code → what it means: of the system, and the lowest byte of SQLite's.

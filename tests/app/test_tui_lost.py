@@ -92,6 +92,17 @@ async def test_a_reply_that_finds_no_room_is_saved_once_there_is_some(
     assert chats.load(chats.headings()[0].id).messages[-1].content == f"On {rest}"
 
 
+async def test_that_nothing_can_be_saved_is_said_at_the_start(
+    open_app: OpenApp, chats: Chats
+) -> None:
+    chats.database.read_only = "the disk is full. Free some space"
+    async with open_app(FakeEngine()) as user:
+        await user.sees("nothing new can be saved: the disk is full.")
+        await user.says("Hi")
+        await user.sees("can only be read: the disk is full.")
+        assert user.prompt.text == "Hi"
+
+
 @pytest.mark.parametrize("what", ["a part", "the screen", "what it draws"])
 async def test_what_is_taken_away_may_miss_its_parts(open_app: OpenApp, what: str) -> None:
     looked = asyncio.Event()

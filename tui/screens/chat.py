@@ -122,6 +122,11 @@ command palette, Ctrl+P, has all of this and more.
         self.conversation.typed = Typed()
         self.show_status()
         self.show_problems(self.problems)
+        if why := self.store.database.read_only:
+            self.conversation.note(
+                f"You can read your chats, but nothing new can be saved: {why}, and start again.",
+                error=True,
+            )
         self.run_worker(self.open_the_rest(), group="open")
         if self.first:
             self.action_guide()
