@@ -109,8 +109,10 @@ async def test_a_download_is_paused_and_goes_on(
         await user.sees("Enter downloads it")  # the list is there
         await user.pilot.press("enter")
         await user.sees("50% of 92 MB")
+        await user.sees("F2 pauses")
         await user.pilot.press("f2")
         await user.sees("paused, 46 MB")
+        await user.sees("Enter resumes the download")
         download.gate.open()
         await user.pilot.press("f2")
         await user.until(lambda: engine.loaded is not None, "loaded")
@@ -191,6 +193,7 @@ async def test_a_model_is_packed_until_the_user_stops_it(
         await user.sees("Make a stack of tiny?")
         await user.pilot.press("down", "enter")
         await user.sees("packing 1/4")
+        await user.sees("F2 pauses")
         await user.pilot.press("f2")
         await user.sees("in use")
     assert not [c for c in children() if "ondevice.models._pack_child" in c.cmdline()]

@@ -193,6 +193,8 @@ make the prediction better.
         """Draw the progress of what is under way anew, and look again once any of it has ended."""
         busy = {name for name in self._work.jobs if self._work.busy(name)}
         self._redraw(lambda item: item.name in busy | self._busy)
+        if busy != self._busy:  # other keys do something now
+            self._show_about()
         if self._busy - busy or (self._measuring and not self._work.measuring):
             self._gather()
         self._busy, self._measuring = busy, self._work.measuring
@@ -233,6 +235,8 @@ make the prediction better.
             return "Enter adds the folder · Esc closes"
         if self._work.busy(item.name):
             return "F2 pauses · F8 removes · Esc closes"
+        if item.model and item.kept_bytes:
+            return "Enter loads it · F2 resumes packing · F8 removes"
         if item.model:
             return "Enter loads it · F3 packs · F5 measures · F8 removes"
         begin = "resumes the download" if item.kept_bytes else "downloads it"
