@@ -373,6 +373,16 @@ def _names(key: str) -> list[str]:
     return key.split(".", free.count(".") if free else -1)
 
 
+def _meant(key: str) -> str:
+    """The setting of whatever table that has about this name, or those of its own table."""
+    table, _, name = key.rpartition(".")
+    known = {full.rpartition(".")[2]: full for full in flat(Settings())}
+    if near := difflib.get_close_matches(name, known, 1):
+        return f"Did you mean {known[near[0]]}?"
+    names = [full for full in known.values() if full.rpartition(".")[0] == table]
+    return f"Known settings: {', '.join(names)}."
+
+
 def _convert(values: dict[str, Any]) -> Settings:
     try:
         settings = msgspec.convert(values, Settings, strict=False)
@@ -381,9 +391,7 @@ def _convert(values: dict[str, Any]) -> Settings:
         if unknown := _UNKNOWN.match(what):
             what = f"There is no setting {unknown[1]}.{unknown[2] or ''}"
             if not unknown[2]:
-                table = unknown[1].rpartition(".")[0]
-                names = [name for name in flat(Settings()) if name.rpartition(".")[0] == table]
-                what = f"{what} Known settings: {', '.join(names)}."
+                what = f"{what} {_meant(unknown[1])}"
         raise ConfigError(what) from error
     except UsageError as error:
         raise ConfigError(str(error)) from error

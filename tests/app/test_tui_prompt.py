@@ -103,6 +103,21 @@ async def test_files_are_completed_and_attached(chats: Chats, open_app: OpenApp)
     assert not chats.memory.search("bread").hits
 
 
+async def test_enter_takes_no_other_file_than_the_one_that_is_named(
+    chats: Chats, open_app: OpenApp
+) -> None:
+    Path("old").mkdir()
+    for file in ("list.md", "old/list.md"):
+        Path(file).write_text(file)
+    async with open_app(FakeEngine()) as user:
+        await user.types("see @list.md")
+        await user.sees("old/list.md")
+        await user.pilot.press("enter")
+        await user.sees("+ list.md")
+        await user.is_idle()
+    assert first(chats).attachments == (Attachment("list.md", "list.md"),)
+
+
 async def test_a_file_that_holds_no_text_is_refused_and_nothing_is_lost(
     open_app: OpenApp,
 ) -> None:

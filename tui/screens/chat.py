@@ -56,6 +56,7 @@ _READ_WHY = 20.0  # seconds that it is shown why something failed
 class ChatScreen(ChatTurns, ChatTabs, ChatLibrary, ChatMemory):
     AUTO_FOCUS = "PromptInput"
     VERTICAL_BREAKPOINTS = [(0, "-tiny"), (10, "-short"), (18, "-tall")]  # noqa: RUF012
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (60, "-usual")]  # noqa: RUF012
     HELP = """\
 ## The chat
 

@@ -39,7 +39,9 @@ class ChatMemory(ChatSettings):
             view_place = messages.index(view.message)
             messages = messages[:view_place]
         asked = next((m for m in reversed(messages) if m.role == "user"), None)
-        if asked is None or not asked.recalled:
+        if asked is None:
+            self.notify("There is no reply yet.")
+        elif not asked.recalled:
             self.notify("This reply used no memories.")
         else:
             await self._browse("", asked)

@@ -113,10 +113,15 @@ def _completions(before: str) -> list[Completion]:
             before[before.rindex("@") :],
             f'@"{path}"' if " " in path else f"@{path}",
             path,
+            by_tab=_is_file(typed),
         )
         for path in attachments.files(typed, _SHOWN)
         if path != typed
     ]
+
+
+def _is_file(typed: str) -> bool:
+    return _is_there(typed) and Path(typed).expanduser().is_file()
 
 
 def _is_there(typed: str) -> bool:
