@@ -110,6 +110,9 @@ _ERASING = {
     *["ctrl+c", "ctrl+d", "f8", "ctrl+p"],  # f8 deletes a chat, and so may the palette
 }
 _SELECTING = {"shift+left", "ctrl+a"}
+#: What asks whether to delete, on a busy machine after so many more deeds at most.
+_ASKING = {"f8", "ctrl+p"}
+_LATE = 15
 _CODE = "```python\n" + "".join(f"value_{n} = {n} * 'x'  # more\n" for n in range(300)) + "```\n"
 _PROSE = ["Some **bold** words, ", "`code`.\n\n", "- one\n- two\n\n", "| a | b |\n|-|-|\n", "<br> "]
 _PIECES = [*_PROSE, *_PROSE, "$x^2$ ", "word " * 60, "好的 🙂 ", "# Title\n\n", _CODE]
@@ -207,6 +210,8 @@ class _RandomUser:
         """Whether the store cannot grow."""
         self._may_go = False
         """Whether what is in the prompt may be gone with the next key, for it is selected, say."""
+        self._n_done = self._asked_until = 0
+        """How many deeds; and after how many of them a question is open that a key asked for."""
 
     @asynccontextmanager
     async def at(self, chats: Chats, model: Path) -> AsyncIterator[None]:
@@ -246,6 +251,9 @@ class _RandomUser:
         if self._errors:
             raise self._errors[0]
         what, how = deed
+        self._n_done += 1
+        if what == "key" and how in _ASKING:
+            self._asked_until = self._n_done + _LATE
         self._done.append(deed)
         self._latest.append((what, how[:60] if isinstance(how, str) else how))
         match what:
@@ -463,7 +471,8 @@ class _RandomUser:
         prompt = self.chat.prompt
         asked = isinstance(self.app.screen, ChoiceScreen)
         at_work = prompt.revised or prompt.text.startswith("/") or not prompt.selection.is_empty
-        self._may_go = bool(asked or at_work or pointed or prompt.completions.display)
+        late = self._n_done < self._asked_until
+        self._may_go = bool(asked or late or at_work or pointed or prompt.completions.display)
 
     def has_lost_nothing(self) -> None:
         """After the end of the app: what was half typed will be there again."""
