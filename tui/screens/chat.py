@@ -105,6 +105,8 @@ command palette, Ctrl+P, has all of this and more.
         yield self.status
         yield Keys()
 
+    _saving: Worker[None] | None = None
+    """The attempt to save a reply that could not be saved when it ended."""
     _loading: Worker[None] | None = None
     """The load that was begun last."""
     _unloaded = True
@@ -446,8 +448,8 @@ command palette, Ctrl+P, has all of this and more.
         self.status.loaded = fraction
 
     def _save_rest(self) -> None:
-        if self.store.unsaved:
-            self.run_worker(self._save_unsaved(), group="save", exclusive=True)
+        if self.store.unsaved and (self._saving is None or self._saving.is_finished):
+            self._saving = self.run_worker(self._save_unsaved(), group="save")
 
     async def _save_unsaved(self) -> None:
         with suppress(StoreError):  # there is no room yet
