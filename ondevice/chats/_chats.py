@@ -122,12 +122,15 @@ class Chats:
     def said(self, limit: int = 500) -> list[str]:
         """What the user has said last, in all conversations, oldest first, each text once."""
         with self.database.read() as connection:
-            rows = connection.execute(
-                "SELECT content FROM message WHERE role = 'user' AND content <> '' "
-                "GROUP BY content ORDER BY max(id) DESC LIMIT ?",
-                (limit,),
-            ).fetchall()
-        return [row["content"] for row in reversed(rows)]
+            newest_first = connection.execute(
+                "SELECT content FROM message WHERE role = 'user' AND content <> '' ORDER BY id DESC"
+            )
+            said: dict[str, None] = {}
+            for row in newest_first:
+                if len(said) == limit:
+                    break
+                said.setdefault(row["content"])
+        return list(reversed(said))
 
     def load(self, conversation_id: int, *, until: int | None = None) -> Chat:
         """The conversation with the messages of the branch it shows.

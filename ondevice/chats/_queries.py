@@ -7,7 +7,7 @@ import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import msgspec
 
@@ -22,7 +22,7 @@ from ondevice.chats._records import (
     State,
     Summary,
 )
-from ondevice.memory import Cube
+from ondevice.memory import Cube, Kind
 from ondevice.messages import Statistics
 from ondevice.store import VOWEL_SIGNS, Connection, Row
 from ondevice.text import SOUTH_EAST, UNSPACED
@@ -46,6 +46,16 @@ _BRANCH = """
         FROM branch JOIN message ON message.id = branch.parent_id
     )
 """
+#: So that only those of other conversations are looked at that were written meanwhile.
+_OF_CONVERSATION = (
+    "AND message_index.rowid BETWEEN (SELECT min(id) FROM message WHERE conversation_id = ?2) "
+    "AND (SELECT max(id) FROM message WHERE conversation_id = ?2) "
+)
+#: How many memories were forgotten: by kind, so that no others are looked at.
+COUNT_FORGOTTEN = (
+    "SELECT count(*) FROM cube WHERE status = 'deleted' AND kind IN "
+    f"({', '.join(map(repr, get_args(Kind)))})"
+)
 _COLUMNS = (
     "id, message.parent_id, role, content, created_at, server, unknown, thinking, model, "
     "finish_reason, statistics"
@@ -122,7 +132,7 @@ def load(
 
 def state(connection: Connection, conversation_id: int) -> State | None:
     row = connection.execute(
-        """
+        f"""
         SELECT title, private, end_id, length(content) + length(thinking), finish_reason,
             (SELECT group_concat(position || ' ' || (length(content) + length(thinking)) || ' '
                 || coalesce(finish_reason, '')) FROM (SELECT * FROM message
@@ -130,7 +140,7 @@ def state(connection: Connection, conversation_id: int) -> State | None:
             (SELECT group_concat(message_id || written_at || used) FROM summary
                 JOIN message AS its ON its.id = message_id
                 WHERE its.conversation_id = conversation.id),
-            (SELECT count(*) FROM cube WHERE status = 'deleted')
+            ({COUNT_FORGOTTEN})
         FROM conversation LEFT JOIN message ON message.id = end_id WHERE conversation.id = ?1
         """,
         (conversation_id, _UNDER_WAY),
@@ -229,6 +239,7 @@ class _Asked(NamedTuple):
             f"WHERE {'message_index MATCH ?1' if self.query else '?1 IS NOT NULL'} "
             "AND (?2 IS NULL OR conversation_id = ?2) AND NOT EXISTS "
             "(SELECT 1 FROM json_each(?3) WHERE NOT instr(message.content, value)) "
+            f"{_OF_CONVERSATION if self.query and conversation_id else ''}"
             f"ORDER BY {order}",
             (self.query, conversation_id, json.dumps(self.parts)),
         ).fetchall()
@@ -316,8 +327,9 @@ def _excerpts(connection: Connection, asked: _Asked, ids: Sequence[int]) -> dict
 def _recalled(connection: Connection, cubes: _Cubes, end: dict[str, Any]) -> dict[int, list[Cube]]:
     """What was recalled with each message; memories that were forgotten since are left out."""
     rows = connection.execute(
-        f"{_BRANCH} SELECT recall.* FROM branch "
-        "JOIN recall ON recall.message_id = branch.id JOIN cube ON cube.id = cube_id "
+        # In this order: by their days, SQLite would go through all memories.
+        f"{_BRANCH} SELECT recall.* FROM branch CROSS JOIN recall ON recall.message_id = branch.id "
+        "CROSS JOIN cube ON cube.id = cube_id "
         "WHERE status <> 'deleted' ORDER BY event_at, cube_id",
         end,
     ).fetchall()

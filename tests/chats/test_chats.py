@@ -7,7 +7,9 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,7 @@ from ondevice.errors import (
     StoreUnwritable,
     UsageError,
 )
+from ondevice.memory import _cubes
 from ondevice.messages import Chunk, Event, Finished, Generate, Load, Sampling, Turn
 from ondevice.store import Connection, Database, migrations
 from ondevice.store._sqlite import connect
@@ -572,3 +575,38 @@ def test_a_store_from_before_there_were_branches_opens_as_it_was(tmp_path: Path)
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no file modes")
 def test_the_store_is_private(database: Database) -> None:
     assert database.path.stat().st_mode & 0o777 == 0o600
+
+
+def test_what_is_read_of_one_chat_does_not_grow_with_the_others(chats: Chats) -> None:
+    def steps(look: Callable[[], object]) -> int:
+        """How far SQLite goes for it."""
+        taken: list[None] = []
+        with chats.database.read() as connection:
+            connection.set_progress_handler(lambda: taken.append(None), 10)
+        look()
+        with chats.database.read() as connection:
+            connection.set_progress_handler(None, 0)
+        return len(taken)
+
+    first, other, now = chats.create(), chats.create(), datetime.now(UTC)
+    for number in range(3):
+        chats.say(first, f"The garden in month {number}", recall=100)
+    looks = {
+        "load": lambda: chats.load(first),
+        "state": lambda: chats.state(first),
+        "said": lambda: chats.said(3),
+        "matches": lambda: chats.matches("garden", first),
+    }
+    before = {name: steps(look) for name, look in looks.items()}
+    with chats.database.write() as connection:
+        notes = _cubes.open_source(connection, "notes")
+        for number in range(500):
+            text = f"Number {number} of the garden"
+            connection.execute(
+                "INSERT INTO message(conversation_id, position, role, content, created_at) "
+                "VALUES (?, ?, 'user', ?, '')",
+                (other, number, text),
+            )
+            _cubes.insert(connection, notes, "note", text, event_at=now, written_at=now)
+    grown = {name for name, look in looks.items() if steps(look) > 1.5 * before[name] + 20}
+    assert not grown
