@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ import msgspec
 
 from ondevice.chats._chats import append, check
 from ondevice.chats._given import Given
-from ondevice.chats._records import Message
+from ondevice.chats._records import Chat, Message
 from ondevice.errors import StoreError, StoreUnwritable
 from ondevice.memory import FORGOTTEN
 from ondevice.messages import Chunk, Finished
@@ -37,23 +37,23 @@ class ReplyDraft:
 
     Where somebody else has written to the message meanwhile, theirs stays as it is, and this one
     becomes a version of its own beside it, whose id ``on_begun`` gets. What is forgotten of it
-    meanwhile stays so, and what is forgotten of what it was ``given`` comes into it no more: what
+    meanwhile stays so, and what is forgotten of the ``conversation``, as the model was given it,
+    comes into it no more: what
     may become a quotation of that is written only once it is known to be none.
     """
 
     def __init__(
         self,
         database: Database,
-        conversation_id: int,
+        conversation: Chat,
         parent_id: int | None,
         model: str,
         continued: Message | None = None,
         server: str | None = None,
         on_begun: Callable[[int], None] | None = None,
-        given: Iterable[Message] = (),
     ) -> None:
         self._database = database
-        self._conversation_id = conversation_id
+        self._conversation_id = conversation.id
         self._parent_id = parent_id
         self._model = model
         self._server = server
@@ -67,7 +67,7 @@ class ReplyDraft:
         self._written_at = -_WRITE_EVERY
         self._unsaved = False
         self._finished: Finished | None = None
-        self._given = Given(given)
+        self._given = Given(conversation)
         self._forgotten: Quotations | None = None  # of that
 
     @property

@@ -81,13 +81,12 @@ def reply(
                 parent = last.id if last else None
                 draft = ReplyDraft(
                     chats.database,
-                    conversation_id,
+                    conversation,
                     parent,
                     model,
                     continued,
                     server,
                     on_begun,
-                    conversation.messages,
                 )
             if isinstance(event, Chunk):
                 draft.add(event)

@@ -108,6 +108,26 @@ def test_what_is_forgotten_does_not_come_back_with_a_reply_that_is_being_written
     assert files_with(chats, text) == []
 
 
+@pytest.mark.parametrize("place", ["summary", "system prompt"])
+def test_nor_does_what_the_reply_was_given_in_a_summary_or_a_system_prompt(
+    chats: Chats, place: str
+) -> None:
+    text = "My therapist is Dr. Quagmire"
+    told = chats.memory.add(text).cube
+    chat = chats.create("" if place == "summary" else f"Be brief.\n{text}.")
+    first = chats.say(chat, "What have we talked about?").message_id
+    if place == "summary":
+        chats.summarise(first, f"- {text}\n- The garden needs a new fence")
+    engine = FakeEngine([f"I know: {text[:12]}", f"{text[12:]}. ", "And ", "more."])
+    engine.load(Load(path="any.gguf"))
+    events = reply(chats, engine, chat, Sampling())
+    next(events)
+    chats.memory.forget([told.id])
+    list(events)
+    assert contents(chats, chat)[1] == "I know: [forgotten]. And more."
+    assert files_with(chats, "quagmire") == []
+
+
 def contents(chats: Chats, chat: int) -> list[str]:
     return [message.content for message in chats.load(chat).messages]
 
