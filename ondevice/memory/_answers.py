@@ -11,14 +11,18 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import cache
+from itertools import repeat
 
+from ondevice.memory._asking import FOREIGN, asks, own_sentences, sets_task, statements
 from ondevice.memory._concern import is_personal, names_in, owned_in, things_in
 from ondevice.memory._dates import says_when
 from ondevice.memory._language import (
     NEVER,
     Language,
     any_of,
+    forms_of,
     languages,
+    months_of,
     titles,
     words_for_questions,
     words_in,
@@ -32,6 +36,7 @@ from ondevice.memory._whose import (
     is_of_others,
     is_same,
     mentions_user,
+    mine_in,
     people_in,
     sentences_of,
 )
@@ -58,7 +63,7 @@ _BEGINNING = 5  # letters that words have in common which are forms of one
 _OF_NUMBER = 2  # words for less are articles in many languages
 #: A word with a capital within a sentence, or at its beginning and set apart: “Rex, my dog”.
 _CAPITAL = re.compile(r"(?<=[^\W_][,;] )[^\W\d_][\w’'-]+|(?<=[^\W_] )[^\W\d_][\w’'-]+")
-_FIRST = re.compile(r"(?:^|(?<=[.!?] ))([^\W\d_]\w+)(?:,| \w+ (?=(\w+)))")
+_FIRST = re.compile(r"(?:^|(?<=[.!?] ))([^\W\d_]\w+)(?:,| \(| \w+ (?=(\w+)))")
 _SUFFIX = re.compile(r"['’]\w*$")  # “Bursa'ya”
 _POSSESSIVE = re.compile(r"['’]s?$")
 #: A name of a thing that is no word: “BMW”, “ThinkPad”, “X20”.
@@ -72,32 +77,63 @@ def may_answer(text: str, hits: Sequence[Hit]) -> bool:
     needed = _needed_words(text)
     asked = frozenset(word for words in needed for word in words)
     named = things_in(text)
-    words = [word for word in words_of(text) if is_named(word)]
-    things = [word for word in words if word in named]
-    kinds = _asked(text)
-    whom = [mention.whom for mention in people_in(text)]
     of = language_name(text)
+    words = [word for word in words_of(text) if is_named(word, of)]
+    things = [word for word in words if word in named and word not in _names_of_days()]
+    kinds = asks_for(text)
+    whom = [mention.whom for mention in people_in(text)]
+    own = mine_in(text)
 
     @cache  # several hits have the same ones beside them
-    def tells(kind: str, content: str) -> bool:
-        return _tells(kind, content, words, whom, of)
+    def tells(kind: str, content: str, language: str) -> bool:
+        return _tells(kind, content, words, whom, of, _named(language) if language else None)
 
     for hit in hits:
         near = [other for other in hits if _belongs(other.cube, hit.cube)]
-        texts = [ends(other.cube.content) for other in near]
+        texts = [_own_text(other.cube, of_user=not whom) for other in near]
+        # What is left of a text may be too short to tell its language.
+        spoken = [language_name(ends(other.cube.content)) for other in near]
         lacking = asked.intersection(*(other.lacks for other in near))
         if lacking:
             said = {word for content in texts for word in WORD.findall(content.lower())}
             lacking = frozenset(word for word in lacking if not is_said(word, said, of))
+        if lacking and "home" in kinds and any(map(_is_somewhere, texts)):
+            lacking -= _for_living(text, lacking)
         if (
             sum(map(lacking.issuperset, needed)) <= len(needed) // _MANY
-            and all(any(tells(kind, content) for content in texts) for kind in kinds)
+            and all(any(map(tells, repeat(kind), texts, spoken)) for kind in kinds)
             and (whom or any(_is_theirs(things, other.cube, of) for other in near))
-            and (("who" in kinds and not whom) or _speaks_of(whom, words, near, of))
+            and (("who" in kinds and not whom) or _speaks_of(whom, words, near, of, own))
             and _is_so(text, words, texts)
         ):
             return True
     return False
+
+
+def _own_text(cube: Cube, *, of_user: bool) -> str:
+    """What a memory itself says: not the text of a task, nor, if it is asked of the user, what
+    others say in it of themselves: “I was born in Harbin”.
+    """
+    content = ends(cube.content)
+    if cube.kind == "turn" and sets_task(content):
+        content = "\n".join(own_sentences(content))
+    if not of_user:
+        return content
+    return FOREIGN.sub(lambda said: " " if mentions_user(said[0]) else said[0], content)
+
+
+def _is_somewhere(text: str) -> bool:
+    """Whether ``text`` says that somebody is in a place: “My mum's in Derby”."""
+    language = language_of(text)
+    pattern = _told(language.name).get("home") if language else None
+    return pattern is not None and bool(pattern.search(text))
+
+
+def _for_living(text: str, words: Iterable[str]) -> frozenset[str]:
+    """Those of the ``words`` of a question for a home that ask for one: “live”."""
+    language = language_of(text)
+    asks = _asks(language.name)["home"] if language else re.compile(NEVER)
+    return frozenset(word for word in words if not asks.search(text.lower().replace(word, "_")))
 
 
 def _belongs(other: Cube, cube: Cube) -> bool:
@@ -109,15 +145,21 @@ def _belongs(other: Cube, cube: Cube) -> bool:
     )
 
 
-def _speaks_of(whom: Sequence[Whom], words: Collection[str], near: Sequence[Hit], of: str) -> bool:
-    """Whether the cubes speak of the people who are asked for, or if none are, not of others."""
+def _speaks_of(
+    whom: Sequence[Whom], words: Collection[str], near: Sequence[Hit], of: str, own: Collection[str]
+) -> bool:
+    """Whether the cubes speak of the people who are asked for, or if none are, not of others.
+
+    But they may say what others do with things of the user's ``own``: “they put the rent up”.
+    """
     texts = [ends(other.cube.content) for other in near]
     if whom and any(map(people_in, texts)):
         return all(any(_tells_of(one, other.cube) for other in near) for one in whom)
     about = _sentences_with(words, texts, of)
     if whom and all(other.cube.kind == "turn" for other in near):
         return any(mentions_user(sentence) and not is_of_others(sentence) for sentence in about)
-    return not about or not all(map(is_of_others, about))
+    things = {form for word in own for form in (*forms(word), *like(word, of))}
+    return not about or not all(is_of_others(s) and not _has_definite(s, things) for s in about)
 
 
 def _tells_of(whom: Whom, cube: Cube) -> bool:
@@ -180,11 +222,39 @@ def _is_theirs(things: Collection[str], cube: Cube, of: str) -> bool:
     if cube.kind != "turn":
         said = set(WORD.findall(lower))
         return any(is_said(thing, said, of) for thing in things)
-    words = dict.fromkeys(word for thing in things for word in (*forms(thing), *like(thing, of)))
+    words = {word for thing in things for word in (*forms(thing), *like(thing, of))}
+    sentences = sentences_of(content)
+    about = [sentence for sentence in sentences if any(word in sentence.lower() for word in words)]
+    if any(map(is_personal, about)):
+        return True
+    addressed = _addressed(language_name(content))
+    others = (sentence for sentence in sentences if not (sentence in about or asks(sentence)))
+    talks_to = any(not addressed.isdisjoint(WORD.findall(other.lower())) for other in others)
+    return not talks_to and any(_is_brief(sentence, words) for sentence in statements(content))
+
+
+def _is_brief(sentence: str, words: Collection[str]) -> bool:
+    """Whether it speaks of a thing as one does who means one's own: “the wifi”, “Sold the car”."""
+    said = WORD.findall(sentence.lower())
+    return not (people_in(sentence) or asks(sentence)) and (
+        said[0] in words or _has_definite(sentence, words) or _begins_with_past(sentence)
+    )
+
+
+def _begins_with_past(sentence: str) -> bool:
+    """Whether it begins with a verb in the past, and leaves out who did it."""
+    language = language_of(sentence)
+    return language is not None and bool(_past(language.name).match(sentence))
+
+
+def _has_definite(sentence: str, words: Collection[str]) -> bool:
+    """Whether a word like “the” stands before one of these in it, or before one more."""
+    language = language_of(sentence)
+    definite = _definite(language.name) if language else re.compile(NEVER)
+    said = [*WORD.findall(sentence.lower()), ""]
     return any(
-        is_personal(sentence)
-        for sentence in sentences_of(content)
-        if any(word in sentence.lower() for word in words)
+        definite.fullmatch(before) and (one in words or other in words)
+        for before, one, other in zip(said, said[1:], said[2:], strict=False)
     )
 
 
@@ -195,7 +265,7 @@ def _needed_words(text: str) -> list[frozenset[str]]:
     article or an owner the first may be an adjective, the second a verb.
     """
     stem, of = stemmer_of(text), language_name(text)
-    words = [word for word in words_of(text) if is_named(word) and word not in _implied()]
+    words = [word for word in words_of(text) if is_named(word, of) and word not in _implied()]
     sure = names_in(text) | owned_in(text) | _people()
     alone = {word for word in words if word in sure or like_stem(stem, word, of)}
     groups = [frozenset(phrase).intersection(words) for phrase in _phrases(text)]
@@ -228,7 +298,7 @@ def is_said(word: str, said: Collection[str], of: str = "") -> bool:
     )
 
 
-def _asked(text: str) -> tuple[str, ...]:
+def asks_for(text: str) -> tuple[str, ...]:
     """The kinds of what the question asks for."""
     language = language_of(text)
     if language is None:
@@ -238,9 +308,15 @@ def _asked(text: str) -> tuple[str, ...]:
     return tuple(kind for kind in kinds if kind not in covered)
 
 
-def _tells(kind: str, text: str, needed: Collection[str], whom: Collection[Whom], of: str) -> bool:
-    """Whether ``text`` has something of this kind, as far as its language is known."""
-    language = language_of(text)
+def _tells(
+    kind: str,
+    text: str,
+    needed: Collection[str],
+    whom: Collection[Whom],
+    of: str,
+    language: Language | None,
+) -> bool:
+    """Whether ``text`` has something of this kind, as far as its ``language`` is known."""
     patterns = _told(language.name) if language else {}
     if language is None or ("place" if kind == "home" else kind) not in patterns:
         return True
@@ -349,6 +425,7 @@ def _nouns_have_capitals(language: Language) -> bool:
 
 def _is_beside(name: str, text: str, needed: Iterable[str], language: Language, of: str) -> bool:
     """Whether ``name`` stands beside a word of the question, maybe with an article between."""
+    asked = {form for word in needed for form in (*forms(word), *like(word, of))}
     words = [word.lower() for word in WORD.findall(text)]
     place = _told(language.name).get("place")
     bare = [
@@ -359,10 +436,10 @@ def _is_beside(name: str, text: str, needed: Iterable[str], language: Language, 
         and (
             _nouns_have_capitals(language)
             or not is_stop_word(word)
+            or word in asked  # “son” is one in French
             or (place and place.fullmatch(word))
         )
     ]
-    asked = {form for word in needed for form in (*forms(word), *like(word, of))}
     at = [n for n, word in enumerate(bare) if word == name.lower()]
     return any(
         is_said(other, asked)
@@ -421,6 +498,25 @@ def _articles(name: str) -> frozenset[str]:
 
 
 @cache
+def _past(name: str) -> re.Pattern[str]:
+    language = _named(name)
+    past = r"(?:\w+,? )?(?:\w{2,}ed|{past})\b" if "past" in language.parts else NEVER
+    return language.compile(past)
+
+
+@cache
+def _addressed(name: str) -> frozenset[str]:
+    pronouns = _named(name).pronouns if name else None
+    return frozenset(pronouns.addressed.split() if pronouns else ())
+
+
+@cache
+def _definite(name: str) -> re.Pattern[str]:
+    language = _named(name)
+    return language.compile(language.questions.definite if language.questions else NEVER)
+
+
+@cache
 def _people() -> frozenset[str]:
     """Words for the user's people and animals where no article tells that they are things."""
     return frozenset(
@@ -449,6 +545,16 @@ def _dates() -> re.Pattern[str]:
         rf"\b\d{{1,2}}(?:[.º]|\w\w)?(?: (?:of|de|di))? (?:{months})\b"
         rf"|\b(?:{months}) (?:the )?\d{{1,2}}(?!\d)",
         re.IGNORECASE,
+    )
+
+
+@cache
+def _names_of_days() -> frozenset[str]:
+    return frozenset(
+        name
+        for language in languages()
+        if language.dates
+        for name in (*months_of(language.dates), *forms_of(language.dates.weekdays))
     )
 
 

@@ -36,7 +36,7 @@ _GENITIVE = re.compile(r"(?<=\w)['’]s\b")
 #: Of the people and animals of facts those whom a family has in common.
 _AT_HOME = frozenset(
     {"son", "daughter", "child", "kids", "twins", "grandchild", "dog", "cat", "dogs", "cats"}
-    | {"pet", "horse", "rabbit", "hamster", "bird", "tortoise", "guinea pig"}
+    | {"babysitter", "pet", "horse", "rabbit", "hamster", "bird", "tortoise", "guinea pig"}
 )
 #: Behind them if they are not the user's: “the dog next door”.
 _OF_OTHERS = "of|von|de|del|di|van|du|des|der|next|across|opposite|upstairs|nebenan|gegenüber"
@@ -57,6 +57,7 @@ class _ConcernRules(NamedTuple):
     impersonal: re.Pattern[str]
     particular: re.Pattern[str]
     own: re.Pattern[str]
+    verb_behind: re.Pattern[str]
     at_home: re.Pattern[str]
 
 
@@ -76,6 +77,7 @@ def _rules() -> _ConcernRules:
         impersonal=compiled(lambda questions: questions.impersonal),
         particular=compiled(lambda questions: questions.particular),
         own=compiled(lambda questions: questions.own),
+        verb_behind=compiled(lambda questions: questions.verb_behind),
         at_home=re.compile(any_of(_at_home), re.IGNORECASE),
     )
 
@@ -139,7 +141,8 @@ def things_in(text: str) -> frozenset[str]:
         if article in _articles()
         for word in words[at + 1 : at + 3]
     }
-    return names_in(text) | behind | owned_in(text)
+    verbs = {found[1] for found in _rules().verb_behind.finditer(asked)}
+    return names_in(text) | (behind - verbs) | owned_in(text)
 
 
 def owned_in(text: str) -> frozenset[str]:

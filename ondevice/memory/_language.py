@@ -67,6 +67,9 @@ class Search(_Table, frozen=True, kw_only=True):
     #: Forms of one word that a stemmer does not bring together; a line or a “|” ends a group.
     forms: str = ""
     #: Words for what a text may tell without naming it, such as a colour.
+    #: Endings and the like that are written in two ways: “colour” and “color”; each a pattern and
+    #: what may stand for it.
+    spellings: tuple[tuple[Pattern, str], ...] = ()
     unsaid: str = ""
     #: Words that people use for one another, under a name for what they mean that is the same in
     #: every language, behind a “|” what else is found for them, and behind another one what is a
@@ -218,6 +221,8 @@ class Questions(_Table, frozen=True, kw_only=True):
     first_person: Pattern = ""  # what a statement of the user's has, besides: forms of verbs
     impersonal: Pattern = ""  # though “I” and “we” may be anybody in it
     articles: str = ""  # words before the name of a thing, apart by blanks
+    #: Group 1: a verb right behind a thing, which names none: “does my choir meet”.
+    verb_behind: Pattern = NEVER
     definite: Pattern = NEVER  # before whom everybody at home knows: “the” twins
     own: Pattern = ""  # a thing of the user's, where an ending or the word itself says so
     particular: Pattern = ""  # asks about somebody or something that the user may have told of
@@ -258,6 +263,7 @@ class Whose(_Table, frozen=True, kw_only=True):
     theirs: Pattern = ""  # and for what is somebody else's: “her”
     owns: Pattern = ""  # stands behind an owner, before who is theirs: “my boss's dog”
     owned: Pattern = ""  # stands before an owner, behind who is theirs: “the dog of my boss”
+    has: Pattern = ""  # stands between an owner and who is theirs: “my boss has a dog”
     others: Pattern = ""  # stands behind who is not the user's: “the dog next door”
     ours: Pattern = ""  # stands behind who is: “a friend of mine”
     never: Pattern = ""  # stands before what is not so
@@ -268,6 +274,7 @@ class Pronouns(_Table, frozen=True, kw_only=True):
 
     user: str
     others: str
+    addressed: str = ""  # who is spoken to
 
 
 class Language(_Table, frozen=True, kw_only=True):

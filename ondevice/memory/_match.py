@@ -10,13 +10,15 @@ import json
 import math
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ondevice.memory._spelling import misspelt
 from ondevice.memory._stems import Stem, beginnings, like_stem, stemmer_of, stems_of
 from ondevice.memory._values import fold
-from ondevice.memory._words import forms, is_named, is_stop_word, is_unspaced, words_of
+from ondevice.memory._words import forms, is_named, is_stop_word, is_unspaced, like, words_of
 from ondevice.store import TOKENIZER, VOWEL_SIGNS, Connection
 
 _K1 = 1.2  # BM25's usual value
@@ -28,6 +30,7 @@ _FEW = 100  # cubes that there are as if at least, or in a new store every word 
 _LOOKED_AT = 2000  # terms of the index that begin like a word
 _PART = 4  # letters of a part of a word
 _SCANNED = 20_000  # cubes: all terms of their index are read in 40 ms
+_MISSPELT = 3  # words of a question that are looked for as others: 2 ms each
 _RARE = 200  # cubes that a word is in at most which ties them together
 
 #: What a word counts that is used for the one in the question, such as “boss” for “manager”: little
@@ -88,7 +91,7 @@ def match(
     missing = tuple(
         word
         for term, word in zip(found, words, strict=True)
-        if not (frequency[term] or term in alike or word in optional) and is_named(word)
+        if not (frequency[term] or term in alike or word in optional) and is_named(word, of)
     )
     if not postings:
         none, no_ids, no_words = np.empty(0), np.empty(0, np.int64), np.empty((0, 0), np.bool_)
@@ -99,7 +102,7 @@ def match(
     has = np.zeros((len(ids), len(postings)), np.bool_)
     like = has.copy()
     said = np.zeros(len(ids))
-    naming = {term for term, word in zip(found, words, strict=True) if not is_named(word)}
+    naming = {term for term, word in zip(found, words, strict=True) if not is_named(word, of)}
     naming = set() if naming.issuperset(terms) else naming
     about = np.zeros(len(ids), np.bool_)
     asked = np.full(len(ids), math.fsum(weights[t] for t in terms if not terms[t]))
@@ -143,6 +146,8 @@ def _alike(
     if stem and stem.compounds:
         unknown = (w for t, w in words.items() if not (is_unspaced(w) or _frequency(connection, t)))
         parts = _compounds(connection, unknown, count)
+    strange = (t for t, w in words.items() if not (asked[t] or parts.get(w) or is_unspaced(w)))
+    parts |= _meant(connection, [words[t] for t in strange if not _frequency(connection, t)])
     asked = {term: others for term, others in asked.items() if others or parts.get(words[term])}
     spaced = [[other for other in others if not is_unspaced(other)] for others in asked.values()]
     for (term, others), stems in zip(asked.items(), _stems(connection, spaced), strict=True):
@@ -201,6 +206,21 @@ def _compounds(connection: Connection, words: Iterable[str], count: int) -> dict
         ]
         for word, folded in whole.items()
     }
+
+
+def _meant(connection: Connection, words: Iterable[str]) -> dict[str, list[str]]:
+    """For each misspelt word the terms of the index for what was meant, or for others like that."""
+    found = {}
+    for word in islice(words, _MISSPELT):
+        if slips := misspelt(fold(word)):
+            others = (other for slip in slips for other in like(slip) if not is_unspaced(other))
+            (terms,) = _stems(connection, [[*slips, *others]])
+            known = connection.execute(
+                "SELECT term FROM json_each(?) CROSS JOIN temp.memory_term ON term = value",
+                (json.dumps(terms),),
+            )
+            found[word] = [term for (term,) in known][:_FEW]
+    return found
 
 
 def _weight(count: int, frequency: int) -> float:

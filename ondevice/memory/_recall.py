@@ -10,7 +10,7 @@ from itertools import groupby
 
 import msgspec
 
-from ondevice.memory._answers import is_said, may_answer
+from ondevice.memory._answers import asks_for, is_said, may_answer
 from ondevice.memory._concern import (
     Concern,
     concern_of,
@@ -20,6 +20,8 @@ from ondevice.memory._concern import (
 )
 from ondevice.memory._dates import relative_days
 from ondevice.memory._records import Cube, Found
+from ondevice.memory._values import is_known_place
+from ondevice.memory._whose import people_in
 from ondevice.memory._words import WORD, is_named, language_name, words_of
 
 _MONTHS = (
@@ -40,7 +42,9 @@ _GATES: dict[Concern, float] = {
 }
 _NAMED = 0.6  # the same for any message, if a name that is in it is in the best memory
 _OF_HOME = 0.5  # the same, if the message asks about family or animals of the user
+_NAMED_PERSON = 0.4  # the same for a question, if that is no place
 _MISSES = 0.4  # the same if no memory at all has one of its words, unless only the user can know it
+_OF_PEOPLE = 0.2  # the same as GATE of what is asked about somebody: “mum” for “mother” counts half
 _WORTH = 0.25  # a memory is quoted with at least this share of the best one's score
 _MOST = 16  # memories in a reply
 _MOST_DOUBTFUL = 8  # if they may not tell what is asked: a small model takes one for the answer
@@ -102,8 +106,9 @@ def judge(text: str, found: Found, names: Collection[str] = ()) -> Verdict:
         concern = "perhaps"  # it is about the days before or after something in the user's life
     text = found.asked or text
     gate = _GATES[concern]
-    if found.hits and names_in(text).intersection(WORD.findall(found.hits[0].cube.content.lower())):
-        gate = min(gate, _NAMED)
+    if named := _named(text, found):
+        is_person = concern not in ("world", "anybody") and not all(map(is_known_place, named))
+        gate = min(gate, _NAMED_PERSON if is_person else _NAMED)
     if concern not in ("user", "perhaps") and is_of_their_home(text, names):
         gate = min(gate, _OF_HOME)
     elif concern != "user" and found.missing:
@@ -112,12 +117,19 @@ def judge(text: str, found: Found, names: Collection[str] = ()) -> Verdict:
         helps=bool(found.hits) and found.is_about_it and found.confidence >= gate,
         unknown=concern == "user"
         and (
-            found.confidence < GATE
+            found.confidence < (_OF_PEOPLE if people_in(text) else GATE)
             or not found.is_about_it
             or bool(_things(text, found.missing))
+            or (bool(found.missing) and not asks_for(text))
             or not may_answer(text, found.hits[:_MOST])
         ),
     )
+
+
+def _named(text: str, found: Found) -> frozenset[str]:
+    """The names in ``text`` that the best memory has as names too, in lower case."""
+    said = WORD.findall(found.hits[0].cube.content) if found.hits else []
+    return names_in(text).intersection(word.lower() for word in said if word[0].isupper())
 
 
 def quote(
@@ -209,8 +221,8 @@ def _doubt(text: str, cubes: Sequence[Cube]) -> str:
 
 def _things(text: str, words: Iterable[str]) -> list[str]:
     """Those of the ``words`` of ``text`` that name a thing which a note about it would name."""
-    things = things_in(text)
-    return [word for word in words if word in things and is_named(word)]
+    things, of = things_in(text), language_name(text)
+    return [word for word in words if word in things and is_named(word, of)]
 
 
 def _holds(cube: Cube) -> bool:

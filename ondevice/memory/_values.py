@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ondevice.memory._language import (
+    NEVER,
     FactPatterns,
     Language,
     any_of,
@@ -124,7 +125,7 @@ def _name(value: str, text: Text) -> Certainty:
         return Certainty.NO
     if all(word.lower().rstrip(".") in titles() for word in words):  # “Mrs.”
         return Certainty.NO
-    if _is_other_name(value) or fold(words[0]).rstrip("s") in _weekdays_and_months(
+    if _is_other_name(value, text.language) or fold(words[0]).rstrip("s") in _weekdays_and_months(
         text.language.name
     ):
         return Certainty.NO
@@ -348,20 +349,32 @@ def _weekdays_and_months(name: str) -> frozenset[str]:
     )
 
 
-def _is_other_name(value: str) -> bool:
-    """Whether it is a name, but of a thing or a people: “Linux”, “German”."""
-    return fold(value.split(maxsplit=1)[0]) in _THINGS or bool(_tongues().fullmatch(value.lower()))
+def _is_other_name(value: str, language: Language) -> bool:
+    """Whether it is a name, but of a thing or a people: “Linux”, “German”.
+
+    In this language: “Frans” is French in Dutch, and a man's name in English.
+    """
+    return fold(value.split(maxsplit=1)[0]) in _THINGS or bool(
+        _tongues(language.name).fullmatch(value.lower())
+    )
 
 
 def is_no_person(word: str, language: Language) -> bool:
     """Whether a word with a capital is one for a day, a month, a people, a language, a program."""
-    return fold(word) in _weekdays_and_months(language.name) or _is_other_name(word)
+    return fold(word) in _weekdays_and_months(language.name) or _is_other_name(word, language)
 
 
 @cache
-def _tongues() -> re.Pattern[str]:
-    """Languages and peoples."""
-    return re.compile(any_of(lambda one: one.facts.values.get("tongue", "") if one.facts else ""))
+def _tongues(name: str = "") -> re.Pattern[str]:
+    """Languages and peoples, as one language calls them, or all."""
+    return re.compile(
+        any_of(
+            lambda one: (
+                one.facts.values.get("tongue", "") if one.facts and name in ("", one.name) else ""
+            )
+        )
+        or NEVER
+    )
 
 
 def _is_name(value: str) -> bool:

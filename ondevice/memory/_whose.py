@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator
 from functools import cache
+from itertools import pairwise
 from typing import NamedTuple
 
 from ondevice.memory._dates import without_times
@@ -24,26 +25,12 @@ from ondevice.memory._language import (
     words_in,
 )
 from ondevice.memory._stems import Stem, stemmer_of
-from ondevice.memory._words import WORD, is_stop_word, language_of
+from ondevice.memory._words import WIDE, WORD, is_stop_word, language_of
 
 Whom = tuple[str, ...]  # relations, owners first: (“boss”, “dog”) is the boss's dog
 
 _SOMEBODY = "somebody"  # an owner who is not said: “her husband”, “the dog next door”
 _ROLE = "role"  # somebody by their job, for which every language has its own words
-#: What people may mean by a relation that is not that of one person.
-_WIDE = {
-    "partner": {"wife", "husband", "girlfriend", "boyfriend", "fiancé"},
-    "parents": {"mother", "father"},
-    "siblings": {"brother", "sister", "twins"},
-    "child": {"kids", "twins", "son", "daughter"},
-    "kids": {"twins", "son", "daughter"},
-    "twins": {"son", "daughter"},
-    "pet": {"dog", "cat", "dogs", "cats", "horse", "rabbit", "hamster", "bird", "tortoise", "fish"},
-    "dogs": {"dog"},
-    "cats": {"cat"},
-    "friend": {"best friend", "girlfriend", "boyfriend"},
-    "boss": {"manager"},
-}
 #: A relation that is also one of two.
 _IN_LAW = "-in-law"
 _SENTENCE = r"(?!{titles})[.!?]+(?=\s|$)|[。！？।\n]+"
@@ -86,6 +73,8 @@ def people_in(text: str) -> list[Mention]:
         is_mine = bool(_mine_before(rules, text, at))
         if before and rules.owns.fullmatch(text, before.end, at):
             start, whom = found.pop().start, (*before.whom, relation)
+        elif before and rules.has.fullmatch(text, before.end, at):
+            whom = (*before.whom, relation)
         elif before and rules.owned.fullmatch(text, before.end, at):
             start, has = found.pop().start, before.whom[before.whom[0] == _SOMEBODY :]
             whom = (relation, *has)
@@ -141,6 +130,14 @@ def denies(sentence: str, words: Collection[str] | None = None) -> bool:
     )
 
 
+def mine_in(text: str) -> frozenset[str]:
+    """The words that stand right behind one like “my”, in lower case."""
+    rules = _rules_for(text)
+    words = WORD.findall(text.lower())
+    pairs = pairwise(words)
+    return frozenset(word for my, word in pairs if rules and rules.mine.fullmatch(my))
+
+
 def _mine_before(rules: _Rules, text: str, start: int) -> list[int]:
     """Where words like “my” stand right before a place in ``text``."""
     before = [*WORD.finditer(text, 0, start)][-_NEAR:]
@@ -151,8 +148,8 @@ def _is_alike(one: str, other: str) -> bool:
     return (
         one == other
         or _ROLE in (one, other)
-        or other in _WIDE.get(one, ())
-        or one in _WIDE.get(other, ())
+        or other in WIDE.get(one, ())
+        or one in WIDE.get(other, ())
     )
 
 
@@ -199,6 +196,7 @@ class _Rules(NamedTuple):
     mine: re.Pattern[str]  # “my”
     theirs: re.Pattern[str]
     owns: re.Pattern[str]
+    has: re.Pattern[str]
     owned: re.Pattern[str]
     others: re.Pattern[str]
     ours: re.Pattern[str]
@@ -244,6 +242,7 @@ def _rules(name: str) -> _Rules:
         mine=compiled(whose.mine),
         theirs=compiled(whose.theirs),
         owns=compiled(whose.owns, f"{_NAME}(?:{{}})"),
+        has=compiled(whose.has, f"{_NAME}(?:{{}})"),
         owned=compiled(whose.owned, f"{_NAME}(?:{{}})"),
         others=compiled(whose.others, "[ ](?:{})"),
         ours=compiled(whose.ours, "[ ](?:{})"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from functools import cache
+from functools import cache, lru_cache
 
 from ondevice.memory._language import Alike, Language, any_of, languages, words_in
 from ondevice.store import VOWEL_SIGNS
@@ -18,6 +18,20 @@ _SORT = re.compile(r"\{(\w+)\}")
 _ENDS = 32
 _KNOWN = 4  # of so many words of a text one is a stop word, or its language is not known
 _NONE: frozenset[str] = frozenset()
+#: What people may mean by a relation of ``[facts.people]`` that is not that of one person.
+WIDE = {
+    "partner": {"wife", "husband", "girlfriend", "boyfriend", "fiancé"},
+    "parents": {"mother", "father"},
+    "siblings": {"brother", "sister", "twins"},
+    "child": {"kids", "twins", "son", "daughter"},
+    "kids": {"twins", "son", "daughter"},
+    "twins": {"son", "daughter"},
+    "pet": {"dog", "cat", "dogs", "cats", "horse", "rabbit", "hamster", "bird", "tortoise", "fish"},
+    "dogs": {"dog"},
+    "cats": {"cat"},
+    "friend": {"best friend", "girlfriend", "boyfriend"},
+    "boss": {"manager"},
+}
 #: Of a longer text, as many letters from its beginning and its end are looked at.
 _READ = 10_000
 
@@ -96,9 +110,11 @@ def is_unspaced(word: str) -> bool:
     return _unspaced().match(word) is not None
 
 
+@lru_cache(maxsize=10_000)
 def forms(word: str) -> list[str]:
-    """``word`` with its irregular forms: “bought” is found by “buy”."""
-    return _forms().get(word, [word])
+    """``word`` with its irregular forms and other spellings: “buy” finds “bought”."""
+    spelled = (new for old, to in _spellings() if (new := old.sub(to, word)) != word)
+    return _forms().get(word) or list(dict.fromkeys((word, *spelled)))
 
 
 def like(word: str, of: str = "") -> list[str]:
@@ -135,9 +151,12 @@ def is_stop_word(word: str) -> bool:
     return any(word.lower() in stop for stop in _stop_words())
 
 
-def is_named(word: str) -> bool:
-    """Whether a text that tells what ``word`` asks for would say it: no text calls red a colour."""
-    return word not in _unsaid()
+def is_named(word: str, of: str = "") -> bool:
+    """Whether a text that tells what ``word`` asks for would say it: no text calls red a colour.
+
+    ``of``: see :func:`like`. “Race” is a breed in French, and something else in English.
+    """
+    return word not in _unsaid() or word in _differing(of)
 
 
 @cache  # and not while starting: they take some milliseconds
@@ -190,6 +209,15 @@ def _forms() -> dict[str, list[str]]:
 
 
 @cache
+def _spellings() -> tuple[tuple[re.Pattern[str], str], ...]:
+    return tuple(
+        (re.compile(pattern), to)
+        for language in languages()
+        for pattern, to in language.search.spellings
+    )
+
+
+@cache
 def _unsaid() -> frozenset[str]:
     return frozenset(
         piece
@@ -207,11 +235,25 @@ def _with_values(language: Language, words: str) -> str:
 
 @cache
 def _meanings() -> dict[str, list[Alike]]:
-    """What is in ``[search.like]`` under each name, of one language after the other."""
+    """What is in ``[search.like]`` under each name, of one language after the other, and people."""
     found: dict[str, list[Alike]] = {}
     for language in languages():
         for meaning, words in language.search.like.items():
             found.setdefault(meaning, []).append(Alike.of(_with_values(language, words)))
+    for relation, people in _words_for_people().items():
+        narrower = (word for other in WIDE.get(relation, ()) for word in _words_for_people()[other])
+        found.setdefault(relation, []).append(Alike(people, list(narrower), []))
+    return found
+
+
+@cache
+def _words_for_people() -> dict[str, list[str]]:
+    """What each relation of ``[facts.people]`` is called in all languages, but for stop words."""
+    found: dict[str, list[str]] = {}
+    for language in languages():
+        for relation, pattern in language.facts.people.items() if language.facts else ():
+            words = (word for word in words_in(pattern) if not is_stop_word(word))
+            found.setdefault(relation, []).extend(words)
     return found
 
 
@@ -224,7 +266,13 @@ def _like() -> dict[str, list[str]]:
         others = [word for one in listed for word in (*one.others, *one.kinds)]
         for word in words:
             found.setdefault(word, []).extend([*words, *others])
-    return found
+    return {word: list(dict.fromkeys(alike)) for word, alike in found.items()}
+
+
+@cache
+def _differing(name: str) -> frozenset[str]:
+    named = (language for language in languages() if language.name == name)
+    return frozenset(word for language in named for word in language.search.differs.split())
 
 
 @cache

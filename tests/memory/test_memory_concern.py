@@ -130,6 +130,24 @@ def test_what_anybody_could_ask_is_given_nothing(memory: Memory, text: str) -> N
         ("Annem emekli öğretmen.", "Annemin mesleği ne?"),
         ("Grandad turned 90 on Sunday.", "How old is my grandfather?"),
         ("मेरा नाम प्रिया है और मैं जयपुर में रहती हूँ।", "मैं कहाँ रहती हूँ?"),
+        # people and animals, in any two languages, and those that are meant with others
+        *(
+            ("My uncle Jim keeps bees.", "Was macht mein Onkel?"),
+            ("My hen Peg limps.", "What animals do I have?"),
+        ),
+        *(
+            ("Mein Kaninchen heißt Mo.", "What is my rabbit called?"),
+            ("My brother left.", "Do I have any siblings?"),
+        ),
+        # as others spell it, or by a slip of the keys
+        ("My favourite colour is teal.", "What is my favorite color?"),
+        *(
+            ("The neighbor sold the caravan.", "What did my neighbour sell?"),
+            ("The receipt is in the drawer.", "Where is my reciept?"),
+        ),
+        ("I paid the plumber 90.", "What did I pay the plmuber?"),
+        # a name of somebody in the user's life, asked about without “my”
+        ("Our lodger Femi is six foot.", "How tall is Femi?"),
     ],
 )
 def test_what_was_told_in_other_words_is_found(memory: Memory, told: str, asked: str) -> None:
@@ -324,6 +342,46 @@ def test_a_note_about_somebody_or_something_else_comes_with_a_warning(
     question = f"What is {unanswered}?" if unanswered.startswith("my ") else unanswered
     not_told = recall(memory, question, 300)
     assert not_told is None or not_told.unknown or not not_told.cubes
+
+
+@pytest.mark.parametrize(
+    ("told", "asked", "is_sure"),
+    [
+        # notes without a subject, or of the one that there is at home
+        *(("Sold the caravan for 900.", "How much did I get for my caravan?", True),),
+        *(("The boiler is a Worcester.", "What brand is my boiler?", True),),
+        # others do something with what is the user's
+        *(("Our landlord put the rent up to 700.", "How much is my rent?", True),),
+        # of words that ask for a kind in another language
+        *(("We saw art in Arles.", "What race did I run?", False),),
+        # whose it is, by who has it; who it is stays known
+        *(("My aunt Vera has a tortoise, Speedy.", "What is my aunt's tortoise called?", True),),
+        *(("My aunt Vera has a tortoise, Speedy.", "What is my aunt called?", True),),
+        *(("My aunt Vera has a tortoise, Speedy.", "What is my tortoise called?", False),),
+        *(("Meine Tante hat einen Hund namens Bo.", "Wie heißt mein Hund?", False),),
+        # where somebody is is where they live
+        *(("My aunt's in Bath these days.", "Where does my aunt live?", True),),
+        *(("Meine Tante ist in Ulm.", "Wo wohnt meine Tante?", True),),
+        # a verb is no thing
+        *(("The choir is on Thursdays, my one evening out.", "When does my choir meet?", True),),
+        # what others say in quotation marks, or stands in a text to work on, is not the user's
+        *(('Grandpa wrote: "I was born in Riga in 1930."', "Where was I born?", False),),
+        *(("Translate into French: I was born in Riga.", "Where was I born?", False),),
+        # a name beside the one who has it, though the words are others in other languages
+        *(("Our son Misha is with my ex.", "What is my son called?", True),),
+        *(("My boss Frans is off sick.", "What is my boss called?", True),),
+        *(("Pepper (my rabbit) is at the vet.", "What is my rabbit called?", True),),
+    ],
+)
+def test_whose_a_note_is_is_read_from_how_it_is_said(
+    memory: Memory, told: str, asked: str, is_sure: bool
+) -> None:
+    memory.add("The weather was awful.")
+    chats = Chats(memory.database)
+    chats.say(chats.create(), told)
+    recalled = recall(memory, asked, 300)
+    assert recalled is not None
+    assert bool(recalled.cubes and not recalled.unknown) == is_sure
 
 
 def test_a_word_that_nobody_ever_said_asks_for_a_better_match(memory: Memory) -> None:

@@ -1,0 +1,35 @@
+"""Finds the word that a misspelt one was meant to be, among words that are known."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+_LETTERS = "abcdefghijklmnopqrstuvwxyz"
+_VOWELS = "aeiouy"
+_SHORTEST = 6  # letters of a word of which few others are one slip away
+_LONG = 8  # the same, if the slip is another vowel: “calender”, but “ballot” is no “ballet”
+
+
+def misspelt(word: str) -> frozenset[str]:
+    """The words in the place of which somebody may have written ``word``; none for a short one.
+
+    Letters that changed places, one too many or missing, or another vowel: another consonant
+    mostly makes another word, and so does another first or last letter.
+    """
+    if len(word) < _SHORTEST or not word.isascii() or not word.isalpha():
+        return frozenset()
+    ends = (word[0], word[-1])
+    return frozenset(other for other in _slips(word) if (other[0], other[-1]) == ends) - {word}
+
+
+def _slips(word: str) -> Iterator[str]:
+    for at in range(len(word)):
+        before, letter, behind = word[:at], word[at], word[at + 1 :]
+        yield before + behind
+        yield from (word[: at + 1] + other + behind for other in _LETTERS)
+        for apart in (0, 1):  # “recieve”, “bycicle”
+            if len(behind) > apart:
+                between, other = behind[:apart], behind[apart]
+                yield before + other + between + letter + behind[apart + 1 :]
+        if letter in _VOWELS and len(word) >= _LONG:
+            yield from (before + other + behind for other in _VOWELS)
