@@ -290,6 +290,7 @@ class FactReader:
 
     def undone(self, sentence: str, text: Text) -> tuple[str, list[Ending]]:
         """The sentence without the clauses that tell what is no longer so, and what that is."""
+        sentence = self._complete(sentence)
         if not self._parts.undoes:
             return sentence, []
         kept, ended = "", []

@@ -11,10 +11,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 
 from ondevice.memory._asking import QUOTED, asks, own_sentences, requests, sets_task, statements
 from ondevice.memory._fact_reader import Correction, Ending, Fact, readers
 from ondevice.memory._values import Text
+from ondevice.memory._whose import mentions_user, people_in
 
 _LONGEST = 4_000  # characters; longer texts were not typed to tell something about oneself
 _CODE = re.compile(r"[{}<>=\\|]|\w\(|//|::|^\s*#|;\s*$")
@@ -64,7 +66,7 @@ def find_facts(text: str) -> Iterator[Fact]:
         not _WINK.search(text) and not re.search("[?？؟]", text) and not any(map(asks, sentences))
     )
     has_capitals = any(map(str.isupper, text))
-    for sentence in sentences:
+    for before, sentence in pairwise(["", *sentences]):
         if asks(sentence) or _CODE.search(sentence):
             continue
         found: dict[tuple[str, str], Fact] = {}
@@ -73,6 +75,8 @@ def find_facts(text: str) -> Iterator[Fact]:
                 continue
             for found_fact in reader.read(sentence, Text(reader.language, has_capitals)):
                 fact = replace(found_fact, sentence=sentence)
+                if fact.topic == "name" and people_in(before) and not mentions_user(sentence):
+                    continue  # it is theirs: “犬がいます。名前はポチです。”
                 known = found.get((fact.topic, fact.content))
                 if known is None or fact.certain:
                     found[fact.topic, fact.content] = fact

@@ -76,6 +76,7 @@ def facts(memory: Memory, status: str = "active") -> set[str]:
         *("We call the shop daily.", "My cat is called in at night."),
         # somebody else
         *("My sister lives in Turin.", "He is a nurse.", "Our customer is allergic to nuts."),
+        *("猫がいます。名前はタマです。", "息子は六歳です。", "友達が大阪に引っ越しました。"),
     ],
 )
 def test_what_is_not_plainly_about_the_user_takes_no_effect(text: str) -> None:
@@ -98,6 +99,14 @@ def test_what_is_not_plainly_about_the_user_takes_no_effect(text: str) -> None:
         ("Moro em Lisboa.", ["Lisboa"]),
         ("Mijn vrouw heet Femke.", ["Femke"]),
         ("Меня зовут Иван, я живу в Москве.", ["Иван", "Москве"]),
+        # what has begun or changed
+        *(("I've just started as a nurse.", ["a nurse"]), ("I became a teacher.", ["a teacher"])),
+        *(("我们去年搬到了武汉。", ["武汉"]), ("以前我是护士，现在是律师。", ["律师"])),
+        *(("我已经不住在北京了，搬到南京了。", ["南京"]), ("我现在做厨师。", ["厨师"])),
+        *(
+            ("去年、札幌へ転居しました。", ["札幌"]),
+            ("会社を辞めて、今は教師をしています。", ["教師"]),
+        ),
         ("我叫李华，住在北京。", ["李华", "北京"]),
         ("私は教師です。", ["教師"]),
         ("मेरा नाम रवि है।", ["रवि"]),
