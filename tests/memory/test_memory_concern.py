@@ -148,6 +148,7 @@ def test_what_anybody_could_ask_is_given_nothing(memory: Memory, text: str) -> N
         ("I paid the plumber 90.", "What did I pay the plmuber?"),
         # a name of somebody in the user's life, asked about without “my”
         ("Our lodger Femi is six foot.", "How tall is Femi?"),
+        ("I work for Kestrel & Sons.", "Which company do I work for?"),
     ],
 )
 def test_what_was_told_in_other_words_is_found(memory: Memory, told: str, asked: str) -> None:
