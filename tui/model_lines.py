@@ -169,18 +169,23 @@ def _about(entry: Entry, marks: ModelMarks) -> Iterator[str]:
     ]
     if special:
         yield " ".join(special)
-    how = entry.fit
+    recipe, how = entry.recipe, entry.fit
+    if recipe:
+        yield recipe.about()
     if how and how.tokens_per_second:
-        loss = loss_words(how.quantization_loss)
-        yield (
-            f"About as good as an unquantized {params_words(how.effective_params)} model; "
-            f"quantization costs {loss}."
-        )
         yield f"{speed(entry)}, {speed_words(how.speed_from, how.speed_at)}; {how.how}."
     elif how:
         yield f"Cannot run: {how.how}"
-    if entry.recipe:
-        yield entry.recipe.about()
+    if recipe and not entry.model:
+        yield (
+            f"{recipe.parameters} parameters, {recipe.quantization}, context {recipe.context} "
+            f"tokens, {recipe.license}, from {recipe.sources[0].origin}."
+        )
+    if how and how.tokens_per_second:
+        yield (
+            f"About as good as an unquantized {params_words(how.effective_params)} model; "
+            f"quantization costs {loss_words(how.quantization_loss)}."
+        )
     if entry.model:
         yield str(entry.model.path)
         if entry.model.aliases:
@@ -189,11 +194,5 @@ def _about(entry: Entry, marks: ModelMarks) -> Iterator[str]:
             yield f"Not used: {', '.join(entry.model.not_used)} of {entry.model.place}."
         if entry.kept_bytes:
             yield "Packing was paused. Press F2 to resume."
-    elif entry.recipe:
-        recipe = entry.recipe
-        yield (
-            f"{recipe.parameters} parameters, {recipe.quantization}, context {recipe.context} "
-            f"tokens, {recipe.license}, from {recipe.sources[0].origin}."
-        )
-    if entry.model and entry.license:
-        yield f"Licence: {entry.license}."
+        if entry.license:
+            yield f"Licence: {entry.license}."

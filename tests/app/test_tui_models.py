@@ -93,7 +93,7 @@ async def test_the_first_time_tells_what_is_private_and_which_model_fits(
         await user.sees("What you write stays on this device")
         assert not engine.requests
         await user.pilot.press("enter")
-        await user.sees("★ Llama")
+        await user.sees("★ Qwen3.5")
         assert "Enter downloads it" in user.screen
         await user.pilot.press(*"135", "enter")
         await user.until(lambda: engine.loaded is not None, "loaded")
@@ -526,12 +526,12 @@ async def test_a_failed_download_stays_in_view_where_its_error_takes_room(
     model = on_disk("first").name
     async with at_the_terminal(FakeEngine(), chats, model, size=(40, 12)) as user:
         await user.pilot.press("ctrl+l")
-        await user.sees("Gemma 3 270M")
+        await user.sees("Bonsai 1.7B")
         await user.pilot.press("down", "down", "down", "enter")
         await user.sees("F2 pauses")
         download.gate.open()
         await user.sees("Failed: It failed.")
-        await user.sees("Gemma 3 270M")
+        await user.sees("Bonsai 1.7B")
 
 
 async def test_where_there_is_no_model_the_message_waits_in_the_prompt(

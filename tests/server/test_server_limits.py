@@ -268,8 +268,10 @@ def test_who_waits_and_leaves_takes_no_place(server: Server, client: httpx2.Clie
 def test_ctrl_c_ends_it_without_fuss(model: Path, tmp_path: Path) -> None:
     with server_process.running(tmp_path, "-m", str(model)) as server:
         with long_reply(server), server.connect() as waiting:
+            # There is nothing to wait for that tells that they are under way.
+            time.sleep(0.3)
             waiting.sendall(chat(stream=True))
-            time.sleep(0.3)  # there is nothing to wait for that tells that they are under way
+            time.sleep(0.3)
             server.process.send_signal(signal.SIGINT)
             assert status(waiting) in (0, 503)
             said = server.process.communicate(timeout=20)[1]
