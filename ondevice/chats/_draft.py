@@ -38,8 +38,8 @@ class ReplyDraft:
     Where somebody else has written to the message meanwhile, theirs stays as it is, and this one
     becomes a version of its own beside it, whose id ``on_begun`` gets. What is forgotten of it
     meanwhile stays so, and what is forgotten of the ``conversation``, as the model was given it,
-    comes into it no more: what
-    may become a quotation of that is written only once it is known to be none.
+    comes into it no more: what may become a quotation of that is written only once it is known to
+    be none.
     """
 
     def __init__(

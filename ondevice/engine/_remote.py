@@ -37,7 +37,7 @@ from ondevice.messages import (
     Turn,
     without_password,
 )
-from ondevice.text import printable
+from ondevice.text import printable, reason
 
 _MESSAGE = 300  # characters of an error that are passed on
 #: What is no part of the protocol. Where it is refused, it is left out: the answer comes without.
@@ -385,14 +385,14 @@ def _failures() -> Iterator[None]:
     try:
         yield
     except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
-        raise EngineError(f"The server does not answer: {error}. Is it running?") from error
+        raise EngineError(f"The server does not answer: {reason(error)}. Is it running?") from error
     except httpx2.SSEError as error:
         raise EngineDied(
             "The connection to the server broke: it did not send a stream of events "
             f"({error}). Most URLs end in /v1."
         ) from error
     except httpx2.HTTPError as error:
-        what = str(error) or type(error).__name__
+        what = reason(error) or type(error).__name__
         raise EngineDied(
             f"The connection to the server broke: {what}. What arrived is kept. Send the "
             "message again."

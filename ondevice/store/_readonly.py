@@ -59,7 +59,8 @@ def connect_to_read(path: Path, prepare: Callable[[Connection], Connection]) -> 
         try:
             connection.execute(pragma or "PRAGMA query_only=ON")
             prepare(connection)
-            connection.execute("PRAGMA query_only=ON")
+            # A search has temporary tables. The store itself is only written by `Database.write`.
+            connection.execute("PRAGMA query_only=OFF")
             connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
         except BaseException as error:
             connection.close()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pytest
 
-from ondevice.errors import UsageError
+from ondevice.errors import StoreUnwritable, UsageError
 from ondevice.memory import Memory, _cubes, _expressions
 from ondevice.memory._bench import _day, run
 from ondevice.memory._dates import Days, find_days
@@ -56,6 +57,28 @@ def talks(tmp_path: Path) -> Talks:
 def test_other_forms_of_a_word_are_found(talks: Talks) -> None:
     talks.tell("2024-02-01", "I have been hiking in the mountains")
     assert talks.find("Which mountain did I hike on?") == ["I have been hiking in the mountains"]
+
+
+def test_a_store_that_can_only_be_read_is_searched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "store.db"
+    database = Database(path)
+    Memory(database).add("The bins go out on Mondays.")
+    Memory(database).add("ご飯を食べました。")
+    database.close()
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Database, "_open_to_write", refuse)
+    database = Database(path)
+    assert database.read_only
+    for asked in ("When do the bins go out?", "ご飯"):
+        assert len(Memory(database).search(asked).hits) == 1
+    with pytest.raises(StoreUnwritable):
+        Memory(database).add("More")
+    database.close()
 
 
 @pytest.mark.parametrize(
