@@ -18,6 +18,7 @@ import msgspec
 from msgspec import inspect
 
 from ondevice.errors import UsageError
+from ondevice.text import alternatives
 
 _Record = TypeVar("_Record", bound=msgspec.Struct)
 
@@ -168,7 +169,7 @@ def _takes(known: inspect.Type) -> str:
             if any(isinstance(each, inspect.LiteralType) for each in rest):
                 # True and false are then other words for these.
                 rest = [each for each in rest if not isinstance(each, inspect.BoolType)]
-            return " or ".join(map(_takes, rest))
+            return alternatives([*map(_takes, rest)])
         case inspect.IntType() | inspect.FloatType():
             noun = "a whole number" if isinstance(known, inspect.IntType) else "a number"
             return f"{noun}{_range(known)}"

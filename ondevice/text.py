@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from collections.abc import Sequence
 
 #: Letters and signs of Thai, Lao, Burmese and Khmer.
 SOUTH_EAST = (
@@ -25,6 +26,12 @@ def size(n_bytes: float) -> str:
     if 0 < n_bytes < 999.5e3:
         return f"{n_bytes / 1e3:.0f} KB"
     return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 999.5e6 else f"{n_bytes / 1e6:.0f} MB"
+
+
+def alternatives(items: Sequence[str]) -> str:
+    """“A, B or C”; ``items`` must not be empty."""
+    *others, last = items
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def reason(error: BaseException) -> str:

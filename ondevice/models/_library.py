@@ -16,7 +16,7 @@ from ondevice.models import _folders, _other_apps, _own_folder, _scan
 from ondevice.models._catalogue import catalogue
 from ondevice.models._records import InstalledModel
 from ondevice.system.typed_paths import looks_like_path, typed_path
-from ondevice.text import reason
+from ondevice.text import alternatives, reason
 
 _SHOWN = 5  # models of a folder, in a sentence
 _MEANT = 3  # names that may have been meant
@@ -160,7 +160,7 @@ def unknown(name: str, on_disk: set[str]) -> ModelNotFound:
     known = dict.fromkeys([*sorted(on_disk), *sorted(recipe.name for recipe in catalogue())])
     named = [one for one in known if name and name.casefold() in one.casefold()]
     close = [*dict.fromkeys([*named, *difflib.get_close_matches(name, known)])][:_MEANT]
-    hint = f"Did you mean {' or '.join(close)}?" if close else "See: ondevice models list"
+    hint = f"Did you mean {alternatives(close)}?" if close else "See: ondevice models list"
     return ModelNotFound(f"There is no model named {name}. {hint}")
 
 

@@ -21,6 +21,7 @@ from typing import Any
 from ondevice import paths
 from ondevice.errors import NativeError
 from ondevice.system import children
+from ondevice.text import reason
 
 #: For this processor, as compilers know it: clang has no ``-march=native`` for ARM.
 _NATIVE = "-mcpu=native" if platform.machine() in ("aarch64", "arm64") else "-march=native"
@@ -65,7 +66,7 @@ def library(source: CSource) -> ctypes.CDLL:
         except OSError as error:
             raise NativeError(
                 f"{source.user} needs code that is compiled here, and this system does not load "
-                f"it: {error}. Set TMPDIR to a folder from which programs may be run, or "
+                f"it: {reason(error)}. Set TMPDIR to a folder from which programs may be run, or "
                 f"{source.instead}."
             ) from error
 
@@ -171,10 +172,10 @@ def _compile(source: CSource, texts: Mapping[str, bytes], path: Path) -> None:
             if done.returncode == 0:
                 Path(folder, path.name).replace(path)
                 return
-            reason = done.stderr.strip()[:300]
+            why = done.stderr.strip()[:300]
     except OSError as error:
-        reason = error.strerror or str(error)
+        why = reason(error)
     raise NativeError(
         f"{compiler} could not compile what {source.user[0].lower()}{source.user[1:]} needs: "
-        f"{reason}. Repair the compiler, or {source.instead}."
+        f"{why}. Repair the compiler, or {source.instead}."
     )

@@ -125,7 +125,7 @@ def test_without_a_name_the_smallest_model_is_fetched_unless_it_is_there(
         (["rm", "nothing"], 1, "There is no model named nothing"),
         (["rm", "smollm2-135m"], 1, "is not downloaded"),
         (["show", "smolm2-135m"], 1, "Did you mean smollm2-135m"),
-        (["show", "granite"], 1, "Did you mean granite-4.0-h-tiny?"),
+        (["show", "granite"], 1, "Did you mean granite-4.0-h-1b, granite-4.0-h-micro or "),
         (["where", "nowhere.gguf"], 1, "There is no file nowhere.gguf"),
         (["show", "http://localhost:1/v1#x"], 1, "runs on a server"),
         (["where", "http://localhost:1/v1#x"], 1, "runs on a server"),
