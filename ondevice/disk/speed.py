@@ -21,6 +21,7 @@ _CHUNK = 8 << 20  # bytes of one write
 _BUFFERS = 2 * READS_IN_FLIGHT  # so that there is always a read to begin
 _SAMPLE = 256 << 20  # bytes read at most, and written where there is no model file to read
 _GLANCES = 4  # reads
+_GLANCE_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +59,9 @@ def measure(
 def glance(file: Path, enough: float) -> float:
     """Bytes a second of the fastest of a few reads, one after the other, until one is ``enough``.
 
-    Other programs make some of them slow, but hardly all. Raises :class:`OSError` if it cannot be
-    read, or is too small for that.
+    Other programs make some of them slow, but hardly all. About a second is all that it takes, or
+    one read if that takes longer. Raises :class:`OSError` if the file cannot be read, or is too
+    small for that.
     """
     n_bytes = file.stat().st_size
     if n_bytes < _GLANCES * PIECE_BYTES:
@@ -68,12 +70,13 @@ def glance(file: Path, enough: float) -> float:
     with _reader(file) as reader:
         arena = Arena(PIECE_BYTES)
         arena.view[:] = bytes(arena.n_bytes)
+        begun = time.perf_counter()
         for index in range(_GLANCES):
             at = n_bytes * index // _GLANCES // PIECE_BYTES * PIECE_BYTES
             started = time.perf_counter()
             reader.start(Span(0, at, PIECE_BYTES), arena.view).wait()
             best = max(best, PIECE_BYTES / (time.perf_counter() - started))
-            if best >= enough:
+            if best >= enough or time.perf_counter() - begun > _GLANCE_S:
                 break
     return best
 
