@@ -1,8 +1,8 @@
 """Finds out, while other programs want the cores, how many threads compute a token soonest.
 
-As many as get a core is a good guess. But which number is best depends on the model and the
-processor: beside two programs on two cores, two threads that sleep wrote 52 tokens a second of the
-135M and one wrote 39; of the 0.5B, one is as fast. So the other number is tried now and then, for
+As many as get a core is a good guess. But which number is best changes by model and by the hour:
+beside two programs on two cores, two threads that sleep wrote 52 tokens a second of the 135M and
+one wrote 39, and an hour later it was 42 and 54. So the other number is tried now and then, for
 half a second, and ever less often while that is no faster.
 """
 
