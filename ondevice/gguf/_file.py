@@ -26,6 +26,7 @@ from ondevice.gguf._front import (
 )
 from ondevice.gguf._sense import STACK, faults
 from ondevice.gguf.architectures import KEYS_OF_ALL, PREDICTING
+from ondevice.gguf.quality import quality_of
 from ondevice.gguf.tensor_types import FILE_TYPES
 from ondevice.text import printable
 
@@ -66,6 +67,11 @@ class GGUFFile:
     def weights_bytes(self) -> int:
         """Bytes of all tensors, padding left out."""
         return sum(tensor.n_bytes for tensor in self.tensors.values())
+
+    @property
+    def quality(self) -> float:
+        """Of 1: what quantizing has left of it; see :func:`quality_of`."""
+        return quality_of(self.weights_bytes, self.n_params, self.quantization)
 
     @cached_property
     def read_by_row(self) -> frozenset[str]:

@@ -46,9 +46,9 @@ class Machine:
         if file.weights_bytes + _BESIDE < self.ram.usable:
             return self
         slow = _slow_disk(file.path, self.speeds.disk / _SLOW)
-        return replace(
-            self, speeds=msgspec.structs.replace(self.speeds, disk=slow or self.speeds.disk)
-        )
+        if slow is None:
+            return self
+        return replace(self, speeds=msgspec.structs.replace(self.speeds, disk=slow))
 
 
 _BESIDE = 1 << 30  # bytes: more than a model takes beside its weights

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from ondevice.gguf import GGUFFile
-from ondevice.gguf.quality import effective_params, quality_of
+from ondevice.gguf.quality import effective_params
 from ondevice.holding.costs import decode_seconds, prefill_seconds
 from ondevice.holding.speeds import Speeds
 from ondevice.holding.way import Way
@@ -79,8 +79,7 @@ class Plan:
             drafter_bytes=0,
             tokens_per_second=1 / decode_seconds(file, speeds),
             first_token_s=prefill_seconds(file, speeds),
-            quality=quality_of(file.weights_bytes, file.n_params, file.quantization)
-            * KV_QUALITY[kv_type],
+            quality=file.quality * KV_QUALITY[kv_type],
         )
 
     @property

@@ -73,7 +73,7 @@ def run(file: Path, progress: Callable[[str], None] = lambda line: None) -> Repo
     except (OSError, msgspec.DecodeError) as error:
         raise UsageError(
             f"{file} cannot be read as conversations with questions: {reason(error)}."
-        ) from (error)
+        ) from error
     outcomes: list[_Outcome] = []
     for conversation in conversations:
         progress(f"{conversation.id}: {len(conversation.questions)} questions")

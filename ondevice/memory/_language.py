@@ -66,10 +66,10 @@ class Search(_Table, frozen=True, kw_only=True):
     unspaced_stop: Pattern = ""
     #: Forms of one word that a stemmer does not bring together; a line or a “|” ends a group.
     forms: str = ""
-    #: Words for what a text may tell without naming it, such as a colour.
     #: Endings and the like that are written in two ways: “colour” and “color”; each a pattern and
     #: what may stand for it.
     spellings: tuple[tuple[Pattern, str], ...] = ()
+    #: Words for what a text may tell without naming it, such as a colour.
     unsaid: str = ""
     #: Words that people use for one another, under a name for what they mean that is the same in
     #: every language, behind a “|” what else is found for them, and behind another one what is a

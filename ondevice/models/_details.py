@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ondevice import gguf
 from ondevice.errors import ModelNotFound
 from ondevice.gguf import GGUFFile, runnable
-from ondevice.gguf.quality import effective_params, quality_of
+from ondevice.gguf.quality import effective_params
 from ondevice.models import _library, _own_folder
 from ondevice.models._catalogue import catalogue
 from ondevice.models._records import Ability, InstalledModel, Place, Recipe
@@ -94,11 +94,7 @@ def _of_file(model: InstalledModel, file: GGUFFile) -> Facts:
         parameters=_rounded(file.n_params),
         quantization=file.quantization,
         context=file.n_ctx_train,
-        effective_params=effective_params(
-            file.n_params,
-            file.n_active_params,
-            quality_of(file.weights_bytes, file.n_params, file.quantization),
-        ),
+        effective_params=effective_params(file.n_params, file.n_active_params, file.quality),
         is_base=file.is_base,
         aliases=model.aliases,
         not_used=model.not_used,

@@ -19,8 +19,8 @@ def good_as(model: InstalledModel | Recipe) -> tuple[float, bool]:
     try:
         with runnable.blamed(model.path):
             file = runnable.read(model.path)
-            left = quality_of(file.weights_bytes, file.n_params, file.quantization)
-            return effective_params(file.n_params, file.n_active_params, left), file.is_base
+            good = effective_params(file.n_params, file.n_active_params, file.quality)
+            return good, file.is_base
     except ModelFileError:
         return 0.0, False
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ondevice.store._sqlite import Connection
 
 #: Texts with letters of scripts that put no spaces between words.
-_UNSPACED = "GLOB '*[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]*'"
+UNSPACED = "GLOB '*[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]*'"
 #: So that the last two letters of a text begin a trigram, as all other pairs do.
 END = "'  '"
 
@@ -61,9 +61,9 @@ _STATEMENTS = (
     "INSERT INTO memory_trigram(memory_trigram, rank) VALUES ('secure-delete', 1)",
     f"""
     INSERT INTO memory_trigram(rowid, content)
-    SELECT id, content || {END} FROM cube WHERE content {_UNSPACED}
+    SELECT id, content || {END} FROM cube WHERE content {UNSPACED}
     """,
-    *triggers(_UNSPACED),
+    *triggers(UNSPACED),
 )
 
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from ondevice.store._sqlite import Connection
 from ondevice.store.migrations.m010_memory_index import END, triggers
+from ondevice.store.migrations.m010_memory_index import UNSPACED as _BEFORE
 
 _SOUTH_EAST = (
     "\u0e00-\u0e3a\u0e40-\u0e4e\u0e80-\u0ecf\u0edc-\u0edf\u1000-\u103f\u1050-\u108f\u1780-\u17d3"
 )
-_BEFORE = "GLOB '*[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]*'"
 _UNSPACED = _BEFORE.replace("[", f"[{_SOUTH_EAST}")
 
 _STATEMENTS = (
