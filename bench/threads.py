@@ -1,10 +1,10 @@
 """How threads wait, against the best that one can choose by hand: quiet, busy, and with a quota.
 
-Every side holds the same model and computes a prompt and a reply, one after the other, with our
-products. The busy machine has a busy loop for each core, the half busy one for every other core,
-each in a session of its own, as other programs are; the quota is half of the cores' time (of two
-cores, one). By hand means: each number of threads, spinning or sleeping, chosen at the start of the
-process.
+Every side holds the same model, reads a prompt and then writes for some seconds, in turn with the
+others, with our products. The busy machine has a busy loop for each core, the half busy one for
+every other core, each in a session of its own, as other programs are; the quota is half of the
+cores' time (of two cores, one). By hand means: one thread, or any other number of them, spinning or
+sleeping, chosen at the start of the process.
 
 ``quiet_ratio``: our speed against as many spinning threads as there are cores, which is what
 llama.cpp does by itself, on a quiet machine. ``busy_ratio``, ``half_busy_ratio`` and
@@ -32,7 +32,7 @@ from ondevice.products import handlers
 from ondevice.system import cgroups, cores
 
 MODELS = ("smollm2-135m-instruct-q4_1.gguf", "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf")
-PROMPT, REPLY = 96, 96  # tokens
+PROMPT, REPLY = 96, 384  # tokens; after these, it writes the reply again
 SPAWN = multiprocessing.get_context("spawn")
 
 
@@ -48,8 +48,8 @@ class Side(NamedTuple):
 
 
 def by_hand() -> list[Side]:
-    counts = range(1, cores.usable_cpus() + 1)
-    return [Side(n, policy) for n in counts for policy in (SPIN, SLEEP)]
+    counts = range(2, cores.usable_cpus() + 1)
+    return [Side(1, SPIN), *(Side(n, policy) for n in counts for policy in (SPIN, SLEEP))]
 
 
 SPIN, SLEEP = "spinning", "sleeping"
@@ -57,7 +57,7 @@ OURS = Side(None)
 
 
 def measure(quick: bool) -> tuple[frame.Figures, frame.Runs]:
-    rounds = 3 if quick else 9
+    rounds, seconds = (3, 2.0) if quick else (9, 4.0)
     figures: frame.Figures = {}
     runs: frame.Runs = []
     default = Side(cores.default_threads(), SPIN)
@@ -74,7 +74,7 @@ def measure(quick: bool) -> tuple[frame.Figures, frame.Runs]:
                 if condition == "quota" and group is None:
                     frame.say("no quota can be set here")
                     continue
-                found = race(path, [OURS, *others], group, rounds, condition)
+                found = race(path, [OURS, *others], group, rounds, seconds, condition)
             runs += [{"model": path.stem, "condition": condition, "speeds": each} for each in found]
             best = max(others, key=lambda side: frame.median(each[side.name] for each in found))
             ratios = {f"{condition}_ratio": best}
@@ -87,7 +87,7 @@ def measure(quick: bool) -> tuple[frame.Figures, frame.Runs]:
 
 
 def race(
-    path: Path, sides: list[Side], group: Path | None, rounds: int, condition: str
+    path: Path, sides: list[Side], group: Path | None, rounds: int, seconds: float, condition: str
 ) -> list[dict[str, float]]:
     """Tokens a second of each side in each round; the first round, which warms up, is left out."""
     with ExitStack() as stack:
@@ -95,12 +95,12 @@ def race(
         found = []
         for number in range(rounds + 1):
             frame.say(f"{path.stem}, {condition}: round {number} of {rounds}")
-            found.append({name: once() for name, once in ask.items()})
+            found.append({name: once(seconds) for name, once in ask.items()})
         return found[1:]
 
 
 @contextmanager
-def running(path: Path, side: Side, group: Path | None) -> Iterator[Callable[[], float]]:
+def running(path: Path, side: Side, group: Path | None) -> Iterator[Callable[[float], float]]:
     ours, theirs = SPAWN.Pipe()
     waits = {SPIN: {}, SLEEP: {"OMP_WAIT_POLICY": "passive"}}.get(side.policy or "", {})
     os.environ.update(waits)
@@ -109,13 +109,13 @@ def running(path: Path, side: Side, group: Path | None) -> Iterator[Callable[[],
     for name in waits:
         del os.environ[name]
 
-    def once() -> float:
-        ours.send(True)
+    def once(seconds: float) -> float:
+        ours.send(seconds)
         speed: float = ours.recv()
         return speed
 
     yield once
-    ours.send(False)
+    ours.send(0.0)
     process.join()
 
 
@@ -127,14 +127,17 @@ def side_process(pipe: Connection, path: Path, side: Side, group: Path | None) -
     waiting = nullcontext() if side.threads else llama.Waiting()
     hook = llama.EvalHook(*handlers(side.threads))
     context = llama.Context(model, n_ctx=512, n_threads=side.threads, eval_hook=hook)
-    while pipe.recv():
-        started = time.perf_counter()
+    while seconds := pipe.recv():
         with waiting:
             context.truncate(0)
             context.decode(range(300, 300 + PROMPT))
-            for token in range(REPLY):
-                context.decode([300 + token])
-        pipe.send(REPLY / (time.perf_counter() - started))
+            started, written = time.perf_counter(), 0
+            while time.perf_counter() < started + seconds:
+                context.truncate(PROMPT + written % REPLY)
+                context.decode([300 + written % REPLY])
+                written += 1
+            speed = written / (time.perf_counter() - started)
+        pipe.send(speed)
 
 
 @contextmanager
