@@ -62,7 +62,6 @@ def found(
 
     ``in_use`` are locations of models that are to be listed wherever they are.
     """
-    recipes = {recipe.name: recipe for recipe in models.catalogue()}
     leftovers = models.leftovers()
     installed = models.installed(folders, on_problem)
     known = {os.path.realpath(model.path) for model in installed}
@@ -71,9 +70,8 @@ def found(
             if looks_like_path(location) and os.path.realpath(location) not in known:
                 installed.append(models.find(location))
                 known.add(os.path.realpath(location))
-    there = {model.name for model in installed}
     return [
-        *(_of_model(model, recipes.get(model.name), leftovers) for model in installed),
+        *(_of_model(model, leftovers) for model in installed),
         *(
             Entry(
                 recipe.name,
@@ -83,8 +81,7 @@ def found(
                 recipe=recipe,
                 kept_bytes=leftovers.get(recipe.name, 0),
             )
-            for recipe in recipes.values()
-            if recipe.name not in there
+            for recipe in models.to_download(installed)
         ),
     ]
 
@@ -141,15 +138,13 @@ def arranged(
             yield from group
 
 
-def _of_model(
-    model: InstalledModel, recipe: Recipe | None = None, leftovers: dict[str, int] | None = None
-) -> Entry:
+def _of_model(model: InstalledModel, leftovers: dict[str, int] | None = None) -> Entry:
     return Entry(
         model.name,
-        recipe.title if recipe else model.name,
+        model.recipe.title if model.recipe else model.name,
         model.size_bytes,
         model.license,
         model,
-        recipe,
+        model.recipe,
         (leftovers or {}).get(models.stack_name(model.name), 0),
     )

@@ -74,7 +74,5 @@ def _fits(settings: Settings, machine: Machine) -> Iterator[Fit]:
     for model in on_disk:
         if not model.missing:
             yield fit.of_installed(model, settings, machine)
-    there = {model.name for model in on_disk}
-    for recipe in models.catalogue():
-        if recipe.name not in there:
-            yield fit.of_recipe(recipe, machine)
+    for recipe in models.to_download(on_disk):
+        yield fit.of_recipe(recipe, machine)

@@ -65,10 +65,9 @@ class Listed(msgspec.Struct, frozen=True, kw_only=True):
 def list_(as_json: bool) -> None:
     """List the models on disk, then those that can be downloaded."""
     on_disk = models.installed(on_problem=partial(click.echo, err=True))
-    names = {model.name for model in on_disk}
     leftovers = models.leftovers()
-    others = [recipe for recipe in models.catalogue() if recipe.name not in names]
-    listed = [*map(_on_disk, on_disk), *(_to_download(each, leftovers) for each in others)]
+    others = [_to_download(each, leftovers) for each in models.to_download(on_disk)]
+    listed = [*map(_on_disk, on_disk), *others]
     known = {each.name for each in listed}
     listed += [_interrupted(*each) for each in leftovers.items() if each[0] not in known]
     if as_json:
@@ -102,6 +101,8 @@ def _on_disk(model: InstalledModel) -> Listed:
         lacks=model.lacks,
         aliases=model.aliases,
         not_used=model.not_used,
+        about=model.recipe.about() if model.recipe else "",
+        abilities=model.recipe.abilities if model.recipe else (),
         effective_params=good,
         is_base=is_base,
     )

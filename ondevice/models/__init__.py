@@ -4,7 +4,7 @@ from ondevice.models._catalogue import catalogue, title_of
 from ondevice.models._details import Facts, facts
 from ondevice.models._folders import in_folder
 from ondevice.models._import import How, import_file
-from ondevice.models._library import find, find_file, installed, removable, remove
+from ondevice.models._library import find, find_file, installed, removable, remove, to_download
 from ondevice.models._own_folder import leftovers
 from ondevice.models._pack import pack, stack_name
 from ondevice.models._pull import pull
@@ -35,4 +35,5 @@ __all__ = [
     "remove",
     "stack_name",
     "title_of",
+    "to_download",
 ]

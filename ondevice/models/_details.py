@@ -94,6 +94,8 @@ def _of_file(model: InstalledModel, file: GGUFFile) -> Facts:
         parameters=_rounded(file.n_params),
         quantization=file.quantization,
         context=file.n_ctx_train,
+        about=model.recipe.about() if model.recipe else "",
+        abilities=model.recipe.abilities if model.recipe else (),
         effective_params=effective_params(file.n_params, file.n_active_params, file.quality),
         is_base=file.is_base,
         aliases=model.aliases,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from ondevice.errors import ModelError, ModelFileError, ModelNotFound
 from ondevice.messages import URL_SCHEMES
 from ondevice.models import _folders, _other_apps, _own_folder, _scan
 from ondevice.models._catalogue import catalogue
-from ondevice.models._records import InstalledModel
+from ondevice.models._records import InstalledModel, Recipe
 from ondevice.system.typed_paths import looks_like_path, typed_path
 from ondevice.text import alternatives, reason
 
@@ -44,12 +44,20 @@ def installed(
 
 
 def _with_recipe(model: InstalledModel) -> InstalledModel:
-    """What the catalogue knows of the model, if it is from where the catalogue would fetch it."""
+    """What the catalogue knows of the model, if it is one of those."""
+    files = {model.path.name, Path(model.origin).name}  # what we import gets another name
     for recipe in catalogue():
-        if model.origin in (source.origin for source in recipe.sources):
+        if any(recipe.is_of(model.origin, file, model.size_bytes) for file in files):
             name = model.name if model.place == "ondevice" else recipe.name
-            return replace(model, name=name, license=recipe.license)
+            return replace(model, name=name, license=recipe.license, recipe=recipe)
     return model
+
+
+def to_download(on_disk: Collection[InstalledModel]) -> list[Recipe]:
+    """The models of the catalogue that are not on disk, under whatever name."""
+    there = {model.name for model in on_disk}
+    there |= {model.recipe.name for model in on_disk if model.recipe}
+    return [recipe for recipe in catalogue() if recipe.name not in there]
 
 
 def find(name: str, folders: Sequence[Path] | None = None) -> InstalledModel:
@@ -151,6 +159,8 @@ def called(name: str, folders: Sequence[Path] | None = None) -> InstalledModel:
 
 def _names(model: InstalledModel) -> set[str]:
     names = {model.name, *model.aliases, model.origin, model.path.name, model.path.stem}
+    if model.recipe:
+        names.add(model.recipe.name)
     names |= {name.removesuffix(":latest") for name in (model.name, *model.aliases)}
     return {name.casefold() for name in names}
 

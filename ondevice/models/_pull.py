@@ -56,7 +56,8 @@ def pull(
     there: list[InstalledModel] = []
     for model in _library.installed():
         ours = model.place == "ondevice" and model.name == request.name
-        if not model.missing and (model.origin in origins or (ours and not model.origin)):
+        is_wanted = not origins.isdisjoint(model.origins) or (ours and not model.origin)
+        if is_wanted and not model.missing:
             if name is None or model.name == name:
                 return model
             there.append(model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +48,10 @@ class WheelSource(
     def origin(self) -> str:
         return f"{self.package}=={self.version}"
 
+    @property
+    def file_name(self) -> str:
+        return self.member.rpartition("/")[2]
+
 
 class HubSource(msgspec.Struct, frozen=True, kw_only=True, tag="hub", forbid_unknown_fields=True):
     """A file in a repository on the Hugging Face hub; of a split model the first part."""
@@ -58,6 +63,10 @@ class HubSource(msgspec.Struct, frozen=True, kw_only=True, tag="hub", forbid_unk
     @property
     def origin(self) -> str:
         return f"{self.repo}/{self.file}"
+
+    @property
+    def file_name(self) -> str:
+        return self.file.rpartition("/")[2]
 
 
 _CAN: dict[Ability, str] = {
@@ -81,10 +90,27 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     abilities: tuple[Ability, ...] = ()
     sources: tuple[WheelSource | HubSource, ...]  # tried in order
 
+    def is_of(self, origin: str, file: str, size_bytes: int) -> bool:
+        """Whether a model is this one: from where it can be fetched, or a file as large and of the
+        same name, or of the name that Ollama gives to a file with this sha256."""
+        for source in self.sources:
+            if origin == source.origin:
+                return True
+            if size_bytes == self.size_bytes and (
+                _plain(file) == _plain(source.file_name) or file == f"sha256-{source.sha256}"
+            ):
+                return True
+        return False
+
     def about(self) -> str:
         """What it is good at and was trained for, in a sentence or two."""
         can = [_CAN[ability] for ability in self.abilities]
         return f"Good at {self.good_at}." + (f" It {', '.join(can)}." if can else "")
+
+
+def _plain(name: str) -> str:
+    """However it is written: "Qwen3-4B-Q4_K_M.gguf" and "qwen3-4b.Q4_K_M.gguf" are the same."""
+    return re.sub(r"[^a-z0-9]", "", name.casefold())
 
 
 class Provenance(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,6 +133,13 @@ class InstalledModel:
     missing: tuple[str, ...] = ()  # names of the parts that are not there
     aliases: tuple[str, ...] = ()  # other names that apps have for the same file
     not_used: tuple[str, ...] = ()  # what an app keeps beside it and adds, such as "adapter"
+    recipe: Recipe | None = None  # of the catalogue, if it is one of its models
+
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """Where it is from, and from where it could be downloaded."""
+        sources = self.recipe.sources if self.recipe else ()
+        return (self.origin, *(source.origin for source in sources))
 
     @property
     def lacks(self) -> str:

@@ -6,17 +6,19 @@ import hashlib
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import gguf_files
+import msgspec
 import pytest
 
 from ondevice import models, paths
 from ondevice.cli import run
 from ondevice.config import Settings
 from ondevice.errors import ModelError, ModelFileError, ModelNotFound, UsageError
-from ondevice.models import InstalledModel
+from ondevice.models import InstalledModel, _library, _pull
 from ondevice.planning.choice import choose
 
 
@@ -551,3 +553,65 @@ def test_what_is_there_gets_another_name_without_a_download(user: Path) -> None:
     assert models.pull("qwen3-0.6b", name="mine").name == "mine"
     assert models.find("mine").path.samefile(path)
     assert models.pull("qwen3-0.6b", name="mine").name == "mine"
+
+
+# ------------------------------------------------------------------ models of the catalogue
+
+
+@pytest.fixture
+def recipe(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> models.Recipe:
+    """The only one, of a small file."""
+    sample = gguf_files.write(tmp_path / "sample.gguf")
+    one = next(recipe for recipe in models.catalogue() if recipe.name == "qwen3-4b")
+    one = msgspec.structs.replace(one, size_bytes=sample.stat().st_size)
+    for module in (_library, _pull):
+        monkeypatch.setattr(module, "catalogue", lambda: (one,))
+    return one
+
+
+def in_own_folder(user: Path, file: str, sha256: str) -> Path:
+    del sha256
+    return gguf_files.write(user / "models" / file)
+
+
+def by_ollama(user: Path, file: str, sha256: str) -> Path:
+    name = "hf.co/someone/repo/Q4_K_M"
+    blob = in_ollama(user / ".ollama" / "models", name)
+    manifest = user / ".ollama" / "models" / "manifests" / name
+    manifest.write_text(manifest.read_text().replace(blob.name[7:], sha256))
+    return blob.rename(blob.with_name(f"sha256-{sha256}"))
+
+
+def by_gpt4all(user: Path, file: str, sha256: str) -> Path:
+    return gguf_files.write(user / ".local/share/nomic.ai/GPT4All" / file.replace("-", "_"))
+
+
+@pytest.mark.parametrize("place", [in_own_folder, by_ollama, by_gpt4all])
+@pytest.mark.parametrize("is_imported", [False, True])
+def test_a_model_of_the_catalogue_is_known_wherever_it_was_downloaded(
+    user: Path,
+    recipe: models.Recipe,
+    place: Callable[[Path, str, str], Path],
+    is_imported: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ONDEVICE_MODELS_FOLDER", str(user / "models"))
+    source = recipe.sources[0]
+    path = place(user, source.file_name, source.sha256 or "")
+    if is_imported:
+        imported = models.import_file(path, "mine")
+        path.unlink()
+        assert imported.name == "mine"
+    (model,) = models.installed()
+    assert models.to_download([model]) == []
+    assert models.find(recipe.name).path == model.path
+    assert models.pull(recipe.name).path == model.path
+    assert models.facts(recipe.name).about == recipe.about()
+
+
+def test_another_file_with_the_name_of_one_of_the_catalogue_is_not_that(
+    user: Path, recipe: models.Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ONDEVICE_MODELS_FOLDER", str(user / "models"))
+    gguf_files.write(user / "models" / recipe.sources[0].file_name, license="mit")
+    assert models.to_download(models.installed()) == [recipe]
