@@ -9,7 +9,8 @@ from ondevice.engine._loading import HeldModel
 from ondevice.engine._sizing import Sizer
 from ondevice.errors import MemoryShortError
 from ondevice.messages import Sizing
-from ondevice.ram.need import need
+from ondevice.ram.need import embedding_batches, for_embedding, for_schemas, need
+from ondevice.text import size
 
 _GROWTH = 2  # times: a context that grows does so by that, where there is room
 
@@ -72,6 +73,28 @@ class Room:
                     self._sizer.claim(-more - before.kv)
                 return
 
+    def for_schemas(self) -> None:
+        """Make room for :class:`ondevice.llama.SchemaVocabulary`, at the cost of weights in RAM.
+
+        Raises :class:`MemoryShortError` if there is none.
+        """
+        n_bytes = for_schemas(self._held.plan.file)
+        if not self._sizer.claim(n_bytes):
+            raise _no_room("follow a schema", n_bytes)
+
+    def for_embedding(self, n_ctx: int, *, at_once: bool) -> int:
+        """The same for a context that turns ``n_ctx`` tokens into a vector.
+
+        Returns how many of them it may compute in a batch: all of them, if it must be ``at_once``.
+        """
+        file = self._held.plan.file
+        n_bytes = 0
+        for batch_tokens in [n_ctx] if at_once else embedding_batches(file):
+            n_bytes = for_embedding(file, n_ctx, batch_tokens)
+            if self._sizer.claim(n_bytes):
+                return batch_tokens
+        raise _no_room("embed texts", n_bytes)
+
     def may_hold(self, held: int, more: int) -> bool:
         """Whether, beside ``held`` bytes of states, ``more`` of them may be in RAM.
 
@@ -93,3 +116,10 @@ class Room:
     def close(self) -> None:
         """Stop looking."""
         self._sizer.close()
+
+
+def _no_room(purpose: str, n_bytes: int) -> MemoryShortError:
+    return MemoryShortError(
+        f"There is no room to {purpose}: that takes {size(n_bytes)} of RAM besides what the model "
+        "takes. Give it more RAM, or use a smaller model."
+    )

@@ -53,7 +53,7 @@ from ondevice.ram.process import of_process
 from ondevice.system import compiled
 from ondevice.system.cores import ThreadTimes
 
-_EMBEDDED = 512  # tokens of a text to embed at most: it is computed at once
+_EMBEDDED = 512  # tokens of a text to embed at most
 _REPLY_SHARE = 4  # of the context, one part is kept free for a reply
 _WORTH_READING = 16  # tokens, before they are needed
 _PREPARED = 32  # tokens of a pass, about a message, with which all that it takes is touched
@@ -162,18 +162,12 @@ class Session:
         """A vector for each text.
 
         Raises :class:`UsageError` for a text that is empty or too long or when cancelled,
-        :class:`ModelFileError` if a file of the model was changed, and :class:`NativeError`.
+        :class:`MemoryShortError`, :class:`ModelFileError` if a file of the model was changed, and
+        :class:`NativeError`.
         """
         self._check_files()
         if self._embedder is None:
-            self._embedder = Context(
-                self._model,
-                n_ctx=_EMBEDDED,
-                n_threads=self._context.n_threads,
-                eval_hook=self._weights.hook(),
-                batch_tokens=_EMBEDDED,
-                embeddings=True,
-            )
+            self._embedder = self._open_embedder()
         vectors, total = [], 0
         for text in texts:
             if len(text) > _EMBEDDED * self._model.longest_token:
@@ -193,6 +187,18 @@ class Session:
         self._check_files()
         return Embedded(vectors=tuple(vectors), tokens=total)
 
+    def _open_embedder(self) -> Context:
+        # An encoder's tokens see each other, so they are computed at once.
+        batch_tokens = self._room.for_embedding(_EMBEDDED, at_once=bool(self._model.cannot_chat))
+        return Context(
+            self._model,
+            n_ctx=_EMBEDDED,
+            n_threads=self._context.n_threads,
+            eval_hook=self._weights.hook(),
+            batch_tokens=batch_tokens,
+            embeddings=True,
+        )
+
     def reply(
         self,
         request: Generate,
@@ -205,8 +211,9 @@ class Session:
         ``tell`` is called with what happens in the middle of a computation. ``answer_now`` ends
         the thinking.
 
-        Raises :class:`UsageError`, :class:`ContextError`, :class:`ModelFileError` (the chat
-        template, or a file of the model that was changed) or :class:`NativeError`.
+        Raises :class:`UsageError`, :class:`ContextError`, :class:`MemoryShortError`,
+        :class:`ModelFileError` (the chat template, or a file of the model that was changed) or
+        :class:`NativeError`.
         """
         if self._model.cannot_chat:
             raise ModelFileError(
@@ -231,6 +238,7 @@ class Session:
         if request.json_schema is not None:
             schema = compile_schema(request.json_schema)
             if self._schemas is None:
+                self._room.for_schemas()
                 self._schemas = SchemaVocabulary(self._model)
             return self._schemas.constraint(schema)
         return Grammar(self._model, request.grammar) if request.grammar is not None else None

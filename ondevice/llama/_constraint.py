@@ -25,6 +25,7 @@ _MOST_BYTES = 200_000
 _MOST_RULES = 2_000
 _DEEPEST = 100  # groups within each other
 _MOST_ELEMENTS = 50_000  # characters, classes and names, each as often as it is repeated
+_AT_ONCE = 8192  # tokens that llama.cpp compares with a grammar: it decodes the texts of all first
 _GBNF = re.compile(
     r"""
       (?P<space> \s+ | \#[^\n]*)
@@ -38,6 +39,10 @@ _GBNF = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
+# Tokens that all fit into a text, or all do not, are looked at as one. llguidance proposes four
+# such kinds of text. Each takes 10 MB of a vocabulary of 150,000 tokens, and this one gives most:
+# 0.03 to 1 ms for a token of a text instead of 0.2 to 2.2, and 0.02 to 0.4 with all four.
+_TEXT = r'[^"\\\x00-\x1F\x7F]{1,30}'
 _ESCAPE = re.compile(r"\\(?:x(..)|u(.{4})|U(.{8})|(.))|(.)", re.DOTALL)
 
 
@@ -58,7 +63,10 @@ class Constraint(Protocol):
 
 
 class SchemaVocabulary:
-    """A model's tokens in the form in which schemas are followed: takes up to a second to make."""
+    """A model's tokens in the form in which schemas are followed: takes up to a second to make.
+
+    RAM: :func:`ondevice.ram.need.for_schemas`.
+    """
 
     def __init__(self, model: Model) -> None:
         # Only now: whoever asks for no schema does without it.
@@ -70,11 +78,9 @@ class SchemaVocabulary:
             raise UsageError(
                 "This model cannot follow a schema: it has no token that ends a reply."
             )
-        self._tokenizer = LLTokenizer(
-            TokenizerWrapper(_Tokens(model, ends[0])),
-            eos_token=ends,
-            slices=LLTokenizer.json_slices(),
-        )
+        wrapper = TokenizerWrapper(_Tokens(model, ends[0]))
+        self._tokenizer = LLTokenizer(wrapper, eos_token=ends, slices=[_TEXT])
+        wrapper.tokens = wrapper._gtokenizer.tokens = []  # llguidance has its own
 
     def constraint(self, schema: str) -> Constraint:
         """What holds a reply to a schema, as :func:`ondevice.json_schema.compile_schema` gives it.
@@ -156,7 +162,9 @@ class Grammar:
         return bool(self._apply(np.array([token], np.int32))[0])
 
     def allowed(self) -> Allowed:
-        return self._apply(np.arange(self._n_vocab, dtype=np.int32))
+        every = np.arange(self._n_vocab, dtype=np.int32)
+        parts = range(0, self._n_vocab, _AT_ONCE)
+        return np.concatenate([self._apply(every[at : at + _AT_ONCE]) for at in parts])
 
     def accept(self, token: int) -> None:
         llama_cpp.llama_sampler_accept(self._grammar, token)

@@ -27,7 +27,7 @@ from ondevice.llama._thread_trials import ThreadTrials
 from ondevice.system.cores import default_threads
 
 GGML_TYPES = {"f16": 1, "q8_0": 8, "q4_0": 2}  # enum ggml_type
-_POOLING_MEAN, _POOLING_CLS, _POOLING_LAST = 1, 2, 3  # enum llama_pooling_type
+_POOLING_NONE, _POOLING_MEAN, _POOLING_CLS, _POOLING_LAST = range(4)  # enum llama_pooling_type
 #: Sequences: what is decoded; what is on its way in or out, or was there before the last pass; and
 #: what was restored of a sliding window, whose cells llama.cpp would give to other tokens.
 _LIVE, _OTHER, _GUARD = 0, 1, 2
@@ -107,7 +107,8 @@ class Context:
         if embeddings:
             own = model.pooling in (_POOLING_CLS, _POOLING_LAST)
             params.embeddings = True
-            params.pooling_type = model.pooling if own else _POOLING_MEAN
+            self._pooling = model.pooling if own else _POOLING_MEAN
+            params.pooling_type = self._pooling if model.cannot_chat else _POOLING_NONE
         self.n_threads = params.n_threads = params.n_threads_batch = n_threads or default_threads()
         params.type_k = params.type_v = GGML_TYPES[kv_type]
         params.no_perf = True
@@ -333,16 +334,35 @@ class Context:
         """A vector of the text, of length 1; shape (n_embd,).
 
         It is the mean of the last hidden states after each token, or the first or last of these if
-        the model's file asks for that. ``tokens`` are at most ``batch_tokens``. Raises what
-        :meth:`decode` raises.
+        the model's file asks for that. ``tokens`` are at most ``n_ctx``, of an encoder at most
+        ``batch_tokens``. Raises what :meth:`decode` raises.
         """
         self.truncate(0)
-        self.decode(tokens, n_outputs=len(tokens))
-        pointer = llama_cpp.llama_get_embeddings_seq(self.handle, 0)
-        n_embd = llama_cpp.llama_model_n_embd(self.model.handle)
-        vector = np.ctypeslib.as_array(pointer, (n_embd,)).copy()
+        if self.model.cannot_chat:  # each token sees all others, so all are computed at once
+            self.decode(tokens, n_outputs=len(tokens))
+            pointer = llama_cpp.llama_get_embeddings_seq(self.handle, 0)
+            vector = np.ctypeslib.as_array(pointer, (self.model.n_embd_out,)).copy()
+        else:
+            vector = self._pooled([*self._states_after(tokens)])
         vector /= max(float(np.linalg.norm(vector)), 1e-12)
         return vector
+
+    def _states_after(self, tokens: Sequence[int]) -> Iterator[npt.NDArray[np.float32]]:
+        """The last hidden states after each of ``tokens``, a batch at a time."""
+        for at in range(0, len(tokens), self.batch_tokens):
+            batch = tokens[at : at + self.batch_tokens]
+            self.decode(batch, n_outputs=len(batch))
+            pointer = llama_cpp.llama_get_embeddings(self.handle)
+            yield np.ctypeslib.as_array(pointer, (len(batch), self.model.n_embd_out)).copy()
+
+    def _pooled(self, states: list[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
+        every = np.concatenate(states)
+        pooled: npt.NDArray[np.float32]
+        if self._pooling == _POOLING_MEAN:
+            pooled = every.mean(axis=0)
+        else:
+            pooled = every[0 if self._pooling == _POOLING_CLS else -1]
+        return pooled
 
     @contextmanager
     def _abort_on(

@@ -13,6 +13,7 @@ from ondevice.messages import KVType
 _BATCH = 512
 _OUTPUTS = 16
 DRAFT_BATCH = 128  #: What a drafter asks, with the logits of one.
+_EMBEDDING_LOGITS = (32_000_000, 6_000_000)  # bytes, of the tokens that are embedded at once
 _CTX_STEP = 256  # llama.cpp rounds the context up to a multiple of it
 _DEFAULT_CTX = 4096
 
@@ -22,6 +23,7 @@ _FLOAT = 4  # bytes
 # Measured on x86-64 Linux: Python, its modules and llama.cpp; then what its tokenizer keeps.
 _ENGINE = 62_000_000  # bytes, 26 MB of it shared libraries
 _TOKEN, _MERGE = 190, 160  # bytes each
+_SCHEMAS, _SCHEMA_TOKEN = 5_000_000, 280  # llguidance; and what it knows of each token
 
 _SEQUENCES = 2  # that decoded, and one by which parts of it are kept
 #: A block with one of these has a state of fixed size instead of keys and values, or beside them.
@@ -95,6 +97,32 @@ def need(
         # and the states after the tokens of a batch, twice
         compute=alone.compute + small.compute + 2 * _BATCH * file.n_embd * _FLOAT,
     )
+
+
+def for_schemas(file: GGUFFile) -> int:
+    """Bytes that the tokens take in the form in which JSON schemas are followed."""
+    return _SCHEMAS + file.n_vocab * _SCHEMA_TOKEN
+
+
+def for_embedding(file: GGUFFile, n_ctx: int, batch_tokens: int) -> int:
+    """Bytes that a context takes which turns texts into vectors.
+
+    llama.cpp computes the logits of each token of a batch, and has room for them twice.
+    """
+    alone = need(file, n_ctx)
+    logits = 2 * batch_tokens * file.n_vocab * _FLOAT
+    return alone.kv + alone.compute * batch_tokens // _BATCH + logits
+
+
+def embedding_batches(file: GGUFFile) -> list[int]:
+    """How many tokens to embed at once, the fastest first; they need not see each other.
+
+    In RAM, the first takes up to 1.3 times as long as 512 tokens do, which would take 620 MB with
+    150,000 tokens to choose from.
+    """
+    return [
+        max(1, min(_BATCH, n_bytes // (file.n_vocab * _FLOAT))) for n_bytes in _EMBEDDING_LOGITS
+    ]
 
 
 def _kv_elements(file: GGUFFile, blocks: Iterable[int]) -> int:

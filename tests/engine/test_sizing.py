@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ondevice.engine import Engine
+from ondevice.errors import MemoryShortError
 from ondevice.messages import Chunk, Finished, Generate, Load, Notice, Sampling, Sizing, Turn
 from ondevice.ram.pressure import Governor, room_for_weights
 from ondevice.ram.process import ProcessRam, of_process
@@ -108,6 +109,38 @@ def test_a_context_that_grows_takes_from_the_weights(default_model: Path, tmp_pa
     assert done.statistics.peak_ram_bytes < ram * 1.05
     assert after.absent_bytes > before.absent_bytes
     assert not any(isinstance(e, Notice) for e in events)
+
+
+@pytest.mark.parametrize("extra", ["schema", "grammar", "vectors", "vectors, with room"])
+def test_what_a_session_makes_itself_takes_from_the_weights(
+    default_model: Path, tmp_path: Path, extra: str
+) -> None:
+    """A limit for the process holds whatever is asked of it."""
+    ram = (200 if "room" in extra else 160) * MB
+    constraint = {
+        "schema": {"json_schema": '{"enum": ["a", "b"]}'},
+        "grammar": {"grammar": "root ::= [a-z ]+"},
+    }
+    with Engine(log=tmp_path / "engine.log") as engine:
+        engine.load(Load(path=str(default_model), n_threads=1, ram=ram, n_ctx=1024))
+        if "vectors" in extra:
+            engine.embed(["The sea was calm. " * 60])
+        ask = msgspec.structs.replace(ASK, max_tokens=8, **constraint.get(extra, {}))
+        *_, done = engine.generate(ask)
+    assert isinstance(done, Finished)
+    assert done.statistics.peak_ram_bytes < ram
+
+
+def test_without_room_for_it_a_schema_is_refused(default_model: Path, tmp_path: Path) -> None:
+    with Engine(log=tmp_path / "engine.log") as engine:
+        loaded = engine.load(
+            Load(path=str(default_model), ram=135 * MB, n_ctx=1024, kv_type="q8_0")
+        )
+        assert loaded.streamed_bytes
+        with pytest.raises(MemoryShortError, match="There is no room to follow a schema"):
+            list(engine.generate(msgspec.structs.replace(ASK, json_schema="{}")))
+        *_, done = engine.generate(ASK)
+        assert isinstance(done, Finished)
 
 
 # ------------------------------------------------------------------ what is decided
