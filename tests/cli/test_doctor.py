@@ -185,7 +185,7 @@ def test_a_model_that_fits_is_said_to_fit(
     monkeypatch.setenv("ONDEVICE_MODEL", str(default_model))
     code, out = doctor(capsys)
     assert code == 0
-    assert "✓ model      Smollm2 135M 8k Lc100K Mix1 Ep2 Q4_1, 289 MB with a context of" in out
+    assert "✓ model      Smollm2 135M 8k Lc100K Mix1 Ep2 Q4_1, 297 MB with a context of" in out
 
 
 def test_a_model_that_does_not_fit_is_found(
