@@ -121,5 +121,5 @@ class Room:
 def _no_room(purpose: str, n_bytes: int) -> MemoryShortError:
     return MemoryShortError(
         f"There is no room to {purpose}: that takes {size(n_bytes)} of RAM besides what the model "
-        "takes. Give it more RAM, or use a smaller model."
+        "takes. Give it more RAM or a shorter context, or use a smaller model."
     )
