@@ -6,7 +6,7 @@ import json
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple, get_args
 
 import msgspec
@@ -228,21 +228,25 @@ class _Asked(NamedTuple):
 
     def rows(
         self, connection: Connection, conversation_id: int | None, *, columns: str, order: str
-    ) -> list[Row]:
+    ) -> Iterator[Row]:
         """These columns of the messages that have it all, of one conversation or of all.
 
         Parts of words are in no index. To look through all texts takes less than to keep one.
         """
+        parts = (
+            "AND NOT EXISTS (SELECT 1 FROM json_each(?3) WHERE NOT instr(message.content, value)) "
+            if self.parts
+            else ""
+        )
         of_index = "message_index JOIN message ON message.id = message_index.rowid"
         return connection.execute(
             f"SELECT {columns} FROM {of_index if self.query else 'message'} "
             f"WHERE {'message_index MATCH ?1' if self.query else '?1 IS NOT NULL'} "
-            "AND (?2 IS NULL OR conversation_id = ?2) AND NOT EXISTS "
-            "(SELECT 1 FROM json_each(?3) WHERE NOT instr(message.content, value)) "
+            f"AND (?2 IS NULL OR conversation_id = ?2) {parts}"
             f"{_OF_CONVERSATION if self.query and conversation_id else ''}"
             f"ORDER BY {order}",
-            (self.query, conversation_id, json.dumps(self.parts)),
-        ).fetchall()
+            (self.query, conversation_id, *([json.dumps(self.parts)] if self.parts else [])),
+        )
 
     def __bool__(self) -> bool:
         return bool(self.query or self.parts)
@@ -252,8 +256,8 @@ def matches(connection: Connection, text: str, conversation_id: int) -> ChatMatc
     if not (asked := _Asked.of(text)):
         return ChatMatches((), frozenset())
     marked = "highlight(message_index, 0, char(2), char(3))" if asked.query else "''"
-    rows = asked.rows(
-        connection, conversation_id, columns=f"message.id, {marked}", order="position"
+    rows = list(
+        asked.rows(connection, conversation_id, columns=f"message.id, {marked}", order="position")
     )
     words = (word for _, marked in rows for word in re.findall("\x02([^\x03]*)\x03", marked))
     return ChatMatches(
@@ -274,9 +278,11 @@ def search(connection: Connection, text: str, conversation_id: int | None) -> li
         order=best_first if conversation_id is None else "message.id",
     )
     best: dict[int, int] = {}  # conversation → message, or a message → itself
-    for row in rows:
+    for row in rows:  # and no more of them: a short beginning is in most messages
         best.setdefault(row["id"] if conversation_id else row["conversation_id"], row["id"])
-    wanted = list(best.values())[:_FOUND]
+        if len(best) == _FOUND:
+            break
+    wanted = list(best.values())
     excerpts = _excerpts(connection, asked, wanted)
     headings = {
         row["message_id"]: _heading(row)
