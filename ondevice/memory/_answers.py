@@ -15,9 +15,11 @@ from itertools import repeat
 
 from ondevice.memory._asking import FOREIGN, asks, own_sentences, sets_task, statements
 from ondevice.memory._concern import is_personal, names_in, owned_in, things_in
-from ondevice.memory._dates import says_when
+from ondevice.memory._dates import names_days, says_when
+from ondevice.memory._fact_reader import readers
 from ondevice.memory._language import (
     NEVER,
+    Alike,
     Language,
     any_of,
     forms_of,
@@ -54,7 +56,11 @@ from ondevice.memory._words import (
 )
 
 #: A kind of answer that is one of another kind too: who has a name, and whose home has a place.
-_COVERS = {"name": "who", "home": "place"}
+_COVERS = {"name": "who", "home": "place", "age": "number"}
+#: Of these what a text has that tells them is the same as of others.
+_TOLD_AS = {"home": "place", "age": "number"}
+#: What people also say of themselves in jest, or in a supposition.
+_OF_ONESELF = frozenset({"home", "job", "name", "age", "sort"})
 _MANY = 3  # of so many groups of words of a question an answer may leave one out
 _GENITIVE = re.compile(r"(?<=\w)['’]s\b")
 _OWNER = " ownerof "  # stands for it
@@ -62,8 +68,13 @@ _NEAR = 1  # places in a conversation between memories that are read together
 _BEGINNING = 5  # letters that words have in common which are forms of one
 _OF_NUMBER = 2  # words for less are articles in many languages
 #: A word with a capital within a sentence, or at its beginning and set apart: “Rex, my dog”.
-_CAPITAL = re.compile(r"(?<=[^\W_][,;] )[^\W\d_][\w’'-]+|(?<=[^\W_] )[^\W\d_][\w’'-]+")
+_CAPITAL = re.compile(
+    r"(?<=[^\W_] \()[^\W\d_][\w’'-]+|(?<=[^\W_][,;] )[^\W\d_][\w’'-]+|(?<=[^\W_] )[^\W\d_][\w’'-]+"
+)
 _FIRST = re.compile(r"(?:^|(?<=[.!?] ))([^\W\d_]\w+)(?:,| \(| \w+ (?=(\w+)))")
+#: Before a number: “Bia de 7”.
+_CAPITAL_BEFORE = re.compile(r"(?-i:[^\W\d_a-zß-ÿа-яё])[\w’'-]+ \w+ $")
+_WORD_BEHIND = re.compile(r"\w*(?: \w+)?")
 _SUFFIX = re.compile(r"['’]\w*$")  # “Bursa'ya”
 _POSSESSIVE = re.compile(r"['’]s?$")
 #: A name of a thing that is no word: “BMW”, “ThinkPad”, “X20”.
@@ -82,18 +93,24 @@ def may_answer(text: str, hits: Sequence[Hit]) -> bool:
     things = [word for word in words if word in named and word not in _names_of_days()]
     kinds = asks_for(text)
     whom = [mention.whom for mention in people_in(text)]
+    #: It asks about somebody else, be it by their name.
+    of_others = bool(whom) or (bool(names_of_people(text)) and not mentions_user(text))
     own = mine_in(text)
+    sure = not _OF_ONESELF.isdisjoint(kinds) and (not things or "sort" in kinds)
 
     @cache  # several hits have the same ones beside them
     def tells(kind: str, content: str, language: str) -> bool:
-        return _tells(kind, content, words, whom, of, _named(language) if language else None)
+        about = whom if whom or not of_others else None
+        return _tells(kind, content, words, about, of, _named(language) if language else None)
 
     for hit in hits:
         near = [other for other in hits if _belongs(other.cube, hit.cube)]
-        texts = [_own_text(other.cube, of_user=not whom) for other in near]
+        texts = [_own_text(other.cube, of_user=not of_others, sure=sure) for other in near]
         # What is left of a text may be too short to tell its language.
         spoken = [language_name(ends(other.cube.content)) for other in near]
         lacking = asked.intersection(*(other.lacks for other in near))
+        if not any(text.strip() for text in texts):
+            continue
         if lacking:
             said = {word for content in texts for word in WORD.findall(content.lower())}
             lacking = frozenset(word for word in lacking if not is_said(word, said, of))
@@ -102,15 +119,26 @@ def may_answer(text: str, hits: Sequence[Hit]) -> bool:
         if (
             sum(map(lacking.issuperset, needed)) <= len(needed) // _MANY
             and all(any(map(tells, repeat(kind), texts, spoken)) for kind in kinds)
-            and (whom or any(_is_theirs(things, other.cube, of) for other in near))
-            and (("who" in kinds and not whom) or _speaks_of(whom, words, near, of, own))
+            and (of_others or any(_is_theirs(things, other.cube, of) for other in near))
+            and (
+                (("who" in kinds or of_others) and not whom)
+                or _speaks_of(whom, words, near, of, own)
+            )
             and _is_so(text, words, texts)
         ):
             return True
     return False
 
 
-def _own_text(cube: Cube, *, of_user: bool) -> str:
+def names_of_people(text: str) -> frozenset[str]:
+    """Words of ``text`` that may be names of persons or animals, in lower case."""
+    days = _names_of_days()
+    return frozenset(
+        name for name in names_in(text) if name not in days and not is_known_place(name)
+    )
+
+
+def _own_text(cube: Cube, *, of_user: bool, sure: bool) -> str:
     """What a memory itself says: not the text of a task, nor, if it is asked of the user, what
     others say in it of themselves: “I was born in Harbin”.
     """
@@ -119,7 +147,20 @@ def _own_text(cube: Cube, *, of_user: bool) -> str:
         content = "\n".join(own_sentences(content))
     if not of_user:
         return content
-    return FOREIGN.sub(lambda said: " " if mentions_user(said[0]) else said[0], content)
+    own = FOREIGN.sub(lambda said: " " if mentions_user(said[0]) else said[0], content)
+    if not sure:
+        return own
+    return "\n".join(sentence for sentence in sentences_of(own) if not _may_not_be(sentence))
+
+
+def _may_not_be(sentence: str) -> bool:
+    """Whether the ``sentence`` says what would be, was dreamt, or what others say of the user."""
+    language = language_of(sentence)
+    return language is not None and any(
+        reader.concerns(sentence) and reader.is_unsure(sentence)
+        for reader in readers()
+        if reader.language.name == language.name
+    )
 
 
 def _is_somewhere(text: str) -> bool:
@@ -165,7 +206,10 @@ def _speaks_of(
 def _tells_of(whom: Whom, cube: Cube) -> bool:
     """Whether a memory tells of these people of the user's: “my dog”, “the dog”, “Mum”."""
     return any(
-        cube.kind != "turn" or mention.start == 0 or is_personal(sentence)
+        cube.kind != "turn"
+        or mention.start == 0
+        or is_personal(sentence)
+        or not _has_articles(sentence)
         for sentence in sentences_of(ends(cube.content))
         for mention in people_in(sentence)
         if is_same(whom, mention.whom)
@@ -229,8 +273,13 @@ def _is_theirs(things: Collection[str], cube: Cube, of: str) -> bool:
         return True
     addressed = _addressed(language_name(content))
     others = (sentence for sentence in sentences if not (sentence in about or asks(sentence)))
+    if not _has_articles(content) and not any(map(is_of_others, sentences)):
+        return True  # who says “I” there mostly leaves it out
     talks_to = any(not addressed.isdisjoint(WORD.findall(other.lower())) for other in others)
-    return not talks_to and any(_is_brief(sentence, words) for sentence in statements(content))
+    return not talks_to and any(
+        _is_brief(sentence, words) and addressed.isdisjoint(WORD.findall(sentence.lower()))
+        for sentence in statements(content)
+    )
 
 
 def _is_brief(sentence: str, words: Collection[str]) -> bool:
@@ -265,7 +314,7 @@ def _needed_words(text: str) -> list[frozenset[str]]:
     article or an owner the first may be an adjective, the second a verb.
     """
     stem, of = stemmer_of(text), language_name(text)
-    words = [word for word in words_of(text) if is_named(word, of) and word not in _implied()]
+    words = [word for word in words_of(text) if is_named(word, of) and word not in implied()]
     sure = names_in(text) | owned_in(text) | _people()
     alone = {word for word in words if word in sure or like_stem(stem, word, of)}
     groups = [frozenset(phrase).intersection(words) for phrase in _phrases(text)]
@@ -304,22 +353,37 @@ def asks_for(text: str) -> tuple[str, ...]:
     if language is None:
         return ()
     kinds = [kind for kind, pattern in _asks(language.name).items() if pattern.search(text)]
+    if "number" in kinds and _asks_age(text, language):
+        kinds.append("age")
     covered = {_COVERS[kind] for kind in kinds if kind in _COVERS}
     return tuple(kind for kind in kinds if kind not in covered)
+
+
+def _asks_age(text: str, language: Language) -> bool:
+    """Whether the number that is asked for is somebody's age: “how old”, “cuántos años”."""
+    asked = _asks(language.name)["number"].search(text)
+    behind = _WORD_BEHIND.match(text, asked.end()) if asked else None
+    said = text[asked.start() : behind.end()].lower() if asked and behind else ""
+    return any(word in said for word in _words_for_age(language.name, "age"))
 
 
 def _tells(
     kind: str,
     text: str,
     needed: Collection[str],
-    whom: Collection[Whom],
+    whom: Collection[Whom] | None,
     of: str,
     language: Language | None,
 ) -> bool:
-    """Whether ``text`` has something of this kind, as far as its ``language`` is known."""
+    """Whether ``text`` has something of this kind, as far as its ``language`` is known.
+
+    Whom it is asked of: nobody is the user, None somebody by their name.
+    """
     patterns = _told(language.name) if language else {}
-    if language is None or ("place" if kind == "home" else kind) not in patterns:
+    if language is None or _TOLD_AS.get(kind, kind) not in patterns:
         return True
+    if kind == "age":
+        return any(_has_age(one, language, whom, needed) for one in sentences_of(text))
     if kind in ("home", "job"):  # where it tells of what is asked about
         text = "\n".join(_sentences_with(needed, [text], of)) or text
     if kind == "home":
@@ -330,7 +394,7 @@ def _tells(
         case "number":
             return _has_number(_dates().sub(" ", text))
         case "day" | "span":
-            return _has_number(text) or says_when(text)
+            return _has_number(text) or says_when(text) or names_days(text)
         case "name" | "who":
             return _has_name(text, language, needed, of, beside=bool(whom))
         case "sort":
@@ -365,6 +429,50 @@ def _has_home(text: str, language: Language) -> bool:
         for found in _CAPITAL.finditer(text)
         if found[0][0].isupper()
     )
+
+
+def _has_age(
+    sentence: str, language: Language, whom: Collection[Whom] | None, needed: Collection[str]
+) -> bool:
+    """Whether the ``sentence`` says how old these people are, or when they were born.
+
+    A number is that of the person who stands last before it: “Ada is 5, my nephew is 8”.
+    """
+    words = {*_words_for_age(language.name, "age"), *_words_for_age(language.name, "birthday")}
+    spaced = language.facts is None or language.facts.spaced
+    said = WORD.findall(sentence.lower()) if spaced else sentence
+    if any(word in said for word in words):
+        numbers = [
+            *_numbers().finditer(sentence),
+            *_told(language.name)["number"].finditer(sentence),
+        ]
+    else:
+        numbers = [
+            found
+            for found in _bare_number(language.name).finditer(sentence)
+            if _CAPITAL_BEFORE.search(sentence, 0, found.start())
+            or not _behind_preposition(sentence, found.start(), language)
+        ]
+    if not numbers:
+        return False
+    if whom is not None and not whom:
+        return not is_of_others(sentence)
+    people = [(mention.start, mention.whom) for mention in people_in(sentence)]
+    names = [found.start() for found in WORD.finditer(sentence) if found[0].lower() in needed]
+    for number in numbers:
+        before = [whom_named for start, whom_named in people if start < number.start()]
+        named = [start for start in names if start < number.start()]
+        if whom and before and any(is_same(one, before[-1]) for one in whom):
+            return True
+        if (
+            whom is None
+            and named
+            and not any(named[-1] < start < number.start() for start, _ in people)
+        ):
+            return True
+        if not (before or named or mentions_user(sentence)):
+            return True
+    return False
 
 
 def _has_number(text: str) -> bool:
@@ -407,10 +515,18 @@ def _has_name(
 def _name_may_follow(text: str, at: int) -> bool:
     """Whether the word that stands there may be a name, where names have no capital."""
     language = language_of(text)
+    if language and language.facts and not language.facts.spaced:
+        return False
     word, *behind = WORD.findall(text[at:])[:2] or [""]
     place = _told(language.name).get("place") if language else None
     is_place = place and any(map(place.fullmatch, behind))
-    return not (is_stop_word(word) or is_place) and bool(word)
+    return not (is_stop_word(word) or is_place or _is_verb(word, language)) and bool(word)
+
+
+def _is_verb(word: str, language: Language | None) -> bool:
+    """Whether a word tells what somebody did."""
+    past = language.dates.past if language and language.dates else ""
+    return bool(language and past and language.compile(past).fullmatch(word))
 
 
 def _behind_preposition(text: str, at: int, language: Language) -> bool:
@@ -446,6 +562,22 @@ def _is_beside(name: str, text: str, needed: Iterable[str], language: Language, 
         for n in at
         for other in bare[max(0, n - 1) : n + 2]
         if other != name.lower()
+    )
+
+
+@cache
+def _words_for_age(name: str, meaning: str) -> tuple[str, ...]:
+    alike = Alike.of(_named(name).search.like.get(meaning, ""))
+    return (*alike.words, *alike.others)
+
+
+@cache
+def _bare_number(name: str) -> re.Pattern[str]:
+    """A number of which nothing is said to be so many: “she is 34”, “Ben (8) and Ida”."""
+    facts = _named(name).facts
+    also = facts.lists if facts and facts.lists else NEVER
+    return re.compile(
+        rf"(?<![\w.,:/$€£#-])\d{{1,2}}(?=\s*(?:[;!?)]|[.,](?!\d)|$)| (?:{also}) )", re.IGNORECASE
     )
 
 
@@ -500,7 +632,7 @@ def _articles(name: str) -> frozenset[str]:
 @cache
 def _past(name: str) -> re.Pattern[str]:
     language = _named(name)
-    past = r"(?:\w+,? )?(?:\w{2,}ed|{past})\b" if "past" in language.parts else NEVER
+    past = r"(?:\w+,? ){0,2}(?:\w{2,}ed|{past})\b" if "past" in language.parts else NEVER
     return language.compile(past)
 
 
@@ -516,6 +648,13 @@ def _definite(name: str) -> re.Pattern[str]:
     return language.compile(language.questions.definite if language.questions else NEVER)
 
 
+def _has_articles(text: str) -> bool:
+    """Whether its language has words like “the”, so that “wife” alone is nobody's."""
+    language = language_of(text)
+    questions = language.questions if language else None
+    return questions is None or questions.definite not in ("", NEVER)
+
+
 @cache
 def _people() -> frozenset[str]:
     """Words for the user's people and animals where no article tells that they are things."""
@@ -529,7 +668,8 @@ def _people() -> frozenset[str]:
 
 
 @cache
-def _implied() -> frozenset[str]:
+def implied() -> frozenset[str]:
+    """Words of a question that an answer seldom repeats."""
     return words_for_questions(lambda questions: questions.implied)
 
 

@@ -95,7 +95,7 @@ def insert(
         "VALUES (?, ?, 'active', ?, ?, ?, ?, ?, ?, 1, ?, ?)",
         (
             *(cube_id, kind, content, speaker, topic, message_id),
-            *(_text(event_at), _text(written_at)),
+            *(text_of(event_at), text_of(written_at)),
             *_about(kind, content, event_at),
         ),
     )
@@ -249,7 +249,7 @@ def edit(connection: Connection, cube_id: int, content: str, now: datetime) -> N
     connection.execute(
         "UPDATE cube SET content = ?, version = version + 1, event_at = ?, written_at = ? "
         "WHERE id = ?",
-        (content, _text(now), _text(now), cube_id),
+        (content, text_of(now), text_of(now), cube_id),
     )
     set_about(connection, cube_id)
 
@@ -401,5 +401,6 @@ def _date(text: str | None) -> date | None:
     return moment(text).date() if text else None
 
 
-def _text(moment: datetime) -> str:
+def text_of(moment: datetime) -> str:
+    """A time as it is stored."""
     return moment.isoformat(timespec="seconds")

@@ -14,6 +14,7 @@ from ondevice.memory._expressions import READ, Expression, read, readers_of
 from ondevice.memory._language import any_of
 
 _YEAR = re.compile(r"\b(?:19|20)\d\d\b")
+_ANY_DAY = date(2024, 1, 1)
 _NEAR = 14  # days from one that a text is about to another
 
 
@@ -26,6 +27,11 @@ def _says_when() -> re.Pattern[str]:
 def says_when(text: str) -> bool:
     """Whether a text says when something was, is or will be."""
     return _says_when().search(text) is not None
+
+
+def names_days(text: str) -> bool:
+    """Whether a text names days, months or years that can be worked out, be it “in March”."""
+    return bool(read(text, _ANY_DAY))
 
 
 def without_times(text: str) -> str:

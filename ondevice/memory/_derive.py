@@ -22,6 +22,7 @@ from ondevice.store import Connection, Row
 
 _NAME = re.compile(r"[^\W\d_]{2,}")
 READ = "read by a model"  # a tag of facts that no rule has found
+CORRECTION = "correction"  # a tag of what corrects another memory and does not name it
 
 
 def derive(
@@ -62,6 +63,9 @@ def derive(
     new += add_facts(connection, over.instead, cube_id, at)
     for fact_id in over.ended:
         _end(connection, fact_id, cube_id)
+    if over.corrected is not None:
+        _cubes.link(connection, cube_id, "related", over.corrected)
+        _cubes.tag(connection, cube_id, [CORRECTION])
     if over.ended or ended_before:
         refresh_profile(connection, datetime.now().astimezone())
     return new
@@ -234,6 +238,33 @@ def lessons(connection: Connection, without_source: int | None) -> list[Cube]:
         (POSITION_BITS, without_source),
     )
     return _cubes.get_many(connection, [row["id"] for row in ids])
+
+
+def with_corrections(
+    connection: Connection,
+    found: Found,
+    without_source: int | None,
+    but: Collection[int] = (),
+) -> Found:
+    """``found`` with what corrects one of them right behind it, which names nothing itself."""
+    known = {hit.cube.id for hit in found.hits}
+    corrections: dict[int, list[int]] = {}
+    for row in connection.execute(
+        "SELECT to_id, from_id FROM link JOIN tag ON cube_id = from_id AND name = ? "
+        "WHERE kind = 'related' AND to_id IN (SELECT value FROM json_each(?)) ORDER BY from_id",
+        (CORRECTION, json.dumps(list(known))),
+    ):
+        if row["from_id"] >> POSITION_BITS != without_source or row["from_id"] in but:
+            corrections.setdefault(row["to_id"], []).append(row["from_id"])
+    if not corrections:
+        return found
+    hits: list[Hit] = []
+    for hit in found.hits:
+        hits.append(hit)
+        for cube in _cubes.get_many(connection, corrections.get(hit.cube.id, [])):
+            if cube.id not in known:
+                hits.append(msgspec.structs.replace(hit, cube=cube))
+    return msgspec.structs.replace(found, hits=tuple(hits))
 
 
 def with_evidence(

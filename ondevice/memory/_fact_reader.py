@@ -19,7 +19,7 @@ from ondevice.memory._language import (
     languages,
     titles,
 )
-from ondevice.memory._values import Certainty, Text, check
+from ondevice.memory._values import Certainty, Text, check, is_list
 
 #: What goes on with a word: the vowel signs of some scripts are no letters to a regular expression.
 _LETTER = r"[\w\u0900-\u0903\u093a-\u094f\u064b-\u0652]"
@@ -127,6 +127,8 @@ _SEVERAL = frozenset(
     {"friend", "brother", "sister", "son", "daughter", "child", "kids", "aunt", "uncle"}
     | {"cousin", "nephew", "niece", "grandchild", "colleague", "neighbour", "flatmate"}
 )
+#: Of these there are several.
+_MANY = frozenset({"kids", "twins", "parents", "siblings", "dogs", "cats"})
 _ARTICLES = "an?|the|eine?n?|une?|una?|um|uma|een"  # with one begins more than a name
 _DOT = r"(?<=\d)\.(?= ?\w)|\.(?=\w)|{titles}|(?<=\bSt)\."  # that ends no sentence
 _VALUE = rf"(?P<value>(?:[^.!?;,:\n()。、，！？；।]|{_DOT}){{1,60}}?)"
@@ -242,6 +244,8 @@ class FactReader:
             named = self._parts.named and self._parts.named.search(groups["thing"])
             if not (things and things.search(groups["thing"])) or (small and named):
                 fit = min(fit, Certainty.POSSIBLY)
+        if groups["who"] in _MANY and kind.sort == "person" and not is_list(value):
+            fit = Certainty.NO  # “two sons, Alan in Leeds and …”
         if fit is Certainty.NO:
             return
         before, after = sentence[: match.start], sentence[match.end :]
@@ -518,8 +522,8 @@ def corrected(topic: str, correction: Correction) -> Fact | None:
         if kind.topic == topic or (
             kind.topic == "name of {who}" and topic.startswith("name of ") and ":" not in topic
         ):
-            if check(kind.sort, correction.value, correction.text) is Certainty.NO:
-                return None
+            if check(kind.sort, correction.value, correction.text) is not Certainty.CERTAINLY:
+                return None  # “No, it's raining” corrects no job
             who = topic.removeprefix("name of ")
             content = kind.content.format(value=correction.value, who=who, thing="")
             return Fact(topic, content, value=correction.value)

@@ -146,7 +146,7 @@ def _alike(
     if stem and stem.compounds:
         unknown = (w for t, w in words.items() if not (is_unspaced(w) or _frequency(connection, t)))
         parts = _compounds(connection, unknown, count)
-    strange = (t for t, w in words.items() if not (asked[t] or parts.get(w) or is_unspaced(w)))
+    strange = (t for t, w in words.items() if not (parts.get(w) or is_unspaced(w)))
     parts |= _meant(connection, [words[t] for t in strange if not _frequency(connection, t)])
     asked = {term: others for term, others in asked.items() if others or parts.get(words[term])}
     spaced = [[other for other in others if not is_unspaced(other)] for others in asked.values()]

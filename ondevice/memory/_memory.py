@@ -332,6 +332,7 @@ class Memory:
                 rank_sources=False,
             )
             found = _derive.with_evidence(connection, found, source, again)
+            found = _derive.with_corrections(connection, found, source, again)
             verdict = judge(text, found, _derive.names(connection))
             if verdict.unknown and source is not None:
                 here = search(connection, text, today=today, limit=1, rank_sources=False)

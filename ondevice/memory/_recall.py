@@ -10,7 +10,7 @@ from itertools import groupby
 
 import msgspec
 
-from ondevice.memory._answers import asks_for, is_said, may_answer
+from ondevice.memory._answers import asks_for, implied, is_said, may_answer, names_of_people
 from ondevice.memory._concern import (
     Concern,
     concern_of,
@@ -21,7 +21,7 @@ from ondevice.memory._concern import (
 from ondevice.memory._dates import relative_days
 from ondevice.memory._records import Cube, Found
 from ondevice.memory._values import is_known_place
-from ondevice.memory._whose import people_in
+from ondevice.memory._whose import mine_in, people_in, sentences_of
 from ondevice.memory._words import WORD, is_named, language_name, words_of
 
 _MONTHS = (
@@ -102,6 +102,8 @@ def judge(text: str, found: Found, names: Collection[str] = ()) -> Verdict:
     The ``names`` are those of the user's people and animals, in lower case.
     """
     concern = concern_of(text)
+    if concern == "particular" and mine_in(text) and asks_for(text):
+        concern = "user"
     if found.asked and concern in ("world", "particular", "anybody"):
         concern = "perhaps"  # it is about the days before or after something in the user's life
     text = found.asked or text
@@ -113,9 +115,14 @@ def judge(text: str, found: Found, names: Collection[str] = ()) -> Verdict:
         gate = min(gate, _OF_HOME)
     elif concern != "user" and found.missing:
         gate = max(gate, _MISSES)
+    of_user = concern == "user" or (
+        concern in ("particular", "perhaps")
+        and bool(asks_for(text))
+        and _asks_of(text, found, names)
+    )
     return Verdict(
         helps=bool(found.hits) and found.is_about_it and found.confidence >= gate,
-        unknown=concern == "user"
+        unknown=of_user
         and (
             found.confidence < (_OF_PEOPLE if people_in(text) else GATE)
             or not found.is_about_it
@@ -126,9 +133,26 @@ def judge(text: str, found: Found, names: Collection[str] = ()) -> Verdict:
     )
 
 
+def _asks_of(text: str, found: Found, names: Collection[str]) -> bool:
+    """Whether ``text`` names one of the user's people: by a fact, or where a memory tells who."""
+    asked, of = names_of_people(text), language_name(text)
+    return bool(asked) and (
+        not asked.isdisjoint(names)
+        or any(
+            (people_in(sentence) or mine_in(sentence))
+            and any(is_said(name, WORD.findall(sentence.lower()), of) for name in asked)
+            for hit in found.hits[:_MOST]
+            for sentence in sentences_of(hit.cube.content)
+        )
+    )
+
+
 def _named(text: str, found: Found) -> frozenset[str]:
     """The names in ``text`` that the best memory has as names too, in lower case."""
-    said = WORD.findall(found.hits[0].cube.content) if found.hits else []
+    content = found.hits[0].cube.content if found.hits else ""
+    if text.islower():  # as some write throughout
+        return names_in(content).intersection(words_of(text))
+    said = WORD.findall(content)
     return names_in(text).intersection(word.lower() for word in said if word[0].isupper())
 
 
@@ -222,7 +246,9 @@ def _doubt(text: str, cubes: Sequence[Cube]) -> str:
 def _things(text: str, words: Iterable[str]) -> list[str]:
     """Those of the ``words`` of ``text`` that name a thing which a note about it would name."""
     things, of = things_in(text), language_name(text)
-    return [word for word in words if word in things and is_named(word, of)]
+    return [
+        word for word in words if word in things and is_named(word, of) and word not in implied()
+    ]
 
 
 def _holds(cube: Cube) -> bool:

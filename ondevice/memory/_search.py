@@ -20,7 +20,7 @@ from ondevice.memory._query import Query, anchor, read_query
 from ondevice.memory._records import POSITION_BITS, Found, Hit, Kind, Status
 from ondevice.memory._stems import stemmer_of
 from ondevice.memory._values import is_known_place
-from ondevice.memory._words import WORD, is_unspaced, language_name
+from ondevice.memory._words import WORD, is_measure, is_unspaced, language_name
 from ondevice.store import Connection
 
 _SPEAKER = 2.0  # factor for a cube of the one speaker whom the question names
@@ -67,7 +67,9 @@ def search(
     if not words:  # nothing is asked but a name
         words, speakers = list(query.words), {}
     whole = part_of or text
-    matches = match(connection, words, query.names_of_days, stemmer_of(whole), language_name(whole))
+    of = language_name(whole)
+    optional = query.names_of_days.union(word for word in words if is_measure(word, of))
+    matches = match(connection, words, optional, stemmer_of(whole), of)
     found = _weigh(
         connection,
         matches,

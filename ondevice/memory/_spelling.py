@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _VOWELS = "aeiouy"
-_SHORTEST = 6  # letters of a word of which few others are one slip away
+_SHORT = 5  # letters of a word of which few others have the same letters: “hosue”
+_SHORTEST = 6  # the same of a word of which few others are one slip away
 _LONG = 8  # the same, if the slip is another vowel: “calender”, but “ballot” is no “ballet”
 
 
@@ -16,7 +17,7 @@ def misspelt(word: str) -> frozenset[str]:
     Letters that changed places, one too many or missing, or another vowel: another consonant
     mostly makes another word, and so does another first or last letter.
     """
-    if len(word) < _SHORTEST or not word.isascii() or not word.isalpha():
+    if len(word) < _SHORT or not word.isascii() or not word.isalpha():
         return frozenset()
     ends = (word[0], word[-1])
     return frozenset(other for other in _slips(word) if (other[0], other[-1]) == ends) - {word}
@@ -25,8 +26,9 @@ def misspelt(word: str) -> frozenset[str]:
 def _slips(word: str) -> Iterator[str]:
     for at in range(len(word)):
         before, letter, behind = word[:at], word[at], word[at + 1 :]
-        yield before + behind
-        yield from (word[: at + 1] + other + behind for other in _LETTERS)
+        if len(word) >= _SHORTEST:
+            yield before + behind
+            yield from (word[: at + 1] + other + behind for other in _LETTERS)
         for apart in (0, 1):  # “recieve”, “bycicle”
             if len(behind) > apart:
                 between, other = behind[:apart], behind[apart]

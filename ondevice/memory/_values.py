@@ -268,6 +268,11 @@ _CHECKS: dict[str, Callable[[str, Text], Certainty]] = {
 }
 
 
+def is_list(value: str) -> bool:
+    """Whether it is of several parts: “Ida and Ben”."""
+    return len(_LIST.split(value)) > 1
+
+
 def fold(text: str) -> str:
     """Without capitals and accents."""
     if not text.isascii():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from functools import cache, lru_cache
 
 from ondevice.memory._language import Alike, Language, any_of, languages, words_in
@@ -17,6 +18,9 @@ _SORT = re.compile(r"\{(\w+)\}")
 #: with something pasted into it says what is wanted.
 _ENDS = 32
 _KNOWN = 4  # of so many words of a text one is a stop word, or its language is not known
+_ELIDED = frozenset("dlmst")  # stand beside an apostrophe in several languages
+#: What a number tells without naming it.
+_NUMBERS = ("age", "cost")
 _NONE: frozenset[str] = frozenset()
 #: What people may mean by a relation of ``[facts.people]`` that is not that of one person.
 WIDE = {
@@ -90,10 +94,14 @@ def _lower(text: str) -> str:
 def _read_words(text: str) -> tuple[list[str], int, int]:
     """All words, which language has most of them for stop words, the first of equals, how many."""
     words = [part for word in WORD.findall(_lower(ends(text))) for part in _runs().findall(word)]
-    counts = [sum(word in stop for word in words) for stop in _stop_words()]
+    whole = [word for word in words if word not in _ELIDED]
+    counts = [sum(word in stop for word in whole) for stop in _stop_words()]
     if not text.isascii():
+        unspaced = [word for word in words if is_unspaced(word)]
+        of_text = [number for number, letters in _letters() if any(map(letters.search, unspaced))]
         for number, letters in _letters():
-            counts[number] += sum(bool(letters.search(word)) for word in words)
+            spaced = sum(bool(letters.search(word)) for word in words if word not in unspaced)
+            counts[number] += spaced + len(unspaced) * (number in of_text[:1])
     count = max(counts)
     return words, counts.index(count), count
 
@@ -159,6 +167,11 @@ def is_named(word: str, of: str = "") -> bool:
     return word not in _unsaid() or word in _differing(of)
 
 
+def is_measure(word: str, of: str = "") -> bool:
+    """Whether ``word`` says what a number is of, which may stand alone: “years”, “cost”."""
+    return word in _measures() and word not in _differing(of)
+
+
 @cache  # and not while starting: they take some milliseconds
 def _runs() -> re.Pattern[str]:
     """What is spaced and what is not, in one word after another."""
@@ -217,13 +230,34 @@ def _spellings() -> tuple[tuple[re.Pattern[str], str], ...]:
     )
 
 
+def _own_words(language: Language, meaning: str) -> list[str]:
+    return Alike.of(language.search.like.get(meaning, "")).words
+
+
 @cache
 def _unsaid() -> frozenset[str]:
-    return frozenset(
-        piece
+    listed = (word for language in languages() for word in language.search.unsaid.split())
+    return _pieces(listed) | _measures()
+
+
+@cache
+def _measures() -> frozenset[str]:
+    """What stands for how old or dear something is, and how long: the number alone tells it."""
+    return _pieces(
+        word
         for language in languages()
-        for word in language.search.unsaid.split()
-        for piece in (_pairs(word) if is_unspaced(word) else (word,))
+        for words in (
+            *(_own_words(language, meaning) for meaning in _NUMBERS),
+            language.dates.units if language.dates and language.dates.spaced else (),
+        )
+        for word in words
+    )
+
+
+def _pieces(words: Iterable[str]) -> frozenset[str]:
+    """The ``words``, in a script without spaces as a search has them."""
+    return frozenset(
+        piece for word in words for piece in (_pairs(word) if is_unspaced(word) else (word,))
     )
 
 

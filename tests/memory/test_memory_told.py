@@ -1,0 +1,192 @@
+"""A note is an answer only to what it tells, and a correction comes along with what it corrects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from ondevice.chats import Chats
+from ondevice.memory import Memory, Recalled
+from ondevice.store import Database
+
+START = datetime(2024, 3, 4, 12, tzinfo=UTC)  # a Monday
+
+
+@pytest.fixture
+def memory(tmp_path: Path) -> Iterator[Memory]:
+    database = Database(tmp_path / "store.db")
+    yield Memory(database)
+    database.close()
+
+
+def recall(memory: Memory, text: str) -> Recalled | None:
+    return memory.recall(
+        text,
+        budget=300,
+        count_tokens=lambda text: len(text.split()),
+        at=START + timedelta(days=60),
+    )
+
+
+def tell(memory: Memory, *texts: str) -> None:
+    """Each in a chat of its own."""
+    chats = Chats(memory.database)
+    for text in texts:
+        chats.say(chats.create(), text)
+
+
+def is_answered(memory: Memory, text: str) -> bool:
+    """Whether the question is given memories, and without a warning."""
+    recalled = recall(memory, text)
+    assert recalled is not None
+    return bool(recalled.cubes) and not recalled.unknown
+
+
+@pytest.mark.parametrize(
+    ("told", "asked", "is_age"),
+    [
+        ("My uncle Rolf pays 640 euros for a room.", "How old is my uncle?", False),
+        ("My uncle Rolf has the flat at number 12 near us.", "How old is my uncle?", False),
+        ("My uncle Rolf is off to Crete in 3 weeks.", "How old is my uncle?", False),
+        ("My uncle Rolf is 58 and still skates.", "How old is my uncle?", True),
+        ("My uncle Rolf (58) still skates.", "How old is my uncle?", True),
+        ("My uncle Rolf was born in 1966.", "How old is my uncle?", True),
+        ("My niece just turned four.", "How old is my niece?", True),
+        ("My aunt moved house. My niece turned four.", "How old is my aunt?", False),
+        ("Mein Onkel zahlt 640 Euro Miete.", "Wie alt ist mein Onkel?", False),
+        ("Mein Onkel ist 58 geworden.", "Wie alt ist mein Onkel?", True),
+        ("Mon oncle a 3 chats.", "Quel âge a mon oncle ?", False),
+        ("Mon oncle a 58 ans.", "Quel âge a mon oncle ?", True),
+        ("Mi tío tiene 3 gatos.", "¿Cuántos años tiene mi tío?", False),
+        ("Mi tío tiene 58 años.", "¿Cuántos años tiene mi tío?", True),
+        ("У моего дяди 3 кота.", "Сколько лет моему дяде?", False),
+        ("Моему дяде 58 лет.", "Сколько лет моему дяде?", True),
+        ("Mój wujek ma 3 koty.", "Ile lat ma mój wujek?", False),
+        ("Mój wujek ma 58 lat.", "Ile lat ma mój wujek?", True),
+    ],
+)
+def test_an_age_is_told_by_no_other_number(
+    memory: Memory, told: str, asked: str, is_age: bool
+) -> None:
+    tell(memory, told)
+    assert is_answered(memory, asked) is is_age
+
+
+@pytest.mark.parametrize(
+    ("told", "asked", "is_told"),
+    [
+        ("My cousin Ottilie is in Graz for a while.", "How old is Ottilie?", False),
+        ("My cousin Ottilie is in Graz for a while.", "What is Ottilie's job?", False),
+        ("My cousin Ottilie is in Graz for a while.", "Where is Ottilie?", True),
+        ("Ottilie, my cousin, is a welder.", "What is Ottilie's job?", True),
+        ("Meine Kusine Ottilie wohnt in Graz.", "Wie alt ist Ottilie?", False),
+        ("Ma cousine Ottilie habite à Graz.", "Quel âge a Ottilie ?", False),
+        ("Mi prima Otilia vive en Graz.", "¿Cuántos años tiene Otilia?", False),
+        ("Моя сестра Глафира живёт в Туле.", "Сколько лет Глафире?", False),
+    ],
+)
+def test_what_was_never_told_of_somebody_by_name_is_unknown(
+    memory: Memory, told: str, asked: str, is_told: bool
+) -> None:
+    tell(memory, told, "The weather was awful.")
+    assert is_answered(memory, asked) is is_told
+
+
+def test_a_name_that_is_nobodys_of_the_user_asks_about_the_world(memory: Memory) -> None:
+    tell(memory, "I'm reading a book about Cleopatra.")
+    recalled = recall(memory, "How old was Cleopatra?")
+    assert recalled is None or not recalled.unknown
+
+
+@pytest.mark.parametrize(
+    ("told", "correction", "asked"),
+    [
+        (
+            "The regatta is on the 4th of May.",
+            "Sorry, it's the 11th of May.",
+            "When is my regatta?",
+        ),
+        (
+            "The regatta is on the 4th of May.",
+            "Oops, I misread that. It's the 11th of May.",
+            "When is my regatta?",
+        ),
+        ("My bench costs 240 euros.", "No, I meant 420 euros.", "How much is my bench?"),
+        (
+            "Die Regatta ist am 4. Mai.",
+            "Ach, da habe ich mich vertan. Es ist der 11. Mai.",
+            "Wann ist meine Regatta?",
+        ),
+        (
+            "La régate est le 4 mai.",
+            "Pardon, je me suis trompé, c'est le 11 mai.",
+            "C'est quand ma régate ?",
+        ),
+        ("Mi regata es el 4 de mayo.", "Perdón, es el 11 de mayo.", "¿Cuándo es mi regata?"),
+        (
+            "La mia regata è il 4 maggio.",
+            "Scusa, ho letto male, è l'11 maggio.",
+            "Quando è la mia regata?",
+        ),
+    ],
+)
+def test_a_correction_that_names_nothing_comes_along(
+    memory: Memory, told: str, correction: str, asked: str
+) -> None:
+    tell(memory, told, "The weather was awful.", correction)
+    recalled = recall(memory, asked)
+    assert recalled is not None
+    said = [cube.content for cube in recalled.cubes]
+    assert said.index(told) < said.index(correction)
+
+
+def test_a_correction_of_another_kind_does_not_come_along(memory: Memory) -> None:
+    tell(memory, "The regatta is on the 4th of May.", "No, I meant Trieste.")
+    recalled = recall(memory, "When is my regatta?")
+    assert recalled is not None
+    assert [cube.content for cube in recalled.cubes] == ["The regatta is on the 4th of May."]
+
+
+def test_what_only_may_be_a_value_corrects_no_fact(memory: Memory) -> None:
+    chats = Chats(memory.database)
+    chat = chats.create()
+    chats.say(chat, "I work as a baker.")
+    chats.say(chat, "No, it's raining.")
+    (fact,) = memory.latest(kind="fact", status="active")
+    assert "baker" in fact.content
+
+
+@pytest.mark.parametrize(
+    ("told", "asked"),
+    [
+        ("うさぎの名前はモモです。", "うさぎの名前は？"),
+        ("京都に住んでいます。", "どこに住んでる？"),
+        ("先月から書道を習っています。", "何を習ってる？"),
+        ("美容院は土曜日の三時です。", "美容院はいつ？"),
+        ("理发是周六下午三点。", "理发是什么时候？"),
+    ],
+)
+def test_questions_that_leave_out_whom_they_ask_about_are_answered(
+    memory: Memory, told: str, asked: str
+) -> None:
+    tell(memory, told)
+    recalled = recall(memory, asked)
+    assert recalled is not None
+    assert told in [cube.content for cube in recalled.cubes]
+
+
+@pytest.mark.parametrize(
+    ("told", "asked"),
+    [
+        ("My stove has 4 rings.", "How many rings does my sotve have?"),
+        ("I paid 30 for the towel.", "How much did I pay for my twoel?"),
+    ],
+)
+def test_letters_that_changed_places_in_a_short_word_are_put_right(
+    memory: Memory, told: str, asked: str
+) -> None:
+    tell(memory, told, "The weather was awful.")
+    assert is_answered(memory, asked)
