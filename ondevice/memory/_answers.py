@@ -56,9 +56,9 @@ from ondevice.memory._words import (
 )
 
 #: A kind of answer that is one of another kind too: who has a name, and whose home has a place.
-_COVERS = {"name": "who", "home": "place", "age": "number"}
+_COVERS = {"name": "who", "home": "place", "age": "number", "cost": "number"}
 #: Of these what a text has that tells them is the same as of others.
-_TOLD_AS = {"home": "place", "age": "number"}
+_TOLD_AS = {"home": "place", "age": "number", "cost": "number"}
 #: What people also say of themselves in jest, or in a supposition.
 _OF_ONESELF = frozenset({"home", "job", "name", "age", "sort"})
 _MANY = 3  # of so many groups of words of a question an answer may leave one out
@@ -355,6 +355,10 @@ def asks_for(text: str) -> tuple[str, ...]:
     kinds = [kind for kind, pattern in _asks(language.name).items() if pattern.search(text)]
     if "number" in kinds and _asks_age(text, language):
         kinds.append("age")
+    elif "number" in kinds and not set(_words_for("cost", language.name)).isdisjoint(
+        words_of(text)
+    ):
+        kinds.append("cost")
     covered = {_COVERS[kind] for kind in kinds if kind in _COVERS}
     return tuple(kind for kind in kinds if kind not in covered)
 
@@ -364,7 +368,7 @@ def _asks_age(text: str, language: Language) -> bool:
     asked = _asks(language.name)["number"].search(text)
     behind = _WORD_BEHIND.match(text, asked.end()) if asked else None
     said = text[asked.start() : behind.end()].lower() if asked and behind else ""
-    return any(word in said for word in _words_for_age(language.name, "age"))
+    return any(word in said for word in _words_for("age", language.name))
 
 
 def _tells(
@@ -388,11 +392,14 @@ def _tells(
         text = "\n".join(_sentences_with(needed, [text], of)) or text
     if kind == "home":
         return _has_home(text, language)
-    if any(found[0].lower() not in needed for found in patterns[kind].finditer(text)):
+    told_as = _TOLD_AS.get(kind, kind)
+    if any(found[0].lower() not in needed for found in patterns[told_as].finditer(text)):
         return True
     match kind:
         case "number":
             return _has_number(_dates().sub(" ", text))
+        case "cost":  # “a second one, so that makes two” tells none
+            return bool(re.search(r"\d", _dates().sub(" ", text)))
         case "day" | "span":
             return _has_number(text) or says_when(text) or names_days(text)
         case "name" | "who":
@@ -438,7 +445,7 @@ def _has_age(
 
     A number is that of the person who stands last before it: “Ada is 5, my nephew is 8”.
     """
-    words = {*_words_for_age(language.name, "age"), *_words_for_age(language.name, "birthday")}
+    words = {*_words_for("age", language.name), *_words_for("birthday", language.name)}
     spaced = language.facts is None or language.facts.spaced
     said = WORD.findall(sentence.lower()) if spaced else sentence
     if any(word in said for word in words):
@@ -524,9 +531,12 @@ def _name_may_follow(text: str, at: int) -> bool:
 
 
 def _is_verb(word: str, language: Language | None) -> bool:
-    """Whether a word tells what somebody did."""
-    past = language.dates.past if language and language.dates else ""
-    return bool(language and past and language.compile(past).fullmatch(word))
+    """Whether a word tells what somebody did, or how often."""
+    dates = language.dates if language else None
+    patterns = (dates.past, dates.usual) if dates else ()
+    return language is not None and any(
+        language.compile(pattern).fullmatch(word) for pattern in patterns if pattern
+    )
 
 
 def _behind_preposition(text: str, at: int, language: Language) -> bool:
@@ -566,7 +576,7 @@ def _is_beside(name: str, text: str, needed: Iterable[str], language: Language, 
 
 
 @cache
-def _words_for_age(name: str, meaning: str) -> tuple[str, ...]:
+def _words_for(meaning: str, name: str) -> tuple[str, ...]:
     alike = Alike.of(_named(name).search.like.get(meaning, ""))
     return (*alike.words, *alike.others)
 

@@ -77,7 +77,8 @@ def find_facts(text: str) -> Iterator[Fact]:
                 continue
             for found_fact in reader.read(sentence, Text(reader.language, has_capitals)):
                 fact = replace(found_fact, sentence=sentence)
-                if fact.topic == "name" and people_in(before) and not mentions_user(sentence):
+                beside = f"{before}\n{sentence}"
+                if fact.topic == "name" and people_in(beside) and not mentions_user(sentence):
                     continue  # it is theirs: “犬がいます。名前はポチです。”
                 known = found.get((fact.topic, fact.content))
                 if known is None or fact.certain:

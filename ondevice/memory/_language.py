@@ -373,7 +373,7 @@ def words_in(pattern: Pattern) -> list[str]:
     plain = _LAYOUT.sub("", pattern)
     while plain != (flat := _INNER.sub(_each, plain)):
         plain = flat
-    words = (re.sub(r"[^\W\d_]\?", "", plain), plain.replace("?", ""))
+    words = (re.sub(r"(?:[^\W\d_]|-)\?", "", plain), plain.replace("?", ""))
     listed = dict.fromkeys(word for some in words for word in some.strip("(:)").split("|"))
     return [
         word

@@ -18,7 +18,7 @@ from ondevice.memory._dates import Days, says_when
 from ondevice.memory._match import Matches, match, places
 from ondevice.memory._query import Query, anchor, read_query
 from ondevice.memory._records import POSITION_BITS, Found, Hit, Kind, Status
-from ondevice.memory._stems import stemmer_of
+from ondevice.memory._stems import like_stem, stemmer_of
 from ondevice.memory._values import is_known_place
 from ondevice.memory._words import WORD, is_measure, is_unspaced, language_name
 from ondevice.store import Connection
@@ -30,6 +30,8 @@ _QUESTION = 0.75  # factor for a cube that asks something itself
 _PRESENT = 0.05  # added to a factor of 1 for the newest of a series, in a question in the present
 _NEWEST = 0.75  # of the score of the best of it, which the newest of them has at least
 _SERIES = 0.9  # what says at least so much of the question as the best one is of a series with it
+#: What was told after a series, and says at least so much of the best, is worth so much of it.
+_LATER, _LATER_WORTH = 0.45, 0.3
 _SUPERSEDED = 0.5  # factor for a cube that is no longer so; its inverse if that is asked for
 _BY_DAY = 0.01  # score of a cube that has no word of the question, but is of the day it asks for
 _FAR = date.max - timedelta(days=1)  # in the future
@@ -67,9 +69,13 @@ def search(
     if not words:  # nothing is asked but a name
         words, speakers = list(query.words), {}
     whole = part_of or text
-    of = language_name(whole)
-    optional = query.names_of_days.union(word for word in words if is_measure(word, of))
-    matches = match(connection, words, optional, stemmer_of(whole), of)
+    of, stem = language_name(whole), stemmer_of(whole)
+    measures = (
+        word
+        for word in words
+        if any(is_measure(each, of) for each in (word, *like_stem(stem, word, of)[:1]))
+    )
+    matches = match(connection, words, query.names_of_days.union(measures), stem, of)
     found = _weigh(
         connection,
         matches,
@@ -220,6 +226,11 @@ def _weigh(
         newest = series & (newness == 1)
         least = _NEWEST * np.max((score * factor)[series]) / factor
         score = np.where(newest, np.maximum(score, least), score)
+    if (query.asks_now or query.asks_present) and series.any():
+        # What has changed since is often told in another word: “sold the car”, “my Volvo”.
+        best = np.max((score * factor)[series])
+        later = of_words & (coverage >= _LATER * np.max(coverage)) & (said > said[series].max())
+        score = np.where(later, np.maximum(score, _LATER_WORTH * best / factor), score)
     plain = score * factor
     scores = plain * np.where(by_speaker & bool(speakers), _SPEAKER, 1.0)
     sign = 1 if asks_oldest else -1  # of equal ones the oldest first, or the newest
