@@ -17,6 +17,7 @@ from ondevice.memory._asking import FOREIGN, asks, own_sentences, sets_task, sta
 from ondevice.memory._concern import is_personal, names_in, owned_in, things_in
 from ondevice.memory._dates import names_days, says_when
 from ondevice.memory._fact_reader import readers
+from ondevice.memory._facts import is_jest
 from ondevice.memory._language import (
     NEVER,
     Alike,
@@ -60,7 +61,7 @@ _COVERS = {"name": "who", "home": "place", "age": "number", "cost": "number"}
 #: Of these what a text has that tells them is the same as of others.
 _TOLD_AS = {"home": "place", "age": "number", "cost": "number"}
 #: What people also say of themselves in jest, or in a supposition.
-_OF_ONESELF = frozenset({"home", "job", "name", "age", "sort"})
+_OF_ONESELF = frozenset({"home", "job", "age", "sort"})
 _MANY = 3  # of so many groups of words of a question an answer may leave one out
 _GENITIVE = re.compile(r"(?<=\w)['’]s\b")
 _OWNER = " ownerof "  # stands for it
@@ -74,6 +75,7 @@ _CAPITAL = re.compile(
 _FIRST = re.compile(r"(?:^|(?<=[.!?] ))([^\W\d_]\w+)(?:,| \(| \w+ (?=(\w+)))")
 #: Before a number: “Bia de 7”.
 _CAPITAL_BEFORE = re.compile(r"(?-i:[^\W\d_a-zß-ÿа-яё])[\w’'-]+ \w+ $")
+_ENDS_IN_COLON = re.compile(r"[:：]\s*\n")
 _WORD_BEHIND = re.compile(r"\w*(?: \w+)?")
 _SUFFIX = re.compile(r"['’]\w*$")  # “Bursa'ya”
 _POSSESSIVE = re.compile(r"['’]s?$")
@@ -96,7 +98,8 @@ def may_answer(text: str, hits: Sequence[Hit]) -> bool:
     #: It asks about somebody else, be it by their name.
     of_others = bool(whom) or (bool(names_of_people(text)) and not mentions_user(text))
     own = mine_in(text)
-    sure = not _OF_ONESELF.isdisjoint(kinds) and (not things or "sort" in kinds)
+    of_oneself = not any(is_named(word, of) for word in own)
+    sure = not _OF_ONESELF.isdisjoint(kinds) or (of_oneself and not set(kinds) - {"name"})
 
     @cache  # several hits have the same ones beside them
     def tells(kind: str, content: str, language: str) -> bool:
@@ -111,6 +114,8 @@ def may_answer(text: str, hits: Sequence[Hit]) -> bool:
         lacking = asked.intersection(*(other.lacks for other in near))
         if not any(text.strip() for text in texts):
             continue
+        if any(map(FOREIGN.search, (other.cube.content for other in near))):
+            lacking = asked  # it may stand in what was left out
         if lacking:
             said = {word for content in texts for word in WORD.findall(content.lower())}
             lacking = frozenset(word for word in lacking if not is_said(word, said, of))
@@ -143,10 +148,13 @@ def _own_text(cube: Cube, *, of_user: bool, sure: bool) -> str:
     others say in it of themselves: “I was born in Harbin”.
     """
     content = ends(cube.content)
-    if cube.kind == "turn" and sets_task(content):
+    is_task = cube.kind == "turn" and sets_task(content)
+    if is_task or (sure and _ENDS_IN_COLON.search(content)):
         content = "\n".join(own_sentences(content))
     if not of_user:
         return content
+    if sure and (is_task or is_jest(content)):
+        return ""
     own = FOREIGN.sub(lambda said: " " if mentions_user(said[0]) else said[0], content)
     if not sure:
         return own
@@ -510,7 +518,7 @@ def _has_name(
         and name.lower() not in needed
         and name.lower().rstrip(".") not in titles()
         and not is_no_person(name, language)
-        and not is_stop_word(name)
+        and not is_stop_word(name, language.name)
         and (
             not (beside or _nouns_have_capitals(language))
             or _is_beside(name, text, needed, language, of)
@@ -561,7 +569,7 @@ def _is_beside(name: str, text: str, needed: Iterable[str], language: Language, 
         and word not in titles()
         and (
             _nouns_have_capitals(language)
-            or not is_stop_word(word)
+            or not is_stop_word(word, language.name)
             or word in asked  # “son” is one in French
             or (place and place.fullmatch(word))
         )

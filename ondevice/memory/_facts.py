@@ -49,6 +49,11 @@ def not_understood(text: str) -> list[str]:
     ]
 
 
+def is_jest(text: str) -> bool:
+    """Whether ``text`` has a sign that it is not meant as it is said: a wink, “lol”."""
+    return _WINK.search(text) is not None
+
+
 def told(text: str) -> list[str]:
     """The sentences of ``text`` that state something: no code, quotations, questions, requests.
 
@@ -65,7 +70,7 @@ def find_facts(text: str) -> Iterator[Fact]:
         return
     sentences = own_sentences(text)
     only_tells = (
-        not _WINK.search(text) and not re.search("[?？؟]", text) and not any(map(asks, sentences))
+        not is_jest(text) and not re.search("[?？؟]", text) and not any(map(asks, sentences))
     )
     has_capitals = any(map(str.isupper, text))
     for before, sentence in pairwise(["", *sentences]):

@@ -154,9 +154,16 @@ def words_alike(snowball: str) -> dict[str, list[str]]:
     return {word: _like()[word] for word in own}
 
 
-def is_stop_word(word: str) -> bool:
-    """Whether ``word`` says nothing about what is looked for, in any language."""
-    return any(word.lower() in stop for stop in _stop_words())
+def is_stop_word(word: str, of: str = "") -> bool:
+    """Whether ``word`` says nothing about what is looked for, in any language, or in this one.
+
+    “Ben” is “I” in Turkish.
+    """
+    return any(
+        word.lower() in stop
+        for language, stop in zip(languages(), _stop_words(), strict=True)
+        if of in ("", language.name)
+    )
 
 
 def is_named(word: str, of: str = "") -> bool:
@@ -164,7 +171,7 @@ def is_named(word: str, of: str = "") -> bool:
 
     ``of``: see :func:`like`. “Race” is a breed in French, and something else in English.
     """
-    return word not in _unsaid() or word in _differing(of)
+    return word not in _unsaid() or (word in _differing(of) and word not in _own_unsaid(of))
 
 
 def is_measure(word: str, of: str = "") -> bool:
@@ -238,6 +245,12 @@ def _own_words(language: Language, meaning: str) -> list[str]:
 def _unsaid() -> frozenset[str]:
     listed = (word for language in languages() for word in language.search.unsaid.split())
     return _pieces(listed) | _measures()
+
+
+@cache
+def _own_unsaid(name: str) -> frozenset[str]:
+    named = (language for language in languages() if language.name == name)
+    return frozenset(word for language in named for word in language.search.unsaid.split())
 
 
 @cache
