@@ -31,8 +31,9 @@ from ondevice.memory._language import (
     words_in,
 )
 from ondevice.memory._records import POSITION_BITS, Cube, Hit
+from ondevice.memory._spelling import misspelt
 from ondevice.memory._stems import like_stem, stemmer_of
-from ondevice.memory._values import is_known_place, is_no_person
+from ondevice.memory._values import fold, is_known_place, is_no_person
 from ondevice.memory._whose import (
     Whom,
     denies,
@@ -47,6 +48,7 @@ from ondevice.memory._words import (
     WORD,
     ends,
     forms,
+    is_measure,
     is_named,
     is_stop_word,
     kinds_of,
@@ -274,7 +276,11 @@ def _is_theirs(things: Collection[str], cube: Cube, of: str) -> bool:
     if cube.kind != "turn":
         said = set(WORD.findall(lower))
         return any(is_said(thing, said, of) for thing in things)
-    words = {word for thing in things for word in (*forms(thing), *like(thing, of))}
+    words = {
+        word
+        for thing in things
+        for word in (*forms(thing), *like(thing, of), *misspelt(fold(thing)))
+    }
     sentences = sentences_of(content)
     about = [sentence for sentence in sentences if any(word in sentence.lower() for word in words)]
     if any(map(is_personal, about)):
@@ -411,7 +417,7 @@ def _tells(
         case "day" | "span":
             return _has_number(text) or says_when(text) or names_days(text)
         case "name" | "who":
-            return _has_name(text, language, needed, of, beside=bool(whom))
+            return _has_name(text, language, needed, of, whom)
         case "sort":
             about = _sentences_with(needed, [text], of)
             kinds = {kind for word in needed for kind in kinds_of(word)}
@@ -419,8 +425,7 @@ def _tells(
                 not kinds.isdisjoint(WORD.findall(sentence.lower()))
                 or bool(_MARK.search(sentence))
                 or (
-                    not _nouns_have_capitals(language)
-                    and _has_name(sentence, language, needed, of, beside=False)
+                    not _nouns_have_capitals(language) and _has_name(sentence, language, needed, of)
                 )
                 for sentence in about
             )
@@ -466,7 +471,10 @@ def _has_age(
             found
             for found in _bare_number(language.name).finditer(sentence)
             if _CAPITAL_BEFORE.search(sentence, 0, found.start())
-            or not _behind_preposition(sentence, found.start(), language)
+            or not (
+                _behind_preposition(sentence, found.start(), language)
+                or is_measure("".join(WORD.findall(sentence[: found.start()].lower())[-1:]))
+            )
         ]
     if not numbers:
         return False
@@ -485,7 +493,9 @@ def _has_age(
             and not any(named[-1] < start < number.start() for start, _ in people)
         ):
             return True
-        if not (before or named or mentions_user(sentence)):
+        if not (before or named or mentions_user(sentence)) and (
+            whom or _has_others(sentence, language)
+        ):
             return True
     return False
 
@@ -496,9 +506,20 @@ def _has_number(text: str) -> bool:
 
 
 def _has_name(
-    text: str, language: Language, needed: Collection[str], of: str, *, beside: bool
+    text: str,
+    language: Language,
+    needed: Collection[str],
+    of: str,
+    whom: Collection[Whom] | None = (),
 ) -> bool:
-    """Whether a name is in ``text`` besides the words of the question; ``beside`` one of them."""
+    """Whether a name is in ``text`` besides the words of the question; of somebody beside one."""
+    beside = bool(whom)
+    of_others = {
+        word.lower()
+        for mention in (people_in(text) if whom else ())
+        if not any(is_same(one, mention.whom) for one in whom or ())
+        for word in WORD.findall(text[mention.end :])[:1]
+    }
     letters = _CASELESS.findall(text)
     if not any(map(str.isupper, letters)):  # of a script without capitals, or not written with them
         return not beside or any(_name_may_follow(text, mention.end) for mention in people_in(text))
@@ -516,6 +537,7 @@ def _has_name(
     return any(
         name[0].isupper()
         and name.lower() not in needed
+        and name.lower() not in of_others
         and name.lower().rstrip(".") not in titles()
         and not is_no_person(name, language)
         and not is_stop_word(name, language.name)
@@ -652,6 +674,12 @@ def _past(name: str) -> re.Pattern[str]:
     language = _named(name)
     past = r"(?:\w+,? ){0,2}(?:\w{2,}ed|{past})\b" if "past" in language.parts else NEVER
     return language.compile(past)
+
+
+def _has_others(sentence: str, language: Language) -> bool:
+    """Whether a word like “she” is in it, which stands for somebody named before."""
+    pronouns = language.pronouns.others.split() if language.pronouns else ()
+    return not pronouns or not set(pronouns).isdisjoint(WORD.findall(sentence.lower()))
 
 
 @cache

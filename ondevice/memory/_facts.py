@@ -17,7 +17,7 @@ from ondevice.memory._asking import QUOTED, asks, own_sentences, requests, sets_
 from ondevice.memory._fact_reader import Correction, Ending, Fact, readers
 from ondevice.memory._values import Text
 from ondevice.memory._whose import mentions_user, people_in
-from ondevice.memory._words import language_name
+from ondevice.memory._words import languages_of
 
 _LONGEST = 4_000  # characters; longer texts were not typed to tell something about oneself
 _SHORT = 120  # characters of a text that may be nothing but a correction, in several sentences
@@ -120,9 +120,9 @@ def find_endings(text: str) -> tuple[list[Ending], list[Correction], list[str]]:
                 continue
             endings += reader.without_endings(plain)[1]
     if not corrections and len(text) <= _SHORT and not asks(text):  # “Sorry, I misread. It's …”
-        plain, of = " ".join(text.split()).rstrip(".!。！ "), language_name(text)
+        plain, spoken = " ".join(text.split()).rstrip(".!。！ "), languages_of(text)
         for reader in readers():
-            if reader.language.name == of and (value := reader.correction(plain)):
+            if reader.language in spoken and (value := reader.correction(plain)):
                 corrections.append(Correction(value, Text(reader.language, has_capitals=True)))
     return endings, corrections, allowed
 

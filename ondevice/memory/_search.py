@@ -228,9 +228,9 @@ def _weigh(
         score = np.where(newest, np.maximum(score, least), score)
     if (query.asks_now or query.asks_present) and series.any():
         # What has changed since is often told in another word: “sold the car”, “my Volvo”.
-        best = np.max((score * factor)[series])
+        most = np.max((score * factor)[series])
         later = of_words & (coverage >= _LATER * np.max(coverage)) & (said > said[series].max())
-        score = np.where(later, np.maximum(score, _LATER_WORTH * best / factor), score)
+        score = np.where(later, np.maximum(score, _LATER_WORTH * most / factor), score)
     plain = score * factor
     scores = plain * np.where(by_speaker & bool(speakers), _SPEAKER, 1.0)
     sign = 1 if asks_oldest else -1  # of equal ones the oldest first, or the newest

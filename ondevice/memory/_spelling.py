@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _VOWELS = "aeiouy"
@@ -11,6 +12,7 @@ _SHORTEST = 6  # the same of a word of which few others are one slip away
 _LONG = 8  # the same, if the slip is another vowel: “calender”, but “ballot” is no “ballet”
 
 
+@lru_cache(maxsize=100)
 def misspelt(word: str) -> frozenset[str]:
     """The words in the place of which somebody may have written ``word``; none for a short one.
 

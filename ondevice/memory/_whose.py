@@ -33,7 +33,7 @@ _SOMEBODY = "somebody"  # an owner who is not said: “her husband”, “the do
 _ROLE = "role"  # somebody by their job, for which every language has its own words
 #: A relation that is also one of two.
 _IN_LAW = "-in-law"
-_SENTENCE = r"(?!{titles})[.!?]+(?=\s|$)|[。！？।\n]+"
+_SENTENCE = r"(?=[.!?])(?!{titles})[.!?]+(?=\s|$)|[。！？।\n]+"
 _NAME = r"(?:,? (?-i:[^\W\d_a-zß-ÿа-яё])[\w-]+)?"
 _BEFORE_NAME = re.compile(r"\.? [^\W\d_a-zß-ÿа-яё]")
 _ROOT = 3  # letters of a stem at least

@@ -55,8 +55,8 @@ def words_of(text: str) -> tuple[str, ...]:
     not spaced, each pair of neighbouring letters counts as one (as Lucene's CJK analyzer has it),
     and each three of them in scripts that write vowels.
     """
-    all_words, number, _ = _read_words(text)
-    stop_words = _stop_words()[number]
+    all_words, counts = _read_words(text)
+    stop_words = _stop_words()[counts.index(max(counts))]
     words = tuple(
         dict.fromkeys(
             piece
@@ -70,8 +70,14 @@ def words_of(text: str) -> tuple[str, ...]:
 
 def language_of(text: str) -> Language | None:
     """The one that ``text`` has most stop words of; None if it has none."""
-    _, number, count = _read_words(text)
-    return languages()[number] if count else None
+    return next(iter(languages_of(text)), None)
+
+
+def languages_of(text: str) -> list[Language]:
+    """Those that ``text`` has most stop words of, by rank: of few words they may be several."""
+    _, counts = _read_words(text)
+    most = max(counts)
+    return [one for one, count in zip(languages(), counts, strict=True) if count == most > 0]
 
 
 def language_name(text: str) -> str:
@@ -82,8 +88,8 @@ def language_name(text: str) -> str:
 
 def is_foreign(text: str) -> bool:
     """Whether ``text`` is of a language of which nothing is known, as far as it can be told."""
-    words, _, count = _read_words(text)
-    return _KNOWN * count < len(words)
+    words, counts = _read_words(text)
+    return _KNOWN * max(counts) < len(words)
 
 
 def _lower(text: str) -> str:
@@ -91,19 +97,21 @@ def _lower(text: str) -> str:
     return text.replace("İ", "i").lower()
 
 
-def _read_words(text: str) -> tuple[list[str], int, int]:
-    """All words, which language has most of them for stop words, the first of equals, how many."""
+def _read_words(text: str) -> tuple[list[str], list[int]]:
+    """All words, and how many of them are stop words of each language."""
     words = [part for word in WORD.findall(_lower(ends(text))) for part in _runs().findall(word)]
-    whole = [word for word in words if word not in _ELIDED]
-    counts = [sum(word in stop for word in whole) for stop in _stop_words()]
+    counts = [0] * len(languages())
+    of_languages = _languages_of_stop_words()
+    for word in words:
+        for number in of_languages.get(word, ()):
+            counts[number] += 1
     if not text.isascii():
         unspaced = [word for word in words if is_unspaced(word)]
         of_text = [number for number, letters in _letters() if any(map(letters.search, unspaced))]
         for number, letters in _letters():
             spaced = sum(bool(letters.search(word)) for word in words if word not in unspaced)
             counts[number] += spaced + len(unspaced) * (number in of_text[:1])
-    count = max(counts)
-    return words, counts.index(count), count
+    return words, counts
 
 
 def _pairs(run: str) -> list[str]:
@@ -199,6 +207,16 @@ def _south_east() -> re.Pattern[str]:
 def _stop_words() -> tuple[frozenset[str], ...]:
     """Of each language the words that say nothing about what is looked for."""
     return tuple(frozenset(WORD.findall(language.search.stop)) for language in languages())
+
+
+@cache
+def _languages_of_stop_words() -> dict[str, tuple[int, ...]]:
+    """Of which languages each stop word is: their numbers."""
+    found: dict[str, tuple[int, ...]] = {}
+    for number, stop in enumerate(_stop_words()):
+        for word in stop - _ELIDED:
+            found[word] = (*found.get(word, ()), number)
+    return found
 
 
 @cache
