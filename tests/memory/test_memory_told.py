@@ -190,3 +190,67 @@ def test_letters_that_changed_places_in_a_short_word_are_put_right(
 ) -> None:
     tell(memory, told, "The weather was awful.")
     assert is_answered(memory, asked)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        "If I lived in Bergen I'd ski every day.",
+        "i wish i lived in Bergen",
+        "My character is a bard who lives in Bergen.",
+        "I live in Bergen, said no one ever lol",
+        "My cousin writes: “I live in Bergen.”",
+        "Forwarded from the office:\nI live in Bergen from May on.",
+    ],
+)
+def test_what_is_not_meant_as_said_is_no_answer_about_oneself(memory: Memory, told: str) -> None:
+    tell(memory, told)
+    assert not is_answered(memory, "Where do I live?")
+
+
+def test_a_price_is_told_by_no_count(memory: Memory) -> None:
+    tell(memory, "I bought a second lamp, so that makes two.")
+    assert not is_answered(memory, "How much did my lamp cost?")
+    tell(memory, "My lamp was 35.")
+    assert is_answered(memory, "How much did my lamp cost?")
+
+
+def test_what_has_changed_since_is_quoted_in_whatever_word_it_was_told(memory: Memory) -> None:
+    memory.add("My car is a Volvo.", at=START)
+    memory.add("I got a new Skoda at last.", at=START + timedelta(days=20))
+    recalled = recall(memory, "What car do I drive now?")
+    assert recalled is not None
+    assert recalled.cubes[-1].content == "I got a new Skoda at last."
+
+
+@pytest.mark.parametrize("name", ["Ben", "Inga", "Mina"])
+def test_a_name_may_be_a_word_of_another_language(memory: Memory, name: str) -> None:
+    tell(memory, f"My boss {name} is off sick.")
+    assert is_answered(memory, "Who is my boss?")
+
+
+def test_a_name_is_that_of_the_one_it_stands_beside(memory: Memory) -> None:
+    tell(memory, "Mon frère Gilles est plombier et ma sœur dort.")
+    assert not is_answered(memory, "Comment s'appelle ma sœur ?")
+    tell(memory, "今朝、猫を拾いました。三毛猫で、名前はミケです。")
+    assert is_answered(memory, "猫の名前は？")
+    assert not [cube for cube in memory.latest(kind="fact") if cube.topic == "name"]
+
+
+def test_one_name_is_not_that_of_several(memory: Memory) -> None:
+    tell(memory, "I have two sons, Ulf in Bonn and Knut in Kiel.")
+    assert not [cube for cube in memory.latest(kind="fact") if "Ulf" in cube.content]
+
+
+@pytest.mark.parametrize(
+    ("before", "then", "home"),
+    [
+        ("I live in Turin.", "Moved to Trieste, at last.", "Trieste"),
+        ("Ik woon in Gent.", "Verhuisd naar Leiden, met tuin.", "Leiden"),
+        ("J'habite à Lille.", "On a déménagé à Brest.", "Brest"),
+    ],
+)
+def test_a_move_needs_no_subject(memory: Memory, before: str, then: str, home: str) -> None:
+    tell(memory, before, then)
+    (fact,) = memory.latest(kind="fact", status="active")
+    assert home in fact.content
