@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import cache
 from itertools import repeat
 
+from ondevice.memory._ages import has_age, number_asked
 from ondevice.memory._asking import FOREIGN, asks, own_sentences, sets_task, statements
 from ondevice.memory._concern import is_personal, names_in, owned_in, things_in
 from ondevice.memory._dates import names_days, says_when
@@ -20,7 +21,6 @@ from ondevice.memory._fact_reader import readers
 from ondevice.memory._facts import is_jest
 from ondevice.memory._language import (
     NEVER,
-    Alike,
     Language,
     any_of,
     forms_of,
@@ -48,7 +48,6 @@ from ondevice.memory._words import (
     WORD,
     ends,
     forms,
-    is_measure,
     is_named,
     is_stop_word,
     kinds_of,
@@ -75,10 +74,7 @@ _CAPITAL = re.compile(
     r"(?<=[^\W_] \()[^\W\d_][\w’'-]+|(?<=[^\W_][,;] )[^\W\d_][\w’'-]+|(?<=[^\W_] )[^\W\d_][\w’'-]+"
 )
 _FIRST = re.compile(r"(?:^|(?<=[.!?] ))([^\W\d_]\w+)(?:,| \(| \w+ (?=(\w+)))")
-#: Before a number: “Bia de 7”.
-_CAPITAL_BEFORE = re.compile(r"(?-i:[^\W\d_a-zß-ÿа-яё])[\w’'-]+ \w+ $")
 _ENDS_IN_COLON = re.compile(r"[:：]\s*\n")
-_WORD_BEHIND = re.compile(r"\w*(?: \w+)?")
 _SUFFIX = re.compile(r"['’]\w*$")  # “Bursa'ya”
 _POSSESSIVE = re.compile(r"['’]s?$")
 #: A name of a thing that is no word: “BMW”, “ThinkPad”, “X20”.
@@ -367,22 +363,10 @@ def asks_for(text: str) -> tuple[str, ...]:
     if language is None:
         return ()
     kinds = [kind for kind, pattern in _asks(language.name).items() if pattern.search(text)]
-    if "number" in kinds and _asks_age(text, language):
-        kinds.append("age")
-    elif "number" in kinds and not set(_words_for("cost", language.name)).isdisjoint(
-        words_of(text)
-    ):
-        kinds.append("cost")
+    if "number" in kinds:
+        kinds += number_asked(text, language, _asks(language.name)["number"])
     covered = {_COVERS[kind] for kind in kinds if kind in _COVERS}
     return tuple(kind for kind in kinds if kind not in covered)
-
-
-def _asks_age(text: str, language: Language) -> bool:
-    """Whether the number that is asked for is somebody's age: “how old”, “cuántos años”."""
-    asked = _asks(language.name)["number"].search(text)
-    behind = _WORD_BEHIND.match(text, asked.end()) if asked else None
-    said = text[asked.start() : behind.end()].lower() if asked and behind else ""
-    return any(word in said for word in _words_for("age", language.name))
 
 
 def _tells(
@@ -401,7 +385,10 @@ def _tells(
     if language is None or _TOLD_AS.get(kind, kind) not in patterns:
         return True
     if kind == "age":
-        return any(_has_age(one, language, whom, needed) for one in sentences_of(text))
+        numbers, place = (_numbers(), patterns["number"]), patterns.get("place")
+        return any(
+            has_age(one, language, whom, needed, numbers, place) for one in sentences_of(text)
+        )
     if kind in ("home", "job"):  # where it tells of what is asked about
         text = "\n".join(_sentences_with(needed, [text], of)) or text
     if kind == "home":
@@ -449,55 +436,6 @@ def _has_home(text: str, language: Language) -> bool:
         for found in _CAPITAL.finditer(text)
         if found[0][0].isupper()
     )
-
-
-def _has_age(
-    sentence: str, language: Language, whom: Collection[Whom] | None, needed: Collection[str]
-) -> bool:
-    """Whether the ``sentence`` says how old these people are, or when they were born.
-
-    A number is that of the person who stands last before it: “Ada is 5, my nephew is 8”.
-    """
-    words = {*_words_for("age", language.name), *_words_for("birthday", language.name)}
-    spaced = language.facts is None or language.facts.spaced
-    said = WORD.findall(sentence.lower()) if spaced else sentence
-    if any(word in said for word in words):
-        numbers = [
-            *_numbers().finditer(sentence),
-            *_told(language.name)["number"].finditer(sentence),
-        ]
-    else:
-        numbers = [
-            found
-            for found in _bare_number(language.name).finditer(sentence)
-            if _CAPITAL_BEFORE.search(sentence, 0, found.start())
-            or not (
-                _behind_preposition(sentence, found.start(), language)
-                or is_measure("".join(WORD.findall(sentence[: found.start()].lower())[-1:]))
-            )
-        ]
-    if not numbers:
-        return False
-    if whom is not None and not whom:
-        return not is_of_others(sentence)
-    people = [(mention.start, mention.whom) for mention in people_in(sentence)]
-    names = [found.start() for found in WORD.finditer(sentence) if found[0].lower() in needed]
-    for number in numbers:
-        before = [whom_named for start, whom_named in people if start < number.start()]
-        named = [start for start in names if start < number.start()]
-        if whom and before and any(is_same(one, before[-1]) for one in whom):
-            return True
-        if (
-            whom is None
-            and named
-            and not any(named[-1] < start < number.start() for start, _ in people)
-        ):
-            return True
-        if not (before or named or mentions_user(sentence)) and (
-            whom or _has_others(sentence, language)
-        ):
-            return True
-    return False
 
 
 def _has_number(text: str) -> bool:
@@ -562,11 +500,7 @@ def _name_may_follow(text: str, at: int) -> bool:
 
 def _is_verb(word: str, language: Language | None) -> bool:
     """Whether a word tells what somebody did, or how often."""
-    dates = language.dates if language else None
-    patterns = (dates.past, dates.usual) if dates else ()
-    return language is not None and any(
-        language.compile(pattern).fullmatch(word) for pattern in patterns if pattern
-    )
+    return language is not None and _verbs(language.name).fullmatch(word) is not None
 
 
 def _behind_preposition(text: str, at: int, language: Language) -> bool:
@@ -606,19 +540,10 @@ def _is_beside(name: str, text: str, needed: Iterable[str], language: Language, 
 
 
 @cache
-def _words_for(meaning: str, name: str) -> tuple[str, ...]:
-    alike = Alike.of(_named(name).search.like.get(meaning, ""))
-    return (*alike.words, *alike.others)
-
-
-@cache
-def _bare_number(name: str) -> re.Pattern[str]:
-    """A number of which nothing is said to be so many: “she is 34”, “Ben (8) and Ida”."""
-    facts = _named(name).facts
-    also = facts.lists if facts and facts.lists else NEVER
-    return re.compile(
-        rf"(?<![\w.,:/$€£#-])\d{{1,2}}(?=\s*(?:[;!?)]|[.,](?!\d)|$)| (?:{also}) )", re.IGNORECASE
-    )
+def _verbs(name: str) -> re.Pattern[str]:
+    language = _named(name)
+    patterns = (language.dates.past, language.dates.usual) if language.dates else ()
+    return language.compile("|".join(filter(None, patterns)) or NEVER)
 
 
 @cache
@@ -674,12 +599,6 @@ def _past(name: str) -> re.Pattern[str]:
     language = _named(name)
     past = r"(?:\w+,? ){0,2}(?:\w{2,}ed|{past})\b" if "past" in language.parts else NEVER
     return language.compile(past)
-
-
-def _has_others(sentence: str, language: Language) -> bool:
-    """Whether a word like “she” is in it, which stands for somebody named before."""
-    pronouns = language.pronouns.others.split() if language.pronouns else ()
-    return not pronouns or not set(pronouns).isdisjoint(WORD.findall(sentence.lower()))
 
 
 @cache
