@@ -9,7 +9,7 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 from functools import cache
 
-from ondevice.memory._language import NEVER, Alike, Language, languages
+from ondevice.memory._language import NEVER, Alike, Language, language_called
 from ondevice.memory._whose import Whom, is_of_others, is_same, mentions_user, people_in
 from ondevice.memory._words import WORD, is_measure, words_of
 
@@ -99,15 +99,14 @@ def _has_others(sentence: str, language: Language) -> bool:
 @cache
 def _words_for(meaning: str, name: str) -> tuple[str, ...]:
     """The words of the language for this, and those that are used for it."""
-    language = next(language for language in languages() if language.name == name)
-    alike = Alike.of(language.search.like.get(meaning, ""))
+    alike = Alike.of(language_called(name).search.like.get(meaning, ""))
     return (*alike.words, *alike.others)
 
 
 @cache
 def _bare_number(name: str) -> re.Pattern[str]:
     """A number of which nothing is said to be so many: “she is 34”, “Ben (8) and Ida”."""
-    facts = next(language.facts for language in languages() if language.name == name)
+    facts = language_called(name).facts
     also = facts.lists if facts and facts.lists else NEVER
     return re.compile(
         rf"(?<![\w.,:/$€£#-])\d{{1,2}}(?=\s*(?:[;!?)]|[.,](?!\d)|$)| (?:{also}) )", re.IGNORECASE

@@ -9,31 +9,36 @@ for the same, unless the language lists what is used for them.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import cache
 from itertools import repeat
 
-from ondevice.memory._ages import has_age, number_asked
 from ondevice.memory._asking import FOREIGN, asks, own_sentences, sets_task, statements
 from ondevice.memory._concern import is_personal, names_in, owned_in, things_in
-from ondevice.memory._dates import names_days, says_when
 from ondevice.memory._fact_reader import readers
 from ondevice.memory._facts import is_jest
 from ondevice.memory._language import (
     NEVER,
-    Language,
-    any_of,
     forms_of,
+    language_called,
     languages,
     months_of,
-    titles,
     words_for_questions,
     words_in,
 )
 from ondevice.memory._records import POSITION_BITS, Cube, Hit
 from ondevice.memory._spelling import misspelt
 from ondevice.memory._stems import like_stem, stemmer_of
-from ondevice.memory._values import fold, is_known_place, is_no_person
+from ondevice.memory._told import (
+    articles_of,
+    asks_for,
+    is_said,
+    is_somewhere,
+    sentences_with,
+    tells,
+    words_for_living,
+)
+from ondevice.memory._values import fold, is_known_place
 from ondevice.memory._whose import (
     Whom,
     denies,
@@ -49,38 +54,19 @@ from ondevice.memory._words import (
     ends,
     forms,
     is_named,
-    is_stop_word,
-    kinds_of,
     language_name,
     language_of,
     like,
     words_of,
 )
 
-#: A kind of answer that is one of another kind too: who has a name, and whose home has a place.
-_COVERS = {"name": "who", "home": "place", "age": "number", "cost": "number"}
-#: Of these what a text has that tells them is the same as of others.
-_TOLD_AS = {"home": "place", "age": "number", "cost": "number"}
 #: What people also say of themselves in jest, or in a supposition.
 _OF_ONESELF = frozenset({"home", "job", "age", "sort"})
 _MANY = 3  # of so many groups of words of a question an answer may leave one out
 _GENITIVE = re.compile(r"(?<=\w)['’]s\b")
 _OWNER = " ownerof "  # stands for it
 _NEAR = 1  # places in a conversation between memories that are read together
-_BEGINNING = 5  # letters that words have in common which are forms of one
-_OF_NUMBER = 2  # words for less are articles in many languages
-#: A word with a capital within a sentence, or at its beginning and set apart: “Rex, my dog”.
-_CAPITAL = re.compile(
-    r"(?<=[^\W_] \()[^\W\d_][\w’'-]+|(?<=[^\W_][,;] )[^\W\d_][\w’'-]+|(?<=[^\W_] )[^\W\d_][\w’'-]+"
-)
-_FIRST = re.compile(r"(?:^|(?<=[.!?] ))([^\W\d_]\w+)(?:,| \(| \w+ (?=(\w+)))")
 _ENDS_IN_COLON = re.compile(r"[:：]\s*\n")
-_SUFFIX = re.compile(r"['’]\w*$")  # “Bursa'ya”
-_POSSESSIVE = re.compile(r"['’]s?$")
-#: A name of a thing that is no word: “BMW”, “ThinkPad”, “X20”.
-_MARK = re.compile(r"\b(?=\w*[^\W\d_])(?:\w*[A-Z]\w*[A-Z]|\w+\d|\d+[^\W\d_])\w*")
-_STEM = 4  # letters of a word at least that forms of it begin with
-_CASELESS = re.compile(r"[^\W\d_]")
 
 
 def may_answer(text: str, hits: Sequence[Hit]) -> bool:
@@ -100,9 +86,10 @@ def may_answer(text: str, hits: Sequence[Hit]) -> bool:
     sure = not _OF_ONESELF.isdisjoint(kinds) or (of_oneself and not set(kinds) - {"name"})
 
     @cache  # several hits have the same ones beside them
-    def tells(kind: str, content: str, language: str) -> bool:
+    def is_told(kind: str, content: str, language: str) -> bool:
         about = whom if whom or not of_others else None
-        return _tells(kind, content, words, about, of, _named(language) if language else None)
+        spoken = language_called(language) if language else None
+        return tells(kind, content, words, about, of, spoken)
 
     for hit in hits:
         near = [other for other in hits if _belongs(other.cube, hit.cube)]
@@ -117,11 +104,11 @@ def may_answer(text: str, hits: Sequence[Hit]) -> bool:
         if lacking:
             said = {word for content in texts for word in WORD.findall(content.lower())}
             lacking = frozenset(word for word in lacking if not is_said(word, said, of))
-        if lacking and "home" in kinds and any(map(_is_somewhere, texts)):
-            lacking -= _for_living(text, lacking)
+        if lacking and "home" in kinds and any(map(is_somewhere, texts)):
+            lacking -= words_for_living(text, lacking)
         if (
             sum(map(lacking.issuperset, needed)) <= len(needed) // _MANY
-            and all(any(map(tells, repeat(kind), texts, spoken)) for kind in kinds)
+            and all(any(map(is_told, repeat(kind), texts, spoken)) for kind in kinds)
             and (of_others or any(_is_theirs(things, other.cube, of) for other in near))
             and (
                 (("who" in kinds or of_others) and not whom)
@@ -169,20 +156,6 @@ def _may_not_be(sentence: str) -> bool:
     )
 
 
-def _is_somewhere(text: str) -> bool:
-    """Whether ``text`` says that somebody is in a place: “My mum's in Derby”."""
-    language = language_of(text)
-    pattern = _told(language.name).get("home") if language else None
-    return pattern is not None and bool(pattern.search(text))
-
-
-def _for_living(text: str, words: Iterable[str]) -> frozenset[str]:
-    """Those of the ``words`` of a question for a home that ask for one: “live”."""
-    language = language_of(text)
-    asks = _asks(language.name)["home"] if language else re.compile(NEVER)
-    return frozenset(word for word in words if not asks.search(text.lower().replace(word, "_")))
-
-
 def _belongs(other: Cube, cube: Cube) -> bool:
     """Whether the ``other`` is to be read together with the ``cube``."""
     return other is cube or (
@@ -202,7 +175,7 @@ def _speaks_of(
     texts = [ends(other.cube.content) for other in near]
     if whom and any(map(people_in, texts)):
         return all(any(_tells_of(one, other.cube) for other in near) for one in whom)
-    about = _sentences_with(words, texts, of)
+    about = sentences_with(words, texts, of)
     if whom and all(other.cube.kind == "turn" for other in near):
         return any(mentions_user(sentence) and not is_of_others(sentence) for sentence in about)
     things = {form for word in own for form in (*forms(word), *like(word, of))}
@@ -227,7 +200,7 @@ def _is_so(text: str, asked: Collection[str], texts: Sequence[str]) -> bool:
     language = language_of(text)
     if language is None or not _question_word(language.name).search(text):
         return True
-    about = _sentences_with(asked, texts, language.name)
+    about = sentences_with(asked, texts, language.name)
     for number, (begun, over) in enumerate(_opposites(language.name)):
         asks_begun, asks_over = bool(begun.search(text)), bool(over.search(text))
         if asks_over and not asks_begun and not any(_says(content, number)[1] for content in texts):
@@ -247,20 +220,6 @@ def _says(text: str, number: int) -> tuple[bool, bool]:
         return True, True
     begun, over = pairs[number]
     return bool(begun.search(text)), bool(over.search(text))
-
-
-def _sentences_with(words: Collection[str], texts: Sequence[str], of: str) -> list[str]:
-    """The sentences of the ``texts`` that have one of the ``words``, or another for it."""
-    known = {form for word in words for form in (*forms(word), *like(word, of))}
-    beginnings = tuple(word for word in known if len(word) >= _STEM)
-    return [
-        sentence
-        for text in texts
-        for sentence in sentences_of(text)
-        if any(
-            word in known or word.startswith(beginnings) for word in WORD.findall(sentence.lower())
-        )
-    ]
 
 
 def _is_theirs(things: Collection[str], cube: Cube, of: str) -> bool:
@@ -336,280 +295,44 @@ def _needed_words(text: str) -> list[frozenset[str]]:
 def _phrases(text: str) -> Iterator[Sequence[str]]:
     """The two words behind each article or owner, in lower case."""
     language = language_of(text)
-    articles = _articles(language.name) if language else ()
+    articles = articles_of(language.name) if language else ()
     words = WORD.findall(_GENITIVE.sub(_OWNER, text.lower()))
     for at, word in enumerate(words[:-1]):
         if word == _OWNER.strip() or (word in articles and words[at + 1] not in articles):
             yield words[at + 1 : at + 3]
 
 
-def is_said(word: str, said: Collection[str], of: str = "") -> bool:
-    """Whether a word is among these, or one that means the same, begins alike or ends with it.
-
-    ``of``: see :func:`like`.
-    """
-    known = {word, *forms(word), *like(word, of)}
-    return not known.isdisjoint(said) or any(
-        (len(word) > _BEGINNING and other.startswith(word[:_BEGINNING]))
-        or (len(word) >= _BEGINNING and other.endswith(word))
-        or (len(other) >= _BEGINNING and word.endswith(other))
-        for other in said
-    )
-
-
-def asks_for(text: str) -> tuple[str, ...]:
-    """The kinds of what the question asks for."""
-    language = language_of(text)
-    if language is None:
-        return ()
-    kinds = [kind for kind, pattern in _asks(language.name).items() if pattern.search(text)]
-    if "number" in kinds:
-        kinds += number_asked(text, language, _asks(language.name)["number"])
-    covered = {_COVERS[kind] for kind in kinds if kind in _COVERS}
-    return tuple(kind for kind in kinds if kind not in covered)
-
-
-def _tells(
-    kind: str,
-    text: str,
-    needed: Collection[str],
-    whom: Collection[Whom] | None,
-    of: str,
-    language: Language | None,
-) -> bool:
-    """Whether ``text`` has something of this kind, as far as its ``language`` is known.
-
-    Whom it is asked of: nobody is the user, None somebody by their name.
-    """
-    patterns = _told(language.name) if language else {}
-    if language is None or _TOLD_AS.get(kind, kind) not in patterns:
-        return True
-    if kind == "age":
-        numbers, place = (_numbers(), patterns["number"]), patterns.get("place")
-        return any(
-            has_age(one, language, whom, needed, numbers, place) for one in sentences_of(text)
-        )
-    if kind in ("home", "job"):  # where it tells of what is asked about
-        text = "\n".join(_sentences_with(needed, [text], of)) or text
-    if kind == "home":
-        return _has_home(text, language)
-    told_as = _TOLD_AS.get(kind, kind)
-    if any(found[0].lower() not in needed for found in patterns[told_as].finditer(text)):
-        return True
-    match kind:
-        case "number":
-            return _has_number(_dates().sub(" ", text))
-        case "cost":  # “a second one, so that makes two” tells none
-            return bool(re.search(r"\d", _dates().sub(" ", text)))
-        case "day" | "span":
-            return _has_number(text) or says_when(text) or names_days(text)
-        case "name" | "who":
-            return _has_name(text, language, needed, of, whom)
-        case "sort":
-            about = _sentences_with(needed, [text], of)
-            kinds = {kind for word in needed for kind in kinds_of(word)}
-            return any(
-                not kinds.isdisjoint(WORD.findall(sentence.lower()))
-                or bool(_MARK.search(sentence))
-                or (
-                    not _nouns_have_capitals(language) and _has_name(sentence, language, needed, of)
-                )
-                for sentence in about
-            )
-        case "place":
-            return any(
-                word[0].isupper() and is_known_place(word) for word in _CAPITAL.findall(text)
-            )
-    return False
-
-
-def _has_home(text: str, language: Language) -> bool:
-    """Whether ``text`` names where somebody may live."""
-    if not any(map(str.isupper, text)) or not any(map(str.islower, text)):
-        return bool(_told(language.name)["place"].search(text))
-    return any(
-        is_known_place(_SUFFIX.sub("", found[0]))
-        or (
-            not _nouns_have_capitals(language)
-            and _behind_preposition(text, found.start(), language)
-        )
-        for found in _CAPITAL.finditer(text)
-        if found[0][0].isupper()
-    )
-
-
-def _has_number(text: str) -> bool:
-    """Whether a number is in ``text``, in figures or words."""
-    return bool(_numbers().search(text))
-
-
-def _has_name(
-    text: str,
-    language: Language,
-    needed: Collection[str],
-    of: str,
-    whom: Collection[Whom] | None = (),
-) -> bool:
-    """Whether a name is in ``text`` besides the words of the question; of somebody beside one."""
-    beside = bool(whom)
-    of_others = {
-        word.lower()
-        for mention in (people_in(text) if whom else ())
-        if not any(is_same(one, mention.whom) for one in whom or ())
-        for word in WORD.findall(text[mention.end :])[:1]
-    }
-    letters = _CASELESS.findall(text)
-    if not any(map(str.isupper, letters)):  # of a script without capitals, or not written with them
-        return not beside or any(_name_may_follow(text, mention.end) for mention in people_in(text))
-    first = [
-        found[1]
-        for found in _FIRST.finditer(text)
-        if found[2] is None or found[2].lower() in _articles(language.name)
-    ]
-    inner = [
-        found[0]
-        for found in _CAPITAL.finditer(text)
-        if not (is_known_place(found[0]) and _behind_preposition(text, found.start(), language))
-    ]
-    names = [_POSSESSIVE.sub("", word) for word in (*inner, *first)]
-    return any(
-        name[0].isupper()
-        and name.lower() not in needed
-        and name.lower() not in of_others
-        and name.lower().rstrip(".") not in titles()
-        and not is_no_person(name, language)
-        and not is_stop_word(name, language.name)
-        and (
-            not (beside or _nouns_have_capitals(language))
-            or _is_beside(name, text, needed, language, of)
-        )
-        for name in names
-    )
-
-
-def _name_may_follow(text: str, at: int) -> bool:
-    """Whether the word that stands there may be a name, where names have no capital."""
-    language = language_of(text)
-    if language and language.facts and not language.facts.spaced:
-        return False
-    word, *behind = WORD.findall(text[at:])[:2] or [""]
-    place = _told(language.name).get("place") if language else None
-    is_place = place and any(map(place.fullmatch, behind))
-    return not (is_stop_word(word) or is_place or _is_verb(word, language)) and bool(word)
-
-
-def _is_verb(word: str, language: Language | None) -> bool:
-    """Whether a word tells what somebody did, or how often."""
-    return language is not None and _verbs(language.name).fullmatch(word) is not None
-
-
-def _behind_preposition(text: str, at: int, language: Language) -> bool:
-    pattern = _told(language.name).get("place")
-    before = WORD.findall(text[:at])
-    return bool(pattern and before and pattern.fullmatch(before[-1]))
-
-
-def _nouns_have_capitals(language: Language) -> bool:
-    return bool(language.facts and not language.facts.capitals)
-
-
-def _is_beside(name: str, text: str, needed: Iterable[str], language: Language, of: str) -> bool:
-    """Whether ``name`` stands beside a word of the question, maybe with an article between."""
-    asked = {form for word in needed for form in (*forms(word), *like(word, of))}
-    words = [word.lower() for word in WORD.findall(text)]
-    place = _told(language.name).get("place")
-    bare = [
-        word
-        for word in words
-        if word not in _articles(language.name)
-        and word not in titles()
-        and (
-            _nouns_have_capitals(language)
-            or not is_stop_word(word, language.name)
-            or word in asked  # “son” is one in French
-            or (place and place.fullmatch(word))
-        )
-    ]
-    at = [n for n, word in enumerate(bare) if word == name.lower()]
-    return any(
-        is_said(other, asked)
-        for n in at
-        for other in bare[max(0, n - 1) : n + 2]
-        if other != name.lower()
-    )
-
-
-@cache
-def _verbs(name: str) -> re.Pattern[str]:
-    language = _named(name)
-    patterns = (language.dates.past, language.dates.usual) if language.dates else ()
-    return language.compile("|".join(filter(None, patterns)) or NEVER)
-
-
 @cache
 def _opposites(name: str) -> tuple[tuple[re.Pattern[str], re.Pattern[str]], ...]:
-    language = _named(name)
+    language = language_called(name)
     pairs = language.questions.opposites if language.questions else ()
     return tuple((language.compile(one), language.compile(other)) for one, other in pairs)
 
 
 @cache
 def _question_word(name: str) -> re.Pattern[str]:
-    language = _named(name)
+    language = language_called(name)
     return language.compile(
         r"(?<!\w)(?:{question_word})(?!\w)" if "question_word" in language.parts else NEVER
     )
 
 
 @cache
-def _asks(name: str) -> dict[str, re.Pattern[str]]:
-    language = _named(name)
-    asks = language.questions.asks if language.questions else {}
-    return {kind: language.compile(pattern) for kind, pattern in asks.items()}
-
-
-@cache
-def _told(name: str) -> dict[str, re.Pattern[str]]:
-    language = _named(name)
-    facts = language.facts
-    tells = language.questions.tells if language.questions else {}
-    whole = r"(?<!\w)(?:{})(?!\w)" if facts is None or facts.spaced else "{}"
-    jobs = (facts.values.get("job", NEVER),) if facts else ()
-    others = {"who": (*facts.people.values(), *jobs) if facts else (), "job": jobs}
-    return {
-        kind: language.compile(whole.replace("{}", "|".join((pattern, *others.get(kind, ())))))
-        for kind, pattern in tells.items()
-    }
-
-
-@cache
-def _articles(name: str) -> frozenset[str]:
-    """What stands before the name of a thing that is spoken of, and not asked for: no “which”."""
-    language = _named(name)
-    if not language.questions or not language.questions.articles:
-        return frozenset()
-    which = language.compile("{question_word}")
-    return frozenset(
-        word for word in language.questions.articles.split() if not which.fullmatch(word)
-    )
-
-
-@cache
 def _past(name: str) -> re.Pattern[str]:
-    language = _named(name)
+    language = language_called(name)
     past = r"(?:\w+,? ){0,2}(?:\w{2,}ed|{past})\b" if "past" in language.parts else NEVER
     return language.compile(past)
 
 
 @cache
 def _addressed(name: str) -> frozenset[str]:
-    pronouns = _named(name).pronouns if name else None
+    pronouns = language_called(name).pronouns if name else None
     return frozenset(pronouns.addressed.split() if pronouns else ())
 
 
 @cache
 def _definite(name: str) -> re.Pattern[str]:
-    language = _named(name)
+    language = language_called(name)
     return language.compile(language.questions.definite if language.questions else NEVER)
 
 
@@ -638,21 +361,6 @@ def implied() -> frozenset[str]:
     return words_for_questions(lambda questions: questions.implied)
 
 
-def _named(name: str) -> Language:
-    return next(language for language in languages() if language.name == name)
-
-
-@cache
-def _dates() -> re.Pattern[str]:
-    """A day of a month, whose number tells no other; its year may: how old somebody is."""
-    months = any_of(lambda language: "{months}" if language.dates else "")
-    return re.compile(
-        rf"\b\d{{1,2}}(?:[.º]|\w\w)?(?: (?:of|de|di))? (?:{months})\b"
-        rf"|\b(?:{months}) (?:the )?\d{{1,2}}(?!\d)",
-        re.IGNORECASE,
-    )
-
-
 @cache
 def _names_of_days() -> frozenset[str]:
     return frozenset(
@@ -661,17 +369,3 @@ def _names_of_days() -> frozenset[str]:
         if language.dates
         for name in (*months_of(language.dates), *forms_of(language.dates.weekdays))
     )
-
-
-@cache
-def _numbers() -> re.Pattern[str]:
-    words = [
-        (word, language.dates.spaced)
-        for language in languages()
-        if language.dates
-        for word, number in language.dates.numbers.items()
-        if number >= _OF_NUMBER
-    ]
-    spaced = "|".join(re.escape(word) for word, is_spaced in words if is_spaced)
-    others = "|".join(re.escape(word) for word, is_spaced in words if not is_spaced)
-    return re.compile(rf"\d|(?<!\w)(?:{spaced or NEVER})(?!\w)|{others or NEVER}", re.IGNORECASE)

@@ -399,6 +399,11 @@ def languages() -> tuple[Language, ...]:
     return tuple(sorted(map(_read, _FOLDER.glob("*.toml")), key=lambda language: language.rank))
 
 
+def language_called(name: str) -> Language:
+    """The one of this name, such as “English”."""
+    return next(language for language in languages() if language.name == name)
+
+
 def _read(file: Path) -> Language:
     language = msgspec.toml.decode(file.read_bytes(), type=Language)
     names = _names(language.dates) if language.dates else {}

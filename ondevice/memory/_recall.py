@@ -10,7 +10,7 @@ from itertools import groupby
 
 import msgspec
 
-from ondevice.memory._answers import asks_for, implied, is_said, may_answer, names_of_people
+from ondevice.memory._answers import implied, may_answer, names_of_people
 from ondevice.memory._concern import (
     Concern,
     concern_of,
@@ -20,6 +20,7 @@ from ondevice.memory._concern import (
 )
 from ondevice.memory._dates import relative_days
 from ondevice.memory._records import Cube, Found
+from ondevice.memory._told import asks_for, is_said
 from ondevice.memory._values import is_known_place
 from ondevice.memory._whose import mine_in, people_in, sentences_of
 from ondevice.memory._words import WORD, is_named, language_name, words_of

@@ -20,6 +20,7 @@ from ondevice.memory._language import (
     Alike,
     Language,
     dots_of_titles,
+    language_called,
     languages,
     titles,
     words_in,
@@ -211,7 +212,7 @@ def _rules_for(text: str) -> _Rules | None:
 
 @cache
 def _rules(name: str) -> _Rules:
-    language = next(language for language in languages() if language.name == name)
+    language = language_called(name)
     facts, whose, questions, dates = (
         language.facts,
         language.whose,
