@@ -534,6 +534,18 @@ async def test_a_failed_download_stays_in_view_where_its_error_takes_room(
         await user.sees("Bonsai 1.7B")
 
 
+async def test_what_there_is_no_room_for_beside_the_list_is_told_by_a_key(chats: Chats) -> None:
+    model = on_disk("first")
+    async with at_the_terminal(FakeEngine(), chats, model.name, size=(60, 14)) as user:
+        await user.pilot.press("ctrl+l")
+        await user.sees("F4 details")
+        assert "good as an unquantized" not in user.screen
+        await user.pilot.press("f4")
+        await user.sees("good as an unquantized")
+        await user.pilot.press("enter")
+        await user.sees("F4 details")
+
+
 async def test_where_there_is_no_model_the_message_waits_in_the_prompt(
     chats: Chats, monkeypatch: pytest.MonkeyPatch
 ) -> None:

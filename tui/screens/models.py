@@ -63,6 +63,7 @@ make the prediction better.
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("f2", "pause", "Pause", id="models.pause"),
         Binding("f3", "pack", "Pack", id="models.pack"),
+        Binding("f4", "details", "Details", id="models.details"),
         Binding("f5", "measure", "Measure", id="models.measure"),
         Binding("f8", "remove", "Remove", id="models.remove"),
     ]
@@ -234,13 +235,13 @@ make the prediction better.
         if item.folder:
             return "Enter adds the folder · Esc closes"
         if self._work.busy(item.name):
-            return "F2 pauses · F8 removes · Esc closes"
+            return "F2 pauses · F4 details · F8 removes · Esc closes"
         if item.model and item.kept_bytes:
-            return "Enter loads it · F2 resumes packing · F8 removes"
+            return "Enter loads it · F2 resumes packing · F4 details · F8 removes"
         if item.model:
-            return "Enter loads it · F3 packs · F5 measures · F8 removes"
+            return "Enter loads it · F3 packs · F4 details · F5 measures · F8 removes"
         begin = "resumes the download" if item.kept_bytes else "downloads it"
-        return f"Enter {begin} · F5 measures · Esc closes"
+        return f"Enter {begin} · F4 details · F5 measures · Esc closes"
 
     @work(exclusive=True, group="gather")
     async def _gather(self) -> None:
@@ -346,6 +347,14 @@ make the prediction better.
         else:
             self.notify("No download or packing is running. Press F3 to pack this model.")
         self._show_work()
+
+    @work
+    async def action_details(self) -> None:
+        """Show all that is known of the model, also where the list leaves no room for it."""
+        item = self.pointed_at
+        if item is not None and not item.is_heading and not item.folder:
+            told = about(item, self._marks(item)).plain
+            await self.app.push_screen_wait(ChoiceScreen(told, "Close"))
 
     @work
     async def action_pack(self) -> None:
