@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+import long_chats
 import pytest
 from rich.cells import cell_len
 from rich.segment import Segment
@@ -17,6 +18,7 @@ from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
 
+from ondevice.chats import Chats
 from ondevice.testing import FakeEngine, Gate
 from tui.markdown.layout import AnyLine
 from tui.widgets.reply_text import ReplyBody
@@ -97,6 +99,17 @@ async def test_a_reply_is_in_view_when_the_terminal_becomes_wider(open_app: Open
         body = user.chat.query_one(ReplyBody)
         await user.until(lambda: body.size.width > 90, "wider")
         assert body.size.height < 30
+
+
+async def test_a_reply_is_drawn_for_the_width_that_it_has(chats: Chats, open_app: OpenApp) -> None:
+    """Textual remembers how high it was with that width, and asks for others only."""
+    line = "The sea is as grey today as it was when we came to this house."
+    chat = long_chats.write(chats, ["A story", f"{line}\n\n" * 30] * 2)
+    async with open_app(FakeEngine(), earlier=chats.load(chat)) as user:
+        for size in [(80, 24), (40, 12), (80, 24), (20, 5), (80, 24), (300, 80), (80, 24)]:
+            await user.pilot.resize_terminal(*size)
+            if size[0] == 80:
+                await user.until(lambda: user.screen.count(line) > 3, line)
 
 
 async def test_a_line_more_has_a_line_drawn_and_not_the_screen(

@@ -144,10 +144,22 @@ class ReplyBody(SingleLayout, Widget):
             document.adopt(reading)
             self._show(drawn, height)
 
+    @property
+    def _laid_out(self) -> Document | None:
+        """The text, laid out for the width that it has.
+
+        Textual may have asked since how high it would be with another one, and then went by an
+        earlier answer for this one.
+        """
+        if self._document and self.size.width:
+            self._document.lay(self.size.width, self._look)
+        return self._document
+
     def _drawn(self) -> dict[int, AnyLine]:
         """What was drawn of the lines there are."""
-        assert self._document
-        return {y: self._document.line(y) for y in self._strips}
+        document = self._laid_out
+        assert document
+        return {y: document.line(y) for y in self._strips}
 
     def _show(self, drawn: dict[int, AnyLine], height: int, unsure: int = 0) -> None:
         """Draw the lines that are others than those there were, ``height`` in number, and of these
@@ -195,7 +207,8 @@ class ReplyBody(SingleLayout, Widget):
     @property
     def blocks(self) -> list[MarkdownBlock]:
         """The blocks of code and the lines at which they stand."""
-        return self._document.blocks if self._document else []
+        document = self._laid_out
+        return document.blocks if document else []
 
     def redraw(self) -> None:
         """The look of code has changed."""
@@ -282,6 +295,7 @@ class ReplyBody(SingleLayout, Widget):
         if len(self._strips) > _KEPT + crop.height:
             self._strips = {y: s for y, s in self._strips.items() if y in crop.line_range}
             self._rows.clear()
+        document = self._laid_out
         gutter, rows = self.gutter, list[Strip]()
         inner, _ = self._styles_cache.get_inner_outer(*self.background_colors)
         left = Segment(" " * gutter.left, inner.rich_style)
@@ -289,7 +303,7 @@ class ReplyBody(SingleLayout, Widget):
         # What has been taken away is drawn for a moment still, on no screen.
         selection = self.text_selection if self.is_attached else None
         for y in crop.line_range:
-            strip = self.render_line(y)
+            strip = self._strip(document, y)
             if selection and (span := selection.get_span(y)):
                 strip = self._select(strip, span)
             before, row = self._rows.get(y, (None, strip))
@@ -302,14 +316,17 @@ class ReplyBody(SingleLayout, Widget):
         return rows
 
     def render_line(self, y: int) -> Strip:
+        return self._strip(self._laid_out, y)
+
+    def _strip(self, document: Document | None, y: int) -> Strip:
         if self._drawn_for != self.size.width:
             self._drawn_for = self.size.width
             self._strips.clear()
         strip = self._strips.get(y)
         if strip is None:
-            if self._document is None:
+            if document is None:
                 return Strip.blank(self.size.width, self._style(()))
-            strip = self._strips[y] = self._draw(self._document.line(y), y)
+            strip = self._strips[y] = self._draw(document.line(y), y)
         return strip
 
     def _draw(self, line: AnyLine, y: int) -> Strip:
@@ -348,7 +365,7 @@ class ReplyBody(SingleLayout, Widget):
 
     def get_selection(self, selection: Selection) -> tuple[str, str] | None:
         """The text without marks, and without the breaks that only the width has made."""
-        document = self._document
+        document = self._laid_out
         if document is None:
             return None
         found: list[str] = []
