@@ -86,6 +86,14 @@ class Chats:
         with self.database.read() as connection:
             return _queries.headings(connection, archived=archived)
 
+    def used_last(self) -> int | None:
+        """The conversation in which something was said last here, whatever clocks say.
+
+        Archived ones do not count, and imported ones only where there is no other. None: no chats.
+        """
+        with self.database.read() as connection:
+            return _queries.used_last(connection)
+
     def heading(self, conversation_id: int) -> Heading | None:
         """The conversation as in a list, or None if it is not there."""
         with self.database.read() as connection:

@@ -74,6 +74,17 @@ def headings(connection: Connection, *, archived: bool) -> list[Heading]:
     return [_heading(row) for row in rows]
 
 
+def used_last(connection: Connection) -> int | None:
+    for said_last in (
+        "SELECT conversation_id FROM message JOIN conversation ON conversation.id = "
+        "conversation_id WHERE run_id IS NULL AND NOT archived ORDER BY message.id DESC LIMIT 1",
+        "SELECT id FROM conversation WHERE NOT archived ORDER BY updated_at DESC, id DESC LIMIT 1",
+    ):
+        if row := connection.execute(said_last).fetchone():
+            return int(row[0])
+    return None
+
+
 def heading(connection: Connection, conversation_id: int) -> Heading | None:
     row = connection.execute(f"{_HEADING} WHERE id = ?", (conversation_id,)).fetchone()
     return _heading(row) if row else None

@@ -33,9 +33,9 @@ def command(settings: Settings, problems: list[str], resume: bool) -> int:
     with closing(unlock(Database)) as database:
         chats = Chats(database)
         chats.limit_states(settings.state_bytes(database.path.parent))
-        headings = chats.headings()
-        earlier = chats.load(headings[0].id) if resume and headings else None
-        first = settings == Settings() and not headings
+        latest = chats.used_last()
+        earlier = chats.load(latest) if resume and latest else None
+        first = settings == Settings() and not chats.headings()
         gc.freeze()  # what has been imported stays: there is no use in looking through it again
         gc.enable()
         app = OndeviceApp(AnyEngine(), chats, settings, earlier, first=first, problems=problems)

@@ -275,6 +275,21 @@ def test_pinned_conversations_come_first_and_archived_ones_apart(chats: Chats) -
     assert [h.id for h in chats.headings(archived=True)] == [second]
 
 
+def test_the_chat_used_last_is_that_whatever_is_pinned_and_whatever_clocks_say(
+    chats: Chats, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert chats.used_last() is None
+    first, second = chats.create(), chats.create()
+    assert chats.used_last() == second
+    chats.pin(first)
+    chats.say(first, "Early")
+    monkeypatch.setattr("ondevice.chats._chats._now", lambda: "2001-01-01T00:00:00+00:00")
+    chats.say(second, "Late")
+    assert chats.used_last() == second
+    chats.archive(second)
+    assert chats.used_last() == first
+
+
 def contents(chats: Chats, chat: int) -> list[str]:
     return [message.content for message in chats.load(chat).messages]
 
