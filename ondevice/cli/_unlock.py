@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import sys
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,6 +22,7 @@ _VARIABLE = "ONDEVICE_PASSPHRASE"
 _SERVICE = "ondevice"
 _LETTERS = "ABCDEFGHJKMNPQRSTVWXYZ23456789"  # none that look like another
 _GROUPS, _GROUP = 6, 5  # of a code: 147 bits
+_TRIES = 3  # to type it
 
 _S = TypeVar("_S", Database, Salvage)
 
@@ -35,8 +37,10 @@ def unlock(kind: type[_S]) -> _S:
     _make_private(file.parent)
     crashes.leave_no_core()
     given = os.environ.get(_VARIABLE)
+    if given and not _is_text(given):
+        raise StoreLocked(f"{_VARIABLE} is not UTF-8 text, so it opens no store.")
     try:
-        return kind(file, given)
+        return _opened(kind, file, given)
     except StoreLocked as error:
         if given:
             raise
@@ -49,7 +53,39 @@ def unlock(kind: type[_S]) -> _S:
                     return store
         if not sys.stdin.isatty():
             raise StoreLocked(f"{error} Give it in {_VARIABLE}.") from error
-        return kind(file, click.prompt("Passphrase", hide_input=True, err=True))
+        for left in reversed(range(_TRIES)):
+            try:
+                return _opened(kind, file, click.prompt("Passphrase", hide_input=True, err=True))
+            except StoreLocked as wrong:
+                if not left:
+                    raise
+                click.echo(f"{wrong} Try again.", err=True)
+        raise
+
+
+def _opened(kind: type[_S], file: Path, code: str | None) -> _S:
+    """The store, whichever way its passphrase spells letters with accents: it looks the same."""
+    forms = {code and unicodedata.normalize(form, code): None for form in ("NFC", "NFD")}
+    *others, last = {code: None, **forms}
+    for one in others:
+        with suppress(StoreLocked):
+            return kind(file, one)
+    return kind(file, last)
+
+
+def _is_text(code: str) -> bool:
+    try:
+        return bool(code.encode())
+    except UnicodeEncodeError:
+        return False
+
+
+def usable(code: str) -> str:
+    """A passphrase as it is to be set. Raises :class:`UsageError` where nobody could type it."""
+    code = unicodedata.normalize("NFC", code)
+    if not code.isprintable():
+        raise UsageError("A passphrase is one line of text. This one holds other characters.")
+    return code
 
 
 @contextmanager

@@ -16,7 +16,7 @@ import msgspec
 from ondevice.cli._input import confirm
 from ondevice.cli._json import print_json
 from ondevice.cli._options import check_is_new
-from ondevice.cli._unlock import forget_code, new_code, unlock
+from ondevice.cli._unlock import forget_code, new_code, unlock, usable
 from ondevice.errors import StoreError, UsageError
 from ondevice.memory import (
     GATE,
@@ -394,9 +394,9 @@ def _new_passphrase() -> str:
     """Typed twice in a terminal, or a line of what is piped in."""
     if sys.stdin.isatty():
         code: str = click.prompt("New passphrase", hide_input=True, confirmation_prompt=True)
-        return code
+        return usable(code)
     if code := sys.stdin.readline().rstrip("\r\n"):
-        return code
+        return usable(code)
     raise UsageError("There is no passphrase. Type it in a terminal, or pipe it in as one line.")
 
 

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import click
 import keyring
 import pytest
 from hostile_memories import HOSTILE
@@ -389,6 +390,47 @@ def test_a_new_passphrase_can_be_piped_in(
     assert "encrypted" in memory("passphrase")
     monkeypatch.setenv("ONDEVICE_PASSPHRASE", "open sesame")
     assert "walrus" in memory("list")
+
+
+def test_a_passphrase_is_the_same_however_its_letters_are_written(
+    memory: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory("add", "--text", "a walrus")
+    composed, apart = (unicodedata.normalize(form, "Zürich") for form in ("NFC", "NFD"))
+    for untypable in ("open\0sesame", "open\udcffsesame"):
+        monkeypatch.setattr(sys, "stdin", io.StringIO(untypable))
+        memory("passphrase", code=2)
+    monkeypatch.setattr(sys, "stdin", io.StringIO(apart))
+    memory("passphrase")
+    monkeypatch.setenv("ONDEVICE_PASSPHRASE", composed)
+    assert "walrus" in memory("list")
+    database = Database(paths.store_file(), composed)
+    database.set_passphrase(apart)  # as earlier versions did
+    database.close()
+    assert "walrus" in memory("list")
+    monkeypatch.setenv("ONDEVICE_PASSPHRASE", "open\udcffsesame")
+    memory("list", code=1)
+    assert "not UTF-8" in memory.error
+
+
+def test_a_passphrase_may_be_typed_three_times(
+    memory: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    memory("add", "--text", "a walrus")
+    database = Database(paths.store_file())
+    database.set_passphrase("open sesame")
+    database.close()
+    typed = iter(["open", "sesame", "open sesame", "open", "sesame", "open", "open sesame"])
+    monkeypatch.setattr(sys, "stdin", Terminal())
+    monkeypatch.setattr(click, "prompt", lambda *_, **__: next(typed))
+    assert "walrus" in memory("list")
+    assert memory.error.count("Try again.") == 2
+    memory("list", code=1)
+    assert next(typed) == "open sesame"
 
 
 class Ring(KeyringBackend):
