@@ -52,8 +52,11 @@ def write_cache(name: str, content: bytes) -> None:
     fresh = file.with_suffix(f".{os.getpid()}")
     with contextlib.suppress(OSError):
         ensure_private(file.parent)
-        fresh.write_bytes(content)
-        fresh.replace(file)
+        try:
+            fresh.write_bytes(content)
+            fresh.replace(file)
+        finally:
+            fresh.unlink(missing_ok=True)  # the disk is full, say
 
 
 def log_dir() -> Path:

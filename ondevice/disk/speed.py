@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from ondevice.disk.reader import PIECE_BYTES, READS_IN_FLIGHT, Arena, Reader, Reading, Span
 from ondevice.errors import OndeviceError
@@ -44,16 +45,31 @@ def measure(
         return _measure(place, seconds, cancelled)
     if shutil.disk_usage(place).free < 4 * _SAMPLE:
         raise OSError(errno.ENOSPC, "There is too little room to write a test file")
-    with tempfile.TemporaryDirectory(prefix="ondevice-", dir=place) as folder:
-        file = Path(folder) / "sample"
+    with _sample(place) as (sample, path):
         noise = os.urandom(_CHUNK)  # which no file system can store as less
-        with file.open("wb") as sample:
-            for _ in range(_SAMPLE // _CHUNK):
-                _go_on(cancelled)
-                sample.write(noise)
-                sample.flush()
-                os.fsync(sample.fileno())  # at the end, all of it would take long
-        return _measure(file, seconds, cancelled)
+        for _ in range(_SAMPLE // _CHUNK):
+            _go_on(cancelled)
+            sample.write(noise)
+            sample.flush()
+            os.fsync(sample.fileno())  # at the end, all of it would take long
+        return _measure(path, seconds, cancelled)
+
+
+@contextmanager
+def _sample(folder: Path) -> Generator[tuple[IO[bytes], Path]]:
+    """A file to write, and the path by which it is read.
+
+    On Linux it has no name, so that a kill leaves nothing behind.
+    """
+    with tempfile.TemporaryFile(dir=folder) as file:
+        nameless = Path("/proc/self/fd", str(file.fileno()))
+        if nameless.exists():
+            yield file, nameless
+            return
+    with tempfile.TemporaryDirectory(prefix="ondevice-", dir=folder) as own:
+        path = Path(own, "sample")
+        with path.open("wb") as file:
+            yield file, path
 
 
 def glance(file: Path, enough: float) -> float:
