@@ -12,7 +12,7 @@ from ondevice.cli._json import print_json
 from ondevice.cli._kernels import compile_once
 from ondevice.cli._options import LOAD, MODEL, complete_model, flags
 from ondevice.config import Settings
-from ondevice.errors import UsageError
+from ondevice.errors import NativeError, UsageError
 from ondevice.gguf import runnable
 from ondevice.gguf.quality import params_words
 from ondevice.holding import speeds
@@ -167,7 +167,13 @@ def machine_speeds(again: bool) -> speeds.Speeds:
         return known
     compile_once()
     click.echo("Measuring the processor and the disk (about 15 seconds) …", err=True)
-    measured = measure_speeds()
+    try:
+        measured = measure_speeds()
+    except NativeError as error:
+        if again:
+            raise
+        click.echo(f"ondevice: {error} The speeds used are guesses.", err=True)
+        return known
     if measured.busy:
         click.echo("The machine is busy, so these speeds will be measured again later.", err=True)
     return measured

@@ -15,6 +15,7 @@ import pytest
 import tiny_model
 
 from ondevice.cli import run
+from ondevice.errors import NativeError
 from ondevice.text import printable, printable_json
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX files")
@@ -157,6 +158,18 @@ def test_a_plan_looks_at_the_model_before_it_measures_the_machine(
     for name in (str(tmp_path / "notes.gguf"), str(tmp_path / "missing.gguf"), "nobody/knows"):
         assert run(["plan", "--measure", name]) != 0
         assert "Measuring" not in capfd.readouterr().err
+
+
+def test_a_plan_is_made_where_the_machine_cannot_be_measured(
+    tiny: list[str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def measure() -> None:
+        raise NativeError("It takes too long.")
+
+    monkeypatch.setattr("ondevice.cli.plan.measure_speeds", measure)
+    assert run(["plan", *tiny[:2]]) == 0
+    assert "It takes too long. The speeds used are guesses." in capfd.readouterr().err
+    assert run(["plan", "--measure", *tiny[:2]]) == 1
 
 
 @posix

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -31,7 +32,7 @@ from ondevice.holding.plan import Plan
 from ondevice.holding.speeds import USUAL
 from ondevice.messages import Load, Preference
 from ondevice.models import catalogue
-from ondevice.planning import fit, measuring, planner
+from ondevice.planning import _kernel_speed, fit, measuring, planner
 from ondevice.planning.planner import best, best_plan, least_ram, why
 from ondevice.ram.available import AvailableRam
 
@@ -290,6 +291,34 @@ def test_speeds_are_measured_again_when_the_machine_is_another(home: Path) -> No
     assert speeds.known() is USUAL
     file.write_text("{broken")
     assert speeds.known() is USUAL
+
+
+def test_a_busy_machine_is_measured_in_one_round(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Which is all that the patience of whoever waits for it may be enough for."""
+    monkeypatch.setattr(_kernel_speed, "_LONG_S", -1.0)
+    monkeypatch.setattr("ondevice.system.children.end_with_parent", lambda: None)
+    monkeypatch.setattr(_kernel_speed, "multiply_speed", lambda *_: next(speed))
+    monkeypatch.setattr(sys, "argv", ["", "128", "3", "Q4_K", "F16"])
+    speed = iter([1.0, 2.0, 3.0, 4.0])
+    _kernel_speed.main()
+    assert json.loads(capsys.readouterr().out)[:2] == [
+        {"Q4_K": 1.0, "F16": 3.0},
+        {"Q4_K": 2.0, "F16": 4.0},
+    ]
+
+
+def test_what_cannot_be_kept_in_the_cache_leaves_no_part_of_it(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(file: Path, content: bytes) -> None:
+        file.touch()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", write)
+    speeds.keep(USUAL)
+    assert [*(home / "cache").iterdir()] == []
 
 
 def test_speeds_of_a_busy_moment_are_kept_for_a_while_only(home: Path) -> None:
