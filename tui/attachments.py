@@ -196,7 +196,7 @@ def _entries(folder: str, *, hidden: bool) -> Iterator[tuple[str, str, int]]:
                     # What cannot be printed could not be typed either.
                     if entry.name.startswith(".") and not (hidden and depth == 0):
                         continue
-                    if entry.name != printable(entry.name):
+                    if entry.name != printable(entry.name).replace("\n", ""):
                         continue
                     path = os.path.join(at, entry.name)  # noqa: PTH118  (keeps "./")
                     is_folder = entry.is_dir()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import re
+import unicodedata
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Literal
@@ -27,6 +28,8 @@ from textual.widget import MountError, Widget
 from textual.widgets import OptionList, TextArea
 from textual.worker import Worker
 
+from ondevice.text import printable
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -38,9 +41,6 @@ NO_LONGER = "\x1b[>4m"
 #: Alt+Enter as most terminals send it, and Enter with modifiers as xterm does.
 _ENTER = re.compile(r"\x1b(?:\r|\[27;(\d+);13~)")
 _ALT = 3  # the number of a modifier in such sequences
-#: They have no width of their own and make one picture or letter of their neighbours.
-_JOINERS = ("\u200c", "\u200d")
-
 #: Raised by whoever looks for a part of what is being taken away.
 MISSED = (NoMatches, NoScreen, MountError)
 
@@ -63,9 +63,13 @@ def _with_enter(self: XTermParser, sequence: str, alt: bool = False) -> Iterable
 
 
 def _is_printable(self: events.Key) -> bool:
-    """Python counts joiners among what cannot be printed, but people type them in emoji."""
+    """Python counts among what cannot be printed also what joins letters, parts them or turns them
+    around, but keyboards have it: of Khmer, Persian and Hebrew, say, and with pictures."""
     character = self.character
-    return character is not None and (character.isprintable() or character in _JOINERS)
+    if character is None or len(character) != 1:
+        return False
+    formats = unicodedata.category(character) == "Cf" and printable(character) == character
+    return character.isprintable() or formats
 
 
 def _with_reverse(self: Widget, *component_classes: str, partial: bool = False) -> Style:

@@ -157,11 +157,11 @@ async def test_enter_with_a_modifier_is_a_new_line(
 
 
 async def test_joiners_are_typed(chats: Chats, tmp_path: Path) -> None:
-    family = "👩\u200d👧"
+    typed = "👩\u200d👧 ខ្ញុំ\u200bចង់ می\u200cخواهم א\u200f"
     async with app(chats, tmp_path) as user:
-        for event in XTermParser().feed(family):
+        for event in XTermParser().feed(f"{typed}\u202e"):
             user.pilot.app.post_message(event)
-        await user.until(lambda: user.prompt.text == family, "a family")
+        await user.until(lambda: user.prompt.text == typed, typed)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a pseudo-terminal")

@@ -87,19 +87,19 @@ def test_every_command_has_an_action() -> None:
 
 async def test_files_are_completed_and_attached(chats: Chats, open_app: OpenApp) -> None:
     Path("notes").mkdir()
-    Path("notes/to do.md").write_text("milk\nbread\n")
+    Path("notes/to do [x].md").write_text("milk\nbread\n")
     async with open_app(FakeEngine()) as user:
         await user.pilot.press(*"what", "space", "@", "n")
         await user.sees("notes/")
         await user.pilot.press("tab")
         assert user.prompt.text == "what @notes/"
-        await user.sees("notes/to do.md")
+        await user.sees("notes/to do [x].md")
         await user.pilot.press("tab")
-        assert user.prompt.text == 'what @"notes/to do.md"'
+        assert user.prompt.text == 'what @"notes/to do [x].md"'
         await user.pilot.press("enter")
-        await user.sees("+ notes/to do.md, 2 lines")
+        await user.sees("+ notes/to do [x].md, 2 lines")
         await user.is_idle()
-    assert first(chats).attachments == (Attachment("notes/to do.md", "milk\nbread\n"),)
+    assert first(chats).attachments == (Attachment("notes/to do [x].md", "milk\nbread\n"),)
     assert not chats.memory.search("bread").hits
 
 
@@ -223,6 +223,7 @@ def test_files_are_found_by_some_of_their_letters(
         Path(name).touch()
     for number in range(30):
         Path(f"many{number}.txt").touch()
+    Path("al\nof\u202eit.md").touch()  # which nobody could type
     assert files("al", 50) == ["Alps.txt", "alpha.md"]
     assert files("tokpy", 50) == ["src/parser/tokens.py"]
     assert files("src/tp", 50)[0] == "src/top.py"

@@ -79,7 +79,7 @@ class AttachmentView(Collapsible):
         self._body = Static()
         super().__init__(
             self._body,
-            title=describe(attachment),
+            title=Content(describe(attachment)).markup,
             collapsed_symbol="+",
             expanded_symbol="-",
             classes="attachment",
