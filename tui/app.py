@@ -17,6 +17,7 @@ from rich.text import Text
 from textual import constants, events, on, work
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
+from textual.command import CommandPalette
 from textual.driver import Driver
 from textual.notifications import Notify, SeverityLevel
 from textual.screen import Screen
@@ -49,6 +50,15 @@ _AWAY = 60.0  # seconds without any input
 _TWICE = 3.0  # seconds in which a key counts as pressed again
 
 textual_gaps.close()
+
+
+class Palette(CommandPalette):
+    """Textual's own; its list has the keys of all lists."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("home", "command_list('first')", show=False, priority=True),
+        Binding("end", "command_list('last')", show=False, priority=True),
+    ]
 
 
 class OndeviceApp(App[None]):
@@ -249,7 +259,7 @@ class OndeviceApp(App[None]):
 
     def action_command_palette(self) -> None:
         if self._nodes._get_by_id("--command-palette") is None:  # also not one that is closing
-            super().action_command_palette()
+            self.push_screen(Palette(id="--command-palette"))
 
     def action_suspend(self) -> None:
         """Give the terminal back to the shell until it says “fg”."""

@@ -83,8 +83,8 @@ def _is_text(code: str) -> bool:
 def usable(code: str) -> str:
     """A passphrase as it is to be set. Raises :class:`UsageError` where nobody could type it."""
     code = unicodedata.normalize("NFC", code)
-    if not code.isprintable():
-        raise UsageError("A passphrase is one line of text. This one holds other characters.")
+    if not code.isprintable() or not code.strip():
+        raise UsageError("A passphrase is a line of text. This one is blank or holds other things.")
     return code
 
 

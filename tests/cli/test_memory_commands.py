@@ -397,7 +397,7 @@ def test_a_passphrase_is_the_same_however_its_letters_are_written(
 ) -> None:
     memory("add", "--text", "a walrus")
     composed, apart = (unicodedata.normalize(form, "Zürich") for form in ("NFC", "NFD"))
-    for untypable in ("open\0sesame", "open\udcffsesame"):
+    for untypable in ("open\0sesame", "open\udcffsesame", "  "):
         monkeypatch.setattr(sys, "stdin", io.StringIO(untypable))
         memory("passphrase", code=2)
     monkeypatch.setattr(sys, "stdin", io.StringIO(apart))
