@@ -82,7 +82,9 @@ class AppWindow:
         if self._handle < 0 or (tuple(tabs) == self._kept and not surely and not put_away):
             return
         with self._database.write(patience=_PATIENCE) as connection:
-            connection.execute("DELETE FROM open_tab WHERE window = ?", (self._name,))
+            connection.execute(
+                "DELETE FROM open_tab WHERE window = ? AND place >= ?", (self._name, len(tabs))
+            )
             self._write(connection, tabs)
             connection.executemany(
                 "INSERT INTO open_tab SELECT ?1, coalesce(max(place) + 1, 0), NULL, 0, ?2, NULL, "
@@ -102,17 +104,33 @@ class AppWindow:
         for place, tab in enumerate(tabs):
             connection.execute(
                 "INSERT INTO open_tab "
-                "SELECT ?, ?, (SELECT id FROM conversation WHERE id = ?), ?, ?, ?, ?",
+                "SELECT ?, ?, (SELECT id FROM conversation WHERE id = ?), ?, ?, ?, ? WHERE true "
+                "ON CONFLICT DO UPDATE SET conversation_id = excluded.conversation_id, "
+                "shown = excluded.shown, draft = excluded.draft, edited_id = excluded.edited_id, "
+                "beneath = excluded.beneath",
                 (
                     *(self._name, place, tab.conversation_id),
                     *(tab.shown, tab.draft, tab.edited_id, tab.beneath),
                 ),
             )
-            connection.executemany(
-                "INSERT INTO open_paste VALUES (?, ?, ?, ?)",
-                [(self._name, place, name, content) for name, content in tab.pastes.items()],
-            )
+            self._write_pastes(connection, place, tab.pastes)
         self._kept = tuple(tabs)
+
+    def _write_pastes(self, connection: Connection, place: int, pastes: Mapping[str, str]) -> None:
+        """They may be megabytes, and all else changes with each letter that is typed."""
+        there = connection.execute(
+            "SELECT name FROM open_paste WHERE window = ? AND place = ?", (self._name, place)
+        ).fetchall()
+        before = self._kept[place].pastes if place < len(self._kept) else None
+        if pastes == before and {name for (name,) in there} == pastes.keys():
+            return
+        connection.execute(
+            "DELETE FROM open_paste WHERE window = ? AND place = ?", (self._name, place)
+        )
+        connection.executemany(
+            "INSERT INTO open_paste VALUES (?, ?, ?, ?)",
+            [(self._name, place, name, content) for name, content in pastes.items()],
+        )
 
 
 def _lock(path: Path) -> int:

@@ -10,6 +10,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from msgspec.structs import replace
 
 from ondevice.chats import AppWindow, Chats, Tab
 
@@ -51,6 +52,31 @@ def test_the_next_window_has_what_was_open_however_the_last_one_ended(
     window = AppWindow(chats.database)
     assert window.open() == tabs[1:]
     assert len(list((tmp_path / "windows").iterdir())) == 1
+    window.close()
+
+
+def test_what_was_pasted_is_not_written_again_with_each_letter(chats: Chats) -> None:
+    first, second = Tab(draft="a", pastes={"p": "long"}), Tab(draft="b", pastes={"q": "longer"})
+    window = AppWindow(chats.database)
+    window.open()
+    window.keep([first, second])
+    written: list[str] = []
+    with chats.database.read() as connection:
+        connection.set_trace_callback(written.append)
+        window.keep([replace(first, draft="ab"), second])
+        connection.set_trace_callback(None)
+    assert "ab" in "".join(written)
+    assert "long" not in "".join(written)
+    for tabs in (
+        [replace(first, pastes={"p": "another"}), second],  # under the same name
+        [second, first],
+        [first],
+        [replace(first, pastes={})],
+    ):
+        window.keep(tabs)
+        window.close()
+        window = AppWindow(chats.database)
+        assert window.open() == tabs
     window.close()
 
 
