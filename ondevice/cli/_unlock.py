@@ -37,8 +37,6 @@ def unlock(kind: type[_S]) -> _S:
     _make_private(file.parent)
     crashes.leave_no_core()
     given = os.environ.get(_VARIABLE)
-    if given and not _is_text(given):
-        raise StoreLocked(f"{_VARIABLE} is not UTF-8 text, so it opens no store.")
     try:
         return _opened(kind, file, given)
     except StoreLocked as error:
@@ -65,8 +63,11 @@ def unlock(kind: type[_S]) -> _S:
 
 def _opened(kind: type[_S], file: Path, code: str | None) -> _S:
     """The store, whichever way its passphrase spells letters with accents: it looks the same."""
-    forms = {code and unicodedata.normalize(form, code): None for form in ("NFC", "NFD")}
-    *others, last = {code: None, **forms}
+    if code and not _is_text(code):
+        raise StoreLocked("The passphrase is not UTF-8 text, so it opens no store.")
+    composed = code and unicodedata.normalize("NFC", code)
+    apart = code and unicodedata.normalize("NFD", code)
+    *others, last = dict.fromkeys((code, composed, apart))
     for one in others:
         with suppress(StoreLocked):
             return kind(file, one)
@@ -75,7 +76,7 @@ def _opened(kind: type[_S], file: Path, code: str | None) -> _S:
 
 def _is_text(code: str) -> bool:
     try:
-        return bool(code.encode())
+        return b"\0" not in code.encode()
     except UnicodeEncodeError:
         return False
 

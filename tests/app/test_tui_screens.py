@@ -234,9 +234,13 @@ async def test_the_dialogs(chats: Chats, model: str, size: tuple[int, int], them
     async with at_the_terminal(
         FakeEngine(), chats, model, size=size, first=True, app=App(theme=theme)
     ) as user:
+        await looks_like("guide", user)
+        await user.pilot.press("escape")
+        await user.until(  # the help names Esc while a model is loaded
+            lambda: "ctx 0/" in user.screen and not user.chat.check_action("stop", ()), "loaded"
+        )
         for name, keys in (
-            ("guide", ()),
-            ("help", ("escape", "f1")),
+            ("help", ("f1",)),
             ("settings", ("escape", "f2")),
             ("prompts", ("enter",)),
             ("keys", ("escape", *"key: fi", "enter")),

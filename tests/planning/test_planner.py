@@ -299,9 +299,9 @@ def test_a_busy_machine_is_measured_in_one_round(
     """Which is all that the patience of whoever waits for it may be enough for."""
     monkeypatch.setattr(_kernel_speed, "_LONG_S", -1.0)
     monkeypatch.setattr("ondevice.system.children.end_with_parent", lambda: None)
+    speed = iter([1.0, 2.0, 3.0, 4.0])
     monkeypatch.setattr(_kernel_speed, "multiply_speed", lambda *_: next(speed))
     monkeypatch.setattr(sys, "argv", ["", "128", "3", "Q4_K", "F16"])
-    speed = iter([1.0, 2.0, 3.0, 4.0])
     _kernel_speed.main()
     assert json.loads(capsys.readouterr().out)[:2] == [
         {"Q4_K": 1.0, "F16": 3.0},
