@@ -12,10 +12,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from textual._callback import invoke
 from textual.dom import DOMNode
 from textual.geometry import Region
 from textual.message import Message
 from textual.message_pump import MessagePump
+from textual.screen import Screen
 from textual.strip import Strip
 from textual.visual import Visual, visualize
 from textual.widget import Widget
@@ -135,6 +137,20 @@ def spread() -> None:
         except Exception as error:
             caught(self, error)
 
+    async def call_back_safely(self: Screen[Any]) -> None:
+        """Also those that come after one that fails, which Textual would leave out."""
+        callbacks = self._callbacks[:]
+        self._callbacks.clear()
+        for callback, pump in callbacks:
+            with pump._context():
+                try:
+                    await invoke(callback)
+                except MISSED as error:
+                    if not (isinstance(pump, DOMNode) and is_going(pump)):
+                        caught(pump, error)
+                except Exception as error:
+                    caught(pump, error)
+
     def render_safely(self: Widget) -> Visual:
         try:
             return render(self)
@@ -152,6 +168,8 @@ def spread() -> None:
             return [Strip.blank(crop.width)] * crop.height
 
     setattr(MessagePump, "_dispatch_message", dispatch_safely)  # noqa: B010 - there is no hook
+    if hasattr(Screen, "_invoke_and_clear_callbacks"):
+        setattr(Screen, "_invoke_and_clear_callbacks", call_back_safely)  # noqa: B010
     setattr(Widget, "_render", render_safely)  # noqa: B010
     setattr(Widget, "render_lines", render_lines_safely)  # noqa: B010
 

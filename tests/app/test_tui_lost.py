@@ -131,6 +131,25 @@ async def test_what_is_taken_away_may_miss_its_parts(open_app: OpenApp, what: st
         assert app.net.unforeseen == 0
 
 
+async def test_what_is_called_after_a_frame_may_find_nothing_and_the_rest_is_called(
+    open_app: OpenApp,
+) -> None:
+    async with open_app(FakeEngine()) as user:
+        app, part, called = user.pilot.app, Static(), asyncio.Event()
+        assert isinstance(app, OndeviceApp)
+        await app.screen.mount(part)
+        await part.remove()
+
+        def look() -> None:
+            part.query_one(StatusBar)
+
+        app.screen._invoke_later(look, part)
+        app.screen._invoke_later(called.set, app.screen)
+        app.screen.refresh()
+        await called.wait()
+        assert app.net.unforeseen == 0
+
+
 async def test_what_works_for_what_is_taken_away_may_miss_its_screen(
     open_app: OpenApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
