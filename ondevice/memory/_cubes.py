@@ -30,6 +30,7 @@ from ondevice.store import Connection, Row
 
 #: Places from one cube of a source to the next. What stands for itself keeps a distance, so that
 #: it is nobody's neighbour in a search.
+_SET_BACK = timedelta(days=2)  # that a clock may be since the latest cube
 _STEP: dict[SourceKind, int] = {"conversation": 1, "document": 1, "notes": 8, "facts": 8}
 
 _SELECT = (
@@ -399,6 +400,18 @@ def moment(text: str) -> datetime:
 
 def _date(text: str | None) -> date | None:
     return moment(text).date() if text else None
+
+
+def after_all(connection: Connection, now: datetime) -> datetime:
+    """``now``, or if the clock was set back a little, when the latest cube was said.
+
+    A machine whose clock stands still while it is off, such as a Raspberry Pi without a network,
+    starts with a time of before; what is said then is still the latest.
+    """
+    (latest,) = connection.execute(
+        "SELECT max(event_at) FROM cube WHERE event_at < ?", (text_of(now + _SET_BACK),)
+    ).fetchone()
+    return max(now, moment(latest)) if latest else now
 
 
 def text_of(moment: datetime) -> str:

@@ -72,7 +72,7 @@ class Memory:
         was edited takes the place of what it said before. ``read`` is what :meth:`read_turn` made
         of the same text, before the transaction.
         """
-        at = at or _now()
+        at = at or _cubes.after_all(connection, _now())
         read = read or self.read_turn(text, pasted, keep_secrets=keep_secrets)
         content, typed, left_out = read.content, read.typed, read.left_out
         row = connection.execute(
@@ -129,8 +129,8 @@ class Memory:
         if not content.strip():
             raise UsageError("The text is empty, so there is nothing to remember.")
         content, left_out = (content, ()) if keep_secrets else redact(content)
-        now = _now()
         with self.database.write() as connection:
+            now = _cubes.after_all(connection, _now())
             row = connection.execute(
                 "SELECT id FROM cube WHERE length(content) = length(?1) "
                 "AND substr(content, -16) = substr(?1, -16) AND content = ?1 "

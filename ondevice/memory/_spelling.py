@@ -10,16 +10,18 @@ _VOWELS = "aeiouy"
 _SHORT = 5  # letters of a word of which few others have the same letters: “hosue”
 _SHORTEST = 6  # the same of a word of which few others are one slip away
 _LONG = 8  # the same, if the slip is another vowel: “calender”, but “ballot” is no “ballet”
+_LONGEST = 30
 
 
 @lru_cache(maxsize=100)
 def misspelt(word: str) -> frozenset[str]:
-    """The words in the place of which somebody may have written ``word``; none for a short one.
+    """The words in the place of which somebody may have written ``word``.
 
+    There are none for a short one, and none for more letters than words have: DNA, “haaaa…”.
     Letters that changed places, one too many or missing, or another vowel: another consonant
     mostly makes another word, and so does another first or last letter.
     """
-    if len(word) < _SHORT or not word.isascii() or not word.isalpha():
+    if not (_SHORT <= len(word) <= _LONGEST and word.isascii() and word.isalpha()):
         return frozenset()
     ends = (word[0], word[-1])
     return frozenset(other for other in _slips(word) if (other[0], other[-1]) == ends) - {word}

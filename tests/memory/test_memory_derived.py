@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from ondevice.chats import Attachment, Chats
 from ondevice.errors import UsageError
-from ondevice.memory import Cube, Memory
+from ondevice.memory import Cube, Memory, _memory
 from ondevice.store import Database
 
 MAY, JUNE, JULY = (datetime(2024, month, 3, 12, tzinfo=UTC) for month in (5, 6, 7))
@@ -318,3 +318,21 @@ def test_what_the_conversation_itself_may_tell_is_not_unknown(chats: Chats) -> N
     assert not chats.load(chat).messages[-1].unknown
     chats.say(chat, "When did I graduate?", recall=300)
     assert not chats.load(chat).messages[-1].unknown
+
+
+# ------------------------------------------------------------------ clocks
+
+
+@pytest.mark.parametrize("back", [timedelta(minutes=20), timedelta(hours=30)])
+@pytest.mark.parametrize("correction", ["My dog is called Max now.", "No, I meant Max."])
+def test_what_is_said_after_a_clock_was_set_back_is_the_latest(
+    chats: Chats, memory: Memory, monkeypatch: pytest.MonkeyPatch, back: timedelta, correction: str
+) -> None:
+    """A machine without a clock of its own starts with a time of before."""
+    now = datetime.now().astimezone()
+    chat = chats.create()
+    for text, at in (("My dog is called Rex.", now), (correction, now - back)):
+        monkeypatch.setattr(_memory, "_now", lambda at=at: at)
+        chats.say(chat, text)
+    (fact,) = memory.latest(kind="fact", status="active")
+    assert "Max" in fact.content

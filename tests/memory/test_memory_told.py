@@ -10,6 +10,7 @@ import pytest
 
 from ondevice.chats import Chats
 from ondevice.memory import Memory, Recalled
+from ondevice.memory._spelling import misspelt
 from ondevice.store import Database
 
 START = datetime(2024, 3, 4, 12, tzinfo=UTC)  # a Monday
@@ -254,3 +255,11 @@ def test_a_move_needs_no_subject(memory: Memory, before: str, then: str, home: s
     tell(memory, before, then)
     (fact,) = memory.latest(kind="fact", status="active")
     assert home in fact.content
+
+
+def test_a_text_of_letters_alone_takes_as_long_as_any_other(memory: Memory) -> None:
+    """Of a word, other spellings are looked for; of DNA there would be millions."""
+    dna = "acgtta" * 2000
+    tell(memory, f"Here it is: {dna}", f"And h{'a' * 9000}")
+    assert recall(memory, f"Have you seen {dna}?") is None
+    assert misspelt(dna) == frozenset()
