@@ -60,7 +60,7 @@ def known() -> Speeds:
         age = time.time() - (speeds.measured_at or file.stat().st_mtime)
     except (OSError, msgspec.MsgspecError):
         return USUAL
-    is_good = speeds.machine == machine() and not (speeds.busy and age > _BUSY_KEPT_S)
+    is_good = speeds.machine == machine() and not (speeds.busy and abs(age) > _BUSY_KEPT_S)
     return speeds if is_good else USUAL
 
 

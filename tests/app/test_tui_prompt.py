@@ -74,6 +74,8 @@ async def test_an_unknown_command_is_not_sent_to_the_model(chats: Chats, open_ap
     async with open_app(FakeEngine()) as user:
         await user.says("/frobnicate now")
         await user.sees("There is no command /frobnicate")
+        assert user.prompt.text == "/frobnicate now"
+        user.prompt.text = ""
         await user.says("/usr/bin is a path")
         await user.sees("Hello.")
     assert first(chats).content == "/usr/bin is a path"

@@ -237,6 +237,7 @@ command palette, Ctrl+P, has all of this and more.
         self.conversation.end_find()
         command = commands.find(given.name)
         if command is None:
+            self.prompt.text = f"/{given.name} {given.argument}".rstrip()  # to be put right
             self.notify(f"There is no command /{given.name}. F1 lists them.", severity="warning")
         elif command.argument[:1].isupper() and not given.argument:
             self.prompt.text = f"/{command.name} "
