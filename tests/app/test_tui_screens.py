@@ -28,6 +28,7 @@ from ondevice.config import FIRST, App
 from ondevice.errors import EngineDied
 from ondevice.holding.window.placement import least_bytes, most_bytes
 from ondevice.messages import Chunk, Notice
+from ondevice.models import _library
 from ondevice.ram import available
 from ondevice.ram.available import AvailableRam
 from ondevice.testing import FakeEngine
@@ -216,7 +217,7 @@ async def test_the_models(
     chats: Chats, model: str, size: tuple[int, int], theme: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known = [recipe for recipe in models.catalogue() if recipe.name == FIRST]
-    monkeypatch.setattr(models, "catalogue", lambda: known)
+    monkeypatch.setattr(_library, "catalogue", lambda: known)
     ram = AvailableRam(4_000_000_000, 3_000_000_000, "all RAM of this machine")
     monkeypatch.setattr(available, "look", lambda: ram)
     async with at_the_terminal(FakeEngine(), chats, model, size=size, app=App(theme=theme)) as user:
