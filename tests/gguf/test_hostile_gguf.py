@@ -323,7 +323,7 @@ def planned(path: Path) -> str:
     try:
         file = runnable.read(path)
         need(file)
-        for usable in (10**11, file.weights_bytes // 2 + 70_000_000):
+        for usable in (10**11, file.weights_bytes // 2 + 78_000_000):
             plan(file, AvailableRam(usable, usable, "all RAM"), USUAL)
     except (ModelFileError, MemoryShortError) as error:
         assert path.name in str(error)
