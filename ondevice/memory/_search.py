@@ -229,7 +229,7 @@ def _weigh(
     if (query.asks_now or query.asks_present) and series.any():
         # What has changed since is often told in another word: “sold the car”, “my Volvo”.
         most = np.max((score * factor)[series])
-        later = of_words & (coverage >= _LATER * np.max(coverage)) & (said > said[series].max())
+        later = of_words & (coverage >= _LATER * np.max(coverage)) & (said > np.max(said[series]))
         score = np.where(later, np.maximum(score, _LATER_WORTH * most / factor), score)
     plain = score * factor
     scores = plain * np.where(by_speaker & bool(speakers), _SPEAKER, 1.0)
