@@ -33,8 +33,8 @@ def command(settings: Settings, problems: list[str], resume: bool) -> int:
     with closing(unlock(Database)) as database:
         chats = Chats(database)
         chats.limit_states(settings.state_bytes(database.path.parent))
-        latest = chats.used_last()
-        earlier = chats.load(latest) if resume and latest else None
+        latest = chats.used_last() if resume else None
+        earlier = chats.load(latest) if latest else None
         first = settings == Settings() and not chats.headings()
         gc.freeze()  # what has been imported stays: there is no use in looking through it again
         gc.enable()

@@ -28,9 +28,9 @@ from ondevice.memory._records import (
 )
 from ondevice.store import Connection, Row
 
+_SET_BACK = timedelta(days=2)  # that a clock may be since the latest cube
 #: Places from one cube of a source to the next. What stands for itself keeps a distance, so that
 #: it is nobody's neighbour in a search.
-_SET_BACK = timedelta(days=2)  # that a clock may be since the latest cube
 _STEP: dict[SourceKind, int] = {"conversation": 1, "document": 1, "notes": 8, "facts": 8}
 
 _SELECT = (

@@ -258,12 +258,12 @@ def with_corrections(
             corrections.setdefault(row["to_id"], []).append(row["from_id"])
     if not corrections:
         return found
+    new = [one for ones in corrections.values() for one in ones if one not in known]
+    cubes = {cube.id: cube for cube in _cubes.get_many(connection, new)}
     hits: list[Hit] = []
     for hit in found.hits:
-        hits.append(hit)
-        for cube in _cubes.get_many(connection, corrections.get(hit.cube.id, [])):
-            if cube.id not in known:
-                hits.append(msgspec.structs.replace(hit, cube=cube))
+        others = (cubes[one] for one in corrections.get(hit.cube.id, ()) if one in cubes)
+        hits += (hit, *(msgspec.structs.replace(hit, cube=cube) for cube in others))
     return msgspec.structs.replace(found, hits=tuple(hits))
 
 

@@ -19,7 +19,7 @@ from ondevice.memory._language import (
     languages,
     titles,
 )
-from ondevice.memory._values import Certainty, Text, check, is_list
+from ondevice.memory._values import Certainty, Text, check, facts_of, is_list
 
 #: What goes on with a word: the vowel signs of some scripts are no letters to a regular expression.
 _LETTER = r"[\w\u0900-\u0903\u093a-\u094f\u064b-\u0652]"
@@ -381,9 +381,7 @@ class _Compiled(NamedTuple):
 
 @cache
 def _compiled(name: str) -> _Compiled:
-    language, facts = next(
-        (one, one.facts) for one in languages() if one.name == name and one.facts
-    )
+    language, facts = facts_of(name)
     edge, end = (f"(?<!{_LETTER})", f"(?!{_LETTER})") if facts.spaced else ("", "")
     stop = r"\s*(?:[!?;,:\n()。、，！？；।،؛\ufffc]|\.*\s*$)"
     list_stop = stop

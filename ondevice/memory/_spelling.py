@@ -10,7 +10,7 @@ _VOWELS = "aeiouy"
 _SHORT = 5  # letters of a word of which few others have the same letters: “hosue”
 _SHORTEST = 6  # the same of a word of which few others are one slip away
 _LONG = 8  # the same, if the slip is another vowel: “calender”, but “ballot” is no “ballet”
-_LONGEST = 30
+_LONGEST = 30  # letters of a word
 
 
 @lru_cache(maxsize=100)

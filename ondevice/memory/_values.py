@@ -19,6 +19,7 @@ from ondevice.memory._language import (
     FactPatterns,
     Language,
     any_of,
+    language_called,
     languages,
     months_of,
     titles,
@@ -303,14 +304,17 @@ def _places() -> frozenset[str]:
     return frozenset(map(fold, (line for line in lines if not line.startswith("#"))))
 
 
-def _facts_of(name: str) -> tuple[Language, FactPatterns]:
-    return next((one, one.facts) for one in languages() if one.name == name and one.facts)
+def facts_of(name: str) -> tuple[Language, FactPatterns]:
+    """The language of this name, which must have such patterns, and these."""
+    language = language_called(name)
+    assert language.facts
+    return language, language.facts
 
 
 @cache
 def _known(name: str, sort: str) -> re.Pattern[str]:
     """What finds a word of the language's list of this sort at the end of a value."""
-    language, facts = _facts_of(name)
+    language, facts = facts_of(name)
     if sort not in facts.values:
         return re.compile("(?!)")
     edge = r"(?<!\w)" if facts.spaced else ""
@@ -319,7 +323,7 @@ def _known(name: str, sort: str) -> re.Pattern[str]:
 
 @cache
 def _not_values(name: str) -> re.Pattern[str]:
-    language, facts = _facts_of(name)
+    language, facts = facts_of(name)
     return language.compile(rf"(?:{facts.not_values})")
 
 

@@ -45,9 +45,8 @@ def installed(
 
 def _with_recipe(model: InstalledModel) -> InstalledModel:
     """What the catalogue knows of the model, if it is one of those."""
-    files = {model.path.name, Path(model.origin).name}  # what we import gets another name
     for recipe in catalogue():
-        if any(recipe.is_of(model.origin, file, model.size_bytes) for file in files):
+        if model.is_one(recipe):
             name = model.name if model.place == "ondevice" else recipe.name
             return replace(model, name=name, license=recipe.license, recipe=recipe)
     return model

@@ -90,18 +90,6 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     abilities: tuple[Ability, ...] = ()
     sources: tuple[WheelSource | HubSource, ...]  # tried in order
 
-    def is_of(self, origin: str, file: str, size_bytes: int) -> bool:
-        """Whether a model is this one: from where it can be fetched, or a file as large and of the
-        same name, or of the name that Ollama gives to a file with this sha256."""
-        for source in self.sources:
-            if origin == source.origin:
-                return True
-            if size_bytes == self.size_bytes and (
-                _plain(file) == _plain(source.file_name) or file == f"sha256-{source.sha256}"
-            ):
-                return True
-        return False
-
     def about(self) -> str:
         """What it is good at and was trained for, in a sentence or two."""
         can = [_CAN[ability] for ability in self.abilities]
@@ -134,6 +122,20 @@ class InstalledModel:
     aliases: tuple[str, ...] = ()  # other names that apps have for the same file
     not_used: tuple[str, ...] = ()  # what an app keeps beside it and adds, such as "adapter"
     recipe: Recipe | None = None  # of the catalogue, if it is one of its models
+
+    def is_one(self, recipe: Recipe) -> bool:
+        """Whether it is what ``recipe`` fetches: from there, or a file as large and of the same
+        name, or of the name that Ollama gives to a file with that sha256."""
+        if self.origin in (source.origin for source in recipe.sources):
+            return True
+        if self.size_bytes != recipe.size_bytes:
+            return False
+        files = {self.path.name, Path(self.origin).name}  # what we import gets another name
+        plain = set(map(_plain, files))
+        return any(
+            _plain(source.file_name) in plain or f"sha256-{source.sha256}" in files
+            for source in recipe.sources
+        )
 
     @property
     def origins(self) -> tuple[str, ...]:
