@@ -62,6 +62,8 @@ class Search(_Table, frozen=True, kw_only=True):
     prefixes: str = ""
     #: Words, apart by blanks, that questions are made of and that say nothing about what is wanted.
     stop: str = ""
+    #: Those of them, apart by blanks, that politeness may write with a capital letter.
+    polite: str = ""
     #: The same where words are not spaced: particles, and what questions are made of.
     unspaced_stop: Pattern = ""
     #: Forms of one word that a stemmer does not bring together; a line or a “|” ends a group.

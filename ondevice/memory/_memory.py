@@ -289,6 +289,7 @@ class Memory:
                 limit=limit,
                 kinds=kinds,
                 statuses=statuses,
+                literally=True,
             )
 
     def recall(

@@ -20,7 +20,7 @@ from ondevice.memory._query import Query, anchor, read_query
 from ondevice.memory._records import POSITION_BITS, Found, Hit, Kind, Status
 from ondevice.memory._stems import like_stem, stemmer_of
 from ondevice.memory._values import is_known_place
-from ondevice.memory._words import WORD, is_measure, is_unspaced, language_name
+from ondevice.memory._words import WORD, is_measure, is_unspaced, language_name, title_of
 from ondevice.store import Connection
 
 _SPEAKER = 2.0  # factor for a cube of the one speaker whom the question names
@@ -55,15 +55,19 @@ def search(
     but: Collection[int] = (),
     rank_sources: bool = True,
     part_of: str = "",
+    literally: bool = False,
 ) -> Found:
     """The cubes that answer ``text`` best; the same store and text give the same answer.
 
     Of equal ones the newest comes first, or the oldest if that is asked for. Empty ``kinds`` are
     all kinds; ``without_source`` is the id of a source to leave out, ``but`` these cubes of it.
-    The language of a ``text`` of few words is told by the one that it is ``part_of``.
+    The language of a ``text`` of few words is told by the one that it is ``part_of``. For one that
+    has only stop words, nothing is found unless it may be a title that is meant ``literally``.
     """
     anchored = _anchored(connection, text, today, without_source)
     query = anchored or read_query(text, today)
+    if literally and not query.words and not query.days:
+        query = replace(query, words=title_of(text))
     speakers = {word: names for word in query.words if (names := _speakers(connection, word))}
     words = [word for word in query.words if word not in speakers]
     if not words:  # nothing is asked but a name

@@ -18,6 +18,7 @@ _SORT = re.compile(r"\{(\w+)\}")
 #: with something pasted into it says what is wanted.
 _ENDS = 32
 _KNOWN = 4  # of so many words of a text one is a stop word, or its language is not known
+_TITLE = 3  # words that somebody who searches for nothing else takes literally
 _ELIDED = frozenset("dlmst")  # stand beside an apostrophe in several languages
 #: What a number tells without naming it.
 _NUMBERS = ("age", "cost")
@@ -36,6 +37,8 @@ WIDE = {
     "friend": {"best friend", "girlfriend", "boyfriend"},
     "boss": {"manager"},
 }
+#: What is before a word that does not begin a sentence, a line or a quotation.
+_WITHIN = re.compile(r"[\w,;)’'] $")
 #: Of a longer text, as many letters from its beginning and its end are looked at.
 _READ = 10_000
 
@@ -51,12 +54,15 @@ def ends(text: str) -> str:
 def words_of(text: str) -> tuple[str, ...]:
     """What ``text`` is about: its words, lower case, in order, each once, without stop words.
 
-    The stop words are those of the language that the text has most of them from. Where words are
-    not spaced, each pair of neighbouring letters counts as one (as Lucene's CJK analyzer has it),
-    and each three of them in scripts that write vowels.
+    The stop words are those of the language that the text has most of them from, but for names
+    such as Will and May. Where words are not spaced, each pair of neighbouring letters counts as
+    one (as Lucene's CJK analyzer has it), and each three of them in scripts that write vowels.
     """
     all_words, counts = _read_words(text)
-    stop_words = _stop_words()[counts.index(max(counts))]
+    language = counts.index(max(counts))
+    stop_words = _stop_words()[language]
+    if any(counts):
+        stop_words -= _names(text, languages()[language])
     words = tuple(
         dict.fromkeys(
             piece
@@ -66,6 +72,29 @@ def words_of(text: str) -> tuple[str, ...]:
         )
     )
     return words if len(words) <= 2 * _ENDS else words[:_ENDS] + words[-_ENDS:]
+
+
+def title_of(text: str) -> tuple[str, ...]:
+    """All words of a ``text`` of so few that it may be a name, such as “The Who”; else none."""
+    words, _ = _read_words(text)
+    return tuple(dict.fromkeys(words)) if len(words) <= _TITLE else ()
+
+
+def _names(text: str, language: Language) -> frozenset[str]:
+    """Words that are written like names within the sentences of ``text``, in lower case.
+
+    None if all words are written so, nor those that the language may write so for politeness.
+    """
+    text = ends(text)
+    within = [
+        word[0]
+        for word in WORD.finditer(text)
+        if len(word[0]) > 1 and _WITHIN.search(text[max(0, word.start() - 3) : word.start()])
+    ]
+    names = [word for word in within if word[0].isupper()]
+    if len(names) == len(within) > 1:
+        return frozenset()
+    return frozenset(map(_lower, names)).difference(language.search.polite.split())
 
 
 def language_of(text: str) -> Language | None:

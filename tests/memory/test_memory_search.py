@@ -16,6 +16,7 @@ from ondevice.memory._dates import Days, find_days
 from ondevice.memory._recall import GATE
 from ondevice.memory._records import Found
 from ondevice.memory._search import search
+from ondevice.memory._words import words_of
 from ondevice.store import Database, migrations
 from ondevice.store.migrations import m013_vowel_signs, m015_south_east
 
@@ -212,6 +213,37 @@ def test_a_speaker_may_have_two_names_and_another_may_be_named_after_them(talks:
 def test_a_name_alone_finds_what_is_said_of_it(talks: Talks) -> None:
     talks.tell("2024-02-01", "Ben: Ana is a marine biologist.", "Ana: True.")
     assert talks.find("What about Ana?")[0] == "Ana is a marine biologist."
+
+
+@pytest.mark.parametrize(
+    ("told", "asked"),
+    [
+        ("I met Will at the station.", "When did I meet Will?"),
+        ("I met Will at the station.", "Who is Will?"),
+        ("Tickets for The Who cost 90 euros.", "The Who"),
+        ("Ich habe Des in Cork getroffen.", "Wo habe ich Des getroffen?"),
+        ("Mon voisin Des répare des vélos.", "Que répare Des ?"),
+    ],
+)
+def test_a_name_that_is_a_stop_word_too_is_found(talks: Talks, told: str, asked: str) -> None:
+    talks.tell("2024-02-01", told, "The weather was awful.", "Das Wetter war furchtbar.")
+    found = talks.search(asked)
+    assert found.hits[0].cube.content == told and found.confidence >= GATE
+
+
+@pytest.mark.parametrize("text", ["will", "llama", "May", "who will", "the"])
+def test_what_is_searched_for_may_be_a_stop_word(talks: Talks, text: str) -> None:
+    told = "Will and May were in the zoo, to see who will feed the llama."
+    talks.tell("2024-02-01", told)
+    memory = Memory(talks.database)
+    assert told in [hit.cube.content for hit in memory.search(text).hits]
+    assert talks.find(text) == []  # it is not what a message is about
+    assert memory.search("what is it that you do with my").hits == ()
+
+
+@pytest.mark.parametrize("asked", ["Where Did I Meet Him", "WILL IT RAIN", "Wo treffe ich Sie?"])
+def test_words_are_no_names_only_because_they_have_a_capital_letter(asked: str) -> None:
+    assert set(words_of(asked)).isdisjoint({"did", "i", "him", "will", "it", "sie"})
 
 
 def test_sessions_count_for_all_that_is_said_in_them(talks: Talks) -> None:
