@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -24,7 +25,7 @@ class MappedFiles:
     """The files of a model, mapped for reading. Raises :class:`OSError`."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
-        self._maps = [_map(path) for path in paths]
+        self._maps = [map_file(path) for path in paths]
         self._fds = [os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0)) for path in paths]
         self._starts = [int(np.frombuffer(each, np.uint8).ctypes.data) for each in self._maps]
 
@@ -62,6 +63,12 @@ class MappedFiles:
             mapped.madvise(advice, span.offset, n_bytes)
 
 
-def _map(path: Path) -> mmap.mmap:
+def map_file(path: Path) -> mmap.mmap:
+    """All of a file, to be read. Raises :class:`OSError`.
+
+    Privately: some folders of networks and virtual machines can share nothing.
+    """
     with path.open("rb") as file:
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        if sys.platform == "win32":
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return mmap.mmap(file.fileno(), 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)

@@ -19,11 +19,15 @@ from ondevice.text import reason
 _PATIENCE = 20.0  # seconds that a change waits for those of other programs
 _SHORT_PATIENCE = 1.0  # where the answer is that another program has the store open
 _SALT = 16  # bytes
+#: What SQLite says, among others, where a file system has no shared memory for the index of a WAL,
+#: as on some networks and in some folders that a virtual machine shares: SQLITE_IOERR.
+_IO_ERROR = 10
 
 
 class Database:
     """A SQLite connection in WAL mode with ``synchronous=FULL``: what was committed survives.
 
+    It has a rollback journal where the file system has no shared memory.
     One connection, used from any thread, one transaction at a time. Several processes may have
     the store open; they write one after the other. With a ``passphrase`` the file is encrypted
     by SQLCipher.
@@ -105,8 +109,7 @@ class Database:
 
         A backup that another key opens is made anew.
         """
-        mode = self._connection.execute("PRAGMA journal_mode").fetchone()[0]
-        _copies.remove_leftovers(self.path, self.backup_file, has_wal=mode == "wal")
+        _copies.remove_leftovers(self.path, self.backup_file, has_wal=self._has_wal())
         if not self.backup_file.is_file():
             return
         _copies.make_private(self.backup_file)
@@ -117,6 +120,10 @@ class Database:
             except StoreError:  # the disk is full, say
                 if was_plain:
                     _copies.remove_backup(self.backup_file)
+
+    def _has_wal(self) -> bool:
+        mode: str = self._connection.execute("PRAGMA journal_mode").fetchone()[0]
+        return mode == "wal"
 
     def _migrate(self) -> None:
         version = self._version()
@@ -241,11 +248,17 @@ class Database:
         The new file is complete and on disk before it takes the old one's name. The backup is
         encrypted before the store is, so that there is no moment in which the store is encrypted
         and the backup is not; opening the store puts right what a kill leaves. Raises
-        :class:`StoreError` when another program has the store open.
+        :class:`StoreError` when another program has the store open, or that cannot be told.
         """
         passphrase = passphrase or None
         with self._lock, self._copying():
             # Leaving WAL mode needs to be alone, and empties the WAL, which has the old key.
+            if not self._has_wal():
+                raise StoreError(
+                    f"The passphrase cannot be changed where the store {self.path} lies: its disk "
+                    "cannot tell whether another program has it open. Move the folder to a local "
+                    "disk, change the passphrase there, and move it back."
+                )
             with self._patience(_SHORT_PATIENCE):
                 self._connection.execute("PRAGMA journal_mode=DELETE")
             salt = os.urandom(_SALT)
@@ -391,9 +404,20 @@ def _no_unicode() -> UsageError:
 
 
 def open_connection(path: Path, passphrase: str | None) -> Connection:
+    try:
+        return _connect(path, passphrase)
+    except OperationalError as error:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF != _IO_ERROR:
+            raise
+        return _connect(path, passphrase, with_wal=False)
+
+
+def _connect(path: Path, passphrase: str | None, *, with_wal: bool = True) -> Connection:
     connection = connect(path, isolation_level=None, check_same_thread=False)
     try:
-        return prepared(_prepare(connection, path, passphrase))
+        if not with_wal:  # who is alone needs no shared memory to leave WAL mode
+            connection.execute("PRAGMA locking_mode=EXCLUSIVE")
+        return prepared(_prepare(connection, path, passphrase), with_wal=with_wal)
     except BaseException:
         connection.close()
         raise
@@ -422,15 +446,17 @@ def _prepare(connection: Connection, path: Path, passphrase: str | None) -> Conn
     return connection
 
 
-def prepared(connection: Connection) -> Connection:
+def prepared(connection: Connection, *, with_wal: bool = True) -> Connection:
     """The connection, set up as every one of the store is."""
     connection.row_factory = Row
     for pragma in (
         f"busy_timeout={round(_PATIENCE * 1000)}",
-        "journal_mode=WAL",
+        f"journal_mode={'WAL' if with_wal else 'DELETE'}",
+        "locking_mode=NORMAL",
         "synchronous=FULL",
         "foreign_keys=ON",
         "secure_delete=ON",
     ):
         connection.execute(f"PRAGMA {pragma}")
+    connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()  # lets others in, too
     return connection

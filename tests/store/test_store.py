@@ -110,6 +110,32 @@ def test_the_passphrase_is_not_changed_under_another_program(path: Path) -> None
     assert not database.encrypted
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs a file that cannot be mapped")
+@pytest.mark.parametrize("passphrase", [None, "a passphrase"])
+def test_a_store_needs_no_memory_that_is_shared(path: Path, passphrase: str | None) -> None:
+    """As on some networks, where a folder may have been moved to."""
+    here = Database(path)
+    add(here, "from here")
+    here.set_passphrase(passphrase)
+    here.close()
+    unmappable = path.with_name(f"{path.name}-shm")
+    os.mkfifo(unmappable)
+    one, other = Database(path, passphrase), Database(path, passphrase)
+    add(one, "one")
+    add(other, "other")
+    assert titles(one) == titles(other) == ["from here", "one", "other"]
+    one.scrub()
+    assert one.read_only is None and one.damage() == []
+    with pytest.raises(StoreError, match="local disk"):  # the other would write to the old file
+        one.set_passphrase("another")
+    one.close()
+    other.close()
+    unmappable.unlink()
+    back = Database(path, passphrase)
+    assert titles(back) == ["from here", "one", "other"]
+    back.set_passphrase("another")
+
+
 def test_a_passphrase_that_cannot_be_set_leaves_the_old_store(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

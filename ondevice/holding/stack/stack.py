@@ -11,6 +11,7 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
+from ondevice.disk.mapped import map_file
 from ondevice.disk.reader import PAGE, Arena, Reader, Reading, Span
 from ondevice.disk.ring import Ring
 from ondevice.errors import LoadCancelled, MemoryShortError, ModelFileError
@@ -402,8 +403,7 @@ def _portions(tensors: Sequence[TensorInfo]) -> Iterator[_Portion]:
 
 
 def _map(file: GGUFFile) -> mmap.mmap:
-    with file.path.open("rb") as opened:
-        mapped = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
+    mapped = map_file(file.path)
     if hasattr(mmap, "MADV_RANDOM"):
         mapped.madvise(mmap.MADV_RANDOM)  # single rows: reading ahead would only displace
     return mapped
