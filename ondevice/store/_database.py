@@ -37,6 +37,7 @@ class Database:
     """
 
     _writes = 0  # that were carried out here
+    _file: os.stat_result | None = None
 
     def __init__(self, path: str | os.PathLike[str], passphrase: str | None = None) -> None:
         self.path = _target(Path(path))
@@ -70,10 +71,10 @@ class Database:
             os.close(os.open(self.path, os.O_RDWR))
             _copies.make_private(self.path)
             while True:
-                inode = self.path.stat().st_ino
+                self._file = self.path.stat()
                 self._connection = open_connection(self.path, passphrase)
                 # Another process may have put a new file in place, for a change of passphrase.
-                if self.path.stat().st_ino == inode:
+                if self._is_there():
                     break
                 self._connection.close()
             try:
@@ -121,6 +122,13 @@ class Database:
                 if was_plain:
                     _copies.remove_backup(self.backup_file)
 
+    def _is_there(self) -> bool:
+        """Whether the file is the one that was opened, or none was."""
+        try:
+            return self._file is None or os.path.samestat(self.path.stat(), self._file)
+        except OSError:
+            return False
+
     def _has_wal(self) -> bool:
         mode: str = self._connection.execute("PRAGMA journal_mode").fetchone()[0]
         return mode == "wal"
@@ -161,6 +169,11 @@ class Database:
                 "Nothing of this change was saved; everything before it is safe."
             )
         with self._lock:
+            if not self._is_there():
+                raise StoreUnwritable(
+                    f"The store {self.path} was moved, deleted or replaced by another program. "
+                    "Nothing of this change was saved. Put it back, or start again."
+                )
             try:
                 with self._patience(patience):
                     self._connection.execute("BEGIN IMMEDIATE")

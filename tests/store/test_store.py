@@ -214,6 +214,22 @@ def test_damage_is_found(path: Path) -> None:
     assert Database(path).damage() != []
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows moves no file that is open")
+@pytest.mark.parametrize("is_replaced", [False, True])
+def test_nothing_is_written_to_a_store_that_is_gone(path: Path, is_replaced: bool) -> None:
+    store = Database(path)
+    add(store, "before")
+    moved = path.parent.rename(path.parent.with_name("moved"))
+    if is_replaced:
+        shutil.copytree(moved, path.parent)
+    with pytest.raises(StoreUnwritable, match="moved, deleted or replaced"):
+        add(store, "lost")
+    shutil.rmtree(path.parent, ignore_errors=True)
+    moved.rename(path.parent)
+    add(store, "after")
+    assert titles(store) == titles(Database(path)) == ["before", "after"]
+
+
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write anywhere")
 def test_a_folder_that_cannot_be_written_is_an_error_with_advice(path: Path) -> None:
     path.parent.mkdir(mode=0o500)
