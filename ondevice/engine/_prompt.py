@@ -107,9 +107,15 @@ class Prompter:
         try:
             return fit(turns)
         except ContextError:
-            if all(turn.role == "system" or not turn.stays for turn in turns):
+            last = len(turns) - 1
+            fewer = [
+                turn
+                for at, turn in enumerate(turns)
+                if turn.role == "system" or not turn.stays or at == last
+            ]
+            if len(fewer) == len(turns):
                 raise
-        return fit([turn for turn in turns if turn.role == "system" or not turn.stays])
+        return fit(fewer)
 
     def _fit(
         self,
@@ -133,7 +139,7 @@ class Prompter:
             for turn in turns
         ]
         stay = takewhile(lambda turn: turn.role == "system" or turn.stays, turns)
-        n_systems = sum(1 for _ in stay)
+        n_systems = min(sum(1 for _ in stay), len(turns) - 1)  # the last turn is to be answered
         system, body = list(turns[:n_systems]), list(turns[n_systems:])
         # Where an exchange begins, the conversation may begin.
         starts = [i for i, turn in enumerate(body) if turn.role == "user" or i == 0] or [0]

@@ -43,6 +43,25 @@ def test_what_stays_is_there_when_the_oldest_exchanges_have_left(
     assert "user\n0. I see" not in made.rendered
 
 
+@pytest.mark.parametrize(
+    "turns",
+    [
+        [Turn("system", "The cat is Zebulon.")],
+        [Turn("user", "The cat is Zebulon.", stays=True)],
+        [Turn("system", "Be kind."), Turn("system", "The cat is Zebulon.")],
+        [Turn("system", "Be kind."), Turn("user", "The cat is Zebulon.", stays=True)],
+        [Turn("user", "Hello.", stays=True), Turn("system", "The cat is Zebulon.")],
+    ],
+)
+def test_the_last_turn_is_answered_whoever_said_it_and_though_it_stays(
+    prompt: Callable[..., Prompt], turns: list[Turn]
+) -> None:
+    assert "Zebulon" in prompt(*turns).rendered
+    long = Turn(turns[-1].role, LONG * 500, stays=turns[-1].stays)
+    with pytest.raises(ContextError):
+        prompt(*turns[:-1], long)
+
+
 def test_what_left_comes_back_when_an_early_message_goes_on_otherwise(
     prompt: Callable[..., Prompt],
 ) -> None:
