@@ -30,6 +30,7 @@ from types import TracebackType
 from typing import Literal
 
 from ondevice.system.cores import ThreadTimes, free_seconds
+from ondevice.system.kernel_files import lines_of
 
 _LOOK_S = {"spinning": 0.1, "asleep": 0.5}  # between two looks
 # Of the time in which threads want a core, what they wait for one. Measured with programs that
@@ -155,10 +156,10 @@ class _IdleTeam:
 def _libgomp() -> ctypes.CDLL | None:
     """The one that is loaded, if any."""
     try:
-        maps = Path("/proc/self/maps").read_text()
+        maps = lines_of(Path("/proc/self/maps"))
     except OSError:  # not Linux
         return None
-    paths = [line.split(maxsplit=5)[-1] for line in maps.splitlines() if "libgomp" in line]
+    paths = [line.split(maxsplit=5)[-1] for line in maps if "libgomp" in line]
     if not paths:
         return None
     library = ctypes.CDLL(paths[0])

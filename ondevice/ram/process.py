@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from ondevice.system.kernel_files import lines_of
+
 
 @dataclass(frozen=True, slots=True)
 class ProcessRam:
@@ -21,12 +23,12 @@ def of_process(pid: int) -> ProcessRam | None:
     Where the system does not tell the two apart (other than Linux), all counts as resident.
     """
     try:
-        status = Path(f"/proc/{pid}/status").read_text()
+        status = lines_of(Path(f"/proc/{pid}/status"))
     except OSError:
         return _by_psutil(pid)
     kilobytes = {
         name: int(value.split()[0])
-        for name, _, value in (line.partition(":") for line in status.splitlines())
+        for name, _, value in (line.partition(":") for line in status)
         if name in ("RssAnon", "RssShmem", "RssFile", "VmHWM")
     }
     if not kilobytes:  # it has ended, and its parent has not looked yet

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
+
+from ondevice.system.kernel_files import lines_of
 
 
 def folders(controller: str, root: Path = Path("/")) -> Iterator[tuple[int, Path]]:
@@ -13,8 +15,8 @@ def folders(controller: str, root: Path = Path("/")) -> Iterator[tuple[int, Path
     ``root`` is the folder that holds ``proc`` and ``sys``.
     """
     try:
-        memberships = (root / "proc/self/cgroup").read_text()
-        mounts = (root / "proc/self/mountinfo").read_text()
+        memberships = lines_of(root / "proc/self/cgroup")
+        mounts = lines_of(root / "proc/self/mountinfo")
     except OSError:  # not Linux
         return
     yield from _found(controller, memberships, mounts, root)
@@ -22,13 +24,13 @@ def folders(controller: str, root: Path = Path("/")) -> Iterator[tuple[int, Path
 
 @lru_cache(maxsize=8)  # they hardly ever change, and are asked for many times a second
 def _found(
-    controller: str, memberships: str, mounts: str, root: Path
+    controller: str, memberships: tuple[str, ...], mounts: tuple[str, ...], root: Path
 ) -> tuple[tuple[int, Path], ...]:
-    return tuple(_find(controller, memberships.splitlines(), mounts.splitlines(), root))
+    return tuple(_find(controller, memberships, mounts, root))
 
 
 def _find(
-    controller: str, memberships: list[str], mounts: list[str], root: Path
+    controller: str, memberships: Sequence[str], mounts: Sequence[str], root: Path
 ) -> Iterator[tuple[int, Path]]:
     for line in memberships:
         _, controllers, group = line.split(":", 2)
@@ -43,7 +45,7 @@ def _find(
 
 
 def _mounted(
-    version: int, controller: str, group: str, mounts: list[str], root: Path
+    version: int, controller: str, group: str, mounts: Sequence[str], root: Path
 ) -> Iterator[Path]:
     """The folders of ``group`` and its ancestors, as far as they are mounted."""
     for mount in mounts:
