@@ -14,9 +14,10 @@ SOUTH_EAST = (
 UNSPACED = f"\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff{SOUTH_EAST}"
 #: What changes the direction of the text around it, and the letters of tags, which nobody sees.
 _HIDDEN = "\u202a-\u202e\u2066-\u2069\U000e0000-\U000e007f"
-#: Control characters but newline and tab: ESC and the C1 set begin escape sequences. And
-#: surrogates: what Python makes of names that are not UTF-8 cannot be printed.
-_CONTROLS = re.compile(rf"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff{_HIDDEN}]")
+#: Control characters but newline and tab: ESC and the C1 set begin escape sequences.
+_CONTROLS = re.compile(rf"[\x00-\x08\x0b-\x1f\x7f-\x9f{_HIDDEN}]")
+#: What Python makes of names that are not UTF-8; it cannot be printed.
+_NO_TEXT = re.compile("[\ud800-\udfff]")
 _NUMBER = re.compile(r"^\[Errno -?\d+\] ")
 _ESCAPED = re.compile(rf"[\x7f-\x9f{_HIDDEN}]")
 
@@ -51,9 +52,11 @@ def reason(error: BaseException) -> str:
 def printable(text: str) -> str:
     """``text`` without control and hidden characters; newlines and tabs stay.
 
+    A byte of a name that is not UTF-8 is shown as U+FFFD, so that nothing seems to be missing.
+
     Each character is judged alone, so pieces of a stream may be cleaned one by one.
     """
-    return _CONTROLS.sub("", text)
+    return _NO_TEXT.sub("\ufffd", _CONTROLS.sub("", text))
 
 
 def printable_json(text: bytes) -> str:

@@ -258,3 +258,17 @@ def test_text_that_is_too_long_is_refused_with_what_to_do_or_shortened(tiny: lis
     done = ask(*tiny, "--fit", "How wide?", input=text)
     assert done.stdout.strip() == b"yes"
     assert b"too long for the model, so ondevice sent only the parts" in done.stderr
+
+
+@posix
+def test_a_name_that_is_no_text_is_shown_with_a_mark_where_it_is_none(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    assert printable("caf\udce9 \x1b[31m\n") == "caf\ufffd [31m\n"
+    for arguments in (
+        ["models", "show", "caf\udce9"],
+        ["plan", "caf\udce9"],
+        ["ask", "--schema", "caf\udce9", "x"],
+    ):
+        assert run(arguments) != 0
+        assert "caf\ufffd" in capfd.readouterr().err, arguments
