@@ -45,11 +45,13 @@ def work_out(*kinds: type) -> None:
         msgspec.json.Decoder(kind)
 
 
-def check(record: _Record) -> _Record:
+def check(record: _Record, kind: type[_Record]) -> _Record:
     """``record`` as it comes out of JSON: each field of its type and in its range.
 
-    Raises :class:`UsageError` that names the field and what it takes.
+    Raises :class:`UsageError` that names the field and what it takes, also for what is no ``kind``.
     """
+    if not isinstance(record, kind):
+        raise UsageError(f"A {kind.__name__} is wanted, not a {type(record).__name__}.")
     try:
         plain = msgspec.to_builtins(record, builtin_types=_NO_TEXT)
         msgspec.json.encode(plain)  # a surrogate is text for Python, and for nobody else

@@ -142,7 +142,7 @@ class Generate(Record, frozen=True, kw_only=True):
     #: None: until the model stops or the context is full.
     max_tokens: Annotated[int, Meta(ge=1, le=_INT32)] | None = None
     stop: tuple[str, ...] = ()  # the reply ends before the first of these strings
-    grammar: str | None = None  # GBNF
+    grammar: str | None = None  # GBNF; excludes ``json_schema``
     #: JSON text of a schema, or the schema itself; excludes ``grammar``.
     json_schema: str | None = None
     thinking: bool | None = None  # None: the template's default, for models that can think or not
@@ -159,6 +159,8 @@ class Generate(Record, frozen=True, kw_only=True):
             except (TypeError, ValueError, RecursionError) as error:
                 raise UsageError(f"The schema cannot be written as JSON: {error}.") from error
             msgspec.structs.force_setattr(self, "json_schema", text)
+        if schema is not None and self.grammar is not None:
+            raise UsageError("Give a grammar or a JSON schema, not both.")
 
 
 class Aside(Generate, frozen=True, kw_only=True, tag="Generate"):
@@ -414,7 +416,7 @@ def decode_request(line: bytes) -> tuple[int, Request]:
     """The number and the record in ``line``. Raises :class:`BrokenLine` for anything else."""
     try:
         return _request_decoder.decode(line)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+    except (msgspec.MsgspecError, UsageError, ValueError, RecursionError) as error:
         raise BrokenLine(line, error) from error
 
 

@@ -140,7 +140,8 @@ def flags(*groups: tuple[_Flag, ...], salvage: bool = False) -> Callable[[_Comma
                 settings, given["problems"] = config.salvage()
             else:
                 settings = config.load()
-            sampling = check(_lay_over(settings.sampling, given))  # "nan" is in each range
+            sampled = _lay_over(settings.sampling, given)
+            sampling = check(sampled, Sampling)  # "nan" is in each range
             if given.get("system") is not None:  # asked for, so it goes before a persona
                 settings = msgspec.structs.replace(settings, persona=None)
             if (thinking := _thinking(given)) is not None:

@@ -10,7 +10,7 @@ import queue
 import signal
 import time
 import weakref
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -84,6 +84,8 @@ class Engine:
     engine that is forgotten, or whose program ends, ends its process as well. ``log`` is the file
     for what native code says; the default is ``engine.log`` in the log folder.
 
+    After a fork it is of use only to the process that started it.
+
     Whatever way a request is left, be it an exception thrown into it or Ctrl+C, it is cancelled,
     and the next one gets its own answers. A cancel that is not obeyed within two seconds ends the
     process; the next request starts it again with the same model.
@@ -125,13 +127,13 @@ class Engine:
         return process.pid if (process := self._process) else None
 
     def load(self, request: Load, on_progress: Callable[[float], None] | None = None) -> Loaded:
-        request = check(request)
+        request = check(request, Load)
         with self._call() as call:
             self._load, self._refusal = None, "No model is loaded."
             return self._do_load(call, request, on_progress)
 
     def generate(self, request: Generate) -> Generator[Event, None, None]:
-        request = check(request)
+        request = check(request, Generate)
         with self._call() as call:
             self._load_again(call)
             # Closed at once: an exception may be held for long, and with it what it went through.
@@ -144,7 +146,8 @@ class Engine:
 
     def embed(self, texts: Sequence[str]) -> Embedded:
         """A vector of length 1 for each text of at most 512 tokens."""
-        request = check(Embed(texts=texts if isinstance(texts, str) else tuple(texts)))  # type: ignore[arg-type]
+        several = isinstance(texts, Iterable) and not isinstance(texts, str)
+        request = check(Embed(texts=tuple(texts) if several else texts), Embed)  # type: ignore[arg-type]
         with self._call() as call:
             self._load_again(call)
             with contextlib.closing(self._ask(call, request)) as answers:
@@ -154,7 +157,7 @@ class Engine:
         raise AssertionError("the answers end with Embedded or an error")
 
     def measure(self, request: Measure) -> Measured:
-        request = check(request)
+        request = check(request, Measure)
         with self._call() as call:
             self._load_again(call)
             with contextlib.closing(self._ask(call, request)) as answers:
@@ -164,7 +167,7 @@ class Engine:
         raise AssertionError("the answers end with Measured or an error")
 
     def resize(self, budget: int | None) -> None:
-        request = check(Resize(budget=budget))
+        request = check(Resize(budget=budget), Resize)
         if (process := self._process) is not None:
             process.send(request)
 
@@ -193,6 +196,8 @@ class Engine:
     def _call(self) -> Generator[_Call, None, None]:
         if self._closed:
             raise UsageError("The engine is closed.")
+        if (process := self._process) is not None and not process.is_of_this_process:
+            raise UsageError("The engine was started before a fork. Start one in this process.")
         call = _Call()
         try:
             # Not a lock: Ctrl+C right after one was taken would leave it taken.

@@ -45,6 +45,7 @@ class EngineProcess:
         #: How the weights are held now, as the process told last.
         self.sizing: Sizing | None = None
         self._log = log
+        self._owner = os.getpid()
         self._starting = threading.Lock()
         self._ended = False
         self._process: subprocess.Popen[bytes] | None = None
@@ -54,6 +55,11 @@ class EngineProcess:
     @property
     def pid(self) -> int | None:
         return self._process.pid if self._process else None
+
+    @property
+    def is_of_this_process(self) -> bool:
+        """Whether its threads are here: a fork has none of them, and would wait for ever."""
+        return os.getpid() == self._owner
 
     def start(self) -> None:
         """Raises :class:`EngineError`. After :meth:`end` nothing is started."""
@@ -78,7 +84,9 @@ class EngineProcess:
         self._heard.put((WOKEN, None))
 
     def close(self) -> None:
-        """Ask it to end, and end it if it does not."""
+        """Ask it to end, and end it if it does not; after a fork, leave it to its owner."""
+        if not self.is_of_this_process:
+            return
         with self._starting:
             self._ended = True
         self.send(Shutdown())
@@ -89,7 +97,9 @@ class EngineProcess:
         self.end()
 
     def end(self) -> int | None:
-        """End it at once; returns its exit code, None if it never ran."""
+        """End it at once; returns its exit code, None if it never ran or is another's."""
+        if not self.is_of_this_process:
+            return None
         with self._starting:
             self._ended = True
         self._outbox.put(None)

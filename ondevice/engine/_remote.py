@@ -137,7 +137,7 @@ class RemoteEngine:
 
         Raises :class:`EngineError` if it does not answer and :class:`ModelNotFound`.
         """
-        request = check(request)
+        request = check(request, Load)
         self.close()
         started = time.perf_counter()
         url, self._client = _client(request.path, self._api_key)
@@ -159,7 +159,7 @@ class RemoteEngine:
         return self._loaded
 
     def generate(self, request: Generate) -> Generator[Event, None, None]:
-        request = check(request)
+        request = check(request, Generate)
         client = self._client
         if client is None:
             raise UsageError("No model is loaded.")

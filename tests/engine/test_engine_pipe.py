@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import math
 import os
@@ -34,6 +35,7 @@ from ondevice.messages import (
     Finished,
     Generate,
     Load,
+    Measure,
     Notice,
     Sampling,
     Turn,
@@ -185,6 +187,12 @@ def test_an_exception_while_a_model_is_loaded_leaves_an_engine_that_loads(
         (lambda: made(Load, path="x", n_threads=5000), "n_threads .* from 1 to 512"),
         (lambda: made(Load, path=None), "path must be text"),
         (lambda: made(Embed, texts="x"), "texts must be a list"),
+        (lambda: made(Embed, texts=None), "texts must be a list"),
+        (lambda: made(Embed, texts=5), "texts must be a list"),
+        (
+            lambda: made(Generate, turns=(), grammar='root ::= "a"', json_schema={}),
+            "grammar or a JSON schema, not both",
+        ),
     ],
 )
 def test_what_cannot_be_asked_is_refused_with_the_name_of_the_field(
@@ -199,6 +207,17 @@ def test_what_cannot_be_asked_is_refused_with_the_name_of_the_field(
             case Embed():
                 shared.embed(request.texts)
     assert shared.loaded is not None
+
+
+@pytest.mark.parametrize("wrong", [None, "model.gguf", {"path": "x"}, Turn("user", "x")])
+def test_what_is_no_request_is_refused_with_what_is_wanted(shared: Engine, wrong: Any) -> None:
+    with pytest.raises(UsageError, match="A Load is wanted, not a "):
+        shared.load(wrong)
+    with pytest.raises(UsageError, match="A Generate is wanted, not a "):
+        list(shared.generate(wrong))
+    with pytest.raises(UsageError, match="A Measure is wanted, not a "):
+        shared.measure(wrong)
+    assert reply(shared, "yes") == "yes"
 
 
 T = TypeVar("T")
@@ -267,6 +286,35 @@ def test_a_forgotten_engine_ends_its_process(tiny: Path, tmp_path: Path) -> None
     gc.collect()
     psutil.wait_procs([process], timeout=5)
     assert not process.is_running()
+
+
+@posix
+def test_after_a_fork_the_engine_is_of_use_to_its_owner_only(engine: Engine) -> None:
+    asked: list[Callable[[], object]] = [
+        lambda: list(engine.generate(saying("x"))),
+        lambda: engine.load(Load(path="x.gguf")),
+        lambda: engine.embed(["x"]),
+        lambda: engine.measure(Measure()),
+    ]
+    if not (child := os.fork()):
+        refused = 0
+        with contextlib.suppress(BaseException):
+            for ask in asked:
+                with contextlib.suppress(UsageError):
+                    ask()
+                    break
+                refused += 1
+            engine.resize(None)
+            engine.cancel()
+            engine.close()
+        os._exit(0 if refused == len(asked) else 1)
+    deadline = time.monotonic() + 20
+    while not (ended := os.waitpid(child, os.WNOHANG))[0]:
+        if time.monotonic() > deadline:
+            os.kill(child, signal.SIGKILL)
+        time.sleep(0.01)
+    assert ended[1] == 0
+    assert reply(engine, "here") == "here"
 
 
 @posix
