@@ -185,6 +185,8 @@ def _takes(known: inspect.Type) -> str:
             return f"a list, each {_takes(known.item_type)}"
         case inspect.StructType():
             return f"a table of {', '.join(field.name for field in known.fields)}"
+        case inspect.DictType(value_type=inspect.AnyType()):
+            return "a table"
         case inspect.DictType():
             return f"a table, each value {_takes(known.value_type)}"
     return "of another type"

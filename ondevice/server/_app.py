@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import codecs
 import contextlib
 import struct
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
@@ -22,10 +21,11 @@ from starlette.routing import Route
 
 from ondevice.config import Settings
 from ondevice.engine import Engine
-from ondevice.errors import OndeviceError, UsageError
+from ondevice.errors import OndeviceError
 from ondevice.messages import Chunk, Event, Finished
 from ondevice.models import InstalledModel
 from ondevice.server._access import Access
+from ondevice.server._body import record_of
 from ondevice.server._errors import ClientGone, Refused, answer, body_of, busy, no_model
 from ondevice.server._offer import Offer
 from ondevice.server._protocol import ChatRequest, EmbeddingsRequest, Envelope
@@ -154,12 +154,7 @@ class _Service:
             raise ClientGone from None
         finally:
             self._reading -= len(body)
-        try:
-            return msgspec.json.decode(body.removeprefix(codecs.BOM_UTF8), type=kind)
-        except RecursionError as error:
-            raise UsageError("The request is invalid: it is nested too deeply.") from error
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise UsageError(f"The request is invalid: {error}.") from error
+        return record_of(body, kind)
 
 
 async def _whole(job: QueuedJob[Event], events: AsyncIterator[Event]) -> Response:

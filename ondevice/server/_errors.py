@@ -24,15 +24,34 @@ _log = logging.getLogger("uvicorn.error")
 
 
 class Refused(Exception):
-    """A request that is not served. ``code`` is OpenAI's word for the reason, if it has one."""
+    """A request that is not served. ``code`` is OpenAI's word for the reason, if it has one.
+
+    ``param`` names the field that is the reason, if one is.
+    """
 
     def __init__(
-        self, status: HTTPStatus, message: str, code: str | None = None, **headers: str
+        self,
+        status: HTTPStatus,
+        message: str,
+        code: str | None = None,
+        *,
+        param: str | None = None,
+        **headers: str,
     ) -> None:
         super().__init__(message)
         self.status = status
         self.code = code
+        self.param = param
         self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
+
+
+class WrongField(UsageError):
+    """Something in a request is wrong: ``param`` names the field, ``code`` the kind of mistake."""
+
+    def __init__(self, message: str, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+        self.code = code
 
 
 class ClientGone(Exception):
@@ -52,20 +71,23 @@ def no_model(name: str) -> Refused:
         HTTPStatus.NOT_FOUND,
         f'There is no model "{name}" here. GET /v1/models lists them.',
         "model_not_found",
+        param="model",
     )
 
 
 def body_of(error: Exception) -> dict[str, Any]:
     """The error as JSON."""
-    status, code = _status_and_code(error)
+    status, code, param = _status_code_param(error)
     message = str(error)
+    if isinstance(error, ContextError):  # the words by which clients know it that read no codes
+        message = f"This is longer than the model's context length. {message}"
     if isinstance(error, EngineDied):  # the client knows neither conversations nor our files
         _log.error("%s", message)
         message = "The engine stopped unexpectedly. It restarts with the next request."
     kind = "server_error" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error"
     if status == HTTPStatus.TOO_MANY_REQUESTS:
         kind = "rate_limit_error"
-    return {"error": {"message": message, "type": kind, "param": None, "code": code}}
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
 def answer(_: Request, error: Exception) -> Response:
@@ -78,20 +100,22 @@ def answer(_: Request, error: Exception) -> Response:
 
 def respond(error: Exception, headers: Mapping[str, str] | None = None) -> Response:
     """The error as a response."""
-    return JSONResponse(body_of(error), _status_and_code(error)[0], headers=headers)
+    return JSONResponse(body_of(error), _status_code_param(error)[0], headers=headers)
 
 
-def _status_and_code(error: Exception) -> tuple[int, str | None]:
+def _status_code_param(error: Exception) -> tuple[int, str | None, str | None]:
     match error:
         case Refused():
-            return error.status, error.code
+            return error.status, error.code, error.param
         case ContextError():
-            return HTTPStatus.BAD_REQUEST, "context_length_exceeded"
+            return HTTPStatus.BAD_REQUEST, "context_length_exceeded", "messages"
+        case WrongField():
+            return HTTPStatus.BAD_REQUEST, error.code, error.param
         case UsageError():
-            return HTTPStatus.BAD_REQUEST, None
+            return HTTPStatus.BAD_REQUEST, None, None
         case ModelNotFound():
-            return HTTPStatus.NOT_FOUND, "model_not_found"
+            return HTTPStatus.NOT_FOUND, "model_not_found", "model"
         case MemoryShortError():
-            return HTTPStatus.SERVICE_UNAVAILABLE, None
+            return HTTPStatus.SERVICE_UNAVAILABLE, None, None
         case OndeviceError() | _:
-            return HTTPStatus.INTERNAL_SERVER_ERROR, None
+            return HTTPStatus.INTERNAL_SERVER_ERROR, None, None

@@ -16,8 +16,8 @@ import msgspec
 from msgspec import Meta
 
 from ondevice.config import Settings
-from ondevice.errors import UsageError
 from ondevice.messages import Chunk, Event, Finished, Generate, Turn
+from ondevice.server._errors import WrongField
 
 _SEEDS = 2**32 - 1
 _MOST = 2**31 - 1  # that a number of tokens can be
@@ -81,7 +81,7 @@ class ChatRequest(msgspec.Struct, frozen=True):
     thinking_budget_tokens: Annotated[int, Meta(ge=-1, le=_MOST)] | None = None  # llama-server
     thinking_token_budget: Annotated[int, Meta(ge=-1, le=_MOST)] | None = None  # as vLLM calls it
     # These are known only to be refused, where they ask for anything.
-    n: Any = None
+    n: Annotated[int, Meta(ge=1)] | None = None
     tools: Any = None
     tool_choice: Any = None
     functions: Any = None
@@ -102,13 +102,14 @@ class ChatRequest(msgspec.Struct, frozen=True):
     def generate(self, defaults: Settings) -> Generate:
         """What the engine is asked, ``defaults`` where nothing else is asked for.
 
-        Raises :class:`UsageError` for what it cannot do.
+        Raises :class:`WrongField` for what it cannot do.
         """
         for name, harmless in _REFUSED.items():
             if (value := getattr(self, name)) and value not in harmless:
-                raise UsageError(f'"{name}" is not supported here. Leave it out.')
+                why = _WHY.get(name, "is not supported here")
+                raise WrongField(f'"{name}" {why}. Leave it out.', name, "unsupported_parameter")
         if self.grammar is not None and self._schema() is not None:
-            raise UsageError('Give "grammar" or "response_format", not both.')
+            raise WrongField('Give "grammar" or "response_format", not both.', "grammar")
         given = {
             name: value
             for name in ("temperature", "top_p", "top_k", "min_p", "repeat_penalty")
@@ -156,11 +157,17 @@ class ChatRequest(msgspec.Struct, frozen=True):
                 return '{"type": "object"}'
             case ResponseFormat(type="json_schema", json_schema=wanted):
                 if wanted is None:
-                    raise UsageError('"response_format" has no "json_schema".')
+                    raise WrongField(
+                        '"response_format" has no "json_schema".',
+                        "response_format.json_schema",
+                        "missing_required_parameter",
+                    )
                 try:
                     return json.dumps(wanted.schema)
                 except RecursionError as error:
-                    raise UsageError("The JSON schema is nested too deeply.") from error
+                    raise WrongField(
+                        "The JSON schema is nested too deeply.", "response_format.json_schema"
+                    ) from error
         return None
 
 
@@ -186,6 +193,14 @@ _REFUSED: dict[str, tuple[Any, ...]] = {
 }
 
 
+#: What there is to say of them besides that they are not supported.
+_WHY = {
+    "n": "can only be 1 here: a request gets one answer",
+    "tools": "is not supported here: models do not call tools through this server, "
+    'but "response_format" takes a JSON schema',
+}
+
+
 class EmbeddingsRequest(msgspec.Struct, frozen=True):
     """The body of ``POST /v1/embeddings``."""
 
@@ -195,44 +210,56 @@ class EmbeddingsRequest(msgspec.Struct, frozen=True):
     dimensions: Any = None  # known only to be refused
 
     def texts(self) -> tuple[str, ...]:
-        """What to embed. Raises :class:`UsageError` for anything but texts."""
+        """What to embed. Raises :class:`WrongField` for anything but texts."""
         if self.dimensions:
-            raise UsageError('"dimensions" is not supported here. Leave it out.')
+            raise WrongField(
+                '"dimensions" is not supported here. Leave it out.',
+                "dimensions",
+                "unsupported_parameter",
+            )
         texts = (self.input,) if isinstance(self.input, str) else tuple(self.input)
         if not texts:
-            raise UsageError('"input" is empty.')
+            raise WrongField('"input" is empty.', "input")
         if not all(isinstance(text, str) for text in texts):
-            raise UsageError(
+            raise WrongField(
                 '"input" must be a text or a list of texts; tokens of another model '
-                "mean nothing to this one. (LangChain: check_embedding_ctx_length=False.)"
+                "mean nothing to this one. (LangChain: check_embedding_ctx_length=False.)",
+                "input",
             )
         return texts
 
 
 def _turns(messages: list[RequestMessage]) -> tuple[Turn, ...]:
-    turns = [_turn(message) for message in messages]
+    turns = [_turn(message, f"messages[{at}]") for at, message in enumerate(messages)]
     if all(turn.role == "system" for turn in turns):  # an instruction alone is to be followed
         turns[-1] = Turn("user", turns[-1].content)
     return tuple(turns)
 
 
-def _turn(message: RequestMessage) -> Turn:
-    if isinstance(message.content, list):
-        if other := next((part.type for part in message.content if part.type != "text"), None):
-            raise UsageError(f'A message has a part of type "{other}". Only text is supported.')
-        content = "".join(part.text for part in message.content)
-    else:
-        content = message.content or ""
+def _turn(message: RequestMessage, place: str) -> Turn:
     if message.tool_calls or message.function_call:
-        raise UsageError("Tool calls are not supported here. Leave them out.")
+        raise WrongField("Tool calls are not supported here. Leave them out.", place)
     match message.role:
         case "system" | "developer":
-            return Turn("system", content)
+            return Turn("system", _content(message, place))
         case "user":
-            return Turn("user", content)
+            return Turn("user", _content(message, place))
         case "assistant":
-            return Turn("assistant", content)
-    raise UsageError(f'Messages with the role "{message.role}" are not supported here.')
+            return Turn("assistant", _content(message, place))
+    raise WrongField(
+        f'Messages with the role "{message.role}" are not supported here.', f"{place}.role"
+    )
+
+
+def _content(message: RequestMessage, place: str) -> str:
+    place = f"{place}.content"
+    if message.content is None and message.role != "assistant":
+        raise WrongField(f"{place} is missing.", place, "missing_required_parameter")
+    if not isinstance(message.content, list):
+        return message.content or ""
+    if other := next((part.type for part in message.content if part.type != "text"), None):
+        raise WrongField(f'A message has a part of type "{other}". Only text is supported.', place)
+    return "".join(part.text for part in message.content)
 
 
 class Envelope:

@@ -32,6 +32,7 @@ from ondevice.server._protocol import ChatRequest
 
 JSON = {"Content-Type": "application/json"}
 HI = [{"role": "user", "content": "Hi"}]
+MISSING = "missing_required_parameter"
 
 
 @pytest.fixture(scope="module")
@@ -173,6 +174,67 @@ def test_what_cannot_be_done_is_refused(client: httpx2.Client, options: dict[str
     refused = ask(client, **options)
     assert refused.status_code == 400
     assert refused.json()["error"]["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize(
+    ("body", "param", "code", "words"),
+    [
+        ({"n": 0}, "n", "invalid_value", "at least 1, not 0"),
+        ({"n": True}, "n", "invalid_value", "whole number"),
+        ({"n": 2}, "n", "unsupported_parameter", "can only be 1"),
+        ({"tools": [{"type": "function"}]}, "tools", "unsupported_parameter", "response_format"),
+        ({"logprobs": True}, "logprobs", "unsupported_parameter", "not supported"),
+        ({"temperature": "hot"}, "temperature", "invalid_value", 'from 0 to 100, not "hot"'),
+        ({"max_tokens": -1}, "max_tokens", "invalid_value", "not -1"),
+        ({"stop": 5}, "stop", "invalid_value", "text or a list"),
+        ({"messages": None}, "messages", "invalid_value", "a list"),
+        ({"messages": [5]}, "messages[0]", "invalid_value", "messages[0]"),
+        ({"messages": [*HI, {"content": "x"}]}, "messages[1].role", MISSING, "is missing"),
+        ({"messages": [*HI, {"role": "x"}]}, "messages[1].role", None, '"x"'),
+        ({"messages": [{"role": "user"}]}, "messages[0].content", MISSING, "is missing"),
+        ({"messages": [{"role": "user", "content": None}]}, "messages[0].content", MISSING, ""),
+        ({"response_format": {"type": "xml"}}, "response_format.type", "invalid_value", "one of"),
+        (
+            {"response_format": {"type": "json_schema"}},
+            "response_format.json_schema",
+            MISSING,
+            "json_schema",
+        ),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"schema": True}}},
+            "response_format.json_schema.schema",
+            "invalid_value",
+            "must be a table, not",
+        ),
+        ({"model": "gpt-x"}, "model", "model_not_found", "gpt-x"),
+        (
+            {"messages": [{"role": "user", "content": "x" * 600}]},
+            "messages",
+            "context_length_exceeded",
+            "is longer than the model's context length",  # litellm knows it by these words
+        ),
+    ],
+)
+def test_an_error_names_the_field_and_the_mistake_in_plain_words(
+    client: httpx2.Client, body: dict[str, object], param: str, code: str | None, words: str
+) -> None:
+    refused = ask(client, **body)
+    assert 400 <= refused.status_code < 500
+    error = refused.json()["error"]
+    assert (error["param"], error["code"]) == (param, code), error
+    assert words in error["message"]
+    assert "`" not in error["message"], "the words of a library"
+
+
+def test_a_body_that_is_no_object_is_refused_in_plain_words(client: httpx2.Client) -> None:
+    for content in (b"", b" ", b"[]", b"null", b'"x"', b"5", b"{", b"[" * 5000, b"\xff{}"):
+        refused = client.post("chat/completions", content=content, headers=JSON)
+        assert refused.status_code == 400
+        error = refused.json()["error"]
+        assert error["param"] is None
+        assert "`" not in error["message"]
+    missing = client.post("chat/completions", content=b"{}", headers=JSON).json()["error"]
+    assert (missing["param"], missing["code"]) == ("messages", MISSING)
 
 
 def test_embeddings_are_of_texts(client: httpx2.Client) -> None:
