@@ -35,6 +35,11 @@ def complete_model(
     return names or [CompletionItem(typed, type="file")]
 
 
+def complete_file(_ctx: click.Context, _param: click.Parameter, typed: str) -> list[CompletionItem]:
+    """Files, for what takes something else as well."""
+    return [CompletionItem(typed, type="file")]
+
+
 def limits(record: type[msgspec.Struct], name: str) -> click.IntRange | click.FloatRange:
     """What a field takes, as its type says, for click: it then stands in ``--help`` too."""
     known = inspect.type_info(get_type_hints(record, include_extras=True)[name])

@@ -13,7 +13,7 @@ import msgspec
 from ondevice.cli._input import argument, piped, small_file
 from ondevice.cli._json import print_json
 from ondevice.cli._kernels import compile_once
-from ondevice.cli._options import limits, settings_flags
+from ondevice.cli._options import complete_file, limits, settings_flags
 from ondevice.config import Settings
 from ondevice.engine import AnyEngine, EngineLike
 from ondevice.errors import ContextError, UsageError
@@ -58,7 +58,12 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     type=click.Path(path_type=Path),
     help=("A GBNF grammar file that the answer follows."),
 )
-@click.option("--schema", metavar="JSON|FILE", help="A JSON schema that the answer follows.")
+@click.option(
+    "--schema",
+    metavar="JSON|FILE",
+    shell_complete=complete_file,
+    help="A JSON schema that the answer follows.",
+)
 @click.option(
     "--fit", is_flag=True, help="If the text is too long, send only the relevant parts that fit."
 )

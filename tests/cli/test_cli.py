@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 import pytest
 
-from ondevice.cli import COMMANDS, run
+from ondevice.cli import COMMANDS, cli, run
 from ondevice.cli._options import settings_flags
 from ondevice.config import Settings
 from ondevice.errors import UsageError
@@ -228,6 +230,29 @@ def test_every_command_has_help_and_stands_in_the_readme(
 def test_shell_completion(shell: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert run(["completion", shell]) == 0
     assert "_ONDEVICE_COMPLETE" in capfd.readouterr().out
+
+
+def parameters(command: click.Command, name: str = "ondevice") -> Iterator[tuple[str, Any]]:
+    """Every parameter of every command, with the command's name."""
+    yield from ((name, parameter) for parameter in command.params)
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for each in command.list_commands(context):
+            found = command.get_command(context, each)
+            assert found is not None
+            yield from parameters(found, f"{name} {each}")
+
+
+def test_whatever_takes_a_file_completes_files(home: Path) -> None:
+    taking = [
+        (name, parameter)
+        for name, parameter in parameters(cli)
+        if re.search("FILE|PATH|DIR", parameter.make_metavar(click.Context(cli)))
+    ]
+    assert len(taking) > 15
+    for name, parameter in taking:
+        given = parameter.shell_complete(click.Context(cli), "no-such-model")
+        assert [item.type for item in given] == ["file"], (name, parameter.name)
 
 
 def test_commands_and_models_are_completed(monkeypatch: pytest.MonkeyPatch) -> None:
