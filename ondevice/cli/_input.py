@@ -41,6 +41,7 @@ def confirm(question: str) -> None:
     except click.Abort:
         if sys.stdin is not None and sys.stdin.isatty():
             raise
+        click.echo(err=True)  # the question's line ends
         raise UsageError("Nobody answered. Say yes in a terminal, or add --yes.") from None
     if not agreed:
         raise click.Abort

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -15,7 +16,8 @@ import pytest
 import tiny_model
 
 from ondevice.cli import run
-from ondevice.errors import NativeError
+from ondevice.cli._input import confirm
+from ondevice.errors import NativeError, UsageError
 from ondevice.text import printable, printable_json
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX files")
@@ -272,3 +274,12 @@ def test_a_name_that_is_no_text_is_shown_with_a_mark_where_it_is_none(
     ):
         assert run(arguments) != 0
         assert "caf\ufffd" in capfd.readouterr().err, arguments
+
+
+def test_a_question_that_nobody_answers_ends_its_line(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    with pytest.raises(UsageError, match="--yes"):
+        confirm("Forget it?")
+    assert capfd.readouterr().err.endswith("\n")
