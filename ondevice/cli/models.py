@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import click
 import msgspec
@@ -22,6 +23,15 @@ from ondevice.errors import ModelNotFound, UsageError
 from ondevice.gguf.quality import params_words
 from ondevice.models import Ability, Facts, InstalledModel, PullProgress, Recipe
 from ondevice.text import printable, size
+
+#: Field → its name in JSON.
+_UNITS = {
+    "context": "context_tokens",
+    "weights": "weights_bytes",
+    "kv": "kv_bytes",
+    "compute": "compute_bytes",
+    "engine": "engine_bytes",
+}
 
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _model = click.argument("name", shell_complete=complete_model)
@@ -50,7 +60,7 @@ class Listed(msgspec.Struct, frozen=True, kw_only=True):
     quantization: str = ""
     effective_params: float = 0.0  # of an unquantized model that is about as good; 0: not known
     is_base: bool = False  # goes on with a text, and was not made to chat
-    context: int | None = None  # tokens
+    context_tokens: int | None = None
     about: str = ""  # what it is good at, as the catalogue says
     abilities: tuple[Ability, ...] = ()  # likewise
     fetched_bytes: int = 0  # of a download that was interrupted
@@ -88,6 +98,15 @@ def list_(as_json: bool) -> None:
     click.echo("≈7B: about as good as an unquantized model of 7 billion parameters.", err=True)
 
 
+def _with_units(facts: Facts) -> dict[str, Any]:
+    """The facts with the unit of each number in its name, as in all JSON that is printed."""
+    plain: dict[str, Any] = msgspec.to_builtins(facts)
+    shown = {_UNITS.get(name, name): value for name, value in plain.items()}
+    if need := plain["need"]:
+        shown["need"] = {_UNITS.get(name, name): value for name, value in need.items()}
+    return shown
+
+
 def _on_disk(model: InstalledModel) -> Listed:
     good, is_base = models.good_as(model)
     return Listed(
@@ -118,7 +137,7 @@ def _to_download(recipe: Recipe, leftovers: dict[str, int]) -> Listed:
         parameters=recipe.parameters,
         quantization=recipe.quantization,
         effective_params=models.good_as(recipe)[0],
-        context=recipe.context,
+        context_tokens=recipe.context,
         about=recipe.about(),
         abilities=recipe.abilities,
         fetched_bytes=leftovers.get(recipe.name, 0),
@@ -222,7 +241,7 @@ def show(name: str, as_json: bool) -> None:
     """Show a model's licence, size, context and the RAM it needs."""
     facts = models.facts(name)
     if as_json:
-        print_json(facts)
+        print_json(_with_units(facts))
         return
     for row in _aligned(list(_rows(facts))):
         click.echo(printable(row))

@@ -155,7 +155,7 @@ def _parse_header(path: Path, cursor: _HeaderCursor) -> tuple[int, int, int]:
     magic = cursor.take(4)
     if magic != b"GGUF":
         raise ModelFileError(
-            f"{path} is not a GGUF file: it starts with {magic!r}. Name a file in the GGUF format."
+            f"{path} is not a GGUF file: it does not begin with “GGUF”. Name a file in that format."
         )
     (version,) = cursor.unpack(_U32)
     if version not in (2, 3):

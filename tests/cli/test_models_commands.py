@@ -53,7 +53,7 @@ def test_the_list_shows_what_is_on_disk_and_what_can_be_had(
     assert listed["tiny"]["place"] == "ondevice"
     assert listed["tiny"]["size_bytes"] == tiny.stat().st_size
     assert listed["smollm2-135m"]["place"] is None
-    assert listed["smollm2-135m"]["context"] == 8192
+    assert listed["smollm2-135m"]["context_tokens"] == 8192
 
 
 def test_show_says_what_is_known(tiny: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -63,7 +63,8 @@ def test_show_says_what_is_known(tiny: Path, capfd: pytest.CaptureFixture[str]) 
         assert words in text
     facts = as_json(capfd, "show", str(tiny))
     assert facts["need"]["n_ctx"] == 256
-    assert facts["need"]["weights"] > 0
+    assert facts["need"]["weights_bytes"] > 0
+    assert facts["context_tokens"] == 256
     assert facts["chat_template"] is True
     assert "pull smollm2-135m" in printed(capfd, "show", "smollm2-135m")
     assert as_json(capfd, "show", "smollm2-135m")["license"] == "Apache-2.0"
