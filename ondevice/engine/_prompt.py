@@ -107,15 +107,11 @@ class Prompter:
         try:
             return fit(turns)
         except ContextError:
-            last = len(turns) - 1
-            fewer = [
-                turn
-                for at, turn in enumerate(turns)
-                if turn.role == "system" or not turn.stays or at == last
-            ]
-            if len(fewer) == len(turns):
+            *earlier, last = turns
+            kept = [turn for turn in earlier if turn.role == "system" or not turn.stays]
+            if len(kept) == len(earlier):
                 raise
-        return fit(fewer)
+        return fit([*kept, last])
 
     def _fit(
         self,
@@ -138,8 +134,9 @@ class Prompter:
             replace(turn, content=answer_of(turn.content)) if turn.role == "assistant" else turn
             for turn in turns
         ]
-        stay = takewhile(lambda turn: turn.role == "system" or turn.stays, turns)
-        n_systems = min(sum(1 for _ in stay), len(turns) - 1)  # the last turn is to be answered
+        # The last turn is what is answered, even if it is a system prompt.
+        stay = takewhile(lambda turn: turn.role == "system" or turn.stays, turns[:-1])
+        n_systems = sum(1 for _ in stay)
         system, body = list(turns[:n_systems]), list(turns[n_systems:])
         # Where an exchange begins, the conversation may begin.
         starts = [i for i, turn in enumerate(body) if turn.role == "user" or i == 0] or [0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import re
+import sys
 from typing import Any, Protocol
 
 import llama_cpp
@@ -43,7 +44,11 @@ _GBNF = re.compile(
 # such kinds of text. Each takes 10 MB of a vocabulary of 150,000 tokens, and this one gives most:
 # 0.03 to 1 ms for a token of a text instead of 0.2 to 2.2, and 0.02 to 0.4 with all four.
 _TEXT = r'[^"\\\x00-\x1F\x7F]{1,30}'
-_ESCAPE = re.compile(r"\\(?:x(..)|u(.{4})|U(.{8})|(.))|(.)", re.DOTALL)
+#: A number that is none is for llama.cpp to refuse.
+_ESCAPE = re.compile(
+    r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|(.))|(.)", re.DOTALL
+)
+_DIGITS = 10  # of a number that are looked at: it is too large then, whatever follows
 
 
 class Constraint(Protocol):
@@ -203,7 +208,7 @@ def check_grammar(grammar: str) -> None:
     for match in _GBNF.finditer(grammar):
         kind = match.lastgroup
         if kind == "repeat" or match["repeat"]:
-            last *= max(1, int(match["least"]), int(match["most"] or 0)) - 1
+            last *= max(1, _times(match["least"]), _times(match["most"])) - 1
         elif kind == "open":
             groups.append(0)
             last = 0
@@ -232,4 +237,17 @@ def _check_ranges(characters: str) -> None:
     ]
     for low, dash, high in zip(codes, codes[1:], codes[2:], strict=False):
         if dash == ord("-") and low > high:
-            raise UsageError(f"The range {chr(low)}-{chr(high)} in the grammar is reversed.")
+            raise UsageError(
+                f"The range {_character(low)}-{_character(high)} in the grammar is reversed."
+            )
+
+
+def _times(digits: str | None) -> int:
+    return int((digits or "").lstrip("0")[:_DIGITS] or 0)
+
+
+def _character(code: int) -> str:
+    """As a person can read it; some numbers are of none."""
+    if code <= sys.maxunicode and chr(code).isprintable():
+        return chr(code)
+    return f"U+{code:04X}"

@@ -183,6 +183,14 @@ def test_a_schema_can_wait_for_the_end_of_the_thinking(
 @pytest.mark.parametrize(
     "grammar",
     [
+        # Numbers that are none, of no character, or without end.
+        r"root ::= [\xZZ-a]",
+        r"root ::= [\uZZZZ-a]",
+        r"root ::= [\UFFFFFFFF-a]",
+        r"root ::= [\U00110000-a]",
+        r"root ::= [\uDFFF-\uD800]",
+        'root ::= "a"{' + "9" * 5000 + "}",
+        'root ::= "a"{' + "0" * 20 + "60000}",
         "root ::= " + "(" * 100_000 + '"a"' + ")" * 100_000,
         "root ::= r0\n" + "\n".join(f"r{n} ::= r{n + 1}" for n in range(9_000)) + '\nr9000 ::= "a"',
         "root ::= [z-a]",
@@ -198,8 +206,9 @@ def test_a_schema_can_wait_for_the_end_of_the_thinking(
     ids=lambda text: text[:30],
 )
 def test_a_grammar_that_llama_cpp_cannot_take_is_refused(model: Model, grammar: str) -> None:
-    with pytest.raises(UsageError, match="grammar"):
+    with pytest.raises(UsageError, match="grammar") as refused:
         Grammar(model, grammar).close()
+    str(refused.value).encode()  # as it goes to the app
 
 
 @pytest.mark.parametrize(
