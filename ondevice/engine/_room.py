@@ -64,6 +64,8 @@ class Room:
         before = need(file, context.n_ctx, kv_type)
         for n_ctx in (min(file.n_ctx_train, max(least, context.n_ctx * _GROWTH)), least):
             after = need(file, n_ctx, kv_type)
+            if after.n_ctx <= context.n_ctx:  # the model has no more positions
+                return
             more = after.kv + after.compute - before.kv - before.compute
             if self._sizer.claim(more + before.kv):  # for a moment it is there twice
                 try:
@@ -107,10 +109,10 @@ class Room:
         """Whether the context would grow now, if more were wanted of it."""
         held = self._held
         n_ctx, kv_type, file = held.context.n_ctx, held.plan.kv_type, held.plan.file
-        if not held.may_grow or n_ctx >= file.n_ctx_train:
-            return False
         before = need(file, n_ctx, kv_type)
         after = need(file, min(file.n_ctx_train, n_ctx * _GROWTH), kv_type)
+        if not held.may_grow or after.n_ctx <= n_ctx:
+            return False
         return self._sizer.has_room(after.kv + after.compute - before.compute)
 
     def close(self) -> None:

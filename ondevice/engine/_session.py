@@ -105,6 +105,7 @@ class Session:
             self._drafted = Speculation(context, PromptLookup(), held.drafter)
         self._files = tuple(map(str, held.files.identities()))
         self._kv_type = held.plan.kv_type
+        self._most_embedded = min(_EMBEDDED, held.plan.file.n_positions or _EMBEDDED)
         self._cache = ConversationCache(context, States(room.may_hold), self._identity)
         self._prompter = Prompter(model, room)
         self._embedder: Context | None = None  # made when it is first wanted
@@ -169,13 +170,14 @@ class Session:
         if self._embedder is None:
             self._embedder = self._open_embedder()
         vectors, total = [], 0
+        most = self._most_embedded
         for text in texts:
-            if len(text) > _EMBEDDED * self._model.longest_token:
-                raise UsageError(f"A text to embed has at most {_EMBEDDED} tokens.")
+            if len(text) > most * self._model.longest_token:
+                raise UsageError(f"A text to embed has at most {most} tokens.")
             tokens = self._model.tokenize(text, add_special=True)
-            if not 0 < len(tokens) <= _EMBEDDED:
+            if not 0 < len(tokens) <= most:
                 raise UsageError(
-                    f"A text to embed has 1 to {_EMBEDDED} tokens; this one has {len(tokens)}."
+                    f"A text to embed has 1 to {most} tokens; this one has {len(tokens)}."
                 )
             if cancel.is_set():
                 raise UsageError("Cancelled.")

@@ -24,7 +24,7 @@ from ondevice.gguf._front import (
     damaged,
     read_front,
 )
-from ondevice.gguf._sense import STACK, faults
+from ondevice.gguf._sense import POSITIONS, STACK, faults
 from ondevice.gguf.architectures import KEYS_OF_ALL, PREDICTING
 from ondevice.gguf.quality import quality_of
 from ondevice.gguf.tensor_types import FILE_TYPES
@@ -248,6 +248,11 @@ class GGUFFile:
     def n_ctx_train(self) -> int:
         """Tokens; 0 if the file does not say."""
         return self.hyperparameter("context_length")
+
+    @property
+    def n_positions(self) -> int | None:
+        """Tokens that there can be at most where each position has a vector; None: it has none."""
+        return self.n_ctx_train if POSITIONS in self.tensors else None
 
     @property
     def n_embd(self) -> int:

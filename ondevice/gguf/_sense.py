@@ -7,9 +7,10 @@ given: one such number ends the process that loads the file, or computes with it
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from ondevice.gguf._front import ArrayOnDisk, TensorInfo, Value
+from ondevice.gguf.architectures import is_encoder
 
 _MOST_BLOCKS = 512  # LLAMA_MAX_LAYERS
 _MOST_EXPERTS = 512  # LLAMA_MAX_EXPERTS
@@ -20,12 +21,14 @@ _NO_WEIGHTS = frozenset({"Q8_1", "Q8_K", "I8", "I16", "I32", "I64", "F64"})
 #: Tables of numbers of tokens and experts may be of integers.
 _TABLES = ("tid2eid", "d2t", "t2d")
 STACK = "ondevice.stack.version"  # the key that tells a stack; its planes are stored as I8
+POSITIONS = "position_embd.weight"  # a vector for each position
+_LEAST_POSITIONS = 256  # the smallest context of llama.cpp, which does not look how many there are
 _ROPE_SCALING = frozenset({"none", "linear", "yarn", "longrope"})
 #: Architectures for which a single expert means that there are none.
 _ONE_EXPERT_IS_NONE = frozenset({"hunyuan-dense", "hunyuan_vl"})
 
 
-def faults(metadata: Mapping[str, Value], tensors: Iterable[TensorInfo]) -> Iterator[str]:
+def faults(metadata: Mapping[str, Value], tensors: Collection[TensorInfo]) -> Iterator[str]:
     """What makes no sense in a model's description, each as the end of "the file is damaged: …"."""
     architecture = str(metadata.get("general.architecture", ""))
     about = _Hyperparameters(metadata, architecture)
@@ -34,6 +37,13 @@ def faults(metadata: Mapping[str, Value], tensors: Iterable[TensorInfo]) -> Iter
     yield from _in_experts(about, architecture)
     yield from _in_attention(about)
     yield from _in_norms(about)
+    n_positions = about.count("context_length")
+    if (
+        n_positions < _LEAST_POSITIONS
+        and not is_encoder(architecture)
+        and any(tensor.name == POSITIONS for tensor in tensors)
+    ):
+        yield f"it has positions for {n_positions} tokens only"
     tokens = metadata.get("tokenizer.ggml.tokens")
     if isinstance(tokens, ArrayOnDisk) and tokens.length > _MOST_TOKENS:
         yield f"it claims a vocabulary of {tokens.length} tokens"

@@ -30,7 +30,6 @@ _SEQUENCES = 2  # that decoded, and one by which parts of it are kept
 #: A block with one of these has a state of fixed size instead of keys and values, or beside them.
 _RECURRENT = ("ssm_a", "ssm_conv1d.weight", "shortconv.conv.weight", "time_mix_key.weight")
 #: A block with one of these keeps keys by which it chooses what to look back on, beside the others.
-_POSITIONS = "position_embd.weight"
 _INDEX_KEYS = ("indexer.attn_k", "indexer.k_proj")
 
 
@@ -73,8 +72,8 @@ def need(
     if n_ctx is None:
         n_ctx = min(file.n_ctx_train or _DEFAULT_CTX, _DEFAULT_CTX)
     n_ctx = -(-n_ctx // _CTX_STEP) * _CTX_STEP
-    if _POSITIONS in file.tensors:
-        n_ctx = min(n_ctx, max(_CTX_STEP, file.n_ctx_train // _CTX_STEP * _CTX_STEP))
+    if file.n_positions is not None:
+        n_ctx = min(n_ctx, max(_CTX_STEP, file.n_positions // _CTX_STEP * _CTX_STEP))
     alone = Need(
         n_ctx=n_ctx,
         weights=file.weights_bytes

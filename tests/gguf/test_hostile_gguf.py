@@ -382,6 +382,11 @@ def retyped(ending: str, kind: str) -> Callable[[File], None]:
     return change
 
 
+def few_positions(file: File) -> None:
+    changed("context_length", 255)(file)
+    file.tensors[0].name = b"position_embd.weight"
+
+
 U32, F32 = gguf_mutants.U32, gguf_mutants.F32
 ARRAY, TEXT = gguf_mutants.ARRAY, gguf_mutants.TEXT
 NONSENSE: dict[str, tuple[Callable[[File], None], str]] = {
@@ -400,6 +405,7 @@ NONSENSE: dict[str, tuple[Callable[[File], None], str]] = {
     "heads that do not divide": (changed("head_count_kv", 3), "cannot share 3 heads"),
     "heads of a block": (changed("head_count_kv", (U32, [4, 3]), ARRAY), "cannot share 3 heads"),
     "many heads": (changed("head_count", 2**31), "2147483648 attention heads"),
+    "few positions": (few_positions, "positions for 255 tokens only"),
     "a new scaling": (changed("rope.scaling.type", b"magic", TEXT), "'magic'"),
     **{
         f"matrices in {kind}": (retyped("attn_q.weight", kind), f"of type {kind}, which weights")
