@@ -208,7 +208,11 @@ def check_grammar(grammar: str) -> None:
     for match in _GBNF.finditer(grammar):
         kind = match.lastgroup
         if kind == "repeat" or match["repeat"]:
-            last *= max(1, _times(match["least"]), _times(match["most"])) - 1
+            least = _times(match["least"])
+            most = _times(match["most"]) if match["most"] else least
+            if most < least:  # llama.cpp would not come to an end
+                raise UsageError(f"The grammar repeats something {least} to {most} times.")
+            last *= max(1, most) - 1
         elif kind == "open":
             groups.append(0)
             last = 0
@@ -218,6 +222,7 @@ def check_grammar(grammar: str) -> None:
             _check_ranges(match["set"][1:-1].removeprefix("^"))
             last = 1
         elif kind == "text":
+            _codes(match["text"])
             last = len(match["text"])
         elif kind == "other":
             last = 1
@@ -231,10 +236,7 @@ def check_grammar(grammar: str) -> None:
 
 def _check_ranges(characters: str) -> None:
     """Whether the ranges of a character class go upwards: others match nothing, and abort."""
-    codes = [
-        int(hexadecimal, 16) if (hexadecimal := x or u or v) else ord(escaped or plain)
-        for x, u, v, escaped, plain in _ESCAPE.findall(characters)
-    ]
+    codes = _codes(characters)
     for low, dash, high in zip(codes, codes[1:], codes[2:], strict=False):
         if dash == ord("-") and low > high:
             raise UsageError(
@@ -242,12 +244,21 @@ def _check_ranges(characters: str) -> None:
             )
 
 
+def _codes(characters: str) -> list[int]:
+    """Of characters, some of them escaped. Beyond the last one, llama.cpp aborts."""
+    codes = [
+        int(hexadecimal, 16) if (hexadecimal := x or u or v) else ord(escaped or plain)
+        for x, u, v, escaped, plain in _ESCAPE.findall(characters)
+    ]
+    if max(codes, default=0) > sys.maxunicode:
+        raise UsageError(f"The grammar has {max(codes):X} for a character: there is none.")
+    return codes
+
+
 def _times(digits: str | None) -> int:
     return int((digits or "").lstrip("0")[:_DIGITS] or 0)
 
 
 def _character(code: int) -> str:
-    """As a person can read it; some numbers are of none."""
-    if code <= sys.maxunicode and chr(code).isprintable():
-        return chr(code)
-    return f"U+{code:04X}"
+    """As a person can read it: halves of characters cannot even be written."""
+    return chr(code) if chr(code).isprintable() else f"U+{code:04X}"
