@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import position_model
 import psutil
 import pytest
 import tiny_model
@@ -35,6 +36,7 @@ from ondevice.messages import (
     Finished,
     Generate,
     Load,
+    Measure,
     Notice,
     PromptProgress,
     Sampling,
@@ -483,6 +485,20 @@ def test_a_model_without_a_template_says_so(tiny_engine: tuple[Engine, Path]) ->
     assert [e for e in events if isinstance(e, Notice) and "no chat template" in e.text]
     _, _, events = ask(engine, Turn("user", "Hi"), max_tokens=2)
     assert not any(isinstance(e, Notice) for e in events), "once is enough"
+
+
+def test_a_model_is_given_no_more_tokens_than_it_has_positions(
+    tiny_engine: tuple[Engine, Path],
+) -> None:
+    engine, folder = tiny_engine
+    loaded = engine.load(Load(path=str(position_model.write(folder / "positions.gguf", 300))))
+    assert loaded.n_ctx == 256
+    assert 256 < engine.embed(("a" * 290,)).tokens <= 300
+    with pytest.raises(UsageError, match="300 tokens"):
+        engine.embed(("a" * 301,))
+    with pytest.raises(ContextError):
+        ask(engine, Turn("user", "a" * 260))
+    assert not engine.measure(Measure(turns=(Turn("user", "Hi"),))).may_grow
 
 
 def test_an_encoder_does_not_chat_but_embeds(tiny_engine: tuple[Engine, Path]) -> None:
