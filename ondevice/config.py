@@ -28,6 +28,7 @@ from ondevice.messages import (
 )
 from ondevice.ram.available import parse_size
 from ondevice.system.typed_paths import looks_like_path, typed_path
+from ondevice.system.whole_file import replacing
 from ondevice.text import reason
 
 AUTO = "auto"  # as the name of a model: the one that suits this machine best
@@ -335,9 +336,8 @@ def change(settings: Settings, key: str, text: str, path: Path | None = None) ->
                 value = value[name]
         _put(document, key, value)  # whatever else in it may be wrong
         paths.ensure_private(path.parent)
-        fresh = path.with_name(f"{path.name}.new")
-        fresh.write_text(tomlkit.dumps(document), encoding="utf-8")
-        fresh.replace(path)
+        with replacing(path, sync=True) as file:
+            file.write(tomlkit.dumps(document).encode())
     except (OSError, UnicodeDecodeError, TOMLKitError) as error:
         raise ConfigError(
             f"{path}: {reason(error)}. Fix the file or move it out of the way."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from pathlib import Path
 
@@ -44,19 +43,6 @@ def states_dir(store: Path) -> Path:
 def cache_dir() -> Path:
     """What can be made again: measurements of the machine, partial downloads."""
     return _folder("cache", platformdirs.user_cache_path(_APP, appauthor=False))
-
-
-def write_cache(name: str, content: bytes) -> None:
-    """Have a file of the cache hold this; where that is not possible, it is made again."""
-    file = cache_dir() / name
-    fresh = file.with_suffix(f".{os.getpid()}")
-    with contextlib.suppress(OSError):
-        ensure_private(file.parent)
-        try:
-            fresh.write_bytes(content)
-            fresh.replace(file)
-        finally:
-            fresh.unlink(missing_ok=True)  # the disk is full, say
 
 
 def log_dir() -> Path:

@@ -10,6 +10,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
+from ondevice.system.whole_file import replacing
+
 SUFFIX = ".state"
 _WRITTEN = "written.json"  # day → bytes
 _DAYS = 7  # that are remembered
@@ -34,12 +36,8 @@ def wrote(folder: Path, n_bytes: int) -> None:
     written = _written(folder)
     today = _today()
     written[today] = written.get(today, 0) + n_bytes
-    path = folder / _WRITTEN
-    half = path.with_suffix(f".{os.getpid()}")
-    with contextlib.suppress(OSError):
-        half.write_text(json.dumps(dict(sorted(written.items())[-_DAYS:])), encoding="utf-8")
-        half.chmod(0o600)
-        half.replace(path)
+    with contextlib.suppress(OSError), replacing(folder / _WRITTEN) as file:
+        file.write(json.dumps(dict(sorted(written.items())[-_DAYS:])).encode())
 
 
 def shrink(folder: Path, most_bytes: int) -> None:

@@ -11,6 +11,7 @@ import msgspec
 from ondevice import paths
 from ondevice.checking import work_out
 from ondevice.messages import Sizing
+from ondevice.system.whole_file import replacing
 
 
 class Running(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,12 +23,12 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def tell(path: str, sizing: Sizing) -> None:
-    """Write down what this process holds."""
-    folder = paths.ensure_private(_folder())
-    record = Running(pid=os.getpid(), path=path, sizing=sizing)
-    new = folder / f"{os.getpid()}.new"
-    new.write_bytes(msgspec.json.encode(record))
-    new.replace(folder / f"{os.getpid()}.json")
+    """Write down what this process holds; what those have left that ended goes."""
+    file = paths.ensure_private(_folder()) / f"{os.getpid()}.json"
+    if not file.exists():
+        running()
+    with replacing(file) as record:
+        record.write(msgspec.json.encode(Running(pid=os.getpid(), path=path, sizing=sizing)))
 
 
 work_out(Running)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from ondevice.disk.states import SUFFIX
 from ondevice.messages import StateKey
+from ondevice.system.whole_file import replacing
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -86,19 +87,10 @@ class StateFolder:
         said = bytes.fromhex(head.parent).ljust(16, b"\0") + packed(head.tokens)
         nonces = os.urandom(12), os.urandom(12)
         encrypted = self._cipher.encrypt(nonces[0], said, f"{head.name} head".encode())
-        path = self._file(head.name)
-        half = path.with_suffix(f".{os.getpid()}")
-        try:
-            fd = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(fd, "wb") as file:
-                file.write(_MAGIC + _HEAD.pack(*nonces, len(encrypted)) + encrypted)
-                file.write(self._cipher.encrypt(nonces[1], state, f"{head.name} state".encode()))
-                n_bytes = file.tell()
-            half.replace(path)
-        except OSError:
-            with contextlib.suppress(OSError):
-                half.unlink()
-            raise
+        with replacing(self._file(head.name)) as file:
+            file.write(_MAGIC + _HEAD.pack(*nonces, len(encrypted)) + encrypted)
+            file.write(self._cipher.encrypt(nonces[1], state, f"{head.name} state".encode()))
+            n_bytes = file.tell()
         self._known.add(head.name)
         return n_bytes
 

@@ -15,6 +15,7 @@ import msgspec
 
 from ondevice import paths
 from ondevice.checking import work_out
+from ondevice.system.cached import write_cache
 from ondevice.system.cores import default_threads
 
 #: Bit planes of a stack with which its speed is measured, and what that is called.
@@ -66,7 +67,7 @@ def known() -> Speeds:
 
 def keep(speeds: Speeds) -> Speeds:
     """Write them down; where that is not possible, they are measured again another time."""
-    paths.write_cache(_FILE, msgspec.json.encode(speeds))
+    write_cache(_FILE, msgspec.json.encode(speeds))
     return speeds
 
 

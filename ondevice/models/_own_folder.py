@@ -17,6 +17,7 @@ from ondevice.checking import work_out
 from ondevice.errors import DiskSpaceError, ModelError, UsageError
 from ondevice.models import _scan
 from ondevice.models._records import InstalledModel, Provenance
+from ondevice.system.whole_file import replacing
 from ondevice.text import reason, size
 
 if TYPE_CHECKING:
@@ -153,9 +154,8 @@ def read_provenance(folder: Path) -> Provenance | None:
 
 def write_provenance(folder: Path, provenance: Provenance) -> None:
     """Write down where the model in this folder came from."""
-    fresh = folder / f"{_PROVENANCE}.new"
-    fresh.write_bytes(msgspec.json.encode(provenance))
-    fresh.replace(folder / _PROVENANCE)
+    with replacing(folder / _PROVENANCE, sync=True) as file:
+        file.write(msgspec.json.encode(provenance))
 
 
 def remove_provenance(folder: Path) -> None:

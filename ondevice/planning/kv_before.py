@@ -10,6 +10,7 @@ import msgspec
 
 from ondevice import paths
 from ondevice.messages import KVType
+from ondevice.system.cached import write_cache
 
 _FILE = "kv_types.json"  # in the cache
 _MOST = 200  # models, of which the last ones are remembered
@@ -26,7 +27,7 @@ def record(path: str, kv_type: KVType) -> None:
     if before.get(path) != kv_type:
         before.pop(path, None)
         newest = dict([*before.items(), (path, kv_type)][-_MOST:])
-        paths.write_cache(_FILE, msgspec.json.encode(newest))
+        write_cache(_FILE, msgspec.json.encode(newest))
 
 
 def _read() -> dict[str, KVType]:

@@ -22,6 +22,7 @@ from ondevice import paths
 from ondevice.checking import work_out
 from ondevice.holding import speeds
 from ondevice.messages import Load, Sizing
+from ondevice.system.cached import write_cache
 from ondevice.system.cores import default_threads
 
 _FILE = "replies.json"  # in the cache
@@ -131,7 +132,7 @@ def record(
         seen[name] = Seen((*before, per_second)[-_KEPT:], time.time())
         newest = sorted(seen.items(), key=lambda item: item[1].at)[-_MOST:]
         kept = _Kept(speeds.machine(), dict(newest))
-        paths.write_cache(_FILE, msgspec.json.encode(kept))
+        write_cache(_FILE, msgspec.json.encode(kept))
 
 
 def _name(key: str, step: int) -> str:

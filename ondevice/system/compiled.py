@@ -21,6 +21,7 @@ from typing import Any
 from ondevice import paths
 from ondevice.errors import NativeError
 from ondevice.system import children
+from ondevice.system.whole_file import replacing
 from ondevice.text import reason
 
 #: For this processor, as compilers know it: clang has no ``-march=native`` for ARM.
@@ -157,7 +158,7 @@ def _compile(source: CSource, texts: Mapping[str, bytes], path: Path) -> None:
             f"Install gcc or clang, or {source.instead}."
         )
     try:
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        with tempfile.TemporaryDirectory() as folder:
             for name, text in texts.items():
                 Path(folder, name).write_bytes(text)
             done = subprocess.run(
@@ -170,7 +171,8 @@ def _compile(source: CSource, texts: Mapping[str, bytes], path: Path) -> None:
                 check=False,
             )
             if done.returncode == 0:
-                Path(folder, path.name).replace(path)
+                with replacing(path, mode=0o777) as file:  # others may use it, as umask says
+                    file.write(Path(folder, path.name).read_bytes())
                 return
             why = done.stderr.strip()[:300]
     except OSError as error:

@@ -1,11 +1,10 @@
-"""Writes files whole or not at all, for the user only."""
+"""Writes files whole or not at all."""
 
 from __future__ import annotations
 
 import os
-import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -14,7 +13,7 @@ from ondevice.errors import UsageError
 
 @contextmanager
 def written(path: Path, *, replace: bool) -> Iterator[BinaryIO]:
-    """What is written to it becomes the file, mode 0600, when the block ends without an error.
+    """As :func:`replacing`, for a file that the user has named: on disk, and mode 0600.
 
     Raises :class:`UsageError` when it cannot be written, is there and is not to be replaced, or is
     no ordinary file.
@@ -24,26 +23,74 @@ def written(path: Path, *, replace: bool) -> Iterator[BinaryIO]:
             is_other = path.exists() and not path.is_file()
             why = "it is not an ordinary file" if is_other else "it already exists"
             raise UsageError(f"{path} cannot be written: {why}.")
-        fresh = path.with_name(f".{path.name[:100]}.{uuid.uuid4().hex[:8]}")
         try:
-            handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except ValueError as error:
+            os.path.realpath(path)
+        except ValueError as error:  # a zero byte, say
             raise UsageError(f"{path} cannot be written: {error}.") from error
-        try:
-            with os.fdopen(handle, "wb") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            if replace:
-                fresh.replace(path)
-            else:
-                _put(fresh, path)
-        finally:
-            fresh.unlink(missing_ok=True)
+        with replacing(path, new=not replace, sync=True) as file:
+            yield file
     except FileExistsError:
         raise UsageError(f"{path} cannot be written: it already exists.") from None
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {error.strerror or error}.") from error
+
+
+@contextmanager
+def replacing(
+    path: Path, *, mode: int = 0o600, new: bool = False, sync: bool = False
+) -> Iterator[BinaryIO]:
+    """What is written to it becomes the file when the block ends without an error.
+
+    On Linux it has no name until then, so a kill leaves nothing behind. With ``sync`` it is on
+    disk before it takes the place of the old file. A link stays one, and its target is replaced.
+    Raises :class:`OSError`: :class:`FileExistsError` if it is to be a ``new`` file and is not.
+    """
+    path = Path(os.path.realpath(path))
+    fresh = path.with_name(f".ondevice-{os.urandom(4).hex()}")
+    handle = _without_name(path.parent, mode)
+    has_name = handle is None
+    if handle is None:
+        handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            if sync:
+                os.fsync(handle)
+            if not has_name:
+                _name(handle, path if new else fresh)
+        if not new:
+            fresh.replace(path)
+        elif has_name:
+            _put(fresh, path)
+    finally:
+        if has_name or not new:
+            fresh.unlink(missing_ok=True)
+
+
+def _without_name(folder: Path, mode: int) -> int | None:
+    """A file that gets its name later; None: this system or file system has no such thing."""
+    if not hasattr(os, "O_TMPFILE"):
+        return None
+    with suppress(OSError):
+        handle = os.open(folder, os.O_WRONLY | os.O_TMPFILE, mode)
+        if Path(_place(handle)).exists():
+            return handle
+        os.close(handle)
+    return None
+
+
+def _name(handle: int, path: Path) -> None:
+    # With a folder, Python follows the link, as it must here; the folder itself is not used.
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.link(_place(handle), path, src_dir_fd=folder, follow_symlinks=True)
+    finally:
+        os.close(folder)
+
+
+def _place(handle: int) -> str:
+    return f"/proc/self/fd/{handle}"
 
 
 def _put(fresh: Path, path: Path) -> None:
