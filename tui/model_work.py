@@ -82,11 +82,17 @@ class ModelWork:
         self.measuring = False
         """Whether the machine's speeds are being measured."""
 
-    def begin(self, name: str, kind: Kind) -> None:
-        """Download or pack a model, unless that is under way; go on with what was stopped."""
+    def download(self, name: str) -> None:
+        """Download a model, unless that is under way; go on with what was stopped."""
         if not self.busy(name):
-            self.jobs[name] = job = ModelJob(kind)
-            self._run(self._download(name, job) if kind == "download" else self._pack(name, job))
+            self.jobs[name] = job = ModelJob("download")
+            self._run(self._download(name, job))
+
+    def pack(self, model: InstalledModel) -> None:
+        """Pack a model, unless that is under way; go on with what was stopped."""
+        if not self.busy(model.name):
+            self.jobs[model.name] = job = ModelJob("pack")
+            self._run(self._pack(model, job))
 
     def busy(self, name: str) -> bool:
         """Whether anything is done to this model."""
@@ -131,13 +137,13 @@ class ModelWork:
 
         await self._do(name, job, lambda put: models.pull(name, put, job.cancel), show)
 
-    async def _pack(self, name: str, job: ModelJob) -> None:
+    async def _pack(self, model: InstalledModel, job: ModelJob) -> None:
         from ondevice import models  # noqa: PLC0415 - a faster start
 
         async def show(news: list[PackNews]) -> None:
             job.show(news[-1].stage, news[-1].done)
 
-        await self._do(name, job, lambda put: models.pack(name, put, job.cancel), show)
+        await self._do(model.name, job, lambda put: models.pack(model, put, job.cancel), show)
 
     async def _do(
         self,

@@ -182,7 +182,8 @@ class _PartialFile:
         self._meter = meter
         self._digest = hashlib.sha256()
         file.seek(0)
-        while piece := file.read(_PIECE):  # of an earlier attempt
+        meter.done += os.fstat(file.fileno()).st_size  # of an earlier attempt
+        while piece := file.read(_PIECE):
             self._count(piece)
 
     @property
@@ -193,6 +194,7 @@ class _PartialFile:
         self._file.write(piece)
         self._file.flush()
         self._count(piece)
+        self._meter.done += len(piece)
 
     def clear(self) -> None:
         self._file.truncate(0)
@@ -202,7 +204,6 @@ class _PartialFile:
 
     def _count(self, piece: bytes) -> None:
         self._digest.update(piece)
-        self._meter.done += len(piece)
         self.size_bytes += len(piece)
 
 

@@ -78,6 +78,11 @@ def find(name: str, folders: Sequence[Path] | None = None) -> InstalledModel:
     model = _at_path(path)
     if model is None:
         model = _in_folder(path) if looks_like_path(name) else called(name, folders)
+    return whole(model)
+
+
+def whole(model: InstalledModel) -> InstalledModel:
+    """The model. Raises :class:`ModelFileError` if parts of it are missing."""
     if model.missing:
         some = ", ".join(model.missing[:3]) + (" …" if model.missing[3:] else "")
         if model.place == "ondevice" and model.path.is_symlink() and not model.path.exists():
@@ -173,16 +178,20 @@ def unknown(name: str, on_disk: set[str]) -> ModelNotFound:
     return ModelNotFound(f"There is no model named {name}. {hint}")
 
 
-def removable(name: str) -> int:
+def removable(wanted: str | InstalledModel) -> int:
     """Bytes of our own model of this name, or of what an interrupted download left of it.
 
-    Raises :class:`ModelError` if it is not ours to remove, else as :func:`find`.
+    A model that has been found stands for itself, whatever others are called. Raises
+    :class:`ModelError` if it is not ours to remove, else as :func:`find`.
     """
-    ours = {model.name: model.size_bytes for model in _own_folder.models()}
-    n_bytes = ours.get(name, 0) + _own_folder.leftovers().get(name, 0)
-    if name in ours or n_bytes:
-        return n_bytes
-    model = find_file(name)
+    if isinstance(wanted, str) or wanted.place == "ondevice":
+        name = wanted if isinstance(wanted, str) else wanted.name
+        ours = {model.name: model.size_bytes for model in _own_folder.models()}
+        n_bytes = ours.get(name, 0) + _own_folder.leftovers().get(name, 0)
+        if name in ours or n_bytes:
+            return n_bytes
+        wanted = find_file(name)
+    model = wanted
     if model.place == "file":
         why = "it is not in the folder of ondevice. If you want to, delete the file yourself."
     elif model.place == "your folder":

@@ -21,12 +21,12 @@ def stack_name(name: str) -> str:
 
 
 def pack(
-    name: str,
+    model: str | InstalledModel,
     on_progress: Callable[[PackNews], None] = lambda _: None,
     cancel: threading.Event | None = None,
     calibration: str | None = None,
 ) -> InstalledModel:
-    """Make a stack of the model that ``name`` means; it is one of ours, called ``name``-stack.
+    """Make a stack of a model, or of the one that a name means; it is ours, called …-stack.
 
     ``calibration`` is a text like those that it will see. When stopped, the same call goes on.
 
@@ -34,7 +34,7 @@ def pack(
     :class:`PackCancelled` when ``cancel`` is set; :class:`UsageError` and :class:`ModelFileError`
     for what cannot be packed, and :class:`ModelError` if the process fails.
     """
-    source = _library.find_file(name)
+    source = _library.find_file(model) if isinstance(model, str) else _library.whole(model)
     cancel = cancel or threading.Event()
     request = PackRequest(stack_name(source.name), str(source.path), source.origin, calibration)
     log = apart.log_of(_MODULE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -50,15 +51,16 @@ def replacing(
     handle = _without_name(path.parent, mode)
     has_name = handle is None
     if handle is None:
-        handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        handle = _with_name(fresh, mode)
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
             file.flush()
             if sync:
                 os.fsync(handle)
-            if not has_name:
-                _name(handle, path if new else fresh)
+            if not has_name and not _name(handle, path if new else fresh):
+                has_name = True
+                _copy(handle, fresh, mode, sync=sync)
         if not new:
             fresh.replace(path)
         elif has_name:
@@ -68,25 +70,43 @@ def replacing(
             fresh.unlink(missing_ok=True)
 
 
+def _with_name(path: Path, mode: int) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+
+
 def _without_name(folder: Path, mode: int) -> int | None:
     """A file that gets its name later; None: this system or file system has no such thing."""
     if not hasattr(os, "O_TMPFILE"):
         return None
     with suppress(OSError):
-        handle = os.open(folder, os.O_WRONLY | os.O_TMPFILE, mode)
+        handle = os.open(folder, os.O_RDWR | os.O_TMPFILE, mode)
         if Path(_place(handle)).exists():
             return handle
         os.close(handle)
     return None
 
 
-def _name(handle: int, path: Path) -> None:
+def _name(handle: int, path: Path) -> bool:
+    """Give a file without a name one, where the file system has links."""
     # With a folder, Python follows the link, as it must here; the folder itself is not used.
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.link(_place(handle), path, src_dir_fd=folder, follow_symlinks=True)
+    except FileExistsError:
+        raise
+    except OSError:
+        return False
     finally:
         os.close(folder)
+    return True
+
+
+def _copy(handle: int, path: Path, mode: int, *, sync: bool) -> None:
+    with Path(_place(handle)).open("rb") as file, os.fdopen(_with_name(path, mode), "wb") as copy:
+        shutil.copyfileobj(file, copy)
+        copy.flush()
+        if sync:
+            os.fsync(copy.fileno())
 
 
 def _place(handle: int) -> str:
@@ -100,5 +120,5 @@ def _put(fresh: Path, path: Path) -> None:
     except FileExistsError:
         raise
     except OSError:  # a file system without links
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        os.close(_with_name(path, 0o600))
         fresh.replace(path)

@@ -156,6 +156,56 @@ async def test_what_is_left_of_a_download_can_be_removed(
         assert models.leftovers() == {}
 
 
+@pytest.mark.parametrize("named_alike", [True, False])
+async def test_what_is_done_to_a_model_is_done_to_the_one_pointed_at_whatever_its_name(
+    chats: Chats, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named_alike: bool
+) -> None:
+    ours = on_disk("same" if named_alike else "another")
+    (tmp_path / "folder").mkdir()
+    theirs = tiny_model.write(tmp_path / "folder" / "same.gguf")
+    packed: list[object] = []
+
+    def pack(model: object, *_: object) -> InstalledModel:
+        packed.append(model)
+        return ours
+
+    monkeypatch.setattr(models, "pack", pack)
+    async with at_the_terminal(FakeEngine(), chats, ours.name) as user:
+        await user.until(lambda: "ctx" in user.status, "loaded")
+        await user.pilot.press("ctrl+l")
+        await user.sees("in use")
+        await user.pilot.press(*str(theirs.parent))
+        await user.sees("your folder")
+        assert "F8" not in user.screen
+        await user.pilot.press("f8")
+        await user.sees("was not removed")
+        assert "Remove" not in user.screen
+        await user.pilot.press("f3")
+        await user.sees("Make a stack of same?")
+        await user.pilot.press("down", "enter")
+        await user.sees("ready")
+    (model,) = packed
+    assert isinstance(model, InstalledModel)
+    assert model.path == theirs
+    assert ours.path.exists()
+
+
+async def test_what_is_left_of_packing_can_be_removed_and_the_model_stays(chats: Chats) -> None:
+    model = on_disk("first")
+    left = paths.ensure_private(paths.models_dir() / models.stack_name(model.name)) / "some.part"
+    left.write_bytes(bytes(5_000_000))
+    async with at_the_terminal(FakeEngine(), chats, model.name) as user:
+        await user.until(lambda: "ctx" in user.status, "loaded")
+        await user.pilot.press("ctrl+l")
+        await user.sees("F8 discards the packing")
+        await user.pilot.press("f8")
+        await user.sees("Remove what has been packed of first (5 MB) from the disk?")
+        await user.pilot.press("down", "enter")
+        await user.sees("F8 removes")
+    assert models.leftovers() == {}
+    assert model.path.exists()
+
+
 async def test_the_planner_says_how_each_model_would_run(
     chats: Chats, default_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

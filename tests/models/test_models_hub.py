@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import signal
 import subprocess
 import sys
@@ -445,3 +446,21 @@ def test_a_web_page_in_place_of_a_file_is_said(hub: Hub) -> None:
     hub.with_weights = {"Content-Type": "text/html; charset=utf-8"}
     with pytest.raises(DownloadError, match="log in"):
         models.pull(FILE)
+
+
+def test_what_has_come_before_counts_at_once_and_not_as_if_it_came_now(tmp_path: Path) -> None:
+    path, meter, counted = tmp_path / "part", Meter(10), []
+    path.write_bytes(b"12345")
+
+    class Watched(io.FileIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            counted.append(meter.done)
+            return super().read(-1 if size is None else size)
+
+    with Watched(path, "a+") as file:
+        part = _hub._PartialFile(file, meter)  # type: ignore[arg-type]
+        assert set(counted) == {5}
+        part.append(b"6789")
+        assert meter.done == 9
+        part.clear()
+        assert meter.done == 0

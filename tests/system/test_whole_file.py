@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import subprocess
@@ -155,12 +156,23 @@ def test_what_fails_leaves_the_old_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("nameless", [True, False])
-def test_a_link_stays_and_its_target_is_replaced(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nameless: bool
-) -> None:
-    if not nameless:
+def make_lack(monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    """Have the file system be one that lacks it."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    if what == "links":
+        monkeypatch.setattr(os, "link", refuse)
+    elif what != "nothing":
         monkeypatch.delattr(os, "O_TMPFILE", raising=False)
+
+
+@pytest.mark.parametrize("lacks", ["nothing", "files without a name", "links"])
+def test_a_link_stays_and_its_target_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lacks: str
+) -> None:
+    make_lack(monkeypatch, lacks)
     target, link = tmp_path / "target", tmp_path / "link"
     target.write_text("old")
     link.symlink_to(target)
@@ -172,12 +184,11 @@ def test_a_link_stays_and_its_target_is_replaced(
     assert sorted(tmp_path.iterdir()) == [link, target]
 
 
-@pytest.mark.parametrize("nameless", [True, False])
+@pytest.mark.parametrize("lacks", ["nothing", "files without a name", "links"])
 def test_a_new_file_takes_nobodys_place(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nameless: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lacks: str
 ) -> None:
-    if not nameless:
-        monkeypatch.delattr(os, "O_TMPFILE", raising=False)
+    make_lack(monkeypatch, lacks)
     path = tmp_path / ("f" * 255)  # as long as a name can be
     with replacing(path, new=True) as file:
         file.write(b"first")

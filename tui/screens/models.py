@@ -237,9 +237,10 @@ make the prediction better.
         if self._work.busy(item.name):
             return "F2 pauses · F4 details · F8 removes · Esc closes"
         if item.model and item.kept_bytes:
-            return "Enter loads it · F2 resumes packing · F4 details · F8 removes"
+            return "Enter loads it · F2 resumes packing · F4 details · F8 discards the packing"
         if item.model:
-            return "Enter loads it · F3 packs · F4 details · F5 measures · F8 removes"
+            ours = " · F8 removes" if item.model.place == "ondevice" else ""
+            return f"Enter loads it · F3 packs · F4 details · F5 measures{ours}"
         begin = "resumes the download" if item.kept_bytes else "downloads it"
         return f"Enter {begin} · F4 details · F5 measures · Esc closes"
 
@@ -329,7 +330,7 @@ make the prediction better.
             self.dismiss(item.model)
         else:
             self._said = ""
-            self._work.begin(item.name, "download")
+            self._work.download(item.name)
             self._show_work()
             self._show_about()
 
@@ -341,9 +342,9 @@ make the prediction better.
         if self._work.busy(item.name):
             self._work.stop(item.name)
         elif item.model is None:
-            self._work.begin(item.name, "download")
+            self._work.download(item.name)
         elif item.kept_bytes:
-            self._work.begin(item.name, "pack")
+            self._work.pack(item.model)
         else:
             self.notify("No download or packing is running. Press F3 to pack this model.")
         self._show_work()
@@ -369,12 +370,12 @@ make the prediction better.
                 "models make the best stacks."
             )
             if await self.app.push_screen_wait(ChoiceScreen(question, "No", "Pack it")):
-                self._work.begin(item.name, "pack")
+                self._work.pack(item.model)
                 self._show_work()
 
     @work
     async def action_remove(self) -> None:
-        """Delete a model of ours, or what is left of a download."""
+        """Delete a model of ours, or what is left of a download or of packing."""
         item = self.pointed_at
         if item is None or item.folder:
             return
@@ -383,10 +384,15 @@ make the prediction better.
             while self._work.busy(item.name):
                 await asyncio.sleep(_LOOK)
         try:
-            n_bytes = await asyncio.to_thread(models.removable, item.name)
-            question = f"Remove {item.title} ({size(n_bytes)}) from the disk?"
+            what, name = item.title, item.name
+            if item.model and (stack := models.stack_name(name)) in models.leftovers():
+                what, name = f"what has been packed of {what}", stack
+                n_bytes = await asyncio.to_thread(models.removable, stack)
+            else:
+                n_bytes = await asyncio.to_thread(models.removable, item.model or name)
+            question = f"Remove {what} ({size(n_bytes)}) from the disk?"
             if await self.app.push_screen_wait(ChoiceScreen(question, "Keep it", "Remove it")):
-                await asyncio.to_thread(models.remove, item.name)
+                await asyncio.to_thread(models.remove, name)
         except OndeviceError as error:
             self.notify(str(error), severity="error")
         self._gather()
