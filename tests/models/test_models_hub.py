@@ -458,7 +458,7 @@ def test_what_has_come_before_counts_at_once_and_not_as_if_it_came_now(tmp_path:
             return super().read(-1 if size is None else size)
 
     with Watched(path, "a+") as file:
-        part = _hub._PartialFile(file, meter)  # type: ignore[arg-type]
+        part = _hub._PartialFile(file, meter)
         assert set(counted) == {5}
         part.append(b"6789")
         assert meter.done == 9
