@@ -15,6 +15,15 @@ class Command(msgspec.Struct, frozen=True):
     argument: str = ""
     """What to type after the name, in capitals; empty: nothing. In brackets: may be left out."""
 
+    @property
+    def words(self) -> list[str]:
+        """Words that may be typed after the name as they are."""
+        return re.findall(r"[a-z]+", self.argument)
+
+    @property
+    def takes_file(self) -> bool:
+        return "FILE" in self.argument
+
 
 COMMANDS = (
     Command("new", "new", "Start a new chat in its own tab"),

@@ -22,6 +22,7 @@ _SALT = 16  # bytes
 #: What SQLite says, among others, where a file system has no shared memory for the index of a WAL,
 #: as on some networks and in some folders that a virtual machine shares: SQLITE_IOERR.
 _IO_ERROR = 10
+_BUSY = 5  # the lowest byte of SQLite's code for a file that others have locked
 
 
 class Database:
@@ -265,15 +266,13 @@ class Database:
         """
         passphrase = passphrase or None
         with self._lock, self._copying():
-            # Leaving WAL mode needs to be alone, and empties the WAL, which has the old key.
             if not self._has_wal():
                 raise StoreError(
                     f"The passphrase cannot be changed where the store {self.path} lies: its disk "
                     "cannot tell whether another program has it open. Move the folder to a local "
                     "disk, change the passphrase there, and move it back."
                 )
-            with self._patience(_SHORT_PATIENCE):
-                self._connection.execute("PRAGMA journal_mode=DELETE")
+            self._leave_wal()
             salt = os.urandom(_SALT)
             try:
                 fresh = self._copy(self.path, passphrase, salt)
@@ -287,6 +286,19 @@ class Database:
             finally:
                 self._connection.close()
                 self._open(self._passphrase)
+
+    def _leave_wal(self) -> None:
+        """Empty the write-ahead log, which has the old key. Only who is alone can do that."""
+        try:
+            with self._patience(_SHORT_PATIENCE):
+                self._connection.execute("PRAGMA journal_mode=DELETE")
+        except OperationalError as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF != _BUSY:
+                raise
+            raise StoreError(
+                f"The passphrase was not changed: another window or program is using {self.path}. "
+                "Close it and try again."
+            ) from error
 
     def scrub(self) -> None:
         """Make sure that deleted bytes are in no file of ours: empty the WAL, renew the backup.

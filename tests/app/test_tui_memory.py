@@ -6,7 +6,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from terminal_user import at_the_terminal
+from terminal_user import OpenApp, at_the_terminal
+from textual.widgets import OptionList
 
 from ondevice.chats import Chats
 from ondevice.memory import tells
@@ -122,3 +123,24 @@ async def test_a_proposal_is_shown_first_with_its_sentence_and_decided_with_one_
     assert sorted(facts.values()) == ["active", "archived"]
     assert not chats.say(chats.create(), said).learnt
     assert not chats.memory.latest(status="proposed")  # what was rejected is not proposed again
+
+
+async def test_the_list_follows_what_other_windows_and_programs_do_to_the_memory(
+    chats: Chats, elsewhere: Chats, open_app: OpenApp
+) -> None:
+    ids = [chats.memory.add(f"note {number} of many").cube.id for number in range(60)]
+    async with open_app(FakeEngine()) as user:
+        await user.pilot.press("ctrl+o")
+        await user.sees("note 59 of many")
+        options = user.pilot.app.screen.query_one(OptionList)
+        elsewhere.memory.forget([ids[59]])
+        await user.until(lambda: "note 59 of many" not in user.screen, "forgotten")
+        elsewhere.memory.add("A new note from elsewhere")
+        await user.sees("A new note from elsewhere")
+        options.scroll_end(animate=False)
+        await user.sees("note 5 of many")
+        elsewhere.say(elsewhere.create(), "What is that?")  # which is no memory
+        await user.until(lambda: len(chats.headings()) == 1, "said")
+        for _ in range(15):
+            await user.pilot.pause(0.1)
+        assert "note 5 of many" in user.screen

@@ -70,6 +70,32 @@ async def test_commands_are_completed(open_app: OpenApp) -> None:
         await user.sees("not downloaded")
 
 
+@pytest.mark.parametrize(
+    "typed",
+    [
+        *(f"/{command.name} {word}" for command in COMMANDS for word in command.words),
+        *(f"/{command.name} " for command in COMMANDS if command.argument.startswith("[")),
+    ],
+)
+async def test_enter_gives_a_whole_command_whatever_files_are_like_it(
+    open_app: OpenApp, typed: str
+) -> None:
+    Path("-".join(typed.partition(" ")[2] or "a")).touch()
+    async with open_app(FakeEngine()) as user:
+        user.prompt.insert(typed)
+        await user.pilot.pause()
+        assert not user.prompt.completions.by_enter
+
+
+async def test_the_words_of_a_command_are_completed(open_app: OpenApp) -> None:
+    async with open_app(FakeEngine()) as user:
+        for typed, text in (("/import un", "/import undo"), ("/compact e", "/compact edit")):
+            user.prompt.text = ""
+            user.prompt.insert(typed)
+            await user.pilot.press("tab")
+            assert user.prompt.text == text
+
+
 async def test_an_unknown_command_is_not_sent_to_the_model(chats: Chats, open_app: OpenApp) -> None:
     async with open_app(FakeEngine()) as user:
         await user.says("/frobnicate now")

@@ -190,6 +190,7 @@ async def test_a_chat_deleted_elsewhere_while_it_replies_keeps_what_is_typed(
         await user.sees("deleted in another window")
         await user.is_idle()
         assert user.prompt.text == "next"
+        await user.until(lambda: "ctx 0/" in user.status, "nothing is in the context")
 
 
 WORDY = "\n\n".join(["Some words."] * 30 + ["Here is the **needle** at last."] + ["More."] * 30)

@@ -25,7 +25,7 @@ from tui.screens.dialogs import ChoiceScreen, LineScreen
 from tui.screens.finder import FinderPanel
 from tui.screens.modal import Modal
 
-_LOOK = 1.0  # seconds
+_LOOK = 1.0  # seconds between two looks at what is open
 
 Item = ChatHit | OpenTab
 
@@ -84,7 +84,6 @@ beside the chat: Esc goes back to the prompt, and Ctrl+R in the list closes it.
         self._beside = beside
         self._archived = False
         self._open = tuple(tabs())
-        self._changes = store.database.changes(own=False)
         self._title = Static(id="title")
 
     @property
@@ -106,7 +105,8 @@ beside the chat: Esc goes back to the prompt, and Ctrl+R in the list closes it.
     def on_mount(self) -> None:
         self._show_title()
         self.screen.set_focus(self.query_one(Input))
-        self.set_interval(_LOOK, self._check_store)
+        self.set_interval(_LOOK, self.follow)
+        self.follow_store(self._store.database)
 
     def on_descendant_focus(self) -> None:
         self.remove_class("-away")
@@ -137,14 +137,6 @@ beside the chat: Esc goes back to the prompt, and Ctrl+R in the list closes it.
             self._open = now
             self._show_lines()
             self.update_list()
-
-    def _check_store(self) -> None:
-        """See whether another window or program has written, without waiting for anything."""
-        changes = self._store.database.changes(own=False)
-        if changes is not None and changes != self._changes:
-            self._changes = changes
-            self.update_list()
-        self.follow()
 
     def _list(self, items: Sequence[Item], pointed_at: Item | None = None) -> None:
         if items and items == self._items:  # so that it stays where it has been scrolled

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from abc import abstractmethod
 from collections.abc import Sequence
+from functools import partial
 from typing import ClassVar, Generic, TypeVar
 
 from textual import on, work
@@ -18,8 +19,11 @@ from textual.widgets.option_list import Option
 from textual.worker import Worker, WorkerCancelled, WorkerFailed
 
 from ondevice.errors import OndeviceError
+from ondevice.store import Database
 from ondevice.text import printable
 from tui.screens.modal import Modal
+
+_LOOK = 1.0  # seconds between two looks at whether others have written
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -50,6 +54,7 @@ class FinderPanel(Generic[_Item], Widget):
     _looking: Worker[None] | None = None
     _point_at: _Item | None = None
     _is_due = False
+    _changes: tuple[int, int] | None = None
 
     def line_and_list(self) -> ComposeResult:
         """What it is made of."""
@@ -109,6 +114,21 @@ class FinderPanel(Generic[_Item], Widget):
         if not self.is_attached:  # it was closed meanwhile
             return
         self._look(self.pointed_at if point_at is None else point_at)
+
+    def follow_store(self, database: Database) -> None:
+        """Have :meth:`written_elsewhere` called from now on, once other programs have written."""
+        self._changes = database.changes(own=False)
+        self.set_interval(_LOOK, partial(self._check_store, database))
+
+    def _check_store(self, database: Database) -> None:
+        changes = database.changes(own=False)  # which waits for nothing
+        if changes is not None and changes != self._changes:
+            self._changes = changes
+            self.written_elsewhere()
+
+    def written_elsewhere(self) -> None:
+        """Another window or program has changed something in the store."""
+        self.update_list()
 
     def on_input_changed(self, event: Input.Changed) -> None:
         event.stop()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
 from pathlib import PurePath
 from typing import ClassVar
@@ -107,10 +107,13 @@ nothing in this chat or new ones is remembered.
         self._replaced: dict[int, tuple[Cube | None, Cube | None]] = {}
         self._stated: dict[int, str] = {}
         self._changed = False
+        self._listed: tuple[object, ...] = ()
+        """What the list was last made of."""
 
     def on_mount(self) -> None:
         super().on_mount()
         self._entitle()
+        self.follow_store(self._memory.database)
 
     # ------------------------------------------------------------------ the list
 
@@ -161,6 +164,12 @@ nothing in this chat or new ones is remembered.
             found = self._memory.search(words, limit=_LISTED, kinds=kinds, statuses=statuses)
             return [hit.cube for hit in found.hits]
         return _latest(self._memory, kinds, statuses)
+
+    def _list(self, items: Sequence[Cube | str], pointed_at: Cube | str | None = None) -> None:
+        listed = (items, self._replaced, self._stated, self._why)
+        if pointed_at is None or pointed_at != self.pointed_at or listed != self._listed:
+            super()._list(items, pointed_at)  # else it stays where it has been scrolled to
+        self._listed = listed
 
     def nothing(self, words: str) -> str:
         if words.strip():

@@ -98,13 +98,9 @@ def _completions(before: str) -> list[Completion]:
             )
             for command in commands.beginning(before[1:])
         ]
-    if found := re.fullmatch(r"/(import|export) +(.*)", before):
-        typed = found[2]
-        return [
-            Completion(typed, path, path, by_tab=found[1] == "export" or _is_there(typed))
-            for path in attachments.files(typed, _SHOWN)
-            if path != typed
-        ]
+    found = re.fullmatch(r"/([a-z]+) +(.*)", before)
+    if found and (command := commands.find(found[1])) is not None:
+        return _arguments(command, found[2])
     typed = attachments.mention(before)
     if typed is None:
         return []
@@ -117,6 +113,19 @@ def _completions(before: str) -> list[Completion]:
         )
         for path in attachments.files(typed, _SHOWN)
         if path != typed
+    ]
+
+
+def _arguments(command: commands.Command, typed: str) -> list[Completion]:
+    may_be_empty = command.argument.startswith("[")
+    offered = typed or may_be_empty
+    words = [word for word in command.words if offered and word.startswith(typed)]
+    paths = attachments.files(typed, _SHOWN) if command.takes_file else []
+    # What is typed means something already; /export names what is not there yet.
+    means = typed in words or (may_be_empty and not typed)
+    as_typed = means or command.name == "export" or _is_there(typed)
+    return [
+        Completion(typed, text, text, by_tab=as_typed) for text in [*words, *paths] if text != typed
     ]
 
 

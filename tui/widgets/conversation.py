@@ -366,6 +366,7 @@ class Conversation(Transcript):
         self._unsaved.clear()
         self._after = None
         self.follow_list(())
+        self.measure()
         self.note("This chat was deleted in another window. Your next message starts a new one.")
 
     async def _read(self) -> None:
@@ -733,5 +734,7 @@ class Conversation(Transcript):
             self._ticker.stop()
         if statistics and statistics.prompt_tokens:
             self._measured = self._end
+        if self.id_in_store is None:  # it was deleted meanwhile
+            self.progress.tokens = 0
         self.statistics = statistics or self.statistics
         self.post_message(ReplyEnded(self))
