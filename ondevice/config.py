@@ -338,7 +338,12 @@ def change(settings: Settings, key: str, text: str, path: Path | None = None) ->
         paths.ensure_private(path.parent)
         with replacing(path, sync=True) as file:
             file.write(tomlkit.dumps(document).encode())
-    except (OSError, UnicodeDecodeError, TOMLKitError) as error:
+    except OSError as error:
+        raise ConfigError(
+            f"{path} could not be written: {reason(error)}. Check its folder and the space on "
+            "that disk. The setting is unchanged."
+        ) from error
+    except (UnicodeDecodeError, TOMLKitError) as error:
         raise ConfigError(
             f"{path}: {reason(error)}. Fix the file or move it out of the way."
         ) from error

@@ -189,11 +189,17 @@ class Database:
                     raise
             except Fault as error:
                 raise StoreUnwritable(
-                    f"The store {self.path} could not be written: {error}. Nothing of "
+                    f"The store {self.path} could not be written: {self._why(error)}. Nothing of "
                     "this change was saved; everything before it is safe."
                 ) from error
             except UnicodeEncodeError as error:
                 raise _no_unicode() from error
+
+    def _why(self, error: Exception) -> str:
+        """Why a change could not be written, and what to do, where that is known."""
+        if _is_busy(error):
+            return "another program has been writing to it all the time. Try again"
+        return why_unwritable(error, self.path) or str(error)
 
     @contextmanager
     def _patience(self, seconds: float | None) -> Iterator[None]:
@@ -293,7 +299,7 @@ class Database:
             with self._patience(_SHORT_PATIENCE):
                 self._connection.execute("PRAGMA journal_mode=DELETE")
         except OperationalError as error:
-            if getattr(error, "sqlite_errorcode", 0) & 0xFF != _BUSY:
+            if not _is_busy(error):
                 raise
             raise StoreError(
                 f"The passphrase was not changed: another window or program is using {self.path}. "
@@ -426,6 +432,11 @@ def _no_unicode() -> UsageError:
     return UsageError(
         "The text cannot be stored or searched for: it is not UTF-8. Convert it first."
     )
+
+
+def _is_busy(error: Exception) -> bool:
+    """Whether others have locked the file."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF == _BUSY
 
 
 def open_connection(path: Path, passphrase: str | None) -> Connection:

@@ -12,7 +12,7 @@ from urllib.parse import quote
 from ondevice.store._sqlite import Connection, Fault, connect
 
 _FULL = "the disk is full. Free some space"
-_NO_DISK = "the disk is read-only. Move the folder to another one"
+_NO_DISK = "the disk is read-only. Move the folder to another disk"
 _FORBIDDEN = "its folder cannot be written. Make it writable"
 _LITTLE = 1_000_000  # bytes free: SQLite only says “disk I/O error” when there is no room
 

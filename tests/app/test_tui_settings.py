@@ -36,6 +36,14 @@ def test_a_change_leaves_comments_and_layout_as_they_are(tmp_path: Path) -> None
     assert config.load(path).model == Settings().model
 
 
+def test_a_setting_that_cannot_be_written_says_so_and_blames_no_line_of_the_file(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"could not be written: .* The setting is unchanged\."):
+        config.change(config.Settings(), "threads", "2", tmp_path / "file" / "config.toml")
+
+
 @pytest.mark.parametrize(
     ("key", "text"),
     [("nope", "1"), ("ctx", "x"), ("sampling.top_q", "1"), ("ram", "lots"), ("app", "1")],

@@ -249,11 +249,21 @@ def test_a_full_disk_loses_only_the_change_that_did_not_fit(path: Path) -> None:
     with database.read() as connection:
         (pages,) = connection.execute("PRAGMA page_count").fetchone()
         connection.execute(f"PRAGMA max_page_count={pages + 2}")
-    with pytest.raises(StoreError, match="full"):
+    with pytest.raises(StoreError, match=r"written: the disk is full\. Free some space\. Nothing"):
         add(database, "too much " * 10_000)
     add(database, "small")
     assert titles(database) == ["kept", "small"]
     assert database.damage() == []
+
+
+def test_a_change_that_waited_in_vain_says_for_whom(path: Path) -> None:
+    database, other = Database(path), Database(path)
+    with (
+        other.write(),
+        pytest.raises(StoreUnwritable, match="another program has been writing"),
+        database.write(patience=0),
+    ):
+        pass
 
 
 # ---------------------------------------------------------------------- what a kill leaves
