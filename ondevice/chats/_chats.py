@@ -361,7 +361,7 @@ class Chats:
 
     def rename(self, conversation_id: int, title: str) -> None:
         """Give it a title of the user's own; an empty one changes nothing."""
-        if title := " ".join(title.split()):
+        if title := _transfer.given_title(title):
             self._set(conversation_id, "title", title)
 
     def is_titled(self, conversation_id: int) -> bool:

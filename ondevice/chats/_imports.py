@@ -12,14 +12,12 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ondevice.chats import _times
-from ondevice.chats._transfer import ChatTranscript, TranscriptMessage, beginning
+from ondevice.chats._transfer import ChatTranscript, TranscriptMessage, beginning, given_title
 from ondevice.memory import FORGOTTEN
 from ondevice.store import Connection, Row, words_leave
 
 if TYPE_CHECKING:
     from ondevice.chats._foreign import ForeignChat
-
-_LONGEST_TITLE = 200  # characters, of one that a file gives
 
 
 class Import(msgspec.Struct, frozen=True):
@@ -197,8 +195,7 @@ def _insert(connection: Connection, transcript: ChatTranscript, origin: str, run
         "archived, private) SELECT id + 1, ?, ?, ?, ?, ?, ?, ?, ? FROM last_conversation "
         "RETURNING id",
         (
-            " ".join(transcript.title.split())[:_LONGEST_TITLE]
-            or beginning(transcript.messages[0].content),
+            given_title(transcript.title) or beginning(transcript.messages[0].content),
             transcript.system,
             created_at.isoformat(),
             (_times.sane(updated_at) or created_at).isoformat(),

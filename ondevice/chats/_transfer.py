@@ -15,6 +15,7 @@ from ondevice.store import Connection
 from ondevice.system.whole_file import written
 
 _TITLE_LENGTH = 60  # characters
+_LONGEST_TITLE = 200  # characters, of one that somebody gives
 
 
 class TranscriptMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -127,6 +128,11 @@ def write(path: Path, data: bytes, *, replace: bool) -> None:
     """
     with written(path, replace=replace) as file:
         file.write(data)
+
+
+def given_title(text: str) -> str:
+    """What somebody calls a chat, on one line."""
+    return " ".join(text.split())[:_LONGEST_TITLE].rstrip()
 
 
 def beginning(text: str) -> str:

@@ -590,6 +590,6 @@ class Session:
 
     def _left_out_notice(self, turns: int) -> Notice:
         return Notice(
-            text=f"The conversation is longer than the context of {self._context.n_ctx} tokens: "
+            text=f"The chat is longer than the context of {self._context.n_ctx} tokens: "
             f"{turns} more of its oldest messages are no longer seen by the model."
         )

@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import long_chats
 import msgspec
 import pytest
 from terminal_user import OpenApp, at_the_terminal
@@ -268,3 +269,36 @@ async def test_code_may_be_drawn_while_the_colours_of_other_code_are_loaded(
     await body._colour_more()
     assert all(code.ready for code in codes)
     assert not body._plain
+
+
+@pytest.mark.parametrize(
+    ("used", "n_ctx", "told"),
+    [
+        (300, 4096, "Cut short: the model repeated itself."),
+        (4096, 4096, "Cut short: the context is full."),
+        (300, 0, "Cut short."),  # a server, which does not say
+    ],
+)
+async def test_a_reply_that_was_cut_short_says_why(
+    open_app: OpenApp, chats: Chats, used: int, n_ctx: int, told: str
+) -> None:
+    chat = long_chats.write(chats, ["Hi", "And so on"])
+    figures = Statistics(
+        prompt_tokens=30,
+        reused_tokens=0,
+        prompt_ms=100.0,
+        generated_tokens=3,
+        generated_ms=60.0,
+        context_tokens=used,
+        n_ctx=n_ctx,
+        peak_ram_bytes=0,
+        seed=1,
+    )
+    with chats.database.write() as connection:
+        connection.execute(
+            "UPDATE message SET finish_reason = 'length', statistics = ? WHERE role = 'assistant'",
+            (msgspec.json.encode(figures).decode(),),
+        )
+    async with open_app(FakeEngine(), earlier=chats.load(chat)) as user:
+        await user.sees("And so on")
+        await user.sees(told)

@@ -275,6 +275,14 @@ def test_pinned_conversations_come_first_and_archived_ones_apart(chats: Chats) -
     assert [h.id for h in chats.headings(archived=True)] == [second]
 
 
+def test_a_title_has_one_line_and_an_end(chats: Chats) -> None:
+    chat = chats.create()
+    chats.rename(chat, "long words\n" * 100)
+    (heading,) = chats.headings()
+    assert heading.title.startswith("long words long words")
+    assert len(heading.title) <= 200
+
+
 def test_the_chat_used_last_is_that_whatever_is_pinned_and_whatever_clocks_say(
     chats: Chats, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,8 +24,9 @@ from tui.widgets.thinking import Thinking
 _ENDINGS: dict[FinishReason | None, str] = {
     None: "Unfinished.",  # it was interrupted, or another window is writing it
     "cancelled": "Stopped.",
-    "length": "Cut short: it repeated itself, or the context is full.",
+    "length": "Cut short.",
 }
+_FULL = 0.95  # of a context, in which a reply ends for want of room
 
 
 class Reply(MessageView):
@@ -68,7 +69,7 @@ and on; when it is off, Shift+Right and Shift+Left scroll long lines.
         self._first_chunk_at = 0.0
         self._tokens = 0  # of all chunks but the first
         if message:
-            self.end(message.finish_reason)
+            self.end(message.finish_reason, message.statistics)
 
     def compose(self) -> ComposeResult:
         yield from self.name_speaker((self.message and self.message.model) or "Reply")
@@ -147,7 +148,7 @@ and on; when it is off, Shift+Right and Shift+Left scroll long lines.
                 self.statistics = event.statistics
                 if self._thinking and event.statistics.thinking_cut:
                     self._thinking.say_cut()
-                self.end(event.reason)
+                self.end(event.reason, event.statistics)
 
     async def finish(self) -> None:
         """Draw the whole once more, now that no more will come."""
@@ -155,10 +156,15 @@ and on; when it is off, Shift+Right and Shift+Left scroll long lines.
         if self._thinking:
             await self._thinking.finish()
 
-    def end(self, reason: FinishReason | None) -> None:
+    def end(self, reason: FinishReason | None, figures: Statistics | None = None) -> None:
         """Say how it ended; None: it has not, as far as is known."""
         self._ended_as = reason
-        self._ending.update(_ENDINGS.get(reason, ""))
+        told = _ENDINGS.get(reason, "")
+        if reason == "length" and figures and figures.n_ctx:
+            is_full = figures.context_tokens >= _FULL * figures.n_ctx
+            why = "the context is full" if is_full else "the model repeated itself"
+            told = f"Cut short: {why}."
+        self._ending.update(told)
         self._ending.display = reason in _ENDINGS
         self._place(self._ending, self._text)
         if not self._ended:
