@@ -99,7 +99,7 @@ async def test_the_words_of_a_command_are_completed(open_app: OpenApp) -> None:
 async def test_an_unknown_command_is_not_sent_to_the_model(chats: Chats, open_app: OpenApp) -> None:
     async with open_app(FakeEngine()) as user:
         await user.says("/frobnicate now")
-        await user.sees("There is no command /frobnicate")
+        await user.sees("There is no command /frobnicate.")
         assert user.prompt.text == "/frobnicate now"
         user.prompt.text = ""
         await user.says("/usr/bin is a path")

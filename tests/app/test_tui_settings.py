@@ -173,6 +173,16 @@ async def test_keys_are_checked(open_app: OpenApp) -> None:
     assert config.load().app.keys == {"chat.new": "ctrl+t,alt+question_mark"}
 
 
+async def test_settings_are_told_as_they_stand_in_the_file(open_app: OpenApp) -> None:
+    async with open_app(FakeEngine(), size=(100, 50)) as user:
+        await user.says("/set")
+        await user.sees("ctx is not set")
+        for spelling in ('system = "You are', "memory = true", "app.linear = false"):
+            await user.sees(spelling)
+        for of_python in ("None", "True", "False", "()", "{}"):
+            assert of_python not in user.screen
+
+
 async def test_a_setting_is_changed_in_the_app_and_kept(open_app: OpenApp) -> None:
     engine = FakeEngine()
     async with open_app(engine) as user:

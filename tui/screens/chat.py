@@ -238,7 +238,8 @@ command palette, Ctrl+P, has all of this and more.
         command = commands.find(given.name)
         if command is None:
             self.prompt.text = f"/{given.name} {given.argument}".rstrip()  # to be put right
-            self.notify(f"There is no command /{given.name}. F1 lists them.", severity="warning")
+            told = f"There is no command /{given.name}. Type / to see the commands."
+            self.notify(told, severity="warning")
         elif command.argument[:1].isupper() and not given.argument:
             self.prompt.text = f"/{command.name} "
             self.notify(f"Usage: /{command.name} {command.argument}")

@@ -66,12 +66,14 @@ class ChatMemory(ChatSettings):
         if self.in_private:
             self.notify("Private chats are never remembered.")
             return
-        if not self.set("memory", "false" if paused else "true"):
+        if not self.set("memory", "false" if paused else "true", quiet=True):
             return
         if (id_ := self.conversation.id_in_store) is not None:
             await asyncio.to_thread(self.store.pause, id_, paused)
         self.conversation.private = paused
         self.show_status()
+        now = "paused" if paused else "on again"
+        self.notify(f"Memory is {now}, in this chat and in new ones.")
 
     async def action_private(self) -> None:
         """Begin a chat of which nothing is kept."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
     from ondevice.models import InstalledModel
 
 #: Settings that count from now on.
-_AT_ONCE = ("models_folder", "app", "thinking", "keep_state", "state_mb")
+_AT_ONCE = ("models_folder", "app", "thinking", "keep_state", "state_mb", "send_memories")
+_IN_NEW_CHATS = ("system", "persona", "memory")
 
 
 class ChatSettings(ChatBase):
@@ -66,7 +68,7 @@ class ChatSettings(ChatBase):
             self.set(key, value.strip().strip('"'))
             return
         lines = [
-            f"{name} = {value!r}"
+            f"{name} {_told(value)}"
             for name, value in config.flat(self.settings).items()
             if name.startswith(key)
         ]
@@ -115,9 +117,9 @@ class ChatSettings(ChatBase):
         self._map_keys()
         self.app.theme = theme.shown(self.app, app.theme)
         at_once = "." in key or key in _AT_ONCE
-        later = "" if at_once else (" It applies to the next chat or model load.")
+        later = "to new chats" if key in _IN_NEW_CHATS else "when a model is next loaded"
         if not quiet:
-            self.notify(f"Saved {key}.{later}")
+            self.notify(f"Saved {key}." if at_once else f"Saved {key}. It applies {later}.")
         if key == "models_folder" and text:
             self._warn_about_folders()
         return True
@@ -161,3 +163,10 @@ class ChatSettings(ChatBase):
             short = [problem.removeprefix(f"{file}: ") for problem in problems]
             told = "\n".join([heading, *short])
             self.conversation.note(told, error=True)
+
+
+def _told(value: object) -> str:
+    """A setting as it stands in the file."""
+    if value is None or value in ((), {}):
+        return "is not set"
+    return f"= {json.dumps(value, ensure_ascii=False)}"

@@ -47,8 +47,8 @@ _FILTERS: dict[str, tuple[tuple[Kind, ...], tuple[Status, ...]]] = {
 _BLANKED = 5  # texts that are named before a memory is forgotten
 _NARROW = 30  # cells of a memory beside its date
 _READ = "read by a model"  # the tag of facts that no rule has found
-_KEYS = "F2 correct · F3 history · F4 filter · F5 pause · F6 archive · F8 forget"
-_KEYS_OF_NOTHING = "F4 filter · F5 pause · Esc closes"
+_KEYS = "F2 correct · F3 history · F4 filter · F5 {pause} · F6 archive · F8 forget"
+_KEYS_OF_NOTHING = "F4 filter · F5 {pause} · Esc closes"
 _KEYS_OF_PROPOSAL = "F7 accept · F6 reject · F2 correct · F3 history · F8 forget"
 _GROUPS = {
     "fact": "Facts",
@@ -229,8 +229,10 @@ nothing in this chat or new ones is remembered.
 
     def keys_for(self, item: Cube | str | None) -> str:
         if not isinstance(item, Cube):
-            return _KEYS_OF_NOTHING
-        return _KEYS_OF_PROPOSAL if item.status == "proposed" else _KEYS
+            keys = _KEYS_OF_NOTHING
+        else:
+            keys = _KEYS_OF_PROPOSAL if item.status == "proposed" else _KEYS
+        return keys.format(pause="resume" if self._paused() else "pause")
 
     @property
     def _cube(self) -> Cube | None:
@@ -250,7 +252,7 @@ nothing in this chat or new ones is remembered.
     async def action_filter(self) -> None:
         """Choose what is listed."""
         names = [*([_USED] if self._asked else []), *_FILTERS]
-        chosen = await self.app.push_screen_wait(ChoiceScreen("Show only", *names))
+        chosen = await self.app.push_screen_wait(ChoiceScreen("Show", *names))
         if chosen is not None:
             self._filter = names[chosen]
             self._entitle()
@@ -259,6 +261,7 @@ nothing in this chat or new ones is remembered.
     async def action_pause(self) -> None:
         await self._pause()
         self._entitle()
+        self.show_keys()
 
     # ------------------------------------------------------------------ one memory
 
