@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import long_chats
 import pytest
 from msgspec.structs import replace
 from terminal_user import OpenApp, User
@@ -360,6 +361,29 @@ async def test_what_keys_do_is_told_where_there_is_something(open_app: OpenApp) 
 
 DRAWN = {chr(code) for code in range(0x2500, 0x25A0)}
 REPLY = "# Title\n\n> quoted\n\n| a | b |\n| --- | --- |\n| 1 | 2 |\n\n---\n\n```\ncode\n```\nEnd."
+
+
+async def test_in_linear_mode_text_tells_which_line_is_pointed_at(
+    open_app: OpenApp, chats: Chats
+) -> None:
+    for title in ("First", "Second"):
+        chats.rename(long_chats.write(chats, ["Hi", "Hello."]), title)
+
+    def pointed(user: User) -> list[str]:
+        lines = [line.strip() for line in user.screen.splitlines()]
+        return [line.removeprefix("> ").split("  ")[0] for line in lines if line.startswith("> ")]
+
+    async with open_app(FakeEngine(), app=App(linear=True)) as user:
+        await user.pilot.press("ctrl+r")
+        await user.until(lambda: pointed(user) == ["Second"], "the latest chat")
+        await user.pilot.press("down")
+        await user.until(lambda: pointed(user) == ["First"], "the one below")
+        await user.pilot.press("f8")
+        await user.until(lambda: pointed(user)[-1:] == ["Keep it"], "the first answer")
+        await user.pilot.press("down")
+        await user.until(lambda: pointed(user)[-1:] == ["Delete it"], "the second one")
+        await user.pilot.press("escape", "escape", *"/re")
+        await user.until(lambda: pointed(user) == ["/rename TITLE"], "a command")
 
 
 async def test_in_linear_mode_nothing_is_drawn_and_words_tell_who_speaks(

@@ -13,6 +13,7 @@ from textual.widgets import Input, Label, OptionList, TextArea
 
 from ondevice.text import printable
 from tui.screens.modal import Modal
+from tui.widgets.pointing_list import PointingList
 
 
 class ChoiceScreen(Modal[int | None]):
@@ -35,7 +36,7 @@ class ChoiceScreen(Modal[int | None]):
         with Vertical(classes="dialog"):
             with VerticalScroll(id="question", can_focus=False):
                 yield Label(Content(printable(self._question)))
-            yield OptionList(*(Content(printable(answer)) for answer in self._answers))
+            yield PointingList(*(Content(printable(answer)) for answer in self._answers))
 
     def on_resize(self) -> None:
         self.call_after_refresh(self._show_keys)

@@ -22,6 +22,7 @@ from ondevice.errors import OndeviceError
 from ondevice.store import Database
 from ondevice.text import printable
 from tui.screens.modal import Modal
+from tui.widgets.pointing_list import PointingList
 
 _LOOK = 1.0  # seconds between two looks at whether others have written
 
@@ -29,7 +30,7 @@ _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 
-class _List(OptionList):
+class _List(PointingList):
     """What is highlighted stays in view when there is less room, as with an error below it."""
 
     def on_resize(self) -> None:

@@ -9,11 +9,11 @@ from pathlib import Path
 import msgspec
 from textual.content import Content
 from textual.widget import Widget
-from textual.widgets import OptionList
 from textual.widgets.option_list import Option
 
 from ondevice.text import printable
 from tui import attachments, commands
+from tui.widgets.pointing_list import PointingList
 
 _SHOWN = 50  # files
 _MOST = 10  # lines
@@ -30,7 +30,7 @@ class Completion(msgspec.Struct, frozen=True):
     """Whether Enter sends what is typed, unless it was pointed at."""
 
 
-class Completions(OptionList, can_focus=False):
+class Completions(PointingList, can_focus=False):
     """Hidden while there is nothing to choose from. The prompt drives it."""
 
     def __init__(self) -> None:
