@@ -27,6 +27,7 @@ from ondevice.messages import (
     Threads,
 )
 from ondevice.ram.available import parse_size
+from ondevice.system.folder_lock import folder_locked
 from ondevice.system.typed_paths import looks_like_path, typed_path
 from ondevice.system.whole_file import replacing
 from ondevice.text import reason
@@ -314,8 +315,7 @@ def change(settings: Settings, key: str, text: str, path: Path | None = None) ->
     ``key`` is such as ``model`` or ``sampling.top_k``; an empty ``text`` brings the default back.
     Raises :class:`ConfigError` when there is no such key, or for a value or a file that is wrong.
     """
-    import tomlkit  # noqa: PLC0415 - the start of every command would wait for it
-    from tomlkit.exceptions import TOMLKitError  # noqa: PLC0415
+    from tomlkit.exceptions import TOMLKitError  # noqa: PLC0415 - see below
 
     path = path or paths.config_file()
     text = text.encode("utf-8", "replace").decode()  # a file has no half characters
@@ -326,18 +326,9 @@ def change(settings: Settings, key: str, text: str, path: Path | None = None) ->
     except ConfigError as error:  # it was typed: quotes around figures would puzzle
         raise ConfigError(str(error).replace(f', not "{text}"', f", not {text}")) from error
     try:
-        try:
-            document = tomlkit.parse(path.read_text(encoding="utf-8-sig"))
-        except FileNotFoundError:
-            document = tomlkit.document()
-        value = msgspec.to_builtins(changed) if text else None
-        if value:
-            for name in _names(key):
-                value = value[name]
-        _put(document, key, value)  # whatever else in it may be wrong
-        paths.ensure_private(path.parent)
-        with replacing(path, sync=True) as file:
-            file.write(tomlkit.dumps(document).encode())
+        folder = paths.ensure_private(path.parent)
+        with folder_locked(folder):  # another window may change another setting
+            _write(path, key, msgspec.to_builtins(changed) if text else None)
     except OSError as error:
         raise ConfigError(
             f"{path} could not be written: {reason(error)}. Check its folder and the space on "
@@ -348,6 +339,23 @@ def change(settings: Settings, key: str, text: str, path: Path | None = None) ->
             f"{path}: {reason(error)}. Fix the file or move it out of the way."
         ) from error
     return changed
+
+
+def _write(path: Path, key: str, values: Any) -> None:
+    """Change one setting in the file, or with None take it out."""
+    import tomlkit  # noqa: PLC0415 - the start of every command would wait for it
+
+    try:
+        document = tomlkit.parse(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        document = tomlkit.document()
+    value = values
+    if values:
+        for name in _names(key):
+            value = value[name]
+    _put(document, key, value)  # whatever else in it may be wrong
+    with replacing(path, sync=True) as file:
+        file.write(tomlkit.dumps(document).encode())
 
 
 def flat(settings: Settings) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import tomllib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import long_chats
@@ -35,6 +37,24 @@ def test_a_change_leaves_comments_and_layout_as_they_are(tmp_path: Path) -> None
     assert config.load(path) == settings
     config.change(settings, "model", "", path)
     assert config.load(path).model == Settings().model
+
+
+def test_settings_that_windows_change_at_once_are_all_kept(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+
+    def change(key: str) -> list[int]:
+        """What was not there afterwards."""
+        lost = []
+        for value in range(1, 31):
+            config.change(config.Settings(), key, str(value), path)
+            if tomllib.loads(path.read_text())["sampling"][key.removeprefix("sampling.")] != value:
+                lost.append(value)
+        return lost
+
+    keys = ["sampling.top_k", "sampling.seed", "sampling.repeat_last_n"]
+    with ThreadPoolExecutor() as windows:
+        assert list(windows.map(change, keys)) == [[], [], []]
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_setting_that_cannot_be_written_says_so_and_blames_no_line_of_the_file(
