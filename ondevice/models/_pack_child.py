@@ -48,7 +48,10 @@ def _pack(request: PackRequest, on_progress: Callable[[PackProgress], None]) -> 
         with _own_folder.lock(request.name).acquire(timeout=0):
             folder = paths.ensure_private(_own_folder.folder_of(request.name))
             if _own_folder.in_folder(folder):
-                raise ModelError(f"There is already a model named {request.name}.")
+                raise ModelError(
+                    f"There is already a model named {request.name}. To pack it again, remove "
+                    f"that one first: ondevice models rm {request.name}"
+                )
             # About a byte for each weight, twice: it is put in order at the end.
             _own_folder.check_disk(folder, 2 * gguf.read(source).n_params)
             target = folder / f"{request.name}.gguf"
