@@ -291,6 +291,7 @@ class Notice(Record, frozen=True, kw_only=True):
     """Something the user should know about this reply, in a plain sentence."""
 
     text: str
+    says_end: bool = False  # why the reply was cut short
 
 
 class Chunk(Record, frozen=True, kw_only=True):

@@ -339,7 +339,7 @@ class Session:
                 reason = "cancelled"
             elif repetition.is_endless(token):
                 reason = "length"
-                yield Notice(text=_ENDLESS)
+                yield Notice(text=_ENDLESS, says_end=True)
             elif drawn:
                 continue
             elif len(prompt.tokens) + len(generated) <= context.n_ctx:

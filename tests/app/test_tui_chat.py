@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+
+import long_chats
 import pytest
 from terminal_user import OpenApp
 from textual import events
@@ -67,6 +70,19 @@ async def test_a_growing_paragraph_seldom_has_the_screen_arranged_anew(open_app:
         place = drawn.index("The end.")
         assert drawn[place - 1] == "" and "Line 11" in " ".join(drawn[place - 3 : place - 1])
         the_end.open()
+
+
+async def test_what_the_chat_takes_of_the_context_is_known_after_a_stop_before_the_first_word(
+    chats: Chats, open_app: OpenApp
+) -> None:
+    chat = long_chats.write(chats, ["One two three.", "Four five six."])
+    progress = PromptProgress(done=0, total=9)
+    async with open_app(FakeEngine([progress, Gate()]), earlier=chats.load(chat)) as user:
+        await user.says("Seven")
+        await user.sees("reading")
+        await user.pilot.press("escape")
+        await user.is_idle()
+        await user.until(lambda: re.search("ctx [1-9]", user.status), "measured")
 
 
 async def test_escape_stops_the_reply_and_not_the_app(chats: Chats, open_app: OpenApp) -> None:

@@ -18,7 +18,7 @@ from textual.selection import Selection
 
 from ondevice import config
 from ondevice.chats import Chats
-from ondevice.messages import Chunk, Finished, Statistics
+from ondevice.messages import Chunk, Finished, Notice, Statistics
 from ondevice.testing import FakeEngine, Gate
 from tui.markdown.code import Code
 from tui.markdown.document import Document, ParsedEnd
@@ -274,7 +274,7 @@ async def test_code_may_be_drawn_while_the_colours_of_other_code_are_loaded(
 @pytest.mark.parametrize(
     ("used", "n_ctx", "told"),
     [
-        (300, 4096, "Cut short: the model repeated itself."),
+        (300, 4096, "Cut short: the model repeated itself. Ask in other words, or"),
         (4096, 4096, "Cut short: the context is full."),
         (300, 0, "Cut short."),  # a server, which does not say
     ],
@@ -302,3 +302,17 @@ async def test_a_reply_that_was_cut_short_says_why(
     async with open_app(FakeEngine(), earlier=chats.load(chat)) as user:
         await user.sees("And so on")
         await user.sees(told)
+
+
+async def test_why_a_reply_was_cut_short_is_not_said_of_its_other_versions(
+    open_app: OpenApp,
+) -> None:
+    endless = Notice(text="The model said the same thing again and again.", says_end=True)
+    async with open_app(FakeEngine(["And so on and so on", endless], ["Hello."])) as user:
+        await user.says("Hi")
+        await user.sees("And so on and so on")
+        await user.is_idle()
+        await user.says("/again")
+        await user.sees("2/2")
+        await user.is_idle()
+        assert "again and again" not in user.screen

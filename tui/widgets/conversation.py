@@ -714,7 +714,7 @@ class Conversation(Transcript):
         doing = reply.doing
         for event in events:
             self.progress.hear(event)
-            if isinstance(event, Notice):
+            if isinstance(event, Notice) and not event.says_end:  # which the reply says itself
                 self.note_before(reply, event.text)
             elif isinstance(event, PromptProgress):
                 doing = f"reading {event.done / event.total:.0%}"
@@ -733,7 +733,8 @@ class Conversation(Transcript):
         if self._ticker:
             self._ticker.stop()
         if statistics and statistics.prompt_tokens:
-            self._measured = self._end
+            # Who stops it while the prompt is read learns from the engine only how far that was.
+            self._measured = self._end if statistics.generated_tokens else 0
         if self.id_in_store is None:  # it was deleted meanwhile
             self.progress.tokens = 0
         self.statistics = statistics or self.statistics

@@ -26,6 +26,8 @@ _ENDINGS: dict[FinishReason | None, str] = {
     "cancelled": "Stopped.",
     "length": "Cut short.",
 }
+_WHY_FULL = "the context is full."
+_WHY_ENDLESS = "the model repeated itself. Ask in other words, or choose another model."
 _FULL = 0.95  # of a context, in which a reply ends for want of room
 
 
@@ -162,8 +164,7 @@ and on; when it is off, Shift+Right and Shift+Left scroll long lines.
         told = _ENDINGS.get(reason, "")
         if reason == "length" and figures and figures.n_ctx:
             is_full = figures.context_tokens >= _FULL * figures.n_ctx
-            why = "the context is full" if is_full else "the model repeated itself"
-            told = f"Cut short: {why}."
+            told = f"Cut short: {_WHY_FULL if is_full else _WHY_ENDLESS}"
         self._ending.update(told)
         self._ending.display = reason in _ENDINGS
         self._place(self._ending, self._text)
