@@ -130,7 +130,11 @@ def _gone(folder: Path) -> _scan.ModelFiles | None:
 
 
 def leftovers() -> dict[str, int]:
-    """Names of models that are being fetched, or were when something stopped it; bytes there."""
+    """Names of models that are being fetched, or were when something stopped it; bytes there.
+
+    What nobody can go on with is removed.
+    """
+    _sweep()
     found: dict[str, int] = {}
     for folder in paths.models_dir().glob("[!.]*"):
         parts = [*folder.glob("*.part"), *scratch_in(folder).rglob("*")]
@@ -139,6 +143,17 @@ def leftovers() -> dict[str, int]:
             if n_bytes and folder.name.isprintable():
                 found[folder.name] = n_bytes
     return found
+
+
+def _sweep() -> None:
+    """Remove what was not done when its process was killed, which frees the lock."""
+    from filelock import Timeout  # noqa: PLC0415 - asyncio comes with it
+
+    for folder in [*paths.models_dir().glob("[!.]*")]:
+        if (scratch := scratch_in(folder)).is_dir():
+            with suppress(Timeout, OSError), lock(folder.name).acquire(timeout=0):
+                shutil.rmtree(scratch)
+                folder.rmdir()  # if it is empty
 
 
 work_out(Provenance)

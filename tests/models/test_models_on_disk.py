@@ -18,7 +18,7 @@ from ondevice import models, paths
 from ondevice.cli import run
 from ondevice.config import Settings
 from ondevice.errors import ModelError, ModelFileError, ModelNotFound, UsageError
-from ondevice.models import InstalledModel, _library, _pull
+from ondevice.models import InstalledModel, _library, _own_folder, _pull
 from ondevice.planning.choice import choose
 
 
@@ -315,6 +315,18 @@ def test_on_another_disk_an_imported_file_is_copied(
     model = models.import_file(path)
     assert not model.path.samefile(path)
     assert model.path.read_bytes() == path.read_bytes()
+
+
+def test_what_a_killed_import_has_copied_goes_when_models_are_listed() -> None:
+    folders = [paths.ensure_private(paths.models_dir() / name) for name in ("killed", "at-work")]
+    for folder in folders:
+        copied = paths.ensure_private(_own_folder.scratch_in(folder)) / "model.gguf"
+        copied.write_bytes(bytes(1000))
+    part = paths.ensure_private(paths.models_dir() / "paused") / "model.gguf.part"
+    part.write_bytes(bytes(10))  # of a download, which goes on there
+    with _own_folder.lock("at-work"):
+        assert models.leftovers() == {"at-work": 1000, "paused": 10}
+    assert [folder.exists() for folder in folders] == [False, True]
 
 
 def test_where_no_link_can_be_made_a_copy_is_offered(
