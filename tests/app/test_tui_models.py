@@ -206,6 +206,21 @@ async def test_what_is_left_of_packing_can_be_removed_and_the_model_stays(chats:
     assert model.path.exists()
 
 
+@pytest.mark.parametrize("linear", [True, False])
+async def test_the_columns_of_the_list_stand_below_their_names(chats: Chats, linear: bool) -> None:
+    model = on_disk("first")
+    async with at_the_terminal(
+        FakeEngine(), chats, model.name, app=config.App(linear=linear)
+    ) as user:
+        await user.until(lambda: "ctx" in user.status, "loaded")
+        await user.pilot.press("ctrl+l")
+        await user.sees("not downloaded")
+        lines = user.screen.splitlines()
+        names = next(line for line in lines if "Quality" in line)
+        below = next(line for line in lines if line.rstrip(" │").endswith("not downloaded"))
+        assert names.index("State") == below.index("not downloaded")
+
+
 async def test_the_planner_says_how_each_model_would_run(
     chats: Chats, default_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

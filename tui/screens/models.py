@@ -34,6 +34,7 @@ from tui.screens.dialogs import ChoiceScreen
 from tui.screens.finder import Finder
 from tui.shared_engine import SharedEngine
 from tui.widgets.full_width import FullWidth
+from tui.widgets.pointing_list import PointingList
 
 _LOOK = 0.2  # seconds
 _PAUSE = 0.15  # seconds in the typing of a path, after which it is looked at
@@ -86,7 +87,7 @@ make the prediction better.
         self._hint = Label(Content(printable(hint)), id="hint")
         self._hint.display = bool(hint)
         self._about = Static(id="about")
-        self._columns = Static(FullWidth(lambda width: self._lines(width).heads()), id="columns")
+        self._columns = Static(FullWidth(self._heads), id="columns")
         self._entries: list[Entry] = []
         self._nothing = "Looking …"
         self._busy: set[str] = set()
@@ -160,6 +161,11 @@ make the prediction better.
 
     def _lines(self, width: int) -> Lines:
         return Lines(width, self.app.has_class("-linear"))
+
+    def _heads(self, width: int) -> Content:
+        """The names of the columns, above these."""
+        gutter = self.query_one(PointingList).gutter_width
+        return Content.assemble(" " * gutter, self._lines(width - gutter).heads())
 
     def _list(self, items: Sequence[Entry], pointed_at: Entry | None = None) -> None:
         options = self.query_one(OptionList)

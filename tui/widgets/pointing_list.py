@@ -12,12 +12,17 @@ _MARK = "> "
 class PointingList(OptionList):
     """With the app's class ``-linear`` a mark stands before the line; else its colours tell."""
 
-    def _get_left_gutter_width(self) -> int:
+    @property
+    def gutter_width(self) -> int:
+        """Cells before its lines."""
         return len(_MARK) if self.app.has_class("-linear") else 0
+
+    def _get_left_gutter_width(self) -> int:
+        return self.gutter_width
 
     def render_line(self, y: int) -> Strip:
         strip = super().render_line(y)
-        if not (gutter := self._get_left_gutter_width()):
+        if not (gutter := self.gutter_width):
             return strip
         line = self.scroll_offset.y + y
         place, nth = self._lines[line] if line < len(self._lines) else (None, 0)
