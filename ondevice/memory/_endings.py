@@ -2,8 +2,7 @@
 
 “I quit my job at Bosch” ends the fact that says Bosch, “I moved out” one of any value, “no, I meant
 Bonn” gives the fact that was read last another value, and “you can write longer answers again”
-ends a lesson. “Sorry, it's the 11th” in another chat names nothing: it is about the latest memory
-that has a value of that kind, and is quoted along with it.
+ends a lesson. What a correction that names nothing is about finds ``_revisions.py``.
 """
 
 from __future__ import annotations
@@ -14,17 +13,15 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from ondevice.memory import _cubes
-from ondevice.memory._dates import about
 from ondevice.memory._fact_reader import Correction, Ending, Fact, corrected
 from ondevice.memory._facts import find_endings
 from ondevice.memory._lessons import topics_in
 from ondevice.memory._records import POSITION_BITS
-from ondevice.memory._values import fold, is_known_place
+from ondevice.memory._revisions import kinds_in, latest_like, revised_by
+from ondevice.memory._values import fold
 from ondevice.store import Connection, Row
 
 _WORD = re.compile(r"[^\W\d_]{4,}")
-_DIGIT = re.compile(r"\d")
-_LATEST = 50  # memories among which is what a correction is about
 _STEM = 5  # letters of a word that tell two words for one
 
 
@@ -43,11 +40,14 @@ def over_by(connection: Connection, typed: str, cube_id: int, at: datetime) -> O
     ended = {row["id"] for ending in endings for row in _ended(connection, ending, cube_id, at)}
     ended |= {row["id"] for said in allowed for row in _allowed(connection, said, cube_id)}
     instead = (_instead(connection, correction, cube_id) for correction in corrections)
-    corrected = (_corrected(connection, said.value, cube_id, at) for said in corrections)
+    corrected = (
+        latest_like(connection, kinds_in(said.value, at), typed, cube_id, at)
+        for said in corrections
+    )
     return Over(
         tuple(sorted(ended)),
         tuple(filter(None, instead)),
-        next(filter(None, corrected), None),
+        next(filter(None, corrected), None) or revised_by(connection, typed, cube_id, at),
     )
 
 
@@ -110,33 +110,6 @@ def _instead(connection: Connection, correction: Correction, cube_id: int) -> Fa
         (cube_id >> POSITION_BITS << POSITION_BITS, cube_id),
     ).fetchone()
     return corrected(row["topic"], correction) if row else None
-
-
-def _corrected(connection: Connection, value: str, cube_id: int, at: datetime) -> int | None:
-    """The latest memory that was told before and has a value of the same kind."""
-    kinds = _kinds_in(value, at)
-    if not kinds:
-        return None
-    before = connection.execute(
-        "SELECT id, content, event_at FROM cube WHERE event_at <= ? AND id <> ? AND status = "
-        "'active' AND kind IN ('turn', 'note') ORDER BY event_at DESC, id DESC LIMIT ?",
-        (_cubes.text_of(at), cube_id, _LATEST),
-    )
-    for row in before:
-        if not kinds.isdisjoint(_kinds_in(row["content"], _cubes.moment(row["event_at"]))):
-            found: int = row["id"]
-            return found
-    return None
-
-
-def _kinds_in(text: str, said: datetime) -> set[str]:
-    """Which kinds of values are in ``text``: a day, a number, a place."""
-    kinds = {"day"} if about(text, said.date()) else set()
-    if not kinds and _DIGIT.search(text):
-        kinds.add("number")
-    if any(word[0].isupper() and is_known_place(word) for word in _WORD.findall(text)):
-        kinds.add("place")
-    return kinds
 
 
 def _active(connection: Connection, kind: str, without_evidence: int) -> list[Row]:

@@ -177,6 +177,10 @@ class FactPatterns(_Table, frozen=True, kw_only=True):
     others: dict[str, tuple[Pattern, ...]] = {}  # the same of somebody else
     ends: dict[str, tuple[Pattern, ...]] = {}  # by kind: it is so no longer
     corrects: tuple[Pattern, ...] = ()  # what was said last had another value
+    #: How a message begins that only gives another value to what was said before: “I misread”,
+    #: “down to”; and what stands between that and the value: “it's”.
+    revises: Pattern = ""
+    revised: Pattern = ""
     denies: Pattern = ""  # what follows is not so
     allows: Pattern = ""  # a lesson holds no longer
 
@@ -239,8 +243,10 @@ class Questions(_Table, frozen=True, kw_only=True):
 
 
 class Forgetting(_Table, frozen=True, kw_only=True):
-    """What is too little to be looked for in other texts when it is forgotten."""
+    """What is not to be remembered, and what is too little to be looked for when it is forgotten."""
 
+    unwanted: Pattern = ""  # how a clause begins that says so of its own message: “don't save this”
+    request: Pattern = ""  # how one begins that asks to forget what was said before
     ordinary: str = ""  # words, apart by blanks, that tell nothing alone, besides stop words
     unspaced_ordinary: Pattern = ""  # the same where words are not spaced
 

@@ -35,6 +35,7 @@ from ondevice.memory._records import (
 )
 from ondevice.memory._secrets import redact
 from ondevice.memory._transfer import export_lines, export_markdown, import_lines
+from ondevice.memory._wishes import LEFT_OUT, asks_to_forget, is_unwanted
 from ondevice.memory._words import ends
 from ondevice.store import Connection, Database
 
@@ -104,6 +105,8 @@ class Memory:
         self, text: str, pasted: Iterable[str] = (), *, keep_secrets: bool = False
     ) -> ReadTurn:
         """Look for secrets in a message, which may take a while if it is long."""
+        if not keep_secrets and is_unwanted(text):
+            return ReadTurn(content=LEFT_OUT, typed="", left_out=())
         content, left_out = (text, ()) if keep_secrets else redact(text)
         typed = text
         for part in pasted:
@@ -321,6 +324,9 @@ class Memory:
             lessons = _derive.lessons(connection, without_source=source)
             if asks_for_profile(text) and (profile := _profile_of(connection)).hits:
                 return quote(profile, lessons, budget, count_tokens, seen=seen)
+            if asks_to_forget(text):
+                nothing = Found(hits=(), sources=(), confidence=0.0)
+                return quote(nothing, lessons, budget, count_tokens, unknown=True, seen=seen)
             again = _cubes.of_messages(connection, left)
             found = search(
                 connection,

@@ -22,7 +22,8 @@ from ondevice.memory._dates import relative_days
 from ondevice.memory._records import Cube, Found
 from ondevice.memory._told import asks_for, is_said
 from ondevice.memory._values import is_known_place
-from ondevice.memory._whose import mine_in, people_in, sentences_of
+from ondevice.memory._whose import is_same, mine_in, people_in, sentences_of
+from ondevice.memory._wishes import asks_to_forget
 from ondevice.memory._words import WORD, is_named, language_name, words_of
 
 _MONTHS = (
@@ -66,6 +67,11 @@ _LESSONS = "Reply as I have asked: "
 UNKNOWN = (
     "(The memory has no note about this. Do not guess facts about the user; "
     "say that you do not know them.)"
+)
+#: Stands before a wish to forget something, which a model would say it has granted.
+_KEPT = (
+    "(You cannot delete memories, and nothing is forgotten by this message. Say so, and that the "
+    "user can delete them on the memory screen or with “ondevice memory forget”.)"
 )
 #: The same, if the notes may be about something else, and if they have not the thing asked about.
 _MAYBE = (
@@ -135,16 +141,20 @@ def judge(text: str, found: Found, names: Collection[str] = ()) -> Verdict:
 
 
 def _asks_of(text: str, found: Found, names: Collection[str]) -> bool:
-    """Whether ``text`` names one of the user's people: by a fact, or where a memory tells who."""
+    """Whether ``text`` is about the user's people: by a fact, or where a memory tells of them."""
     asked, of = names_of_people(text), language_name(text)
-    return bool(asked) and (
-        not asked.isdisjoint(names)
-        or any(
-            (people_in(sentence) or mine_in(sentence))
+    if not asked.isdisjoint(names):
+        return True
+    whom = [mention.whom for mention in people_in(text)] if is_of_their_home(text, names) else []
+    return bool(asked or whom) and any(
+        any(is_same(one, mention.whom) for one in whom for mention in people)
+        or (
+            bool(people or mine_in(sentence))
             and any(is_said(name, WORD.findall(sentence.lower()), of) for name in asked)
-            for hit in found.hits[:_MOST]
-            for sentence in sentences_of(hit.cube.content)
         )
+        for hit in found.hits[:_MOST]
+        for sentence in sentences_of(hit.cube.content)
+        for people in (people_in(sentence),)
     )
 
 
@@ -227,7 +237,7 @@ def with_memories(text: str, cubes: Iterable[Cube], *, unknown: bool = False) ->
     use = _doubt(text, others) if unknown else _USE
     parts = (
         "\n".join([_INTRODUCTION, *_by_day(others), use]) if others else "",
-        UNKNOWN if unknown and not others else "",
+        (_KEPT if asks_to_forget(text) else UNKNOWN) if unknown and not others else "",
         text,
         _LESSONS + " ".join(lessons) if lessons else "",
     )

@@ -38,6 +38,14 @@ _HEADER = re.compile(
 _ELEMENT = re.compile(
     r"(?i:<(?:password|passwd|secret|token|apikey|api_key)>)(?P<it>[^<\s]{4,})(?=</)"
 )
+#: Several words, that only a passphrase may have.
+_WORDS = re.compile(
+    r"(?i:\bpassphrase)[^:=\n.]{0,24}[:=][ \t]*"
+    r"(?!(?:must|should|may|can|is|not|no|at|choose|use|enter|type|your|the|an?|how|what|same)\b)"
+    r"(?P<it>(?:[\w'-]+ ){2,11}[\w'-]+)(?=\s*(?:$|[.,;!\n]))"
+)
+#: What nobody calls anything else, behind some words: “my password, I think it was …”.
+_SIGNS = r"(?P<it>(?=\S*\d)(?=\S*[^\W\d_])(?=\S*[_!#$%^&*+=~])(?!\S*[@/])[^\s,;:\"'“”«»()\[\]]{8,64})"
 #: A value: in quotes, or up to a blank or what ends a clause.
 _VALUE = (
     r"(?:(?P<quote>[\"'“„«`])(?P<quoted>[^\"'“”„»`\n]{3,200})[\"'”“»`]"
@@ -94,6 +102,7 @@ class _SecretRules(NamedTuple):
     assigned: re.Pattern[str]
     placeholder: re.Pattern[str]
     told: tuple[tuple[re.Pattern[str], re.Pattern[str]], ...]  # with its ordinary words
+    near: re.Pattern[str]
     after: re.Pattern[str]
     numbers: re.Pattern[str]
     phrases: re.Pattern[str]
@@ -121,12 +130,13 @@ def _pieces(text: str) -> Iterator[str]:
 def _redact_piece(text: str, kinds: list[str]) -> str:
     rules = _rules()
     text = rules.keys.sub(_leave_out(kinds, "key", re.Match.span), text)
-    for pattern in (_IN_ADDRESS, _LOGIN, _HEADER, _ELEMENT):
+    for pattern in (_IN_ADDRESS, _LOGIN, _HEADER, _ELEMENT, _WORDS):
         text = pattern.sub(_leave_out(kinds, "password", _group), text)
     text = rules.phrases.sub(_leave_out(kinds, "recovery phrase", _group), text)
     text = rules.assigned.sub(_leave_out(kinds, "password", _assigned), text)
     for pattern, ordinary in rules.told:
         text = pattern.sub(_leave_out(kinds, "password", partial(_told, ordinary)), text)
+    text = rules.near.sub(_leave_out(kinds, "password", _group), text)
     text = rules.after.sub(_leave_out(kinds, "password", _before), text)
     text = rules.numbers.sub(_leave_out(kinds, "personal number", _group), text)
     text = _DIGITS.sub(_leave_out(kinds, "card number", _card), text)
@@ -178,6 +188,10 @@ def _rules() -> _SecretRules:
             (_teller(language, secrets), language.compile(secrets.ordinary or r"(?!)"))
             for language in told
             if (secrets := language.secrets)
+        ),
+        near=re.compile(
+            rf"(?i:(?<![^\W_])(?:{names(lambda secrets: secrets.names)}))(?![^\W_])"
+            rf"[^\n.;(\[]{{1,48}}?(?<=\s){_SIGNS}"
         ),
         after=re.compile(
             rf"(?P<it>(?<![^\s\"'“„«(])[^\s\"'“”„»«]{{5,64}})[\"'”“»]?[ ,]+(?i:"

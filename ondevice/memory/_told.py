@@ -7,7 +7,7 @@ colour.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import cache
 
 from ondevice.memory._ages import has_age, number_asked
@@ -52,7 +52,7 @@ _POSSESSIVE = re.compile(r"['’]s?$")
 #: A name of a thing that is no word: “BMW”, “ThinkPad”, “X20”.
 _MARK = re.compile(r"\b(?=\w*[^\W\d_])(?:\w*[A-Z]\w*[A-Z]|\w+\d|\d+[^\W\d_])\w*")
 _STEM = 4  # letters of a word at least that forms of it begin with
-_CASELESS = re.compile(r"[^\W\d_]")
+_LETTER = re.compile(r"[^\W\d_]")
 
 
 def asks_for(text: str) -> tuple[str, ...]:
@@ -96,11 +96,11 @@ def tells(
         return True
     match kind:
         case "number":
-            return _has_number(_dates().sub(" ", text))
+            return has_number(_dates().sub(" ", text))
         case "cost":  # “a second one, so that makes two” tells none
             return bool(re.search(r"\d", _dates().sub(" ", text)))
         case "day" | "span":
-            return _has_number(text) or says_when(text) or names_days(text)
+            return has_number(text) or says_when(text) or names_days(text)
         case "name" | "who":
             return _has_name(text, language, needed, of, whom)
         case "sort":
@@ -136,7 +136,7 @@ def _has_home(text: str, language: Language) -> bool:
     )
 
 
-def _has_number(text: str) -> bool:
+def has_number(text: str) -> bool:
     """Whether a number is in ``text``, in figures or words."""
     return bool(_numbers().search(text))
 
@@ -150,15 +150,19 @@ def _has_name(
 ) -> bool:
     """Whether a name is in ``text`` besides the words of the question; of somebody beside one."""
     beside = bool(whom)
+    has_capitals = any(map(str.isupper, _LETTER.findall(text)))
+    if whom:
+        text = "\n".join(_sentences_about(whom, text))
     of_others = {
         word.lower()
         for mention in (people_in(text) if whom else ())
         if not any(is_same(one, mention.whom) for one in whom or ())
         for word in WORD.findall(text[mention.end :])[:1]
     }
-    letters = _CASELESS.findall(text)
-    if not any(map(str.isupper, letters)):  # of a script without capitals, or not written with them
-        return not beside or any(_name_may_follow(text, mention.end) for mention in people_in(text))
+    if not has_capitals:
+        if not beside:  # in a script without capitals
+            return all(letter == letter.upper() for letter in _LETTER.findall(text))
+        return any(_name_may_follow(text, mention.end) for mention in people_in(text))
     first = [
         found[1]
         for found in _FIRST.finditer(text)
@@ -193,7 +197,24 @@ def _name_may_follow(text: str, at: int) -> bool:
     word, *behind = WORD.findall(text[at:])[:2] or [""]
     place = _told(language.name).get("place") if language else None
     is_place = place and any(map(place.fullmatch, behind))
-    return not (is_stop_word(word) or is_place or _is_verb(word, language)) and bool(word)
+    number = _told(language.name).get("number") if language else None
+    is_other = (
+        is_stop_word(word)
+        or is_place
+        or _is_verb(word, language)
+        or (number and number.fullmatch(word))
+    )
+    return bool(word) and not (is_other or word[0].isdigit())
+
+
+def _sentences_about(whom: Collection[Whom], text: str) -> Iterator[str]:
+    """The sentences that speak of these people, or of nobody after one that does."""
+    about = True
+    for sentence in sentences_of(text):
+        if people := people_in(sentence):
+            about = any(is_same(one, mention.whom) for one in whom for mention in people)
+        if about:
+            yield sentence
 
 
 def _is_verb(word: str, language: Language | None) -> bool:
@@ -269,6 +290,7 @@ def sentences_with(words: Collection[str], texts: Sequence[str], of: str) -> lis
 def _verbs(name: str) -> re.Pattern[str]:
     language = language_called(name)
     patterns = (language.dates.past, language.dates.usual) if language.dates else ()
+    patterns += (r"\w{2,}ed|{past}",) if "past" in language.parts else ()
     return language.compile("|".join(filter(None, patterns)) or NEVER)
 
 
