@@ -23,9 +23,9 @@ def number_asked(text: str, language: Language, asks: re.Pattern[str]) -> list[s
     asked = asks.search(text)
     behind = _WORD_BEHIND.match(text, asked.end()) if asked else None
     said = text[asked.start() : behind.end()].lower() if asked and behind else ""
-    if any(word in said for word in _words_for("age", language.name)):
+    if any(word in said for word in words_used_for("age", language.name)):
         return ["age"]
-    costs = _words_for("cost", language.name)
+    costs = words_used_for("cost", language.name)
     return [] if set(costs).isdisjoint(words_of(text)) else ["cost"]
 
 
@@ -77,7 +77,7 @@ def _numbers_in(
     place: re.Pattern[str] | None,
 ) -> Iterator[int]:
     """Where numbers are in the ``sentence`` that may be somebody's age."""
-    words = {*_words_for("age", language.name), *_words_for("birthday", language.name)}
+    words = {*words_used_for("age", language.name), *words_used_for("birthday", language.name)}
     spaced = language.facts is None or language.facts.spaced
     said = WORD.findall(sentence.lower()) if spaced else sentence
     if any(word in said for word in words):
@@ -97,8 +97,10 @@ def _has_others(sentence: str, language: Language) -> bool:
 
 
 @cache
-def _words_for(meaning: str, name: str) -> tuple[str, ...]:
-    """The words of the language for this, and those that are used for it."""
+def words_used_for(meaning: str, name: str) -> tuple[str, ...]:
+    """The words of the language of this ``name`` for this, and those that are used for it."""
+    if not name:
+        return ()
     alike = Alike.of(language_called(name).search.like.get(meaning, ""))
     return (*alike.words, *alike.others)
 

@@ -19,9 +19,10 @@ from ondevice.memory._language import (
     Pattern,
     Questions,
     any_of,
+    language_called,
     words_for_questions,
 )
-from ondevice.memory._words import WORD, is_foreign
+from ondevice.memory._words import WORD, is_foreign, language_name
 
 #: ``user``: a question that only what the user has told can answer. ``perhaps``: the user is
 #: mentioned. ``anybody``: likewise, but “I” and “we” may be anybody. ``particular``: a question
@@ -135,13 +136,14 @@ def things_in(text: str) -> frozenset[str]:
     """
     asked = _own_words(text).lower()
     words = WORD.findall(_GENITIVE.sub("", asked))
+    articles = _articles(language_name(text))
     behind = {
         word
         for at, article in enumerate(words)
-        if article in _articles()
+        if article in articles
         for word in words[at + 1 : at + 3]
     }
-    verbs = {found[1] for found in _rules().verb_behind.finditer(asked)}
+    verbs = {found[found.lastindex or 0] for found in _rules().verb_behind.finditer(asked)}
     return names_in(text) | (behind - verbs) | owned_in(text)
 
 
@@ -160,7 +162,11 @@ def is_personal(sentence: str) -> bool:
 
 
 @cache
-def _articles() -> frozenset[str]:
+def _articles(name: str) -> frozenset[str]:
+    """Those of the language of this name, or of all if it has none: “I” is one in Italian."""
+    questions = language_called(name).questions if name else None
+    if questions and questions.articles:
+        return frozenset(questions.articles.split())
     return words_for_questions(lambda questions: questions.articles)
 
 

@@ -13,15 +13,18 @@ import msgspec
 from ondevice.memory import _cubes
 from ondevice.memory._endings import over_by
 from ondevice.memory._fact_reader import Fact
-from ondevice.memory._facts import find_facts, not_understood, sentence_of
+from ondevice.memory._facts import find_facts, hints, not_understood, sentence_of
 from ondevice.memory._forget import forget
 from ondevice.memory._lessons import find_lessons
+from ondevice.memory._recall import GATE
 from ondevice.memory._profile import refresh as refresh_profile
 from ondevice.memory._records import POSITION_BITS, Cube, Found, Hit, Unread
 from ondevice.store import Connection, Row
 
 _NAME = re.compile(r"[^\W\d_]{2,}")
 READ = "read by a model"  # a tag of facts that no rule has found
+_TOPICS = {"home": ("home",), "job": ("work", "employer")}  # what is hinted at → its facts
+_HINTS = 3  # memories that hint at it, the latest ones
 CORRECTION = "correction"  # a tag of what corrects another memory and does not name it
 
 
@@ -66,6 +69,7 @@ def derive(
     if over.corrected is not None:
         _cubes.link(connection, cube_id, "related", over.corrected)
         _cubes.tag(connection, cube_id, [CORRECTION])
+    _cubes.tag(connection, cube_id, sorted(hints(typed)))
     if over.ended or ended_before:
         refresh_profile(connection, datetime.now().astimezone())
     return new
@@ -265,6 +269,44 @@ def with_corrections(
         others = (cubes[one] for one in corrections.get(hit.cube.id, ()) if one in cubes)
         hits += (hit, *(msgspec.structs.replace(hit, cube=cube) for cube in others))
     return msgspec.structs.replace(found, hits=tuple(hits))
+
+
+def with_hints(
+    connection: Connection,
+    found: Found,
+    kinds: Collection[str],
+    without_source: int | None,
+    but: Collection[int] = (),
+) -> Found:
+    """``found`` with the latest that tell by the way of the user's home or job, if that is asked.
+
+    So do the turns that facts rest on which are only proposed.
+    """
+    rows = connection.execute(
+        "SELECT cube.id FROM cube WHERE status = 'active' AND kind IN ('turn', 'note') AND id IN ("
+        "SELECT cube_id FROM tag WHERE name IN (SELECT value FROM json_each(?1)) UNION "
+        "SELECT to_id FROM cube AS fact JOIN link ON from_id = fact.id AND link.kind = 'evidence' "
+        "WHERE fact.status = 'proposed' AND topic IN (SELECT value FROM json_each(?2))) "
+        "ORDER BY event_at DESC, id DESC LIMIT ?3",
+        (
+            json.dumps([kind for kind in kinds if kind in _TOPICS]),
+            json.dumps([topic for kind in kinds for topic in _TOPICS.get(kind, ())]),
+            _HINTS,
+        ),
+    )
+    ids = [
+        row["id"]
+        for row in rows
+        if row["id"] >> POSITION_BITS != without_source or row["id"] in but
+    ]
+    if not ids:
+        return found
+    score = found.hits[0].score if found.hits else 1.0
+    hits = [Hit(cube=cube, score=score) for cube in _cubes.get_many(connection, ids)]
+    hits += [hit for hit in found.hits if hit.cube.id not in ids]
+    return msgspec.structs.replace(
+        found, hits=tuple(hits), confidence=max(found.confidence, GATE), is_about_it=True
+    )
 
 
 def with_evidence(

@@ -11,10 +11,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from itertools import pairwise
 
 from ondevice.memory._asking import QUOTED, asks, own_sentences, requests, sets_task, statements
 from ondevice.memory._fact_reader import Correction, Ending, Fact, readers
+from ondevice.memory._language import language_called
 from ondevice.memory._values import Text
 from ondevice.memory._whose import mentions_user, people_in
 from ondevice.memory._words import languages_of
@@ -90,6 +92,26 @@ def find_facts(text: str) -> Iterator[Fact]:
                     found[fact.topic, fact.content] = fact
         for fact in found.values():
             yield fact if only_tells else replace(fact, certain=False)
+
+
+def hints(text: str) -> set[str]:
+    """What ``text`` tells by the way, in words that state no fact: a “home”, a “job”."""
+    if len(text) > _LONGEST or sets_task(text):
+        return set()
+    return {
+        topic
+        for sentence in own_sentences(text)
+        for language in languages_of(sentence)
+        for topic, hint in _hints(language.name).items()
+        if hint.search(sentence) and not asks(sentence)
+    }
+
+
+@cache
+def _hints(name: str) -> dict[str, re.Pattern[str]]:
+    language = language_called(name)
+    found = language.facts.hints if language.facts else {}
+    return {topic: language.compile(pattern) for topic, pattern in found.items()}
 
 
 def find_endings(text: str) -> tuple[list[Ending], list[Correction], list[str]]:

@@ -174,6 +174,8 @@ class FactPatterns(_Table, frozen=True, kw_only=True):
     values: dict[str, Pattern] = {}  # what is certain to be a value of this sort: a job, a diet
     people: dict[str, Pattern] = {}  # English name of a relation or an animal → what it is called
     states: dict[str, tuple[Pattern, ...]]
+    #: What tells by the way of a new home or job, by what a question for it asks for.
+    hints: dict[str, Pattern] = {}
     others: dict[str, tuple[Pattern, ...]] = {}  # the same of somebody else
     ends: dict[str, tuple[Pattern, ...]] = {}  # by kind: it is so no longer
     corrects: tuple[Pattern, ...] = ()  # what was said last had another value

@@ -19,7 +19,7 @@ from ondevice.memory._documents import chunks, read_file
 from ondevice.memory._profile import asks_for_profile
 from ondevice.memory._profile import refresh as refresh_profile
 from ondevice.memory._reading import read_answer
-from ondevice.memory._recall import GATE, Recalled, judge, quote
+from ondevice.memory._recall import GATE, Recalled, asks_of_user, judge, quote
 from ondevice.memory._records import (
     Blanked,
     Cube,
@@ -339,6 +339,7 @@ class Memory:
                 rank_sources=False,
             )
             found = _derive.with_evidence(connection, found, source, again)
+            found = _derive.with_hints(connection, found, asks_of_user(text), source, again)
             found = _derive.with_corrections(connection, found, source, again)
             verdict = judge(text, found, _derive.names(connection))
             if verdict.unknown and source is not None:

@@ -10,6 +10,7 @@ from itertools import groupby
 
 import msgspec
 
+from ondevice.memory._ages import words_used_for
 from ondevice.memory._answers import implied, may_answer, names_of_people
 from ondevice.memory._concern import (
     Concern,
@@ -156,6 +157,16 @@ def _asks_of(text: str, found: Found, names: Collection[str]) -> bool:
         for sentence in sentences_of(hit.cube.content)
         for people in (people_in(sentence),)
     )
+
+
+def asks_of_user(text: str) -> frozenset[str]:
+    """What ``text`` asks for of the user's own life, with a “job” for any question for work."""
+    if concern_of(text) != "user" or people_in(text) or names_of_people(text):
+        return frozenset()
+    work = {
+        word for meaning in ("job", "work") for word in words_used_for(meaning, language_name(text))
+    }
+    return frozenset(asks_for(text)) | ({"job"} if work.intersection(words_of(text)) else set())
 
 
 def _named(text: str, found: Found) -> frozenset[str]:

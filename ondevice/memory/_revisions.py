@@ -36,7 +36,7 @@ _CLOSE = 1.5  # times as large
 _UNIT = re.compile(r"(?:([^\W\d_]+|[£$€#]) ?)?\d[\d.,:]*(?: ?([^\W\d_]+|[£$€%]))?")
 
 
-class _Rules(NamedTuple):
+class _RevisionRules(NamedTuple):
     """How a message begins that gives another value, in one language."""
 
     begins: re.Pattern[str]  # the group “revises”, or words that say nothing
@@ -45,7 +45,7 @@ class _Rules(NamedTuple):
 
 
 @cache
-def _rules() -> tuple[_Rules, ...]:
+def _rules() -> tuple[_RevisionRules, ...]:
     rules = []
     for language in languages():
         facts = language.facts
@@ -54,7 +54,7 @@ def _rules() -> tuple[_Rules, ...]:
         end = r"(?!\w)" if facts.spaced else ""
         begins = f"(?:(?P<revises>{facts.revises})|(?:{facts.opening})){end}{_GAP}"
         revised = rf"(?:(?:{facts.revised or NEVER})(?:(?<=['’])|{end or '(?=)'}) ?)*"
-        rules.append(_Rules(language.compile(begins), language.compile(revised), facts.capitals))
+        rules.append(_RevisionRules(language.compile(begins), language.compile(revised), facts.capitals))
     return tuple(rules)
 
 

@@ -22,6 +22,7 @@ from ondevice.memory._language import (
 )
 from ondevice.memory._values import is_known_place, is_no_person
 from ondevice.memory._whose import (
+    Mention,
     Whom,
     is_same,
     people_in,
@@ -30,6 +31,7 @@ from ondevice.memory._whose import (
 from ondevice.memory._words import (
     WORD,
     forms,
+    is_named,
     is_stop_word,
     kinds_of,
     language_of,
@@ -51,6 +53,7 @@ _SUFFIX = re.compile(r"['’]\w*$")  # “Bursa'ya”
 _POSSESSIVE = re.compile(r"['’]s?$")
 #: A name of a thing that is no word: “BMW”, “ThinkPad”, “X20”.
 _MARK = re.compile(r"\b(?=\w*[^\W\d_])(?:\w*[A-Z]\w*[A-Z]|\w+\d|\d+[^\W\d_])\w*")
+_FEW_WORDS = 6  # of a text whose language may be that of the question
 _STEM = 4  # letters of a word at least that forms of it begin with
 _LETTER = re.compile(r"[^\W\d_]")
 
@@ -79,6 +82,8 @@ def tells(
 
     Whom it is asked of: nobody is the user, None somebody by their name.
     """
+    if language is None and of and len(WORD.findall(text)) <= _FEW_WORDS:
+        language = language_called(of)  # “Sam's boat leaks” has no word that tells it
     patterns = _told(language.name) if language else {}
     if language is None or _TOLD_AS.get(kind, kind) not in patterns:
         return True
@@ -101,6 +106,8 @@ def tells(
             return bool(re.search(r"\d", _dates().sub(" ", text)))
         case "day" | "span":
             return has_number(text) or says_when(text) or names_days(text)
+        case "who" if not whom and text == text.lower():
+            return True  # “tom and i broke up”
         case "name" | "who":
             return _has_name(text, language, needed, of, whom)
         case "sort":
@@ -200,6 +207,7 @@ def _name_may_follow(text: str, at: int) -> bool:
     number = _told(language.name).get("number") if language else None
     is_other = (
         is_stop_word(word)
+        or not is_named(word, language.name if language else "")
         or is_place
         or _is_verb(word, language)
         or (number and number.fullmatch(word))
@@ -209,10 +217,14 @@ def _name_may_follow(text: str, at: int) -> bool:
 
 def _sentences_about(whom: Collection[Whom], text: str) -> Iterator[str]:
     """The sentences that speak of these people, or of nobody after one that does."""
-    about = True
+
+    def speaks_of_them(people: Iterable[Mention]) -> bool:
+        return any(is_same(one, mention.whom) for one in whom for mention in people)
+
+    about = not speaks_of_them(people_in(text))
     for sentence in sentences_of(text):
         if people := people_in(sentence):
-            about = any(is_same(one, mention.whom) for one in whom for mention in people)
+            about = speaks_of_them(people)
         if about:
             yield sentence
 
@@ -241,7 +253,7 @@ def _is_beside(name: str, text: str, needed: Iterable[str], language: Language, 
         word
         for word in words
         if word not in articles_of(language.name)
-        and word not in titles()
+        and (word not in titles() or word in asked)
         and (
             _nouns_have_capitals(language)
             or not is_stop_word(word, language.name)
