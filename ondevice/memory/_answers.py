@@ -46,6 +46,7 @@ from ondevice.memory._whose import (
     is_same,
     mentions_user,
     mine_in,
+    owners_in,
     people_in,
     sentences_of,
 )
@@ -80,7 +81,8 @@ def may_answer(text: str, hits: Sequence[Hit]) -> bool:
     kinds = asks_for(text)
     whom = [mention.whom for mention in people_in(text)]
     #: It asks about somebody else, be it by their name.
-    of_others = bool(whom) or (bool(names_of_people(text)) and not mentions_user(text))
+    called = names_of_people(text)
+    of_others = bool(whom) or (bool(called) and not mentions_user(text))
     own = mine_in(text)
     of_oneself = not any(is_named(word, of) for word in own)
     sure = not _OF_ONESELF.isdisjoint(kinds) or (of_oneself and not set(kinds) - {"name"})
@@ -98,6 +100,8 @@ def may_answer(text: str, hits: Sequence[Hit]) -> bool:
         spoken = [language_name(ends(other.cube.content)) for other in near]
         lacking = asked.intersection(*(other.lacks for other in near))
         if not any(text.strip() for text in texts):
+            continue
+        if called and not whom and not any(_is_about(called, content) for content in texts):
             continue
         if any(map(FOREIGN.search, (other.cube.content for other in near))):
             lacking = asked  # it may stand in what was left out
@@ -126,6 +130,13 @@ def names_of_people(text: str) -> frozenset[str]:
     return frozenset(
         name for name in names_in(text) if name not in days and not is_known_place(name)
     )
+
+
+def _is_about(called: Collection[str], content: str) -> bool:
+    """Whether ``content`` speaks of those with these names, and not only of whom they have."""
+    owners = owners_in(content)
+    said = [word.lower() for word in WORD.findall(_GENITIVE.sub("", content))]
+    return not owners or any(said.count(name) > owners.count(name) for name in called)
 
 
 def _own_text(cube: Cube, *, of_user: bool, sure: bool) -> str:
@@ -287,9 +298,12 @@ def _needed_words(text: str) -> list[frozenset[str]]:
     sure = names_in(text) | owned_in(text) | _people()
     alone = {word for word in words if word in sure or like_stem(stem, word, of)}
     groups = [frozenset(phrase).intersection(words) for phrase in _phrases(text)]
-    return [frozenset([word]) for word in words if word in alone] + [
+    needed = [frozenset([word]) for word in words if word in alone] + [
         group for group in groups if group and alone.isdisjoint(group)
     ]
+    if words and not needed and "number" in asks_for(text):
+        return [frozenset(words)]  # “How much do I earn?” names nothing but by its verb
+    return needed
 
 
 def _phrases(text: str) -> Iterator[Sequence[str]]:

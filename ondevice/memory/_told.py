@@ -33,6 +33,7 @@ from ondevice.memory._words import (
     forms,
     is_named,
     is_stop_word,
+    is_unspaced,
     kinds_of,
     language_of,
     like,
@@ -96,6 +97,9 @@ def tells(
         text = "\n".join(sentences_with(needed, [text], of)) or text
     if kind == "home":
         return _has_home(text, language)
+    whole = text
+    if kind in ("name", "who") and whom:
+        text = "\n".join(_sentences_about(whom, text))
     told_as = _TOLD_AS.get(kind, kind)
     if any(found[0].lower() not in needed for found in patterns[told_as].finditer(text)):
         return True
@@ -109,7 +113,7 @@ def tells(
         case "who" if not whom and text == text.lower():
             return True  # “tom and i broke up”
         case "name" | "who":
-            return _has_name(text, language, needed, of, whom)
+            return _has_name(text, language, needed, of, whom, whole)
         case "sort":
             about = sentences_with(needed, [text], of)
             kinds = {kind for word in needed for kind in kinds_of(word)}
@@ -154,19 +158,17 @@ def _has_name(
     needed: Collection[str],
     of: str,
     whom: Collection[Whom] | None = (),
+    whole: str = "",
 ) -> bool:
-    """Whether a name is in ``text`` besides the words of the question; of somebody beside one."""
+    """Whether a name is in ``text``, a part of the ``whole`` one, besides the words of the question; of somebody beside one."""
     beside = bool(whom)
-    has_capitals = any(map(str.isupper, _LETTER.findall(text)))
-    if whom:
-        text = "\n".join(_sentences_about(whom, text))
     of_others = {
         word.lower()
         for mention in (people_in(text) if whom else ())
         if not any(is_same(one, mention.whom) for one in whom or ())
         for word in WORD.findall(text[mention.end :])[:1]
     }
-    if not has_capitals:
+    if not any(map(str.isupper, _LETTER.findall(whole or text))):
         if not beside:  # in a script without capitals
             return all(letter == letter.upper() for letter in _LETTER.findall(text))
         return any(_name_may_follow(text, mention.end) for mention in people_in(text))
@@ -293,7 +295,10 @@ def sentences_with(words: Collection[str], texts: Sequence[str], of: str) -> lis
         for text in texts
         for sentence in sentences_of(text)
         if any(
-            word in known or word.startswith(beginnings) for word in WORD.findall(sentence.lower())
+            word in known
+            or word.startswith(beginnings)
+            or (is_unspaced(word) and any(part in word for part in known))
+            for word in WORD.findall(sentence.lower())
         )
     ]
 

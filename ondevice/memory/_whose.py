@@ -36,6 +36,7 @@ _ROLE = "role"  # somebody by their job, for which every language has its own wo
 _IN_LAW = "-in-law"
 _SENTENCE = r"(?=[.!?])(?!{titles})[.!?]+(?=\s|$)|[。！？।\n]+"
 _NAME = r"(?:,? (?-i:[^\W\d_a-zß-ÿа-яё])[\w-]+)?"
+_OWNER = r"(?-i:[^\W\d_a-zß-ÿа-яё])[\w-]*\w"
 _BEFORE_NAME = re.compile(r"\.? [^\W\d_a-zß-ÿа-яё]")
 _ROOT = 3  # letters of a stem at least
 _ENDING = 3  # letters of an ending at most: “женится” is no form of “жена”
@@ -121,6 +122,20 @@ def is_of_others(sentence: str) -> bool:
     return bool(people) and all(map(is_stop_word, WORD.findall(before)))
 
 
+def owners_in(text: str) -> list[str]:
+    """Who owns somebody whom ``text`` speaks of, in lower case: “Lily's boyfriend” is not Lily."""
+    rules = _rules_for(text)
+    if rules is None:
+        return []
+    found = []
+    for mention in people_in(text):
+        if owner := rules.owner_before.search(text, 0, mention.start):
+            found.append(owner[1].lower())
+        if owner := rules.owner_behind.match(text, mention.end):
+            found.append(owner[1].lower())
+    return found
+
+
 def denies(sentence: str, words: Collection[str] | None = None) -> bool:
     """Whether a word like “never” is in it; before one of the ``words``, or close to it."""
     rules = _rules_for(sentence)
@@ -199,6 +214,8 @@ class _Rules(NamedTuple):
     owns: re.Pattern[str]
     has: re.Pattern[str]
     owned: re.Pattern[str]
+    owner_before: re.Pattern[str]
+    owner_behind: re.Pattern[str]
     others: re.Pattern[str]
     ours: re.Pattern[str]
     never: re.Pattern[str]
@@ -245,6 +262,8 @@ def _rules(name: str) -> _Rules:
         owns=compiled(whose.owns, f"{_NAME}(?:{{}})"),
         has=compiled(whose.has, f"{_NAME}(?:{{}})"),
         owned=compiled(whose.owned, f"{_NAME}(?:{{}})"),
+        owner_before=compiled(whose.owns, f"({_OWNER})(?:{{}})$"),
+        owner_behind=compiled(whose.owned, f"(?:{{}})({_OWNER})"),
         others=compiled(whose.others, "[ ](?:{})"),
         ours=compiled(whose.ours, "[ ](?:{})"),
         never=compiled(whose.never),
