@@ -16,8 +16,8 @@ from ondevice.memory._fact_reader import Fact
 from ondevice.memory._facts import find_facts, hints, not_understood, sentence_of
 from ondevice.memory._forget import forget
 from ondevice.memory._lessons import find_lessons
-from ondevice.memory._recall import GATE
 from ondevice.memory._profile import refresh as refresh_profile
+from ondevice.memory._recall import GATE
 from ondevice.memory._records import POSITION_BITS, Cube, Found, Hit, Unread
 from ondevice.store import Connection, Row
 
@@ -67,12 +67,22 @@ def derive(
     for fact_id in over.ended:
         _end(connection, fact_id, cube_id)
     if over.corrected is not None:
-        _cubes.link(connection, cube_id, "related", over.corrected)
+        _cubes.link(connection, cube_id, "related", _first(connection, over.corrected))
         _cubes.tag(connection, cube_id, [CORRECTION])
     _cubes.tag(connection, cube_id, sorted(hints(typed)))
     if over.ended or ended_before:
         refresh_profile(connection, datetime.now().astimezone())
     return new
+
+
+def _first(connection: Connection, corrected: int) -> int:
+    """What a memory that is corrected had corrected itself, or that memory."""
+    row = connection.execute(
+        "SELECT to_id FROM link JOIN tag ON cube_id = from_id AND name = ? "
+        "WHERE from_id = ? AND kind = 'related' AND to_id < from_id ORDER BY to_id DESC",
+        (CORRECTION, corrected),
+    ).fetchone()
+    return row["to_id"] if row else corrected
 
 
 def _end(connection: Connection, fact_id: int, said: int) -> None:
@@ -262,10 +272,12 @@ def with_corrections(
             corrections.setdefault(row["to_id"], []).append(row["from_id"])
     if not corrections:
         return found
-    new = [one for ones in corrections.values() for one in ones if one not in known]
-    cubes = {cube.id: cube for cube in _cubes.get_many(connection, new)}
+    new = {one for ones in corrections.values() for one in ones}
+    cubes = {cube.id: cube for cube in _cubes.get_many(connection, list(new))}
     hits: list[Hit] = []
     for hit in found.hits:
+        if hit.cube.id in cubes:
+            continue
         others = (cubes[one] for one in corrections.get(hit.cube.id, ()) if one in cubes)
         hits += (hit, *(msgspec.structs.replace(hit, cube=cube) for cube in others))
     return msgspec.structs.replace(found, hits=tuple(hits))

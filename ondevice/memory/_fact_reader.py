@@ -244,6 +244,7 @@ class FactReader:
             named = self._parts.named and self._parts.named.search(groups["thing"])
             if not (things and things.search(groups["thing"])) or (small and named):
                 fit = min(fit, Certainty.POSSIBLY)
+            groups["thing"] = self._thing(groups["thing"])
         if groups["who"] in _MANY and kind.sort == "person" and not is_list(value):
             fit = Certainty.NO  # “two sons, Alan in Leeds and …”
         if fit is Certainty.NO:
@@ -354,6 +355,11 @@ class FactReader:
         found = self._parts.people.fullmatch(said) if said else None
         number = found and found.lastgroup
         return list(self.facts.people)[int(number[1:])] if number else ""
+
+    def _thing(self, said: str) -> str:
+        """A thing by its English name, if it has one here: a fact has one topic in all languages."""
+        things = self.facts.things.items()
+        return next((name for name, words in things if re.fullmatch(words, said)), said)
 
     @property
     def _parts(self) -> _Compiled:

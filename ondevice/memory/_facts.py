@@ -100,10 +100,10 @@ def hints(text: str) -> set[str]:
         return set()
     return {
         topic
-        for sentence in own_sentences(text)
+        for sentence in statements(text)
         for language in languages_of(sentence)
         for topic, hint in _hints(language.name).items()
-        if hint.search(sentence) and not asks(sentence)
+        if hint.search(sentence)
     }
 
 

@@ -173,6 +173,8 @@ class FactPatterns(_Table, frozen=True, kw_only=True):
     not_values: Pattern = ""  # how no value begins
     values: dict[str, Pattern] = {}  # what is certain to be a value of this sort: a job, a diet
     people: dict[str, Pattern] = {}  # English name of a relation or an animal → what it is called
+    #: English name of what people have a favourite of → what it is called.
+    things: dict[str, Pattern] = {}
     states: dict[str, tuple[Pattern, ...]]
     #: What tells by the way of a new home or job, by what a question for it asks for.
     hints: dict[str, Pattern] = {}

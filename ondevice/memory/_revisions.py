@@ -25,10 +25,12 @@ from ondevice.memory._words import WORD, is_stop_word, is_unspaced
 from ondevice.store import Connection
 
 _LATEST = 50  # memories among which is what a message is about
+_READ = 1_000  # characters of each
 _LONGEST = 120  # characters of a message that says nothing else
 _BRIEF = 3  # words of a value without anything like “it's” before it
 _BRIEF_UNSPACED = 12  # letters of it, where words are not spaced
 _GAP = r"[\s,.!:;–—…、，。！-]*"
+_NOISE = "h+m+|u+h*m?|e+r+m?|a+r+g+h+|[ou]+[gh]+|a+h+"
 _CLAUSE_END = re.compile(r"[,;:!?()\n–—，。、！；]|(?<!\d)\.|\.(?= [^\W\d_]{1,3}['’ ])")
 _SPECIFIC = re.compile(r"\d+|(?<!\w)(?-i:[^\W\d_a-zß-ÿа-яё])[\w-]+")
 _WHOLE = re.compile(r"(?<![\d.,:])\d{1,9}(?!\d)")
@@ -52,9 +54,11 @@ def _rules() -> tuple[_RevisionRules, ...]:
         if facts is None or not facts.revises:
             continue
         end = r"(?!\w)" if facts.spaced else ""
-        begins = f"(?:(?P<revises>{facts.revises})|(?:{facts.opening})){end}{_GAP}"
+        begins = f"(?:(?P<revises>{facts.revises})|(?:{facts.opening}|{_NOISE})){end}{_GAP}"
         revised = rf"(?:(?:{facts.revised or NEVER})(?:(?<=['’])|{end or '(?=)'}) ?)*"
-        rules.append(_RevisionRules(language.compile(begins), language.compile(revised), facts.capitals))
+        rules.append(
+            _RevisionRules(language.compile(begins), language.compile(revised), facts.capitals)
+        )
     return tuple(rules)
 
 
@@ -109,7 +113,7 @@ def latest_like(
     specific, units = {*_SPECIFIC.findall(text)}, {*_units(text)}
     best, most = None, -1
     for row in before:
-        content = row["content"]
+        content = row["content"][:_READ]
         said = kinds_in(content, _cubes.moment(row["event_at"]))
         said |= {"number"} if has_number(content) else set()
         said |= {"name"} if names_in(content) else set()

@@ -45,7 +45,9 @@ _WORDS = re.compile(
     r"(?P<it>(?:[\w'-]+ ){2,11}[\w'-]+)(?=\s*(?:$|[.,;!\n]))"
 )
 #: What nobody calls anything else, behind some words: “my password, I think it was …”.
-_SIGNS = r"(?P<it>(?=\S*\d)(?=\S*[^\W\d_])(?=\S*[_!#$%^&*+=~])(?!\S*[@/])[^\s,;:\"'“”«»()\[\]]{8,64})"
+_SIGNS = (
+    r"(?P<it>(?=\S*\d)(?=\S*[^\W\d_])(?=\S*[_!#$%^&*+=~])(?!\S*[@/])[^\s,;:\"'“”«»()\[\]]{8,64})"
+)
 #: A value: in quotes, or up to a blank or what ends a clause.
 _VALUE = (
     r"(?:(?P<quote>[\"'“„«`])(?P<quoted>[^\"'“”„»`\n]{3,200})[\"'”“»`]"

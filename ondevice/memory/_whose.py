@@ -118,8 +118,10 @@ def is_of_others(sentence: str) -> bool:
         return False
     if any(map(rules.theirs.fullmatch, WORD.findall(rest))):
         return True
-    before = without_times(sentence[: people[0].start]) if people else ""
-    return bool(people) and all(map(is_stop_word, WORD.findall(before)))
+    if not people:
+        return False
+    start = min((people[0].start, *_mine_before(rules, sentence, people[0].start)))
+    return all(map(is_stop_word, WORD.findall(without_times(sentence[:start]))))
 
 
 def owners_in(text: str) -> list[str]:
@@ -156,6 +158,9 @@ def mine_in(text: str) -> frozenset[str]:
 
 def _mine_before(rules: _Rules, text: str, start: int) -> list[int]:
     """Where words like “my” stand right before a place in ``text``."""
+    if not rules.spaced:
+        found = rules.mine_right_before.search(text, 0, start)
+        return [found.start()] if found else []
     before = [*WORD.finditer(text, 0, start)][-_NEAR:]
     return [word.start() for word in before if rules.mine.fullmatch(word[0])]
 
@@ -210,6 +215,7 @@ class _Rules(NamedTuple):
     words: dict[str, str]  # more words for people, with the relation of each
     user: re.Pattern[str]  # “I”, “my”
     mine: re.Pattern[str]  # “my”
+    mine_right_before: re.Pattern[str]
     theirs: re.Pattern[str]
     owns: re.Pattern[str]
     has: re.Pattern[str]
@@ -258,6 +264,7 @@ def _rules(name: str) -> _Rules:
         words=_more_words(language),
         user=compiled("|".join(filter(None, user))),
         mine=compiled(whose.mine),
+        mine_right_before=compiled(whose.mine, "(?:{})$"),
         theirs=compiled(whose.theirs),
         owns=compiled(whose.owns, f"{_NAME}(?:{{}})"),
         has=compiled(whose.has, f"{_NAME}(?:{{}})"),
