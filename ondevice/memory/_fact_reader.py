@@ -357,7 +357,7 @@ class FactReader:
         return list(self.facts.people)[int(number[1:])] if number else ""
 
     def _thing(self, said: str) -> str:
-        """A thing by its English name, if it has one here: a fact has one topic in all languages."""
+        """A thing by its English name, where it has one: a topic is the same in all languages."""
         things = self.facts.things.items()
         return next((name for name, words in things if re.fullmatch(words, said)), said)
 

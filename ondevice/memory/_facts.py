@@ -16,7 +16,7 @@ from itertools import pairwise
 
 from ondevice.memory._asking import QUOTED, asks, own_sentences, requests, sets_task, statements
 from ondevice.memory._fact_reader import Correction, Ending, Fact, readers
-from ondevice.memory._language import language_called
+from ondevice.memory._language import language_called, languages
 from ondevice.memory._values import Text
 from ondevice.memory._whose import mentions_user, people_in
 from ondevice.memory._words import languages_of
@@ -101,7 +101,7 @@ def hints(text: str) -> set[str]:
     return {
         topic
         for sentence in statements(text)
-        for language in languages_of(sentence)
+        for language in languages_of(sentence) or languages()
         for topic, hint in _hints(language.name).items()
         if hint.search(sentence)
     }

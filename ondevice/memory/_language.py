@@ -247,7 +247,7 @@ class Questions(_Table, frozen=True, kw_only=True):
 
 
 class Forgetting(_Table, frozen=True, kw_only=True):
-    """What is not to be remembered, and what is too little to be looked for when it is forgotten."""
+    """What is not to be remembered, and what is too little to look for when it is forgotten."""
 
     unwanted: Pattern = ""  # how a clause begins that says so of its own message: “don't save this”
     request: Pattern = ""  # how one begins that asks to forget what was said before

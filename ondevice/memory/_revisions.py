@@ -2,7 +2,8 @@
 
 It gives a memory another value, and is quoted along with it. Which one is a guess: the latest that
 names the value that was wrong, or else one with the same beside its number (“£340”, “10時”), or
-else one whose number is about as large, or else one with a value of the same kind. So nothing is changed by it.
+else one whose number is about as large, or else one with a value of the same kind. So nothing is
+changed by it.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from ondevice.store import Connection
 _LATEST = 50  # memories among which is what a message is about
 _READ = 1_000  # characters of each
 _LONGEST = 120  # characters of a message that says nothing else
-_BRIEF = 3  # words of a value without anything like “it's” before it
+_BRIEF = 4  # words of a value without anything like “it's” before it
+_WITH = 6  # the same with something like it
 _BRIEF_UNSPACED = 12  # letters of it, where words are not spaced
 _GAP = r"[\s,.!:;–—…、，。！-]*"
 _NOISE = "h+m+|u+h*m?|e+r+m?|a+r+g+h+|[ou]+[gh]+|a+h+"
@@ -56,9 +58,8 @@ def _rules() -> tuple[_RevisionRules, ...]:
         end = r"(?!\w)" if facts.spaced else ""
         begins = f"(?:(?P<revises>{facts.revises})|(?:{facts.opening}|{_NOISE})){end}{_GAP}"
         revised = rf"(?:(?:{facts.revised or NEVER})(?:(?<=['’])|{end or '(?=)'}) ?)*"
-        rules.append(
-            _RevisionRules(language.compile(begins), language.compile(revised), facts.capitals)
-        )
+        begins_so, stands_between = language.compile(begins), language.compile(revised)
+        rules.append(_RevisionRules(begins_so, stands_between, facts.capitals))
     return tuple(rules)
 
 
@@ -81,7 +82,7 @@ def revision_in(text: str) -> tuple[str, bool] | None:
         clause = _CLAUSE_END.split(text[start:], maxsplit=1)[0].split()
         few = _BRIEF if not any(map(is_unspaced, clause)) else 1
         is_brief = len(clause) <= few and len("".join(clause)) <= _BRIEF_UNSPACED * few
-        if clause and (start > at or is_brief):
+        if clause and (is_brief or (start > at and len(clause) <= _WITH)):
             return text[start:], rules.has_names and clause[0][0].isupper()
     return None
 

@@ -160,7 +160,10 @@ def _has_name(
     whom: Collection[Whom] | None = (),
     whole: str = "",
 ) -> bool:
-    """Whether a name is in ``text``, a part of the ``whole`` one, besides the words of the question; of somebody beside one."""
+    """Whether a name is in ``text`` besides the words of the question; of somebody beside one.
+
+    It is a part of the ``whole`` text, which shows whether names are written with capitals.
+    """
     beside = bool(whom)
     of_others = {
         word.lower()
@@ -306,7 +309,9 @@ def sentences_with(words: Collection[str], texts: Sequence[str], of: str) -> lis
 @cache
 def _verbs(name: str) -> re.Pattern[str]:
     language = language_called(name)
-    patterns = (language.dates.past, language.dates.usual) if language.dates else ()
+    patterns: tuple[str, ...] = ()
+    if language.dates:
+        patterns = (language.dates.past, language.dates.usual)
     patterns += (r"\w{2,}ed|{past}",) if "past" in language.parts else ()
     return language.compile("|".join(filter(None, patterns)) or NEVER)
 
