@@ -98,7 +98,7 @@ def tells(
     if kind == "home":
         return _has_home(text, language)
     whole = text
-    if kind in ("name", "who") and whom:
+    if kind == "name" and whom:
         text = "\n".join(_sentences_about(whom, text))
     told_as = _TOLD_AS.get(kind, kind)
     if any(found[0].lower() not in needed for found in patterns[told_as].finditer(text)):
@@ -110,8 +110,6 @@ def tells(
             return bool(re.search(r"\d", _dates().sub(" ", text)))
         case "day" | "span":
             return has_number(text) or says_when(text) or names_days(text)
-        case "who" if not whom and text == text.lower():
-            return True  # “tom and i broke up”
         case "name" | "who":
             return _has_name(text, language, needed, of, whom, whole)
         case "sort":

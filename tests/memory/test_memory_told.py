@@ -263,3 +263,55 @@ def test_a_text_of_letters_alone_takes_as_long_as_any_other(memory: Memory) -> N
     tell(memory, f"Here it is: {dna}", f"And h{'a' * 9000}")
     assert recall(memory, f"Have you seen {dna}?") is None
     assert misspelt(dna) == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("told", "asked"),
+    [
+        ("Karen does my nails, she's got a salon on Mill Road.", "What does Karen charge me?"),
+        ("Karen does my nails, she's got a salon on Mill Road.", "What is Karen's surname?"),
+        ("my gym membership is 32 a month", "What's the name of my gym?"),
+        ("the twins start at St Mary's in September", "How old are the twins?"),
+        ("my daughter's piano teacher was from Minsk", "Where's my daughter from?"),
+        ("we got a puppy! she's called Nettle. My husband is glad.", "What is my husband called?"),
+        ("Lily's boyfriend is a firefighter and plays the tuba.", "What's Lily's job?"),
+        ("I spent 45 on petrol.", "How much did I spend on parking?"),
+        ("my brother Sam has a boat. Sam's boat leaks", "How old is Sam?"),
+        ("oğlum 6 yaşında", "Ben kaç yaşındayım?"),
+        ("свадьба у брата 3 октября", "Как зовут моего брата?"),
+        ("ابني عمره خمس سنوات", "ما اسم ابني؟"),
+        ("मेरा बेटा सात साल का है", "मेरे बेटे का नाम क्या है?"),
+        ("我女儿今年八岁，在学钢琴", "我几岁？"),
+        ("我弟弟住在广州", "我住在哪里？"),
+    ],
+)
+def test_what_is_told_of_the_same_person_or_thing_may_not_be_what_is_asked(
+    memory: Memory, told: str, asked: str
+) -> None:
+    tell(memory, told)
+    recalled = recall(memory, asked)
+    assert recalled is not None
+    assert recalled.unknown
+
+
+@pytest.mark.parametrize(
+    ("told", "asked"),
+    [
+        ("can you plan a trip? since my sister Ana lives in Oslo", "What's my sister called?"),
+        ("My sister's called Ana, she lives in Oslo.", "What's my sister called?"),
+        ("We have a dog. My husband? He's called Pete.", "What is my husband called?"),
+        ("gave blood yesterday, third time this year", "How often have I given blood this year?"),
+        ("my gym is called puregym, 32 a month", "What's the name of my gym?"),
+        ("my daughter's teacher is from Minsk", "Where is my daughter's teacher from?"),
+        ("我女儿今年八岁，在学钢琴", "我女儿几岁？"),
+        ("我们刚从北京搬到了杭州", "我现在住在哪里？"),
+    ],
+)
+def test_what_is_told_in_passing_is_an_answer(memory: Memory, told: str, asked: str) -> None:
+    tell(memory, told)
+    assert is_answered(memory, asked)
+
+
+def test_an_age_of_a_son_is_not_that_of_the_user(memory: Memory) -> None:
+    tell(memory, "我儿子叫小宇，今年五岁")
+    assert not [fact for fact in memory.latest(kind="fact") if "years old" in fact.content]
