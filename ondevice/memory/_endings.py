@@ -17,7 +17,7 @@ from ondevice.memory._fact_reader import Correction, Ending, Fact, corrected
 from ondevice.memory._facts import find_endings
 from ondevice.memory._lessons import topics_in
 from ondevice.memory._records import POSITION_BITS
-from ondevice.memory._revisions import kinds_in, latest_like, revised_by
+from ondevice.memory._revisions import revised_by
 from ondevice.memory._values import fold
 from ondevice.store import Connection, Row
 
@@ -40,14 +40,10 @@ def over_by(connection: Connection, typed: str, cube_id: int, at: datetime) -> O
     ended = {row["id"] for ending in endings for row in _ended(connection, ending, cube_id, at)}
     ended |= {row["id"] for said in allowed for row in _allowed(connection, said, cube_id)}
     instead = (_instead(connection, correction, cube_id) for correction in corrections)
-    corrected = (
-        latest_like(connection, kinds_in(said.value, at), typed, cube_id, at)
-        for said in corrections
-    )
     return Over(
         tuple(sorted(ended)),
         tuple(filter(None, instead)),
-        next(filter(None, corrected), None) or revised_by(connection, typed, cube_id, at),
+        revised_by(connection, typed, cube_id, at, is_meant=bool(corrections)),
     )
 
 

@@ -87,13 +87,15 @@ def revision_in(text: str) -> tuple[str, bool] | None:
     return None
 
 
-def revised_by(connection: Connection, text: str, cube_id: int, at: datetime) -> int | None:
+def revised_by(
+    connection: Connection, text: str, cube_id: int, at: datetime, *, is_meant: bool
+) -> int | None:
     """The memory to which the cube ``cube_id`` with this ``text`` gives another value, or None.
 
-    Within a conversation it would be what answers a question, and has what it is about beside it.
+    Within a conversation “no, Paris” answers a question, unless it says what ``is_meant``.
     """
     found = revision_in(text)
-    if found is None or _is_amid_talk(connection, cube_id):
+    if found is None or (not is_meant and _is_amid_talk(connection, cube_id)):
         return None
     value, is_name = found
     kinds = kinds_in(value, at) or ({"name"} if is_name else set())
