@@ -23,7 +23,12 @@ from ondevice.store import Connection, Row
 
 _NAME = re.compile(r"[^\W\d_]{2,}")
 READ = "read by a model"  # a tag of facts that no rule has found
-_TOPICS = {"home": ("home",), "job": ("work", "employer")}  # what is hinted at → its facts
+#: What is hinted at → its facts, which may be only proposed.
+_TOPICS: dict[str, tuple[str, ...]] = {
+    "home": ("home",),
+    "job": ("work", "employer"),
+    "partner": (),
+}
 _HINTS = 3  # memories that hint at it, the latest ones
 CORRECTION = "correction"  # a tag of what corrects another memory and does not name it
 

@@ -25,7 +25,7 @@ from ondevice.memory._told import asks_for, is_said
 from ondevice.memory._values import is_known_place
 from ondevice.memory._whose import is_same, mine_in, people_in, sentences_of
 from ondevice.memory._wishes import asks_to_forget
-from ondevice.memory._words import WORD, is_named, language_name, words_of
+from ondevice.memory._words import WIDE, WORD, is_named, language_name, words_of
 
 _MONTHS = (
     *("January", "February", "March", "April", "May", "June", "July"),
@@ -160,9 +160,16 @@ def _asks_of(text: str, found: Found, names: Collection[str]) -> bool:
 
 
 def asks_of_user(text: str) -> frozenset[str]:
-    """What ``text`` asks for of the user's own life, with a “job” for any question for work."""
-    if concern_of(text) != "user" or people_in(text) or names_of_people(text):
+    """What ``text`` asks for of the user's own life, with a “job” for any question for work.
+
+    A “partner” if it asks about theirs.
+    """
+    people = [mention.whom for mention in people_in(text)]
+    if concern_of(text) != "user" or names_of_people(text):
         return frozenset()
+    if people:
+        theirs = all(len(one) == 1 and one[0] in WIDE["partner"] | {"partner"} for one in people)
+        return frozenset({"partner"} if theirs else ())
     work = {
         word for meaning in ("job", "work") for word in words_used_for(meaning, language_name(text))
     }

@@ -117,10 +117,12 @@ def test_an_answer_in_a_talk_revises_nothing(memory: Memory) -> None:
         ("I work at Lidl.", "First day at the hospital trust today", "Where do I work?"),
         ("I work as a cook.", "new gig: dispatcher, started Monday", "What is my job?"),
         ("Ich wohne in Leipzig.", "Bin jetzt in Rostock, mit Balkon", "Wo wohne ich?"),
+        ("My girlfriend is called Tess.", "we broke up on Sunday", "Who is my girlfriend?"),
+        ("Mi novio se llama Iker.", "al final lo hemos dejado", "¿Cómo se llama mi novio?"),
         ("J'habite à Lyon.", "de retour à Dijon depuis mars", "Où est-ce que j'habite ?"),
     ],
 )
-def test_a_new_home_or_job_that_is_told_by_the_way_is_quoted(
+def test_a_new_home_job_or_partner_told_by_the_way_is_quoted(
     memory: Memory, before: str, then: str, asked: str
 ) -> None:
     tell(memory, before, then)
