@@ -173,7 +173,7 @@ def _rules() -> _SecretRules:
 
     def names(pattern_of: Callable[[Secrets], str]) -> str:
         return "|".join(
-            language.pattern(pattern)
+            _bounded(language.pattern(pattern))
             for language in told
             if language.secrets and (pattern := pattern_of(language.secrets))
         )
@@ -210,6 +210,11 @@ def _rules() -> _SecretRules:
     )
 
 
+def _bounded(pattern: str) -> str:
+    """``pattern`` with words of so many letters at most: longer ones take their square in time."""
+    return pattern.replace(r"\w*", r"\w{0,40}").replace(r"\w+", r"\w{1,40}")
+
+
 def _teller(language: Language, secrets: Secrets) -> re.Pattern[str]:
     """How a password is told in this language."""
     of = (
@@ -219,8 +224,8 @@ def _teller(language: Language, secrets: Secrets) -> re.Pattern[str]:
     end = r"(?![^\W_])" if secrets.of else ""
     gap = r"(?:[ ]|\b|(?<=\W))"
     return re.compile(
-        rf"(?i:{start}(?:(?P<password>{language.pattern(secrets.names)})"
-        rf"|(?:{language.pattern(secrets.codes or '(?!)')})){end}{of}"
+        rf"(?i:{start}(?:(?P<password>{_bounded(language.pattern(secrets.names))})"
+        rf"|(?:{_bounded(language.pattern(secrets.codes or '(?!)'))})){end}{of}"
         rf"(?P<sign>\s*(?:(?:{language.pattern(secrets.equals)}){gap if secrets.of else ''}"
         rf"|[:=：])\s*|[ ](?=[^\s]{{0,64}}\d)|(?<=[\u2e80-\ud7af])(?=[!-~]{{0,64}}\d)))"
         rf"(?:(?:now|jetzt|ahora|adesso|agora|nu|теперь|also|simply|just)[ ])?{_VALUE}"

@@ -41,13 +41,18 @@ WIDE = {
 _WITHIN = re.compile(r"[\w,;)’'] $")
 #: Of a longer text, as many letters from its beginning and its end are looked at.
 _READ = 10_000
+_LONGEST = 500  # letters of a word, or signs in a row
+_ENDLESS = re.compile(rf"(?<!\w)(\w{{{_LONGEST}}})\w+|(\W{{{_LONGEST}}})\W+")
 
 
 def ends(text: str) -> str:
     """``text``, or of a very long one its beginning and its end: enough to know what it is about.
 
-    What somebody types is shorter. The rules for words, facts and dates would take seconds.
+    What somebody types is shorter. The rules for words, facts and dates would take seconds, and so
+    they would for thousands of letters or signs in a row, of which the first are left.
     """
+    if len(text) > _LONGEST:
+        text = _ENDLESS.sub(r"\1\2", text)
     return text if len(text) <= 2 * _READ else f"{text[:_READ]}\n{text[-_READ:]}"
 
 

@@ -11,6 +11,7 @@ import pytest
 from ondevice.chats import Chats
 from ondevice.memory import Memory, Recalled
 from ondevice.memory._spelling import misspelt
+from ondevice.memory._words import ends
 from ondevice.store import Database
 
 START = datetime(2024, 3, 4, 12, tzinfo=UTC)  # a Monday
@@ -310,6 +311,17 @@ def test_what_is_told_of_the_same_person_or_thing_may_not_be_what_is_asked(
 def test_what_is_told_in_passing_is_an_answer(memory: Memory, told: str, asked: str) -> None:
     tell(memory, told)
     assert is_answered(memory, asked)
+
+
+@pytest.mark.parametrize("unit", ["x", "7", "我", "😀", "'", "\0", "\u202e", "\n"])
+def test_thousands_of_letters_or_signs_in_a_row_are_read_as_hundreds(
+    memory: Memory, unit: str
+) -> None:
+    many = unit * 100_000
+    assert len(ends(f"I asked {many} once.")) < 1_000
+    tell(memory, f"My dog is called Rex. {many}", many)
+    assert is_answered(memory, "What is my dog called?")
+    recall(memory, f"{many} What is my dog called?")
 
 
 def test_an_age_of_a_son_is_not_that_of_the_user(memory: Memory) -> None:
