@@ -12,6 +12,7 @@ from functools import cache
 from typing import Literal, NamedTuple
 
 from ondevice.memory._asking import QUOTED
+from ondevice.memory._fact_kinds import BESIDES, KINDS, MANY, OF_OTHERS, SEVERAL
 from ondevice.memory._language import (
     FactPatterns,
     Language,
@@ -55,80 +56,6 @@ class Correction(NamedTuple):
     text: Text
 
 
-class _Kind(NamedTuple):
-    topic: str
-    content: str  # of a fact about the user
-    sort: str  # of its value, see _values.py
-    sure: bool = True  # it can be certain
-    open: bool = False  # whatever the sentence goes on to say
-
-
-_KINDS = {
-    "name": _Kind("name", "The user's name is {value}.", "name"),
-    "intro": _Kind("name", "The user's name is {value}.", "capital_name", False),
-    "nickname": _Kind(
-        "name called", "The user is called {value} (name, nickname).", "capital_name", False
-    ),
-    "home": _Kind("home", "The user lives in {value} (home, city, address).", "named_place"),
-    "moved": _Kind("home", "The user lives in {value} (home, city, address).", "place", open=True),
-    "nearby": _Kind("home", "The user lives near {value} (home, city).", "named_place", False),
-    "origin": _Kind("origin", "The user is from {value} (origin).", "place"),
-    "birthplace": _Kind("birth place", "The user was born in {value} (birth).", "place"),
-    "upbringing": _Kind("origin upbringing", "The user grew up in {value} (origin).", "place"),
-    "work": _Kind("work", "The user works as {value} (job, profession).", "work"),
-    "job": _Kind("work", "The user works as {value} (job, profession).", "job"),
-    "trade": _Kind("work", "The user works as {value} (job, profession).", "trade"),
-    "field": _Kind("work field", "The user works in {value} (job).", "anything", False),
-    "teaches": _Kind("work subject", "The user teaches {value} (job).", "anything", False),
-    "employer": _Kind("employer", "The user works for {value} (job, employer).", "org"),
-    "studies": _Kind("work studies", "The user studies {value} (university).", "anything", False),
-    "birthday": _Kind("birthday", "The user's birthday is {value}.", "date"),
-    "birth": _Kind("birth", "The user was born {value} (birth, birthday, age).", "birth"),
-    "age": _Kind("birth age", "The user is {value} years old (age).", "age"),
-    "allergy": _Kind(
-        "allergy to {value}", "The user is allergic to {value} (allergy).", "allergen"
-    ),
-    "health": _Kind("health: {value}", "The user has {value} (health, illness).", "condition"),
-    "medicine": _Kind(
-        "health: takes {value}", "The user takes {value} (health, medicine).", "medicine"
-    ),
-    "diet": _Kind("diet", "The user is {value} (diet, food).", "diet"),
-    "avoids": _Kind("diet without {value}", "The user avoids {value} (diet, food).", "avoided"),
-    "favourite": _Kind(
-        "favourite {thing}", "The user's favourite {thing} is {value}.", "favourite"
-    ),
-    "likes": _Kind("likes: {value}", "The user likes {value} (likes).", "anything", False),
-    "dislikes": _Kind("dislikes: {value}", "The user dislikes {value}.", "anything", False),
-    "speaks": _Kind("skill: speaks", "The user speaks {value} (languages).", "tongue"),
-    "plays": _Kind("hobby: plays {value}", "The user plays {value} (hobby).", "anything", False),
-    "owns": _Kind("belonging: {value}", "The user has {value} (belonging).", "anything", False),
-    "person": _Kind("name of {who}", "The user's {who} is called {value}.", "person"),
-    "introduced": _Kind(  # “my wife Sofia …”
-        "name of {who}", "The user's {who} is called {value}.", "person", open=True
-    ),
-    "called": _Kind("name of {who}", "The user's {who} is called {value}.", "capital_name", False),
-    "partner": _Kind("name of partner", "The user's partner is called {value}.", "person"),
-    "children": _Kind("family children", "The user has {value} children (family).", "age", False),
-}
-_BESIDES = ("intro", "called")  # they are looked for last, and only where nothing else is
-#: The same of a person, who is ``{who}``: always proposed, since nobody else can confirm it.
-_OTHERS = {
-    "home": ("home of {who}", "{Who} lives in {value} (home, city, address)."),
-    "work": ("work of {who}", "{Who} works as {value} (job, profession)."),
-    "job": ("work of {who}", "{Who} works as {value} (job, profession)."),
-    "employer": ("employer of {who}", "{Who} works for {value} (job, employer)."),
-    "birthday": ("birthday of {who}", "{Who}'s birthday is {value}."),
-    "allergy": ("allergy of {who} to {value}", "{Who} is allergic to {value} (allergy)."),
-    "diet": ("diet of {who}", "{Who} is {value} (diet, food)."),
-    "age": ("birth of {who}", "{Who} is {value} years old (age)."),
-}
-#: Of these relations people have more than one at a time.
-_SEVERAL = frozenset(
-    {"friend", "brother", "sister", "son", "daughter", "child", "kids", "aunt", "uncle"}
-    | {"cousin", "nephew", "niece", "grandchild", "colleague", "neighbour", "flatmate"}
-)
-#: Of these there are several.
-_MANY = frozenset({"kids", "twins", "parents", "siblings", "dogs", "cats"})
 _ARTICLES = "an?|the|eine?n?|une?|una?|um|uma|een"  # with one begins more than a name
 _DOT = r"(?<=\d)\.(?= ?\w)|\.(?=\w)|{titles}|(?<=\bSt)\."  # that ends no sentence
 _VALUE = rf"(?P<value>(?:[^.!?;,:\n()。、，！？；।]|{_DOT}){{1,60}}?)"
@@ -216,7 +143,7 @@ class FactReader:
         found: list[_Match] = []
         for rule in self._parts.states:
             for match in rule.find(plain):
-                if rule.kind in _BESIDES and any(map(match.overlaps, found)):
+                if rule.kind in BESIDES and any(map(match.overlaps, found)):
                     continue  # “I'm vegan” is no name
                 facts = list(self._fact(rule.kind, match, plain, text))
                 found += [match] if facts else []
@@ -227,7 +154,7 @@ class FactReader:
                     yield from self._others_fact(rule.kind, about, text)
 
     def _fact(self, name: str, match: _Match, sentence: str, text: Text) -> Iterator[Fact]:
-        kind = _KINDS[name]
+        kind = KINDS[name]
         value = _PICTURES.sub("", match.groups["value"].strip(_BESIDE))
         if kind.open:
             value = _POSSESSIVE.sub("", value)
@@ -245,7 +172,7 @@ class FactReader:
             if not (things and things.search(groups["thing"])) or (small and named):
                 fit = min(fit, Certainty.POSSIBLY)
             groups["thing"] = self._thing(groups["thing"])
-        if groups["who"] in _MANY and kind.sort == "person" and not is_list(value):
+        if groups["who"] in MANY and kind.sort == "person" and not is_list(value):
             fit = Certainty.NO  # “two sons, Alan in Leeds and …”
         if fit is Certainty.NO:
             return
@@ -259,7 +186,7 @@ class FactReader:
             and (kind.open or self._parts.rest.fullmatch(after) is not None)
         )
         topic = kind.topic.format(**groups)
-        if groups["who"] in _SEVERAL:
+        if groups["who"] in SEVERAL:
             topic += f": {value}"
         content = kind.content.format(**groups)
         yield Fact(topic.lower(), content, certain=certain, value=value, whole=not kind.open)
@@ -267,14 +194,14 @@ class FactReader:
     def _others_fact(self, name: str, match: _Match, text: Text) -> Iterator[Fact]:
         value = match.groups["value"]
         relation = self._who(match)
-        if not value or not relation or check(_KINDS[name].sort, value, text) is Certainty.NO:
+        if not value or not relation or check(KINDS[name].sort, value, text) is Certainty.NO:
             return
         called = match.groups.get("called", "")
         who = called or relation
         full = f"{called}, the user's {relation}," if called else f"The user's {relation}"
         if name == "birthday" and called:
             full = called
-        topic, content = _OTHERS[name]
+        topic, content = OF_OTHERS[name]
         yield Fact(
             topic.format(who=who, value=value).lower(),
             content.format(Who=full, value=value),
@@ -424,14 +351,14 @@ def _compiled(name: str) -> _Compiled:
 
     def rules(table: dict[str, tuple[str, ...]]) -> tuple[_Rule, ...]:
         compiled = []
-        for kind, patterns in sorted(table.items(), key=lambda item: item[0] in _BESIDES):
+        for kind, patterns in sorted(table.items(), key=lambda item: item[0] in BESIDES):
             for pattern in patterns:
                 source = language.pattern(pattern, **parts)
                 stops = None
                 for value, ending in values:
                     if source.endswith(value):
                         source, stops = source.removesuffix(value), ending
-                if stops is None and not (kind in _KINDS and _KINDS[kind].open):
+                if stops is None and not (kind in KINDS and KINDS[kind].open):
                     # What may or may not follow the value does not show where it ends.
                     source += f"(?={stop})" if source.endswith(")?") else end
                 compiled.append(_Rule(kind, re.compile(edge + source, re.IGNORECASE), stops))
@@ -510,7 +437,7 @@ def _ended(kind: str, who: str) -> tuple[str, ...]:
         return ("health", "allergy")
     if kind == "being":
         return ("work", "diet", "allergy", "health", "name", "origin", "home")
-    topic, _, _ = _KINDS[kind].topic.partition(" {")
+    topic, _, _ = KINDS[kind].topic.partition(" {")
     return (topic.partition(":")[0],)
 
 
@@ -522,7 +449,7 @@ def readers() -> tuple[FactReader, ...]:
 
 def corrected(topic: str, correction: Correction) -> Fact | None:
     """The fact of this topic with the value that the correction gives, if it fits."""
-    for kind in _KINDS.values():
+    for kind in KINDS.values():
         if kind.topic == topic or (
             kind.topic == "name of {who}" and topic.startswith("name of ") and ":" not in topic
         ):
