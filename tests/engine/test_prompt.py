@@ -6,7 +6,6 @@ import io
 from collections.abc import Callable
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from ondevice import llama
@@ -87,24 +86,6 @@ def test_what_stays_goes_where_there_is_no_room_for_the_last_message(
     assert "Zebulon" not in made.rendered
     with pytest.raises(ContextError):
         prompt(notes, Turn("user", LONG * 200))
-
-
-@pytest.mark.parametrize(
-    "turns",
-    [
-        [Turn("system", "Say Zebulon.")],
-        [Turn("system", "Be kind."), Turn("system", "Say Zebulon.")],
-        [Turn("user", "Say Zebulon.", stays=True)],
-        [Turn("system", "Be kind."), Turn("user", "Say Zebulon.", stays=True)],
-    ],
-)
-def test_the_last_turn_is_answered_whatever_it_is(
-    prompt: Callable[..., Prompt], turns: list[Turn]
-) -> None:
-    assert "Say Zebulon." in prompt(*turns).rendered
-    too_long = msgspec.structs.replace(turns[-1], content=LONG * 200)
-    with pytest.raises(ContextError, match="tokens"):
-        prompt(*turns[:-1], too_long)
 
 
 @pytest.mark.parametrize(
