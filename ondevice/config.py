@@ -189,6 +189,9 @@ def salvage(path: Path | None = None) -> tuple[Settings, list[str]]:
         text = path.read_text(encoding="utf-8-sig")
     except (FileNotFoundError, NotADirectoryError):
         text = ""
+    except PermissionError as error:
+        mend = "Make it readable for this user, or set ONDEVICE_HOME to another folder."
+        return _with_environment({}, [f"{path}: {reason(error)}. {mend}"])
     except (OSError, UnicodeDecodeError) as error:
         return _with_environment(
             {}, [f"{path}: {reason(error)}. Fix the file or move it out of the way."]

@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import platformdirs
 
+from ondevice.errors import UsageError
+
 _APP = "ondevice"
 
 
-def _folder(kind: str, platform_default: Path) -> Path:
+def _folder(kind: str, usual: Callable[..., Path]) -> Path:
     home = os.environ.get("ONDEVICE_HOME")
-    return Path(home).expanduser() / kind if home else platform_default
+    try:
+        return Path(home).expanduser() / kind if home else usual(_APP, appauthor=False).expanduser()
+    except RuntimeError as error:  # a user without a name, as in some containers
+        raise UsageError(
+            "The home folder of this user is not known. Set HOME, or ONDEVICE_HOME to a folder "
+            "for the files of ondevice."
+        ) from error
 
 
 def config_file() -> Path:
     """The TOML file with the user's settings; it need not exist."""
-    return _folder("config", platformdirs.user_config_path(_APP, appauthor=False)) / "config.toml"
+    return _folder("config", platformdirs.user_config_path) / "config.toml"
 
 
 def data_dir() -> Path:
     """What must not be lost: the private store with conversations and memory."""
-    return _folder("data", platformdirs.user_data_path(_APP, appauthor=False))
+    return _folder("data", platformdirs.user_data_path)
 
 
 def models_dir() -> Path:
@@ -42,12 +51,12 @@ def states_dir(store: Path) -> Path:
 
 def cache_dir() -> Path:
     """What can be made again: measurements of the machine, partial downloads."""
-    return _folder("cache", platformdirs.user_cache_path(_APP, appauthor=False))
+    return _folder("cache", platformdirs.user_cache_path)
 
 
 def log_dir() -> Path:
     """Log files, among them llama.cpp's own lines (``engine.log``)."""
-    return _folder("log", platformdirs.user_log_path(_APP, appauthor=False))
+    return _folder("log", platformdirs.user_log_path)
 
 
 def ensure_private(folder: Path) -> Path:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import codecs
+import errno
 import io
 import os
 import select
 import signal
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from typing import IO, Any
@@ -159,12 +160,21 @@ class _Output:
         self._file = file
 
     def write(self, text: str) -> None:
-        with suppress(OSError):
-            self._file.write(text)
+        self._try(lambda: self._file.write(text))
 
     def flush(self) -> None:
-        with suppress(OSError):
-            self._file.flush()
+        self._try(self._file.flush)
+
+    def _try(self, write: Callable[[], object]) -> None:
+        try:
+            write()
+        except OSError as error:
+            # Python writes what is left once more when it ends, and its exit code would be 120.
+            if error.errno == errno.EIO:  # the terminal is gone
+                with suppress(OSError):
+                    nowhere = os.open(os.devnull, os.O_WRONLY)
+                    os.dup2(nowhere, self.fileno())
+                    os.close(nowhere)
 
     def fileno(self) -> int:
         return self._file.fileno()

@@ -16,7 +16,7 @@ import click
 from ondevice import __version__
 from ondevice.errors import OndeviceError
 from ondevice.system import children
-from ondevice.text import printable
+from ondevice.text import printable, reason
 
 #: Command → its line in ``ondevice --help``. A module is imported only when its command runs.
 COMMANDS = {
@@ -121,6 +121,10 @@ def run(arguments: list[str] | None = None) -> int:
         click.echo(f"ondevice: {printable(str(error))}", err=True)
         return error.exit_code
     except OSError as error:
+        if isinstance(error, PermissionError) and error.filename is not None:
+            told = f"ondevice: {error.filename}: {reason(error)}. Make it accessible for this user"
+            click.echo(f"{printable(told)}, or set ONDEVICE_HOME to another folder.", err=True)
+            return 1
         if error.filename is not None or error.errno not in _UNWRITTEN:
             raise
         with suppress(OSError, ValueError, AttributeError):  # what is left in there is lost

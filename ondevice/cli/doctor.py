@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -87,13 +87,25 @@ def _examine() -> Iterator[Finding]:
     settings = yield from _settings()
     yield from _folders()
     yield _ram(settings)
-    yield _model(settings)
+    yield _if_permitted("model", lambda: _model(settings))
     yield from _versions()
     yield _llama()
     yield _kernels()
-    yield _disk_space()
-    yield _states(settings)
-    yield _disk_speed()  # the slowest last: the other lines are there at once
+    yield _if_permitted("disk", _disk_space)
+    yield _if_permitted("chats", lambda: _states(settings))
+    yield _if_permitted("disk speed", _disk_speed)  # the slowest last: the others are there at once
+
+
+def _if_permitted(topic: str, look: Callable[[], Finding]) -> Finding:
+    try:
+        return look()
+    except PermissionError as error:
+        return Finding(
+            topic=topic,
+            text=f"{error.filename}: {reason(error)}",
+            level="broken",
+            mend="Fix its permissions, or set ONDEVICE_HOME to a folder of your own.",
+        )
 
 
 def _machine() -> Finding:

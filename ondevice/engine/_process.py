@@ -12,6 +12,7 @@ import queue
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
@@ -29,6 +30,7 @@ from ondevice.messages import (
     encode,
 )
 from ondevice.system import children
+from ondevice.text import reason
 
 _SHUTDOWN_S = 2.0  # after which a process that does not end is killed
 _REAP_S = 5.0  # for the system to take a killed process away
@@ -64,9 +66,14 @@ class EngineProcess:
     def start(self) -> None:
         """Raises :class:`EngineError`. After :meth:`end` nothing is started."""
         started: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
-        threading.Thread(target=self._attend, args=(started,), name="engine", daemon=True).start()
+        try:
+            _start_thread("engine", self._attend, started)
+        except RuntimeError as failure:
+            started.put(failure)
         if error := started.get():
-            raise EngineError(f"The engine process could not be started: {error}.") from error
+            raise EngineError(
+                f"The engine process could not be started: {reason(error)}."
+            ) from error
 
     def send(self, record: Record, number: int = UNASKED) -> None:
         """Have ``record`` written; whether it arrives, the answers will tell. Never waits."""
@@ -123,12 +130,9 @@ class EngineProcess:
             if not self._ended:
                 try:
                     self._process = process = _open(self._log)
+                    _start_thread("to engine", _write, process.stdin, self._outbox)
                 except Exception as failure:  # who waits for the process must not wait for ever
                     error = failure
-        if process is not None and process.stdin is not None:
-            threading.Thread(
-                target=_write, args=(process.stdin, self._outbox), name="to engine", daemon=True
-            ).start()
         started.put(error)
         if process is not None and process.stdout is not None:
             with process.stdout as answers:
@@ -153,6 +157,11 @@ class EngineProcess:
                     self.sizing = answer
                 else:
                     self._heard.put((number, answer))
+
+
+def _start_thread(name: str, work: Callable[..., None], *arguments: object) -> None:
+    """Raises :class:`RuntimeError` where the system allows no more threads."""
+    threading.Thread(target=work, args=arguments, name=name, daemon=True).start()
 
 
 def _write(requests: IO[bytes], outbox: queue.SimpleQueue[bytes | None]) -> None:

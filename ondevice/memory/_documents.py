@@ -47,7 +47,7 @@ def find_files(path: Path) -> FolderContents:
     """
     if not path.is_dir():
         if not path.exists():
-            raise UsageError(f"There is no file or folder {path}.")
+            raise UsageError(f'There is no file or folder "{path}".')
         return FolderContents((path,))
     to_read: list[Path] = []
     left_out: list[Path] = []

@@ -132,7 +132,7 @@ def _in_folder(path: Path) -> InstalledModel:
     except (OSError, ValueError):
         is_folder = False
     if not is_folder:
-        raise ModelNotFound(f"There is no file or folder {path}. Check its name.")
+        raise ModelNotFound(f'There is no file or folder "{path}". Check its name.')
     there = list(_folders.in_folder(path))
     if len(there) == 1:
         return there[0]

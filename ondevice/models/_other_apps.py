@@ -58,7 +58,10 @@ def _hugging_face() -> Iterator[InstalledModel]:
     What several snapshots have is taken from the one that ``refs/main`` names, else from the newest
     one; from the next one if parts of it are missing there.
     """
-    for repo in sorted(_hugging_face_cache().glob("models--*"))[:_MAX_REPOS]:
+    repos: list[Path] = []
+    with suppress(OSError):  # it may be somebody else's
+        repos += sorted(_hugging_face_cache().glob("models--*"))[:_MAX_REPOS]
+    for repo in repos:
         owner_and_name = repo.name.removeprefix("models--").replace("--", "/")
         found: dict[str, _scan.ModelFiles] = {}
         for snapshot in _snapshots(repo):

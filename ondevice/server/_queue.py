@@ -127,7 +127,8 @@ class EngineQueue:
         async with self._free:
             thread = asyncio.create_task(asyncio.to_thread(in_thread))
             try:
-                await asyncio.shield(thread)
+                await asyncio.wait([thread])  # which a cancel of the wait does not cancel
+                thread.result()
             except asyncio.CancelledError:
                 while not thread.done():
                     self._engine.cancel()

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -43,6 +44,46 @@ def test_the_answer_goes_to_stdout_and_nothing_else(default_model: Path) -> None
     assert "Paris" in done.stdout
     assert "\x1b" not in done.stdout
     assert done.stderr == ""
+
+
+@pytest.fixture(scope="module")
+def as_nobody() -> tuple[str, ...]:
+    """What runs a program under a number that has no name, and may do no more than others."""
+    command = ("unshare", "--user", "--map-user=54321", "--map-group=54321")
+    if (
+        shutil.which("unshare") is None
+        or subprocess.run([*command, "true"], check=False).returncode
+    ):
+        pytest.skip("needs unshare and user namespaces")
+    return command
+
+
+@pytest.mark.parametrize("home", ["unknown", "of another user"])
+@pytest.mark.parametrize("command", ["chats list", "models list", "doctor", "ask Hi"])
+def test_a_user_without_a_home_is_told_so(
+    as_nobody: tuple[str, ...], home: str, command: str, tmp_path: Path
+) -> None:
+    """As in a container that runs under a number without a name."""
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(sys.path)}
+    if home == "of another user":
+        environment["HOME"] = str(tmp_path)
+        tmp_path.chmod(0)
+    done = subprocess.run(
+        [*as_nobody, sys.executable, "-m", "ondevice", *command.split()],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr
+    assert done.returncode in (1, 2)
+    said = done.stdout + done.stderr
+    if home == "unknown":
+        assert "The home folder of this user is not known. Set HOME" in said
+    else:
+        assert "Permission denied" in said
+        assert "set ONDEVICE_HOME to" in said
 
 
 def test_a_question_may_come_through_a_pipe(default_model: Path) -> None:

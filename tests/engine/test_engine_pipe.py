@@ -463,6 +463,27 @@ def test_a_log_is_named_as_python_names_files(tiny: Path, tmp_path: Path, log: s
             assert (tmp_path / log).exists()
 
 
+@pytest.mark.parametrize("name", ["engine", "to engine"])
+def test_without_a_thread_nobody_is_kept_waiting(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """A system may allow no more threads; later it does."""
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == name:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    with Engine() as engine:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refuse)
+            with pytest.raises(EngineError, match="could not be started: can't start new thread"):
+                engine.load(Load(path=str(tiny)))
+        engine.load(Load(path=str(tiny)))
+        assert reply(engine, "yes") == "yes"
+
+
 @pytest.mark.random
 def test_each_reply_belongs_to_its_request_whatever_came_before(
     shared: Engine, tiny: Path, rounds: Callable[[int], Iterator[Random]]

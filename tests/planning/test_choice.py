@@ -28,9 +28,10 @@ LARGE = "qwen2.5-coder-1.5b-instruct-q4_k_m.gguf"
 
 def install(path: Path, name: str) -> Path:
     target = paths.ensure_private(paths.models_dir() / name) / f"{name}.gguf"
-    os.link(path, target) if path.stat().st_dev == target.parent.stat().st_dev else (
+    try:
+        os.link(path, target)
+    except OSError:  # on another disk
         target.symlink_to(path)
-    )
     return target
 
 

@@ -26,7 +26,8 @@ V1_MOUNTS = "\n".join(
         "31 23 0:27 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct",
     )
 )
-#: Computes in two threads, prints how often they slept, and goes on for as long as it is asked to.
+#: Computes in two threads, or in as many as get a core, and counts how often they slept: between
+#: two products is a pause that is longer than threads spin beside an idle team.
 COMPUTE = """
 import io, os, resource, sys
 from ondevice import llama
@@ -36,11 +37,13 @@ from ondevice.llama._waiting import Waiting, _IdleTeam, _libgomp, threads_now
 
 llama.start(io.StringIO())
 waiting = Waiting()
-with Product(12, (256, 256), 1, 2, allocated=True) as product:
+shape = 12, (256, 256), 1
+with Product(*shape, 1, allocated=True) as alone, Product(*shape, 2, allocated=True) as both:
     def sleeps():
         before = resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw
         for _ in range(2000):
-            product.compute()
+            (both if threads_now(2) == 2 else alone).compute()
+            sum(range(3000))
         return resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw - before
 """
 needs_libgomp = pytest.mark.skipif(

@@ -539,7 +539,8 @@ class Conversation(Transcript):
         storing = asyncio.create_task(asyncio.to_thread(say, *what))
         storing.add_done_callback(self._know_stored)
         try:
-            return await asyncio.shield(storing)
+            await asyncio.wait([storing])  # which a cancel of the wait does not cancel
+            return storing.result()
         except asyncio.CancelledError:
             await end_of(storing)
             raise
