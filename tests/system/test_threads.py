@@ -192,7 +192,7 @@ def test_fewer_threads_compute_beside_programs_that_do() -> None:
     try:
         out = compute(
             "    with waiting:\n"
-            "        for _ in range(3000):\n"
+            "        for _ in range(300):\n"
             "            sleeps()\n"
             f"            if threads_now({n_cores}) < {n_cores}: break\n"
             f"        print(threads_now({n_cores}), waiting.policy)\n"
@@ -216,7 +216,7 @@ def test_threads_take_all_cores_again_and_spin_once_nobody_else_wants_them() -> 
         "    waiting._idle_team, waiting.policy, _waiting._most = _IdleTeam(), 'asleep', 1\n"
         "    with waiting:\n"
         f"        wanted = ('spinning', {n_cores})\n"
-        "        for _ in range(3000):\n"
+        "        for _ in range(300):\n"
         "            sleeps()\n"
         f"            if (found := (waiting.policy, threads_now({n_cores}))) == wanted: break\n"
         "        print(*found)\n",
