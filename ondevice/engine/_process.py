@@ -133,6 +133,8 @@ class EngineProcess:
                     _start_thread("to engine", _write, process.stdin, self._outbox)
                 except Exception as failure:  # who waits for the process must not wait for ever
                     error = failure
+                    if process is not None and process.stdin is not None:
+                        process.stdin.close()
         started.put(error)
         if process is not None and process.stdout is not None:
             with process.stdout as answers:

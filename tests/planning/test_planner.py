@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import subprocess
@@ -307,18 +306,6 @@ def test_a_busy_machine_is_measured_in_one_round(
         {"Q4_K": 1.0, "F16": 3.0},
         {"Q4_K": 2.0, "F16": 4.0},
     ]
-
-
-def test_what_cannot_be_kept_in_the_cache_leaves_no_part_of_it(
-    home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def write(file: Path, content: bytes) -> None:
-        file.touch()
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", write)
-    speeds.keep(USUAL)
-    assert [*(home / "cache").iterdir()] == []
 
 
 def test_speeds_of_a_busy_moment_are_kept_for_a_while_only(home: Path) -> None:

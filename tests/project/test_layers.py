@@ -9,7 +9,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 #: From the ground up. What is on one floor knows nothing of its neighbours there.
 FLOORS = (
-    {"errors", "paths", "text", "markup", "network"},
+    {"errors"},
+    {"paths", "text", "markup", "network"},
     {"messages", "checking", "json_schema", "system", "gguf", "store"},
     {"ram", "disk", "llama", "memory", "testing"},
     {"products"},

@@ -146,16 +146,6 @@ def test_who_is_killed_leaves_nothing_half_written(tmp_path: Path, kind: str) ->
     assert b"" not in contents
 
 
-def test_what_fails_leaves_the_old_file(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    path.write_text("old")
-    with pytest.raises(ZeroDivisionError), replacing(path) as file:
-        file.write(b"new")
-        raise ZeroDivisionError
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
 def make_lack(monkeypatch: pytest.MonkeyPatch, what: str) -> None:
     """Have the file system be one that lacks it."""
 
@@ -166,6 +156,28 @@ def make_lack(monkeypatch: pytest.MonkeyPatch, what: str) -> None:
         monkeypatch.setattr(os, "link", refuse)
     elif what != "nothing":
         monkeypatch.delattr(os, "O_TMPFILE", raising=False)
+
+
+@pytest.mark.parametrize("lacks", ["nothing", "files without a name", "links"])
+def test_what_fails_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lacks: str
+) -> None:
+    make_lack(monkeypatch, lacks)
+    path = tmp_path / "file"
+    path.write_text("old")
+    with pytest.raises(ZeroDivisionError), replacing(path) as file:
+        file.write(b"new")
+        raise ZeroDivisionError
+    resource = pytest.importorskip("resource")
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, usual[1]))  # as on a disk that is full
+    try:
+        with pytest.raises(OSError, match="large"), replacing(path) as file:
+            file.write(b"new" * 100)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("lacks", ["nothing", "files without a name", "links"])
