@@ -495,7 +495,7 @@ async def test_escape_right_behind_a_message_stops_the_load_and_keeps_the_messag
         await user.until(lambda: "no model" in user.status, "no model")
         await user.is_idle()
         assert "no model" in user.status
-        assert "Hi there" in user.screen  # in the prompt or, without a reply, in the chat
+        await user.sees("Hi there")  # in the prompt or, without a reply, in the chat
 
 
 async def test_a_message_that_waits_for_a_load_waits_for_a_reply_as_well(chats: Chats) -> None:
