@@ -471,6 +471,9 @@ class Session:
         is made, so that weights in RAM and what it computes in have their pages.
         """
         context = self._context
+        if self._model.cannot_chat:  # it computes texts otherwise, in a context of its own
+            self._is_prepared = True
+            return
         tokens = self._look_at((), is_wanted)
         if tokens and not (is_wanted() or self._is_streaming or context.tokens):
             try:
