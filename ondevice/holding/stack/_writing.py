@@ -109,14 +109,19 @@ class Journal:
         #: Matrix → the model's divergence without the blocks of this matrix.
         self.divergences: dict[str, float] = {}
         self._encoded: set[str] = set()
-        lines = path.read_text().splitlines(True) if path.exists() and not fresh else []
-        if not lines or lines[0] != identity + "\n":
-            lines = [identity + "\n"]
-        elif not lines[-1].endswith("\n"):  # it was being written
-            lines.pop()
-        path.write_text("".join(lines))
-        for line in lines[1:]:
-            self._take(json.loads(line))
+        known = path.exists() and not fresh
+        lines = path.read_text(errors="replace").splitlines(True) if known else []
+        kept = [identity + "\n"]
+        if lines[:1] == kept:
+            for line in lines[1:]:
+                if not line.endswith("\n"):  # it was being written
+                    break
+                try:
+                    self._take(json.loads(line))
+                except (ValueError, LookupError, TypeError):  # nor did all of this reach the disk
+                    break
+                kept.append(line)
+        path.write_text("".join(kept))
 
     def __contains__(self, name: str) -> bool:
         """Whether this tensor is encoded."""

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ondevice import gguf
+from ondevice.disk.identity import UnchangedFiles
 from ondevice.errors import ModelFileError, UsageError
 from ondevice.gguf import GGUFFile, TensorInfo
 from ondevice.gguf.tensor_types import TENSOR_TYPES
@@ -63,9 +64,11 @@ def pack(
     with what is in ``target`` + ".part".
 
     Raises :class:`UsageError` for a stack, :class:`ModelFileError` for a model that cannot be
-    packed and :class:`~ondevice.errors.NativeError` without a compiler.
+    packed or was changed meanwhile, :class:`~ondevice.errors.NativeError` without a compiler, and
+    :class:`OSError` for what cannot be written.
     """
     file = gguf.read(source)
+    unchanged = UnchangedFiles([source])
     if len(file.parts) > 1:
         raise ModelFileError(f"{source.name} is split. Merge its parts first (llama-gguf-split).")
     if file.is_stack:
@@ -82,15 +85,16 @@ def pack(
             text = own_text(file, threads, stage("generating"))
             written_text.write_text(text, "utf-8")
         text = written_text.read_text("utf-8")
-    usage = usage_of(file, text, threads, stage("calibrating"))
-    contents = _contents(file, usage)
     parts = target.with_name(target.name + ".part")
-    journal = Journal(
+    journal = Journal(  # now, so that what cannot be written is told before hours of work
         target.with_name(target.name + ".journal"),
         _identity(file, text),
         fresh=not parts.exists(),
     )
+    usage = usage_of(file, text, threads, stage("calibrating"))
+    contents = _contents(file, usage)
     _encode(contents, parts, journal, usage, threads, stage("encoding"))
+    unchanged.check()
     order, qualities = measure(parts, journal, text, threads, stage("measuring"))
     ordered = Contents(file, contents.matrices, order)
     written = target.with_name(target.name + ".new")
