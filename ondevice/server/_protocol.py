@@ -66,13 +66,13 @@ class ChatRequest(msgspec.Struct, frozen=True):
     stream_options: StreamOptions | None = None
     temperature: Annotated[float, Meta(ge=0, le=100)] | None = None
     top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
-    top_k: Annotated[int, Meta(ge=0, le=_MOST)] | None = None
+    top_k: Annotated[int, Meta(ge=-1, le=_MOST)] | None = None  # -1, as vLLM has it: all
     min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
     repeat_penalty: Annotated[float, Meta(gt=0, le=100)] | None = None
     repetition_penalty: Annotated[float, Meta(gt=0, le=100)] | None = None  # as vLLM calls it
     seed: int | None = None
-    max_tokens: Annotated[int, Meta(ge=1, le=_MOST)] | None = None
-    max_completion_tokens: Annotated[int, Meta(ge=1, le=_MOST)] | None = None
+    max_tokens: Annotated[int, Meta(ge=-1, le=_MOST)] | None = None  # -1: no limit
+    max_completion_tokens: Annotated[int, Meta(ge=-1, le=_MOST)] | None = None
     stop: str | list[str] | None = None
     response_format: ResponseFormat | None = None
     grammar: str | None = None  # GBNF, as llama-server takes it
@@ -117,13 +117,15 @@ class ChatRequest(msgspec.Struct, frozen=True):
         }
         if self.repetition_penalty is not None:
             given.setdefault("repeat_penalty", self.repetition_penalty)
+        if self.top_k == -1:
+            given["top_k"] = 0
         if self.seed is not None:
             given["seed"] = self.seed % _SEEDS
         stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
         return Generate(
             turns=_turns(self.messages),
             sampling=msgspec.structs.replace(defaults.sampling, **given),
-            max_tokens=self.max_completion_tokens or self.max_tokens,
+            max_tokens=self._most_tokens,
             stop=stop,
             grammar=self.grammar,
             json_schema=self._schema(),
@@ -142,6 +144,18 @@ class ChatRequest(msgspec.Struct, frozen=True):
         if (options := self.chat_template_kwargs) and options.enable_thinking is not None:
             return options.enable_thinking
         return self.reasoning_effort != "none" if self.reasoning_effort else None
+
+    @property
+    def _most_tokens(self) -> int | None:
+        for name in ("max_completion_tokens", "max_tokens"):
+            most: int | None = getattr(self, name)
+            if most == 0:
+                raise WrongField(
+                    f"{name} must be at least 1, or -1 for no limit.", name, "invalid_value"
+                )
+            if most is not None:
+                return most if most > 0 else None
+        return None
 
     def _thinking_tokens(self, defaults: Settings) -> int | None:
         asked = self.thinking_budget_tokens

@@ -103,7 +103,7 @@ def test_embeddings_are_near_for_near_meanings(client: openai.OpenAI) -> None:
         ({"messages": [{"role": "user", "content": "long " * 600}]}, openai.BadRequestError),
         ({"n": 3}, openai.BadRequestError),
         ({"temperature": "hot"}, openai.BadRequestError),
-        ({"stream": True, "max_tokens": -1}, openai.BadRequestError),
+        ({"stream": True, "max_tokens": -2}, openai.BadRequestError),
     ],
 )
 def test_what_cannot_be_done_is_refused(

@@ -121,6 +121,7 @@ def test_a_conversation_that_is_too_long_is_refused_each_time(client: httpx2.Cli
         {"chat_template_kwargs": {"enable_thinking": False}, "reasoning_effort": "low"},
         {"thinking_budget_tokens": 0, "thinking_token_budget": -1},
         {"grammar": 'root ::= "a"', "user": "somebody"},
+        {"grammar": 'root ::= "a"', "max_tokens": -1, "top_k": -1},
         {"seed": 2**60},
     ],
 )
@@ -145,6 +146,22 @@ def test_a_client_may_limit_thinking_otherwise_than_the_settings(
     asked = msgspec.convert({"messages": HI, **options}, ChatRequest)
     request = asked.generate(Settings(thinking=300))
     assert (request.thinking, request.thinking_tokens) == (thinking, limit)
+
+
+@pytest.mark.parametrize(
+    ("options", "most"),
+    [
+        ({}, None),
+        ({"max_tokens": -1}, None),
+        ({"max_tokens": 5}, 5),
+        ({"max_tokens": 5, "max_completion_tokens": 7}, 7),
+        ({"max_tokens": 5, "max_completion_tokens": -1}, None),
+    ],
+)
+def test_a_client_may_limit_the_reply_or_not(options: dict[str, int], most: int | None) -> None:
+    asked = msgspec.convert({"messages": HI, "top_k": -1, **options}, ChatRequest)
+    request = asked.generate(Settings())
+    assert (request.max_tokens, request.sampling.top_k) == (most, 0)
 
 
 @pytest.mark.parametrize(
@@ -185,7 +202,8 @@ def test_what_cannot_be_done_is_refused(client: httpx2.Client, options: dict[str
         ({"tools": [{"type": "function"}]}, "tools", "unsupported_parameter", "response_format"),
         ({"logprobs": True}, "logprobs", "unsupported_parameter", "not supported"),
         ({"temperature": "hot"}, "temperature", "invalid_value", 'from 0 to 100, not "hot"'),
-        ({"max_tokens": -1}, "max_tokens", "invalid_value", "not -1"),
+        ({"max_tokens": -2}, "max_tokens", "invalid_value", "not -2"),
+        ({"max_tokens": 0}, "max_tokens", "invalid_value", "at least 1"),
         ({"stop": 5}, "stop", "invalid_value", "text or a list"),
         ({"messages": None}, "messages", "invalid_value", "a list"),
         ({"messages": [5]}, "messages[0]", "invalid_value", "messages[0]"),
