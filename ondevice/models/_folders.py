@@ -18,7 +18,10 @@ from ondevice.models._records import InstalledModel
 from ondevice.text import printable
 
 _DEPTH = 5  # levels of folders
+_MOST = 200_000  # files and folders in one of them that are looked at
 _PATIENCE_S = 3.0  # for all of them
+
+_News = InstalledModel | OSError | str | None  # a model, or why there are no more; None: all well
 
 
 def of_settings() -> tuple[Path, ...]:
@@ -36,7 +39,7 @@ def models(
 
     ``on_problem`` gets a sentence for a folder that is not there or could not be read to its end.
     """
-    found: queue.SimpleQueue[tuple[Path, InstalledModel | OSError | None]] = queue.SimpleQueue()
+    found: queue.SimpleQueue[tuple[Path, _News]] = queue.SimpleQueue()
     for folder in folders:
         # Daemons: a program that ends does not wait for a network that does not answer.
         threading.Thread(target=_scan_folder, args=(folder, found.put), daemon=True).start()
@@ -54,6 +57,8 @@ def models(
         open_.remove(folder)
         if isinstance(news, OSError):
             on_problem(f"The models folder {printable(str(folder))} cannot be read: {_why(news)}.")
+        elif news:
+            on_problem(f"The models folder {printable(str(folder))} {news}.")
     for folder in open_:
         on_problem(
             f"The models folder {printable(str(folder))} is slow, so not all of it is listed."
@@ -61,9 +66,12 @@ def models(
     return kept
 
 
-def in_folder(folder: Path) -> Iterator[InstalledModel]:
-    """The models in one folder. What cannot chat (a projector, an embedding model) is left out."""
-    for files in _scan.models(_scan.walk(folder, _DEPTH)):
+def in_folder(folder: Path, on_more: Callable[[], None] = lambda: None) -> Iterator[InstalledModel]:
+    """The models in one folder. What cannot chat (a projector, an embedding model) is left out.
+
+    ``on_more`` is called where there is too much in it to look at all.
+    """
+    for files in _scan.models(_scan.walk(folder, _DEPTH, _MOST, on_more)):
         nature = _scan.nature(files.first)
         if nature is None or nature.can_chat:
             yield InstalledModel(
@@ -77,17 +85,17 @@ def in_folder(folder: Path) -> Iterator[InstalledModel]:
             )
 
 
-def _scan_folder(
-    folder: Path, put: Callable[[tuple[Path, InstalledModel | OSError | None]], None]
-) -> None:
+def _scan_folder(folder: Path, put: Callable[[tuple[Path, _News]], None]) -> None:
+    more: list[str] = []
+    what = f"holds more than {_MOST} files, so not all of its models are listed"
     try:
         next(iter(folder.iterdir()), None)  # fails where there is no folder
-        for model in in_folder(folder):
+        for model in in_folder(folder, lambda: more.append(what)):
             put((folder, model))
     except OSError as error:
         put((folder, error))
     else:
-        put((folder, None))
+        put((folder, more[0] if more else None))
 
 
 def _why(error: OSError) -> str:

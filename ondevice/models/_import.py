@@ -56,11 +56,17 @@ def import_file(
         )
         for place in places:
             place.replace(folder / place.name)
-        if how == "move":
-            for part in parts:
-                part.unlink()
         model = _own_folder.in_folder(folder)
     assert model is not None
+    if how == "move":
+        for part in parts:
+            try:
+                part.unlink()
+            except OSError as error:
+                raise ModelError(
+                    f"{name} was imported, but {part} could not be removed: {reason(error)}. "
+                    "Delete it yourself if you want to."
+                ) from error
     return model
 
 

@@ -14,7 +14,7 @@ import ssl
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -273,9 +273,11 @@ def _pip() -> dict[str, str]:
     shared = platformdirs.site_config_dir("pip", appauthor=False, multipath=True)
     files = [Path(each) / name for each in reversed(shared.split(os.pathsep))]
     files += [Path("/etc/pip.conf")] if sys.platform != "win32" else []
-    home = Path.home() / ("pip" if sys.platform == "win32" else ".pip")
-    user = platformdirs.user_config_path("pip", appauthor=False, roaming=True)
-    files += [home / name, user / name, Path(sys.prefix) / name]
+    with suppress(RuntimeError):  # a user without a home
+        files.append(Path.home() / ("pip" if sys.platform == "win32" else ".pip") / name)
+        user = platformdirs.user_config_path("pip", appauthor=False, roaming=True)
+        files.append(user / name)
+    files.append(Path(sys.prefix) / name)
     if own := os.environ.get("PIP_CONFIG_FILE"):
         files = [] if own == os.devnull else [*files, Path(own)]
     found: dict[str, str] = {}

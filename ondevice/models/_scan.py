@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ from ondevice.errors import ModelFileError
 from ondevice.gguf import runnable
 from ondevice.gguf.architectures import is_diffusion, is_encoder
 
-_MAX_ENTRIES = 5000  # files and folders that are looked at below one folder
+_MAX_ENTRIES = 5000  # files and folders that are looked at below one folder of another app
 _MAX_LICENSE = 40  # characters
 
 #: ``general.type`` of files that cannot chat by themselves.
@@ -37,12 +37,18 @@ def stem(path: Path) -> str:
     return re.sub(r"(-\d{5}-of-\d{5})?\.gguf$", "", path.name, flags=re.IGNORECASE)
 
 
-def walk(folder: Path, depth: int) -> Iterator[Path]:
+def walk(
+    folder: Path,
+    depth: int,
+    most: int = _MAX_ENTRIES,
+    on_more: Callable[[], None] = lambda: None,
+) -> Iterator[Path]:
     """Files below ``folder``, in at most ``depth`` levels of folders, in the order of their names.
 
-    Hidden ones are left out.
+    Hidden ones are left out. Where there are more than ``most`` files and folders, ``on_more`` is
+    called, and the rest is not looked at.
     """
-    left = _MAX_ENTRIES
+    left = most
     folders = [(folder, depth)]
     while folders:
         here, levels = folders.pop()
@@ -67,6 +73,8 @@ def walk(folder: Path, depth: int) -> Iterator[Path]:
             except OSError:
                 continue
         folders.extend(reversed(deeper))
+    if left < 0:
+        on_more()
 
 
 def models(files: Iterable[Path]) -> Iterator[ModelFiles]:

