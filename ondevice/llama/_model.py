@@ -12,7 +12,7 @@ from typing import Any
 
 import llama_cpp
 
-from ondevice.errors import LoadCancelled, ModelFileError, NativeError
+from ondevice.errors import LoadCancelled, MemoryShortError, ModelFileError, NativeError
 from ondevice.gguf import GGUFFile, Part
 from ondevice.gguf.architectures import is_encoder
 from ondevice.gguf.writing import HollowHeader
@@ -20,6 +20,8 @@ from ondevice.llama import _log
 from ondevice.llama._hollow import stand_in
 
 _LOAD_MMAP = 1  # enum llama_load_mode
+#: What llama.cpp and the C library say where the system gives them no memory.
+_NO_MEMORY = re.compile(r"annot allocate memory|failed to allocate|unable to allocate|bad_alloc")
 # enum llama_token_attr
 _ATTR_UNKNOWN, _ATTR_CONTROL, _ATTR_USER_DEFINED = 1 << 0, 1 << 3, 1 << 4
 _ATTR_STRIP = 1 << 7 | 1 << 8  # left, right
@@ -41,7 +43,7 @@ class Model:
     """The weights of a GGUF file, memory-mapped, and its vocabulary.
 
     ``use_extra_bufts`` lets llama.cpp repack weights into private buffers with faster kernels; it
-    must be off where weights are repointed (:mod:`ondevice.weights`). ``hollow`` names the files
+    must be off where weights are repointed (:mod:`ondevice.holding`). ``hollow`` names the files
     of the model, or what to find in them instead: it is then opened without its weights, and each
     must be pointed at its bytes before it is used. ``without_vocabulary`` is the file's own
     description; tokens then have numbers only, and the model takes up to 50 MB less.
@@ -49,7 +51,8 @@ class Model:
 
     ``on_progress`` gets fractions 0 … 1 while loading and returns False to cancel.
 
-    Raises :class:`ModelFileError` when llama.cpp refuses the file and :class:`LoadCancelled`.
+    Raises :class:`ModelFileError` when llama.cpp refuses the file, :class:`MemoryShortError` and
+    :class:`LoadCancelled`.
     """
 
     def __init__(
@@ -86,8 +89,15 @@ class Model:
             self.close()
             raise LoadCancelled
         if not self._handle:
+            why = _log.last_error() or "no reason given"
+            if _NO_MEMORY.search(why):
+                raise MemoryShortError(
+                    f"{path.name} cannot be loaded: the system gives the engine no more memory "
+                    f"({why}). Close other programs, or raise the limit if there is one (ulimit "
+                    "-v)."
+                )
             raise ModelFileError(
-                f"llama.cpp cannot load {path}: {_log.last_error() or 'no reason given'}. "
+                f"llama.cpp cannot load {path}: {why}. "
                 "The file may be damaged, or need a newer version."
             )
         self._vocab = llama_cpp.llama_model_get_vocab(self._handle)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -42,6 +44,22 @@ def test_the_model_tells_its_facts(model: Model) -> None:
     assert model.metadata("general.architecture") == "llama"
     assert model.metadata("no.such.key") is None
     assert not model.cannot_chat
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux")
+def test_a_limit_on_memory_is_not_taken_for_a_damaged_file(default_model: Path) -> None:
+    program = (
+        "import io, resource, sys; from pathlib import Path; from ondevice import llama\n"
+        "llama.start(io.StringIO())\n"
+        "pages = int(Path('/proc/self/statm').read_text().split()[0])\n"
+        "most = pages * resource.getpagesize() + 40_000_000\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (most, most))\n"
+        "llama.Model(Path(sys.argv[1]))\n"
+    )
+    command = [sys.executable, "-c", program, str(default_model)]
+    said = subprocess.run(command, check=False, capture_output=True, text=True).stderr
+    assert "MemoryShortError" in said
+    assert "damaged" not in said
 
 
 @pytest.mark.parametrize("text", ["Hello, wörld! 🦊", "", "\n\n  x", "<|im_end|>", "a" * 2000])
