@@ -104,6 +104,11 @@ def changed(path: Path) -> ModelChanged:
 
 def failed(path: Path, error: OSError) -> ModelFileError:
     """The error to raise when reading went wrong."""
+    if isinstance(error, FileNotFoundError):
+        return ModelFileError(
+            f"{path} is gone: it was moved, renamed or deleted while it was in use. Put it back, "
+            "or choose another model."
+        )
     return ModelFileError(
         f"{path} could not be read: {error.strerror}. Check the disk; if it is fine, load "
         "the model again."

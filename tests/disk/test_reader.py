@@ -208,7 +208,7 @@ def test_an_error_of_the_disk_is_an_error_of_ours(
 
 
 def test_a_missing_file_is_an_error_of_ours(tmp_path: Path) -> None:
-    with pytest.raises(ModelFileError, match="could not be read: No such file"):
+    with pytest.raises(ModelFileError, match="is gone: it was moved"):
         Reader([tmp_path / "none.gguf"])
 
 
