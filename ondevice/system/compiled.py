@@ -59,9 +59,15 @@ def library(source: CSource) -> ctypes.CDLL:
     if (path := kept(source.package, name)) is not None:
         with suppress(OSError):  # damaged: it is compiled again
             return _load(path)
-    with tempfile.TemporaryDirectory() as instead:
-        path = Path(place_to_keep(source.package) or instead, name)
+    with _folder_to_compile_in(source) as folder:
+        path = Path(folder, name)
         _compile(source, texts, path)
+        if (place := place_to_keep(source.package)) is not None:
+            with suppress(OSError):  # its disk is full, say: next time it is compiled again
+                # Others may use it, as umask says.
+                with replacing(place / name, mode=0o777) as file:
+                    file.write(path.read_bytes())
+                path = place / name
         try:
             return _load(path)
         except OSError as error:
@@ -70,6 +76,16 @@ def library(source: CSource) -> ctypes.CDLL:
                 f"it: {reason(error)}. Set TMPDIR to a folder from which programs may be run, or "
                 f"{source.instead}."
             ) from error
+
+
+def _folder_to_compile_in(source: CSource) -> tempfile.TemporaryDirectory[str]:
+    try:
+        return tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+    except OSError as error:
+        raise NativeError(
+            f"{source.user} needs code that is compiled here, and there is no room for that: "
+            f"{reason(error)}. Set TMPDIR to another folder, or {source.instead}."
+        ) from error
 
 
 def _load(path: Path) -> ctypes.CDLL:
@@ -152,29 +168,27 @@ def _processor() -> str:
 
 
 def _compile(source: CSource, texts: Mapping[str, bytes], path: Path) -> None:
+    """Make ``path``, in a folder of its own, where the sources are put as well."""
     if (compiler := find_compiler()) is None:
         raise NativeError(
             f"{source.user} needs a C compiler once, and there is none. "
             f"Install gcc or clang, or {source.instead}."
         )
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            for name, text in texts.items():
-                Path(folder, name).write_bytes(text)
-            done = subprocess.run(
-                [compiler, *_FLAGS, *source.flags, source.files[0], "-o", path.name, "-lm"],
-                cwd=folder,
-                stdin=subprocess.DEVNULL,
-                env=children.environment(),
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            if done.returncode == 0:
-                with replacing(path, mode=0o777) as file:  # others may use it, as umask says
-                    file.write(Path(folder, path.name).read_bytes())
-                return
-            why = done.stderr.strip()[:300]
+        for name, text in texts.items():
+            path.with_name(name).write_bytes(text)
+        done = subprocess.run(
+            [compiler, *_FLAGS, *source.flags, source.files[0], "-o", path.name, "-lm"],
+            cwd=path.parent,
+            stdin=subprocess.DEVNULL,
+            env=children.environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode == 0:
+            return
+        why = done.stderr.strip()[:300]
     except OSError as error:
         why = reason(error)
     raise NativeError(

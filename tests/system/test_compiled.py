@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import errno
+import os
 import platform
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -84,6 +87,20 @@ def test_where_nothing_may_be_run_from_the_cache_a_copy_is_loaded(
     monkeypatch.setattr(compiled, "_compile", lambda _source, _texts, path: path.touch())
     kept(small).unlink()
     with pytest.raises(NativeError, match=r"this system does not load it.* TMPDIR"):
+        compiled.library(small)
+
+
+def test_where_nothing_can_be_kept_it_is_used_all_the_same(
+    small: compiled.CSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(compiled, "replacing", full)
+    assert compiled.library(small).answer() == 42
+    assert not list(paths.cache_dir().glob("*.so"))
+    monkeypatch.setattr(tempfile, "mkdtemp", full)
+    with pytest.raises(NativeError, match=r"No space left on device\. Set TMPDIR"):
         compiled.library(small)
 
 
