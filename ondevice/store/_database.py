@@ -102,7 +102,12 @@ class Database:
             raise StoreError(f"{sentence} Or set ONDEVICE_HOME to another folder.") from error
         if version != len(MIGRATIONS):
             self.close()
-            raise StoreError(f"{sentence} It has another version, so it cannot be read either.")
+            if not version:  # nothing was ever written to it
+                raise StoreError(f"{sentence} Or set ONDEVICE_HOME to another folder.") from error
+            raise StoreError(
+                f"{sentence} It was written by another version of ondevice, so it cannot be read "
+                "before that."
+            ) from error
         self._passphrase = passphrase
         self.read_only = why
 
