@@ -13,6 +13,8 @@
     │   ├── DownloadCancelled   a download was cancelled
     │   ├── PackCancelled       a packing was cancelled; what is done is kept
     │   └── DiskSpaceError      not enough free disk for what was asked
+    ├── NotFound                there is no such chat, memory or import here
+    ├── FileError               a file cannot be read or written, or is not what it should be
     ├── MemoryShortError        the model does not fit in the RAM that is available
     ├── ContextError            the last message alone does not fit the context
     ├── EngineError
@@ -86,6 +88,14 @@ class DiskSpaceError(ModelError):
     """There is not enough free disk space."""
 
 
+class NotFound(OndeviceError):
+    """There is no such chat, memory or import."""
+
+
+class FileError(OndeviceError):
+    """A file of the user's cannot be read or written, or is not what it should be."""
+
+
 class MemoryShortError(OndeviceError):
     """The model does not fit in the RAM that is available."""
 
@@ -144,6 +154,8 @@ BY_NAME: dict[str, type[OndeviceError]] = {
         DownloadCancelled,
         PackCancelled,
         DiskSpaceError,
+        NotFound,
+        FileError,
         MemoryShortError,
         ContextError,
         EngineError,

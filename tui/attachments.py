@@ -13,7 +13,7 @@ from itertools import count, islice
 from pathlib import Path
 
 from ondevice.chats import Attachment
-from ondevice.errors import UsageError
+from ondevice.errors import FileError
 from ondevice.text import printable, size
 
 #: What is added to the name of an attachment of which only a part was sent, by what was kept.
@@ -67,7 +67,7 @@ _MARK = re.compile(r"\[pasted text \d+, \d+ lines?\]")
 def attached(text: str) -> list[Attachment]:
     """The files that ``text`` mentions, such as ``@notes.md`` or ``@"my notes.md"``.
 
-    Raises :class:`UsageError` for a file that holds no text, for a folder, and for what can only
+    Raises :class:`FileError` for a file that holds no text, for a folder, and for what can only
     be meant as a file that is not there. Other words with an @ are words.
     """
     files: dict[Path, Attachment] = {}
@@ -82,7 +82,7 @@ def attached(text: str) -> list[Attachment]:
                 break
         else:
             if match[1] or _is_meant(bare):
-                raise UsageError(f"There is no file {bare}. Correct the name or remove the @.")
+                raise FileError(f"There is no file {bare}. Correct the name or remove the @.")
     return list(files.values())
 
 
@@ -101,17 +101,17 @@ def _is_meant(name: str) -> bool:
 
 
 def _read(name: str, path: Path) -> str:
-    """The text of a file. Raises :class:`UsageError` with what it is if it has none."""
+    """The text of a file. Raises :class:`FileError` with what it is if it has none."""
     try:
         with path.open("rb") as file:
             start = file.read(32)
     except OSError as error:
-        raise UsageError(f"{name} cannot be read: {error.strerror}.") from error
+        raise FileError(f"{name} cannot be read: {error.strerror}.") from error
     kind = next((kind for magic, kind in _MAGIC if start.startswith(magic) and _binary(start)), "")
     if start[_FILM:].startswith(b"ftyp"):
         kind = "a picture or a video"
     if kind:
-        raise UsageError(
+        raise FileError(
             f"{name} is {kind}. Only text can be attached: text, Markdown and PDF files."
         )
     from ondevice.memory import read_file  # noqa: PLC0415 - a faster start
@@ -127,7 +127,7 @@ def _binary(start: bytes) -> bool:
 def _file(name: str) -> Path | None:
     """The file of that name; None: there is none.
 
-    Raises :class:`UsageError` for a folder, for a file that is too large, and for what has no end,
+    Raises :class:`FileError` for a folder, for a file that is too large, and for what has no end,
     as devices.
     """
     try:
@@ -136,11 +136,11 @@ def _file(name: str) -> Path | None:
     except (OSError, ValueError, RuntimeError):  # no such file; no name for one; no such user
         return None
     if stat.S_ISDIR(found.st_mode):
-        raise UsageError(f"{name} is a folder. Name a file in it or remove the @.")
+        raise FileError(f"{name} is a folder. Name a file in it or remove the @.")
     if not stat.S_ISREG(found.st_mode):
-        raise UsageError(f"{name} is a pipe or a device, so it cannot be attached.")
+        raise FileError(f"{name} is a pipe or a device, so it cannot be attached.")
     if found.st_size > _MOST:
-        raise UsageError(
+        raise FileError(
             f"{name} is too large to attach: it has {size(found.st_size)}, and the limit "
             f"is {size(_MOST)}."
         )
@@ -245,7 +245,7 @@ class Pastes:
     def attached(self, text: str, others: Collection[str] = ()) -> list[Attachment]:
         """Those that ``text`` still mentions.
 
-        Raises :class:`UsageError` for what stands for none of them, and is not the name of one of
+        Raises :class:`FileError` for what stands for none of them, and is not the name of one of
         ``others`` that go along: its text is gone, or the name was damaged.
         """
         known = {f"[{name}]" for name in (*self._texts, *others)}
@@ -253,11 +253,11 @@ class Pastes:
         for mark in known:
             rest = rest.replace(mark, "")
         if gone := _MARK.search(rest):
-            raise UsageError(
+            raise FileError(
                 f"The text behind {gone[0]} is gone. Paste it again and delete this marker."
             )
         if damaged := _damaged_mark(rest):
-            raise UsageError(
+            raise FileError(
                 f"{damaged} looks like the marker of a pasted text that was edited, so "
                 "the text is gone. Undo the edit or delete the whole marker."
             )

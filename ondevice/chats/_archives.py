@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path, PurePath
 from typing import BinaryIO, TypeVar
 
-from ondevice.errors import UsageError
+from ondevice.errors import FileError
 from ondevice.system.regular import open_regular
 
 _PIECE = 1 << 20  # bytes that are read at a time
@@ -41,7 +41,7 @@ class Unreadable(Exception):
 def texts(path: Path) -> Iterator[Text]:
     """The texts in ``path`` that may hold chats, in order of name.
 
-    Raises :class:`UsageError` when there is none. What is read of them raises
+    Raises :class:`FileError` when there is none. What is read of them raises
     :class:`Unreadable`.
     """
     try:
@@ -56,9 +56,9 @@ def texts(path: Path) -> Iterator[Text]:
             else:
                 yield path.name, partial(_pieces, file)
     except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror or error}.") from error
+        raise FileError(f"{path} cannot be read: {error.strerror or error}.") from error
     except ValueError as error:
-        raise UsageError(f"{path} cannot be the name of a file.") from error
+        raise FileError(f"{path} cannot be the name of a file.") from error
 
 
 def _in_folder(folder: Path) -> Iterator[Text]:
@@ -69,11 +69,9 @@ def _in_folder(folder: Path) -> Iterator[Text]:
         found += (Path(inside, name) for name in names if _is_chats(PurePath(inside, name)))
         looked_at += len(names) + len(folders)
         if looked_at > _MOST_FILES:
-            raise UsageError(
-                f"The folder {folder} has too many files. Name one of the files in it."
-            )
+            raise FileError(f"The folder {folder} has too many files. Name one of the files in it.")
     if not found:
-        raise UsageError(
+        raise FileError(
             f"The folder {folder} has no conversations.json, so there are no chats to import."
         )
 
@@ -81,7 +79,7 @@ def _in_folder(folder: Path) -> Iterator[Text]:
         try:
             with open_regular(file) as opened:
                 yield from _pieces(opened)
-        except UsageError as error:
+        except FileError as error:
             raise Unreadable("it is not an ordinary file") from error
         except OSError as error:
             raise Unreadable(error.strerror or str(error)) from error
@@ -92,18 +90,18 @@ def _in_folder(folder: Path) -> Iterator[Text]:
 
 def _in_archive(path: Path, file: BinaryIO) -> Iterator[Text]:
     if _directory_length(file) > _LONGEST_DIRECTORY:
-        raise UsageError(f"{path} has too many files to be an export of chats.")
+        raise FileError(f"{path} has too many files to be an export of chats.")
     try:
         archive = zipfile.ZipFile(file)
     except Exception as error:  # of damaged archives it raises whatever its parts do
-        raise UsageError(f"{path} cannot be read as a zip archive: it is damaged.") from error
+        raise FileError(f"{path} cannot be read as a zip archive: it is damaged.") from error
     with archive:
         files = [info for info in archive.infolist() if not info.filename.endswith("/")]
         jsons = [info for info in files if PurePath(info.filename).suffix.lower() == ".json"]
         named = [info for info in jsons if _is_chats(PurePath(info.filename))]
         found = _in_order(named or jsons, lambda info: info.filename)[:_MOST_TEXTS]
         if not found:
-            raise UsageError(
+            raise FileError(
                 f"The archive {path} has no conversations.json, so there are no chats to import."
             )
         unpacked = 0

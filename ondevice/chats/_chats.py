@@ -28,7 +28,7 @@ from ondevice.chats._records import (
 )
 from ondevice.chats._unsaved import UnsavedReplies
 from ondevice.chats.recalling import about
-from ondevice.errors import StoreError, StoreUnwritable, UsageError
+from ondevice.errors import NotFound, StoreError, StoreUnwritable
 from ondevice.memory import FORGOTTEN, Cube
 from ondevice.messages import Keep, Role, StateKey
 from ondevice.store import Connection, Database, words_leave
@@ -436,7 +436,7 @@ class Chats:
         """Write the conversation to a file, mode 0600: JSON for ``.json``, else Markdown.
 
         JSON has all branches and can be imported again. Markdown has the branch that is shown;
-        returned is how many messages of others are not in it. Raises :class:`UsageError` when the
+        returned is how many messages of others are not in it. Raises :class:`FileError` when the
         file cannot be written, or is there and is not to be replaced.
         """
         if path.suffix.lower() == ".json":
@@ -474,7 +474,7 @@ class Chats:
         A conversation is added whole or not at all, some in each transaction, so that others can
         write meanwhile. ``on_left_out`` gets a sentence for each that cannot be read, and
         ``on_progress`` how many were looked at so far; after a ``cancel`` what was added stays,
-        until :meth:`undo_import`. Raises :class:`UsageError`, and then adds nothing, when there is
+        until :meth:`undo_import`. Raises :class:`FileError`, and then adds nothing, when there is
         none that can be read.
         """
         from ondevice.chats import _foreign  # noqa: PLC0415 - only to import
@@ -531,13 +531,13 @@ class Chats:
     def undo_import(self, run: Import | None = None) -> Undone:
         """Take back an import (None: the latest), with what is remembered of it.
 
-        What was said here since stays, with all that it follows. Raises :class:`UsageError` when
+        What was said here since stays, with all that it follows. Raises :class:`NotFound` when
         there is none.
         """
         with self.database.write() as connection:
             run = run or _imports.last(connection)
             if run is None:
-                raise UsageError("There is no import to undo.")
+                raise NotFound("There is no import to undo.")
             undone = _imports.undo(connection, run)
         self.database.scrub()
         return undone

@@ -15,7 +15,7 @@ from ondevice.chats import _archives, _chatgpt, _claude, _open_webui, _own_expor
 from ondevice.chats._json_elements import LeftOut, NotJSON, elements
 from ondevice.chats._loose_json import Odd, a_dict, a_list, a_text, decoded
 from ondevice.chats._transfer import ChatTranscript, beginning
-from ondevice.errors import UsageError
+from ondevice.errors import FileError
 
 _FORMAT = 1  # of our own exports
 _MOST_MESSAGES = 100_000  # of a chat, which goes into one transaction
@@ -53,7 +53,7 @@ def read(
     """The conversations in a file, or in the archive or folder that the services send.
 
     One at a time is in RAM. What cannot be read is named in its place, and the rest comes. After a
-    ``cancel`` nothing more comes. Raises :class:`UsageError` when it is none of the three.
+    ``cancel`` nothing more comes. Raises :class:`FileError` when it is none of the three.
     """
     reader = _ForeignReader(is_known)
     is_understood = False
@@ -82,7 +82,7 @@ def read(
     if is_understood:
         yield from failures
         return
-    raise UsageError(
+    raise FileError(
         " ".join(
             [
                 f"{path} has no chats in a known format. Name a JSON export from ondevice, "

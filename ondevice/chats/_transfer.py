@@ -124,7 +124,7 @@ def _statistics(text: str | None) -> Statistics | None:
 def write(path: Path, data: bytes, *, replace: bool) -> None:
     """Write a file for the user only, mode 0600, whole or not at all.
 
-    Raises :class:`UsageError` when it cannot be written, or is there and is not to be replaced.
+    Raises :class:`FileError` when it cannot be written, or is there and is not to be replaced.
     """
     with written(path, replace=replace) as file:
         file.write(data)

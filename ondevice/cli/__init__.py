@@ -68,7 +68,8 @@ class _LazyGroup(click.Group):
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Settings: flag, then ONDEVICE_… environment variable, then config.toml, then "
     "default. ONDEVICE_HOME moves all files of ondevice into one folder. Exit "
-    "codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.",
+    "codes: 0 done, 1 failed (also where what is named does not exist), 2 wrong usage, 130 "
+    "interrupted.",
 )
 @click.version_option(__version__, prog_name="ondevice")
 def cli() -> None:

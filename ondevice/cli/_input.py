@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from ondevice.errors import UsageError
+from ondevice.errors import FileError, UsageError
 from ondevice.text import reason, size
 
 _MOST_PIPED = 32_000_000  # bytes; a context of a million tokens holds about 5 MB
@@ -50,7 +50,7 @@ def confirm(question: str) -> None:
 def piped() -> str:
     """What standard input holds, unless it is a terminal, /dev/null, or closed.
 
-    Raises :class:`UsageError` if it cannot be read, or is without end.
+    Raises :class:`FileError` if it cannot be read, or is without end.
     """
     try:
         number = sys.stdin.fileno()
@@ -75,8 +75,8 @@ def piped() -> str:
                 return _decoded(bytes(content), "Standard input").strip()
             content += piece
     except OSError as error:
-        raise UsageError(f"Standard input cannot be read: {reason(error)}.") from error
-    raise UsageError(
+        raise FileError(f"Standard input cannot be read: {reason(error)}.") from error
+    raise FileError(
         f"Standard input holds more than {size(_MOST_PIPED)}, which is more than any "
         "model can read."
     )
@@ -85,7 +85,7 @@ def piped() -> str:
 def small_file(path: Path) -> str:
     """The text of a file or pipe of at most 1 MB.
 
-    Raises :class:`UsageError` for anything else, and for what is not UTF-8.
+    Raises :class:`FileError` for anything else, and for what is not UTF-8.
     """
     try:
         number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
@@ -95,23 +95,23 @@ def small_file(path: Path) -> str:
             os.close(number)
         return content.decode("utf-8-sig")
     except (OSError, ValueError) as error:
-        raise UsageError(f"{path} cannot be read: {reason(error)}.") from error
+        raise FileError(f"{path} cannot be read: {reason(error)}.") from error
 
 
 def _read(path: Path, number: int) -> bytes:
     kind = os.fstat(number).st_mode
     is_pipe = stat.S_ISFIFO(kind) or stat.S_ISSOCK(kind)
     if not (stat.S_ISREG(kind) or is_pipe):
-        raise UsageError(f"{path} is a {'folder' if stat.S_ISDIR(kind) else 'device'}, not a file.")
+        raise FileError(f"{path} is a {'folder' if stat.S_ISDIR(kind) else 'device'}, not a file.")
     content = bytearray()
     end = time.monotonic() + _LATE_S
     while len(content) <= _MOST_OF_FILE:
         if is_pipe and not select.select([number], [], [], max(0, end - time.monotonic()))[0]:
-            raise UsageError(f"{path} is a pipe that does not end.")
+            raise FileError(f"{path} is a pipe that does not end.")
         if not (piece := os.read(number, _PIECE)):
             return bytes(content)
         content += piece
-    raise UsageError(f"{path} is larger than {size(_MOST_OF_FILE)}.")
+    raise FileError(f"{path} is larger than {size(_MOST_OF_FILE)}.")
 
 
 def _is_nothing(number: int) -> bool:

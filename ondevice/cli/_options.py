@@ -16,7 +16,7 @@ from msgspec import inspect
 from ondevice import config
 from ondevice.checking import check
 from ondevice.config import Settings
-from ondevice.errors import UsageError
+from ondevice.errors import FileError, UsageError
 from ondevice.messages import KVType, Preference, Sampling
 from ondevice.system.typed_paths import looks_like_path
 
@@ -54,9 +54,9 @@ def limits(record: type[msgspec.Struct], name: str) -> click.IntRange | click.Fl
 
 
 def check_is_new(file: Path, force: bool) -> None:
-    """Raise :class:`UsageError` if a file is there that is not to be replaced."""
+    """Raise :class:`FileError` if a file is there that is not to be replaced."""
     if file.is_file() and not force:
-        raise UsageError(f"{file} already exists. Replace it with --force, or name another file.")
+        raise FileError(f"{file} already exists. Replace it with --force, or name another file.")
 
 
 def model_file(model: str) -> Path:

@@ -16,7 +16,7 @@ from ondevice.cli._kernels import compile_once
 from ondevice.cli._options import complete_file, limits, settings_flags
 from ondevice.config import Settings
 from ondevice.engine import AnyEngine, EngineLike
-from ondevice.errors import ContextError, UsageError
+from ondevice.errors import ContextError, FileError, UsageError
 from ondevice.json_schema import compile_schema
 from ondevice.messages import (
     Chunk,
@@ -89,7 +89,7 @@ def command(
     if grammar is not None and schema is not None:
         raise UsageError("Give a grammar or a schema, not both.")
     if sys.stdout is None:
-        raise UsageError("The answer cannot be written: standard output is closed.")
+        raise FileError("The answer cannot be written: standard output is closed.")
     system = argument(settings.system_prompt, "The system prompt")
     asked, given = argument(" ".join(question), "The question"), piped()
     if not (asked.strip() or given.strip()):
@@ -160,7 +160,7 @@ def _fitted(engine: EngineLike, system: str, question: str, given: str) -> tuple
 def _grammar(path: Path) -> str:
     grammar = small_file(path)
     if not grammar.strip():
-        raise UsageError(f"{path} is empty.")
+        raise FileError(f"{path} is empty.")
     return grammar
 
 
@@ -170,8 +170,9 @@ def _schema(text: str) -> str:
     try:
         msgspec.json.decode(schema)
     except (msgspec.DecodeError, RecursionError) as error:
-        where = "The schema" if written else text
-        raise UsageError(f"{where} is not JSON: {error}.") from error
+        if written:
+            raise UsageError(f"The schema is not JSON: {error}.") from error
+        raise FileError(f"{text} is not JSON: {error}.") from error
     return schema
 
 

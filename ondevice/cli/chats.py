@@ -18,7 +18,7 @@ from ondevice.cli._input import confirm
 from ondevice.cli._json import print_json
 from ondevice.cli._options import check_is_new
 from ondevice.cli._unlock import unlock
-from ondevice.errors import UsageError
+from ondevice.errors import NotFound, UsageError
 from ondevice.store import Database
 from ondevice.text import printable
 
@@ -111,7 +111,7 @@ def undo(yes: bool, as_json: bool) -> None:
     with _chats() as chats:
         run = chats.last_import()
         if run is None:
-            raise UsageError("There is no import to undo.")
+            raise NotFound("There is no import to undo.")
         if not yes:
             at = f"{run.at.astimezone():%Y-%m-%d %H:%M}"
             what = f"{run.chats} new, {run.grown} grown"
@@ -143,14 +143,14 @@ def export(file: Path, numbers: tuple[int, ...], force: bool, as_json: bool) -> 
         if numbers:
             wanted = list(numbers)
             if missing := [number for number in wanted if chats.heading(number) is None]:
-                raise UsageError(
+                raise NotFound(
                     f"There is no chat {missing[0]}. “ondevice chats list” shows the numbers."
                 )
         else:
             found: list[Heading] = [*chats.headings(), *chats.headings(archived=True)]
             wanted = [heading.id for heading in found]
         if not wanted:
-            raise UsageError("There are no chats yet.")
+            raise NotFound("There are no chats yet.")
         if file.suffix.lower() == ".json":
             chats.export_all(wanted, file, replace=force)
         elif len(wanted) == 1:

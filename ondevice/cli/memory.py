@@ -17,7 +17,7 @@ from ondevice.cli._input import confirm
 from ondevice.cli._json import print_json
 from ondevice.cli._options import check_is_new
 from ondevice.cli._unlock import forget_code, new_code, unlock, usable
-from ondevice.errors import StoreError, UsageError
+from ondevice.errors import FileError, StoreError, UsageError
 from ondevice.memory import (
     GATE,
     Cube,
@@ -33,7 +33,7 @@ from ondevice.memory import (
 )
 from ondevice.store import Database, Salvage
 from ondevice.system.whole_file import written
-from ondevice.text import printable
+from ondevice.text import printable, reason
 
 _OTHER_KIND = "In a folder, only text, Markdown and PDF files are read. Name the file to add it."
 _NAMED = 20  # files that are left out, texts that are blanked
@@ -93,12 +93,12 @@ def add(
             shown = printable(str(file))
             try:
                 chunks = memory.add_file(file, tags)
-            except UsageError as error:
+            except FileError as error:
                 if file in files:
                     raise
-                reason = printable(str(error))
-                done.append({"file": shown, "left_out": reason})
-                click.echo(f"Left out: {reason}", err=True)
+                why = printable(str(error))
+                done.append({"file": shown, "left_out": why})
+                click.echo(f"Left out: {why}", err=True)
                 continue
             done.append({"file": shown, "chunks": len(chunks)})
             if not as_json:
@@ -303,15 +303,15 @@ def export(file: Path, markdown: bool, salvage: bool, force: bool, as_json: bool
 
 
 @command.command(name="import")
-@click.argument("file", type=click.File("rb"))
+@click.argument("file", type=click.Path(path_type=Path))
 @_as_json
-def import_(file: BinaryIO, as_json: bool) -> None:
+def import_(file: Path, as_json: bool) -> None:
     """Add the memories of an export that are not here yet.
 
     “-” reads from a pipe. Memories you have forgotten here stay forgotten.
     """
-    with _memory() as memory:
-        count = memory.import_(_lines(file))
+    with _source(file) as source, _memory() as memory:
+        count = memory.import_(_lines(source))
     if as_json:
         print_json({"imported": count})
     else:
@@ -414,20 +414,32 @@ def _target(file: Path, *, replace: bool) -> Iterator[BinaryIO]:
     """A file for the user only, which takes its name once it is complete; “-” is the terminal."""
     if str(file) == "-":
         if sys.stdout is None:
-            raise UsageError("The export cannot be written: standard output is closed.")
+            raise FileError("The export cannot be written: standard output is closed.")
         yield sys.stdout.buffer
         return
     with written(file, replace=replace) as target:
         yield target
 
 
+@contextlib.contextmanager
+def _source(file: Path) -> Iterator[BinaryIO]:
+    """The file; “-” is standard input."""
+    if str(file) == "-":
+        yield sys.stdin.buffer
+        return
+    try:
+        opened = file.open("rb")
+    except OSError as error:
+        raise FileError(f"{file} cannot be read: {reason(error)}.") from error
+    with opened:
+        yield opened
+
+
 def _lines(file: BinaryIO) -> Iterator[bytes]:
     """The lines of a file; what has no ends of lines, as a device, is not read on and on."""
     while line := file.readline(_LONGEST_LINE):
         if len(line) == _LONGEST_LINE:
-            raise UsageError(
-                "The file is not an export of the memory: one of its lines has no end."
-            )
+            raise FileError("The file is not an export of the memory: one of its lines has no end.")
         yield line
 
 

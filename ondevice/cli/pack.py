@@ -13,10 +13,10 @@ from ondevice import gguf, llama
 from ondevice.cli._json import print_json
 from ondevice.cli._kernels import compile_once
 from ondevice.cli._options import complete_model, model_file
-from ondevice.errors import UsageError
+from ondevice.errors import FileError, UsageError
 from ondevice.holding.stack import StackFile
 from ondevice.holding.stack.pack import PackProgress, pack
-from ondevice.text import printable, size
+from ondevice.text import printable, reason, size
 
 _FINE = ("F32", "F16", "BF16", "Q8_0")
 _DOING = {
@@ -38,7 +38,7 @@ _DOING = {
 )
 @click.option(
     "--calibration",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    type=click.Path(path_type=Path),
     metavar="TEXTFILE",
     help=(
         "Calibration text, like what the model will see; default: built-in prose, "
@@ -83,8 +83,10 @@ def command(
     if target.exists() and target.samefile(path):
         raise UsageError("A model cannot be packed into its own file. Name another file with -o.")
     if target.exists() and not (force and target.is_file()):  # said before hours of work
-        raise UsageError(f"{target} exists. Replace it with --force, or name another file with -o.")
-    text = calibration.read_text("utf-8", "replace") if calibration else None
+        raise FileError(f"{target} exists. Replace it with --force, or name another file with -o.")
+    if not target.parent.is_dir():
+        raise FileError(f"There is no folder {target.parent}. Make it, or name another with -o.")
+    text = _text_of(calibration) if calibration else None
     compile_once()
     started = time.monotonic()
     line = _ProgressLine(shown=sys.stderr.isatty() and not as_json)
@@ -98,6 +100,11 @@ def command(
             jobs=jobs,
             on_progress=line.show,
         )
+    except OSError as error:
+        raise FileError(
+            f"{path.name} could not be packed into {target}: {reason(error)}. What is done is "
+            "kept, and the same command resumes it."
+        ) from error
     finally:
         line.end()
     stack = StackFile.of(gguf.read(target))
@@ -116,6 +123,13 @@ def command(
         f"{size(stack.gguf.file_bytes)} in {len(stack.blocks)} steps. See it with: "
         f"ondevice stack show {printable(str(target))}"
     )
+
+
+def _text_of(file: Path) -> str:
+    try:
+        return file.read_text("utf-8", "replace")
+    except OSError as error:
+        raise FileError(f"{file} cannot be read: {reason(error)}.") from error
 
 
 class _ProgressLine:

@@ -12,7 +12,7 @@ from ondevice.cli._kernels import compile_once
 from ondevice.cli._options import LOAD, MODEL, SAMPLING, THINKING, flags
 from ondevice.config import Settings
 from ondevice.engine import Engine
-from ondevice.errors import UsageError
+from ondevice.errors import OndeviceError, UsageError
 from ondevice.text import reason
 
 _LOCAL = ("127.0.0.1", "::1")  # localhost
@@ -87,7 +87,7 @@ def _listen(host: str, port: int) -> list[socket.socket]:
             listening.append(socket.create_server((address, port), family=family))
         except OSError as error:
             if not listening:
-                raise UsageError(
+                raise OndeviceError(
                     f"{host}:{port} cannot be used: {reason(error)}. Try another --port."
                 ) from error
         else:

@@ -14,7 +14,7 @@ from ondevice import gguf
 from ondevice.cli._json import print_json
 from ondevice.cli._options import complete_model, model_file
 from ondevice.engine import running
-from ondevice.errors import UsageError
+from ondevice.errors import FileError
 from ondevice.holding.stack import StackFile
 from ondevice.text import printable, size
 
@@ -41,7 +41,7 @@ def show(stack: str, as_json: bool, svg: Path | None) -> None:
     file = model_file(stack)
     read = gguf.read(file)
     if not read.is_stack:
-        raise UsageError(f"{stack} is not a stack. Create one with: ondevice pack {stack}")
+        raise FileError(f"{stack} is not a stack. Create one with: ondevice pack {stack}")
     found = StackFile.of(read)
     sizes = [found.base_end, *(block.end for block in found.blocks)]
     qualities = [found.base_quality, *(block.quality for block in found.blocks)]
@@ -127,7 +127,7 @@ def _svg(sizes: list[int], curve: list[float], title: str) -> str:
     width, height, margin = 640, 400, 60
     megabytes, logs = _points(sizes, curve)
     if len(megabytes) < 2 or max(logs) == min(logs):
-        raise UsageError("The divergence of this stack was not measured when it was packed.")
+        raise FileError("The divergence of this stack was not measured when it was packed.")
     low, high = math.floor(min(logs)), math.ceil(max(logs))
     first, last = megabytes[0], megabytes[-1]
 

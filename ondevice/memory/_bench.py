@@ -20,7 +20,7 @@ from tempfile import TemporaryDirectory
 import msgspec
 import numpy as np
 
-from ondevice.errors import UsageError
+from ondevice.errors import FileError
 from ondevice.memory import _cubes
 from ondevice.memory._dates import find_days
 from ondevice.memory._search import search
@@ -66,12 +66,12 @@ class Report(msgspec.Struct, frozen=True):
 def run(file: Path, progress: Callable[[str], None] = lambda line: None) -> Report:
     """Search for each question of ``file`` in the store of its own conversation.
 
-    Raises :class:`UsageError` when the file has another format.
+    Raises :class:`FileError` when the file has another format.
     """
     try:
         conversations = msgspec.json.decode(file.read_bytes(), type=tuple[BenchConversation, ...])
     except (OSError, msgspec.DecodeError) as error:
-        raise UsageError(
+        raise FileError(
             f"{file} cannot be read as conversations with questions: {reason(error)}."
         ) from error
     outcomes: list[_Outcome] = []
@@ -84,7 +84,7 @@ def run(file: Path, progress: Callable[[str], None] = lambda line: None) -> Repo
             finally:
                 database.close()
     if not any(outcome.answerable and outcome.figures for outcome in outcomes):
-        raise UsageError(f"{file} has no answerable question with evidence.")
+        raise FileError(f"{file} has no answerable question with evidence.")
     by_category = defaultdict(list)
     for outcome in outcomes:
         by_category[outcome.category].append(outcome)

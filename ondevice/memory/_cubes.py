@@ -11,7 +11,7 @@ from typing import get_args
 
 import msgspec
 
-from ondevice.errors import StoreError, UsageError
+from ondevice.errors import NotFound, StoreError
 from ondevice.memory._dates import about
 from ondevice.memory._records import (
     POSITION_BITS,
@@ -173,7 +173,7 @@ def outdated(connection: Connection, ids: Iterable[int]) -> set[int]:
 
 
 def get_many(connection: Connection, ids: Sequence[int]) -> list[Cube]:
-    """The cubes with these ids, in this order. Raises :class:`UsageError` for one that is not."""
+    """The cubes with these ids, in this order. Raises :class:`NotFound` for one that is not."""
     found = connection.execute(
         _SELECT + "WHERE cube.id IN (SELECT value FROM json_each(?))", (json.dumps(list(ids)),)
     )
@@ -182,14 +182,14 @@ def get_many(connection: Connection, ids: Sequence[int]) -> list[Cube]:
         cubes[cube_id] = msgspec.structs.replace(cubes[cube_id], outdated=True)
     for cube_id in ids:
         if cube_id not in cubes:
-            raise UsageError(
+            raise NotFound(
                 f"There is no memory {label(cube_id)}. “ondevice memory list” shows them."
             )
     return [cubes[cube_id] for cube_id in ids]
 
 
 def get(connection: Connection, cube_id: int) -> Cube:
-    """The cube with this id. Raises :class:`UsageError` when there is none."""
+    """The cube with this id. Raises :class:`NotFound` when there is none."""
     return get_many(connection, [cube_id])[0]
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ondevice.errors import UsageError
+from ondevice.errors import FileError
 from ondevice.memory import _pdf_text
 from ondevice.system import children
 from ondevice.system.regular import open_regular
@@ -43,11 +43,11 @@ class FolderContents:
 def find_files(path: Path) -> FolderContents:
     """``path`` itself, or the files of its folder. Hidden ones do not count.
 
-    Raises :class:`UsageError` when there is none that can be read.
+    Raises :class:`FileError` when there is none that can be read.
     """
     if not path.is_dir():
         if not path.exists():
-            raise UsageError(f'There is no file or folder "{path}".')
+            raise FileError(f'There is no file or folder "{path}".')
         return FolderContents((path,))
     to_read: list[Path] = []
     left_out: list[Path] = []
@@ -60,12 +60,12 @@ def find_files(path: Path) -> FolderContents:
         elif file.exists():  # a link may lead nowhere
             left_out.append(file)
     if not to_read:
-        raise UsageError(f"The folder {path} has no text, Markdown or PDF file.")
+        raise FileError(f"The folder {path} has no text, Markdown or PDF file.")
     return FolderContents(tuple(to_read), tuple(left_out))
 
 
 def read_file(file: Path) -> str:
-    """The text of a text, Markdown or PDF file. Raises :class:`UsageError` when it has none.
+    """The text of a text, Markdown or PDF file. Raises :class:`FileError` when it has none.
 
     Text is UTF-8, or UTF-16 with a byte order mark, as editors on Windows write it, or in an older
     encoding, which is guessed.
@@ -76,15 +76,15 @@ def read_file(file: Path) -> str:
         with open_regular(file) as opened:
             content = opened.read(largest + 1)
     except OSError as error:
-        raise UsageError(f"{file} cannot be read: {reason(error)}.") from error
+        raise FileError(f"{file} cannot be read: {reason(error)}.") from error
     if len(content) > largest:
-        raise UsageError(
+        raise FileError(
             f"{file} is larger than {size(largest)}, the most that can be read. Split it, "
             "or take the part that matters."
         )
     text = _read_pdf(file, content) if is_pdf else _decode(file, content)
     if not text.strip() or "\0" in text:
-        raise UsageError(f"{file} contains no text. A scanned PDF needs text recognition first.")
+        raise FileError(f"{file} contains no text. A scanned PDF needs text recognition first.")
     return text
 
 
@@ -95,7 +95,7 @@ def _decode(file: Path, content: bytes) -> str:
     except UnicodeDecodeError:
         text = None if b"\0" in content else _guessed(content)
     if text is None or _CONTROL.search(text):
-        raise UsageError(
+        raise FileError(
             f"{file} cannot be read as text: its encoding is unknown. If it is text, save "
             "it as UTF-8."
         )
@@ -141,7 +141,7 @@ def _read_pdf(file: Path, content: bytes) -> str:
         why = f"it is damaged or has a password ({done.stdout.decode('utf-8', 'replace')})"
     else:
         why = "it takes too much memory, or longer than a minute"
-    raise UsageError(f"{file} cannot be read as a PDF: {why}.")
+    raise FileError(f"{file} cannot be read as a PDF: {why}.")
 
 
 def chunks(text: str) -> Iterator[str]:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 def measure_search(file: Path, progress: Callable[[str], None] = lambda line: None) -> Report:
     """Search for each question of ``file`` in the turns of its own conversation.
 
-    Raises :class:`UsageError` when the file has another format.
+    Raises :class:`FileError` when the file has another format.
     """
     from ondevice.memory._bench import run  # noqa: PLC0415 - numpy comes with it
 

@@ -46,7 +46,7 @@ _LOOKED_AT = 40  # memories that a reply may be given, of which the best that fi
 class Memory:
     """The memory in the private store. Times are aware; without one it is now.
 
-    Methods that name a cube raise :class:`UsageError` when there is none with that id; all raise
+    Methods that name a cube raise :class:`NotFound` when there is none with that id; all raise
     :class:`StoreError` when the store cannot be read or written.
     """
 
@@ -161,7 +161,7 @@ class Memory:
         """Remember a text, Markdown or PDF file in chunks; never read as the user's own words.
 
         A file that has changed since supersedes what it said before; one that has not adds
-        nothing, and the list is empty. Raises :class:`UsageError` when it holds no text.
+        nothing, and the list is empty. Raises :class:`FileError` when it holds no text.
         """
         file = file.resolve()
         name = os.fsencode(file).decode("utf-8", "replace")
@@ -470,7 +470,7 @@ class Memory:
     def import_(self, lines: Iterable[bytes]) -> int:
         """Add the cubes of an export that the store has not; return how many that were.
 
-        Raises :class:`UsageError` for anything but an export, and then adds nothing.
+        Raises :class:`FileError` for anything but an export, and then adds nothing.
         """
         with self.database.write() as connection:
             count = import_lines(connection, lines)

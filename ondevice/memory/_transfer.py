@@ -16,7 +16,7 @@ from typing import Any, TypeVar, get_args
 
 import msgspec
 
-from ondevice.errors import UsageError
+from ondevice.errors import FileError
 from ondevice.memory import _cubes
 from ondevice.memory._recall import plain
 from ondevice.memory._records import (
@@ -178,7 +178,7 @@ def _mended(line: bytes) -> bytes:
 def import_lines(connection: Connection, lines: Iterable[bytes]) -> int:
     """Add what ``lines`` hold and the store does not; return how many cubes that were.
 
-    Cubes that the store has, be it as deleted, stay as they are. Raises :class:`UsageError`, with
+    Cubes that the store has, be it as deleted, stay as they are. Raises :class:`FileError`, with
     the number of the line, for a file that is not an export; the caller rolls back.
     """
     added: set[int] = set()
@@ -191,9 +191,7 @@ def import_lines(connection: Connection, lines: Iterable[bytes]) -> int:
                 )
             if isinstance(line, _HeaderRecord):
                 if line.format > FORMAT:
-                    raise UsageError(
-                        "This export was written by a newer ondevice. Update ondevice."
-                    )
+                    raise FileError("This export was written by a newer ondevice. Update ondevice.")
             elif isinstance(line, _SourceRecord):
                 _import_source(connection, line)
             elif isinstance(line, _CubeRecord):
@@ -205,7 +203,7 @@ def import_lines(connection: Connection, lines: Iterable[bytes]) -> int:
                 if added.intersection(ends) and len(_cubes.marks(connection, ends)) == 2:
                     _cubes.link(connection, ends[0], line.kind, ends[1])
         except (msgspec.DecodeError, LookupError) as error:
-            raise UsageError(
+            raise FileError(
                 f"Line {number} is not a line of a memory export: {error}. Nothing was imported."
             ) from error
     return len(added)

@@ -9,31 +9,31 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from ondevice.errors import UsageError
+from ondevice.errors import FileError
 
 
 @contextmanager
 def written(path: Path, *, replace: bool) -> Iterator[BinaryIO]:
     """As :func:`replacing`, for a file that the user has named: on disk, and mode 0600.
 
-    Raises :class:`UsageError` when it cannot be written, is there and is not to be replaced, or is
+    Raises :class:`FileError` when it cannot be written, is there and is not to be replaced, or is
     no ordinary file.
     """
     try:
         if os.path.lexists(path) and not (replace and path.is_file()):
             is_other = path.exists() and not path.is_file()
             why = "it is not an ordinary file" if is_other else "it already exists"
-            raise UsageError(f"{path} cannot be written: {why}.")
+            raise FileError(f"{path} cannot be written: {why}.")
         try:
             os.path.realpath(path)
         except ValueError as error:  # a zero byte, say
-            raise UsageError(f"{path} cannot be written: {error}.") from error
+            raise FileError(f"{path} cannot be written: {error}.") from error
         with replacing(path, new=not replace, sync=True) as file:
             yield file
     except FileExistsError:
-        raise UsageError(f"{path} cannot be written: it already exists.") from None
+        raise FileError(f"{path} cannot be written: it already exists.") from None
     except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error.strerror or error}.") from error
+        raise FileError(f"{path} cannot be written: {error.strerror or error}.") from error
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from terminal_user import OpenApp
 from textual import events
 
 from ondevice.chats import Attachment, Chats, Message
-from ondevice.errors import UsageError
+from ondevice.errors import FileError
 from ondevice.testing import FakeEngine
 from tui.app import OndeviceApp
 from tui.attachments import Pastes, attached, files
@@ -185,7 +185,7 @@ def test_what_is_too_large_or_no_file_is_refused_before_it_is_read(tmp_path: Pat
         large.truncate(2_000_000_000)
     os.mkfifo(tmp_path / "pipe")
     for name in (tmp_path / "large.txt", tmp_path / "pipe", Path("/dev/zero")):
-        with pytest.raises(UsageError, match=name.name):
+        with pytest.raises(FileError, match=name.name):
             attached(f"Look at @{name} now")
     for text in (f"@{'x' * 5000}", "@~nobody-here", "@\0", "someone@example.org"):
         assert attached(text) == []

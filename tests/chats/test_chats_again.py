@@ -12,7 +12,7 @@ import hostile_chats
 import pytest
 
 from ondevice.chats import Attachment, Chats, reply
-from ondevice.errors import UsageError
+from ondevice.errors import NotFound
 from ondevice.messages import Load, Sampling
 from ondevice.store import Database
 from ondevice.testing import FakeEngine
@@ -224,7 +224,7 @@ def test_an_import_is_undone_with_what_was_learnt_from_it(chats: Chats, tmp_path
     chats.undo_import()
     chats.undo_import()
     assert [one.id for one in chats.headings()] == [mine]
-    with pytest.raises(UsageError, match="no import"):
+    with pytest.raises(NotFound, match="no import"):
         chats.undo_import()
 
 

@@ -20,7 +20,7 @@ import pytest
 from hostile_chats import GOOD, NAME, chatgpt, claude, ours, zipped
 
 from ondevice.chats import Chats
-from ondevice.errors import UsageError
+from ondevice.errors import FileError
 from ondevice.store import Database
 
 LIMIT_S = 20.0  # on a busy machine; none takes more than one on a quiet one
@@ -42,7 +42,7 @@ def test_what_cannot_be_read_is_refused_with_a_reason(
     data = hostile_chats.REFUSED[kind]()
     path = tmp_path / "file"
     path.write_bytes(data.encode() if isinstance(data, str) else data)
-    with pytest.raises(UsageError) as raised:
+    with pytest.raises(FileError) as raised:
         taken(chats, path)
     assert str(path) in str(raised.value)
     assert chats.headings() == []
@@ -54,7 +54,7 @@ def test_what_is_no_file_is_refused(
     chats: Chats, tmp_path: Path, make: Callable[[Path], None]
 ) -> None:
     make(tmp_path / "export")
-    with pytest.raises(UsageError, match="export"):
+    with pytest.raises(FileError, match="export"):
         taken(chats, tmp_path / "export")
 
 
@@ -303,7 +303,7 @@ def test_damaged_exports_never_do_harm(
         before = len(chats.headings())
         try:
             ids = chats.import_(path)
-        except UsageError:
+        except FileError:
             assert len(chats.headings()) == before
             continue
         for id_ in ids:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ondevice.chats import Attachment, Chats, reply
-from ondevice.errors import UsageError
+from ondevice.errors import FileError
 from ondevice.messages import Load, Sampling
 from ondevice.testing import FakeEngine
 
@@ -66,7 +66,7 @@ def test_an_export_overwrites_nothing_and_is_private(chats: Chats, tmp_path: Pat
     chats.export(chat, tmp_path / "chat.md")
     if os.name != "nt":
         assert (tmp_path / "chat.md").stat().st_mode & 0o777 == 0o600
-    with pytest.raises(UsageError, match="cannot be written"):
+    with pytest.raises(FileError, match="cannot be written"):
         chats.export(chat, tmp_path / "chat.md")
 
 
@@ -185,9 +185,9 @@ def test_what_is_no_export_is_refused_and_nothing_is_added(
 ) -> None:
     path = tmp_path / "file"
     path.write_bytes(data)
-    with pytest.raises(UsageError):
+    with pytest.raises(FileError):
         chats.import_(path)
-    with pytest.raises(UsageError):
+    with pytest.raises(FileError):
         chats.import_(tmp_path / "missing")
     assert chats.headings() == []
 

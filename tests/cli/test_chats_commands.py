@@ -46,12 +46,12 @@ def test_chats_come_in_and_go_out(capfd: pytest.CaptureFixture[str], tmp_path: P
     assert out == f"2 chats in {tmp_path / 'all.json'}\n"
     said("export", tmp_path / "a.md", numbers["A trip"])
     assert "I live in Faro." in (tmp_path / "a.md").read_text()
-    assert "already exists" in said("export", tmp_path / "a.md", numbers["Birds"], code=2)[1]
+    assert "already exists" in said("export", tmp_path / "a.md", numbers["Birds"], code=1)[1]
     said("export", tmp_path / "a.md", numbers["Birds"], "--force")
     said("export", tmp_path / "b.md", code=2)
-    assert "There is no chat 99." in said("export", tmp_path / "b.md", 99, code=2)[1]
+    assert "There is no chat 99." in said("export", tmp_path / "b.md", 99, code=1)[1]
     (tmp_path / "no.txt").write_text("No chats")
-    assert "it came in. no.txt: it does not" in said("import", tmp_path / "no.txt", code=2)[1]
+    assert "it came in. no.txt: it does not" in said("import", tmp_path / "no.txt", code=1)[1]
     assert found("import", tmp_path / "all.json")["unchanged"] == 2
 
     database = Database(paths.store_file())
@@ -67,7 +67,7 @@ def test_chats_come_in_and_go_out(capfd: pytest.CaptureFixture[str], tmp_path: P
         "shrunk": 0,
         "kept": 0,
     }
-    said("undo", code=2)
+    said("undo", code=1)
     assert found("list") == []
     assert run(["memory", "search", "Faro"]) == 0
     assert "Faro" not in capfd.readouterr().out

@@ -127,7 +127,7 @@ def test_help_is_a_command_as_well(of: list[str], capfd: pytest.CaptureFixture[s
         (["ask"], 2, "Ask something"),
         (["ask", "--temperature", "hot", "x"], 2, "temperature"),
         (["ask", "--ram", "much", "x"], 2, "not a size"),
-        (["ask", "--grammar", "none.gbnf", "x"], 2, "none.gbnf"),
+        (["ask", "--grammar", "none.gbnf", "x"], 1, "none.gbnf"),
         (["nonsense"], 2, "No such command"),
         (["aks", "x"], 2, "Did you mean ask"),
         (["ask", "-m", "smollm2-135", "x"], 1, "Did you mean smollm2-135m"),
@@ -135,8 +135,8 @@ def test_help_is_a_command_as_well(of: list[str], capfd: pytest.CaptureFixture[s
         (["ask", "-m", "nowhere.gguf", "x"], 1, "nowhere.gguf"),
         (["pack", "smollm2-135"], 1, "Did you mean smollm2-135m"),
         (["stack", "show", "smollm2-135m"], 1, "ondevice models pull smollm2-135m"),
-        (["chats", "export", __file__], 2, "already exists. Replace it with --force"),
-        (["memory", "export", __file__], 2, "already exists. Replace it with --force"),
+        (["chats", "export", __file__], 1, "already exists. Replace it with --force"),
+        (["memory", "export", __file__], 1, "already exists. Replace it with --force"),
         (["help", "nonsense"], 2, "No such command"),
     ],
 )
@@ -300,3 +300,56 @@ def test_commands_and_models_are_completed(monkeypatch: pytest.MonkeyPatch) -> N
     environment = {**os.environ, "_ONDEVICE_COMPLETE": "bash_complete"}
     words = {"COMP_WORDS": "ondevice do", "COMP_CWORD": "1"}
     assert "doctor" in ondevice(env={**environment, **words}).stdout
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "models show nothing",
+        "models rm nothing",
+        "models where nothing",
+        "models pull nothing",
+        "models import nothing",
+        "plan nothing",
+        "ask -m nothing hi",
+        "serve -m nothing",
+        "pack nothing",
+        "stack show nothing",
+        "chats undo",
+        "chats import nothing",
+        "chats export chat.md",
+        "chats export chat.md 7",
+        "memory show 3:17",
+        "memory history 3:17",
+        "memory forget 3:17 --yes",
+        "memory add nothing",
+        "memory import nothing",
+        "memory bench nothing",
+        "ask --schema nothing hi",
+        "ask --grammar nothing hi",
+    ],
+)
+def test_what_does_not_exist_is_a_failure_and_no_wrong_usage(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ONDEVICE_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert run(command.split()) == 1
+    assert capfd.readouterr().err.splitlines()[-1].startswith("ondevice: ")
+    wrong = [word for word in command.split() if word.isalpha()][:2]
+    assert run([*wrong, "--no-such-option"]) == 2
+
+
+@pytest.mark.parametrize("place", ["missing/file", "file", "."])
+@pytest.mark.parametrize("command", ["chats export {} --force", "memory export {} --force"])
+def test_a_file_that_cannot_be_written_is_a_failure_and_no_wrong_usage(
+    command: str,
+    place: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("ONDEVICE_HOME", str(tmp_path / "home"))
+    (tmp_path / "file").mkdir()
+    assert run(command.format(tmp_path / place).split()) == 1
+    assert capfd.readouterr().err.startswith("ondevice: ")

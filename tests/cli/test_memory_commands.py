@@ -131,7 +131,7 @@ def test_what_holds_no_text_in_a_folder_is_left_out(memory: Commands, tmp_path: 
     assert names == [("a.pdf", True), ("b.txt", True), ("c.txt", True), ("d.txt", False)]
     assert memory.error.count("Left out: ") == memory.error.count("\n") == 3
     for name in ("a.pdf", "b.txt", "c.txt", "loop"):
-        memory("add", folder / name, code=2)
+        memory("add", folder / name, code=1)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
@@ -167,7 +167,7 @@ def test_names_and_texts_that_are_not_utf8(
 def test_a_pdf_of_another_kind_is_refused(memory: Commands, tmp_path: Path) -> None:
     file = tmp_path / "letter.pdf"
     file.write_bytes(pdf("The walrus").replace(b"<</Length", b"<</Filter/Flute/Length"))
-    memory("add", file, code=2)
+    memory("add", file, code=1)
     assert "cannot be read as a PDF" in memory.error
 
 
@@ -223,13 +223,13 @@ def test_an_export_is_complete_private_and_can_be_imported(
         assert stat.S_IMODE((tmp_path / "all.jsonl").stat().st_mode) == 0o600
     exported = (tmp_path / "all.jsonl").read_bytes()
     (tmp_path / "all.jsonl.new").write_text("mine")
-    memory("export", tmp_path / "all.jsonl", code=2)
+    memory("export", tmp_path / "all.jsonl", code=1)
     assert "already exists" in memory.error
     memory("export", tmp_path / "all.jsonl", "--force")
     assert (tmp_path / "all.jsonl").read_bytes() == exported
     assert (tmp_path / "all.jsonl.new").read_text() == "mine"
     for none in (tmp_path, "/dev/full"):  # what a file would take the place of
-        memory("export", none, "--force", code=2)
+        memory("export", none, "--force", code=1)
         assert "cannot be written" in memory.error
     assert memory.json("import", tmp_path / "all.jsonl") == {"imported": 0}
     statistics = memory.json("stats")
@@ -265,7 +265,7 @@ def test_a_file_that_is_no_export_is_refused_whole(memory: Commands, tmp_path: P
         [*good[:2], good[2].replace('"note"', '"novel"')],
     ):
         wrong.write_text("\n".join(lines))
-        memory("import", wrong, code=2)
+        memory("import", wrong, code=1)
         assert memory.error
 
 
@@ -550,15 +550,9 @@ def assert_harmless(text: str) -> None:
     "arguments",
     [
         ("add",),
-        ("add", "/no/such/file"),
         ("add", "--text", " "),
         ("search",),
         ("show", "nonsense"),
-        ("show", "9:9"),
-        ("history", "9:9"),
-        ("forget", "9:9", "--yes"),
-        ("import", "/no/such/file"),
-        ("bench", "/no/such/file"),
         ("export", "x", "--salvage", "--markdown"),
     ],
 )

@@ -38,7 +38,7 @@ from ondevice.engine import Engine, running
 from ondevice.engine._drafting import SmallModel
 from ondevice.engine._loading import load_model
 from ondevice.engine._sizing import Sizer
-from ondevice.errors import MemoryShortError, ModelFileError, UsageError
+from ondevice.errors import MemoryShortError, ModelChanged, ModelFileError, UsageError
 from ondevice.holding import speeds
 from ondevice.holding.speeds import USUAL
 from ondevice.holding.stack import StackFile, _planes
@@ -47,7 +47,7 @@ from ondevice.holding.stack._encoding import Encoded, encode
 from ondevice.holding.stack._file import RING_BYTES, _numbers
 from ondevice.holding.stack._layout import PLANES, PlanesShape
 from ondevice.holding.stack._planes import Planes, Scratch
-from ondevice.holding.stack.pack import pack
+from ondevice.holding.stack.pack import PackProgress, pack
 from ondevice.holding.stack.stack import Stack, _whole_pages
 from ondevice.holding.stack.way import Stacked
 from ondevice.llama import ChatTemplate, Context, EvalHook, Model, Sampler
@@ -578,8 +578,11 @@ def test_a_file_cut_short_is_refused(tiny_packed: Path, tmp_path: Path) -> None:
 # ---------------------------------------------------------------------------- packing
 
 
+@pytest.mark.parametrize("cut", ['{"name": "a line that was being wri', "\0\0\0", "{}\n"])
 @pytest.mark.parametrize("stage", ["encoding", "measuring"])
-def test_a_packing_that_was_killed_goes_on(stage: str, tiny: Path, tmp_path: Path) -> None:
+def test_a_packing_that_was_killed_goes_on(
+    stage: str, cut: str, tiny: Path, tmp_path: Path
+) -> None:
     whole, resumed = tmp_path / "whole.gguf", tmp_path / "resumed.gguf"
     pack(tiny, whole, calibration=TEXT, jobs=1)
     program = (
@@ -596,7 +599,7 @@ def test_a_packing_that_was_killed_goes_on(stage: str, tiny: Path, tmp_path: Pat
     first_lines = journal.read_text()
     assert ('"kl"' in first_lines) == (stage == "measuring")
     with journal.open("a") as file:
-        file.write('{"name": "a line that was being wri')
+        file.write(cut)
     seen: list[str] = []
     pack(
         tiny,
@@ -609,6 +612,31 @@ def test_a_packing_that_was_killed_goes_on(stage: str, tiny: Path, tmp_path: Pat
     assert resumed.read_bytes() == whole.read_bytes()
     left = {path.name for path in tmp_path.iterdir()} - {"home"}
     assert left == {"resumed.gguf", "whole.gguf"}
+
+
+def test_a_model_that_is_replaced_meanwhile_becomes_no_stack(tiny: Path, tmp_path: Path) -> None:
+    source, target = tmp_path / "source.gguf", tmp_path / "target.gguf"
+    shutil.copy(tiny, source)
+    other = tmp_path / "other.gguf"
+    shutil.copy(tiny, other)
+
+    def change(progress: PackProgress) -> None:
+        if progress.stage == "encoding" and other.exists():
+            other.replace(source)
+
+    with pytest.raises(ModelChanged):
+        pack(source, target, calibration=TEXT, jobs=1, on_progress=change)
+    assert not target.exists()
+
+
+def test_a_stack_that_cannot_be_written_is_told_before_the_work(
+    tiny: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["pack", str(tiny), "-o", str(tmp_path / "nowhere" / "out.gguf")]) == 1
+    assert "There is no folder" in capfd.readouterr().err
+    (tmp_path / "out.gguf.journal").mkdir()
+    assert run(["pack", str(tiny), "-o", str(tmp_path / "out.gguf")]) == 1
+    assert "could not be packed" in capfd.readouterr().err
 
 
 def test_the_model_may_write_its_calibration_itself(tiny: Path, tmp_path: Path) -> None:
@@ -650,9 +678,9 @@ def test_pack_and_show_commands(
     assert steps[-1]["perplexity"] > 1
     assert steps[0]["name"] == "base"
     assert steps == sorted(steps, key=lambda step: step["bytes"])
-    assert run(["stack", "show", str(tiny)]) == 2
+    assert run(["stack", "show", str(tiny)]) == 1
     before = target.stat().st_mtime_ns
-    assert run(["pack", str(tiny), "-o", str(target), *options]) == 2
+    assert run(["pack", str(tiny), "-o", str(target), *options]) == 1
     assert "--force" in capfd.readouterr().err
     assert target.stat().st_mtime_ns == before
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ondevice.errors import StoreError, UsageError
+from ondevice.errors import FileError, NotFound, StoreError, UsageError
 from ondevice.memory import Cube, Memory, Remembered, parse_label
 from ondevice.store import Database
 
@@ -358,7 +358,7 @@ def test_a_long_file_is_cut_between_paragraphs(memory: Memory, tmp_path: Path) -
 def test_files_without_text_are_refused_with_a_reason(memory: Memory, tmp_path: Path) -> None:
     for name, content in (("a.txt", b""), ("b.txt", b"\xff\xfe\x00"), ("c.pdf", b"%PDF-1.4 no")):
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(UsageError, match=name):
+        with pytest.raises(FileError, match=name):
             memory.add_file(tmp_path / name)
     assert memory.statistics().cubes == 0
 
@@ -369,9 +369,9 @@ def test_numbers_of_memories_are_checked(memory: Memory) -> None:
     for wrong in ("", "3", "a:b", "3:", "-1:2", "3:17:4"):
         with pytest.raises(UsageError, match="such as 3:17"):
             parse_label(wrong)
-    with pytest.raises(UsageError, match="no memory 9:9"):
+    with pytest.raises(NotFound, match="no memory 9:9"):
         memory.history(parse_label("9:9"))
-    with pytest.raises(UsageError, match="no memory 9:9"):
+    with pytest.raises(NotFound, match="no memory 9:9"):
         memory.forget([note.id, parse_label("9:9")])
     assert memory.search("note").hits  # the one that exists was not forgotten either
 

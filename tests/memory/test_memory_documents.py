@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ondevice.errors import UsageError
+from ondevice.errors import FileError
 from ondevice.memory import read_file
 
 WESTERN = "Le café crème coûte 2 €, déjà payé. Ça va très bien à Besançon, où l’été est là. "
@@ -40,7 +40,7 @@ def test_text_of_other_encodings_is_read(tmp_path: Path, text: str, encoding: st
 @pytest.mark.parametrize("content", [bytes(range(256)) * 4, b"PK\3\4\x81\0\0", b"\xff\1\2" * 50])
 def test_what_is_no_text_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.txt").write_bytes(content)
-    with pytest.raises(UsageError, match="text"):
+    with pytest.raises(FileError, match="text"):
         read_file(tmp_path / "a.txt")
 
 
@@ -48,7 +48,7 @@ def test_what_is_no_text_is_refused(tmp_path: Path, content: bytes) -> None:
 def test_a_file_of_two_gigabytes_is_refused_at_once(tmp_path: Path, name: str) -> None:
     with (tmp_path / name).open("wb") as file:
         file.truncate(2 << 30)
-    with pytest.raises(UsageError, match="MB"):
+    with pytest.raises(FileError, match="MB"):
         read_file(tmp_path / name)
 
 
@@ -58,7 +58,7 @@ def test_pipes_and_devices_are_refused_at_once(tmp_path: Path, name: str) -> Non
     (tmp_path / f"link-{name}").symlink_to("/dev/zero")
     os.mkfifo(tmp_path / name)
     for path in (tmp_path / name, tmp_path / f"link-{name}"):
-        with pytest.raises(UsageError, match="ordinary"):
+        with pytest.raises(FileError, match="ordinary"):
             read_file(path)
 
 
@@ -95,7 +95,7 @@ def test_a_small_pdf_that_wants_much_is_refused(
     (tmp_path / "a.pdf").write_bytes(pdf(b"BT /F 1 Tf " + b"(x) Tj " * 5_000_000 + b"ET"))
     assert (tmp_path / "a.pdf").stat().st_size < 200_000
     began = time.monotonic()
-    with pytest.raises(UsageError, match="as a PDF: it"):
+    with pytest.raises(FileError, match="as a PDF: it"):
         read_file(tmp_path / "a.pdf")
     assert time.monotonic() - began < 20
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ondevice.errors import StoreUnwritable, UsageError
+from ondevice.errors import FileError, StoreUnwritable
 from ondevice.memory import Memory, _cubes, _expressions
 from ondevice.memory._bench import _day, run
 from ondevice.memory._dates import Days, find_days
@@ -464,5 +464,5 @@ def test_the_benchmark_refuses_other_files(tmp_path: Path) -> None:
     wrong = tmp_path / "wrong.json"
     for content in ("", "{}", "[]", '[{"turns": 1}]'):
         wrong.write_text(content)
-        with pytest.raises(UsageError):
+        with pytest.raises(FileError):
             run(wrong)
