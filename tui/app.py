@@ -17,11 +17,10 @@ from rich.text import Text
 from textual import constants, events, on, work
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
-from textual.command import CommandPalette
 from textual.driver import Driver
 from textual.notifications import Notify, SeverityLevel
 from textual.screen import Screen
-from textual.theme import Theme
+from textual.theme import Theme, ThemeProvider
 from textual.widgets import TextArea
 
 from ondevice import chats
@@ -40,6 +39,7 @@ from tui.messages import CommandGiven, ReplyEnded
 from tui.screens.chat import ChatScreen
 from tui.screens.dialogs import ChoiceScreen
 from tui.screens.modal import Modal
+from tui.screens.palette import Palette
 from tui.shared_engine import SharedEngine
 from tui.widgets.conversation import Conversation
 
@@ -50,15 +50,6 @@ _AWAY = 60.0  # seconds without any input
 _TWICE = 3.0  # seconds in which a key counts as pressed again
 
 textual_gaps.close()
-
-
-class Palette(CommandPalette):
-    """Textual's own; its list has the keys of all lists."""
-
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("home", "command_list('first')", show=False, priority=True),
-        Binding("end", "command_list('last')", show=False, priority=True),
-    ]
 
 
 class OndeviceApp(App[None]):
@@ -148,9 +139,10 @@ class OndeviceApp(App[None]):
         """All that can be done on the screen, by whatever key or word."""
         yield from (c for c in super().get_system_commands(screen) if c.title == "Theme")
         if isinstance(screen, ChatScreen):
-            keys = {
+            keys = {  # those of what has the focus do something else: Ctrl+C copies a selection
                 active.binding.action: self.get_key_display(active.binding)
                 for active in reversed(screen.active_bindings.values())
+                if active.node in (screen, self)
             }
             for command in COMMANDS:
                 given = partial(screen.obey, CommandGiven(command.name, ""))
@@ -260,6 +252,10 @@ class OndeviceApp(App[None]):
     def action_command_palette(self) -> None:
         if self._nodes._get_by_id("--command-palette") is None:  # also not one that is closing
             self.push_screen(Palette(id="--command-palette"))
+
+    def search_themes(self) -> None:
+        """Choose one, in the list that the command “Theme” opens."""
+        self.push_screen(Palette([ThemeProvider], placeholder="Search for themes…"))
 
     def action_suspend(self) -> None:
         """Give the terminal back to the shell until it says “fg”."""

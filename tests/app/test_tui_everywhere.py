@@ -92,13 +92,17 @@ async def test_the_prompt_is_in_view_at_any_size(chats: Chats, tmp_path: Path) -
             await user.pilot.press("escape")
 
 
-@pytest.mark.parametrize("open_list", ["chats", "settings", "commands", "palette"])
+@pytest.mark.parametrize("open_list", ["chats", "settings", "commands", "palette", "themes"])
 async def test_lists_have_pages_and_ends(chats: Chats, tmp_path: Path, open_list: str) -> None:
     for number in range(30):
         chats.say(chats.create(), f"chat {number}")
     keys = {"chats": "ctrl+r", "settings": "f2", "commands": "/", "palette": "ctrl+p"}
     async with app(chats, tmp_path) as user:
-        await user.pilot.press(keys[open_list])
+        if open_list == "themes":
+            user.pilot.app.action_change_theme()
+            await user.sees("Search for themes…")
+        else:
+            await user.pilot.press(keys[open_list])
         options = user.pilot.app.screen.query_one(OptionList)
         await user.until(lambda: options.highlighted == 0, "a list")
         last = options.option_count - 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 
 import long_chats
@@ -361,6 +362,11 @@ async def test_the_palette_has_what_the_keys_do(open_app: OpenApp) -> None:
             return "\n".join(str(option.prompt) for option in options.options)
 
         await user.until(lambda: all(f"{each}  " in listed() for each in spelled), "all")
+        lines = listed().splitlines()
+        keys = {line.split()[0]: key.strip() for line, key in pairwise(lines)}
+        assert keys["/new"] == "^n"
+        assert keys["/quit"] == "^q"
+        assert keys["/copy"].startswith("/"), "ctrl+c copies a selection, not the last message"
 
 
 async def test_what_keys_do_is_told_where_there_is_something(open_app: OpenApp) -> None:
@@ -391,7 +397,7 @@ async def test_in_linear_mode_text_tells_which_line_is_pointed_at(
 
     def pointed(user: User) -> list[str]:
         lines = [line.strip() for line in user.screen.splitlines()]
-        return [line.removeprefix("> ").split("  ")[0] for line in lines if line.startswith("> ")]
+        return [line[1:].strip().split("  ")[0] for line in lines if line.startswith("> ")]
 
     async with open_app(FakeEngine(), app=App(linear=True)) as user:
         await user.pilot.press("ctrl+r")
@@ -404,6 +410,13 @@ async def test_in_linear_mode_text_tells_which_line_is_pointed_at(
         await user.until(lambda: pointed(user)[-1:] == ["Delete it"], "the second one")
         await user.pilot.press("escape", "escape", *"/re")
         await user.until(lambda: pointed(user) == ["/rename TITLE"], "a command")
+        await user.pilot.press("escape", "ctrl+p", "down")
+        await user.until(lambda: pointed(user)[:1] == ["/answer"], "the second of all commands")
+        await user.pilot.press(*"theme", "enter")
+        await user.sees("Search for themes…")
+        await user.until(lambda: pointed(user)[:1] == ["ansi-dark"], "the first theme")
+        await user.pilot.press("end")
+        await user.until(lambda: pointed(user)[:1] == ["tokyo-night"], "the last one")
 
 
 async def test_in_linear_mode_nothing_is_drawn_and_words_tell_who_speaks(
