@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 from contextlib import closing
 
@@ -25,6 +26,11 @@ def command(settings: Settings, problems: list[str], resume: bool) -> int:
     """Open the terminal app with the tabs that were open when it last ended."""
     if sys.stdout is None or not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UsageError("“ondevice chat” needs a terminal. In a pipe, use “ondevice ask”.")
+    if (kind := os.environ.get("TERM")) in ("dumb", "unknown"):  # it has no screen, only lines
+        raise UsageError(
+            f"The app cannot run in this terminal (TERM is “{kind}”). Use “ondevice ask” here, or "
+            "open the app in another terminal."
+        )
     compile_once()
     gc.disable()  # nothing of what is made until the app runs is garbage
     # Only now: with Textual it takes a third of a second.

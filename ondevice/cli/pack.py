@@ -139,6 +139,7 @@ class _ProgressLine:
         self._shown = shown
         self._stage = ""
         self._since = 0.0
+        self._width = 0
 
     def show(self, progress: PackProgress) -> None:
         now = time.monotonic()
@@ -150,10 +151,14 @@ class _ProgressLine:
         if 0 < progress.done < 1:
             seconds = (now - self._since) * (1 - progress.done) / progress.done
             left = f", {seconds // 60:.0f}:{seconds % 60:02.0f} left"
-        click.echo(
-            f"\r\x1b[K{_DOING[progress.stage]}: {progress.done:.0%}{left}", nl=False, err=True
-        )
+        self._write(f"{_DOING[progress.stage]}: {progress.done:.0%}{left}")
 
     def end(self) -> None:
         if self._shown:
-            click.echo("\r\x1b[K", nl=False, err=True)
+            self._write("")
+            click.echo("\r", nl=False, err=True)
+
+    def _write(self, line: str) -> None:
+        """In place of what is there; any terminal knows spaces."""
+        click.echo(f"\r{line.ljust(self._width)}", nl=False, err=True)
+        self._width = len(line)

@@ -169,6 +169,15 @@ def test_the_mouse_may_stay_the_terminals_own(home: Path, mouse: bool) -> None:
     assert (b"\x1b[?1000h" in terminal.written) == mouse
 
 
+@pytest.mark.parametrize("term", ["dumb", "unknown"])
+def test_a_terminal_without_a_screen_gets_a_sentence(home: Path, term: str) -> None:
+    """As in a shell within an editor."""
+    with PtyTerminal([sys.executable, "-m", "ondevice", "chat"], env=os.environ, term=term) as it:
+        assert it.until_the_end() == 2
+    assert b"Use \xe2\x80\x9condevice ask\xe2\x80\x9d here" in it.written
+    assert b"\x1b" not in it.written
+
+
 def said(home: Path) -> list[str]:
     database = Database(home / "store.db")
     chats = Chats(database)

@@ -22,6 +22,7 @@ _PATIENCE = 60  # seconds, on a busy machine
 class PtyTerminal:
     """Runs ``command`` in a terminal of columns and rows; ``written`` is what it has written.
 
+    ``term``: what the terminal is, as programs are told.
     ``controlling``: as in a window, where the program is told that the terminal vanishes.
     ``errors``: where standard error goes, if not to the terminal.
     """
@@ -33,6 +34,7 @@ class PtyTerminal:
         env: Mapping[str, str],
         cwd: Path | None = None,
         size: tuple[int, int] = (80, 24),
+        term: str = "xterm-256color",
         controlling: bool = True,
         errors: Path | None = None,
     ) -> None:
@@ -48,7 +50,7 @@ class PtyTerminal:
                 stdin=theirs,
                 stdout=theirs,
                 stderr=stderr,
-                env={**env, "TERM": "xterm-256color"},
+                env={**env, "TERM": term},
                 cwd=cwd,
                 start_new_session=True,
                 preexec_fn=control if controlling else None,  # noqa: PLW1509 - only one thread
