@@ -81,7 +81,12 @@ def main(arguments: list[str] | None = None) -> None:
     _open_closed()
     for name, value in children.NO_THREADS_OF_NUMPY.items():
         os.environ.setdefault(name, value)
-    sys.exit(run(arguments))
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    code = run(arguments)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # nobody is left to answer it
+    sys.exit(code)
 
 
 def _open_closed() -> None:
@@ -112,7 +117,7 @@ def run(arguments: list[str] | None = None) -> int:
         result: Any = cli.main(arguments, prog_name="ondevice", standalone_mode=False)
         if sys.stdout is not None:
             sys.stdout.flush()
-    except click.exceptions.Abort:
+    except (click.exceptions.Abort, KeyboardInterrupt):
         click.echo("Interrupted.", err=True)
         return 128 + signal.SIGINT
     except click.ClickException as error:

@@ -167,6 +167,41 @@ def test_a_stream_that_is_closed_is_no_traceback(command: str) -> None:
         assert "Traceback" not in done.stderr, closed
 
 
+_PRESSED_AT = """
+import atexit, os, signal, sys
+from ondevice.__main__ import main
+
+moment = sys.argv.pop(1)
+
+class Pressed:
+    def find_spec(self, name, path, target=None):
+        if name == moment:
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Pressed())
+if moment == "end":
+    atexit.register(os.kill, os.getpid(), signal.SIGINT)
+main()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+@pytest.mark.parametrize(
+    "moment",
+    # What is being imported: by the script, for all commands, for this one. Or when it is done.
+    ["ondevice.cli", "click", "ondevice.text", "ondevice.cli.fit", "ondevice.planning", "end"],
+)
+def test_ctrl_c_is_no_traceback_whenever_it_comes(moment: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _PRESSED_AT, moment, "fit", "--help"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode in (128 + signal.SIGINT, -signal.SIGINT)
+    assert done.stderr in ("", "\nInterrupted.\n", "Interrupted.\n")
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 def test_ctrl_c_ends_with_130_and_leaves_no_engine(default_model: Path) -> None:
     process = subprocess.Popen(
