@@ -10,8 +10,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Generator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -30,6 +30,7 @@ _FLAGS = (
     *("-O3", _NATIVE, "-std=gnu11", "-shared", "-fPIC"),
     *("-fno-math-errno", "-fno-trapping-math"),
 )
+_PATIENCE_S = 300.0  # with another process that compiles the same
 
 
 @dataclass(frozen=True)
@@ -56,13 +57,15 @@ def library(source: CSource) -> ctypes.CDLL:
     texts = source.texts()
     told = b"".join(texts.values()) + repr((_FLAGS, source.flags)).encode()
     name = for_this_machine(source.name, told) + ".so"
-    if (path := kept(source.package, name)) is not None:
-        with suppress(OSError):  # damaged: it is compiled again
-            return _load(path)
-    with _folder_to_compile_in(source) as folder:
+    if (library := _load_kept(source, name)) is not None:
+        return library
+    place = place_to_keep(source.package)
+    with _folder_to_compile_in(source) as folder, _alone(place and place / name):
+        if (library := _load_kept(source, name)) is not None:  # another has just compiled it
+            return library
         path = Path(folder, name)
         _compile(source, texts, path)
-        if (place := place_to_keep(source.package)) is not None:
+        if place is not None:
             with suppress(OSError):  # its disk is full, say: next time it is compiled again
                 # Others may use it, as umask says.
                 with replacing(place / name, mode=0o777) as file:
@@ -86,6 +89,28 @@ def _folder_to_compile_in(source: CSource) -> tempfile.TemporaryDirectory[str]:
             f"{source.user} needs code that is compiled here, and there is no room for that: "
             f"{reason(error)}. Set TMPDIR to another folder, or {source.instead}."
         ) from error
+
+
+def _load_kept(source: CSource, name: str) -> ctypes.CDLL | None:
+    if (path := kept(source.package, name)) is not None:
+        with suppress(OSError):  # damaged: it is compiled again
+            return _load(path)
+    return None
+
+
+@contextmanager
+def _alone(path: Path | None) -> Generator[None]:
+    """Of all processes, such as several windows at their first start, one compiles ``path``.
+
+    Each does it where nothing can be kept or locked, or where the one takes too long.
+    """
+    from filelock import FileLock  # noqa: PLC0415 - asyncio comes with it
+
+    with ExitStack() as stack:
+        if path is not None:
+            with suppress(OSError):
+                stack.enter_context(FileLock(f"{path}.lock", timeout=_PATIENCE_S))
+        yield
 
 
 def _load(path: Path) -> ctypes.CDLL:

@@ -9,9 +9,11 @@ import platform
 import shutil
 import subprocess
 import tempfile
+import sys
 from pathlib import Path
 
 import pytest
+from source_tree import ROOT
 
 from ondevice import paths
 from ondevice.errors import NativeError
@@ -67,6 +69,36 @@ def test_a_damaged_library_is_compiled_again(small: compiled.CSource) -> None:
         (file := kept(small)).unlink()  # what is loaded must not change
         file.write_bytes(damage)
         assert compiled.library(small).answer() == 42
+
+
+def test_of_several_processes_one_compiles_and_the_others_wait(
+    small: compiled.CSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when several windows are opened at the first start."""
+    log, begun = tmp_path / "log", tmp_path / "begun"
+    begun.mkdir()
+    slow = tmp_path / "slow"  # it goes on when all have begun
+    slow.write_text(
+        f"#!/bin/sh\necho compiled >> {log}\n"
+        f"while [ $(ls {begun} | wc -l) -lt 3 ]; do sleep 0.05; done\nsleep 0.3\n"
+        f'exec {compiled.find_compiler()} "$@"\n'
+    )
+    slow.chmod(0o755)
+    monkeypatch.setenv("CC", str(slow))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(tmp_path)]))
+    code = (
+        "import sys, pathlib\nfrom ondevice.system import compiled\n"
+        "pathlib.Path(sys.argv[2]).touch()\n"
+        "source = compiled.CSource('small', sys.argv[1], ('_a.c',))\n"
+        "print(compiled.library(source).answer())"
+    )
+    command = [sys.executable, "-c", code, small.package]
+    processes = [
+        subprocess.Popen([*command, str(begun / str(each))], stdout=subprocess.PIPE, text=True)
+        for each in range(3)
+    ]
+    assert [process.communicate()[0] for process in processes] == ["42\n"] * 3
+    assert log.read_text() == "compiled\n"
 
 
 def test_where_nothing_may_be_run_from_the_cache_a_copy_is_loaded(
