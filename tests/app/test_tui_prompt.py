@@ -107,6 +107,18 @@ async def test_an_unknown_command_is_not_sent_to_the_model(chats: Chats, open_ap
     assert first(chats).content == "/usr/bin is a path"
 
 
+async def test_a_command_that_takes_no_words_does_nothing_with_some(open_app: OpenApp) -> None:
+    async with open_app(FakeEngine()) as user:
+        before = user.chat.conversation
+        for command in COMMANDS:
+            if not command.argument:
+                user.prompt.text = f"/{command.name} but only half"
+                await user.pilot.press("enter")
+                await user.sees(f"/{command.name} takes no words after it")
+                assert user.prompt.text == f"/{command.name} but only half"
+        assert user.chat.conversation is before
+
+
 def test_every_command_has_an_action() -> None:
     for command in COMMANDS:
         owner, _, action = command.action.rpartition(".")

@@ -243,6 +243,10 @@ command palette, Ctrl+P, has all of this and more.
         elif command.argument[:1].isupper() and not given.argument:
             self.prompt.text = f"/{command.name} "
             self.notify(f"Usage: /{command.name} {command.argument}")
+        elif given.argument and not command.argument:  # as in “/again, but shorter”
+            self.prompt.text = f"/{given.name} {given.argument}"
+            told = f"/{command.name} takes no words after it, so nothing was done."
+            self.notify(told, severity="warning")
         elif command.argument:
             done = getattr(self, f"action_{command.action}")(given.argument)
             if isawaitable(done):
