@@ -29,7 +29,7 @@ setattr(linux_driver, "Thread", partial(threading.Thread, daemon=True))  # noqa:
 _HALF_S = 0.1  # between two looks whether half an escape sequence is a press of Escape
 _LONGEST = 20.0  # seconds from being told to end to the end
 _KEEP_TITLE, _TITLE_AS_IT_WAS = "\x1b[22;2t", "\x1b[23;2t"
-_SIGNALS = (signal.SIGHUP, signal.SIGTERM)
+_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 
 
 class TerminalDriver(LinuxDriver):
@@ -44,6 +44,7 @@ class TerminalDriver(LinuxDriver):
         self._file: Any = _Output(_terminal(self._file))
         self._suspended = False
         self._leaving: int | None = None
+        self._has_terminal = False
         self.exit_event: _End = _End()
 
     def _get_terminal_size(self) -> tuple[int, int]:
@@ -52,7 +53,13 @@ class TerminalDriver(LinuxDriver):
             return os.get_terminal_size(self.fileno)
         return super()._get_terminal_size()
 
+    def write(self, data: str) -> None:
+        """Only while the terminal is the app's: what is still told at the end comes too late."""
+        if self._has_terminal:
+            super().write(data)
+
     def start_application_mode(self) -> None:
+        self._has_terminal = True
         super().start_application_mode()  # type: ignore[no-untyped-call]
         self.write(textual_gaps.TELL_KEYS_APART)
         for number in _SIGNALS:
@@ -82,6 +89,7 @@ class TerminalDriver(LinuxDriver):
         self.write(textual_gaps.NO_LONGER)
         self.write(_TITLE_AS_IT_WAS)
         super().stop_application_mode()
+        self._has_terminal = False
 
     def run_input_thread(self) -> None:
         """Textual's looks ten times a second whether it is to end, and takes what is no UTF-8, such

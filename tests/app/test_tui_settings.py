@@ -10,7 +10,7 @@ from pathlib import Path
 
 import long_chats
 import pytest
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 from terminal_user import OpenApp, User
 from textual.widgets import OptionList
 
@@ -23,6 +23,8 @@ from ondevice.testing import FakeEngine
 from tui import settings_form
 from tui.app import OndeviceApp
 from tui.commands import COMMANDS
+from tui.screens.dialogs import ChoiceScreen
+from tui.screens.settings import SettingsScreen
 
 
 def test_a_change_leaves_comments_and_layout_as_they_are(tmp_path: Path) -> None:
@@ -245,8 +247,9 @@ async def form(user: User, words: str) -> None:
     """Open the settings and search them."""
     await user.pilot.press("f2")
     await user.sees("System prompt")
-    await user.pilot.press(*words)
-    await user.until(lambda: "System prompt" not in user.screen, "found")
+    if words:
+        await user.pilot.press(*words)
+        await user.until(lambda: "System prompt" not in user.screen, "found")
 
 
 @pytest.mark.parametrize("size", [(40, 12), (120, 40)])
@@ -332,12 +335,39 @@ async def test_keys_are_remapped_in_the_form(open_app: OpenApp) -> None:
     assert config.load().app.keys == {"chat.chats": "f9"}
 
 
+async def test_what_is_chosen_already_is_pointed_at(open_app: OpenApp) -> None:
+    """Enter twice changes nothing."""
+    last = {
+        field.key: field.choices[-1]
+        for field in settings_form.FIELDS
+        if field.kind == "choice" and field.choices
+    }
+    assert len(last) > 1
+    changed = {"app.theme": "nord", "persona": "tutor", **last}
+    config.change(Settings(), "personas.tutor", "You teach.")
+    for key, value in changed.items():
+        config.change(config.load(), key, value)
+    written = paths.config_file().read_text()
+    settings = {name: one for name, one in asdict(config.load()).items() if name != "model"}
+    async with open_app(FakeEngine(), **settings) as user:
+        for key in changed:
+            await form(user, "")
+            await user.types(key)
+            await user.until(lambda: "System prompt" not in user.screen, "found")
+            await user.pilot.press("enter")
+            await user.until(lambda: isinstance(user.pilot.app.screen, ChoiceScreen), "choices")
+            await user.pilot.press("enter")
+            await user.until(lambda: isinstance(user.pilot.app.screen, SettingsScreen), "the form")
+            assert paths.config_file().read_text() == written, key
+            await user.pilot.press("escape")
+
+
 async def test_a_theme_is_chosen_in_the_form(open_app: OpenApp) -> None:
     async with open_app(FakeEngine()) as user:
         await form(user, "theme")
         await user.pilot.press("enter")
-        await user.sees("ansi-dark")
-        await user.pilot.press("enter")
+        await user.sees("solarized-light")
+        await user.pilot.press("home", "enter")
         await user.until(lambda: user.pilot.app.theme == "ansi-dark", "the theme")
     assert config.load().app.theme == "ansi-dark"
 

@@ -61,6 +61,15 @@ def test_when_it_is_told_to_end_it_leaves_the_terminal_as_it_was(home: Path) -> 
     assert said(home) == ["Count", "One, two, "]
 
 
+@pytest.mark.parametrize("signal_", [signal.SIGHUP, signal.SIGINT, signal.SIGTERM])
+def test_told_to_end_at_its_start_it_leaves_the_title_as_it_was(home: Path, signal_: int) -> None:
+    with open_chat(home, ["Fine."]) as terminal:
+        terminal.sees("\x1b[22;2t")  # keep the title
+        terminal.process.send_signal(signal_)
+        assert terminal.until_the_end() == 128 + signal_
+    assert terminal.written.rfind(b"\x1b]2;") < terminal.written.rindex(b"\x1b[23;2t")
+
+
 def test_errors_that_go_to_a_file_leave_the_screen_where_it_is(home: Path) -> None:
     with open_chat(home, ["Fine."], errors=home / "errors.txt") as terminal:
         terminal.sees("anything")

@@ -50,7 +50,9 @@ class ChatSettings(ChatBase):
                 self.notify("There are no personas yet. Create one with /settings persona.")
                 return
             shown = [one or "None" for one in names]
-            chosen = await self.app.push_screen_wait(ChoiceScreen("Choose a persona", *shown))
+            now = self.settings.persona or "None"
+            question = ChoiceScreen("Choose a persona", *shown, now=now)
+            chosen = await self.app.push_screen_wait(question)
             if chosen is None:
                 return
             name = names[chosen]

@@ -19,7 +19,8 @@ from tui.widgets.pointing_list import PointingList
 class ChoiceScreen(Modal[int | None]):
     """Dismissed with the place of the chosen answer, or None.
 
-    The answers are in view however long the question is, which is scrolled then.
+    The answers are in view however long the question is, which is scrolled then. ``now`` is the
+    answer that holds already, if one does: it is pointed at.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -27,16 +28,21 @@ class ChoiceScreen(Modal[int | None]):
         Binding("pageup", "read(-1)", show=False, id="choice.up", priority=True),
     ]
 
-    def __init__(self, question: str, *answers: str) -> None:
+    def __init__(self, question: str, *answers: str, now: str = "") -> None:
         super().__init__()
         self._question = question
         self._answers = answers
+        self._now = now
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog"):
             with VerticalScroll(id="question", can_focus=False):
                 yield Label(Content(printable(self._question)))
             yield PointingList(*(Content(printable(answer)) for answer in self._answers))
+
+    def on_mount(self) -> None:
+        if self._now in self._answers:
+            self.query_one(OptionList).highlighted = self._answers.index(self._now)
 
     def on_resize(self) -> None:
         self.call_after_refresh(self._show_keys)

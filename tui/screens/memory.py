@@ -252,7 +252,8 @@ nothing in this chat or new ones is remembered.
     async def action_filter(self) -> None:
         """Choose what is listed."""
         names = [*([_USED] if self._asked else []), *_FILTERS]
-        chosen = await self.app.push_screen_wait(ChoiceScreen("Show", *names))
+        question = ChoiceScreen("Show", *names, now=self._filter)
+        chosen = await self.app.push_screen_wait(question)
         if chosen is not None:
             self._filter = names[chosen]
             self._entitle()

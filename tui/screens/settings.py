@@ -86,7 +86,7 @@ which you can also edit by hand; your comments are kept.
             case "switch":
                 self._set(item.key, "false" if now == "on" else "true")
             case "choice" | "theme":
-                await self._choose(item)
+                await self._choose(item, now)
             case "key":
                 pressed = await self.app.push_screen_wait(KeyScreen(item.title))
                 if pressed is not None:
@@ -104,7 +104,7 @@ which you can also edit by hand; your comments are kept.
                 if text is not None:
                     self._set(item.key, text.strip())
 
-    async def _choose(self, item: Field) -> None:
+    async def _choose(self, item: Field, now: str) -> None:
         if item.kind == "theme":
             choices = [*sorted(self.app.available_themes)]
         elif item.key == "persona":
@@ -112,7 +112,7 @@ which you can also edit by hand; your comments are kept.
         else:
             choices = [*item.choices]
         names = [choice or item.default for choice in choices]
-        chosen = await self.app.push_screen_wait(ChoiceScreen(item.title, *names))
+        chosen = await self.app.push_screen_wait(ChoiceScreen(item.title, *names, now=now))
         if chosen is not None:
             self._set(item.key, choices[chosen])
 
