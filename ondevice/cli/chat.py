@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 from contextlib import closing
 
@@ -46,4 +47,4 @@ def command(settings: Settings, problems: list[str], resume: bool) -> int:
         gc.enable()
         app = OndeviceApp(AnyEngine(), chats, settings, earlier, first=first, problems=problems)
         app.run(mouse=settings.app.mouse)
-        return app.return_code or 0
+        return 128 + signal.SIGINT if app.return_code is None else app.return_code

@@ -70,6 +70,29 @@ def test_told_to_end_at_its_start_it_leaves_the_title_as_it_was(home: Path, sign
     assert terminal.written.rfind(b"\x1b]2;") < terminal.written.rindex(b"\x1b[23;2t")
 
 
+_INTERRUPTED_BEFORE_IT_DRAWS = """
+import os, signal
+from ondevice.__main__ import main
+from tui.driver import TerminalDriver
+
+start = TerminalDriver.start_application_mode
+
+def interrupted(self):
+    os.kill(os.getpid(), signal.SIGINT)
+    start(self)
+
+TerminalDriver.start_application_mode = interrupted
+main()
+"""
+
+
+def test_ctrl_c_before_the_app_reads_keys_ends_with_130() -> None:
+    command = [sys.executable, "-c", _INTERRUPTED_BEFORE_IT_DRAWS, "chat"]
+    with PtyTerminal(command, env={**os.environ, "PYTHONPATH": str(ROOT)}) as terminal:
+        assert terminal.until_the_end() == 128 + signal.SIGINT
+    assert b"Traceback" not in terminal.written
+
+
 def test_errors_that_go_to_a_file_leave_the_screen_where_it_is(home: Path) -> None:
     with open_chat(home, ["Fine."], errors=home / "errors.txt") as terminal:
         terminal.sees("anything")
