@@ -57,6 +57,7 @@ class Said(msgspec.Struct, frozen=True):
     recalled: tuple[Cube, ...] = ()  # memories that go with it to the model
     learnt: tuple[str, ...] = ()  # facts that were read from it, new ones only
     left_out: tuple[str, ...] = ()  # kinds of secrets that were not remembered
+    unwanted: bool = False  # nothing of it was remembered, because it says that it is not to be
     withheld: tuple[Cube, ...] = ()  # memories that would help, and wait for :meth:`Chats.send`
     server: str = ""  # to which these would go
 
@@ -240,8 +241,15 @@ class Chats:
                 text=text,
                 read=read,
             )
-        learnt = tuple(cube.content for cube in remembered.facts)
-        return Said(message_id, recalled, learnt, remembered.left_out, withheld, server or "")
+        return Said(
+            message_id,
+            recalled,
+            learnt=tuple(cube.content for cube in remembered.facts),
+            left_out=remembered.left_out,
+            unwanted=remembered.unwanted,
+            withheld=withheld,
+            server=server or "",
+        )
 
     def send(self, said: Said) -> Said:
         """Let the memories that were withheld go to the server with the message."""

@@ -99,14 +99,15 @@ class Memory:
         facts = _derive.derive(
             connection, cube_id, typed, at, alone=None if typed == content else False
         )
-        return _remembered(connection, cube_id, facts, left_out)
+        remembered = _remembered(connection, cube_id, facts, left_out)
+        return replace(remembered, unwanted=read.unwanted)
 
     def read_turn(
         self, text: str, pasted: Iterable[str] = (), *, keep_secrets: bool = False
     ) -> ReadTurn:
         """Look for secrets in a message, which may take a while if it is long."""
         if not keep_secrets and is_unwanted(text):
-            return ReadTurn(content=LEFT_OUT, typed="", left_out=())
+            return ReadTurn(content=LEFT_OUT, typed="", left_out=(), unwanted=True)
         content, left_out = (text, ()) if keep_secrets else redact(text)
         typed = text
         for part in pasted:

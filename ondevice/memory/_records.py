@@ -103,6 +103,7 @@ class ReadTurn(msgspec.Struct, frozen=True, kw_only=True):
     content: str  # without secrets
     typed: str  # the same without what was pasted; of a very long text its beginning and its end
     left_out: tuple[str, ...]  # kinds of secrets
+    unwanted: bool = False  # it says of itself that it is not to be remembered
 
 
 class Remembered(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,6 +113,7 @@ class Remembered(msgspec.Struct, frozen=True, kw_only=True):
     facts: tuple[Cube, ...] = ()  # read from it, new ones only
     proposed: tuple[Cube, ...] = ()  # what may be facts, for the user to decide
     left_out: tuple[str, ...] = ()  # kinds of secrets that were not stored
+    unwanted: bool = False  # nothing of it was stored, because it says that it is not to be
 
 
 class History(msgspec.Struct, frozen=True, kw_only=True):

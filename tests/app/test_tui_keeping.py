@@ -224,6 +224,18 @@ async def test_an_import_is_stopped_with_escape_and_by_quitting(
     assert 250 <= len(chats.headings()) <= 500
 
 
+async def test_what_is_not_to_be_remembered_is_not_and_the_user_is_told(open_app: OpenApp) -> None:
+    async with open_app(FakeEngine(["Noted.", "Fine."])) as user:
+        await user.says("Don't save this: my sister likes pears.")
+        await user.sees("Not remembered, as you asked.")
+        await user.sees("Noted.")
+        await user.is_idle()
+        await user.says("/new")
+        await user.says("My brother likes plums.")
+        await user.sees("Fine.")
+        assert "Not remembered" not in user.screen
+
+
 async def test_a_note_is_remembered_recalled_shown_and_forgotten(
     chats: Chats, open_app: OpenApp
 ) -> None:

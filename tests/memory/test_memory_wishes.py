@@ -44,7 +44,8 @@ def memory(tmp_path: Path) -> Iterator[Memory]:
 def test_what_says_that_it_is_not_to_be_remembered_is_not(memory: Memory, text: str) -> None:
     chats = Chats(memory.database)
     chat = chats.create()
-    chats.say(chat, text)
+    said = chats.say(chat, text)
+    assert said.unwanted
     (cube,) = memory.latest()
     assert cube.content == LEFT_OUT
     assert not memory.search("Oslo").hits
@@ -55,6 +56,7 @@ def test_a_message_that_is_edited_to_say_so_leaves_nothing_in_the_memory(memory:
     chats = Chats(memory.database)
     chat = chats.create()
     first = chats.say(chat, "I live in Oslo.")
+    assert not first.unwanted
     assert memory.latest(kind="fact")
     chats.say(chat, "don't save this: I live in Oslo.", instead_of=first.message_id)
     assert LEFT_OUT in [cube.content for cube in memory.latest(kind="turn")]

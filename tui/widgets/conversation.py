@@ -516,6 +516,8 @@ class Conversation(Transcript):
             await self._read_whole()
         if said.learnt:
             self.note(f"Remembered: {' '.join(said.learnt)}")
+        if said.unwanted:
+            self.note("Not remembered, as you asked.")
         if said.left_out:
             self.note(f"Not remembered because it looks like a secret: {', '.join(said.left_out)}.")
         await self._answer(Reply(recalled=said.recalled, server=self._server), said.message_id)
