@@ -1,7 +1,4 @@
-"""Reads the facts that one sentence states, with the patterns of one language.
-
-Compiled when a text first has a word about its user in that language.
-"""
+"""Reads the facts that one sentence states, with the patterns of one language."""
 
 from __future__ import annotations
 
@@ -11,20 +8,10 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal, NamedTuple
 
-from ondevice.memory._asking import QUOTED
 from ondevice.memory._fact_kinds import BESIDES, KINDS, MANY, OF_OTHERS, SEVERAL
-from ondevice.memory._language import (
-    FactPatterns,
-    Language,
-    dots_of_titles,
-    languages,
-    titles,
-)
-from ondevice.memory._values import Certainty, Text, check, facts_of, is_list
-
-#: What goes on with a word: the vowel signs of some scripts are no letters to a regular expression.
-_LETTER = r"[\w\u0900-\u0903\u093a-\u094f\u064b-\u0652]"
-
+from ondevice.memory._fact_patterns import LETTER, CompiledFacts, Match, patterns_of
+from ondevice.memory._language import FactPatterns, Language, languages
+from ondevice.memory._values import Certainty, Text, check, is_list
 
 _MOST_STATEMENTS = 5  # of a sentence, in which words are left out
 _BESIDE = " \t*_~\"'|#•-–—"  # signs around a value that are no part of it
@@ -56,12 +43,6 @@ class Correction(NamedTuple):
     text: Text
 
 
-_ARTICLES = "an?|the|eine?n?|une?|una?|um|uma|een"  # with one begins more than a name
-_DOT = r"(?<=\d)\.(?= ?\w)|\.(?=\w)|{titles}|(?<=\bSt)\."  # that ends no sentence
-_VALUE = rf"(?P<value>(?:[^.!?;,:\n()。、，！？；।]|{_DOT}){{1,60}}?)"
-_VALUES = rf"(?P<value>(?:[^.!?;:\n()。！？；।]|{_DOT}){{1,80}}?)"
-_SIGN = rf"(?:{_LETTER}|['’-])"
-_WHO = rf"(?P<who>{_SIGN}+?(?: {_SIGN}+?){{0,2}}?)"  # one of the people, or not
 #: “My name is Hanna, not Anna.”
 _CONTRAST = re.compile(
     r", ?(?:and )?(?:not|nicht|pas|no|non|não|niet|а не|не) (?:on |in |at |am |le |el )?"
@@ -69,39 +50,6 @@ _CONTRAST = re.compile(
 )
 _PICTURES = re.compile(r"\s*[\u2600-\u27bf\U0001f000-\U0001faff\ufe0f]+$")
 _POSSESSIVE = re.compile(r"['’]s$")  # “my daughter Sara's birthday”
-_WHO_UNSPACED = r"(?P<who>[^\W\d_]{1,5}?)"
-_NAME = (
-    r"(?P<value>(?:(?:{title_words})\.? )*(?-i:[^\W\d_a-zà-ÿ])[\w'’-]+"
-    r"(?: (?-i:[^\W\d_a-zà-ÿ])[\w'’-]+)?)"
-)
-_THING = r"(?P<thing>[^.!?;,:\n()。、，]{1,30}?)"
-
-
-class _Rule(NamedTuple):
-    kind: str
-    pattern: re.Pattern[str]  # up to the value, where that comes last
-    end: re.Pattern[str] | None  # what ends the value then
-
-    def find(self, sentence: str) -> Iterator[_Match]:
-        """Where the sentence says this."""
-        for match in self.pattern.finditer(sentence):
-            groups = {name: (text or "").strip() for name, text in match.groupdict().items()}
-            end = match.end()
-            if self.end is not None:
-                stop = self.end.search(sentence, end + 1)
-                end = stop.start() if stop else len(sentence)
-                groups["value"] = sentence[match.end() : end].strip()
-            yield _Match(match.start(), end, groups)
-
-
-class _Match(NamedTuple):
-    start: int
-    end: int
-    groups: dict[str, str]
-
-    def overlaps(self, other: _Match) -> bool:
-        """Whether a part of the sentence is in both."""
-        return self.start < other.end and other.start < self.end
 
 
 class FactReader:
@@ -110,12 +58,12 @@ class FactReader:
     def __init__(self, language: Language, facts: FactPatterns) -> None:
         self.language = language
         self.facts = facts
-        edge = f"(?!{_LETTER})" if facts.spaced else ""
+        edge = f"(?!{LETTER})" if facts.spaced else ""
         self._user = language.compile(rf"{self._edge}(?:{facts.user}){edge}")
 
     @property
     def _edge(self) -> str:
-        return f"(?<!{_LETTER})" if self.facts.spaced else ""
+        return f"(?<!{LETTER})" if self.facts.spaced else ""
 
     def concerns(self, sentence: str) -> bool:
         """Whether the sentence has a word for the user in this language."""
@@ -140,7 +88,7 @@ class FactReader:
         if self.is_unsure(plain):
             return
         plain = self._complete(plain)
-        found: list[_Match] = []
+        found: list[Match] = []
         for rule in self._parts.states:
             for match in rule.find(plain):
                 if rule.kind in BESIDES and any(map(match.overlaps, found)):
@@ -153,7 +101,7 @@ class FactReader:
                 if self._parts.lead.fullmatch(plain, 0, about.start):
                     yield from self._others_fact(rule.kind, about, text)
 
-    def _fact(self, name: str, match: _Match, sentence: str, text: Text) -> Iterator[Fact]:
+    def _fact(self, name: str, match: Match, sentence: str, text: Text) -> Iterator[Fact]:
         kind = KINDS[name]
         value = _PICTURES.sub("", match.groups["value"].strip(_BESIDE))
         if kind.open:
@@ -191,7 +139,7 @@ class FactReader:
         content = kind.content.format(**groups)
         yield Fact(topic.lower(), content, certain=certain, value=value, whole=not kind.open)
 
-    def _others_fact(self, name: str, match: _Match, text: Text) -> Iterator[Fact]:
+    def _others_fact(self, name: str, match: Match, text: Text) -> Iterator[Fact]:
         value = match.groups["value"]
         relation = self._who(match)
         if not value or not relation or check(KINDS[name].sort, value, text) is Certainty.NO:
@@ -276,7 +224,7 @@ class FactReader:
         match = self._parts.allows.search(sentence) if self._parts.allows else None
         return match[0] if match else ""
 
-    def _who(self, match: _Match) -> str:
+    def _who(self, match: Match) -> str:
         """Whom of the user's people or animals the words mean; empty for anybody else."""
         said = match.groups.get("who", "").lower()
         found = self._parts.people.fullmatch(said) if said else None
@@ -289,126 +237,8 @@ class FactReader:
         return next((name for name, words in things if re.fullmatch(words, said)), said)
 
     @property
-    def _parts(self) -> _Compiled:
-        return _compiled(self.language.name)
-
-
-class _Compiled(NamedTuple):
-    unsure: re.Pattern[str]
-    doubtful: re.Pattern[str]
-    lead: re.Pattern[str]
-    rest: re.Pattern[str]
-    things: re.Pattern[str] | None  # that people have favourites of
-    named: re.Pattern[str] | None  # those of them that have names
-    people: re.Pattern[str]
-    states: tuple[_Rule, ...]
-    others: tuple[_Rule, ...]
-    ends: tuple[_Rule, ...]
-    corrects: tuple[re.Pattern[str], ...]
-    denies: re.Pattern[str] | None
-    allows: re.Pattern[str] | None
-    completes: tuple[tuple[re.Pattern[str], str], ...]
-    undoes: tuple[tuple[re.Pattern[str], str], ...]
-    contrast: re.Pattern[str]  # between clauses
-
-
-@cache
-def _compiled(name: str) -> _Compiled:
-    language, facts = facts_of(name)
-    edge, end = (f"(?<!{_LETTER})", f"(?!{_LETTER})") if facts.spaced else ("", "")
-    stop = r"\s*(?:[!?;,:\n()。、，！？；।،؛\ufffc]|\.*\s*$)"
-    list_stop = stop
-    if facts.spaced:
-        parts_of_ends = (facts.joins, facts.bounds, facts.after)
-        ends = "|".join(language.pattern(part) for part in parts_of_ends if part)
-        also = language.pattern(facts.lists)
-        stop += rf"| (?:{ends}|{also}){end}(?!-)"
-        others = "|".join(language.pronouns.others.split() if language.pronouns else ["(?!)"])
-        # A list goes on after a comma and after “and”, but not with another statement.
-        list_stop = (
-            r"\s*(?:[!?;:\n()।؛\ufffc]|\.*\s*$)|"
-            rf",? (?:(?:{also}) )?(?:{ends}){end}(?!-)"
-            rf"|,? (?:{also}) (?:{language.pattern(facts.user)}|{_ARTICLES}){end}(?!-)"
-            rf"|,(?: (?:{also}))? (?:{language.pattern(facts.user)}){end}"
-            rf"|(?:,| (?:{also})) (?:{others})(?:['’]?s)?(?!{_LETTER})"
-        )
-    elif facts.after:
-        stop += rf"|{language.pattern(facts.after)}"
-    parts = {
-        "value": _VALUE,
-        "values": _VALUES,
-        "name": _NAME,
-        "thing": _THING,
-        "who": _WHO if facts.spaced else _WHO_UNSPACED,
-        "called": r"(?P<called>(?-i:[^\W\d_a-zà-ÿ][\w'’-]+))",
-        "titles": dots_of_titles(),
-        "title_words": "|".join(map(re.escape, sorted(titles()))),
-    }
-    values = (
-        (language.pattern("{value}", **parts), re.compile(stop, re.IGNORECASE)),
-        (language.pattern("{values}", **parts), re.compile(list_stop, re.IGNORECASE)),
-    )
-
-    def rules(table: dict[str, tuple[str, ...]]) -> tuple[_Rule, ...]:
-        compiled = []
-        for kind, patterns in sorted(table.items(), key=lambda item: item[0] in BESIDES):
-            for pattern in patterns:
-                source = language.pattern(pattern, **parts)
-                stops = None
-                for value, ending in values:
-                    if source.endswith(value):
-                        source, stops = source.removesuffix(value), ending
-                if stops is None and not (kind in KINDS and KINDS[kind].open):
-                    # What may or may not follow the value does not show where it ends.
-                    source += f"(?={stop})" if source.endswith(")?") else end
-                compiled.append(_Rule(kind, re.compile(edge + source, re.IGNORECASE), stops))
-        return tuple(compiled)
-
-    def pairs(table: tuple[tuple[str, str], ...]) -> tuple[tuple[re.Pattern[str], str], ...]:
-        words = facts.values | {"opening": rf"(?:(?:{facts.opening}){end}[ ,:!–—-]*)*"}
-        return tuple(
-            (language.compile(rf"{edge}(?:{pattern})", **words), so) for pattern, so in table
-        )
-
-    opening = language.pattern(facts.opening)
-    joins = "|".join(language.pattern(part) for part in (facts.joins, facts.lists) if part)
-    after = language.pattern(facts.after) or "(?!)"
-    if facts.spaced:
-        lead = rf"(?:.*(?:[,;،–—] ?| (?:{joins}) ))?(?:(?:{opening}){end}[ ,:!–—-]*)*"
-        rest = rf"(?:,? (?:{after}){end})*\s*(?:$|[.!।,;،؛]| (?:{joins}){end}).*"
-    else:
-        lead = rf"(?:.*[，,、；;])?(?:(?:{opening})[，,、： ]*)*"
-        rest = rf"(?:{after})*\s*(?:$|[。.!！，,；;、]).*"
-    flags = re.IGNORECASE | re.DOTALL
-    return _Compiled(
-        unsure=language.compile(rf"{edge}(?:{facts.unsure}){end}"),
-        doubtful=language.compile(rf"{QUOTED}|{edge}(?:{facts.doubtful}){end}"),
-        lead=re.compile(lead, flags),
-        rest=re.compile(rest, flags),
-        things=(
-            language.compile(rf"^(?:{facts.values['thing']})$") if "thing" in facts.values else None
-        ),
-        named=(
-            language.compile(rf"^(?:{facts.values['named']})$") if "named" in facts.values else None
-        ),
-        people=re.compile(
-            "|".join(f"(?P<p{n}>{words})" for n, words in enumerate(facts.people.values()))
-        ),
-        states=rules(facts.states),
-        others=rules(facts.others),
-        ends=rules(facts.ends),
-        corrects=tuple(
-            re.compile(language.pattern(pattern, **parts) + r"[.!。！]*", re.IGNORECASE)
-            for pattern in facts.corrects
-        ),
-        denies=language.compile(facts.denies) if facts.denies else None,
-        allows=language.compile(facts.allows) if facts.allows else None,
-        completes=pairs(facts.completes),
-        undoes=pairs(facts.undoes),
-        contrast=language.compile(
-            rf"[,;،–—]\s+|\s(?:{facts.joins})\s+" if facts.spaced else "[，,；;、]"
-        ),
-    )
+    def _parts(self) -> CompiledFacts:
+        return patterns_of(self.language.name)
 
 
 def _before_value(fact: Fact) -> str:

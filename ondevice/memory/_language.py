@@ -150,7 +150,7 @@ class Asking(_Table, frozen=True, kw_only=True):
 class FactPatterns(_Table, frozen=True, kw_only=True):
     """What tells a fact about the user, and what ends one.
 
-    The patterns of ``states``, ``ends`` and ``others`` are for the kinds of ``_fact_reader.py``. In
+    The patterns of ``states``, ``ends`` and ``others`` are for the kinds of ``_fact_kinds.py``. In
     them ``{value}`` stands for what the fact says, and ``{who}`` for one of the ``people``.
     """
 
@@ -333,7 +333,10 @@ def titles() -> frozenset[str]:
 @cache
 def dots_of_titles() -> Pattern:
     """A dot behind a title: it ends no sentence, nor a name."""
-    return "|".join(rf"(?<=\b{re.escape(title)})\." for title in sorted(titles()))
+    by_length: dict[int, list[str]] = {}  # what stands before has to be of one length
+    for title in sorted(titles()):
+        by_length.setdefault(len(title), []).append(re.escape(title))
+    return "|".join(rf"(?<=\b(?:{'|'.join(same)}))\." for same in by_length.values())
 
 
 def _names(dates: Dates) -> dict[str, str]:

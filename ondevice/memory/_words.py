@@ -141,10 +141,11 @@ def _read_words(text: str) -> tuple[list[str], list[int]]:
             counts[number] += 1
     if not text.isascii():
         unspaced = [word for word in words if is_unspaced(word)]
+        spaced = [word for word in words if not is_unspaced(word)]
         of_text = [number for number, letters in _letters() if any(map(letters.search, unspaced))]
         for number, letters in _letters():
-            spaced = sum(bool(letters.search(word)) for word in words if word not in unspaced)
-            counts[number] += spaced + len(unspaced) * (number in of_text[:1])
+            counts[number] += sum(bool(letters.search(word)) for word in spaced)
+            counts[number] += len(unspaced) * (number in of_text[:1])
     return words, counts
 
 
