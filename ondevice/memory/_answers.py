@@ -16,7 +16,7 @@ from itertools import repeat
 from ondevice.memory._asking import FOREIGN, asks, own_sentences, sets_task, statements
 from ondevice.memory._concern import is_personal, names_in, owned_in, things_in
 from ondevice.memory._fact_reader import readers
-from ondevice.memory._facts import is_jest
+from ondevice.memory._facts import in_earnest
 from ondevice.memory._language import (
     NEVER,
     forms_of,
@@ -34,12 +34,14 @@ from ondevice.memory._told import (
     asks_for,
     is_said,
     is_somewhere,
+    nouns_have_capitals,
     sentences_with,
     tells,
     words_for_living,
 )
 from ondevice.memory._values import fold, is_known_place
 from ondevice.memory._whose import (
+    CLAUSE_ENDS,
     Whom,
     denies,
     is_of_others,
@@ -83,6 +85,8 @@ def may_answer(text: str, hits: Sequence[Hit]) -> bool:
     #: It asks about somebody else, be it by their name.
     called = names_of_people(text)
     of_others = bool(whom) or (bool(called) and not mentions_user(text))
+    #: “Sam Reyes has three kids” does not answer for Sam Okafor.
+    by_name = called if of_others and not (of and nouns_have_capitals(language_called(of))) else ()
     own = mine_in(text)
     of_oneself = not any(is_named(word, of) for word in own)
     sure = not _OF_ONESELF.isdisjoint(kinds) or (of_oneself and not set(kinds) - {"name"})
@@ -95,7 +99,10 @@ def may_answer(text: str, hits: Sequence[Hit]) -> bool:
 
     for hit in hits:
         near = [other for other in hits if _belongs(other.cube, hit.cube)]
-        texts = [_own_text(other.cube, of_user=not of_others, sure=sure) for other in near]
+        own_only = bool(whom) or not of_others
+        texts = [
+            _own_text(other.cube, of_user=own_only, sure=sure and not of_others) for other in near
+        ]
         # What is left of a text may be too short to tell its language.
         spoken = [language_name(ends(other.cube.content)) for other in near]
         lacking = asked.intersection(*(other.lacks for other in near))
@@ -112,6 +119,7 @@ def may_answer(text: str, hits: Sequence[Hit]) -> bool:
             lacking -= words_for_living(text, lacking)
         if (
             sum(map(lacking.issuperset, needed)) <= len(needed) // _MANY
+            and lacking.isdisjoint(by_name)
             and all(any(map(is_told, repeat(kind), texts, spoken)) for kind in kinds)
             and (of_others or any(_is_theirs(things, other.cube, of) for other in near))
             and (
@@ -149,12 +157,13 @@ def _own_text(cube: Cube, *, of_user: bool, sure: bool) -> str:
         content = "\n".join(own_sentences(content))
     if not of_user:
         return content
-    if sure and (is_task or is_jest(content)):
+    if sure and is_task:
         return ""
     own = FOREIGN.sub(lambda said: " " if mentions_user(said[0]) else said[0], content)
     if not sure:
         return own
-    return "\n".join(sentence for sentence in sentences_of(own) if not _may_not_be(sentence))
+    meant = in_earnest(sentences_of(own))
+    return "\n".join(sentence for sentence in meant if not _may_not_be(sentence))
 
 
 def _may_not_be(sentence: str) -> bool:
@@ -264,9 +273,11 @@ def _is_theirs(things: Collection[str], cube: Cube, of: str) -> bool:
 
 def _is_brief(sentence: str, words: Collection[str]) -> bool:
     """Whether it speaks of a thing as one does who means one's own: “the wifi”, “Sold the car”."""
-    said = WORD.findall(sentence.lower())
+    clauses = map(WORD.findall, CLAUSE_ENDS.split(sentence.lower()))
     return not (people_in(sentence) or asks(sentence)) and (
-        said[0] in words or _has_definite(sentence, words) or _begins_with_past(sentence)
+        any(said[0] in words for said in clauses if said)
+        or _has_definite(sentence, words)
+        or _begins_with_past(sentence)
     )
 
 

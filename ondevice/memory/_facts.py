@@ -9,7 +9,7 @@ earlier. Everything else stays findable in the turn itself.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 from itertools import pairwise
@@ -18,8 +18,8 @@ from ondevice.memory._asking import QUOTED, asks, own_sentences, requests, sets_
 from ondevice.memory._fact_reader import Correction, Ending, Fact, readers
 from ondevice.memory._language import language_called, languages
 from ondevice.memory._values import Text
-from ondevice.memory._whose import mentions_user, people_in
-from ondevice.memory._words import languages_of
+from ondevice.memory._whose import denies, mentions_user, people_in
+from ondevice.memory._words import WORD, languages_of
 
 _LONGEST = 4_000  # characters; longer texts were not typed to tell something about oneself
 _SHORT = 120  # characters of a text that may be nothing but a correction, in several sentences
@@ -30,6 +30,7 @@ _WINK = re.compile(
     r"(?:ha|ja|he|ха|ах){2,}\w*|k{3,}|w{4,})\b|（笑|哈哈",
     re.IGNORECASE,
 )
+_FEW = 5  # words of a sentence that takes back what was said before it: “Just kidding!”
 
 
 def not_understood(text: str) -> list[str]:
@@ -51,9 +52,18 @@ def not_understood(text: str) -> list[str]:
     ]
 
 
-def is_jest(text: str) -> bool:
-    """Whether ``text`` has a sign that it is not meant as it is said: a wink, “lol”."""
-    return _WINK.search(text) is not None
+def in_earnest(sentences: Sequence[str]) -> list[str]:
+    """Those of the ``sentences`` of a text that are meant as they are said.
+
+    Not so one with a wink or a “lol”, nor one before nothing but that, nor any that is taken back.
+    """
+    kept = _not_taken_back(sentences)
+    return [
+        sentence
+        for sentence, after in pairwise([*kept, ""])
+        if not _WINK.search(sentence)
+        and not (_WINK.search(after) and not WORD.search(_WINK.sub("", after)))
+    ]
 
 
 def told(text: str) -> list[str]:
@@ -70,11 +80,16 @@ def find_facts(text: str) -> Iterator[Fact]:
     """The facts that the user states about themselves in ``text``, which they typed themselves."""
     if len(text) > _LONGEST or sets_task(text):
         return
-    sentences = own_sentences(text)
-    only_tells = (
-        not is_jest(text) and not re.search("[?？؟]", text) and not any(map(asks, sentences))
-    )
+    sentences = _not_taken_back(own_sentences(text))
     has_capitals = any(map(str.isupper, text))
+    meant = in_earnest(sentences)
+    jests = [_WINK.sub(" ", sentence).strip() for sentence in sentences if sentence not in meant]
+    only_tells = (
+        not re.search("[?？؟]", text)
+        and not any(map(asks, sentences))
+        # Whoever says in jest what they are may go on like that.
+        and not any(_states_fact(jest, has_capitals) for jest in jests)
+    )
     for before, sentence in pairwise(["", *sentences]):
         if asks(sentence) or _CODE.search(sentence):
             continue
@@ -91,7 +106,41 @@ def find_facts(text: str) -> Iterator[Fact]:
                 if known is None or fact.certain:
                     found[fact.topic, fact.content] = fact
         for fact in found.values():
-            yield fact if only_tells else replace(fact, certain=False)
+            yield fact if only_tells and sentence in meant else replace(fact, certain=False)
+
+
+def _not_taken_back(sentences: Sequence[str]) -> list[str]:
+    """The ``sentences`` behind the last one that says that what was said is not so."""
+    kept: list[str] = []
+    for sentence in sentences:
+        few = len(WORD.findall(sentence)) <= _FEW
+        if few and _takes_back().search(sentence) and not denies(sentence):
+            kept = []
+        else:
+            kept.append(sentence)
+    return kept
+
+
+@cache
+def _takes_back() -> re.Pattern[str]:
+    spaced, unspaced = (
+        "|".join(
+            language.pattern(language.facts.takes_back)
+            for language in languages()
+            if language.facts and language.facts.takes_back and language.facts.spaced is spaced
+        )
+        for spaced in (True, False)
+    )
+    return re.compile(rf"(?<!\w)(?:{spaced})(?!\w)|{unspaced}", re.IGNORECASE)
+
+
+def _states_fact(sentence: str, has_capitals: bool) -> bool:
+    return any(
+        fact
+        for reader in readers()
+        if reader.concerns(sentence)
+        for fact in reader.read(sentence, Text(reader.language, has_capitals))
+    )
 
 
 def hints(text: str) -> set[str]:

@@ -59,6 +59,7 @@ class Search(_Table, frozen=True, kw_only=True):
     #: they mean here. Stop words are known without.
     differs: str = ""
     #: What is written before a word as one with it, such as “and” in Arabic; apart by blanks.
+    endings: str = ""  # behind a name and an apostrophe, apart by blanks: “Bursa'da”
     prefixes: str = ""
     #: Words, apart by blanks, that questions are made of and that say nothing about what is wanted.
     stop: str = ""
@@ -169,6 +170,8 @@ class FactPatterns(_Table, frozen=True, kw_only=True):
     #: What makes a statement one of what is no longer so, or never was, and the statement without:
     #: “used to” → nothing.
     undoes: tuple[tuple[Pattern, str], ...] = ()
+    #: What says in a few words that what stands before it is not so: “just kidding”.
+    takes_back: Pattern = ""
     doubtful: Pattern  # nor does one with it for certain: no, almost, until, he
     not_values: Pattern = ""  # how no value begins
     values: dict[str, Pattern] = {}  # what is certain to be a value of this sort: a job, a diet

@@ -23,7 +23,7 @@ from ondevice.memory._dates import relative_days
 from ondevice.memory._records import Cube, Found
 from ondevice.memory._told import asks_for, is_said
 from ondevice.memory._values import is_known_place
-from ondevice.memory._whose import is_same, mine_in, people_in, sentences_of
+from ondevice.memory._whose import is_same, mentions_user, mine_in, people_in, sentences_of
 from ondevice.memory._wishes import asks_to_forget
 from ondevice.memory._words import WIDE, WORD, is_named, language_name, words_of
 
@@ -46,6 +46,7 @@ _GATES: dict[Concern, float] = {
 _NAMED = 0.6  # the same for any message, if a name that is in it is in the best memory
 _OF_HOME = 0.5  # the same, if the message asks about family or animals of the user
 _NAMED_PERSON = 0.4  # the same for a question, if that is no place
+_TOLD = 0.4  # the same, if a note has the kind of answer that is asked for
 _MISSES = 0.4  # the same if no memory at all has one of its words, unless only the user can know it
 _OF_PEOPLE = 0.2  # the same as GATE of what is asked about somebody: “mum” for “mother” counts half
 _WORTH = 0.25  # a memory is quoted with at least this share of the best one's score
@@ -110,7 +111,7 @@ def judge(text: str, found: Found, names: Collection[str] = ()) -> Verdict:
     The ``names`` are those of the user's people and animals, in lower case.
     """
     concern = concern_of(text)
-    if concern == "particular" and mine_in(text) and asks_for(text):
+    if concern == "particular" and (mine_in(text) or mentions_user(text)) and asks_for(text):
         concern = "user"
     if found.asked and concern in ("world", "particular", "anybody"):
         concern = "perhaps"  # it is about the days before or after something in the user's life
@@ -119,6 +120,9 @@ def judge(text: str, found: Found, names: Collection[str] = ()) -> Verdict:
     if named := _named(text, found):
         is_person = concern not in ("world", "anybody") and not all(map(is_known_place, named))
         gate = min(gate, _NAMED_PERSON if is_person else _NAMED)
+    is_told = may_answer(text, found.hits[:_MOST])
+    if concern == "particular" and is_told and asks_for(text) and not found.missing:
+        gate = min(gate, _TOLD)
     if concern not in ("user", "perhaps") and is_of_their_home(text, names):
         gate = min(gate, _OF_HOME)
     elif concern != "user" and found.missing:
@@ -136,7 +140,7 @@ def judge(text: str, found: Found, names: Collection[str] = ()) -> Verdict:
             or not found.is_about_it
             or bool(_things(text, found.missing))
             or (bool(found.missing) and not asks_for(text))
-            or not may_answer(text, found.hits[:_MOST])
+            or not is_told
         ),
     )
 

@@ -9,11 +9,12 @@ index of Snowball's stems of the text itself would have 116.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cache
 
 import Stemmer
 
+from ondevice.memory._language import Language, language_called
 from ondevice.memory._values import fold
 from ondevice.memory._words import forms, language_of, like, words_alike
 
@@ -36,7 +37,19 @@ class Stem:
 
 def stemmer_of(text: str) -> Stem | None:
     """What gives the stem of a word in the language of ``text``; None where the index does it."""
-    language = language_of(text)
+    return _stemmer(language_of(text))
+
+
+def same_stem(word: str, of: str) -> Callable[[str], bool]:
+    """What says of another word whether it is a form of ``word``, in the language called ``of``."""
+    stem = _stemmer(language_called(of)) if of else None
+    if stem is None or len(word) < _LEAST:
+        return lambda other: False
+    root = stem(word)
+    return lambda other: stem(other) == root
+
+
+def _stemmer(language: Language | None) -> Stem | None:
     if language is None or not language.search.snowball:
         return None
     search = language.search

@@ -20,6 +20,7 @@ from ondevice.memory._language import (
     languages,
     titles,
 )
+from ondevice.memory._stems import same_stem
 from ondevice.memory._values import is_known_place, is_no_person
 from ondevice.memory._whose import (
     Mention,
@@ -118,9 +119,7 @@ def tells(
             return any(
                 not kinds.isdisjoint(WORD.findall(sentence.lower()))
                 or bool(_MARK.search(sentence))
-                or (
-                    not _nouns_have_capitals(language) and _has_name(sentence, language, needed, of)
-                )
+                or (not nouns_have_capitals(language) and _has_name(sentence, language, needed, of))
                 for sentence in about
             )
         case "place":
@@ -137,8 +136,7 @@ def _has_home(text: str, language: Language) -> bool:
     return any(
         is_known_place(_SUFFIX.sub("", found[0]))
         or (
-            not _nouns_have_capitals(language)
-            and _behind_preposition(text, found.start(), language)
+            not nouns_have_capitals(language) and _behind_preposition(text, found.start(), language)
         )
         for found in _CAPITAL.finditer(text)
         if found[0][0].isupper()
@@ -192,7 +190,7 @@ def _has_name(
         and not is_no_person(name, language)
         and not is_stop_word(name, language.name)
         and (
-            not (beside or _nouns_have_capitals(language))
+            not (beside or nouns_have_capitals(language))
             or _is_beside(name, text, needed, language, of)
         )
         for name in names
@@ -243,7 +241,7 @@ def _behind_preposition(text: str, at: int, language: Language) -> bool:
     return bool(pattern and before and pattern.fullmatch(before[-1]))
 
 
-def _nouns_have_capitals(language: Language) -> bool:
+def nouns_have_capitals(language: Language) -> bool:
     return bool(language.facts and not language.facts.capitals)
 
 
@@ -258,7 +256,7 @@ def _is_beside(name: str, text: str, needed: Iterable[str], language: Language, 
         if word not in articles_of(language.name)
         and (word not in titles() or word in asked)
         and (
-            _nouns_have_capitals(language)
+            nouns_have_capitals(language)
             or not is_stop_word(word, language.name)
             or word in asked  # “son” is one in French
             or (place and place.fullmatch(word))
@@ -274,13 +272,15 @@ def _is_beside(name: str, text: str, needed: Iterable[str], language: Language, 
 
 
 def is_said(word: str, said: Collection[str], of: str = "") -> bool:
-    """Whether a word is among these, or one that means the same, begins alike or ends with it.
+    """Whether a word is among these, or a form of it, or what means the same or begins alike.
 
     ``of``: see :func:`like`.
     """
     known = {word, *forms(word), *like(word, of)}
+    is_form = same_stem(word, of)
     return not known.isdisjoint(said) or any(
-        (len(word) > _BEGINNING and other.startswith(word[:_BEGINNING]))
+        is_form(other)
+        or (len(word) > _BEGINNING and other.startswith(word[:_BEGINNING]))
         or (len(word) >= _BEGINNING and other.endswith(word))
         or (len(other) >= _BEGINNING and word.endswith(other))
         for other in said

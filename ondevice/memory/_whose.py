@@ -40,6 +40,8 @@ _OWNER = r"(?-i:[^\W\d_a-zß-ÿа-яё])[\w-]*\w"
 _BEFORE_NAME = re.compile(r"\.? [^\W\d_a-zß-ÿа-яё]")
 _ROOT = 3  # letters of a stem at least
 _ENDING = 3  # letters of an ending at most: “женится” is no form of “жена”
+#: Between the clauses of a sentence.
+CLAUSE_ENDS = re.compile(r"[,;:–—](?=\s)|[，、；]")
 _NEAR = 2  # words between “my” or “never” and what is meant
 
 
@@ -139,12 +141,21 @@ def owners_in(text: str) -> list[str]:
 
 
 def denies(sentence: str, words: Collection[str] | None = None) -> bool:
-    """Whether a word like “never” is in it; before one of the ``words``, or close to it."""
+    """Whether a word like “never” is in it; before one of the ``words``, or close to it.
+
+    Not if another clause has one of them without: “no compré la moto, compré una bici”.
+    """
     rules = _rules_for(sentence)
-    return rules is not None and any(
-        words is None
-        or not set(words).isdisjoint(WORD.findall(sentence[found.end() :].lower())[: _NEAR + 1])
+    if rules is None or words is None:
+        return rules is not None and rules.never.search(sentence) is not None
+    asked = set(words)
+    return any(
+        not asked.isdisjoint(WORD.findall(sentence[found.end() :].lower())[: _NEAR + 1])
         for found in rules.never.finditer(sentence)
+    ) and all(
+        rules.never.search(clause)
+        for clause in CLAUSE_ENDS.split(sentence)
+        if not asked.isdisjoint(WORD.findall(clause.lower()))
     )
 
 

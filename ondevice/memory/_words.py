@@ -139,6 +139,11 @@ def _read_words(text: str) -> tuple[list[str], list[int]]:
     for word in words:
         for number in of_languages.get(word, ()):
             counts[number] += 1
+    for number, endings in _endings_of_names():
+        for ending in endings.findall(_lower(ends(text))):
+            counts[number] += 1
+            for other in of_languages.get(ending, ()):
+                counts[other] -= 1
     if not text.isascii():
         unspaced = [word for word in words if is_unspaced(word)]
         spaced = [word for word in words if not is_unspaced(word)]
@@ -252,6 +257,16 @@ def _languages_of_stop_words() -> dict[str, tuple[int, ...]]:
         for word in stop - _ELIDED:
             found[word] = (*found.get(word, ()), number)
     return found
+
+
+@cache
+def _endings_of_names() -> tuple[tuple[int, re.Pattern[str]], ...]:
+    """What stands behind a name and an apostrophe in one language, with its number."""
+    return tuple(
+        (number, re.compile(rf"(?<=\w\w['’])(?:{'|'.join(language.search.endings.split())})(?!\w)"))
+        for number, language in enumerate(languages())
+        if language.search.endings
+    )
 
 
 @cache
