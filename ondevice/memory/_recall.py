@@ -46,7 +46,8 @@ _GATES: dict[Concern, float] = {
 _NAMED = 0.6  # the same for any message, if a name that is in it is in the best memory
 _OF_HOME = 0.5  # the same, if the message asks about family or animals of the user
 _NAMED_PERSON = 0.4  # the same for a question, if that is no place
-_TOLD = 0.4  # the same, if a note has the kind of answer that is asked for
+#: The same for a question for one of these, if a note tells it of the thing that is asked about.
+_TOLD, _VALUES = 0.4, frozenset({"number", "cost", "age", "day", "span", "sort", "colour"})
 _MISSES = 0.4  # the same if no memory at all has one of its words, unless only the user can know it
 _OF_PEOPLE = 0.2  # the same as GATE of what is asked about somebody: “mum” for “mother” counts half
 _WORTH = 0.25  # a memory is quoted with at least this share of the best one's score
@@ -120,17 +121,16 @@ def judge(text: str, found: Found, names: Collection[str] = ()) -> Verdict:
     if named := _named(text, found):
         is_person = concern not in ("world", "anybody") and not all(map(is_known_place, named))
         gate = min(gate, _NAMED_PERSON if is_person else _NAMED)
-    is_told = may_answer(text, found.hits[:_MOST])
-    if concern == "particular" and is_told and asks_for(text) and not found.missing:
-        gate = min(gate, _TOLD)
+    kinds = asks_for(text)
+    is_told = concern not in ("world", "anybody") and may_answer(text, found.hits[:_MOST])
+    if concern == "particular" and is_told and kinds and _VALUES.issuperset(kinds):
+        gate = gate if found.missing else min(gate, _TOLD)
     if concern not in ("user", "perhaps") and is_of_their_home(text, names):
         gate = min(gate, _OF_HOME)
     elif concern != "user" and found.missing:
         gate = max(gate, _MISSES)
     of_user = concern == "user" or (
-        concern in ("particular", "perhaps")
-        and bool(asks_for(text))
-        and _asks_of(text, found, names)
+        concern in ("particular", "perhaps") and bool(kinds) and _asks_of(text, found, names)
     )
     return Verdict(
         helps=bool(found.hits) and found.is_about_it and found.confidence >= gate,
@@ -139,7 +139,7 @@ def judge(text: str, found: Found, names: Collection[str] = ()) -> Verdict:
             found.confidence < (_OF_PEOPLE if people_in(text) else GATE)
             or not found.is_about_it
             or bool(_things(text, found.missing))
-            or (bool(found.missing) and not asks_for(text))
+            or (bool(found.missing) and not kinds)
             or not is_told
         ),
     )
