@@ -144,7 +144,7 @@ def _is_about(called: Collection[str], content: str) -> bool:
     """Whether ``content`` speaks of those with these names, and not only of whom they have."""
     owners = owners_in(content)
     said = [word.lower() for word in WORD.findall(_GENITIVE.sub("", content))]
-    return not owners or any(said.count(name) > owners.count(name) for name in called)
+    return not owners or any(said.count(name) > owners.count((name, True)) for name in called)
 
 
 def _own_text(cube: Cube, *, of_user: bool, sure: bool) -> str:

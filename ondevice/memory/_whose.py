@@ -126,17 +126,22 @@ def is_of_others(sentence: str) -> bool:
     return all(map(is_stop_word, WORD.findall(without_times(sentence[:start]))))
 
 
-def owners_in(text: str) -> list[str]:
-    """Who owns somebody whom ``text`` speaks of, in lower case: “Lily's boyfriend” is not Lily."""
+def owners_in(text: str) -> list[tuple[str, bool]]:
+    """Who owns somebody whom ``text`` speaks of, in lower case: “Lily's boyfriend” is not Lily.
+
+    And whether a word or a sign says so. Else their ending has to: “дочь Ивана” is not Иван, but
+    “дочь Вера” is Вера.
+    """
     rules = _rules_for(text)
     if rules is None:
         return []
     found = []
     for mention in people_in(text):
         if owner := rules.owner_before.search(text, 0, mention.start):
-            found.append(owner[1].lower())
+            found.append((owner[1].lower(), True))
         if owner := rules.owner_behind.match(text, mention.end):
-            found.append(owner[1].lower())
+            marked = bool(text[mention.end : owner.start(1)].strip())
+            found.append((owner[1].lower(), marked))
     return found
 
 

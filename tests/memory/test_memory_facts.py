@@ -391,3 +391,60 @@ def test_a_title_is_nobody() -> None:
     text = "Meine Vermieterin Frau Dr. Kaminski hat die Heizung nicht repariert."
     assert [mention.whom for mention in people_in(text)] == [("landlord",)]
     assert [mention.whom for mention in people_in("Meine Frau Anna kocht.")] == [("wife",)]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("haha nice one. I live in Leeds.", "Leeds"),
+        ("lol I finally quit smoking. I live in Leeds now.", "Leeds"),
+        ("I live in Leeds. My cat fell off the shelf lol", "Leeds"),
+        ("jaja. Vivo en Sevilla.", "Sevilla"),
+        ("mdr. J'habite à Nantes.", "Nantes"),
+        ("哈哈，好的。我住在成都。", "成都"),
+        ("I live in Bonn. No joke!", "Bonn"),
+        ("Ich wohne in Bonn. Das macht Spaß.", "Bonn"),
+        ("Nice joke. I live in Bonn.", "Bonn"),
+        ("I live in Bonn. Just kidding! I live in Leeds.", "Leeds"),
+    ],
+)
+def test_a_laugh_drops_no_fact_that_another_sentence_states(text: str, value: str) -> None:
+    assert certain(text) == [value]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "I live in Paris lol. I'm a nurse.",
+        "I live in Paris. lol",
+        "I'm a nurse 😉. I live in Paris.",
+    ],
+)
+def test_who_says_in_jest_what_they_are_says_nothing_for_certain(text: str) -> None:
+    assert certain(text) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "I'm a nurse. Just kidding!",
+        "Ich bin Arzt. Kleiner Scherz!",
+        "Je suis médecin. Je plaisante !",
+        "Soy médico. ¡Es broma!",
+        "Sono medico. Scherzo!",
+        "Sou médico. Brincadeira!",
+        "Ik ben arts. Grapje!",
+        "Jestem lekarzem. Żartuję!",
+        "Я врач. Шучу!",
+        "Ben doktorum. Şaka!",
+        "我是医生。开玩笑的！",
+        "私は医者です。冗談です。",
+        "저는 서울에 살아요. 농담이에요.",
+        "أنا طبيب. أمزح!",
+        "मैं डॉक्टर हूँ। मज़ाक था।",
+    ],
+)
+def test_what_is_taken_back_as_a_joke_is_not_even_proposed(text: str) -> None:
+    before = re.split(r"(?<=[.。।])", text)[0]
+    assert list(find_facts(before))
+    assert not list(find_facts(text))

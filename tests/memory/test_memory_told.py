@@ -327,3 +327,61 @@ def test_thousands_of_letters_or_signs_in_a_row_are_read_as_hundreds(
 def test_an_age_of_a_son_is_not_that_of_the_user(memory: Memory) -> None:
     tell(memory, "我儿子叫小宇，今年五岁")
     assert not [fact for fact in memory.latest(kind="fact") if "years old" in fact.content]
+
+
+@pytest.mark.parametrize(
+    ("told", "asked"),
+    [
+        # Denied in one clause, said in another.
+        ("I don't drink coffee any more, only green tea", "What tea do I drink?"),
+        ("Al final no me compré la moto, me compré una bici", "¿Qué me compré?"),
+        # Named behind a comma, without an article.
+        (
+            "Passport expires 14 Aug 2027, driving licence in 2031",
+            "When does my driving licence expire?",
+        ),
+        # A name in another case, or with an ending.
+        ("Моя дочь Вера учится в Казани", "Где учится Вера?"),
+        ("Annem Bursa'da oturuyor", "Annem nerede oturuyor?"),
+        # A value of the thing itself, of a question that anybody could ask.
+        ("Wait, I said the meeting is at 3 - it's at 4:30, sorry", "What time is the meeting?"),
+        ("De cv-ketel is van Remeha en is uit 2014", "Welk merk is de cv-ketel?"),
+        ("Kupiłem wczoraj rower za 2400 zł", "Ile kosztował rower?"),
+        ("اشتريت غسالة جديدة بسعر 3000 جنيه", "كم سعر الغسالة؟"),
+        ("冷蔵庫を買い替えた。18万円だった", "冷蔵庫はいくらでしたか？"),
+        ("Mi cuñada Sol es enfermera", "¿Qué hace mi cuñada?"),
+        ("Hab gestern 3 Kisten Äpfel geerntet", "Wie viele Kisten Äpfel habe ich geerntet?"),
+        ("haha ja. Ik woon in Zwolle", "Waar woon ik?"),
+    ],
+)
+def test_what_a_note_tells_in_other_forms_is_an_answer(
+    memory: Memory, told: str, asked: str
+) -> None:
+    tell(memory, told)
+    assert is_answered(memory, asked)
+
+
+@pytest.mark.parametrize(
+    ("told", "asked"),
+    [
+        ("My friend Grant wrote: “My wife is pregnant.”", "Is my wife pregnant?"),
+        ("Al final me compré una bici eléctrica", "¿Cuánto me costó la bici?"),
+        ("Моя дочь Вера учится в Казани", "Сколько лет Вере?"),
+        ("I live on the moon. My cat agrees lol. I drive there. lol", "Where do I live?"),
+    ],
+)
+def test_what_a_note_does_not_tell_in_whatever_form_is_no_answer(
+    memory: Memory, told: str, asked: str
+) -> None:
+    tell(memory, told)
+    assert not is_answered(memory, asked)
+
+
+def test_a_day_that_nobody_told_is_not_that_of_another_appointment(memory: Memory) -> None:
+    tell(memory, "A consulta do cardiologista ficou para 8 de abril às 15h")
+    assert recall(memory, "Quando é a consulta do dermatologista?") is None
+
+
+def test_a_note_without_the_name_does_not_answer_for_them(memory: Memory) -> None:
+    tell(memory, "My cousin Sam Okafor does payroll", "Sam Reyes, who also does payroll, is 41")
+    assert not is_answered(memory, "How old is Sam Okafor, who does payroll?")
