@@ -323,7 +323,7 @@ async def test_memories_are_filtered_archived_and_followed_along_their_links(
         await user.sees("replaces: ")
         await user.pilot.press("escape", "f4")
         await user.sees("What you asked")
-        await user.pilot.press("enter")
+        await user.pilot.press("home", "enter")
         await user.sees("Memory ─")
         await user.pilot.press(*"bins")
         await user.until(lambda: "Lisbon" not in user.screen, "found")
