@@ -16,6 +16,7 @@ from ondevice.errors import StoreError, UsageError
 from ondevice.memory import _cubes, _derive, _forget
 from ondevice.memory._asking import QUOTED
 from ondevice.memory._documents import chunks, read_file
+from ondevice.memory._namesakes import without_namesakes
 from ondevice.memory._profile import asks_for_profile
 from ondevice.memory._profile import refresh as refresh_profile
 from ondevice.memory._reading import read_answer
@@ -342,7 +343,11 @@ class Memory:
             found = _derive.with_evidence(connection, found, source, again)
             found = _derive.with_hints(connection, found, asks_of_user(text), source, again)
             found = _derive.with_corrections(connection, found, source, again)
-            verdict = judge(text, found, _derive.names(connection))
+            names = _derive.names(connection)
+            verdict = judge(text, found, names)
+            if verdict.helps and (others := without_namesakes(text, found)) is not found:
+                found, verdict = others, judge(text, others, names)
+                verdict = replace(verdict, unknown=verdict.unknown or not verdict.helps)
             if verdict.unknown and source is not None:
                 here = search(connection, text, today=today, limit=1, rank_sources=False)
                 verdict = replace(verdict, unknown=here.confidence < GATE)

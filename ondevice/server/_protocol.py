@@ -120,7 +120,7 @@ class ChatRequest(msgspec.Struct, frozen=True):
         if self.top_k == -1:
             given["top_k"] = 0
         if self.seed is not None:
-            given["seed"] = self.seed % _SEEDS
+            given["seed"] = None if self.seed == -1 else self.seed % _SEEDS
         stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
         return Generate(
             turns=_turns(self.messages),

@@ -27,6 +27,7 @@ from starlette.types import Receive, Scope, Send
 
 from ondevice.cli import run
 from ondevice.config import Settings
+from ondevice.messages import Sampling
 from ondevice.server import _connections
 from ondevice.server._protocol import ChatRequest
 
@@ -159,9 +160,9 @@ def test_a_client_may_limit_thinking_otherwise_than_the_settings(
     ],
 )
 def test_a_client_may_limit_the_reply_or_not(options: dict[str, int], most: int | None) -> None:
-    asked = msgspec.convert({"messages": HI, "top_k": -1, **options}, ChatRequest)
-    request = asked.generate(Settings())
-    assert (request.max_tokens, request.sampling.top_k) == (most, 0)
+    asked = msgspec.convert({"messages": HI, "top_k": -1, "seed": -1, **options}, ChatRequest)
+    request = asked.generate(Settings(sampling=Sampling(seed=5)))
+    assert (request.max_tokens, request.sampling.top_k, request.sampling.seed) == (most, 0, None)
 
 
 @pytest.mark.parametrize(

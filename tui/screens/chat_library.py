@@ -306,7 +306,7 @@ def _chats(count: int) -> str:
 
 
 def _was(count: int) -> str:
-    return "One chat was" if count == 1 else f"{count} chats were"
+    return "One chat was" if count == 1 else f"{count or 'No'} chats were"
 
 
 def _summary(result: Imported) -> str:
