@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import pytest
 from eager import Eager
 
 from ondevice import gguf
+from ondevice.engine import _drafting
 from ondevice.engine._drafting import (
     Drafter,
     ModelDrafter,
@@ -210,7 +212,9 @@ def test_a_lookup_finds_the_longest_of_the_same_before() -> None:
     assert lookup.propose([7] * 40, 3) == ([7], 5)
 
 
-def test_drafts_that_are_never_right_are_not_computed(short_model: Model) -> None:
+def test_drafts_that_are_never_right_are_not_computed(
+    short_model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where a proposal costs nothing; and once they are right, they are computed again."""
 
     class Moody(Knowing):
@@ -229,6 +233,14 @@ def test_drafts_that_are_never_right_are_not_computed(short_model: Model) -> Non
     drafter = Moody([*prompt, *tokens])
     speculation = Speculation(context, drafter)
     drawn = [sampler.sample_from(context.logits())]
+    decode, took = context.decode, [0.0]
+
+    def timed(tokens: Sequence[int], **options: Any) -> None:
+        took[0] += 1 + (len(tokens) - 1) / 4
+        decode(tokens, **options)
+
+    monkeypatch.setattr(context, "decode", timed)
+    monkeypatch.setattr(_drafting, "time", SimpleNamespace(perf_counter=lambda: took[0]))
     proposed = []
     for wanted, is_right in ((50, False), (100, True)):
         drafter.is_right = is_right
