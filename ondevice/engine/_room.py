@@ -109,10 +109,12 @@ class Room:
         """Whether the context would grow now, if more were wanted of it."""
         held = self._held
         n_ctx, kv_type, file = held.context.n_ctx, held.plan.kv_type, held.plan.file
-        before = need(file, n_ctx, kv_type)
-        after = need(file, min(file.n_ctx_train, n_ctx * _GROWTH), kv_type)
-        if not held.may_grow or after.n_ctx <= n_ctx:
+        if not held.may_grow:
             return False
+        after = need(file, min(file.n_ctx_train, n_ctx * _GROWTH), kv_type)
+        if after.n_ctx <= n_ctx:  # the model has no more positions
+            return False
+        before = need(file, n_ctx, kv_type)
         return self._sizer.has_room(after.kv + after.compute - before.compute)
 
     def close(self) -> None:

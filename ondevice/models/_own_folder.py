@@ -147,11 +147,9 @@ def leftovers() -> dict[str, int]:
 
 def _sweep() -> None:
     """Remove what was not done when its process was killed, which frees the lock."""
-    from filelock import Timeout  # noqa: PLC0415 - asyncio comes with it
-
     for folder in [*paths.models_dir().glob("[!.]*")]:
         if (scratch := scratch_in(folder)).is_dir():
-            with suppress(Timeout, OSError), lock(folder.name).acquire(timeout=0):
+            with suppress(OSError), lock(folder.name).acquire(timeout=0):  # nobody works in it
                 shutil.rmtree(scratch)
                 folder.rmdir()  # if it is empty
 
