@@ -32,9 +32,9 @@ from ondevice.memory._stems import like_stem, stemmer_of
 from ondevice.memory._told import (
     articles_of,
     asks_for,
+    capitals_tell_names,
     is_said,
     is_somewhere,
-    nouns_have_capitals,
     sentences_with,
     tells,
     words_for_living,
@@ -86,7 +86,7 @@ def may_answer(text: str, hits: Sequence[Hit]) -> bool:
     called = names_of_people(text)
     of_others = bool(whom) or (bool(called) and not mentions_user(text))
     #: “Sam Reyes has three kids” does not answer for Sam Okafor.
-    by_name = called if of_others and not (of and nouns_have_capitals(language_called(of))) else ()
+    by_name = called if of_others and capitals_tell_names(of) else ()
     own = mine_in(text)
     of_oneself = not any(is_named(word, of) for word in own)
     sure = not _OF_ONESELF.isdisjoint(kinds) or (of_oneself and not set(kinds) - {"name"})

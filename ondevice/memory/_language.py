@@ -59,8 +59,9 @@ class Search(_Table, frozen=True, kw_only=True):
     #: they mean here. Stop words are known without.
     differs: str = ""
     #: What is written before a word as one with it, such as “and” in Arabic; apart by blanks.
-    endings: str = ""  # behind a name and an apostrophe, apart by blanks: “Bursa'da”
     prefixes: str = ""
+    #: What stands behind a name and an apostrophe, apart by blanks: “Bursa'da”.
+    endings: str = ""
     #: Words, apart by blanks, that questions are made of and that say nothing about what is wanted.
     stop: str = ""
     #: Those of them, apart by blanks, that politeness may write with a capital letter.

@@ -11,9 +11,8 @@ import re
 import msgspec
 
 from ondevice.memory._concern import names_in
-from ondevice.memory._language import language_called
 from ondevice.memory._records import Found
-from ondevice.memory._told import nouns_have_capitals
+from ondevice.memory._told import capitals_tell_names
 from ondevice.memory._words import WORD, is_stop_word, language_name
 
 _PAIR = re.compile(r"(?=\b([^\W\d_][\w-]+) ([^\W\d_][\w-]+))")
@@ -24,8 +23,7 @@ _MOST_CAPITALS = 0.5  # of the words; with more, capitals do not tell names
 
 def without_namesakes(text: str, found: Found) -> Found:
     """``found`` without what is about a namesake of whom the question ``text`` names in full."""
-    language = language_name(text)
-    if language and nouns_have_capitals(language_called(language)):
+    if not capitals_tell_names(language_name(text)):
         return found
     named = names_in(text)
     pairs = [pair for pair in _pairs(text) if named.issuperset(pair)]

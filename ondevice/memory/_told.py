@@ -119,7 +119,9 @@ def tells(
             return any(
                 not kinds.isdisjoint(WORD.findall(sentence.lower()))
                 or bool(_MARK.search(sentence))
-                or (not nouns_have_capitals(language) and _has_name(sentence, language, needed, of))
+                or (
+                    not _nouns_have_capitals(language) and _has_name(sentence, language, needed, of)
+                )
                 for sentence in about
             )
         case "place":
@@ -136,7 +138,8 @@ def _has_home(text: str, language: Language) -> bool:
     return any(
         is_known_place(_SUFFIX.sub("", found[0]))
         or (
-            not nouns_have_capitals(language) and _behind_preposition(text, found.start(), language)
+            not _nouns_have_capitals(language)
+            and _behind_preposition(text, found.start(), language)
         )
         for found in _CAPITAL.finditer(text)
         if found[0][0].isupper()
@@ -190,7 +193,7 @@ def _has_name(
         and not is_no_person(name, language)
         and not is_stop_word(name, language.name)
         and (
-            not (beside or nouns_have_capitals(language))
+            not (beside or _nouns_have_capitals(language))
             or _is_beside(name, text, needed, language, of)
         )
         for name in names
@@ -241,7 +244,12 @@ def _behind_preposition(text: str, at: int, language: Language) -> bool:
     return bool(pattern and before and pattern.fullmatch(before[-1]))
 
 
-def nouns_have_capitals(language: Language) -> bool:
+def capitals_tell_names(of: str) -> bool:
+    """Whether a capital makes a name of a word in the language called ``of``, as far as known."""
+    return not of or not _nouns_have_capitals(language_called(of))
+
+
+def _nouns_have_capitals(language: Language) -> bool:
     return bool(language.facts and not language.facts.capitals)
 
 
@@ -256,7 +264,7 @@ def _is_beside(name: str, text: str, needed: Iterable[str], language: Language, 
         if word not in articles_of(language.name)
         and (word not in titles() or word in asked)
         and (
-            nouns_have_capitals(language)
+            _nouns_have_capitals(language)
             or not is_stop_word(word, language.name)
             or word in asked  # “son” is one in French
             or (place and place.fullmatch(word))
