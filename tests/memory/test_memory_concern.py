@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -14,13 +13,6 @@ from ondevice.memory._concern import concern_of
 from ondevice.store import Database
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
-
-
-@pytest.fixture
-def memory(tmp_path: Path) -> Iterator[Memory]:
-    database = Database(tmp_path / "store.db")
-    yield Memory(database)
-    database.close()
 
 
 def recall(memory: Memory, text: str, budget: int = 90) -> Recalled | None:

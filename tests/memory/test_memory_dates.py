@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -21,13 +20,6 @@ from ondevice.store.migrations import MIGRATIONS
 
 MONDAY, SUNDAY = date(2026, 6, 1), date(2027, 1, 3)
 OCTOBER = date(2026, 10, 15)  # a Thursday
-
-
-@pytest.fixture
-def memory(tmp_path: Path) -> Iterator[Memory]:
-    database = Database(tmp_path / "store.db")
-    yield Memory(database)
-    database.close()
 
 
 def meant(text: str, said: date) -> str:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 
 from ondevice.memory import Memory, Recalled
-from ondevice.store import Database
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 PLACES = (
@@ -25,13 +22,6 @@ PLACES = (
     "Konya",
     "เชียงใหม่",
 )
-
-
-@pytest.fixture
-def memory(tmp_path: Path) -> Iterator[Memory]:
-    database = Database(tmp_path / "store.db")
-    yield Memory(database)
-    database.close()
 
 
 def recall(memory: Memory, text: str) -> Recalled:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,13 +22,6 @@ from ondevice.messages import Turn
 from ondevice.store import Database
 
 MONTH = json.loads(ROOT.joinpath("bench", "month.json").read_text("utf-8"))
-
-
-@pytest.fixture
-def memory(tmp_path: Path) -> Iterator[Memory]:
-    database = Database(tmp_path / "store.db")
-    yield Memory(database)
-    database.close()
 
 
 def recall(memory: Memory, text: str, budget: int = 500) -> Recalled | None:

@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 
 from ondevice.chats import Chats
 from ondevice.memory import Memory, Recalled
 from ondevice.memory._revisions import revision_in
-from ondevice.store import Database
 
 START = datetime(2024, 3, 4, 12, tzinfo=UTC)
-
-
-@pytest.fixture
-def memory(tmp_path: Path) -> Iterator[Memory]:
-    database = Database(tmp_path / "store.db")
-    yield Memory(database)
-    database.close()
 
 
 def tell(memory: Memory, *texts: str) -> None:

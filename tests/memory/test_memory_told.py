@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 
@@ -12,16 +10,8 @@ from ondevice.chats import Chats
 from ondevice.memory import Memory, Recalled
 from ondevice.memory._spelling import misspelt
 from ondevice.memory._words import ends
-from ondevice.store import Database
 
 START = datetime(2024, 3, 4, 12, tzinfo=UTC)  # a Monday
-
-
-@pytest.fixture
-def memory(tmp_path: Path) -> Iterator[Memory]:
-    database = Database(tmp_path / "store.db")
-    yield Memory(database)
-    database.close()
 
 
 def recall(memory: Memory, text: str) -> Recalled | None:

@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from ondevice.chats import Chats
 from ondevice.memory import Memory
 from ondevice.memory._secrets import redact
 from ondevice.memory._wishes import LEFT_OUT, asks_to_forget, is_unwanted
-from ondevice.store import Database
-
-
-@pytest.fixture
-def memory(tmp_path: Path) -> Iterator[Memory]:
-    database = Database(tmp_path / "store.db")
-    yield Memory(database)
-    database.close()
 
 
 @pytest.mark.parametrize(
