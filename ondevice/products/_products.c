@@ -580,6 +580,8 @@ FOR_SOME(multiply_floats_, CALL)
 #ifdef WIDE_VECTORS
 #include "_products_alone.h"
 #else
+#define alone_q4_k 0
+#define alone_q5_k 0
 #define alone_q6_k 0
 #endif
 
@@ -616,8 +618,8 @@ static const Type types[] = {
     TYPE(42, BLOCK, OFFSET, 1, unpack_q2_0, multiply_q4_0),
     TYPE(10, SPAN, GROUPS, 16, unpack_q2_k, multiply_q2_k),
     TYPE(11, SPAN, GROUPS, 16, unpack_q3_k, multiply_q3_k),
-    TYPE(12, SPAN, GROUPS, 32, unpack_q4_k, multiply_q4_k),
-    TYPE(13, SPAN, GROUPS, 32, unpack_q5_k, multiply_q5_k),
+    TYPE_WITH(alone_q4_k, 12, SPAN, GROUPS, 32, unpack_q4_k, multiply_q4_k),
+    TYPE_WITH(alone_q5_k, 13, SPAN, GROUPS, 32, unpack_q5_k, multiply_q5_k),
     TYPE_WITH(alone_q6_k, 14, SPAN, GROUPS, 16, unpack_q6_k, multiply_q6_k),
     TYPE(23, SPAN, GROUPS, 32, unpack_iq4_xs, multiply_iq4_xs),
     TYPE(21, SPAN, GROUPS, 32, unpack_iq3_s, multiply_iq3),
