@@ -579,10 +579,10 @@ FOR_SOME(multiply_floats_, CALL)
 
 #ifdef WIDE_VECTORS
 #include "_products_alone.h"
+#define ALONE(most_lanes, type) (LANES <= most_lanes ? alone_##type : 0)
 #else
-#define alone_q4_k 0
-#define alone_q5_k 0
-#define alone_q6_k 0
+#define ALONE(most_lanes, type) 0
+static void alone_start(void) {}
 #endif
 
 /* Rows of a tile in a file. */
@@ -616,24 +616,25 @@ static const Type types[] = {
     TYPE(40, BLOCK, GROUPS, 16, unpack_nvfp4, multiply_nvfp4),
     TYPE(41, BLOCK, OFFSET, 1, unpack_q1_0, multiply_q4_0),
     TYPE(42, BLOCK, OFFSET, 1, unpack_q2_0, multiply_q4_0),
-    TYPE(10, SPAN, GROUPS, 16, unpack_q2_k, multiply_q2_k),
-    TYPE(11, SPAN, GROUPS, 16, unpack_q3_k, multiply_q3_k),
-    TYPE_WITH(alone_q4_k, 12, SPAN, GROUPS, 32, unpack_q4_k, multiply_q4_k),
-    TYPE_WITH(alone_q5_k, 13, SPAN, GROUPS, 32, unpack_q5_k, multiply_q5_k),
-    TYPE_WITH(alone_q6_k, 14, SPAN, GROUPS, 16, unpack_q6_k, multiply_q6_k),
-    TYPE(23, SPAN, GROUPS, 32, unpack_iq4_xs, multiply_iq4_xs),
-    TYPE(21, SPAN, GROUPS, 32, unpack_iq3_s, multiply_iq3),
-    TYPE(18, SPAN, GROUPS, 32, unpack_iq3_xxs, multiply_iq3),
-    TYPE(22, SPAN, GROUPS, 16, unpack_iq2_s, multiply_iq2),
-    TYPE(17, SPAN, GROUPS, 16, unpack_iq2_xs, multiply_iq2),
-    TYPE(16, SPAN, GROUPS, 32, unpack_iq2_xxs, multiply_iq3),
+    TYPE_WITH(ALONE(8, q2_k), 10, SPAN, GROUPS, 16, unpack_q2_k, multiply_q2_k),
+    TYPE_WITH(ALONE(8, q3_k), 11, SPAN, GROUPS, 16, unpack_q3_k, multiply_q3_k),
+    TYPE_WITH(ALONE(8, q4_k), 12, SPAN, GROUPS, 32, unpack_q4_k, multiply_q4_k),
+    TYPE_WITH(ALONE(8, q5_k), 13, SPAN, GROUPS, 32, unpack_q5_k, multiply_q5_k),
+    TYPE_WITH(ALONE(16, q6_k), 14, SPAN, GROUPS, 16, unpack_q6_k, multiply_q6_k),
+    TYPE_WITH(ALONE(8, iq4_xs), 23, SPAN, GROUPS, 32, unpack_iq4_xs, multiply_iq4_xs),
+    TYPE_WITH(ALONE(8, iq3_s), 21, SPAN, GROUPS, 32, unpack_iq3_s, multiply_iq3),
+    TYPE_WITH(ALONE(8, iq3_xxs), 18, SPAN, GROUPS, 32, unpack_iq3_xxs, multiply_iq3),
+    TYPE_WITH(ALONE(8, iq2_s), 22, SPAN, GROUPS, 16, unpack_iq2_s, multiply_iq2),
+    TYPE_WITH(ALONE(8, iq2_xs), 17, SPAN, GROUPS, 16, unpack_iq2_xs, multiply_iq2),
+    TYPE_WITH(ALONE(8, iq2_xxs), 16, SPAN, GROUPS, 32, unpack_iq2_xxs, multiply_iq3),
     TYPE(29, SPAN, GROUPS, 16, unpack_iq1_m, multiply_q3_k),
-    TYPE(19, SPAN, GROUPS, 32, unpack_iq1_s, multiply_iq1_s),
-    TYPE(34, SPAN, GROUPS, 32, unpack_tq1_0, multiply_iq1_s),
-    TYPE(35, SPAN, GROUPS, 32, unpack_tq2_0, multiply_iq1_s),
+    TYPE_WITH(ALONE(8, iq1_s), 19, SPAN, GROUPS, 32, unpack_iq1_s, multiply_iq1_s),
+    TYPE_WITH(ALONE(8, tq1_0), 34, SPAN, GROUPS, 32, unpack_tq1_0, multiply_iq1_s),
+    TYPE_WITH(ALONE(8, tq2_0), 35, SPAN, GROUPS, 32, unpack_tq2_0, multiply_iq1_s),
 };
 #undef TYPE
 #undef TYPE_WITH
+#undef ALONE
 
 static const Kind *kind_of(int type) {
     for (size_t i = 0; i < sizeof types / sizeof *types; i++)
@@ -674,6 +675,7 @@ static int32_t mul_mat, mul_mat_id; /* ggml's numbers of these operations */
 void products_start(int32_t one, int32_t several) {
     mul_mat = one;
     mul_mat_id = several;
+    alone_start();
 }
 
 /* Whether weights are of a type that is known, in rows of whole blocks. */
