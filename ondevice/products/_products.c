@@ -604,8 +604,8 @@ typedef struct {
     {number, {block, side, detail, 0, alone, find_rows, unpack, multiply}}
 static const Type types[] = {
     TYPE(0, 1, RAW, 0, unpack_f32, multiply_floats_),
-    TYPE(1, 1, RAW, 0, unpack_f16, multiply_floats_),
-    TYPE(30, 1, RAW, 0, unpack_bf16, multiply_floats_),
+    TYPE_WITH(ALONE(8, f16), 1, 1, RAW, 0, unpack_f16, multiply_floats_),
+    TYPE_WITH(ALONE(8, bf16), 30, 1, RAW, 0, unpack_bf16, multiply_floats_),
     TYPE(2, BLOCK, OFFSET, 8, unpack_q4_0, multiply_q4_0),
     TYPE(3, BLOCK, TIMES_SCALE, 0, unpack_q4_1, multiply_q4_1),
     TYPE(6, BLOCK, OFFSET, 16, unpack_q5_0, multiply_q5_0),

@@ -1,5 +1,5 @@
-/* A single column times rows as they lie, for x86 and types with spans; part of _products.c. To
-   unpack a tile of them takes longer than to multiply it. So the integers of a span are summed to a
+/* A single column times rows as they lie, for x86; part of _products.c. To unpack a tile of them
+   takes longer than to multiply it. So of types with spans, the integers of a span are summed to a
    vector for each row. Those of eight rows are then added up across lanes: from there on a lane
    belongs to a row, and floats are added as in a tile.
 
@@ -446,3 +446,87 @@ ALONE_AS(iq2_xs, 74, 16, OF_EITHER_SIGN)
 ALONE_AS(iq2_xxs, 66, 32, OF_EITHER_SIGN)
 ALONE_AS(iq1_s, 50, 32, 16)
 #undef ALONE_AS
+
+/* -------------------------------------------------------------------- floats of two bytes each */
+
+INLINE __m256 eight_floats(const int is_brain, const uint8_t *from) {
+    const __m128i halves_of_eight = half_of(from);
+    if (!is_brain) return _mm256_cvtph_ps(halves_of_eight);
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves_of_eight), 16));
+}
+INLINE float one_float(const int is_brain, const uint8_t *from) {
+    return is_brain ? as_float((int32_t)((uint32_t)two_at(from) << 16)) : half_at(from);
+}
+
+/* Of eight rows, eight columns: a vector of each column. */
+INLINE void turned(__m256 v[8]) {
+    __m256 twos[8], fours[8];
+    EACH(i, 4) {
+        twos[2 * i] = _mm256_unpacklo_ps(v[2 * i], v[2 * i + 1]);
+        twos[2 * i + 1] = _mm256_unpackhi_ps(v[2 * i], v[2 * i + 1]);
+    }
+    EACH(i, 2) EACH(j, 2) {
+        fours[4 * i + 2 * j] = _mm256_shuffle_ps(twos[4 * i + j], twos[4 * i + 2 + j], 0x44);
+        fours[4 * i + 2 * j + 1] = _mm256_shuffle_ps(twos[4 * i + j], twos[4 * i + 2 + j], 0xee);
+    }
+    EACH(i, 4) {
+        v[i] = _mm256_permute2f128_ps(fours[i], fours[4 + i], 0x20);
+        v[4 + i] = _mm256_permute2f128_ps(fours[i], fours[4 + i], 0x31);
+    }
+}
+
+enum {
+    EIGHTS = 2,   /* of rows at once, so that one need not wait for another */
+    IN_LINE = 32, /* columns that are fetched together */
+};
+
+/* Floats are summed in stretches of a span, as they are in tiles. */
+INLINE void alone_floats(const int is_brain, const Matrix *m, int64_t begin, int64_t end,
+                         const Columns *x, float *y) {
+    const float *of_x = x->x[0];
+    for (int64_t row = begin; row < end; row += EIGHTS * ALONE) {
+        const uint8_t *rows[EIGHTS][ALONE];
+        const uint8_t *next = (const uint8_t *)m->source + (row + EIGHTS * ALONE) * m->stride;
+        EACH(e, EIGHTS) EACH(r, ALONE)
+            rows[e][r] =
+                (const uint8_t *)m->source + least(row + ALONE * e + r, end - 1) * m->stride;
+        __m256 sums[EIGHTS], parts[EIGHTS];
+        EACH(e, EIGHTS) sums[e] = parts[e] = _mm256_setzero_ps();
+        int64_t c = 0;
+        for (; c + IN_LINE <= m->columns; c += IN_LINE) {
+            EACH(i, EIGHTS * ALONE) __builtin_prefetch(next + 64 * i, 0, 2);
+            next += EIGHTS * ALONE * 64;
+            EACH(e, EIGHTS) EACH(k, IN_LINE / 8) {
+                __m256 v[8];
+                EACH(r, 8) v[r] = eight_floats(is_brain, rows[e][r] + 2 * (c + 8 * k));
+                turned(v);
+                EACH(i, 8)
+                    parts[e] = _mm256_fmadd_ps(v[i], _mm256_set1_ps(of_x[c + 8 * k + i]), parts[e]);
+            }
+            if ((c + IN_LINE) % SPAN == 0 || c + IN_LINE == m->columns)
+                EACH(e, EIGHTS) {
+                    sums[e] = _mm256_add_ps(sums[e], parts[e]);
+                    parts[e] = _mm256_setzero_ps();
+                }
+        }
+        if (c < m->columns)
+            EACH(e, EIGHTS) {
+                for (int64_t i = c; i < m->columns; i++) {
+                    float v[ALONE];
+                    for (int r = 0; r < ALONE; r++) v[r] = one_float(is_brain, rows[e][r] + 2 * i);
+                    parts[e] =
+                        _mm256_fmadd_ps(_mm256_loadu_ps(v), _mm256_set1_ps(of_x[i]), parts[e]);
+                }
+                sums[e] = _mm256_add_ps(sums[e], parts[e]);
+            }
+        float of_rows[EIGHTS * ALONE];
+        EACH(e, EIGHTS) _mm256_storeu_ps(of_rows + e * ALONE, sums[e]);
+        memcpy(y + row, of_rows, (size_t)least(end - row, EIGHTS * ALONE) * 4);
+    }
+}
+static void alone_f16(const Matrix *m, int64_t begin, int64_t end, const Columns *x, float *y) {
+    alone_floats(0, m, begin, end, x, y);
+}
+static void alone_bf16(const Matrix *m, int64_t begin, int64_t end, const Columns *x, float *y) {
+    alone_floats(1, m, begin, end, x, y);
+}
