@@ -147,7 +147,8 @@ INLINE void row_iq4_xs(const uint8_t *block, Row *r) {
         const __m256i nibbles = _mm256_and_si256(
             _mm256_inserti128_si256(_mm256_castsi128_si256(some), _mm_srli_epi16(some, 4), 1),
             bytes_alike(15));
-        r->signs[g] = (__m256i)looked_up((Words)nibbles, iq4_table);
+        r->signs[g] =
+            _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(half_of(iq4_table)), nibbles);
         r->w[g] = _mm256_abs_epi8(r->signs[g]);
     }
 }
