@@ -156,7 +156,8 @@ def measure(quick: bool, conversations: Path | None) -> tuple[frame.Figures, fra
         with person(path) as someone:
             run = going_on(someone, 3 if quick else 5) | sharing(someone) | forgetting(someone)
         runs.append({"model": path.name, **run})
-    figures = {name: frame.mean(run[name] for run in runs) for name in runs[0] if name != "model"}
+    measured = [name for run in runs[:1] for name in run if name != "model"]
+    figures = {name: frame.mean(run[name] for run in runs) for name in measured}
     with TemporaryDirectory(prefix="ondevice-bench-") as folder:
         models = [*frame.models(MODELS[0], WINDOWED), *random_models(Path(folder))]
         same = []
