@@ -45,7 +45,7 @@ INLINE void have_scales(const int group, __m128i bytes, Row *r) {
         r->scales = _mm256_cvtepi8_epi16(_mm_shuffle_epi8(
             bytes, _mm_setr_epi8(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15)));
 }
-INLINE __m128i these(uint64_t first, uint64_t last) {
+INLINE __m128i sixteen(uint64_t first, uint64_t last) {
     return _mm_set_epi64x((long long)last, (long long)first);
 }
 
@@ -86,7 +86,7 @@ INLINE void row_q3_k(const uint8_t *block, Row *r) {
     const uint64_t nibbles = 0x0f0f0f0f0f0f0f0fu, twos = 0x0303030303030303u;
     const uint64_t first = (high | high << 30) & twos, last = (high >> 4 | high << 26) & twos;
     const __m128i scales =
-        these((low & nibbles) | first << 4, (low >> 4 & nibbles) | last << 4);
+        sixteen((low & nibbles) | first << 4, (low >> 4 & nibbles) | last << 4);
     have_scales(16, _mm_sub_epi8(scales, _mm_set1_epi8(32)), r);
     r->d = half_at(block + 108);
     const __m256i bits = all_of(block);
@@ -105,7 +105,7 @@ INLINE void row_k(const int fifth, const uint8_t *block, Row *r) {
     const uint64_t last = (first >> 2 & 0x3030303030303030u) | (nibbles & 0x0f0f0f0fu) |
                           (nibbles >> 4 & 0x0f0f0f0fu) << 32;
     const __m128i both =
-        _mm_shuffle_epi32(these(first & 0x3f3f3f3f3f3f3f3fu, last), _MM_SHUFFLE(3, 1, 2, 0));
+        _mm_shuffle_epi32(sixteen(first & 0x3f3f3f3f3f3f3f3fu, last), _MM_SHUFFLE(3, 1, 2, 0));
     have_scales(32, both, r);
     r->lows = _mm_unpackhi_epi64(both, both);
     r->d = half_at(block);
@@ -140,7 +140,7 @@ INLINE void row_q6_k(const uint8_t *block, Row *r) {
 
 INLINE void row_iq4_xs(const uint8_t *block, Row *r) {
     const uint64_t scales = nibbles_in(four_at(block + 4)) | twos_in(two_at(block + 2)) << 4;
-    have_scales(32, _mm_sub_epi8(these(scales, 0), _mm_set1_epi8(32)), r);
+    have_scales(32, _mm_sub_epi8(sixteen(scales, 0), _mm_set1_epi8(32)), r);
     r->d = half_at(block);
     EACH(g, 8) {
         const __m128i some = half_of(block + 8 + 16 * g);
@@ -207,7 +207,8 @@ INLINE void row_tq1_0(const uint8_t *block, Row *r) {
                       (int)book[number(3)], (int)book[number(4)], (int)book[number(5)], \
                       (int)book[number(6)], (int)book[number(7)])
 
-static uint64_t signs_of_seven[128]; /* bits; the number of those that are set becomes even */
+/* Of seven bits, the signs of eight weights: an even number of them is negative. */
+static uint64_t signs_of_seven[128];
 
 static void alone_start(void) {
     for (int bits = 0; bits < 128; bits++) {
@@ -242,12 +243,12 @@ INLINE void row_iq2_xxs(const uint8_t *block, Row *r) {
 #undef SIGNS
 #undef NUMBER
     }
-    have_scales(32, these(odd(scales), 0), r);
+    have_scales(32, sixteen(odd(scales), 0), r);
     r->d = half_at(block) * 0.125f;
 }
 
 INLINE __m128i odd_nibbles(const uint8_t *from) { /* 16 */
-    return these(odd(nibbles_in(four_at(from))), odd(nibbles_in(four_at(from + 4))));
+    return sixteen(odd(nibbles_in(four_at(from))), odd(nibbles_in(four_at(from + 4))));
 }
 
 INLINE void row_iq2_xs(const uint8_t *block, Row *r) {
@@ -290,7 +291,7 @@ INLINE void row_iq3_xxs(const uint8_t *block, Row *r) {
 #undef SIGNS
 #undef NUMBER
     }
-    have_scales(32, these(odd(scales), 0), r);
+    have_scales(32, sixteen(odd(scales), 0), r);
     r->d = half_at(block) * 0.25f;
 }
 
@@ -303,7 +304,7 @@ INLINE void row_iq3_s(const uint8_t *block, Row *r) {
         r->signs[g] = signs_of(four_at(block + 74 + 4 * g));
 #undef NUMBER
     }
-    have_scales(32, these(odd(nibbles_in(four_at(block + 106))), 0), r);
+    have_scales(32, sixteen(odd(nibbles_in(four_at(block + 106))), 0), r);
     r->d = half_at(block);
 }
 
@@ -325,7 +326,7 @@ INLINE void row_iq1_s(const uint8_t *block, Row *r) {
         r->w[g] = with_step(OF_EIGHT(products_iq1, NUMBER), 0u - (more >> 15));
 #undef NUMBER
     }
-    have_scales(32, these(odd(scales), 0), r);
+    have_scales(32, sixteen(odd(scales), 0), r);
     r->d = half_at(block) * 0.125f;
 }
 
