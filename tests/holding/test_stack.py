@@ -38,7 +38,7 @@ from ondevice.engine import Engine, running
 from ondevice.engine._drafting import SmallModel
 from ondevice.engine._loading import load_model
 from ondevice.engine._sizing import Sizer
-from ondevice.errors import MemoryShortError, ModelChanged, ModelFileError, UsageError
+from ondevice.errors import FileError, MemoryShortError, ModelChanged, ModelFileError, UsageError
 from ondevice.holding import speeds
 from ondevice.holding.speeds import USUAL
 from ondevice.holding.stack import StackFile, _planes
@@ -612,6 +612,20 @@ def test_a_packing_that_was_killed_goes_on(
     assert resumed.read_bytes() == whole.read_bytes()
     left = {path.name for path in tmp_path.iterdir()} - {"home"}
     assert left == {"resumed.gguf", "whole.gguf"}
+
+
+def test_one_file_is_packed_by_one_program_at_a_time(tiny: Path, tmp_path: Path) -> None:
+    target = tmp_path / "target.gguf"
+    refused = []
+
+    def again(progress: PackProgress) -> None:
+        with pytest.raises(FileError, match=r"being packed already\. Wait"):
+            pack(tiny, target, calibration=TEXT, jobs=1)
+        refused.append(progress.stage)
+
+    pack(tiny, target, calibration=TEXT, jobs=1, on_progress=again)
+    assert {"encoding", "measuring", "writing"} <= {*refused}
+    assert {path.name for path in tmp_path.iterdir()} - {"home"} == {target.name}
 
 
 def test_a_model_that_is_replaced_meanwhile_becomes_no_stack(tiny: Path, tmp_path: Path) -> None:

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from filelock import FileLock, Timeout
 
 from ondevice import gguf
 from ondevice.disk.identity import UnchangedFiles
-from ondevice.errors import ModelFileError, UsageError
+from ondevice.errors import FileError, ModelFileError, UsageError
 from ondevice.gguf import GGUFFile, TensorInfo
 from ondevice.gguf.tensor_types import TENSOR_TYPES
 from ondevice.holding.stack import _layout
@@ -64,8 +66,9 @@ def pack(
     with what is in ``target`` + ".part".
 
     Raises :class:`UsageError` for a stack, :class:`ModelFileError` for a model that cannot be
-    packed or was changed meanwhile, :class:`~ondevice.errors.NativeError` without a compiler, and
-    :class:`OSError` for what cannot be written.
+    packed or was changed meanwhile, :class:`FileError` if ``target`` is being packed already,
+    :class:`~ondevice.errors.NativeError` without a compiler, and :class:`OSError` for what cannot
+    be written.
     """
     file = gguf.read(source)
     unchanged = UnchangedFiles([source])
@@ -78,30 +81,52 @@ def pack(
     def stage(name: str) -> Callable[[float], None]:
         return lambda done: on_progress(PackProgress(name, done))
 
-    text = calibration or default_text()
-    written_text = target.with_name(target.name + ".text")
-    if own_calibration:
-        if not written_text.exists():
-            text = own_text(file, threads, stage("generating"))
-            written_text.write_text(text, "utf-8")
-        text = written_text.read_text("utf-8")
-    parts = target.with_name(target.name + ".part")
-    journal = Journal(  # now, so that what cannot be written is told before hours of work
-        target.with_name(target.name + ".journal"),
-        _identity(file, text),
-        fresh=not parts.exists(),
-    )
-    usage = usage_of(file, text, threads, stage("calibrating"))
-    contents = _contents(file, usage)
-    _encode(contents, parts, journal, usage, threads, stage("encoding"))
-    unchanged.check()
-    order, qualities = measure(parts, journal, text, threads, stage("measuring"))
-    ordered = Contents(file, contents.matrices, order)
-    written = target.with_name(target.name + ".new")
-    _reorder(parts, written, ordered, journal, qualities, stage("writing"))
-    written.replace(target)
-    for path in (parts, journal.path, written_text):
-        path.unlink(missing_ok=True)
+    with _alone(target):
+        text = calibration or default_text()
+        written_text = target.with_name(target.name + ".text")
+        if own_calibration:
+            if not written_text.exists():
+                text = own_text(file, threads, stage("generating"))
+                written_text.write_text(text, "utf-8")
+            text = written_text.read_text("utf-8")
+        parts = target.with_name(target.name + ".part")
+        journal = Journal(  # now, so that what cannot be written is told before hours of work
+            target.with_name(target.name + ".journal"),
+            _identity(file, text),
+            fresh=not parts.exists(),
+        )
+        usage = usage_of(file, text, threads, stage("calibrating"))
+        contents = _contents(file, usage)
+        _encode(contents, parts, journal, usage, threads, stage("encoding"))
+        unchanged.check()
+        order, qualities = measure(parts, journal, text, threads, stage("measuring"))
+        ordered = Contents(file, contents.matrices, order)
+        written = target.with_name(target.name + ".new")
+        _reorder(parts, written, ordered, journal, qualities, stage("writing"))
+        written.replace(target)
+        for path in (parts, journal.path, written_text):
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _alone(target: Path) -> Iterator[None]:
+    """Of all processes, one packs ``target``; none is kept out where nothing can be locked."""
+    lock = FileLock(target.with_name(target.name + ".lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise FileError(
+            f"{target} is being packed already. Wait until that is done, or name another file "
+            "with -o."
+        ) from None
+    except OSError:  # where it cannot be written either, that is told next
+        pass
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            Path(lock.lock_file).unlink()
+        lock.release()
 
 
 def _contents(file: GGUFFile, usage: Usage) -> Contents:
