@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from terminal_user import OpenApp, User
 
-from ondevice.chats import Chats, Message
+from ondevice.chats import Attachment, Chats, Message
 from ondevice.errors import ContextError, EngineDied
 from ondevice.messages import Finished, PromptProgress, Statistics
 from ondevice.testing import FakeEngine, Gate
+from tui.widgets.user_message import describe
 
 INVOICE = "The invoice of Mr Bergstrom came to 4711 crowns."
 
@@ -124,6 +125,18 @@ async def test_of_a_long_file_what_matters_to_the_question_is_sent(
     (attachment,) = saved(chats)[0].attachments
     assert attachment.name == "big.txt (beginning)"
     assert len(attachment.content.split()) > 2000
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("pasted text 2, 6000 lines", "pasted text 2, 3 lines"),
+        ("pasted text 2, 6000 lines (passages)", "pasted text 2 (passages), 3 lines"),
+        ("big.txt (beginning)", "big.txt (beginning), 3 lines"),
+    ],
+)
+def test_the_lines_are_those_of_what_is_sent(name: str, told: str) -> None:
+    assert describe(Attachment(name, "a\n…\nz")) == told
 
 
 @pytest.mark.parametrize("error", [ContextError("Too long."), EngineDied("It died.")])

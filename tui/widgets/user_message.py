@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -15,6 +16,7 @@ from ondevice.chats import Attachment, Message
 from ondevice.text import printable
 from tui.widgets.message import MessageView
 
+_PASTED = re.compile(r"^(pasted text \d+), \d+ lines?")  # as what was pasted is called
 _LINES, _CHARACTERS = 400, 40_000  # of an attachment that are shown
 
 
@@ -102,5 +104,5 @@ def describe(attachment: Attachment) -> str:
     """Its name and length, for one line."""
     n_lines = len(attachment.content.splitlines())
     name = printable(" ".join(attachment.name.split()))
-    length = f", {n_lines} {'line' if n_lines == 1 else 'lines'}"
-    return f"{name.removesuffix(length)}{length}"  # what was pasted is called so
+    name = _PASTED.sub(r"\1", name)  # only a part of it may have been sent
+    return f"{name}, {n_lines} {'line' if n_lines == 1 else 'lines'}"
