@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from ondevice.engine._drafting import SmallModel
 from ondevice.engine._loading import HeldModel
@@ -75,27 +76,42 @@ class Room:
                     self._sizer.claim(-more - before.kv)
                 return
 
-    def for_schemas(self) -> None:
+    @contextmanager
+    def for_schemas(self) -> Iterator[None]:
         """Make room for :class:`ondevice.llama.SchemaVocabulary`, at the cost of weights in RAM.
 
-        Raises :class:`MemoryShortError` if there is none.
+        The block makes it; if that fails, the room is given back. Raises :class:`MemoryShortError`
+        if there is none.
         """
         n_bytes = for_schemas(self._held.plan.file)
         if not self._sizer.claim(n_bytes):
             raise _no_room("follow a schema", n_bytes)
+        with self._given_back(n_bytes):
+            yield
 
-    def for_embedding(self, n_ctx: int, *, at_once: bool) -> int:
+    @contextmanager
+    def for_embedding(self, n_ctx: int, *, at_once: bool) -> Iterator[int]:
         """The same for a context that turns ``n_ctx`` tokens into a vector.
 
-        Returns how many of them it may compute in a batch: all of them, if it must be ``at_once``.
+        Gives how many of them it may compute in a batch: all of them, if it must be ``at_once``.
         """
         file = self._held.plan.file
         n_bytes = 0
         for batch_tokens in [n_ctx] if at_once else embedding_batches(file):
             n_bytes = for_embedding(file, n_ctx, batch_tokens)
             if self._sizer.claim(n_bytes):
-                return batch_tokens
+                with self._given_back(n_bytes):
+                    yield batch_tokens
+                return
         raise _no_room("embed texts", n_bytes)
+
+    @contextmanager
+    def _given_back(self, n_bytes: int) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self._sizer.claim(-n_bytes)
+            raise
 
     def may_hold(self, held: int, more: int) -> bool:
         """Whether, beside ``held`` bytes of states, ``more`` of them may be in RAM.

@@ -191,15 +191,16 @@ class Session:
 
     def _open_embedder(self) -> Context:
         # An encoder's tokens see each other, so they are computed at once.
-        batch_tokens = self._room.for_embedding(_EMBEDDED, at_once=bool(self._model.cannot_chat))
-        return Context(
-            self._model,
-            n_ctx=_EMBEDDED,
-            n_threads=self._context.n_threads,
-            eval_hook=self._weights.hook(),
-            batch_tokens=batch_tokens,
-            embeddings=True,
-        )
+        at_once = bool(self._model.cannot_chat)
+        with self._room.for_embedding(_EMBEDDED, at_once=at_once) as batch_tokens:
+            return Context(
+                self._model,
+                n_ctx=_EMBEDDED,
+                n_threads=self._context.n_threads,
+                eval_hook=self._weights.hook(),
+                batch_tokens=batch_tokens,
+                embeddings=True,
+            )
 
     def reply(
         self,
@@ -240,8 +241,8 @@ class Session:
         if request.json_schema is not None:
             schema = compile_schema(request.json_schema)
             if self._schemas is None:
-                self._room.for_schemas()
-                self._schemas = SchemaVocabulary(self._model)
+                with self._room.for_schemas():
+                    self._schemas = SchemaVocabulary(self._model)
             return self._schemas.constraint(schema)
         return Grammar(self._model, request.grammar) if request.grammar is not None else None
 
