@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import subprocess
 from collections.abc import Sequence
@@ -38,6 +39,8 @@ def alternatives(items: Sequence[str]) -> str:
 def reason(error: BaseException) -> str:
     """Why something failed, in words: of an error of the system without its number and path."""
     match error:
+        case OSError(errno=errno.EMFILE):
+            return f"{error.strerror} (allow more with 'ulimit -n 1024')"
         case OSError() if error.strerror:
             return error.strerror.partition(" (while")[0]  # Python names the address as well
         case UnicodeDecodeError():

@@ -46,6 +46,7 @@ from ondevice.messages import (
     encode,
 )
 from ondevice.system import crashes
+from ondevice.text import reason
 
 _PR_SET_PDEATHSIG = 1  # of Linux's prctl(2)
 _INTERRUPT_S = 0.5  # after which a cancel does not wait for the end of a token
@@ -121,7 +122,8 @@ class Worker:
                 return  # the app is gone
             except Exception as error:
                 traceback.print_exc()
-                what = f"The engine met an error of its own: {error!r}. Its log says more."
+                told = reason(error) if isinstance(error, OSError) else repr(error)
+                what = f"The engine met an error of its own: {told}. Its log says more."
                 self._send(Failed(error="EngineError", message=what), job.number)
 
     def _listen(self) -> None:

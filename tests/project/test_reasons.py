@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import errno
+import os
 import subprocess
 
 import pytest
@@ -19,6 +21,8 @@ def test_a_reason_is_words() -> None:
     with pytest.raises(FileNotFoundError) as missing:
         (ROOT / "not there").read_bytes()
     assert reason(missing.value) == "No such file or directory"
+    full = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+    assert reason(full) == "Too many open files (allow more with 'ulimit -n 1024')"
     failed = subprocess.CalledProcessError(-9, ["a", "long", "command"])
     assert reason(failed) == "the process ended unexpectedly (-9)"
     assert reason(ValueError("it is odd")) == "it is odd"
