@@ -80,6 +80,10 @@ def add(
     """
     if not files and text is None:
         raise UsageError("Name a file or folder to remember, or give a note with --text.")
+    if missing := [path for path in files if not path.exists()]:
+        raise FileError(
+            f'There is no file or folder "{missing[0]}". To remember a note, give it with --text.'
+        )
     done: list[dict[str, Any]] = []
     found = [find_files(path) for path in files]
     with _memory() as memory:

@@ -482,7 +482,9 @@ def _prepare(connection: Connection, path: Path, passphrase: str | None) -> Conn
         except OperationalError:  # the disk is full, say
             raise
         except DatabaseError as error:
-            raise StoreLocked(f"The passphrase does not match the store {path}.") from error
+            raise StoreLocked(
+                f"The passphrase does not match the store {path}, or the file is damaged."
+            ) from error
     connection.row_factory = Row
     return connection
 

@@ -52,6 +52,11 @@ def memory(capfd: pytest.CaptureFixture[str]) -> Commands:
     return Commands(capfd)
 
 
+def test_a_note_without_its_option_is_told_of_it(memory: Commands) -> None:
+    memory("add", "The spare key is under the blue pot", code=1)
+    assert "To remember a note, give it with --text." in memory.error
+
+
 def test_a_note_is_added_found_shown_and_forgotten(memory: Commands) -> None:
     added = memory.json("add", "--text", "The spare key is under the blue pot", "--tag", "home")
     number = added["added"][0]["note"]["number"]
