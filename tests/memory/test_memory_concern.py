@@ -377,6 +377,36 @@ def test_whose_a_note_is_is_read_from_how_it_is_said(
     assert bool(recalled.cubes and not recalled.unknown) == is_sure
 
 
+@pytest.mark.parametrize(
+    ("told", "asked"),
+    [
+        ("Mum's knee operation went well", "How did mum's operation go?"),
+        ("The move to the new flat went smoothly", "How did the move go?"),
+        ("Priya's driving test was a disaster", "How was Priya's driving test?"),
+        ("Grandpa is doing better after the flu", "How is grandpa doing?"),
+        ("Die Operation von Mama lief gut", "Wie lief die Operation von Mama?"),
+        ("L'opération de maman s'est bien passée", "Comment s'est passée l'opération de maman ?"),
+        ("La entrevista de Luis salió bien", "¿Cómo salió la entrevista de Luis?"),
+        ("Il trasloco è andato bene", "Com'è andato il trasloco?"),
+        ("A cirurgia do avô correu bem", "Como correu a cirurgia do avô?"),
+        ("Het examen van Joost ging slecht", "Hoe ging het examen van Joost?"),
+        ("Mormors operation gick bra", "Hur gick mormors operation?"),
+        ("Mormors operation gik godt", "Hvordan gik mormors operation?"),
+        ("Operacja mamy poszła dobrze", "Jak poszła operacja mamy?"),
+        ("Операция мамы прошла хорошо", "Как прошла операция мамы?"),
+        ("Annemin ameliyatı iyi geçti", "Annemin ameliyatı nasıl geçti?"),
+    ],
+)
+def test_how_something_went_may_have_been_told(memory: Memory, told: str, asked: str) -> None:
+    memory.add(told)
+    found = recall(memory, asked)
+    assert found is not None
+    assert [cube.content for cube in found.cubes] == [told]
+    assert not found.unknown
+    for text in ("How is steel made?", "How did the Roman Empire fall?", "How did dad's exam go?"):
+        assert recall(memory, text) is None
+
+
 def test_a_word_that_nobody_ever_said_asks_for_a_better_match(memory: Memory) -> None:
     memory.add("I still buy good flour at the mill.")
     assert recall(memory, "Can my eggs still be good after four weeks?") is None
