@@ -325,10 +325,10 @@ class Memory:
             source = row and row["id"]
             lessons = _derive.lessons(connection, without_source=source)
             if asks_for_profile(text) and (profile := _profile_of(connection)).hits:
-                return quote(profile, lessons, budget, count_tokens, seen=seen)
+                return quote(text, profile, lessons, budget, count_tokens, seen=seen)
             if asks_to_forget(text):
                 nothing = Found(hits=(), sources=(), confidence=0.0)
-                return quote(nothing, lessons, budget, count_tokens, unknown=True, seen=seen)
+                return quote(text, nothing, lessons, budget, count_tokens, unknown=True, seen=seen)
             again = _cubes.of_messages(connection, left)
             found = search(
                 connection,
@@ -353,7 +353,7 @@ class Memory:
                 verdict = replace(verdict, unknown=here.confidence < GATE)
         if not verdict.helps:
             found = Found(hits=(), sources=(), confidence=0.0)
-        return quote(found, lessons, budget, count_tokens, unknown=verdict.unknown, seen=seen)
+        return quote(text, found, lessons, budget, count_tokens, unknown=verdict.unknown, seen=seen)
 
     def shared_words(self, text: str, cubes: Sequence[Cube]) -> list[tuple[str, ...]]:
         """For each cube the words of ``text`` that it says, in any form; often why it was found."""

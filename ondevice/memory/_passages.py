@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from itertools import accumulate
 
-from ondevice.memory._words import is_unspaced, words_of
+from ondevice.memory._told import sentences_with
+from ondevice.memory._words import ends, is_unspaced, language_name, words_of
 from ondevice.store import TOKENIZER, Connection
 from ondevice.store._sqlite import connect
 
@@ -19,7 +20,10 @@ GAP = "\n…\n"  # between passages that do not follow each other
 
 _LONGEST = 1000  # characters of a passage: about 250 tokens
 _LEAST = 300  # characters before a cut that is a good one
-_CUTS = ("\n\n", "\n", ". ", " ")  # the best places for one first
+_CUTS = ("\n\n", "\n", ". ", "。", " ")  # the best places for one first
+#: Bytes of a memory that is quoted whole, and of what is quoted of a longer one: 200 tokens, for
+#: which there is room beside every model; and letters of a piece of it.
+_QUOTED, _PIECE, _SHORTEST_PIECE = 800, 160, 40
 _GAP_TOKENS = 3
 _TRIED = 8  # passages from which it is told how long they are
 _APART = 8  # places between the passages of two texts: these are no neighbours
@@ -75,6 +79,28 @@ def passages(texts: Sequence[str], question: str, budget: int, count: Count) -> 
     ]
 
 
+def excerpt(text: str, question: str) -> str:
+    """``text``, or of a long one its beginning and the pieces that have words of the ``question``.
+
+    The same text and question always give the same.
+    """
+    if len(text.encode()) <= _QUOTED:
+        return text
+    pieces = list(_slices(ends(text), _PIECE, _SHORTEST_PIECE))
+    worth = [0.0] * (len(pieces) + 1)  # the last one is beside both ends
+    of = language_name(question)
+    for word in words_of(question):
+        found = [n for n, piece in enumerate(pieces) if sentences_with({word}, [piece], of)]
+        for n in found:
+            for apart, share in ((0, 1.0), (1, 0.5), (-1, 0.25)):
+                worth[n + apart] += share / len(found)
+    by_worth = sorted(range(len(pieces)), key=lambda n: -worth[n])
+    wanted = [*(n for n in by_worth if worth[n]), 0]
+    sizes = accumulate(len(pieces[n].encode()) for n in wanted)
+    taken = {n for n, size in zip(wanted, sizes, strict=True) if size <= _QUOTED}
+    return _joined(pieces, sorted(taken))
+
+
 def _joined(pieces: Sequence[str], taken: Sequence[int]) -> str:
     text, end = "", 0
     for at in taken:
@@ -85,14 +111,14 @@ def _joined(pieces: Sequence[str], taken: Sequence[int]) -> str:
     return text if end == len(pieces) or not taken else text.rstrip() + GAP.rstrip()
 
 
-def _slices(text: str) -> Iterator[str]:
-    """``text`` in passages, which together are the text."""
+def _slices(text: str, longest: int = _LONGEST, least: int = _LEAST) -> Iterator[str]:
+    """``text`` in passages of so many characters, which together are the text."""
     start = 0
     while start < len(text):
-        end = start + _LONGEST
+        end = start + longest
         if end < len(text):
             for cut in _CUTS:
-                found = text.rfind(cut, start + _LEAST, end)
+                found = text.rfind(cut, start + least, end)
                 if found >= 0:
                     end = found + len(cut)
                     break

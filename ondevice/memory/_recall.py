@@ -20,6 +20,7 @@ from ondevice.memory._concern import (
     things_in,
 )
 from ondevice.memory._dates import relative_days
+from ondevice.memory._passages import excerpt
 from ondevice.memory._records import Cube, Found
 from ondevice.memory._told import asks_for, is_said
 from ondevice.memory._values import is_known_place
@@ -190,6 +191,7 @@ def _named(text: str, found: Found) -> frozenset[str]:
 
 
 def quote(
+    text: str,
     found: Found,
     lessons: Sequence[Cube],
     budget: int,
@@ -198,11 +200,11 @@ def quote(
     unknown: bool = False,
     seen: Collection[int] = (),
 ) -> Recalled | None:
-    """Lessons and the best of ``found`` within ``budget`` tokens; None when nothing is worth it.
+    """Lessons and the best of what was ``found`` for ``text`` within ``budget`` tokens.
 
-    The lessons come newest first, and the newest ones are kept. If what is asked is ``unknown``,
-    the text says so. Cubes that the model has ``seen``
-    take no room and are left out, and so is what says the same as they do.
+    None when nothing is worth it. The lessons come newest first, and the newest ones are kept. If
+    what is asked is ``unknown``, the text says so. Cubes that the model has ``seen`` take no room
+    and are left out, and so is what says the same as they do.
     """
     cubes: list[Cube] = []
 
@@ -211,7 +213,8 @@ def quote(
         return Recalled(cubes=tuple(in_order), unknown=unknown)
 
     def fits() -> bool:
-        return count_tokens(recalled().prompt("")) <= budget
+        around = _around(text, recalled().cubes, unknown=unknown)
+        return count_tokens("\n\n".join(filter(None, around))) <= budget
 
     for lesson in lessons[:_MOST_LESSONS]:
         if lesson.id not in seen:
@@ -222,8 +225,8 @@ def quote(
     said = {cube.content for cube in cubes}
     most = lessons_quoted + (_MOST_DOUBTFUL if unknown else _MOST)
     # Pieces are counted one by one: together they have at most as many tokens.
-    around = [with_memories("", cubes), _INTRODUCTION, _MISSING if unknown else _USE]
-    left = budget - sum(map(count_tokens, filter(None, around)))
+    beside = [with_memories("", cubes), _INTRODUCTION, _MISSING if unknown else _USE]
+    left = budget - sum(map(count_tokens, filter(None, beside)))
     days: set[str] = set()
     for hit in found.hits:
         cube = hit.cube
@@ -232,8 +235,9 @@ def quote(
         if cube.id in seen:
             said.add(cube.content)
         elif cube.content not in said:
-            day = f"{_day([cube])}\n"
-            takes = count_tokens(f"{line(cube)}\n") + (0 if day in days else count_tokens(day))
+            shown = _shortened(cube, text)
+            day = f"{_day([shown])}\n"
+            takes = count_tokens(f"{line(shown)}\n") + (0 if day in days else count_tokens(day))
             if takes <= left:
                 left -= takes
                 days.add(day)
@@ -253,17 +257,21 @@ def with_memories(text: str, cubes: Iterable[Cube], *, unknown: bool = False) ->
 
     ``unknown``: nothing that is remembered tells what is asked, or maybe nothing does.
     """
-    cubes = list(cubes)
+    before, behind = _around(text, list(cubes), unknown=unknown)
+    return "\n\n".join(filter(None, (before, text, behind)))
+
+
+def _around(text: str, cubes: Sequence[Cube], *, unknown: bool) -> tuple[str, str]:
+    """What stands before and behind ``text`` in :func:`with_memories`."""
     lessons = [quoted(cube.content) for cube in cubes if _holds(cube)]
-    others = [cube for cube in cubes if cube.kind != "lesson"]
-    use = _doubt(text, others) if unknown else _USE
-    parts = (
-        "\n".join([_INTRODUCTION, *_by_day(others), use]) if others else "",
-        (_KEPT if asks_to_forget(text) else UNKNOWN) if unknown and not others else "",
-        text,
-        _LESSONS + " ".join(lessons) if lessons else "",
-    )
-    return "\n\n".join(filter(None, parts))
+    others = [_shortened(cube, text) for cube in cubes if cube.kind != "lesson"]
+    before = ""
+    if others:
+        use = _doubt(text, others) if unknown else _USE
+        before = "\n".join([_INTRODUCTION, *_by_day(others), use])
+    elif unknown:
+        before = _KEPT if asks_to_forget(text) else UNKNOWN
+    return before, _LESSONS + " ".join(lessons) if lessons else ""
 
 
 def _doubt(text: str, cubes: Sequence[Cube]) -> str:
@@ -287,6 +295,13 @@ def _things(text: str, words: Iterable[str]) -> list[str]:
 def _holds(cube: Cube) -> bool:
     """Whether it is a lesson that no later one has replaced."""
     return cube.kind == "lesson" and cube.status == "active"
+
+
+def _shortened(cube: Cube, text: str) -> Cube:
+    """The cube, with no more of a long text than may tell what ``text`` asks."""
+    if cube.kind == "profile":  # which is asked for as a whole
+        return cube
+    return msgspec.structs.replace(cube, content=excerpt(cube.content, text))
 
 
 def _by_day(cubes: Sequence[Cube]) -> Iterator[str]:

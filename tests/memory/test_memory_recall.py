@@ -87,6 +87,39 @@ def test_the_budget_is_kept_and_the_best_come_first(memory: Memory) -> None:
             assert "kitchen" in recalled.prompt(question)
 
 
+@pytest.mark.parametrize(
+    ("filler", "fact", "question"),
+    [
+        ("The train was late and the coffee was cold. ", "My dentist is Dr. Amato.", "dentist"),
+        ("der zug war spät und der kaffee kalt ", "mein zahnarzt heißt amato", "Zahnarzt"),
+        ("火车晚点了，咖啡也凉了。", "我的牙医叫陈明。", "牙医"),
+    ],
+)
+def test_a_long_memory_is_quoted_where_it_tells_what_is_asked(
+    memory: Memory, filler: str, fact: str, question: str
+) -> None:
+    memory.add(f"{filler * 60}{fact} {filler * 60}")
+    text = f"{question}?"
+    recalled = recall(memory, text, budget=300)
+    assert recalled is not None
+    prompt = recalled.prompt(text)
+    assert fact in prompt
+    assert prompt == recalled.prompt(text)
+    assert len(prompt) < 1400
+    assert recall(memory, text, budget=300) == recalled
+
+
+def test_a_profile_is_quoted_as_a_whole(memory: Memory) -> None:
+    things = "colour film book song band food dish drink sport game city country animal season"
+    for number, thing in enumerate(things.split()):
+        memory.add(f"My favourite {thing} is Extra{'ordinary' * 5}{number}.")
+    recalled = recall(memory, "What do you know about me?", budget=2000)
+    assert recalled is not None
+    (profile,) = recalled.cubes
+    assert len(profile.content) > 900
+    assert profile.content in recalled.prompt("What do you know about me?")
+
+
 def test_what_the_model_has_seen_takes_no_room(tmp_path: Path) -> None:
     chats = Chats(Database(tmp_path / "store.db"))
     for number in range(12):
