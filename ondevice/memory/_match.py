@@ -338,7 +338,7 @@ def _frequency(connection: Connection, term: _Term) -> int:
         "CROSS JOIN temp.memory_term ON term = value",
         (json.dumps(term),),
     ).fetchone()
-    return int(count)
+    return int(count) + len(_within(connection, term))
 
 
 def _places(connection: Connection, term: _Term) -> _Ids:
@@ -357,7 +357,28 @@ def _places(connection: Connection, term: _Term) -> _Ids:
             "CROSS JOIN temp.memory_posting ON term = value GROUP BY value",
             (json.dumps(term),),
         )
-    return _each_once([np.fromstring(ids, np.int64, sep=",") for (ids,) in found if ids])
+    listed = [np.fromstring(ids, np.int64, sep=",") for (ids,) in found if ids]
+    within = () if _is_unspaced_term(term) else (_within(connection, term),)
+    return _each_once([*listed, *within])
+
+
+def _within(connection: Connection, term: _Term) -> _Ids:
+    """The cubes that have a form of the term within letters that are not spaced: “和Kevin吃饭”.
+
+    Those that have each three letters of it that follow one another.
+    """
+    found = []
+    if connection.execute("SELECT 1 FROM temp.memory_trigram_term LIMIT 1").fetchone():
+        for stem in term:
+            parts = {stem[n : n + _TRIGRAM] for n in range(len(stem) - _TRIGRAM + 1)}
+            (ids,) = connection.execute(
+                "SELECT group_concat(doc) FROM (SELECT doc FROM json_each(?1) "
+                "CROSS JOIN temp.memory_trigram_posting ON term = value "
+                "GROUP BY doc HAVING count(*) = ?2)",
+                (json.dumps(sorted(parts)), len(parts)),
+            ).fetchone()
+            found += [np.fromstring(ids, np.int64, sep=",")] if ids else []
+    return _each_once(found)
 
 
 def _is_unspaced_term(term: _Term) -> bool:

@@ -303,6 +303,22 @@ def test_other_languages_have_their_stop_words_and_their_words_without_spaces(
 
 
 @pytest.mark.parametrize(
+    ("told", "asked"),
+    [
+        ("周六和Lucas爬山", "Lucas什么时候爬山？"),
+        ("我的boss叫Ingrid，很友善。", "我的老板叫什么？"),
+        ("我的boss叫Ingrid，很友善。", "What is my boss called?"),
+        ("来月からOsloで働きます", "When do I go to Oslo?"),
+        ("ฉันซื้อThinkPadเครื่องใหม่", "ThinkPad?"),
+    ],
+)
+def test_words_within_letters_without_spaces_are_found(talks: Talks, told: str, asked: str) -> None:
+    talks.tell("2024-02-01", told, "周日在家。")
+    assert [hit.cube.content for hit in talks.search(asked).hits][:1] == [told]
+    assert told not in [hit.cube.content for hit in talks.search("Lukaszenko?").hits]
+
+
+@pytest.mark.parametrize(
     "text",
     ['"', "a AND", "NEAR(", "x*", "content:", "^", "'; DROP TABLE cube; --", "\0", "()", "-"],
 )
