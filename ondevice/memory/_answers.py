@@ -29,6 +29,7 @@ from ondevice.memory._language import (
 from ondevice.memory._records import POSITION_BITS, Cube, Hit
 from ondevice.memory._spelling import misspelt
 from ondevice.memory._stems import like_stem, stemmer_of
+from ondevice.memory._subjects import is_said_of_others, tells_of_user
 from ondevice.memory._told import (
     articles_of,
     asks_for,
@@ -57,6 +58,7 @@ from ondevice.memory._words import (
     ends,
     forms,
     is_named,
+    is_unspaced,
     language_name,
     language_of,
     like,
@@ -65,6 +67,7 @@ from ondevice.memory._words import (
 
 #: What people also say of themselves in jest, or in a supposition.
 _OF_ONESELF = frozenset({"home", "job", "age", "sort"})
+_FEW = 3  # pairs of letters of a question that names one thing, where words are not spaced
 _MANY = 3  # of so many groups of words of a question an answer may leave one out
 _GENITIVE = re.compile(r"(?<=\w)['’]s\b")
 _OWNER = " ownerof "  # stands for it
@@ -89,6 +92,9 @@ def may_answer(text: str, hits: Sequence[Hit]) -> bool:
     by_name = called if of_others and capitals_tell_names(of) else ()
     own = mine_in(text)
     of_oneself = not any(is_named(word, of) for word in own)
+    #: “Where do I live?” is answered by no “Tom lives in Oslo”.
+    alone = len(words) <= 1 or (len(words) <= _FEW and all(map(is_unspaced, words)))
+    said_of_user = words if of_oneself and alone and not (whom or of_others) else ()
     sure = not _OF_ONESELF.isdisjoint(kinds) or (of_oneself and not set(kinds) - {"name"})
 
     @cache  # several hits have the same ones beside them
@@ -103,6 +109,13 @@ def may_answer(text: str, hits: Sequence[Hit]) -> bool:
         texts = [
             _own_text(other.cube, of_user=own_only, sure=sure and not of_others) for other in near
         ]
+        if said_of_user:
+            texts = [
+                content
+                if other.cube.kind == "fact"
+                else "\n".join(_said_of_user(content, said_of_user, of))
+                for other, content in zip(near, texts, strict=True)
+            ]
         # What is left of a text may be too short to tell its language.
         spoken = [language_name(ends(other.cube.content)) for other in near]
         lacking = asked.intersection(*(other.lacks for other in near))
@@ -164,6 +177,14 @@ def _own_text(cube: Cube, *, of_user: bool, sure: bool) -> str:
         return own
     meant = in_earnest(sentences_of(own))
     return "\n".join(sentence for sentence in meant if not _may_not_be(sentence))
+
+
+def _said_of_user(content: str, words: Collection[str], of: str) -> Iterator[str]:
+    """The sentences of ``content`` that say nothing of others with these ``words``."""
+    for sentence in sentences_of(content):
+        only_asks = asks(sentence) and not tells_of_user(sentence, words, of)
+        if not (only_asks or is_said_of_others(sentence, words, of)):
+            yield sentence
 
 
 def _may_not_be(sentence: str) -> bool:

@@ -277,6 +277,7 @@ class Whose(_Table, frozen=True, kw_only=True):
 
     mine: Pattern = ""  # a word for what is the user's: “my”
     theirs: Pattern = ""  # and for what is somebody else's: “her”
+    they: Pattern = ""  # stands for somebody else, or behind their name: “she”
     owns: Pattern = ""  # stands behind an owner, before who is theirs: “my boss's dog”
     owned: Pattern = ""  # stands before an owner, behind who is theirs: “the dog of my boss”
     has: Pattern = ""  # stands between an owner and who is theirs: “my boss has a dog”

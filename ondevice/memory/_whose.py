@@ -233,6 +233,7 @@ class _Rules(NamedTuple):
     mine: re.Pattern[str]  # “my”
     mine_right_before: re.Pattern[str]
     theirs: re.Pattern[str]
+    they: re.Pattern[str]
     owns: re.Pattern[str]
     has: re.Pattern[str]
     owned: re.Pattern[str]
@@ -242,6 +243,17 @@ class _Rules(NamedTuple):
     ours: re.Pattern[str]
     never: re.Pattern[str]
     lists: re.Pattern[str]  # “and”, a comma, and other ends of a statement
+
+
+def users_and_others(sentence: str) -> tuple[list[int], list[int]]:
+    """Where in the ``sentence`` words end that stand for the user, and words for somebody else."""
+    rules = _rules_for(sentence)
+    if rules is None:
+        return [], []
+    return (
+        [found.end() for found in rules.user.finditer(sentence)],
+        [found.end() for found in rules.they.finditer(sentence)],
+    )
 
 
 def _rules_for(text: str) -> _Rules | None:
@@ -282,6 +294,7 @@ def _rules(name: str) -> _Rules:
         mine=compiled(whose.mine),
         mine_right_before=compiled(whose.mine, "(?:{})$"),
         theirs=compiled(whose.theirs),
+        they=compiled(whose.they, r"(?<!\w)(?:{})(?!\w)" if facts.spaced else "{}"),
         owns=compiled(whose.owns, f"{_NAME}(?:{{}})"),
         has=compiled(whose.has, f"{_NAME}(?:{{}})"),
         owned=compiled(whose.owned, f"{_NAME}(?:{{}})"),
