@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import decimal
 import difflib
+import json
 import re
 import uuid
 from collections.abc import Iterator
@@ -35,6 +36,7 @@ _NO_TEXT = (
     uuid.UUID,
 )
 _PLACE = re.compile(r" - at `(?:key in )?\$\.?(.*)`$")
+_LIST = inspect.VarTupleType | inspect.ListType
 _STEP = re.compile(r"([^.\[\]]+)|\[(\d*|\.\.\.)\]")
 
 
@@ -110,7 +112,10 @@ def _instead(record: object, place: str) -> str:
         return ""
     if record is None or not isinstance(value, str | int | float | None) or not _is_text(value):
         return ""
-    text = f'"{value}"' if isinstance(value, str) else str(value)
+    if isinstance(value, bool | None) and not isinstance(record, msgspec.Struct):
+        text = json.dumps(value)  # so it was written; in Python it is None, True or False
+    else:
+        text = f'"{value}"' if isinstance(value, str) else str(value)
     return f", not {text}" if len(text) <= _LONGEST and text.isprintable() else ""
 
 
@@ -141,8 +146,8 @@ def _leaves(value: object, place: str = "") -> Iterator[tuple[str, object]]:
 def _type_at(known: inspect.Type, place: str) -> inspect.Type | None:
     """The type of the field at ``place``, such as ``sampling.top_k`` or ``turns[0].role``."""
     for name, _ in _STEP.findall(place):
-        known = _without_none(known)
-        if isinstance(known, inspect.VarTupleType | inspect.ListType):
+        known = _within(known, inspect.StructType | inspect.DictType if name else _LIST)
+        if isinstance(known, _LIST):
             known = known.item_type
         elif isinstance(known, inspect.DictType):
             known = known.value_type
@@ -156,10 +161,10 @@ def _type_at(known: inspect.Type, place: str) -> inspect.Type | None:
     return known
 
 
-def _without_none(known: inspect.Type) -> inspect.Type:
+def _within(known: inspect.Type, kinds: Any) -> inspect.Type:
+    """Of the types that a field may have, the one of these ``kinds``, which was found to go on."""
     if isinstance(known, inspect.UnionType):
-        rest = [each for each in known.types if not isinstance(each, inspect.NoneType)]
-        return rest[0] if len(rest) == 1 else known
+        return next((each for each in known.types if isinstance(each, kinds)), known)
     return known
 
 
@@ -182,7 +187,9 @@ def _takes(known: inspect.Type) -> str:
         case inspect.LiteralType():
             return f"one of {', '.join(map(str, known.values))}"
         case inspect.VarTupleType() | inspect.ListType():
-            return f"a list, each {_takes(known.item_type)}"
+            noun = "a list of at least one" if known.min_length else "a list"
+            anything = isinstance(known.item_type, inspect.AnyType)
+            return noun if anything else f"{noun}, each {_takes(known.item_type)}"
         case inspect.StructType():
             return f"a table of {', '.join(field.name for field in known.fields)}"
         case inspect.DictType(value_type=inspect.AnyType()):

@@ -207,6 +207,15 @@ def test_what_cannot_be_done_is_refused(client: httpx2.Client, options: dict[str
         ({"max_tokens": 0}, "max_tokens", "invalid_value", "at least 1"),
         ({"stop": 5}, "stop", "invalid_value", "text or a list"),
         ({"messages": None}, "messages", "invalid_value", "a list"),
+        ({"stop": True}, "stop", "invalid_value", "not true"),
+        ({"stop": ["a", None]}, "stop[1]", "invalid_value", "must be text, not null"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": 5}]}]},
+            "messages[0].content[0].text",
+            "invalid_value",
+            "must be text, not 5",
+        ),
+        ({"messages": []}, "messages", "invalid_value", "a list of at least one"),
         ({"messages": [5]}, "messages[0]", "invalid_value", "messages[0]"),
         ({"messages": [*HI, {"content": "x"}]}, "messages[1].role", MISSING, "is missing"),
         ({"messages": [*HI, {"role": "x"}]}, "messages[1].role", None, '"x"'),
@@ -258,6 +267,8 @@ def test_a_body_that_is_no_object_is_refused_in_plain_words(client: httpx2.Clien
 
 def test_embeddings_are_of_texts(client: httpx2.Client) -> None:
     assert client.post("embeddings", json={"input": ["a", "b"]}).status_code == 200
+    refused = client.post("embeddings", json={"input": None}).json()["error"]
+    assert refused["message"] == "input must be text or a list, not null."
     wrong: list[dict[str, object]] = [
         {"input": [[1, 2]]},
         {"input": []},
