@@ -123,13 +123,20 @@ class ConversationCache:
         return found
 
     def hold(self) -> None:
-        """Hold the state where the decoding has stopped, in RAM until the disk has it."""
+        """Hold the state where the decoding has stopped, in RAM until the disk has it.
+
+        If there is no room in RAM, as with weights that are streamed, the disk has it at once.
+        """
         if self._is_mixed:
             return
-        context, tip = self.context, self._tip
+        context, states, tip = self.context, self._states, self._tip
         start, end = tip.end if tip else 0, len(context.tokens)
-        node = self._states.hold(tip, context.tokens[start:], context.export(start, end))
-        if node is not None:
+        tokens, state = context.tokens[start:], context.export(start, end)
+        if states.is_kept and not states.has_room(len(state)):
+            for _ in self._writing_held():
+                pass
+            self._tip = states.write(tip, tokens, state, shared=end <= self._shared) or tip
+        elif node := states.hold(tip, tokens, state):
             self._tip = node
             self._unwritten.append(node)
 
@@ -157,13 +164,19 @@ class ConversationCache:
         self._look_at_weights()
         if self._is_mixed or not states.is_kept:
             return
-        for node in self._unwritten:
-            if node.state is not None:
-                states.write(node.parent, node.tokens, node.state, shared=node.end <= self._shared)
-                yield
-        self._unwritten.clear()
+        yield from self._writing_held()
         yield from self._writing()
         states.tidy()
+
+    def _writing_held(self) -> Iterator[None]:
+        """Write what is in RAM."""
+        for node in self._unwritten:
+            if node.state is not None:
+                self._states.write(
+                    node.parent, node.tokens, node.state, shared=node.end <= self._shared
+                )
+                yield
+        self._unwritten.clear()
 
     def _writing(self) -> Iterator[None]:
         """Write what comes after the tip."""

@@ -130,13 +130,17 @@ class States:
                 return
             yield node.tokens, state
 
+    def has_room(self, n_bytes: int) -> bool:
+        """Whether so many bytes more may be held in RAM, beside all that is."""
+        return self._may_hold(self._held_bytes, n_bytes)
+
     def hold(
         self, parent: Node | None, tokens: Sequence[int], state: bytes | bytearray
     ) -> Node | None:
         """Have the state of ``tokens`` in RAM; None: there is no room."""
-        while self._held and not self._may_hold(self._held_bytes, len(state)):
+        while self._held and not self.has_room(len(state)):
             self._let_go(self._held[0])
-        if not self._may_hold(self._held_bytes, len(state)):
+        if not self.has_room(len(state)):
             return None
         node = self._node(parent, tokens)
         node.state = state

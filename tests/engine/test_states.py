@@ -234,6 +234,29 @@ def test_a_chat_that_is_opened_is_there_before_it_goes_on(family: str, tmp_path:
     model.close()
 
 
+@pytest.mark.parametrize("most_held", [0, 1])
+@pytest.mark.parametrize("family", ["state space", "convolution", "delta net"])
+def test_where_ram_has_no_room_the_disk_has_at_once_what_one_comes_back_to(
+    family: str, most_held: int, tmp_path: Path
+) -> None:
+    random = np.random.default_rng(1)
+    path = shapes.write_random(tmp_path, family, gguf.GGMLQuantizationType.Q8_0, random)
+    tokens = random.integers(3, 250, 60).tolist()
+    model = Model(path, use_extra_bufts=False)
+    context = Context(model, n_ctx=512, n_threads=1, keeps_state=True)
+    cache = ConversationCache(context, States(lambda held, _more: most_held > 0 and not held))
+    cache.begin(keep(tmp_path))
+    cache.reuse(tokens, marks=[40])
+    for stop in cache.stops(len(tokens)):
+        context.decode(tokens[len(context.tokens) : stop])
+        cache.hold()
+    context.decode([5, 6, 7])  # a reply, which the next prompt spells otherwise
+    assert cache.reuse([*tokens, 8, 9]) == len(tokens)
+    assert cache.reuse([*tokens[:40], 9, 9]) == 40
+    context.close()
+    model.close()
+
+
 # ------------------------------------------------------------------ chats
 
 
