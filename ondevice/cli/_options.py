@@ -25,6 +25,20 @@ _Flag = Callable[[_Command], _Command]
 _Record = TypeVar("_Record", bound=msgspec.Struct)
 
 
+class FilePath(click.Path):
+    """A path. None that is empty, as of a variable that is not set: it would be the folder where
+    one is, with all files in it."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """The path. Raises :class:`click.BadParameter`."""
+        if not value:
+            self.fail("it is empty.", param, ctx)
+        return Path(os.fsdecode(super().convert(value, param, ctx)))
+
+
 def complete_model(
     _ctx: click.Context, _param: click.Parameter, typed: str
 ) -> list[CompletionItem]:
@@ -67,7 +81,8 @@ def model_file(model: str) -> Path:
     from ondevice.models import find_file  # noqa: PLC0415 - only to look for it
 
     file = Path(model)
-    return file if os.path.lexists(file) or looks_like_path(model) else find_file(model).path
+    is_path = model and (os.path.lexists(file) or looks_like_path(model))
+    return file if is_path else find_file(model).path
 
 
 #: Which model runs, and in how much of this machine.

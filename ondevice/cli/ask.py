@@ -13,7 +13,7 @@ import msgspec
 from ondevice.cli._input import argument, piped, small_file
 from ondevice.cli._json import print_json
 from ondevice.cli._kernels import compile_once
-from ondevice.cli._options import complete_file, limits, settings_flags
+from ondevice.cli._options import FilePath, complete_file, limits, settings_flags
 from ondevice.config import Settings
 from ondevice.engine import AnyEngine, EngineLike
 from ondevice.errors import ContextError, FileError, UsageError
@@ -55,7 +55,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 @click.option("--stop", multiple=True, metavar="TEXT", help="Stop before this text; repeatable.")
 @click.option(
     "--grammar",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     help=("A GBNF grammar file that the answer follows."),
 )
 @click.option(
@@ -165,6 +165,8 @@ def _grammar(path: Path) -> str:
 
 
 def _schema(text: str) -> str:
+    if not text.strip():
+        raise UsageError("The schema is empty.")
     written = text.lstrip().startswith(("{", "["))
     schema = argument(text, "The schema") if written else small_file(Path(text))
     try:

@@ -16,7 +16,7 @@ import msgspec
 from ondevice.chats import Chats, Heading
 from ondevice.cli._input import confirm
 from ondevice.cli._json import print_json
-from ondevice.cli._options import check_is_new
+from ondevice.cli._options import FilePath, check_is_new
 from ondevice.cli._unlock import unlock
 from ondevice.errors import NotFound, UsageError
 from ondevice.store import Database
@@ -52,7 +52,7 @@ def list_(archived: bool, as_json: bool) -> None:
 
 
 @command.command(name="import")
-@click.argument("file", metavar="FILE|DIR", type=click.Path(path_type=Path))
+@click.argument("file", metavar="FILE|DIR", type=FilePath())
 @click.option("--deleted", is_flag=True, help="Restore chats that were deleted here.")
 @click.option("--remember", is_flag=True, help="Remember what you said in them.")
 @_as_json
@@ -128,7 +128,7 @@ def undo(yes: bool, as_json: bool) -> None:
 
 
 @command.command()
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=FilePath())
 @click.argument("numbers", nargs=-1, type=int, metavar="[NUMBER…]")
 @click.option("--force", is_flag=True, help="Replace the file if it exists.")
 @_as_json

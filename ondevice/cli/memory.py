@@ -15,7 +15,7 @@ import msgspec
 
 from ondevice.cli._input import confirm
 from ondevice.cli._json import print_json
-from ondevice.cli._options import check_is_new
+from ondevice.cli._options import FilePath, check_is_new
 from ondevice.cli._unlock import forget_code, new_code, unlock, usable
 from ondevice.errors import FileError, StoreError, UsageError
 from ondevice.memory import (
@@ -60,7 +60,7 @@ def command() -> None:
 
 
 @command.command()
-@click.argument("files", nargs=-1, metavar="FILE|DIR…", type=click.Path(path_type=Path))
+@click.argument("files", nargs=-1, metavar="FILE|DIR…", type=FilePath())
 @click.option("--text", help="Remember this text as a note; “-” reads it from a pipe.")
 @click.option("--tag", "tags", multiple=True, help="Tag what is added; repeatable.")
 @click.option("--keep-secrets", is_flag=True, help="Store passwords and keys in --text as well.")
@@ -275,7 +275,7 @@ def forget(numbers: tuple[str, ...], yes: bool, as_json: bool) -> None:
 
 
 @command.command(name="export")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=FilePath())
 @click.option(
     "--markdown", is_flag=True, help=("Write readable text, which cannot be imported again.")
 )
@@ -307,7 +307,7 @@ def export(file: Path, markdown: bool, salvage: bool, force: bool, as_json: bool
 
 
 @command.command(name="import")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=FilePath())
 @_as_json
 def import_(file: Path, as_json: bool) -> None:
     """Add the memories of an export that are not here yet.
@@ -355,7 +355,7 @@ def check(as_json: bool) -> None:
 
 
 @command.command()
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=FilePath())
 @_as_json
 def bench(file: Path, as_json: bool) -> None:
     """Measure search on conversations whose answers are known.

@@ -17,7 +17,7 @@ from click.shell_completion import CompletionItem
 from ondevice import config, gguf, models
 from ondevice.cli._input import confirm
 from ondevice.cli._json import print_json
-from ondevice.cli._options import complete_model
+from ondevice.cli._options import FilePath, complete_model
 from ondevice.config import Settings
 from ondevice.errors import ModelNotFound, UsageError
 from ondevice.gguf.quality import params_words
@@ -190,7 +190,7 @@ def pull(wanted: str | None, name: str | None, if_missing: bool, as_json: bool) 
     use the configuration of pip or uv.
     """
     settings = config.load()
-    wanted = wanted or settings.model
+    wanted = settings.model if wanted is None else wanted
     if if_missing and _is_there(wanted, settings):
         return
     wanted = config.to_fetch(wanted)
@@ -215,7 +215,7 @@ def _is_there(name: str, settings: Settings) -> bool:
 
 
 @command.command(name="import")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=FilePath())
 @click.option("--name", help="Name for the model here; default: the file's name.")
 @click.option("--move", is_flag=True, help="Move the file.")
 @click.option("--link", is_flag=True, help="Leave the file where it is, and link to it.")

@@ -12,7 +12,7 @@ import click
 from ondevice import gguf, llama
 from ondevice.cli._json import print_json
 from ondevice.cli._kernels import compile_once
-from ondevice.cli._options import complete_model, model_file
+from ondevice.cli._options import FilePath, complete_model, model_file
 from ondevice.errors import FileError, UsageError
 from ondevice.holding.stack import StackFile
 from ondevice.holding.stack.pack import PackProgress, pack
@@ -33,12 +33,12 @@ _DOING = {
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     help="File to write; default: FILE.stack.gguf, or NAME.stack.gguf here.",
 )
 @click.option(
     "--calibration",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     metavar="TEXTFILE",
     help=(
         "Calibration text, like what the model will see; default: built-in prose, "

@@ -101,7 +101,7 @@ def command(settings: Settings, name: str | None, measure: bool, as_json: bool) 
       ondevice plan qwen3-4b --ram 2G
     """
     source = click.get_current_context().get_parameter_source("model")
-    if name and source is ParameterSource.COMMANDLINE:
+    if name is not None and source is ParameterSource.COMMANDLINE:
         raise UsageError("Name the model once: as MODEL, or with -m.")
     choice = choose(settings, name)
     if choice.model.place == "server":

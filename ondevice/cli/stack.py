@@ -12,7 +12,7 @@ import numpy as np
 
 from ondevice import gguf
 from ondevice.cli._json import print_json
-from ondevice.cli._options import complete_model, model_file
+from ondevice.cli._options import FilePath, complete_model, model_file
 from ondevice.engine import running
 from ondevice.errors import FileError
 from ondevice.holding.stack import StackFile
@@ -30,7 +30,7 @@ def command() -> None:
 @command.command(name="show")
 @click.argument("stack", metavar="NAME|FILE", shell_complete=complete_model)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option("--svg", type=click.Path(path_type=Path), help="Write the curve to this file.")
+@click.option("--svg", type=FilePath(), help="Write the curve to this file.")
 def show(stack: str, as_json: bool, svg: Path | None) -> None:
     """Show how good a stack is at each size, and how much is in RAM.
 

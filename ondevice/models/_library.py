@@ -171,6 +171,8 @@ def _names(model: InstalledModel) -> set[str]:
 
 def unknown(name: str, on_disk: set[str]) -> ModelNotFound:
     """That there is no model of this name, and which one may have been meant."""
+    if not name.strip():  # a variable that is not set, mostly
+        return ModelNotFound("The name of the model is empty. See: ondevice models list")
     known = dict.fromkeys([*sorted(on_disk), *sorted(recipe.name for recipe in catalogue())])
     named = [one for one in known if name and name.casefold() in one.casefold()]
     close = [*dict.fromkeys([*named, *difflib.get_close_matches(name, known)])][:_MEANT]

@@ -42,7 +42,7 @@ def choose(settings: Settings, name: str | None = None, engine: int | None = Non
     are models on disk and none of them fits.
     """
     machine = Machine.now(settings.ram_limit, engine)
-    name = name or settings.model
+    name = settings.model if name is None else name
     why = ""
     if name == AUTO:
         model, why = _best(settings, machine)

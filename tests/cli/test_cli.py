@@ -331,6 +331,26 @@ def test_whatever_takes_a_file_completes_files(home: Path) -> None:
         assert [item.type for item in given] == ["file"], (name, parameter.name)
 
 
+def test_a_variable_that_is_not_set_names_neither_this_folder_nor_a_model(
+    home: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    paths = [
+        (name, parameter)
+        for name, parameter in parameters(cli)
+        if isinstance(parameter.type, click.Path)
+    ]
+    assert len(paths) > 8
+    for name, parameter in paths:
+        with pytest.raises(click.BadParameter, match="is empty"):
+            parameter.type.convert("", parameter, None)
+            pytest.fail(f"{name} {parameter.name}")
+    for command in ("pack", "stack show", "models show", "models rm", "models pull", "plan"):
+        assert run([*command.split(), ""]) == 1, command
+        assert "The name of the model is empty" in capfd.readouterr().err
+    assert run(["ask", "--schema", "", "Hi"]) == 2
+    assert "The schema is empty" in capfd.readouterr().err
+
+
 def test_commands_and_models_are_completed(monkeypatch: pytest.MonkeyPatch) -> None:
     environment = {**os.environ, "_ONDEVICE_COMPLETE": "bash_complete"}
     words = {"COMP_WORDS": "ondevice do", "COMP_CWORD": "1"}
