@@ -123,7 +123,7 @@ def _refused(message: str) -> UsageError:
         return UsageError(f"No answer can satisfy the JSON schema: {said.partition(': ')[2]}")
     if message.startswith("oneOf constraints"):
         return UsageError(
-            'The JSON schema uses "oneOf" with choices that can hold at once, which is '
+            'The JSON schema uses "oneOf" with choices that might hold at once, which is '
             'not supported. Use "anyOf".'
         )
     if place := re.match(r"Resource '(.*)' is not present", message):
