@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
+from ondevice import paths
 from ondevice.errors import NativeError
 from ondevice.ram import available
 from ondevice.system import compiled
@@ -31,7 +32,7 @@ def may_compile() -> bool:
 def compile_all() -> None:
     """Compile and keep it.
 
-    Raises :class:`NativeError` if some of it cannot be compiled here.
+    Raises :class:`NativeError` if some of it cannot be compiled here, or not kept.
     """
     # Only now, since it brings llama.cpp along.
     from ondevice import llama, products  # noqa: PLC0415
@@ -41,8 +42,18 @@ def compile_all() -> None:
     fit = available.look().usable // _COMPILER
     with ThreadPoolExecutor(max(1, min(_TOGETHER, fit))) as pool:
         list(pool.map(compiled.library, sources))
-    if (place := compiled.place_to_keep(_HOME)) is not None:
-        (place / _mark()).touch()
+    place = compiled.place_to_keep(_HOME)
+    try:
+        if place is not None and all(map(compiled.is_kept, sources)):
+            (place / _mark()).touch()
+            return
+    except OSError:  # no room even for that
+        pass
+    raise NativeError(
+        f"What was compiled could not be kept in {place or paths.cache_dir()}, so each start "
+        "compiles it again. Free some space there, or set ONDEVICE_HOME to a folder of your own "
+        "with some space."
+    )
 
 
 def _mark() -> str:

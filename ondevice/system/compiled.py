@@ -55,8 +55,7 @@ class CSource:
 def library(source: CSource) -> ctypes.CDLL:
     """What ``source`` becomes. Raises :class:`NativeError` if it cannot be had here."""
     texts = source.texts()
-    told = b"".join(texts.values()) + repr((_FLAGS, source.flags)).encode()
-    name = for_this_machine(source.name, told) + ".so"
+    name = _name(source, texts)
     if (library := _load_kept(source, name)) is not None:
         return library
     place = place_to_keep(source.package)
@@ -79,6 +78,17 @@ def library(source: CSource) -> ctypes.CDLL:
                 f"it: {reason(error)}. Set TMPDIR to a folder from which programs may be run, or "
                 f"{source.instead}."
             ) from error
+
+
+def is_kept(source: CSource) -> bool:
+    """Whether what it becomes need not be compiled again."""
+    return kept(source.package, _name(source, source.texts())) is not None
+
+
+def _name(source: CSource, texts: Mapping[str, bytes]) -> str:
+    """The name of the library for this machine."""
+    told = b"".join(texts.values()) + repr((_FLAGS, source.flags)).encode()
+    return for_this_machine(source.name, told) + ".so"
 
 
 def _folder_to_compile_in(source: CSource) -> tempfile.TemporaryDirectory[str]:

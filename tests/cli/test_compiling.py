@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import ondevice
+from ondevice import paths
 
 TOLD = "Compiling ondevice for this processor"
 #: A compiler that makes a library of anything, and soon.
@@ -63,6 +64,28 @@ def test_a_compiler_that_fails_is_named_and_stops_nothing(fresh: Path) -> None:
     assert said.startswith(TOLD)
     assert "could not compile what faster computing needs: no room left" in said
     assert "is not downloaded" in said
+
+
+def test_where_it_cannot_be_kept_each_start_says_so_until_it_can(
+    fresh: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its disk is full, say."""
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")  # so that it would be kept in the cache
+    (full := fresh / "sitecustomize.py").write_text(
+        "from ondevice.system import compiled\n"
+        "def replacing(*_, **__): raise OSError(28, 'No space left on device')\n"
+        "compiled.replacing = replacing\n"
+    )
+    for _ in range(2):
+        _, said = asked(fresh, QUICK).communicate()
+        assert said.startswith(TOLD)
+        assert f"could not be kept in {paths.cache_dir()}, so each start compiles" in said
+        assert "is not downloaded" in said
+    full.unlink()
+    for told in (True, False):
+        _, said = asked(fresh, QUICK).communicate()
+        assert said.startswith(TOLD) == told
+        assert "kept" not in said
 
 
 def test_it_can_be_interrupted(fresh: Path) -> None:
