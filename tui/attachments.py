@@ -141,7 +141,7 @@ def _file(name: str) -> Path | None:
         raise FileError(f"{name} is a pipe or a device, so it cannot be attached.")
     if found.st_size > _MOST:
         raise FileError(
-            f"{name} is too large to attach: it has {size(found.st_size)}, and the limit "
+            f"{name} is too large to attach: it is {size(found.st_size)}, and the limit "
             f"is {size(_MOST)}."
         )
     return path

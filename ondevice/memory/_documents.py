@@ -84,7 +84,8 @@ def read_file(file: Path) -> str:
         )
     text = _read_pdf(file, content) if is_pdf else _decode(file, content)
     if not text.strip() or "\0" in text:
-        raise FileError(f"{file} contains no text. A scanned PDF needs text recognition first.")
+        hint = " A scanned PDF needs text recognition first." if is_pdf else ""
+        raise FileError(f"{file} contains no text.{hint}")
     return text
 
 

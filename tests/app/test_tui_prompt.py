@@ -168,6 +168,14 @@ async def test_a_file_that_holds_no_text_is_refused_and_nothing_is_lost(
         assert user.prompt.text == "@picture.bin "
 
 
+async def test_an_empty_file_is_not_called_a_scan(open_app: OpenApp) -> None:
+    Path("empty.txt").touch()
+    async with open_app(FakeEngine()) as user:
+        await user.pilot.press(*"@empty.txt", "space", "enter")
+        await user.sees("empty.txt contains no text.")
+        assert "scanned" not in user.screen
+
+
 async def test_the_app_lives_while_a_long_file_is_read(
     chats: Chats, open_app: OpenApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
