@@ -10,7 +10,7 @@ import select
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
 from typing import IO, Any
@@ -29,6 +29,7 @@ setattr(linux_driver, "Thread", partial(threading.Thread, daemon=True))  # noqa:
 _HALF_S = 0.1  # between two looks whether half an escape sequence is a press of Escape
 _LONGEST = 20.0  # seconds from being told to end to the end
 _KEEP_TITLE, _TITLE_AS_IT_WAS = "\x1b[22;2t", "\x1b[23;2t"
+_PASTE_BEGINS, _PASTE_ENDS = "\x1b[200~", "\x1b[201~"
 _SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 
 
@@ -94,7 +95,7 @@ class TerminalDriver(LinuxDriver):
     def run_input_thread(self) -> None:
         """Textual's looks ten times a second whether it is to end, and takes what is no UTF-8, such
         as a byte of Latin-1 that was pasted, for the end of the app."""
-        parser = XTermParser(self._debug)
+        parser = _Parser(self._debug)
         decode = codecs.getincrementaldecoder("utf-8")(errors="replace").decode
         end = self.exit_event.fileno()
         while not self.exit_event.is_set():
@@ -129,6 +130,36 @@ class TerminalDriver(LinuxDriver):
             last.daemon = True
             last.start()
         self._app.exit(return_code=128 + number)
+
+
+class _Parser(XTermParser):
+    """Textual takes what follows an ESC in a paste for keys, which may send half a message."""
+
+    _is_paste = False
+    _half = ""  # of the next mark: held back in a paste, passed on before one
+
+    def feed(self, data: str) -> Iterable[Message]:
+        text = "".join(self._without_escapes(data))
+        return super().feed(text) if text else ()  # to Textual, no text means that there is no more
+
+    def _without_escapes(self, data: str) -> Iterator[str]:
+        marked = True
+        while marked:
+            mark = _PASTE_ENDS if self._is_paste else _PASTE_BEGINS
+            half = self._half
+            text, marked_by, data = (half + data).partition(mark)
+            marked = bool(marked_by)
+            self._half = "" if marked else _half(text, mark)
+            if self._is_paste:
+                yield text.removesuffix(self._half).replace("\x1b", "") + marked_by
+            else:
+                yield (text + marked_by)[len(half) :]
+            self._is_paste ^= marked
+
+
+def _half(text: str, mark: str) -> str:
+    """The most of the beginning of ``mark`` with which ``text`` ends."""
+    return next(mark[:n] for n in reversed(range(len(mark))) if text.endswith(mark[:n]))
 
 
 def _terminal(file: IO[str]) -> IO[str]:

@@ -188,6 +188,24 @@ def test_a_byte_that_is_no_text_ends_nothing(home: Path) -> None:
     assert said(home) == ["A caf\ufffd, \ufffd, and more", "Fine."]
 
 
+@pytest.mark.parametrize("piece", [1, 7, 4096])
+def test_nothing_in_a_paste_is_a_press_of_a_key(home: Path, piece: int) -> None:
+    """What follows an ESC in it was taken for keys: this sent the first line, and went on."""
+    pasted = "one \x1b[31mtwo\x1b]0;title\x07\r\x1b\rthree \x1b[200~é\x1b"
+    typed = f"\x1b[200~{pasted}\x1b[201~ four".encode()
+    with open_chat(home, ["Fine."]) as terminal:
+        terminal.sees("anything")
+        for at in range(0, len(typed), piece):
+            terminal.types(typed[at : at + piece].decode(errors="surrogateescape"))
+            time.sleep(0.001)  # so that it arrives in pieces
+        terminal.sees("four")
+        terminal.types("\r")
+        terminal.sees("Fine.")
+        terminal.types("\x11")
+        assert terminal.until_the_end() == 0
+    assert said(home) == ["one [31mtwo]0;title\n\nthree [200~é four", "Fine."]
+
+
 @pytest.mark.parametrize("mouse", [True, False])
 def test_the_mouse_may_stay_the_terminals_own(home: Path, mouse: bool) -> None:
     home.mkdir()
