@@ -95,7 +95,7 @@ class TerminalDriver(LinuxDriver):
     def run_input_thread(self) -> None:
         """Textual's looks ten times a second whether it is to end, and takes what is no UTF-8, such
         as a byte of Latin-1 that was pasted, for the end of the app."""
-        parser = _Parser(self._debug)
+        parser = _PasteParser(self._debug)
         decode = codecs.getincrementaldecoder("utf-8")(errors="replace").decode
         end = self.exit_event.fileno()
         while not self.exit_event.is_set():
@@ -132,7 +132,7 @@ class TerminalDriver(LinuxDriver):
         self._app.exit(return_code=128 + number)
 
 
-class _Parser(XTermParser):
+class _PasteParser(XTermParser):
     """Textual takes what follows an ESC in a paste for keys, which may send half a message."""
 
     _is_paste = False
