@@ -97,12 +97,19 @@ def _has_others(sentence: str, language: Language) -> bool:
 
 
 @cache
+def words_for(meaning: str, name: str) -> tuple[str, ...]:
+    """The words of the language of this ``name`` for this."""
+    return tuple(_alike(meaning, name).words) if name else ()
+
+
+@cache
 def words_used_for(meaning: str, name: str) -> tuple[str, ...]:
-    """The words of the language of this ``name`` for this, and those that are used for it."""
-    if not name:
-        return ()
-    alike = Alike.of(language_called(name).search.like.get(meaning, ""))
-    return (*alike.words, *alike.others)
+    """:func:`words_for`, and those that are used for it."""
+    return (*words_for(meaning, name), *_alike(meaning, name).others) if name else ()
+
+
+def _alike(meaning: str, name: str) -> Alike:
+    return Alike.of(language_called(name).search.like.get(meaning, ""))
 
 
 @cache

@@ -26,6 +26,7 @@ from ondevice.memory._language import (
     words_for_questions,
     words_in,
 )
+from ondevice.memory._query import words_meant
 from ondevice.memory._records import POSITION_BITS, Cube, Hit
 from ondevice.memory._spelling import misspelt
 from ondevice.memory._stems import like_stem, stemmer_of
@@ -81,7 +82,7 @@ def may_answer(text: str, hits: Sequence[Hit]) -> bool:
     asked = frozenset(word for words in needed for word in words)
     named = things_in(text)
     of = language_name(text)
-    words = [word for word in words_of(text) if is_named(word, of)]
+    words = [word for word in words_meant(text) if is_named(word, of)]
     things = [word for word in words if word in named and word not in _names_of_days()]
     kinds = asks_for(text)
     whom = [mention.whom for mention in people_in(text)]
@@ -91,7 +92,7 @@ def may_answer(text: str, hits: Sequence[Hit]) -> bool:
     #: “Sam Reyes has three kids” does not answer for Sam Okafor.
     by_name = called if of_others and capitals_tell_names(of) else ()
     own = mine_in(text)
-    of_oneself = not any(is_named(word, of) for word in own)
+    of_oneself = not any(words_of(word) and is_named(word, of) for word in own)
     #: “Where do I live?” is answered by no “Tom lives in Oslo”.
     alone = len(words) <= 1 or (len(words) <= _FEW and all(map(is_unspaced, words)))
     said_of_user = words if of_oneself and alone and not (whom or of_others) else ()
@@ -269,14 +270,14 @@ def _is_theirs(things: Collection[str], cube: Cube, of: str) -> bool:
         return True
     content = ends(cube.content)
     lower = content.lower()
-    if cube.kind != "turn":
-        said = set(WORD.findall(lower))
-        return any(is_said(thing, said, of) for thing in things)
     words = {
         word
         for thing in things
         for word in (*forms(thing), *like(thing, of), *misspelt(fold(thing)))
     }
+    if cube.kind != "turn":
+        said = set(WORD.findall(lower))
+        return not words.isdisjoint(said) or any(is_said(thing, said, of) for thing in things)
     sentences = sentences_of(content)
     about = [sentence for sentence in sentences if any(word in sentence.lower() for word in words)]
     if any(map(is_personal, about)):

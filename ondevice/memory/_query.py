@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from datetime import date
 from functools import cache
 
+from ondevice.memory._ages import words_for
 from ondevice.memory._dates import Days, asks_by_day, days_of
 from ondevice.memory._expressions import read
 from ondevice.memory._language import Language, Questions, languages
-from ondevice.memory._words import language_of, words_of
+from ondevice.memory._told import asks_for
+from ondevice.memory._words import is_named, language_name, language_of, words_of
 
 
 class _PastQuestions:
@@ -61,7 +63,7 @@ def read_query(text: str, today: date) -> Query:
     """Take ``text`` apart, with relative dates seen from ``today``."""
     named = read(text, today)
     days, rest = days_of(text, named)
-    words = words_of(text)
+    words = words_meant(text)
     asked, own, told = asks_by_day(text, named) if days else (text, False, False)
     by_day = own and not words_of(asked)
     if by_day and days.spans:  # and not the rest of the month or the year
@@ -90,6 +92,15 @@ def read_query(text: str, today: date) -> Query:
         asks_now=not asks_once and any(rules.now.search(text) for rules in own_rules),
         asks_present=not asks_once and any(rules.present.search(text) for rules in own_rules),
     )
+
+
+def words_meant(text: str) -> tuple[str, ...]:
+    """The words of a question, with one for work if it asks for that by none: “do for a living”."""
+    words, of = words_of(text), language_name(text)
+    for_work = {word for meaning in ("job", "work") for word in words_for(meaning, of)}
+    if not for_work.isdisjoint(words) or "job" not in asks_for(text):
+        return words
+    return (*(word for word in words if is_named(word, of)), *words_for("job", of)[:1])
 
 
 def anchor(text: str) -> tuple[str, bool, str] | None:

@@ -26,6 +26,7 @@ from ondevice.memory._words import (
 )
 
 _PARTICLE = re.compile("[にでへをと]$")  # of Japanese
+_ENDING = re.compile(r"^\w{1,2}(?=\W)")  # of Korean, behind a word for somebody: “여동생은 ”
 _MOST_BEFORE = 2  # words before the subject of a question
 _STEM = 4  # letters of a word at least that forms of it begin with
 
@@ -47,7 +48,9 @@ def is_said_of_others(sentence: str, words: Collection[str], asked_in: str) -> b
     before = sentence[:at]
     theirs = [place for place in others if place <= at]
     named = (*_names_in(before, of), *(mention.end for mention in people_in(before)))
-    theirs += [place for place in named if not _names_or_things(before[place:], of)]
+    theirs += [
+        place for place in named if not _names_or_things(_ENDING.sub("", before[place:]), of)
+    ]
     if theirs or mine >= 0:
         return max(theirs, default=-1) > mine
     return _may_be_somebody(before, of)
@@ -103,8 +106,10 @@ def _names_or_things(text: str, of: str) -> list[str]:
 
 
 def _is_place(word: str) -> bool:
-    """Whether it is the name of a place, maybe with an ending: “부산에”."""
-    return any(is_known_place(word[:end]) for end in range(max(2, len(word) - 2), len(word) + 1))
+    """Whether it names a place, maybe with an ending or a word before it: “부산에”, “在成都”."""
+    starts = (0, 1) if is_unspaced(word) else (0,)
+    ends = range(max(2, len(word) - 2), len(word) + 1)
+    return any(is_known_place(word[start:end]) for start in starts for end in ends)
 
 
 def _may_be_somebody(before: str, of: str) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from functools import cache, lru_cache
 
 from ondevice.memory._language import Alike, Language, any_of, languages, words_in
+from ondevice.memory._values import fold
 from ondevice.store import VOWEL_SIGNS
 from ondevice.text import SOUTH_EAST, UNSPACED
 
@@ -401,8 +402,15 @@ def _false_friends(name: str) -> frozenset[str]:
                 for words in Alike.of(_with_values(language, listed))
                 for word in words
             }
-            return stop_words.union(language.search.differs.split()) - own
-    return _NONE
+            return stop_words.union(language.search.differs.split(), _found_as_stop_words()) - own
+    return _found_as_stop_words()
+
+
+@cache
+def _found_as_stop_words() -> frozenset[str]:
+    """Words with accents that the index, which has none, takes for “is” and the like: “iş”."""
+    alike = {word for words in _like().values() for word in words}
+    return frozenset(word for word in alike if fold(word) != word and is_stop_word(fold(word)))
 
 
 @cache

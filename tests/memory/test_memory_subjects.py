@@ -44,6 +44,10 @@ def is_answered(memory: Memory, told: str, asked: str) -> bool:
         ("小李搬到了广州。", "我住在哪里？"),
         ("她在医院工作。", "我在哪里工作？"),
         ("佐藤さんは札幌に住んでいます。", "私はどこに住んでいますか？"),
+        ("妹は大阪で働いています。", "私はどこで働いていますか？"),
+        ("我妹妹在成都工作。", "我在哪里工作？"),
+        ("제 여동생은 부산에 살아요.", "저는 어디에 살아요?"),
+        ("My sister works as a baker.", "What do I do for a living?"),
         ("अमित नागपुर में रहता है।", "मैं कहाँ रहता हूँ?"),
         ("Lars bor i Kiruna.", "Var bor jag?"),
         # nor is what the user asks
@@ -76,6 +80,8 @@ def test_what_somebody_else_does_is_not_told_of_the_user(
         ("Ya vivo en Soria.", "¿Dónde vivo?"),
         ("Переехал в Омск.", "Где я живу?"),
         ("搬到广州了。", "我住在哪里？"),
+        ("我在成都工作。", "我在哪里工作？"),
+        ("저는 부산에 살아요.", "저는 어디에 살아요?"),
         ("札幌に住んでいます。", "私はどこに住んでいますか？"),
     ],
 )
@@ -83,3 +89,41 @@ def test_what_the_user_does_is_told_with_or_without_a_word_for_them(
     memory: Memory, told: str, asked: str
 ) -> None:
     assert is_answered(memory, told, asked)
+
+
+@pytest.mark.parametrize(
+    ("told", "asked"),
+    [
+        ("I work as a baker.", "What do I do for a living?"),
+        ("Ich arbeite als Bäcker.", "Was mache ich beruflich?"),
+        ("Je travaille comme boulanger.", "Que fais-je dans la vie ?"),
+        ("Je travaille comme boulanger.", "Quel travail je fais ?"),
+        ("Trabajo de panadero.", "¿A qué me dedico?"),
+        ("Trabajo de panadero.", "¿Qué trabajo hago?"),
+        ("Lavoro come fornaio.", "Cosa faccio nella vita?"),
+        ("Lavoro come fornaio.", "Che lavoro faccio?"),
+        ("Trabalho como padeiro.", "O que faço da vida?"),
+        ("Trabalho como padeiro.", "Que trabalho faço?"),
+        ("Ik werk als bakker.", "Wat voor werk doe ik?"),
+        ("Ik werk als bakker.", "Wat doe ik voor de kost?"),
+        ("Jag jobbar som bagare.", "Vad gör jag på jobbet?"),
+    ],
+)
+def test_work_is_asked_for_without_a_word_for_it(memory: Memory, told: str, asked: str) -> None:
+    assert is_answered(memory, told, asked)
+
+
+def test_a_thing_that_is_misspelt_in_a_question_is_the_same_thing_in_a_note(memory: Memory) -> None:
+    memory.add("My passport expires in Feb 2028.")
+    recalled = memory.recall(
+        "When does my pasport expire?", budget=300, count_tokens=lambda text: len(text.split())
+    )
+    assert recalled is not None and recalled.cubes and not recalled.unknown
+
+
+def test_turkish_work_is_not_found_in_an_english_is(memory: Memory) -> None:
+    memory.add("The weather in spring is lovely here.")
+    recalled = memory.recall(
+        "我在哪里工作？", budget=300, count_tokens=lambda text: len(text.split())
+    )
+    assert recalled is not None and not recalled.cubes and recalled.unknown
