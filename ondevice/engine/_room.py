@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from ondevice.engine._drafting import SmallModel
 from ondevice.engine._loading import HeldModel
@@ -69,11 +69,9 @@ class Room:
                 return
             more = after.kv + after.compute - before.kv - before.compute
             if self._sizer.claim(more + before.kv):  # for a moment it is there twice
-                try:
+                with suppress(MemoryShortError), self._given_back(more + before.kv):
                     context.grow(after.n_ctx)
                     self._sizer.claim(-before.kv)
-                except MemoryShortError:
-                    self._sizer.claim(-more - before.kv)
                 return
 
     @contextmanager

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import threading
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from ondevice.engine import _session
 from ondevice.engine._loading import load_model
 from ondevice.engine._room import Room
 from ondevice.engine._session import Session
-from ondevice.errors import MemoryShortError
+from ondevice.errors import MemoryShortError, NativeError
 from ondevice.messages import Generate, Load, Turn
 
 
@@ -41,5 +43,30 @@ def test_room_for_what_could_not_be_made_is_given_back(
             session._constraint(asked)
     assert room._sizer._beside == before
     session.close()
+    room.close()
+    held.close()
+
+
+@pytest.mark.parametrize("error", [MemoryShortError("There is none."), NativeError("It fails.")])
+def test_room_for_a_context_that_could_not_grow_is_given_back(
+    error: Exception, default_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    llama.start(io.StringIO())
+    load = Load(path=str(default_model), n_ctx=256)
+    held = load_model(load, lambda _: None, threading.Event())
+    held = replace(held, may_grow=True)  # as if the user had not asked for so many
+    room = Room(held, None, lambda _: None, lambda: None)
+    before = room._sizer._beside
+
+    grown = []
+
+    def fail(n_ctx: int) -> None:
+        grown.append(n_ctx)
+        raise error
+
+    monkeypatch.setattr(held.context, "grow", fail)
+    with suppress(NativeError):
+        room.want_context(held.context.n_ctx + 1)
+    assert grown == [512] and room._sizer._beside == before
     room.close()
     held.close()
