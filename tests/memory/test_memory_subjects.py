@@ -113,6 +113,22 @@ def test_work_is_asked_for_without_a_word_for_it(memory: Memory, told: str, aske
     assert is_answered(memory, told, asked)
 
 
+@pytest.mark.parametrize(
+    ("told", "asked"),
+    [
+        ("저는 땅콩 알레르기가 있어요.", "저는 무슨 알레르기가 있어요?"),
+        ("मुझे मूंगफली से एलर्जी है।", "मुझे किससे एलर्जी है?"),
+        ("Kızım ikinci sınıfa gidiyor.", "Kızım kaçıncı sınıfa gidiyor?"),
+        ("Ho due figlie, Giulia e Marta.", "Come si chiamano le mie figlie?"),
+        ("I'm learning Finnish on Mondays.", "Which language am I learning?"),
+    ],
+)
+def test_a_word_that_asks_is_not_looked_for_in_an_answer(
+    memory: Memory, told: str, asked: str
+) -> None:
+    assert is_answered(memory, told, asked)
+
+
 def test_a_thing_that_is_misspelt_in_a_question_is_the_same_thing_in_a_note(memory: Memory) -> None:
     memory.add("My passport expires in Feb 2028.")
     recalled = memory.recall(
