@@ -202,13 +202,22 @@ def test_a_name_that_several_models_have_is_refused_with_all_of_them(user: Path)
 
 
 @pytest.mark.parametrize(
-    "name", ["", ".", "..", "/", "~nobody", "a\0b", "../../etc", "x" * 5000], ids=range(8)
+    "name", ["", ".", "..", "~nobody", "a\0b", "../../etc", "x" * 5000], ids=range(7)
 )
-def test_a_name_that_makes_no_sense_is_an_error_of_ours(name: str) -> None:
+def test_a_name_that_makes_no_sense_is_an_error_of_ours(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here := tmp_path / "a" / "b" / "c").mkdir(parents=True)
+    monkeypatch.chdir(here)  # so that no folder of another test is looked through
     with pytest.raises(ModelNotFound):
         models.find(name)
     with pytest.raises(ModelNotFound):
         models.remove(name)
+
+
+def test_the_whole_disk_is_not_removed() -> None:
+    with pytest.raises(ModelNotFound):
+        models.remove("/")
 
 
 # ------------------------------------------------------------------ split models
