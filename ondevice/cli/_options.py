@@ -29,9 +29,6 @@ class FilePath(click.Path):
     """A path. None that is empty, as of a variable that is not set: it would be the folder where
     one is, with all files in it."""
 
-    def __init__(self) -> None:
-        super().__init__(path_type=Path)
-
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         """The path. Raises :class:`click.BadParameter`."""
         if not value:

@@ -9,9 +9,9 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 from functools import cache
 
-from ondevice.memory._language import NEVER, Alike, Language, language_called
+from ondevice.memory._language import NEVER, Language, language_called
 from ondevice.memory._whose import Whom, is_of_others, is_same, mentions_user, people_in
-from ondevice.memory._words import WORD, is_measure, words_of
+from ondevice.memory._words import WORD, is_measure, words_of, words_used_for
 
 #: Before a number: “Bia de 7”.
 _CAPITAL_BEFORE = re.compile(r"(?-i:[^\W\d_a-zß-ÿа-яё])[\w’'-]+ \w+ $")
@@ -94,22 +94,6 @@ def _has_others(sentence: str, language: Language) -> bool:
     """Whether a word like “she” is in it, which stands for somebody named before."""
     pronouns = language.pronouns.others.split() if language.pronouns else ()
     return not pronouns or not set(pronouns).isdisjoint(WORD.findall(sentence.lower()))
-
-
-@cache
-def words_for(meaning: str, name: str) -> tuple[str, ...]:
-    """The words of the language of this ``name`` for this."""
-    return tuple(_alike(meaning, name).words) if name else ()
-
-
-@cache
-def words_used_for(meaning: str, name: str) -> tuple[str, ...]:
-    """:func:`words_for`, and those that are used for it."""
-    return (*words_for(meaning, name), *_alike(meaning, name).others) if name else ()
-
-
-def _alike(meaning: str, name: str) -> Alike:
-    return Alike.of(language_called(name).search.like.get(meaning, ""))
 
 
 @cache

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from datetime import date
 from functools import cache
 
-from ondevice.memory._ages import words_for
 from ondevice.memory._dates import Days, asks_by_day, days_of
 from ondevice.memory._expressions import read
 from ondevice.memory._language import Language, Questions, languages
 from ondevice.memory._told import asks_for
-from ondevice.memory._words import is_named, language_name, language_of, words_of
+from ondevice.memory._words import is_named, language_name, language_of, words_for, words_of
 
 
 class _PastQuestions:

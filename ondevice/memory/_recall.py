@@ -10,7 +10,6 @@ from itertools import groupby
 
 import msgspec
 
-from ondevice.memory._ages import words_used_for
 from ondevice.memory._answers import implied, may_answer, names_of_people
 from ondevice.memory._concern import (
     Concern,
@@ -26,7 +25,7 @@ from ondevice.memory._told import asks_for, is_said
 from ondevice.memory._values import is_known_place
 from ondevice.memory._whose import is_same, mentions_user, mine_in, people_in, sentences_of
 from ondevice.memory._wishes import asks_to_forget
-from ondevice.memory._words import WIDE, WORD, is_named, language_name, words_of
+from ondevice.memory._words import WIDE, WORD, is_named, language_name, words_of, words_used_for
 
 _MONTHS = (
     *("January", "February", "March", "April", "May", "June", "July"),

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from functools import cache, lru_cache
 
-from ondevice.memory._language import Alike, Language, any_of, languages, words_in
+from ondevice.memory._language import Alike, Language, any_of, language_called, languages, words_in
 from ondevice.memory._values import fold
 from ondevice.store import VOWEL_SIGNS
 from ondevice.text import SOUTH_EAST, UNSPACED
@@ -184,6 +184,18 @@ def like(word: str, of: str = "") -> list[str]:
     meant = (form for form in (*forms(word), word[:-1]) if form in found and form not in other)
     alike = found.get(next(meant, ""), [])
     return alike if other.isdisjoint(alike) else [each for each in alike if each not in other]
+
+
+@cache
+def words_for(meaning: str, name: str) -> tuple[str, ...]:
+    """The words of the language of this ``name`` for this."""
+    return tuple(_alike(meaning, name).words) if name else ()
+
+
+@cache
+def words_used_for(meaning: str, name: str) -> tuple[str, ...]:
+    """:func:`words_for`, and those that are used for it."""
+    return (*words_for(meaning, name), *_alike(meaning, name).others) if name else ()
 
 
 def kinds_of(word: str) -> frozenset[str]:
@@ -371,6 +383,10 @@ def _words_for_people() -> dict[str, list[str]]:
             words = (word for word in words_in(pattern) if not is_stop_word(word))
             found.setdefault(relation, []).extend(words)
     return found
+
+
+def _alike(meaning: str, name: str) -> Alike:
+    return Alike.of(language_called(name).search.like.get(meaning, ""))
 
 
 @cache

@@ -174,7 +174,7 @@ def unknown(name: str, on_disk: set[str]) -> ModelNotFound:
     if not name.strip():  # a variable that is not set, mostly
         return ModelNotFound("The name of the model is empty. See: ondevice models list")
     known = dict.fromkeys([*sorted(on_disk), *sorted(recipe.name for recipe in catalogue())])
-    named = [one for one in known if name and name.casefold() in one.casefold()]
+    named = [one for one in known if name.casefold() in one.casefold()]
     close = [*dict.fromkeys([*named, *difflib.get_close_matches(name, known)])][:_MEANT]
     hint = f"Did you mean {alternatives(close)}?" if close else "See: ondevice models list"
     return ModelNotFound(f"There is no model named {name}. {hint}")

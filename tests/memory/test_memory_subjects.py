@@ -5,15 +5,20 @@ from __future__ import annotations
 import pytest
 
 from ondevice.chats import Chats
-from ondevice.memory import Memory
+from ondevice.memory import Memory, Recalled
+
+
+def recall(memory: Memory, asked: str) -> Recalled:
+    recalled = memory.recall(asked, budget=300, count_tokens=lambda text: len(text.split()))
+    assert recalled is not None
+    return recalled
 
 
 def is_answered(memory: Memory, told: str, asked: str) -> bool:
     """Whether the question is given what was ``told``, and without a warning."""
     chats = Chats(memory.database)
     chats.say(chats.create(), told)
-    recalled = memory.recall(asked, budget=300, count_tokens=lambda text: len(text.split()))
-    assert recalled is not None
+    recalled = recall(memory, asked)
     assert [cube.content for cube in recalled.cubes if cube.kind == "turn"] == [told]
     return not recalled.unknown
 
@@ -131,15 +136,11 @@ def test_a_word_that_asks_is_not_looked_for_in_an_answer(
 
 def test_a_thing_that_is_misspelt_in_a_question_is_the_same_thing_in_a_note(memory: Memory) -> None:
     memory.add("My passport expires in Feb 2028.")
-    recalled = memory.recall(
-        "When does my pasport expire?", budget=300, count_tokens=lambda text: len(text.split())
-    )
-    assert recalled is not None and recalled.cubes and not recalled.unknown
+    recalled = recall(memory, "When does my pasport expire?")
+    assert recalled.cubes and not recalled.unknown
 
 
 def test_turkish_work_is_not_found_in_an_english_is(memory: Memory) -> None:
     memory.add("The weather in spring is lovely here.")
-    recalled = memory.recall(
-        "我在哪里工作？", budget=300, count_tokens=lambda text: len(text.split())
-    )
-    assert recalled is not None and not recalled.cubes and recalled.unknown
+    recalled = recall(memory, "我在哪里工作？")
+    assert not recalled.cubes and recalled.unknown
