@@ -29,12 +29,17 @@ class ConversationCache:
     """
 
     def __init__(
-        self, context: Context, states: States, identity: Callable[[], bytes] = bytes
+        self,
+        context: Context,
+        states: States,
+        identity: Callable[[], bytes] = bytes,
+        has_checkpoint_room: Callable[[], bool] = lambda: True,
     ) -> None:
         self.context = context
         self.spelling: list[int] = []
         self._states = states
         self._identity = identity
+        self._has_checkpoint_room = has_checkpoint_room
         self._is_mixed = False  # computed with several weights: of use here, and nowhere else
         self._tip: Node | None = None  # up to here, what the context holds is kept already
         self._unwritten: list[Node] = []  # in RAM, on the way to the tip
@@ -107,6 +112,7 @@ class ConversationCache:
             context.truncate(common)
         self._is_mixed = self._is_mixed and bool(context.tokens)
         self._begin_after({*marks, shared} - {0}, shared)
+        self._have_checkpoint()
         return len(context.tokens)
 
     def stops(self, length: int) -> list[int]:
@@ -139,6 +145,15 @@ class ConversationCache:
         elif node := states.hold(tip, tokens, state):
             self._tip = node
             self._unwritten.append(node)
+        elif end in self._marks or not context.has_checkpoint:
+            self._have_checkpoint()
+
+    def _have_checkpoint(self) -> None:
+        """What is not kept on the disk comes back to here, if a later prompt goes on from here."""
+        context = self.context
+        wanted = context.takes_checkpoints and not self._states.is_kept and context.tokens
+        if wanted and self._has_checkpoint_room():
+            context.checkpoint()
 
     def keep_logits(self) -> None:
         """All that was decoded is a prompt, whose logits are needed again if it is asked again."""

@@ -33,6 +33,7 @@ class Room:
         self._held = held
         beside = held.plan.peak_bytes - held.plan.resident_bytes
         small = held.drafter if isinstance(held.drafter, SmallModel) else None
+        self._has_checkpoint_room = False
         self._sizer = Sizer(held.weights, limit, beside, report, wake, small)
 
     @property
@@ -102,6 +103,12 @@ class Room:
                     yield batch_tokens
                 return
         raise _no_room("embed texts", n_bytes)
+
+    def for_checkpoint(self) -> bool:
+        """Make room for :meth:`Context.checkpoint`, once; whether there is."""
+        if not self._has_checkpoint_room:
+            self._has_checkpoint_room = self._sizer.claim(self._held.context.checkpoint_bytes)
+        return self._has_checkpoint_room
 
     @contextmanager
     def _given_back(self, n_bytes: int) -> Iterator[None]:

@@ -106,7 +106,9 @@ class Session:
         self._files = tuple(map(str, held.files.identities()))
         self._kv_type = held.plan.kv_type
         self._most_embedded = min(_EMBEDDED, held.plan.file.n_positions or _EMBEDDED)
-        self._cache = ConversationCache(context, States(room.may_hold), self._identity)
+        self._cache = ConversationCache(
+            context, States(room.may_hold), self._identity, room.for_checkpoint
+        )
         self._prompter = Prompter(model, room)
         self._embedder: Context | None = None  # made when it is first wanted
         self._schemas: SchemaVocabulary | None = None  # likewise

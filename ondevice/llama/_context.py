@@ -32,6 +32,7 @@ _POOLING_NONE, _POOLING_MEAN, _POOLING_CLS, _POOLING_LAST = range(4)  # enum lla
 #: what was restored of a sliding window, whose cells llama.cpp would give to other tokens.
 _LIVE, _OTHER, _GUARD = 0, 1, 2
 _LENGTH = 8  # bytes before each piece of a state
+_RECURRENT = llama_cpp.LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY  # of a hybrid, that and no attention
 #: Architectures whose memory goes in and out only as a whole: their computing state is of all
 #: tokens (DeepSeek 4 compresses them, MiniMax M3 orders them otherwise).
 _WHOLE_STATES = frozenset({"deepseek4", "minimax-m3"})
@@ -121,6 +122,7 @@ class Context:
             params.n_outputs_max = max(params.n_outputs_max, params.n_seq_max)
         self._due: list[int] = []  # the last of the tokens, as far as they are to be decoded again
         self._remembered: int | None = None  # tokens that the other sequence holds
+        self._checkpoint: tuple[int, bytearray] | None = None  # tokens, and the state after them
         self._follower: Follower | None = None
         self._columns: Columns | None = None
         if (attention := attention_for(self.n_threads)) is not None:
@@ -180,7 +182,7 @@ class Context:
             raise
         finally:
             self._hook.finish(complete=False)  # what it knows is of graphs that are gone
-            self._remembered = None
+            self._remembered = self._checkpoint = None
             if not self._set(state, 0):
                 llama_cpp.llama_memory_clear(self._memory, False)
                 self._due = self.tokens[:]
@@ -308,6 +310,53 @@ class Context:
         self._due = self.tokens[remembered:]
         llama_cpp.llama_memory_seq_rm(self._memory, _LIVE, -1, -1)
         llama_cpp.llama_memory_seq_cp(self._memory, _OTHER, _LIVE, -1, -1)
+
+    @property
+    def takes_checkpoints(self) -> bool:
+        """Whether :meth:`checkpoint` is of use: it can't go back, but comes back exactly."""
+        return self.keeps_state and not self.can_go_back and not self.model.window
+
+    @property
+    def checkpoint_bytes(self) -> int:
+        """RAM that :meth:`checkpoint` takes."""
+        return int(llama_cpp.llama_state_seq_get_size_ext(self.handle, _LIVE, _RECURRENT))
+
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether there is a place that :meth:`checkpoint` has marked."""
+        return self._checkpoint is not None
+
+    def checkpoint(self) -> None:
+        """Have :meth:`truncate` come back to here, too, if the context :attr:`takes_checkpoints`.
+
+        There is one such place at a time. Of a hybrid it takes the recurrent state alone: the keys
+        and values of other blocks are in the cache anyway. Raises what :meth:`decode` raises.
+        """
+        self._catch_up()
+        if self._checkpoint is None or self._checkpoint[0] != len(self.tokens):
+            self._checkpoint = None
+            state = bytearray(self.checkpoint_bytes)
+            native = (ctypes.c_uint8 * len(state)).from_buffer(state)
+            llama_cpp.llama_state_seq_get_data_ext(
+                self.handle, native, len(state), _LIVE, _RECURRENT
+            )
+            self._checkpoint = len(self.tokens), state
+
+    def _go_back(self, to: int) -> bool:
+        """Have llama.cpp hold ``to`` tokens, the others being due; False: it can't."""
+        if to == self._remembered:
+            self._come_back(to)
+            return True
+        if self._checkpoint is not None and to == self._checkpoint[0]:
+            self._forget()
+            state = self._checkpoint[1]
+            native = (ctypes.c_uint8 * len(state)).from_buffer(state)
+            if not llama_cpp.llama_state_seq_set_data_ext(
+                self.handle, native, len(state), _LIVE, _RECURRENT
+            ):
+                return False
+        self._due = self.tokens[to:]
+        return to > 0 and self._cut(to)
 
     def _undo(self) -> None:
         """A pass has failed."""
@@ -438,22 +487,23 @@ class Context:
         Unless something is :meth:`held_at` that, nothing remains. What is not held is decoded again
         with the next tokens.
         """
-        if (remembered := self._remembered) is not None and remembered <= length < self._held:
-            self._come_back(remembered)
-        if length >= self._held:
-            del self._due[length - self._held :]
-        elif not (self.held_at(length) and self._cut(length)):
+        held = self.held_at(length)
+        if held < self._held and not self._go_back(held):
             self._clear()
+        del self._due[max(0, length - self._held) :]
         del self.tokens[length:]
+        if self._checkpoint is not None and self._checkpoint[0] > length:
+            self._checkpoint = None
         return len(self.tokens)
 
     def held_at(self, length: int) -> int:
         """Of so many tokens, the first ones that :meth:`truncate` need not have decoded again."""
         if length >= self._held:
             return self._held
-        if self._remembered is not None and self._remembered <= length:
-            return self._remembered
-        return length if self.can_go_back else 0
+        if self.can_go_back:
+            return length
+        places = self._remembered, self._checkpoint and self._checkpoint[0]
+        return max((at for at in places if at is not None and at <= length), default=0)
 
     def export(self, start: int, end: int) -> bytearray:
         """What has been computed of the tokens from ``start`` to ``end``.
@@ -535,7 +585,7 @@ class Context:
         llama_cpp.llama_memory_clear(self._memory, False)
         self.tokens.clear()
         self._due.clear()
-        self._remembered = None
+        self._remembered = self._checkpoint = None
 
     def logits(self, back: int = 1) -> npt.NDArray[np.float32]:
         """A copy of the logits after the last decoded token, shape (n_vocab,).

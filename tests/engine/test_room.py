@@ -17,6 +17,7 @@ from ondevice.engine._loading import load_model
 from ondevice.engine._room import Room
 from ondevice.engine._session import Session
 from ondevice.errors import MemoryShortError, NativeError
+from ondevice.llama import Context
 from ondevice.messages import Generate, Load, Turn
 
 
@@ -68,5 +69,21 @@ def test_room_for_a_context_that_could_not_grow_is_given_back(
     with suppress(NativeError):
         room.want_context(held.context.n_ctx + 1)
     assert grown == [512] and room._sizer._beside == before
+    room.close()
+    held.close()
+
+
+@pytest.mark.parametrize("n_bytes", [1000, 10**15])
+def test_room_for_a_checkpoint_is_made_once(
+    n_bytes: int, default_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    llama.start(io.StringIO())
+    held = load_model(Load(path=str(default_model), n_ctx=256), lambda _: None, threading.Event())
+    room = Room(held, None, lambda _: None, lambda: None)
+    before = room._sizer._beside
+    monkeypatch.setattr(Context, "checkpoint_bytes", n_bytes)
+    for _ in range(2):
+        assert room.for_checkpoint() == (n_bytes == 1000)
+        assert room._sizer._beside - before == (1000 if n_bytes == 1000 else 0)
     room.close()
     held.close()

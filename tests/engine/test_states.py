@@ -257,6 +257,39 @@ def test_where_ram_has_no_room_the_disk_has_at_once_what_one_comes_back_to(
     model.close()
 
 
+@pytest.mark.parametrize("has_room", [True, False])
+@pytest.mark.parametrize("family", ["state space", "convolution", "delta net"])
+def test_where_nothing_is_kept_each_message_begins_where_the_last_one_did(
+    family: str, has_room: bool, tmp_path: Path
+) -> None:
+    """As in private chats and on the server, with weights that leave no room for states."""
+    random = np.random.default_rng(1)
+    path = shapes.write_random(tmp_path, family, gguf.GGMLQuantizationType.Q8_0, random)
+    model = Model(path, use_extra_bufts=False)
+    context = Context(model, n_ctx=512, n_threads=1, keeps_state=True)
+    states = States(lambda *_: False)
+    cache = ConversationCache(context, states, has_checkpoint_room=lambda: has_room)
+    cache.begin(None)
+    chat: list[int] = []
+    began, reused = 0, []
+    for _ in range(6):
+        mark = len(chat) + 5  # before the message, behind what opens it
+        chat += random.integers(3, 250, 40).tolist()
+        reused.append(cache.reuse(chat, marks=[mark]))
+        for stop in cache.stops(len(chat)):
+            context.decode(chat[len(context.tokens) : stop])
+            cache.hold()
+        for token in (5, 6, 7):  # a reply, which the next prompt spells otherwise
+            context.decode([token])
+        if has_room:
+            assert reused[-1] >= began - 5  # where the message before began
+        began = mark
+    assert not any(reused) if not has_room else all(reused[1:])
+    assert cache.reuse([*chat[: reused[-1]], 9, 9]) == reused[-1]  # the last message is edited
+    context.close()
+    model.close()
+
+
 # ------------------------------------------------------------------ chats
 
 

@@ -106,6 +106,32 @@ def test_it_says_what_it_holds_of_a_beginning(context: Context) -> None:
     assert len(context.tokens) in (0, 100)
 
 
+@pytest.mark.parametrize("how", ["at once", "after an export", "after it has grown"])
+def test_a_recurrent_context_comes_back_to_its_checkpoint(context: Context, how: str) -> None:
+    expected = read(context, FIRST, OTHER)
+    context.truncate(0)
+    context.decode(FIRST)
+    assert context.takes_checkpoints != context.can_go_back
+    if not context.takes_checkpoints:
+        return
+    assert not context.has_checkpoint
+    context.checkpoint()
+    context.decode(SECOND)
+    if how == "after an export":  # through the sequence that remembers where a batch began
+        context.export(0, len(context.tokens))
+    if how == "after it has grown":
+        context.grow(512)
+        assert not context.has_checkpoint
+        return
+    for length in (200, 150, 80):  # what comes after it is decoded again
+        assert context.held_at(length) == (200 if length == 200 else 80)
+        assert context.truncate(length) == length and context.n_due == (70 if length == 150 else 0)
+    context.decode(OTHER)
+    assert goes_on(context) == expected
+    assert context.truncate(79) == 0 and not context.has_checkpoint
+    assert read(context, FIRST, OTHER) == expected
+
+
 def alone(context: Context) -> list[bytes]:
     """The logits after each token of the second part, one after the other."""
     context.truncate(0)
