@@ -45,6 +45,8 @@ class ConversationCache:
         self._unwritten: list[Node] = []  # in RAM, on the way to the tip
         self._marks: list[int] = []  # tokens at which it is cut into nodes, ascending
         self._shared = 0  # tokens that other conversations may begin with
+        self._asked = 0  # tokens of the last prompt
+        self._is_of_kept = False  # whether what the context holds is of a conversation that is kept
         #: Of the last prompt that was answered, the tokens and the logits after it: asked again, it
         #: needs no computing, and a seed gives the same reply, whoever computes.
         self._prompt: tuple[list[int], npt.NDArray[np.float32]] | None = None
@@ -104,6 +106,9 @@ class ConversationCache:
         known = self._prompt is not None and self._prompt[0] == tokens
         most = len(tokens) if known else len(tokens) - 1
         common = min(common_prefix(tokens, context.tokens), most)
+        if common + _WORTH <= self._asked and not self._is_of_kept:
+            self._put_aside()
+        self._asked = len(tokens)
         here = context.held_at(common)
         node, there = self._elsewhere(tokens[:most])
         if node is not None and there >= here + _WORTH:
@@ -114,6 +119,15 @@ class ConversationCache:
         self._begin_after({*marks, shared} - {0}, shared)
         self._have_checkpoint()
         return len(context.tokens)
+
+    def _put_aside(self) -> None:
+        """Another conversation comes: hold in RAM, if there is room, what nothing else keeps."""
+        context, states, tip = self.context, self._states, self._tip
+        start, end = tip.end if tip else 0, len(context.tokens)
+        if not context.keeps_state or self._is_mixed or end < start + _WORTH:
+            return
+        if states.make_room(context.kv_bytes * (end - start) // context.n_ctx, tip):
+            states.hold(tip, context.tokens[start:], context.export(start, end))
 
     def stops(self, length: int) -> list[int]:
         """Where to stop on the way to ``length`` tokens, so as to come back there."""
@@ -230,6 +244,7 @@ class ConversationCache:
     def _begin_after(self, marks: Iterable[int], shared: int = 0) -> None:
         """What is decoded next comes after what the context holds now."""
         self._tip = self._states.find(self.context.tokens, within=False)[0]
+        self._is_of_kept = self._states.is_kept
         self._marks, self._shared = sorted(marks), shared
 
     def _restore(self, node: Node, length: int) -> None:

@@ -121,9 +121,13 @@ class Room:
     def may_hold(self, held: int, more: int) -> bool:
         """Whether, beside ``held`` bytes of states, ``more`` of them may be in RAM.
 
-        As many as two conversations of the whole context have, where there is room.
+        As many as two conversations of the whole context have, where there is room. Weights that
+        are streamed need it more, but for a recurrent model, which cannot go back without.
         """
-        return held + more <= 2 * self._held.context.kv_bytes and self._sizer.has_spare(more)
+        context = self._held.context
+        if context.can_go_back and self._held.weights.streamed_bytes:
+            return False
+        return held + more <= 2 * context.kv_bytes and self._sizer.has_spare(more)
 
     @property
     def may_grow(self) -> bool:

@@ -106,9 +106,8 @@ class Session:
         self._files = tuple(map(str, held.files.identities()))
         self._kv_type = held.plan.kv_type
         self._most_embedded = min(_EMBEDDED, held.plan.file.n_positions or _EMBEDDED)
-        self._cache = ConversationCache(
-            context, States(room.may_hold), self._identity, room.for_checkpoint
-        )
+        self._states = States(room.may_hold)
+        self._cache = ConversationCache(context, self._states, self._identity, room.for_checkpoint)
         self._prompter = Prompter(model, room)
         self._embedder: Context | None = None  # made when it is first wanted
         self._schemas: SchemaVocabulary | None = None  # likewise
@@ -128,6 +127,12 @@ class Session:
         """Free what the session has made itself."""
         if self._embedder is not None:
             self._embedder.close()
+
+    def between_passes(self) -> None:
+        """Take up what RAM there is now: for the thread that decodes to call."""
+        self._room.between_passes()
+        if self._is_streaming and self._context.can_go_back:
+            self._states.make_room(0, None)  # other conversations go before weights do
 
     def measure(self, request: Measure, cancel: threading.Event) -> Measured:
         """Count the tokens of a conversation as a prompt, and of texts.
@@ -435,7 +440,7 @@ class Session:
         stops = self._cache.stops(len(tokens))
         at = 0
         while at < len(new):
-            self._room.between_passes()
+            self.between_passes()
             stop = next((stop - reused for stop in stops if stop - reused > at), len(new))
             batch = new[at : min(at + context.batch_tokens, stop)]
             try:
@@ -457,7 +462,7 @@ class Session:
 
         At most ``most`` of them. ``tokens`` is the last one, or several that were not drawn.
         """
-        self._room.between_passes()
+        self.between_passes()
         try:
             if len(tokens) == 1:
                 return self._speculation.decode(tokens[0], sampler, most)

@@ -55,7 +55,7 @@ class States:
     """The nodes of one loaded model.
 
     What is only in RAM is so while ``may_hold`` agrees to the bytes that there are and those that
-    come, the newest first.
+    come.
     """
 
     def __init__(self, may_hold: Callable[[int, int], bool]) -> None:
@@ -64,7 +64,7 @@ class States:
         self._nodes: dict[str, Node] = {}
         self._children: dict[Node | None, list[Node]] = {None: []}
         self._folders: dict[StateKey, StateFolder] = {}
-        self._held: list[Node] = []  # only in RAM, oldest first
+        self._held: list[Node] = []  # only in RAM, what was used longest ago first
         self.keep: Keep | None = None
         self.problem = ""  # why nothing can be kept, until somebody has told the user
         self._written = 0  # bytes, not told yet
@@ -124,6 +124,9 @@ class States:
         room = bytearray()  # that is not new each time: new memory takes longer than the copying
         for node in nodes:
             state = node.state
+            if node in self._held:
+                self._held.remove(node)
+                self._held.append(node)
             if state is None and (folder := self._folder(node)) is not None:
                 state = folder.read(node.name, room)
             if state is None:
@@ -134,17 +137,30 @@ class States:
         """Whether so many bytes more may be held in RAM, beside all that is."""
         return self._may_hold(self._held_bytes, n_bytes)
 
+    def make_room(self, n_bytes: int, parent: Node | None) -> bool:
+        """Give up what was used longest ago for so many bytes that come after ``parent``.
+
+        False: there is no such room.
+        """
+        needed = parent.path() if parent else []
+        while not self.has_room(n_bytes):
+            parents = [node.parent for node in self._held]
+            free = (node for node in self._held if node not in parents and node not in needed)
+            if (node := next(free, None)) is None:
+                return False
+            self._let_go(node)
+        return True
+
     def hold(
         self, parent: Node | None, tokens: Sequence[int], state: bytes | bytearray
     ) -> Node | None:
         """Have the state of ``tokens`` in RAM; None: there is no room."""
-        while self._held and not self.has_room(len(state)):
-            self._let_go(self._held[0])
-        if not self.has_room(len(state)):
+        if not self.make_room(len(state), parent):
             return None
         node = self._node(parent, tokens)
         node.state = state
-        self._held.append(node)
+        if node not in self._held:
+            self._held.append(node)
         return node
 
     def write(

@@ -112,8 +112,8 @@ class Worker:
                             measured = self._loaded_session.measure(job.request, job.cancel)
                             self._send(measured, job.number)
                             self._loaded_session.rest(lambda: not self._jobs.empty())
-                    case _Wake() if self._room is not None:
-                        self._room.between_passes()
+                    case _Wake() if self._session is not None:
+                        self._session.between_passes()
             except OndeviceError as error:
                 self._send(Failed(error=type(error).__name__, message=str(error)), job.number)
             except llama.Interrupted:

@@ -105,6 +105,15 @@ def test_only_new_tokens_are_processed_in_the_next_turn(engine: Engine) -> None:
     assert then.statistics.reused_tokens >= done.statistics.context_tokens
 
 
+def test_two_conversations_that_are_not_kept_may_take_turns(engine: Engine) -> None:
+    spain = [SYSTEM, Turn("user", "Name the rivers of Spain, from north to south, and of France.")]
+    for _ in range(2):
+        one, first, _ = ask(engine, *HELLO, max_tokens=40)
+        ask(engine, *spain, max_tokens=40)
+    _, then, _ = ask(engine, *HELLO, Turn("assistant", one), Turn("user", "And of Spain?"))
+    assert then.statistics.reused_tokens >= first.statistics.context_tokens - 1
+
+
 def test_an_edit_of_the_last_message_reprocesses_only_that(engine: Engine) -> None:
     ask(engine, *HELLO)
     _, edited, _ = ask(engine, SYSTEM, Turn("user", "Name the capital of Spain."))

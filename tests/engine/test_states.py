@@ -257,6 +257,96 @@ def test_where_ram_has_no_room_the_disk_has_at_once_what_one_comes_back_to(
     model.close()
 
 
+@pytest.mark.parametrize("family", ["dense", "short window", "state space", "delta net"])
+def test_conversations_that_are_not_kept_take_turns_without_being_read_again(
+    family: str, tmp_path: Path
+) -> None:
+    """As on the server, where a client has a chat, and asks for its title in between."""
+    random = np.random.default_rng(1)
+    path = shapes.write_random(tmp_path, family, gguf.GGMLQuantizationType.Q8_0, random)
+    model = Model(path, use_extra_bufts=False)
+    context = Context(model, n_ctx=512, n_threads=1, keeps_state=True)
+    room = [10**9]
+    states = States(lambda held, more: held + more <= room[0])
+    cache = ConversationCache(context, states)
+    chats: list[list[int]] = [[] for _ in range(3)]
+
+    def turn(chat: list[int], n_tokens: int = 40) -> tuple[int, bytes]:
+        """How much there was of it, and the logits of its first answer."""
+        cache.begin(None)
+        chat += random.integers(3, 250, n_tokens).tolist()
+        reused = cache.reuse(chat)
+        for stop in cache.stops(len(chat)):
+            context.decode(chat[len(context.tokens) : stop])
+            cache.hold()
+        if rest := chat[len(context.tokens) :]:
+            context.decode(rest)
+        cache.keep_logits()
+        answer = context.logits().tobytes()
+        for token in (5, 6, 7):
+            context.decode([token])
+        chat += [5, 6, 7]
+        return reused, answer
+
+    for _ in range(3):
+        for chat in chats:
+            before = len(chat)
+            reused, answer = turn(chat)
+            assert before - 3 <= reused <= before  # a few tokens are rather read again
+    plain = Context(model, n_ctx=512, n_threads=1)
+    for at in (0, 43, 86):  # in the same pieces, from the first token on
+        plain.decode(chats[2][at : at + 40])
+        last = plain.logits().tobytes()
+        for token in chats[2][at + 40 : at + 43]:
+            plain.decode([token])
+    assert answer == last
+    plain.close()
+    assert len(states._held) >= 2
+    room[0] = 0  # others need the RAM
+    states.make_room(0, None)
+    assert not states._held
+    assert turn(chats[0])[0] == 0
+    context.close()
+    model.close()
+
+
+@pytest.mark.parametrize("lost", ["a reply", "a regenerated one"])
+def test_what_is_of_no_use_again_is_not_put_aside(lost: str, tmp_path: Path) -> None:
+    random = np.random.default_rng(1)
+    path = shapes.write_random(tmp_path, "dense", gguf.GGMLQuantizationType.Q8_0, random)
+    model = Model(path, use_extra_bufts=False)
+    context = Context(model, n_ctx=512, n_threads=1, keeps_state=True)
+    states = States(lambda *_: True)
+    cache = ConversationCache(context, states)
+    cache.begin(None)
+    prompt = random.integers(3, 250, 60).tolist()
+    cache.reuse(prompt)
+    context.decode(prompt)
+    cache.keep_logits()
+    context.decode(random.integers(3, 250, 40).tolist())  # a reply with thinking
+    following = prompt if lost == "a regenerated one" else [*prompt, 3, 4, 5]
+    assert cache.reuse(following) == 60
+    assert not states._held
+    context.close()
+    model.close()
+
+
+def test_what_was_used_longest_ago_goes_first_and_never_what_others_build_on() -> None:
+    states = opened(None, room=4)
+    first = states.hold(None, [1], b"1")
+    second = states.hold(first, [2], b"2")
+    other = states.hold(None, [3], b"3")
+    assert first and second and other
+    assert loaded(states, [1, 2]) == (2, [b"1", b"2"])  # used after the other one
+    assert states.hold(second, [4], b"44")
+    assert loaded(states, [3]) == (0, [])
+    assert loaded(states, [1, 2, 4]) == (3, [b"1", b"2", b"44"])
+    assert states.hold(None, [5], b"5")  # what comes last in a conversation goes before the rest
+    assert loaded(states, [1, 2, 4]) == (2, [b"1", b"2"])
+    assert not states.hold(second, [6], b"666")  # which is of no use without what it builds on
+    assert loaded(states, [1, 2, 6]) == (2, [b"1", b"2"])
+
+
 @pytest.mark.parametrize("has_room", [True, False])
 @pytest.mark.parametrize("family", ["state space", "convolution", "delta net"])
 def test_where_nothing_is_kept_each_message_begins_where_the_last_one_did(
