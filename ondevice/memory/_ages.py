@@ -98,9 +98,12 @@ def _has_others(sentence: str, language: Language) -> bool:
 
 @cache
 def _bare_number(name: str) -> re.Pattern[str]:
-    """A number of which nothing is said to be so many: “she is 34”, “Ben (8) and Ida”."""
-    facts = language_called(name).facts
+    """A number of which nothing is said to be so many: “she is 34”, “Ben (8)”, “I was 6 when …”."""
+    language = language_called(name)
+    facts, questions = language.facts, language.questions
     also = facts.lists if facts and facts.lists else NEVER
+    when = "|".join(map(re.escape, questions.when)) if questions else ""
     return re.compile(
-        rf"(?<![\w.,:/$€£#-])\d{{1,2}}(?=\s*(?:[;!?)]|[.,](?!\d)|$)| (?:{also}) )", re.IGNORECASE
+        rf"(?<![\w.,:/$€£#-])\d{{1,2}}(?=\s*(?:[;!?)]|[.,](?!\d)|$)| (?:{also}|{when or NEVER}) )",
+        re.IGNORECASE,
     )

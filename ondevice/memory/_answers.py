@@ -11,12 +11,12 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Sequence
 from functools import cache
-from itertools import repeat
+from itertools import pairwise, repeat
 
 from ondevice.memory._asking import FOREIGN, asks, own_sentences, sets_task, statements
 from ondevice.memory._concern import is_personal, names_in, owned_in, things_in
 from ondevice.memory._fact_reader import readers
-from ondevice.memory._facts import in_earnest
+from ondevice.memory._facts import in_earnest, without_laughter
 from ondevice.memory._language import (
     NEVER,
     forms_of,
@@ -26,7 +26,7 @@ from ondevice.memory._language import (
     words_for_questions,
     words_in,
 )
-from ondevice.memory._query import words_meant
+from ondevice.memory._query import asks_once, without_once, words_meant
 from ondevice.memory._records import POSITION_BITS, Cube, Hit
 from ondevice.memory._spelling import misspelt
 from ondevice.memory._stems import like_stem, stemmer_of
@@ -44,6 +44,7 @@ from ondevice.memory._told import (
 from ondevice.memory._values import fold, is_known_place
 from ondevice.memory._whose import (
     CLAUSE_ENDS,
+    Mention,
     Whom,
     denies,
     is_of_others,
@@ -59,6 +60,7 @@ from ondevice.memory._words import (
     ends,
     forms,
     is_named,
+    is_stop_word,
     is_unspaced,
     language_name,
     language_of,
@@ -85,7 +87,9 @@ def may_answer(text: str, hits: Sequence[Hit]) -> bool:
     words = [word for word in words_meant(text) if is_named(word, of)]
     things = [word for word in words if word in named and word not in _names_of_days()]
     kinds = asks_for(text)
-    whom = [mention.whom for mention in people_in(text)]
+    people = people_in(text)
+    whom = [mention.whom for mention in people]
+    called_so = {word for one in people for word in WORD.findall(text[one.start : one.end].lower())}
     #: It asks about somebody else, be it by their name.
     called = names_of_people(text)
     of_others = bool(whom) or (bool(called) and not mentions_user(text))
@@ -96,20 +100,33 @@ def may_answer(text: str, hits: Sequence[Hit]) -> bool:
     #: “Where do I live?” is answered by no “Tom lives in Oslo”.
     alone = len(words) <= 1 or (len(words) <= _FEW and all(map(is_unspaced, words)))
     said_of_user = words if of_oneself and alone and not (whom or of_others) else ()
-    sure = not _OF_ONESELF.isdisjoint(kinds) or (of_oneself and not set(kinds) - {"name"})
+    sure = (
+        not _OF_ONESELF.isdisjoint(kinds)
+        or set(kinds) == {"name"}
+        or (of_oneself and (not kinds or (alone and not things)))
+    ) and not _may_not_be(text, or_once=False)
+    #: What was so and is no longer answers it, too.
+    or_once = asks_once(text) or not _has_question_word(text)
 
     @cache  # several hits have the same ones beside them
     def is_told(kind: str, content: str, language: str) -> bool:
+        if kind == "name" and of_oneself and not (whom or of_others):  # “My colleague is Ravi”
+            content = "\n".join(one for one in sentences_of(content) if not people_in(one))
+            if not content:
+                return False
         about = whom if whom or not of_others else None
         spoken = language_called(language) if language else None
         return tells(kind, content, words, about, of, spoken)
 
+    own_only = bool(whom) or not of_others
+
+    @cache
+    def own_text(cube: Cube) -> str:
+        return _own_text(cube, of_user=own_only, sure=sure and not of_others, or_once=or_once)
+
     for hit in hits:
         near = [other for other in hits if _belongs(other.cube, hit.cube)]
-        own_only = bool(whom) or not of_others
-        texts = [
-            _own_text(other.cube, of_user=own_only, sure=sure and not of_others) for other in near
-        ]
+        texts = [own_text(other.cube) for other in near]
         if said_of_user:
             texts = [
                 content
@@ -131,18 +148,22 @@ def may_answer(text: str, hits: Sequence[Hit]) -> bool:
             lacking = frozenset(word for word in lacking if not is_said(word, said, of))
         if lacking and "home" in kinds and any(map(is_somewhere, texts)):
             lacking -= words_for_living(text, lacking)
-        if (
-            sum(map(lacking.issuperset, needed)) <= len(needed) // _MANY
-            and lacking.isdisjoint(by_name)
-            and all(any(map(is_told, repeat(kind), texts, spoken)) for kind in kinds)
-            and (of_others or any(_is_theirs(things, other.cube, of) for other in near))
-            and (
-                (("who" in kinds or of_others) and not whom)
-                or _speaks_of(whom, words, near, of, own)
-            )
-            and _is_so(text, words, texts)
+        if sum(map(lacking.issuperset, needed)) <= len(needed) // _MANY and lacking.isdisjoint(
+            by_name
         ):
-            return True
+            if not called and _is_denied(things, whom, texts, of):
+                return True
+            if (
+                all(any(map(is_told, repeat(kind), texts, spoken)) for kind in kinds)
+                and (of_others or any(_is_theirs(things, other.cube, of) for other in near))
+                and (
+                    (("who" in kinds or of_others) and not whom)
+                    or _speaks_of(whom, words, near, of, own)
+                )
+                and not (whom and _is_of_another(whom, set(words) - called_so, texts, of))
+                and _is_so(text, words, texts)
+            ):
+                return True
     return False
 
 
@@ -161,7 +182,7 @@ def _is_about(called: Collection[str], content: str) -> bool:
     return not owners or any(said.count(name) > owners.count((name, True)) for name in called)
 
 
-def _own_text(cube: Cube, *, of_user: bool, sure: bool) -> str:
+def _own_text(cube: Cube, *, of_user: bool, sure: bool, or_once: bool) -> str:
     """What a memory itself says: not the text of a task, nor, if it is asked of the user, what
     others say in it of themselves: “I was born in Harbin”.
     """
@@ -177,7 +198,7 @@ def _own_text(cube: Cube, *, of_user: bool, sure: bool) -> str:
     if not sure:
         return own
     meant = in_earnest(sentences_of(own))
-    return "\n".join(sentence for sentence in meant if not _may_not_be(sentence))
+    return "\n".join(one for one in meant if not _may_not_be(one, or_once=or_once))
 
 
 def _said_of_user(content: str, words: Collection[str], of: str) -> Iterator[str]:
@@ -188,9 +209,13 @@ def _said_of_user(content: str, words: Collection[str], of: str) -> Iterator[str
             yield sentence
 
 
-def _may_not_be(sentence: str) -> bool:
-    """Whether the ``sentence`` says what would be, was dreamt, or what others say of the user."""
+def _may_not_be(sentence: str, *, or_once: bool) -> bool:
+    """Whether the ``sentence`` says what would be, was dreamt, or what others say of the user.
+
+    Or what was so once, unless that is asked for as well.
+    """
     language = language_of(sentence)
+    sentence = without_laughter(without_once(sentence) if or_once else sentence)
     return language is not None and any(
         reader.concerns(sentence) and reader.is_unsure(sentence)
         for reader in readers()
@@ -237,10 +262,81 @@ def _tells_of(whom: Whom, cube: Cube) -> bool:
     )
 
 
+def _is_of_another(
+    whom: Sequence[Whom], things: Collection[str], texts: Sequence[str], of: str
+) -> bool:
+    """Whether all that is said of the ``things`` is said in clauses about others than these people.
+
+    “My mum had her knee done, and my dad is in ward 7” does not tell my mum's ward.
+    """
+    clauses = [
+        (clause, [part for part in parts if part is not clause])
+        for sentence in sentences_with(things, texts, of)
+        for parts in (CLAUSE_ENDS.split(sentence),)
+        for clause in parts
+        if sentences_with(things, [clause], of)
+    ]
+
+    def tells_of_them(clause: str) -> bool:
+        people = people_in(clause)
+        rest = clause
+        for mention in reversed(people):
+            rest = f"{rest[: mention.start]} {rest[mention.end :]}"
+        return bool(words_of(rest)) and _has_one(whom, people)
+
+    return bool(clauses) and all(
+        people_in(clause)
+        and not _has_one(whom, people_in(clause))
+        and any(map(tells_of_them, others))
+        for clause, others in clauses
+    )
+
+
+def _has_one(whom: Sequence[Whom], people: Sequence[Mention]) -> bool:
+    return any(is_same(one, mention.whom) for one in whom for mention in people)
+
+
+def _is_denied(
+    things: Collection[str], whom: Sequence[Whom], texts: Sequence[str], of: str
+) -> bool:
+    """Whether the user says that they have none of these people, or of the ``things``: “no car”.
+
+    Not so “I didn't buy the sofa”, which says that of one of them.
+    """
+    if whom:
+        things = {
+            word
+            for content in texts
+            for mention in people_in(content)
+            if _has_one(whom, [mention])
+            for word in WORD.findall(content[mention.start : mention.end].lower())
+        }
+    known = {form for word in things for form in (*forms(word), *like(word, of))}
+    return any(
+        mentions_user(sentence)
+        and not is_of_others(sentence)
+        and denies(sentence, known)
+        and not _has_definite(sentence, known)
+        and known.isdisjoint(mine_in(sentence))
+        and _stands_alone(known, sentence, of)
+        for sentence in sentences_with(things, texts, of)
+    )
+
+
+def _stands_alone(things: Collection[str], sentence: str, of: str) -> bool:
+    """Whether one of the ``things`` is no part of the name of another: “a car park”."""
+    return any(
+        one in things
+        and (not other or other in things or is_stop_word(other, of) or not is_named(other, of))
+        for clause in CLAUSE_ENDS.split(sentence.lower())
+        for one, other in pairwise([*WORD.findall(clause), ""])
+    )
+
+
 def _is_so(text: str, asked: Collection[str], texts: Sequence[str]) -> bool:
     """Whether the ``texts`` say what the question takes for granted, and not that it is not so."""
     language = language_of(text)
-    if language is None or not _question_word(language.name).search(text):
+    if language is None or not _has_question_word(text):
         return True
     about = sentences_with(asked, texts, language.name)
     for number, (begun, over) in enumerate(_opposites(language.name)):
@@ -362,6 +458,12 @@ def _question_word(name: str) -> re.Pattern[str]:
     return language.compile(
         r"(?<!\w)(?:{question_word})(?!\w)" if "question_word" in language.parts else NEVER
     )
+
+
+def _has_question_word(text: str) -> bool:
+    """Whether it asks for more than yes or no, as far as its language is known."""
+    language = language_of(text)
+    return language is not None and bool(_question_word(language.name).search(text))
 
 
 @cache

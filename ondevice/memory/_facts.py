@@ -30,6 +30,12 @@ _WINK = re.compile(
     r"(?:ha|ja|he|ха|ах){2,}\w*|k{3,}|w{4,})\b|（笑|哈哈",
     re.IGNORECASE,
 )
+#: Who laughs before they say something laughs at what was said before.
+_LAUGHTER = re.compile(
+    r"^(?:(?:lol|lmao|rofl|mdr|(?:ha|ja|he|ха|ах){2,}\w*|k{3,}|w{4,})\b|[😂🤣😅]|哈{2,})"
+    r"[\s,.!…，。！]+(?=\w)",
+    re.IGNORECASE,
+)
 _FEW = 5  # words of a sentence that takes back what was said before it: “Just kidding!”
 
 
@@ -55,15 +61,21 @@ def not_understood(text: str) -> list[str]:
 def in_earnest(sentences: Sequence[str]) -> list[str]:
     """Those of the ``sentences`` of a text that are meant as they are said.
 
-    Not so one with a wink or a “lol”, nor one before nothing but that, nor any that is taken back.
+    Not so one with a wink, or a “lol” that does not begin it, nor one before nothing but that, nor
+    any that is taken back.
     """
     kept = _not_taken_back(sentences)
     return [
         sentence
         for sentence, after in pairwise([*kept, ""])
-        if not _WINK.search(sentence)
+        if not _WINK.search(without_laughter(sentence))
         and not (_WINK.search(after) and not WORD.search(_WINK.sub("", after)))
     ]
+
+
+def without_laughter(sentence: str) -> str:
+    """The ``sentence`` without a “haha” before it."""
+    return _LAUGHTER.sub("", sentence)
 
 
 def told(text: str) -> list[str]:
@@ -97,7 +109,8 @@ def find_facts(text: str) -> Iterator[Fact]:
         for reader in readers():
             if not reader.concerns(sentence):
                 continue
-            for found_fact in reader.read(sentence, Text(reader.language, has_capitals)):
+            said = without_laughter(sentence)
+            for found_fact in reader.read(said, Text(reader.language, has_capitals)):
                 fact = replace(found_fact, sentence=sentence)
                 beside = f"{before}\n{sentence}"
                 if fact.topic == "name" and people_in(beside) and not mentions_user(sentence):

@@ -69,7 +69,7 @@ def read_query(text: str, today: date) -> Query:
         days = Days(spans=days.spans)
     beginning = text.lstrip().lower()
     own_rules = _rules_for(text)
-    asks_once = any(rules.once.search(text) for rules in own_rules)
+    once = asks_once(text)
     of_times = frozenset(
         word
         for rules in own_rules
@@ -86,11 +86,23 @@ def read_query(text: str, today: date) -> Query:
         by_day=by_day,
         asks_told=told,
         asks_when=any(beginning.startswith(rules.when) for rules in _rules()),
-        asks_once=asks_once,
+        asks_once=once,
         asks_last=False,
-        asks_now=not asks_once and any(rules.now.search(text) for rules in own_rules),
-        asks_present=not asks_once and any(rules.present.search(text) for rules in own_rules),
+        asks_now=not once and any(rules.now.search(text) for rules in own_rules),
+        asks_present=not once and any(rules.present.search(text) for rules in own_rules),
     )
+
+
+def asks_once(text: str) -> bool:
+    """Whether ``text`` asks what was so and is no longer."""
+    return any(rules.once.search(text) for rules in _rules_for(text))
+
+
+def without_once(text: str) -> str:
+    """``text`` without the words which say that it is no longer so."""
+    for rules in _rules_for(text):
+        text = rules.once.sub(" ", text)
+    return text
 
 
 def words_meant(text: str) -> tuple[str, ...]:

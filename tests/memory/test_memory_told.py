@@ -342,6 +342,26 @@ def test_an_age_of_a_son_is_not_that_of_the_user(memory: Memory) -> None:
         ("Mi cuñada Sol es enfermera", "¿Qué hace mi cuñada?"),
         ("Hab gestern 3 Kisten Äpfel geerntet", "Wie viele Kisten Äpfel habe ich geerntet?"),
         ("haha ja. Ik woon in Zwolle", "Waar woon ik?"),
+        # Laughter before what is said in earnest.
+        ("hahaha, I live in Zwolle", "Where do I live?"),
+        ("lmao! we live in Zwolle by the way", "Where do we live?"),
+        ("jajaja, vivo en Zamora", "¿Dónde vivo?"),
+        # That there is none.
+        ("We don't have a washing machine.", "Which washing machine do we have?"),
+        ("I have no bike.", "What bike do I have?"),
+        ("I've never been to Peru.", "When was I in Peru?"),
+        ("I don't have any sisters.", "What is my sister called?"),
+        # What was so once, where that is asked for or answers yes or no.
+        ("I used to fence but gave it up.", "Do I fence?"),
+        ("We used to live in Zwolle.", "Where did we use to live?"),
+        # An age that an event is told by.
+        ("I was 23 when I moved out.", "How old was I when I moved out?"),
+        ("I learned to skate when I was 12.", "How old was I when I learned to skate?"),
+        # In another clause than one about somebody else.
+        ("My dad is in ward 7, and my mum had her knee done.", "Which ward is my dad in?"),
+        ("My dad, my mum and I are in cabin 7.", "Which cabin is my dad in?"),
+        # A measure that is not named.
+        ("The tyres of my bike take 4 bar.", "What pressure do the tyres of my bike take?"),
     ],
 )
 def test_what_a_note_tells_in_other_forms_is_an_answer(
@@ -358,6 +378,19 @@ def test_what_a_note_tells_in_other_forms_is_an_answer(
         ("Al final me compré una bici eléctrica", "¿Cuánto me costó la bici?"),
         ("Моя дочь Вера учится в Казани", "Сколько лет Вере?"),
         ("I live on the moon. My cat agrees lol. I drive there. lol", "Where do I live?"),
+        ("I live on the moon lol", "Where do I live?"),
+        ("My aunt is a vet, and my uncle sleeps in room 12.", "Which room does my aunt sleep in?"),
+        ("My desk mate Ravi likes chess. My colleague is called Ravi.", "What's my name?"),
+        ("If I had a yacht I'd name it Dolores.", "What is my yacht called?"),
+        ("In another life I'd be a baker in Lyon.", "What is my job?"),
+        ("I'm considering moving to Peru.", "Where do I live?"),
+        ("I applied for a job at Nestlé.", "Where do I work?"),
+        ("We used to live in Zwolle.", "Where do we live?"),
+        ("I didn't sell the van.", "What van do I have?"),
+        ("I don't have a car seat.", "What car do I have?"),
+        ("I don't have a car.", "What car does my brother have?"),
+        ("I don't like my brother.", "What is my brother called?"),
+        ("Could you reply to this email?\n\nHi,\nI'm a plumber in Derby.\nKurt", "What is my job?"),
     ],
 )
 def test_what_a_note_does_not_tell_in_whatever_form_is_no_answer(
