@@ -111,7 +111,8 @@ def may_answer(text: str, hits: Sequence[Hit]) -> bool:
     @cache  # several hits have the same ones beside them
     def is_told(kind: str, content: str, language: str) -> bool:
         if kind == "name" and of_oneself and not (whom or of_others):  # “My colleague is Ravi”
-            content = "\n".join(one for one in sentences_of(content) if not people_in(one))
+            clauses = (part for one in sentences_of(content) for part in CLAUSE_ENDS.split(one))
+            content = "\n".join(clause for clause in clauses if not people_in(clause))
             if not content:
                 return False
         about = whom if whom or not of_others else None
