@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from textual import events
 from textual._compositor import ChopsUpdate, Compositor
+from textual._context import visible_screen_stack
 from textual._xterm_parser import XTermParser
 from textual.app import App
 from textual.await_complete import AwaitComplete
@@ -31,7 +32,7 @@ from textual.worker import Worker
 from ondevice.text import printable
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
 
 #: Asks xterm, tmux and others for keys such as Shift+Enter; terminals of the kitty protocol are
 #: asked by Textual. See ``modifyOtherKeys`` in xterm's control sequences.
@@ -47,6 +48,7 @@ MISSED = (NoMatches, NoScreen, MountError)
 _key_events = XTermParser._sequence_to_key_events
 _visual_style = Widget.get_visual_style
 _widget_at = Screen.get_widget_and_offset_at
+_render = Screen.render
 _dismiss = Screen.dismiss
 _cancel = Worker.cancel
 _recompute_cursor = TextArea._recompute_cursor_offset
@@ -97,6 +99,14 @@ def _still_there(self: Screen[object], x: int, y: int) -> tuple[Widget | None, O
     """What has been taken away stays on the screen for a moment; a click on it ends the app."""
     widget, offset = _widget_at(self, x, y)
     return (widget, offset) if widget is self or (widget and widget.parent) else (None, None)
+
+
+def _render_over(self: Screen[object]) -> RenderableType:
+    """Textual knows what lies below a dialog only while a frame is drawn, once for each screen. One
+    that is drawn at another time, to be read, would have nothing below it, and keep that."""
+    stack = self.app.screen_stack
+    visible_screen_stack.set(stack[: stack.index(self)] if self in stack else [])
+    return _render(self)
 
 
 def _dismiss_once(self: Screen[object], result: object = None) -> AwaitComplete:
@@ -168,8 +178,6 @@ def _chops_in_sight(
         shown = clip.intersection(region)
         rows = sorted(unfilled.intersection(shown.line_range)) if shown else ()
         if not rows:
-            if widget is self.root:  # a dialog's knows the screen below only while a frame is drawn
-                widget.render_lines(Region(0, crop.y, self.size.width, 1))
             continue
         left, right = shown.column_span
         top = rows[0]
@@ -207,6 +215,7 @@ def close() -> None:
     setattr(DiscoveryHit, "prompt", property(_listed_as_written))  # noqa: B010
     setattr(Matcher, "highlight", _found_as_written)  # noqa: B010
     setattr(Screen, "get_widget_and_offset_at", _still_there)  # noqa: B010
+    setattr(Screen, "render", _render_over)  # noqa: B010
     setattr(Screen, "dismiss", _dismiss_once)  # noqa: B010
     setattr(TextArea, "_recompute_cursor_offset", _recompute_cursor_inside)  # noqa: B010
     setattr(Worker, "cancel", _cancel_begun)  # noqa: B010

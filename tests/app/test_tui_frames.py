@@ -21,6 +21,7 @@ from textual.widget import Widget
 from ondevice.chats import Chats
 from ondevice.testing import FakeEngine, Gate
 from tui.markdown.layout import AnyLine
+from tui.screens.dialogs import ChoiceScreen
 from tui.widgets.reply_text import ReplyBody
 
 EARLIER = "\n\n".join("before" for _ in range(20)) + "\n\n"
@@ -196,3 +197,18 @@ async def test_what_has_just_been_taken_away_is_drawn_for_a_moment(open_app: Ope
         body = user.chat.query_one(ReplyBody)
         await user.chat.conversation.remove()
         assert len(body.rows(Region(0, 0, 20, 3))) == 3
+
+
+async def test_what_lies_below_dialogs_is_there_when_they_are_drawn_between_two_frames(
+    open_app: OpenApp,
+) -> None:
+    async with open_app(FakeEngine()) as user:
+        app = user.pilot.app
+        for question in ("First?", "Second, over the first?"):
+            app.push_screen(ChoiceScreen(question, "Yes", "No"))
+            await user.sees(question)
+            for screen in app.screen_stack[1:]:
+                screen.refresh()
+            assert "Ask anything" in user.screen
+            await user.pilot.pause(0.1)
+            assert "Ask anything" in user.screen
