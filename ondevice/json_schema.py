@@ -120,7 +120,10 @@ def _refused(message: str) -> UsageError:
     if name := re.match(r"Unknown format: (.*)", message):
         return UsageError(f'The JSON schema uses the format "{name[1]}", which is not supported.')
     if message.startswith("Unsatisfiable schema: "):
-        return UsageError(f"No answer can satisfy the JSON schema: {said.partition(': ')[2]}")
+        why = said.partition(": ")[2]
+        if why == "anyOf is empty.":  # which llguidance makes of each list of choices
+            why = 'a list of choices in it ("anyOf", "enum" or "type") is empty.'
+        return UsageError(f"No answer can satisfy the JSON schema: {why}")
     if message.startswith("oneOf constraints"):
         return UsageError(
             'The JSON schema uses "oneOf" with choices that might hold at once, which is '

@@ -25,6 +25,8 @@ _ESCAPED = re.compile(rf"[\x7f-\x9f{_HIDDEN}]")
 
 def size(n_bytes: float) -> str:
     """Bytes as they read everywhere in ondevice: "640 KB", "830 MB", "1.1 GB"."""
+    if 0 < n_bytes < 999.5:
+        return "1 byte" if n_bytes < 1.5 else f"{n_bytes:.0f} bytes"
     if 0 < n_bytes < 999.5e3:
         return f"{n_bytes / 1e3:.0f} KB"
     return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 999.5e6 else f"{n_bytes / 1e6:.0f} MB"

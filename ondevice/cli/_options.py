@@ -51,7 +51,19 @@ def complete_file(_ctx: click.Context, _param: click.Parameter, typed: str) -> l
     return [CompletionItem(typed, type="file")]
 
 
-def limits(record: type[msgspec.Struct], name: str) -> click.IntRange | click.FloatRange:
+class WholeNumber(click.IntRange):
+    """A whole number within limits, called so where something else is given."""
+
+    name = "whole number"
+
+
+class Number(click.FloatRange):
+    """A number within limits, called so where something else is given."""
+
+    name = "number"
+
+
+def limits(record: type[msgspec.Struct], name: str) -> WholeNumber | Number:
     """What a field takes, as its type says, for click: it then stands in ``--help`` too."""
     known = inspect.type_info(get_type_hints(record, include_extras=True)[name])
     if isinstance(known, inspect.UnionType):
@@ -59,9 +71,9 @@ def limits(record: type[msgspec.Struct], name: str) -> click.IntRange | click.Fl
         known = next(each for each in known.types if isinstance(each, numbers))
     assert isinstance(known, inspect.IntType | inspect.FloatType)
     if isinstance(known, inspect.IntType):
-        return click.IntRange(known.ge, known.le)
+        return WholeNumber(known.ge, known.le)
     is_open = known.gt is not None
-    return click.FloatRange(known.gt if is_open else known.ge, known.le, is_open)
+    return Number(known.gt if is_open else known.ge, known.le, is_open)
 
 
 def check_is_new(file: Path, force: bool) -> None:

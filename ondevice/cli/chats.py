@@ -16,7 +16,7 @@ import msgspec
 from ondevice.chats import Chats, Heading
 from ondevice.cli._input import confirm
 from ondevice.cli._json import print_json
-from ondevice.cli._options import FilePath, check_is_new
+from ondevice.cli._options import FilePath, WholeNumber, check_is_new
 from ondevice.cli._unlock import unlock
 from ondevice.errors import NotFound, UsageError
 from ondevice.store import Database
@@ -129,7 +129,7 @@ def undo(yes: bool, as_json: bool) -> None:
 
 @command.command()
 @click.argument("file", type=FilePath())
-@click.argument("numbers", nargs=-1, type=int, metavar="[NUMBER…]")
+@click.argument("numbers", nargs=-1, type=WholeNumber(), metavar="[NUMBER…]")
 @click.option("--force", is_flag=True, help="Replace the file if it exists.")
 @_as_json
 def export(file: Path, numbers: tuple[int, ...], force: bool, as_json: bool) -> None:

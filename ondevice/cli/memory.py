@@ -15,7 +15,7 @@ import msgspec
 
 from ondevice.cli._input import confirm
 from ondevice.cli._json import print_json
-from ondevice.cli._options import FilePath, check_is_new
+from ondevice.cli._options import FilePath, WholeNumber, check_is_new
 from ondevice.cli._unlock import forget_code, new_code, unlock, usable
 from ondevice.errors import FileError, StoreError, UsageError
 from ondevice.memory import (
@@ -43,7 +43,7 @@ _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _limit = click.option(
     "-n",
     "limit",
-    type=click.IntRange(1),
+    type=WholeNumber(1),
     default=10,
     show_default=True,
     help=("Maximum number of results."),

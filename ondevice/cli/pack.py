@@ -12,7 +12,7 @@ import click
 from ondevice import gguf, llama
 from ondevice.cli._json import print_json
 from ondevice.cli._kernels import compile_once
-from ondevice.cli._options import FilePath, complete_model, model_file
+from ondevice.cli._options import FilePath, WholeNumber, complete_model, model_file
 from ondevice.errors import FileError, UsageError
 from ondevice.holding.stack import StackFile
 from ondevice.holding.stack.pack import PackProgress, pack
@@ -51,7 +51,7 @@ _DOING = {
     help="Let the model write the calibration text; slow for a model larger than RAM.",
 )
 @click.option("--force", is_flag=True, help="Replace the stack's file if it exists.")
-@click.option("--jobs", type=click.IntRange(min=1), help="Threads; default: physical cores.")
+@click.option("--jobs", type=WholeNumber(min=1), help="Threads; default: physical cores.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
     model: str,

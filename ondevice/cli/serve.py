@@ -9,7 +9,7 @@ from ipaddress import ip_address
 import click
 
 from ondevice.cli._kernels import compile_once
-from ondevice.cli._options import LOAD, MODEL, SAMPLING, THINKING, flags
+from ondevice.cli._options import LOAD, MODEL, SAMPLING, THINKING, WholeNumber, flags
 from ondevice.config import Settings
 from ondevice.engine import Engine
 from ondevice.errors import OndeviceError, UsageError
@@ -23,7 +23,7 @@ _LOCAL = ("127.0.0.1", "::1")  # localhost
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
     "--port",
-    type=click.IntRange(0, 65535),
+    type=WholeNumber(0, 65535),
     default=8017,
     show_default=True,
     help="Port to listen on.",

@@ -128,9 +128,11 @@ def _at_path(path: Path) -> InstalledModel | None:
 def _in_folder(path: Path) -> InstalledModel:
     """The only model in a folder. Raises :class:`ModelNotFound` with what there is instead."""
     try:
-        is_folder = path.is_dir()
+        is_folder, is_there = path.is_dir(), path.exists()
     except (OSError, ValueError):
-        is_folder = False
+        is_folder = is_there = False
+    if is_there and not is_folder:  # a device, a pipe
+        raise ModelFileError(f"{path} is not a file. Name a GGUF file.")
     if not is_folder:
         raise ModelNotFound(f'There is no file or folder "{path}". Check its name.')
     there = list(_folders.in_folder(path))

@@ -125,7 +125,11 @@ def test_help_is_a_command_as_well(of: list[str], capfd: pytest.CaptureFixture[s
     ("arguments", "code", "words"),
     [
         (["ask"], 2, "Ask something"),
-        (["ask", "--temperature", "hot", "x"], 2, "temperature"),
+        (["ask", "--temperature", "hot", "x"], 2, "'hot' is not a valid number."),
+        (["ask", "--threads", "two", "x"], 2, "'two' is not a valid whole number."),
+        (["serve", "--port", "http"], 2, "'http' is not a valid whole number."),
+        (["chats", "export", "new.json", "first"], 2, "'first' is not a valid whole number."),
+        (["ask", "-m", os.devnull, "x"], 1, f"{os.devnull} is not a file"),
         (["ask", "--ram", "much", "x"], 2, "not a size"),
         (["ask", "--grammar", "none.gbnf", "x"], 1, "none.gbnf"),
         (["nonsense"], 2, "No such command"),

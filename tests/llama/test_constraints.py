@@ -116,6 +116,12 @@ def test_a_schema_that_cannot_be_used_is_refused(schema: str) -> None:
         compile_schema(schema)
 
 
+@pytest.mark.parametrize("choices", ["anyOf", "enum", "type"])
+def test_a_list_of_no_choices_is_named(choices: str) -> None:
+    with pytest.raises(UsageError, match=rf'a list of choices in it \(.*"{choices}".*\) is empty'):
+        compile_schema(json.dumps({choices: []}))
+
+
 @pytest.mark.parametrize(
     "schema",
     [

@@ -41,6 +41,10 @@ def test_no_two_classes_have_the_same_name() -> None:
     ("n_bytes", "words"),
     [
         (0, "0 MB"),
+        (1, "1 byte"),
+        (2, "2 bytes"),
+        (999, "999 bytes"),
+        (1000, "1 KB"),
         (640_000, "640 KB"),
         (999_499, "999 KB"),
         (999_500, "1 MB"),
