@@ -178,7 +178,7 @@ def _parse_summary(path: Path, cursor: _HeaderCursor, _file_bytes: int) -> dict[
     _, _, n_keys = _parse_header(path, cursor)
     summary: dict[str, Value] = {}
     for _ in range(n_keys):
-        key = cursor.string(_MAX_KEY)
+        key = cursor.name()
         if key.startswith("tokenizer."):
             break
         summary[key] = cursor.value()
@@ -189,7 +189,7 @@ def _parse_front(path: Path, cursor: _HeaderCursor, file_bytes: int) -> Front:
     version, n_tensors, n_keys = _parse_header(path, cursor)
     metadata: dict[str, Value] = {}
     for _ in range(n_keys):
-        key = cursor.string(_MAX_KEY)
+        key = cursor.name()
         if not key or key in metadata:
             raise _Damage(f"its key {key!r} is empty or comes twice")
         metadata[key] = cursor.value()
@@ -299,6 +299,13 @@ class _HeaderCursor:
             raise _Damage(f"a name or text in its header claims {length} bytes")
         return self.take(length).decode("utf-8", errors="replace")
 
+    def name(self) -> str:
+        """Of a key or a tensor. llama.cpp reads it up to a zero, and would take it for another."""
+        name = self.string(_MAX_KEY)
+        if "\0" in name:
+            raise _Damage(f"the name {name[:_MAX_NAME]!r} has a zero in it")
+        return name
+
     def value(self) -> Value:
         (kind,) = self.unpack(_U32)
         if kind == _STRING:
@@ -339,7 +346,7 @@ class _HeaderCursor:
 
     def tensor_info(self) -> tuple[str, tuple[int, ...], int, int]:
         """Name, shape, type and offset in the data section."""
-        name = self.string(_MAX_KEY)
+        name = self.name()
         if len(name.encode()) > _MAX_NAME:
             raise _Damage(f"the name of its tensor {name[:_MAX_NAME]!r}… is too long")
         (n_dims,) = self.unpack(_U32)

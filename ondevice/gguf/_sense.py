@@ -20,6 +20,10 @@ _MOST_HEADS = 1 << 14
 _NO_WEIGHTS = frozenset({"Q8_1", "Q8_K", "I8", "I16", "I32", "I64", "F64"})
 #: Tables of numbers of tokens and experts may be of integers.
 _TABLES = ("tid2eid", "d2t", "t2d")
+#: What vectors begin with, in blocks and beside them.
+_VECTORS = ("blk.", "output_", "token_embd_norm", "per_layer_proj_norm", "rope_")
+#: Of what is called a weight in a block, what is added, scanned or convolved with.
+_NO_FACTORS = ("norm", "ssm_conv1d", "shortconv.conv", "time_mix_lerp")
 STACK = "ondevice.stack.version"  # the key that tells a stack; its planes are stored as I8
 POSITIONS = "position_embd.weight"  # a vector for each position
 _LEAST_POSITIONS = 256  # the smallest context of llama.cpp, which does not look how many there are
@@ -76,19 +80,24 @@ def _in_types(tensors: Iterable[TensorInfo], *, is_stack: bool) -> Iterator[str]
             continue
         if kind in _NO_WEIGHTS and not (is_stack and kind == "I8"):
             yield f"its tensor {tensor.name!r} is of type {kind}, which weights never have"
-        elif len(tensor.shape) == 1 and _is_added(tensor.name):
+        elif (_is_vector if len(tensor.shape) == 1 else _is_no_factor)(tensor.name):
             yield (
                 f"its tensor {tensor.name!r} is of type {kind} but can only be computed with in F32"
             )
 
 
-def _is_added(name: str) -> bool:
-    """Whether a vector is added to or multiplied with each element of what is computed.
+def _is_vector(name: str) -> bool:
+    """Whether it is added to or multiplied with each element of what is computed.
 
     The gates of experts are multiplied as matrices are.
     """
-    return name.startswith(("blk.", "output_norm", "token_embd_norm", "rope_")) and (
-        "gate_inp" not in name
+    return name.startswith(_VECTORS) and "gate_inp" not in name
+
+
+def _is_no_factor(name: str) -> bool:
+    """Whether a tensor of several dimensions in a block is not multiplied with as a matrix is."""
+    return name.startswith("blk.") and (
+        not name.endswith(".weight") or any(part in name for part in _NO_FACTORS)
     )
 
 

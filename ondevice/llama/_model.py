@@ -102,6 +102,12 @@ class Model:
             )
         self._vocab = llama_cpp.llama_model_get_vocab(self._handle)
         self._text = ctypes.create_string_buffer(256)
+        if self._turns_nothing:
+            self.close()
+            raise ModelFileError(
+                f"{path} is damaged: it says that positions turn 0 elements of a key. "
+                "Download it again."
+            )
 
     def close(self) -> None:
         """Free the weights. Contexts of this model must have been closed before."""
@@ -161,6 +167,14 @@ class Model:
     def window(self) -> int:
         """Tokens that some blocks look back on at most, a sliding window; 0: none does."""
         return int(llama_cpp.llama_model_n_swa(self.handle))
+
+    @property
+    def _turns_nothing(self) -> bool:
+        """Whether rotary positions turn no element, of which ggml would never come to an end."""
+        if llama_cpp.llama_model_rope_type(self.handle) == llama_cpp.LLAMA_ROPE_TYPE_NONE:
+            return False
+        key = f"{self.architecture}.rope.dimension_count"
+        return "0" in (self.metadata(key), self.metadata(f"{key}_swa"))
 
     @property
     def size_bytes(self) -> int:

@@ -16,9 +16,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import gguf_mutants
+import numpy as np
 import pytest
 import shapes
 import tiny_model
+from gguf import GGMLQuantizationType
 from gguf_mutants import File, Key
 from peak_ram import peak_ram
 from planned import plan
@@ -30,6 +32,7 @@ from ondevice.gguf import GGUFFile, runnable
 from ondevice.gguf.tensor_types import TENSOR_TYPES
 from ondevice.gguf.vocabulary import check_tokens
 from ondevice.holding.speeds import USUAL
+from ondevice.llama import Model
 from ondevice.messages import Generate, Load, Sampling, Turn
 from ondevice.models import _scan
 from ondevice.ram.available import AvailableRam
@@ -382,6 +385,18 @@ def retyped(ending: str, kind: str) -> Callable[[File], None]:
     return change
 
 
+def renamed(ending: bytes, to: bytes) -> Callable[[File], None]:
+    def change(file: File) -> None:
+        for tensor in file.tensors:
+            tensor.name = tensor.name.replace(ending, to)
+
+    return change
+
+
+def gate_bias(file: File) -> None:
+    file.tensors.append(gguf_mutants.Tensor(b"blk.0.ffn_gate_inp.bias", [4], 1, bytes(8)))
+
+
 def few_positions(file: File) -> None:
     changed("context_length", 255)(file)
     file.tensors[0].name = b"position_embd.weight"
@@ -406,6 +421,9 @@ NONSENSE: dict[str, tuple[Callable[[File], None], str]] = {
     "heads of a block": (changed("head_count_kv", (U32, [4, 3]), ARRAY), "cannot share 3 heads"),
     "many heads": (changed("head_count", 2**31), "2147483648 attention heads"),
     "few positions": (few_positions, "positions for 255 tokens only"),
+    "zero in a key": (changed("feed_forward\0_length", 1, U32), "has a zero in it"),
+    "zero in a tensor's name": (renamed(b"ffn_norm.weight", b"ffn_norm.weight\0"), "has a zero"),
+    "bias of a gate in F16": (gate_bias, "of type F16 but can only"),
     "a new scaling": (changed("rope.scaling.type", b"magic", TEXT), "'magic'"),
     **{
         f"matrices in {kind}": (retyped("attn_q.weight", kind), f"of type {kind}, which weights")
@@ -428,6 +446,20 @@ def test_what_no_model_has_is_refused(sound: list[bytes], tmp_path: Path, name: 
     with pytest.raises(ModelFileError, match=re.escape(words)) as error:
         gguf.read(path)
     assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize("key", ["rope.dimension_count", "rope.dimension_count_swa"])
+def test_positions_that_turn_nothing_are_refused(tmp_path: Path, key: str) -> None:
+    """llama.cpp would compute for ever, and whoever asked would wait."""
+    path = shapes.write_random(
+        tmp_path, "sliding window", GGMLQuantizationType.F16, np.random.default_rng(1)
+    )
+    file = gguf_mutants.take_apart(path.read_bytes())
+    file.keys = [each for each in file.keys if b"rope.dimension_count" not in each.name]
+    file.keys.append(Key(f"gemma3.{key}".encode(), U32, 0))
+    path.write_bytes(gguf_mutants.put_together(file))
+    with pytest.raises(ModelFileError, match="positions turn 0 elements"):
+        Model(path)
 
 
 def rwkv(tokens: list[bytes]) -> list[bytes]:
