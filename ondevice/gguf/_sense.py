@@ -76,9 +76,10 @@ class _Hyperparameters:
 def _in_types(tensors: Iterable[TensorInfo], *, is_stack: bool) -> Iterator[str]:
     for tensor in tensors:
         kind = tensor.type_name
-        if kind == "F32" or any(table in tensor.name for table in _TABLES):
+        is_plane = is_stack and kind == "I8"
+        if kind == "F32" or is_plane or any(table in tensor.name for table in _TABLES):
             continue
-        if kind in _NO_WEIGHTS and not (is_stack and kind == "I8"):
+        if kind in _NO_WEIGHTS:
             yield f"its tensor {tensor.name!r} is of type {kind}, which weights never have"
         elif (_is_vector if len(tensor.shape) == 1 else _is_no_factor)(tensor.name):
             yield (
@@ -89,9 +90,9 @@ def _in_types(tensors: Iterable[TensorInfo], *, is_stack: bool) -> Iterator[str]
 def _is_vector(name: str) -> bool:
     """Whether it is added to or multiplied with each element of what is computed.
 
-    The gates of experts are multiplied as matrices are.
+    The gates of experts are multiplied as matrices are, and what is added to them is not.
     """
-    return name.startswith(_VECTORS) and "gate_inp" not in name
+    return name.startswith(_VECTORS) and ("gate_inp" not in name or name.endswith(".bias"))
 
 
 def _is_no_factor(name: str) -> bool:

@@ -462,6 +462,53 @@ def test_positions_that_turn_nothing_are_refused(tmp_path: Path, key: str) -> No
         Model(path)
 
 
+NO_FACTORS = {
+    "ssm_a": [1, 4],
+    "ssm_d": [1, 4],
+    "ssm_conv1d.weight": [4, 64],
+    "ssm_conv1d_q.weight": [4, 1, 64],
+    "shortconv.conv.weight": [3, 64],
+    "time_mix_lerp_fused.weight": [64, 1, 1, 5],
+    "attn_q_norm.weight": [16, 4],
+    "ffn_up_exps.bias": [64, 4],
+}
+
+
+def with_tensor(path: Path, data: bytes, name: str, shape: list[int], kind: str) -> Path:
+    file = gguf_mutants.take_apart(data)
+    (number,) = (n for n, each in TENSOR_TYPES.items() if each.name == kind)
+    content = bytes(gguf_mutants.size_of(shape, number))
+    file.tensors.append(gguf_mutants.Tensor(name.encode(), shape, number, content))
+    path.write_bytes(gguf_mutants.put_together(file))
+    return path
+
+
+@pytest.mark.parametrize("name", NO_FACTORS)
+@pytest.mark.parametrize("kind", ["F16", "BF16"])
+def test_what_is_no_factor_is_refused_in_another_type(
+    sound: list[bytes], tmp_path: Path, name: str, kind: str
+) -> None:
+    """llama.cpp loads it, and the first token ends the process."""
+    shape, path = NO_FACTORS[name], tmp_path / "typed.gguf"
+    with pytest.raises(ModelFileError, match="can only be computed with in F32"):
+        gguf.read(with_tensor(path, sound[0], f"blk.1.{name}", shape, kind))
+    gguf.read(with_tensor(path, sound[0], f"blk.1.{name}", shape, "F32"))
+
+
+@pytest.mark.parametrize("name", ["ssm_in.weight", "time_mix_first.weight", "attn_q_b.weight"])
+def test_what_is_a_factor_may_be_of_any_type(sound: list[bytes], tmp_path: Path, name: str) -> None:
+    gguf.read(with_tensor(tmp_path / "typed.gguf", sound[0], f"blk.1.{name}", [32, 4], "Q8_0"))
+
+
+def test_planes_of_a_stack_are_no_weights_of_another_type(
+    sound: list[bytes], tmp_path: Path
+) -> None:
+    file = gguf_mutants.take_apart(sound[0])
+    file.keys.append(Key(b"ondevice.stack.version", U32, 2))
+    data = gguf_mutants.put_together(file)
+    gguf.read(with_tensor(tmp_path / "planes.gguf", data, "blk.1.attn_q.weight.0.2", [8, 4], "I8"))
+
+
 def rwkv(tokens: list[bytes]) -> list[bytes]:
     plain = [f"\\x{byte:02x}".encode() for byte in range(256)]
     return [b"<s>", *plain, *tokens]
