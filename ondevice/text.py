@@ -19,6 +19,7 @@ _HIDDEN = "\u202a-\u202e\u2066-\u2069\U000e0000-\U000e007f"
 _CONTROLS = re.compile(rf"[\x00-\x08\x0b-\x1f\x7f-\x9f{_HIDDEN}]")
 #: What Python makes of names that are not UTF-8; it cannot be printed.
 _NO_TEXT = re.compile("[\ud800-\udfff]")
+_LONGEST = 300  # characters of a reason: some libraries quote all that they were sent
 _NUMBER = re.compile(r"^\[Errno -?\d+\] ")
 _ESCAPED = re.compile(rf"[\x7f-\x9f{_HIDDEN}]")
 
@@ -51,7 +52,8 @@ def reason(error: BaseException) -> str:
             return f"the process ended unexpectedly ({error.returncode})"
         case subprocess.TimeoutExpired():
             return "it took too long"
-    return _NUMBER.sub("", str(error))
+    words = _NUMBER.sub("", str(error))
+    return words if len(words) <= _LONGEST else f"{words[:_LONGEST]}…"
 
 
 def printable(text: str) -> str:

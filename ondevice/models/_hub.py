@@ -37,7 +37,7 @@ from ondevice.text import reason
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _PIECE = 1 << 20  # bytes
-_ATTEMPTS = 5  # in a row, after the first, that bring nothing
+_ATTEMPTS = 5  # in a row, after the first, that bring less than a piece
 _LONGEST_WAIT = 8.0  # seconds between two of them
 _PARTIAL_CONTENT = 206
 _TOO_MANY = 429
@@ -120,13 +120,13 @@ def file_in(repo: str, tag: str) -> str:
 def _locate(source: HubSource, file: str, path: Path) -> _Remote:
     """Ask the hub for size, sha256 and version."""
     found = get_hf_file_metadata(hf_hub_url(source.repo, file))
-    if found.size is None or not _SHA256.fullmatch(found.etag or ""):
+    if (found.size or 0) <= 0 or not _SHA256.fullmatch(found.etag or ""):
         raise DownloadError(
-            f"{constants.ENDPOINT} gives no sha256 for {source.repo}/{file}, so the file "
-            "could not be checked and was not downloaded. Use another hub: see "
-            "HF_ENDPOINT."
+            f"{constants.ENDPOINT} gives no size or no sha256 for {source.repo}/{file}, so the "
+            "file could not be checked and was not downloaded. Use another hub: see HF_ENDPOINT."
         )
     assert found.etag is not None
+    assert found.size is not None
     if source.sha256 not in (None, found.etag):
         raise DownloadError(
             f"{source.origin} is not the expected file: the hub gives its sha256 as "
@@ -222,7 +222,7 @@ def _receive(remote: _Remote, part: _PartialFile) -> None:
                 if asked is None:
                     raise
                 wait = asked
-        if part.size_bytes > start:
+        if part.size_bytes >= min(start + _PIECE, remote.size_bytes):
             failures = 0
             continue
         if failures == _ATTEMPTS:

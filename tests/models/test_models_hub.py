@@ -33,7 +33,7 @@ from ondevice.errors import (
 )
 from ondevice.models import PullProgress, _hub
 from ondevice.models._meter import Meter
-from ondevice.models._records import Provenance
+from ondevice.models._records import HubSource, Provenance
 
 FILE = "someone/Tiny-GGUF/tiny-Q8_0.gguf"
 NAME = "tiny-Q8_0"
@@ -199,8 +199,42 @@ def test_damage_on_the_way_is_found_and_nothing_kept(hub: Hub) -> None:
 
 def test_a_hub_that_says_no_sha256_is_refused(hub: Hub) -> None:
     hub.claims = {"X-Linked-Etag": '"5d41402abc4b2a76b9719d911017c592"'}
-    with pytest.raises(DownloadError, match="gives no sha256"):
+    with pytest.raises(DownloadError, match="gives no size or no sha256"):
         models.pull(FILE)
+
+
+@pytest.mark.parametrize("n_bytes", ["0", "-5", "many"])
+def test_a_hub_that_says_no_size_is_refused(hub: Hub, n_bytes: str) -> None:
+    hub.claims = {"X-Linked-Size": n_bytes}
+    with pytest.raises(DownloadError, match="gives no size"):
+        models.pull(FILE)
+
+
+def receive(hub: Hub, weights: bytes, folder: Path) -> None:
+    """Fetch in this process, without waiting between attempts."""
+    source = HubSource(repo="someone/Tiny-GGUF", file="tiny-Q8_0.gguf")
+    url = f"{hub.endpoint}/weights/{FILE}"
+    remote = _hub._Remote(url, len(weights), "0" * 64, folder / "tiny.gguf")
+    with pytest.MonkeyPatch.context() as patch, remote.part.open("a+b") as file:
+        patch.setattr(_hub.time, "sleep", lambda _: None)
+        with _hub._hub_errors_of(source):
+            _hub._receive(remote, _hub._PartialFile(file, Meter(total=0)))
+
+
+def test_a_hub_that_sends_a_little_each_time_is_not_asked_for_ever(
+    hub: Hub, weights: bytes, tmp_path: Path
+) -> None:
+    hub.changes = lambda content: content[:32]
+    with pytest.raises(DownloadError, match="did not send the rest"):
+        receive(hub, weights, tmp_path)
+    assert len(hub.asked) < 10
+
+
+def test_what_a_hub_sends_is_not_quoted_at_length(hub: Hub, weights: bytes, tmp_path: Path) -> None:
+    hub.with_weights = {"Transfer-Encoding": "chunked"}
+    with pytest.raises(DownloadError, match="stopped answering: illegal chunk") as error:
+        receive(hub, weights, tmp_path)
+    assert len(str(error.value)) < 1000
 
 
 def test_two_pulls_at_once_fetch_it_once(hub: Hub, weights: bytes) -> None:

@@ -26,6 +26,7 @@ def test_a_reason_is_words() -> None:
     failed = subprocess.CalledProcessError(-9, ["a", "long", "command"])
     assert reason(failed) == "the process ended unexpectedly (-9)"
     assert reason(ValueError("it is odd")) == "it is odd"
+    assert len(reason(ValueError("it is odd: " + "x" * 100_000))) < 1000
     assert reason(ValueError("[Errno 111] Connection refused")) == "Connection refused"
 
 
