@@ -1,14 +1,19 @@
-"""What comes to a command from outside: arguments, standard input and small files, all bounded."""
+"""What comes to a command from outside: arguments, standard input, small files and Ctrl+C."""
 
 from __future__ import annotations
 
 import codecs
 import os
 import select
+import signal
 import stat
 import sys
+import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 import click
 
@@ -45,6 +50,25 @@ def confirm(question: str) -> None:
         raise UsageError("Nobody answered. Say yes in a terminal, or add --yes.") from None
     if not agreed:
         raise click.Abort
+
+
+@contextmanager
+def stopped_by_ctrl_c(stop: Callable[[], None] = lambda: None) -> Iterator[threading.Event]:
+    """Set by Ctrl+C, which calls ``stop`` as well and interrupts nothing.
+
+    For what must not be cut in two, and for what native code calls: nothing can be raised there.
+    """
+    stopped = threading.Event()
+
+    def pressed(_: int, __: FrameType | None) -> None:
+        stopped.set()
+        stop()
+
+    before = signal.signal(signal.SIGINT, pressed)
+    try:
+        yield stopped
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def piped() -> str:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 
 import click
 import msgspec
 
 from ondevice.chats import Chats, Heading
-from ondevice.cli._input import confirm
+from ondevice.cli._input import confirm, stopped_by_ctrl_c
 from ondevice.cli._json import print_json
 from ondevice.cli._options import FilePath, WholeNumber, check_is_new
 from ondevice.cli._unlock import unlock
@@ -64,7 +61,7 @@ def import_(file: Path, deleted: bool, remember: bool, as_json: bool) -> None:
     imported so far stays, until “ondevice chats undo”.
     """
     remembered = 0
-    with _chats() as chats, _stopped_by_ctrl_c() as cancel:
+    with _chats() as chats, stopped_by_ctrl_c() as cancel:
         progress = None if as_json or not sys.stderr.isatty() else _show
         result = chats.import_(file, progress, cancel, None, deleted)
         if progress:
@@ -173,21 +170,6 @@ def _chats() -> Iterator[Chats]:
         yield Chats(database)
     finally:
         database.close()
-
-
-@contextmanager
-def _stopped_by_ctrl_c() -> Iterator[threading.Event]:
-    """Set by Ctrl+C, so that no chat is cut in two."""
-    cancel = threading.Event()
-
-    def stop(_: int, __: FrameType | None) -> None:
-        cancel.set()
-
-    before = signal.signal(signal.SIGINT, stop)
-    try:
-        yield cancel
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _show(count: int) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import click
 
 from ondevice import gguf, llama
+from ondevice.cli._input import stopped_by_ctrl_c
 from ondevice.cli._json import print_json
 from ondevice.cli._kernels import compile_once
 from ondevice.cli._options import FilePath, WholeNumber, complete_model, model_file
@@ -92,20 +94,30 @@ def command(
     line = _ProgressLine(shown=sys.stderr.isatty() and not as_json)
     llama.start(io.StringIO())  # llama.cpp's own lines would tear ours
     try:
-        pack(
-            path,
-            target,
-            calibration=text,
-            own_calibration=own_calibration,
-            jobs=jobs,
-            on_progress=line.show,
-        )
+        with stopped_by_ctrl_c(partial(llama.interrupt, True)) as stopped:
+
+            def go_on(progress: PackProgress) -> None:
+                if stopped.is_set():
+                    raise KeyboardInterrupt
+                line.show(progress)
+
+            pack(
+                path,
+                target,
+                calibration=text,
+                own_calibration=own_calibration,
+                jobs=jobs,
+                on_progress=go_on,
+            )
+    except llama.Interrupted as error:
+        raise KeyboardInterrupt from error
     except OSError as error:
         raise FileError(
             f"{path.name} could not be packed into {target}: {reason(error)}. What is done is "
             "kept, and the same command resumes it."
         ) from error
     finally:
+        llama.interrupt(False)
         line.end()
     stack = StackFile.of(gguf.read(target))
     if as_json:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -696,6 +697,29 @@ def test_pack_and_show_commands(
     assert run(["pack", str(tiny), "-o", str(target), *options]) == 1
     assert "--force" in capfd.readouterr().err
     assert target.stat().st_mtime_ns == before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_ctrl_c_ends_a_packing_whatever_it_computes(short: Path, tmp_path: Path) -> None:
+    """llama.cpp calls us at each node, and an exception that comes there is lost."""
+    for moment in range(4):
+        target = tmp_path / f"{moment}.gguf"
+        process = subprocess.Popen(
+            [sys.executable, "-m", "ondevice", "pack", str(short), "-o", str(target)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        while process.poll() is None and not Path(f"{target}.journal").exists():
+            time.sleep(0.01)
+        time.sleep(moment / 10)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+        assert process.returncode == 128 + signal.SIGINT
+        assert said.endswith("\nInterrupted.\n")
+        assert "Traceback" not in said
+        assert not target.exists()
 
 
 # ----------------------------------------------------------------------------- engine

@@ -168,6 +168,10 @@ def _encode(
     tensors = list(contents.source.tensors.values())
     total = sum(tensor.n_bytes for tensor in tensors)
     done = 0
+
+    def step(part: float) -> None:
+        on_progress((done + part * tensor.n_bytes) / total)
+
     try:
         with contents.source.path.open("rb") as source:
             for tensor in tensors:
@@ -181,12 +185,12 @@ def _encode(
                         errors: list[list[float]] = []
                     else:
                         checksums, errors = _encode_matrix(
-                            source, tensor, shape, usage, threads, writer
+                            source, tensor, shape, usage, threads, writer, step
                         )
                     writer.sync()
                     journal.add(tensor.name, checksums, errors)
+                step(1)
                 done += tensor.n_bytes
-                on_progress(done / total)
         writer.finish(journal.checksums, {})
     finally:
         writer.close()
@@ -199,6 +203,7 @@ def _encode_matrix(
     usage: Usage,
     threads: int,
     writer: Writer,
+    on_progress: Callable[[float], None],
 ) -> tuple[dict[str, int], list[list[float]]]:
     """Write a matrix in planes; returns the checksums of its parts and the errors of its chunks."""
     checksums: dict[str, int] = {}
@@ -218,6 +223,7 @@ def _encode_matrix(
         base += [encoded.scales, encoded.nibbles, *encoded.planes[:BASE_PLANES]]
         weight = usage.chunk_importance(tensor.name, rows, shape.rows)
         errors.append((encoded.errors * weight).tolist())
+        on_progress(rows.stop / shape.rows)
     whole = np.concatenate(base)
     writer.put(tensor.name, 0, whole)
     checksums[tensor.name] = _sum(whole)
