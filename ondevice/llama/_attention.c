@@ -44,6 +44,7 @@ enum {
 
 typedef float Lanes __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
 typedef int32_t Ints __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
+typedef uint32_t Bits __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
 
 /* What a thread needs. */
 typedef struct {
@@ -261,8 +262,8 @@ INLINE Lanes power(Lanes x) {
     y = y * r + 0x1.5554dcp-3f;
     y = y * r + 0.5f;
     y = (y * r) * r + r + 1.0f;
-    const Ints raised = (Ints)y + ((Ints)rounded << 23);
-    return (Lanes)(raised & ~none);
+    const Bits raised = (Bits)y + ((Bits)rounded << 23); /* where it becomes 0, it may overflow */
+    return (Lanes)(raised & ~(Bits)none);
 }
 
 INLINE float sum_of(Lanes x) {

@@ -7,6 +7,7 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from ondevice.system.compiled import CSource, _processor
+from ondevice.system.compiled import _NATIVE, CSource, _processor
 
 #: Instructions that the code is to do without, or another compiler.
 WAYS = {
@@ -41,6 +42,7 @@ ARMS = {
 #: Takes a third of the time that -O1 takes, or less, and comes to the same bits: gcc makes one
 #: instruction of a product and a sum from -O2 on, and clang before it optimizes.
 _QUICKLY = {"gcc": "-Og", "clang": "-O0"}
+_CHECKS = ("-std=gnu11", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined")
 
 
 @contextmanager
@@ -65,13 +67,28 @@ def for_arm(arm: str, source: CSource, folder: Path) -> list[str]:
     needed = "aarch64-linux-gnu-gcc", ARMS[arm][0]  # clang has no C library of its own
     if not runner or not all(map(shutil.which, needed)):
         pytest.skip(f"needs qemu-aarch64 and {' and '.join(sorted({*needed}))}")
-    main = Path(__file__).with_name(f"{source.name}_main.c")
     quickly = _QUICKLY["clang" if arm == "clang" else "gcc"]
     command = [*ARMS[arm], *source.flags, "-static", quickly]
+    return [runner, str(_program(command, source, folder, "arm"))]
+
+
+def checked(source: CSource, folder: Path) -> list[str]:
+    """The same for this processor: it ends where C says nothing of what comes out, or where it
+    reads or writes what is not its own."""
+    if not shutil.which("gcc") or sys.platform != "linux":
+        pytest.skip("needs gcc with its sanitizers")
+    command = ["gcc", _NATIVE, *source.flags, _QUICKLY["gcc"], *_CHECKS]
+    program = _program(command, source, folder, "checked")
+    return ["env", "ASAN_OPTIONS=detect_leaks=0", str(program)]  # it frees nothing before it ends
+
+
+def _program(command: list[str], source: CSource, folder: Path, kind: str) -> Path:
+    """What ``command`` makes of ``source`` and its ``main``, kept where its libraries are."""
+    main = Path(__file__).with_name(f"{source.name}_main.c")
     texts = [*source.texts().values(), *(each.read_bytes() for each in _mains())]
     told = b"".join(texts) + repr(command).encode()
     kept = Path(str(resources.files(source.package)), "__pycache__")
-    kept /= f"{source.name}-arm-{hashlib.sha256(told).hexdigest()[:16]}"
+    kept /= f"{source.name}-{kind}-{hashlib.sha256(told).hexdigest()[:16]}"
     if not kept.exists():
         for name, text in source.texts().items():
             (folder / name).write_bytes(text)
@@ -81,7 +98,7 @@ def for_arm(arm: str, source: CSource, folder: Path) -> list[str]:
         made = kept.with_suffix(f".{os.getpid()}")
         shutil.copy(program, made)
         made.replace(kept)
-    return [runner, str(kept)]
+    return kept
 
 
 def _mains() -> list[Path]:
