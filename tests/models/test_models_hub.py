@@ -216,7 +216,7 @@ def receive(hub: Hub, weights: bytes, folder: Path) -> None:
     url = f"{hub.endpoint}/weights/{FILE}"
     remote = _hub._Remote(url, len(weights), "0" * 64, folder / "tiny.gguf")
     with pytest.MonkeyPatch.context() as patch, remote.part.open("a+b") as file:
-        patch.setattr(_hub.time, "sleep", lambda _: None)
+        patch.setattr("ondevice.models._hub.time.sleep", lambda _: None)
         with _hub._hub_errors_of(source):
             _hub._receive(remote, _hub._PartialFile(file, Meter(total=0)))
 
