@@ -11,6 +11,8 @@ _DIFFUSION = frozenset({"dream", "llada", "llada-moe", "rnd1"})
 LOGITS_OF_ALL = frozenset({"cogvlm"})
 #: llama.cpp keeps keys and values of the prediction block as well, which no pass computes.
 KEYS_OF_ALL = frozenset({"nemotron_h_moe"})
+#: Positions turn keys in blocks with a sliding window, and none in the others.
+TURNED_IN_WINDOWS = frozenset({"maple"})
 #: Those whose prediction block llama.cpp computes. It also has code for others: GLM 4.5's ends the
 #: process unless the file has sections of positions, MiMo's where queries are apart from keys.
 PREDICTING = frozenset(

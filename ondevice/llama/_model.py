@@ -14,7 +14,7 @@ import llama_cpp
 
 from ondevice.errors import LoadCancelled, MemoryShortError, ModelFileError, NativeError
 from ondevice.gguf import GGUFFile, Part
-from ondevice.gguf.architectures import is_encoder
+from ondevice.gguf.architectures import TURNED_IN_WINDOWS, is_encoder
 from ondevice.gguf.writing import HollowHeader
 from ondevice.llama import _log
 from ondevice.llama._hollow import stand_in
@@ -174,7 +174,10 @@ class Model:
         if llama_cpp.llama_model_rope_type(self.handle) == llama_cpp.LLAMA_ROPE_TYPE_NONE:
             return False
         key = f"{self.architecture}.rope.dimension_count"
-        return "0" in (self.metadata(key), self.metadata(f"{key}_swa"))
+        turned = self.metadata(key)
+        in_windows = self.metadata(f"{key}_swa") or turned
+        may_be_none = self.architecture in TURNED_IN_WINDOWS
+        return in_windows == "0" or (turned == "0" and not may_be_none)
 
     @property
     def size_bytes(self) -> int:

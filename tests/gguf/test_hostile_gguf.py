@@ -32,7 +32,7 @@ from ondevice.gguf import GGUFFile, runnable
 from ondevice.gguf.tensor_types import TENSOR_TYPES
 from ondevice.gguf.vocabulary import check_tokens
 from ondevice.holding.speeds import USUAL
-from ondevice.llama import Model
+from ondevice.llama import Model, _model
 from ondevice.messages import Generate, Load, Sampling, Turn
 from ondevice.models import _scan
 from ondevice.ram.available import AvailableRam
@@ -448,16 +448,33 @@ def test_what_no_model_has_is_refused(sound: list[bytes], tmp_path: Path, name: 
     assert str(path) in str(error.value)
 
 
-@pytest.mark.parametrize("key", ["rope.dimension_count", "rope.dimension_count_swa"])
-def test_positions_that_turn_nothing_are_refused(tmp_path: Path, key: str) -> None:
-    """llama.cpp would compute for ever, and whoever asked would wait."""
+@pytest.mark.parametrize(
+    ("architecture", "turned", "in_windows"),
+    [("maple", 0, 0), ("maple", 0, None), ("gemma3", 0, 16), ("gemma3", 16, 0), ("maple", 0, 16)],
+)
+def test_positions_that_turn_nothing_are_refused(
+    architecture: str,
+    turned: int,
+    in_windows: int | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """llama.cpp would compute for ever, and whoever asked would wait. But for Maple, which turns
+    keys in windows alone: here another model passes for one."""
     path = shapes.write_random(
         tmp_path, "sliding window", GGMLQuantizationType.F16, np.random.default_rng(1)
     )
     file = gguf_mutants.take_apart(path.read_bytes())
     file.keys = [each for each in file.keys if b"rope.dimension_count" not in each.name]
-    file.keys.append(Key(f"gemma3.{key}".encode(), U32, 0))
+    file.keys.append(Key(b"gemma3.rope.dimension_count", U32, turned))
+    if in_windows is not None:
+        file.keys.append(Key(b"gemma3.rope.dimension_count_swa", U32, in_windows))
     path.write_bytes(gguf_mutants.put_together(file))
+    if architecture == "maple":
+        monkeypatch.setattr(_model, "TURNED_IN_WINDOWS", {"gemma3"})
+    if in_windows and architecture == "maple":
+        Model(path).close()
+        return
     with pytest.raises(ModelFileError, match="positions turn 0 elements"):
         Model(path)
 
