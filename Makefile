@@ -18,7 +18,7 @@ ask: $(VENV)/.installed
 	@$(BIN)/ondevice ask "$$Q"
 
 test: $(VENV)/.installed-dev lint
-	@echo "==> Running the tests: about 7 minutes on 2 cores"
+	@echo "==> Running the tests: 10 to 15 minutes on 2 cores"
 	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not alone"
 	@$(BIN)/python -m pytest -m alone
 

@@ -37,7 +37,8 @@ from ondevice.text import reason
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _PIECE = 1 << 20  # bytes
-_ATTEMPTS = 5  # in a row, after the first, that bring less than a piece
+_ATTEMPTS = 5  # in a row, after the first, that bring next to nothing
+_LITTLE = 1 << 16  # bytes, less than which is that
 _LONGEST_WAIT = 8.0  # seconds between two of them
 _PARTIAL_CONTENT = 206
 _TOO_MANY = 429
@@ -222,7 +223,7 @@ def _receive(remote: _Remote, part: _PartialFile) -> None:
                 if asked is None:
                     raise
                 wait = asked
-        if part.size_bytes >= min(start + _PIECE, remote.size_bytes):
+        if part.size_bytes >= min(start + _LITTLE, remote.size_bytes):
             failures = 0
             continue
         if failures == _ATTEMPTS:
