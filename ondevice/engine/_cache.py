@@ -122,7 +122,8 @@ class ConversationCache:
 
     def _put_aside(self) -> None:
         """Another conversation comes: hold in RAM, if there is room, what nothing else keeps."""
-        context, states, tip = self.context, self._states, self._tip
+        context, states = self.context, self._states
+        tip, _ = states.find(context.tokens, within=False)
         start, end = tip.end if tip else 0, len(context.tokens)
         if not context.keeps_state or self._is_mixed or end < start + _WORTH:
             return

@@ -209,6 +209,12 @@ class States:
     def _let_go(self, node: Node) -> None:
         node.state = None
         self._held.remove(node)
+        gone: Node | None = node
+        while gone and not (gone.state or gone.folders or self._children.get(gone)):
+            self._children.pop(gone, None)
+            self._children[gone.parent].remove(gone)
+            del self._nodes[gone.name]
+            gone = gone.parent
 
     @property
     def _held_bytes(self) -> int:

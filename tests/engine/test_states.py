@@ -345,6 +345,20 @@ def test_what_was_used_longest_ago_goes_first_and_never_what_others_build_on() -
     assert loaded(states, [1, 2, 4]) == (2, [b"1", b"2"])
     assert not states.hold(second, [6], b"666")  # which is of no use without what it builds on
     assert loaded(states, [1, 2, 6]) == (2, [b"1", b"2"])
+    assert len(states._nodes) == 2  # of what went, nothing stays
+
+
+def test_a_server_that_runs_for_long_remembers_no_more(tmp_path: Path) -> None:
+    states = opened(keep(tmp_path), room=3)
+    written = states.write(None, [0], b"0", shared=False)
+    for n in range(1, 100):
+        first = states.hold(written, [n], b"1")
+        assert states.hold(first, [n + 1], b"2")
+    assert len(states._nodes) == 1 + 3 and len(states._children) <= 1 + len(states._nodes)
+    states._may_hold = lambda *_: False
+    states.make_room(0, None)
+    assert list(states._nodes.values()) == [written]
+    assert loaded(states, [0, 1, 2]) == (1, [b"0"])
 
 
 @pytest.mark.parametrize("has_room", [True, False])
