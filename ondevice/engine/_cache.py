@@ -114,7 +114,7 @@ class ConversationCache:
         if node is not None and there >= here + _WORTH:
             self._restore(node, there)
         else:
-            context.truncate(common)
+            context.truncate(here)
         self._is_mixed = self._is_mixed and bool(context.tokens)
         self._begin_after({*marks, shared} - {0}, shared)
         self._have_checkpoint()
