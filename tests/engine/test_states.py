@@ -7,6 +7,7 @@ import io
 import os
 import threading
 from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -197,15 +198,39 @@ def test_a_head_of_another_parent_is_left_alone(tmp_path: Path) -> None:
 # ------------------------------------------------------------------ the KV cache
 
 
+@pytest.fixture
+def context_of(tmp_path: Path) -> Iterator[Callable[[str], Context]]:
+    """Contexts of random models, by family; they are closed after the test."""
+    with ExitStack() as opened:
+
+        def make(family: str) -> Context:
+            kind, random = gguf.GGMLQuantizationType.Q8_0, np.random.default_rng(1)
+            path = shapes.write_random(tmp_path, family, kind, random)
+            model = Model(path, use_extra_bufts=False)
+            opened.callback(model.close)
+            context = Context(model, n_ctx=512, n_threads=1, keeps_state=True)
+            opened.callback(context.close)
+            return context
+
+        yield make
+
+
+def read_up_to_stops(cache: ConversationCache, tokens: list[int]) -> None:
+    context = cache.context
+    for stop in cache.stops(len(tokens)):
+        context.decode(tokens[len(context.tokens) : stop])
+        cache.hold()
+
+
 @pytest.mark.parametrize(
     "family", ["dense", "sliding window", "state space", "convolution", "delta net"]
 )
-def test_a_chat_that_is_opened_is_there_before_it_goes_on(family: str, tmp_path: Path) -> None:
+def test_a_chat_that_is_opened_is_there_before_it_goes_on(
+    family: str, context_of: Callable[[str], Context], tmp_path: Path
+) -> None:
     random = np.random.default_rng(1)
-    path = shapes.write_random(tmp_path, family, gguf.GGMLQuantizationType.Q8_0, random)
     first, second, private = (random.integers(3, 250, 60).tolist() for _ in range(3))
-    model = Model(path, use_extra_bufts=False)
-    context = Context(model, n_ctx=512, n_threads=1, keeps_state=True)
+    context = context_of(family)
     cache = ConversationCache(context, States(lambda _held, _more: True))
 
     def read(where: Keep | None, tokens: list[int]) -> None:
@@ -230,42 +255,32 @@ def test_a_chat_that_is_opened_is_there_before_it_goes_on(family: str, tmp_path:
     read(None, private)
     assert not cache.visit(one), "what is there is kept nowhere"
     assert context.tokens == private
-    context.close()
-    model.close()
 
 
 @pytest.mark.parametrize("most_held", [0, 1])
 @pytest.mark.parametrize("family", ["state space", "convolution", "delta net"])
 def test_where_ram_has_no_room_the_disk_has_at_once_what_one_comes_back_to(
-    family: str, most_held: int, tmp_path: Path
+    family: str, most_held: int, context_of: Callable[[str], Context], tmp_path: Path
 ) -> None:
     random = np.random.default_rng(1)
-    path = shapes.write_random(tmp_path, family, gguf.GGMLQuantizationType.Q8_0, random)
     tokens = random.integers(3, 250, 60).tolist()
-    model = Model(path, use_extra_bufts=False)
-    context = Context(model, n_ctx=512, n_threads=1, keeps_state=True)
+    context = context_of(family)
     cache = ConversationCache(context, States(lambda held, _more: most_held > 0 and not held))
     cache.begin(keep(tmp_path))
     cache.reuse(tokens, marks=[40])
-    for stop in cache.stops(len(tokens)):
-        context.decode(tokens[len(context.tokens) : stop])
-        cache.hold()
+    read_up_to_stops(cache, tokens)
     context.decode([5, 6, 7])  # a reply, which the next prompt spells otherwise
     assert cache.reuse([*tokens, 8, 9]) == len(tokens)
     assert cache.reuse([*tokens[:40], 9, 9]) == 40
-    context.close()
-    model.close()
 
 
 @pytest.mark.parametrize("family", ["dense", "short window", "state space", "delta net"])
 def test_conversations_that_are_not_kept_take_turns_without_being_read_again(
-    family: str, tmp_path: Path
+    family: str, context_of: Callable[[str], Context]
 ) -> None:
     """As on the server, where a client has a chat, and asks for its title in between."""
     random = np.random.default_rng(1)
-    path = shapes.write_random(tmp_path, family, gguf.GGMLQuantizationType.Q8_0, random)
-    model = Model(path, use_extra_bufts=False)
-    context = Context(model, n_ctx=512, n_threads=1, keeps_state=True)
+    context = context_of(family)
     room = [10**9]
     states = States(lambda held, more: held + more <= room[0])
     cache = ConversationCache(context, states)
@@ -276,9 +291,7 @@ def test_conversations_that_are_not_kept_take_turns_without_being_read_again(
         cache.begin(None)
         chat += random.integers(3, 250, n_tokens).tolist()
         reused = cache.reuse(chat)
-        for stop in cache.stops(len(chat)):
-            context.decode(chat[len(context.tokens) : stop])
-            cache.hold()
+        read_up_to_stops(cache, chat)
         if rest := chat[len(context.tokens) :]:
             context.decode(rest)
         cache.keep_logits()
@@ -293,7 +306,7 @@ def test_conversations_that_are_not_kept_take_turns_without_being_read_again(
             before = len(chat)
             reused, answer = turn(chat)
             assert before - 3 <= reused <= before  # a few tokens are rather read again
-    plain = Context(model, n_ctx=512, n_threads=1)
+    plain = Context(context.model, n_ctx=512, n_threads=1)
     for at in (0, 43, 86):  # in the same pieces, from the first token on
         plain.decode(chats[2][at : at + 40])
         last = plain.logits().tobytes()
@@ -306,16 +319,14 @@ def test_conversations_that_are_not_kept_take_turns_without_being_read_again(
     states.make_room(0, None)
     assert not states._held
     assert turn(chats[0])[0] == 0
-    context.close()
-    model.close()
 
 
 @pytest.mark.parametrize("lost", ["a reply", "a regenerated one"])
-def test_what_is_of_no_use_again_is_not_put_aside(lost: str, tmp_path: Path) -> None:
+def test_what_is_of_no_use_again_is_not_put_aside(
+    lost: str, context_of: Callable[[str], Context]
+) -> None:
     random = np.random.default_rng(1)
-    path = shapes.write_random(tmp_path, "dense", gguf.GGMLQuantizationType.Q8_0, random)
-    model = Model(path, use_extra_bufts=False)
-    context = Context(model, n_ctx=512, n_threads=1, keeps_state=True)
+    context = context_of("dense")
     states = States(lambda *_: True)
     cache = ConversationCache(context, states)
     cache.begin(None)
@@ -327,8 +338,6 @@ def test_what_is_of_no_use_again_is_not_put_aside(lost: str, tmp_path: Path) -> 
     following = prompt if lost == "a regenerated one" else [*prompt, 3, 4, 5]
     assert cache.reuse(following) == 60
     assert not states._held
-    context.close()
-    model.close()
 
 
 def test_what_was_used_longest_ago_goes_first_and_never_what_others_build_on() -> None:
@@ -364,13 +373,11 @@ def test_a_server_that_runs_for_long_remembers_no_more(tmp_path: Path) -> None:
 @pytest.mark.parametrize("has_room", [True, False])
 @pytest.mark.parametrize("family", ["state space", "convolution", "delta net"])
 def test_where_nothing_is_kept_each_message_begins_where_the_last_one_did(
-    family: str, has_room: bool, tmp_path: Path
+    family: str, has_room: bool, context_of: Callable[[str], Context]
 ) -> None:
     """As in private chats and on the server, with weights that leave no room for states."""
     random = np.random.default_rng(1)
-    path = shapes.write_random(tmp_path, family, gguf.GGMLQuantizationType.Q8_0, random)
-    model = Model(path, use_extra_bufts=False)
-    context = Context(model, n_ctx=512, n_threads=1, keeps_state=True)
+    context = context_of(family)
     states = States(lambda *_: False)
     cache = ConversationCache(context, states, has_checkpoint_room=lambda: has_room)
     cache.begin(None)
@@ -380,9 +387,7 @@ def test_where_nothing_is_kept_each_message_begins_where_the_last_one_did(
         mark = len(chat) + 5  # before the message, behind what opens it
         chat += random.integers(3, 250, 40).tolist()
         reused.append(cache.reuse(chat, marks=[mark]))
-        for stop in cache.stops(len(chat)):
-            context.decode(chat[len(context.tokens) : stop])
-            cache.hold()
+        read_up_to_stops(cache, chat)
         for token in (5, 6, 7):  # a reply, which the next prompt spells otherwise
             context.decode([token])
         if has_room:
@@ -391,8 +396,6 @@ def test_where_nothing_is_kept_each_message_begins_where_the_last_one_did(
     assert not any(reused) if not has_room else all(reused[1:])
     edited = cache.reuse([*chat[:began], 9, 9])  # the last message
     assert edited == (began if has_room else 0)
-    context.close()
-    model.close()
 
 
 # ------------------------------------------------------------------ chats
